@@ -1,0 +1,37 @@
+//! The words the two daemons and their clients speak: serde types only, no I/O, no async.
+//!
+//! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
+//! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
+//! [`summary`]), [`error`] and [`page`] (the shapes all calls share), then the two protocols tenants never see:
+//! [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
+//!
+//! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
+//! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
+
+pub mod deployment;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod image;
+pub mod instance;
+pub mod membership;
+pub mod names;
+pub mod node;
+pub mod node_protocol;
+pub mod operation;
+pub mod page;
+pub mod peer_protocol;
+pub mod snapshot;
+pub mod summary;
+pub mod timestamp;
+pub mod token;
+pub mod version;
+
+pub use error::{ErrorCode, Problem};
+pub use ids::*;
+pub use names::{DottedName, Labels, Name, Ref};
+pub use page::Page;
+pub use timestamp::Timestamp;
+
+/// Version of the REST API and of both protocols, as printed by `--version`.
+pub const API_VERSION: &str = "v1";
