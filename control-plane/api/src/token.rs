@@ -1,8 +1,17 @@
 //! Tokens: `POST /v1/tokens`. Stored hashed; the secret is shown once.
+//!
+//! | text | what it carries |
+//! |---|---|
+//! | `mst1_{token id, 32 hex}_{secret, 43 base64url}` | [`ApiToken`]: signs its bearer in |
+//! | `mjt1_{token id, 32 hex}_{cluster id, 32 hex}_{SHA-256 of the CA certificate, 64 hex}_{secret, 43 base64url}` | [`JoinToken`]: lets a node join and tells it which cluster and CA to expect |
 
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::{Name, Timestamp, TokenId};
+use crate::{ClusterId, Name, Timestamp, TokenId};
 
 /// What a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -14,6 +23,37 @@ pub enum Role {
     Tenant,
     /// Joining nodes, nothing else.
     Node,
+}
+
+impl Role {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Tenant => "tenant",
+            Self::Node => "node",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "admin" => Ok(Self::Admin),
+            "tenant" => Ok(Self::Tenant),
+            "node" => Ok(Self::Node),
+            other => Err(format!("a role is admin, tenant or node, got '{other}'")),
+        }
+    }
 }
 
 /// `POST /v1/tokens`.
@@ -56,4 +96,158 @@ pub struct Token {
     /// The secret; only in the answer that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+/// 32 random bytes only the bearer knows. Not printed by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// From freshly drawn bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for hashing.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    fn parse(text: &str) -> Result<Self, TokenError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Part("secret"))?;
+        bytes.try_into().map(Self).map_err(|_| TokenError::Part("secret"))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// Why a text is not a token. Never repeats the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It does not begin with the kind's mark.
+    #[error("a token of this kind begins with {0}")]
+    Prefix(&'static str),
+    /// A part is missing or cannot be read.
+    #[error("the token's {0} cannot be read: is the text complete?")]
+    Part(&'static str),
+}
+
+/// What a person or program signs in with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Its row.
+    pub id: TokenId,
+    /// What proves it.
+    pub secret: Secret,
+}
+
+const API_PREFIX: &str = "mst1_";
+const JOIN_PREFIX: &str = "mjt1_";
+
+impl fmt::Display for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{API_PREFIX}{}_{}", self.id.uuid().simple(), self.secret.text())
+    }
+}
+
+impl FromStr for ApiToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let rest = text.strip_prefix(API_PREFIX).ok_or(TokenError::Prefix(API_PREFIX))?;
+        // The secret's alphabet has `_`, so only the first separator counts.
+        let (id, secret) = rest.split_once('_').ok_or(TokenError::Part("secret"))?;
+        Ok(Self { id: bare_uuid(id).ok_or(TokenError::Part("id"))?.into(), secret: Secret::parse(secret)? })
+    }
+}
+
+/// What a node joins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinToken {
+    /// Its row.
+    pub id: TokenId,
+    /// The cluster it is for.
+    pub cluster: ClusterId,
+    /// SHA-256 of the DER of that cluster's CA certificate.
+    pub ca_sha256: [u8; 32],
+    /// What proves it.
+    pub secret: Secret,
+}
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{JOIN_PREFIX}{}_{}_", self.id.uuid().simple(), self.cluster.uuid().simple())?;
+        for byte in self.ca_sha256 {
+            write!(f, "{byte:02x}")?;
+        }
+        write!(f, "_{}", self.secret.text())
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let rest = text.strip_prefix(JOIN_PREFIX).ok_or(TokenError::Prefix(JOIN_PREFIX))?;
+        let mut parts = rest.splitn(4, '_');
+        let mut next = |what| parts.next().ok_or(TokenError::Part(what));
+        Ok(Self {
+            id: bare_uuid(next("id")?).ok_or(TokenError::Part("id"))?.into(),
+            cluster: bare_uuid(next("cluster")?).ok_or(TokenError::Part("cluster"))?.into(),
+            ca_sha256: bare_sha256(next("CA fingerprint")?).ok_or(TokenError::Part("CA fingerprint"))?,
+            secret: Secret::parse(next("secret")?)?,
+        })
+    }
+}
+
+fn bare_uuid(text: &str) -> Option<Uuid> {
+    (text.len() == 32).then(|| Uuid::try_parse(text).ok()).flatten()
+}
+
+fn bare_sha256(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_read_back_what_they_print() {
+        // All ones: the secret's text is full of `_`, the separator.
+        let secret = Secret::from_bytes([0xff; 32]);
+        let api = ApiToken { id: TokenId::generate(), secret: secret.clone() };
+        assert_eq!(api.to_string().parse(), Ok(api.clone()));
+        assert_eq!(api.to_string().len(), 5 + 32 + 1 + 43);
+        let join = JoinToken { id: TokenId::generate(), cluster: ClusterId::generate(), ca_sha256: [0xab; 32], secret };
+        assert_eq!(join.to_string().parse(), Ok(join.clone()));
+        assert_eq!(join.to_string().len(), 5 + 32 + 1 + 32 + 1 + 64 + 1 + 43);
+    }
+
+    #[test]
+    fn what_is_not_a_token_is_refused_without_repeating_it() {
+        let good = ApiToken { id: TokenId::generate(), secret: Secret::from_bytes([7; 32]) }.to_string();
+        assert_eq!("hello".parse::<ApiToken>(), Err(TokenError::Prefix("mst1_")));
+        assert_eq!(good.parse::<JoinToken>(), Err(TokenError::Prefix("mjt1_")));
+        assert_eq!(good[..good.len() - 1].parse::<ApiToken>(), Err(TokenError::Part("secret")));
+        assert_eq!("mst1_12_34".parse::<ApiToken>(), Err(TokenError::Part("id")));
+        assert!(!format!("{:?}", good.parse::<ApiToken>()).contains(&good[38..]));
+    }
 }
