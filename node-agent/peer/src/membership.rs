@@ -1,0 +1,50 @@
+//! The membership record, verified: whom peers accept and where objects belong.
+
+use muster_api::{
+    ClusterId,
+    membership::{Membership, SignedMembership},
+};
+
+use crate::tls::Ca;
+
+/// Why a membership record is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// The signature is not the CA's.
+    #[error("the membership record is not signed by the cluster's CA")]
+    Signature,
+    /// The signed text is not a membership record.
+    #[error("the membership record cannot be read: {0}")]
+    Content(#[from] serde_json::Error),
+    /// It is of another cluster.
+    #[error("the membership record is of cluster {got}, expected {expected}")]
+    Cluster {
+        /// Ours.
+        expected: ClusterId,
+        /// The record's.
+        got: ClusterId,
+    },
+}
+
+/// Checks signature and cluster and reads the record.
+///
+/// # Errors
+/// When one of them does not fit; the caller keeps the record it has.
+pub fn verify(signed: &SignedMembership, ca: &Ca, cluster: ClusterId) -> Result<Membership, MembershipError> {
+    let signature = unhex(&signed.signature).ok_or(MembershipError::Signature)?;
+    if !ca.signed(signed.record.as_bytes(), &signature) {
+        return Err(MembershipError::Signature);
+    }
+    let record: Membership = serde_json::from_str(&signed.record)?;
+    if record.cluster != cluster {
+        return Err(MembershipError::Cluster { expected: cluster, got: record.cluster });
+    }
+    Ok(record)
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}

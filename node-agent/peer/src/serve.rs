@@ -1,0 +1,169 @@
+//! The one accept loop of both daemons: plain, TLS or mutual TLS; every wait in it has a limit (I10).
+//!
+//! ```text
+//! accept -> handshake (10 s) -> headers (60 s, also between requests) -> handler -> ... -> graceful end on shutdown
+//! ```
+//! Each connection is its own task, so a peer that stops half-way holds one slot until its limit and nobody else (I11).
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::tls::{PeerCaller, Validity, fingerprint};
+
+/// Limits of a door.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Connections at a time; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Longest TLS handshake.
+    pub handshake: Duration,
+    /// Longest wait for the headers of a request, also of the next one on an idle connection.
+    pub headers: Duration,
+    /// After this much time without an acknowledged byte the kernel gives a connection up.
+    pub dead_after: Duration,
+    /// How long requests under way may take once the door closes.
+    pub drain: Duration,
+}
+
+impl Default for ServeLimits {
+    fn default() -> Self {
+        Self {
+            // 1,000 nodes times a few keep-alive connections each; a connection costs some 50 KiB.
+            connections: 4096,
+            handshake: Duration::from_secs(10),
+            headers: Duration::from_secs(60),
+            dead_after: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `cancel`, then drains. Requests carry [`ConnectInfo`] and, over mutual TLS,
+/// [`PeerCaller`] as extensions.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    cancel: CancellationToken,
+    limits: ServeLimits,
+) {
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let tasks = TaskTracker::new();
+    let hurry = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            () = cancel.cancelled() => break,
+            accepted = async {
+                let slot = slots.clone().acquire_owned().await;
+                (listener.accept().await, slot)
+            } => accepted,
+        };
+        let (stream, address, slot) = match accepted {
+            (Ok((stream, address)), Ok(slot)) => (stream, address, slot),
+            (Err(error), _) => {
+                // Out of file descriptors, or the caller went away between SYN and accept: carry on, but not in a spin.
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            (Ok(_), Err(_closed)) => break,
+        };
+        let (tls, router, cancel, hurry) = (tls.clone(), router.clone(), cancel.clone(), hurry.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = hurry.cancelled() => {}
+                () = connection(stream, address, tls, router, cancel, limits) => {}
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if timeout(limits.drain, tasks.wait()).await.is_err() {
+        warn!(connections = tasks.len(), "connections did not end in time and are closed");
+        hurry.cancel();
+        tasks.wait().await;
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    cancel: CancellationToken,
+    limits: ServeLimits,
+) {
+    let dead_after = u32::try_from(limits.dead_after.as_millis()).unwrap_or(u32::MAX);
+    let tuned = stream.set_nodelay(true).and_then(|()| {
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, dead_after)?;
+        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        Ok(())
+    });
+    if let Err(error) = tuned {
+        debug!(%address, %error, "a connection could not be tuned");
+    }
+    let Some(config) = tls else { return http(stream, address, None, router, cancel, limits).await };
+    match timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let caller = caller(&stream);
+            http(stream, address, caller, router, cancel, limits).await;
+        }
+        Ok(Err(error)) => debug!(%address, %error, "a TLS handshake failed"),
+        Err(_elapsed) => debug!(%address, "a TLS handshake took too long"),
+    }
+}
+
+fn caller(stream: &TlsStream<TcpStream>) -> Option<PeerCaller> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let now_s = i64::try_from(rustls::pki_types::UnixTime::now().as_secs()).ok()?;
+    let expired = Validity::of(certificate).ok()?.expired(now_s);
+    Some(PeerCaller { key_sha256: fingerprint(certificate).ok()?, expired })
+}
+
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+    caller: Option<PeerCaller>,
+    router: Router,
+    cancel: CancellationToken,
+    limits: ServeLimits,
+) {
+    let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(address));
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(caller.clone());
+        }
+        tower::ServiceExt::oneshot(router.clone(), request)
+    });
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_headers(100);
+    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = cancel.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%address, %error, "a connection ended");
+    }
+}

@@ -1,0 +1,536 @@
+//! Who is who on the wire: keys, certificates, the cluster's CA, and the names both daemons are reached by.
+//!
+//! * Every connection between daemons is mutual TLS. The *server* proves a name ([`muster_api::node_protocol::node_tls_name`]
+//!   or [`muster_api::node_protocol::CONTROLLER_TLS_NAME`]) under the cluster's CA; where that name is comes from a [`NameTable`]
+//!   fed by the membership record, never from DNS.
+//! * The *client* proves a key under the same CA; [`PeerCaller`] carries its fingerprint to the handlers, which look it
+//!   up in the signed membership record. A certificate alone opens nothing.
+//! * An [`Identity`] can be replaced while servers and clients use it: the next handshake shows the new certificate.
+//!
+//! [`install_provider`] is called first in every `main` and test.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::{
+        ResolvesClientCert, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName, UnixTime,
+        pem::{self, PemObject},
+    },
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+};
+use sha2::{Digest, Sha256};
+
+pub use crate::serve::{ServeLimits, serve};
+
+/// What can be wrong with keys and certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Text that is not PEM, or not of the kind expected.
+    #[error("cannot read the {what} as PEM: {source}")]
+    Pem {
+        /// Which text.
+        what: &'static str,
+        /// The reader's word.
+        source: pem::Error,
+    },
+    /// No certificate in the text.
+    #[error("there is no certificate in the {0}")]
+    Empty(&'static str),
+    /// Key and certificate do not belong together, or the library refuses them.
+    #[error("cannot use the {what}: {source}")]
+    Refused {
+        /// Which of them.
+        what: &'static str,
+        /// The library's word.
+        source: rustls::Error,
+    },
+    /// The certificate's structure cannot be read.
+    #[error("cannot read the certificate: {0}")]
+    Certificate(String),
+    /// A verifier could not be built.
+    #[error("cannot build a verifier: {0}")]
+    Verifier(String),
+}
+
+/// Makes aws-lc-rs the process's one cryptography provider. Safe to call more than once.
+pub fn install_provider() {
+    // An error means that a provider is there already: the same one, as nothing else in the graph installs any.
+    let _already_there = aws_lc_rs::default_provider().install_default();
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
+}
+
+fn lower_hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER) in lower-case hex: what the membership record lists.
+///
+/// # Errors
+/// When the certificate cannot be read.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
+    let parsed =
+        ParsedCertificate::try_from(certificate).map_err(|e| TlsError::Refused { what: "certificate", source: e })?;
+    Ok(lower_hex(&Sha256::digest(parsed.subject_public_key_info().as_ref())))
+}
+
+/// SHA-256 of a whole certificate (DER) in lower-case hex: how a join token names the CA.
+#[must_use]
+pub fn certificate_sha256(certificate: &CertificateDer<'_>) -> String {
+    lower_hex(&Sha256::digest(certificate.as_ref()))
+}
+
+/// The certificates in a PEM text.
+///
+/// # Errors
+/// When the text is not PEM or has none.
+pub fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { what, source })?;
+    if chain.is_empty() { Err(TlsError::Empty(what)) } else { Ok(chain) }
+}
+
+/// The time a certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// First second.
+    pub not_before_s: i64,
+    /// Last second.
+    pub not_after_s: i64,
+}
+
+impl Validity {
+    /// Reads it from the certificate.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, TlsError> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate.as_ref())
+            .map_err(|e| TlsError::Certificate(e.to_string()))?;
+        let validity = parsed.validity();
+        Ok(Self { not_before_s: validity.not_before.timestamp(), not_after_s: validity.not_after.timestamp() })
+    }
+
+    /// Whether less than a third of its life is left at `now_s`.
+    #[must_use]
+    pub fn wants_renewal(self, now_s: i64) -> bool {
+        let life = self.not_after_s.saturating_sub(self.not_before_s);
+        self.not_after_s.saturating_sub(now_s) < life / 3
+    }
+
+    /// Whether it has ended at `now_s`.
+    #[must_use]
+    pub fn expired(self, now_s: i64) -> bool {
+        now_s > self.not_after_s
+    }
+}
+
+/// A private key with its certificate chain. Clones share it; [`Identity::replace`] changes it for all of them.
+#[derive(Clone)]
+pub struct Identity {
+    current: Arc<ArcSwap<CertifiedKey>>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("key_sha256", &self.key_sha256().ok()).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// From a certificate chain (own certificate first) and its private key, both PEM.
+    ///
+    /// # Errors
+    /// When one cannot be read or they do not belong together.
+    pub fn from_pem(chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        Ok(Self { current: Arc::new(ArcSwap::from_pointee(Self::certified(chain_pem, key_pem)?)) })
+    }
+
+    fn certified(chain_pem: &str, key_pem: &str) -> Result<CertifiedKey, TlsError> {
+        let chain = certificates("certificate chain", chain_pem)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|source| TlsError::Pem { what: "private key", source })?;
+        let refused = |source| TlsError::Refused { what: "key with its certificate", source };
+        let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(refused)?;
+        pair.keys_match().map_err(refused)?;
+        Ok(pair)
+    }
+
+    /// Puts a new chain and key in place; running servers and clients show them from the next handshake on.
+    ///
+    /// # Errors
+    /// When one cannot be read or they do not belong together; the old ones stay.
+    pub fn replace(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        self.current.store(Arc::new(Self::certified(chain_pem, key_pem)?));
+        Ok(())
+    }
+
+    /// Fingerprint of its key, as [`fingerprint`].
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn key_sha256(&self) -> Result<String, TlsError> {
+        let current = self.current.load();
+        fingerprint(current.end_entity_cert().map_err(|e| TlsError::Refused { what: "certificate", source: e })?)
+    }
+
+    /// When its certificate is valid.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn validity(&self) -> Result<Validity, TlsError> {
+        let current = self.current.load();
+        Validity::of(current.end_entity_cert().map_err(|e| TlsError::Refused { what: "certificate", source: e })?)
+    }
+}
+
+#[derive(Debug)]
+struct Shown(Identity);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current.load_full())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.current.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// The cluster's certificate authority: what chains must lead to and who signs membership records.
+#[derive(Clone, Debug)]
+pub struct Ca {
+    roots: Arc<RootCertStore>,
+    certificate: CertificateDer<'static>,
+}
+
+impl Ca {
+    /// From its certificate, PEM. Further certificates in the text are not trusted.
+    ///
+    /// # Errors
+    /// When it cannot be read or used as a trust anchor.
+    pub fn from_pem(ca_pem: &str) -> Result<Self, TlsError> {
+        let certificate =
+            certificates("CA certificate", ca_pem)?.into_iter().next().ok_or(TlsError::Empty("CA certificate"))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).map_err(|source| TlsError::Refused { what: "CA certificate", source })?;
+        Ok(Self { roots: Arc::new(roots), certificate })
+    }
+
+    /// SHA-256 of its certificate: what join tokens carry.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        certificate_sha256(&self.certificate)
+    }
+
+    /// The trust anchors for other verifiers.
+    #[must_use]
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        self.roots.clone()
+    }
+
+    /// Whether `signature` (ECDSA, DER) over `message` is by this CA's key.
+    #[must_use]
+    pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(self.certificate.as_ref()) else { return false };
+        let key = &parsed.public_key().subject_public_key.data;
+        let provider = provider();
+        provider
+            .signature_verification_algorithms
+            .mapping
+            .iter()
+            .filter(|(scheme, _)| *scheme == SignatureScheme::ECDSA_NISTP256_SHA256)
+            .flat_map(|(_, algorithms)| algorithms.iter())
+            .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+    }
+}
+
+/// Which client certificates a door lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Valid now.
+    Current,
+    /// Also ones that have ended; [`PeerCaller::expired`] tells. For the node door: a node that was off for long renews.
+    CurrentOrExpired,
+}
+
+/// Server side of mutual TLS: a client without a certificate of `ca` does not get past the handshake.
+///
+/// # Errors
+/// When the verifier cannot be built.
+pub fn server_config(identity: &Identity, ca: &Ca, accept: ClientCertificates) -> Result<Arc<ServerConfig>, TlsError> {
+    let strict = WebPkiClientVerifier::builder_with_provider(ca.roots.clone(), provider())
+        .build()
+        .map_err(|e| TlsError::Verifier(e.to_string()))?;
+    let verifier: Arc<dyn ClientCertVerifier> = match accept {
+        ClientCertificates::Current => strict,
+        ClientCertificates::CurrentOrExpired => Arc::new(ForgivesExpiry(strict)),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Shown(identity.clone())));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Server side of plain TLS, for the people's door.
+///
+/// # Errors
+/// When the library refuses its own defaults.
+pub fn people_server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Shown(identity.clone())));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Client side of mutual TLS.
+///
+/// # Errors
+/// When the library refuses its own defaults.
+pub fn client_config(identity: &Identity, ca: &Ca) -> Result<ClientConfig, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+        .with_root_certificates(ca.roots.clone())
+        .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
+}
+
+/// Client side for joining: the server's chain must contain a CA certificate with this SHA-256 and lead to it; else it
+/// must be publicly trusted.
+///
+/// # Errors
+/// When the library refuses its own defaults.
+pub fn pinned_client_config(ca_sha256: &str) -> Result<ClientConfig, TlsError> {
+    let verifier = PinnedCa { ca_sha256: ca_sha256.to_ascii_lowercase(), provider: provider() };
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
+}
+
+/// Lets a client certificate in that was valid once: it is checked as of its last second.
+#[derive(Debug)]
+struct ForgivesExpiry(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ForgivesExpiry {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match self.0.verify_client_cert(end_entity, intermediates, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::Expired | CertificateError::ExpiredContext { .. },
+            )) => {
+                let ended = Validity::of(end_entity)
+                    .ok()
+                    .and_then(|v| u64::try_from(v.not_after_s).ok())
+                    .ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+                let then = UnixTime::since_unix_epoch(Duration::from_secs(ended));
+                self.0.verify_client_cert(end_entity, intermediates, then)
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct PinnedCa {
+    ca_sha256: String,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let pinned = intermediates.iter().find(|c| certificate_sha256(c) == self.ca_sha256);
+        let Some(pinned) = pinned else {
+            // Not the cluster's own CA: a certificate an operator bought is as good. What the door then answers is
+            // checked against the fingerprint again (identity.rs of the agent).
+            return rustls_platform_verifier::Verifier::new(self.provider.clone())?.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(pinned.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Who is on the other end of a mutual TLS connection; an extension of every request [`serve`] hands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCaller {
+    /// Fingerprint of its key, as [`fingerprint`]; look it up in the membership record.
+    pub key_sha256: String,
+    /// Whether its certificate has ended (only where the door lets such in).
+    pub expired: bool,
+}
+
+/// Where the names of the cluster are: the only resolver the daemons use for each other.
+#[derive(Clone, Debug, Default)]
+pub struct NameTable {
+    addresses: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl NameTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that `name` is at `address` (`IP:PORT` or `HOST:PORT`).
+    pub fn set(&self, name: &str, address: &str) {
+        let mut table = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        table.insert(name.to_ascii_lowercase(), address.to_owned());
+    }
+
+    /// Replaces all entries.
+    pub fn replace(&self, entries: impl IntoIterator<Item = (String, String)>) {
+        let table = entries.into_iter().map(|(name, address)| (name.to_ascii_lowercase(), address)).collect();
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    /// Where `name` is.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
+    }
+}
+
+impl reqwest::dns::Resolve for NameTable {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let known = self.get(name.as_str());
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let address = known.ok_or_else(|| format!("nobody is known by the name {name}"))?;
+            let found: Vec<SocketAddr> = match address.parse::<SocketAddr>() {
+                Ok(address) => vec![address],
+                Err(_) => tokio::net::lookup_host(&address).await?.collect(),
+            };
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// A client for one cluster: mutual TLS, names from `names` only, no proxy, bounded connects.
+///
+/// # Errors
+/// When the client cannot be built.
+pub fn http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<reqwest::Client, TlsError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config(identity, ca)?)
+        .dns_resolver(Arc::new(names))
+        .no_proxy()
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(3))
+        // Below the servers' own idle limit, so that a request seldom meets a connection that is just being closed.
+        .pool_idle_timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(16)
+        .tcp_user_timeout(Duration::from_secs(15))
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|e| TlsError::Verifier(e.to_string()))
+}
