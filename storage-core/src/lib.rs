@@ -1,1 +1,42 @@
-//! placeholder
+//! Versioned images and the objects they are made of. Bytes only: no async, no network, no SQL.
+//!
+//! ```text
+//!  a version names a descriptor ── root page (level 1)
+//!                                      ├── page (level 0) ── chunk, chunk, …      absent entry = zeros
+//!                                      └── page (level 0) ── chunk, …
+//!  a new version shadows it: new chunks and the pages above them; everything else is shared
+//!
+//!  chunk, page, descriptor, pack = objects: named by BLAKE3 of their canonical bytes ([`ObjectName`]),
+//!  stored and sent as records ([`Record`]), kept by a [`store::ChunkStore`] on the nodes [`placement`] picks
+//! ```
+//!
+//! Its share of the invariants:
+//! - **I3**: [`store::ChunkStore::sync`] is the only thing that promises durability, and promises it for every
+//!   earlier put and touch.
+//! - **I4**: what enters a store is checked against its name unless this process hashed it itself; what leaves it is
+//!   checked always; a bad copy is dropped and reported, never served.
+//! - **I5**: trees are immutable; a commit writes new pages and shares the rest, a clone writes nothing.
+//! - **I6**: every put and touch stamps the object with the round of its upload, durably; [`tree::Reach`] finds what
+//!   versions reach.
+//!
+//! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`placement`]. Every byte
+//! these modules write is described in `FORMAT.md` beside this crate's manifest.
+
+#![warn(clippy::indexing_slicing)]
+
+mod codec;
+pub mod descriptor;
+mod error;
+pub mod object;
+pub mod placement;
+pub mod record;
+pub mod store;
+pub mod units;
+pub mod zero;
+
+pub use descriptor::Descriptor;
+pub use error::Corrupt;
+pub use object::{Kind, ObjectName, Salt};
+pub use record::{Compression, Record, RecordHeader, VerifiedObject};
+pub use store::{ChunkStore, MemoryStore, StoreError};
+pub use units::{BLOCK_BYTES, BlockIndex, ByteLen, ByteOffset, ChunkIndex, ChunkSize};

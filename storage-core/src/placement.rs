@@ -1,0 +1,269 @@
+//! Where objects live: weighted rendezvous hashing, a pure function of the name and the membership, in integers only,
+//! so that every node and every release comes to the same order. `FORMAT.md` has the definition and test vectors.
+//!
+//! Each node draws a number from the name and its store id; `-log2(draw) / weight` orders the nodes, smallest first,
+//! which gives a node a share of the objects in proportion to its weight and moves only what a change of weights makes
+//! necessary. Zones rank and never block: the order takes the best node of every zone before a second one of any.
+
+use std::cmp::Ordering;
+
+use crate::ObjectName;
+
+/// What placement needs to know about a member of the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementNode {
+    /// The id of its pool.
+    pub store: [u8; 16],
+    /// Its share, relative to the others'; 0 owns nothing.
+    pub weight: u32,
+    /// Failure domain. A node without one is its own.
+    pub zone: Option<String>,
+    /// Whether it takes new objects.
+    pub accepting: bool,
+}
+
+/// Fractional bits of logarithms.
+const FRACTION: u32 = 40;
+/// Logarithms of 1 + i/1024, between which values are interpolated.
+const STEPS_LOG2: u32 = 10;
+const STEPS: usize = 1 << STEPS_LOG2;
+static LOG2: [u64; STEPS + 1] = log2_table();
+
+/// All nodes, best first: the nodes that own objects in zone-aware order, then those that own none (weight 0 or not
+/// accepting). Readers follow it; a writer that finds an owner down goes on to the next.
+pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
+    let draws = draws(name, nodes);
+    let (mut owning, mut others): (Vec<Draw<'_>>, Vec<Draw<'_>>) = draws.into_iter().partition(|d| d.node.owns());
+    owning.sort_unstable_by(Draw::order);
+    others.sort_unstable_by(Draw::order);
+    let mut ranked = Vec::with_capacity(nodes.len());
+    while !owning.is_empty() {
+        // One round over the zones: the best of each that is left, in the order of those bests.
+        let mut used: Vec<&str> = Vec::new();
+        owning.retain(|draw| match draw.node.zone.as_deref() {
+            Some(zone) if used.contains(&zone) => true,
+            zone => {
+                used.extend(zone);
+                ranked.push(draw.index);
+                false
+            }
+        });
+    }
+    ranked.extend(others.iter().map(|d| d.index));
+    ranked
+}
+
+/// The nodes an object belongs to: the first `copies` of [`rank`] that own anything, found without ordering the rest.
+pub fn owners(name: &ObjectName, nodes: &[PlacementNode], copies: usize) -> Vec<usize> {
+    let draws = draws(name, nodes);
+    let mut owners: Vec<usize> = Vec::with_capacity(copies.min(nodes.len()));
+    let mut used: Vec<&str> = Vec::new();
+    while owners.len() < copies {
+        let free = |d: &&Draw<'_>| d.node.owns() && !owners.contains(&d.index);
+        let in_new_zone = |d: &&Draw<'_>| d.node.zone.as_deref().is_none_or(|zone| !used.contains(&zone));
+        match draws.iter().filter(free).filter(in_new_zone).min_by(|a, b| a.order(b)) {
+            Some(best) => {
+                used.extend(best.node.zone.as_deref());
+                owners.push(best.index);
+            }
+            None if used.is_empty() => break,
+            None => used.clear(),
+        }
+    }
+    owners
+}
+
+impl PlacementNode {
+    fn owns(&self) -> bool {
+        self.accepting && self.weight > 0
+    }
+}
+
+struct Draw<'a> {
+    index: usize,
+    node: &'a PlacementNode,
+    /// -log2 of the draw, 0 < cost <= 64, in units of 2^-40.
+    cost: u64,
+}
+
+impl Draw<'_> {
+    /// cost / weight, compared without dividing; equal ones by store id. Weightless nodes compare as if weight were 1.
+    fn order(&self, other: &Self) -> Ordering {
+        let scaled = |cost: u64, weight: u32| u128::from(cost) * u128::from(weight.max(1));
+        scaled(self.cost, other.node.weight)
+            .cmp(&scaled(other.cost, self.node.weight))
+            .then_with(|| self.node.store.cmp(&other.node.store))
+            .then_with(|| self.index.cmp(&other.index))
+    }
+}
+
+fn draws<'a>(name: &ObjectName, nodes: &'a [PlacementNode]) -> Vec<Draw<'a>> {
+    let draw = |(index, node): (usize, &'a PlacementNode)| Draw { index, node, cost: cost(draw(name, &node.store)) };
+    nodes.iter().enumerate().map(draw).collect()
+}
+
+/// 64 bits from a name and a store. Names are uniform already; three rounds of MurmurHash3's finalizer tie them to the
+/// store at a hundredth of the price of another cryptographic hash, which counts when 10,000 nodes are ranked.
+fn draw(name: &ObjectName, store: &[u8; 16]) -> u64 {
+    let mix = |mut x: u64| {
+        x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        x ^ (x >> 33)
+    };
+    let [n0, n1, n2, n3] = words(name.as_bytes());
+    let [s0, s1] = words(store);
+    mix(mix(mix(n0 ^ s0) ^ n1 ^ s1) ^ n2 ^ n3)
+}
+
+fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u64; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
+}
+
+/// -log2(draw / 2^64) in units of 2^-40, never 0.
+fn cost(draw: u64) -> u64 {
+    (64 << FRACTION) - log2(draw.max(1))
+}
+
+/// log2 in units of 2^-40, rounded down between table entries.
+fn log2(n: u64) -> u64 {
+    let whole = u64::from(n.ilog2());
+    // The bits after the leading one: ten choose the table's step, 32 more the place within it.
+    let fraction = (n << n.leading_zeros()) << 1;
+    let step = crate::units::to_usize(fraction >> (64 - STEPS_LOG2));
+    let within = (fraction << STEPS_LOG2) >> 32;
+    let at = |i: usize| *LOG2.get(i).expect("ten bits index a table of 1025");
+    let (low, high) = (at(step), at(step + 1));
+    (whole << FRACTION) + low + (((high - low) * within) >> 32)
+}
+
+/// floor(2^40 * log2(1 + i/1024)) for i in 0..=1024, one bit at a time by squaring.
+const fn log2_table() -> [u64; STEPS + 1] {
+    let mut table = [0; STEPS + 1];
+    let mut i = 0;
+    while i < STEPS {
+        // In [1, 2) with 63 fractional bits.
+        let mut x: u64 = ((STEPS + i) as u64) << (63 - STEPS_LOG2);
+        let mut log: u64 = 0;
+        let mut bit = 0;
+        while bit < FRACTION {
+            let square = (x as u128) * (x as u128);
+            log <<= 1;
+            let shift = if square >> 127 == 1 {
+                log |= 1;
+                64
+            } else {
+                63
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "the square of [1, 2), halved where it reached 2")]
+            {
+                x = (square >> shift) as u64;
+            }
+            bit += 1;
+        }
+        #[expect(clippy::indexing_slicing, reason = "evaluated at compile time; i < STEPS")]
+        {
+            table[i] = log;
+        }
+        i += 1;
+    }
+    table[STEPS] = 1 << FRACTION;
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, Salt};
+
+    fn name(n: u64) -> ObjectName {
+        ObjectName::of(Kind::Chunk, Salt::SHARED, &n.to_le_bytes())
+    }
+
+    fn node(id: u8, weight: u32, zone: Option<&str>) -> PlacementNode {
+        PlacementNode { store: *uuid(id), weight, zone: zone.map(str::to_owned), accepting: true }
+    }
+
+    fn uuid(id: u8) -> Box<[u8; 16]> {
+        let mut bytes = [0; 16];
+        blake3::Hasher::new().update(&[id]).finalize_xof().fill(&mut bytes);
+        Box::new(bytes)
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let nodes = [node(1, 100, None), node(2, 200, None), node(3, 700, None), node(4, 0, None)];
+        let mut first = [0u64; 4];
+        let count = 20_000;
+        for n in 0..count {
+            let winner = *owners(&name(n), &nodes, 1).first().expect("an owner");
+            *first.get_mut(winner).expect("a node") += 1;
+        }
+        for (got, share) in first.iter().zip([10, 20, 70, 0]) {
+            let wanted = count * share / 100;
+            assert!(got.abs_diff(wanted) <= count / 100, "{got} instead of {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_new_node_takes_its_share_and_moves_nothing_else() {
+        let before: Vec<_> = (0..9).map(|id| node(id, 100, None)).collect();
+        let mut after = before.clone();
+        after.push(node(9, 100, None));
+        let mut moved = 0;
+        for n in 0..5000 {
+            let (old, new) = (owners(&name(n), &before, 1), owners(&name(n), &after, 1));
+            if old != new {
+                assert_eq!(new, [9]);
+                moved += 1;
+            }
+        }
+        assert!((400..600).contains(&moved), "{moved} of 5000 moved, a tenth belongs to the tenth node");
+    }
+
+    #[test]
+    fn owners_are_the_front_of_the_rank_and_zones_come_before_seconds() {
+        let zones = [Some("a"), Some("a"), Some("a"), Some("b"), None, Some("c"), None];
+        let mut nodes: Vec<_> = zones.iter().zip(0..).map(|(zone, id)| node(id, 50 + u32::from(id), *zone)).collect();
+        nodes.push(PlacementNode { accepting: false, ..node(7, 1000, Some("d")) });
+        nodes.push(node(8, 0, Some("e")));
+        for n in 0..500 {
+            let ranked = rank(&name(n), &nodes);
+            let mut all = ranked.clone();
+            all.sort_unstable();
+            assert_eq!(all, (0..nodes.len()).collect::<Vec<_>>());
+            for copies in 0..=9 {
+                let owners = owners(&name(n), &nodes, copies);
+                assert_eq!(owners.len(), copies.min(7));
+                assert_eq!(Some(owners.as_slice()), ranked.get(..copies.min(7)));
+            }
+            let a = |i: &&usize| nodes.get(**i).is_some_and(|n| n.zone.as_deref() == Some("a"));
+            assert_eq!(ranked.iter().take(5).filter(a).count(), 1, "a, b, c and the two without a zone first");
+        }
+    }
+
+    #[test]
+    fn one_zone_for_all_does_not_block() {
+        let nodes = [node(1, 1, Some("a")), node(2, 1, Some("a")), node(3, 1, Some("a"))];
+        assert_eq!(owners(&name(1), &nodes, 2).len(), 2);
+        assert_eq!(owners(&name(1), &nodes, 9).len(), 3);
+        assert_eq!(owners(&name(1), &[], 2), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn the_table_is_the_logarithm_rounded_down() {
+        // floor(2^40 * log2(1 + i/1024)), computed with 60 digits elsewhere.
+        let vectors = [(0, 0), (1, 1_548_326_109), (512, 643_173_071_355), (1023, 1_098_736_897_615), (1024, 1 << 40)];
+        for (i, log) in vectors {
+            assert_eq!(LOG2.get(i), Some(&log), "{i}");
+        }
+        assert!(LOG2.is_sorted());
+        assert_eq!(log2(1), 0);
+        assert_eq!(log2(1 << 63), 63 << FRACTION);
+        assert_eq!(cost(0), 64 << FRACTION);
+        assert!(cost(u64::MAX) > 0);
+    }
+}

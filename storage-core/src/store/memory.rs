@@ -1,0 +1,170 @@
+//! The twin of the segment store for tests and simulations. It behaves like it in everything but surviving the
+//! process; [`MemoryStore::crash`] loses what was not synced, as a power cut would.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{BAD_COPIES_MAX, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
+use crate::{ObjectName, Record, RecordHeader};
+
+/// Objects in memory.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    limit_bytes: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    now: BTreeMap<ObjectName, Record>,
+    /// What was in `now` at the last sync for each name that changed since; none = was not there.
+    unsynced: BTreeMap<ObjectName, Option<Record>>,
+    bad_copies: u64,
+    bad: Vec<BadCopy>,
+}
+
+impl MemoryStore {
+    /// An empty store without a limit.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// An empty store that takes at most so many bytes, headers included.
+    pub fn with_limit(limit_bytes: u64) -> MemoryStore {
+        MemoryStore { limit_bytes: Some(limit_bytes), state: Mutex::default() }
+    }
+
+    /// Forgets what was not synced.
+    pub fn crash(&self) {
+        let mut state = self.state();
+        for (name, before) in std::mem::take(&mut state.unsynced) {
+            match before {
+                Some(record) => state.now.insert(name, record),
+                None => state.now.remove(&name),
+            };
+        }
+    }
+
+    /// Changes a byte of a stored copy, as a failing disk would. Whether the object was there.
+    pub fn damage(&self, name: &ObjectName) -> bool {
+        let mut state = self.state();
+        let Some(record) = state.now.get_mut(name) else { return false };
+        let mut stored = record.stored().to_vec();
+        if let Some(byte) = stored.first_mut() {
+            *byte ^= 1;
+        }
+        *record = Record::from_parts(record.header(), stored.into()).expect("as many bytes as before");
+        true
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code below can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn disk_bytes(&self) -> u64 {
+        self.now.values().map(|r| r.wire_len() as u64).sum()
+    }
+
+    fn replace(&mut self, name: ObjectName, record: Option<Record>) {
+        let before = match record {
+            Some(record) => self.now.insert(name, record),
+            None => self.now.remove(&name),
+        };
+        self.unsynced.entry(name).or_insert(before);
+    }
+
+    fn stamp(&mut self, name: &ObjectName, round: u64) -> bool {
+        let Some(record) = self.now.get(name) else { return false };
+        if record.body().round < round {
+            let stamped = record.clone().with_round(round);
+            self.replace(*name, Some(stamped));
+        }
+        true
+    }
+}
+
+impl ChunkStore for MemoryStore {
+    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
+        records.iter().try_for_each(proven)?;
+        let mut state = self.state();
+        let new: BTreeMap<ObjectName, &Record> =
+            records.iter().filter(|r| !state.now.contains_key(&r.name())).map(|r| (r.name(), r)).collect();
+        let wanted_bytes = new.values().map(|r| r.wire_len() as u64).sum();
+        let used_bytes = state.disk_bytes();
+        if self.limit_bytes.is_some_and(|limit| !new.is_empty() && used_bytes + wanted_bytes > limit) {
+            return Err(StoreError::Full { used_bytes, wanted_bytes, limit_bytes: self.limit_bytes });
+        }
+        let mut done = PutSummary::default();
+        for record in records {
+            if state.stamp(&record.name(), round) {
+                done.touched += 1;
+            } else {
+                done.stored += 1;
+                done.stored_bytes += record.stored().len() as u64;
+                state.replace(record.name(), Some(record.clone().with_round(round)));
+            }
+        }
+        Ok(done)
+    }
+
+    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        let mut state = self.state();
+        Ok(names.iter().map(|name| state.stamp(name, round)).collect())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.state().unsynced.clear();
+        Ok(())
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        let found = self.state().now.get(name).cloned();
+        let Some(record) = found else { return Ok(None) };
+        match record.prove() {
+            Ok(record) => Ok(Some(record)),
+            Err(reason) => {
+                let mut state = self.state();
+                state.replace(*name, None);
+                state.bad_copies += 1;
+                if state.bad.len() < BAD_COPIES_MAX {
+                    state.bad.push(BadCopy { name: *name, reason });
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        Ok(self.state().now.contains_key(name))
+    }
+
+    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let listed =
+            |r: &Record| Listed { name: r.name(), round: r.body().round, stored_bytes: r.stored().len() as u64 };
+        Ok(self.state().now.range((from, Bound::Unbounded)).take(count_max).map(|(_, r)| listed(r)).collect())
+    }
+
+    fn usage(&self) -> Usage {
+        let state = self.state();
+        let disk_bytes = state.disk_bytes();
+        let objects = state.now.len() as u64;
+        Usage {
+            objects,
+            bytes: disk_bytes - objects * RecordHeader::BYTES as u64,
+            disk_bytes,
+            limit_bytes: self.limit_bytes,
+            bad_copies: state.bad_copies,
+        }
+    }
+
+    fn take_bad_copies(&self) -> Vec<BadCopy> {
+        std::mem::take(&mut self.state().bad)
+    }
+}

@@ -1,0 +1,254 @@
+//! Sizes and places on a disk. The only arithmetic between bytes, blocks and chunks is here, so that no caller mixes
+//! them up: an offset is not a length, a chunk index is not a block index.
+
+use std::fmt;
+
+/// The grain of writing and of "what changed".
+pub const BLOCK_BYTES: u64 = 4096;
+/// Largest disk an instance may have. A limit of the product, not of the format.
+pub const DISK_BYTES_MAX: ByteLen = ByteLen(16 << 40);
+
+const CHUNK_LOG2_MIN: u8 = 16;
+const CHUNK_LOG2_MAX: u8 = 22;
+const BLOCK_LOG2: u8 = 12;
+
+/// A length of memory as this crate's 64-bit targets have it.
+pub(crate) fn to_usize(n: u64) -> usize {
+    usize::try_from(n).expect("only 64-bit targets are built, so every u64 fits")
+}
+
+/// A place on a disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteOffset(pub u64);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteLen(pub u64);
+
+/// Which chunk of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkIndex(pub u64);
+
+/// Which 4 KiB block of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockIndex(pub u64);
+
+/// The size of a disk's chunks: a power of two from 64 KiB to 4 MiB, chosen at import and inherited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkSize(u8);
+
+/// Not a chunk size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a chunk size: powers of two from 65536 to 4194304 are")]
+pub struct InvalidChunkSize(pub u64);
+
+impl ByteOffset {
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The chunk this place is in.
+    pub const fn chunk(self, size: ChunkSize) -> ChunkIndex {
+        ChunkIndex(self.0 >> size.0)
+    }
+
+    /// How far into its chunk this place is.
+    pub const fn within_chunk(self, size: ChunkSize) -> ByteLen {
+        ByteLen(self.0 & (size.bytes() - 1))
+    }
+
+    /// The block this place is in.
+    pub const fn block(self) -> BlockIndex {
+        BlockIndex(self.0 >> BLOCK_LOG2)
+    }
+
+    /// This place and so many bytes on; none beyond 2^64.
+    pub const fn checked_add(self, len: ByteLen) -> Option<ByteOffset> {
+        match self.0.checked_add(len.0) {
+            Some(n) => Some(ByteOffset(n)),
+            None => None,
+        }
+    }
+}
+
+impl ByteLen {
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Chunks that hold so many bytes; the last one may be partly used.
+    pub const fn chunks(self, size: ChunkSize) -> u64 {
+        self.0.div_ceil(size.bytes())
+    }
+
+    /// Blocks that hold so many bytes.
+    pub const fn blocks(self) -> u64 {
+        self.0.div_ceil(BLOCK_BYTES)
+    }
+
+    /// Rounded up to whole blocks; none beyond 2^64.
+    pub const fn round_up_to_block(self) -> Option<ByteLen> {
+        match self.0.checked_next_multiple_of(BLOCK_BYTES) {
+            Some(n) => Some(ByteLen(n)),
+            None => None,
+        }
+    }
+}
+
+impl ChunkIndex {
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Where the chunk begins; none beyond 2^64.
+    pub const fn offset(self, size: ChunkSize) -> Option<ByteOffset> {
+        match self.0.checked_mul(size.bytes()) {
+            Some(n) => Some(ByteOffset(n)),
+            None => None,
+        }
+    }
+
+    /// The first block of the chunk; none beyond 2^64.
+    pub const fn first_block(self, size: ChunkSize) -> Option<BlockIndex> {
+        match self.0.checked_mul(size.blocks() as u64) {
+            Some(n) => Some(BlockIndex(n)),
+            None => None,
+        }
+    }
+}
+
+impl BlockIndex {
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Where the block begins; none beyond 2^64.
+    pub const fn offset(self) -> Option<ByteOffset> {
+        match self.0.checked_mul(BLOCK_BYTES) {
+            Some(n) => Some(ByteOffset(n)),
+            None => None,
+        }
+    }
+
+    /// The chunk this block is in, and which of its blocks it is.
+    pub const fn chunk(self, size: ChunkSize) -> (ChunkIndex, u16) {
+        let within = self.0 & (size.blocks() as u64 - 1);
+        // At most 1023: the mask is the blocks of a chunk less one.
+        #[expect(clippy::cast_possible_truncation, reason = "masked to at most 1023")]
+        (ChunkIndex(self.0 >> (size.0 - BLOCK_LOG2)), within as u16)
+    }
+}
+
+impl ChunkSize {
+    /// 256 KiB.
+    pub const DEFAULT: ChunkSize = ChunkSize(18);
+    /// 64 KiB.
+    pub const MIN: ChunkSize = ChunkSize(CHUNK_LOG2_MIN);
+    /// 4 MiB.
+    pub const MAX: ChunkSize = ChunkSize(CHUNK_LOG2_MAX);
+
+    /// From a number of bytes.
+    pub fn from_bytes(bytes: u64) -> Result<ChunkSize, InvalidChunkSize> {
+        if !bytes.is_power_of_two() {
+            return Err(InvalidChunkSize(bytes));
+        }
+        u8::try_from(bytes.trailing_zeros()).ok().and_then(ChunkSize::from_log2).ok_or(InvalidChunkSize(bytes))
+    }
+
+    /// From the logarithm, as descriptors and record headers keep it.
+    pub const fn from_log2(log2: u8) -> Option<ChunkSize> {
+        if log2 >= CHUNK_LOG2_MIN && log2 <= CHUNK_LOG2_MAX { Some(ChunkSize(log2)) } else { None }
+    }
+
+    /// Bytes.
+    pub const fn bytes(self) -> u64 {
+        1 << self.0
+    }
+
+    /// Bytes, as memory counts them.
+    pub const fn as_usize(self) -> usize {
+        1 << self.0
+    }
+
+    /// The logarithm.
+    pub const fn log2(self) -> u8 {
+        self.0
+    }
+
+    /// Blocks of a chunk: 16 to 1024.
+    pub const fn blocks(self) -> u16 {
+        1 << (self.0 - BLOCK_LOG2)
+    }
+}
+
+impl Default for ChunkSize {
+    fn default() -> ChunkSize {
+        ChunkSize::DEFAULT
+    }
+}
+
+impl TryFrom<u64> for ChunkSize {
+    type Error = InvalidChunkSize;
+
+    fn try_from(bytes: u64) -> Result<ChunkSize, InvalidChunkSize> {
+        ChunkSize::from_bytes(bytes)
+    }
+}
+
+macro_rules! prints_as_number {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+prints_as_number!(ByteOffset, ByteLen, ChunkIndex, BlockIndex);
+
+impl fmt::Display for ChunkSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.bytes(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_powers_of_two_from_64_kib_to_4_mib_are_chunk_sizes() {
+        let sizes: Vec<u64> = (0..64).map(|n| 1 << n).filter(|n| ChunkSize::from_bytes(*n).is_ok()).collect();
+        assert_eq!(sizes, [65536, 131_072, 262_144, 524_288, 1 << 20, 2 << 20, 4 << 20]);
+        for bad in [0, 1, 65535, 65537, 3 << 17, u64::MAX] {
+            assert_eq!(ChunkSize::from_bytes(bad), Err(InvalidChunkSize(bad)));
+        }
+    }
+
+    #[test]
+    fn places_convert_between_bytes_blocks_and_chunks() {
+        let size = ChunkSize::DEFAULT;
+        let at = ByteOffset(3 * 262_144 + 2 * 4096 + 5);
+        assert_eq!(at.chunk(size), ChunkIndex(3));
+        assert_eq!(at.within_chunk(size), ByteLen(2 * 4096 + 5));
+        assert_eq!(at.block(), BlockIndex(3 * 64 + 2));
+        assert_eq!(at.block().chunk(size), (ChunkIndex(3), 2));
+        assert_eq!(ChunkIndex(3).offset(size), Some(ByteOffset(3 * 262_144)));
+        assert_eq!(ChunkIndex(3).first_block(size), Some(BlockIndex(192)));
+        assert_eq!(ChunkIndex(u64::MAX).offset(size), None);
+    }
+
+    #[test]
+    fn lengths_round_up() {
+        assert_eq!(ByteLen(0).chunks(ChunkSize::DEFAULT), 0);
+        assert_eq!(ByteLen(1).chunks(ChunkSize::DEFAULT), 1);
+        assert_eq!(ByteLen(262_145).chunks(ChunkSize::DEFAULT), 2);
+        assert_eq!(ByteLen(4097).blocks(), 2);
+        assert_eq!(ByteLen(1).round_up_to_block(), Some(ByteLen(4096)));
+        assert_eq!(ByteLen(u64::MAX).round_up_to_block(), None);
+    }
+}
