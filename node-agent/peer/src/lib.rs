@@ -8,6 +8,10 @@
 //! arrives is verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and
 //! no node's silence delays what another node has).
 
+pub mod client;
 pub mod membership;
 mod serve;
 pub mod tls;
+pub mod wire;
+
+pub use client::{Got, PoolClient, PoolError, PoolLimits, PutDone};
