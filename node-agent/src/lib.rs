@@ -1,1 +1,2 @@
-//! placeholder
+//! muster-agent: one compute node. Lazily mirrored disks, this node's share of the pool, the hypervisor.
+
