@@ -1,0 +1,51 @@
+//! The numbers of README: every row is measured beside its reference in the same run, interleaved, median of several.
+//!
+//! `cargo run --release -p muster-tests --bin muster-bench [ROW …]` prints a table; rows are `import`, `deploy`,
+//! `mount`, `memory`, `commit`, `cut`. Nothing here is a stored figure.
+
+mod commit;
+mod deploy;
+mod import;
+mod mount;
+mod table;
+
+use table::Table;
+
+type Row = (&'static str, fn(&mut Table));
+
+const ROWS: [Row; 6] = [
+    ("import", import::run),
+    ("deploy", deploy::run),
+    ("mount", mount::run),
+    ("memory", deploy::memory),
+    ("commit", commit::run),
+    ("cut", commit::cut),
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|w| ROWS.iter().all(|(name, _)| name != w)) {
+        let names: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        eprintln!("no row '{unknown}'; there are: {}", names.join(", "));
+        std::process::exit(2);
+    }
+    let mut table = Table::new();
+    for (name, run) in ROWS {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            eprintln!("measuring {name} …");
+            run(&mut table);
+        }
+    }
+    print!("{table}");
+}
+
+/// A runtime for one row.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+}
+
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,134 @@
+//! Warm reads and writes through the mount beside a raw file on the same file system, as fio and QEMU see them.
+
+use std::{path::Path, process::Command};
+
+use muster_tests::{Cluster, ClusterOptions, Pattern};
+
+use crate::{Table, median};
+
+const SIZE: u64 = 256 << 20;
+
+/// One way of asking.
+struct Load {
+    name: &'static str,
+    rw: &'static str,
+    block: &'static str,
+    depth: u32,
+    direct: bool,
+    target: &'static str,
+}
+
+const fn load(name: &'static str, rw: &'static str, block: &'static str, depth: u32, direct: bool) -> Load {
+    Load { name, rw, block, depth, direct, target: ">= 0.7" }
+}
+
+const LOADS: [Load; 12] = [
+    load("4 KiB random read, direct, depth 1", "randread", "4k", 1, true),
+    load("4 KiB random read, direct, depth 16", "randread", "4k", 16, true),
+    load("4 KiB random write, direct, depth 1", "randwrite", "4k", 1, true),
+    load("4 KiB random write, direct, depth 16", "randwrite", "4k", 16, true),
+    load("256 KiB sequential read, direct, depth 1", "read", "256k", 1, true),
+    load("256 KiB sequential read, direct, depth 16", "read", "256k", 16, true),
+    load("256 KiB sequential write, direct, depth 1", "write", "256k", 1, true),
+    load("256 KiB sequential write, direct, depth 16", "write", "256k", 16, true),
+    load("4 KiB random read, buffered", "randread", "4k", 1, false),
+    load("256 KiB sequential read, buffered", "read", "256k", 1, false),
+    load("256 KiB sequential write, buffered", "write", "256k", 1, false),
+    Load { target: "none", ..load("4 KiB random write, buffered", "randwrite", "4k", 1, false) },
+];
+
+/// Bytes per second that fio reaches on `file`.
+fn fio(file: &Path, load: &Load) -> f64 {
+    let engine = if load.direct { "libaio" } else { "psync" };
+    let done = Command::new("fio")
+        .args(["--name=row", "--output-format=json", "--time_based", "--runtime=2", "--ramp_time=0.5", "--norandommap"])
+        .arg(format!("--filename={}", file.display()))
+        .arg(format!("--size={SIZE}"))
+        .arg(format!("--rw={}", load.rw))
+        .arg(format!("--bs={}", load.block))
+        .arg(format!("--iodepth={}", load.depth))
+        .arg(format!("--ioengine={engine}"))
+        .arg(format!("--direct={}", u8::from(load.direct)))
+        .arg("--invalidate=0")
+        .output()
+        .expect("run fio");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = String::from_utf8_lossy(&done.stdout);
+    let json: serde_json::Value = serde_json::from_str(&text[text.find('{').unwrap_or(0)..]).expect("fio's JSON");
+    let side = if load.rw.ends_with("read") { "read" } else { "write" };
+    json["jobs"][0][side]["bw_bytes"].as_f64().expect("a bandwidth")
+}
+
+/// Requests per second that `qemu-img bench` reaches.
+fn qemu_img(file: &Path, write: bool, depth: u32) -> f64 {
+    let count = if depth == 1 { 20_000 } else { 80_000 };
+    let mut command = Command::new("qemu-img");
+    command.args(["bench", "-f", "raw", "-t", "none", "-i", "native", "-s", "4096", "-S", "1052672"]);
+    command.args(["-c", &count.to_string(), "-d", &depth.to_string()]);
+    if write {
+        command.arg("-w");
+    }
+    let done = command.arg(file).output().expect("run qemu-img");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    let seconds: f64 = text
+        .split("Run completed in ")
+        .nth(1)
+        .and_then(|t| t.split(' ').next())
+        .and_then(|t| t.parse().ok())
+        .expect("the time it took");
+    f64::from(count) / seconds
+}
+
+pub(crate) fn run(table: &mut Table) {
+    crate::runtime().block_on(async {
+        for direct in [true, false] {
+            let mut options = ClusterOptions::files(1);
+            if direct {
+                // O_DIRECT on both sides: the guest's and the delta's.
+                options.agent.more.push("--direct-delta".into());
+            }
+            let cluster = Cluster::start(options).await;
+            let file = cluster.dir.join("image.raw");
+            Pattern { seed: 71, size: SIZE, data: Vec::new() }.write(&file);
+            cluster.api.import("base", &file).await;
+            let disk = cluster.api.deploy_files("web", "base", 1).await.remove(0);
+            let mount = std::path::PathBuf::from(disk.disks[0].path.clone().expect("a path"));
+            let raw = cluster.agents[0].dir.join("reference.raw");
+            let fill = Load { name: "fill", rw: "write", block: "1m", depth: 4, direct: true, target: "" };
+            // Both are written whole once: a raw file's first write allocates, and so does a delta's.
+            for path in [&raw, &mount] {
+                let size = Command::new("dd")
+                    .args(["if=/dev/urandom", "bs=1M", "count=256", "conv=notrunc,fsync", "status=none"])
+                    .arg(format!("of={}", path.display()))
+                    .status();
+                assert!(size.expect("run dd").success());
+                fio(path, &fill);
+            }
+            for load in LOADS.iter().filter(|l| l.direct == direct) {
+                let pairs: Vec<_> = (0..5).map(|_| (fio(&mount, load), fio(&raw, load))).collect();
+                row(table, &format!("{} (fio)", load.name), &pairs, 1e6, "MB/s", load.target);
+            }
+            if direct {
+                for (write, depth) in [(false, 1), (false, 16), (true, 1), (true, 16)] {
+                    let pairs: Vec<_> =
+                        (0..5).map(|_| (qemu_img(&mount, write, depth), qemu_img(&raw, write, depth))).collect();
+                    let verb = if write { "write" } else { "read" };
+                    row(table, &format!("4 KiB {verb}, depth {depth} (qemu-img bench)"), &pairs, 1e3, "k/s", ">= 0.7");
+                }
+            }
+        }
+    });
+}
+
+fn row(table: &mut Table, what: &str, pairs: &[(f64, f64)], unit: f64, name: &str, target: &str) {
+    let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
+    let (ours, theirs, ratio) = (of(|p| p.0), of(|p| p.1), of(|p| p.0 / p.1));
+    table.row(
+        what,
+        format!("{:.1} {name}", ours / unit),
+        format!("{:.1} {name} raw file", theirs / unit),
+        Some(ratio),
+        target,
+    );
+}
