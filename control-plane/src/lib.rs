@@ -1,1 +1,13 @@
-//! placeholder
+//! The controller.
+//!
+//! Reading order: [`http`] (what is said), [`app`] (what is done), [`store`] (what is kept), [`reconcile`] (what is
+//! finished later).
+
+pub mod app;
+pub mod ca;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod reconcile;
+pub mod store;
+pub mod wake;

@@ -1,0 +1,5 @@
+//! The built-in CA.
+
+/// Signs.
+#[derive(Debug)]
+pub struct Authority;

@@ -1,0 +1,55 @@
+//! Bearer tokens and request ids.
+
+use axum::extract::FromRequestParts;
+use http::{header, request::Parts};
+use muster_api::RequestId;
+
+use super::{error::ApiError, extract::Params};
+use crate::app::{App, AppError, Caller};
+
+/// The id of a request, in every log line and every error.
+#[derive(Clone, Debug)]
+pub struct CallId(pub String);
+
+impl CallId {
+    /// The id the caller's side gave, if it is a usable one, else a fresh one.
+    pub(super) fn of(given: Option<&http::HeaderValue>) -> Self {
+        let usable = |text: &&str| {
+            (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        let given = given.and_then(|v| v.to_str().ok()).filter(usable);
+        Self(given.map_or_else(|| RequestId::generate().to_string(), str::to_owned))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for CallId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::of(None)))
+    }
+}
+
+/// The text after `Bearer`.
+pub(super) fn bearer(parts: &Parts) -> Result<&str, AppError> {
+    let missing = || AppError::Unauthenticated("send a token: Authorization: Bearer mst1_…".to_owned());
+    let text = parts.headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(missing)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        // Taken twice by a handler (`Caller` and `Change<T>`), looked up once.
+        if let Some(caller) = parts.extensions.get::<Self>() {
+            return Ok(caller.clone());
+        }
+        let params = Params::from_request_parts(parts, app).await?;
+        let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
+        let caller = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await?;
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
+    }
+}

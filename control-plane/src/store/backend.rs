@@ -1,0 +1,169 @@
+//! The one file that knows which database it is: URL, session settings, how a transaction begins, which errors mean
+//! "run again". Everything above speaks one SQL text.
+//!
+//! **One writer.** SQLite has one by nature (a write pool of one connection, `BEGIN IMMEDIATE`); on PostgreSQL each
+//! write transaction first takes the table `sequence` in exclusive mode, which PostgreSQL does without taking a
+//! snapshot, so that the serializable snapshot begins when the turn has come. Therefore the order of `seq` is the
+//! order of commits on both, and whoever has read up to a `seq` has missed nothing below it.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use sqlx::{
+    AnyConnection, AnyPool, ConnectOptions as _,
+    any::{AnyConnectOptions, AnyPoolOptions},
+};
+
+use super::StoreError;
+
+/// Which database, and where.
+#[derive(Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `postgres://…`
+    Postgres(String),
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(_) => f.write_str("postgres://***"),
+        }
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() {
+                Err("sqlite: needs a path".to_owned())
+            } else {
+                Ok(Self::Sqlite(path.into()))
+            };
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        Err("a database is sqlite:PATH or postgres://…".to_owned())
+    }
+}
+
+/// Longest a statement waits for another process that holds the SQLite file.
+const BUSY_TIMEOUT_MS: u32 = 10_000;
+/// Longest a caller waits for a connection; writers queue here.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Readers at once. SQLite readers never wait for the writer; more of them only fight for the cores.
+const READERS: u32 = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flavor {
+    Sqlite,
+    Postgres,
+}
+
+/// The pools of one database.
+#[derive(Clone, Debug)]
+pub(super) struct Backend {
+    flavor: Flavor,
+    pub(super) writers: AnyPool,
+    pub(super) readers: AnyPool,
+}
+
+impl Backend {
+    pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let (flavor, text) = match url {
+            DatabaseUrl::Sqlite(path) => (Flavor::Sqlite, format!("sqlite://{}?mode=rwc", escaped(path)?)),
+            DatabaseUrl::Postgres(text) => (Flavor::Postgres, text.clone()),
+        };
+        let options = AnyConnectOptions::from_str(&text)?.disable_statement_logging();
+        let (write_count, read_setting) = match flavor {
+            Flavor::Sqlite => (1, Some("PRAGMA query_only = ON")),
+            // One writes at a time; the second prepares meanwhile.
+            Flavor::Postgres => (2, None),
+        };
+        let writers = pool(flavor, None).max_connections(write_count).connect_with(options.clone()).await?;
+        let readers = pool(flavor, read_setting).max_connections(READERS).connect_with(options).await?;
+        Ok(Self { flavor, writers, readers })
+    }
+
+    pub(super) const fn begin_write(&self) -> &'static str {
+        match self.flavor {
+            Flavor::Sqlite => "BEGIN IMMEDIATE",
+            Flavor::Postgres => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        }
+    }
+
+    pub(super) const fn begin_read(&self) -> &'static str {
+        match self.flavor {
+            Flavor::Sqlite => "BEGIN",
+            Flavor::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// Waits for the turn to write. See the module's head for why it is enough.
+    pub(super) async fn take_turn(&self, conn: &mut AnyConnection) -> Result<(), StoreError> {
+        if self.flavor == Flavor::Postgres {
+            sqlx::raw_sql("LOCK TABLE sequence IN EXCLUSIVE MODE").execute(conn).await?;
+        }
+        Ok(())
+    }
+
+    /// The table name is known to both catalogues by other means.
+    pub(super) const fn table_exists(&self) -> &'static str {
+        match self.flavor {
+            Flavor::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Flavor::Postgres => {
+                "SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1"
+            }
+        }
+    }
+}
+
+fn pool(flavor: Flavor, extra: Option<&'static str>) -> AnyPoolOptions {
+    AnyPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).after_connect(
+        move |conn, _| {
+            Box::pin(async move {
+                if flavor == Flavor::Sqlite {
+                    let settings = format!(
+                        "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; \
+                         PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+                    );
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *conn).await?;
+                }
+                if let Some(setting) = extra {
+                    sqlx::raw_sql(setting).execute(&mut *conn).await?;
+                }
+                Ok(())
+            })
+        },
+    )
+}
+
+fn escaped(path: &std::path::Path) -> Result<String, StoreError> {
+    let absolute = std::path::absolute(path).map_err(|e| StoreError::Setup(format!("{}: {e}", path.display())))?;
+    let text =
+        absolute.to_str().ok_or_else(|| StoreError::Setup(format!("{}: the path is not UTF-8", absolute.display())))?;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    Ok(out)
+}
+
+/// Whether the same transaction may succeed when run again: somebody else wrote meanwhile, nothing is broken.
+pub(super) fn is_transient(error: &sqlx::Error) -> bool {
+    match error.as_database_error().and_then(|e| e.code()) {
+        // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
+        Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),
+        None => false,
+    }
+}

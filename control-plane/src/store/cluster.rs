@@ -1,0 +1,60 @@
+//! What this database is: the cluster's id, the CA it belongs to, its incarnation.
+
+use muster_api::{ClusterId, node_protocol::Incarnation};
+
+use super::{StoreError, Tx, column};
+
+/// The cluster's one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Id.
+    pub id: ClusterId,
+    /// SHA-256 of the CA certificate's DER, hex.
+    pub ca_sha256: String,
+    /// State of the database.
+    pub incarnation: Incarnation,
+}
+
+const LOAD: &str = "-- cluster.load
+SELECT id, ca_sha256, incarnation_number, incarnation_random FROM cluster WHERE one = 1";
+
+/// The row, unless the database is new.
+pub async fn load(tx: &mut Tx) -> Result<Option<Cluster>, StoreError> {
+    let Some(row) = sqlx::query(LOAD).fetch_optional(tx.conn()).await? else { return Ok(None) };
+    Ok(Some(Cluster {
+        id: column::parse(&row, "id")?,
+        ca_sha256: column::text(&row, "ca_sha256")?,
+        incarnation: Incarnation {
+            number: column::count(&row, "incarnation_number")?,
+            random: column::parse(&row, "incarnation_random")?,
+        },
+    }))
+}
+
+const INSERT: &str = "-- cluster.insert
+INSERT INTO cluster (one, id, ca_sha256, created_at, incarnation_number, incarnation_random)
+VALUES (1, $1, $2, $3, $4, $5)";
+
+/// Makes the row of a new database.
+pub async fn insert(tx: &mut Tx, cluster: &Cluster) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(INSERT)
+        .bind(cluster.id.to_string())
+        .bind(&cluster.ca_sha256)
+        .bind(now)
+        .bind(column::int(cluster.incarnation.number))
+        .bind(cluster.incarnation.random.to_string())
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const PROJECT: &str = "-- projects.ensure
+INSERT INTO projects (name, created_at, seq) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
+
+/// Makes the project if it is not there.
+pub async fn ensure_project(tx: &mut Tx, name: &str) -> Result<(), StoreError> {
+    let (seq, now) = (tx.next_seq().await?, tx.now().micros());
+    sqlx::query(PROJECT).bind(name).bind(now).bind(seq).execute(tx.conn()).await?;
+    Ok(())
+}

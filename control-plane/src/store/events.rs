@@ -1,0 +1,162 @@
+//! Events: appended in the transaction of what they tell, streamed by `seq`, kept 7 days.
+
+use muster_api::{DeploymentId, Labels, NodeId, OperationId, event::Event, operation::Target};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+
+use super::{StoreError, Tx, column};
+
+/// Days an event is kept.
+pub const KEPT_DAYS: i64 = 7;
+
+/// An event to append. `deployment`, `node` and `labels` are what subscribers filter by.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// `image.created`, `instance.state`, …
+    pub kind: &'static str,
+    /// Owner of the target.
+    pub project: String,
+    /// What it happened to.
+    pub target: Target,
+    /// The operation it belongs to.
+    pub operation: Option<OperationId>,
+    /// Who: a token's name, `node:NAME`, or `muster`.
+    pub actor: String,
+    /// Of the kind: `state`, `reason`, ids.
+    pub data: Value,
+    /// The target's labels.
+    pub labels: Labels,
+    /// The deployment it concerns.
+    pub deployment: Option<DeploymentId>,
+    /// The node it concerns.
+    pub node: Option<NodeId>,
+}
+
+impl NewEvent {
+    /// An event by `muster` itself without labels, data and relations; set what there is with struct update syntax.
+    #[must_use]
+    pub fn new(kind: &'static str, project: impl Into<String>, target: Target) -> Self {
+        Self {
+            kind,
+            project: project.into(),
+            target,
+            operation: None,
+            actor: "muster".to_owned(),
+            data: Value::Object(serde_json::Map::new()),
+            labels: Labels::default(),
+            deployment: None,
+            node: None,
+        }
+    }
+}
+
+/// A stored event with what it is filtered by.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Its place in the one order.
+    pub seq: i64,
+    /// As it is told; `id` is the position.
+    pub event: Event,
+    /// The target's labels then.
+    pub labels: Labels,
+    /// The deployment it concerns.
+    pub deployment: Option<String>,
+    /// The node it concerns.
+    pub node: Option<String>,
+}
+
+const INSERT: &str = "-- events.insert
+INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
+    node, actor, data)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+
+/// Appends an event; subscribers are woken after the commit.
+pub async fn append(tx: &mut Tx, event: NewEvent) -> Result<i64, StoreError> {
+    let seq = tx.next_seq().await?;
+    let now = tx.now().micros();
+    sqlx::query(INSERT)
+        .bind(seq)
+        .bind(now)
+        .bind(event.kind)
+        .bind(event.project)
+        .bind(column::json_text(&event.labels)?)
+        .bind(event.target.kind)
+        .bind(event.target.id)
+        .bind(event.target.name)
+        .bind(event.operation.map(|id| id.to_string()))
+        .bind(event.deployment.map(|id| id.to_string()))
+        .bind(event.node.map(|id| id.to_string()))
+        .bind(event.actor)
+        .bind(event.data.to_string())
+        .execute(tx.conn())
+        .await?;
+    tx.wake_events();
+    Ok(seq)
+}
+
+const AFTER: &str = "-- events.after
+SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment, node, actor, data
+FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
+
+const AFTER_IN: &str = "-- events.after_in
+SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment, node, actor, data
+FROM events WHERE seq > $1 AND project = $3 ORDER BY seq LIMIT $2";
+
+/// The events after position `seq`, oldest first, of one project or of all.
+pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+    let rows = match project {
+        Some(project) => sqlx::query(AFTER_IN).bind(seq).bind(limit).bind(project).fetch_all(tx.conn()).await?,
+        None => sqlx::query(AFTER).bind(seq).bind(limit).fetch_all(tx.conn()).await?,
+    };
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<StoredEvent, StoreError> {
+    let seq = column::number(row, "seq")?;
+    Ok(StoredEvent {
+        seq,
+        event: Event {
+            id: crate::http::position_text(seq),
+            time: column::time(row, "time")?,
+            kind: column::text(row, "kind")?,
+            project: column::text(row, "project")?,
+            target: Target {
+                kind: column::text(row, "target_kind")?,
+                id: column::text(row, "target_id")?,
+                name: column::text(row, "target_name")?,
+            },
+            operation: column::opt_parse(row, "operation")?,
+            actor: column::text(row, "actor")?,
+            data: column::json(row, "data")?,
+        },
+        labels: column::json(row, "labels")?,
+        deployment: column::opt_text(row, "deployment")?,
+        node: column::opt_text(row, "node")?,
+    })
+}
+
+const FORGET: &str = "-- events.forget
+DELETE FROM events WHERE time < $1";
+
+const FORGOTTEN: &str = "-- events.forgotten
+UPDATE sequence SET events_from = (SELECT COALESCE(MIN(seq), (SELECT s.seq FROM sequence s WHERE s.id = 1) + 1) FROM events)
+WHERE id = 1";
+
+/// Drops events older than [`KEPT_DAYS`]. Returns how many.
+pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
+    let before = tx.now().plus_ms(-KEPT_DAYS * 24 * 3600 * 1000).micros();
+    let gone = sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected();
+    if gone > 0 {
+        sqlx::query(FORGOTTEN).execute(tx.conn()).await?;
+    }
+    Ok(gone)
+}
+
+const FROM: &str = "-- events.from
+SELECT events_from FROM sequence WHERE id = 1";
+
+/// The lowest position whose followers are all still kept: a subscriber below it has missed some.
+pub async fn kept_after(tx: &mut Tx) -> Result<i64, StoreError> {
+    let row = sqlx::query(FROM).fetch_one(tx.conn()).await?;
+    Ok(column::number(&row, "events_from")? - 1)
+}

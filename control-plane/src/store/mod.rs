@@ -1,0 +1,318 @@
+//! The database: what outlives the process. One SQL text for SQLite and PostgreSQL (`sqlx::Any`, TEXT and BIGINT only).
+//!
+//! - [`Store::run_tx`] is the only way to write: one writer at a time on both databases, serializable. The closure
+//!   runs once and does nothing but database work: everybody else's writes wait for it.
+//! - [`Store::read`] is a consistent snapshot; writing in it fails.
+//! - `seq`: every listed row and every event takes one with [`Tx::next_seq`] in its write transaction. The order of
+//!   `seq` is the order of commits (see `backend.rs`), so lists, page tokens, `as_of` and the event stream use it.
+//! - Wakes asked for with [`Tx::wake`] or by [`events::append`] and [`nodes::bump_desired`] happen after the commit.
+//!   They only ever say "look": a lost one costs a delay, never a fact.
+//! - Every mutable row has `revision`: `UPDATE … SET revision = revision + 1 WHERE id = $1 AND revision = $2`; no row
+//!   changed is [`StoreError::Conflict`].
+//!
+//! One file per table: SQL is a const beside its function, first line `-- table.what`, columns listed, `$1 $2`.
+//! `SUM` and `COUNT` are written `CAST(… AS BIGINT)`; booleans are BIGINT 0 and 1; no `EXISTS` in a select list.
+//!
+//! ```ignore
+//! // app/images.rs
+//! let image = self.store.run_tx("images.create", async |tx| {
+//!     let seq = tx.next_seq().await?;
+//!     images::insert(tx, &image, seq).await?;                       // &mut Tx; `tx.conn()` for sqlx, `tx.now()` for time
+//!     events::append(tx, NewEvent { … }).await?;
+//!     tx.wake(Loop::Deployments);
+//!     Ok::<_, AppError>(image)
+//! }).await?;
+//! ```
+
+mod backend;
+pub mod cluster;
+pub mod column;
+pub mod events;
+pub mod idempotency;
+mod migrations;
+pub mod nodes;
+pub mod operations;
+pub mod tokens;
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use muster_api::{NodeId, Timestamp};
+use sqlx::{Any, AnyConnection, Row as _, Transaction};
+
+use self::backend::Backend;
+pub use self::backend::DatabaseUrl;
+use crate::{clock::Clock, reconcile::Loop, wake::Wakes};
+
+/// What can go wrong between this program and its database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The row changed since it was read: look again.
+    #[error("{table} {id} was changed by somebody else meanwhile")]
+    Conflict {
+        /// Table.
+        table: &'static str,
+        /// Row.
+        id: String,
+    },
+    /// A column holds what this program cannot read.
+    #[error("column {column} cannot be read: {why}")]
+    BadRow {
+        /// Column.
+        column: String,
+        /// Why.
+        why: String,
+    },
+    /// The database cannot be opened or brought up to date.
+    #[error("{0}")]
+    Setup(String),
+    /// The database was written by a newer release.
+    #[error("the database has schema {found}, this program knows up to {known}: start the newer release again")]
+    Newer {
+        /// Schema found.
+        found: i64,
+        /// Newest one known.
+        known: i64,
+    },
+    /// The database refused or failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+impl StoreError {
+    /// Whether the same transaction may succeed when run again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(e) if backend::is_transient(e))
+    }
+
+    /// Whether a UNIQUE constraint refused it.
+    #[must_use]
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(e)) if e.is_unique_violation())
+    }
+}
+
+/// The error of a transaction's closure.
+pub trait TxError: From<StoreError> + fmt::Debug {}
+
+impl<E: From<StoreError> + fmt::Debug> TxError for E {}
+
+/// Tries to get the turn before the error is reported; each waits for the busy timeout.
+const ATTEMPTS: u32 = 3;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    backend: Backend,
+    clock: Arc<dyn Clock>,
+    wakes: Wakes,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database, makes it if it is not there, and brings its schema up to date.
+    pub async fn open(url: &DatabaseUrl, clock: Arc<dyn Clock>, wakes: Wakes) -> Result<Self, StoreError> {
+        let backend = Backend::open(url).await?;
+        migrations::run(&backend, clock.now()).await?;
+        Ok(Self { backend, clock, wakes })
+    }
+
+    /// Who is told after a commit.
+    #[must_use]
+    pub fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// Runs a write transaction once the turn to write has come. `name` says what it is for in metrics and logs.
+    ///
+    /// The closure runs exactly once: with one writer nobody can make it fail by writing meanwhile, so only waiting for
+    /// the turn is tried again. `AsyncFnOnce` rather than `AsyncFn` also lets the compiler see that the future may
+    /// move between threads when the closure borrows from its surroundings.
+    pub async fn run_tx<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        let mut tx = self.turn(name).await?;
+        let begun = Instant::now();
+        let result = match work(&mut tx).await {
+            Ok(value) => tx.commit(&self.wakes).await.map(|()| value).map_err(E::from),
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
+            }
+        };
+        metrics::histogram!("muster_store_tx_seconds", "tx" => name).record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    async fn turn(&self, name: &'static str) -> Result<Tx, StoreError> {
+        let begun = Instant::now();
+        let mut attempt = 1;
+        loop {
+            match self.begin().await {
+                Err(error) if attempt < ATTEMPTS && error.is_transient() => {
+                    metrics::counter!("muster_store_tx_retries_total", "tx" => name).increment(1);
+                    tracing::debug!(tx = name, attempt, "another process is writing: waiting for the turn again");
+                    attempt += 1;
+                }
+                other => {
+                    metrics::histogram!("muster_store_turn_seconds").record(begun.elapsed().as_secs_f64());
+                    return other;
+                }
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        let mut inner = self.backend.writers.begin_with(self.backend.begin_write()).await?;
+        self.backend.take_turn(&mut inner).await?;
+        Ok(Tx { inner, now: self.clock.now(), seq: None, after: After::default() })
+    }
+
+    /// Reads from one consistent snapshot. Whatever the closure writes is refused or lost.
+    pub async fn read<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        let begun = Instant::now();
+        let inner = self.backend.readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
+        let mut tx = Tx { inner, now: self.clock.now(), seq: None, after: After::default() };
+        let result = work(&mut tx).await;
+        tx.roll_back().await;
+        metrics::histogram!("muster_store_read_seconds", "read" => name).record(begun.elapsed().as_secs_f64());
+        result
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read("ping", async |tx| tx.position().await.map(|_| ())).await
+    }
+
+    /// Closes all connections; SQLite folds its log into the file.
+    pub async fn close(&self) {
+        self.backend.readers.close().await;
+        self.backend.writers.close().await;
+    }
+}
+
+/// What is told to whom once the transaction is committed.
+#[derive(Debug, Default)]
+struct After {
+    events: bool,
+    loops: Vec<Loop>,
+    nodes: Vec<NodeId>,
+    operations: bool,
+}
+
+/// An open transaction. Dropped without commit it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Any>,
+    now: Timestamp,
+    seq: Option<i64>,
+    after: After,
+}
+
+const POSITION: &str = "-- sequence.position
+SELECT seq FROM sequence WHERE id = 1";
+
+const ADVANCE: &str = "-- sequence.advance
+UPDATE sequence SET seq = $1 WHERE id = 1";
+
+impl Tx {
+    /// For sqlx: `sqlx::query(SQL).bind(…).execute(tx.conn())`.
+    pub fn conn(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+
+    /// The time of this transaction: one instant for all its rows.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The next number of the one order all listed rows and events are in.
+    pub async fn next_seq(&mut self) -> Result<i64, StoreError> {
+        // One writer at a time: the row cannot change under us, so it is read once and written once, at commit.
+        let next = match self.seq {
+            Some(last) => last + 1,
+            None => self.position().await? + 1,
+        };
+        self.seq = Some(next);
+        Ok(next)
+    }
+
+    /// The newest `seq` this transaction sees: what it reads is true at this position (`as_of`).
+    pub async fn position(&mut self) -> Result<i64, StoreError> {
+        if let Some(seq) = self.seq {
+            return Ok(seq);
+        }
+        Ok(sqlx::query(POSITION).fetch_one(self.conn()).await?.try_get("seq")?)
+    }
+
+    /// After the commit: tells a reconcile loop to look.
+    pub fn wake(&mut self, which: Loop) {
+        if !self.after.loops.contains(&which) {
+            self.after.loops.push(which);
+        }
+    }
+
+    pub(in crate::store) fn wake_node(&mut self, node: NodeId) {
+        if !self.after.nodes.contains(&node) {
+            self.after.nodes.push(node);
+        }
+    }
+
+    pub(in crate::store) fn wake_events(&mut self) {
+        self.after.events = true;
+    }
+
+    pub(in crate::store) fn wake_operations(&mut self) {
+        self.after.operations = true;
+    }
+
+    async fn commit(mut self, wakes: &Wakes) -> Result<(), StoreError> {
+        if let Some(seq) = self.seq {
+            sqlx::query(ADVANCE).bind(seq).execute(self.conn()).await?;
+        }
+        // Told even when this future is dropped while the commit is on its way: being told too early costs one look.
+        let _told = Told { after: std::mem::take(&mut self.after), wakes };
+        self.inner.commit().await?;
+        Ok(())
+    }
+
+    async fn roll_back(self) {
+        if let Err(error) = self.inner.rollback().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "rollback failed; the connection is given up");
+        }
+    }
+}
+
+struct Told<'a> {
+    after: After,
+    wakes: &'a Wakes,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.after.events {
+            self.wakes.events();
+        }
+        if self.after.operations {
+            self.wakes.operations();
+        }
+        for node in &self.after.nodes {
+            self.wakes.node(*node);
+        }
+        for which in &self.after.loops {
+            self.wakes.reconcile(*which);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Nodes: who joined, what they offer, what they said last; and the membership record's history.
+
+use muster_api::{
+    Labels, NodeId, StoreId, Timestamp,
+    deployment::Runtime,
+    membership::SignedMembership,
+    node::{Condition, NodeState, PoolUse},
+};
+use sqlx::any::AnyRow;
+
+use super::{StoreError, Tx, column};
+
+/// A node's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeRow {
+    /// Id.
+    pub id: NodeId,
+    /// Name, unique among the nodes that are not deleted.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// State.
+    pub state: NodeState,
+    /// Why.
+    pub reason: Option<String>,
+    /// False when cordoned.
+    pub schedulable: bool,
+    /// Failure domain.
+    pub zone: Option<String>,
+    /// `IP:PORT` of its peer server.
+    pub address: String,
+    /// Its pool.
+    pub store: StoreId,
+    /// SHA-256 of its public key, hex.
+    pub key_sha256: String,
+    /// Share of the pool.
+    pub weight: u32,
+    /// Whether it takes new objects.
+    pub accepting: bool,
+    /// Processors offered.
+    pub cpus: u32,
+    /// Memory offered.
+    pub memory_bytes: u64,
+    /// Share of the pool in use.
+    pub pool: PoolUse,
+    /// What an operator should know.
+    pub conditions: Vec<Condition>,
+    /// Runtimes it can run.
+    pub runtimes: Vec<Runtime>,
+    /// `kvm`, `qemu`.
+    pub hypervisor: Option<String>,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// Protocol it speaks.
+    pub protocol: u32,
+    /// Newest revision of its desired state.
+    pub desired_revision: u64,
+    /// When it joined.
+    pub created_at: Timestamp,
+    /// When its row last changed.
+    pub updated_at: Timestamp,
+    /// Last heartbeat (flushed every few seconds).
+    pub last_seen_at: Option<Timestamp>,
+    /// Compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+const INSERT: &str = "-- nodes.insert
+INSERT INTO nodes (id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
+    cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
+    updated_at, last_seen_at, revision, seq)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+    $25, $26)";
+
+/// Inserts a node that joined.
+pub async fn insert(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(node.id.to_string())
+        .bind(&node.name)
+        .bind(column::json_text(&node.labels)?)
+        .bind(column::word_text(node.state)?)
+        .bind(node.reason.as_deref())
+        .bind(i64::from(node.schedulable))
+        .bind(node.zone.as_deref())
+        .bind(&node.address)
+        .bind(node.store.to_string())
+        .bind(&node.key_sha256)
+        .bind(i64::from(node.weight))
+        .bind(i64::from(node.accepting))
+        .bind(i64::from(node.cpus))
+        .bind(column::int(node.memory_bytes))
+        .bind(column::json_text(&node.pool)?)
+        .bind(column::json_text(&node.conditions)?)
+        .bind(column::json_text(&node.runtimes)?)
+        .bind(node.hypervisor.as_deref())
+        .bind(&node.agent_version)
+        .bind(i64::from(node.protocol))
+        .bind(column::int(node.desired_revision))
+        .bind(node.created_at.micros())
+        .bind(node.updated_at.micros())
+        .bind(column::opt_micros(node.last_seen_at))
+        .bind(node.revision)
+        .bind(node.seq)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const SAVE: &str = "-- nodes.save
+UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
+    weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
+    hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
+    key_sha256 = $22, revision = revision + 1
+WHERE id = $1 AND revision = $23";
+
+/// Saves a node; refused if somebody else saved first. `desired_revision` moves only by [`bump_desired`].
+pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
+    let now = tx.now();
+    let deleted = (node.state == NodeState::Deleted).then_some(now.micros());
+    let done = sqlx::query(SAVE)
+        .bind(node.id.to_string())
+        .bind(&node.name)
+        .bind(column::json_text(&node.labels)?)
+        .bind(column::word_text(node.state)?)
+        .bind(node.reason.as_deref())
+        .bind(i64::from(node.schedulable))
+        .bind(node.zone.as_deref())
+        .bind(&node.address)
+        .bind(i64::from(node.weight))
+        .bind(i64::from(node.accepting))
+        .bind(i64::from(node.cpus))
+        .bind(column::int(node.memory_bytes))
+        .bind(column::json_text(&node.pool)?)
+        .bind(column::json_text(&node.conditions)?)
+        .bind(column::json_text(&node.runtimes)?)
+        .bind(node.hypervisor.as_deref())
+        .bind(&node.agent_version)
+        .bind(i64::from(node.protocol))
+        .bind(now.micros())
+        .bind(column::opt_micros(node.last_seen_at))
+        .bind(deleted)
+        .bind(&node.key_sha256)
+        .bind(node.revision)
+        .execute(tx.conn())
+        .await?;
+    match done.rows_affected() {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict { table: "nodes", id: node.id.to_string() }),
+    }
+}
+
+macro_rules! select {
+    ($name:literal, $rest:literal) => {
+        concat!(
+            "-- nodes.",
+            $name,
+            "\nSELECT id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
+    cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
+    updated_at, last_seen_at, revision, seq FROM nodes ",
+            $rest
+        )
+    };
+}
+
+/// The node of this id, also a deleted one.
+pub async fn load(tx: &mut Tx, id: NodeId) -> Result<Option<NodeRow>, StoreError> {
+    let sql = select!("load", "WHERE id = $1");
+    let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The node of this name, if it is not deleted.
+pub async fn by_name(tx: &mut Tx, name: &str) -> Result<Option<NodeRow>, StoreError> {
+    let sql = select!("by_name", "WHERE name = $1 AND deleted_at IS NULL");
+    let row = sqlx::query(sql).bind(name).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The node with this pool, also a deleted one: a pool joins once.
+pub async fn by_store(tx: &mut Tx, store: StoreId) -> Result<Option<NodeRow>, StoreError> {
+    let sql = select!("by_store", "WHERE store = $1");
+    let row = sqlx::query(sql).bind(store.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The listed node with this key.
+pub async fn by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
+    let sql = select!("by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL");
+    let row = sqlx::query(sql).bind(key_sha256).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// All nodes that are not deleted, in id order (the order of the membership record).
+pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
+    let rows = sqlx::query(select!("listed", "WHERE deleted_at IS NULL ORDER BY id")).fetch_all(tx.conn()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Nodes after `seq`, with those deleted since `deleted_since` if that is given.
+pub async fn list(
+    tx: &mut Tx,
+    after: i64,
+    deleted_since: Option<Timestamp>,
+    limit: i64,
+) -> Result<Vec<NodeRow>, StoreError> {
+    let sql = select!("list", "WHERE seq > $1 AND (deleted_at IS NULL OR deleted_at > $2) ORDER BY seq LIMIT $3");
+    let since = deleted_since.map_or(i64::MAX, Timestamp::micros);
+    let rows = sqlx::query(sql).bind(after).bind(since).bind(limit).fetch_all(tx.conn()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+const BUMP: &str = "-- nodes.bump_desired
+UPDATE nodes SET desired_revision = desired_revision + 1 WHERE id = $1 RETURNING desired_revision";
+
+/// Raises the revision of the node's desired state: its long-poll answers after the commit. Call it in every
+/// transaction that changes what is wanted of the node.
+pub async fn bump_desired(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
+    let row = sqlx::query(BUMP).bind(node.to_string()).fetch_one(tx.conn()).await?;
+    tx.wake_node(node);
+    column::count(&row, "desired_revision")
+}
+
+const BUMP_ALL: &str = "-- nodes.bump_all_desired
+UPDATE nodes SET desired_revision = desired_revision + 1 WHERE deleted_at IS NULL RETURNING id";
+
+/// As [`bump_desired`] for every node: the membership record changed.
+pub async fn bump_all_desired(tx: &mut Tx) -> Result<(), StoreError> {
+    let rows = sqlx::query(BUMP_ALL).fetch_all(tx.conn()).await?;
+    for row in &rows {
+        tx.wake_node(column::parse(row, "id")?);
+    }
+    Ok(())
+}
+
+const DESIRED: &str = "-- nodes.desired_revision
+SELECT desired_revision FROM nodes WHERE id = $1";
+
+/// Newest revision of the node's desired state.
+pub async fn desired_revision(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
+    let row = sqlx::query(DESIRED).bind(node.to_string()).fetch_one(tx.conn()).await?;
+    column::count(&row, "desired_revision")
+}
+
+const FLUSH: &str = "-- nodes.flush
+UPDATE nodes SET last_seen_at = $2, pool = $3, conditions = $4 WHERE id = $1";
+
+/// Stores what only matters for reading: no revision, so that heartbeats refuse nobody's save.
+pub async fn flush(
+    tx: &mut Tx,
+    node: NodeId,
+    seen: Timestamp,
+    pool: &PoolUse,
+    conditions: &[Condition],
+) -> Result<(), StoreError> {
+    sqlx::query(FLUSH)
+        .bind(node.to_string())
+        .bind(seen.micros())
+        .bind(column::json_text(pool)?)
+        .bind(column::json_text(conditions)?)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const MEMBERSHIP: &str = "-- memberships.newest
+SELECT epoch, record, signature FROM memberships ORDER BY epoch DESC LIMIT 1";
+
+/// The newest membership record and its epoch.
+pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, StoreError> {
+    let Some(row) = sqlx::query(MEMBERSHIP).fetch_optional(tx.conn()).await? else { return Ok(None) };
+    let signed =
+        SignedMembership { record: column::text(&row, "record")?, signature: column::text(&row, "signature")? };
+    Ok(Some((column::count(&row, "epoch")?, signed)))
+}
+
+const INSERT_MEMBERSHIP: &str = "-- memberships.insert
+INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $3, $4)";
+
+/// Opens a membership epoch.
+pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(INSERT_MEMBERSHIP)
+        .bind(column::int(epoch))
+        .bind(&signed.record)
+        .bind(&signed.signature)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+fn from_row(row: &AnyRow) -> Result<NodeRow, StoreError> {
+    Ok(NodeRow {
+        id: column::parse(row, "id")?,
+        name: column::text(row, "name")?,
+        labels: column::json(row, "labels")?,
+        state: column::word(row, "state")?,
+        reason: column::opt_text(row, "reason")?,
+        schedulable: column::flag(row, "schedulable")?,
+        zone: column::opt_text(row, "zone")?,
+        address: column::text(row, "address")?,
+        store: column::parse(row, "store")?,
+        key_sha256: column::text(row, "key_sha256")?,
+        weight: column::count(row, "weight")?,
+        accepting: column::flag(row, "accepting")?,
+        cpus: column::count(row, "cpus")?,
+        memory_bytes: column::count(row, "memory_bytes")?,
+        pool: column::json(row, "pool")?,
+        conditions: column::json(row, "conditions")?,
+        runtimes: column::json(row, "runtimes")?,
+        hypervisor: column::opt_text(row, "hypervisor")?,
+        agent_version: column::text(row, "agent_version")?,
+        protocol: column::count(row, "protocol")?,
+        desired_revision: column::count(row, "desired_revision")?,
+        created_at: column::time(row, "created_at")?,
+        updated_at: column::time(row, "updated_at")?,
+        last_seen_at: column::opt_time(row, "last_seen_at")?,
+        revision: column::number(row, "revision")?,
+        seq: column::number(row, "seq")?,
+    })
+}

@@ -1,0 +1,290 @@
+//! Operations: the record of slow work. At most one runs per target (a unique index says so on both databases).
+//!
+//! ```text
+//!  create ──► pending ──progress──► running ──finish──► succeeded | failed | cancelled   (kept 30 days)
+//!                 └──────request_cancel──► cancelling ──finish──┘
+//! ```
+
+use muster_api::{
+    OperationId, Problem, Timestamp,
+    operation::{Operation, OperationState, Progress, Target, WaitingOn},
+};
+use serde_json::Value;
+use sqlx::any::AnyRow;
+
+use super::{
+    StoreError, Tx, column,
+    events::{self, NewEvent},
+};
+
+/// Days a finished operation is kept.
+pub const KEPT_DAYS: i64 = 30;
+/// Most entries of `waiting_on`.
+pub const WAITING_MAX: usize = 20;
+
+/// Who asked, for `requested_by` and the events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// A token's name, `node:NAME`, or `muster`.
+    pub actor: String,
+    /// The request that began it.
+    pub request_id: String,
+}
+
+impl Origin {
+    /// The controller itself.
+    #[must_use]
+    pub fn muster() -> Self {
+        Self { actor: "muster".to_owned(), request_id: String::new() }
+    }
+}
+
+/// An operation to begin.
+#[derive(Clone, Debug)]
+pub struct NewOperation {
+    /// Owner of the target.
+    pub project: String,
+    /// `deployment.create`, …
+    pub kind: &'static str,
+    /// What it works on.
+    pub target: Target,
+    /// First step.
+    pub phase: &'static str,
+    /// How far, at the start.
+    pub progress: Progress,
+    /// When it gives up.
+    pub deadline: Option<Timestamp>,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Did what was asked.
+    Succeeded(Option<Value>),
+    /// Could not.
+    Failed(Problem),
+    /// Stopped on request.
+    Cancelled(Option<Value>),
+}
+
+const COLUMNS: &str = "id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed, unit,
+    waiting_on, deadline, error, result, requested_by, request_id, created_at, updated_at, started_at, finished_at, seq";
+
+const INSERT: &str = "-- operations.insert
+INSERT INTO operations (id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed,
+    unit, deadline, requested_by, request_id, created_at, updated_at, seq)
+VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16)";
+
+/// Begins an operation. The caller has made sure with [`running_on`] that none runs on the target
+/// (`App::begin_operation` does both); if one does, this is a unique violation.
+pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<Operation, StoreError> {
+    let id = OperationId::generate();
+    let (seq, now) = (tx.next_seq().await?, tx.now());
+    sqlx::query(INSERT)
+        .bind(id.to_string())
+        .bind(&new.project)
+        .bind(new.kind)
+        .bind(&new.target.kind)
+        .bind(&new.target.id)
+        .bind(&new.target.name)
+        .bind(new.phase)
+        .bind(column::int(new.progress.done))
+        .bind(column::int(new.progress.total))
+        .bind(column::int(new.progress.failed))
+        .bind(&new.progress.unit)
+        .bind(column::opt_micros(new.deadline))
+        .bind(&origin.actor)
+        .bind(&origin.request_id)
+        .bind(now.micros())
+        .bind(seq)
+        .execute(tx.conn())
+        .await?;
+    let operation = Operation {
+        id,
+        project: new.project,
+        kind: new.kind.to_owned(),
+        target: new.target,
+        state: OperationState::Pending,
+        phase: new.phase.to_owned(),
+        progress: new.progress,
+        waiting_on: Vec::new(),
+        deadline: new.deadline,
+        error: None,
+        result: None,
+        requested_by: origin.actor.clone(),
+        request_id: origin.request_id.clone(),
+        created_at: now,
+        updated_at: now,
+        started_at: None,
+        finished_at: None,
+    };
+    tell(tx, &operation, &origin.actor).await?;
+    Ok(operation)
+}
+
+async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), StoreError> {
+    let mut data = serde_json::Map::new();
+    data.insert("kind".to_owned(), operation.kind.clone().into());
+    data.insert("state".to_owned(), column::word_text(operation.state)?.into());
+    if let Some(error) = &operation.error {
+        data.insert("reason".to_owned(), error.code.as_str().into());
+    }
+    let event = NewEvent {
+        operation: Some(operation.id),
+        actor: actor.to_owned(),
+        data: Value::Object(data),
+        ..NewEvent::new("operation.state", operation.project.clone(), operation.target.clone())
+    };
+    events::append(tx, event).await?;
+    tx.wake_operations();
+    Ok(())
+}
+
+/// The operation, if there is one of this id.
+pub async fn load(tx: &mut Tx, id: OperationId) -> Result<Option<Operation>, StoreError> {
+    let sql = format!("-- operations.load\nSELECT {COLUMNS} FROM operations WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+const RUNNING_ON: &str = "-- operations.running_on
+SELECT id FROM operations WHERE target_kind = $1 AND target_id = $2 AND finished_at IS NULL";
+
+/// The operation that runs on the target, if one does.
+pub async fn running_on(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<OperationId>, StoreError> {
+    let row = sqlx::query(RUNNING_ON).bind(kind).bind(id).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(|row| column::parse(row, "id")).transpose()
+}
+
+/// All operations that have not ended, oldest first: what reconcilers finish.
+pub async fn unfinished(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
+    let sql =
+        format!("-- operations.unfinished\nSELECT {COLUMNS} FROM operations WHERE finished_at IS NULL ORDER BY seq");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(tx.conn()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+const PROGRESS: &str = "-- operations.progress
+UPDATE operations SET state = CASE WHEN state = 'pending' THEN 'running' ELSE state END, phase = $2, done = $3,
+    total = $4, failed = $5, unit = $6, waiting_on = $7, updated_at = $8, started_at = COALESCE(started_at, $8),
+    revision = revision + 1
+WHERE id = $1 AND finished_at IS NULL";
+
+/// Notes how far it is: pending becomes running. A finished one is left alone. No event: progress is read, not told.
+pub async fn progress(
+    tx: &mut Tx,
+    id: OperationId,
+    phase: &str,
+    progress: &Progress,
+    waiting_on: &[WaitingOn],
+) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let first = waiting_on.get(..WAITING_MAX).unwrap_or(waiting_on);
+    sqlx::query(PROGRESS)
+        .bind(id.to_string())
+        .bind(phase)
+        .bind(column::int(progress.done))
+        .bind(column::int(progress.total))
+        .bind(column::int(progress.failed))
+        .bind(&progress.unit)
+        .bind(column::json_text(first)?)
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    tx.wake_operations();
+    Ok(())
+}
+
+const CANCEL: &str = "-- operations.cancel
+UPDATE operations SET state = 'cancelling', updated_at = $2, revision = revision + 1
+WHERE id = $1 AND state IN ('pending', 'running')";
+
+/// Asks it to stop; whoever works on it finishes it. Nothing changes if it has ended or was asked before.
+pub async fn request_cancel(tx: &mut Tx, id: OperationId, actor: &str) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let done = sqlx::query(CANCEL).bind(id.to_string()).bind(now).execute(tx.conn()).await?;
+    if done.rows_affected() == 1
+        && let Some(operation) = load(tx, id).await?
+    {
+        tell(tx, &operation, actor).await?;
+    }
+    Ok(())
+}
+
+const FINISH: &str = "-- operations.finish
+UPDATE operations SET state = $2, error = $3, result = $4, waiting_on = '[]', updated_at = $5, finished_at = $5,
+    started_at = COALESCE(started_at, $5), revision = revision + 1
+WHERE id = $1 AND finished_at IS NULL";
+
+/// Ends it. One that has ended is left as it is.
+pub async fn finish(tx: &mut Tx, id: OperationId, outcome: Outcome) -> Result<(), StoreError> {
+    let (state, error, result) = match outcome {
+        Outcome::Succeeded(result) => ("succeeded", None, result),
+        Outcome::Failed(problem) => ("failed", Some(column::json_text(&problem)?), None),
+        Outcome::Cancelled(result) => ("cancelled", None, result),
+    };
+    let now = tx.now().micros();
+    let done = sqlx::query(FINISH)
+        .bind(id.to_string())
+        .bind(state)
+        .bind(error)
+        .bind(result.map(|r| r.to_string()))
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    if done.rows_affected() == 1
+        && let Some(operation) = load(tx, id).await?
+    {
+        tell(tx, &operation, "muster").await?;
+    }
+    Ok(())
+}
+
+const OVERDUE: &str = "-- operations.overdue
+SELECT CAST(COUNT(*) AS BIGINT) AS n FROM operations WHERE finished_at IS NULL AND deadline < $1";
+
+/// How many are past their deadline.
+pub async fn overdue(tx: &mut Tx) -> Result<u64, StoreError> {
+    let now = tx.now().micros();
+    column::count(&sqlx::query(OVERDUE).bind(now).fetch_one(tx.conn()).await?, "n")
+}
+
+const FORGET: &str = "-- operations.forget
+DELETE FROM operations WHERE finished_at < $1";
+
+/// Drops those that ended more than [`KEPT_DAYS`] ago. Returns how many.
+pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
+    let before = tx.now().plus_ms(-KEPT_DAYS * 24 * 3600 * 1000).micros();
+    Ok(sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected())
+}
+
+fn from_row(row: &AnyRow) -> Result<Operation, StoreError> {
+    Ok(Operation {
+        id: column::parse(row, "id")?,
+        project: column::text(row, "project")?,
+        kind: column::text(row, "kind")?,
+        target: Target {
+            kind: column::text(row, "target_kind")?,
+            id: column::text(row, "target_id")?,
+            name: column::text(row, "target_name")?,
+        },
+        state: column::word(row, "state")?,
+        phase: column::text(row, "phase")?,
+        progress: Progress {
+            done: column::count(row, "done")?,
+            total: column::count(row, "total")?,
+            failed: column::count(row, "failed")?,
+            unit: column::text(row, "unit")?,
+        },
+        waiting_on: column::json(row, "waiting_on")?,
+        deadline: column::opt_time(row, "deadline")?,
+        error: column::opt_json(row, "error")?,
+        result: column::opt_json(row, "result")?,
+        requested_by: column::text(row, "requested_by")?,
+        request_id: column::text(row, "request_id")?,
+        created_at: column::time(row, "created_at")?,
+        updated_at: column::time(row, "updated_at")?,
+        started_at: column::opt_time(row, "started_at")?,
+        finished_at: column::opt_time(row, "finished_at")?,
+    })
+}

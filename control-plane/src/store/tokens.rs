@@ -1,0 +1,138 @@
+//! Tokens: who may do what until when. The secret's SHA-256 only.
+
+use muster_api::{
+    Timestamp, TokenId,
+    token::{Role, Token},
+};
+use sqlx::any::AnyRow;
+
+use super::{StoreError, Tx, column};
+
+/// A token's row.
+#[derive(Clone, Debug)]
+pub struct TokenRow {
+    /// Id.
+    pub id: TokenId,
+    /// Name, unique in the cluster.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// Tenant: its project.
+    pub project: Option<String>,
+    /// SHA-256 of the secret, hex.
+    pub secret_sha256: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Node: joins left.
+    pub uses_left: Option<u32>,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+impl TokenRow {
+    /// As the API tells it, without the secret.
+    #[must_use]
+    pub fn view(&self) -> Token {
+        Token {
+            id: self.id,
+            name: self.name.clone(),
+            role: self.role,
+            project: self.project.clone(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            uses_left: self.uses_left,
+            token: None,
+        }
+    }
+}
+
+const INSERT: &str = "-- tokens.insert
+INSERT INTO tokens (id, name, role, project, secret_sha256, created_at, created_by, expires_at, uses_left, seq)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+/// Inserts a token.
+pub async fn insert(tx: &mut Tx, token: &TokenRow, created_by: &str) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(token.id.to_string())
+        .bind(&token.name)
+        .bind(token.role.as_str())
+        .bind(token.project.as_deref())
+        .bind(&token.secret_sha256)
+        .bind(token.created_at.micros())
+        .bind(created_by)
+        .bind(token.expires_at.micros())
+        .bind(token.uses_left.map(i64::from))
+        .bind(token.seq)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const LOAD: &str = "-- tokens.load
+SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE id = $1";
+
+/// The token of this id.
+pub async fn load(tx: &mut Tx, id: TokenId) -> Result<Option<TokenRow>, StoreError> {
+    let row = sqlx::query(LOAD).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+const BY_NAME: &str = "-- tokens.by_name
+SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE name = $1";
+
+/// The token of this name.
+pub async fn by_name(tx: &mut Tx, name: &str) -> Result<Option<TokenRow>, StoreError> {
+    let row = sqlx::query(BY_NAME).bind(name).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+const LIST: &str = "-- tokens.list
+SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens
+WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3";
+
+/// Tokens after `seq`, of all projects or of one.
+pub async fn list(tx: &mut Tx, after: i64, project: Option<&str>, limit: i64) -> Result<Vec<TokenRow>, StoreError> {
+    let rows = sqlx::query(LIST).bind(after).bind(project).bind(limit).fetch_all(tx.conn()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+const DELETE: &str = "-- tokens.delete
+DELETE FROM tokens WHERE id = $1";
+
+/// Revokes a token. Whether there was one.
+pub async fn delete(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
+    Ok(sqlx::query(DELETE).bind(id.to_string()).execute(tx.conn()).await?.rows_affected() == 1)
+}
+
+const USE: &str = "-- tokens.use
+UPDATE tokens SET uses_left = uses_left - 1, revision = revision + 1 WHERE id = $1 AND uses_left > 0";
+
+/// Takes one use of a node token, in the transaction of the join it is for. False: none was left.
+pub async fn take_use(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
+    Ok(sqlx::query(USE).bind(id.to_string()).execute(tx.conn()).await?.rows_affected() == 1)
+}
+
+const FORGET: &str = "-- tokens.forget
+DELETE FROM tokens WHERE expires_at < $1";
+
+/// Drops tokens that ended more than a week ago. Returns how many.
+pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
+    let before = tx.now().plus_ms(-7 * 24 * 3600 * 1000).micros();
+    Ok(sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected())
+}
+
+fn from_row(row: &AnyRow) -> Result<TokenRow, StoreError> {
+    Ok(TokenRow {
+        id: column::parse(row, "id")?,
+        name: column::text(row, "name")?,
+        role: column::parse(row, "role")?,
+        project: column::opt_text(row, "project")?,
+        secret_sha256: column::text(row, "secret_sha256")?,
+        created_at: column::time(row, "created_at")?,
+        expires_at: column::time(row, "expires_at")?,
+        uses_left: column::opt_count(row, "uses_left")?,
+        seq: column::number(row, "seq")?,
+    })
+}
