@@ -123,7 +123,7 @@ script_key=$({
 # Puts a cached image at OUT in one rename, holes kept; a reflink where the file system has them.
 deliver() {
     unfinished=$out.partial.$$
-    cp --sparse=always --reflink=auto -- "$1" "$unfinished"
+    cp --sparse=auto --reflink=auto -- "$1" "$unfinished"
     mv -f -- "$unfinished" "$out"
     unfinished=
     if [ $print = yes ]; then
@@ -362,11 +362,12 @@ printf '\125\252' | dd of="$disk" bs=1 seek=510 conv=notrunc status=none
 
 # --- into the cache, whole or not at all; older images of these files go
 cp "$vmlinuz" "$work/vmlinuz"
-chmod 644 "$work/vmlinuz" "$disk" "$work/initrd"
+cp --sparse=always "$disk" "$disk.sparse"
+chmod 644 "$work/vmlinuz" "$work/initrd" "$disk.sparse"
 rm -f "$image"
 mv "$work/vmlinuz" "${image%.raw}.vmlinuz"
 mv "$work/initrd" "${image%.raw}.initrd"
-mv "$disk" "$image"
+mv "$disk.sparse" "$image"
 find "$cache/images" -type f ! -name "$key.*" -mtime +30 -exec rm -f {} + 2> /dev/null || :
 deliver "$image"
 say "$out: $(du -k "$out" | cut -f1) KiB of data, Linux $version, made in $(($(date +%s) - started)) s"
