@@ -27,7 +27,6 @@ impl<'a> Reader<'a> {
         Ok(self.take(N)?.try_into().expect("take gave N bytes"))
     }
 
-    #[expect(dead_code, reason = "pages, next commit")]
     pub(crate) fn u8(&mut self) -> Result<u8, Corrupt> {
         Ok(u8::from_le_bytes(self.array()?))
     }

@@ -31,6 +31,7 @@ pub mod object;
 pub mod placement;
 pub mod record;
 pub mod store;
+pub mod tree;
 pub mod units;
 pub mod zero;
 

@@ -1,0 +1,389 @@
+//! The segment tree against plain byte vectors: random writes, commits, clones, growths and deletes; after each step
+//! every version reads back byte for byte, reaches exactly the objects it needs, and differs from the others exactly
+//! where their bytes do. Every page is fetched through the "missing" answers, from a store, starting cold.
+#![expect(clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+use storage_core::{
+    ByteLen, ChunkIndex, ChunkSize, ChunkStore, Compression, Corrupt, Descriptor, Kind, MemoryStore, ObjectName,
+    Record, Salt,
+    tree::{self, Change, Committed, Leaf, Lookup, Page, Pages, Reach},
+    zero::is_zero,
+};
+
+const CHUNK: ChunkSize = ChunkSize::MIN;
+const SALT: Salt = Salt([5; 16]);
+
+/// Asks again with the missing pages fetched from the store, until there is an answer.
+fn fetching<T, E: std::fmt::Debug>(store: &MemoryStore, mut ask: impl FnMut(&Pages<'_>) -> Result<Lookup<T>, E>) -> T {
+    let mut cache: HashMap<ObjectName, Arc<Page>> = HashMap::new();
+    for _ in 0..10 {
+        match ask(&|name| cache.get(name).cloned()).expect("the tree is whole") {
+            Lookup::Found(answer) => return answer,
+            Lookup::Missing(names) => {
+                assert!(!names.is_empty());
+                for name in names {
+                    let page = store.load(&name).expect("memory").expect("every page of a version is in the store");
+                    let page = Page::decode(&page.body).expect("a page");
+                    assert!(cache.insert(name, Arc::new(page)).is_none(), "{name} was asked for twice");
+                }
+            }
+        }
+    }
+    panic!("a tree has at most six levels, so six batches are enough");
+}
+
+fn put(store: &MemoryStore, committed: &Committed) {
+    store.put(1, &committed.records()).expect("memory");
+}
+
+/// A disk's bytes, beside the version that should say the same.
+#[derive(Clone)]
+struct Version {
+    bytes: Vec<u8>,
+    descriptor: Descriptor,
+}
+
+/// A disk being written to.
+#[derive(Clone)]
+struct Disk {
+    bytes: Vec<u8>,
+    base: Descriptor,
+    dirty: BTreeSet<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { at: u32, len: u32, byte: u8 },
+    Commit,
+    Clone { version: prop::sample::Index },
+    Delete { version: prop::sample::Index },
+    Grow { by: u32 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let write = (any::<u32>(), 1..200_000u32, prop_oneof![1 => Just(0u8), 3 => 0..4u8]);
+    let step = prop_oneof![
+        8 => write.prop_map(|(at, len, byte)| Step::Write { at, len, byte }),
+        4 => Just(Step::Commit),
+        1 => any::<prop::sample::Index>().prop_map(|version| Step::Clone { version }),
+        1 => any::<prop::sample::Index>().prop_map(|version| Step::Delete { version }),
+        1 => (1..6_000_000u32).prop_map(|by| Step::Grow { by }),
+    ];
+    prop::collection::vec(step, 1..24)
+}
+
+fn chunk_of(bytes: &[u8], index: u64) -> &[u8] {
+    let start = usize::try_from(index * CHUNK.bytes()).expect("small").min(bytes.len());
+    &bytes[start..(start + CHUNK.as_usize()).min(bytes.len())]
+}
+
+fn commit(store: &MemoryStore, disk: &mut Disk) -> Descriptor {
+    let mut changes = BTreeMap::new();
+    for index in std::mem::take(&mut disk.dirty) {
+        let body = chunk_of(&disk.bytes, index);
+        let name = (!is_zero(body)).then(|| {
+            let record = Record::encode(Kind::Chunk, SALT, Some(CHUNK), body, Compression::Auto);
+            store.put(1, std::slice::from_ref(&record)).expect("memory");
+            record.name()
+        });
+        changes.insert(ChunkIndex(index), name);
+    }
+    let size = ByteLen(disk.bytes.len() as u64);
+    let committed = fetching(store, |pages| tree::commit(&disk.base, size, &changes, pages));
+    let new: HashSet<_> = committed.pages.iter().map(|(name, _)| *name).collect();
+    assert_eq!(new.len(), committed.pages.len(), "each page once");
+    if changes.is_empty() && size == disk.base.size_bytes {
+        assert_eq!((committed.descriptor, new.len()), (disk.base, 0), "a clean disk stores no new object");
+    }
+    put(store, &committed);
+    let root = committed.descriptor.root;
+    assert_eq!(committed.root_page.as_ref().map(|p| ObjectName::of(Kind::Page, SALT, p)), root);
+    assert_eq!(Descriptor::decode(&committed.descriptor.encode()), Ok(committed.descriptor));
+    disk.base = committed.descriptor;
+    disk.base
+}
+
+fn read_back(store: &MemoryStore, version: &Version) {
+    let all = ChunkIndex(0)..ChunkIndex(u64::MAX);
+    let found = fetching(store, |pages| tree::lookup(&version.descriptor, all.clone(), pages));
+    assert_eq!(found.len() as u64, version.descriptor.chunks());
+    let mut present = Vec::new();
+    for (index, leaf) in found {
+        let expected = chunk_of(&version.bytes, index.0);
+        match leaf {
+            None => assert!(is_zero(expected), "chunk {index}"),
+            Some(Leaf::Whole(name)) => {
+                let object = store.load(&name).expect("memory").expect("every chunk of a version is in the store");
+                let (head, tail) = expected.split_at(object.body.len());
+                assert!(head == object.body && is_zero(tail), "chunk {index}");
+                present.push((index, Leaf::Whole(name)));
+            }
+            Some(Leaf::Patched(_)) => panic!("nobody wrote one"),
+        }
+    }
+    assert_eq!(fetching(store, |pages| tree::lookup_present(&version.descriptor, all.clone(), pages)), present);
+}
+
+fn reaches_what_it_needs(store: &MemoryStore, version: &Version) {
+    let reached = fetching(store, |pages| tree::reach(&[version.descriptor], pages));
+    for name in &reached {
+        assert!(store.contains(name).expect("memory"), "{name}");
+    }
+    let chunks: HashSet<_> = (0..version.descriptor.chunks())
+        .map(|index| chunk_of(&version.bytes, index))
+        .filter(|body| !is_zero(body))
+        .map(|body| ObjectName::of_chunk(SALT, CHUNK, body))
+        .collect();
+    let kinds = |kind| {
+        let of_kind = |name: &&ObjectName| store.get(name).expect("memory").is_some_and(|r| r.kind() == kind);
+        reached.iter().filter(of_kind).copied().collect::<HashSet<_>>()
+    };
+    assert_eq!(kinds(Kind::Chunk), chunks);
+    assert_eq!(kinds(Kind::Descriptor), HashSet::from([version.descriptor.name()]));
+    assert_eq!(reached.len(), chunks.len() + 1 + kinds(Kind::Page).len());
+}
+
+fn differs_where_the_bytes_do(store: &MemoryStore, left: &Version, right: &Version) {
+    let changes = fetching(store, |pages| tree::diff(&left.descriptor, &right.descriptor, pages));
+    let padded = |bytes: &[u8], index| {
+        let mut body = chunk_of(bytes, index).to_vec();
+        body.resize(CHUNK.as_usize(), 0);
+        body
+    };
+    let chunks = left.descriptor.chunks().max(right.descriptor.chunks());
+    let expected: Vec<u64> = (0..chunks).filter(|i| padded(&left.bytes, *i) != padded(&right.bytes, *i)).collect();
+    assert_eq!(changes.iter().map(|c| c.index.0).collect::<Vec<_>>(), expected);
+}
+
+/// Forgets whatever no version reaches.
+fn sweep(store: &MemoryStore, versions: &[Version], disk: &Disk) -> MemoryStore {
+    let mut roots: Vec<Descriptor> = versions.iter().map(|v| v.descriptor).collect();
+    roots.push(disk.base);
+    let kept = MemoryStore::new();
+    for name in fetching(store, |pages| tree::reach(&roots, pages)) {
+        kept.put(2, &store.get(&name).expect("memory").into_iter().collect::<Vec<_>>()).expect("memory");
+    }
+    kept
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn versions_read_as_byte_vectors_do(start in 1..20_000_000u32, steps in steps()) {
+        let bytes = vec![0; usize::try_from(start).expect("small")];
+        let empty = Descriptor::empty(ByteLen(start.into()), CHUNK, SALT);
+        let mut disk = Disk { bytes: bytes.clone(), base: empty, dirty: BTreeSet::new() };
+        let mut versions = vec![Version { bytes, descriptor: empty }];
+        let mut store = MemoryStore::new();
+        let descriptor = empty.encode();
+        store.put(1, &[Record::encode(Kind::Descriptor, SALT, None, &descriptor, Compression::Off)]).expect("memory");
+        for step in steps {
+            match step {
+                Step::Write { at, len, byte } => {
+                    let start = usize::try_from(at).expect("small") % disk.bytes.len();
+                    let end = (start + usize::try_from(len).expect("small")).min(disk.bytes.len());
+                    disk.bytes[start..end].fill(byte);
+                    disk.dirty.extend(start as u64 >> CHUNK.log2()..=(end as u64 - 1) >> CHUNK.log2());
+                    continue;
+                }
+                Step::Commit => {
+                    let descriptor = commit(&store, &mut disk);
+                    versions.push(Version { bytes: disk.bytes.clone(), descriptor });
+                }
+                Step::Clone { version } => {
+                    if versions.is_empty() { continue; }
+                    let Version { bytes, descriptor } = version.get(&versions).clone();
+                    disk = Disk { bytes, base: descriptor, dirty: BTreeSet::new() };
+                    continue;
+                }
+                Step::Delete { version } => {
+                    if versions.is_empty() { continue; }
+                    versions.remove(version.index(versions.len()));
+                    store = sweep(&store, &versions, &disk);
+                }
+                Step::Grow { by } => {
+                    let size = disk.bytes.len() + usize::try_from(by).expect("small");
+                    disk.bytes.resize(size, 0);
+                    continue;
+                }
+            }
+            for version in &versions {
+                read_back(&store, version);
+            }
+            if let [.., older, newer] = versions.as_slice() {
+                reaches_what_it_needs(&store, newer);
+                differs_where_the_bytes_do(&store, older, newer);
+                differs_where_the_bytes_do(&store, newer, older);
+            }
+        }
+    }
+
+    /// Large disks, several levels, against a map of what is where.
+    #[test]
+    fn large_sparse_disks_read_as_maps_do(
+        sizes in prop::collection::vec(1..1u64 << 46, 1..6),
+        touched in prop::collection::vec((any::<u64>(), any::<u8>()), 0..120),
+    ) {
+        let store = MemoryStore::new();
+        let mut sizes = sizes;
+        sizes.sort_unstable();
+        let mut model: BTreeMap<u64, ObjectName> = BTreeMap::new();
+        let mut base = Descriptor::empty(ByteLen(0), CHUNK, SALT);
+        for (round, size) in sizes.iter().enumerate() {
+            let before = (base, model.clone());
+            let chunks = size.div_ceil(CHUNK.bytes());
+            let mut changes = BTreeMap::new();
+            for (index, byte) in touched.iter().skip(round).step_by(sizes.len()) {
+                // Some close together, some far apart.
+                let index = if byte % 2 == 0 { index % chunks } else { index % chunks.min(600) };
+                let name = (byte % 5 != 0).then(|| ObjectName::from_bytes([byte % 7; 32]));
+                changes.insert(ChunkIndex(index), name);
+                match name {
+                    Some(name) => model.insert(index, name),
+                    None => model.remove(&index),
+                };
+            }
+            let committed = fetching(&store, |pages| tree::commit(&base, ByteLen(*size), &changes, pages));
+            put(&store, &committed);
+            base = committed.descriptor;
+            prop_assert!(committed.pages.len() <= (changes.len() + 1) * 6);
+
+            let all = ChunkIndex(0)..base.end();
+            let found = fetching(&store, |pages| tree::lookup_present(&base, all.clone(), pages));
+            let expected: Vec<_> = model.iter().map(|(i, n)| (ChunkIndex(*i), Leaf::Whole(*n))).collect();
+            prop_assert_eq!(&found, &expected);
+            for (index, _) in touched.iter().take(10) {
+                let from = index % chunks;
+                let range = ChunkIndex(from)..ChunkIndex(from + 300);
+                let found = fetching(&store, |pages| tree::lookup(&base, range.clone(), pages));
+                prop_assert_eq!(found.len() as u64, 300.min(chunks - from));
+                for (i, leaf) in found {
+                    prop_assert_eq!(leaf, model.get(&i.0).map(|n| Leaf::Whole(*n)));
+                }
+            }
+            let whole = |n: Option<&ObjectName>| n.map(|n| Leaf::Whole(*n));
+            let places: BTreeSet<&u64> = before.1.keys().chain(model.keys()).collect();
+            let differing: Vec<Change> = places
+                .into_iter()
+                .map(|i| Change { index: ChunkIndex(*i), left: whole(before.1.get(i)), right: whole(model.get(i)) })
+                .filter(|c| c.left != c.right)
+                .collect();
+            prop_assert_eq!(fetching(&store, |pages| tree::diff(&before.0, &base, pages)), differing);
+        }
+    }
+}
+
+fn many(count: u64, store: &MemoryStore) -> Committed {
+    let changes = (0..count).map(|i| (ChunkIndex(i), Some(ObjectName::from_bytes([1; 32])))).collect();
+    let empty = Descriptor::empty(ByteLen(count * CHUNK.bytes()), CHUNK, SALT);
+    let committed = fetching(store, |pages| tree::commit(&empty, empty.size_bytes, &changes, pages));
+    put(store, &committed);
+    committed
+}
+
+#[test]
+fn equal_subtrees_are_one_page() {
+    let store = MemoryStore::new();
+    assert_eq!(many(256 * 256, &store).pages.len(), 2);
+}
+
+#[test]
+fn a_change_of_one_chunk_writes_one_page_per_level() {
+    let store = MemoryStore::new();
+    let base = many(256 * 256 + 1, &store).descriptor;
+    assert_eq!(base.height(), 3);
+    let changes = BTreeMap::from([(ChunkIndex(777), Some(ObjectName::from_bytes([2; 32])))]);
+    let committed = fetching(&store, |pages| tree::commit(&base, base.size_bytes, &changes, pages));
+    assert_eq!(committed.pages.len(), 3);
+    assert_eq!(committed.pages.last().map(|(_, bytes)| bytes.clone()), committed.root_page);
+}
+
+#[test]
+fn the_same_change_again_writes_nothing() {
+    let store = MemoryStore::new();
+    let base = many(300, &store).descriptor;
+    let changes = BTreeMap::from([(ChunkIndex(7), Some(ObjectName::from_bytes([1; 32])))]);
+    let committed = fetching(&store, |pages| tree::commit(&base, base.size_bytes, &changes, pages));
+    assert_eq!((committed.descriptor, committed.pages.len()), (base, 0));
+    assert!(committed.root_page.is_some());
+}
+
+#[test]
+fn growing_adds_levels_above_the_old_root_and_reads_nothing_below_it() {
+    let store = MemoryStore::new();
+    let base = many(300, &store).descriptor;
+    let grown = tree::grow(&base, ByteLen(1 << 40), &|_| None).expect("grows").found().expect("no page is needed");
+    assert_eq!((base.height(), grown.descriptor.height(), grown.pages.len()), (2, 3, 1));
+    put(&store, &grown);
+    let found = fetching(&store, |p| tree::lookup_present(&grown.descriptor, ChunkIndex(0)..ChunkIndex(u64::MAX), p));
+    assert_eq!(found.len(), 300);
+    let refused = tree::grow(&grown.descriptor, ByteLen((1 << 40) - 1), &|_| None);
+    assert!(matches!(refused, Err(tree::TreeError::Shrinks { .. })));
+}
+
+#[test]
+fn zeroing_everything_leaves_no_tree() {
+    let store = MemoryStore::new();
+    let base = many(600, &store).descriptor;
+    let zeros = (0..600).map(|i| (ChunkIndex(i), None)).collect();
+    let committed = fetching(&store, |pages| tree::commit(&base, base.size_bytes, &zeros, pages));
+    assert_eq!(committed.descriptor, Descriptor::empty(base.size_bytes, CHUNK, SALT));
+    assert_eq!((committed.pages.len(), committed.root_page), (0, None));
+}
+
+#[test]
+fn a_change_beyond_the_end_is_refused() {
+    let base = Descriptor::empty(ByteLen(CHUNK.bytes()), CHUNK, SALT);
+    let changes = BTreeMap::from([(ChunkIndex(1), None)]);
+    let refused = tree::commit(&base, base.size_bytes, &changes, &|_| None);
+    assert_eq!(refused, Err(tree::TreeError::OutOfRange { index: ChunkIndex(1), chunks: 1 }));
+}
+
+#[test]
+fn missing_pages_come_in_one_batch_per_level() {
+    let store = MemoryStore::new();
+    let changes: BTreeMap<_, _> = (0..200u64)
+        .map(|i| (ChunkIndex(i * 256), Some(ObjectName::from_bytes([u8::try_from(i).expect("small"); 32]))))
+        .collect();
+    let empty = Descriptor::empty(ByteLen(200 * 256 * CHUNK.bytes()), CHUNK, SALT);
+    let base = fetching(&store, |pages| tree::commit(&empty, empty.size_bytes, &changes, pages));
+    put(&store, &base);
+    let root = base.descriptor.root.expect("not empty");
+    let root_page = Arc::new(Page::decode(&base.root_page.expect("not empty")).expect("a page"));
+    let only_root = |name: &ObjectName| (*name == root).then(|| root_page.clone());
+    let range = |r: Range<u64>| ChunkIndex(r.start)..ChunkIndex(r.end);
+    match tree::lookup(&base.descriptor, range(256..256 * 11), &only_root).expect("whole") {
+        Lookup::Missing(names) => assert_eq!(names.len(), 10),
+        Lookup::Found(_) => panic!("ten pages are not at hand"),
+    }
+    let zeroed: BTreeMap<_, _> = changes.keys().map(|i| (*i, None)).collect();
+    match tree::commit(&base.descriptor, empty.size_bytes, &zeroed, &only_root).expect("whole") {
+        Lookup::Missing(names) => assert_eq!(names.len(), 200),
+        Lookup::Found(_) => panic!("200 pages are not at hand"),
+    }
+}
+
+#[test]
+fn a_page_in_the_wrong_place_is_an_error() {
+    let store = MemoryStore::new();
+    let committed = many(300, &store);
+    let leaf = Arc::new(Page::decode(&committed.pages[0].1).expect("a page"));
+    let wrong = tree::lookup(&committed.descriptor, ChunkIndex(0)..ChunkIndex(1), &|_| Some(leaf.clone()));
+    assert!(matches!(wrong, Err(Corrupt::Field { .. })));
+    assert!(Reach::new().add(&committed.descriptor, &|_| Some(leaf.clone())).is_err());
+}
+
+#[test]
+fn versions_of_other_chunk_sizes_do_not_compare() {
+    let left = Descriptor::empty(ByteLen(1), ChunkSize::MIN, SALT);
+    let right = Descriptor::empty(ByteLen(1), ChunkSize::MAX, SALT);
+    assert!(matches!(tree::diff(&left, &right, &|_| None), Err(tree::TreeError::ChunkSizes { .. })));
+}
