@@ -26,6 +26,7 @@ macro_rules! migrations {
 migrations! {
     1 "0001_base",
     2 "0002_nodes",
+    3 "0003_images",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -29,10 +29,13 @@ pub mod cluster;
 pub mod column;
 pub mod events;
 pub mod idempotency;
+pub mod images;
 mod migrations;
 pub mod nodes;
 pub mod operations;
 pub mod tokens;
+pub mod uploads;
+pub mod versions;
 
 use std::{fmt, sync::Arc, time::Instant};
 

@@ -1,0 +1,146 @@
+//! What a version is made of, checked: the descriptor and the root page that goes with it.
+
+use muster_api::{CommitId, node_protocol::VersionRoot};
+use storage_core::{Corrupt, Descriptor, Kind, ObjectName};
+
+use crate::store::column;
+
+/// The content of a version: the two objects every reader needs first, as canonical bytes. The root page is the one
+/// the descriptor names; this is checked once, when the value is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    descriptor: Descriptor,
+    root_page: Option<Vec<u8>>,
+}
+
+/// Why bytes are not the content of a version.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadContent {
+    /// Not hex.
+    #[error("the {0} is not hex text")]
+    NotHex(&'static str),
+    /// The descriptor cannot be read.
+    #[error("the descriptor cannot be read")]
+    Descriptor(#[from] Corrupt),
+    /// A root page is named and not there, or there and not named.
+    #[error("the descriptor names root page {wanted:?}, the page given is {got:?}")]
+    RootPage {
+        /// What the descriptor names.
+        wanted: Option<ObjectName>,
+        /// The name of the bytes given.
+        got: Option<ObjectName>,
+    },
+    /// Nothing a disk may be.
+    #[error("a version of {0} bytes cannot be: 1 byte to 16 TiB")]
+    Size(u64),
+}
+
+/// Largest disk.
+pub const SIZE_BYTES_MAX: u64 = 16 << 40;
+
+impl Content {
+    /// From a descriptor and the root page it names.
+    ///
+    /// # Errors
+    /// The page is another one.
+    pub fn new(descriptor: Descriptor, root_page: Option<Vec<u8>>) -> Result<Self, BadContent> {
+        let size = descriptor.size_bytes.get();
+        if size == 0 || size > SIZE_BYTES_MAX {
+            return Err(BadContent::Size(size));
+        }
+        let got = root_page.as_ref().map(|page| ObjectName::of(Kind::Page, descriptor.salt, page));
+        if got != descriptor.root {
+            return Err(BadContent::RootPage { wanted: descriptor.root, got });
+        }
+        Ok(Self { descriptor, root_page })
+    }
+
+    /// From canonical bytes.
+    ///
+    /// # Errors
+    /// They do not read, or do not go together.
+    pub fn from_bytes(descriptor: &[u8], root_page: Option<Vec<u8>>) -> Result<Self, BadContent> {
+        Self::new(Descriptor::decode(descriptor)?, root_page)
+    }
+
+    /// From what an agent staged.
+    ///
+    /// # Errors
+    /// It does not read, or does not go together.
+    pub fn from_root(root: &VersionRoot) -> Result<Self, BadContent> {
+        let descriptor = column::unhex(&root.descriptor).ok_or(BadContent::NotHex("descriptor"))?;
+        let page = match &root.root_page {
+            Some(text) => Some(column::unhex(text).ok_or(BadContent::NotHex("root page"))?),
+            None => None,
+        };
+        Self::from_bytes(&descriptor, page)
+    }
+
+    /// What an agent needs to read it.
+    #[must_use]
+    pub fn to_root(&self, commit: Option<CommitId>) -> VersionRoot {
+        VersionRoot {
+            descriptor: column::hex(&self.descriptor.encode()),
+            root_page: self.root_page.as_deref().map(column::hex),
+            commit,
+        }
+    }
+
+    /// The descriptor.
+    #[must_use]
+    pub const fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// The canonical bytes of the root page; none for a disk of zeros.
+    #[must_use]
+    pub fn root_page(&self) -> Option<&[u8]> {
+        self.root_page.as_deref()
+    }
+
+    /// The name of the descriptor.
+    #[must_use]
+    pub fn root(&self) -> ObjectName {
+        self.descriptor.name()
+    }
+
+    /// Logical size.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        self.descriptor.size_bytes.get()
+    }
+
+    /// Chunk size.
+    #[must_use]
+    pub const fn chunk_bytes(&self) -> u64 {
+        self.descriptor.chunk.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_core::{ByteLen, ChunkSize, Salt};
+
+    use super::*;
+
+    #[test]
+    fn a_root_page_must_be_the_one_the_descriptor_names() {
+        let zeros = Descriptor::empty(ByteLen(4096), ChunkSize::DEFAULT, Salt::SHARED);
+        assert!(Content::new(zeros, None).is_ok());
+        assert!(matches!(Content::new(zeros, Some(vec![1])), Err(BadContent::RootPage { wanted: None, .. })));
+        let page = b"any bytes do here".to_vec();
+        let root = Some(ObjectName::of(Kind::Page, Salt::SHARED, &page));
+        let some = Descriptor { root, ..zeros };
+        assert!(matches!(Content::new(some, None), Err(BadContent::RootPage { got: None, .. })));
+        let content = Content::new(some, Some(page)).expect("they go together");
+        assert_eq!(Content::from_root(&content.to_root(None)), Ok(content));
+    }
+
+    #[test]
+    fn a_size_no_disk_has_is_refused() {
+        for size in [0, SIZE_BYTES_MAX + 1] {
+            let descriptor = Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED);
+            assert_eq!(Content::new(descriptor, None), Err(BadContent::Size(size)));
+        }
+    }
+}

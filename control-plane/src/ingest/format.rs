@@ -1,0 +1,136 @@
+//! What kind of file an upload is, told from its first bytes.
+
+use super::qcow2;
+
+/// So many bytes are enough to tell (a tar archive says so at byte 257).
+pub const HEAD_BYTES: usize = 512;
+
+/// The formats that can be uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The bytes of the disk themselves.
+    Raw,
+    /// qcow2, version 2 or 3.
+    Qcow2,
+}
+
+impl std::str::FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "raw" => Ok(Self::Raw),
+            "qcow2" => Ok(Self::Qcow2),
+            other => Err(UnknownFormat(other.to_owned())),
+        }
+    }
+}
+
+/// Not a format that can be uploaded.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected 'raw' or 'qcow2', got '{0}'")]
+pub struct UnknownFormat(String);
+
+/// Why bytes were not taken as an image.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// Nothing was sent.
+    #[error("the content is empty: nothing was sent")]
+    Empty,
+    /// A known kind of file that is not the bytes of a disk.
+    #[error("the content is {found}: {hint}")]
+    NotADisk {
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// `format=qcow2` was stated.
+    #[error("the content was stated to be qcow2 but does not begin like one")]
+    NotQcow2,
+}
+
+const CONVERT: &str = "convert it first (qemu-img convert -O raw), or say format=raw if these bytes are the disk";
+const UNPACK: &str = "unpack it first, or say format=raw if these bytes are the disk";
+const LOOK: &str = "look at what was downloaded, or say format=raw if these bytes are the disk";
+
+/// Files people send by mistake: (where, bytes there, what it is, what to do). Taken as a raw disk they would give
+/// machines that do not boot, which is found out much later.
+const OTHERS: &[(usize, &[u8], &str, &str)] = &[
+    (0, b"\x1f\x8b\x08", "gzip data", UNPACK),
+    (0, b"\xfd7zXZ\0", "xz data", UNPACK),
+    (0, b"BZh91AY&SY", "bzip2 data", UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "zstd data", UNPACK),
+    (0, b"\x04\x22\x4d\x18", "lz4 data", UNPACK),
+    (0, b"PK\x03\x04", "a zip archive", UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
+    (257, b"ustar", "a tar archive (an OVA is one)", UNPACK),
+    (0, b"KDMV", "a VMDK disk", CONVERT),
+    (0, b"COWD", "a VMDK disk", CONVERT),
+    (0, b"# Disk DescriptorFile", "the description of a VMDK disk", CONVERT),
+    (64, b"\x7f\x10\xda\xbe", "a VDI disk", CONVERT),
+    (0, b"conectix", "a VHD disk", CONVERT),
+    (0, b"vhdxfile", "a VHDX disk", CONVERT),
+    (0, b"QED\0", "a QED disk", CONVERT),
+    (0, b"WithoutFreeSpace", "a Parallels disk", CONVERT),
+    (0, b"WithouFreSpacExt", "a Parallels disk", CONVERT),
+    (0, b"<!DOCTYPE", "a web page", LOOK),
+    (0, b"<!doctype", "a web page", LOOK),
+    (0, b"<html", "a web page", LOOK),
+    (0, b"<HTML", "a web page", LOOK),
+    (0, b"<?xml", "an XML text", LOOK),
+];
+
+/// Tells what an upload is from its `head`: the first [`HEAD_BYTES`], or all of it if it is shorter. What was stated
+/// is binding: a stated raw is raw whatever it looks like, a stated qcow2 must be one.
+///
+/// # Errors
+/// Nothing was sent, or it is not a disk.
+pub fn detect(head: &[u8], stated: Option<Format>) -> Result<Format, FormatError> {
+    if head.is_empty() {
+        return Err(FormatError::Empty);
+    }
+    let is_qcow2 = head.starts_with(&qcow2::MAGIC);
+    match stated {
+        Some(Format::Raw) => Ok(Format::Raw),
+        Some(Format::Qcow2) if is_qcow2 => Ok(Format::Qcow2),
+        Some(Format::Qcow2) => Err(FormatError::NotQcow2),
+        None if is_qcow2 => Ok(Format::Qcow2),
+        None => match OTHERS.iter().find(|(at, magic, ..)| head.get(*at..).is_some_and(|b| b.starts_with(magic))) {
+            Some(&(_, _, found, hint)) => Err(FormatError::NotADisk { found, hint }),
+            None => Ok(Format::Raw),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stated_format_is_binding() {
+        assert_eq!(detect(b"QFI\xfb", Some(Format::Raw)), Ok(Format::Raw));
+        assert_eq!(detect(b"\x1f\x8b\x08", Some(Format::Raw)), Ok(Format::Raw));
+        assert_eq!(detect(b"QFI\xfb", Some(Format::Qcow2)), Ok(Format::Qcow2));
+        assert_eq!(detect(b"anything", Some(Format::Qcow2)), Err(FormatError::NotQcow2));
+    }
+
+    #[test]
+    fn what_is_not_stated_is_found_out() {
+        assert_eq!(detect(b"QFI\xfb\0\0\0\x03", None), Ok(Format::Qcow2));
+        assert_eq!(detect(&[0; 512], None), Ok(Format::Raw));
+        assert_eq!(detect(b"x", None), Ok(Format::Raw));
+        assert_eq!(detect(b"", None), Err(FormatError::Empty));
+    }
+
+    #[test]
+    fn known_files_that_are_not_disks_are_refused() {
+        for &(at, magic, found, _) in OTHERS {
+            let mut head = vec![0; at];
+            head.extend_from_slice(magic);
+            head.resize(HEAD_BYTES, 0xaa);
+            let told = detect(&head, None).expect_err("refused");
+            assert!(matches!(told, FormatError::NotADisk { found: f, .. } if f == found), "{found}: {told}");
+        }
+    }
+}

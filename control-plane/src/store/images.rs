@@ -1,0 +1,196 @@
+//! Images: named, numbered lines of versions. The newest version is a fact about the versions, not a column.
+
+use muster_api::{
+    ImageId, Labels,
+    image::{Image, ImageState},
+};
+use sqlx::{AssertSqlSafe, any::AnyRow};
+
+use super::{StoreError, Tx, column};
+
+/// How long `?deleted=true` shows what was deleted.
+pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
+
+/// An image to make.
+#[derive(Clone, Debug)]
+pub struct NewImage {
+    /// Id.
+    pub id: ImageId,
+    /// Name, free in the project.
+    pub name: String,
+    /// Owner.
+    pub project: String,
+    /// Labels.
+    pub labels: Labels,
+    /// Chunk size of its versions.
+    pub chunk_bytes: u64,
+}
+
+/// An image with what only the controller needs to know of it.
+#[derive(Clone, Debug)]
+pub struct ImageRow {
+    /// As the API shows it.
+    pub image: Image,
+    /// Highest number ever used.
+    pub last_number: u64,
+    /// For compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+const INSERT: &str = "-- images.insert
+INSERT INTO images (id, name, project, labels, state, chunk_bytes, created_at, updated_at, seq)
+VALUES ($1, $2, $3, $4, 'empty', $5, $6, $6, $7)";
+
+/// Makes an empty image. A taken name is a unique violation: look with [`by_name`] first.
+pub async fn insert(tx: &mut Tx, new: &NewImage) -> Result<(), StoreError> {
+    let (now, seq) = (tx.now(), tx.next_seq().await?);
+    sqlx::query(INSERT)
+        .bind(new.id.to_string())
+        .bind(&new.name)
+        .bind(&new.project)
+        .bind(column::json_text(&new.labels)?)
+        .bind(column::int(new.chunk_bytes))
+        .bind(now.micros())
+        .bind(seq)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const COLUMNS: &str =
+    "i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes, i.last_number, i.created_at,
+    i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version, n.size_bytes AS newest_size,
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
+    FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
+        (SELECT MAX(m.number) FROM versions m WHERE m.image = i.id AND m.deleted_at IS NULL)";
+
+/// The image, deleted or not.
+pub async fn load(tx: &mut Tx, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
+    let sql = format!("-- images.load\nSELECT {COLUMNS} WHERE i.id = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The project's image of that name, if it is not deleted.
+pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<ImageRow>, StoreError> {
+    let sql =
+        format!("-- images.by_name\nSELECT {COLUMNS} WHERE i.project = $1 AND i.name = $2 AND i.deleted_at IS NULL");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(project).bind(name).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// Which images to list: those set must match.
+#[derive(Clone, Debug, Default)]
+pub struct ImageFilter {
+    /// Owner; none for all projects (operators).
+    pub project: Option<String>,
+    /// Also the deleted ones of the last 24 hours.
+    pub deleted: bool,
+}
+
+/// Up to `limit` images after position `after`, oldest first.
+pub async fn list(tx: &mut Tx, filter: &ImageFilter, after: i64, limit: i64) -> Result<Vec<ImageRow>, StoreError> {
+    let sql = format!(
+        "-- images.list\nSELECT {COLUMNS}
+WHERE i.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR i.project = $2)
+  AND (i.deleted_at IS NULL OR (CAST($3 AS BIGINT) = 1 AND i.deleted_at >= $4))
+ORDER BY i.seq LIMIT $5"
+    );
+    let since = tx.now().plus_ms(-DELETED_SHOWN_MS).micros();
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(after)
+        .bind(&filter.project)
+        .bind(i64::from(filter.deleted))
+        .bind(since)
+        .bind(limit)
+        .fetch_all(tx.conn())
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+const NUMBERED: &str = "-- images.numbered
+UPDATE images SET state = 'ready', last_number = last_number + 1, updated_at = $3, revision = revision + 1
+WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
+
+/// Takes the image's next number for a version inserted in the same transaction.
+pub async fn take_number(tx: &mut Tx, row: &ImageRow) -> Result<u64, StoreError> {
+    let now = tx.now().micros();
+    let query = sqlx::query(NUMBERED).bind(row.image.id.to_string()).bind(row.revision).bind(now);
+    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)?;
+    Ok(row.last_number + 1)
+}
+
+const SAVE: &str = "-- images.save
+UPDATE images SET name = $3, labels = $4, updated_at = $5, revision = revision + 1
+WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
+
+/// Saves name and labels.
+pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let query = sqlx::query(SAVE)
+        .bind(row.image.id.to_string())
+        .bind(row.revision)
+        .bind(&row.image.name)
+        .bind(column::json_text(&row.image.labels)?)
+        .bind(now);
+    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
+}
+
+const SETTLE: &str = "-- images.settle
+UPDATE images SET state = CASE WHEN (SELECT CAST(COUNT(*) AS BIGINT) FROM versions v
+        WHERE v.image = images.id AND v.deleted_at IS NULL) = 0 THEN 'empty' ELSE 'ready' END,
+    updated_at = $2, revision = revision + 1
+WHERE id = $1 AND deleted_at IS NULL";
+
+/// After one of its versions was deleted: empty again if it was the last.
+pub async fn settle(tx: &mut Tx, id: ImageId) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(SETTLE).bind(id.to_string()).bind(now).execute(tx.conn()).await?;
+    Ok(())
+}
+
+const UNLINK: &str = "-- images.unlink
+UPDATE images SET state = 'deleted', deleted_at = $3, updated_at = $3, revision = revision + 1
+WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
+
+/// Unlinks an image: its name is free at once.
+pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let query = sqlx::query(UNLINK).bind(row.image.id.to_string()).bind(row.revision).bind(now);
+    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
+}
+
+fn changed_one(rows: u64, row: &ImageRow) -> Result<(), StoreError> {
+    match rows {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict { table: "images", id: row.image.id.to_string() }),
+    }
+}
+
+fn from_row(row: &AnyRow) -> Result<ImageRow, StoreError> {
+    let revision = column::number(row, "revision")?;
+    let state: ImageState = column::word(row, "state")?;
+    Ok(ImageRow {
+        image: Image {
+            id: column::parse(row, "id")?,
+            name: column::text(row, "name")?,
+            project: column::text(row, "project")?,
+            labels: column::json(row, "labels")?,
+            state,
+            reason: column::opt_text(row, "reason")?,
+            created_at: column::time(row, "created_at")?,
+            updated_at: column::time(row, "updated_at")?,
+            etag: crate::app::etag(revision),
+            chunk_bytes: column::count(row, "chunk_bytes")?,
+            newest_number: column::opt_count(row, "newest_number")?,
+            newest_version: column::opt_parse(row, "newest_version")?,
+            size_bytes: column::opt_count(row, "newest_size")?,
+            version_count: column::count(row, "version_count")?,
+        },
+        last_number: column::count(row, "last_number")?,
+        revision,
+        seq: column::number(row, "seq")?,
+    })
+}

@@ -1,0 +1,358 @@
+//! Versions: numbers of images, and what commits made of instances' disks. Rows are immutable but for labels, the
+//! copied names and their end (I5).
+//!
+//! A deleted row stays while anything may still read it: disks that have it as their base, readers under way, and the
+//! 24 hours that `?deleted=true` shows. Dropping rows is the sweep's.
+
+use muster_api::{
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
+    node_protocol::VersionRoot,
+    version::{Version, VersionState},
+};
+use sqlx::{AssertSqlSafe, any::AnyRow};
+
+use super::{StoreError, Tx, column};
+use crate::domain::versions::Content;
+
+/// What a version is a state of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// An image's disk.
+    Image {
+        /// Image.
+        image: ImageId,
+        /// Number within it, from 1.
+        number: u64,
+    },
+    /// An instance's disk.
+    Disk {
+        /// Instance.
+        instance: InstanceId,
+        /// Its name then; the version outlives the instance.
+        instance_name: String,
+        /// Disk.
+        disk: DiskId,
+        /// The snapshot it was cut for: id and name.
+        snapshot: Option<(SnapshotId, String)>,
+        /// The commit that made it: publishing is once per commit.
+        commit: CommitId,
+    },
+}
+
+/// A version to publish.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    /// Id.
+    pub id: VersionId,
+    /// Owner.
+    pub project: String,
+    /// Labels.
+    pub labels: Labels,
+    /// What it is a state of.
+    pub of: Of,
+    /// Its bytes' root.
+    pub content: Content,
+    /// BLAKE3 of the raw bytes, hex, where they passed by as a whole.
+    pub digest: Option<String>,
+    /// What its publish newly stored.
+    pub stored_bytes: u64,
+    /// Stored bytes of one copy of everything it reaches, where known.
+    pub reached_bytes: Option<u64>,
+    /// The upload its objects came under; none for a clone, which brought none.
+    pub upload: Option<UploadId>,
+}
+
+/// A version with what only the controller needs to know of it.
+#[derive(Clone, Debug)]
+pub struct VersionRow {
+    /// As the API shows it.
+    pub version: Version,
+    /// Its bytes' root.
+    pub content: Content,
+    /// The commit that made it.
+    pub commit: Option<CommitId>,
+    /// Stored bytes of one copy of everything it reaches, where known.
+    pub reached_bytes: Option<u64>,
+    /// For compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+const INSERT: &str = "-- versions.insert
+INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
+    commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, upload,
+    created_at, updated_at, seq)
+VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21,
+    $22)";
+
+/// Publishes a version. I3: the caller has made sure in this transaction, with `uploads::live`, that the upload its
+/// objects are durable under still counts. A second version of one commit is a unique violation: look with
+/// [`by_commit`] first.
+pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
+    let (now, seq) = (tx.now(), tx.next_seq().await?);
+    let mut row = Origin::default();
+    match &new.of {
+        Of::Image { image, number } => {
+            row.image = Some(image.to_string());
+            row.number = Some(column::int(*number));
+        }
+        Of::Disk { instance, instance_name, disk, snapshot, commit } => {
+            row.instance = Some(instance.to_string());
+            row.instance_name = Some(instance_name.clone());
+            row.disk = Some(disk.to_string());
+            row.snapshot = snapshot.as_ref().map(|(id, _)| id.to_string());
+            row.snapshot_name = snapshot.as_ref().map(|(_, name)| name.clone());
+            row.commit = Some(commit.to_string());
+        }
+    }
+    sqlx::query(INSERT)
+        .bind(new.id.to_string())
+        .bind(&new.project)
+        .bind(column::json_text(&new.labels)?)
+        .bind(row.image)
+        .bind(row.number)
+        .bind(row.instance)
+        .bind(row.instance_name)
+        .bind(row.disk)
+        .bind(row.snapshot)
+        .bind(row.snapshot_name)
+        .bind(row.commit)
+        .bind(column::int(new.content.size_bytes()))
+        .bind(column::int(new.content.chunk_bytes()))
+        .bind(new.content.root().to_string())
+        .bind(column::hex(&new.content.descriptor().encode()))
+        .bind(new.content.root_page().map(column::hex))
+        .bind(&new.digest)
+        .bind(column::int(new.stored_bytes))
+        .bind(column::opt_int(new.reached_bytes))
+        .bind(new.upload.map(|id| id.to_string()))
+        .bind(now.micros())
+        .bind(seq)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct Origin {
+    image: Option<String>,
+    number: Option<i64>,
+    instance: Option<String>,
+    instance_name: Option<String>,
+    disk: Option<String>,
+    snapshot: Option<String>,
+    snapshot_name: Option<String>,
+    commit: Option<String>,
+}
+
+const COLUMNS: &str = "v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name, v.number,
+    v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes, v.chunk_bytes, v.root,
+    v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.created_at, v.updated_at, v.revision, v.seq
+    FROM versions v LEFT JOIN images i ON i.id = v.image";
+
+/// The version, deleted or not.
+pub async fn load(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("-- versions.load\nSELECT {COLUMNS} WHERE v.id = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The version a commit made, if it was published: asked again, the same answer.
+pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("-- versions.by_commit\nSELECT {COLUMNS} WHERE v.commit_id = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// A number of an image, deleted or not.
+pub async fn by_number(tx: &mut Tx, image: ImageId, number: u64) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!("-- versions.by_number\nSELECT {COLUMNS} WHERE v.image = $1 AND v.number = $2");
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(image.to_string()).bind(column::int(number));
+    query.fetch_optional(tx.conn()).await?.as_ref().map(from_row).transpose()
+}
+
+/// The highest number of an image that is not deleted.
+pub async fn newest(tx: &mut Tx, image: ImageId) -> Result<Option<VersionRow>, StoreError> {
+    let sql = format!(
+        "-- versions.newest\nSELECT {COLUMNS} WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1"
+    );
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(image.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// The snapshot's versions that are not deleted, in the order they were published.
+pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<VersionRow>, StoreError> {
+    let sql = format!(
+        "-- versions.of_snapshot\nSELECT {COLUMNS} WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(snapshot.to_string()).fetch_all(tx.conn()).await?;
+    rows.iter().map(from_row).collect()
+}
+
+const ROOT: &str = "-- versions.root
+SELECT descriptor, root_page, commit_id FROM versions WHERE id = $1";
+
+/// What an agent needs to read it, deleted or not: an unlinked version lives on in the disks that began with it.
+pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, StoreError> {
+    let row = sqlx::query(ROOT).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref()
+        .map(|row| {
+            Ok(VersionRoot {
+                descriptor: column::text(row, "descriptor")?,
+                root_page: column::opt_text(row, "root_page")?,
+                commit: column::opt_parse(row, "commit_id")?,
+            })
+        })
+        .transpose()
+}
+
+/// Which versions to list: those set must match.
+#[derive(Clone, Debug, Default)]
+pub struct VersionFilter {
+    /// Owner; none for all projects (operators).
+    pub project: Option<String>,
+    /// Numbers of this image.
+    pub image: Option<ImageId>,
+    /// Of this snapshot.
+    pub snapshot: Option<SnapshotId>,
+    /// Of this instance's disks.
+    pub instance: Option<InstanceId>,
+    /// Also the deleted ones of the last 24 hours.
+    pub deleted: bool,
+}
+
+/// Up to `limit` versions after position `after`, oldest first.
+pub async fn list(tx: &mut Tx, filter: &VersionFilter, after: i64, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
+    let sql = format!(
+        "-- versions.list\nSELECT {COLUMNS}
+WHERE v.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR v.project = $2) AND (CAST($3 AS TEXT) IS NULL OR v.image = $3)
+  AND (CAST($4 AS TEXT) IS NULL OR v.snapshot = $4) AND (CAST($5 AS TEXT) IS NULL OR v.instance = $5)
+  AND (v.deleted_at IS NULL OR (CAST($6 AS BIGINT) = 1 AND v.deleted_at >= $7))
+ORDER BY v.seq LIMIT $8"
+    );
+    let since = tx.now().plus_ms(-super::images::DELETED_SHOWN_MS).micros();
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(after)
+        .bind(&filter.project)
+        .bind(filter.image.map(|id| id.to_string()))
+        .bind(filter.snapshot.map(|id| id.to_string()))
+        .bind(filter.instance.map(|id| id.to_string()))
+        .bind(i64::from(filter.deleted))
+        .bind(since)
+        .bind(limit)
+        .fetch_all(tx.conn())
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+const UNLINK: &str = "-- versions.unlink
+UPDATE versions SET state = 'deleted', deleted_at = $3, updated_at = $3, revision = revision + 1
+WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
+
+/// Unlinks a version: nobody can start from it any more; disks that did keep it.
+pub async fn unlink(tx: &mut Tx, row: &VersionRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let id = row.version.id.to_string();
+    let done = sqlx::query(UNLINK).bind(&id).bind(row.revision).bind(now).execute(tx.conn()).await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict { table: "versions", id }) }
+}
+
+const UNLINK_IMAGE: &str = "-- versions.unlink_image
+UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
+WHERE image = $1 AND deleted_at IS NULL";
+
+/// Unlinks all versions of an image. Returns how many.
+pub async fn unlink_image(tx: &mut Tx, image: ImageId) -> Result<u64, StoreError> {
+    let now = tx.now().micros();
+    Ok(sqlx::query(UNLINK_IMAGE).bind(image.to_string()).bind(now).execute(tx.conn()).await?.rows_affected())
+}
+
+const UNLINK_SNAPSHOT: &str = "-- versions.unlink_snapshot
+UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
+WHERE snapshot = $1 AND deleted_at IS NULL";
+
+/// Unlinks all versions of a snapshot. Returns how many.
+pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<u64, StoreError> {
+    let now = tx.now().micros();
+    Ok(sqlx::query(UNLINK_SNAPSHOT).bind(snapshot.to_string()).bind(now).execute(tx.conn()).await?.rows_affected())
+}
+
+const RENAME_SNAPSHOT: &str = "-- versions.rename_snapshot
+UPDATE versions SET snapshot_name = $2, updated_at = $3, revision = revision + 1 WHERE snapshot = $1";
+
+/// Copies a snapshot's new name to its versions.
+pub async fn rename_snapshot(tx: &mut Tx, snapshot: SnapshotId, name: &str) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(RENAME_SNAPSHOT).bind(snapshot.to_string()).bind(name).bind(now).execute(tx.conn()).await?;
+    Ok(())
+}
+
+const LIVE_CONTENTS: &str = "-- versions.live_contents
+SELECT v.id, v.descriptor, v.root_page FROM versions v
+WHERE (CAST($1 AS TEXT) IS NULL OR v.project = $1) AND v.deleted_at IS NULL ORDER BY v.seq DESC LIMIT $2";
+
+/// The roots of the newest versions that are not deleted, of one project or all; `limit` bounds what is read.
+pub async fn live_contents(
+    tx: &mut Tx,
+    project: Option<&str>,
+    limit: i64,
+) -> Result<Vec<(VersionId, Content)>, StoreError> {
+    let rows = sqlx::query(LIVE_CONTENTS).bind(project).bind(limit).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::parse(row, "id")?, content(row)?))).collect()
+}
+
+fn content(row: &AnyRow) -> Result<Content, StoreError> {
+    let root = VersionRoot {
+        descriptor: column::text(row, "descriptor")?,
+        root_page: column::opt_text(row, "root_page")?,
+        commit: None,
+    };
+    Content::from_root(&root)
+        .map_err(|e| StoreError::BadRow { column: "versions.descriptor".to_owned(), why: e.to_string() })
+}
+
+fn from_row(row: &AnyRow) -> Result<VersionRow, StoreError> {
+    let number: Option<u64> = column::opt_count(row, "number")?;
+    let image_name = column::opt_text(row, "image_name")?;
+    let instance_name = column::opt_text(row, "instance_name")?;
+    let snapshot_name = column::opt_text(row, "snapshot_name")?;
+    let name = match (&image_name, number, &snapshot_name, &instance_name) {
+        (Some(image), Some(number), _, _) => format!("{image}@{number}"),
+        (_, _, Some(snapshot), Some(instance)) => format!("{snapshot}/{instance}"),
+        (_, _, _, instance) => instance.clone().unwrap_or_default(),
+    };
+    let revision = column::number(row, "revision")?;
+    let state: VersionState = column::word(row, "state")?;
+    Ok(VersionRow {
+        version: Version {
+            id: column::parse(row, "id")?,
+            name,
+            project: column::text(row, "project")?,
+            labels: column::json(row, "labels")?,
+            state,
+            reason: column::opt_text(row, "reason")?,
+            created_at: column::time(row, "created_at")?,
+            updated_at: column::time(row, "updated_at")?,
+            etag: crate::app::etag(revision),
+            image: column::opt_parse(row, "image")?,
+            image_name,
+            number,
+            instance: column::opt_parse(row, "instance")?,
+            instance_name,
+            disk: column::opt_parse(row, "disk")?,
+            snapshot: column::opt_parse(row, "snapshot")?,
+            snapshot_name,
+            size_bytes: column::count(row, "size_bytes")?,
+            chunk_bytes: column::count(row, "chunk_bytes")?,
+            root: column::text(row, "root")?,
+            digest: column::opt_text(row, "digest")?,
+            stored_bytes: column::count(row, "stored_bytes")?,
+        },
+        content: content(row)?,
+        commit: column::opt_parse(row, "commit_id")?,
+        reached_bytes: column::opt_count(row, "reached_bytes")?,
+        revision,
+        seq: column::number(row, "seq")?,
+    })
+}
