@@ -11,5 +11,6 @@ pub mod domain;
 pub mod http;
 pub mod ingest;
 pub mod reconcile;
+pub mod scheduler;
 pub mod store;
 pub mod wake;

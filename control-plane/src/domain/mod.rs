@@ -1,3 +1,8 @@
 //! Rules that hold whatever the database or the transport: values in, values out; no clock, no I/O, no await.
 
+pub mod deployment;
+pub mod disk;
+pub mod instance;
+pub mod order;
+pub mod snapshot;
 pub mod versions;

@@ -4,7 +4,7 @@ use muster_api::{DeploymentId, Labels, NodeId, OperationId, event::Event, operat
 use serde_json::Value;
 use sqlx::any::AnyRow;
 
-use super::{StoreError, Tx, column};
+use super::{StoreError, Tx, bulk, column};
 
 /// Days an event is kept.
 pub const KEPT_DAYS: i64 = 7;
@@ -92,6 +92,39 @@ pub async fn append(tx: &mut Tx, event: NewEvent) -> Result<i64, StoreError> {
         .await?;
     tx.wake_events();
     Ok(seq)
+}
+
+const INSERT_MANY: &str = "-- events.insert_many
+INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
+    node, actor, data)";
+
+/// As [`append`] for many events, in few statements.
+pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), StoreError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let now = tx.now().micros();
+    let mut rows = Vec::with_capacity(events.len());
+    for event in events {
+        rows.push(vec![
+            tx.next_seq().await?.into(),
+            now.into(),
+            event.kind.into(),
+            event.project.into(),
+            column::json_text(&event.labels)?.into(),
+            event.target.kind.into(),
+            event.target.id.into(),
+            event.target.name.into(),
+            event.operation.map(|id| id.to_string()).into(),
+            event.deployment.map(|id| id.to_string()).into(),
+            event.node.map(|id| id.to_string()).into(),
+            event.actor.into(),
+            event.data.to_string().into(),
+        ]);
+    }
+    bulk::run(tx, INSERT_MANY, rows, "").await?;
+    tx.wake_events();
+    Ok(())
 }
 
 const AFTER: &str = "-- events.after

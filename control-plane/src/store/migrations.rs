@@ -27,6 +27,7 @@ migrations! {
     1 "0001_base",
     2 "0002_nodes",
     3 "0003_images",
+    4 "0004_fleet",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -25,14 +25,18 @@
 //! ```
 
 mod backend;
+pub(crate) mod bulk;
 pub mod cluster;
 pub mod column;
+pub mod deployments;
 pub mod events;
 pub mod idempotency;
 pub mod images;
+pub mod instances;
 mod migrations;
 pub mod nodes;
 pub mod operations;
+pub mod snapshots;
 pub mod tokens;
 pub mod uploads;
 pub mod versions;

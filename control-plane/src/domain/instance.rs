@@ -1,0 +1,619 @@
+//! The life of an instance: all edges in one match, no clock, no await.
+//!
+//! ```text
+//!            Place            report: runs            Stop              report: stopped
+//!  pending ---------> starting ---------> running ----------> stopping ----------------> stopped
+//!     |  ^               |  ^             |  ^  |                 ^                          |
+//!     |  | evicted       |  |  report:    v  |  |    Stop         |                          | Start (boot + 1)
+//!     |  | (Retry)       |  |  paused    paused |                 |                          v
+//!     |  +-- failed <----+--+-------------------+                 |                       starting
+//!     v        |  no_capacity, start_failed, disk_lost, overdue   |
+//!   failed     +-- Start, Retry (boot + 1) --> starting           +-- paused, starting, failed with a node
+//!
+//!  starting, running, paused, stopping, stopped --Silent--> unknown --Heard--> what it was; a report says more
+//!  anything --Delete--> deleting (deleted at once when it has no node) --report: gone--> deleted
+//! ```
+//!
+//! Beside the state stands what its node is told: `wanted` and the number of the start, `boot`. A report counts only
+//! with the instance's generation (I8) and its boot; reports are levels, so any of them may be lost or come twice.
+//! Failed is final for one boot: a guest that comes up after its time is not shown as well.
+
+use muster_api::{
+    NodeId, Timestamp,
+    instance::InstanceState,
+    node_protocol::{InstanceReport, Observed, Wanted},
+};
+
+/// How long a guest may take to stop when nobody says.
+pub const STOP_TIMEOUT_S: u64 = 30;
+
+/// Where an instance is in its life, and what its node is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// State.
+    pub state: InstanceState,
+    /// Why.
+    pub reason: Option<String>,
+    /// Why, in a sentence.
+    pub detail: Option<String>,
+    /// What its node is told.
+    pub wanted: Wanted,
+    /// Counts starts.
+    pub boot: u64,
+    /// Counts the places its disks may be written in.
+    pub generation: u64,
+    /// Its node.
+    pub node: Option<NodeId>,
+    /// How to stop.
+    pub stop: Stop,
+    /// Told to go because it is tried again elsewhere.
+    pub evicting: bool,
+    /// It was ready once: its disk is worth keeping.
+    pub was_ready: bool,
+    /// The state it had when its node went silent.
+    pub known: Option<InstanceState>,
+    /// When each step of this start happened.
+    pub steps: Steps,
+}
+
+/// How to stop a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// Cut the power at once.
+    pub force: bool,
+    /// The longest it may take before the power is cut.
+    pub timeout_s: u64,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { force: false, timeout_s: STOP_TIMEOUT_S }
+    }
+}
+
+/// When each step of this start happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// Somebody asked for it.
+    pub requested_at: Option<Timestamp>,
+    /// It got a node.
+    pub placed_at: Option<Timestamp>,
+    /// Its disk was there.
+    pub disk_at: Option<Timestamp>,
+    /// The hypervisor ran it.
+    pub started_at: Option<Timestamp>,
+    /// It was ready.
+    pub ready_at: Option<Timestamp>,
+}
+
+/// What happens to an instance.
+#[derive(Clone, Debug)]
+pub enum Edge<'a> {
+    /// The scheduler found a node.
+    Place(NodeId),
+    /// The scheduler found none.
+    NoPlace(&'a str),
+    /// Somebody wants it to run.
+    Start,
+    /// Somebody wants it to stop.
+    Stop(Stop),
+    /// Somebody wants it to start anew.
+    Reboot(Stop),
+    /// Somebody wants it tried again after a failure.
+    Retry,
+    /// Somebody wants it gone.
+    Delete,
+    /// Its node is not heard from.
+    Silent,
+    /// Its node is heard from again.
+    Heard,
+    /// The time for what it is doing is over.
+    Overdue(&'a str),
+    /// Its node says what is true.
+    Report(&'a InstanceReport),
+    /// Its node says all that is there, and it is not.
+    Missing,
+}
+
+/// The instance's state does not allow it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an instance that is {state:?} cannot do this")]
+pub struct Refused {
+    /// The state it has.
+    pub state: InstanceState,
+    /// The states in which it would be allowed.
+    pub allowed: &'static [InstanceState],
+}
+
+use InstanceState as S;
+
+impl Life {
+    /// A new instance without a place.
+    #[must_use]
+    pub fn new(now: Timestamp) -> Self {
+        Self {
+            state: S::Pending,
+            reason: None,
+            detail: None,
+            wanted: Wanted::Running,
+            boot: 1,
+            generation: 1,
+            node: None,
+            stop: Stop::default(),
+            evicting: false,
+            was_ready: false,
+            known: None,
+            steps: Steps { requested_at: Some(now), ..Steps::default() },
+        }
+    }
+
+    /// Whether it is ready: runs, and its probe said so.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self.state, S::Running) && self.steps.ready_at.is_some()
+    }
+
+    /// What comes of an edge. Equal to `self` when it is there already.
+    pub fn after(&self, edge: &Edge<'_>, now: Timestamp) -> Result<Self, Refused> {
+        let mut next = self.clone();
+        match (self.state, edge) {
+            (S::Deleted, Edge::Report(_) | Edge::Missing | Edge::Silent | Edge::Heard | Edge::Overdue(_)) => {}
+            (S::Deleted | S::Deleting, Edge::Delete) => {}
+
+            (S::Pending, Edge::Place(node)) if self.node.is_none() => {
+                next.set(S::Starting, None, None);
+                next.node = Some(*node);
+                next.wanted = Wanted::Running;
+                next.steps.placed_at = Some(now);
+            }
+            (S::Pending, Edge::NoPlace(why)) if self.node.is_none() => {
+                next.set(S::Failed, Some("no_capacity"), Some((*why).to_owned()));
+            }
+            (_, Edge::Place(_) | Edge::NoPlace(_)) => return self.refuse(&[S::Pending]),
+
+            (S::Pending | S::Starting | S::Running | S::Paused, Edge::Start) => {}
+            (S::Stopped | S::Failed | S::Stopping, Edge::Start) => next.begin(now),
+            (_, Edge::Start) => return self.refuse(&[S::Stopped, S::Failed, S::Stopping]),
+
+            (S::Failed, Edge::Retry) if self.node.is_some() && !self.was_ready => {
+                // It never ran: nothing on its disk is anybody's, so it may be tried elsewhere once its node let go (I8).
+                next.set(S::Pending, None, None);
+                (next.wanted, next.evicting) = (Wanted::Gone, true);
+                next.steps = Steps { requested_at: Some(now), ..Steps::default() };
+            }
+            (S::Failed, Edge::Retry) => next.begin(now),
+            (_, Edge::Retry) => return self.refuse(&[S::Failed]),
+
+            (S::Stopped | S::Stopping, Edge::Stop(stop)) => {
+                if self.state == S::Stopping {
+                    next.stop = *stop;
+                }
+            }
+            (S::Starting | S::Running | S::Paused, Edge::Stop(stop)) => {
+                next.set(S::Stopping, None, None);
+                (next.wanted, next.stop) = (Wanted::Stopped, *stop);
+            }
+            (S::Failed, Edge::Stop(stop)) if self.node.is_some() => {
+                next.set(S::Stopping, None, None);
+                (next.wanted, next.stop) = (Wanted::Stopped, *stop);
+            }
+            (_, Edge::Stop(_)) => return self.refuse(&[S::Starting, S::Running, S::Paused, S::Failed]),
+
+            (S::Running | S::Paused, Edge::Reboot(stop)) => {
+                next.begin(now);
+                next.stop = *stop;
+            }
+            (_, Edge::Reboot(_)) => return self.refuse(&[S::Running, S::Paused]),
+
+            (_, Edge::Delete) => {
+                (next.wanted, next.evicting, next.known) = (Wanted::Gone, false, None);
+                let state = if self.node.is_some() { S::Deleting } else { S::Deleted };
+                next.set(state, None, None);
+            }
+
+            (S::Starting | S::Running | S::Paused | S::Stopping | S::Stopped, Edge::Silent) => {
+                next.known = Some(self.state);
+                next.set(S::Unknown, Some("node_silent"), Some("its node has not been heard from".to_owned()));
+            }
+            (_, Edge::Silent) => {}
+            (S::Unknown, Edge::Heard) => {
+                let state = self.known.unwrap_or(S::Starting);
+                next.set(state, None, None);
+                next.known = None;
+            }
+            (_, Edge::Heard) => {}
+
+            (S::Pending | S::Starting | S::Running | S::Paused | S::Unknown, Edge::Overdue(why)) => {
+                if self.state != S::Pending && self.steps.ready_at.is_some() {
+                    return Ok(next);
+                }
+                let reason = if self.steps.started_at.is_some() { "not_ready_in_time" } else { "not_started_in_time" };
+                next.set(S::Failed, Some(reason), Some((*why).to_owned()));
+                next.known = None;
+                if self.node.is_some() && !self.evicting {
+                    // The node is told to clean up, and keeps the disk.
+                    (next.wanted, next.stop) = (Wanted::Stopped, Stop { force: true, timeout_s: 0 });
+                }
+            }
+            (_, Edge::Overdue(_)) => {}
+
+            (_, Edge::Missing) if self.node.is_none() => {}
+            (_, Edge::Missing) => {
+                if self.wanted == Wanted::Gone {
+                    next.gone(now);
+                } else if self.steps.disk_at.is_some() && self.state != S::Failed {
+                    next.known = None;
+                    next.set(S::Failed, Some("disk_lost"), Some("its node no longer has its disk".to_owned()));
+                }
+            }
+            (_, Edge::Report(report)) => next.report(report, now),
+        }
+        Ok(next)
+    }
+
+    /// Whether a report is about this life: same generation, same start. That it is gone needs no start.
+    #[must_use]
+    pub fn concerns(&self, report: &InstanceReport) -> bool {
+        report.generation == self.generation
+            && self.node.is_some()
+            && self.state != S::Deleted
+            && (report.boot == self.boot || (report.state == Observed::Gone && self.wanted == Wanted::Gone))
+    }
+
+    fn report(&mut self, report: &InstanceReport, now: Timestamp) {
+        if !self.concerns(report) {
+            return;
+        }
+        let was = self.known.take().unwrap_or(self.state);
+        let say = (report.reason.as_deref(), report.detail.clone());
+        match (self.wanted, report.state) {
+            (Wanted::Gone, Observed::Gone) => return self.gone(now),
+            (Wanted::Gone, _) => {
+                // Still under way; why it does not get on is worth showing.
+                if report.state == Observed::Failed {
+                    self.set(self.state, say.0, say.1);
+                }
+            }
+
+            (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, None, None),
+            (Wanted::Stopped, Observed::Failed) if was != S::Failed => self.set(S::Failed, say.0, say.1),
+            (Wanted::Stopped, Observed::Gone) if was != S::Failed => {
+                self.set(S::Failed, Some("disk_lost"), say.1);
+            }
+            (Wanted::Stopped, _) if was != S::Failed => self.set(S::Stopping, None, None),
+            (Wanted::Stopped, _) => {}
+
+            (Wanted::Running, _) if was == S::Failed => {}
+            (Wanted::Running, Observed::Running) => self.set(S::Running, say.0, say.1),
+            (Wanted::Running, Observed::Paused) => self.set(S::Paused, say.0, say.1),
+            (Wanted::Running, Observed::Failed) => self.set(S::Failed, say.0.or(Some("start_failed")), say.1),
+            (Wanted::Running, Observed::Stopped)
+                if say.0.is_some() || matches!(was, S::Running | S::Paused | S::Stopped) =>
+            {
+                self.set(S::Stopped, say.0.or(Some("guest_ended")), say.1);
+            }
+            (Wanted::Running, Observed::Gone) if was != S::Starting => self.set(S::Failed, Some("disk_lost"), say.1),
+            (Wanted::Running, Observed::Preparing) => self.set(S::Starting, None, None),
+            (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
+        }
+        self.steps.disk_at = report.disk_at.or(self.steps.disk_at);
+        self.steps.started_at = report.started_at.or(self.steps.started_at);
+        if self.state == S::Running && self.wanted == Wanted::Running {
+            self.steps.ready_at = report.ready_at.or(self.steps.ready_at);
+            self.was_ready |= self.steps.ready_at.is_some();
+        } else if matches!(self.state, S::Stopped | S::Failed | S::Stopping | S::Starting) {
+            self.steps.ready_at = None;
+        }
+    }
+
+    /// A further start.
+    fn begin(&mut self, now: Timestamp) {
+        let placed_at = self.node.and(self.steps.placed_at);
+        let state = if self.node.is_some() { S::Starting } else { S::Pending };
+        self.set(state, None, None);
+        (self.wanted, self.boot, self.evicting, self.known) = (Wanted::Running, self.boot + 1, false, None);
+        self.steps = Steps { requested_at: Some(now), placed_at, ..Steps::default() };
+    }
+
+    fn gone(&mut self, now: Timestamp) {
+        self.node = None;
+        self.known = None;
+        if self.evicting {
+            let requested_at = self.steps.requested_at.or(Some(now));
+            (self.wanted, self.evicting) = (Wanted::Running, false);
+            (self.generation, self.boot) = (self.generation + 1, self.boot + 1);
+            self.steps = Steps { requested_at, ..Steps::default() };
+            // One that was given up in the meantime stays failed and goes anywhere when tried again.
+            if self.state != S::Failed {
+                self.set(S::Pending, None, None);
+            }
+        } else {
+            self.set(S::Deleted, None, None);
+        }
+    }
+
+    fn set(&mut self, state: S, reason: Option<&str>, detail: Option<String>) {
+        self.state = state;
+        self.reason = reason.map(str::to_owned);
+        self.detail = detail;
+        if matches!(state, S::Stopping | S::Stopped | S::Failed | S::Deleting | S::Deleted) {
+            self.steps.ready_at = None;
+        }
+    }
+
+    fn refuse(&self, allowed: &'static [S]) -> Result<Self, Refused> {
+        Err(Refused { state: self.state, allowed })
+    }
+}
+
+/// How far an instance is with what an operation wants of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There.
+    Done,
+    /// On its way.
+    UnderWay,
+    /// It will not get there by itself.
+    Failed,
+    /// Its node is silent: nobody knows.
+    Unknown,
+}
+
+/// How far an instance is with what it was last asked for.
+#[must_use]
+pub const fn step(state: InstanceState, wanted: Wanted, ready: bool) -> Step {
+    match (state, wanted) {
+        (S::Deleted, _) => Step::Done,
+        (S::Failed, _) => Step::Failed,
+        (S::Pending | S::Deleting, _) => Step::UnderWay,
+        (S::Unknown, _) => Step::Unknown,
+        (S::Running, Wanted::Running) => {
+            if ready {
+                Step::Done
+            } else {
+                Step::UnderWay
+            }
+        }
+        (S::Stopped, Wanted::Stopped) => Step::Done,
+        (S::Stopped, Wanted::Running) => Step::Failed,
+        _ => Step::UnderWay,
+    }
+}
+
+/// The words of [`InstanceState`], as stored and shown.
+#[must_use]
+pub const fn word(state: InstanceState) -> &'static str {
+    match state {
+        S::Pending => "pending",
+        S::Starting => "starting",
+        S::Running => "running",
+        S::Paused => "paused",
+        S::Stopping => "stopping",
+        S::Stopped => "stopped",
+        S::Migrating => "migrating",
+        S::Failed => "failed",
+        S::Deleting => "deleting",
+        S::Deleted => "deleted",
+        S::Unknown => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use muster_api::InstanceId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const T: Timestamp = Timestamp::from_micros(1_000_000);
+
+    fn report(life: &Life, state: Observed) -> InstanceReport {
+        let up = matches!(state, Observed::Running).then_some(T);
+        InstanceReport {
+            instance: InstanceId::generate(),
+            generation: life.generation,
+            boot: life.boot,
+            state,
+            reason: None,
+            detail: None,
+            disk_at: up,
+            started_at: up,
+            ready_at: up,
+            disks: Vec::new(),
+        }
+    }
+
+    fn told(life: &Life, state: Observed) -> Life {
+        life.after(&Edge::Report(&report(life, state)), T).expect("a report is never refused")
+    }
+
+    fn go(life: &Life, edge: Edge<'_>) -> Life {
+        life.after(&edge, T).expect("allowed")
+    }
+
+    fn running() -> Life {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        told(&placed, Observed::Running)
+    }
+
+    #[test]
+    fn a_start_goes_from_pending_to_ready() {
+        let life = running();
+        assert!(life.is_ready());
+        assert_eq!(life.steps.placed_at, Some(T));
+    }
+
+    #[test]
+    fn a_report_of_another_generation_or_start_changes_nothing() {
+        let life = running();
+        let old = InstanceReport { generation: 0, ..report(&life, Observed::Failed) };
+        assert_eq!(go(&life, Edge::Report(&old)), life);
+        let again = go(&life, Edge::Reboot(Stop::default()));
+        let late = InstanceReport { boot: 1, ..report(&life, Observed::Running) };
+        assert_eq!(go(&again, Edge::Report(&late)), again);
+    }
+
+    #[test]
+    fn failed_is_final_for_one_start() {
+        let failed = told(&running(), Observed::Failed);
+        assert_eq!(failed.state, S::Failed);
+        assert_eq!(told(&failed, Observed::Running).state, S::Failed);
+        let again = go(&failed, Edge::Start);
+        assert_eq!((again.state, again.boot), (S::Starting, 2));
+        assert!(told(&again, Observed::Running).is_ready());
+    }
+
+    #[test]
+    fn silence_is_unknown_and_ends_with_what_was_known() {
+        let life = running();
+        let silent = go(&life, Edge::Silent);
+        assert_eq!(silent.state, S::Unknown);
+        assert!(!silent.is_ready());
+        assert_eq!(go(&silent, Edge::Heard), life);
+        assert_eq!(told(&silent, Observed::Stopped).state, S::Stopped);
+        assert!(silent.after(&Edge::Start, T).is_err());
+    }
+
+    #[test]
+    fn an_overdue_member_fails_and_its_node_is_told_to_clean_up() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let late = go(&placed, Edge::Overdue("600 s are over"));
+        assert_eq!((late.state, late.wanted), (S::Failed, Wanted::Stopped));
+        assert_eq!(told(&late, Observed::Stopped).state, S::Failed, "stays to be seen");
+    }
+
+    #[test]
+    fn one_that_never_ran_is_tried_elsewhere_only_after_its_node_let_go() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let failed = told(&placed, Observed::Failed);
+        let retried = go(&failed, Edge::Retry);
+        assert_eq!((retried.state, retried.wanted, retried.node), (S::Pending, Wanted::Gone, placed.node));
+        assert!(retried.after(&Edge::Place(NodeId::generate()), T).is_err());
+        let free = told(&retried, Observed::Gone);
+        assert_eq!((free.state, free.node, free.generation, free.wanted), (S::Pending, None, 2, Wanted::Running));
+    }
+
+    #[test]
+    fn one_that_ran_is_tried_again_where_its_disk_is() {
+        let failed = told(&running(), Observed::Failed);
+        let retried = go(&failed, Edge::Retry);
+        assert_eq!((retried.state, retried.node, retried.generation), (S::Starting, failed.node, 1));
+    }
+
+    #[test]
+    fn a_guest_that_ends_by_itself_is_stopped_and_can_be_started() {
+        let ended = told(&running(), Observed::Stopped);
+        assert_eq!((ended.state, ended.reason.as_deref()), (S::Stopped, Some("guest_ended")));
+        assert_eq!(go(&ended, Edge::Start).boot, 2);
+    }
+
+    #[test]
+    fn delete_works_in_every_state_and_ends_with_gone() {
+        let life = running();
+        for state in [
+            life.clone(),
+            go(&life, Edge::Silent),
+            told(&life, Observed::Failed),
+            go(&life, Edge::Stop(Stop::default())),
+        ] {
+            let deleting = go(&state, Edge::Delete);
+            assert_eq!(deleting.state, S::Deleting);
+            assert_eq!(told(&deleting, Observed::Running).state, S::Deleting);
+            assert_eq!(told(&deleting, Observed::Gone).state, S::Deleted);
+        }
+        assert_eq!(go(&Life::new(T), Edge::Delete).state, S::Deleted);
+    }
+
+    fn observed() -> impl Strategy<Value = Observed> {
+        prop::sample::select(vec![
+            Observed::Preparing,
+            Observed::Running,
+            Observed::Paused,
+            Observed::Stopping,
+            Observed::Stopped,
+            Observed::Failed,
+            Observed::Gone,
+        ])
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Place,
+        NoPlace,
+        Start,
+        Stop,
+        Reboot,
+        Retry,
+        Delete,
+        Silent,
+        Heard,
+        Overdue,
+        Missing,
+        Report(Observed),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => Just(Act::Place), 1 => Just(Act::NoPlace), 2 => Just(Act::Start), 2 => Just(Act::Stop),
+            1 => Just(Act::Reboot), 2 => Just(Act::Retry), 1 => Just(Act::Delete), 1 => Just(Act::Silent),
+            1 => Just(Act::Heard), 1 => Just(Act::Overdue), 1 => Just(Act::Missing),
+            8 => observed().prop_map(Act::Report),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_edge_breaks_the_rules(acts in prop::collection::vec(act(), 0..60)) {
+            let mut life = Life::new(T);
+            for act in acts {
+                let before = life.clone();
+                let report = |state| report(&before, state);
+                let got = match act {
+                    Act::Place => life.after(&Edge::Place(NodeId::generate()), T),
+                    Act::NoPlace => life.after(&Edge::NoPlace("full"), T),
+                    Act::Start => life.after(&Edge::Start, T),
+                    Act::Stop => life.after(&Edge::Stop(Stop::default()), T),
+                    Act::Reboot => life.after(&Edge::Reboot(Stop::default()), T),
+                    Act::Retry => life.after(&Edge::Retry, T),
+                    Act::Delete => life.after(&Edge::Delete, T),
+                    Act::Silent => life.after(&Edge::Silent, T),
+                    Act::Heard => life.after(&Edge::Heard, T),
+                    Act::Overdue => life.after(&Edge::Overdue("late"), T),
+                    Act::Missing => life.after(&Edge::Missing, T),
+                    Act::Report(state) => {
+                        let report = report(state);
+                        let once = life.after(&Edge::Report(&report), T);
+                        if let Ok(once) = &once {
+                            prop_assert_eq!(&once.after(&Edge::Report(&report), T), &Ok(once.clone()), "twice is once");
+                        }
+                        once
+                    }
+                };
+                let Ok(next) = got else { continue };
+                // I8: another node only with a higher generation, and never from one node to another at once.
+                if let (Some(a), Some(b)) = (before.node, next.node) {
+                    prop_assert_eq!(a, b);
+                }
+                if before.node.is_some() && next.node.is_none() {
+                    prop_assert!(next.generation > before.generation || next.state == S::Deleted);
+                }
+                prop_assert!(next.generation >= before.generation && next.boot >= before.boot);
+                // What is deleted stays so; what is deleting becomes nothing else.
+                if before.state == S::Deleted {
+                    prop_assert_eq!(next.state, S::Deleted);
+                }
+                if before.state == S::Deleting {
+                    prop_assert!(matches!(next.state, S::Deleting | S::Deleted));
+                }
+                prop_assert_eq!(next.known.is_some(), next.state == S::Unknown);
+                if next.is_ready() {
+                    prop_assert!(next.was_ready && next.node.is_some() && next.wanted == Wanted::Running);
+                }
+                if matches!(next.state, S::Starting | S::Running | S::Paused | S::Stopping | S::Stopped | S::Deleting) {
+                    prop_assert!(next.node.is_some());
+                }
+                life = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! An order for a deployment: the request once it fits, with every default filled in.
+
+use muster_api::{
+    Labels, Name,
+    deployment::{CreateDeployment, DeploymentSource, Placement, Probe, Ready, Runtime},
+    error::FieldError,
+    image::VersionOrNumber,
+};
+
+use super::deployment::MEMBERS_MAX;
+
+/// Memory of a member when nobody says.
+const MEMORY_BYTES: u64 = 512 << 20;
+/// Least memory of a member.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Most memory of a member.
+const MEMORY_BYTES_MAX: u64 = 64 << 40;
+/// Most processors of a member.
+const CPUS_MAX: u32 = 1024;
+/// Largest disk.
+const DISK_BYTES_MAX: u64 = 16 << 40;
+/// How long a member may take to be ready when nobody says.
+const READY_TIMEOUT_S: u64 = 300;
+/// The longest anybody may ask to wait.
+const SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// What an operation may take beyond the members' own time, and at least.
+const DEADLINE_S: u64 = 600;
+/// What a console prints when it is ready.
+const MARKER: &str = "MUSTER-READY";
+/// Disks are a multiple of this: QEMU with direct I/O refuses other sizes.
+const BLOCK_BYTES: u64 = 4096;
+
+/// A request that fits.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Wanted name.
+    pub name: Option<Name>,
+    /// What the disks start as.
+    pub source: DeploymentSource,
+    /// Members; none: as many as the snapshot has.
+    pub count: Option<u64>,
+    /// Fewest that make a success.
+    pub min_count: Option<u64>,
+    /// Virtual processors of each.
+    pub cpus: u32,
+    /// Memory of each.
+    pub memory_bytes: u64,
+    /// Wanted size of each disk, a multiple of 4096.
+    pub disk_bytes: Option<u64>,
+    /// What runs them.
+    pub runtime: Runtime,
+    /// When one is ready; nothing left open.
+    pub ready: Ready,
+    /// Where they may go.
+    pub placement: Placement,
+    /// When the operation gives up.
+    pub deadline_s: u64,
+    /// Labels of the deployment and its members.
+    pub labels: Labels,
+}
+
+/// Why a request is no order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAnOrder {
+    /// These fields are reserved.
+    Reserved(Vec<&'static str>),
+    /// These places do not fit.
+    Fields(Vec<FieldError>),
+}
+
+#[derive(Default)]
+struct Complaints(Vec<FieldError>);
+
+impl Complaints {
+    fn add(&mut self, pointer: &str, code: &str, detail: impl Into<String>) {
+        self.0.push(FieldError { pointer: pointer.to_owned(), code: code.to_owned(), detail: detail.into() });
+    }
+
+    /// Complains unless `value` lies within the bounds.
+    fn within(&mut self, pointer: &str, value: u64, low: u64, high: u64) {
+        if value < low || value > high {
+            self.add(pointer, "out_of_range", format!("{low} to {high}, got {value}"));
+        }
+    }
+}
+
+/// The number of members of a request: 1 to 10000.
+pub fn count(pointer: &str, value: i64) -> Result<u64, FieldError> {
+    u64::try_from(value).ok().filter(|count| (1..=MEMBERS_MAX).contains(count)).ok_or_else(|| FieldError {
+        pointer: pointer.to_owned(),
+        code: "out_of_range".to_owned(),
+        detail: format!("1 to {MEMBERS_MAX}, got {value}"),
+    })
+}
+
+impl Order {
+    /// Reads a request; all complaints at once.
+    pub fn read(wanted: CreateDeployment) -> Result<Self, NotAnOrder> {
+        let reserved = [
+            ("ssh_keys", wanted.ssh_keys.is_some()),
+            ("user_data", wanted.user_data.is_some()),
+            ("nics", wanted.nics.is_some()),
+            ("disks", wanted.disks.is_some()),
+            ("instance_type", wanted.instance_type.is_some()),
+            ("protect", wanted.protect.is_some()),
+            ("on_node_loss", wanted.on_node_loss.is_some()),
+        ];
+        let reserved: Vec<_> = reserved.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        if !reserved.is_empty() {
+            return Err(NotAnOrder::Reserved(reserved));
+        }
+        let mut wrong = Complaints::default();
+        check_source(&wanted.source, &mut wrong);
+        let count = match wanted.count {
+            Some(value) => count("/count", value).map_err(|e| wrong.0.push(e)).ok(),
+            None if wanted.source.snapshot.is_none() => {
+                wrong.add("/count", "missing", "say how many: count is required unless the source is a snapshot");
+                None
+            }
+            None => None,
+        };
+        let min_count = wanted.min_count.and_then(|min| match (u64::try_from(min), count) {
+            (Ok(min), Some(count)) if (1..=count).contains(&min) => Some(min),
+            (Ok(min), None) if (1..=MEMBERS_MAX).contains(&min) => Some(min),
+            _ => {
+                wrong.add("/min_count", "out_of_range", format!("1 to count, got {min}"));
+                None
+            }
+        });
+        let cpus = wanted.cpus.unwrap_or(1);
+        wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX));
+        let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
+        wrong.within("/memory_bytes", memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+        let disk_bytes = wanted.disk_bytes.map(|bytes| {
+            wrong.within("/disk_bytes", bytes, 1, DISK_BYTES_MAX);
+            rounded(bytes)
+        });
+        let runtime = wanted.runtime.unwrap_or_default();
+        let ready = check_ready(wanted.ready, runtime, &mut wrong);
+        let placement = wanted.placement.unwrap_or_default();
+        check_placement(&placement, &mut wrong);
+        let timeout_s = ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
+        let deadline_s = wanted.deadline_s.unwrap_or_else(|| DEADLINE_S.max(timeout_s.saturating_add(READY_TIMEOUT_S)));
+        if wanted.deadline_s.is_some() {
+            wrong.within("/deadline_s", deadline_s, 1, SECONDS_MAX);
+        }
+        if !wrong.0.is_empty() {
+            return Err(NotAnOrder::Fields(wrong.0));
+        }
+        Ok(Self {
+            name: wanted.name,
+            source: wanted.source,
+            count,
+            min_count,
+            cpus,
+            memory_bytes,
+            disk_bytes,
+            runtime,
+            ready,
+            placement,
+            deadline_s,
+            labels: wanted.labels,
+        })
+    }
+}
+
+/// A size a disk may have: a multiple of 4096.
+#[must_use]
+pub const fn rounded(bytes: u64) -> u64 {
+    match bytes.checked_next_multiple_of(BLOCK_BYTES) {
+        Some(rounded) => rounded,
+        None => bytes,
+    }
+}
+
+fn check_source(source: &DeploymentSource, wrong: &mut Complaints) {
+    match (&source.image, source.version, &source.snapshot) {
+        (Some(_), None | Some(VersionOrNumber::Number(1..)), None)
+        | (None, Some(VersionOrNumber::Id(_)), None)
+        | (None, None, Some(_)) => {}
+        (Some(_), Some(VersionOrNumber::Id(_)), None) => {
+            wrong.add("/source/version", "invalid", "with an image it is a number; a version's id stands alone");
+        }
+        (None, Some(VersionOrNumber::Number(_)), None) => {
+            wrong.add("/source/version", "invalid", "a number needs an image; alone it is a version's id");
+        }
+        (Some(_), Some(VersionOrNumber::Number(_)), None) => {
+            wrong.add("/source/version", "out_of_range", "numbers begin with 1");
+        }
+        _ => wrong.add("/source", "invalid", "exactly one of image (with or without version), version, snapshot"),
+    }
+}
+
+fn check_ready(wanted: Option<Ready>, runtime: Runtime, wrong: &mut Complaints) -> Ready {
+    let given = wanted.unwrap_or(Ready { probe: Probe::Running, marker: None, timeout_s: None });
+    if runtime == Runtime::None && given.probe != Probe::Running {
+        wrong.add("/ready/probe", "invalid", "runtime none is ready when its file is there: only running");
+    }
+    match &given.marker {
+        Some(_) if given.probe != Probe::Console => {
+            wrong.add("/ready/marker", "invalid", "only with probe console");
+        }
+        Some(marker) if marker.is_empty() || marker.len() > 256 => {
+            wrong.add("/ready/marker", "out_of_range", format!("1 to 256 bytes, got {}", marker.len()));
+        }
+        _ => {}
+    }
+    let timeout_s = given.timeout_s.unwrap_or(READY_TIMEOUT_S);
+    wrong.within("/ready/timeout_s", timeout_s, 1, SECONDS_MAX);
+    let marker = match given.probe {
+        Probe::Console => Some(given.marker.unwrap_or_else(|| MARKER.to_owned())),
+        Probe::Running | Probe::GuestAgent => None,
+    };
+    Ready { probe: given.probe, marker, timeout_s: Some(timeout_s) }
+}
+
+fn check_placement(placement: &Placement, wrong: &mut Complaints) {
+    if placement.max_per_node == Some(0) {
+        wrong.add("/placement/max_per_node", "out_of_range", "at least 1, got 0");
+    }
+    if placement.zones.as_ref().is_some_and(Vec::is_empty) {
+        wrong.add("/placement/zones", "invalid", "name a zone, or leave it out");
+    }
+    if placement.nodes.as_ref().is_some_and(Vec::is_empty) {
+        wrong.add("/placement/nodes", "invalid", "name a node, or leave it out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: serde_json::Value) -> Result<Order, NotAnOrder> {
+        Order::read(serde_json::from_value(body).expect("the JSON fits the type"))
+    }
+
+    fn pointers(body: serde_json::Value) -> Vec<String> {
+        match read(body) {
+            Err(NotAnOrder::Fields(errors)) => errors.into_iter().map(|e| e.pointer).collect(),
+            other => panic!("expected complaints, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_interface() {
+        let order = read(json!({"source": {"image": "debian"}, "count": 4})).expect("fits");
+        assert_eq!((order.cpus, order.memory_bytes, order.deadline_s), (1, 512 << 20, 600));
+        assert_eq!((order.ready.probe, order.ready.timeout_s, order.ready.marker), (Probe::Running, Some(300), None));
+        let console = read(json!({"source": {"image": "d"}, "count": 1, "ready": {"probe": "console"}})).expect("fits");
+        assert_eq!(console.ready.marker.as_deref(), Some("MUSTER-READY"));
+        let slow = read(json!({"source": {"image": "d"}, "count": 1, "ready": {"timeout_s": 900}})).expect("fits");
+        assert_eq!(slow.deadline_s, 1200, "the operation outlives its members' own time");
+    }
+
+    #[test]
+    fn each_complaint_names_its_place() {
+        let source = json!({"image": "debian"});
+        for count in [0, -1, 10_001, 1_000_000] {
+            assert_eq!(pointers(json!({"source": source, "count": count})), ["/count"]);
+        }
+        assert_eq!(pointers(json!({"source": source})), ["/count"]);
+        assert_eq!(pointers(json!({"source": {}, "count": 1})), ["/source"]);
+        assert_eq!(pointers(json!({"source": {"image": "a", "snapshot": "b"}, "count": 1})), ["/source"]);
+        assert_eq!(pointers(json!({"source": {"version": 3}, "count": 1})), ["/source/version"]);
+        assert_eq!(pointers(json!({"source": {"image": "a", "version": 0}, "count": 1})), ["/source/version"]);
+        assert_eq!(pointers(json!({"source": source, "count": 2, "min_count": 3})), ["/min_count"]);
+        let many = json!({"source": source, "count": 0, "cpus": 0, "memory_bytes": 0, "disk_bytes": 0, "runtime": "none",
+            "ready": {"probe": "console"}, "placement": {"max_per_node": 0, "zones": []}, "deadline_s": 0});
+        assert_eq!(
+            pointers(many),
+            [
+                "/count",
+                "/cpus",
+                "/memory_bytes",
+                "/disk_bytes",
+                "/ready/probe",
+                "/placement/max_per_node",
+                "/placement/zones",
+                "/deadline_s"
+            ]
+        );
+    }
+
+    #[test]
+    fn reserved_fields_are_never_ignored() {
+        let got = read(json!({"source": {"image": "a"}, "count": 0, "nics": [], "protect": {}}));
+        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["nics", "protect"]));
+    }
+
+    #[test]
+    fn a_fork_needs_no_count() {
+        assert_eq!(read(json!({"source": {"snapshot": "s"}})).expect("fits").count, None);
+    }
+
+    #[test]
+    fn a_disk_is_a_multiple_of_a_block() {
+        let order = read(json!({"source": {"image": "a"}, "count": 1, "disk_bytes": 4097})).expect("fits");
+        assert_eq!(order.disk_bytes, Some(8192));
+    }
+}

@@ -1,0 +1,205 @@
+//! Many rows in few statements: `VALUES` lists of bounded length, the same text for every full batch.
+//!
+//! Both databases name the columns of a `VALUES` list `column1, column2, …`, so one text serves
+//! `UPDATE t SET … FROM (VALUES …) AS v WHERE t.id = v.column1` on both.
+
+use std::fmt::Write as _;
+
+use sqlx::AssertSqlSafe;
+
+use super::{StoreError, Tx};
+
+/// Most parameters of one statement: far below the limits of both (32,766 and 65,535), and a batch stays small.
+const PARAMETERS_MAX: usize = 4_000;
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    /// TEXT.
+    Text(Option<String>),
+    /// BIGINT.
+    Int(Option<i64>),
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<Option<String>> for Cell {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Int(Some(number))
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Self {
+        Self::Int(Some(i64::from(flag)))
+    }
+}
+
+impl From<Option<i64>> for Cell {
+    fn from(number: Option<i64>) -> Self {
+        Self::Int(number)
+    }
+}
+
+/// Runs `head VALUES (…), (…) tail` until all rows were in it. Returns the number of rows the database touched.
+pub(crate) async fn run(tx: &mut Tx, head: &str, rows: Vec<Vec<Cell>>, tail: &str) -> Result<u64, StoreError> {
+    let Some(width) = rows.first().map(Vec::len).filter(|width| *width > 0) else { return Ok(0) };
+    let batch = (PARAMETERS_MAX / width).max(1);
+    let mut touched = 0;
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let batch: Vec<Vec<Cell>> = rows.by_ref().take(batch).collect();
+        let mut sql = String::with_capacity(head.len() + tail.len() + batch.len() * width * 6);
+        sql.push_str(head);
+        sql.push_str(" VALUES ");
+        for row in 0..batch.len() {
+            for column in 0..width {
+                let before = if column > 0 {
+                    ", "
+                } else if row > 0 {
+                    "), ("
+                } else {
+                    "("
+                };
+                // Writing to a String does not fail.
+                let _ = write!(sql, "{before}${}", row * width + column + 1);
+            }
+        }
+        sql.push(')');
+        sql.push_str(tail);
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for cell in batch.into_iter().flatten() {
+            query = match cell {
+                Cell::Text(text) => query.bind(text),
+                Cell::Int(number) => query.bind(number),
+            };
+        }
+        touched += query.execute(tx.conn()).await?.rows_affected();
+    }
+    Ok(touched)
+}
+
+/// `head IN ($1, $2, …) tail` for ids, in batches; all rows found.
+pub(crate) async fn select_in<T: ToString>(
+    tx: &mut Tx,
+    head: &str,
+    ids: &[T],
+    tail: &str,
+) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
+    let mut found = Vec::new();
+    for batch in ids.chunks(PARAMETERS_MAX) {
+        let mut sql = format!("{head} IN (");
+        for n in 1..=batch.len() {
+            let _ = write!(sql, "{}${n}", if n > 1 { ", " } else { "" });
+        }
+        sql.push(')');
+        sql.push_str(tail);
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for id in batch {
+            query = query.bind(id.to_string());
+        }
+        found.extend(query.fetch_all(tx.conn()).await?);
+    }
+    Ok(found)
+}
+
+/// The conditions of a list: equality filters, values of one filter joined by OR.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    sql: String,
+    cells: Vec<Cell>,
+}
+
+impl Conditions {
+    /// `column comparison value`
+    pub(crate) fn compare(&mut self, column: &str, comparison: &str, value: impl Into<Cell>) {
+        let n = self.push(value.into());
+        let and = self.and();
+        let _ = write!(self.sql, "{and}{column} {comparison} ${n}");
+    }
+
+    /// One of the values; nothing when there are none.
+    pub(crate) fn one_of(&mut self, column: &str, values: &[String]) {
+        if values.is_empty() {
+            return;
+        }
+        let and = self.and();
+        let _ = write!(self.sql, "{and}{column} IN (");
+        for (index, value) in values.iter().enumerate() {
+            let n = self.push(value.as_str().into());
+            let _ = write!(self.sql, "{}${n}", if index > 0 { ", " } else { "" });
+        }
+        self.sql.push(')');
+    }
+
+    /// A condition without values.
+    pub(crate) fn fixed(&mut self, condition: &str) {
+        let and = self.and();
+        self.sql.push_str(and);
+        self.sql.push_str(condition);
+    }
+
+    /// The labels: values of one key are alternatives, different keys must all hold. Labels are stored as JSON without
+    /// spaces, so `"key":"value"` stands in the text exactly when the label is there (quotes inside keys and values are
+    /// escaped); REPLACE minds the case on both databases.
+    pub(crate) fn labelled(&mut self, column: &str, labels: &[(String, String)]) -> Result<(), StoreError> {
+        let keys: std::collections::BTreeSet<&String> = labels.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let and = self.and();
+            let _ = write!(self.sql, "{and}(");
+            for (index, (key, value)) in labels.iter().filter(|(other, _)| other == key).enumerate() {
+                let text = format!("{}:{}", super::column::json_text(key)?, super::column::json_text(value)?);
+                let n = self.push(text.into());
+                let or = if index > 0 { " OR " } else { "" };
+                let _ = write!(self.sql, "{or}{column} <> REPLACE({column}, ${n}, '')");
+            }
+            self.sql.push(')');
+        }
+        Ok(())
+    }
+
+    fn and(&self) -> &'static str {
+        if self.sql.is_empty() { " WHERE " } else { " AND " }
+    }
+
+    fn push(&mut self, cell: Cell) -> usize {
+        self.cells.push(cell);
+        self.cells.len()
+    }
+
+    /// Runs `head WHERE … ORDER BY {order} LIMIT n`.
+    pub(crate) async fn fetch(
+        mut self,
+        tx: &mut Tx,
+        head: &str,
+        order: &str,
+        limit: i64,
+    ) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
+        let n = self.push(limit.into());
+        let sql = format!("{head}{} ORDER BY {order} LIMIT ${n}", self.sql);
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for cell in self.cells {
+            query = match cell {
+                Cell::Text(text) => query.bind(text),
+                Cell::Int(number) => query.bind(number),
+            };
+        }
+        Ok(query.fetch_all(tx.conn()).await?)
+    }
+}

@@ -1,0 +1,297 @@
+//! Deployments: rows.
+
+use std::collections::BTreeMap;
+
+use muster_api::{
+    DeploymentId, Labels, Timestamp, VersionId,
+    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+};
+use sqlx::{AssertSqlSafe, any::AnyRow};
+
+use super::{
+    StoreError, Tx,
+    bulk::{self, Conditions},
+    column,
+};
+
+/// A deployment's row.
+#[derive(Clone, Debug)]
+pub struct DeploymentRow {
+    /// Id.
+    pub id: DeploymentId,
+    /// Owner.
+    pub project: String,
+    /// Name, unique among the project's that are not deleted.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// What the members last added up to.
+    pub state: DeploymentState,
+    /// Why.
+    pub reason: Option<String>,
+    /// References resolved to ids.
+    pub source: DeploymentSource,
+    /// The image's or snapshot's name.
+    pub source_name: Option<String>,
+    /// What members without one of their own start from.
+    pub version: Option<VersionId>,
+    /// Wanted members.
+    pub count: u64,
+    /// Fewest that make a success.
+    pub min_count: u64,
+    /// Number of the next member.
+    pub next_number: u64,
+    /// Virtual processors of each.
+    pub cpus: u32,
+    /// Memory of each.
+    pub memory_bytes: u64,
+    /// Size of each disk.
+    pub disk_bytes: u64,
+    /// What runs them.
+    pub runtime: Runtime,
+    /// When one is ready.
+    pub ready: Ready,
+    /// Where they may go; nodes as ids.
+    pub placement: Placement,
+    /// How long its operations may take.
+    pub deadline_s: u64,
+    /// Percentiles when the last operation ended.
+    pub timing: Timing,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+const INSERT: &str = "-- deployments.insert
+INSERT INTO deployments (id, project, name, labels, state, reason, source, source_name, version, count, min_count,
+    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
+    revision, seq)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
+
+/// Inserts a deployment; its reconciler is to count its members.
+pub async fn insert(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(row.id.to_string())
+        .bind(&row.project)
+        .bind(&row.name)
+        .bind(column::json_text(&row.labels)?)
+        .bind(column::word_text(row.state)?)
+        .bind(row.reason.as_deref())
+        .bind(column::json_text(&row.source)?)
+        .bind(row.source_name.as_deref())
+        .bind(row.version.map(|id| id.to_string()))
+        .bind(column::int(row.count))
+        .bind(column::int(row.min_count))
+        .bind(column::int(row.next_number))
+        .bind(i64::from(row.cpus))
+        .bind(column::int(row.memory_bytes))
+        .bind(column::int(row.disk_bytes))
+        .bind(column::word_text(row.runtime)?)
+        .bind(column::json_text(&row.ready)?)
+        .bind(column::json_text(&row.placement)?)
+        .bind(column::int(row.deadline_s))
+        .bind(column::json_text(&row.timing)?)
+        .bind(row.created_at.micros())
+        .bind(row.updated_at.micros())
+        .bind(row.revision)
+        .bind(row.seq)
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const SAVE: &str = "-- deployments.save
+UPDATE deployments SET labels = $2, state = $3, reason = $4, count = $5, min_count = $6, next_number = $7, timing = $8,
+    updated_at = $9, deleted_at = $10, dirty = 1, revision = revision + 1
+WHERE id = $1 AND revision = $11";
+
+/// Saves what may change; refused if somebody else saved first. Its members are to be counted again.
+pub async fn save(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let done = sqlx::query(SAVE)
+        .bind(row.id.to_string())
+        .bind(column::json_text(&row.labels)?)
+        .bind(column::word_text(row.state)?)
+        .bind(row.reason.as_deref())
+        .bind(column::int(row.count))
+        .bind(column::int(row.min_count))
+        .bind(column::int(row.next_number))
+        .bind(column::json_text(&row.timing)?)
+        .bind(now)
+        .bind((row.state == DeploymentState::Deleted).then_some(now))
+        .bind(row.revision)
+        .execute(tx.conn())
+        .await?;
+    match done.rows_affected() {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict { table: "deployments", id: row.id.to_string() }),
+    }
+}
+
+const SELECT: &str = "SELECT id, project, name, labels, state, reason, source, source_name, version, count, min_count,
+    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
+    revision, seq FROM deployments";
+
+async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec<DeploymentRow>, StoreError> {
+    let mut query = sqlx::query(AssertSqlSafe(format!("-- deployments.{name}\n{SELECT} {rest}")));
+    for value in key {
+        query = query.bind((*value).to_owned());
+    }
+    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+}
+
+/// The deployment of this id, also a deleted one.
+pub async fn load(tx: &mut Tx, id: DeploymentId) -> Result<Option<DeploymentRow>, StoreError> {
+    Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
+}
+
+/// The deployment that has this name.
+pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
+    let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
+    Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
+}
+
+/// The newest deployment that had this name and is going: for a DELETE that is repeated by name.
+pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
+    let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
+    Ok(select(tx, "going_by_name", rest, &[project, name]).await?.pop())
+}
+
+/// Those of these ids that exist.
+pub async fn load_many(tx: &mut Tx, ids: &[DeploymentId]) -> Result<Vec<DeploymentRow>, StoreError> {
+    let rows = bulk::select_in(tx, &format!("-- deployments.load_many\n{SELECT} WHERE id"), ids, "").await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Deployments of which a member changed since they were last counted.
+pub async fn dirty(tx: &mut Tx) -> Result<Vec<DeploymentRow>, StoreError> {
+    select(tx, "dirty", "WHERE dirty = 1 ORDER BY seq", &[]).await
+}
+
+const MARK: &str = "-- deployments.mark
+UPDATE deployments SET dirty = 1 WHERE dirty = 0 AND id";
+
+/// Members of these changed: count them again.
+pub async fn mark(tx: &mut Tx, ids: &[DeploymentId]) -> Result<(), StoreError> {
+    bulk::select_in(tx, MARK, ids, "").await.map(|_| ())
+}
+
+const COUNTED: &str = "-- deployments.counted
+UPDATE deployments SET state = $2, timing = $3, dirty = 0, deleted_at = $4,
+    updated_at = CASE WHEN state = $2 THEN updated_at ELSE $5 END, revision = revision + $6 WHERE id = $1";
+
+/// What the members add up to, as counted in this transaction. Only a new state is a new revision.
+pub async fn counted(
+    tx: &mut Tx,
+    row: &DeploymentRow,
+    state: DeploymentState,
+    timing: &Timing,
+) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(COUNTED)
+        .bind(row.id.to_string())
+        .bind(column::word_text(state)?)
+        .bind(column::json_text(timing)?)
+        .bind((state == DeploymentState::Deleted).then_some(now))
+        .bind(now)
+        .bind(i64::from(row.state != state))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// What a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One project, or all.
+    pub project: Option<String>,
+    /// One of these labels.
+    pub labels: Vec<(String, String)>,
+    /// One of these ids.
+    pub ids: Vec<String>,
+    /// Also those deleted.
+    pub deleted: bool,
+}
+
+/// Deployments after `seq`, oldest first.
+pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<DeploymentRow>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.compare("seq", ">", after);
+    if let Some(project) = &filter.project {
+        conditions.compare("project", "=", project.as_str());
+    }
+    if !filter.deleted {
+        conditions.fixed("state <> 'deleted'");
+    }
+    conditions.one_of("id", &filter.ids);
+    conditions.labelled("labels", &filter.labels)?;
+    let rows = conditions.fetch(tx, &format!("-- deployments.list\n{SELECT}"), "seq", limit).await?;
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<DeploymentRow, StoreError> {
+    Ok(DeploymentRow {
+        id: column::parse(row, "id")?,
+        project: column::text(row, "project")?,
+        name: column::text(row, "name")?,
+        labels: column::json(row, "labels")?,
+        state: column::word(row, "state")?,
+        reason: column::opt_text(row, "reason")?,
+        source: column::json(row, "source")?,
+        source_name: column::opt_text(row, "source_name")?,
+        version: column::opt_parse(row, "version")?,
+        count: column::count(row, "count")?,
+        min_count: column::count(row, "min_count")?,
+        next_number: column::count(row, "next_number")?,
+        cpus: column::count(row, "cpus")?,
+        memory_bytes: column::count(row, "memory_bytes")?,
+        disk_bytes: column::count(row, "disk_bytes")?,
+        runtime: column::word(row, "runtime")?,
+        ready: column::json(row, "ready")?,
+        placement: column::json(row, "placement")?,
+        deadline_s: column::count(row, "deadline_s")?,
+        timing: column::json(row, "timing")?,
+        created_at: column::time(row, "created_at")?,
+        updated_at: column::time(row, "updated_at")?,
+        revision: column::number(row, "revision")?,
+        seq: column::number(row, "seq")?,
+    })
+}
+
+/// Rows `state, n` of one project or of all: for the summary.
+pub(super) async fn counts(
+    tx: &mut Tx,
+    all: &'static str,
+    of_one: &'static str,
+    project: Option<&str>,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = match project {
+        Some(project) => sqlx::query(of_one).bind(project.to_owned()).fetch_all(tx.conn()).await?,
+        None => sqlx::query(all).fetch_all(tx.conn()).await?,
+    };
+    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
+}
+
+const BY_STATE: &str = "-- deployments.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'deleted' GROUP BY state";
+const BY_STATE_IN: &str = "-- deployments.by_state_in
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'deleted' AND project = $1 GROUP BY state";
+
+/// Deployments by state, of one project or all: for the summary.
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    counts(tx, BY_STATE, BY_STATE_IN, project).await
+}
+
+const FORGET: &str = "-- deployments.forget
+DELETE FROM deployments WHERE deleted_at < $1
+    AND id NOT IN (SELECT i.deployment FROM instances i WHERE i.deployment = deployments.id)";
+
+/// Drops deployments deleted before then that have no instances any more. Returns how many.
+pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
+    Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
+}

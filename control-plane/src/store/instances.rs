@@ -1,0 +1,599 @@
+//! Instances and their disks: rows, bulk writes, what the scheduler and the nodes read.
+
+use std::collections::BTreeMap;
+
+use muster_api::{
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Timestamp, VersionId,
+    deployment::Runtime,
+    instance::InstanceState,
+    node_protocol::{DiskReport, Wanted},
+};
+use sqlx::{AssertSqlSafe, any::AnyRow};
+
+use super::{
+    StoreError, Tx,
+    bulk::{self, Cell, Conditions},
+    column,
+};
+use crate::domain::{
+    deployment::{Tally, Way, Work},
+    instance::{self, Life, Steps, Stop},
+};
+
+/// An instance's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceRow {
+    /// Id.
+    pub id: InstanceId,
+    /// Owner.
+    pub project: String,
+    /// Its deployment.
+    pub deployment: DeploymentId,
+    /// Its number there.
+    pub number: u64,
+    /// DEPLOYMENT.N
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// Where it is in its life.
+    pub life: Life,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_bytes: u64,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// The operation that waits for it.
+    pub operation: Option<OperationId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+/// A disk's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskRow {
+    /// Id.
+    pub id: DiskId,
+    /// Owner.
+    pub project: String,
+    /// Its instance.
+    pub instance: InstanceId,
+    /// `root`
+    pub name: String,
+    /// Logical size.
+    pub size_bytes: u64,
+    /// Its newest published version.
+    pub version: VersionId,
+    /// When that was published, if it is one of its own.
+    pub saved_at: Option<Timestamp>,
+    /// As last reported.
+    pub path: Option<String>,
+    /// As last reported.
+    pub unsaved_bytes: u64,
+    /// As last reported.
+    pub fetched_bytes: u64,
+    /// As last reported.
+    pub local_bytes: u64,
+}
+
+impl DiskRow {
+    /// Whether the report says something new.
+    #[must_use]
+    pub fn differs(&self, report: &DiskReport) -> bool {
+        self.path.as_ref() != Some(&report.path)
+            || (self.unsaved_bytes, self.fetched_bytes, self.local_bytes)
+                != (report.unsaved_bytes, report.fetched_bytes, report.local_bytes)
+    }
+}
+
+const INSERT: &str = "-- instances.insert
+INSERT INTO instances (id, project, deployment, number, name, labels, state, reason, detail, wanted, boot, generation,
+    node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at, started_at, ready_at,
+    cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
+
+const INSERT_DISKS: &str = "-- disks.insert
+INSERT INTO disks (id, project, instance, name, size_bytes, version)";
+
+fn word<T: serde::Serialize>(value: T) -> Result<Cell, StoreError> {
+    column::word_text(value).map(Cell::from)
+}
+
+fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
+    Ok(vec![
+        instance::word(life.state).into(),
+        life.reason.clone().into(),
+        life.detail.clone().into(),
+        word(life.wanted)?,
+        column::int(life.boot).into(),
+        column::int(life.generation).into(),
+        life.node.map(|id| id.to_string()).into(),
+        life.stop.force.into(),
+        column::int(life.stop.timeout_s).into(),
+        life.evicting.into(),
+        life.was_ready.into(),
+        life.known.map(|state| instance::word(state).to_owned()).into(),
+        column::opt_micros(life.steps.requested_at).into(),
+        column::opt_micros(life.steps.placed_at).into(),
+        column::opt_micros(life.steps.disk_at).into(),
+        column::opt_micros(life.steps.started_at).into(),
+        column::opt_micros(life.steps.ready_at).into(),
+        (life.state == InstanceState::Deleted).then_some(now.micros()).into(),
+    ])
+}
+
+/// Inserts instances with their disks.
+pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRow]) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(instances.len());
+    for row in instances {
+        let mut life = life_cells(&row.life, row.updated_at)?;
+        let deleted_at = life.pop().unwrap_or(Cell::Int(None));
+        let mut cells: Vec<Cell> = vec![
+            row.id.to_string().into(),
+            row.project.as_str().into(),
+            row.deployment.to_string().into(),
+            column::int(row.number).into(),
+            row.name.as_str().into(),
+            column::json_text(&row.labels)?.into(),
+        ];
+        cells.append(&mut life);
+        cells.extend([
+            i64::from(row.cpus).into(),
+            column::int(row.memory_bytes).into(),
+            word(row.runtime)?,
+            row.operation.map(|id| id.to_string()).into(),
+            row.created_at.micros().into(),
+            row.updated_at.micros().into(),
+            deleted_at,
+            row.revision.into(),
+            row.seq.into(),
+        ]);
+        rows.push(cells);
+    }
+    bulk::run(tx, INSERT, rows, "").await?;
+    let disks = disks
+        .iter()
+        .map(|disk| {
+            vec![
+                disk.id.to_string().into(),
+                disk.project.as_str().into(),
+                disk.instance.to_string().into(),
+                disk.name.as_str().into(),
+                column::int(disk.size_bytes).into(),
+                disk.version.to_string().into(),
+            ]
+        })
+        .collect();
+    bulk::run(tx, INSERT_DISKS, disks, "").await?;
+    Ok(())
+}
+
+const SAVE: &str = "-- instances.save
+UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, wanted = v.column6, boot = v.column7,
+    generation = v.column8, node = v.column9, stop_force = v.column10, stop_timeout_s = v.column11,
+    evicting = v.column12, was_ready = v.column13, known = v.column14, requested_at = v.column15,
+    placed_at = v.column16, disk_at = v.column17, started_at = v.column18, ready_at = v.column19,
+    deleted_at = v.column20, operation = v.column21, updated_at = v.column22, revision = revision + 1
+FROM (";
+
+/// Saves lives and operations; refused as a whole if somebody else saved one of them first.
+pub async fn save_many(tx: &mut Tx, instances: &[InstanceRow]) -> Result<(), StoreError> {
+    let now = tx.now();
+    let mut rows = Vec::with_capacity(instances.len());
+    for row in instances {
+        let mut cells: Vec<Cell> = vec![row.id.to_string().into(), row.revision.into()];
+        cells.append(&mut life_cells(&row.life, now)?);
+        cells.push(row.operation.map(|id| id.to_string()).into());
+        cells.push(now.micros().into());
+        rows.push(cells);
+    }
+    let wanted = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let tail = ") AS v WHERE instances.id = v.column1 AND instances.revision = v.column2";
+    let saved = bulk::run(tx, SAVE, rows, tail).await?;
+    if saved == wanted {
+        Ok(())
+    } else {
+        let id = instances.first().map(|row| row.id.to_string()).unwrap_or_default();
+        Err(StoreError::Conflict { table: "instances", id })
+    }
+}
+
+const SAVE_DISKS: &str = "-- disks.reported
+UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5 FROM (";
+
+/// Stores what a node said about disks: for reading only, so no revision.
+pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), StoreError> {
+    let rows = reports
+        .iter()
+        .map(|report| {
+            vec![
+                report.disk.to_string().into(),
+                report.path.as_str().into(),
+                column::int(report.unsaved_bytes).into(),
+                column::int(report.fetched_bytes).into(),
+                column::int(report.local_bytes).into(),
+            ]
+        })
+        .collect();
+    bulk::run(tx, SAVE_DISKS, rows, ") AS v WHERE disks.id = v.column1").await?;
+    Ok(())
+}
+
+const LABELS: &str = "-- instances.labels
+UPDATE instances SET labels = $2, updated_at = $3, revision = revision + 1 WHERE id = $1 AND revision = $4";
+
+/// Replaces the labels.
+pub async fn save_labels(tx: &mut Tx, row: &InstanceRow, labels: &Labels) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let done = sqlx::query(LABELS)
+        .bind(row.id.to_string())
+        .bind(column::json_text(labels)?)
+        .bind(now)
+        .bind(row.revision)
+        .execute(tx.conn())
+        .await?;
+    match done.rows_affected() {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict { table: "instances", id: row.id.to_string() }),
+    }
+}
+
+const SELECT: &str = "SELECT id, project, deployment, number, name, labels, state, reason, detail, wanted, boot,
+    generation, node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at,
+    started_at, ready_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, revision, seq FROM instances";
+
+async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[String]) -> Result<Vec<InstanceRow>, StoreError> {
+    let mut query = sqlx::query(AssertSqlSafe(format!("-- instances.{name}\n{SELECT} {rest}")));
+    for value in key {
+        query = query.bind(value.clone());
+    }
+    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+}
+
+/// The instance of this id, also a deleted one.
+pub async fn load(tx: &mut Tx, id: InstanceId) -> Result<Option<InstanceRow>, StoreError> {
+    Ok(select(tx, "load", "WHERE id = $1", &[id.to_string()]).await?.pop())
+}
+
+/// The instance of this name, unless it is going or gone.
+pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
+    let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
+    Ok(select(tx, "by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
+}
+
+/// Those of these ids that exist.
+pub async fn load_many(tx: &mut Tx, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, StoreError> {
+    let rows = bulk::select_in(tx, &format!("-- instances.load_many\n{SELECT} WHERE id"), ids, "").await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Members of a deployment that are not deleted, by number.
+pub async fn of_deployment(tx: &mut Tx, id: DeploymentId) -> Result<Vec<InstanceRow>, StoreError> {
+    let rest = "WHERE deployment = $1 AND state <> 'deleted' ORDER BY number";
+    select(tx, "of_deployment", rest, &[id.to_string()]).await
+}
+
+/// Instances an operation waits for, by their place in lists.
+pub async fn of_operation(tx: &mut Tx, id: OperationId) -> Result<Vec<InstanceRow>, StoreError> {
+    select(tx, "of_operation", "WHERE operation = $1 ORDER BY seq", &[id.to_string()]).await
+}
+
+/// Instances on a node, or going from it.
+pub async fn on_node(tx: &mut Tx, id: NodeId) -> Result<Vec<InstanceRow>, StoreError> {
+    select(tx, "on_node", "WHERE node = $1 ORDER BY seq", &[id.to_string()]).await
+}
+
+/// Instances without a place that want one, oldest first.
+pub async fn homeless(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
+    select(tx, "homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", &[]).await
+}
+
+/// Instances on silent nodes that are not known to be so.
+pub async fn to_silence(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
+    let rest = "WHERE node IN (SELECT n.id FROM nodes n WHERE n.state = 'silent')
+    AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped') ORDER BY seq";
+    select(tx, "to_silence", rest, &[]).await
+}
+
+/// Unknown instances whose node is heard from.
+pub async fn to_hear(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
+    let rest = "WHERE state = 'unknown' AND node IN (SELECT n.id FROM nodes n WHERE n.state = 'ready') ORDER BY seq";
+    select(tx, "to_hear", rest, &[]).await
+}
+
+/// What a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One project, or all.
+    pub project: Option<String>,
+    /// One of these states.
+    pub states: Vec<String>,
+    /// One of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Of one of these deployments.
+    pub deployments: Vec<String>,
+    /// On one of these nodes.
+    pub nodes: Vec<String>,
+    /// Also those deleted.
+    pub deleted: bool,
+}
+
+/// Instances after `seq`, oldest first.
+pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.compare("seq", ">", after);
+    if let Some(project) = &filter.project {
+        conditions.compare("project", "=", project.as_str());
+    }
+    if !filter.deleted {
+        conditions.fixed("state <> 'deleted'");
+    }
+    conditions.one_of("state", &filter.states);
+    conditions.one_of("deployment", &filter.deployments);
+    conditions.one_of("node", &filter.nodes);
+    conditions.labelled("labels", &filter.labels)?;
+    let rows = conditions.fetch(tx, &format!("-- instances.list\n{SELECT}"), "seq", limit).await?;
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<InstanceRow, StoreError> {
+    Ok(InstanceRow {
+        id: column::parse(row, "id")?,
+        project: column::text(row, "project")?,
+        deployment: column::parse(row, "deployment")?,
+        number: column::count(row, "number")?,
+        name: column::text(row, "name")?,
+        labels: column::json(row, "labels")?,
+        life: Life {
+            state: column::word(row, "state")?,
+            reason: column::opt_text(row, "reason")?,
+            detail: column::opt_text(row, "detail")?,
+            wanted: column::word(row, "wanted")?,
+            boot: column::count(row, "boot")?,
+            generation: column::count(row, "generation")?,
+            node: column::opt_parse(row, "node")?,
+            stop: Stop { force: column::flag(row, "stop_force")?, timeout_s: column::count(row, "stop_timeout_s")? },
+            evicting: column::flag(row, "evicting")?,
+            was_ready: column::flag(row, "was_ready")?,
+            known: column::opt_text(row, "known")?.map(|_| column::word(row, "known")).transpose()?,
+            steps: Steps {
+                requested_at: column::opt_time(row, "requested_at")?,
+                placed_at: column::opt_time(row, "placed_at")?,
+                disk_at: column::opt_time(row, "disk_at")?,
+                started_at: column::opt_time(row, "started_at")?,
+                ready_at: column::opt_time(row, "ready_at")?,
+            },
+        },
+        cpus: column::count(row, "cpus")?,
+        memory_bytes: column::count(row, "memory_bytes")?,
+        runtime: column::word(row, "runtime")?,
+        operation: column::opt_parse(row, "operation")?,
+        created_at: column::time(row, "created_at")?,
+        updated_at: column::time(row, "updated_at")?,
+        revision: column::number(row, "revision")?,
+        seq: column::number(row, "seq")?,
+    })
+}
+
+const DISKS: &str = "SELECT id, project, instance, name, size_bytes, version, saved_at, path, unsaved_bytes,
+    fetched_bytes, local_bytes FROM disks WHERE instance";
+
+/// The disks of these instances, by instance.
+pub async fn disks_of(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceId, Vec<DiskRow>>, StoreError> {
+    let mut disks: BTreeMap<InstanceId, Vec<DiskRow>> = BTreeMap::new();
+    for row in bulk::select_in(tx, &format!("-- disks.of\n{DISKS}"), ids, " ORDER BY name").await? {
+        let disk = disk_from_row(&row)?;
+        disks.entry(disk.instance).or_default().push(disk);
+    }
+    Ok(disks)
+}
+
+fn disk_from_row(row: &AnyRow) -> Result<DiskRow, StoreError> {
+    Ok(DiskRow {
+        id: column::parse(row, "id")?,
+        project: column::text(row, "project")?,
+        instance: column::parse(row, "instance")?,
+        name: column::text(row, "name")?,
+        size_bytes: column::count(row, "size_bytes")?,
+        version: column::parse(row, "version")?,
+        saved_at: column::opt_time(row, "saved_at")?,
+        path: column::opt_text(row, "path")?,
+        unsaved_bytes: column::count(row, "unsaved_bytes")?,
+        fetched_bytes: column::count(row, "fetched_bytes")?,
+        local_bytes: column::count(row, "local_bytes")?,
+    })
+}
+
+const HEAD: &str = "-- disks.head
+UPDATE disks SET version = v.column3, saved_at = v.column4,
+    unsaved_bytes = CASE WHEN unsaved_bytes > v.column5 THEN unsaved_bytes - v.column5 ELSE 0 END,
+    revision = revision + 1
+FROM (";
+
+/// A disk's new head.
+#[derive(Clone, Copy, Debug)]
+pub struct NewHead {
+    /// Disk.
+    pub disk: DiskId,
+    /// The head it must have.
+    pub base: VersionId,
+    /// The new one.
+    pub version: VersionId,
+    /// Written between the two.
+    pub dirty_bytes: u64,
+}
+
+/// Moves heads, compare-and-set; refused as a whole if one of them is not where it was.
+pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let rows: Vec<Vec<Cell>> = heads
+        .iter()
+        .map(|head| {
+            vec![
+                head.disk.to_string().into(),
+                head.base.to_string().into(),
+                head.version.to_string().into(),
+                now.into(),
+                column::int(head.dirty_bytes).into(),
+            ]
+        })
+        .collect();
+    let wanted = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let tail = ") AS v WHERE disks.id = v.column1 AND disks.version = v.column2";
+    if bulk::run(tx, HEAD, rows, tail).await? == wanted {
+        Ok(())
+    } else {
+        let id = heads.first().map(|head| head.disk.to_string()).unwrap_or_default();
+        Err(StoreError::Conflict { table: "disks", id })
+    }
+}
+
+/// What a node has promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promised {
+    /// Instances on it.
+    pub instances: u64,
+    /// Processors.
+    pub cpus: u64,
+    /// Memory.
+    pub memory_bytes: u64,
+}
+
+const PROMISED: &str = "-- instances.promised
+SELECT node, CAST(COUNT(*) AS BIGINT) AS instances,
+    CAST(SUM(CASE WHEN runtime = 'libvirt' THEN cpus ELSE 0 END) AS BIGINT) AS cpus,
+    CAST(SUM(CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END) AS BIGINT) AS memory_bytes
+FROM instances WHERE node IS NOT NULL GROUP BY node";
+
+/// What each node has promised; nodes without instances are absent. Stopped instances keep their promise.
+pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreError> {
+    let rows = sqlx::query(PROMISED).fetch_all(tx.conn()).await?;
+    rows.iter()
+        .map(|row| {
+            let promised = Promised {
+                instances: column::count(row, "instances")?,
+                cpus: column::count(row, "cpus")?,
+                memory_bytes: column::count(row, "memory_bytes")?,
+            };
+            Ok((column::parse(row, "node")?, promised))
+        })
+        .collect()
+}
+
+const MEMBERS_BY_NODE: &str = "-- instances.members_by_node
+SELECT node, CAST(COUNT(*) AS BIGINT) AS members FROM instances
+WHERE deployment = $1 AND node IS NOT NULL GROUP BY node";
+
+/// How many members of the deployment each node has.
+pub async fn members_by_node(tx: &mut Tx, id: DeploymentId) -> Result<BTreeMap<NodeId, u64>, StoreError> {
+    let rows = sqlx::query(MEMBERS_BY_NODE).bind(id.to_string()).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::parse(row, "node")?, column::count(row, "members")?))).collect()
+}
+
+const TALLY: &str = "-- instances.tally
+SELECT deployment, state, CAST(COUNT(*) AS BIGINT) AS members, CAST(COUNT(ready_at) AS BIGINT) AS ready
+FROM instances WHERE deployment";
+
+/// Members by state of each of these deployments; one without members is absent.
+pub async fn tallies(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<DeploymentId, Tally>, StoreError> {
+    let mut tallies: BTreeMap<DeploymentId, Tally> = BTreeMap::new();
+    for row in bulk::select_in(tx, TALLY, ids, " AND state <> 'deleted' GROUP BY deployment, state").await? {
+        let state = column::text(&row, "state")?;
+        let ready = if state == "running" { column::count(&row, "ready")? } else { 0 };
+        let tally = tallies.entry(column::parse(&row, "deployment")?).or_default();
+        tally.add(&state, column::count(&row, "members")?, ready);
+    }
+    Ok(tallies)
+}
+
+const BY_STATE: &str = "-- instances.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'deleted' GROUP BY state";
+const BY_STATE_IN: &str = "-- instances.by_state_in
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'deleted' AND project = $1 GROUP BY state";
+
+/// Instances by state, of one project or all: for the summary.
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+}
+
+const WORK: &str = "-- instances.work
+SELECT operation, state, wanted, CAST(CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS ready,
+    CAST(COUNT(*) AS BIGINT) AS members
+FROM instances WHERE operation";
+
+/// How far the members of each of these operations are.
+pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<OperationId, Work>, StoreError> {
+    let mut work: BTreeMap<OperationId, Work> = BTreeMap::new();
+    let tail = " GROUP BY operation, state, wanted, CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END";
+    for row in bulk::select_in(tx, WORK, ids, tail).await? {
+        let (state, wanted): (InstanceState, Wanted) = (column::word(&row, "state")?, column::word(&row, "wanted")?);
+        let step = instance::step(state, wanted, column::flag(&row, "ready")?);
+        work.entry(column::parse(&row, "operation")?).or_default().add(step, column::count(&row, "members")?);
+    }
+    Ok(work)
+}
+
+/// Members an operation still waits for, the first few.
+pub async fn waiting(tx: &mut Tx, id: OperationId, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
+    let rest = format!(
+        "WHERE operation = $1 AND (state IN ('pending', 'starting', 'paused', 'stopping', 'deleting', 'unknown')
+    OR (state = 'running' AND ready_at IS NULL)) ORDER BY seq LIMIT {limit}"
+    );
+    select(tx, "waiting", &rest, &[id.to_string()]).await
+}
+
+const RELEASE: &str = "-- instances.release
+UPDATE instances SET operation = NULL WHERE operation = $1";
+
+/// The operation ended: nobody waits for its members any more. For reconcilers only, so no revision.
+pub async fn release(tx: &mut Tx, id: OperationId) -> Result<(), StoreError> {
+    sqlx::query(RELEASE).bind(id.to_string()).execute(tx.conn()).await?;
+    Ok(())
+}
+
+const WAYS: &str = "-- instances.ways
+SELECT id, name, requested_at, placed_at, started_at, ready_at FROM instances
+WHERE deployment = $1 AND state = 'running' AND ready_at IS NOT NULL AND requested_at IS NOT NULL";
+
+/// The ways of a deployment's ready members.
+pub async fn ways(tx: &mut Tx, id: DeploymentId) -> Result<Vec<Way>, StoreError> {
+    let rows = sqlx::query(WAYS).bind(id.to_string()).fetch_all(tx.conn()).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Way {
+                instance: column::parse(row, "id")?,
+                name: column::text(row, "name")?,
+                requested_at: column::time(row, "requested_at")?,
+                placed_at: column::opt_time(row, "placed_at")?,
+                started_at: column::opt_time(row, "started_at")?,
+                ready_at: column::opt_time(row, "ready_at")?,
+            })
+        })
+        .collect()
+}
+
+const BYTES: &str = "-- disks.bytes
+SELECT CAST(COALESCE(SUM(d.fetched_bytes), 0) AS BIGINT) AS fetched, CAST(COALESCE(SUM(d.local_bytes), 0) AS BIGINT) AS local
+FROM disks d JOIN instances i ON i.id = d.instance WHERE i.deployment = $1 AND i.state <> 'deleted'";
+
+/// Bytes fetched for, and kept locally of, a deployment's disks.
+pub async fn bytes(tx: &mut Tx, id: DeploymentId) -> Result<(u64, u64), StoreError> {
+    let row = sqlx::query(BYTES).bind(id.to_string()).fetch_one(tx.conn()).await?;
+    Ok((column::count(&row, "fetched")?, column::count(&row, "local")?))
+}
+
+const FORGET_DISKS: &str = "-- disks.forget
+DELETE FROM disks WHERE instance IN (SELECT id FROM instances WHERE deleted_at < $1)";
+const FORGET: &str = "-- instances.forget
+DELETE FROM instances WHERE deleted_at < $1";
+
+/// Drops instances deleted before then, with their disks. Returns how many.
+pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
+    sqlx::query(FORGET_DISKS).bind(before.micros()).execute(tx.conn()).await?;
+    Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
+}

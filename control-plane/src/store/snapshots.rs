@@ -1,0 +1,508 @@
+//! Snapshots and their members: rows.
+
+use std::collections::BTreeMap;
+
+use muster_api::{
+    CommitId, DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, SnapshotId, Timestamp, UploadId,
+    VersionId,
+    node_protocol::{CutMember, StagedCommit},
+    snapshot::{Consistency, SnapshotState},
+};
+use sqlx::{AssertSqlSafe, any::AnyRow};
+
+use super::{
+    StoreError, Tx,
+    bulk::{self, Cell, Conditions},
+    column,
+};
+
+/// A snapshot's row.
+#[derive(Clone, Debug)]
+pub struct SnapshotRow {
+    /// Id.
+    pub id: SnapshotId,
+    /// Owner.
+    pub project: String,
+    /// Name, unique among the project's that are not deleted.
+    pub name: String,
+    /// Labels.
+    pub labels: Labels,
+    /// State.
+    pub state: SnapshotState,
+    /// Why.
+    pub reason: Option<String>,
+    /// The deployment it was taken of.
+    pub deployment: Option<DeploymentId>,
+    /// Its name then.
+    pub deployment_name: Option<String>,
+    /// What it promises.
+    pub consistency: Consistency,
+    /// Longest a guest's write may be held.
+    pub max_pause_ms: u64,
+    /// The instant.
+    pub cut_at: Option<Timestamp>,
+    /// When it was published.
+    pub durable_at: Option<Timestamp>,
+    /// Disks in it.
+    pub members: u64,
+    /// Instances left out.
+    pub skipped: u64,
+    /// Written by all guests.
+    pub dirty_bytes: u64,
+    /// Newly stored.
+    pub stored_bytes: u64,
+    /// The longest pause.
+    pub pause_max_us: Option<u64>,
+    /// Which try.
+    pub attempt: u64,
+    /// Who coordinates it.
+    pub coordinator: Option<NodeId>,
+    /// Until when the coordinator is waited for; after a refusal: when the next try begins.
+    pub attempt_until: Option<Timestamp>,
+    /// What the coordinator said instead.
+    pub refused: Option<String>,
+    /// The same for people.
+    pub refused_detail: Option<String>,
+    /// Until when everything must be durable.
+    pub deadline: Timestamp,
+    /// The live upload.
+    pub upload: Option<UploadId>,
+    /// Its round.
+    pub round: Option<u64>,
+    /// The operation.
+    pub operation: OperationId,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Compare-and-set.
+    pub revision: i64,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+/// One disk of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Snapshot.
+    pub snapshot: SnapshotId,
+    /// Disk.
+    pub disk: DiskId,
+    /// Instance.
+    pub instance: InstanceId,
+    /// Its name then.
+    pub instance_name: String,
+    /// Size of the disk.
+    pub size_bytes: u64,
+    /// Where it was.
+    pub node: NodeId,
+    /// Generation it had.
+    pub generation: u64,
+    /// Commit of the present try.
+    pub commit: CommitId,
+    /// Published as.
+    pub version: Option<VersionId>,
+    /// How long its writes were held.
+    pub pause_us: Option<u64>,
+    /// Written since its last version.
+    pub dirty_bytes: u64,
+    /// Newly stored.
+    pub stored_bytes: u64,
+    /// When its commit was staged.
+    pub staged: Option<Staged>,
+    /// Its place in lists.
+    pub seq: i64,
+}
+
+/// A staged commit: everything is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// When.
+    pub at: Timestamp,
+    /// The version it builds on.
+    pub base: VersionId,
+    /// Canonical bytes, hex.
+    pub descriptor: String,
+    /// Canonical bytes, hex.
+    pub root_page: Option<String>,
+}
+
+const INSERT: &str = "-- snapshots.insert
+INSERT INTO snapshots (id, project, name, labels, state, reason, deployment, deployment_name, consistency, max_pause_ms,
+    members, skipped, attempt, coordinator, attempt_until, deadline, upload, round, operation, created_at, updated_at,
+    revision, seq)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)";
+
+const INSERT_MEMBERS: &str = "-- snapshot_members.insert
+INSERT INTO snapshot_members (snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id, seq)";
+
+/// Inserts a snapshot under way with its members.
+pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Result<(), StoreError> {
+    sqlx::query(INSERT)
+        .bind(row.id.to_string())
+        .bind(&row.project)
+        .bind(&row.name)
+        .bind(column::json_text(&row.labels)?)
+        .bind(column::word_text(row.state)?)
+        .bind(row.reason.as_deref())
+        .bind(row.deployment.map(|id| id.to_string()))
+        .bind(row.deployment_name.as_deref())
+        .bind(column::word_text(row.consistency)?)
+        .bind(column::int(row.max_pause_ms))
+        .bind(column::int(row.members))
+        .bind(column::int(row.skipped))
+        .bind(column::int(row.attempt))
+        .bind(row.coordinator.map(|id| id.to_string()))
+        .bind(column::opt_micros(row.attempt_until))
+        .bind(row.deadline.micros())
+        .bind(row.upload.map(|id| id.to_string()))
+        .bind(column::opt_int(row.round))
+        .bind(row.operation.to_string())
+        .bind(row.created_at.micros())
+        .bind(row.updated_at.micros())
+        .bind(row.revision)
+        .bind(row.seq)
+        .execute(tx.conn())
+        .await?;
+    let members = members
+        .iter()
+        .map(|member| {
+            vec![
+                member.snapshot.to_string().into(),
+                member.disk.to_string().into(),
+                member.instance.to_string().into(),
+                member.instance_name.as_str().into(),
+                column::int(member.size_bytes).into(),
+                member.node.to_string().into(),
+                column::int(member.generation).into(),
+                member.commit.to_string().into(),
+                member.seq.into(),
+            ]
+        })
+        .collect();
+    bulk::run(tx, INSERT_MEMBERS, members, "").await?;
+    Ok(())
+}
+
+const SAVE: &str = "-- snapshots.save
+UPDATE snapshots SET name = $2, labels = $3, state = $4, reason = $5, cut_at = $6, durable_at = $7, dirty_bytes = $8,
+    stored_bytes = $9, pause_max_us = $10, attempt = $11, coordinator = $12, attempt_until = $13, refused = $14,
+    refused_detail = $15, upload = $16, round = $17, updated_at = $18, deleted_at = $19, revision = revision + 1
+WHERE id = $1 AND revision = $20";
+
+/// Saves a snapshot; refused if somebody else saved first.
+pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let done = sqlx::query(SAVE)
+        .bind(row.id.to_string())
+        .bind(&row.name)
+        .bind(column::json_text(&row.labels)?)
+        .bind(column::word_text(row.state)?)
+        .bind(row.reason.as_deref())
+        .bind(column::opt_micros(row.cut_at))
+        .bind(column::opt_micros(row.durable_at))
+        .bind(column::int(row.dirty_bytes))
+        .bind(column::int(row.stored_bytes))
+        .bind(column::opt_int(row.pause_max_us))
+        .bind(column::int(row.attempt))
+        .bind(row.coordinator.map(|id| id.to_string()))
+        .bind(column::opt_micros(row.attempt_until))
+        .bind(row.refused.as_deref())
+        .bind(row.refused_detail.as_deref())
+        .bind(row.upload.map(|id| id.to_string()))
+        .bind(column::opt_int(row.round))
+        .bind(now)
+        .bind((row.state == SnapshotState::Deleted).then_some(now))
+        .bind(row.revision)
+        .execute(tx.conn())
+        .await?;
+    match done.rows_affected() {
+        1 => Ok(()),
+        _ => Err(StoreError::Conflict { table: "snapshots", id: row.id.to_string() }),
+    }
+}
+
+const SELECT: &str = "SELECT id, project, name, labels, state, reason, deployment, deployment_name, consistency,
+    max_pause_ms, cut_at, durable_at, members, skipped, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
+    attempt_until, refused, refused_detail, deadline, upload, round, operation, created_at, updated_at, revision, seq
+FROM snapshots";
+
+async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec<SnapshotRow>, StoreError> {
+    let mut query = sqlx::query(AssertSqlSafe(format!("-- snapshots.{name}\n{SELECT} {rest}")));
+    for value in key {
+        query = query.bind((*value).to_owned());
+    }
+    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+}
+
+/// The snapshot of this id, also a deleted one.
+pub async fn load(tx: &mut Tx, id: SnapshotId) -> Result<Option<SnapshotRow>, StoreError> {
+    Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
+}
+
+/// The snapshot that has this name.
+pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<SnapshotRow>, StoreError> {
+    let rest = "WHERE project = $1 AND name = $2 AND state <> 'deleted'";
+    Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
+}
+
+/// The snapshot whose operation this is.
+pub async fn by_operation(tx: &mut Tx, id: OperationId) -> Result<Option<SnapshotRow>, StoreError> {
+    Ok(select(tx, "by_operation", "WHERE operation = $1", &[&id.to_string()]).await?.pop())
+}
+
+/// Snapshots under way, oldest first.
+pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
+    select(tx, "under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", &[]).await
+}
+
+/// Snapshots under way with members on the node.
+pub async fn under_way_on(tx: &mut Tx, node: NodeId) -> Result<Vec<SnapshotRow>, StoreError> {
+    let rest = "WHERE state IN ('cutting', 'saving')
+    AND id IN (SELECT m.snapshot FROM snapshot_members m WHERE m.node = $1) ORDER BY seq";
+    select(tx, "under_way_on", rest, &[&node.to_string()]).await
+}
+
+const BUSY: &str = "-- snapshots.busy
+SELECT s.operation FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
+WHERE s.state IN ('cutting', 'saving') AND m.disk";
+
+/// The operation of a snapshot under way that has one of these disks.
+pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<OperationId>, StoreError> {
+    let rows = bulk::select_in(tx, BUSY, disks, " ORDER BY s.seq LIMIT 1").await?;
+    rows.first().map(|row| column::parse(row, "operation")).transpose()
+}
+
+/// What a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One project, or all.
+    pub project: Option<String>,
+    /// One of these states.
+    pub states: Vec<String>,
+    /// One of these labels.
+    pub labels: Vec<(String, String)>,
+    /// Of one of these deployments.
+    pub deployments: Vec<String>,
+    /// Also those deleted.
+    pub deleted: bool,
+}
+
+/// Snapshots after `seq`, oldest first.
+pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<SnapshotRow>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.compare("seq", ">", after);
+    if let Some(project) = &filter.project {
+        conditions.compare("project", "=", project.as_str());
+    }
+    if !filter.deleted {
+        conditions.fixed("state <> 'deleted'");
+    }
+    conditions.one_of("state", &filter.states);
+    conditions.one_of("deployment", &filter.deployments);
+    conditions.labelled("labels", &filter.labels)?;
+    let rows = conditions.fetch(tx, &format!("-- snapshots.list\n{SELECT}"), "seq", limit).await?;
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<SnapshotRow, StoreError> {
+    Ok(SnapshotRow {
+        id: column::parse(row, "id")?,
+        project: column::text(row, "project")?,
+        name: column::text(row, "name")?,
+        labels: column::json(row, "labels")?,
+        state: column::word(row, "state")?,
+        reason: column::opt_text(row, "reason")?,
+        deployment: column::opt_parse(row, "deployment")?,
+        deployment_name: column::opt_text(row, "deployment_name")?,
+        consistency: column::word(row, "consistency")?,
+        max_pause_ms: column::count(row, "max_pause_ms")?,
+        cut_at: column::opt_time(row, "cut_at")?,
+        durable_at: column::opt_time(row, "durable_at")?,
+        members: column::count(row, "members")?,
+        skipped: column::count(row, "skipped")?,
+        dirty_bytes: column::count(row, "dirty_bytes")?,
+        stored_bytes: column::count(row, "stored_bytes")?,
+        pause_max_us: column::opt_count(row, "pause_max_us")?,
+        attempt: column::count(row, "attempt")?,
+        coordinator: column::opt_parse(row, "coordinator")?,
+        attempt_until: column::opt_time(row, "attempt_until")?,
+        refused: column::opt_text(row, "refused")?,
+        refused_detail: column::opt_text(row, "refused_detail")?,
+        deadline: column::time(row, "deadline")?,
+        upload: column::opt_parse(row, "upload")?,
+        round: column::opt_count(row, "round")?,
+        operation: column::parse(row, "operation")?,
+        created_at: column::time(row, "created_at")?,
+        updated_at: column::time(row, "updated_at")?,
+        revision: column::number(row, "revision")?,
+        seq: column::number(row, "seq")?,
+    })
+}
+
+const MEMBERS: &str =
+    "SELECT snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id, version,
+    pause_us, dirty_bytes, stored_bytes, staged_at, base, descriptor, root_page, seq FROM snapshot_members";
+
+/// All members of a snapshot, in list order.
+pub async fn members(tx: &mut Tx, id: SnapshotId) -> Result<Vec<MemberRow>, StoreError> {
+    members_after(tx, id, -1, i64::MAX).await
+}
+
+/// Members after `seq`, in list order.
+pub async fn members_after(tx: &mut Tx, id: SnapshotId, after: i64, limit: i64) -> Result<Vec<MemberRow>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.compare("snapshot", "=", id.to_string());
+    conditions.compare("seq", ">", after);
+    let rows = conditions.fetch(tx, &format!("-- snapshot_members.after\n{MEMBERS}"), "seq", limit).await?;
+    rows.iter().map(member_from_row).collect()
+}
+
+/// The member a commit is of, in its present try or as it was published.
+pub async fn member_by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<MemberRow>, StoreError> {
+    let sql = format!("-- snapshot_members.by_commit\n{MEMBERS} WHERE commit_id = $1");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
+    row.as_ref().map(member_from_row).transpose()
+}
+
+fn member_from_row(row: &AnyRow) -> Result<MemberRow, StoreError> {
+    let staged = match column::opt_time(row, "staged_at")? {
+        None => None,
+        Some(at) => Some(Staged {
+            at,
+            base: column::parse(row, "base")?,
+            descriptor: column::text(row, "descriptor")?,
+            root_page: column::opt_text(row, "root_page")?,
+        }),
+    };
+    Ok(MemberRow {
+        snapshot: column::parse(row, "snapshot")?,
+        disk: column::parse(row, "disk")?,
+        instance: column::parse(row, "instance")?,
+        instance_name: column::text(row, "instance_name")?,
+        size_bytes: column::count(row, "size_bytes")?,
+        node: column::parse(row, "node")?,
+        generation: column::count(row, "generation")?,
+        commit: column::parse(row, "commit_id")?,
+        version: column::opt_parse(row, "version")?,
+        pause_us: column::opt_count(row, "pause_us")?,
+        dirty_bytes: column::count(row, "dirty_bytes")?,
+        stored_bytes: column::count(row, "stored_bytes")?,
+        staged,
+        seq: column::number(row, "seq")?,
+    })
+}
+
+const STAGE: &str = "-- snapshot_members.stage
+UPDATE snapshot_members SET staged_at = $3, base = $4, descriptor = $5, root_page = $6, dirty_bytes = $7,
+    stored_bytes = $8
+WHERE snapshot = $1 AND disk = $2";
+
+/// A member's commit is staged.
+pub async fn stage(tx: &mut Tx, staged: &StagedCommit) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(STAGE)
+        .bind(staged.snapshot.to_string())
+        .bind(staged.disk.to_string())
+        .bind(now)
+        .bind(staged.base.to_string())
+        .bind(&staged.root.descriptor)
+        .bind(staged.root.root_page.as_deref())
+        .bind(column::int(staged.dirty_bytes))
+        .bind(column::int(staged.stored_bytes))
+        .execute(tx.conn())
+        .await?;
+    Ok(())
+}
+
+const STAGED: &str = "-- snapshot_members.staged
+SELECT CAST(COUNT(staged_at) AS BIGINT) AS staged, CAST(COUNT(*) AS BIGINT) AS members FROM snapshot_members
+WHERE snapshot = $1";
+
+/// How many members are staged, of how many.
+pub async fn staged(tx: &mut Tx, id: SnapshotId) -> Result<(u64, u64), StoreError> {
+    let row = sqlx::query(STAGED).bind(id.to_string()).fetch_one(tx.conn()).await?;
+    Ok((column::count(&row, "staged")?, column::count(&row, "members")?))
+}
+
+const CUT: &str = "-- snapshot_members.cut
+UPDATE snapshot_members SET pause_us = v.column3, dirty_bytes = v.column4 FROM (";
+
+/// How the cut of each member went.
+pub async fn save_cut(tx: &mut Tx, id: SnapshotId, members: &[CutMember]) -> Result<(), StoreError> {
+    let rows = members
+        .iter()
+        .map(|member| {
+            vec![
+                id.to_string().into(),
+                member.disk.to_string().into(),
+                column::int(member.pause_us).into(),
+                column::int(member.dirty_bytes).into(),
+            ]
+        })
+        .collect();
+    let tail = ") AS v WHERE snapshot_members.snapshot = v.column1 AND snapshot_members.disk = v.column2";
+    bulk::run(tx, CUT, rows, tail).await.map(|_| ())
+}
+
+const RETRY: &str = "-- snapshot_members.retry
+UPDATE snapshot_members SET commit_id = v.column3, staged_at = NULL, base = NULL, descriptor = NULL, root_page = NULL,
+    pause_us = NULL, dirty_bytes = 0, stored_bytes = 0
+FROM (";
+
+/// A further try: new commits, nothing staged.
+pub async fn begin_attempt(tx: &mut Tx, id: SnapshotId, members: &[(DiskId, CommitId)]) -> Result<(), StoreError> {
+    let rows = members
+        .iter()
+        .map(|(disk, commit)| vec![id.to_string().into(), disk.to_string().into(), commit.to_string().into()])
+        .collect();
+    let tail = ") AS v WHERE snapshot_members.snapshot = v.column1 AND snapshot_members.disk = v.column2";
+    bulk::run(tx, RETRY, rows, tail).await.map(|_| ())
+}
+
+const PUBLISHED: &str = "-- snapshot_members.published
+UPDATE snapshot_members SET version = v.column3, descriptor = NULL, root_page = NULL, staged_at = NULL FROM (";
+
+/// The versions the members became; what was staged is in them now.
+pub async fn save_versions(tx: &mut Tx, id: SnapshotId, versions: &[(DiskId, VersionId)]) -> Result<(), StoreError> {
+    let rows: Vec<Vec<Cell>> = versions
+        .iter()
+        .map(|(disk, version)| vec![id.to_string().into(), disk.to_string().into(), version.to_string().into()])
+        .collect();
+    let tail = ") AS v WHERE snapshot_members.snapshot = v.column1 AND snapshot_members.disk = v.column2";
+    bulk::run(tx, PUBLISHED, rows, tail).await.map(|_| ())
+}
+
+const LOST: &str = "-- snapshot_members.lost
+SELECT m.instance_name, i.state, i.node, i.generation FROM snapshot_members m LEFT JOIN instances i ON i.id = m.instance
+WHERE m.snapshot = $1 AND (i.id IS NULL OR i.state IN ('deleting', 'deleted', 'pending')
+    OR i.node IS NULL OR i.node <> m.node OR i.generation <> m.generation) ORDER BY m.seq LIMIT 1";
+
+/// A member that can take part no more, in words.
+pub async fn lost(tx: &mut Tx, id: SnapshotId) -> Result<Option<String>, StoreError> {
+    let Some(row) = sqlx::query(LOST).bind(id.to_string()).fetch_optional(tx.conn()).await? else { return Ok(None) };
+    let name = column::text(&row, "instance_name")?;
+    let state = column::opt_text(&row, "state")?.unwrap_or_else(|| "deleted".to_owned());
+    Ok(Some(format!("{name} is {state} and no longer where it was when the snapshot began")))
+}
+
+const BY_STATE: &str = "-- snapshots.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'deleted' GROUP BY state";
+const BY_STATE_IN: &str = "-- snapshots.by_state_in
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'deleted' AND project = $1 GROUP BY state";
+
+/// Snapshots by state, of one project or all: for the summary.
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+}
+
+const FORGET_MEMBERS: &str = "-- snapshot_members.forget
+DELETE FROM snapshot_members WHERE snapshot IN (SELECT id FROM snapshots WHERE deleted_at < $1)";
+const FORGET: &str = "-- snapshots.forget
+DELETE FROM snapshots WHERE deleted_at < $1";
+
+/// Drops snapshots deleted before then. Returns how many.
+pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
+    sqlx::query(FORGET_MEMBERS).bind(before.micros()).execute(tx.conn()).await?;
+    Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
+}
