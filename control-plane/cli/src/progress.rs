@@ -1,0 +1,96 @@
+//! Progress on standard error: a bar at a terminal, a line per phase in a log, nothing with `--quiet`.
+
+use std::{cell::RefCell, io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use crate::output::{self, Notes};
+
+/// How far something is.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    notes: Notes,
+    live: bool,
+    last_line: RefCell<String>,
+}
+
+impl Progress {
+    /// Bytes out of a total; zero when the total is not known.
+    pub(crate) fn transfer(notes: Notes, what: &str, total: u64) -> Self {
+        let template = match total {
+            0 => "{spinner} {msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
+            _ => "{spinner} {msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+        };
+        Self::new(notes, template, what, total)
+    }
+
+    /// The work of an operation.
+    pub(crate) fn work(notes: Notes) -> Self {
+        Self::new(notes, "{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}", "", 0)
+    }
+
+    fn new(notes: Notes, template: &str, what: &str, total: u64) -> Self {
+        let live = !notes.quiet && std::io::stderr().is_terminal();
+        let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_message(what.to_owned());
+        if live {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        Self { bar, notes, live, last_line: RefCell::default() }
+    }
+
+    /// Whether someone sees it move.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// A handle that counts bytes from inside a stream.
+    pub(crate) fn counter(&self) -> impl Fn(u64) + Send + Sync + 'static {
+        let bar = self.bar.clone();
+        move |n| bar.inc(n)
+    }
+
+    /// Counts bytes.
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    /// Starts from here again.
+    pub(crate) fn reset(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Shows what an operation says of itself.
+    pub(crate) fn show(&self, operation: &Value) {
+        let (done, total) = (output::count(operation, "/progress/done"), output::count(operation, "/progress/total"));
+        let (kind, name) = (output::text(operation, "/kind"), output::text(operation, "/target/name"));
+        let failed = match output::count(operation, "/progress/failed") {
+            0 => String::new(),
+            n => format!(", {n} failed"),
+        };
+        let line = output::printable(&format!("{kind} {name}: {}{failed}", output::text(operation, "/phase")), false);
+        self.bar.set_length(total.max(1));
+        self.bar.set_position(done);
+        self.bar.set_message(line.clone());
+        if !self.live && *self.last_line.borrow() != line {
+            self.notes.say(&if total > 0 { format!("{line} ({done}/{total})") } else { line.clone() });
+            *self.last_line.borrow_mut() = line;
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

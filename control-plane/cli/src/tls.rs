@@ -1,0 +1,123 @@
+//! Meeting a controller for the first time: which certificates does it show?
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Url;
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use sha2::{Digest, Sha256};
+
+use crate::failure::Failure;
+
+/// SHA-256 of a certificate, lower-case hex.
+pub(crate) fn fingerprint(certificate: &[u8]) -> String {
+    Sha256::digest(certificate).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Reads a fingerprint as people paste it: with or without colons, any case.
+pub(crate) fn parse_fingerprint(text: &str) -> Result<String, Failure> {
+    let bare = text.trim().trim_start_matches("sha256:").trim_start_matches("SHA256:");
+    let hex: String = bare.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+    match hex.len() == 64 && hex.chars().all(|c| c.is_ascii_hexdigit()) {
+        true => Ok(hex),
+        false => Err(Failure::Usage(format!("expected the 64 hex digits of a SHA-256, got '{text}'"))),
+    }
+}
+
+/// The certificate as PEM.
+pub(crate) fn to_pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|l| std::str::from_utf8(l).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+/// The chain a server shows, whoever signed it. Nothing is sent over this connection: it only looks.
+pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
+    let unreachable = |reason: String| Failure::Unreachable { url: url.to_string(), reason, hint: "" };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let name = ServerName::try_from(host.clone()).map_err(|e| unreachable(e.to_string()))?;
+    let look = Arc::new(Look { provider: Arc::new(aws_lc_rs::default_provider()), chain: Mutex::default() });
+    let config = rustls::ClientConfig::builder_with_provider(look.provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| unreachable(e.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(look.clone())
+        .with_no_client_auth();
+    let port = url.port_or_known_default().unwrap_or(443);
+    let handshake = async {
+        let tcp = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(10), handshake).await;
+    outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|e| unreachable(e.to_string()))?;
+    Ok(look.chain.lock().map(|chain| chain.clone()).unwrap_or_default())
+}
+
+/// Accepts any certificate and remembers the chain. Used for looking only.
+#[derive(Debug)]
+struct Look {
+    provider: Arc<CryptoProvider>,
+    chain: Mutex<Vec<Vec<u8>>>,
+}
+
+impl ServerCertVerifier for Look {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Ok(mut chain) = self.chain.lock() {
+            *chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.to_vec()).collect();
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_read_in_every_common_form() {
+        let hex = fingerprint(b"abc");
+        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        let pairs: Vec<&str> = hex.as_bytes().chunks(2).filter_map(|p| std::str::from_utf8(p).ok()).collect();
+        assert_eq!(parse_fingerprint(&pairs.join(":").to_uppercase()).expect("colons"), hex);
+        assert_eq!(parse_fingerprint(&format!("sha256:{hex}")).expect("prefix"), hex);
+        assert!(parse_fingerprint("abcd").is_err());
+    }
+}

@@ -1,0 +1,348 @@
+//! Bytes of disks: a file streamed up, a version streamed down into a sparse file. Memory stays flat either way.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use reqwest::{Body, Method, StatusCode, header};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+use crate::{
+    client::{Answer, Call, Client, Patience, fresh_key},
+    failure::Failure,
+    output::{self, Notes},
+    progress::Progress,
+};
+
+/// Piece in which a file is read and sent.
+const PIECE_BYTES: usize = 256 << 10;
+/// Grain at which zeros become holes.
+const HOLE_BYTES: usize = 4096;
+/// Runs closer than this are fetched in one request.
+const GAP_BYTES: u64 = 1 << 20;
+/// Tries of an upload: each sends the whole file again.
+const UPLOAD_TRIES: u32 = 4;
+
+fn is_stdio(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Checks that a file can be sent before anything is changed for it.
+pub(crate) fn check_readable(path: &Path) -> Result<(), Failure> {
+    if is_stdio(path) {
+        return Ok(());
+    }
+    if path.to_str().is_some_and(|p| p.starts_with("http://") || p.starts_with("https://")) {
+        return Err(Failure::NotBuiltYet("image import NAME URL".to_owned()));
+    }
+    let facts = fs::metadata(path).map_err(Failure::file(path))?;
+    if facts.is_dir() {
+        return Err(Failure::file(path)(io::ErrorKind::IsADirectory.into()));
+    }
+    fs::File::open(path).map(drop).map_err(Failure::file(path))
+}
+
+/// Sends a file as an image's next version. A broken connection starts it over under the same key; nothing of the
+/// broken try is ever visible (I3).
+pub(crate) async fn upload(client: &Client, call: &Call, path: &Path, notes: Notes) -> Result<Answer, Failure> {
+    let key = fresh_key();
+    let mut patience = Patience::new();
+    let what = path.file_name().map_or_else(|| "standard input".to_owned(), |n| n.to_string_lossy().into_owned());
+    for attempt in 1.. {
+        let (body, size) = open_for_upload(path).await?;
+        let progress = Progress::transfer(notes, &what, size.unwrap_or(0));
+        let count = progress.counter();
+        let body = body.inspect_ok(move |piece| count(piece.len().try_into().unwrap_or(0)));
+        let mut request = client
+            .request(Method::PUT, call, Some(&key))?
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(Body::wrap_stream(body));
+        if let Some(size) = size {
+            request = request.header(header::CONTENT_LENGTH, size);
+        }
+        let outcome = tokio::select! {
+            outcome = client.try_once(request) => outcome,
+            () = client.interrupt().cancelled() => {
+                return Err(Failure::BrokenOff("the upload was broken off; nothing of it was kept".to_owned()));
+            }
+        };
+        drop(progress);
+        match outcome {
+            Ok(answer) => return Ok(answer),
+            Err((failure, Some(pause))) if attempt < UPLOAD_TRIES && !is_stdio(path) => {
+                patience.pause(client, pause, failure).await?;
+            }
+            Err((failure, _)) => return Err(failure),
+        }
+    }
+    Err(Failure::BrokenOff("the upload was given up".to_owned()))
+}
+
+type Pieces = std::pin::Pin<Box<dyn Stream<Item = io::Result<bytes::Bytes>> + Send + Sync>>;
+
+/// The file's pieces, and its size where it has one.
+async fn open_for_upload(path: &Path) -> Result<(Pieces, Option<u64>), Failure> {
+    if is_stdio(path) {
+        return Ok((Box::pin(ReaderStream::with_capacity(tokio::io::stdin(), PIECE_BYTES)), None));
+    }
+    let file = tokio::fs::File::open(path).await.map_err(Failure::file(path))?;
+    let facts = file.metadata().await.map_err(Failure::file(path))?;
+    if !facts.is_file() {
+        return Ok((Box::pin(ReaderStream::with_capacity(file, PIECE_BYTES)), None));
+    }
+    // A file that grows while it is sent is sent as long as it was; one that shrinks breaks the request off.
+    let pieces = ReaderStream::with_capacity(file.take(facts.len()), PIECE_BYTES);
+    Ok((Box::pin(pieces), Some(facts.len())))
+}
+
+/// What is exported.
+pub(crate) struct Source {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) digest: Option<String>,
+}
+
+impl Source {
+    /// Reads the facts of a version's object.
+    pub(crate) fn of(version: &Value) -> Self {
+        let digest = output::text(version, "/digest");
+        Self {
+            id: output::text(version, "/id"),
+            name: output::text(version, "/name"),
+            size_bytes: output::count(version, "/size_bytes"),
+            digest: (!digest.is_empty()).then_some(digest),
+        }
+    }
+
+    fn call(&self, what: &str) -> Call {
+        Call::to(&["v1", "versions", &self.id, what])
+    }
+}
+
+/// Writes a version to a file: zeros become holes, a broken connection is taken up where it broke, the digest is
+/// checked where it is known, and the file appears under its name only when it is whole.
+pub(crate) async fn export(
+    client: &Client,
+    source: &Source,
+    path: &Path,
+    force: bool,
+    notes: Notes,
+) -> Result<(), Failure> {
+    let progress = Progress::transfer(notes, &source.name, source.size_bytes);
+    if is_stdio(path) {
+        let mut sink = Plain { at: 0 };
+        return fetch(client, source, vec![(0, source.size_bytes)], &mut sink, &progress).await;
+    }
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Failure::Usage(format!("{} is there already; --force replaces it", path.display())));
+    }
+    if path.metadata().is_ok_and(|m| !m.is_file()) {
+        return Err(Failure::Usage(format!("{} is not a regular file", path.display())));
+    }
+    let mut sink = Sparse::create(path, source)?;
+    let runs = runs(client, source).await?;
+    fetch(client, source, runs, &mut sink, &progress).await?;
+    sink.finish(source)
+}
+
+/// The parts of a version that are not zeros, near ones joined; all of it where the controller does not tell.
+async fn runs(client: &Client, source: &Source) -> Result<Vec<(u64, u64)>, Failure> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let listed = client
+        .pages(&source.call("extents"), |items| {
+            for item in items {
+                let start = output::count(&item, "/offset_bytes");
+                let end = start.saturating_add(output::count(&item, "/length_bytes")).min(source.size_bytes);
+                match runs.last_mut() {
+                    Some((_, last)) if start <= last.saturating_add(GAP_BYTES) => *last = end.max(*last),
+                    _ => runs.push((start, end)),
+                }
+            }
+            Ok(())
+        })
+        .await;
+    match listed {
+        Ok(()) => Ok(runs),
+        Err(e) if matches!(e.code(), Some("not_built_yet" | "no_such_path" | "method_not_allowed")) => {
+            Ok(vec![(0, source.size_bytes)])
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Where fetched bytes go, in order.
+trait Sink {
+    fn skip_to(&mut self, offset: u64) -> Result<(), Failure>;
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure>;
+}
+
+async fn fetch(
+    client: &Client,
+    source: &Source,
+    runs: Vec<(u64, u64)>,
+    sink: &mut impl Sink,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    for (start, end) in runs {
+        sink.skip_to(start)?;
+        let mut at = start;
+        let mut patience = Patience::new();
+        while at < end {
+            progress.reset(at);
+            let before = at;
+            let whole = start == 0 && end == source.size_bytes && at == 0;
+            let range = (!whole).then(|| format!("bytes={at}-{}", end - 1));
+            let response = client.stream(&source.call("content"), range).await?;
+            if !whole && response.status() != StatusCode::PARTIAL_CONTENT {
+                return Err(client.odd("it ignored the range of a download"));
+            }
+            let mut pieces = response.bytes_stream();
+            let failure = loop {
+                let piece = tokio::select! {
+                    piece = pieces.next() => piece,
+                    () = client.interrupt().cancelled() => {
+                        return Err(Failure::BrokenOff("the export was broken off; nothing was kept".to_owned()));
+                    }
+                };
+                match piece {
+                    Some(Ok(piece)) => {
+                        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+                        if length > end - at {
+                            return Err(client.odd("it sent more than the version has"));
+                        }
+                        sink.write(&piece)?;
+                        at += length;
+                        progress.advance(length);
+                    }
+                    Some(Err(e)) => break client.classify(&e).0,
+                    None => break Failure::BrokenOff(format!("{} of {} bytes came", at, source.size_bytes)),
+                }
+            };
+            if at < end {
+                // Every piece that came is a reason for new patience.
+                if at > before {
+                    patience = Patience::new();
+                }
+                patience.pause(client, None, failure).await?;
+            }
+        }
+    }
+    sink.skip_to(source.size_bytes)
+}
+
+/// Standard output: zeros are written out.
+struct Plain {
+    at: u64,
+}
+
+impl Sink for Plain {
+    fn skip_to(&mut self, offset: u64) -> Result<(), Failure> {
+        while self.at < offset {
+            let piece = usize::try_from(offset - self.at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            self.write(&vec![0; piece])?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        self.at += u64::try_from(piece.len()).unwrap_or(0);
+        output::bytes(piece)
+    }
+}
+
+/// A new file beside its final name; removed again unless it is finished.
+struct Sparse {
+    file: fs::File,
+    fresh: PathBuf,
+    path: PathBuf,
+    at: u64,
+    hasher: Option<blake3::Hasher>,
+}
+
+impl Sparse {
+    fn create(path: &Path, source: &Source) -> Result<Self, Failure> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(path.file_name().ok_or_else(|| Failure::Usage(format!("{} names no file", path.display())))?);
+        name.push(format!(".muster-{}", std::process::id()));
+        let fresh = path.with_file_name(name);
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&fresh).map_err(Failure::file(path))?;
+        let hasher = source.digest.is_some().then(blake3::Hasher::new);
+        let sink = Self { file, fresh, path: path.to_owned(), at: 0, hasher };
+        sink.file.set_len(source.size_bytes).map_err(Failure::file(path))?;
+        Ok(sink)
+    }
+
+    /// Proves the bytes, makes them durable and gives the file its name.
+    fn finish(self, source: &Source) -> Result<(), Failure> {
+        if let (Some(hasher), Some(expected)) = (&self.hasher, &source.digest) {
+            let got = hasher.finalize().to_hex().to_string();
+            if got != *expected {
+                return Err(Failure::WrongDigest { name: source.name.clone(), got, expected: expected.clone() });
+            }
+        }
+        self.file.sync_all().and_then(|()| fs::rename(&self.fresh, &self.path)).map_err(Failure::file(&self.path))
+    }
+}
+
+impl Drop for Sparse {
+    fn drop(&mut self) {
+        // After a finished export the name is gone; before it the rest of a broken one goes.
+        let _ = fs::remove_file(&self.fresh);
+    }
+}
+
+impl Sink for Sparse {
+    fn skip_to(&mut self, offset: u64) -> Result<(), Failure> {
+        if let Some(hasher) = &mut self.hasher {
+            let zeros = [0; HOLE_BYTES * 16];
+            let mut left = offset.saturating_sub(self.at);
+            while left > 0 {
+                let piece = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+                hasher.update(zeros.get(..piece).unwrap_or(&zeros));
+                left -= u64::try_from(piece).unwrap_or(left);
+            }
+        }
+        self.at = self.at.max(offset);
+        Ok(())
+    }
+
+    fn write(&mut self, piece: &[u8]) -> Result<(), Failure> {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(piece);
+        }
+        // Neighbouring pieces with data are one write; pieces of zeros are left as holes.
+        let is_data = |part: &[u8]| part.iter().any(|b| *b != 0);
+        let mut rest = piece;
+        while let Some(first) = rest.chunks(HOLE_BYTES).next().map(is_data) {
+            let same = rest.chunks(HOLE_BYTES).take_while(|part| is_data(part) == first).map(<[u8]>::len).sum();
+            let (run, after) = rest.split_at(same);
+            if first {
+                self.file.write_all_at(run, self.at).map_err(Failure::file(&self.path))?;
+            }
+            self.at += u64::try_from(run.len()).unwrap_or(0);
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// Copies a body of any length to standard output.
+pub(crate) async fn to_stdout(client: &Client, mut response: reqwest::Response) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    loop {
+        let piece = tokio::select! {
+            piece = response.chunk() => piece.map_err(|e| client.classify(&e).0)?,
+            () = client.interrupt().cancelled() => return Err(Failure::Interrupted(false)),
+        };
+        let Some(piece) = piece else { break };
+        out.write_all(&piece).map_err(|e| Failure::Io("standard output".to_owned(), e))?;
+    }
+    out.flush().map_err(|e| Failure::Io("standard output".to_owned(), e))
+}

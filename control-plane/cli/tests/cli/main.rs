@@ -1,0 +1,296 @@
+//! The binary against a controller made of answers: arguments, tables, JSON, retries, exit codes, paging, waiting.
+
+mod fake;
+mod settings;
+mod transfers;
+mod waiting;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{body::Body, http::Response};
+use fake::{Fake, answer, page, problem};
+use serde_json::{Value, json};
+
+fn image(name: &str) -> Value {
+    json!({"id": format!("id-{name}"), "name": name, "state": "ready", "newest_number": 2, "version_count": 2,
+        "size_bytes": 1 << 30, "created_at": "2026-01-01T00:00:00Z", "labels": {}, "new_field": [1]})
+}
+
+#[tokio::test]
+async fn lists_are_read_to_their_last_page() {
+    let fake = Fake::start(|seen, _| {
+        let next = seen.path.contains("page_token=p2");
+        answer(200, &if next { page(&[image("b")], None) } else { page(&[image("a")], Some("p2")) })
+    })
+    .await;
+    let json = fake.run(&["image", "ls", "-o", "json"]).await;
+    assert_eq!(json.json(), json!([image("a"), image("b")]), "one array of the API's objects, unknown fields included");
+    let table = fake.run(&["image", "ls"]).await;
+    let words: Vec<Vec<&str>> = table.out.lines().map(|l| l.split_whitespace().take(4).collect()).collect();
+    assert_eq!(words, [["NAME", "STATE", "NEWEST", "VERSIONS"], ["a", "ready", "2", "2"], ["b", "ready", "2", "2"]]);
+    assert!(!table.out.contains('\u{1b}'), "no colours outside a terminal");
+    assert_eq!(fake.lines().first().map(String::as_str), Some("GET /v1/images?limit=1000"));
+}
+
+#[tokio::test]
+async fn an_empty_list_is_an_empty_array() {
+    let fake = Fake::start(|_, _| answer(200, &page(&[], None))).await;
+    assert_eq!(fake.run(&["deployment", "ls", "-o", "json"]).await.json(), json!([]));
+}
+
+#[tokio::test]
+async fn filters_and_project_travel_in_the_query() {
+    let fake = Fake::start(|_, _| answer(200, &page(&[], None))).await;
+    let args = ["instance", "ls", "--deployment", "web", "--state", "failed", "--state", "unknown", "--label", "a=b"];
+    fake.run(&[&args[..], &["--project", "*"]].concat()).await;
+    let lines = fake.lines();
+    let query = "deployment=web&state=failed&state=unknown&label=a%3Db&limit=1000&project=*";
+    assert_eq!(lines, [format!("GET /v1/instances?{query}")]);
+}
+
+#[tokio::test]
+async fn a_busy_controller_is_tried_again_under_the_same_key() {
+    let fake = Fake::start(|_, number| match number {
+        0 => problem(503, "unavailable", "starting"),
+        1 => Response::builder().status(429).header("retry-after", "0").body(Body::empty()).expect("a response"),
+        _ => answer(201, &json!({"id": "t-1", "name": "ci", "role": "admin", "token": "mst1_secret"})),
+    })
+    .await;
+    let done = fake.run(&["token", "create", "--role", "admin", "--name", "ci"]).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "mst1_secret\n"), "{done:?}");
+    let keys: Vec<_> = fake.seen().iter().map(fake::Seen::key).collect();
+    assert_eq!(keys.len(), 3);
+    assert!(keys.iter().all(|k| k.is_some() && Some(k) == keys.first()), "{keys:?}");
+    assert!(done.err.contains("trying again"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn two_commands_never_share_a_key() {
+    let fake = Fake::start(|_, _| answer(200, &json!({"name": "n1", "state": "ready", "schedulable": false}))).await;
+    let done = fake.run(&["node", "cordon", "n1", "n2"]).await;
+    assert_eq!(done.out, "n1: ready, cordoned\nn1: ready, cordoned\n");
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen.first().and_then(fake::Seen::key), seen.last().and_then(fake::Seen::key));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_is_tried_again() {
+    let fake = Fake::start(|_, number| match number {
+        0 => {
+            let broken = futures::stream::iter([Ok("{\"na"), Err(std::io::Error::other("gone"))]);
+            Response::builder().status(200).body(Body::from_stream(broken)).expect("a response")
+        }
+        _ => answer(200, &json!({"name": "me", "role": "admin"})),
+    })
+    .await;
+    let done = fake.run(&["whoami"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("name        me"), "{}", done.out);
+    assert_eq!(fake.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_final_and_tells_all_it_knows() {
+    let fake = Fake::start(|_, _| {
+        let body = json!({"status": 422, "code": "invalid", "title": "invalid", "detail": "the request does not fit",
+            "request_id": "0190-req", "errors": [{"pointer": "/count", "code": "out_of_range", "detail": "1 to 10000, got 0"}]});
+        Response::builder().status(422).body(Body::from(body.to_string())).expect("a response")
+    })
+    .await;
+    let args = ["deploy", "web", "--image", "debian", "--count", "0"];
+    let done = fake.run(&args).await;
+    assert_eq!(done.code, Some(1));
+    assert_eq!(
+        done.err,
+        "muster: the request does not fit (invalid)\n  /count: 1 to 10000, got 0\n  request id: 0190-req\n"
+    );
+    assert_eq!(fake.seen().len(), 1, "refusals are not repeated");
+    let json = fake.run(&[&args[..], &["-o", "json"]].concat()).await;
+    let problem: Value = serde_json::from_str(&json.err).expect("the problem as JSON on standard error");
+    assert_eq!(problem.pointer("/errors/0/pointer"), Some(&json!("/count")));
+}
+
+#[tokio::test]
+async fn a_code_of_a_later_controller_is_shown_as_it_is() {
+    let fake = Fake::start(|_, _| problem(409, "out_of_cheese", "there is none")).await;
+    let done = fake.run(&["whoami"]).await;
+    assert!(done.err.contains("there is none (out_of_cheese)"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn something_else_behind_the_address_is_said_to_be_that() {
+    let fake = Fake::start(|_, _| Response::new(Body::from("<html>hello</html>"))).await;
+    let done = fake.run(&["whoami"]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("did not answer like a Muster controller"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn nobody_there_is_an_error_after_a_while() {
+    let home = tempfile::tempdir().expect("a folder");
+    // A port that was free a moment ago and that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let url = format!("http://127.0.0.1:{port}");
+    let output = fake::bare(home.path(), &["whoami", "--url", &url, "--retry-for", "500ms"]).output().await;
+    let done = fake::Done::of(output.expect("muster runs"));
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains(&format!("cannot reach {url}/")), "{}", done.err);
+    assert!(done.err.contains("refused"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn verbs_on_one_and_on_many_instances_use_the_call_made_for_them() {
+    let fake = Fake::start(|_, _| answer(200, &json!({"name": "web.0", "state": "running"}))).await;
+    fake.run(&["instance", "start", "web.0"]).await;
+    fake.run(&["instance", "stop", "web.0", "web.1", "--force"]).await;
+    fake.run(&["instance", "reboot", "--deployment", "web", "--grace", "5s"]).await;
+    fake.run(&["instance", "rm", "--label", "tier=web", "--yes"]).await;
+    let seen = fake.seen();
+    let lines: Vec<_> = seen.iter().map(fake::Seen::line).collect();
+    let expected = [
+        "POST /v1/instances/web.0/start",
+        "POST /v1/instances/-/stop",
+        "POST /v1/instances/-/reboot",
+        "POST /v1/instances/-/delete",
+    ];
+    assert_eq!(lines, expected);
+    let bodies: Vec<_> = seen.iter().map(fake::Seen::json).collect();
+    assert_eq!(bodies.get(1), Some(&json!({"select": {"instances": ["web.0", "web.1"]}, "force": true})));
+    assert_eq!(bodies.get(2), Some(&json!({"select": {"deployment": "web"}, "force": false, "timeout_s": 5})));
+    assert_eq!(bodies.get(3), Some(&json!({"select": {"label": "tier=web"}, "force": false})));
+}
+
+#[tokio::test]
+async fn deploy_says_only_what_was_asked_for() {
+    let fake = Fake::start(|_, _| answer(200, &json!({"placed": 4, "unplaced": 0, "nodes": [], "reasons": []}))).await;
+    let args = ["deploy", "web", "--image", "debian@2", "--count", "4", "--memory", "1GiB", "--dry-run"];
+    let done = fake.run(&args).await;
+    assert_eq!(done.out, "4 would be placed, 0 would not\n");
+    let more = ["--ready", "console", "--pack", "--label", "tier=web", "--runtime", "none"];
+    fake.run(&[&args[..], &more].concat()).await;
+    let bodies: Vec<_> = fake.seen().iter().map(fake::Seen::json).collect();
+    let plain = json!({"name": "web", "source": {"image": "debian", "version": 2}, "count": 4,
+        "memory_bytes": 1 << 30, "dry_run": true, "labels": {}});
+    assert_eq!(bodies.first(), Some(&plain), "defaults are the controller's");
+    let more = bodies.last().expect("two requests");
+    assert_eq!(more.get("ready"), Some(&json!({"probe": "console"})));
+    assert_eq!(more.get("placement"), Some(&json!({"policy": "pack"})));
+    assert_eq!(more.get("runtime"), Some(&json!("none")));
+    assert_eq!(more.get("labels"), Some(&json!({"tier": "web"})));
+}
+
+#[tokio::test]
+async fn rm_says_what_comes_back() {
+    let fake = Fake::start(|seen, _| match seen.path.contains("dry_run=true") {
+        true => answer(200, &json!({"freed_bytes": 1_048_576})),
+        false => Response::builder().status(204).body(Body::empty()).expect("a response"),
+    })
+    .await;
+    let done = fake.run(&["image", "rm", "debian"]).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "deleted image debian, 1 MiB come back\n"), "{done:?}");
+    assert_eq!(fake.lines(), ["DELETE /v1/images/debian?dry_run=true", "DELETE /v1/images/debian"]);
+    let keys: Vec<_> = fake.seen().iter().map(|s| s.key().is_some()).collect();
+    assert_eq!(keys, [false, true]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_deleted() {
+    let fake = Fake::start(|_, _| problem(404, "not_found", "no image 'debian'")).await;
+    let done = fake.run(&["image", "rm", "debian"]).await;
+    assert_eq!(done.code, Some(1));
+    assert_eq!(fake.seen().len(), 1, "the question what comes back was answered already");
+}
+
+#[tokio::test]
+async fn reserved_words_answer_without_a_controller() {
+    let home = tempfile::tempdir().expect("a folder");
+    for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {
+        let done = fake::Done::of(fake::bare(home.path(), args).output().await.expect("muster runs"));
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.err.contains("not built yet"), "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn usage_errors_are_2_and_help_is_0() {
+    let home = tempfile::tempdir().expect("a folder");
+    for (args, code) in [
+        (&["deploy", "web"][..], 2),
+        (&["image", "export", "debian@x", "/dev/null"], 2),
+        (&["no-such-noun"], 2),
+        (&["--help"], 0),
+        (&["--version"], 0),
+        (&["completion", "bash"], 0),
+    ] {
+        let mut command = fake::bare(home.path(), args);
+        command.env("MUSTER_URL", "http://127.0.0.1:9");
+        let done = fake::Done::of(command.output().await.expect("muster runs"));
+        assert_eq!(done.code, Some(code), "{args:?}: {done:?}");
+    }
+}
+
+#[tokio::test]
+async fn api_passes_any_call_through() {
+    let fake = Fake::start(|seen, _| answer(200, &json!({"got": seen.json()}))).await;
+    let file = fake.dir().join("body.json");
+    std::fs::write(&file, r#"{"name": "x"}"#).expect("a file");
+    let done = fake.run(&["api", "post", "/v1/images?x=1", &format!("@{}", file.display())]).await;
+    assert_eq!(done.json(), json!({"got": {"name": "x"}}));
+    let seen = fake.seen();
+    let first = seen.first().expect("one request");
+    assert_eq!(first.line(), "POST /v1/images?x=1");
+    assert!(first.key().is_some());
+    assert_eq!(first.headers.get("authorization").and_then(|v| v.to_str().ok()), Some("Bearer mst1_test"));
+    let elsewhere = fake.run(&["api", "get", "http://other.example/v1/me"]).await;
+    assert_eq!(elsewhere.code, Some(2), "a token stays with its controller");
+    assert_eq!(fake.run(&["api", "get", "//other.example/v1/me"]).await.code, Some(0), "a path, not a host");
+    assert_eq!(fake.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_closed_pipe_is_no_failure() {
+    let fake = Fake::start(|_, _| answer(200, &page(&vec![image("a"); 1000], None))).await;
+    let mut child = fake.muster(&["image", "ls", "-o", "json"]).spawn().expect("muster starts");
+    drop(child.stdout.take());
+    let status = child.wait().await.expect("it ends");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn events_are_followed_across_a_broken_stream() {
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
+    let fake = Fake::start(move |_, _| {
+        let event = |id: &str| {
+            let data = json!({"id": id, "time": "2026-01-01T00:00:00Z", "kind": "instance.state",
+                "target": {"kind": "instance", "id": "i", "name": "web.0"}, "actor": "muster", "data": {"state": "running"}});
+            format!(": hello\n\nid: {id}\nevent: instance.state\ndata: {data}\n\n")
+        };
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let body = match number {
+            0 => Body::from(event("41")),
+            1 => Body::from_stream(futures::StreamExt::chain(
+                futures::stream::iter([Ok::<_, std::io::Error>(event("42"))]),
+                futures::stream::pending(),
+            )),
+            _ => Body::empty(),
+        };
+        Response::builder().header("content-type", "text/event-stream").body(body).expect("a response")
+    })
+    .await;
+    let mut child = fake.muster(&["event", "follow", "-o", "json"]).spawn().expect("muster starts");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().expect("a pipe")));
+    for id in ["41", "42"] {
+        let line = lines.next_line().await.expect("readable").expect("an event");
+        let event: Value = serde_json::from_str(&line).expect("one object a line");
+        assert_eq!(event.get("id"), Some(&json!(id)));
+    }
+    waiting::interrupt(&child);
+    assert_eq!(child.wait().await.expect("it ends").code(), Some(0));
+    let second = fake.seen().into_iter().nth(1).expect("it came back");
+    assert_eq!(second.headers.get("last-event-id").and_then(|v| v.to_str().ok()), Some("41"));
+}

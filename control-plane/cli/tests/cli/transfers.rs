@@ -1,0 +1,162 @@
+//! Images up and down.
+
+use std::os::unix::fs::MetadataExt;
+
+use axum::{body::Body, http::Response};
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, Seen, answer, page, problem};
+
+/// 1 MiB of data, 6 MiB of zeros, 1 MiB of data.
+fn content() -> Vec<u8> {
+    let mut content = vec![0; 8 << 20];
+    for (n, byte) in content.iter_mut().enumerate() {
+        if !(1 << 20..7 << 20).contains(&n) {
+            *byte = u8::try_from(n % 251).unwrap_or(0) | 1;
+        }
+    }
+    content
+}
+
+fn version(digest: Option<String>) -> Value {
+    json!({"id": "v-1", "name": "debian@1", "number": 1, "size_bytes": 8 << 20, "stored_bytes": 2 << 20,
+        "digest": digest})
+}
+
+#[tokio::test]
+async fn import_sends_the_file_as_it_is() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(201, &json!({"name": "debian", "state": "empty"})),
+        _ => answer(201, &version(None)),
+    })
+    .await;
+    let file = fake.dir().join("disk.raw");
+    std::fs::write(&file, content()).expect("a file");
+    let args = ["image", "import", "debian", file.to_str().expect("a path"), "--format", "raw", "--sha256", "AB"];
+    let done = fake.run(&[&args[..], &["--chunk-size", "1MiB"]].concat()).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.starts_with("debian@1: 8 MiB, 2 MiB newly stored"), "{}", done.out);
+    let seen = fake.seen();
+    assert_eq!(seen.first().map(Seen::json), Some(json!({"name": "debian", "chunk_bytes": 1 << 20, "labels": {}})));
+    let put = seen.last().expect("the upload");
+    assert_eq!(put.line(), "PUT /v1/images/debian/content?format=raw&sha256=ab");
+    assert_eq!(put.headers.get("content-length").and_then(|v| v.to_str().ok()), Some("8388608"));
+    assert!(put.body == content(), "the bytes as they are");
+}
+
+#[tokio::test]
+async fn import_into_an_existing_image_adds_a_version() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => problem(409, "name_taken", "there is an image 'debian'"),
+        "GET" => answer(200, &json!({"name": "debian", "chunk_bytes": 262_144})),
+        _ => answer(200, &version(None)),
+    })
+    .await;
+    let file = fake.dir().join("disk.raw");
+    std::fs::write(&file, "x").expect("a file");
+    let path = file.to_str().expect("a path");
+    let done = fake.run(&["image", "import", "debian", path]).await;
+    assert_eq!(done.out, "debian@1 has this content already\n");
+    let other = fake.run(&["image", "import", "debian", path, "--chunk-size", "1MiB"]).await;
+    assert_eq!(other.code, Some(2));
+    assert!(other.err.contains("256 KiB, not 1 MiB"), "{}", other.err);
+}
+
+#[tokio::test]
+async fn a_refused_file_leaves_no_image_behind() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(201, &json!({"name": "debian"})),
+        "PUT" => problem(422, "bad_image", "this qcow2 has a backing file"),
+        _ => Response::builder().status(204).body(Body::empty()).expect("a response"),
+    })
+    .await;
+    let file = fake.dir().join("disk.qcow2");
+    std::fs::write(&file, "QFI\u{fb}").expect("a file");
+    let done = fake.run(&["image", "import", "debian", file.to_str().expect("a path")]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("backing file (bad_image)"), "{}", done.err);
+    assert_eq!(fake.lines().last().map(String::as_str), Some("DELETE /v1/images/debian"));
+}
+
+#[tokio::test]
+async fn an_upload_is_started_over_under_its_key() {
+    let fake = Fake::start(|seen, number| match (seen.method.as_str(), number) {
+        ("POST", _) => answer(201, &json!({"name": "debian"})),
+        (_, 1) => problem(503, "unavailable", "restarting"),
+        _ => answer(201, &version(None)),
+    })
+    .await;
+    let file = fake.dir().join("disk.raw");
+    std::fs::write(&file, content()).expect("a file");
+    let done = fake.run(&["image", "import", "debian", file.to_str().expect("a path")]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let puts: Vec<_> = fake.seen().into_iter().filter(|s| s.method == "PUT").collect();
+    assert_eq!(puts.len(), 2);
+    assert!(puts.iter().all(|p| p.key() == puts.first().and_then(Seen::key) && p.body.len() == 8 << 20));
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_changes_nothing() {
+    let fake = Fake::start(|_, _| answer(201, &json!({}))).await;
+    let done = fake.run(&["image", "import", "debian", "/nowhere/disk.raw"]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("/nowhere/disk.raw: No such file"), "{}", done.err);
+    assert!(fake.seen().is_empty());
+}
+
+/// Serves the content by ranges, at most 1.5 MiB at a time before the connection breaks.
+fn serve(seen: &Seen, digest: &str) -> Response<Body> {
+    if seen.path.contains("/extents") {
+        let extent = |offset: u64| json!({"offset_bytes": offset, "length_bytes": 1 << 20});
+        return answer(200, &page(&[extent(0), extent(7 << 20)], None));
+    }
+    if !seen.path.contains("/content") {
+        return answer(200, &version(Some(digest.to_owned())));
+    }
+    let range = seen.headers.get("range").and_then(|v| v.to_str().ok()).unwrap_or("bytes=0-8388607").to_owned();
+    let (from, to) = range.trim_start_matches("bytes=").split_once('-').expect("a range");
+    let (from, to): (usize, usize) = (from.parse().expect("a number"), to.parse().expect("a number"));
+    let all = content();
+    let wanted = all.get(from..=to).expect("inside").to_vec();
+    let sent = wanted.len().min(700 << 10);
+    let broken = sent < wanted.len();
+    let first = Ok(axum::body::Bytes::from(wanted).slice(..sent));
+    let mut pieces = vec![first];
+    if broken {
+        pieces.push(Err(std::io::Error::other("gone")));
+    }
+    Response::builder().status(206).body(Body::from_stream(futures::stream::iter(pieces))).expect("a response")
+}
+
+#[tokio::test]
+async fn export_is_sparse_proved_and_taken_up_where_it_broke() {
+    let digest = blake3::hash(&content()).to_hex().to_string();
+    let served = digest.clone();
+    let fake = Fake::start(move |seen, _| serve(seen, &served)).await;
+    let file = fake.dir().join("out.raw");
+    let path = file.to_str().expect("a path");
+    let done = fake.run(&["version", "export", "v-1", path]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(std::fs::read(&file).expect("the file") == content());
+    let blocks = std::fs::metadata(&file).expect("the file").blocks();
+    assert!(blocks * 512 <= 3 << 20, "{blocks} blocks: zeros are holes");
+    let ranges: Vec<_> =
+        fake.seen().iter().filter_map(|s| Some(s.headers.get("range")?.to_str().ok()?.to_owned())).collect();
+    let expected = ["bytes=0-1048575", "bytes=716800-1048575", "bytes=7340032-8388607", "bytes=8056832-8388607"];
+    assert_eq!(ranges, expected, "zeros are not even asked for");
+
+    let again = fake.run(&["version", "export", "v-1", path]).await;
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert_eq!(fake.run(&["version", "export", "v-1", path, "--force"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn wrong_bytes_never_get_the_file_s_name() {
+    let fake = Fake::start(|seen, _| serve(seen, &"00".repeat(32))).await;
+    let file = fake.dir().join("out.raw");
+    let done = fake.run(&["version", "export", "v-1", file.to_str().expect("a path")]).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.contains("has digest"), "{}", done.err);
+    let left: Vec<_> = std::fs::read_dir(fake.dir()).expect("a folder").filter_map(Result::ok).collect();
+    assert!(left.iter().all(|e| !e.file_name().to_string_lossy().contains("out.raw")), "{left:?}");
+}

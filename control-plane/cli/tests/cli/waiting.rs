@@ -1,0 +1,149 @@
+//! Slow work: followed to its end, or left to itself.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::{process::Child, sync::Notify};
+
+use crate::fake::{Done, Fake, Seen, answer, operation, problem};
+
+const DEPLOY: [&str; 6] = ["deploy", "web", "--image", "debian", "--count", "2"];
+
+/// Ctrl-C.
+pub(crate) fn interrupt(child: &Child) {
+    let pid = child.id().expect("it runs").to_string();
+    let sent = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+fn deployment() -> serde_json::Value {
+    json!({"id": "d-1", "name": "web", "state": "ready", "ready": 2, "count": 2,
+        "timing": {"ready": {"p50_ms": 2100, "slowest": []}}})
+}
+
+#[tokio::test]
+async fn work_is_followed_to_its_end() {
+    let fake = Fake::start(|seen, number| match (seen.method.as_str(), number) {
+        ("POST", _) => answer(202, &operation("pending", 0)),
+        (_, 1) => answer(200, &operation("running", 1)),
+        (_, 2) => answer(200, &operation("succeeded", 2)),
+        _ => answer(200, &deployment()),
+    })
+    .await;
+    let done = fake.run(&DEPLOY).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert_eq!(done.out, "web: 2 of 2 ready, median 2.1 s after the request\n");
+    assert!(done.err.contains("deployment.create web: starting (0/2)"), "{}", done.err);
+    let expected = [
+        "POST /v1/deployments",
+        "GET /v1/operations/op-1?wait=30s",
+        "GET /v1/operations/op-1?wait=30s",
+        "GET /v1/deployments/web",
+    ];
+    assert_eq!(fake.lines(), expected);
+}
+
+#[tokio::test]
+async fn programs_get_the_thing_as_it_is_now() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(202, &operation("succeeded", 2)),
+        _ => answer(200, &deployment()),
+    })
+    .await;
+    let done = fake.run(&[&DEPLOY[..], &["-o", "json", "-q"]].concat()).await;
+    assert_eq!(done.json(), deployment());
+    assert_eq!(done.err, "");
+}
+
+#[tokio::test]
+async fn failed_work_is_1_and_says_why() {
+    let fake = Fake::start(|seen, _| {
+        let mut failed = operation("failed", 1);
+        if let Some(fields) = failed.as_object_mut() {
+            fields.insert("error".into(), json!({"code": "no_capacity", "detail": "1 of 2 fit"}));
+        }
+        match seen.method.as_str() {
+            "POST" => answer(202, &operation("running", 0)),
+            _ => answer(200, &failed),
+        }
+    })
+    .await;
+    let done = fake.run(&DEPLOY).await;
+    assert_eq!(done.code, Some(1));
+    assert!(done.err.ends_with("muster: deployment.create web failed: 1 of 2 fit (no_capacity)\n"), "{}", done.err);
+    let json = fake.run(&[&DEPLOY[..], &["-o", "json"]].concat()).await;
+    assert_eq!(json.json().pointer("/error/code"), Some(&json!("no_capacity")));
+}
+
+#[tokio::test]
+async fn nobody_waits_with_no_wait() {
+    let fake = Fake::start(|_, _| answer(202, &operation("pending", 0))).await;
+    let done = fake.run(&[&DEPLOY[..], &["--no-wait"]].concat()).await;
+    assert_eq!(done.code, Some(0));
+    assert_eq!(done.out, "deployment.create web accepted: muster operation wait op-1\n");
+    assert_eq!(fake.seen().len(), 1);
+    let json = fake.run(&[&DEPLOY[..], &["--no-wait", "-o", "json"]].concat()).await;
+    assert_eq!(json.json(), operation("pending", 0));
+}
+
+#[tokio::test]
+async fn time_out_ends_the_waiting_with_3() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(202, &operation("running", 0)),
+        // Long-polls of a controller whose clock runs fast: the waiting must end by itself.
+        _ => answer(200, &operation("running", 1)),
+    })
+    .await;
+    let done = fake.run(&[&DEPLOY[..], &["--timeout", "300ms"]].concat()).await;
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.err.contains("deployment.create web goes on: muster operation wait op-1"), "{}", done.err);
+    assert!(fake.seen().iter().all(|s| s.method != "DELETE" && !s.path.contains("cancel")), "the work goes on");
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_waiting_with_3_not_the_work() {
+    let waiting = Arc::new(Notify::new());
+    let told = waiting.clone();
+    let fake = Fake::start(move |seen, _| {
+        if seen.method == "POST" {
+            return answer(202, &operation("running", 0));
+        }
+        told.notify_one();
+        axum::http::Response::new(axum::body::Body::from_stream(futures::stream::pending::<
+            Result<String, std::io::Error>,
+        >()))
+    })
+    .await;
+    let child = fake.muster(&DEPLOY).spawn().expect("muster starts");
+    tokio::time::timeout(Duration::from_secs(20), waiting.notified()).await.expect("it waits for the operation");
+    interrupt(&child);
+    let done = Done::of(child.wait_with_output().await.expect("it ends"));
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(done.err.contains("stopped waiting; deployment.create web goes on"), "{}", done.err);
+    assert!(fake.seen().iter().all(|s: &Seen| s.method != "DELETE"), "the work goes on");
+}
+
+#[tokio::test]
+async fn a_controller_that_restarts_is_waited_for() {
+    let fake = Fake::start(|seen, number| match (seen.method.as_str(), number) {
+        ("POST", _) => answer(202, &operation("running", 0)),
+        (_, 1) => problem(503, "unavailable", "shutting down"),
+        (_, 2) => answer(200, &operation("succeeded", 2)),
+        _ => answer(200, &deployment()),
+    })
+    .await;
+    assert_eq!(fake.run(&DEPLOY).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn operation_wait_takes_many_and_fails_with_the_first_failure() {
+    let fake = Fake::start(|seen, _| match seen.path.contains("op-2") {
+        true => answer(200, &operation("failed", 0)),
+        false => answer(200, &operation("succeeded", 2)),
+    })
+    .await;
+    let done = fake.run(&["operation", "wait", "op-1", "op-2", "op-3"]).await;
+    assert_eq!(done.code, Some(1));
+    assert_eq!(done.out.lines().count(), 2, "{done:?}");
+    assert!(fake.lines().iter().any(|l| l.contains("op-3")), "all are looked at");
+}
