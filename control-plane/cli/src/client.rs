@@ -440,11 +440,13 @@ impl Client {
     pub(crate) fn classify(&self, error: &reqwest::Error) -> (Failure, bool) {
         let mut innermost: &dyn std::error::Error = error;
         let mut tls = None;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-            let wrapped = innermost.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            let found = wrapped.and_then(|e| e.downcast_ref::<rustls::Error>()).or_else(|| innermost.downcast_ref());
-            tls = tls.or(found);
+        // An I/O error's source is that of the error inside it: the one inside must be asked for itself.
+        while let Some(next) = match innermost.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inside) => Some(inside as &dyn std::error::Error),
+            None => innermost.source(),
+        } {
+            innermost = next;
+            tls = tls.or_else(|| innermost.downcast_ref::<rustls::Error>());
         }
         let url = self.base.to_string();
         if let Some(tls) = tls {

@@ -17,39 +17,39 @@ use tokio::{net::TcpListener, process::Command};
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: Method,
+pub(crate) struct Seen {
+    pub(crate) method: Method,
     /// Path and query.
-    pub path: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Seen {
-    pub fn key(&self) -> Option<String> {
+    pub(crate) fn key(&self) -> Option<String> {
         Some(self.headers.get("idempotency-key")?.to_str().ok()?.to_owned())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
     /// `METHOD path`.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }
 
 /// The fake controller.
-pub struct Fake {
-    pub url: String,
+pub(crate) struct Fake {
+    pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     dir: tempfile::TempDir,
 }
 
 impl Fake {
     /// Answers every request with what `answer` makes of it and of its number, from 0.
-    pub async fn start(answer: impl Fn(&Seen, usize) -> Response<Body> + Clone + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(answer: impl Fn(&Seen, usize) -> Response<Body> + Clone + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -73,33 +73,33 @@ impl Fake {
         Self { url, seen, dir: tempfile::tempdir().expect("a folder") }
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no test panics while it holds this").clone()
     }
 
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.seen().iter().map(Seen::line).collect()
     }
 
     /// A folder of this test.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// `muster` with this controller in its environment, and nothing else of ours.
-    pub fn muster(&self, args: &[&str]) -> Command {
+    pub(crate) fn muster(&self, args: &[&str]) -> Command {
         let mut command = bare(self.dir.path(), args);
         command.env("MUSTER_URL", &self.url).env("MUSTER_TOKEN", "mst1_test");
         command
     }
 
-    pub async fn run(&self, args: &[&str]) -> Done {
+    pub(crate) async fn run(&self, args: &[&str]) -> Done {
         Done::of(self.muster(args).output().await.expect("muster runs"))
     }
 }
 
 /// `muster` without any settings.
-pub fn bare(home: &Path, args: &[&str]) -> Command {
+pub(crate) fn bare(home: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MUSTER_") || name == "XDG_CONFIG_HOME" {
@@ -113,14 +113,14 @@ pub fn bare(home: &Path, args: &[&str]) -> Command {
 
 /// What came of a run.
 #[derive(Debug)]
-pub struct Done {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Done {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Done {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -129,19 +129,19 @@ impl Done {
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 }
 
 /// A JSON answer.
-pub fn answer(status: u16, body: &Value) -> Response<Body> {
+pub(crate) fn answer(status: u16, body: &Value) -> Response<Body> {
     let response = Response::builder().status(status).header("content-type", "application/json");
     response.body(Body::from(body.to_string())).expect("a response")
 }
 
 /// A refusal.
-pub fn problem(status: u16, code: &str, detail: &str) -> Response<Body> {
+pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Response<Body> {
     let body = json!({"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail,
         "request_id": "0190-req"});
     let response = Response::builder().status(status).header("content-type", "application/problem+json");
@@ -149,14 +149,14 @@ pub fn problem(status: u16, code: &str, detail: &str) -> Response<Body> {
 }
 
 /// An operation in a state.
-pub fn operation(state: &str, done: u64) -> Value {
+pub(crate) fn operation(state: &str, done: u64) -> Value {
     json!({"id": "op-1", "kind": "deployment.create", "target": {"kind": "deployment", "id": "d-1", "name": "web"},
         "state": state, "phase": "starting", "progress": {"done": done, "total": 2, "failed": 0, "unit": "instances"},
         "waiting_on": [], "error": null})
 }
 
 /// A page of a list.
-pub fn page(items: &[Value], next: Option<&str>) -> Value {
+pub(crate) fn page(items: &[Value], next: Option<&str>) -> Value {
     let mut page = json!({"items": items, "as_of": "7"});
     if let (Some(next), Some(fields)) = (next, page.as_object_mut()) {
         fields.insert("next_page_token".to_owned(), json!(next));
