@@ -1,0 +1,195 @@
+//! One FUSE connection per disk, mounted on the regular file `disks/<disk>.raw`.
+//!
+//! A mount carries cluster, node and disk in its source, `muster:CLUSTER:NODE:DISK`, and `fuse.muster` as its type: only
+//! mounts with our cluster and node are ever touched. Mounts are looked up in mountinfo, never by stat: a mount whose
+//! process died answers nothing, and the agent must not hang on, or hold open, what it serves itself.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use muster_api::{ClusterId, NodeId};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::DiskFs;
+use crate::mirror::disk::Disk;
+
+const FS_TYPE: &str = "fuse.muster";
+/// Threads per connection, on one shared descriptor.
+const THREADS: usize = 2;
+/// Largest request.
+pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Longest wait for a connection's threads to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A mounted disk.
+pub(crate) struct Mounted {
+    path: PathBuf,
+    session: Arc<Ending>,
+}
+
+#[derive(Default)]
+struct Ending {
+    ended: Mutex<bool>,
+    told: Condvar,
+    serving: AtomicBool,
+}
+
+impl Mounted {
+    /// Mounts the disk on `path`, which is made if it is not there, and starts to serve it.
+    pub(crate) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
+        let config = &disk.node().config;
+        let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
+        ensure_mount_point(path)?;
+        let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse")?;
+        let options = format!(
+            "fd={},rootmode=100000,user_id=0,group_id=0,allow_other,default_permissions,max_read={REQUEST_BYTES_MAX}",
+            device.as_raw_fd()
+        );
+        let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
+        mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
+        let mut config = fuser::Config::default();
+        config.acl = fuser::SessionACL::All;
+        config.n_threads = Some(THREADS);
+        config.clone_fd = false;
+        let name = format!("fuse-{}", disk.id());
+        let session = Arc::new(Ending { serving: AtomicBool::new(true), ..Ending::default() });
+        let started = fuser::Session::from_fd(DiskFs::new(disk), OwnedFd::from(device), fuser::SessionACL::All, config)
+            .and_then(|serve| {
+                let session = session.clone();
+                std::thread::Builder::new().name(name).spawn(move || {
+                    if let Err(error) = serve.run() {
+                        tracing::warn!(error = %error, "a disk's connection ended with an error");
+                    }
+                    session.serving.store(false, Ordering::Release);
+                    *session.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                    session.told.notify_all();
+                })
+            });
+        if let Err(error) = started {
+            unmount(path, UnmountFlags::DETACH | UnmountFlags::FORCE)?;
+            return Err(error);
+        }
+        Ok(Self { path: path.to_owned(), session })
+    }
+
+    /// The kernel still talks to us.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.session.serving.load(Ordering::Acquire)
+    }
+
+    /// Takes the mount away and ends its threads. Who has the file open, gets errors from now on.
+    pub(crate) fn unmount(&mut self) {
+        let ended = |wait: Duration| {
+            let ended = self.session.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.session.told.wait_timeout_while(ended, wait, |ended| !*ended);
+            waited.is_ok_and(|(ended, _)| *ended)
+        };
+        if ended(Duration::ZERO) {
+            // Aborted from outside: the mount may still be there.
+            let _may_be_gone = unmount(&self.path, UnmountFlags::DETACH);
+            return;
+        }
+        // Without users it goes at once, and the kernel tells the threads to end.
+        if unmount(&self.path, UnmountFlags::empty()).is_ok() && ended(END_TIMEOUT) {
+            return;
+        }
+        // FORCE ends the connection, whoever has it open; DETACH takes the name away.
+        if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
+            tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
+        }
+        if !ended(END_TIMEOUT) {
+            tracing::warn!(path = %self.path.display(), "the threads of a disk's connection did not end");
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// An empty regular file; nothing is opened if something is mounted there already.
+fn ensure_mount_point(path: &Path) -> io::Result<()> {
+    if mounts()?.iter().any(|mount| mount.path == path) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there"));
+    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
+}
+
+struct MountEntry {
+    path: PathBuf,
+    fs_type: String,
+    source: String,
+}
+
+/// Unmounts what an earlier process of this node left below `dir`: its connections died with it.
+pub(crate) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io::Result<()> {
+    let ours = format!("muster:{cluster}:{node}:");
+    let dir = dir.canonicalize()?;
+    for mount in mounts()? {
+        if mount.fs_type == FS_TYPE && mount.source.starts_with(&ours) && mount.path.starts_with(&dir) {
+            tracing::info!(path = %mount.path.display(), "unmounting what an earlier process left");
+            unmount(&mount.path, UnmountFlags::FORCE | UnmountFlags::DETACH)?;
+        }
+    }
+    Ok(())
+}
+
+fn mounts() -> io::Result<Vec<MountEntry>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(parse_mount).collect())
+}
+
+/// `ID PARENT MAJ:MIN ROOT PATH OPTIONS… - TYPE SOURCE SUPER`, blanks and the like as `\ooo`.
+fn parse_mount(line: &str) -> Option<MountEntry> {
+    let (left, right) = line.split_once(" - ")?;
+    let path = unescape(left.split(' ').nth(4)?);
+    let mut right = right.split(' ');
+    Some(MountEntry { path: PathBuf::from(path), fs_type: right.next()?.to_owned(), source: unescape(right.next()?) })
+}
+
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(code) if byte == b'\\' => {
+                out.push(code);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            _ => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_read_with_their_escapes() {
+        let line = r"36 35 98:0 / /mnt/a\040b rw,noatime master:1 - fuse.muster muster:c:n:d rw";
+        let mount = parse_mount(line).expect("a mount");
+        assert_eq!(mount.path, PathBuf::from("/mnt/a b"));
+        assert_eq!(mount.fs_type, "fuse.muster");
+        assert_eq!(mount.source, "muster:c:n:d");
+    }
+}

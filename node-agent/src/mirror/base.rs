@@ -1,0 +1,161 @@
+//! The published version a disk builds on: descriptor and root page came with the assignment, other pages are fetched
+//! once and shared by all disks of the node.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use bytes::Bytes;
+use muster_api::{DiskId, VersionId, node_protocol::VersionRoot};
+use storage_core::{
+    ByteLen, ChunkIndex, Descriptor, Kind, ObjectName,
+    tree::{self, Leaf, Lookup, Page, RunSource},
+};
+
+use super::{
+    error::{DiskError, Fault},
+    read::Pinned,
+};
+
+/// Pages kept at most: each maps 64 MiB at 256 KiB chunks.
+const PAGES_MAX: usize = 4096;
+
+/// Decoded pages of the node, by name.
+#[derive(Default)]
+pub(crate) struct Pages {
+    map: RwLock<HashMap<ObjectName, Arc<Page>>>,
+}
+
+impl Pages {
+    pub(crate) fn get(&self, name: &ObjectName) -> Option<Arc<Page>> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    pub(crate) fn insert(&self, name: ObjectName, page: Arc<Page>) {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= PAGES_MAX {
+            // Any half: what is needed comes back, each at the price of one small object.
+            let mut keep = false;
+            map.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
+        }
+        map.insert(name, page);
+    }
+}
+
+/// Why a lookup has no answer.
+#[derive(Debug)]
+pub(crate) enum NoLeaves {
+    /// These pages are needed first.
+    Missing(Vec<ObjectName>),
+    /// The tree is damaged.
+    Fault(Fault),
+}
+
+/// A version, ready for lookups.
+pub(crate) struct Base {
+    pub(crate) version: VersionId,
+    pub(crate) root: VersionRoot,
+    pub(crate) descriptor: Descriptor,
+    root_page: Option<(ObjectName, Arc<Page>)>,
+}
+
+impl Base {
+    /// Checks what came with the assignment: the page is the one the descriptor names (I4).
+    pub(crate) fn open(disk: DiskId, version: VersionId, root: &VersionRoot) -> Result<Self, DiskError> {
+        let corrupt = |what: String| DiskError::Corrupt { disk, what };
+        let bytes = from_hex(&root.descriptor).ok_or_else(|| corrupt("the descriptor is not hex".to_owned()))?;
+        let descriptor = Descriptor::decode(&bytes).map_err(|e| corrupt(format!("descriptor: {e}")))?;
+        let root_page = match (descriptor.root, &root.root_page) {
+            (None, _) => None,
+            (Some(name), Some(page)) => {
+                let bytes = from_hex(page).ok_or_else(|| corrupt("the root page is not hex".to_owned()))?;
+                let got = ObjectName::of(Kind::Page, descriptor.salt, &bytes);
+                if got != name {
+                    return Err(corrupt(format!("the root page is {got}, the descriptor names {name}")));
+                }
+                let page = Page::decode(&bytes).map_err(|e| corrupt(format!("root page: {e}")))?;
+                Some((name, Arc::new(page)))
+            }
+            // It is fetched like any other page.
+            (Some(_), None) => None,
+        };
+        Ok(Self { version, root: root.clone(), descriptor, root_page })
+    }
+
+    /// Finds a page: the root, what this request holds on to, what the node has.
+    pub(crate) fn page(&self, pages: &Pages, pinned: &Pinned, name: &ObjectName) -> Option<Arc<Page>> {
+        match &self.root_page {
+            Some((root, page)) if root == name => Some(page.clone()),
+            _ => pinned.pages.get(name).cloned().or_else(|| pages.get(name)),
+        }
+    }
+
+    /// The leaves of `chunks`, or the pages that are needed first.
+    pub(crate) fn leaves(
+        &self,
+        pages: &Pages,
+        pinned: &Pinned,
+        chunks: Range<u64>,
+    ) -> Result<Vec<(ChunkIndex, Option<Leaf>)>, NoLeaves> {
+        let find = |name: &ObjectName| self.page(pages, pinned, name);
+        match tree::lookup(&self.descriptor, ChunkIndex(chunks.start)..ChunkIndex(chunks.end), &find) {
+            Ok(Lookup::Found(leaves)) => Ok(leaves),
+            Ok(Lookup::Missing(names)) => Err(NoLeaves::Missing(names)),
+            Err(corrupt) => Err(NoLeaves::Fault(Fault::Corrupt(corrupt.to_string()))),
+        }
+    }
+
+    pub(crate) fn size_bytes(&self) -> ByteLen {
+        self.descriptor.size_bytes
+    }
+}
+
+/// Puts a patched chunk together: base body, then the packs' blocks, then zeros.
+pub(crate) fn patch(leaf: &Leaf, chunk_bytes: usize, body: impl Fn(&ObjectName) -> Option<Bytes>) -> Option<Vec<u8>> {
+    const BLOCK: usize = 4096;
+    let Leaf::Patched(patched) = leaf else { return None };
+    let mut out = vec![0; chunk_bytes];
+    if let Some(name) = patched.base() {
+        let base = body(name)?;
+        out.get_mut(..base.len())?.copy_from_slice(&base);
+    }
+    for run in patched.runs() {
+        let first = usize::from(run.first) * BLOCK;
+        let bytes = usize::from(run.count) * BLOCK;
+        let into = out.get_mut(first..first + bytes)?;
+        match run.source {
+            RunSource::Zeros => into.fill(0),
+            RunSource::Pack { pack, block } => {
+                let pack = body(patched.packs().get(usize::from(pack))?)?;
+                let from = usize::from(block) * BLOCK;
+                into.copy_from_slice(pack.get(from..from + bytes)?);
+            }
+        }
+    }
+    Some(out)
+}
+
+/// Lower-case hex to bytes.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return None;
+    }
+    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+}
+
+/// Bytes to lower-case hex.
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,331 @@
+//! One disk: its layers, its gate, its flushes.
+//!
+//! ```text
+//!             newest                                  oldest
+//! layers:   [ epoch 7 (written to) | epoch 6 (commit b) | epoch 5 (commit a) ] -> base: version, cache, pool
+//!                ^ flip puts a new one in front              ^ fold takes published ones away and moves the base
+//! ```
+//!
+//! `layers` is replaced as a whole and never changed in place: a reader works with the ones it loaded, and every
+//! replacement describes the same bytes (I1), except that a flip makes room for newer ones.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use muster_api::DiskId;
+use muster_peer::PoolClient;
+
+use super::{
+    base::{Base, Pages},
+    cache::Cache,
+    config::Config,
+    cut::Prepared,
+    epoch::{Epoch, FlushError},
+    error::{Fault, is_no_space},
+    meta::Meta,
+    write::{NotNow, Stripes},
+};
+use crate::holder::Holder;
+
+/// What all disks of a node share.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) pool: PoolClient,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) holder: Holder,
+    pub(crate) pages: Pages,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// What a disk consists of at one instant.
+pub(crate) struct Layers {
+    pub(crate) base: Arc<Base>,
+    /// Newest first; never empty.
+    pub(crate) epochs: Vec<Arc<Epoch>>,
+}
+
+impl Layers {
+    /// The one that is written to.
+    pub(crate) fn current(&self) -> &Arc<Epoch> {
+        self.epochs.first().expect("a disk has an epoch that is written to")
+    }
+}
+
+/// One disk.
+pub(crate) struct Disk {
+    node: Arc<Node>,
+    id: DiskId,
+    pub(super) dir: PathBuf,
+    size_bytes: u64,
+    layers: ArcSwap<Layers>,
+    stripes: Stripes,
+    gate: Gate,
+    flusher: Mutex<Flusher>,
+    failed: ArcSwapOption<String>,
+    removed: AtomicBool,
+    fetched_bytes: AtomicU64,
+    /// The durable record as it was stored last.
+    pub(super) meta: ArcSwap<Meta>,
+    storing: Mutex<()>,
+    /// Taken by whoever replaces `meta` or `layers`; a flip alone does not need it (see `cut`).
+    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) prepared: Mutex<Option<Prepared>>,
+    pub(super) merging: AtomicBool,
+}
+
+impl Disk {
+    pub(crate) fn new(node: Arc<Node>, dir: PathBuf, meta: Meta, layers: Layers) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            id: meta.disk,
+            dir,
+            size_bytes: meta.size_bytes,
+            layers: ArcSwap::from_pointee(layers),
+            stripes: Stripes::new(),
+            gate: Gate::default(),
+            flusher: Mutex::default(),
+            failed: ArcSwapOption::new(meta.failed.clone().map(Arc::new)),
+            removed: AtomicBool::new(false),
+            fetched_bytes: AtomicU64::new(meta.fetched_bytes),
+            meta: ArcSwap::from_pointee(meta),
+            storing: Mutex::new(()),
+            changing: tokio::sync::Mutex::new(()),
+            prepared: Mutex::default(),
+            merging: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(crate) fn id(&self) -> DiskId {
+        self.id
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub(crate) fn stripes(&self) -> &Stripes {
+        &self.stripes
+    }
+
+    pub(crate) fn layers(&self) -> Arc<Layers> {
+        self.layers.load_full()
+    }
+
+    /// Puts other layers in place, made from the present ones; may be called more than once.
+    pub(super) fn change_layers(&self, change: impl Fn(&Layers) -> Layers) {
+        self.layers.rcu(|old| Arc::new(change(old)));
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn count_fetched(&self, bytes: u64) {
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fetched_bytes(&self) -> u64 {
+        self.fetched_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How it failed for good, if it did.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.failed.load().as_deref().cloned()
+    }
+
+    /// I2: a failed flush is final.
+    pub(super) fn fail(&self, what: String) {
+        tracing::error!(disk.id = %self.id, "a disk failed for good: {what}");
+        self.failed.store(Some(Arc::new(what.clone())));
+        if let Err(error) = self.update_meta(Apply::Anyway, |meta| meta.failed = Some(what)) {
+            tracing::warn!(disk.id = %self.id, error = %error, "the failure could not be recorded");
+        }
+    }
+
+    /// Replaces the durable record. Blocks on the disk below.
+    pub(super) fn update_meta(&self, apply: Apply, change: impl FnOnce(&mut Meta)) -> io::Result<()> {
+        let _one_at_a_time = lock(&self.storing);
+        let mut meta = Meta::clone(&self.meta.load());
+        change(&mut meta);
+        meta.fetched_bytes = self.fetched_bytes();
+        let mut stored = meta.store(&self.dir);
+        if stored.as_ref().is_err_and(is_no_space) && self.node.cache.give_back(1 << 20) > 0 {
+            stored = meta.store(&self.dir);
+        }
+        if stored.is_ok() || apply == Apply::Anyway {
+            self.meta.store(Arc::new(meta));
+        }
+        stored
+    }
+
+    pub(crate) fn set_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn check_usable(&self) -> Result<(), Fault> {
+        if self.removed.load(Ordering::Acquire) { Err(Fault::Removed) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), Fault> {
+        self.check_usable()?;
+        match &*self.failed.load() {
+            Some(what) => Err(Fault::Failed(what.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets one write in, into the epoch that is current now.
+    pub(crate) fn admit(&self) -> Result<Admission, NotNow> {
+        loop {
+            let layers = self.layers();
+            let epoch = layers.current().clone();
+            // Counted first, checked after: whoever freezes the epoch either sees the count or is seen here.
+            epoch.enter();
+            fence(Ordering::SeqCst);
+            let admission = Admission { layers };
+            if self.gate.held.load(Ordering::SeqCst) {
+                return Err(NotNow::Held);
+            }
+            if Arc::ptr_eq(self.layers.load().current(), &epoch) {
+                return Ok(admission);
+            }
+        }
+    }
+
+    /// Holds new writes from now on; those admitted go on.
+    pub(super) fn hold(&self) {
+        self.gate.held.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets held writes go.
+    pub(super) fn release(&self) {
+        self.gate.held.store(false, Ordering::SeqCst);
+        self.gate.released.notify_waiters();
+    }
+
+    /// Waits for the end of a hold.
+    pub(crate) async fn released(&self) {
+        loop {
+            let woken = self.gate.released.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            if !self.gate.held.load(Ordering::SeqCst) {
+                return;
+            }
+            woken.await;
+        }
+    }
+
+    /// Makes everything written before this call durable, then tells `waiter`. Calls that come while a flush runs
+    /// share the next one.
+    pub(crate) fn flush_then(self: &Arc<Self>, waiter: Waiter) {
+        let mut flusher = lock(&self.flusher);
+        flusher.waiting.push(waiter);
+        if !std::mem::replace(&mut flusher.running, true) {
+            let disk = self.clone();
+            self.node.runtime.spawn_blocking(move || disk.run_flushes());
+        }
+    }
+
+    /// [`Self::flush_then`] to wait for.
+    pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Fault> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        self.flush_then(Box::new(move |flushed| drop(done.send(flushed))));
+        result.await.unwrap_or_else(|_| Err(Fault::Io("the flush was given up".to_owned())))
+    }
+
+    fn run_flushes(&self) {
+        loop {
+            let waiting = {
+                let mut flusher = lock(&self.flusher);
+                if flusher.waiting.is_empty() {
+                    flusher.running = false;
+                    return;
+                }
+                std::mem::take(&mut flusher.waiting)
+            };
+            let flushed = self.flush_now();
+            for waiter in waiting {
+                waiter(flushed.clone());
+            }
+        }
+    }
+
+    fn flush_now(&self) -> Result<(), Fault> {
+        self.check_writable()?;
+        // Older epochs too: their last writes may be younger than the last flush.
+        for epoch in self.layers().epochs.iter().rev() {
+            match epoch.flush() {
+                Ok(()) => {}
+                Err(FlushError::Again(Fault::NoSpace)) if self.node.cache.give_back(1 << 20) > 0 => {
+                    epoch.flush().map_err(|e| self.flush_failed(e))?;
+                }
+                Err(error) => return Err(self.flush_failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn flush_failed(&self, error: FlushError) -> Fault {
+        match error {
+            FlushError::Again(fault) => fault,
+            FlushError::Final(what) => {
+                self.fail(what.clone());
+                Fault::Failed(what)
+            }
+        }
+    }
+}
+
+/// What a failure to store the record means for the one in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Apply {
+    /// Nothing changes unless it is durable.
+    IfStored,
+    /// It already is so; the next record says it.
+    Anyway,
+}
+
+/// A write under way; ends with its drop.
+pub(crate) struct Admission {
+    layers: Arc<Layers>,
+}
+
+impl Admission {
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.layers.current().leave();
+    }
+}
+
+/// Told how a flush went.
+pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Fault>) + Send>;
+
+#[derive(Default)]
+struct Gate {
+    held: AtomicBool,
+    released: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct Flusher {
+    waiting: Vec<Waiter>,
+    running: bool,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,181 @@
+//! What becomes of frozen epochs: published ones fold into the base, abandoned ones move into the next.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
+use storage_core::BLOCK_BYTES;
+
+use super::{
+    base::Base,
+    bits::BlockState,
+    cut::blocking,
+    disk::{Apply, Disk, Layers},
+    epoch::{Epoch, FlushError},
+    error::{DiskError, Fault},
+    memory::AlignedBuf,
+    meta::EpochMeta,
+    read::to_usize,
+};
+
+/// Blocks moved under one lock.
+const STEP_BLOCKS: u64 = 64;
+
+impl Disk {
+    /// Moves the base to a published version: made by one of our commits, or any while nothing was written here.
+    pub(super) async fn rebase(self: &Arc<Self>, version: VersionId, root: &VersionRoot) -> Result<(), DiskError> {
+        let disk = self.id();
+        let base = Arc::new(Base::open(disk, version, root)?);
+        if base.descriptor.size_bytes.0 > self.size_bytes() {
+            return Err(DiskError::Invalid { disk, what: format!("version {version} is larger than the disk") });
+        }
+        let this = self.clone();
+        let _changing = self.changing.lock().await;
+        let meta = self.meta.load_full();
+        if meta.base == version {
+            return Ok(());
+        }
+        let folded = match root.commit.and_then(|commit| meta.position(commit)) {
+            Some(at) => at + 1,
+            None if self.layers().epochs.iter().all(|epoch| epoch.bits.owned_blocks() == 0) => 0,
+            None => return Err(DiskError::Diverged { disk, have: meta.base, asked: version }),
+        };
+        let root = root.clone();
+        blocking(move || {
+            let io = |source| DiskError::Io { what: format!("record of disk {disk}"), source };
+            let gone: Vec<EpochMeta> = meta.epochs.get(..folded).unwrap_or_default().to_vec();
+            // First the record: from here on a start reads these bytes from the version.
+            this.update_meta(Apply::IfStored, |meta| {
+                meta.base = version;
+                meta.root = root;
+                meta.epochs.drain(..folded);
+            })
+            .map_err(io)?;
+            let stays = |epoch: &&Arc<Epoch>| !gone.iter().any(|gone| gone.number == epoch.number);
+            this.change_layers(|old| Layers {
+                base: base.clone(),
+                epochs: old.epochs.iter().filter(stays).cloned().collect(),
+            });
+            for entry in &gone {
+                this.place(entry).remove(&this.node().holder).map_err(io)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The commit will never be published: its blocks belong to the next one.
+    pub(super) async fn abandon(self: &Arc<Self>, commit: CommitId) -> Result<(), DiskError> {
+        let changing = self.changing.lock().await;
+        if self.meta.load().position(commit).is_none() {
+            return Ok(());
+        }
+        let this = self.clone();
+        blocking(move || {
+            let forget = |meta: &mut super::meta::Meta| {
+                for epoch in meta.epochs.iter_mut().filter(|epoch| epoch.commit == Some(commit)) {
+                    epoch.commit = None;
+                }
+            };
+            let io = |source| DiskError::Io { what: format!("record of disk {}", this.id()), source };
+            this.update_meta(Apply::IfStored, forget).map_err(io)
+        })
+        .await?;
+        drop(changing);
+        self.merge_in_background();
+        Ok(())
+    }
+
+    /// Starts moving the blocks of abandoned epochs, unless that is under way.
+    pub(super) fn merge_in_background(self: &Arc<Self>) {
+        if self.merging.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let disk = self.clone();
+        self.node().runtime.spawn(async move {
+            let merged = disk.merge_abandoned().await;
+            disk.merging.store(false, Ordering::Release);
+            if let Err(error) = merged {
+                // Its blocks are read where they are; the next abandon or start tries again.
+                tracing::warn!(disk.id = %disk.id(), error = %error, "an abandoned epoch stays for now");
+            }
+        });
+    }
+
+    async fn merge_abandoned(self: &Arc<Self>) -> Result<(), DiskError> {
+        loop {
+            let meta = self.meta.load_full();
+            let layers = self.layers();
+            let find = |number| layers.epochs.iter().find(|epoch| epoch.number == number).cloned();
+            let pairs = meta.epochs.iter().zip(meta.epochs.iter().skip(1));
+            let abandoned = pairs.filter(|(old, _)| old.commit.is_none()).map(|(old, next)| (*old, *next)).next();
+            let Some((old_entry, next_entry)) = abandoned else { return Ok(()) };
+            let (Some(old), Some(next)) = (find(old_entry.number), find(next_entry.number)) else { return Ok(()) };
+            old.drained().await;
+            let this = self.clone();
+            let (from, to) = (old.clone(), next.clone());
+            blocking(move || this.move_blocks(&from, &to).map_err(|fault| this.fault(fault))).await?;
+            let _changing = self.changing.lock().await;
+            let this = self.clone();
+            blocking(move || this.drop_merged(old_entry, next_entry)).await?;
+        }
+    }
+
+    /// Copies what `from` has and `to` has not. Readers see the same bytes at every moment: newest first.
+    fn move_blocks(&self, from: &Epoch, to: &Epoch) -> Result<(), Fault> {
+        let end = from.bits.blocks();
+        let mut at = 0;
+        while at < end {
+            let (state, run) = from.bits.run(at, end);
+            if state == BlockState::Absent {
+                at += run;
+                continue;
+            }
+            let step = run.min(STEP_BLOCKS - at % STEP_BLOCKS);
+            // No write may come between the look and the copy.
+            let _exclusive = self.stripes().lock_exclusive(at * BLOCK_BYTES);
+            let mut block = at;
+            while block < at + step {
+                let (known, same) = to.bits.run(block, at + step);
+                if known == BlockState::Absent {
+                    match state {
+                        BlockState::Zero => to.bits.set_zero(block..block + same),
+                        BlockState::Data | BlockState::Absent => {
+                            let mut buf = AlignedBuf::default();
+                            let bytes = buf.slice(to_usize(same * BLOCK_BYTES));
+                            from.read_blocks(block, bytes).map_err(|e| Fault::from_io("delta", &e))?;
+                            to.write_blocks(block, bytes).map_err(|e| Fault::from_io("delta", &e))?;
+                            to.bits.set_data(block..block + same);
+                        }
+                    }
+                }
+                block += same;
+            }
+            at += step;
+        }
+        to.flush().map_err(|error| match error {
+            FlushError::Again(fault) => fault,
+            FlushError::Final(what) => {
+                self.fail(what.clone());
+                Fault::Failed(what)
+            }
+        })
+    }
+
+    /// Takes a merged epoch away. The caller has `changing`.
+    fn drop_merged(&self, old: EpochMeta, next: EpochMeta) -> Result<(), DiskError> {
+        let io = |source| DiskError::Io { what: format!("record of disk {}", self.id()), source };
+        let meta = self.meta.load_full();
+        let at = meta.epochs.iter().position(|epoch| epoch.number == old.number);
+        let follows = at.and_then(|at| meta.epochs.get(at + 1)).is_some_and(|epoch| epoch.number == next.number);
+        if !follows {
+            // Folded meanwhile.
+            return Ok(());
+        }
+        self.update_meta(Apply::IfStored, |meta| meta.epochs.retain(|epoch| epoch.number != old.number)).map_err(io)?;
+        self.change_layers(|now| Layers {
+            base: now.base.clone(),
+            epochs: now.epochs.iter().filter(|epoch| epoch.number != old.number).cloned().collect(),
+        });
+        self.place(&old).remove(&self.node().holder).map_err(io)
+    }
+}
