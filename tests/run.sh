@@ -1,6 +1,113 @@
 #!/usr/bin/env bash
-# Builds everything and runs every test.
+# Installs what is missing, builds, runs every test: `tests/run.sh [TEST-FILTER…]` as root or with sudo.
+# Ends with the runner's summary, and with a non-zero exit code if anything failed.
+#
+# One build serves the tests, the lints and the quickstart: all of them use the release profile and its folder.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-cargo fmt --all --check
-cargo test --workspace --release
+
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+for part in words packages toolchain libvirt leftovers; do
+    # shellcheck source=/dev/null
+    . "$root/deploy/lib/$part.sh"
+done
+# Settings of a Muster in this environment are not meant for the tests; how loud they are is.
+for name in ${!MUSTER_@}; do case $name in MUSTER_TEST_*) ;; *) unset "$name" ;; esac; done
+started=$(now_ms)
+
+[ "$(uname -s)" = Linux ] || die "Muster runs on Linux, this is $(uname -s)"
+[ "$(id -u)" = 0 ] || die "the tests mount disks and start guests: they need root" "sudo tests/run.sh"
+
+# Prints a headline with the time so far.
+step() { say "== $* ($(seconds $(($(now_ms) - started))) so far)"; }
+
+step packages
+packages_ensure util-linux gcc libc6-dev pkg-config libvirt-dev qemu-utils qemu-system-x86 libvirt-daemon-system \
+    libvirt-daemon-driver-qemu libvirt-clients fuse3 fio iproute2 e2fsprogs postgresql
+toolchain_ensure rustfmt clippy
+[ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
+[ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+
+log=$(mktemp)
+marks=$(mktemp -d)
+# What was there before is nobody's leftover.
+mark() {
+    awk '/ - fuse/ {print $5}' /proc/self/mountinfo | sort > "$marks/mounts.$1"
+    virsh -q -c "$LIBVIRT_URI" list --all --uuid 2> /dev/null | grep . | sort > "$marks/domains.$1" || :
+    { ip netns list 2> /dev/null || :; } | awk '{print $1}' | sort > "$marks/namespaces.$1"
+    ps -eo pid=,comm= | awk '$2 ~ /^muster-/ {print $1 " " $2}' | sort > "$marks/processes.$1"
+}
+new_since() { comm -13 "$marks/$1.before" "$marks/$1.after"; }
+
+# Ends what the tests left and says so: a test that leaves something has a defect.
+clean_up() {
+    local left
+    [ -e "$marks/mounts.before" ] && mark after && {
+        for left in $(new_since domains); do
+            say "warning: a test left domain $left"
+            virsh -q -c "$LIBVIRT_URI" destroy "$left" > /dev/null 2>&1 || :
+            virsh -q -c "$LIBVIRT_URI" undefine "$left" > /dev/null 2>&1 || :
+        done
+        new_since processes | while read -r left name; do
+            say "warning: a test left process $left ($name)"
+            kill -KILL "$left" 2> /dev/null || :
+        done
+        new_since mounts | while read -r left; do
+            say "warning: a test left mount $left"
+            umount -l "$(printf '%b' "$left")" 2> /dev/null || :
+        done
+        for left in $(new_since namespaces); do
+            say "warning: a test left network namespace $left"
+            ip netns delete "$left" 2> /dev/null || :
+        done
+    }
+    libvirt_release
+    give_back_target
+    rm -rf "$marks"
+    rm -f "$log"
+}
+trap 'clean_up' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+step 'cargo fmt --check'
+run_cargo fmt --all --check
+
+# The tests find the daemons beside themselves, the quickstart finds them here and builds nothing.
+MUSTER_BIN_DIR=$(release_dir)
+export MUSTER_BIN_DIR
+
+step build
+runner='test'
+if cargo nextest --version > /dev/null 2>&1; then runner=nextest; fi
+run_cargo build --release --locked --workspace --bins --tests
+
+# The same profile: build scripts, procedural macros and the C code they compile are not built again.
+step 'clippy, warnings denied'
+run_cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+step 'libvirt'
+libvirt_ensure
+mark before
+
+step "tests (cargo $runner)"
+status=0
+# Backtraces of every expected panic would bury the failures.
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
+if [ "$runner" = nextest ]; then
+    run_cargo nextest run --release --locked --workspace --no-fail-fast --status-level pass --final-status-level fail \
+        --color never "$@" 2>&1 | tee "$log" || status=$?
+    say
+    say "the slowest tests:"
+    { sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\) \[ *>\{0,1\} *\([0-9.]*\)s\] *\(([^)]*)\)\{0,1\} *\(.*\)$/\2 s  \4/p' "$log" | sort -rn | awk '!seen[$0]++' | head -n 10 >&2; } || :
+    say "everything took $(seconds $(($(now_ms) - started)))"
+    # The runner's summary again, as the last words.
+    sed -n '/^ *Summary \[/,$p' "$log"
+else
+    run_cargo test --release --locked --workspace --no-fail-fast -- --test-threads 2 "$@" 2>&1 | tee "$log" || status=$?
+    say
+    say "the slowest groups of tests:"
+    { sed -n 's/^test result: .* finished in \([0-9.]*\)s$/\1 s/p' "$log" | sort -rn | head -n 10 >&2; } || :
+    say "everything took $(seconds $(($(now_ms) - started)))"
+    awk '/^test result:/ {passed += $4; failed += $6; skipped += $8} END {print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"}' "$log"
+fi
+exit "$status"

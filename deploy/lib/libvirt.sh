@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# A libvirtd that answers: the one that is there, else one started here and stopped again by its last user. Two
+# quickstarts or test runs on one machine share it. Needs words.sh.
+
+LIBVIRT_URI=qemu:///system
+libvirt_state=/run/muster-libvirt
+
+libvirt_answers() { timeout 10 virsh -q -c "$LIBVIRT_URI" version > /dev/null 2>&1; }
+
+has_systemd() { [ -d /run/systemd/system ]; }
+
+# Runs a function alone on this machine.
+libvirt_locked() {
+    mkdir -p "$libvirt_state/users"
+    (
+        flock -w 120 9 || die "another process has held $libvirt_state/lock for two minutes"
+        "$@"
+    ) 9> "$libvirt_state/lock"
+}
+
+libvirt_enter() {
+    : > "$libvirt_state/users/$$"
+    libvirt_answers && return 0
+    local log=$libvirt_state/start.log
+    if has_systemd; then
+        # The sockets start the daemons on demand; they belong to the system and stay.
+        systemctl start virtlogd.socket libvirtd.socket > "$log" 2>&1 || systemctl start libvirtd >> "$log" 2>&1 || :
+    else
+        mkdir -p /run/libvirt
+        # They outlive this shell: the lock must not go with them.
+        if ! pid_runs "$(cat /run/virtlogd.pid 2> /dev/null)" virtlogd; then
+            virtlogd -d 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
+        fi
+        if ! pid_runs "$(cat /run/libvirtd.pid 2> /dev/null)" libvirtd; then
+            libvirtd -d 9>&- >> "$log" 2>&1 && cp /run/libvirtd.pid "$libvirt_state/libvirtd.pid"
+        fi
+    fi
+    if ! until_true 30 libvirt_answers; then
+        tail -n 10 "$log" >&2
+        rm -f "$libvirt_state/users/$$"
+        die "libvirt does not answer at $LIBVIRT_URI and could not be started" \
+            "look at 'journalctl -u libvirtd', or start 'virtlogd' and 'libvirtd' by hand and see what they say"
+    fi
+}
+
+pid_runs() { [ -n "$1" ] && [ "$(cat "/proc/$1/comm" 2> /dev/null)" = "$2" ]; }
+
+libvirt_exit() {
+    local user pid name
+    rm -f "$libvirt_state/users/$$"
+    for user in "$libvirt_state"/users/*; do
+        [ -e "$user" ] || continue
+        if kill -0 "${user##*/}" 2> /dev/null; then return 0; fi
+        rm -f "$user"
+    done
+    for name in libvirtd virtlogd; do
+        pid=$(cat "$libvirt_state/$name.pid" 2> /dev/null) || continue
+        # Only what was started here, and only if it still is that.
+        if pid_runs "$pid" "$name"; then
+            kill "$pid" 2> /dev/null || :
+            until_true 20 process_gone "$pid" || say "$name (process $pid) does not end"
+        fi
+        rm -f "$libvirt_state/$name.pid"
+    done
+    rm -f "$libvirt_state/start.log"
+}
+
+process_gone() { ! kill -0 "$1" 2> /dev/null; }
+
+# libvirt_ensure, and libvirt_release when it is not needed any more.
+libvirt_ensure() {
+    # The users' files are named by this process, so the function runs here and not in a subshell of its own.
+    libvirt_locked libvirt_enter
+}
+
+libvirt_release() {
+    [ -e "$libvirt_state/users/$$" ] || return 0
+    libvirt_locked libvirt_exit
+}

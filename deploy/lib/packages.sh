@@ -1,0 +1,115 @@
+# shellcheck shell=bash
+# System packages, by what they are needed for: a part counts as there when it can be used, whatever brought it.
+# apt is called only when something is missing. Needs words.sh.
+
+# Debian's tools for file systems and daemons are not on every user's path.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+
+# There already? One answer per package name.
+package_there() {
+    case $1 in
+        ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
+        curl) command -v curl ;;
+        e2fsprogs) command -v mke2fs ;;
+        fio) command -v fio ;;
+        fuse3) command -v fusermount3 ;;
+        gcc) command -v cc ;;
+        iproute2) command -v ss && command -v ip ;;
+        libc6-dev) [ -e /usr/include/stdlib.h ] ;;
+        libvirt-clients) command -v virsh ;;
+        libvirt-daemon-driver-qemu) compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' || compgen -G '/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so' ;;
+        libvirt-daemon-system) command -v libvirtd && command -v virtlogd && getent passwd libvirt-qemu ;;
+        libvirt-dev) command -v pkg-config && pkg-config --exists libvirt ;;
+        pkg-config) command -v pkg-config ;;
+        postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
+        qemu-system-x86) command -v qemu-system-x86_64 ;;
+        qemu-utils) command -v qemu-img ;;
+        util-linux) command -v flock && command -v setsid && command -v setpriv ;;
+        *) dpkg-query -W -f '${Status}\n' "$1" | grep -q ' installed$' ;;
+    esac > /dev/null 2>&1
+}
+
+# What each is for, in a message when it cannot be had.
+package_purpose() {
+    case $1 in
+        ca-certificates | curl) echo 'downloading the Rust toolchain' ;;
+        e2fsprogs) echo 'making the demo image' ;;
+        fio) echo 'tests of the mount' ;;
+        fuse3) echo 'mounting disks' ;;
+        gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
+        libvirt-* | qemu-system-x86) echo 'running guests' ;;
+        postgresql) echo "the store's tests on PostgreSQL" ;;
+        qemu-utils) echo 'qcow2 images' ;;
+        *) echo 'these scripts' ;;
+    esac
+}
+
+packages_missing() {
+    local package
+    for package in "$@"; do
+        package_there "$package" || printf '%s\n' "$package"
+    done
+}
+
+apt_quietly() {
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"
+}
+
+# The wanted release of qemu-utils when the one that is there keeps qemu-system-x86 away: backports and the base
+# release cannot be mixed, and installing one would silently remove the other.
+qemu_pin() {
+    local installed system codename
+    installed=$(dpkg-query -W -f '${Version}' qemu-utils 2> /dev/null) || return 0
+    [ -n "$installed" ] || return 0
+    system=$(apt-cache policy qemu-system-x86 2> /dev/null | sed -n 's/^ *Candidate: //p')
+    [ "$installed" != "$system" ] || return 0
+    if apt-cache madison qemu-system-x86 2> /dev/null | grep -qF "| $installed |"; then
+        echo "qemu-system-x86=$installed"
+        return 0
+    fi
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    [ -z "$codename" ] || echo "qemu-utils/$codename"
+}
+
+# packages_ensure NAME…: installs what is missing, or says what cannot be had and why it is needed.
+packages_ensure() {
+    local missing log package
+    missing=$(packages_missing "$@" | tr '\n' ' ')
+    [ -n "${missing// /}" ] || return 0
+    command -v apt-get > /dev/null || die "these are missing, and this system has no apt-get to install them: $missing" \
+        "Muster's scripts know Debian 12 and its relatives; elsewhere install the same by hand and start again."
+    [ "$(id -u)" = 0 ] || die "these packages are missing: $missing" "sudo apt-get install $missing"
+
+    log=$(mktemp)
+    local wanted=$missing options=(-y --no-install-recommends)
+    say "installing $missing"
+    [ -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -print -quit 2> /dev/null)" ] || apt_quietly update > "$log" 2>&1 || :
+    case " $missing " in
+        *' qemu-system-x86 '*)
+            local pin
+            pin=$(qemu_pin)
+            if [ -n "$pin" ]; then
+                say "  with $pin: the qemu-utils that is installed comes from another release"
+                wanted="${wanted/qemu-system-x86 /} qemu-system-x86 $pin"
+                case $pin in qemu-system-x86=*) wanted="${wanted/ qemu-system-x86 / }" ;; esac
+                options+=(--allow-downgrades --allow-change-held-packages)
+            fi
+            ;;
+    esac
+    # shellcheck disable=SC2086 # a list of names
+    if ! apt_quietly install "${options[@]}" $wanted > "$log" 2>&1; then
+        # Lists can be older than the archive.
+        apt_quietly update >> "$log" 2>&1 || :
+        # shellcheck disable=SC2086
+        apt_quietly install "${options[@]}" $wanted >> "$log" 2>&1 || :
+    fi
+    for package in "$@"; do
+        if ! package_there "$package"; then
+            tail -n 15 "$log" >&2
+            rm -f "$log"
+            die "'$package' cannot be installed; it is needed for $(package_purpose "$package")" "apt-get install $package"
+        fi
+    done
+    rm -f "$log"
+}

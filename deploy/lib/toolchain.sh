@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# A Rust toolchain that is new enough, and one build for everything. Needs words.sh and packages.sh; `root` is the
+# project's folder.
+
+# Debian's own cargo is too old; Cargo.toml says what is needed.
+wanted_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
+
+run_cargo() { (cd "$root" && cargo "$@"); }
+
+# 1.95.0 -> 1095
+version_number() {
+    local major minor
+    IFS=. read -r major minor _ <<< "$1"
+    minor=${minor%%[!0-9]*}
+    echo $((10#${major:-0} * 1000 + 10#${minor:-0}))
+}
+
+rust_here() { run_cargo --version 2> /dev/null | awk '{print $2}'; }
+
+rust_is_new_enough() {
+    local got
+    got=$(rust_here) || return 1
+    [ -n "$got" ] && [ "$(version_number "$got")" -ge "$(version_number "$(wanted_rust)")" ]
+}
+
+home_of() { getent passwd "$1" | cut -d: -f6; }
+
+# Under sudo the toolchain is in the home of the person who typed it.
+find_rust() {
+    local home
+    rust_is_new_enough && return 0
+    PATH=$PATH:$(home_of "$(id -un)")/.cargo/bin
+    rust_is_new_enough && return 0
+    [ -n "${SUDO_USER:-}" ] && [ -z "${RUSTUP_HOME:-}" ] || return 1
+    home=$(home_of "$SUDO_USER")
+    [ -d "$home/.rustup" ] || return 1
+    PATH=$home/.cargo/bin:$PATH
+    RUSTUP_HOME=$home/.rustup rust_is_new_enough || return 1
+    export RUSTUP_HOME=$home/.rustup
+}
+
+# toolchain_ensure [COMPONENT…]: cargo, and for example rustfmt and clippy.
+toolchain_ensure() {
+    local wanted component have missing=()
+    wanted=$(wanted_rust)
+    if ! find_rust; then
+        have=$(rust_here)
+        if command -v rustup > /dev/null; then
+            say "installing Rust $wanted (${have:-none} is here)"
+            rustup -q toolchain install "$wanted" --profile minimal >&2 && export RUSTUP_TOOLCHAIN=$wanted
+        else
+            say "installing rustup and Rust $wanted (${have:-none} is here)"
+            packages_ensure curl ca-certificates
+            { curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
+                | sh -s -- -y -q --no-modify-path --profile minimal --default-toolchain "$wanted"; } >&2 || :
+            PATH=$(home_of "$(id -un)")/.cargo/bin:$PATH
+            hash -r
+        fi
+        rust_is_new_enough || die "Rust $wanted or newer is needed and could not be installed (found: ${have:-none})" \
+            "install it, for example with rustup from https://rustup.rs:" \
+            "    rustup toolchain install $wanted --component rustfmt,clippy && rustup default $wanted" \
+            "or put a cargo of that version first on PATH; then start again."
+    fi
+    export PATH
+    for component in "$@"; do
+        run_cargo "${component/rustfmt/fmt}" --version > /dev/null 2>&1 || missing+=("$component")
+    done
+    [ ${#missing[@]} = 0 ] && return 0
+    rustup -q component add "${missing[@]}" >&2 || die "the toolchain lacks ${missing[*]}" "rustup component add ${missing[*]}"
+}
+
+# The folder of the release binaries.
+release_dir() {
+    local target=${CARGO_TARGET_DIR:-target}
+    case $target in /*) ;; *) target=$root/$target ;; esac
+    echo "$target/release"
+}
+
+# Under sudo, what was built belongs to whoever owns the checkout.
+give_back_target() {
+    [ -n "${SUDO_USER:-}" ] && [ -z "${CARGO_TARGET_DIR:-}" ] && [ -d "$root/target" ] || return 0
+    chown -R --reference="$root" "$root/target" 2> /dev/null || :
+}

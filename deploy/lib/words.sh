@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# Words on the screen. Sourced by deploy/quickstart.sh and tests/run.sh.
+
+# Facts go to standard error, so that standard output stays what the script is for.
+say() { printf '%s\n' "$*" >&2; }
+
+# Says what is wrong and what to do about it, then ends the script (its traps clean up).
+die() {
+    printf '\n%s: %s\n' "${0##*/}" "$1" >&2
+    shift
+    local line
+    for line in "$@"; do printf '    %s\n' "$line" >&2; done
+    exit 1
+}
+
+# Milliseconds since some moment.
+now_ms() {
+    local now=${EPOCHREALTIME/[.,]/}
+    echo $((now / 1000))
+}
+
+# 1234 -> 1.2 s
+seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); }
+
+# 512MiB -> bytes; nothing and failure for what is not a size.
+bytes_of() {
+    local number=${1%%[!0-9]*} unit=1
+    [ -n "$number" ] || return 1
+    case ${1#"$number"} in
+        '' | B) ;;
+        KiB | K | k) unit=$((1 << 10)) ;;
+        MiB | M | m) unit=$((1 << 20)) ;;
+        GiB | G | g) unit=$((1 << 30)) ;;
+        TiB | T | t) unit=$((1 << 40)) ;;
+        *) return 1 ;;
+    esac
+    [ "${#number}" -le 9 ] || return 1
+    echo $((10#$number * unit))
+}
+
+mebibytes() { echo "$(($1 >> 20)) MiB"; }
+
+# until_true SECONDS COMMAND…: looks every 0.1 s; fails when the time is up.
+until_true() {
+    local end=$(($(now_ms) + $1 * 1000))
+    shift
+    until "$@"; do
+        [ "$(now_ms)" -lt "$end" ] || return 1
+        sleep 0.1
+    done
+}

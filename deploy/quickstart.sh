@@ -1,0 +1,481 @@
+#!/usr/bin/env bash
+# A whole Muster on this machine in one command: a controller, agents, real virtual machines from one image, a snapshot
+# of all of them while they run, and a second fleet started from it. `deploy/quickstart.sh --help`
+#
+# Everything that is started here is started below one data folder and is stopped again: on Ctrl-C, on a failed step,
+# and when this shell dies. Nothing else on the machine is touched.
+set -euo pipefail
+
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+for part in words packages toolchain libvirt leftovers; do
+    # shellcheck source=/dev/null
+    . "$root/deploy/lib/$part.sh"
+done
+
+nodes=3
+count=4
+image=
+memory=512MiB
+data=
+listen=127.0.0.1
+leave=no
+keep=no
+
+usage() {
+    cat << 'USAGE'
+usage: deploy/quickstart.sh [options]     (as root or with sudo)
+
+  --nodes K      agents to start (3)
+  --count N      instances to deploy (4)
+  --image FILE   raw or qcow2 image to deploy, instead of a demo image made here
+  --memory SIZE  memory of each instance (512MiB)
+  --data DIR     data folder (a fresh one under /var/tmp)
+  --listen IP    address the API listens on (127.0.0.1)
+  --exit         stop and clean up after the last step; exit 0 only if every step succeeded
+  --keep         keep the data when it ends
+  -h, --help     this text
+
+It installs what is missing, builds, starts a controller and agents, deploys, waits until every instance is ready, takes
+a snapshot of all of them, starts a second deployment from it, and stays up until Ctrl-C.
+USAGE
+}
+
+refuse() {
+    usage >&2
+    printf '\nquickstart: %s\n' "$1" >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    option=$1
+    case $option in
+        --*=*) set -- "${option%%=*}" "${option#*=}" "${@:2}"; option=$1 ;;
+    esac
+    case $option in
+        --nodes | --count | --image | --memory | --data | --listen)
+            if [ $# -lt 2 ] || [ -z "$2" ]; then refuse "$option needs a value"; fi
+            case $option in
+                --nodes) nodes=$2 ;;
+                --count) count=$2 ;;
+                --image) image=$2 ;;
+                --memory) memory=$2 ;;
+                --data) data=$2 ;;
+                --listen) listen=$2 ;;
+            esac
+            shift 2
+            ;;
+        --exit) leave=yes; shift ;;
+        --keep) keep=yes; shift ;;
+        -h | --help) usage; exit 0 ;;
+        *) refuse "unknown option '$option'" ;;
+    esac
+done
+
+# number_up_to MOST TEXT
+number_up_to() {
+    case $2 in '' | *[!0-9]* | 0* | ?????*) return 1 ;; esac
+    [ "$2" -le "$1" ]
+}
+number_up_to 64 "$nodes" || refuse "--nodes: expected a number from 1 to 64, got '$nodes'"
+number_up_to 1000 "$count" || refuse "--count: expected a number from 1 to 1000, got '$count'"
+memory_bytes=$(bytes_of "$memory") || refuse "--memory: expected a size such as 512MiB, got '$memory'"
+[ "$memory_bytes" -ge $((64 << 20)) ] || refuse "--memory: a guest needs at least 64MiB, got '$memory'"
+case $listen in *[!0-9a-fA-F.:]* | '') refuse "--listen: expected an IP address, got '$listen'" ;; esac
+if [ -n "$image" ]; then
+    if [ ! -f "$image" ] || [ ! -r "$image" ]; then refuse "--image: cannot read '$image'"; fi
+    image=$(CDPATH='' cd -- "$(dirname -- "$image")" && pwd)/$(basename -- "$image")
+fi
+
+# ---------------------------------------------------------------- what was started, and how it ends
+
+made_data=no        # the data folder is ours to delete
+controller=         # process ids
+agents=()
+helper=             # the one foreground child that may run for long
+ending=no
+interrupted=no
+up=no               # every step succeeded
+begun=$(now_ms)
+
+# Settings of another Muster in this environment are not meant for this one.
+for name in ${!MUSTER_@}; do [ "$name" = MUSTER_BIN_DIR ] || unset "$name"; done
+
+# The daemons are in sessions of their own, so that a Ctrl-C reaches only this shell, which then stops them in order;
+# should this shell be killed, the kernel tells them.
+start_daemon() {
+    local log=$1
+    shift
+    setsid setpriv --pdeathsig TERM "$@" < /dev/null >> "$log" 2>&1 &
+}
+
+# Runs a program that may take long, in a group of its own: a signal to this script ends it with all it started.
+run() {
+    setsid "$@" < /dev/null &
+    helper=$!
+    local status=0
+    wait "$helper" || status=$?
+    helper=
+    return "$status"
+}
+
+# stop SECONDS PID…: asks all, waits for all, then insists.
+stop() {
+    local patience=$1 pid
+    shift
+    for pid in "$@"; do kill -TERM "$pid" 2> /dev/null || :; done
+    for pid in "$@"; do
+        if ! until_true "$patience" process_gone "$pid"; then
+            say "process $pid does not end in $patience s; killing it"
+            kill -KILL "$pid" 2> /dev/null || :
+        fi
+        # Reaps it; its exit code tells nothing now.
+        wait "$pid" 2> /dev/null || :
+    done
+}
+
+clean_up() {
+    local status=$?
+    [ "$ending" = no ] || return
+    ending=yes
+    set +e
+    trap '' INT TERM HUP
+    step_failed
+    if [ -n "$helper" ]; then
+        kill -TERM -- "-$helper" 2> /dev/null
+        until_true 10 process_gone "-$helper" || kill -KILL -- "-$helper" 2> /dev/null
+    fi
+    if [ $made_data = yes ]; then
+        [ $status = 0 ] || [ $interrupted = yes ] || show_logs
+        if [ -n "$controller" ] || [ ${#agents[@]} -gt 0 ]; then
+            say 'stopping …'
+            # Agents shut their guests down, write everything back and unmount.
+            [ ${#agents[@]} = 0 ] || stop 60 "${agents[@]}"
+            [ -z "$controller" ] || stop 15 "$controller"
+        fi
+        leftovers_end "$data"
+        libvirt_release
+        if [ $keep = yes ]; then
+            say "the data is kept in $data"
+        elif [ -z "$(mounts_below "$data")" ]; then
+            rm -rf --one-file-system "${data:?}/controller" "${data:?}"/node-* "${data:?}/logs" "${data:?}/env" "${data:?}/demo.raw"
+            rmdir "$data" 2> /dev/null || :
+        else
+            say "something is still mounted below $data: it is left as it is"
+        fi
+    else
+        libvirt_release
+    fi
+    give_back_target
+    exit "$status"
+}
+interrupt() {
+    interrupted=yes
+    say ''
+    # The normal end of a quickstart that is up.
+    if [ $up = yes ]; then exit 0; fi
+    exit 130
+}
+trap clean_up EXIT
+trap interrupt INT
+trap 'interrupted=yes; exit 143' TERM
+trap 'interrupted=yes; exit 129' HUP
+
+show_logs() {
+    local log
+    for log in "$data"/logs/*.log; do
+        [ -s "$log" ] || continue
+        say ''
+        say "--- the end of ${log##*/}"
+        tail -n 20 "$log" >&2
+    done
+}
+
+# ---------------------------------------------------------------- the stop-watch
+
+step_name=
+step_begun=0
+steps=0
+
+step() {
+    step_name=$1
+    step_begun=$(now_ms)
+    if [ -t 2 ]; then printf '  …          %s' "$step_name" >&2; fi
+}
+
+# done_step [REMARK]
+done_step() {
+    local took
+    took=$(seconds $(($(now_ms) - step_begun)))
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    printf '  %8s   %-22s %s\n' "$took" "$step_name" "${1:-}" >&2
+    step_name=
+    steps=$((steps + 1))
+}
+
+step_failed() {
+    [ -n "$step_name" ] || return 0
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    local word=failed
+    [ $interrupted = no ] || word='broken off'
+    printf '  %8s   %-22s %s\n' "$(seconds $(($(now_ms) - step_begun)))" "$step_name" "$word" >&2
+    step_name=
+}
+
+# ---------------------------------------------------------------- what this machine must have
+
+[ "$(uname -s)" = Linux ] || die "Muster runs on Linux, this is $(uname -s)"
+[ "$(id -u)" = 0 ] || die "the quickstart mounts disks and starts guests: it needs root" "sudo deploy/quickstart.sh"
+
+say "Muster: $nodes agents, 2 x $count instances with $memory each"
+step packages
+packages_ensure util-linux iproute2 qemu-utils qemu-system-x86 libvirt-daemon-system libvirt-daemon-driver-qemu \
+    libvirt-clients fuse3 e2fsprogs
+[ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
+[ -c /dev/fuse ] || die "there is no /dev/fuse: Muster shows disks as files through it" "modprobe fuse" \
+    "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+(: <> /dev/fuse) 2> /dev/null || die "/dev/fuse cannot be opened" "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+done_step
+
+step build
+if [ -n "${MUSTER_BIN_DIR:-}" ]; then
+    # The tests have built everything already.
+    bin=$MUSTER_BIN_DIR
+    for name in muster muster-controller muster-agent; do [ -x "$bin/$name" ] || die "MUSTER_BIN_DIR has no $name"; done
+else
+    packages_ensure gcc libc6-dev pkg-config libvirt-dev
+    toolchain_ensure
+    bin=$(release_dir)
+    if [ -t 2 ]; then say ''; fi
+    run env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
+fi
+done_step "$bin"
+
+# ---------------------------------------------------------------- the data folder
+
+passable() {
+    # libvirt starts QEMU as a user of its own: every folder above a disk must let it pass.
+    local dir=$1
+    while [ "$dir" != / ]; do
+        [ $((0$(stat -c %a "$dir") & 1)) = 1 ] || { echo "$dir"; return; }
+        dir=$(dirname "$dir")
+    done
+}
+if [ -z "$data" ]; then
+    data=$(mktemp -d /var/tmp/muster-quickstart.XXXXXX)
+else
+    mkdir -p -- "$data" || die "cannot make the data folder '$data'"
+    data=$(CDPATH='' cd -- "$data" && pwd)
+    [ -z "$(ls -A "$data")" ] || die "'$data' is not empty: the quickstart begins with an empty data folder" "name another one, or delete it"
+fi
+made_data=yes
+chmod 0711 "$data"
+blocked=$(passable "$data")
+[ -z "$blocked" ] || die "'$blocked' cannot be passed by the user that runs guests (libvirt-qemu)" "chmod o+x '$blocked', or choose another --data"
+mkdir -m 0755 "$data/logs"
+
+# What fits: memory that is really there is shared out between the agents and never promised twice.
+available=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo) * 1024))
+# A machine of QEMU takes this much beside the guest's own memory.
+beside=$((96 << 20))
+reserve=$(((512 << 20) + nodes * (128 << 20)))
+most=$(((available - reserve) / (memory_bytes + beside)))
+per_node=$(((2 * count + nodes - 1) / nodes))
+both=yes
+if [ $((per_node * nodes)) -gt "$most" ]; then
+    per_node=$((most / nodes))
+    [ $((per_node * nodes)) -ge $((2 * count)) ] || both=no
+    [ $((per_node * nodes)) -ge "$count" ] || die \
+        "$count instances of $memory on $nodes nodes do not fit into the $(mebibytes "$available") of memory that are free here" \
+        "try smaller ones or fewer, for example --memory 128MiB"
+fi
+node_memory=$((per_node * memory_bytes))
+node_cpus=$((per_node * 2 > 4 ? per_node * 2 : 4))
+
+# ---------------------------------------------------------------- libvirt, controller, agents
+
+step libvirt
+libvirt_ensure
+done_step
+
+bracketed=$listen
+case $listen in *:*) bracketed="[$listen]" ;; esac
+
+# A port nobody listens on; whoever takes it before the daemon does makes the daemon fail, and another one is tried.
+port_taken() { ss -Hltn "sport = :$1" 2> /dev/null | grep -q .; }
+free_port() {
+    local port tries=0
+    while [ $((tries += 1)) -le 100 ]; do
+        port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+        if ! port_taken "$port" && ! port_taken $((port + 1)); then
+            echo "$port"
+            return 0
+        fi
+    done
+    return 1
+}
+
+alive() { kill -0 "$1" 2> /dev/null; }
+
+start_controller() {
+    local port
+    port=$(free_port) || return 1
+    url=https://$bracketed:$port
+    start_daemon "$data/logs/controller.log" "$bin/muster-controller" serve --data-dir "$data/controller" \
+        --listen "$bracketed:$port" --node-listen "$bracketed:$((port + 1))" --public-url "$url"
+    controller=$!
+    export MUSTER_URL=$url MUSTER_CA=$data/controller/ca.pem
+    controller_answers() {
+        alive "$controller" || return 0
+        [ -s "$data/controller/admin.token" ] && [ -s "$MUSTER_CA" ] \
+            && MUSTER_TOKEN=@$data/controller/admin.token "$bin/muster" -q --retry-for 0s whoami > /dev/null 2>&1
+    }
+    until_true 60 controller_answers || die "the controller does not answer after 60 s"
+    alive "$controller" && return 0
+    # It ended: most often the port was taken in between.
+    wait "$controller" || :
+    controller=
+    return 1
+}
+
+# start_agent N: the process id is in agents[N].
+start_agent() {
+    local name=node-$1 port token=$data/node-$1/join.token
+    port=$(free_port) || return 1
+    [ -d "$data/$name" ] || mkdir -m 0711 "$data/$name"
+    if [ ! -s "$data/$name/identity/identity.json" ]; then
+        (umask 077 && "$bin/muster-controller" token create --data-dir "$data/controller" --role node > "$token") \
+            || die "no join token for $name"
+    fi
+    start_daemon "$data/logs/$name.log" "$bin/muster-agent" run --data-dir "$data/$name" --controller "$url" \
+        --join-token "@$token" --listen "$bracketed:$port" --name "$name" --runtime libvirt \
+        --cpus "$node_cpus" --memory "$(((node_memory + 1048575) >> 20))MiB" --keep-free 1%
+    agents[$1]=$!
+}
+
+step controller
+mkdir -m 0700 "$data/controller"
+for try in 1 2 3; do
+    start_controller && break
+    [ "$try" -lt 3 ] || die "the controller ended three times at once"
+done
+MUSTER_TOKEN=$(cat "$data/controller/admin.token")
+export MUSTER_TOKEN
+unset MUSTER_PROJECT MUSTER_PROFILE
+(
+    umask 077
+    {
+        printf 'export MUSTER_URL=%q\n' "$url"
+        printf 'export MUSTER_CA=%q\n' "$MUSTER_CA"
+        printf 'export MUSTER_TOKEN=%q\n' "$MUSTER_TOKEN"
+        printf 'unset MUSTER_PROJECT MUSTER_PROFILE\n'
+        # shellcheck disable=SC2016 # expanded where it is read
+        printf 'case :$PATH: in *:%q:*) ;; *) export PATH=%q:$PATH ;; esac\n' "$bin" "$bin"
+    } > "$data/env"
+)
+# muster WORDS…: what it printed is in `said`.
+muster() {
+    local status=0
+    run "$bin/muster" -q "$@" > "$data/logs/said" || status=$?
+    said=$(cat "$data/logs/said")
+    return $status
+}
+done_step "$url"
+
+step agents
+for ((n = 1; n <= nodes; n++)); do start_agent "$n"; done
+restarts=0
+agents_ready() {
+    local n
+    for ((n = 1; n <= nodes; n++)); do
+        alive "${agents[n]}" && continue
+        # Most often its port was taken in between.
+        [ $((restarts += 1)) -le 3 ] || die "agent node-$n ends at once"
+        wait "${agents[n]}" || :
+        start_agent "$n"
+    done
+    # One line per node and a headline.
+    [ "$("$bin/muster" -q node ls --state ready 2> /dev/null | tail -n +2 | wc -l)" -ge "$nodes" ]
+}
+until_true 90 agents_ready || die "not every agent is ready after 90 s" "$("$bin/muster" -q node ls 2>&1 || :)"
+hypervisor=$("$bin/muster" -q -o json node ls | sed -n 's/^ *"hypervisor": "\(.*\)".*/\1/p' | sort -u | paste -sd, -)
+[ -n "$hypervisor" ] || die "the agents cannot start guests here" "$("$bin/muster" -q node ls 2>&1 || :)"
+done_step "$nodes ready, guests run on $hypervisor"
+
+# ---------------------------------------------------------------- image, fleet, snapshot, second fleet
+
+if [ -z "$image" ]; then
+    step 'demo image'
+    run "$root/deploy/demo-image.sh" "$data/demo.raw" 2> "$data/logs/demo-image.log" || die "the demo image could not be made"
+    done_step "$(tail -n 1 "$data/logs/demo-image.log" | sed 's/^[^:]*: [^:]*: //')"
+    # Its guests say so on their console when they are up, and count their boots on their disk.
+    ready=console
+    source=$data/demo.raw
+else
+    ready=running
+    source=$image
+fi
+
+step 'image import'
+muster image import demo "$source" || die "the image was refused"
+done_step "$said"
+
+step "deploy $count"
+muster deploy demo --image demo --count "$count" --memory "$memory_bytes" --ready $ready --timeout 15m \
+    || die "not every instance became ready"
+done_step "$said"
+
+step snapshot
+muster snapshot create demo first --timeout 10m || die "the snapshot failed"
+done_step "$said"
+
+if [ $both = no ]; then
+    step 'stop the first fleet'
+    muster deployment stop demo --timeout 5m || die "the first fleet could not be stopped"
+    done_step "there is not memory for both at once"
+fi
+
+step "fork the snapshot"
+muster deploy fork --snapshot first --memory "$memory_bytes" --ready $ready --timeout 15m \
+    || die "not every instance of the second fleet became ready"
+done_step "$said"
+
+# The proof that guests really booted is what they printed themselves: their name, and a number that their disk remembers.
+if [ $ready = console ]; then
+    step 'consoles read'
+    for fleet in demo fork; do
+        boot=1
+        [ $fleet = demo ] || boot=2
+        for ((n = 0; n < count; n++)); do
+            "$bin/muster" -q instance log "$fleet.$n" | tr -d '\r' | grep -qx "MUSTER-READY $fleet-$n boot $boot" \
+                || die "the console of $fleet.$n does not say 'MUSTER-READY $fleet-$n boot $boot'" \
+                    "$("$bin/muster" -q instance log "$fleet.$n" --tail 1KiB 2>&1 | tail -n 5 || :)"
+        done
+    done
+    done_step "$count guests booted once, $count forks of them booted once more"
+fi
+
+say ''
+say "All $steps steps in $(seconds $(($(now_ms) - begun)))."
+if [ $leave = yes ]; then exit 0; fi
+up=yes
+
+cat >&2 << END
+
+The API is at $url (its description: /openapi.json). In another terminal, take the settings over:
+
+    . $data/env
+
+and go on, for example:
+
+    muster top
+    muster instance ls
+    muster instance log demo.0
+    muster snapshot show first
+    muster deploy mine --image demo --count 2 --memory $memory
+
+Ctrl-C stops everything$([ $keep = yes ] && echo ' and keeps the data.' || echo ' and deletes the data.')
+END
+# Until Ctrl-C, or until a daemon ends by itself.
+wait -n "$controller" "${agents[@]}" || :
+up=no
+die "a daemon ended by itself"
