@@ -39,5 +39,5 @@ pub use descriptor::Descriptor;
 pub use error::Corrupt;
 pub use object::{Kind, ObjectName, Salt};
 pub use record::{Compression, Record, RecordHeader, VerifiedObject};
-pub use store::{ChunkStore, MemoryStore, StoreError};
+pub use store::{ChunkStore, MemoryStore, SegmentStore, StoreError};
 pub use units::{BLOCK_BYTES, BlockIndex, ByteLen, ByteOffset, ChunkIndex, ChunkSize};

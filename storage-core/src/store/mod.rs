@@ -12,11 +12,25 @@
 //!
 //! It does not know what objects mean, who owns them, or which of them are still needed.
 
+mod disk;
+#[cfg(feature = "testing")]
+mod faulty;
+mod frame;
+mod index;
 mod memory;
+mod segment;
+#[cfg(feature = "testing")]
+mod sim;
 
 use std::io;
 
+pub use disk::{Disk, DiskFile, Folder};
+#[cfg(feature = "testing")]
+pub use faulty::{Call, Fault, FaultyStore};
 pub use memory::MemoryStore;
+pub use segment::{Opened, Options, SegmentStore};
+#[cfg(feature = "testing")]
+pub use sim::SimDisk;
 
 use crate::{Corrupt, ObjectName, Record, VerifiedObject};
 
@@ -141,6 +155,12 @@ pub enum StoreError {
         file: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// The index could not be read or written. It is made anew when the store is opened again.
+    #[error("the store's index failed")]
+    Index {
+        /// What redb said.
+        source: Box<redb::Error>,
     },
     /// An earlier failure left the disk in an unknown state. Open the store again.
     #[error("the store stopped: {reason}")]

@@ -1,0 +1,148 @@
+//! The seam between the segment store and the world: a folder of files. The real one is [`Folder`]; the tests put a
+//! simulated disk here that stops after any write and loses what was not synced.
+
+use std::{
+    fmt::Debug,
+    fs::{self, File, TryLockError},
+    io::{self, IoSlice, Write as _},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Most parts the kernel takes in one call (IOV_MAX).
+const PARTS_MAX: usize = 1024;
+
+/// A folder of files.
+pub trait Disk: Debug + Send + Sync {
+    /// The names of its files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// A file that exists.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// A file that does not exist yet. Its name is durable after [`Disk::sync_names`].
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Forgets a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations and removals durable.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// One file.
+pub trait DiskFile: Debug + Send + Sync {
+    /// Its length. Never 0 for a reason: an empty file is a file.
+    fn size(&self) -> io::Result<u64>;
+    /// Up to `len` bytes from an offset; fewer only at the end of the file.
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+    /// Fills the buffer from an offset, or fails.
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// Writes the parts one after the other from an offset on. After an error any of the bytes may have been written.
+    fn write(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
+    /// Cuts the file off, or extends it with zeros.
+    fn set_size(&self, size: u64) -> io::Result<()>;
+    /// Makes bytes and size durable.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// A folder of the operating system, locked for this process until it is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+const LOCK: &str = "lock";
+
+impl Folder {
+    /// Opens a folder, making it if need be. None: another process, or another opener in this one, has it.
+    pub fn open(path: &Path) -> io::Result<Option<Folder>> {
+        fs::create_dir_all(path)?;
+        let lock = file_options().create(true).open(path.join(LOCK))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Folder { path: path.to_owned(), _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn file_options() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true).truncate(false).mode(0o600);
+    options
+}
+
+impl Disk for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).filter(|n| n.as_ref().map_or(true, |n| n != LOCK)).collect()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(file_options().open(self.path.join(name))?))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(file_options().create_new(true).open(self.path.join(name))?))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        // Into spare capacity: zeroing a buffer of a chunk first would cost as much as copying it.
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            match rustix::io::pread(self, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn write(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let mut offset = offset;
+        let mut left = parts;
+        while !left.is_empty() {
+            let now = left.get(..PARTS_MAX).unwrap_or(left);
+            match rustix::io::pwritev(self, now, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut file = self;
+        file.flush()?;
+        File::sync_data(self)
+    }
+}

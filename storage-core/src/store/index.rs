@@ -1,0 +1,255 @@
+//! Where each object is, in a redb database beside the segments. A cache of what scanning them would find: it is never
+//! trusted beyond its watermark, and thrown away and made anew when it does not fit the segments.
+//!
+//! It knows everything up to the *watermark*, a place in the segments before which all is synced. Opening a store
+//! scans from there on. Writing it costs syncs, so it is written after every few hundred MiB and at a clean stop.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, IoSlice},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition};
+
+use super::{
+    StoreError,
+    disk::{Disk, DiskFile},
+};
+use crate::ObjectName;
+
+pub(super) const FILE: &str = "index.redb";
+const FORMAT: u64 = 1;
+/// Pages of the index kept in memory: the store has to stay small beside guests.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// segment, offset of the frame, stored bytes, round
+type Row = (u32, u64, u32, u64);
+const OBJECTS: TableDefinition<'_, [u8; 32], Row> = TableDefinition::new("objects");
+/// segment -> bytes of it that the index knows
+const SEGMENTS: TableDefinition<'_, u32, u64> = TableDefinition::new("segments");
+/// format, pool (two halves), objects, bytes
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+
+/// Where an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+    pub(super) stored_len: u32,
+    pub(super) round: u64,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) objects: u64,
+    pub(super) bytes: u64,
+}
+
+/// Places that changed; none: no longer here.
+pub(super) type Changes = HashMap<ObjectName, Option<Place>>;
+
+#[derive(Debug)]
+pub(super) struct Index {
+    database: Database,
+}
+
+/// What an index says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Bytes known of each segment; the watermark is the end of the highest.
+    pub(super) segments: BTreeMap<u32, u64>,
+    pub(super) totals: Totals,
+}
+
+impl Index {
+    /// The index of this pool, if there is one that can be read and fits; else a new, empty one.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        pool: [u8; 16],
+        fits: impl Fn(&Known) -> bool,
+    ) -> Result<(Index, Known), StoreError> {
+        let exists = disk.list().map_err(io_error("list", "."))?.iter().any(|n| n == FILE);
+        if exists {
+            // A damaged file makes redb answer an error, or panic; both mean the same here.
+            let opened = catch_unwind(AssertUnwindSafe(|| {
+                let index = Index::on(disk.open(FILE).map_err(redb::Error::from)?)?;
+                let known = index.known(pool)?;
+                Ok::<_, redb::Error>(known.map(|known| (index, known)))
+            }));
+            match opened {
+                Ok(Ok(Some((index, known)))) if fits(&known) => return Ok((index, known)),
+                // The disk itself failing is no reason to throw the index away.
+                Ok(Err(redb::Error::Io(source))) if !is_damage(&source) => {
+                    return Err(StoreError::Io { op: "read", file: FILE.to_owned(), source });
+                }
+                _ => disk.remove(FILE).map_err(io_error("remove", FILE))?,
+            }
+        }
+        let index = Index::on(disk.create(FILE).map_err(io_error("create", FILE))?).map_err(index_error)?;
+        index.begin(pool).map_err(index_error)?;
+        disk.sync_names().map_err(io_error("sync", "."))?;
+        Ok((index, Known::default()))
+    }
+
+    fn on(file: Arc<dyn DiskFile>) -> Result<Index, redb::Error> {
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file))?;
+        Ok(Index { database })
+    }
+
+    fn begin(&self, pool: [u8; 16]) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        {
+            let mut meta = write.open_table(META)?;
+            meta.insert("format", FORMAT)?;
+            for (key, half) in ["pool.0", "pool.1"].iter().zip(pool.as_chunks::<8>().0) {
+                meta.insert(*key, u64::from_le_bytes(*half))?;
+            }
+            write.open_table(OBJECTS)?;
+            write.open_table(SEGMENTS)?;
+        }
+        write.commit()?;
+        Ok(())
+    }
+
+    /// None: another format or another pool's.
+    fn known(&self, pool: [u8; 16]) -> Result<Option<Known>, redb::Error> {
+        let read = self.database.begin_read()?;
+        let meta = read.open_table(META)?;
+        let number = |key: &str| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |n| n.value()));
+        let mut of = [0; 16];
+        for (key, half) in ["pool.0", "pool.1"].iter().zip(of.as_chunks_mut::<8>().0) {
+            *half = number(key)?.to_le_bytes();
+        }
+        if number("format")? != FORMAT || of != pool {
+            return Ok(None);
+        }
+        let totals = Totals { objects: number("objects")?, bytes: number("bytes")? };
+        if read.open_table(OBJECTS)?.len()? != totals.objects {
+            return Ok(None);
+        }
+        let mut segments = BTreeMap::new();
+        for row in read.open_table(SEGMENTS)?.iter()? {
+            let (segment, len) = row?;
+            segments.insert(segment.value(), len.value());
+        }
+        Ok(Some(Known { segments, totals }))
+    }
+
+    /// Where an object is, as far as the watermark.
+    pub(super) fn get(&self, name: &ObjectName) -> Result<Option<Place>, StoreError> {
+        let get = || {
+            let table = self.database.begin_read()?.open_table(OBJECTS)?;
+            Ok(table.get(name.as_bytes())?.map(|row| Place::from_row(row.value())))
+        };
+        get().map_err(index_error)
+    }
+
+    /// The next objects after a name, in order.
+    pub(super) fn list(
+        &self,
+        after: Option<&ObjectName>,
+        count_max: usize,
+    ) -> Result<Vec<(ObjectName, Place)>, StoreError> {
+        use std::ops::Bound;
+        let list = || {
+            let table = self.database.begin_read()?.open_table(OBJECTS)?;
+            let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(*name.as_bytes()));
+            let mut rows = Vec::new();
+            for row in table.range::<[u8; 32]>((from, Bound::Unbounded))?.take(count_max) {
+                let (name, place) = row?;
+                rows.push((ObjectName::from_bytes(name.value()), Place::from_row(place.value())));
+            }
+            Ok(rows)
+        };
+        list().map_err(index_error)
+    }
+
+    /// Takes in changes and moves the watermark, in one transaction. Everything before the new watermark is synced.
+    pub(super) fn advance(
+        &self,
+        changes: &Changes,
+        segments: &BTreeMap<u32, u64>,
+        totals: Totals,
+    ) -> Result<(), StoreError> {
+        let advance = || {
+            let mut write = self.database.begin_write()?;
+            // Dear per commit and commits are rare; without it, opening after a crash would read the whole index.
+            write.set_quick_repair(true);
+            {
+                let mut objects = write.open_table(OBJECTS)?;
+                // In name order, so that each page of the index is visited once.
+                let mut sorted: Vec<_> = changes.iter().collect();
+                sorted.sort_unstable_by_key(|(name, _)| **name);
+                for (name, place) in sorted {
+                    match place {
+                        Some(place) => objects.insert(name.as_bytes(), place.row())?.map(drop),
+                        None => objects.remove(name.as_bytes())?.map(drop),
+                    };
+                }
+                let mut table = write.open_table(SEGMENTS)?;
+                for (segment, len) in segments {
+                    table.insert(segment, len)?;
+                }
+                let mut meta = write.open_table(META)?;
+                meta.insert("objects", totals.objects)?;
+                meta.insert("bytes", totals.bytes)?;
+            }
+            write.commit()?;
+            Ok(())
+        };
+        advance().map_err(index_error)
+    }
+}
+
+impl Place {
+    fn row(&self) -> Row {
+        (self.segment, self.offset, self.stored_len, self.round)
+    }
+
+    fn from_row((segment, offset, stored_len, round): Row) -> Place {
+        Place { segment, offset, stored_len, round }
+    }
+}
+
+/// A read beyond the end: the file was cut off, its place on the disk works.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+fn index_error(source: redb::Error) -> StoreError {
+    StoreError::Index { source: Box::new(source) }
+}
+
+pub(super) fn io_error(op: &'static str, file: &str) -> impl FnOnce(io::Error) -> StoreError {
+    let file = file.to_owned();
+    move |source| StoreError::Io { op, file, source }
+}
+
+/// redb's files go through the same seam as the segments.
+#[derive(Debug)]
+struct Backend(Arc<dyn DiskFile>);
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read_into(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.0.set_size(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.0.write(offset, &mut [IoSlice::new(data)])
+    }
+}
