@@ -1,7 +1,16 @@
-//! The controller.
+//! The controller: what is wanted, and who works on it.
 //!
-//! Reading order: [`http`] (what is said), [`app`] (what is done), [`store`] (what is kept), [`reconcile`] (what is
-//! finished later).
+//! Reading order: [`http`] (what is said), [`app`] (what is done), [`domain`] and [`scheduler`] (what is decided),
+//! [`store`] (what is kept), [`reconcile`] (what is finished later). [`build`] puts a controller together for `main` and
+//! for tests alike:
+//!
+//! ```ignore
+//! let server = muster_controller::build(config, Arc::new(SystemClock)).await?;   // bound, nothing served yet
+//! println!("{}", server.url());
+//! server.run(stop).await?;                                                       // until `stop` is cancelled
+//! ```
+//!
+//! A test that needs no sockets takes [`build_app`] and `http::routes(app)`.
 
 pub mod app;
 pub mod ca;
@@ -13,4 +22,240 @@ pub mod ingest;
 pub mod reconcile;
 pub mod scheduler;
 pub mod store;
+pub mod telemetry;
+pub mod tls;
 pub mod wake;
+
+use std::{fs::File, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use muster_api::{
+    ClusterId,
+    membership::Membership,
+    node_protocol::Incarnation,
+    token::{CreateToken, Role},
+};
+use muster_peer::{
+    PoolClient,
+    tls::{ServeLimits, serve},
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    app::{App, AppError, Inner, access},
+    ca::Authority,
+    clock::Clock,
+    config::Config,
+    store::{DatabaseUrl, Store, cluster, cluster::Cluster, column, tokens},
+    tls::Identities,
+    wake::Wakes,
+};
+
+/// Seconds the first token lives: it is the operator's way in, and is revoked like any other.
+const FIRST_TOKEN_TTL_S: u64 = 10 * 365 * 86_400;
+/// Longest time loops and streams may take to end once the doors are closed.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// A controller whose doors are open in the kernel and not served yet.
+pub struct Server {
+    /// The controller.
+    pub app: App,
+    people: TcpListener,
+    node: TcpListener,
+    metrics: Option<TcpListener>,
+    identities: Arc<Identities>,
+    _lock: File,
+}
+
+/// An [`App`] with its identities, without doors.
+pub struct Parts {
+    /// The controller.
+    pub app: App,
+    /// What its doors would show.
+    pub identities: Arc<Identities>,
+}
+
+/// Opens data folder and database, binds the doors.
+pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Server> {
+    muster_peer::tls::install_provider();
+    telemetry::metrics();
+    if matches!(config.database_url(), DatabaseUrl::Postgres(_)) {
+        bail!("this release serves from sqlite:PATH only: PostgreSQL comes with several controllers");
+    }
+    let lock = lock_data_dir(&config.data_dir)?;
+    let people = bind("listen", config.doors.listen).await?;
+    let node = bind("node_listen", config.node_listen()).await?;
+    let metrics = match config.doors.metrics_listen {
+        Some(address) => Some(bind("metrics_listen", address).await?),
+        None => None,
+    };
+    let node_port = node.local_addr()?.port();
+    let Parts { app, identities } = build_app(config, clock, node_port).await?;
+    Ok(Server { app, people, node, metrics, identities, _lock: lock })
+}
+
+/// As [`build`], without lock and doors: what `token create` and in-process tests work with.
+pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) -> anyhow::Result<Parts> {
+    muster_peer::tls::install_provider();
+    make_dir(&config.data_dir)?;
+    let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
+    let store = Store::open(&config.database_url(), clock.clone(), Wakes::default())
+        .await
+        .with_context(|| format!("open the database {:?}", config.database_url()))?;
+    let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
+    let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
+    let empty = Membership {
+        cluster: cluster.id,
+        epoch: 0,
+        min_copies: config.pool.min_copies,
+        members: Vec::new(),
+        clients: Vec::new(),
+    };
+    let pool = PoolClient::new(identities.node_identity(), identities.trusted(), empty, None)?;
+    let app = App::new(Inner {
+        store,
+        started_at: clock.now(),
+        clock,
+        config,
+        cluster,
+        ca: authority,
+        trusted_ca: identities.trusted().clone(),
+        pool,
+        client_key_sha256: identities.node_identity().key_sha256()?,
+        node_port,
+        closing: CancellationToken::new(),
+        loops: reconcile::driver::Statuses::default(),
+        heartbeats: app::nodes::Heartbeats::default(),
+    });
+    app.store.run_tx("memberships.refresh", async |tx| app.refresh_membership(tx).await).await?;
+    app.follow_membership().await?;
+    Ok(Parts { app, identities })
+}
+
+/// Reads what the database is; a new one becomes a cluster with its first token.
+async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyhow::Result<Cluster> {
+    let ca_sha256 = column::hex(&authority.sha256());
+    let cluster = store
+        .run_tx("cluster.open", async |tx| {
+            if let Some(cluster) = cluster::load(tx).await? {
+                return Ok(cluster);
+            }
+            let random = u64::from_le_bytes(access::random()?);
+            let cluster = Cluster {
+                id: ClusterId::generate(),
+                ca_sha256: ca_sha256.clone(),
+                incarnation: Incarnation { number: 1, random },
+            };
+            cluster::insert(tx, &cluster).await?;
+            cluster::ensure_project(tx, access::DEFAULT_PROJECT).await?;
+            let wanted = CreateToken {
+                name: "admin".parse().ok(),
+                role: Role::Admin,
+                project: None,
+                ttl_s: Some(FIRST_TOKEN_TTL_S),
+                uses: None,
+            };
+            let token = access::draw_token(tx, cluster.id, authority.sha256(), &wanted).await?;
+            tokens::insert(tx, &token.row, "muster").await?;
+            // Before the commit: if the process dies in between, the next start makes both anew.
+            ca::write_file(&dir.join("admin.token"), format!("{}\n", token.text).as_bytes(), 0o600)?;
+            Ok::<_, AppError>(cluster)
+        })
+        .await?;
+    if cluster.ca_sha256 != ca_sha256 {
+        bail!(
+            "the database is of cluster {} with CA {}, but {} has CA {ca_sha256}: they do not belong together",
+            cluster.id,
+            cluster.ca_sha256,
+            dir.join("ca.pem").display()
+        );
+    }
+    Ok(cluster)
+}
+
+fn make_dir(dir: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("make the data folder {}", dir.display()))
+}
+
+/// One daemon per data folder. The kernel frees the lock when the process ends, however it ends.
+fn lock_data_dir(dir: &Path) -> anyhow::Result<File> {
+    make_dir(dir)?;
+    let path = dir.join("controller.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another controller uses {}", dir.display()))?;
+    Ok(file)
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("listen on {address} ({what})"))
+}
+
+impl Server {
+    /// Address of the people's door.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.people.local_addr()
+    }
+
+    /// Address of the node door.
+    pub fn node_address(&self) -> std::io::Result<SocketAddr> {
+        self.node.local_addr()
+    }
+
+    /// URL of the people's door.
+    pub fn url(&self) -> std::io::Result<String> {
+        let scheme = if self.app.config.doors.insecure_http { "http" } else { "https" };
+        Ok(format!("{scheme}://{}", self.address()?))
+    }
+
+    /// Serves until `stop`: then the doors close, what is under way ends, the loops end, the database is closed. A kill
+    /// at any instant is as correct, only slower to start again.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let Self { app, people, node, metrics, identities, _lock } = self;
+        let doors = TaskTracker::new();
+        let people_tls = identities.people_config()?;
+        if people_tls.is_none() {
+            tracing::warn!(
+                "THE PEOPLE'S DOOR IS PLAIN HTTP (--insecure-http): tokens and data cross the network unprotected"
+            );
+        }
+        let limits = ServeLimits::default();
+        doors.spawn(serve(people, people_tls, http::routes(app.clone()), stop.clone(), limits));
+        doors.spawn(serve(node, Some(identities.node_config()?), http::node_routes(app.clone()), stop.clone(), limits));
+        if let Some(listener) = metrics {
+            doors.spawn(serve(listener, None, http::health::metrics_door(app.clone()), stop.clone(), limits));
+        }
+        doors.close();
+        let (loops, stop_loops) = (TaskTracker::new(), CancellationToken::new());
+        reconcile::driver::start(&app, &loops, &stop_loops);
+        let until_stopped = stop_loops.clone();
+        let renewing = tls::keep_renewed(identities, app.ca.clone(), app.clock.clone());
+        loops.spawn(async move { until_stopped.run_until_cancelled_owned(renewing).await });
+        let until_stopped = stop_loops.clone();
+        loops.spawn(async move { until_stopped.run_until_cancelled_owned(upkeep()).await });
+        loops.close();
+
+        stop.cancelled().await;
+        tracing::info!("stopping: the doors close");
+        // Long waits and streams end early, so that draining is short.
+        app.closing.cancel();
+        doors.wait().await;
+        stop_loops.cancel();
+        if tokio::time::timeout(DRAIN, loops.wait()).await.is_err() {
+            tracing::warn!("a reconcile loop did not end in time; the next start finishes its work");
+        }
+        app.store.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Keeps the memory of histograms bounded while nobody asks for them.
+async fn upkeep() {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        telemetry::metrics().run_upkeep();
+    }
+}

@@ -78,10 +78,4 @@ impl Wakes {
         let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.entry(node).or_insert_with(|| watch::Sender::new(0)).clone()
     }
-
-    /// Tells every node to look: the membership record changed.
-    pub(crate) fn all_nodes(&self) {
-        let nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.values().for_each(|sender| sender.send_modify(|n| *n += 1));
-    }
 }

@@ -2,17 +2,20 @@
 //! must not do.
 
 use muster_api::{
-    ErrorCode, TokenId,
-    token::{ApiToken, Role},
+    ErrorCode, Page, Timestamp, TokenId,
+    token::{ApiToken, CreateToken, JoinToken, Role, Secret, Token},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{App, AppError};
-use crate::store::{
-    column,
-    operations::Origin,
-    tokens::{self, TokenRow},
+use super::{Answer, App, AppError, Once};
+use crate::{
+    http::ListQuery,
+    store::{
+        Tx, cluster, column,
+        operations::Origin,
+        tokens::{self, TokenRow},
+    },
 };
 
 /// The project used where none is named.
@@ -39,7 +42,7 @@ pub struct Caller {
     /// The project a tenant is bound to.
     pub bound_to: Option<String>,
     /// When the token ends.
-    pub expires_at: muster_api::Timestamp,
+    pub expires_at: Timestamp,
     /// Whose things the request is about.
     pub scope: Scope,
     /// For the logs of every daemon.
@@ -125,6 +128,150 @@ impl App {
             scope,
             request_id,
         })
+    }
+}
+
+/// Seconds a token lives where nothing else is said.
+const NODE_TTL_S: u64 = 3600;
+const OTHER_TTL_S: u64 = 90 * 86_400;
+/// Longest life of a token.
+const TTL_MAX_S: u64 = 10 * 365 * 86_400;
+/// Most nodes one token lets in.
+const USES_MAX: u32 = 10_000;
+
+/// A token's row, ready to insert, and its text with the secret.
+pub struct NewToken {
+    /// Row.
+    pub row: TokenRow,
+    /// Shown once.
+    pub text: String,
+}
+
+/// Draws a token. `cluster` and `ca_sha256` go into the text of join tokens.
+pub async fn draw_token(
+    tx: &mut Tx,
+    cluster: muster_api::ClusterId,
+    ca_sha256: [u8; 32],
+    wanted: &CreateToken,
+) -> Result<NewToken, AppError> {
+    let id = TokenId::generate();
+    let secret = Secret::from_bytes(random()?);
+    let ttl_s = wanted.ttl_s.unwrap_or(if wanted.role == Role::Node { NODE_TTL_S } else { OTHER_TTL_S });
+    if ttl_s == 0 || ttl_s > TTL_MAX_S {
+        return Err(AppError::invalid("/ttl_s", "out_of_range", format!("1 to {TTL_MAX_S} seconds, got {ttl_s}")));
+    }
+    let uses_left = match (wanted.role, wanted.uses) {
+        (Role::Node, uses) => Some(uses.unwrap_or(1)),
+        (_, None) => None,
+        (_, Some(_)) => return Err(AppError::invalid("/uses", "invalid", "only node tokens are counted")),
+    };
+    if uses_left.is_some_and(|uses| uses == 0 || uses > USES_MAX) {
+        return Err(AppError::invalid("/uses", "out_of_range", format!("1 to {USES_MAX} joins")));
+    }
+    let project = match (wanted.role, &wanted.project) {
+        (Role::Tenant, project) => Some(project.as_ref().map_or(DEFAULT_PROJECT, |p| p.as_str()).to_owned()),
+        (_, None) => None,
+        (_, Some(_)) => {
+            return Err(AppError::invalid("/project", "invalid", "only tenant tokens are bound to a project"));
+        }
+    };
+    let name = match &wanted.name {
+        Some(name) => name.to_string(),
+        None => format!("{}-{}", wanted.role, &id.uuid().simple().to_string()[20..]),
+    };
+    if let Some(other) = tokens::by_name(tx, &name).await? {
+        return Err(AppError::NameTaken { kind: "token", name, existing: other.id.to_string() });
+    }
+    if let Some(project) = &project {
+        cluster::ensure_project(tx, project).await?;
+    }
+    let now = tx.now();
+    let row = TokenRow {
+        id,
+        name,
+        role: wanted.role,
+        project,
+        secret_sha256: column::hex(&Sha256::digest(secret.as_bytes())),
+        created_at: now,
+        expires_at: now.plus_ms(i64::try_from(ttl_s).unwrap_or(i64::MAX / 1000).saturating_mul(1000)),
+        uses_left,
+        seq: tx.next_seq().await?,
+    };
+    let text = match wanted.role {
+        Role::Node => JoinToken { id, cluster, ca_sha256, secret }.to_string(),
+        Role::Admin | Role::Tenant => ApiToken { id, secret }.to_string(),
+    };
+    Ok(NewToken { row, text })
+}
+
+/// Bytes from the kernel's generator.
+pub fn random<const N: usize>() -> Result<[u8; N], AppError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| AppError::Internal(anyhow::anyhow!("no random bytes: {e}")))?;
+    Ok(bytes)
+}
+
+impl App {
+    /// Makes a token. Its text is in this answer and nowhere else; a replay of the call tells it again, because the
+    /// first answer may have been lost.
+    pub async fn create_token(&self, caller: &Caller, once: &Once, wanted: &CreateToken) -> Result<Answer, AppError> {
+        caller.require_operator()?;
+        self.once(once, "tokens.create", async |tx| {
+            let NewToken { row, text } = draw_token(tx, self.cluster.id, self.ca.sha256(), wanted).await?;
+            tokens::insert(tx, &row, &caller.name).await?;
+            tracing::info!(token.id = %row.id, role = %row.role, "token '{}' made by '{}'", row.name, caller.name);
+            let view = Token { token: Some(text), ..row.view() };
+            Answer::created(&view, format!("/v1/tokens/{}", row.id))
+        })
+        .await
+    }
+
+    /// The tokens, without secrets: all of them for operators, the project's for its tenants.
+    pub async fn tokens(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Token>, AppError> {
+        let project = if caller.is_operator() { None } else { caller.bound_to.as_deref() };
+        self.store
+            .read("tokens.list", async |tx| {
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    let rows = tokens::list(tx, after, project, n).await?;
+                    pager.take(rows, |row| row.seq, |row| Some(row.view()));
+                }
+                Ok(pager.page())
+            })
+            .await
+    }
+
+    /// One token, without its secret.
+    pub async fn token(&self, caller: &Caller, token: &str) -> Result<Token, AppError> {
+        let row = self.store.read("tokens.show", async |tx| find_token(tx, token).await).await?;
+        let row = row.filter(|row| caller.is_operator() || row.project.is_some() && row.project == caller.bound_to);
+        row.map(|row| row.view()).ok_or_else(|| AppError::not_found("token", token))
+    }
+
+    /// Revokes a token at once. Again, or one that never was: 204 too, nothing is left to tell them apart.
+    pub async fn delete_token(&self, caller: &Caller, once: &Once, token: &str) -> Result<Answer, AppError> {
+        caller.require_operator()?;
+        self.once(once, "tokens.delete", async |tx| {
+            if let Some(row) = find_token(tx, token).await? {
+                tokens::delete(tx, row.id).await?;
+                tracing::info!(token.id = %row.id, "token '{}' revoked by '{}'", row.name, caller.name);
+            }
+            Ok(Answer::no_content())
+        })
+        .await
+    }
+
+    /// Whether the token is still good: long streams ask now and then.
+    pub async fn still_good(&self, caller: &Caller) -> Result<bool, AppError> {
+        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, caller.token).await).await?;
+        Ok(row.is_some_and(|row| row.expires_at > self.clock.now()))
+    }
+}
+
+async fn find_token(tx: &mut Tx, token: &str) -> Result<Option<TokenRow>, crate::store::StoreError> {
+    match token.parse::<TokenId>() {
+        Ok(id) => tokens::load(tx, id).await,
+        Err(_) => tokens::by_name(tx, token).await,
     }
 }
 

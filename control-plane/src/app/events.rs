@@ -1,1 +1,167 @@
-//! events
+//! The event stream: read by `seq` from the database, woken by commits. Whoever resumes with the last id they saw
+//! misses nothing; whoever was away for longer than events are kept is told to list again.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures::{Stream, stream};
+use muster_api::event::Event;
+
+use super::{App, AppError, Caller};
+use crate::{
+    http::extract::Filter,
+    store::{
+        Tx, deployments,
+        events::{self, StoredEvent},
+        nodes,
+    },
+};
+
+/// Events read at once.
+const BATCH: i64 = 500;
+/// How often the stream looks without having been woken: another controller may have written.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the token is looked at again.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// What a stream sends.
+#[derive(Clone, Debug)]
+pub enum Sent {
+    /// Something happened.
+    Event(Box<Event>),
+    /// Events were missed for good: list again, then go on from this position.
+    Reset(i64),
+}
+
+struct Subscription {
+    app: App,
+    caller: Caller,
+    filter: Filter,
+    after: i64,
+    ready: VecDeque<Sent>,
+    watch: tokio::sync::watch::Receiver<u64>,
+    checked: tokio::time::Instant,
+}
+
+impl App {
+    /// The events after position `after` (none: from now on) that the caller may see and wants.
+    pub async fn subscribe(
+        &self,
+        caller: Caller,
+        after: Option<i64>,
+        filter: Filter,
+    ) -> Result<impl Stream<Item = Sent> + Send + use<>, AppError> {
+        // Before the first look, so that nothing committed after it goes unnoticed.
+        let watch = self.store.wakes().watch_events();
+        let (now, kept_after, filter) = self
+            .store
+            .read("events.begin", async |tx| {
+                let filter = resolve(tx, &caller, filter).await?;
+                Ok::<_, AppError>((tx.position().await?, events::kept_after(tx).await?, filter))
+            })
+            .await?;
+        let mut ready = VecDeque::new();
+        let after = match after {
+            None => now,
+            // Older than what is kept, or from a database that was since replaced by an older copy.
+            Some(after) if after < kept_after || after > now => {
+                ready.push_back(Sent::Reset(now));
+                now
+            }
+            Some(after) => after,
+        };
+        let checked = tokio::time::Instant::now();
+        let subscription = Subscription { app: self.clone(), caller, filter, after, ready, watch, checked };
+        Ok(stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) }))
+    }
+}
+
+impl Subscription {
+    async fn next(&mut self) -> Option<Sent> {
+        loop {
+            if let Some(sent) = self.ready.pop_front() {
+                return Some(sent);
+            }
+            if self.app.closing.is_cancelled() {
+                return None;
+            }
+            self.watch.mark_unchanged();
+            match self.read().await {
+                // A full batch: more may be waiting already.
+                Ok(true) => continue,
+                Ok(false) if !self.ready.is_empty() => continue,
+                Ok(false) => {}
+                Err(error) => tracing::warn!("an event stream could not read and tries again: {error:#}"),
+            }
+            if self.checked.elapsed() > CHECK_EVERY {
+                self.checked = tokio::time::Instant::now();
+                // A revoked token ends its streams; a database that does not answer does not.
+                if matches!(self.app.still_good(&self.caller).await, Ok(false)) {
+                    return None;
+                }
+            }
+            tokio::select! {
+                () = self.app.closing.cancelled() => return None,
+                _ = tokio::time::timeout(LOOK_EVERY, self.watch.changed()) => {}
+            }
+        }
+    }
+
+    /// Reads one batch. Whether it was full.
+    async fn read(&mut self) -> Result<bool, AppError> {
+        let (after, project) = (self.after, self.caller.list_project());
+        let (rows, kept_after, now) = self
+            .app
+            .store
+            .read("events.after", async |tx| {
+                let rows = events::after(tx, after, project, BATCH).await?;
+                Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.position().await?))
+            })
+            .await?;
+        if after < kept_after {
+            // So slow a reader that the sweep overtook it.
+            self.after = now;
+            self.ready.push_back(Sent::Reset(now));
+            return Ok(false);
+        }
+        let full = i64::try_from(rows.len()).is_ok_and(|n| n == BATCH);
+        // Everything up to `now` was looked at, also what other projects did.
+        self.after = if full { rows.last().map_or(now, |row| row.seq) } else { now };
+        let wanted = rows.into_iter().filter(|row| wants(&self.caller, &self.filter, row));
+        self.ready.extend(wanted.map(|row| Sent::Event(Box::new(row.event))));
+        Ok(full)
+    }
+}
+
+/// Names in the filter become ids, so that a renamed or deleted thing keeps being followed.
+async fn resolve(tx: &mut Tx, caller: &Caller, mut filter: Filter) -> Result<Filter, AppError> {
+    for wanted in &mut filter.nodes {
+        if let Some(row) = nodes::by_name(tx, wanted).await? {
+            *wanted = row.id.to_string();
+        }
+    }
+    let Some(project) = caller.list_project() else { return Ok(filter) };
+    for wanted in &mut filter.deployments {
+        if let Some(row) = deployments::by_name(tx, project, wanted).await? {
+            *wanted = row.id.to_string();
+        }
+    }
+    Ok(filter)
+}
+
+fn wants(caller: &Caller, filter: &Filter, row: &StoredEvent) -> bool {
+    let target = &row.event.target;
+    // Nodes belong to the operators.
+    if !caller.is_operator() && target.kind == "node" {
+        return false;
+    }
+    let state = row.event.data.get("state").and_then(|s| s.as_str());
+    let related = |wanted: &[String], id: Option<&str>, kind: &str| {
+        wanted.is_empty()
+            || wanted.iter().any(|w| Some(w.as_str()) == id)
+            || target.kind == kind && wanted.iter().any(|w| *w == target.id || *w == target.name)
+    };
+    (filter.states.is_empty() || state.is_some_and(|s| filter.states.iter().any(|w| w == s)))
+        && filter.keeps_labels(&row.labels)
+        && related(&filter.deployments, row.deployment.as_deref(), "deployment")
+        && related(&filter.nodes, row.node.as_deref(), "node")
+}

@@ -23,13 +23,16 @@
 pub mod access;
 pub mod events;
 pub mod idempotency;
+pub mod membership;
 pub mod nodes;
 pub mod operations;
 pub mod summary;
 
 use std::{ops::Deref, sync::Arc};
 
-use muster_api::{ErrorCode, OperationId, Problem, error::FieldError, node_protocol::Incarnation};
+use muster_api::{ErrorCode, OperationId, Problem, Timestamp, error::FieldError, node_protocol::Incarnation};
+use muster_peer::{PoolClient, tls};
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     access::{Caller, Scope},
@@ -59,7 +62,19 @@ pub struct Inner {
     /// What the database is.
     pub cluster: Cluster,
     /// Signs certificates and membership records.
-    pub ca: Authority,
+    pub ca: Arc<Authority>,
+    /// The CA as others see it.
+    pub trusted_ca: tls::Ca,
+    /// The pool: where objects go and come from. Follows the membership record.
+    pub pool: PoolClient,
+    /// SHA-256 of the key this controller calls nodes with.
+    pub client_key_sha256: String,
+    /// Port of the node door.
+    pub node_port: u16,
+    /// When this process began to listen.
+    pub started_at: Timestamp,
+    /// Cancelled when the doors close: waits end early.
+    pub closing: CancellationToken,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// What nodes said since the last flush.

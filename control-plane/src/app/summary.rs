@@ -1,1 +1,92 @@
-//! summary
+//! Answers that do not grow with the cluster: who is asking, counts by state, problems first.
+
+use std::collections::BTreeMap;
+
+use muster_api::summary::{Me, ProblemLine, Summary};
+
+use super::{App, AppError, Caller};
+use crate::{
+    http::position_text,
+    store::{Tx, deployments, images, instances, nodes, operations, snapshots},
+};
+
+/// Most lines of `problems`.
+const PROBLEMS_MAX: usize = 20;
+
+/// States someone should look at: things, state, kind of the problem, what to say. Worst first.
+const LOOK_AT: [(&str, &str, &str, &str); 5] = [
+    ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
+    ("instances", "unknown", "instance_unknown", "instances are on silent nodes"),
+    ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
+    ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
+    ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
+];
+
+impl App {
+    /// Who is asking.
+    #[must_use]
+    pub fn me(&self, caller: &Caller) -> Me {
+        Me {
+            name: caller.name.clone(),
+            role: caller.role,
+            project: caller.bound_to.clone(),
+            expires_at: Some(caller.expires_at),
+            cluster: self.cluster.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Counts by state from one snapshot of the database.
+    pub async fn summary(&self, caller: &Caller) -> Result<Summary, AppError> {
+        let project = caller.list_project();
+        self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await
+    }
+}
+
+async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Summary, AppError> {
+    let nodes = if operator { nodes::by_state(tx).await? } else { BTreeMap::new() };
+    let instances = instances::by_state(tx, project).await?;
+    let snapshots = snapshots::by_state(tx, project).await?;
+    let operations_overdue = operations::overdue(tx, project).await?;
+    let problems = problems(&BTreeMap::from([
+        ("nodes", &nodes),
+        ("instances", &instances),
+        ("snapshots", &snapshots),
+        ("operations", &BTreeMap::from([("overdue".to_owned(), operations_overdue)])),
+    ]));
+    Ok(Summary {
+        problems,
+        deployments: deployments::by_state(tx, project).await?,
+        instances,
+        images: images::by_state(tx, project).await?,
+        snapshots,
+        nodes,
+        operations: operations::by_state(tx, project).await?,
+        operations_overdue,
+        unexplained_bytes: None,
+        as_of: position_text(tx.position().await?),
+    })
+}
+
+fn problems(counts: &BTreeMap<&str, &BTreeMap<String, u64>>) -> Vec<ProblemLine> {
+    let overdue = ("operations", "overdue", "operation_overdue", "operations are past their deadline");
+    let line = |(things, state, kind, what): (&str, &str, &str, &str)| {
+        let count = *counts.get(things)?.get(state)?;
+        (count > 0).then(|| ProblemLine { kind: kind.to_owned(), count, detail: format!("{count} {what}") })
+    };
+    LOOK_AT.into_iter().chain([overdue]).filter_map(line).take(PROBLEMS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_come_worst_first_and_only_if_there_are_any() {
+        let map = |pairs: &[(&str, u64)]| pairs.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect::<BTreeMap<_, _>>();
+        let (nodes, instances) = (map(&[("ready", 3), ("silent", 1)]), map(&[("failed", 2), ("paused", 0)]));
+        let lines = problems(&BTreeMap::from([("nodes", &nodes), ("instances", &instances)]));
+        let kinds: Vec<_> = lines.iter().map(|l| (l.kind.as_str(), l.count)).collect();
+        assert_eq!(kinds, [("node_silent", 1), ("instance_failed", 2)]);
+    }
+}

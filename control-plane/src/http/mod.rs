@@ -1,24 +1,167 @@
 //! The doors: the whole URL space on one screen. Handlers extract, call one `App` method, format.
+//!
+//! ```text
+//! people's door                                             node door (mutual TLS)
+//!   request id, span, timeout, panics, problems               the same
+//!   /healthz /readyz /openapi.json /v1/…  /node/v1/join       /node/v1/{renew,heartbeat,desired,report,cuts,commits}
+//! ```
 
+pub mod access;
 pub mod auth;
 pub mod error;
+pub mod events;
 pub mod extract;
+pub mod health;
+pub mod node_door;
+pub mod nodes;
+pub mod openapi;
+pub mod operations;
+pub mod summary;
 
-use axum::Router;
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Redirect, Response},
+    routing::{any, get},
+};
+use futures::FutureExt as _;
+use http::{HeaderName, HeaderValue, Method, header};
+use muster_api::{ErrorCode, Problem};
+use tracing::Instrument as _;
 
 pub use self::{
     auth::CallId,
     error::ApiError,
     extract::{Change, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, parse_position, position_text},
 };
-use crate::app::App;
+use crate::app::{App, AppError, Caller};
+
+/// Largest JSON body. Contents are streamed and have their own limits.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest time to an answer's head: above every `wait`. Uploads (`PUT`) take as long as they move.
+const ANSWER_WITHIN: Duration = Duration::from_secs(90);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static(muster_api::peer_protocol::REQUEST_ID_HEADER);
 
 /// The people's door.
 pub fn routes(app: App) -> Router {
-    Router::new()
+    let router = Router::new()
+        .merge(health::routes())
+        .merge(openapi::routes())
+        .merge(access::routes())
+        .merge(summary::routes())
+        .merge(operations::routes())
+        .merge(events::routes())
+        .merge(nodes::routes())
         // images: .merge(images::routes()).merge(versions::routes())
         // fleet: .merge(deployments::routes()).merge(instances::routes()).merge(snapshots::routes())
+        .merge(node_door::join_routes())
+        .merge(reserved())
+        .route("/", get(async || Redirect::temporary("/ui/")));
+    finish(router, app)
+}
+
+/// The node door.
+pub fn node_routes(app: App) -> Router {
+    finish(node_door::routes(), app)
+}
+
+/// Shapes that are fixed and not built yet: 501, never ignored.
+fn reserved() -> Router<App> {
+    const PATHS: [&str; 24] = [
+        "/v1/session",
+        "/v1/images/{image}/uploads",
+        "/v1/uploads/{upload}",
+        "/v1/uploads/{upload}/finish",
+        "/v1/deployments/{deployment}/shelve",
+        "/v1/deployments/{deployment}/unshelve",
+        "/v1/instances/{instance}/recover",
+        "/v1/instances/{instance}/migrate",
+        "/v1/instances/{instance}/console",
+        "/v1/snapshots/{snapshot}/restore",
+        "/v1/nodes/{node}/drain",
+        "/v1/nodes/{node}/fence",
+        "/v1/pools",
+        "/v1/pools/{pool}",
+        "/v1/projects",
+        "/v1/projects/{project}",
+        "/v1/quotas",
+        "/v1/quotas/{quota}",
+        "/v1/audit",
+        "/v1/networks",
+        "/v1/networks/{network}",
+        "/v1/instance-types",
+        "/v1/instance-types/{type}",
+        "/v1/keys",
+    ];
+    let open = Router::new().route("/ui/", any(not_built_yet)).route("/ui/{*page}", any(not_built_yet));
+    PATHS.iter().fold(open, |router, path| router.route(path, any(known_not_built_yet)))
+}
+
+async fn known_not_built_yet(_: Caller, path: MatchedPath, method: Method) -> ApiError {
+    AppError::NotBuiltYet(format!("{method} {}", path.as_str())).into()
+}
+
+async fn not_built_yet() -> ApiError {
+    AppError::NotBuiltYet("the dashboard".to_owned()).into()
+}
+
+fn finish(router: Router<App>, app: App) -> Router {
+    router
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(outermost))
         .with_state(app)
+}
+
+async fn no_such_path(request: Request) -> ApiError {
+    Problem::new(ErrorCode::NoSuchPath, format!("there is no path {}: see /openapi.json", request.uri().path())).into()
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    let detail = format!("{} is not among the methods of {}", request.method(), request.uri().path());
+    Problem::new(ErrorCode::MethodNotAllowed, detail).into()
+}
+
+/// Around everything: request id, span, time limit, panics, problems, metrics.
+async fn outermost(mut request: Request, next: Next) -> Response {
+    let begun = std::time::Instant::now();
+    let call = CallId::of(request.headers().get(&REQUEST_ID));
+    let CallId(id) = call.clone();
+    request.extensions_mut().insert(call);
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
+    let method = request.method().clone();
+    let span = tracing::info_span!("http", request_id = %id, %method, route);
+    let limit = if method == Method::PUT { Duration::MAX } else { ANSWER_WITHIN };
+    let answer = tokio::time::timeout(limit, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let response = match answer.instrument(span.clone()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(nothing)");
+            ApiError::from(AppError::Internal(anyhow::anyhow!("a handler panicked: {said}"))).into_response()
+        }
+        Err(_) => {
+            let why = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+            ApiError::from(AppError::Unavailable(why)).into_response()
+        }
+    };
+    let mut response = span.in_scope(|| error::send(response, &id));
+    let (status, took) = (response.status(), begun.elapsed());
+    let labels = [("route", route), ("method", method.to_string()), ("status", status.as_u16().to_string())];
+    metrics::histogram!("muster_http_seconds", &labels).record(took.as_secs_f64());
+    span.in_scope(|| tracing::debug!(status = status.as_u16(), took_ms = took.as_secs_f64() * 1e3, "answered"));
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 #[cfg(test)]
@@ -30,7 +173,7 @@ mod tests {
     /// makes a handler's future that may move between threads.
     async fn example(
         State(app): State<App>,
-        caller: crate::app::Caller,
+        caller: Caller,
         change: Change<muster_api::token::CreateToken>,
     ) -> Result<crate::app::Answer, ApiError> {
         let name = change.body.name.as_ref().map(ToString::to_string);
@@ -38,11 +181,7 @@ mod tests {
             .once(&change.once, "example", async |tx| {
                 let found = crate::store::tokens::by_name(tx, name.as_deref().unwrap_or("x")).await?;
                 if let Some(found) = found {
-                    return Err(crate::app::AppError::NameTaken {
-                        kind: "token",
-                        name: found.name,
-                        existing: caller.name.clone(),
-                    });
+                    return Err(AppError::NameTaken { kind: "token", name: found.name, existing: caller.name.clone() });
                 }
                 crate::app::Answer::ok(&caller.name)
             })

@@ -64,11 +64,10 @@ impl Loop {
     /// One pass.
     pub fn pass(self, app: &App) -> BoxFuture<'_, anyhow::Result<driver::Counts>> {
         match self {
+            Self::Nodes => Box::pin(async { Ok(app.watch_nodes().await?) }),
+            Self::Overdue => Box::pin(async { Ok(app.mind_overdue().await?) }),
             // fleet: replace these by Box::pin(deployments::pass(app)) and so on.
-            Self::Nodes | Self::Deployments | Self::Instances | Self::Snapshots | Self::Overdue => {
-                let _ = app;
-                Box::pin(async { Ok(driver::Counts::default()) })
-            }
+            Self::Deployments | Self::Instances | Self::Snapshots => Box::pin(async { Ok(driver::Counts::default()) }),
         }
     }
 }

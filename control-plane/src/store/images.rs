@@ -73,6 +73,19 @@ pub async fn load(tx: &mut Tx, id: ImageId) -> Result<Option<ImageRow>, StoreErr
     row.as_ref().map(from_row).transpose()
 }
 
+const BY_STATE: &str = "-- images.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM images WHERE state <> 'deleted' GROUP BY state";
+const BY_STATE_IN: &str = "-- images.by_state_in
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM images WHERE state <> 'deleted' AND project = $1 GROUP BY state";
+
+/// Images by state, of one project or all: for the summary.
+pub async fn by_state(
+    tx: &mut Tx,
+    project: Option<&str>,
+) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
+    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+}
+
 /// The project's image of that name, if it is not deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<ImageRow>, StoreError> {
     let sql =

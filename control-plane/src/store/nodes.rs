@@ -1,5 +1,7 @@
 //! Nodes: who joined, what they offer, what they said last; and the membership record's history.
 
+use std::collections::BTreeMap;
+
 use muster_api::{
     Labels, NodeId, StoreId, Timestamp,
     deployment::Runtime,
@@ -209,6 +211,15 @@ pub async fn list(
     let since = deleted_since.map_or(i64::MAX, Timestamp::micros);
     let rows = sqlx::query(sql).bind(after).bind(since).bind(limit).fetch_all(tx.conn()).await?;
     rows.iter().map(from_row).collect()
+}
+
+const BY_STATE: &str = "-- nodes.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM nodes WHERE deleted_at IS NULL GROUP BY state";
+
+/// How many there are in each state.
+pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
 }
 
 const BUMP: &str = "-- nodes.bump_desired

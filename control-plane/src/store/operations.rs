@@ -5,6 +5,8 @@
 //!                 └──────request_cancel──► cancelling ──finish──┘
 //! ```
 
+use std::collections::BTreeMap;
+
 use muster_api::{
     OperationId, Problem, Timestamp,
     operation::{Operation, OperationState, Progress, Target, WaitingOn},
@@ -67,8 +69,18 @@ pub enum Outcome {
     Cancelled(Option<Value>),
 }
 
-const COLUMNS: &str = "id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed, unit,
-    waiting_on, deadline, error, result, requested_by, request_id, created_at, updated_at, started_at, finished_at, seq";
+macro_rules! select {
+    ($name:literal, $rest:literal) => {
+        concat!(
+            "-- operations.",
+            $name,
+            "\nSELECT id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed, unit,
+    waiting_on, deadline, error, result, requested_by, request_id, created_at, updated_at, started_at, finished_at, seq
+FROM operations ",
+            $rest
+        )
+    };
+}
 
 const INSERT: &str = "-- operations.insert
 INSERT INTO operations (id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed,
@@ -142,8 +154,7 @@ async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), Sto
 
 /// The operation, if there is one of this id.
 pub async fn load(tx: &mut Tx, id: OperationId) -> Result<Option<Operation>, StoreError> {
-    let sql = format!("-- operations.load\nSELECT {COLUMNS} FROM operations WHERE id = $1");
-    let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
+    let row = sqlx::query(select!("load", "WHERE id = $1")).bind(id.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
 }
 
@@ -158,10 +169,30 @@ pub async fn running_on(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<Oper
 
 /// All operations that have not ended, oldest first: what reconcilers finish.
 pub async fn unfinished(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
-    let sql =
-        format!("-- operations.unfinished\nSELECT {COLUMNS} FROM operations WHERE finished_at IS NULL ORDER BY seq");
-    let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(tx.conn()).await?;
+    let rows =
+        sqlx::query(select!("unfinished", "WHERE finished_at IS NULL ORDER BY seq")).fetch_all(tx.conn()).await?;
     rows.iter().map(from_row).collect()
+}
+
+/// Operations after `seq` with their places, of one project or of all.
+pub async fn list(
+    tx: &mut Tx,
+    after: i64,
+    project: Option<&str>,
+    limit: i64,
+) -> Result<Vec<(i64, Operation)>, StoreError> {
+    let sql = select!("list", "WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3");
+    let rows = sqlx::query(sql).bind(after).bind(project).bind(limit).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::number(row, "seq")?, from_row(row)?))).collect()
+}
+
+const BY_STATE: &str = "-- operations.by_state
+SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM operations WHERE CAST($1 AS TEXT) IS NULL OR project = $1 GROUP BY state";
+
+/// How many there are in each state.
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    let rows = sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
 }
 
 const PROGRESS: &str = "-- operations.progress
@@ -241,12 +272,13 @@ pub async fn finish(tx: &mut Tx, id: OperationId, outcome: Outcome) -> Result<()
 }
 
 const OVERDUE: &str = "-- operations.overdue
-SELECT CAST(COUNT(*) AS BIGINT) AS n FROM operations WHERE finished_at IS NULL AND deadline < $1";
+SELECT CAST(COUNT(*) AS BIGINT) AS n FROM operations
+WHERE finished_at IS NULL AND deadline < $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2)";
 
-/// How many are past their deadline.
-pub async fn overdue(tx: &mut Tx) -> Result<u64, StoreError> {
+/// How many are past their deadline, in one project or in all.
+pub async fn overdue(tx: &mut Tx, project: Option<&str>) -> Result<u64, StoreError> {
     let now = tx.now().micros();
-    column::count(&sqlx::query(OVERDUE).bind(now).fetch_one(tx.conn()).await?, "n")
+    column::count(&sqlx::query(OVERDUE).bind(now).bind(project).fetch_one(tx.conn()).await?, "n")
 }
 
 const FORGET: &str = "-- operations.forget

@@ -1,0 +1,108 @@
+//! The membership record: built from the node rows, signed by the CA, opened as a new epoch when it says something new.
+//!
+//! Join, leave, address, weight, accepting and the controllers' keys make an epoch; a silent node never does
+//! ("down is not out").
+
+use muster_api::{
+    membership::{Client, Member, Membership},
+    node::PoolUse,
+};
+
+use super::{App, AppError};
+use crate::store::{
+    Tx,
+    nodes::{self, NodeRow},
+};
+
+/// The name of this controller among the record's clients.
+const CLIENT_NAME: &str = "controller";
+
+impl App {
+    /// Opens a new epoch if the node rows say something the newest record does not. Call it in the transaction that
+    /// changed them, and [`App::follow_membership`] after it.
+    pub async fn refresh_membership(&self, tx: &mut Tx) -> Result<(), AppError> {
+        let rows = nodes::listed(tx).await?;
+        let newest = nodes::membership(tx).await?;
+        let last = newest.as_ref().map(|(_, signed)| self.read_membership(signed)).transpose()?;
+        let record = self.record(&rows, last.as_ref());
+        if last.as_ref() == Some(&record) {
+            return Ok(());
+        }
+        let epoch = record.epoch + 1;
+        let signed = self.ca.sign_membership(&Membership { epoch, ..record })?;
+        nodes::insert_membership(tx, epoch, &signed).await?;
+        nodes::bump_all_desired(tx).await?;
+        tracing::info!(membership.epoch = epoch, members = rows.len(), "opened membership epoch {epoch}");
+        Ok(())
+    }
+
+    /// What the rows say, with the epoch of `last`.
+    fn record(&self, rows: &[NodeRow], last: Option<&Membership>) -> Membership {
+        let members = rows.iter().map(member).collect();
+        // Other controllers' keys stay: each adds its own.
+        let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone() };
+        let mut clients: Vec<Client> = last.map(|l| l.clients.clone()).unwrap_or_default();
+        if !clients.contains(&own) {
+            clients.push(own);
+        }
+        Membership {
+            cluster: self.cluster.id,
+            epoch: last.map_or(0, |l| l.epoch),
+            min_copies: self.config.pool.min_copies,
+            members,
+            clients,
+        }
+    }
+
+    fn read_membership(&self, signed: &muster_api::membership::SignedMembership) -> Result<Membership, AppError> {
+        muster_peer::membership::verify(signed, &self.trusted_ca, self.cluster.id)
+            .map_err(|e| AppError::Internal(anyhow::anyhow!("the stored membership record: {e}")))
+    }
+
+    /// Lets the pool client work with the newest record. Also done by the nodes loop, for what other controllers did.
+    pub async fn follow_membership(&self) -> Result<(), AppError> {
+        let newest = self.store.read("memberships.newest", async |tx| nodes::membership(tx).await).await?;
+        if let Some((epoch, signed)) = newest
+            && epoch > self.pool.membership().epoch
+        {
+            self.pool.set_membership(self.read_membership(&signed)?);
+        }
+        Ok(())
+    }
+}
+
+fn member(row: &NodeRow) -> Member {
+    Member {
+        node: row.id,
+        name: row.name.clone(),
+        store: row.store,
+        address: row.address.clone(),
+        zone: row.zone.clone(),
+        weight: row.weight,
+        accepting: row.accepting,
+        key_sha256: row.key_sha256.clone(),
+    }
+}
+
+/// A node's share of the pool: its limit in GiB. It moves only when the limit changed by more than a tenth, because
+/// each move is a new epoch and a limit derived from free space never stands quite still.
+#[must_use]
+pub fn weight(current: u32, pool: &PoolUse) -> u32 {
+    let wanted = u32::try_from(pool.limit_bytes >> 30).unwrap_or(u32::MAX).max(1);
+    let difference = wanted.abs_diff(current);
+    if current == 0 || difference > current / 10 { wanted } else { current }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_follows_the_limit_in_steps() {
+        let pool = |gib: u64| PoolUse { limit_bytes: gib << 30, ..PoolUse::default() };
+        assert_eq!(weight(100, &pool(105)), 100);
+        assert_eq!(weight(100, &pool(120)), 120);
+        assert_eq!(weight(1, &pool(50)), 50);
+        assert_eq!(weight(0, &pool(0)), 1);
+    }
+}

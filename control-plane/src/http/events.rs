@@ -1,0 +1,75 @@
+//! `/v1/events`: server-sent events.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+    routing::get,
+};
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, header};
+use muster_api::Problem;
+
+use super::{ApiError, Params, extract::Filter, parse_position, position_text};
+use crate::app::{App, AppError, Caller, events::Sent};
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(follow), components(schemas(muster_api::event::Event)))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/v1/events", get(follow))
+}
+
+/// Everything that happens after a position, at least once, in order per thing. `data:` is one event; an event named
+/// `reset` says that some are no longer kept: list again, then go on from its id. A comment every 15 s.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(
+        ("after" = Option<String>, Query, description = "as_of of a list or id of an event; from now on if left out"),
+        ("Last-Event-ID" = Option<String>, Header, description = "goes before after"),
+        ("state" = Option<Vec<String>>, Query), ("label" = Option<Vec<String>>, Query),
+        ("deployment" = Option<Vec<String>>, Query), ("node" = Option<Vec<String>>, Query),
+        ("project" = Option<String>, Query)),
+    responses((status = 200, content_type = "text/event-stream", body = muster_api::event::Event),
+        (status = "default", body = Problem)))]
+async fn follow(
+    State(app): State<App>,
+    caller: Caller,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let mut known = vec!["after"];
+    known.extend(Filter::NAMES);
+    params.only(&known)?;
+    let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or("?")).filter(|text| !text.is_empty());
+    let after = match last {
+        Some(text) => Some(parse_position(text)?),
+        None => params.text("after")?.map(parse_position).transpose()?,
+    };
+    let events = app.subscribe(caller, after, Filter::of(&params)?).await?;
+    let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
+    let mut response = Sse::new(frames).keep_alive(keep_alive).into_response();
+    // Proxies that buffer would hold events back.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn frame(sent: Sent) -> Result<Event, AppError> {
+    let unfit = |e: axum::Error| AppError::Internal(e.into());
+    match sent {
+        Sent::Event(event) => Event::default().id(event.id.clone()).json_data(&event).map_err(unfit),
+        Sent::Reset(at) => {
+            let id = position_text(at);
+            let data = serde_json::json!({ "kind": "reset", "as_of": id });
+            Event::default().id(id).event("reset").json_data(data).map_err(unfit)
+        }
+    }
+}

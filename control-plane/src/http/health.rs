@@ -1,0 +1,78 @@
+//! `/healthz`, `/readyz` (open) and `/metrics` (operators, or a door of its own).
+
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::header;
+
+use super::ApiError;
+use crate::{
+    app::{App, AppError, Caller},
+    reconcile::Loop,
+    store::{nodes, operations},
+    telemetry,
+};
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+}
+
+/// The door of `--metrics-listen`: no token, nothing else.
+pub fn metrics_door(app: App) -> Router {
+    Router::new().route("/metrics", get(open_metrics)).route("/healthz", get(healthz)).with_state(app)
+}
+
+/// The process runs.
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// It can serve: the database answers and the doors are not closing.
+async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+    if app.closing.is_cancelled() {
+        return Err(AppError::Unavailable("the controller is stopping".to_owned()).into());
+    }
+    app.store.ping().await.map_err(|_| AppError::Unavailable("the database does not answer".to_owned()))?;
+    Ok("ok\n")
+}
+
+async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    caller.require_operator()?;
+    Ok(text(&app).await?)
+}
+
+async fn open_metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    Ok(text(&app).await?)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus values are floats")]
+async fn text(app: &App) -> Result<Response, AppError> {
+    let handle = telemetry::metrics();
+    for which in Loop::ALL {
+        let (status, name) = (app.loops.get(which), which.name());
+        metrics::gauge!("muster_reconcile_passes", "loop" => name).set(status.passes as f64);
+        metrics::gauge!("muster_reconcile_failures", "loop" => name).set(status.failures as f64);
+        metrics::gauge!("muster_reconcile_failing", "loop" => name)
+            .set(f64::from(u8::from(status.last_error.is_some())));
+        metrics::gauge!("muster_reconcile_took_seconds", "loop" => name).set(status.took.as_secs_f64());
+        metrics::gauge!("muster_reconcile_seen", "loop" => name).set(status.did.seen as f64);
+        metrics::gauge!("muster_reconcile_acted", "loop" => name).set(status.did.acted as f64);
+        let last = status.last_run.map_or(0.0, |at| at.micros() as f64 / 1e6);
+        metrics::gauge!("muster_reconcile_last_run_seconds", "loop" => name).set(last);
+    }
+    let (nodes, overdue) = app
+        .store
+        .read("metrics", async |tx| {
+            Ok::<_, AppError>((nodes::by_state(tx).await?, operations::overdue(tx, None).await?))
+        })
+        .await?;
+    for state in ["joining", "ready", "silent", "fenced", "leaving"] {
+        metrics::gauge!("muster_nodes", "state" => state).set(nodes.get(state).copied().unwrap_or(0) as f64);
+    }
+    metrics::gauge!("muster_operations_overdue").set(overdue as f64);
+    metrics::gauge!("muster_membership_epoch").set(app.pool.membership().epoch as f64);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())
+}

@@ -1,0 +1,108 @@
+//! `/node/v1`: the nodes' own protocol. `join` is at the people's door; everything else at the node door, where the
+//! certificate says which node is calling.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, State},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{StatusCode, request::Parts};
+use muster_api::node_protocol::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest};
+use muster_peer::tls::PeerCaller;
+
+use super::{ApiError, Json, JsonBody, Params, auth::bearer};
+use crate::app::{App, AppError, nodes::NodeCaller};
+
+/// Longest `wait_s` of a poll.
+const WAIT_MAX_S: u64 = 60;
+
+/// At the people's door.
+pub(super) fn join_routes() -> Router<App> {
+    Router::new().route("/node/v1/join", post(join))
+}
+
+/// At the node door.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/node/v1/renew", post(renew))
+        .route("/node/v1/heartbeat", post(heartbeat))
+        .route("/node/v1/desired", get(desired))
+    // fleet: .route("/node/v1/report", …), "/node/v1/cuts/{snapshot}", "/node/v1/commits/{commit}"; each takes NodeCaller
+}
+
+/// The caller's key, whoever it is.
+#[derive(Clone, Debug)]
+pub struct CallerKey(PeerCaller);
+
+impl<S: Send + Sync> FromRequestParts<S> for CallerKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<PeerCaller>().cloned().map(Self).ok_or_else(|| {
+            AppError::Unauthenticated("this door is for joined nodes, with their certificate".to_owned()).into()
+        })
+    }
+}
+
+/// A listed node with a certificate that has not ended.
+impl FromRequestParts<App> for NodeCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let CallerKey(caller) = CallerKey::from_request_parts(parts, app).await?;
+        if caller.expired {
+            let why = "the node's certificate has ended: POST /node/v1/renew first";
+            return Err(AppError::Unauthenticated(why.to_owned()).into());
+        }
+        Ok(app.node_caller(&caller.key_sha256, caller.expired).await?)
+    }
+}
+
+/// Answers with one problem for every bad token, whatever is wrong with it.
+struct Joiner(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Joiner {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(bearer(parts)?.to_owned()))
+    }
+}
+
+async fn join(
+    State(app): State<App>,
+    Joiner(token): Joiner,
+    JsonBody(wanted): JsonBody<JoinRequest>,
+) -> Result<Json<JoinAnswer>, ApiError> {
+    Ok(Json(app.join(&token, wanted).await?))
+}
+
+async fn renew(
+    State(app): State<App>,
+    CallerKey(caller): CallerKey,
+    JsonBody(wanted): JsonBody<RenewRequest>,
+) -> Result<Json<RenewAnswer>, ApiError> {
+    let node = app.node_caller(&caller.key_sha256, caller.expired).await?;
+    Ok(Json(app.renew(&node, &caller.key_sha256, &wanted)?))
+}
+
+async fn heartbeat(
+    State(app): State<App>,
+    node: NodeCaller,
+    JsonBody(beat): JsonBody<Heartbeat>,
+) -> Result<Json<HeartbeatAnswer>, ApiError> {
+    Ok(Json(app.heartbeat(&node, beat).await?))
+}
+
+async fn desired(State(app): State<App>, node: NodeCaller, params: Params) -> Result<Response, ApiError> {
+    params.only(&["after", "wait_s"])?;
+    let after = params.get::<u64>("after")?.unwrap_or(0);
+    let wait = Duration::from_secs(params.get::<u64>("wait_s")?.unwrap_or(0).min(WAIT_MAX_S));
+    if !app.wait_desired(node.id, after, wait).await? {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(Json(app.desired(&node).await?).into_response())
+}

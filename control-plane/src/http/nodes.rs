@@ -1,0 +1,91 @@
+//! `/v1/nodes`: for operators.
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use muster_api::{NodeId, Page, Problem, Ref, node::Node};
+
+use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use crate::app::{Answer, App, Caller};
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(list, show, cordon, uncordon, delete))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/nodes", get(list))
+        .route("/v1/nodes/{node}", get(show).delete(delete))
+        .route("/v1/nodes/{node}/cordon", post(cordon))
+        .route("/v1/nodes/{node}/uncordon", post(uncordon))
+}
+
+/// The nodes, oldest first (operators).
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(super::openapi::List),
+    responses((status = 200, body = Page<Node>), (status = "default", body = Problem)))]
+async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Node>>, ApiError> {
+    Ok(Json(app.nodes(&caller, &list).await?))
+}
+
+/// One node, by id or name (operators).
+#[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(node): Path<Ref<NodeId>>,
+    params: Params,
+) -> Result<Json<Node>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(app.node(&caller, &node).await?))
+}
+
+/// No new instances are placed there (operators).
+#[utoipa::path(post, path = "/v1/nodes/{node}/cordon", tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn cordon(
+    State(app): State<App>,
+    caller: Caller,
+    Path(node): Path<Ref<NodeId>>,
+    params: Params,
+    if_match: IfMatch,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&[])?;
+    Ok(app.cordon(&caller, &change.once, if_match.0.as_deref(), &node, false).await?)
+}
+
+/// New instances may be placed there again (operators).
+#[utoipa::path(post, path = "/v1/nodes/{node}/uncordon", tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn uncordon(
+    State(app): State<App>,
+    caller: Caller,
+    Path(node): Path<Ref<NodeId>>,
+    params: Params,
+    if_match: IfMatch,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&[])?;
+    Ok(app.cordon(&caller, &change.once, if_match.0.as_deref(), &node, true).await?)
+}
+
+/// Takes out a node without objects and instances; its key is listed no more (operators).
+#[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes",
+    params(("node" = String, Path), ("dry_run" = Option<bool>, Query)),
+    responses((status = 204), (status = 200, body = muster_api::version::Freed), (status = "default", body = Problem)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(node): Path<Ref<NodeId>>,
+    params: Params,
+    if_match: IfMatch,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&["dry_run"])?;
+    let dry_run = params.flag("dry_run")?;
+    Ok(app.delete_node(&caller, &change.once, if_match.0.as_deref(), &node, dry_run).await?)
+}

@@ -1,0 +1,86 @@
+//! `/openapi.json`: generated from the types; the file in tests/golden shows each change of contract in the diff.
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::header;
+use utoipa::{
+    Modify, OpenApi as _,
+    openapi::{
+        OpenApi,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+
+use super::{access, events, nodes, operations, summary};
+use crate::app::App;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Muster",
+        description = "Virtual machines from one image on many nodes, snapshotted together. Errors are RFC 9457 \
+            problems with a stable `code`; clients ignore unknown fields and read unknown words as `unknown`.",
+    ),
+    modifiers(&Bearer),
+    security(("bearer" = [])),
+    components(schemas(muster_api::Problem)),
+)]
+struct Base;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+/// The query of every list.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what ListQuery reads")]
+pub struct List {
+    /// 1 to 1000.
+    #[param(default = 100)]
+    limit: Option<u32>,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
+    /// Only in these states.
+    state: Option<Vec<String>>,
+    /// `KEY=VALUE`
+    label: Option<Vec<String>>,
+    /// Only of these deployments, by id or name.
+    deployment: Option<Vec<String>>,
+    /// Only on these nodes (operators).
+    node: Option<Vec<String>>,
+    /// Also what was deleted in the last 24 h.
+    deleted: Option<bool>,
+    /// Default: the token's, else `default`; operators also `*`.
+    project: Option<String>,
+}
+
+/// The whole document. Each noun's file has its part.
+#[must_use]
+pub fn document() -> OpenApi {
+    let mut document = Base::openapi();
+    document.merge(operations::Doc::openapi());
+    document.merge(events::Doc::openapi());
+    document.merge(nodes::Doc::openapi());
+    document.merge(access::Doc::openapi());
+    document.merge(summary::Doc::openapi());
+    // images: document.merge(images::Doc::openapi()), versions; fleet: deployments, instances, snapshots
+    document
+}
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/openapi.json", get(show))
+}
+
+async fn show() -> Response {
+    let body = document().to_json().unwrap_or_default();
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
