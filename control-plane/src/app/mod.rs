@@ -21,11 +21,17 @@
 //! ```
 
 pub mod access;
+pub mod commits;
+pub mod deployments;
+pub mod desired;
 pub mod events;
 pub mod idempotency;
+pub mod instances;
 pub mod membership;
 pub mod nodes;
 pub mod operations;
+pub mod reports;
+pub mod snapshots;
 pub mod summary;
 
 use std::{ops::Deref, sync::Arc};

@@ -8,14 +8,17 @@
 
 pub mod access;
 pub mod auth;
+pub mod deployments;
 pub mod error;
 pub mod events;
 pub mod extract;
 pub mod health;
+pub mod instances;
 pub mod node_door;
 pub mod nodes;
 pub mod openapi;
 pub mod operations;
+pub mod snapshots;
 pub mod summary;
 
 use std::{panic::AssertUnwindSafe, time::Duration};
@@ -57,7 +60,9 @@ pub fn routes(app: App) -> Router {
         .merge(events::routes())
         .merge(nodes::routes())
         // images: .merge(images::routes()).merge(versions::routes())
-        // fleet: .merge(deployments::routes()).merge(instances::routes()).merge(snapshots::routes())
+        .merge(deployments::routes())
+        .merge(instances::routes())
+        .merge(snapshots::routes())
         .merge(node_door::join_routes())
         .merge(reserved())
         .route("/", get(async || Redirect::temporary("/ui/")));

@@ -14,7 +14,7 @@ use utoipa::{
     },
 };
 
-use super::{access, events, nodes, operations, summary};
+use super::{access, deployments, events, instances, nodes, operations, snapshots, summary};
 use crate::app::App;
 
 #[derive(utoipa::OpenApi)]
@@ -72,7 +72,10 @@ pub fn document() -> OpenApi {
     document.merge(nodes::Doc::openapi());
     document.merge(access::Doc::openapi());
     document.merge(summary::Doc::openapi());
-    // images: document.merge(images::Doc::openapi()), versions; fleet: deployments, instances, snapshots
+    // images: document.merge(images::Doc::openapi()), versions
+    document.merge(deployments::Doc::openapi());
+    document.merge(instances::Doc::openapi());
+    document.merge(snapshots::Doc::openapi());
     document
 }
 
