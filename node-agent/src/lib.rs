@@ -2,4 +2,5 @@
 
 mod fuse;
 pub mod holder;
+pub mod hypervisor;
 pub mod mirror;
