@@ -17,6 +17,7 @@ pub mod ca;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod export;
 pub mod http;
 pub mod ingest;
 pub mod reconcile;
@@ -92,11 +93,30 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Serv
     };
     let node_port = node.local_addr()?.port();
     let Parts { app, identities } = build_app(config, clock, node_port).await?;
+    app.forget_broken_uploads().await?;
     Ok(Server { app, people, node, metrics, identities, _lock: lock })
 }
 
 /// As [`build`], without lock and doors: what `token create` and in-process tests work with.
 pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) -> anyhow::Result<Parts> {
+    let parts = assemble(config, clock, node_port, None).await?;
+    let app = &parts.app;
+    app.store.run_tx("memberships.refresh", async |tx| app.refresh_membership(tx).await).await?;
+    app.follow_membership().await?;
+    Ok(parts)
+}
+
+/// As [`build_app`], on a pool that the caller brings, for tests without nodes: see `PoolClient::local_only`.
+pub async fn build_app_on(config: Config, clock: Arc<dyn Clock>, pool: PoolClient) -> anyhow::Result<Parts> {
+    assemble(config, clock, 0, Some(pool)).await
+}
+
+async fn assemble(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    node_port: u16,
+    pool: Option<PoolClient>,
+) -> anyhow::Result<Parts> {
     muster_peer::tls::install_provider();
     make_dir(&config.data_dir)?;
     let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
@@ -112,7 +132,10 @@ pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) ->
         members: Vec::new(),
         clients: Vec::new(),
     };
-    let pool = PoolClient::new(identities.node_identity(), identities.trusted(), empty, None)?;
+    let pool = match pool {
+        Some(pool) => pool,
+        None => PoolClient::new(identities.node_identity(), identities.trusted(), empty, None)?,
+    };
     let app = App::new(Inner {
         store,
         started_at: clock.now(),
@@ -125,11 +148,10 @@ pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) ->
         client_key_sha256: identities.node_identity().key_sha256()?,
         node_port,
         closing: CancellationToken::new(),
+        imports: app::uploads::Slots::default(),
         loops: reconcile::driver::Statuses::default(),
         heartbeats: app::nodes::Heartbeats::default(),
     });
-    app.store.run_tx("memberships.refresh", async |tx| app.refresh_membership(tx).await).await?;
-    app.follow_membership().await?;
     Ok(Parts { app, identities })
 }
 

@@ -2,5 +2,4 @@
 
 mod fuse;
 pub mod holder;
-pub mod hypervisor;
 pub mod mirror;

@@ -21,18 +21,15 @@
 //! ```
 
 pub mod access;
-pub mod commits;
-pub mod deployments;
-pub mod desired;
 pub mod events;
 pub mod idempotency;
-pub mod instances;
+pub mod images;
 pub mod membership;
 pub mod nodes;
 pub mod operations;
-pub mod reports;
-pub mod snapshots;
 pub mod summary;
+pub mod uploads;
+pub mod versions;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -81,6 +78,8 @@ pub struct Inner {
     pub started_at: Timestamp,
     /// Cancelled when the doors close: waits end early.
     pub closing: CancellationToken,
+    /// Uploads of image content under way in this process.
+    pub imports: uploads::Slots,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// What nodes said since the last flush.

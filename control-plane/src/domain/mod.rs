@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod disk;
+pub mod images;
 pub mod instance;
 pub mod order;
 pub mod snapshot;

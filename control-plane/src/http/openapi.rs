@@ -14,7 +14,7 @@ use utoipa::{
     },
 };
 
-use super::{access, deployments, events, instances, nodes, operations, snapshots, summary};
+use super::{access, events, images, nodes, operations, summary, versions};
 use crate::app::App;
 
 #[derive(utoipa::OpenApi)]
@@ -72,10 +72,9 @@ pub fn document() -> OpenApi {
     document.merge(nodes::Doc::openapi());
     document.merge(access::Doc::openapi());
     document.merge(summary::Doc::openapi());
-    // images: document.merge(images::Doc::openapi()), versions
-    document.merge(deployments::Doc::openapi());
-    document.merge(instances::Doc::openapi());
-    document.merge(snapshots::Doc::openapi());
+    document.merge(images::Doc::openapi());
+    document.merge(versions::Doc::openapi());
+    // fleet: deployments, instances, snapshots
     document
 }
 

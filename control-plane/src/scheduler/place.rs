@@ -15,11 +15,11 @@ use super::{
 /// Finds a node for each member. See the module for what it promises.
 #[must_use]
 pub fn place(problem: &Problem) -> Solution {
-    let mut refusals: Vec<(NodeId, Reason)> = Vec::new();
+    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
     let mut candidates = Vec::new();
     for node in &problem.nodes {
         match never(node, &problem.demand) {
-            Some(reason) => refusals.push((node.id, reason)),
+            Some(reason) => *reasons.entry(reason).or_default() += 1,
             None => candidates.push(Candidate { node, added: 0 }),
         }
     }
@@ -31,15 +31,10 @@ pub fn place(problem: &Problem) -> Solution {
     if unplaced > 0 {
         for candidate in &candidates {
             let reason = full(candidate.node, candidate.added, &problem.demand);
-            refusals.push((candidate.node.id, reason.unwrap_or(Reason::Memory)));
+            *reasons.entry(reason.unwrap_or(Reason::Memory)).or_default() += 1;
         }
     }
-    refusals.sort_unstable();
-    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
-    for (_, reason) in &refusals {
-        *reasons.entry(*reason).or_default() += 1;
-    }
-    Solution { places, unplaced, reasons, refusals }
+    Solution { places, unplaced, reasons }
 }
 
 struct Candidate<'a> {

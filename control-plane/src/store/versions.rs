@@ -4,8 +4,6 @@
 //! A deleted row stays while anything may still read it: disks that have it as their base, readers under way, and the
 //! 24 hours that `?deleted=true` shows. Dropping rows is the sweep's.
 
-use std::collections::BTreeMap;
-
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
     node_protocol::VersionRoot,
@@ -13,7 +11,7 @@ use muster_api::{
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
-use super::{StoreError, Tx, bulk, column};
+use super::{StoreError, Tx, column};
 use crate::domain::versions::Content;
 
 /// What a version is a state of.
@@ -209,24 +207,6 @@ pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, Sto
         .transpose()
 }
 
-const ROOTS: &str = "-- versions.roots
-SELECT id, descriptor, root_page, commit_id FROM versions WHERE id";
-
-/// As [`root`] for many.
-pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
-    let rows = bulk::select_in(tx, ROOTS, ids, "").await?;
-    rows.iter()
-        .map(|row| {
-            let root = VersionRoot {
-                descriptor: column::text(row, "descriptor")?,
-                root_page: column::opt_text(row, "root_page")?,
-                commit: column::opt_parse(row, "commit_id")?,
-            };
-            Ok((column::parse(row, "id")?, root))
-        })
-        .collect()
-}
-
 /// Which versions to list: those set must match.
 #[derive(Clone, Debug, Default)]
 pub struct VersionFilter {
@@ -320,6 +300,35 @@ pub async fn live_contents(
 ) -> Result<Vec<(VersionId, Content)>, StoreError> {
     let rows = sqlx::query(LIVE_CONTENTS).bind(project).bind(limit).fetch_all(tx.conn()).await?;
     rows.iter().map(|row| Ok((column::parse(row, "id")?, content(row)?))).collect()
+}
+
+const HELD: &str = "-- versions.held
+SELECT v.id, v.descriptor, v.root_page, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live,
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM disks d JOIN instances n ON n.id = d.instance
+     WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks
+FROM versions v WHERE v.project = $1 ORDER BY v.seq LIMIT $2";
+
+/// The roots of a project that stay when `gone` are unlinked: the other versions, and what disks began with. None if
+/// there are more than `limit`.
+pub async fn held_contents(
+    tx: &mut Tx,
+    project: &str,
+    gone: &[VersionId],
+    limit: i64,
+) -> Result<Option<Vec<Content>>, StoreError> {
+    let rows = sqlx::query(HELD).bind(project).bind(limit + 1).fetch_all(tx.conn()).await?;
+    if i64::try_from(rows.len()).unwrap_or(i64::MAX) > limit {
+        return Ok(None);
+    }
+    let mut held = Vec::new();
+    for row in &rows {
+        let id: VersionId = column::parse(row, "id")?;
+        let linked = column::flag(row, "live")? && !gone.contains(&id);
+        if linked || column::number(row, "disks")? > 0 {
+            held.push(content(row)?);
+        }
+    }
+    Ok(Some(held))
 }
 
 fn content(row: &AnyRow) -> Result<Content, StoreError> {

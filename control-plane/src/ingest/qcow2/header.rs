@@ -3,7 +3,7 @@
 use super::{L1_BYTES_MAX, MAGIC, Qcow2Error, SIZE_BYTES_MAX};
 
 /// Bytes that must be there to read a header of either version with its compression type.
-pub(super) const HEADER_BYTES_MAX: usize = 4096;
+pub const HEAD_BYTES: usize = 4096;
 
 const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
@@ -103,7 +103,7 @@ impl Header {
             }
             incompatible = u64_at(head, 72);
             header_bytes = u32_at(head, 100) as usize;
-            if header_bytes < V3_BYTES || !header_bytes.is_multiple_of(8) || header_bytes > HEADER_BYTES_MAX {
+            if header_bytes < V3_BYTES || !header_bytes.is_multiple_of(8) || header_bytes > HEAD_BYTES {
                 return Err(Qcow2Error::Absurd {
                     field: "header_length",
                     got: header_bytes as u64,

@@ -19,7 +19,7 @@ mod decompress;
 mod header;
 mod walk;
 
-pub use header::{Compression, Header};
+pub use header::{Compression, HEAD_BYTES, Header};
 pub use walk::{Piece, Reader};
 
 /// `QFI\xfb`

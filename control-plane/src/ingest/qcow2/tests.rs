@@ -14,7 +14,8 @@ use super::*;
 
 fn run(program: &str, args: &[&str]) {
     let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program} must be there: {e}"));
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let said = [out.stdout, out.stderr].concat();
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&said));
 }
 
 fn text(path: &Path) -> &str {
@@ -101,7 +102,7 @@ fn what_qemu_img_writes_is_read_as_qemu_reads_it() {
 #[test]
 fn clusters_written_zeroed_and_discarded_by_a_guest_are_read_as_qemu_reads_them() {
     let dir = tempfile::tempdir().expect("a folder");
-    for options in ["compat=1.1", "extended_l2=on", "compat=0.10", "lazy_refcounts=on", "preallocation=metadata"] {
+    for options in ["compat=1.1", "extended_l2=on", "compat=0.10", "lazy_refcounts=on", "cluster_size=4k"] {
         let (image, raw) = (dir.path().join("disk.qcow2"), dir.path().join("disk.raw"));
         run("qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, text(&image), "20M"]);
         let mut args = vec!["-f", "qcow2", "-d", "unmap"];
@@ -116,7 +117,6 @@ fn clusters_written_zeroed_and_discarded_by_a_guest_are_read_as_qemu_reads_them(
             "write -c -P 5 10M 64k",
             "write -P 6 18374656 512",
         ] {
-            // Compressed writes and subclusters both work; partial zero writes need version 3 to be cheap, not right.
             args.extend(["-c", command]);
         }
         args.push(text(&image));
@@ -157,21 +157,11 @@ fn content_that_is_elsewhere_or_locked_is_refused() {
     let refused = open(&at("outside.qcow2")).err().expect("refused");
     assert!(matches!(&refused, Qcow2Error::ExternalData(Some(name)) if name.ends_with("data.raw")), "{refused}");
 
-    run(
-        "qemu-img",
-        &[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "--object",
-            "secret,id=s,data=geheim",
-            "-o",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
-            text(&at("luks.qcow2")),
-            "1M",
-        ],
-    );
+    let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=50";
+    let luks = at("luks.qcow2");
+    let args = ["create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o", options, text(&luks), "1M"];
+    // It measures how fast the processor is, and gives up when that is busy with other tests.
+    assert!((0..50).any(|_| Command::new("qemu-img").args(args).output().expect("runs").status.success()));
     assert!(matches!(open(&at("luks.qcow2")), Err(Qcow2Error::Encrypted("LUKS"))));
 }
 

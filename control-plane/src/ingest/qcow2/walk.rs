@@ -5,7 +5,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 use super::{
     CLUSTERS_MAX, Qcow2Error, READ_FACTOR_MAX,
     decompress::Expander,
-    header::{HEADER_BYTES_MAX, Header},
+    header::{HEAD_BYTES, Header},
 };
 
 /// Bits 9 to 55 of a table entry: where in the file.
@@ -62,7 +62,7 @@ impl Reader {
     /// # Errors
     /// Whatever can be told from the header and the L1 table, which is read through once.
     pub fn open(file: File, file_bytes: u64) -> Result<Self, Qcow2Error> {
-        let mut head = vec![0; HEADER_BYTES_MAX.min(usize::try_from(file_bytes).unwrap_or(usize::MAX))];
+        let mut head = vec![0; HEAD_BYTES.min(usize::try_from(file_bytes).unwrap_or(usize::MAX))];
         file.read_exact_at(&mut head, 0)?;
         let header = Header::parse(&head)?;
         let clusters = file_bytes.div_ceil(header.cluster_bytes());

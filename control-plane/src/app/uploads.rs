@@ -1,0 +1,404 @@
+//! New content of an image: begin an upload, import, publish.
+//!
+//! ```text
+//!  begin ───────► import ──────────────► publish            one transaction each; the lease is renewed in between
+//!   │ image busy    │ refused, broken     │ image deleted, upload ended meanwhile
+//!   ▼ 409           ▼ end upload, 4xx     ▼ end upload, 404
+//! ```
+//! I3: the version's row is written in the transaction that checks that the upload is live, and only after everything
+//! it names is durable. I9: the same bytes again are the newest version again, so a repeated PUT does nothing twice.
+//! The import runs in a task of its own: a caller who goes away breaks the body off, not the bookkeeping.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use muster_api::{ErrorCode, ImageId, Labels, Problem, Ref, VersionId, version::Version};
+use muster_peer::PoolError;
+use storage_core::{ChunkSize, Salt};
+use tokio::time::Instant;
+
+use super::{
+    App, AppError, Caller, check_if_match,
+    images::{existing, find_image, tell_published},
+};
+use crate::{
+    domain::versions::Content,
+    export::reach,
+    ingest::{
+        import::{Imported, IngestError, Stated, Target, import},
+        qcow2::Qcow2Error,
+        spool::SpoolError,
+    },
+    store::{
+        column,
+        images::{self, ImageRow},
+        uploads::{self, NewUpload, Upload, UploadTarget},
+        versions::{self, NewVersion, Of},
+    },
+};
+
+/// Who imports answers for the upload so long; renewed at a third of it.
+const LEASE_MS: i64 = 90_000;
+/// Uploads at a time: each holds some 64 MiB at its busiest, far less when its sender is slow.
+const UPLOADS_MAX: usize = 32;
+/// Uploads of one project at a time, so that it does not keep the others out.
+const UPLOADS_PER_PROJECT_MAX: usize = 8;
+/// How long, and how much, a refused body is still listened to, so that the sender gets to read the refusal.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 256 << 20;
+/// How long is looked for what is new in the project.
+const COUNT_WITHIN: Duration = Duration::from_secs(2);
+/// Versions that are compared with for that.
+const COUNT_ROOTS_MAX: i64 = 1000;
+
+/// Uploads under way in this process.
+#[derive(Clone, Debug, Default)]
+pub struct Slots(Arc<Mutex<HashMap<String, usize>>>);
+
+struct Slot {
+    slots: Slots,
+    project: String,
+}
+
+impl Slots {
+    fn take(&self, project: &str) -> Result<Slot, AppError> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let own = taken.get(project).copied().unwrap_or(0);
+        if all >= UPLOADS_MAX || own >= UPLOADS_PER_PROJECT_MAX {
+            return Err(AppError::Unavailable("too many uploads are under way: try again".to_owned()));
+        }
+        taken.insert(project.to_owned(), own + 1);
+        Ok(Slot { slots: self.clone(), project: project.to_owned() })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.project) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                taken.remove(&self.project);
+            }
+        }
+    }
+}
+
+/// What became of a PUT.
+#[derive(Debug)]
+pub enum Put {
+    /// A new version.
+    Published(Version),
+    /// The newest version has these bytes already.
+    Same(Version),
+}
+
+impl App {
+    /// At start: nobody is left who could finish an upload of the process before, or read its spool. Blocks shortly.
+    pub async fn forget_broken_uploads(&self) -> Result<(), AppError> {
+        let ended = self.store.run_tx("uploads.end_imports", async |tx| uploads::end_imports(tx).await).await?;
+        if ended > 0 {
+            tracing::info!(uploads = ended, "ended uploads that the process before did not finish");
+        }
+        let folder = self.spool();
+        let cleared = tokio::task::spawn_blocking(move || crate::ingest::spool::clear(&folder)).await;
+        if let Ok(Err(error)) | Err(error) = cleared.map_err(std::io::Error::other).map(|r| r.map_err(Into::into)) {
+            let error: std::io::Error = error;
+            tracing::warn!(error = &error as &dyn std::error::Error, "the spool cannot be cleared");
+        }
+        Ok(())
+    }
+
+    fn spool(&self) -> std::path::PathBuf {
+        self.config.data_dir.join("spool")
+    }
+
+    /// Takes new content for an image.
+    pub async fn put_content<B, E>(
+        &self,
+        caller: &Caller,
+        image: &Ref<ImageId>,
+        if_match: Option<&str>,
+        stated: Stated,
+        body: B,
+    ) -> Result<Put, AppError>
+    where
+        B: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
+        E: fmt::Display + Send,
+    {
+        let mut body = body;
+        let begun = self.begin_upload(caller, image, if_match).await;
+        let (row, upload, slot) = match begun {
+            Ok(begun) => begun,
+            Err(refused) => {
+                linger(&mut body).await;
+                return Err(refused);
+            }
+        };
+        let (app, actor) = (self.clone(), caller.name.clone());
+        let task = tokio::spawn(async move {
+            let _slot = slot;
+            let done = app.take_content(&actor, &row, upload, stated, &mut body).await;
+            if done.is_err() {
+                let ended = app.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await;
+                if let Err(error) = ended {
+                    // Its lease ends it.
+                    tracing::warn!(upload.id = %upload.id, error = &error as &dyn std::error::Error, "an upload is not ended");
+                }
+                linger(&mut body).await;
+            }
+            done
+        });
+        task.await.map_err(|e| AppError::Internal(anyhow::Error::new(e).context("an import failed")))?
+    }
+
+    async fn begin_upload(
+        &self,
+        caller: &Caller,
+        image: &Ref<ImageId>,
+        if_match: Option<&str>,
+    ) -> Result<(ImageRow, Upload, Slot), AppError> {
+        let (row, upload) = self
+            .store
+            .run_tx("uploads.begin", async |tx| {
+                let row = find_image(tx, caller, image).await?;
+                check_if_match(if_match, row.revision)?;
+                uploads::end_overdue(tx).await?;
+                let target_id = row.image.id.to_string();
+                if uploads::live_of(tx, UploadTarget::Image, &target_id).await?.is_some() {
+                    let said = format!("another upload to image {} is under way: wait for it", row.image.name);
+                    return Err(AppError::code(ErrorCode::Busy, said));
+                }
+                if self.pool.membership().members.is_empty() {
+                    return Err(no_nodes());
+                }
+                let until = tx.now().plus_ms(LEASE_MS);
+                let project = row.image.project.clone();
+                let new = NewUpload { project, target: UploadTarget::Image, target_id, until };
+                let upload = uploads::begin(tx, &new).await?;
+                Ok((row, upload))
+            })
+            .await?;
+        match self.imports.take(&row.image.project) {
+            Ok(slot) => Ok((row, upload, slot)),
+            Err(refused) => {
+                self.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await?;
+                Err(refused)
+            }
+        }
+    }
+
+    async fn take_content<B, E>(
+        &self,
+        actor: &str,
+        row: &ImageRow,
+        upload: Upload,
+        stated: Stated,
+        body: &mut B,
+    ) -> Result<Put, AppError>
+    where
+        B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: fmt::Display,
+    {
+        let chunk = ChunkSize::from_bytes(row.image.chunk_bytes)
+            .map_err(|e| AppError::Internal(anyhow::Error::new(e).context("chunk size of an image")))?;
+        let target = Target { pool: self.pool.clone(), round: upload.round, chunk, salt: Salt::SHARED };
+        let begun = Instant::now();
+        let imported = {
+            let spool = self.spool();
+            let importing = import(&target, stated, &spool, body);
+            tokio::select! {
+                imported = importing => imported.map_err(|e| self.refusal(e))?,
+                lost = self.keep_lease(upload) => return Err(lost),
+            }
+        };
+        let put = tokio::select! {
+            put = self.publish_import(actor, row, upload, imported) => put?,
+            lost = self.keep_lease(upload) => return Err(lost),
+        };
+        if let Put::Published(version) = &put {
+            tracing::info!(
+                image.id = %row.image.id,
+                version.id = %version.id,
+                size_bytes = version.size_bytes,
+                stored_bytes = version.stored_bytes,
+                seconds = begun.elapsed().as_secs_f64(),
+                "published {}",
+                version.name
+            );
+            metrics::counter!("muster_imported_bytes_total").increment(version.size_bytes);
+            metrics::histogram!("muster_import_seconds").record(begun.elapsed().as_secs_f64());
+        }
+        Ok(put)
+    }
+
+    /// Renews the lease until the upload is ended by somebody else.
+    async fn keep_lease(&self, upload: Upload) -> AppError {
+        let third = Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(30_000));
+        loop {
+            tokio::time::sleep(third).await;
+            let renewed = self
+                .store
+                .run_tx("uploads.renew", async |tx| {
+                    let until = tx.now().plus_ms(LEASE_MS);
+                    uploads::renew(tx, upload.id, until).await
+                })
+                .await;
+            match renewed {
+                Ok(true) => {}
+                Ok(false) => return ended(),
+                // The next try is soon enough: the lease has two thirds left.
+                Err(error) => {
+                    tracing::warn!(upload.id = %upload.id, error = &error as &dyn std::error::Error, "a lease is not renewed");
+                }
+            }
+        }
+    }
+
+    async fn publish_import(
+        &self,
+        actor: &str,
+        row: &ImageRow,
+        upload: Upload,
+        imported: Imported,
+    ) -> Result<Put, AppError> {
+        let stored_bytes = self.newly_stored(&row.image.project, &imported).await?;
+        let reached_bytes = imported.tally.objects().map(|_| imported.tally.bytes());
+        let image = row.image.id;
+        self.store
+            .run_tx("versions.publish_import", async |tx| {
+                let now = existing(tx, image).await?;
+                if now.image.state == muster_api::image::ImageState::Deleted {
+                    return Err(AppError::not_found("image", &now.image.name));
+                }
+                // I3, I6: with an upload that was ended, or is too old, the sweep may have taken what was put.
+                uploads::live(tx, upload.id).await?.ok_or_else(ended)?;
+                uploads::end(tx, upload.id).await?;
+                if let Some(newest) = versions::newest(tx, image).await?
+                    && newest.content == imported.content
+                {
+                    return Ok(Put::Same(newest.version));
+                }
+                let number = images::take_number(tx, &now).await?;
+                let new = NewVersion {
+                    id: VersionId::generate(),
+                    project: now.image.project.clone(),
+                    labels: Labels::default(),
+                    of: Of::Image { image, number },
+                    content: imported.content.clone(),
+                    digest: imported.digest.map(|digest| digest.to_hex().to_string()),
+                    stored_bytes,
+                    reached_bytes,
+                    upload: Some(upload.id),
+                };
+                versions::insert(tx, &new).await?;
+                let published = versions::load(tx, new.id).await?;
+                tell_published(tx, actor, published.as_ref()).await?;
+                published
+                    .map(|row| Put::Published(row.version))
+                    .ok_or_else(|| AppError::Internal(anyhow::anyhow!("a version that was inserted is not there")))
+            })
+            .await
+    }
+
+    /// What the import brought that the project did not have: what others have stored does not show (I12). Counted as
+    /// new where it cannot be told in time.
+    async fn newly_stored(&self, project: &str, imported: &Imported) -> Result<u64, AppError> {
+        let all = imported.tally.bytes();
+        let Some(objects) = imported.tally.objects() else { return Ok(all) };
+        let known = self
+            .store
+            .read("versions.live", async |tx| versions::live_contents(tx, Some(project), COUNT_ROOTS_MAX).await)
+            .await?;
+        let kept: Vec<Content> = known.into_iter().map(|(_, content)| content).collect();
+        let deadline = Instant::now() + COUNT_WITHIN;
+        let counted = reach::new_bytes(&self.pool, objects, &kept, deadline);
+        Ok(tokio::time::timeout_at(deadline, counted).await.ok().and_then(Result::ok).unwrap_or(all))
+    }
+
+    fn refusal(&self, error: IngestError) -> AppError {
+        let said = error.to_string();
+        match error {
+            IngestError::Format(_) => AppError::code(ErrorCode::BadImage, said),
+            IngestError::TooLarge(_) | IngestError::Qcow2(Qcow2Error::TooLarge(_)) => {
+                AppError::code(ErrorCode::TooLarge, said)
+            }
+            IngestError::Qcow2(Qcow2Error::Io(e)) | IngestError::Spool(SpoolError::Io(e)) => {
+                AppError::Internal(anyhow::Error::new(e).context("the spool of an upload failed"))
+            }
+            IngestError::Qcow2(_) => AppError::code(ErrorCode::BadImage, said),
+            IngestError::DigestMismatch { .. } => AppError::code(ErrorCode::DigestMismatch, said),
+            IngestError::Broken(_) => AppError::BadRequest(said),
+            IngestError::Spool(SpoolError::Full { free_bytes, .. }) => {
+                tracing::error!(free_bytes, "an upload was refused: the controller's disk is full");
+                no_room("controller_disk_full", "the controller has no room to take the file in".to_owned())
+            }
+            IngestError::Pool(error) => self.pool_refusal(&error),
+            IngestError::Tree(_)
+            | IngestError::Page(_)
+            | IngestError::Content(_)
+            | IngestError::Stopped
+            | IngestError::Thread(_) => AppError::Internal(anyhow::Error::new(error).context("an import failed")),
+        }
+    }
+
+    fn pool_refusal(&self, error: &PoolError) -> AppError {
+        tracing::warn!(error = error as &dyn std::error::Error, "an import could not be stored");
+        match error {
+            _ if self.pool.membership().members.is_empty() => no_nodes(),
+            PoolError::NotEnoughCopies { full: true, .. } => {
+                no_room("pool_full", "the pool has no room for this content".to_owned())
+            }
+            _ => AppError::Unavailable("too few nodes answer to store this content safely: try again".to_owned()),
+        }
+    }
+}
+
+fn ended() -> AppError {
+    AppError::code(ErrorCode::Stale, "the upload was ended meanwhile: send the content again")
+}
+
+fn no_nodes() -> AppError {
+    let said = "there is no node to store content on: let one join first";
+    let reasons = serde_json::json!([{ "reason": "no_nodes", "count": 1 }]);
+    Problem::new(ErrorCode::NoNodes, said).with("reasons", reasons).into()
+}
+
+fn no_room(reason: &str, said: String) -> AppError {
+    let reasons = serde_json::json!([{ "reason": reason, "count": 1 }]);
+    Problem::new(ErrorCode::NoCapacity, said).with("reasons", reasons).into()
+}
+
+/// Listens a little longer: a sender whose connection is cut off while it sends may never read why.
+async fn linger<B, E>(body: &mut B)
+where
+    B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+{
+    let drain = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.next().await {
+            bytes += frame.len();
+            if bytes > LINGER_BYTES {
+                break;
+            }
+        }
+    };
+    // What matters is that it ends.
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+/// A SHA-256 as the query states it.
+///
+/// # Errors
+/// Not 64 hex digits.
+pub fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
+    let bytes = column::unhex(&text.to_ascii_lowercase()).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes.ok_or_else(|| format!("expected 64 hex digits, got '{text}'"))
+}

@@ -1,0 +1,55 @@
+//! Where a version has data: runs of present chunks; what is absent is zeros.
+
+use std::time::Duration;
+
+use muster_api::version::Extent;
+use muster_peer::PoolClient;
+use storage_core::{ChunkIndex, tree::lookup_present};
+use tokio::time::Instant;
+
+use super::{ReadError, pages::PageSource};
+use crate::domain::versions::Content;
+
+/// Longest wait for pages.
+const READ_WITHIN: Duration = Duration::from_secs(30);
+/// Chunks looked at in one step: costs what is present of them.
+const STEP_CHUNKS: u64 = 1 << 16;
+
+/// Some extents, and where to go on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Extents {
+    /// In order, apart from each other.
+    pub items: Vec<Extent>,
+    /// The first byte not looked at; none at the end of the disk.
+    pub next: Option<u64>,
+}
+
+/// The first `limit` extents from byte `from` on. At the grain of chunks: zeros inside a present chunk count as data.
+///
+/// # Errors
+/// Pages that cannot be had, or are damaged.
+pub async fn extents(pool: PoolClient, content: &Content, from: u64, limit: usize) -> Result<Extents, ReadError> {
+    let mut pages = PageSource::new(pool);
+    pages.add_root(content)?;
+    let descriptor = *content.descriptor();
+    let (size, chunk_bytes) = (content.size_bytes(), content.chunk_bytes());
+    let mut items: Vec<Extent> = Vec::new();
+    let mut index = from / chunk_bytes;
+    while index < descriptor.chunks() {
+        let end = index.saturating_add(STEP_CHUNKS).min(descriptor.chunks());
+        let range = ChunkIndex(index)..ChunkIndex(end);
+        let deadline = Instant::now() + READ_WITHIN;
+        for (chunk, _) in pages.with(deadline, |pages| lookup_present(&descriptor, range.clone(), pages)).await? {
+            let begins = (chunk.0 * chunk_bytes).max(from);
+            let ends = ((chunk.0 + 1) * chunk_bytes).min(size);
+            let full = items.len() == limit;
+            match items.last_mut() {
+                Some(last) if last.offset_bytes + last.length_bytes == begins => last.length_bytes += ends - begins,
+                _ if full => return Ok(Extents { items, next: Some(begins) }),
+                _ => items.push(Extent { offset_bytes: begins, length_bytes: ends - begins }),
+            }
+        }
+        index = end;
+    }
+    Ok(Extents { items, next: None })
+}

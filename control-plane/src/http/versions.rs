@@ -1,0 +1,216 @@
+//! `/v1/versions`: look, read, delete.
+
+use std::ops::Range;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use muster_api::{
+    ErrorCode, Page, Problem, VersionId,
+    version::{Extent, Version},
+};
+
+use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path, parse_position, position_text};
+use crate::{
+    app::{Answer, App, Caller},
+    export::content,
+    store::versions::{VersionFilter, VersionRow},
+};
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(list, show, remove, read, extents))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/versions", get(list))
+        .route("/v1/versions/{version}", get(show).delete(remove))
+        .route("/v1/versions/{version}/content", get(read))
+        .route("/v1/versions/{version}/extents", get(extents))
+}
+
+/// Versions of images and of disks, oldest first.
+#[utoipa::path(get, path = "/v1/versions", tag = "versions", params(super::openapi::List),
+    responses((status = 200, body = Page<Version>)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    list: ListQuery,
+) -> Result<Json<Page<Version>>, ApiError> {
+    Ok(Json(app.versions(&caller, VersionFilter::default(), &list).await?))
+}
+
+/// One version.
+#[utoipa::path(get, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id")),
+    responses((status = 200, body = Version), (status = 404, description = "there is none")))]
+pub(crate) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<VersionId>,
+) -> Result<Json<Version>, ApiError> {
+    Ok(Json(app.version(&caller, version).await?.version))
+}
+
+/// Unlinks a version; disks that began with it go on reading it.
+#[utoipa::path(delete, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id"),
+    ("dry_run" = Option<bool>, Query, description = "only tell what would come back")),
+    responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
+    (status = 404, description = "there is none")))]
+pub(crate) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<VersionId>,
+    IfMatch(if_match): IfMatch,
+    params: Params,
+    body: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&["dry_run"])?;
+    if params.flag("dry_run")? {
+        return Ok(Answer::ok(&app.version_freed(&caller, version).await?)?);
+    }
+    Ok(app.delete_version(&caller, &body.once, version, if_match.as_deref()).await?)
+}
+
+/// The bytes of a version, or a range of them.
+#[utoipa::path(get, path = "/v1/versions/{version}/content", tag = "versions", params(("version" = String, Path, description = "id")),
+    responses((status = 200, description = "raw bytes"), (status = 206, description = "the range"),
+    (status = 404, description = "there is none"), (status = 416, description = "the range is outside")))]
+pub(crate) async fn read(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<VersionId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let row = app.version(&caller, version).await?;
+    stream(&app, &row, &headers)
+}
+
+/// Where a version has data: what is absent reads as zeros.
+#[utoipa::path(get, path = "/v1/versions/{version}/extents", tag = "versions", params(("version" = String, Path, description = "id"),
+    ("limit" = Option<u64>, Query, description = "1 to 1000, default 100"),
+    ("page_token" = Option<String>, Query, description = "from the page before")),
+    responses((status = 200, body = Page<Extent>), (status = 404, description = "there is none")))]
+pub(crate) async fn extents(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<VersionId>,
+    params: Params,
+) -> Result<Json<Page<Extent>>, ApiError> {
+    params.only(&["limit", "page_token"])?;
+    let limit = params.get::<usize>("limit")?.unwrap_or(100);
+    if limit == 0 || limit > 1000 {
+        return Err(Problem::new(ErrorCode::BadRequest, format!("limit is 1 to 1000, got {limit}")).into());
+    }
+    let from = params.text("page_token")?.map_or(Ok(0), parse_position)?;
+    let row = app.version(&caller, version).await?;
+    let (found, as_of) = app.version_extents(&row, u64::try_from(from).unwrap_or(0), limit).await?;
+    let next_page_token = found.next.and_then(|next| i64::try_from(next).ok()).map(position_text);
+    Ok(Json(Page { items: found.items, next_page_token, as_of: position_text(as_of) }))
+}
+
+/// What a `Range` header asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Part(Range<u64>),
+    Outside,
+}
+
+/// One range of bytes; several, other units and what cannot be read are answered with everything, as RFC 9110 allows.
+fn wanted(header: Option<&str>, size: u64) -> Wanted {
+    let Some(text) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::All };
+    let Some((first, last)) = text.split_once('-').filter(|_| !text.contains(',')) else { return Wanted::All };
+    let number = |text: &str| -> Option<u64> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty();
+        digits.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    match (first.trim(), last.trim()) {
+        ("", suffix) => match number(suffix) {
+            None => Wanted::All,
+            Some(0) => Wanted::Outside,
+            Some(count) => Wanted::Part(size.saturating_sub(count)..size),
+        },
+        (first, last) => match (number(first), number(last)) {
+            (Some(first), _) if first >= size && (last.is_empty() || number(last).is_some()) => Wanted::Outside,
+            (Some(first), None) if last.is_empty() => Wanted::Part(first..size),
+            (Some(first), Some(last)) if first <= last => Wanted::Part(first..last.saturating_add(1).min(size)),
+            _ => Wanted::All,
+        },
+    }
+}
+
+/// Answers with the bytes of a version as the headers ask for them. Its root proves them, so it is a strong etag.
+pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let size = row.version.size_bytes;
+    let etag = format!("\"{}\"", row.version.root);
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let known = text(header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag || tag.trim() == "*"));
+    if known {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    let same = text(header::IF_RANGE).is_none_or(|tag| tag.trim() == etag);
+    let asked = if same { wanted(text(header::RANGE), size) } else { Wanted::All };
+    let (status, range) = match asked {
+        Wanted::All => (StatusCode::OK, 0..size),
+        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Wanted::Outside => {
+            let said = format!("the range is outside of the version's {size} bytes");
+            let mut response = ApiError::from(Problem::new(ErrorCode::RangeNotSatisfiable, said)).into_response();
+            if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+                response.headers_mut().insert(header::CONTENT_RANGE, value);
+            }
+            return Ok(response);
+        }
+    };
+    let mut answer = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, etag)
+        .header(header::CONTENT_LENGTH, range.end - range.start);
+    if status == StatusCode::PARTIAL_CONTENT {
+        let last = range.end.saturating_sub(1);
+        answer = answer.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
+    }
+    metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
+    let bytes = content::stream(app.pool.clone(), &row.content, range);
+    answer.body(Body::from_stream(bytes)).map_err(|e| crate::app::AppError::Internal(e.into()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        for (header, expected) in [
+            ("bytes=0-0", Wanted::Part(0..1)),
+            ("bytes=0-", Wanted::Part(0..100)),
+            ("bytes=99-", Wanted::Part(99..100)),
+            ("bytes=10-19", Wanted::Part(10..20)),
+            ("bytes=10-1000", Wanted::Part(10..100)),
+            ("bytes=10-99999999999999999999999", Wanted::Part(10..100)),
+            ("bytes=-1", Wanted::Part(99..100)),
+            ("bytes=-1000", Wanted::Part(0..100)),
+            ("bytes=-0", Wanted::Outside),
+            ("bytes=100-", Wanted::Outside),
+            ("bytes=100-200", Wanted::Outside),
+            ("bytes=5-4", Wanted::All),
+            ("bytes=-", Wanted::All),
+            ("bytes=x-y", Wanted::All),
+            ("bytes=0-1,5-6", Wanted::All),
+            ("chunks=0-1", Wanted::All),
+            ("bytes=+1-2", Wanted::All),
+        ] {
+            assert_eq!(wanted(Some(header), 100), expected, "{header}");
+        }
+        assert_eq!(wanted(None, 100), Wanted::All);
+    }
+}

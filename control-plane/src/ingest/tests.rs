@@ -1,0 +1,270 @@
+//! The whole way: bytes in, chunks in a pool of one store, bytes out.
+
+use std::{ops::Range, path::Path, process::Command, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
+use muster_peer::PoolClient;
+use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
+use storage_core::{ChunkSize, ChunkStore as _, Kind, MemoryStore, Salt};
+use tokio::time::Instant;
+
+use super::{
+    format::{Format, FormatError},
+    import::{Imported, IngestError, Stated, Target, import},
+    qcow2::Qcow2Error,
+};
+use crate::{
+    domain::versions::Content,
+    export::{content, extents::extents, reach},
+};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+struct World {
+    store: Arc<MemoryStore>,
+    target: Target,
+    spool: tempfile::TempDir,
+}
+
+fn world(chunk_bytes: u64) -> World {
+    let store = Arc::new(MemoryStore::new());
+    let target = Target {
+        pool: PoolClient::local_only(store.clone()),
+        round: 1,
+        chunk: ChunkSize::from_bytes(chunk_bytes).expect("a chunk size"),
+        salt: Salt::SHARED,
+    };
+    World { store, target, spool: tempfile::tempdir().expect("a folder") }
+}
+
+impl World {
+    async fn import(&self, stated: Stated, bytes: &[u8], split: usize) -> Result<Imported, IngestError> {
+        import(&self.target, stated, self.spool.path(), frames(bytes, split)).await
+    }
+
+    async fn export(&self, content: &Content, range: Range<u64>) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut stream = Box::pin(content::stream(self.target.pool.clone(), content, range));
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece.expect("readable"));
+        }
+        all
+    }
+}
+
+fn frames(bytes: &[u8], split: usize) -> impl Stream<Item = Result<Bytes, String>> + Send + Unpin + use<> {
+    let frames: Vec<_> = bytes.chunks(split).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+    stream::iter(frames)
+}
+
+/// Data, zeros and repeated data; ends in the middle of everything.
+fn sample(len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).expect("small")];
+    let mut random = blake3::Hasher::new().update(b"sample").finalize_xof();
+    for (n, chunk) in bytes.chunks_mut(100_000).enumerate() {
+        match n % 5 {
+            0 => random.fill(chunk),
+            1 => chunk.fill(7),
+            2 => random.fill(&mut chunk[..10]),
+            _ => {}
+        }
+    }
+    bytes
+}
+
+fn qemu_img(args: &[&str]) {
+    let out = Command::new("qemu-img").args(args).output().expect("qemu-img must be there");
+    assert!(out.status.success(), "qemu-img {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n_bytes_in_are_n_bytes_out() {
+    for len in [1, 511, 4096, 64 * KIB, 256 * KIB + 1, 3 * MIB + 12345] {
+        let bytes = sample(len);
+        for (chunk, split) in [(64 * KIB, 7777), (256 * KIB, 1 << 20)] {
+            let world = world(chunk);
+            let imported = world.import(Stated::default(), &bytes, split).await.expect("imports");
+            assert_eq!(imported.content.size_bytes(), len);
+            assert_eq!(imported.digest, Some(blake3::hash(&bytes)));
+            assert!(world.export(&imported.content, 0..len).await == bytes, "{len} {chunk}: other bytes");
+            assert_eq!(imported.tally.bytes(), world.store.usage().bytes, "everything stored is of this version");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zeros_store_a_descriptor_and_nothing_else() {
+    let world = world(256 * KIB);
+    let imported = world.import(Stated::default(), &vec![0; 5 << 20], 65536).await.expect("imports");
+    assert_eq!(imported.content.root_page(), None);
+    assert_eq!(world.store.usage().objects, 1);
+    assert_eq!(world.export(&imported.content, MIB..MIB + 9).await, [0; 9]);
+    let found = extents(world.target.pool.clone(), &imported.content, 0, 10).await.expect("reads");
+    assert_eq!((found.items.len(), found.next), (0, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_range_is_the_range_of_the_original() {
+    let bytes = sample(9 * MIB + 321);
+    let len = bytes.len() as u64;
+    let world = world(64 * KIB);
+    let imported = world.import(Stated::default(), &bytes, 100_000).await.expect("imports");
+    let ranges = [
+        0..1,
+        len - 1..len,
+        0..len,
+        65535..65537,
+        65536..131_072,
+        199_990..300_010,
+        350_000..350_001,
+        5 * MIB..5 * MIB,
+        4 * MIB + 1..9 * MIB,
+    ];
+    for range in ranges {
+        let at = |n: u64| usize::try_from(n).expect("small");
+        let expected = &bytes[at(range.start)..at(range.end)];
+        assert!(world.export(&imported.content, range.clone()).await == expected, "{range:?}: other bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qcow2_is_the_raw_disk_it_stands_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (raw, image) = (dir.path().join("a.raw"), dir.path().join("a.qcow2"));
+    let bytes = sample(20 * MIB + 512);
+    std::fs::write(&raw, &bytes).expect("writes");
+    let world = world(256 * KIB);
+    let plain = world.import(Stated::default(), &bytes, 1 << 18).await.expect("imports");
+    for options in [&["-W"][..], &["-c"], &["-c", "-o", "compression_type=zstd"], &["-o", "extended_l2=on"]] {
+        qemu_img(&[&["convert", "-f", "raw", "-O", "qcow2"], options, &[text(&raw), text(&image)]].concat());
+        let sent = std::fs::read(&image).expect("reads");
+        let stated = Stated {
+            sha256: Some(Sha256::digest(&sent).into()),
+            length: Some(sent.len() as u64),
+            format: Some(Format::Qcow2),
+        };
+        let before = world.store.usage();
+        let imported = world.import(stated, &sent, 70_001).await.expect("imports");
+        assert_eq!(imported.content, plain.content, "the same bytes make the same tree");
+        assert_eq!(imported.digest, plain.digest);
+        assert_eq!(world.store.usage(), before, "nothing new is stored");
+        assert_eq!(std::fs::read_dir(world.spool.path()).expect("lists").count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_an_image_is_refused() {
+    let world = world(256 * KIB);
+    let refused = world.import(Stated::default(), b"", 1).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::Format(FormatError::Empty)));
+    let gzip = [b"\x1f\x8b\x08".as_slice(), &[1; 2000]].concat();
+    let refused = world.import(Stated::default(), &gzip, 1).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::Format(FormatError::NotADisk { .. })));
+    let raw = Stated { format: Some(Format::Raw), ..Stated::default() };
+    assert!(world.import(raw, &gzip, 1).await.is_ok());
+    let refused = world.import(Stated::default(), b"QFI\xfb\0\0\0\x03", 3).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::Qcow2(Qcow2Error::Truncated { .. })), "{refused}");
+    let huge = Stated { length: Some((16 << 40) + 1), ..Stated::default() };
+    assert!(matches!(world.import(huge, b"x", 1).await, Err(IngestError::TooLarge(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_sha256_and_a_broken_body_give_nothing() {
+    let world = world(64 * KIB);
+    let bytes = sample(MIB);
+    let stated = Stated { sha256: Some([1; 32]), ..Stated::default() };
+    let refused = world.import(stated, &bytes, 4096).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::DigestMismatch { .. }));
+    let broken = frames(&bytes, 4096).take(100).chain(stream::once(async { Err("reset".to_owned()) }.into_future()));
+    let refused = import(&world.target, Stated::default(), world.spool.path(), Box::pin(broken)).await;
+    assert!(matches!(refused, Err(IngestError::Broken(why)) if why == "reset"));
+    let descriptors = world.store.names().expect("lists").into_iter().filter(|name| {
+        let object = world.store.load(name).expect("reads").expect("there");
+        object.kind == Kind::Descriptor
+    });
+    assert_eq!(descriptors.count(), 0, "no tree was finished");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qcow2_that_is_refused_by_its_header_is_not_awaited() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (base, top) = (dir.path().join("base.qcow2"), dir.path().join("top.qcow2"));
+    qemu_img(&["create", "-q", "-f", "qcow2", text(&base), "1M"]);
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&top)]);
+    let head = std::fs::read(&top).expect("reads");
+    let world = world(64 * KIB);
+    // The body never ends.
+    let body = frames(&head, 4096).chain(stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096]))));
+    let importing = import(&world.target, Stated::default(), world.spool.path(), Box::pin(body));
+    let refused = tokio::time::timeout(Duration::from_secs(20), importing).await.expect("in time");
+    assert!(matches!(refused, Err(IngestError::Qcow2(Qcow2Error::BackingFile(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn extents_are_the_runs_of_chunks_with_data() {
+    let world = world(64 * KIB);
+    let mut bytes = vec![0_u8; 64 * 1024 * 40 + 100];
+    for chunk in [0, 1, 2, 7, 9, 40] {
+        bytes[chunk * 65536 + 5] = 1;
+    }
+    let imported = world.import(Stated::default(), &bytes, 65536).await.expect("imports");
+    let pool = || world.target.pool.clone();
+    let all = extents(pool(), &imported.content, 0, 100).await.expect("reads");
+    let pairs: Vec<_> = all.items.iter().map(|e| (e.offset_bytes / 65536, e.length_bytes)).collect();
+    assert_eq!(pairs, [(0, 3 * 65536), (7, 65536), (9, 65536), (40, 100)]);
+    let first = extents(pool(), &imported.content, 0, 2).await.expect("reads");
+    assert_eq!((&first.items[..], first.next), (&all.items[..2], Some(9 * 65536)));
+    let rest = extents(pool(), &imported.content, 9 * 65536, 2).await.expect("reads");
+    assert_eq!((&rest.items[..], rest.next), (&all.items[2..], None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_given_back_are_those_nobody_else_reaches() {
+    let world = world(64 * KIB);
+    let soon = || Instant::now() + Duration::from_secs(20);
+    let bytes = sample(2 * MIB);
+    let one = world.import(Stated::default(), &bytes, 65536).await.expect("imports");
+    let alone = world.store.usage().bytes;
+    let mut other = bytes.clone();
+    other[0] ^= 1;
+    let two = world.import(Stated::default(), &other, 65536).await.expect("imports");
+    let added = world.store.usage().bytes - alone;
+    let pool = &world.target.pool;
+    let (a, b) = ([one.content.clone()], [two.content.clone()]);
+    let reached = Some(one.tally.bytes());
+    assert_eq!(reach::exclusive_bytes(pool, &a, reached, &[], soon()).await.expect("known"), alone);
+    assert_eq!(reach::exclusive_bytes(pool, &a, None, &[], soon()).await.expect("known"), alone);
+    assert_eq!(reach::exclusive_bytes(pool, &a, reached, &a, soon()).await.expect("known"), 0);
+    assert_eq!(reach::exclusive_bytes(pool, &b, None, &a, soon()).await.expect("known"), added);
+    let objects = two.tally.objects().expect("few");
+    assert_eq!(reach::new_bytes(pool, objects, &a, soon()).await.expect("known"), added);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_disk_in_any_split_comes_back(
+        parts in proptest::collection::vec((any::<u8>(), 1_usize..300_000), 1..10),
+        split in 1000_usize..500_000,
+    ) {
+        let mut bytes = Vec::new();
+        for (value, len) in parts {
+            bytes.resize(bytes.len() + len, if value < 128 { 0 } else { value });
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+        runtime.block_on(async {
+            let world = world(64 * KIB);
+            let stated = Stated { format: Some(Format::Raw), ..Stated::default() };
+            let imported = world.import(stated, &bytes, split).await.expect("imports");
+            assert_eq!(imported.digest, Some(blake3::hash(&bytes)));
+            assert!(world.export(&imported.content, 0..bytes.len() as u64).await == bytes, "other bytes");
+        });
+    }
+}
