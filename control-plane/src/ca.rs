@@ -139,6 +139,18 @@ impl Authority {
         Ok(format!("{}{}", certificate.pem(), self.ca_pem))
     }
 
+    /// A secret only the holder of the CA's key can make, for `what` and `input`.
+    #[must_use]
+    pub fn derive(&self, what: &str, input: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("muster 2026-11 secrets of the cluster's CA");
+        // Lengths first, so that no two triples read the same.
+        for part in [self.issuer.key().serialized_der(), what.as_bytes(), input] {
+            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(part);
+        }
+        hasher.finalize().into()
+    }
+
     /// Signs a membership record.
     pub fn sign_membership(&self, membership: &Membership) -> anyhow::Result<SignedMembership> {
         let record = serde_json::to_string(membership)?;

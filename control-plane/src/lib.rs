@@ -178,7 +178,7 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
                 ttl_s: Some(FIRST_TOKEN_TTL_S),
                 uses: None,
             };
-            let token = access::draw_token(tx, cluster.id, authority.sha256(), &wanted).await?;
+            let token = access::draw_token(tx, cluster.id, authority, &wanted).await?;
             tokens::insert(tx, &token.row, "muster").await?;
             // Before the commit: if the process dies in between, the next start makes both anew.
             ca::write_file(&dir.join("admin.token"), format!("{}\n", token.text).as_bytes(), 0o600)?;

@@ -78,6 +78,8 @@ impl Configured {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What this process makes is for its user alone; what others may read says so itself (ca.pem).
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(cli.command)));
     match result {
@@ -131,7 +133,7 @@ async fn create_token(config: Config, wanted: &CreateToken) -> anyhow::Result<()
     let text = app
         .store
         .run_tx("tokens.create", async |tx| {
-            let token = access::draw_token(tx, app.cluster.id, app.ca.sha256(), wanted).await?;
+            let token = access::draw_token(tx, app.cluster.id, &app.ca, wanted).await?;
             tokens::insert(tx, &token.row, "command line").await?;
             Ok::<_, AppError>(token.text)
         })

@@ -1,6 +1,6 @@
 //! Log and metrics. The log goes to standard error; metrics are Prometheus text.
 
-use std::sync::OnceLock;
+use std::{io::IsTerminal as _, sync::OnceLock};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -10,7 +10,10 @@ use crate::config::{Log, LogFormat};
 /// Starts the log. Once per process; later calls change nothing.
 pub fn start_log(log: &Log) {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // An error means that a log was started before: in tests several controllers share one process.
     let _started = match log.format {
         LogFormat::Text => builder.try_init(),

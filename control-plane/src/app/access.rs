@@ -2,7 +2,7 @@
 //! must not do.
 
 use muster_api::{
-    ErrorCode, Page, Timestamp, TokenId,
+    ClusterId, ErrorCode, Page, Timestamp, TokenId,
     token::{ApiToken, CreateToken, JoinToken, Role, Secret, Token},
 };
 use sha2::{Digest as _, Sha256};
@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Answer, App, AppError, Once};
 use crate::{
+    ca::Authority,
     http::ListQuery,
     store::{
         Tx, cluster, column,
@@ -147,15 +148,25 @@ pub struct NewToken {
     pub text: String,
 }
 
-/// Draws a token. `cluster` and `ca_sha256` go into the text of join tokens.
+/// The text of a token.
+fn token_text(cluster: ClusterId, authority: &Authority, role: Role, id: TokenId) -> String {
+    let secret = Secret::from_bytes(authority.derive("token secret", id.uuid().as_bytes()));
+    match role {
+        Role::Node => JoinToken { id, cluster, ca_sha256: authority.sha256(), secret }.to_string(),
+        Role::Admin | Role::Tenant => ApiToken { id, secret }.to_string(),
+    }
+}
+
+/// Makes a token. Its secret is derived from its id by the CA's key, so that a call repeated with its
+/// idempotency key gets the same text although the database never holds it; who has the CA's key can do all anyway.
 pub async fn draw_token(
     tx: &mut Tx,
-    cluster: muster_api::ClusterId,
-    ca_sha256: [u8; 32],
+    cluster: ClusterId,
+    authority: &Authority,
     wanted: &CreateToken,
 ) -> Result<NewToken, AppError> {
     let id = TokenId::generate();
-    let secret = Secret::from_bytes(random()?);
+    let secret = Secret::from_bytes(authority.derive("token secret", id.uuid().as_bytes()));
     let ttl_s = wanted.ttl_s.unwrap_or(if wanted.role == Role::Node { NODE_TTL_S } else { OTHER_TTL_S });
     if ttl_s == 0 || ttl_s > TTL_MAX_S {
         return Err(AppError::invalid("/ttl_s", "out_of_range", format!("1 to {TTL_MAX_S} seconds, got {ttl_s}")));
@@ -197,10 +208,7 @@ pub async fn draw_token(
         uses_left,
         seq: tx.next_seq().await?,
     };
-    let text = match wanted.role {
-        Role::Node => JoinToken { id, cluster, ca_sha256, secret }.to_string(),
-        Role::Admin | Role::Tenant => ApiToken { id, secret }.to_string(),
-    };
+    let text = token_text(cluster, authority, wanted.role, id);
     Ok(NewToken { row, text })
 }
 
@@ -216,18 +224,24 @@ impl App {
     /// first answer may have been lost.
     pub async fn create_token(&self, caller: &Caller, once: &Once, wanted: &CreateToken) -> Result<Answer, AppError> {
         caller.require_operator()?;
-        self.once(once, "tokens.create", async |tx| {
-            let NewToken { row, text } = draw_token(tx, self.cluster.id, self.ca.sha256(), wanted).await?;
-            tokens::insert(tx, &row, &caller.name).await?;
-            tracing::info!(token.id = %row.id, role = %row.role, "token '{}' made by '{}'", row.name, caller.name);
-            let view = Token { token: Some(text), ..row.view() };
-            Answer::created(&view, format!("/v1/tokens/{}", row.id))
-        })
-        .await
+        let mut answer = self
+            .once(once, "tokens.create", async |tx| {
+                let row = draw_token(tx, self.cluster.id, &self.ca, wanted).await?.row;
+                tokens::insert(tx, &row, &caller.name).await?;
+                tracing::info!(token.id = %row.id, role = %row.role, "token '{}' made by '{}'", row.name, caller.name);
+                // Without the text: what is remembered with the key holds no secret either.
+                Answer::created(&row.view(), format!("/v1/tokens/{}", row.id))
+            })
+            .await?;
+        let view: Token = serde_json::from_value(answer.body).map_err(anyhow::Error::from)?;
+        let text = token_text(self.cluster.id, &self.ca, view.role, view.id);
+        answer.body = serde_json::to_value(Token { token: Some(text), ..view }).map_err(anyhow::Error::from)?;
+        Ok(answer)
     }
 
     /// The tokens, without secrets: all of them for operators, the project's for its tenants.
     pub async fn tokens(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Token>, AppError> {
+        list.filter.only(&[])?;
         let project = if caller.is_operator() { None } else { caller.bound_to.as_deref() };
         self.store
             .read("tokens.list", async |tx| {

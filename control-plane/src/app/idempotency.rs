@@ -7,7 +7,7 @@ use muster_api::{ErrorCode, OperationId, operation::Operation};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, AppError};
+use super::{App, AppError, operations::visible};
 use crate::store::{
     Tx,
     idempotency::{self, Remembered},
@@ -23,13 +23,15 @@ pub struct Once {
     pub key: Option<String>,
     /// SHA-256 of method, path, query and body, hex.
     pub request_sha256: String,
+    /// Whether the caller may see where the parts of an operation are.
+    pub operator: bool,
 }
 
 impl Once {
     /// A call without a key.
     #[must_use]
     pub fn without_key() -> Self {
-        Self { project: String::new(), key: None, request_sha256: String::new() }
+        Self { project: String::new(), key: None, request_sha256: String::new(), operator: false }
     }
 }
 
@@ -116,7 +118,7 @@ async fn replay(tx: &mut Tx, once: &Once, remembered: Remembered) -> Result<Answ
         None => None,
     };
     let body = match now {
-        Some(operation) => serde_json::to_value(&operation).map_err(anyhow::Error::from)?,
+        Some(operation) => serde_json::to_value(visible(operation, once.operator)).map_err(anyhow::Error::from)?,
         None => serde_json::from_str(&remembered.body).map_err(anyhow::Error::from)?,
     };
     Ok(Answer {

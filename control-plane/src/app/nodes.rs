@@ -413,6 +413,7 @@ impl App {
     /// The nodes, for operators.
     pub async fn nodes(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Node>, AppError> {
         caller.require_operator()?;
+        list.filter.only(&["state", "label"])?;
         let since = list.deleted.then(|| self.clock.now().plus_ms(-DELETED_SHOWN_MS));
         self.store
             .read("nodes.list", async |tx| {

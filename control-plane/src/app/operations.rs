@@ -31,10 +31,10 @@ pub async fn begin_operation(tx: &mut Tx, origin: &Origin, new: NewOperation) ->
     Ok(operations::create(tx, origin, new).await?)
 }
 
-/// The operation as this caller may see it: where its parts are is for operators.
+/// The operation as a caller may see it: where its parts are is for operators.
 #[must_use]
-pub fn visible(mut operation: Operation, caller: &Caller) -> Operation {
-    if !caller.is_operator() {
+pub fn visible(mut operation: Operation, operator: bool) -> Operation {
+    if !operator {
         operation.waiting_on.iter_mut().for_each(|w| w.node = None);
     }
     operation
@@ -57,7 +57,7 @@ impl App {
                 found.filter(|o| caller.can_see(&o.project)).ok_or_else(|| AppError::not_found("operation", id))?;
             let now = tokio::time::Instant::now();
             if found.state.is_final() || now >= end || self.closing.is_cancelled() {
-                return Ok(visible(found, caller));
+                return Ok(visible(found, caller.is_operator()));
             }
             tokio::select! {
                 () = self.closing.cancelled() => {}
@@ -90,7 +90,7 @@ impl App {
                                 && list.filter.labels.is_empty()
                                 && relation(&list.filter.deployments, "deployment")
                                 && relation(&list.filter.nodes, "node");
-                            kept.then(|| visible(operation, caller))
+                            kept.then(|| visible(operation, caller.is_operator()))
                         },
                     );
                 }
@@ -107,12 +107,12 @@ impl App {
             let found =
                 found.filter(|o| caller.can_see(&o.project)).ok_or_else(|| AppError::not_found("operation", id))?;
             if found.state.is_final() {
-                return Answer::ok(&visible(found, caller));
+                return Answer::ok(&visible(found, caller.is_operator()));
             }
             operations::request_cancel(tx, id, &caller.name).await?;
             wake_workers(tx);
             let now = operations::load(tx, id).await?.ok_or_else(|| AppError::not_found("operation", id))?;
-            Answer::accepted(&visible(now, caller))
+            Answer::accepted(&visible(now, caller.is_operator()))
         })
         .await
     }

@@ -172,6 +172,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 
 struct OnceHead {
     project: String,
+    operator: bool,
     key: Option<String>,
     hasher: Sha256,
 }
@@ -190,12 +191,18 @@ impl OnceHead {
         hasher.update([0]);
         hasher.update(parts.uri.path_and_query().map_or("", |p| p.as_str()));
         hasher.update([0]);
-        Ok(Self { project: caller.list_project().unwrap_or("*").to_owned(), key, hasher })
+        let project = caller.list_project().unwrap_or("*").to_owned();
+        Ok(Self { project, operator: caller.is_operator(), key, hasher })
     }
 
     fn with_body(mut self, body: &[u8]) -> Once {
         self.hasher.update(body);
-        Once { project: self.project, key: self.key, request_sha256: column::hex(&self.hasher.finalize()) }
+        Once {
+            project: self.project,
+            operator: self.operator,
+            key: self.key,
+            request_sha256: column::hex(&self.hasher.finalize()),
+        }
     }
 }
 
@@ -354,6 +361,20 @@ impl Filter {
             .collect::<Result<_, AppError>>()?;
         let texts = |name| params.all(name).map(str::to_owned).collect();
         Ok(Self { states: texts("state"), labels, deployments: texts("deployment"), nodes: texts("node") })
+    }
+
+    /// Refuses filters this list does not have: none is ever ignored.
+    pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
+        let given = [
+            ("state", self.states.is_empty()),
+            ("label", self.labels.is_empty()),
+            ("deployment", self.deployments.is_empty()),
+            ("node", self.nodes.is_empty()),
+        ];
+        match given.iter().find(|(name, empty)| !empty && !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(AppError::BadRequest(format!("this list cannot be filtered by {name}"))),
+        }
     }
 
     /// Whether a thing in `state` with `labels` is wanted.
