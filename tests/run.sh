@@ -28,41 +28,18 @@ toolchain_ensure rustfmt clippy
 [ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 
 log=$(mktemp)
-marks=$(mktemp -d)
-# What was there before is nobody's leftover.
-mark() {
-    awk '/ - fuse/ {print $5}' /proc/self/mountinfo | sort > "$marks/mounts.$1"
-    virsh -q -c "$LIBVIRT_URI" list --all --uuid 2> /dev/null | grep . | sort > "$marks/domains.$1" || :
-    { ip netns list 2> /dev/null || :; } | awk '{print $1}' | sort > "$marks/namespaces.$1"
-    ps -eo pid=,comm= | awk '$2 ~ /^muster-/ {print $1 " " $2}' | sort > "$marks/processes.$1"
-}
-new_since() { comm -13 "$marks/$1.before" "$marks/$1.after"; }
+# Everything the tests make is below one folder, so that what they leave can be told from what is somebody else's.
+# Not /tmp: that may be a tmpfs, which is no place for disks. Guests of the qemu user pass through it.
+TMPDIR=$(mktemp -d /var/tmp/muster-tests.XXXXXX)
+chmod 0711 "$TMPDIR"
+export TMPDIR
 
 # Ends what the tests left and says so: a test that leaves something has a defect.
 clean_up() {
-    local left
-    [ -e "$marks/mounts.before" ] && mark after && {
-        for left in $(new_since domains); do
-            say "warning: a test left domain $left"
-            virsh -q -c "$LIBVIRT_URI" destroy "$left" > /dev/null 2>&1 || :
-            virsh -q -c "$LIBVIRT_URI" undefine "$left" > /dev/null 2>&1 || :
-        done
-        new_since processes | while read -r left name; do
-            say "warning: a test left process $left ($name)"
-            kill -KILL "$left" 2> /dev/null || :
-        done
-        new_since mounts | while read -r left; do
-            say "warning: a test left mount $left"
-            umount -l "$(printf '%b' "$left")" 2> /dev/null || :
-        done
-        for left in $(new_since namespaces); do
-            say "warning: a test left network namespace $left"
-            ip netns delete "$left" 2> /dev/null || :
-        done
-    }
+    leftovers_end "$TMPDIR"
     libvirt_release
     give_back_target
-    rm -rf "$marks"
+    rm -rf "$TMPDIR"
     rm -f "$log"
 }
 trap 'clean_up' EXIT
@@ -87,7 +64,6 @@ run_cargo clippy --release --locked --workspace --all-targets -- -D warnings
 
 step 'libvirt'
 libvirt_ensure
-mark before
 
 step "tests (cargo $runner)"
 status=0

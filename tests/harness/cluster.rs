@@ -118,8 +118,9 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 impl Cluster {
     /// Starts a controller and the agents, and waits until all of them are ready.
     pub async fn start(options: ClusterOptions) -> Self {
-        // Not /tmp: it may be a tmpfs, which has no O_DIRECT. The qemu user must be able to pass.
-        let folder = tempfile::Builder::new().prefix("muster-test-").tempdir_in("/var/tmp").expect("a folder");
+        // Not /tmp: it may be a tmpfs, which is no place for disks. The qemu user must be able to pass.
+        let parent = std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+        let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(parent).expect("a folder");
         let dir = folder.path().to_path_buf();
         let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(&dir, passable).expect("make the folder passable");
