@@ -410,7 +410,7 @@ impl PoolClient {
                 break;
             }
             let again = (Instant::now() + pause).min(deadline);
-            if again >= deadline {
+            if Instant::now() >= deadline {
                 let missing = search.missing().map(|i| search.names[i]).collect();
                 return Err(PoolError::Unavailable { names: missing, reasons: search.reasons_text() });
             }
