@@ -1,0 +1,266 @@
+//! What this host has and what it lacks: for `muster-agent check`, for the conditions in heartbeats, for the offer.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::Path,
+};
+
+use muster_api::{node::Condition, node_protocol::Offer};
+
+use crate::{
+    config::{Config, HypervisorChoice, RuntimeChoice},
+    peer::share::Space,
+};
+
+/// Clocks further apart than this make times in lists and certificates misleading.
+const CLOCK_OFF_S: i64 = 5;
+/// From here on the data path can survive its process.
+const KERNEL_WANTED: (u32, u32) = (6, 9);
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A stable word, the condition's where it is one.
+    pub kind: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// Whether the agent cannot do its work without.
+    pub needed: bool,
+    /// For people: what was found, and what to do.
+    pub detail: String,
+}
+
+impl Finding {
+    fn new(kind: &'static str, needed: bool, found: Result<String, String>) -> Self {
+        let ok = found.is_ok();
+        let detail = found.unwrap_or_else(|lack| lack);
+        Self { kind, ok, needed, detail }
+    }
+
+    fn condition(self) -> Option<Condition> {
+        (!self.ok).then(|| Condition { kind: self.kind.to_owned(), detail: self.detail })
+    }
+}
+
+/// Everything that can be seen without starting anything.
+#[must_use]
+pub fn host(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![fuse(), kernel(), data_dir(config)];
+    if config.runtime == RuntimeChoice::Libvirt {
+        findings.push(kvm(config.hypervisor));
+        findings.push(libvirt(&config.libvirt_uri));
+        findings.push(match qemu_user() {
+            Some((uid, gid)) => Finding::new("qemu_user", false, Ok(format!("QEMU runs as {uid}:{gid}"))),
+            None => Finding::new(
+                "qemu_user",
+                false,
+                Err("there is no user libvirt-qemu or qemu: disk files will belong to root".to_owned()),
+            ),
+        });
+    }
+    findings
+}
+
+fn fuse() -> Finding {
+    let open = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    Finding::new(
+        "no_fuse",
+        true,
+        open.map(|_| "/dev/fuse can be opened".to_owned())
+            .map_err(|e| format!("/dev/fuse cannot be opened ({e}): load the module fuse and run as root")),
+    )
+}
+
+fn kernel() -> Finding {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let found = if version >= KERNEL_WANTED {
+        Ok(format!("Linux {release}"))
+    } else {
+        let (major, minor) = KERNEL_WANTED;
+        Err(format!("Linux {release} is older than {major}.{minor}: guests will not survive a restart of the agent"))
+    };
+    Finding::new("old_kernel", false, found)
+}
+
+fn kvm(wanted: HypervisorChoice) -> Finding {
+    let open = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let needed = wanted == HypervisorChoice::Kvm;
+    Finding::new(
+        "no_kvm",
+        needed,
+        open.map(|_| "/dev/kvm can be opened".to_owned())
+            .map_err(|e| format!("/dev/kvm cannot be opened ({e}): guests are emulated, which is slow")),
+    )
+}
+
+fn libvirt(uri: &str) -> Finding {
+    if !uri.starts_with("qemu:///") {
+        return Finding::new("no_libvirt", true, Ok(format!("{uri} is not on this host and not looked at")));
+    }
+    let sockets = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
+    let found = sockets.iter().find(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok());
+    Finding::new(
+        "no_libvirt",
+        true,
+        found
+            .map(|socket| format!("libvirt answers on {socket}"))
+            .ok_or_else(|| "libvirt does not answer: install libvirt-daemon-system and start libvirtd".to_owned()),
+    )
+}
+
+fn data_dir(config: &Config) -> Finding {
+    let mut dir = config.data_dir.as_path();
+    while !dir.exists() {
+        match dir.parent() {
+            Some(parent) => dir = parent,
+            None => break,
+        }
+    }
+    let found = Space::of(dir).map_err(|e| format!("{} cannot be asked for its space: {e}", dir.display()));
+    let found = found.and_then(|space| {
+        let floor = config.keep_free_bytes(space.total_bytes);
+        if space.free_bytes > floor {
+            Ok(format!("{} MiB free, {} MiB of them kept free", space.free_bytes >> 20, floor >> 20))
+        } else {
+            Err(format!(
+                "{} MiB free on {}, {} MiB are kept free: the pool takes nothing (--keep-free)",
+                space.free_bytes >> 20,
+                dir.display(),
+                floor >> 20
+            ))
+        }
+    });
+    Finding::new("disk_full", false, found)
+}
+
+/// What the host itself says about being unfit, for heartbeats; `seen` is what the agent found while working.
+#[must_use]
+pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
+    let libvirt = config.runtime == RuntimeChoice::Libvirt;
+    let mut all: Vec<Condition> =
+        [Some(fuse()), Some(kernel())].into_iter().flatten().filter_map(Finding::condition).collect();
+    if libvirt && !seen.libvirt {
+        let detail = seen.libvirt_detail.clone().unwrap_or_else(|| libvirt_detail(&config.libvirt_uri));
+        all.push(Condition { kind: "no_libvirt".to_owned(), detail });
+    }
+    if libvirt && !seen.kvm {
+        let detail = "guests are emulated, which is slow: KVM does not work here or is not wanted".to_owned();
+        all.push(Condition { kind: "no_kvm".to_owned(), detail });
+    }
+    if let Some(detail) = &seen.pool_full {
+        all.push(Condition { kind: "disk_full".to_owned(), detail: detail.clone() });
+    }
+    if let Some(offset) = seen.clock_offset_s.filter(|s| s.abs() > CLOCK_OFF_S) {
+        let detail = format!("the controller's clock is {offset} s ahead of this node's");
+        all.push(Condition { kind: "clock_off".to_owned(), detail });
+    }
+    all
+}
+
+fn libvirt_detail(uri: &str) -> String {
+    format!("libvirt at {uri} does not answer")
+}
+
+/// What the agent found while working.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Libvirt answers.
+    pub libvirt: bool,
+    /// What it says if not.
+    pub libvirt_detail: Option<String>,
+    /// Guests run on KVM.
+    pub kvm: bool,
+    /// Why the pool takes nothing new.
+    pub pool_full: Option<String>,
+    /// The controller's clock minus this node's.
+    pub clock_offset_s: Option<i64>,
+}
+
+/// What this node offers: what it was given, else what the host has.
+#[must_use]
+pub fn offer(config: &Config) -> Offer {
+    let cpus = config.cpus.unwrap_or_else(|| {
+        std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+    });
+    let memory_bytes = config.memory_bytes.unwrap_or_else(|| {
+        let info = rustix::system::sysinfo();
+        // The types differ between architectures.
+        #[allow(clippy::useless_conversion, reason = "unsigned long is 32 bits on some targets")]
+        u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    });
+    Offer { cpus, memory_bytes }
+}
+
+/// User and group QEMU runs as under libvirt.
+#[must_use]
+pub fn qemu_user() -> Option<(u32, u32)> {
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    ["libvirt-qemu", "qemu"].iter().find_map(|wanted| {
+        let line = users.lines().find(|line| line.split(':').next() == Some(wanted))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    })
+}
+
+/// Whom disk files belong to: the user QEMU runs as, or whoever runs the agent where no QEMU does.
+#[must_use]
+pub fn disk_owner(config: &Config) -> (u32, u32) {
+    let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match config.runtime {
+        RuntimeChoice::Libvirt => qemu_user().unwrap_or_else(own),
+        RuntimeChoice::None => own(),
+    }
+}
+
+/// An exclusive lock on a data folder, held as long as this lives.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Takes `DATA/agent.lock`. The kernel frees it with the last thread of the process that has it.
+    ///
+    /// # Errors
+    /// `WouldBlock` when another agent has it.
+    pub fn take(data_dir: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(data_dir.join("agent.lock"))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let dir = tempfile::tempdir().expect("folder");
+        let first = DataLock::take(dir.path()).expect("free");
+        let second = DataLock::take(dir.path()).expect_err("taken");
+        assert_eq!(second.kind(), std::io::ErrorKind::WouldBlock);
+        drop(first);
+        DataLock::take(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn only_what_is_stated_is_offered() {
+        let config = Config { cpus: Some(3), memory_bytes: Some(1 << 30), ..Config::new("/x".into()) };
+        assert_eq!(offer(&config), Offer { cpus: 3, memory_bytes: 1 << 30 });
+        let host = offer(&Config::new("/x".into()));
+        assert!(host.cpus >= 1 && host.memory_bytes > 1 << 20);
+    }
+
+    #[test]
+    fn a_clock_that_is_off_and_a_full_pool_are_conditions() {
+        let config = Config { runtime: RuntimeChoice::None, ..Config::new("/x".into()) };
+        let kinds = |seen: &Seen| -> Vec<String> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
+        let well = kinds(&Seen { clock_offset_s: Some(-2), ..Seen::default() });
+        assert!(!well.contains(&"clock_off".to_owned()) && !well.contains(&"no_libvirt".to_owned()));
+        let ill = kinds(&Seen { clock_offset_s: Some(-9), pool_full: Some("full".to_owned()), ..Seen::default() });
+        assert!(ill.contains(&"clock_off".to_owned()) && ill.contains(&"disk_full".to_owned()));
+    }
+}

@@ -1,0 +1,216 @@
+//! The controller as the agent sees it: a handful of calls, each with a limit, and three ways to fail.
+//!
+//! [`HttpController`] is the real one, over mutual TLS to the node door; [`scripted::ScriptedController`] is the one tests
+//! drive. Nothing here retries: the loops in `agent.rs` and `cuts.rs` own that.
+
+pub mod scripted;
+
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use muster_api::{
+    CommitId, ErrorCode, Problem, SnapshotId,
+    node_protocol::{
+        CONTROLLER_TLS_NAME, CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
+        Report, StagedCommit,
+    },
+};
+use muster_peer::tls::{Ca, Identity, NameTable, TlsError, http_client};
+use reqwest::{Method, Response, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use crate::clock;
+
+/// Longest a short call may take.
+const CALL: Duration = Duration::from_secs(15);
+/// Most bytes of an answer: the desired state of thousands of instances stays well below.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Why a call did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// Not reached, or not answered in time, or it says that it cannot right now: ask again later.
+    #[error("the controller cannot be asked: {0}")]
+    Unavailable(String),
+    /// It understood and said no: asking the same again is no use.
+    #[error("the controller refused: {0}")]
+    Refused(Box<Problem>),
+    /// Its answer cannot be read.
+    #[error("the controller's answer cannot be read: {0}")]
+    Garbled(String),
+}
+
+impl ControllerError {
+    /// The code of a refusal.
+    #[must_use]
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(problem) => Some(problem.code),
+            Self::Unavailable(_) | Self::Garbled(_) => None,
+        }
+    }
+}
+
+/// Answer of a call to come.
+pub type Call<'a, T> = BoxFuture<'a, Result<T, ControllerError>>;
+
+/// What an agent asks of its controller.
+pub trait ControllerClient: Send + Sync {
+    /// A sign of life.
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer>;
+    /// The desired state once its revision is above `after`; none when nothing changed for `wait`.
+    fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>>;
+    /// What is true here.
+    fn report(&self, report: Report) -> Call<'_, ()>;
+    /// How a cut this node coordinated went.
+    fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()>;
+    /// A commit whose objects are all durable (I3).
+    fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome>;
+    /// What became of a commit.
+    fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome>;
+    /// A new certificate for this node's key.
+    fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer>;
+    /// How far the controller's clock is ahead of this node's, in seconds, as of its last answer.
+    fn clock_offset_s(&self) -> Option<i64>;
+}
+
+/// The controller at its node door.
+pub struct HttpController {
+    http: reqwest::Client,
+    offset_s: AtomicI64,
+}
+
+const OFFSET_UNKNOWN: i64 = i64::MIN;
+
+impl HttpController {
+    /// At `address` (`HOST:PORT` of the node door), with this node's identity.
+    ///
+    /// # Errors
+    /// When the TLS client cannot be built.
+    pub fn new(identity: &Identity, ca: &Ca, address: &str) -> Result<Self, TlsError> {
+        let names = NameTable::new();
+        names.set(CONTROLLER_TLS_NAME, address);
+        Ok(Self { http: http_client(identity, ca, names)?, offset_s: AtomicI64::new(OFFSET_UNKNOWN) })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+        limit: Duration,
+    ) -> Result<Response, ControllerError> {
+        let mut request =
+            self.http.request(method, format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}")).timeout(limit);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|e| ControllerError::Unavailable(explain(&e)))?;
+        if let Some(date) = answer.headers().get(http::header::DATE).and_then(|d| d.to_str().ok())
+            && let Ok(theirs) = OffsetDateTime::parse(date, &Rfc2822)
+        {
+            self.offset_s.store(theirs.unix_timestamp() - clock::now_s(), Ordering::Relaxed);
+        }
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer).await) }
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, ControllerError> {
+        read(self.send(method, path, body, CALL).await?).await
+    }
+}
+
+const NOTHING: Option<&()> = None;
+
+impl ControllerClient for HttpController {
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer> {
+        Box::pin(async move { self.call(Method::POST, "heartbeat", Some(&heartbeat)).await })
+    }
+
+    fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>> {
+        Box::pin(async move {
+            let path = format!("desired?after={after}&wait_s={}", wait.as_secs());
+            let answer = self.send(Method::GET, &path, NOTHING, wait + CALL).await?;
+            if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
+        })
+    }
+
+    fn report(&self, report: Report) -> Call<'_, ()> {
+        Box::pin(async move { self.send(Method::POST, "report", Some(&report), CALL).await.map(drop) })
+    }
+
+    fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {
+        Box::pin(
+            async move { self.send(Method::POST, &format!("cuts/{snapshot}"), Some(&report), CALL).await.map(drop) },
+        )
+    }
+
+    fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome> {
+        Box::pin(async move { self.call(Method::PUT, &format!("commits/{commit}"), Some(&staged)).await })
+    }
+
+    fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome> {
+        Box::pin(async move { self.call(Method::GET, &format!("commits/{commit}"), NOTHING).await })
+    }
+
+    fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer> {
+        Box::pin(async move { self.call(Method::POST, "renew", Some(&request)).await })
+    }
+
+    fn clock_offset_s(&self) -> Option<i64> {
+        Some(self.offset_s.load(Ordering::Relaxed)).filter(|s| *s != OFFSET_UNKNOWN)
+    }
+}
+
+/// The whole chain of causes: the first one is only "error sending request".
+pub(crate) fn explain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+/// The error an unsuccessful answer stands for.
+pub(crate) async fn refused(answer: Response) -> ControllerError {
+    let status = answer.status();
+    let body = match bytes(answer).await {
+        Ok(body) => body,
+        Err(error) => return error,
+    };
+    let problem = serde_json::from_slice::<Problem>(&body).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(body.get(..300.min(body.len())).unwrap_or_default()).into_owned();
+        Problem::new(ErrorCode::Unknown, format!("it answered {status}: {text}"))
+    });
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => ControllerError::Unavailable(problem.detail),
+        _ if status.is_server_error() => ControllerError::Unavailable(problem.detail),
+        _ => ControllerError::Refused(Box::new(problem)),
+    }
+}
+
+/// A JSON answer, bounded.
+pub(crate) async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ControllerError> {
+    serde_json::from_slice(&bytes(answer).await?).map_err(|e| ControllerError::Garbled(e.to_string()))
+}
+
+async fn bytes(mut answer: Response) -> Result<Vec<u8>, ControllerError> {
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|e| ControllerError::Unavailable(explain(&e)))? {
+        if body.len() + piece.len() > ANSWER_BYTES_MAX {
+            return Err(ControllerError::Garbled(format!("it is over {ANSWER_BYTES_MAX} bytes")));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}

@@ -1,0 +1,175 @@
+//! A controller without a network: tests say what it wants and see what it was told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use muster_api::{
+    CommitId, SnapshotId,
+    node_protocol::{
+        CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest, Report, StagedCommit,
+    },
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{Call, ControllerClient, ControllerError};
+
+/// What it was told so far and what it answers.
+#[derive(Debug, Default)]
+pub struct Script {
+    /// Newest first to be given out; none until a test sets one.
+    pub desired: Option<Desired>,
+    /// Heartbeats received.
+    pub heartbeats: Vec<Heartbeat>,
+    /// Reports received.
+    pub reports: Vec<Report>,
+    /// Cut reports received.
+    pub cut_reports: Vec<(SnapshotId, CutReport)>,
+    /// Commits staged.
+    pub staged: Vec<(CommitId, StagedCommit)>,
+    /// What becomes of commits; a missing one is pending.
+    pub outcomes: HashMap<CommitId, CommitOutcome>,
+    /// Commits that were asked about.
+    pub asked: Vec<CommitId>,
+    /// Errors the next calls answer with, whatever they are.
+    pub failures: VecDeque<String>,
+    /// Whether it can be reached at all.
+    pub away: bool,
+}
+
+/// A scripted controller; clones are the same one.
+#[derive(Clone)]
+pub struct ScriptedController {
+    script: Arc<Mutex<Script>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for ScriptedController {
+    fn default() -> Self {
+        Self { script: Arc::default(), changed: watch::Sender::new(0) }
+    }
+}
+
+impl ScriptedController {
+    /// One that wants nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Its script, to read or to change; long-polls look again after each call.
+    pub fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let out = change(&mut self.lock());
+        self.changed.send_modify(|n| *n += 1);
+        out
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer<T>(&self, answer: impl FnOnce(&mut Script) -> T) -> Result<T, ControllerError> {
+        let mut script = self.lock();
+        if script.away {
+            return Err(ControllerError::Unavailable("away".to_owned()));
+        }
+        if let Some(failure) = script.failures.pop_front() {
+            return Err(ControllerError::Unavailable(failure));
+        }
+        let out = answer(&mut script);
+        drop(script);
+        self.changed.send_modify(|n| *n += 1);
+        Ok(out)
+    }
+
+    /// Waits until the script satisfies `wanted`.
+    ///
+    /// # Panics
+    /// When it does not within ten seconds.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Script) -> bool) {
+        let mut changed = self.changed.subscribe();
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !wanted(&self.lock()) {
+            let seen = timeout_at(limit, changed.changed()).await;
+            assert!(seen.is_ok(), "not within ten seconds: {what}; {:?}", self.lock());
+        }
+    }
+}
+
+impl ControllerClient for ScriptedController {
+    fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer> {
+        Box::pin(async move {
+            self.answer(|script| {
+                let (incarnation, membership_epoch) = (heartbeat.incarnation, heartbeat.membership_epoch);
+                script.heartbeats.push(heartbeat);
+                let wanted = script.desired.as_ref();
+                HeartbeatAnswer {
+                    incarnation: wanted.map_or(incarnation, |d| d.incarnation),
+                    desired_revision: wanted.map_or(0, |d| d.revision),
+                    membership_epoch,
+                }
+            })
+        })
+    }
+
+    fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>> {
+        Box::pin(async move {
+            let limit = Instant::now() + wait;
+            let mut changed = self.changed.subscribe();
+            loop {
+                let newer = {
+                    let script = self.lock();
+                    if script.away {
+                        return Err(ControllerError::Unavailable("away".to_owned()));
+                    }
+                    script.desired.clone().filter(|d| d.revision > after)
+                };
+                if newer.is_some() {
+                    return Ok(newer);
+                }
+                if timeout_at(limit, changed.changed()).await.is_err() {
+                    return Ok(None);
+                }
+            }
+        })
+    }
+
+    fn report(&self, report: Report) -> Call<'_, ()> {
+        Box::pin(async move { self.answer(|script| script.reports.push(report)) })
+    }
+
+    fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {
+        Box::pin(async move { self.answer(|script| script.cut_reports.push((snapshot, report))) })
+    }
+
+    fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome> {
+        Box::pin(async move {
+            self.answer(|script| {
+                script.staged.push((commit, staged));
+                script.outcomes.get(&commit).copied().unwrap_or(CommitOutcome::Pending)
+            })
+        })
+    }
+
+    fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome> {
+        Box::pin(async move {
+            self.answer(|script| {
+                script.asked.push(commit);
+                script.outcomes.get(&commit).copied().unwrap_or(CommitOutcome::Pending)
+            })
+        })
+    }
+
+    fn renew(&self, _request: RenewRequest) -> Call<'_, RenewAnswer> {
+        Box::pin(async move { Err(ControllerError::Garbled("a scripted controller signs nothing".to_owned())) })
+    }
+
+    fn clock_offset_s(&self) -> Option<i64> {
+        Some(0)
+    }
+}

@@ -1,0 +1,140 @@
+//! muster-agent: arguments, configuration, logs, build, run.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use muster_agent::{
+    check,
+    config::{Config, Settings},
+    status, telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// One compute node of a Muster cluster: lazily mirrored disks, a share of the pool, the hypervisor.
+#[derive(Parser)]
+#[command(name = "muster-agent", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Configured {
+    /// Settings from a TOML file; flags and environment go before it
+    #[arg(long, env = "MUSTER_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Configured {
+    fn resolve(self) -> anyhow::Result<Config> {
+        let file = self.config.map(|file| Settings::from_file(&file)).transpose()?.unwrap_or_default();
+        Ok(Config::resolve(self.settings.or(file))?)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Be a node until SIGTERM
+    Run(Configured),
+    /// Say what this host lacks; exit 1 if something that is needed does
+    Check(Configured),
+    /// Ask the agent that runs on a data folder how it is
+    Status(Configured),
+    /// Say whether the configuration is good
+    CheckConfig(Configured),
+    /// Keeps the live maps; started by the agent itself
+    #[command(hide = true)]
+    Holder {
+        /// Its socket
+        socket: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(configured) => run(configured),
+        Command::Check(configured) => host_check(configured),
+        Command::Status(configured) => agent_status(configured),
+        Command::CheckConfig(configured) => configured.resolve().map(|config| {
+            println!("the configuration is good: {config:#?}");
+            ExitCode::SUCCESS
+        }),
+        Command::Holder { socket } => muster_agent::holder_main(&socket).context("holder").map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("muster-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(configured: Configured) -> anyhow::Result<ExitCode> {
+    let config = configured.resolve()?;
+    muster_peer::tls::install_provider();
+    telemetry::log(&config.log, config.log_format).context("log")?;
+    let metrics = telemetry::metrics().context("metrics")?;
+    info!(?config, version = env!("CARGO_PKG_VERSION"), "muster-agent starts");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended: anyhow::Result<()> = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let stop = on_signal(cancel.clone())?;
+        let agent = tokio::select! {
+            built = muster_agent::build(config) => built?,
+            () = cancel.cancelled() => return Ok(()),
+        };
+        let ended = agent.with_metrics(metrics).run(cancel).await;
+        stop.abort();
+        Ok(ended?)
+    });
+    // What blocking work is left (a disk that hangs) must not keep the process: kill -9 would be as correct.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    if let Err(error) = &ended {
+        error!(error = format!("{error:#}"), "muster-agent ends");
+    }
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly end, a second one ends the process at once.
+fn on_signal(cancel: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::spawn(async move {
+        loop {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            if cancel.is_cancelled() {
+                eprintln!("muster-agent: asked twice, ending at once");
+                std::process::exit(130);
+            }
+            cancel.cancel();
+        }
+    }))
+}
+
+fn host_check(mut configured: Configured) -> anyhow::Result<ExitCode> {
+    // What a host lacks can be asked before anything is decided.
+    configured.settings.data_dir.get_or_insert_with(|| PathBuf::from("/var/lib/muster-agent"));
+    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7450)));
+    let findings = check::host(&configured.resolve()?);
+    for finding in &findings {
+        let word = match (finding.ok, finding.needed) {
+            (true, _) => "ok     ",
+            (false, false) => "lacking",
+            (false, true) => "NEEDED ",
+        };
+        println!("{word} {:<11} {}", finding.kind, finding.detail);
+    }
+    let fit = findings.iter().all(|finding| finding.ok || !finding.needed);
+    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn agent_status(mut configured: Configured) -> anyhow::Result<ExitCode> {
+    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7450)));
+    let config = configured.resolve()?;
+    let text =
+        status::ask(&config.data_dir).with_context(|| format!("no agent answers on {}", config.data_dir.display()))?;
+    println!("{text}");
+    Ok(ExitCode::SUCCESS)
+}

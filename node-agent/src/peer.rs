@@ -1,0 +1,4 @@
+//! This node's share of the pool, and the server through which its peers use it.
+
+pub mod server;
+pub mod share;

@@ -1,0 +1,128 @@
+//! [`PoolShare`]: the store with the host's free space in view.
+//!
+//! The store itself knows the pool's limit. The floor (`keep_free`) is about the file system that the pool shares with
+//! caches and guests' deltas: new replicas stop before it is reached, so that a guest's write still finds room after the
+//! pool had to give up. Reads, touches and syncs never stop.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use storage_core::{
+    ObjectName, Record, VerifiedObject,
+    store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage},
+};
+
+/// What a file system has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// Free for whoever is not root.
+    pub free_bytes: u64,
+}
+
+impl Space {
+    /// Of the file system `path` is on.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Self {
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+/// A store that takes new objects only while the file system has more than the floor free.
+pub struct PoolShare {
+    store: Arc<dyn ChunkStore>,
+    dir: PathBuf,
+    floor_bytes: u64,
+}
+
+impl PoolShare {
+    /// Over `store`, whose files are in `dir`.
+    #[must_use]
+    pub fn new(store: Arc<dyn ChunkStore>, dir: PathBuf, floor_bytes: u64) -> Self {
+        Self { store, dir, floor_bytes }
+    }
+
+    /// Whether new objects would be refused because the file system is down to the floor.
+    #[must_use]
+    pub fn at_floor(&self) -> bool {
+        Space::of(&self.dir).is_ok_and(|space| space.free_bytes <= self.floor_bytes)
+    }
+}
+
+impl ChunkStore for PoolShare {
+    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
+        // A system that cannot be asked is not a full one: the write itself will tell.
+        if let Ok(space) = Space::of(&self.dir) {
+            let wanted: u64 = records.iter().map(|r| u64::try_from(r.wire_len()).unwrap_or(u64::MAX)).sum();
+            if space.free_bytes.saturating_sub(wanted) < self.floor_bytes {
+                let used_bytes = self.store.usage().disk_bytes;
+                // What may still be used down to the floor counts as the limit.
+                let room = space.free_bytes.saturating_sub(self.floor_bytes);
+                let limit_bytes = Some(used_bytes.saturating_add(room));
+                return Err(StoreError::Full { used_bytes, wanted_bytes: wanted, limit_bytes });
+            }
+        }
+        self.store.put(round, records)
+    }
+
+    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.store.touch(round, names)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        self.store.get(name)
+    }
+
+    fn load(&self, name: &ObjectName) -> Result<Option<VerifiedObject>, StoreError> {
+        self.store.load(name)
+    }
+
+    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.store.contains(name)
+    }
+
+    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.store.list(after, count_max)
+    }
+
+    fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+
+    fn take_bad_copies(&self) -> Vec<BadCopy> {
+        self.store.take_bad_copies()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage_core::{Kind, Salt, record::Compression, store::MemoryStore};
+
+    #[test]
+    fn new_objects_are_refused_at_the_floor_and_old_ones_still_read_and_touched() {
+        let dir = tempfile::tempdir().expect("folder");
+        let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::default());
+        let old = Record::encode(Kind::Pack, Salt::SHARED, None, b"old", Compression::Off);
+        let new = Record::encode(Kind::Pack, Salt::SHARED, None, b"new", Compression::Off);
+        store.put(1, std::slice::from_ref(&old)).expect("put");
+        let share = PoolShare::new(store, dir.path().to_owned(), u64::MAX);
+        assert!(share.at_floor());
+        assert!(matches!(share.put(2, &[new]), Err(StoreError::Full { .. })));
+        assert!(share.get(&old.name()).expect("get").is_some());
+        assert_eq!(share.touch(2, &[old.name()]).expect("touch"), [true]);
+    }
+}
