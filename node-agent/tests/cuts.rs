@@ -1,0 +1,464 @@
+//! Cuts of many disks: a coordinator and members with scripted disks, in one process without a network.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use muster_agent::{
+    controller::scripted::{Script, ScriptedController},
+    cuts::{CutKey, CutParts, CutRefusal, Cuts, DiskCuts, PeerSteps, SavedCommit},
+    desired::Known,
+    peer::server::CutSteps as _,
+};
+use muster_api::{
+    CommitId, DiskId, InstanceId, NodeId, SnapshotId, UploadId, VersionId,
+    node_protocol::{
+        CommitOutcome, CutDisk, CutMember, CutNode, CutOrder, CutPhase, CutResult, Incarnation, VersionRoot,
+    },
+    peer_protocol::CutStepAnswer,
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+struct Disk {
+    steps: Vec<&'static str>,
+    held_until: Option<Instant>,
+    frozen: Vec<(DiskId, CommitId)>,
+    flipped: HashMap<CutKey, Vec<CutMember>>,
+    orders: HashMap<CutKey, Vec<CutDisk>>,
+    /// Steps that are refused, once each.
+    refuse: HashSet<&'static str>,
+    /// Holds end at once.
+    impatient: bool,
+    saves_that_fail: u32,
+    saved: Vec<CommitId>,
+    abandoned: Vec<CommitId>,
+}
+
+/// One node's disks: remembers what was asked of them.
+#[derive(Clone, Default)]
+struct FakeDisks(Arc<Mutex<Disk>>);
+
+impl FakeDisks {
+    fn with<T>(&self, change: impl FnOnce(&mut Disk) -> T) -> T {
+        change(&mut self.0.lock().unwrap())
+    }
+
+    fn enter(&self, step: &'static str) -> Result<(), CutRefusal> {
+        self.with(|d| {
+            d.steps.push(step);
+            if d.refuse.remove(step) { Err(CutRefusal::new("busy", format!("{step} is refused"))) } else { Ok(()) }
+        })
+    }
+}
+
+impl DiskCuts for FakeDisks {
+    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async move {
+            self.enter("prepare")?;
+            self.with(|d| {
+                if d.flipped.contains_key(&key) {
+                    return Err(CutRefusal::new("busy", "flipped already"));
+                }
+                d.orders.insert(key, disks);
+                Ok(())
+            })
+        })
+    }
+
+    fn hold(&self, _key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async move {
+            self.enter("hold")?;
+            self.with(|d| {
+                let pause = if d.impatient { Duration::ZERO } else { max_pause };
+                d.held_until = Some(Instant::now() + pause);
+            });
+            Ok(())
+        })
+    }
+
+    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
+        Box::pin(async move {
+            self.enter("flip")?;
+            self.with(|d| {
+                if let Some(members) = d.flipped.get(&key) {
+                    return Ok(members.clone());
+                }
+                if d.held_until.take().is_none_or(|until| Instant::now() >= until) {
+                    return Err(CutRefusal::new("hold_expired", "the hold ended before the flip"));
+                }
+                let disks = d.orders.get(&key).cloned().unwrap_or_default();
+                let member = |c: &CutDisk| CutMember { disk: c.disk, pause_us: 10, dirty_bytes: 4096 };
+                let members: Vec<_> = disks.iter().map(member).collect();
+                d.frozen.extend(disks.iter().map(|c| (c.disk, c.commit)));
+                d.flipped.insert(key, members.clone());
+                Ok(members)
+            })
+        })
+    }
+
+    fn abort(&self, key: CutKey) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.with(|d| {
+                d.steps.push("abort");
+                d.held_until = None;
+                let given_up: HashSet<_> = d.orders.remove(&key).unwrap_or_default().iter().map(|c| c.commit).collect();
+                d.frozen.retain(|(_, commit)| !given_up.contains(commit));
+            });
+        })
+    }
+
+    fn save(&self, _: DiskId, commit: CommitId, _round: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
+        Box::pin(async move {
+            self.with(|d| {
+                if !d.frozen.iter().any(|(_, c)| *c == commit) {
+                    return Err(CutRefusal { no_commit: true, ..CutRefusal::new("not_assigned", "no such commit") });
+                }
+                if d.saves_that_fail > 0 {
+                    d.saves_that_fail -= 1;
+                    return Err(CutRefusal::new("unreachable", "no copies"));
+                }
+                d.saved.push(commit);
+                let root = VersionRoot { descriptor: "00".to_owned(), root_page: None, commit: Some(commit) };
+                Ok(SavedCommit { base: VersionId::generate(), root, dirty_bytes: 4096, stored_bytes: 4096 })
+            })
+        })
+    }
+
+    fn abandon(&self, _: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async move {
+            self.with(|d| {
+                d.abandoned.push(commit);
+                d.frozen.retain(|(_, c)| *c != commit);
+            });
+            Ok(())
+        })
+    }
+
+    fn commits(&self) -> Vec<(DiskId, CommitId)> {
+        self.with(|d| d.frozen.clone())
+    }
+}
+
+/// The connections between the nodes.
+#[derive(Clone, Default)]
+struct Wires {
+    nodes: Arc<Mutex<HashMap<NodeId, Arc<Cuts>>>>,
+    cut: Arc<Mutex<HashSet<(NodeId, &'static str)>>>,
+}
+
+impl PeerSteps for Wires {
+    fn step(
+        &self,
+        node: NodeId,
+        (snapshot, attempt): CutKey,
+        step: &'static str,
+        disks: Vec<DiskId>,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<CutStepAnswer, String>> {
+        Box::pin(async move {
+            let cuts = self.nodes.lock().unwrap().get(&node).cloned().ok_or("no such node")?;
+            if self.cut.lock().unwrap().contains(&(node, step)) {
+                // Nothing comes back, as from a host that lost its power.
+                tokio::time::sleep(limit).await;
+                return Err("no answer".to_owned());
+            }
+            Ok(cuts.step(snapshot, attempt, step.to_owned(), disks).await)
+        })
+    }
+}
+
+struct Node {
+    id: NodeId,
+    disk: DiskId,
+    commit: CommitId,
+    disks: FakeDisks,
+    known: watch::Sender<Arc<Known>>,
+    cuts: Arc<Cuts>,
+    stop: CancellationToken,
+}
+
+struct Fleet {
+    nodes: Vec<Node>,
+    wires: Wires,
+    controller: ScriptedController,
+    snapshot: SnapshotId,
+}
+
+const INCARNATION: Incarnation = Incarnation { number: 1, random: 7 };
+
+impl Fleet {
+    /// `count` nodes with one disk each and a cut ordered on all of them; the first coordinates.
+    fn new(count: usize) -> Self {
+        let fleet = Self {
+            nodes: Vec::new(),
+            wires: Wires::default(),
+            controller: ScriptedController::new(),
+            snapshot: SnapshotId::generate(),
+        };
+        (0..count).fold(fleet, |mut fleet, _| {
+            let (known, _) = watch::channel(Arc::new(Known::nothing(INCARNATION)));
+            let (id, disks) = (NodeId::generate(), FakeDisks::default());
+            let cuts = fleet.cuts(id, &disks, &known);
+            let stop = CancellationToken::new();
+            fleet.nodes.push(Node {
+                id,
+                disk: DiskId::generate(),
+                commit: CommitId::generate(),
+                disks,
+                known,
+                cuts,
+                stop,
+            });
+            fleet
+        })
+    }
+
+    fn cuts(&self, id: NodeId, disks: &FakeDisks, known: &watch::Sender<Arc<Known>>) -> Arc<Cuts> {
+        let cuts = Arc::new(Cuts::new(CutParts {
+            node: id,
+            disks: Arc::new(disks.clone()),
+            peers: Arc::new(self.wires.clone()),
+            controller: Arc::new(self.controller.clone()),
+            known: known.subscribe(),
+        }));
+        self.wires.nodes.lock().unwrap().insert(id, cuts.clone());
+        cuts
+    }
+
+    fn start(&self) {
+        for node in &self.nodes {
+            let (cuts, stop) = (node.cuts.clone(), node.stop.clone());
+            tokio::spawn(async move { cuts.run(stop).await });
+        }
+    }
+
+    /// A new process of a node: nothing in memory, the same disks.
+    fn restart(&mut self, at: usize) {
+        self.nodes[at].stop.cancel();
+        let node = &self.nodes[at];
+        let cuts = self.cuts(node.id, &node.disks, &node.known);
+        let stop = CancellationToken::new();
+        let (running, cancel) = (cuts.clone(), stop.clone());
+        tokio::spawn(async move { running.run(cancel).await });
+        (self.nodes[at].cuts, self.nodes[at].stop) = (cuts, stop);
+    }
+
+    fn order(&self, at: usize, attempt: u32, phase: CutPhase) -> CutOrder {
+        let node = &self.nodes[at];
+        let all = || self.nodes.iter().map(|n| CutNode { node: n.id, disks: vec![n.disk] }).collect();
+        let disk = CutDisk { instance: InstanceId::generate(), disk: node.disk, generation: 1, commit: node.commit };
+        CutOrder {
+            snapshot: self.snapshot,
+            attempt,
+            phase,
+            max_pause_ms: 400,
+            coordinate: (at == 0).then(all),
+            disks: vec![disk],
+            upload: UploadId::generate(),
+            round: 3,
+        }
+    }
+
+    fn tell(&self, at: usize, cuts: Vec<CutOrder>) {
+        let mut known = Known::nothing(INCARNATION);
+        known.fresh = true;
+        known.desired.revision = self.nodes[at].known.borrow().desired.revision + 1;
+        known.desired.cuts = cuts;
+        known.desired.versions = BTreeMap::new();
+        self.nodes[at].known.send_replace(Arc::new(known));
+    }
+
+    fn order_all(&self, attempt: u32, phase: CutPhase) {
+        for at in (0..self.nodes.len()).rev() {
+            self.tell(at, vec![self.order(at, attempt, phase)]);
+        }
+    }
+
+    async fn report(&self, count: usize) -> CutResult {
+        self.controller.until("the cut is reported", |s| s.cut_reports.len() >= count).await;
+        self.controller.script(|s| {
+            assert_eq!(s.cut_reports.len(), count);
+            s.cut_reports.last().unwrap().1.outcome.clone()
+        })
+    }
+
+    async fn eventually(&self, what: &str, wanted: impl Fn() -> bool) {
+        let limit = Instant::now() + Duration::from_secs(10);
+        while !wanted() {
+            assert!(Instant::now() < limit, "not within ten seconds: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn reason(result: &CutResult) -> &str {
+    match result {
+        CutResult::Failed { reason, .. } => reason,
+        CutResult::Flipped { .. } => "flipped",
+    }
+}
+
+#[tokio::test]
+async fn every_disk_is_held_before_the_first_is_flipped() {
+    let fleet = Fleet::new(5);
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    let CutResult::Flipped { members, .. } = fleet.report(1).await else { panic!("flipped") };
+    assert_eq!(members.len(), 5);
+    for node in &fleet.nodes {
+        assert_eq!(node.disks.with(|d| d.steps.clone()), ["prepare", "hold", "flip"]);
+    }
+}
+
+#[tokio::test]
+async fn each_commit_is_saved_staged_and_its_outcome_known() {
+    let fleet = Fleet::new(2);
+    fleet.nodes[1].disks.with(|d| d.saves_that_fail = 2);
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    fleet.report(1).await;
+    let both: HashSet<_> = fleet.nodes.iter().map(|n| n.commit).collect();
+    let staged = |s: &Script| s.staged.iter().map(|(c, _)| *c).collect::<HashSet<_>>();
+    fleet.controller.until("both are staged", |s| staged(s) == both).await;
+    // Asked before anything was done with it.
+    fleet.controller.script(|s| {
+        assert!(s.asked.contains(&fleet.nodes[0].commit));
+        for node in &fleet.nodes {
+            s.outcomes.insert(node.commit, CommitOutcome::Published { version: VersionId::generate() });
+        }
+    });
+    for at in 0..2 {
+        fleet.tell(at, Vec::new());
+    }
+    // Published ones stay until they are folded by the next version; nothing is given up.
+    let asked = || fleet.controller.script(|s| s.asked.len());
+    fleet.eventually("both outcomes were asked for again", || asked() >= 4).await;
+    assert!(fleet.nodes.iter().all(|n| n.disks.with(|d| d.abandoned.is_empty() && d.saved.len() == 1)));
+}
+
+#[tokio::test]
+async fn a_member_that_cannot_prepare_fails_the_cut_and_nobody_is_held() {
+    let fleet = Fleet::new(3);
+    fleet.nodes[2].disks.with(|d| d.refuse.insert("prepare"));
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    assert_eq!(reason(&fleet.report(1).await), "busy");
+    for node in &fleet.nodes {
+        assert_eq!(node.disks.with(|d| d.steps.clone()), ["prepare", "abort"]);
+    }
+}
+
+#[tokio::test]
+async fn a_late_flip_is_refused_and_all_are_given_up() {
+    let fleet = Fleet::new(3);
+    fleet.nodes[1].disks.with(|d| d.impatient = true);
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    assert_eq!(reason(&fleet.report(1).await), "hold_expired");
+    fleet
+        .eventually("nothing stays frozen", || fleet.nodes.iter().all(|n| n.disks.with(|d| d.frozen.is_empty())))
+        .await;
+    assert!(fleet.controller.script(|s| s.staged.is_empty()));
+}
+
+#[tokio::test]
+async fn a_member_that_does_not_answer_a_hold_fails_the_cut_within_the_pause() {
+    let fleet = Fleet::new(3);
+    fleet.wires.cut.lock().unwrap().insert((fleet.nodes[2].id, "hold"));
+    fleet.start();
+    let begun = Instant::now();
+    fleet.order_all(1, CutPhase::Cut);
+    assert_eq!(reason(&fleet.report(1).await), "unreachable");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(fleet.nodes.iter().all(|n| !n.disks.with(|d| d.steps.contains(&"flip"))));
+}
+
+#[tokio::test]
+async fn a_step_is_only_for_the_disks_that_are_ordered_here() {
+    let fleet = Fleet::new(1);
+    fleet.tell(0, vec![fleet.order(0, 2, CutPhase::Save)]);
+    let refused =
+        |answer: CutStepAnswer| matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == "not_assigned");
+    let step = |attempt, step: &str, disk| {
+        let (cuts, snapshot, step) = (fleet.nodes[0].cuts.clone(), fleet.snapshot, step.to_owned());
+        async move { cuts.step(snapshot, attempt, step, vec![disk]).await }
+    };
+    let own = fleet.nodes[0].disk;
+    assert!(refused(step(2, "prepare", DiskId::generate()).await), "another disk");
+    assert!(refused(step(1, "prepare", own).await), "an attempt that is over");
+    assert!(refused(step(3, "hold", own).await), "a hold nobody ordered");
+    assert!(matches!(step(2, "prepare", own).await, CutStepAnswer::Done { .. }));
+    assert!(matches!(step(2, "dance", own).await, CutStepAnswer::Refused { reason, .. } if reason == "invalid"));
+}
+
+#[tokio::test]
+async fn a_member_waits_for_an_order_that_is_on_its_way() {
+    let fleet = Fleet::new(2);
+    fleet.start();
+    fleet.tell(0, vec![fleet.order(0, 1, CutPhase::Cut)]);
+    let first = fleet.nodes[0].disks.clone();
+    fleet.eventually("the coordinator has begun", || first.with(|d| d.steps.contains(&"prepare"))).await;
+    fleet.tell(1, vec![fleet.order(1, 1, CutPhase::Cut)]);
+    assert_eq!(reason(&fleet.report(1).await), "flipped");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_starts_again_fails_the_attempt_that_was_flipped_already() {
+    let mut fleet = Fleet::new(2);
+    // It dies with the report on its lips.
+    fleet.controller.script(|s| s.away = true);
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    fleet.eventually("all are flipped", || fleet.nodes.iter().all(|n| n.disks.with(|d| d.flipped.len() == 1))).await;
+    fleet.restart(0);
+    fleet.controller.script(|s| s.away = false);
+    assert_eq!(reason(&fleet.report(1).await), "busy");
+    fleet
+        .eventually("nothing stays frozen", || fleet.nodes.iter().all(|n| n.disks.with(|d| d.frozen.is_empty())))
+        .await;
+}
+
+#[tokio::test]
+async fn a_cut_is_not_begun_on_an_old_word() {
+    let fleet = Fleet::new(1);
+    fleet.start();
+    let mut known = Known::nothing(INCARNATION);
+    known.desired.cuts = vec![fleet.order(0, 1, CutPhase::Cut)];
+    fleet.nodes[0].known.send_replace(Arc::new(known));
+    // The same order, fresh: begun now, and only now.
+    fleet.tell(0, vec![fleet.order(0, 1, CutPhase::Cut)]);
+    assert_eq!(reason(&fleet.report(1).await), "flipped");
+    assert_eq!(fleet.nodes[0].disks.with(|d| d.steps.clone()), ["prepare", "hold", "flip"]);
+}
+
+#[tokio::test]
+async fn a_returning_agent_asks_first_and_gives_up_what_was_abandoned() {
+    let mut fleet = Fleet::new(1);
+    let node = &fleet.nodes[0];
+    node.disks.with(|d| d.frozen.push((node.disk, node.commit)));
+    fleet.controller.script(|s| s.outcomes.insert(node.commit, CommitOutcome::Abandoned));
+    fleet.restart(0);
+    let node = &fleet.nodes[0];
+    fleet.eventually("it is given up", || node.disks.with(|d| d.abandoned == [node.commit])).await;
+    assert!(node.disks.with(|d| d.saved.is_empty()));
+    assert!(fleet.controller.script(|s| s.staged.is_empty()));
+}
+
+#[tokio::test]
+async fn a_returning_agent_saves_what_is_still_wanted() {
+    let mut fleet = Fleet::new(1);
+    let node = &fleet.nodes[0];
+    node.disks.with(|d| d.frozen.push((node.disk, node.commit)));
+    fleet.tell(0, vec![fleet.order(0, 1, CutPhase::Save)]);
+    fleet.restart(0);
+    fleet.controller.until("it is staged", |s| !s.staged.is_empty()).await;
+    let (commit, staged) = fleet.controller.script(|s| s.staged[0].clone());
+    assert_eq!((commit, staged.generation, staged.attempt), (fleet.nodes[0].commit, 1, 1));
+    assert_eq!(fleet.controller.script(|s| s.asked[0]), commit);
+}

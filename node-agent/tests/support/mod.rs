@@ -1,0 +1,220 @@
+//! A cluster's CA, its nodes and their peer servers, all in this process and on loopback.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use muster_agent::peer::server::{CutSteps, PeerServerParts, routes};
+use muster_api::{
+    ClusterId, DiskId, NodeId, SnapshotId, StoreId,
+    membership::{Client, Member, Membership, SignedMembership},
+    node_protocol::{CONTROLLER_TLS_NAME, node_tls_name},
+    peer_protocol::CutStepAnswer,
+};
+use muster_peer::{
+    PoolClient, PoolLimits,
+    tls::{Ca, ClientCertificates, Identity, ServeLimits, install_provider, serve, server_config},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P256_SHA256, SigningKey as _,
+};
+use storage_core::{
+    ChunkSize, Kind, Record, Salt,
+    record::Compression,
+    store::{ChunkStore, MemoryStore},
+};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct TestCa {
+    pub(crate) cluster: ClusterId,
+    pub(crate) pem: String,
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+impl TestCa {
+    pub(crate) fn new() -> Self {
+        install_provider();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("key");
+        let pem = params.self_signed(&key).expect("CA").pem();
+        Self { cluster: ClusterId::generate(), pem, params, key }
+    }
+
+    pub(crate) fn ca(&self) -> Ca {
+        Ca::from_pem(&self.pem).expect("CA")
+    }
+
+    fn issuer(&self) -> Issuer<'_, &KeyPair> {
+        Issuer::from_params(&self.params, &self.key)
+    }
+
+    pub(crate) fn identity(&self, name: &str) -> Identity {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("key");
+        let params = CertificateParams::new([name.to_owned()]).expect("name");
+        let certificate = params.signed_by(&key, &self.issuer()).expect("certificate");
+        Identity::from_pem(&certificate.pem(), &key.serialize_pem()).expect("identity")
+    }
+
+    /// A certificate for a request, valid from `from` to `to` (seconds from now).
+    pub(crate) fn certify(&self, csr_pem: &str, name: &str, from: i64, to: i64) -> String {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).expect("request");
+        csr.params.subject_alt_names = CertificateParams::new([name.to_owned()]).expect("name").subject_alt_names;
+        let now = OffsetDateTime::now_utc();
+        csr.params.not_before = now + time::Duration::seconds(from);
+        csr.params.not_after = now + time::Duration::seconds(to);
+        csr.signed_by(&self.issuer()).expect("certificate").pem()
+    }
+
+    pub(crate) fn sign(&self, membership: &Membership) -> SignedMembership {
+        let record = serde_json::to_string(membership).expect("JSON");
+        let signature = self.key.sign(record.as_bytes()).expect("signature");
+        let signature = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        SignedMembership { record, signature }
+    }
+
+    pub(crate) fn controller(&self) -> Identity {
+        self.identity(CONTROLLER_TLS_NAME)
+    }
+}
+
+/// Refuses every step.
+pub(crate) struct NoCuts;
+
+impl CutSteps for NoCuts {
+    fn step(&self, _: SnapshotId, _: u32, _: String, _: Vec<DiskId>) -> BoxFuture<'_, CutStepAnswer> {
+        Box::pin(async {
+            CutStepAnswer::Refused { reason: "not_assigned".to_owned(), detail: "no disks here".to_owned() }
+        })
+    }
+}
+
+pub(crate) struct TestNode {
+    pub(crate) identity: Identity,
+    pub(crate) member: Member,
+    pub(crate) store: Arc<dyn ChunkStore>,
+    pub(crate) pool: PoolClient,
+    pub(crate) stop: CancellationToken,
+    pub(crate) data: tempfile::TempDir,
+    listener: Option<TcpListener>,
+}
+
+impl TestNode {
+    /// Closes its door at once, as a crash would.
+    pub(crate) fn kill(&self) {
+        self.stop.cancel();
+    }
+}
+
+pub(crate) struct TestCluster {
+    pub(crate) ca: TestCa,
+    pub(crate) nodes: Vec<TestNode>,
+    pub(crate) membership: Membership,
+    /// A controller's client.
+    pub(crate) client: PoolClient,
+}
+
+pub(crate) fn limits() -> PoolLimits {
+    PoolLimits {
+        hedge_get: Duration::from_millis(150),
+        hedge_put: Duration::from_millis(300),
+        silence: Duration::from_secs(2),
+        patience_put: Duration::from_millis(600),
+        ..PoolLimits::default()
+    }
+}
+
+impl TestCluster {
+    pub(crate) async fn of_memory(nodes: usize) -> Self {
+        Self::new((0..nodes).map(|_| Arc::new(MemoryStore::new()) as Arc<dyn ChunkStore>).collect()).await
+    }
+
+    /// One node per store, all in one membership record of two copies.
+    pub(crate) async fn new(stores: Vec<Arc<dyn ChunkStore>>) -> Self {
+        let ca = TestCa::new();
+        let mut nodes = Vec::new();
+        for (number, store) in stores.into_iter().enumerate() {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+            let node = NodeId::generate();
+            let identity = ca.identity(&node_tls_name(node));
+            let member = Member {
+                node,
+                name: format!("node-{number}"),
+                store: StoreId::generate(),
+                address: listener.local_addr().expect("address").to_string(),
+                zone: None,
+                weight: 100,
+                accepting: true,
+                key_sha256: identity.key_sha256().expect("fingerprint"),
+            };
+            nodes.push((identity, member, store, listener));
+        }
+        let controller = ca.controller();
+        let key_sha256 = controller.key_sha256().expect("fingerprint");
+        let membership = Membership {
+            cluster: ca.cluster,
+            epoch: 1,
+            min_copies: 2,
+            members: nodes.iter().map(|n| n.1.clone()).collect(),
+            clients: vec![Client { name: "controller".to_owned(), key_sha256 }],
+        };
+        let client =
+            PoolClient::with_limits(&controller, &ca.ca(), membership.clone(), None, limits()).expect("client");
+        let mut cluster = Self { ca, nodes: Vec::new(), membership, client };
+        for (identity, member, store, listener) in nodes {
+            let local = Some((member.store, store.clone()));
+            let membership = cluster.membership.clone();
+            let pool =
+                PoolClient::with_limits(&identity, &cluster.ca.ca(), membership, local, limits()).expect("client");
+            let data = tempfile::tempdir().expect("folder");
+            let stop = CancellationToken::new();
+            let mut node = TestNode { identity, member, store, pool, stop, data, listener: Some(listener) };
+            cluster.open(&mut node);
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+
+    fn open(&self, node: &mut TestNode) {
+        let router = routes(PeerServerParts {
+            chunks: node.store.clone(),
+            pool: node.pool.clone(),
+            cuts: Arc::new(NoCuts),
+            console_dir: node.data.path().to_owned(),
+        });
+        let tls = server_config(&node.identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
+        let limits = ServeLimits { drain: Duration::from_millis(50), ..ServeLimits::default() };
+        let listener = node.listener.take().expect("not open yet");
+        tokio::spawn(serve(listener, Some(tls), router, node.stop.clone(), limits));
+    }
+
+    /// Nodes whose own store has the object.
+    pub(crate) fn holders(&self, record: &Record) -> Vec<usize> {
+        let has = |n: &TestNode| n.store.contains(&record.name()).expect("store");
+        (0..self.nodes.len()).filter(|at| has(&self.nodes[*at])).collect()
+    }
+}
+
+pub(crate) fn chunk(number: u32) -> Record {
+    let body: Vec<u8> =
+        (0..16_384_u32).flat_map(|at| (at.wrapping_mul(2_654_435_761) ^ number).to_le_bytes()).collect();
+    Record::encode(Kind::Chunk, Salt::SHARED, Some(ChunkSize::DEFAULT), &body, Compression::Off)
+}
+
+pub(crate) fn page(number: u32) -> Record {
+    Record::encode(Kind::Page, Salt::SHARED, None, format!("page {number}").as_bytes(), Compression::Off)
+}
+
+/// Waits until `wanted` holds.
+pub(crate) async fn eventually(what: &str, mut wanted: impl FnMut() -> bool) {
+    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !wanted() {
+        assert!(tokio::time::Instant::now() < limit, "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
