@@ -109,8 +109,7 @@ impl App {
         }
         let folder = self.spool();
         let cleared = tokio::task::spawn_blocking(move || crate::ingest::spool::clear(&folder)).await;
-        if let Ok(Err(error)) | Err(error) = cleared.map_err(std::io::Error::other).map(|r| r.map_err(Into::into)) {
-            let error: std::io::Error = error;
+        if let Err(error) = cleared.map_err(std::io::Error::other).and_then(|cleared| cleared) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the spool cannot be cleared");
         }
         Ok(())

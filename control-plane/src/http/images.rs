@@ -13,7 +13,7 @@ use muster_api::{
 };
 
 use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, versions::stream};
-use crate::app::{Answer, App, AppError, Caller};
+use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -158,6 +158,6 @@ pub(crate) async fn version_content(
     Path((image, number)): Path<(Ref<ImageId>, u64)>,
     headers: http::HeaderMap,
 ) -> Result<Response, ApiError> {
-    let row = app.image_version(&caller, &image, Some(number)).await.map_err(AppError::from)?;
+    let row = app.image_version(&caller, &image, Some(number)).await?;
     stream(&app, &row, &headers)
 }

@@ -1,1 +1,3 @@
-//! API
+//! The API through the real router, in-process.
+
+mod images;
