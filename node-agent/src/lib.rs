@@ -17,6 +17,7 @@ pub mod desired;
 mod fuse;
 pub mod holder;
 pub mod host;
+pub mod hypervisor;
 pub mod identity;
 pub mod mirror;
 pub mod peer;

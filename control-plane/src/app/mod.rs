@@ -21,12 +21,18 @@
 //! ```
 
 pub mod access;
+pub mod commits;
+pub mod deployments;
+pub mod desired;
 pub mod events;
 pub mod idempotency;
 pub mod images;
+pub mod instances;
 pub mod membership;
 pub mod nodes;
 pub mod operations;
+pub mod reports;
+pub mod snapshots;
 pub mod summary;
 pub mod uploads;
 pub mod versions;

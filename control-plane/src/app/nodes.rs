@@ -327,8 +327,13 @@ impl App {
 
     /// Everything wanted of a node.
     pub async fn desired(&self, node: &NodeCaller) -> Result<Desired, AppError> {
-        // fleet: assignments, cuts and versions come from app/desired.rs, in this transaction.
-        self.store.read("nodes.desired", async |tx| self.desired_frame(tx, node.id).await).await
+        self.store
+            .read("nodes.desired", async |tx| {
+                let mut desired = self.desired_frame(tx, node.id).await?;
+                super::desired::fill(tx, node.id, &mut desired).await?;
+                Ok(desired)
+            })
+            .await
     }
 
     /// Returns when the node's desired state has another revision than `after`, or false when time is up.

@@ -155,7 +155,8 @@ impl App {
                 let gone = events::forget_old(tx).await?
                     + operations::forget_old(tx).await?
                     + idempotency::forget_old(tx).await?
-                    + tokens::forget_old(tx).await?;
+                    + tokens::forget_old(tx).await?
+                    + crate::reconcile::instances::forget(tx).await?;
                 Ok(gone)
             })
             .await

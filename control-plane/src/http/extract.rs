@@ -158,6 +158,28 @@ impl FromRequest<App> for NoBody {
 #[serde(deny_unknown_fields)]
 struct Empty {}
 
+/// A change whose JSON body may be left out: then all its fields have their defaults.
+#[derive(Debug)]
+pub struct MaybeBody<T> {
+    /// The key.
+    pub once: Once,
+    /// The body.
+    pub body: T,
+}
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let head = OnceHead::of(&parts, &caller)?;
+        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
+        let body = if bytes.is_empty() { T::default() } else { parse_json(&bytes)? };
+        Ok(Self { once: head.with_body(&bytes), body })
+    }
+}
+
 /// A plain JSON body (the node protocol, which needs no keys).
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);

@@ -8,15 +8,18 @@
 
 pub mod access;
 pub mod auth;
+pub mod deployments;
 pub mod error;
 pub mod events;
 pub mod extract;
 pub mod health;
 pub mod images;
+pub mod instances;
 pub mod node_door;
 pub mod nodes;
 pub mod openapi;
 pub mod operations;
+pub mod snapshots;
 pub mod summary;
 pub mod uploads;
 pub mod versions;
@@ -59,9 +62,11 @@ pub fn routes(app: App) -> Router {
         .merge(operations::routes())
         .merge(events::routes())
         .merge(nodes::routes())
+        .merge(deployments::routes())
+        .merge(instances::routes())
+        .merge(snapshots::routes())
         .merge(images::routes())
         .merge(versions::routes())
-        // fleet: .merge(deployments::routes()).merge(instances::routes()).merge(snapshots::routes())
         .merge(node_door::join_routes())
         .merge(reserved())
         .route("/", get(async || Redirect::temporary("/ui/")));

@@ -10,10 +10,16 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, request::Parts};
-use muster_api::node_protocol::{Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest};
+use muster_api::{
+    CommitId, SnapshotId,
+    node_protocol::{
+        CommitOutcome, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest,
+        Report, StagedCommit,
+    },
+};
 use muster_peer::tls::PeerCaller;
 
-use super::{ApiError, Json, JsonBody, Params, auth::bearer};
+use super::{ApiError, Json, JsonBody, Params, Path, auth::bearer};
 use crate::app::{App, AppError, nodes::NodeCaller};
 
 /// Longest `wait_s` of a poll.
@@ -30,7 +36,9 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/renew", post(renew))
         .route("/node/v1/heartbeat", post(heartbeat))
         .route("/node/v1/desired", get(desired))
-    // fleet: .route("/node/v1/report", …), "/node/v1/cuts/{snapshot}", "/node/v1/commits/{commit}"; each takes NodeCaller
+        .route("/node/v1/report", post(report))
+        .route("/node/v1/cuts/{snapshot}", post(cut))
+        .route("/node/v1/commits/{commit}", get(outcome).put(stage))
 }
 
 /// The caller's key, whoever it is.
@@ -105,4 +113,40 @@ async fn desired(State(app): State<App>, node: NodeCaller, params: Params) -> Re
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(Json(app.desired(&node).await?).into_response())
+}
+
+async fn report(
+    State(app): State<App>,
+    node: NodeCaller,
+    JsonBody(report): JsonBody<Report>,
+) -> Result<StatusCode, ApiError> {
+    app.report(node.id, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn cut(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(snapshot): Path<SnapshotId>,
+    JsonBody(report): JsonBody<CutReport>,
+) -> Result<StatusCode, ApiError> {
+    app.cut_report(node.id, snapshot, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn stage(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(commit): Path<CommitId>,
+    JsonBody(staged): JsonBody<StagedCommit>,
+) -> Result<Json<CommitOutcome>, ApiError> {
+    Ok(Json(app.stage_commit(node.id, commit, &staged).await?))
+}
+
+async fn outcome(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(commit): Path<CommitId>,
+) -> Result<Json<CommitOutcome>, ApiError> {
+    Ok(Json(app.commit_outcome(node.id, commit).await?))
 }

@@ -14,7 +14,7 @@ use utoipa::{
     },
 };
 
-use super::{access, events, images, nodes, operations, summary, versions};
+use super::{access, deployments, events, images, instances, nodes, operations, snapshots, summary, versions};
 use crate::app::App;
 
 #[derive(utoipa::OpenApi)]
@@ -72,9 +72,11 @@ pub fn document() -> OpenApi {
     document.merge(nodes::Doc::openapi());
     document.merge(access::Doc::openapi());
     document.merge(summary::Doc::openapi());
+    document.merge(deployments::Doc::openapi());
+    document.merge(instances::Doc::openapi());
+    document.merge(snapshots::Doc::openapi());
     document.merge(images::Doc::openapi());
     document.merge(versions::Doc::openapi());
-    // fleet: deployments, instances, snapshots
     document
 }
 

@@ -4,7 +4,10 @@
 //! one [`driver::Status`], which `/metrics` shows. To add one: a word in [`Loop`], a file with
 //! `pub async fn pass(app: &App) -> anyhow::Result<driver::Counts>`, a line in [`Loop::pass`].
 
+pub mod deployments;
 pub mod driver;
+pub mod instances;
+pub mod snapshots;
 
 use futures::future::BoxFuture;
 
@@ -66,8 +69,9 @@ impl Loop {
         match self {
             Self::Nodes => Box::pin(async { Ok(app.watch_nodes().await?) }),
             Self::Overdue => Box::pin(async { Ok(app.mind_overdue().await?) }),
-            // fleet: replace these by Box::pin(deployments::pass(app)) and so on.
-            Self::Deployments | Self::Instances | Self::Snapshots => Box::pin(async { Ok(driver::Counts::default()) }),
+            Self::Deployments => Box::pin(deployments::pass(app)),
+            Self::Instances => Box::pin(instances::pass(app)),
+            Self::Snapshots => Box::pin(snapshots::pass(app)),
         }
     }
 }

@@ -15,11 +15,11 @@ use super::{
 /// Finds a node for each member. See the module for what it promises.
 #[must_use]
 pub fn place(problem: &Problem) -> Solution {
-    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+    let mut refusals: Vec<(NodeId, Reason)> = Vec::new();
     let mut candidates = Vec::new();
     for node in &problem.nodes {
         match never(node, &problem.demand) {
-            Some(reason) => *reasons.entry(reason).or_default() += 1,
+            Some(reason) => refusals.push((node.id, reason)),
             None => candidates.push(Candidate { node, added: 0 }),
         }
     }
@@ -31,10 +31,15 @@ pub fn place(problem: &Problem) -> Solution {
     if unplaced > 0 {
         for candidate in &candidates {
             let reason = full(candidate.node, candidate.added, &problem.demand);
-            *reasons.entry(reason.unwrap_or(Reason::Memory)).or_default() += 1;
+            refusals.push((candidate.node.id, reason.unwrap_or(Reason::Memory)));
         }
     }
-    Solution { places, unplaced, reasons }
+    refusals.sort_unstable();
+    let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
+    for (_, reason) in &refusals {
+        *reasons.entry(*reason).or_default() += 1;
+    }
+    Solution { places, unplaced, reasons, refusals }
 }
 
 struct Candidate<'a> {

@@ -75,6 +75,8 @@ pub struct Solution {
     pub unplaced: u64,
     /// Why nodes refuse: with `unplaced` above zero every node counts once, else those that would never take one.
     pub reasons: BTreeMap<Reason, u64>,
+    /// The same by node, in id order.
+    pub refusals: Vec<(NodeId, Reason)>,
 }
 
 impl Solution {

@@ -182,10 +182,14 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
 FROM (";
 
 /// Saves lives and operations; refused as a whole if somebody else saved one of them first.
-pub async fn save_many(tx: &mut Tx, instances: &[InstanceRow]) -> Result<(), StoreError> {
+pub async fn save_many<'a>(
+    tx: &mut Tx,
+    instances: impl IntoIterator<Item = &'a InstanceRow>,
+) -> Result<(), StoreError> {
     let now = tx.now();
-    let mut rows = Vec::with_capacity(instances.len());
+    let (mut rows, mut first) = (Vec::new(), None);
     for row in instances {
+        first.get_or_insert(row.id);
         let mut cells: Vec<Cell> = vec![row.id.to_string().into(), row.revision.into()];
         cells.append(&mut life_cells(&row.life, now)?);
         cells.push(row.operation.map(|id| id.to_string()).into());
@@ -198,7 +202,7 @@ pub async fn save_many(tx: &mut Tx, instances: &[InstanceRow]) -> Result<(), Sto
     if saved == wanted {
         Ok(())
     } else {
-        let id = instances.first().map(|row| row.id.to_string()).unwrap_or_default();
+        let id = first.map(|id| id.to_string()).unwrap_or_default();
         Err(StoreError::Conflict { table: "instances", id })
     }
 }

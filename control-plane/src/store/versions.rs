@@ -4,6 +4,8 @@
 //! A deleted row stays while anything may still read it: disks that have it as their base, readers under way, and the
 //! 24 hours that `?deleted=true` shows. Dropping rows is the sweep's.
 
+use std::collections::BTreeMap;
+
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
     node_protocol::VersionRoot,
@@ -11,7 +13,7 @@ use muster_api::{
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
-use super::{StoreError, Tx, column};
+use super::{StoreError, Tx, bulk, column};
 use crate::domain::versions::Content;
 
 /// What a version is a state of.
@@ -205,6 +207,24 @@ pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, Sto
             })
         })
         .transpose()
+}
+
+const ROOTS: &str = "-- versions.roots
+SELECT id, descriptor, root_page, commit_id FROM versions WHERE id";
+
+/// As [`root`] for many.
+pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
+    let rows = bulk::select_in(tx, ROOTS, ids, "").await?;
+    rows.iter()
+        .map(|row| {
+            let root = VersionRoot {
+                descriptor: column::text(row, "descriptor")?,
+                root_page: column::opt_text(row, "root_page")?,
+                commit: column::opt_parse(row, "commit_id")?,
+            };
+            Ok((column::parse(row, "id")?, root))
+        })
+        .collect()
 }
 
 /// Which versions to list: those set must match.

@@ -47,16 +47,16 @@ pub fn main(socket: &Path) -> io::Result<()> {
     let mut maps: BTreeMap<String, OwnedFd> = BTreeMap::new();
     loop {
         let mut fds = [PollFd::new(&listener, PollFlags::IN)];
-        match poll(&mut fds, Some(&tick)) {
-            Ok(0) => {
-                if !reachable() {
-                    return Ok(());
-                }
-                continue;
-            }
-            Ok(_) => {}
+        let waiting = match poll(&mut fds, Some(&tick)) {
+            Ok(waiting) => waiting,
             Err(rustix::io::Errno::INTR) => continue,
             Err(e) => return Err(e.into()),
+        };
+        if !reachable() {
+            return Ok(());
+        }
+        if waiting == 0 {
+            continue;
         }
         let Ok((mut stream, _)) = listener.accept() else { continue };
         // A caller that breaks the call off, or is not allowed to make it, is its own problem only.

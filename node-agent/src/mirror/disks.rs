@@ -315,6 +315,12 @@ impl Disks {
         entries.iter().flat_map(of).collect()
     }
 
+    /// How many epochs a disk has: the written one, those of commits under way, those being merged.
+    #[must_use]
+    pub fn epochs(&self, disk: DiskId) -> Option<usize> {
+        self.entry(disk).map(|entry| entry.disk.layers().epochs.len())
+    }
+
     /// Bytes of clean chunks kept.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {

@@ -1,0 +1,189 @@
+//! What nodes say about cuts and commits: how a cut went, that a commit is durable, what became of one.
+
+use muster_api::{
+    CommitId, ErrorCode, NodeId, SnapshotId,
+    node_protocol::{CommitOutcome, CutReport, CutResult, StagedCommit},
+    snapshot::SnapshotState,
+};
+
+use super::{App, AppError, snapshots as app_snapshots};
+use crate::{
+    domain::{
+        disk::{Place, Refusal},
+        snapshot::BACKOFF_MS,
+        versions::Content,
+    },
+    reconcile::Loop,
+    store::{
+        Tx, instances,
+        snapshots::{self, MemberRow, SnapshotRow},
+        uploads, versions,
+    },
+};
+
+impl App {
+    /// The coordinator tells how the cut went. One of an older try, or of a snapshot that has ended, changes nothing.
+    pub async fn cut_report(&self, node: NodeId, id: SnapshotId, report: &CutReport) -> Result<(), AppError> {
+        self.store
+            .run_tx("snapshots.cut_report", async |tx| {
+                let Some(mut row) = snapshots::load(tx, id).await? else {
+                    return Err(AppError::not_found("snapshot", id));
+                };
+                let current = row.state == SnapshotState::Cutting
+                    && row.attempt == u64::from(report.attempt)
+                    && row.refused.is_none();
+                if !current {
+                    return Ok(());
+                }
+                if row.coordinator != Some(node) {
+                    return Err(AppError::Forbidden("another node coordinates this cut".to_owned()));
+                }
+                match &report.outcome {
+                    CutResult::Flipped { cut_at, members } => {
+                        let known = snapshots::members(tx, id).await?;
+                        let all = known.iter().all(|member| members.iter().any(|m| m.disk == member.disk));
+                        if !all || members.len() != known.len() {
+                            let detail =
+                                format!("{} disks flipped, {} are in the snapshot", members.len(), known.len());
+                            return Err(AppError::invalid("/outcome/flipped/members", "invalid", detail));
+                        }
+                        snapshots::save_cut(tx, id, members).await?;
+                        row.state = SnapshotState::Saving;
+                        row.cut_at = Some(*cut_at);
+                        row.pause_max_us = members.iter().map(|member| member.pause_us).max();
+                        row.dirty_bytes = members.iter().map(|member| member.dirty_bytes).sum();
+                        row.attempt_until = None;
+                        snapshots::save(tx, &row).await?;
+                        row.revision += 1;
+                        if known.iter().all(|member| member.staged.is_some()) {
+                            app_snapshots::publish(tx, &mut row).await?;
+                        } else {
+                            app_snapshots::tell_nodes(tx, &known).await?;
+                        }
+                    }
+                    CutResult::Failed { reason, detail } => {
+                        row.refused = Some(reason.clone());
+                        row.refused_detail = Some(detail.clone());
+                        row.attempt_until = Some(tx.now().plus_ms(BACKOFF_MS));
+                        snapshots::save(tx, &row).await?;
+                        // Those that flipped abandon it: the order is withdrawn until the next try.
+                        let known = snapshots::members(tx, id).await?;
+                        app_snapshots::tell_nodes(tx, &known).await?;
+                    }
+                }
+                tx.wake(Loop::Snapshots);
+                Ok(())
+            })
+            .await
+    }
+
+    /// A commit is durable. Staged twice is staged once; the last of all publishes the snapshot.
+    pub async fn stage_commit(
+        &self,
+        node: NodeId,
+        commit: CommitId,
+        staged: &StagedCommit,
+    ) -> Result<CommitOutcome, AppError> {
+        let content = Content::from_root(&staged.root)
+            .map_err(|error| AppError::invalid("/root", "invalid", error.to_string()))?;
+        self.store
+            .run_tx("commits.stage", async |tx| {
+                let (member, mut row) = match under_way(tx, node, commit).await? {
+                    Ok(found) => found,
+                    Err(outcome) => return Ok(outcome),
+                };
+                if member.disk != staged.disk || member.snapshot != staged.snapshot {
+                    return Err(AppError::invalid("/disk", "invalid", "the commit is of another disk"));
+                }
+                match place(tx, &member, &row).await?.takes(node, commit, staged) {
+                    Ok(()) => {}
+                    Err(Refusal::Abandoned) => return Ok(CommitOutcome::Abandoned),
+                    Err(refusal @ Refusal::NotYours) => return Err(AppError::Forbidden(refusal.to_string())),
+                    Err(refusal) => return Err(AppError::code(ErrorCode::Stale, refusal.to_string())),
+                }
+                if content.size_bytes() != member.size_bytes {
+                    let detail =
+                        format!("the disk has {} bytes, the version {}", member.size_bytes, content.size_bytes());
+                    return Err(AppError::invalid("/root/descriptor", "invalid", detail));
+                }
+                if row.upload != Some(staged.upload) || uploads::live(tx, staged.upload).await?.is_none() {
+                    return Err(AppError::code(ErrorCode::Stale, "its upload is not live any more"));
+                }
+                snapshots::stage(tx, staged).await?;
+                let (done, all) = snapshots::staged(tx, row.id).await?;
+                if row.state == SnapshotState::Saving && done == all {
+                    app_snapshots::publish(tx, &mut row).await?;
+                } else {
+                    tx.wake(Loop::Snapshots);
+                }
+                outcome(tx, commit).await
+            })
+            .await
+    }
+
+    /// What became of a commit, for a node that comes back.
+    pub async fn commit_outcome(&self, node: NodeId, commit: CommitId) -> Result<CommitOutcome, AppError> {
+        self.store
+            .read("commits.outcome", async |tx| {
+                if let Some(member) = snapshots::member_by_commit(tx, commit).await?
+                    && member.node != node
+                {
+                    return Err(AppError::not_found("commit", commit));
+                }
+                outcome(tx, commit).await
+            })
+            .await
+    }
+}
+
+/// The member and snapshot a commit is under way for, or what became of it.
+async fn under_way(
+    tx: &mut Tx,
+    node: NodeId,
+    commit: CommitId,
+) -> Result<Result<(MemberRow, SnapshotRow), CommitOutcome>, AppError> {
+    let Some(member) = snapshots::member_by_commit(tx, commit).await? else {
+        return Ok(Err(outcome(tx, commit).await?));
+    };
+    if member.node != node {
+        return Err(AppError::not_found("commit", commit));
+    }
+    let Some(row) = snapshots::load(tx, member.snapshot).await? else { return Ok(Err(CommitOutcome::Abandoned)) };
+    if matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) && row.refused.is_none() {
+        return Ok(Ok((member, row)));
+    }
+    Ok(Err(outcome(tx, commit).await?))
+}
+
+async fn outcome(tx: &mut Tx, commit: CommitId) -> Result<CommitOutcome, AppError> {
+    // A published version answers for ever, also when the snapshot has been unlinked since.
+    if let Some(version) = versions::by_commit(tx, commit).await? {
+        return Ok(CommitOutcome::Published { version: version.version.id });
+    }
+    let Some(member) = snapshots::member_by_commit(tx, commit).await? else { return Ok(CommitOutcome::Abandoned) };
+    let row = snapshots::load(tx, member.snapshot).await?;
+    let pending = row.is_some_and(|row| {
+        matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) && row.refused.is_none()
+    });
+    Ok(if pending { CommitOutcome::Pending } else { CommitOutcome::Abandoned })
+}
+
+async fn place(tx: &mut Tx, member: &MemberRow, row: &SnapshotRow) -> Result<Place, AppError> {
+    let instance = instances::load(tx, member.instance).await?;
+    let disk = instances::disks_of(tx, &[member.instance])
+        .await?
+        .remove(&member.instance)
+        .unwrap_or_default()
+        .into_iter()
+        .find(|disk| disk.id == member.disk);
+    let (Some(instance), Some(disk)) = (instance, disk) else {
+        return Err(AppError::not_found("disk", member.disk));
+    };
+    Ok(Place {
+        node: instance.life.node,
+        generation: instance.life.generation,
+        head: disk.version,
+        commit: member.commit,
+        attempt: row.attempt,
+    })
+}

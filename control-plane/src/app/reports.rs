@@ -1,0 +1,110 @@
+//! What nodes say is true: levels, so a report may be lost or come twice. Nothing is written when nothing changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_api::{
+    DiskId, InstanceId, NodeId,
+    node_protocol::{DiskReport, InstanceReport, Report},
+};
+
+use super::{
+    App, AppError,
+    instances::{self as app_instances, Changed},
+};
+use crate::{
+    domain::instance::Edge,
+    store::{
+        Tx,
+        instances::{self, DiskRow, InstanceRow},
+        nodes,
+    },
+};
+
+/// What a report changes.
+#[derive(Default)]
+struct News<'a> {
+    changed: Vec<Changed>,
+    disks: Vec<&'a DiskReport>,
+    stale: u64,
+}
+
+impl News<'_> {
+    fn is_none(&self) -> bool {
+        self.changed.is_empty() && self.disks.is_empty()
+    }
+}
+
+impl App {
+    /// Takes a report in. What is about an older generation or start, or another node's instance, counts for nothing.
+    pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
+        let unchanged = self
+            .store
+            .read("reports.compare", async |tx| {
+                let news = news(tx, node, report).await?;
+                metrics::counter!("muster_reports_stale_total").increment(news.stale);
+                Ok::<_, AppError>(news.is_none())
+            })
+            .await?;
+        if unchanged {
+            return Ok(());
+        }
+        self.store
+            .run_tx("reports.take", async |tx| {
+                let news = news(tx, node, report).await?;
+                let actor = match nodes::load(tx, node).await? {
+                    Some(row) => format!("node:{}", row.name),
+                    None => format!("node:{node}"),
+                };
+                app_instances::save(tx, &actor, &news.changed).await?;
+                instances::save_reported(tx, &news.disks).await?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
+    let ids: Vec<InstanceId> =
+        report.instances.iter().map(|one| one.instance).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut rows: BTreeMap<InstanceId, InstanceRow> =
+        instances::load_many(tx, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
+    let disks: BTreeMap<DiskId, DiskRow> =
+        instances::disks_of(tx, &ids).await?.into_values().flatten().map(|disk| (disk.id, disk)).collect();
+    let mut news = News::default();
+    for one in &report.instances {
+        let Some(row) = rows.remove(&one.instance).filter(|row| row.life.node == Some(node)) else {
+            news.stale += 1;
+            continue;
+        };
+        if one.generation == row.life.generation {
+            news.disks.extend(new_disks(&disks, &row, one));
+        }
+        if !row.life.concerns(one) {
+            news.stale += 1;
+            continue;
+        }
+        news.changed.extend(Changed::by(row, &Edge::Report(one), tx).ok().flatten());
+    }
+    if report.full {
+        let reported: BTreeSet<InstanceId> = ids.into_iter().collect();
+        for row in instances::on_node(tx, node).await? {
+            if !reported.contains(&row.id) {
+                news.changed.extend(Changed::by(row, &Edge::Missing, tx).ok().flatten());
+            }
+        }
+    }
+    Ok(news)
+}
+
+fn new_disks<'a>(
+    known: &BTreeMap<DiskId, DiskRow>,
+    row: &InstanceRow,
+    report: &'a InstanceReport,
+) -> impl Iterator<Item = &'a DiskReport> {
+    report
+        .disks
+        .iter()
+        .filter(|disk| known.get(&disk.disk).is_some_and(|old| old.instance == row.id && old.differs(disk)))
+        .collect::<Vec<_>>()
+        .into_iter()
+}

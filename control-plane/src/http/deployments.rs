@@ -1,0 +1,167 @@
+//! `/v1/deployments`
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use muster_api::{
+    DeploymentId, Page, Problem, Ref,
+    deployment::{CreateDeployment, Deployment, DryRun, PatchDeployment, Scale},
+    instance::Stop,
+    operation::Operation,
+    version::Freed,
+};
+
+use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use crate::app::{Answer, App, Caller, deployments::verb_of};
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(create, list, show, patch, delete, scale, retry, start, stop, reboot))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/deployments", get(list).post(create))
+        .route("/v1/deployments/{deployment}", get(show).patch(patch).delete(delete))
+        .route("/v1/deployments/{deployment}/scale", post(scale))
+        .route("/v1/deployments/{deployment}/retry", post(retry))
+        .route("/v1/deployments/{deployment}/start", post(start))
+        .route("/v1/deployments/{deployment}/stop", post(stop))
+        .route("/v1/deployments/{deployment}/reboot", post(reboot))
+}
+
+/// Starts `count` instances of one image, version or snapshot together. `dry_run` only tells where they would go.
+#[utoipa::path(post, path = "/v1/deployments", tag = "deployments", request_body = CreateDeployment,
+    responses((status = 202, body = Operation), (status = 200, body = DryRun), (status = "default", body = Problem)))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    params: Params,
+    change: Change<CreateDeployment>,
+) -> Result<Answer, ApiError> {
+    params.only(&[])?;
+    Ok(app.create_deployment(&caller, &change.once, change.body).await?)
+}
+
+/// Deployments, oldest first.
+#[utoipa::path(get, path = "/v1/deployments", tag = "deployments", params(super::openapi::List),
+    responses((status = 200, body = Page<Deployment>), (status = "default", body = Problem)))]
+async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Deployment>>, ApiError> {
+    Ok(Json(app.deployments(&caller, &list).await?))
+}
+
+/// One deployment; its members are counted, not listed.
+#[utoipa::path(get, path = "/v1/deployments/{deployment}", tag = "deployments",
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    params: Params,
+) -> Result<Json<Deployment>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(app.deployment(&caller, &deployment).await?))
+}
+
+/// Changes the labels (merge patch).
+#[utoipa::path(patch, path = "/v1/deployments/{deployment}", tag = "deployments", request_body = PatchDeployment,
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    IfMatch(if_match): IfMatch,
+    change: Change<PatchDeployment>,
+) -> Result<Answer, ApiError> {
+    Ok(app.patch_deployment(&caller, &change.once, &deployment, if_match.as_deref(), &change.body).await?)
+}
+
+/// Deletes a deployment in any state and cancels what runs on it. `dry_run=true` tells what would come back.
+#[utoipa::path(delete, path = "/v1/deployments/{deployment}", tag = "deployments",
+    params(("deployment" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
+    responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    params: Params,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&["dry_run"])?;
+    if params.flag("dry_run")? {
+        return Ok(Answer::ok(&app.deployment_freed(&caller, &deployment).await?)?);
+    }
+    Ok(app.delete_deployment(&caller, &change.once, &deployment).await?)
+}
+
+/// More or fewer members; fewer takes the highest numbers unless `remove` names others.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/scale", tag = "deployments", request_body = Scale,
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn scale(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    change: Change<Scale>,
+) -> Result<Answer, ApiError> {
+    Ok(app.scale_deployment(&caller, &change.once, &deployment, &change.body).await?)
+}
+
+/// Tries failed members again.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/retry", tag = "deployments",
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn retry(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    Ok(app.retry_deployment(&caller, &change.once, &deployment).await?)
+}
+
+/// Starts all members that do not run.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/start", tag = "deployments",
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("start", &Stop::default())?;
+    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+}
+
+/// Stops all members; their disks are kept.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/stop", tag = "deployments", request_body = Option<Stop>,
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn stop(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    change: MaybeBody<Stop>,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("stop", &change.body)?;
+    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+}
+
+/// Stops and starts all running members.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/reboot", tag = "deployments", request_body = Option<Stop>,
+    params(("deployment" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
+async fn reboot(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+    change: MaybeBody<Stop>,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("reboot", &change.body)?;
+    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+}

@@ -1,0 +1,185 @@
+//! `/v1/instances`
+
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::header;
+use muster_api::{
+    InstanceId, Page, Problem, Ref,
+    instance::{Instance, OnMany, PatchInstance, Stop},
+    operation::Operation,
+    version::Freed,
+};
+
+use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use crate::app::{Answer, App, AppError, Caller, deployments::verb_of};
+
+/// Console output told when nobody says how much.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Most console output in one answer.
+const TAIL_BYTES_MAX: u64 = 16 << 20;
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(list, show, patch, delete, start, stop, reboot, on_many, log))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/instances", get(list))
+        .route("/v1/instances/-/{verb}", post(on_many))
+        .route("/v1/instances/{instance}", get(show).patch(patch).delete(delete))
+        .route("/v1/instances/{instance}/start", post(start))
+        .route("/v1/instances/{instance}/stop", post(stop))
+        .route("/v1/instances/{instance}/reboot", post(reboot))
+        .route("/v1/instances/{instance}/log", get(log))
+}
+
+/// Instances, oldest first.
+#[utoipa::path(get, path = "/v1/instances", tag = "instances", params(super::openapi::List),
+    responses((status = 200, body = Page<Instance>), (status = "default", body = Problem)))]
+async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Instance>>, ApiError> {
+    Ok(Json(app.instances(&caller, &list).await?))
+}
+
+/// One instance.
+#[utoipa::path(get, path = "/v1/instances/{instance}", tag = "instances",
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 200, body = Instance), (status = "default", body = Problem)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    params: Params,
+) -> Result<Json<Instance>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(app.instance(&caller, &instance).await?))
+}
+
+/// Changes the labels (merge patch).
+#[utoipa::path(patch, path = "/v1/instances/{instance}", tag = "instances", request_body = PatchInstance,
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 200, body = Instance), (status = "default", body = Problem)))]
+async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    IfMatch(if_match): IfMatch,
+    change: Change<PatchInstance>,
+) -> Result<Answer, ApiError> {
+    Ok(app.patch_instance(&caller, &change.once, &instance, if_match.as_deref(), &change.body).await?)
+}
+
+/// Deletes an instance; its deployment's `count` follows. `dry_run=true` tells what would come back.
+#[utoipa::path(delete, path = "/v1/instances/{instance}", tag = "instances",
+    params(("instance" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
+    responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    params: Params,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&["dry_run"])?;
+    if params.flag("dry_run")? {
+        app.instance(&caller, &instance).await?;
+        return Ok(Answer::ok(&Freed { freed_bytes: None })?);
+    }
+    Ok(app.delete_instance(&caller, &change.once, &instance).await?)
+}
+
+/// Starts it, unless it runs.
+#[utoipa::path(post, path = "/v1/instances/{instance}/start", tag = "instances",
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
+async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("start", &Stop::default())?;
+    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+}
+
+/// Stops it; its disk is kept.
+#[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances", request_body = Option<Stop>,
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
+async fn stop(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    change: MaybeBody<Stop>,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("stop", &change.body)?;
+    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+}
+
+/// Stops it and starts it again.
+#[utoipa::path(post, path = "/v1/instances/{instance}/reboot", tag = "instances", request_body = Option<Stop>,
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
+async fn reboot(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    change: MaybeBody<Stop>,
+) -> Result<Answer, ApiError> {
+    let verb = verb_of("reboot", &change.body)?;
+    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+}
+
+/// A verb on many: start, stop, reboot or delete.
+#[utoipa::path(post, path = "/v1/instances/-/{verb}", tag = "instances", request_body = OnMany,
+    params(("verb" = String, Path, description = "start, stop, reboot or delete")),
+    responses((status = 202, body = Operation), (status = "default", body = Problem)))]
+async fn on_many(
+    State(app): State<App>,
+    caller: Caller,
+    Path(verb): Path<String>,
+    change: Change<OnMany>,
+) -> Result<Answer, ApiError> {
+    Ok(app.on_many(&caller, &change.once, &verb, &change.body).await?)
+}
+
+/// Console output so far: the last `tail` of it.
+#[utoipa::path(get, path = "/v1/instances/{instance}/log", tag = "instances",
+    params(("instance" = String, Path, description = "id or name"),
+        ("tail" = Option<String>, Query, description = "64KiB, at most 16MiB")),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
+async fn log(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.only(&["tail"])?;
+    let tail = match params.text("tail")? {
+        Some(text) => {
+            let why = "the query parameter 'tail' is a size: 65536, 64KiB, 1MiB";
+            read_size(text).ok_or_else(|| AppError::BadRequest(why.to_owned()))?
+        }
+        None => TAIL_BYTES,
+    };
+    let bytes = app.instance_log(&caller, &instance, tail.min(TAIL_BYTES_MAX)).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], bytes).into_response())
+}
+
+/// Bytes, with or without a unit of 1024.
+fn read_size(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let factor = match unit {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}

@@ -1,0 +1,103 @@
+//! `/v1/snapshots`
+
+use axum::{Router, extract::State, routing::get};
+use muster_api::{
+    Page, Problem, Ref, SnapshotId,
+    operation::Operation,
+    snapshot::{CreateSnapshot, PatchSnapshot, Snapshot, SnapshotMember},
+    version::Freed,
+};
+
+use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use crate::app::{Answer, App, Caller};
+
+/// What this file answers.
+#[derive(utoipa::OpenApi)]
+#[openapi(paths(create, list, show, members, patch, delete))]
+pub struct Doc;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/v1/snapshots", get(list).post(create))
+        .route("/v1/snapshots/{snapshot}", get(show).patch(patch).delete(delete))
+        .route("/v1/snapshots/{snapshot}/members", get(members))
+}
+
+/// Cuts all disks of the selected instances at one instant: all members or none.
+#[utoipa::path(post, path = "/v1/snapshots", tag = "snapshots", request_body = CreateSnapshot,
+    responses((status = 202, body = Operation), (status = "default", body = Problem)))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    params: Params,
+    change: Change<CreateSnapshot>,
+) -> Result<Answer, ApiError> {
+    params.only(&[])?;
+    Ok(app.create_snapshot(&caller, &change.once, &change.body).await?)
+}
+
+/// Snapshots, oldest first.
+#[utoipa::path(get, path = "/v1/snapshots", tag = "snapshots", params(super::openapi::List),
+    responses((status = 200, body = Page<Snapshot>), (status = "default", body = Problem)))]
+async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Snapshot>>, ApiError> {
+    Ok(Json(app.snapshots(&caller, &list).await?))
+}
+
+/// One snapshot.
+#[utoipa::path(get, path = "/v1/snapshots/{snapshot}", tag = "snapshots",
+    params(("snapshot" = String, Path, description = "id or name")),
+    responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
+async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(snapshot): Path<Ref<SnapshotId>>,
+    params: Params,
+) -> Result<Json<Snapshot>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(app.snapshot(&caller, &snapshot).await?))
+}
+
+/// Its members, one row per disk.
+#[utoipa::path(get, path = "/v1/snapshots/{snapshot}/members", tag = "snapshots",
+    params(("snapshot" = String, Path, description = "id or name"), super::openapi::List),
+    responses((status = 200, body = Page<SnapshotMember>), (status = "default", body = Problem)))]
+async fn members(
+    State(app): State<App>,
+    caller: Caller,
+    Path(snapshot): Path<Ref<SnapshotId>>,
+    list: ListQuery,
+) -> Result<Json<Page<SnapshotMember>>, ApiError> {
+    Ok(Json(app.snapshot_members(&caller, &snapshot, &list).await?))
+}
+
+/// Changes name and labels (merge patch).
+#[utoipa::path(patch, path = "/v1/snapshots/{snapshot}", tag = "snapshots", request_body = PatchSnapshot,
+    params(("snapshot" = String, Path, description = "id or name")),
+    responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
+async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(snapshot): Path<Ref<SnapshotId>>,
+    IfMatch(if_match): IfMatch,
+    change: Change<PatchSnapshot>,
+) -> Result<Answer, ApiError> {
+    Ok(app.patch_snapshot(&caller, &change.once, &snapshot, if_match.as_deref(), &change.body).await?)
+}
+
+/// Unlinks a snapshot and its versions; one under way is given up. `dry_run=true` tells what would come back.
+#[utoipa::path(delete, path = "/v1/snapshots/{snapshot}", tag = "snapshots",
+    params(("snapshot" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
+    responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(snapshot): Path<Ref<SnapshotId>>,
+    params: Params,
+    change: NoBody,
+) -> Result<Answer, ApiError> {
+    params.only(&["dry_run"])?;
+    if params.flag("dry_run")? {
+        return Ok(Answer::ok(&app.snapshot_freed(&caller, &snapshot).await?)?);
+    }
+    Ok(app.delete_snapshot(&caller, &change.once, &snapshot).await?)
+}

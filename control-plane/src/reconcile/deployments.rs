@@ -1,0 +1,277 @@
+//! Members without a place get one or fail; operations on members are counted, ended, given up; deployments add up.
+//!
+//! Everything it needs is in the rows, so a controller that was killed at any instant goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use muster_api::{
+    DeploymentId, ErrorCode, OperationId, Problem,
+    deployment::DeploymentState,
+    operation::{Operation, OperationState, Progress, WaitingOn},
+};
+use serde_json::json;
+
+use super::driver::Counts;
+use crate::{
+    app::{
+        App, AppError,
+        deployments::{self as app_deployments, look, why},
+        instances::{self as app_instances, Changed, under_way},
+    },
+    domain::{
+        deployment::{Verdict, Work, timing},
+        instance::{Edge, word},
+    },
+    store::{
+        Tx,
+        deployments::{self, DeploymentRow},
+        events,
+        instances::{self, InstanceRow},
+        operations::{self, Outcome, WAITING_MAX},
+    },
+};
+
+/// Looks whether there is anything to do, and does it in one transaction.
+pub async fn pass(app: &App) -> anyhow::Result<Counts> {
+    let seen = app
+        .store
+        .read("deployments.observe", async |tx| {
+            let dirty = deployments::dirty(tx).await?.len();
+            let homeless = instances::homeless(tx).await?.len();
+            let now = tx.now();
+            let ours = ours(tx).await?;
+            let pressing = ours
+                .iter()
+                .filter(|op| {
+                    op.state == OperationState::Cancelling
+                        || op.deadline.is_some_and(|deadline| deadline <= now)
+                        || !is_of_deployment(op)
+                })
+                .count();
+            Ok::<_, AppError>(dirty + homeless + pressing)
+        })
+        .await?;
+    if seen == 0 {
+        return Ok(Counts::default());
+    }
+    let acted = app.store.run_tx("deployments.settle", async |tx| settle(tx).await).await?;
+    Ok(Counts { seen, acted })
+}
+
+fn is_of_deployment(operation: &Operation) -> bool {
+    operation.target.kind == "deployment"
+}
+
+/// Operations on instances that have not ended.
+async fn ours(tx: &mut Tx) -> Result<Vec<Operation>, AppError> {
+    let all = operations::unfinished(tx).await?;
+    Ok(all
+        .into_iter()
+        .filter(|op| matches!(op.target.kind.as_str(), "deployment" | "instance" | "instances"))
+        .collect())
+}
+
+async fn settle(tx: &mut Tx) -> Result<usize, AppError> {
+    let mut acted = place_homeless(tx).await?;
+    let now = tx.now();
+    let mut running = Vec::new();
+    for operation in ours(tx).await? {
+        if operation.state == OperationState::Cancelling && can_cancel(&operation) {
+            cancel(tx, &operation).await?;
+            acted += 1;
+        } else {
+            if operation.deadline.is_some_and(|deadline| deadline <= now) {
+                acted += overdue(tx, &operation).await?;
+            }
+            running.push(operation);
+        }
+    }
+    let dirty = deployments::dirty(tx).await?;
+    acted += count_operations(tx, &running, &dirty).await?;
+    // Ending an operation may have changed members: count what is dirty now.
+    let dirty = deployments::dirty(tx).await?;
+    acted += count_deployments(tx, dirty).await?;
+    Ok(acted)
+}
+
+async fn place_homeless(tx: &mut Tx) -> Result<usize, AppError> {
+    let mut by_deployment: BTreeMap<DeploymentId, Vec<InstanceRow>> = BTreeMap::new();
+    for row in instances::homeless(tx).await? {
+        by_deployment.entry(row.deployment).or_default().push(row);
+    }
+    let mut acted = 0;
+    for (id, members) in by_deployment {
+        let Some(deployment) = deployments::load(tx, id).await? else { continue };
+        let count = u64::try_from(members.len()).unwrap_or(u64::MAX);
+        let (solution, _) = look(tx, &deployment, count).await?;
+        let detail = why(&solution);
+        let mut places = solution.places.iter();
+        let mut changed = Vec::new();
+        for member in members {
+            let edge = places.next().map_or(Edge::NoPlace(&detail), |node| Edge::Place(*node));
+            changed.extend(Changed::by(member, &edge, tx).ok().flatten());
+        }
+        acted += changed.len();
+        app_instances::save(tx, "muster", &changed).await?;
+    }
+    Ok(acted)
+}
+
+/// What has been unlinked does not come back.
+fn can_cancel(operation: &Operation) -> bool {
+    !operation.kind.ends_with(".delete") && operation.kind != "deployment.clear"
+}
+
+/// Keeps what is done: a deployment its ready members, and `count` follows; of other verbs nothing is taken back.
+async fn cancel(tx: &mut Tx, operation: &Operation) -> Result<(), AppError> {
+    let members = instances::of_operation(tx, operation.id).await?;
+    if matches!(operation.kind.as_str(), "deployment.create" | "deployment.scale") {
+        let mut changed = Vec::new();
+        for member in members.into_iter().filter(|member| !member.life.is_ready()) {
+            changed.extend(Changed::by(member, &Edge::Delete, tx).ok().flatten());
+        }
+        app_instances::save(tx, "muster", &changed).await?;
+        if let Ok(id) = operation.target.id.parse::<DeploymentId>()
+            && let Some(mut row) = deployments::load(tx, id).await?
+        {
+            let left = instances::tallies(tx, &[id]).await?.remove(&id).unwrap_or_default();
+            row.count = left.counts.iter().filter(|(state, _)| *state != "deleting").map(|(_, n)| n).sum();
+            row.min_count = row.min_count.min(row.count);
+            deployments::save(tx, &row).await?;
+        }
+    }
+    instances::release(tx, operation.id).await?;
+    operations::finish(tx, operation.id, Outcome::Cancelled(None)).await?;
+    Ok(())
+}
+
+/// The time is over: members still under way have failed, and their nodes are told to clean up (I10).
+async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> {
+    let mut changed = Vec::new();
+    for member in instances::of_operation(tx, operation.id).await? {
+        if under_way(&member) || member.life.state == muster_api::instance::InstanceState::Unknown {
+            let why = format!("the operation's time was over while it was {}", word(member.life.state));
+            changed.extend(Changed::by(member, &Edge::Overdue(&why), tx).ok().flatten());
+        }
+    }
+    app_instances::save(tx, "muster", &changed).await?;
+    Ok(changed.len())
+}
+
+/// Counts the members of operations and ends those that are decided.
+async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[DeploymentRow]) -> Result<usize, AppError> {
+    let now = tx.now();
+    let dirty: BTreeMap<String, &DeploymentRow> = dirty.iter().map(|row| (row.id.to_string(), row)).collect();
+    let late = |op: &Operation| op.deadline.is_some_and(|deadline| deadline <= now);
+    let counted: Vec<&Operation> =
+        running.iter().filter(|op| !is_of_deployment(op) || late(op) || dirty.contains_key(&op.target.id)).collect();
+    let ids: Vec<OperationId> = counted.iter().map(|op| op.id).collect();
+    let mut work = instances::work(tx, &ids).await?;
+    let mut ended = 0;
+    for operation in counted {
+        let work = work.remove(&operation.id).unwrap_or_default();
+        let needed = match (operation.kind.as_str(), dirty.get(&operation.target.id)) {
+            ("deployment.create", Some(row)) => row.min_count.min(work.total()),
+            ("deployment.create", None) => {
+                let row = match operation.target.id.parse() {
+                    Ok(id) => deployments::load(tx, id).await?,
+                    Err(_) => None,
+                };
+                row.map_or(0, |row| row.min_count).min(work.total())
+            }
+            _ => work.total(),
+        };
+        let verdict = work.verdict(needed).or_else(|| late(operation).then_some(Verdict::Failed));
+        match verdict {
+            None => note(tx, operation, work).await?,
+            Some(verdict) => {
+                end(tx, operation, work, verdict, late(operation)).await?;
+                ended += 1;
+            }
+        }
+    }
+    Ok(ended)
+}
+
+async fn note(tx: &mut Tx, operation: &Operation, work: Work) -> Result<(), AppError> {
+    let progress =
+        Progress { done: work.done, total: work.total(), failed: work.failed, unit: operation.progress.unit.clone() };
+    if operation.state != OperationState::Pending && progress == operation.progress {
+        return Ok(());
+    }
+    let limit = i64::try_from(WAITING_MAX).unwrap_or(20);
+    let waiting: Vec<WaitingOn> = instances::waiting(tx, operation.id, limit)
+        .await?
+        .into_iter()
+        .map(|row| WaitingOn {
+            what: format!("{}: {}", row.name, word(row.life.state)),
+            node: row.life.node,
+            since: row.updated_at,
+            deadline: operation.deadline,
+        })
+        .collect();
+    operations::progress(tx, operation.id, &operation.phase, &progress, &waiting).await?;
+    Ok(())
+}
+
+async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, late: bool) -> Result<(), AppError> {
+    let progress =
+        Progress { done: work.done, total: work.total(), failed: work.failed, unit: operation.progress.unit.clone() };
+    operations::progress(tx, operation.id, "done", &progress, &[]).await?;
+    let outcome = match verdict {
+        // Others took its members over, so that there is nothing left to say yes or no to.
+        Verdict::Succeeded if work.total() == 0 && operation.progress.total > 0 => Outcome::Cancelled(None),
+        Verdict::Succeeded => Outcome::Succeeded(Some(json!({ "done": work.done, "failed": work.failed }))),
+        Verdict::Failed => Outcome::Failed(problem(tx, operation, work, late).await?),
+    };
+    instances::release(tx, operation.id).await?;
+    operations::finish(tx, operation.id, outcome).await?;
+    Ok(())
+}
+
+/// Why an operation failed: the reasons of its members, counted.
+async fn problem(tx: &mut Tx, operation: &Operation, work: Work, late: bool) -> Result<Problem, AppError> {
+    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    for member in instances::of_operation(tx, operation.id).await? {
+        if member.life.is_ready() {
+            continue;
+        }
+        let reason = member.life.reason.unwrap_or_else(|| word(member.life.state).to_owned());
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let only_capacity = reasons.keys().all(|reason| reason == "no_capacity") && !reasons.is_empty();
+    let code = if only_capacity { ErrorCode::NoCapacity } else { ErrorCode::Unavailable };
+    let listed: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
+    let time = if late { "; its time was over" } else { "" };
+    let detail = format!("{} of {} are there; others: {}{time}", work.done, work.total(), listed.join(", "));
+    let counts: Vec<_> = reasons.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect();
+    Ok(Problem::new(code, detail).with("reasons", counts))
+}
+
+/// Counts the members of deployments: a new state is saved and told, one without members that was deleted is gone.
+async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usize, AppError> {
+    let ids: Vec<DeploymentId> = dirty.iter().map(|row| row.id).collect();
+    let mut tallies = instances::tallies(tx, &ids).await?;
+    let running: BTreeSet<String> = operations::unfinished(tx).await?.into_iter().map(|op| op.target.id).collect();
+    let mut changed = 0;
+    for row in dirty {
+        let tally = tallies.remove(&row.id).unwrap_or_default();
+        let state = match row.state {
+            DeploymentState::Deleting if tally.counts.is_empty() => DeploymentState::Deleted,
+            DeploymentState::Deleting | DeploymentState::Deleted => row.state,
+            _ => tally.state(),
+        };
+        // Percentiles cost a sort of all members: once, when the work is over; until then a look computes them.
+        let timing = if running.contains(&row.id.to_string()) || state == DeploymentState::Deleted {
+            row.timing.clone()
+        } else {
+            timing(&instances::ways(tx, row.id).await?)
+        };
+        deployments::counted(tx, &row, state, &timing).await?;
+        if state != row.state {
+            events::append(tx, app_deployments::event(&DeploymentRow { state, ..row }, "muster")?).await?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}

@@ -1,0 +1,110 @@
+//! Snapshots under way: cut again with another coordinator, published when all is staged, given up when it is over.
+
+use muster_api::{
+    CommitId,
+    operation::{OperationState, Progress},
+    snapshot::SnapshotState,
+};
+
+use super::driver::Counts;
+use crate::{
+    app::{App, AppError, snapshots as app_snapshots},
+    domain::snapshot::{Next, Phase, UnderWay, plan},
+    store::{
+        Tx,
+        operations::{self, Outcome},
+        snapshots::{self, SnapshotRow},
+    },
+};
+
+/// One look at every snapshot under way. Each has its own transaction: one that cannot be saved delays no other (I11).
+pub async fn pass(app: &App) -> anyhow::Result<Counts> {
+    let seen = app.store.read("snapshots.observe", async |tx| snapshots::under_way(tx).await).await?;
+    let mut counts = Counts { seen: seen.len(), acted: 0 };
+    let mut failure = None;
+    for row in seen {
+        let id = row.id;
+        let acted = app
+            .store
+            .run_tx("snapshots.drive", async |tx| {
+                // Looked at again: somebody may have published or deleted it meanwhile.
+                match snapshots::load(tx, id).await? {
+                    Some(row) if matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) => {
+                        drive(tx, row).await
+                    }
+                    _ => Ok(false),
+                }
+            })
+            .await;
+        match acted {
+            Ok(acted) => counts.acted += usize::from(acted),
+            Err(error) => failure = Some(anyhow::Error::from(error).context(format!("snapshot {id}"))),
+        }
+    }
+    failure.map_or(Ok(counts), Err)
+}
+
+async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
+    let operation = operations::load(tx, row.operation).await?;
+    if operation.as_ref().is_some_and(|op| op.state == OperationState::Cancelling) {
+        let outcome = Outcome::Cancelled(None);
+        app_snapshots::give_up(tx, &mut row, "cancelled", "its operation was cancelled", outcome).await?;
+        return Ok(true);
+    }
+    let (staged, members) = snapshots::staged(tx, row.id).await?;
+    let seen = UnderWay {
+        phase: phase(&row),
+        attempt: row.attempt,
+        deadline: row.deadline,
+        staged,
+        members,
+        lost: snapshots::lost(tx, row.id).await?,
+    };
+    match plan(&seen, tx.now()) {
+        Next::Wait => {
+            if let Some(operation) = operation {
+                let word = if row.state == SnapshotState::Cutting { "cutting" } else { "saving" };
+                let progress = Progress { done: staged, total: members, failed: 0, unit: "disks".to_owned() };
+                let told = operation.state != OperationState::Pending
+                    && operation.progress == progress
+                    && operation.phase == word;
+                if !told {
+                    operations::progress(tx, operation.id, word, &progress, &[]).await?;
+                }
+            }
+            Ok(false)
+        }
+        Next::Again => {
+            let known = snapshots::members(tx, row.id).await?;
+            let commits: Vec<_> = known.iter().map(|member| (member.disk, CommitId::generate())).collect();
+            snapshots::begin_attempt(tx, row.id, &commits).await?;
+            app_snapshots::next_attempt(tx, &mut row, &known).await?;
+            snapshots::save(tx, &row).await?;
+            app_snapshots::tell_nodes(tx, &known).await?;
+            tracing::info!(snapshot.id = %row.id, attempt = row.attempt, "snapshot {} is cut again", row.name);
+            Ok(true)
+        }
+        Next::Publish => {
+            app_snapshots::publish(tx, &mut row).await?;
+            Ok(true)
+        }
+        Next::Fail { reason, detail } => {
+            let outcome = app_snapshots::failed(&reason, &detail);
+            app_snapshots::give_up(tx, &mut row, &reason, &detail, outcome).await?;
+            Ok(true)
+        }
+    }
+}
+
+fn phase(row: &SnapshotRow) -> Phase {
+    let at = row.attempt_until.unwrap_or(row.deadline);
+    match (&row.refused, row.state) {
+        (Some(reason), _) => Phase::Refused {
+            retry_at: at,
+            reason: reason.clone(),
+            detail: row.refused_detail.clone().unwrap_or_default(),
+        },
+        (None, SnapshotState::Cutting) => Phase::Cutting { until: at },
+        (None, _) => Phase::Saving,
+    }
+}

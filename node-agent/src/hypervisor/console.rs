@@ -1,0 +1,271 @@
+//! The log of an instance's serial console: `DATA/console/<instance>.log`, kept over restarts, bounded in size.
+//!
+//! Each start begins with a line of ours, so that "since this start" needs no memory and survives the agent:
+//!
+//! ```text
+//! ...output of boot 1...
+//! [muster] boot 2 ------------------------------------------------
+//! ...output of boot 2...
+//! ```
+//!
+//! Who writes: we before a start, QEMU (through libvirt's `virtlogd`, which moves the file to `.log.0` at 2 MiB and
+//! keeps three such) while the domain is there. Where there is no `virtlogd` QEMU appends without a bound, and
+//! [`bound`] empties the file when it grew too much: the writer appends, so it goes on at the start.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// At a start, a log longer than this keeps only its end.
+const KEPT_BYTES: u64 = 1 << 20;
+/// While a domain runs, a log longer than this is emptied (only without `virtlogd`).
+const RUNNING_BYTES_MAX: u64 = 16 << 20;
+/// Rotated files `virtlogd` may leave, newest first.
+const ROTATED: u32 = 3;
+
+fn boundary(boot: u64) -> String {
+    format!("[muster] boot {boot} {:-<48}\n", "")
+}
+
+/// Files of one console, oldest first.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = (0..ROTATED)
+        .rev()
+        .map(|n| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{n}"));
+            PathBuf::from(name)
+        })
+        .collect();
+    files.push(path.to_owned());
+    files
+}
+
+/// Called before a domain is started: shortens the log and marks where this start begins. Fine to repeat.
+///
+/// # Errors
+/// The file system's.
+pub fn begin(path: &Path, boot: u64) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        // Passable, not listable: QEMU's user reaches the files it is told about and no others.
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
+    }
+    let mark = boundary(boot);
+    let kept = tail(path, KEPT_BYTES)?;
+    let long = file_len(path)? > KEPT_BYTES || files(path).iter().rev().skip(1).any(|f| f.exists());
+    if long {
+        let new = path.with_extension("log.new");
+        let mut file = options().create(true).truncate(true).write(true).open(&new)?;
+        file.write_all(&kept)?;
+        fs::rename(&new, path)?;
+        for old in files(path).iter().rev().skip(1) {
+            ignore_absent(fs::remove_file(old))?;
+        }
+    }
+    if kept.ends_with(mark.as_bytes()) {
+        return Ok(());
+    }
+    let mut file = options().create(true).append(true).open(path)?;
+    if !kept.is_empty() && !kept.ends_with(b"\n") {
+        file.write_all(b"\n")?;
+    }
+    file.write_all(mark.as_bytes())
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o640);
+    options
+}
+
+fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn file_len(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.len()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+/// The last `bytes` of the output, all starts; empty when there is none.
+///
+/// # Errors
+/// The file system's.
+pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    let mut left = bytes;
+    for file in files(path).iter().rev() {
+        if left == 0 {
+            break;
+        }
+        let Some(mut file) = open(file)? else { continue };
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(left)))?;
+        let mut part = Vec::new();
+        file.take(left).read_to_end(&mut part)?;
+        left = left.saturating_sub(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        parts.push(part);
+    }
+    parts.reverse();
+    Ok(parts.concat())
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Empties a log that nobody bounds. Cheap; meant to be called now and then.
+///
+/// # Errors
+/// The file system's.
+pub fn bound(path: &Path) -> io::Result<()> {
+    if file_len(path)? <= RUNNING_BYTES_MAX {
+        return Ok(());
+    }
+    OpenOptions::new().write(true).open(path)?.set_len(0)
+}
+
+/// Removes the log and what was rotated away from it. Fine when there is none.
+///
+/// # Errors
+/// The file system's.
+pub fn remove(path: &Path) -> io::Result<()> {
+    files(path).iter().try_for_each(|file| ignore_absent(fs::remove_file(file)))
+}
+
+/// Looks for a text in the output since one start, reading each byte once.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    boot: u64,
+    /// File (its inode: a rotated log is another file) and how far it was read.
+    read: Option<(u64, u64)>,
+    /// The end of what was read, as much as may be the beginning of the text.
+    carry: Vec<u8>,
+}
+
+impl Scan {
+    /// From the beginning of start number `boot`.
+    #[must_use]
+    pub const fn new(boot: u64) -> Self {
+        Self { boot, read: None, carry: Vec::new() }
+    }
+
+    /// Whether `marker` was printed since the start. Reads what is new since the last call.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn found(&mut self, path: &Path, marker: &str) -> io::Result<bool> {
+        let marker = marker.as_bytes();
+        if marker.is_empty() {
+            return Ok(true);
+        }
+        let Some(mut file) = open(path)? else { return Ok(false) };
+        let meta = file.metadata()?;
+        let new = match self.read {
+            Some((inode, offset)) if inode == meta.ino() && offset <= meta.len() => {
+                file.seek(SeekFrom::Start(offset))?;
+                let mut new = Vec::new();
+                file.take(RUNNING_BYTES_MAX).read_to_end(&mut new)?;
+                self.read = Some((inode, offset.saturating_add(u64::try_from(new.len()).unwrap_or(0))));
+                new
+            }
+            // The first look, or the file was rotated or emptied: everything that is kept since our line.
+            _ => {
+                self.read = Some((meta.ino(), meta.len()));
+                self.carry.clear();
+                let all = tail(path, RUNNING_BYTES_MAX)?;
+                let mark = boundary(self.boot);
+                match find_last(&all, mark.as_bytes()) {
+                    Some(at) => all.get(at + mark.len()..).unwrap_or_default().to_vec(),
+                    None => all,
+                }
+            }
+        };
+        self.carry.extend_from_slice(&new);
+        let found = self.carry.windows(marker.len()).any(|w| w == marker);
+        let keep = self.carry.len().min(marker.len() - 1);
+        self.carry.drain(..self.carry.len() - keep);
+        Ok(found)
+    }
+}
+
+fn find_last(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).rposition(|w| w == what)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn append(path: &Path, text: &str) {
+        OpenOptions::new().append(true).create(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn marker_of_an_earlier_start_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("console/i.log");
+        begin(&path, 1).unwrap();
+        append(&path, "hello READY\n");
+        assert!(Scan::new(1).found(&path, "READY").unwrap());
+        begin(&path, 2).unwrap();
+        let mut scan = Scan::new(2);
+        assert!(!scan.found(&path, "READY").unwrap());
+        append(&path, "booting RE");
+        assert!(!scan.found(&path, "READY").unwrap());
+        append(&path, "ADY 2");
+        assert!(scan.found(&path, "READY").unwrap(), "a marker in two pieces");
+        assert!(String::from_utf8(tail(&path, 1 << 20).unwrap()).unwrap().starts_with("[muster] boot 1 "));
+    }
+
+    #[test]
+    fn beginning_twice_marks_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i.log");
+        begin(&path, 7).unwrap();
+        begin(&path, 7).unwrap();
+        assert_eq!(tail(&path, 1000).unwrap(), boundary(7).as_bytes());
+    }
+
+    #[test]
+    fn long_and_rotated_logs_are_shortened_at_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i.log");
+        append(&dir.path().join("i.log.0"), &"a".repeat(900_000));
+        append(&path, &"b".repeat(900_000));
+        begin(&path, 2).unwrap();
+        assert!(file_len(&path).unwrap() <= KEPT_BYTES + 100);
+        assert!(!dir.path().join("i.log.0").exists());
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn marker_survives_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i.log");
+        begin(&path, 1).unwrap();
+        let mut scan = Scan::new(1);
+        assert!(!scan.found(&path, "READY").unwrap());
+        append(&path, "some READY output");
+        fs::rename(&path, dir.path().join("i.log.0")).unwrap();
+        append(&path, "x");
+        assert!(scan.found(&path, "READY").unwrap());
+    }
+}

@@ -1,0 +1,336 @@
+//! The twin in memory: same contract as [`super::libvirt`], passes the same suite, fails when told to.
+//!
+//! A [`FakeHost`] is the machine; [`FakeHost::hypervisor`] is one agent's view of it, so that several owners can share
+//! a machine as they do in a quickstart. Its guests boot at once: they print their banner on the console, answer their
+//! agent and obey the power button, unless a test says otherwise.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    fs::OpenOptions,
+    io::Write as _,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use muster_api::InstanceId;
+use tokio::sync::watch;
+
+use super::{
+    Acceleration, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason, Started,
+    console,
+};
+
+/// A machine without hardware.
+#[derive(Clone)]
+pub struct FakeHost {
+    world: Arc<Mutex<World>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What every new guest does.
+#[derive(Clone, Debug)]
+pub struct Guests {
+    /// Printed on the console at each start.
+    pub banner: String,
+    /// Whether the agent answers.
+    pub agent: bool,
+    /// Whether the power button works.
+    pub obeys: bool,
+}
+
+impl Default for Guests {
+    fn default() -> Self {
+        Self { banner: "MUSTER-READY\n".to_owned(), agent: true, obeys: true }
+    }
+}
+
+#[derive(Default)]
+struct World {
+    guests: Guests,
+    domains: BTreeMap<(String, InstanceId), Running>,
+    endings: HashMap<(InstanceId, u64), Ending>,
+    faults: HashMap<&'static str, VecDeque<HypervisorError>>,
+    hanging: BTreeSet<InstanceId>,
+    starts: u64,
+    resumes: u64,
+    /// A resume finds room.
+    room: bool,
+}
+
+struct Running {
+    spec: InstanceSpec,
+    state: DomainState,
+    guests: Guests,
+}
+
+/// One owner's view of a [`FakeHost`].
+#[derive(Clone)]
+pub struct FakeHypervisor {
+    host: FakeHost,
+    owner: Owner,
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        Self { world: Arc::new(Mutex::new(World { room: true, ..World::default() })), changed: watch::Sender::new(0) }
+    }
+}
+
+impl FakeHost {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// The view of one owner.
+    #[must_use]
+    pub fn hypervisor(&self, owner: Owner) -> FakeHypervisor {
+        FakeHypervisor { host: self.clone(), owner }
+    }
+
+    /// What guests started from now on do.
+    pub fn set_guests(&self, guests: Guests) {
+        self.world().guests = guests;
+    }
+
+    /// The next call of this kind (`list`, `start`, `shut down`, `destroy`, `resume`, `agent`) fails with this.
+    pub fn fail_next(&self, what: &'static str, error: HypervisorError) {
+        self.world().faults.entry(what).or_default().push_back(error);
+    }
+
+    /// Calls on this instance never answer, until [`Self::unhang`].
+    pub fn hang(&self, instance: InstanceId) {
+        self.world().hanging.insert(instance);
+    }
+
+    /// They answer again.
+    pub fn unhang(&self, instance: InstanceId) {
+        self.world().hanging.remove(&instance);
+        self.bump();
+    }
+
+    /// A domain ends by itself.
+    pub fn end(&self, instance: InstanceId, ending: Ending) {
+        self.world().end(instance, ending);
+        self.bump();
+    }
+
+    /// A domain is held by its hypervisor. While there is no room, a resume is followed by the same pause.
+    pub fn pause(&self, instance: InstanceId, reason: &PauseReason) {
+        let mut world = self.world();
+        world.room = false;
+        for ((_, of), running) in &mut world.domains {
+            if *of == instance {
+                running.state = DomainState::Paused(reason.clone());
+            }
+        }
+        drop(world);
+        self.bump();
+    }
+
+    /// From now on a resume lets a domain run.
+    pub fn make_room(&self) {
+        self.world().room = true;
+    }
+
+    /// Prints on a guest's console.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn print(&self, instance: InstanceId, text: &str) -> std::io::Result<()> {
+        let logs: Vec<_> = self
+            .world()
+            .domains
+            .iter()
+            .filter(|((_, of), _)| *of == instance)
+            .map(|(_, running)| running.spec.console_log.clone())
+            .collect();
+        logs.iter().try_for_each(|log| append(log, text))
+    }
+
+    /// Domains of any owner that are there.
+    #[must_use]
+    pub fn running(&self) -> Vec<InstanceSpec> {
+        self.world().domains.values().map(|running| running.spec.clone()).collect()
+    }
+
+    /// Starts so far.
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.world().starts
+    }
+
+    /// Resumes so far.
+    #[must_use]
+    pub fn resumes(&self) -> u64 {
+        self.world().resumes
+    }
+}
+
+impl World {
+    fn end(&mut self, instance: InstanceId, ending: Ending) {
+        let ended: Vec<_> = self.domains.keys().filter(|(_, of)| *of == instance).cloned().collect();
+        for key in ended {
+            if let Some(running) = self.domains.remove(&key) {
+                self.endings.insert((instance, running.spec.boot), ending);
+            }
+        }
+    }
+}
+
+fn append(log: &std::path::Path, text: &str) -> std::io::Result<()> {
+    OpenOptions::new().create(true).append(true).open(log)?.write_all(text.as_bytes())
+}
+
+impl FakeHypervisor {
+    fn key(&self, instance: InstanceId) -> (String, InstanceId) {
+        (format!("{} {}", self.owner.cluster, self.owner.node), instance)
+    }
+
+    /// What every call does first: hang or fail if told to.
+    async fn enter(&self, what: &'static str, instance: Option<InstanceId>) -> Result<(), HypervisorError> {
+        let mut changed = self.host.changed.subscribe();
+        while instance.is_some_and(|i| self.host.world().hanging.contains(&i)) {
+            if changed.changed().await.is_err() {
+                break;
+            }
+        }
+        match self.host.world().faults.get_mut(what).and_then(VecDeque::pop_front) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn with<T>(
+        &self,
+        instance: InstanceId,
+        f: impl FnOnce(&mut Running, bool) -> Result<T, HypervisorError>,
+    ) -> Result<T, HypervisorError> {
+        let mut world = self.host.world();
+        let room = world.room;
+        let running = world.domains.get_mut(&self.key(instance)).ok_or(HypervisorError::NotRunning(instance))?;
+        f(running, room)
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn acceleration(&self) -> Acceleration {
+        Acceleration::Qemu
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<Domain>, HypervisorError>> {
+        Box::pin(async move {
+            self.enter("list", None).await?;
+            let (owner, world) = (format!("{} {}", self.owner.cluster, self.owner.node), self.host.world());
+            let ours = world.domains.iter().filter(|((of, _), _)| *of == owner);
+            Ok(ours
+                .map(|(_, running)| Domain {
+                    instance: running.spec.instance,
+                    generation: running.spec.generation,
+                    boot: running.spec.boot,
+                    run: running.spec.run,
+                    state: running.state.clone(),
+                })
+                .collect())
+        })
+    }
+
+    fn start(&self, spec: InstanceSpec) -> BoxFuture<'_, Result<Started, HypervisorError>> {
+        Box::pin(async move {
+            let instance = spec.instance;
+            self.enter("start", Some(instance)).await?;
+            let mut world = self.host.world();
+            if let Some(running) = world.domains.get(&self.key(instance)) {
+                let there = &running.spec;
+                return if (there.generation, there.boot, there.run) == (spec.generation, spec.boot, spec.run) {
+                    Ok(Started::Already)
+                } else {
+                    Err(HypervisorError::OtherStart { instance, generation: there.generation, boot: there.boot })
+                };
+            }
+            let guests = world.guests.clone();
+            let console = |source| HypervisorError::Console { path: spec.console_log.clone(), source };
+            console::begin(&spec.console_log, spec.boot).map_err(console)?;
+            append(&spec.console_log, &guests.banner).map_err(console)?;
+            world.endings.retain(|(of, boot), _| *of != instance || *boot > spec.boot);
+            world.starts += 1;
+            world.domains.insert(self.key(instance), Running { spec, state: DomainState::Running, guests });
+            drop(world);
+            self.host.bump();
+            Ok(Started::Now)
+        })
+    }
+
+    fn request_shutdown(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("shut down", Some(instance)).await?;
+            if self.with(instance, |running, _| Ok(running.guests.obeys))? {
+                self.host.world().end(instance, Ending::Shutdown);
+                self.host.bump();
+            }
+            Ok(())
+        })
+    }
+
+    fn destroy(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("destroy", Some(instance)).await?;
+            let mut world = self.host.world();
+            if let Some(running) = world.domains.remove(&self.key(instance)) {
+                world.endings.insert((instance, running.spec.boot), Ending::Destroyed);
+            }
+            drop(world);
+            self.host.bump();
+            Ok(())
+        })
+    }
+
+    fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("resume", Some(instance)).await?;
+            self.host.world().resumes += 1;
+            self.with(instance, |running, room| {
+                if room {
+                    running.state = DomainState::Running;
+                }
+                Ok(())
+            })?;
+            self.host.bump();
+            Ok(())
+        })
+    }
+
+    fn agent(
+        &self,
+        instance: InstanceId,
+        command: String,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<String, HypervisorError>> {
+        Box::pin(async move {
+            self.enter("agent", Some(instance)).await?;
+            self.with(instance, |running, _| {
+                if !running.guests.agent {
+                    let detail = format!("no answer within {timeout:?}");
+                    return Err(HypervisorError::NoAgent { instance, detail });
+                }
+                if command.contains("guest-ping") {
+                    Ok(r#"{"return":{}}"#.to_owned())
+                } else {
+                    Err(HypervisorError::NoAgent { instance, detail: format!("does not know {command}") })
+                }
+            })
+        })
+    }
+
+    fn ending(&self, instance: InstanceId, boot: u64) -> Option<Ending> {
+        self.host.world().endings.get(&(instance, boot)).copied()
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.host.changed.subscribe()
+    }
+}

@@ -1,0 +1,316 @@
+//! One suite for every hypervisor: the fake always, libvirt with a guest that really boots.
+//!
+//! The real part needs libvirtd, QEMU and the demo image (made here if `MUSTER_DEMO_IMAGE` names none); a missing part
+//! fails the run, only `MUSTER_ALLOW_SKIP=1` lets it be skipped, loudly.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use muster_agent::hypervisor::{
+    Acceleration, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, RunId,
+    Started,
+    console::{self, Scan},
+    domain_xml::{self, Place},
+    fake::FakeHost,
+    libvirt::Libvirt,
+    ping_agent,
+};
+use muster_api::{ClusterId, DiskId, InstanceId, NodeId};
+use uuid::Uuid;
+
+/// What differs between the hypervisors under test.
+struct Bench {
+    hypervisor: Arc<dyn Hypervisor>,
+    stranger: Arc<dyn Hypervisor>,
+    spec: InstanceSpec,
+    /// Longest boot.
+    patience: Duration,
+}
+
+/// Cuts the power of what a failed test left.
+struct Guard {
+    hypervisor: Arc<dyn Hypervisor>,
+    instance: InstanceId,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (hypervisor, instance) = (self.hypervisor.clone(), self.instance);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _ = runtime.block_on(hypervisor.destroy(instance));
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut look: impl FnMut() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            eprintln!("{what}: {} ms", started.elapsed().as_millis());
+            return found;
+        }
+        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+async fn ready(bench: &Bench, boot: u64) {
+    let mut scan = Scan::new(boot);
+    let log = bench.spec.console_log.clone();
+    let started = Instant::now();
+    while !scan.found(&log, "MUSTER-READY").unwrap() {
+        assert!(
+            started.elapsed() < bench.patience,
+            "no marker; the console says: {}",
+            String::from_utf8_lossy(&console::tail(&log, 4000).unwrap())
+        );
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    eprintln!("boot {boot} printed its marker after {} ms", started.elapsed().as_millis());
+}
+
+async fn only(hypervisor: &dyn Hypervisor, instance: InstanceId) -> Option<Domain> {
+    let listed = hypervisor.list().await.unwrap();
+    assert!(listed.iter().all(|domain| domain.instance == instance), "somebody else's domain: {listed:?}");
+    listed.into_iter().next()
+}
+
+async fn gone(bench: &Bench, boot: u64, how: Ending) {
+    let instance = bench.spec.instance;
+    eventually("ended", Duration::from_secs(30), || async {
+        only(&*bench.hypervisor, instance).await.is_none().then_some(())
+    })
+    .await;
+    // The event may come a moment after the domain is gone.
+    eventually("ending known", Duration::from_secs(5), || async { bench.hypervisor.ending(instance, boot) })
+        .await
+        .pipe_assert(how);
+}
+
+trait PipeAssert: PartialEq + std::fmt::Debug + Sized {
+    fn pipe_assert(self, expected: Self) {
+        assert_eq!(self, expected);
+    }
+}
+
+impl PipeAssert for Ending {}
+
+/// The contract of [`Hypervisor`], one boot after the other because each costs seconds under emulation.
+async fn suite(bench: Bench) {
+    let _guard = Guard { hypervisor: bench.hypervisor.clone(), instance: bench.spec.instance };
+    let (hypervisor, instance) = (&*bench.hypervisor, bench.spec.instance);
+
+    // Nothing there: stopping is fine, asking is not.
+    assert_eq!(only(hypervisor, instance).await, None);
+    hypervisor.destroy(instance).await.unwrap();
+    assert!(matches!(hypervisor.resume(instance).await, Err(HypervisorError::NotRunning(_))));
+    assert!(matches!(hypervisor.request_shutdown(instance).await, Err(HypervisorError::NotRunning(_))));
+    assert_eq!(hypervisor.ending(instance, 1), None);
+
+    // A start, the same again, and another one.
+    let mut watch = hypervisor.watch();
+    watch.mark_unchanged();
+    assert_eq!(hypervisor.start(bench.spec.clone()).await.unwrap(), Started::Now);
+    tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    assert_eq!(hypervisor.start(bench.spec.clone()).await.unwrap(), Started::Already);
+    let other = InstanceSpec { boot: 2, ..bench.spec.clone() };
+    assert!(matches!(hypervisor.start(other).await, Err(HypervisorError::OtherStart { boot: 1, .. })));
+    let domain = only(hypervisor, instance).await.unwrap();
+    assert_eq!(
+        (domain.instance, domain.generation, domain.boot, domain.run, domain.state),
+        (instance, 3, 1, bench.spec.run, DomainState::Running)
+    );
+
+    // A stranger's hands go through it.
+    assert_eq!(bench.stranger.list().await.unwrap(), []);
+    bench.stranger.destroy(instance).await.unwrap();
+    assert!(matches!(bench.stranger.request_shutdown(instance).await, Err(HypervisorError::NotRunning(_))));
+    assert!(only(hypervisor, instance).await.is_some());
+
+    // Ready by all three probes, then a friendly stop.
+    ready(&bench, 1).await;
+    eventually("agent answers", Duration::from_secs(10), || async { ping_agent(hypervisor, instance).await.ok() })
+        .await;
+    watch.mark_unchanged();
+    let asked = Instant::now();
+    hypervisor.request_shutdown(instance).await.unwrap();
+    gone(&bench, 1, Ending::Shutdown).await;
+    eprintln!("stopped gracefully within {} ms", asked.elapsed().as_millis());
+    tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    assert!(matches!(ping_agent(hypervisor, instance).await, Err(HypervisorError::NotRunning(_))));
+
+    // The next start appends to the same log; its power is cut.
+    hypervisor.start(InstanceSpec { boot: 2, ..bench.spec.clone() }).await.unwrap();
+    ready(&bench, 2).await;
+    let log = String::from_utf8_lossy(&console::tail(&bench.spec.console_log, 1 << 20).unwrap()).into_owned();
+    assert!(log.matches("MUSTER-READY").count() >= 2, "{log}");
+    assert_eq!(log.matches("[muster] boot ").count(), 2, "{log}");
+    hypervisor.destroy(instance).await.unwrap();
+    gone(&bench, 2, Ending::Destroyed).await;
+    hypervisor.destroy(instance).await.unwrap();
+}
+
+fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
+    InstanceSpec {
+        instance: InstanceId::generate(),
+        generation: 3,
+        boot: 1,
+        run: RunId::generate(),
+        name: "web.1".to_owned(),
+        host_name: "web-1".to_owned(),
+        project: "default".to_owned(),
+        cpus: 1,
+        memory_bytes: 160 << 20,
+        disks: vec![DiskSpec { disk: DiskId::generate(), path: disk }],
+        console_log: dir.join("console/web.log"),
+    }
+}
+
+fn somebody() -> Owner {
+    Owner { cluster: ClusterId::generate(), node: NodeId::generate() }
+}
+
+#[tokio::test]
+async fn fake_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = FakeHost::default();
+    suite(Bench {
+        hypervisor: Arc::new(host.hypervisor(somebody())),
+        stranger: Arc::new(host.hypervisor(somebody())),
+        spec: spec(dir.path(), dir.path().join("disk.raw")),
+        patience: Duration::from_secs(1),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hanging_instance_of_the_fake_does_not_delay_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = FakeHost::default();
+    let hypervisor = host.hypervisor(somebody());
+    let (slow, quick) = (
+        spec(dir.path(), "a.raw".into()),
+        InstanceSpec { instance: InstanceId::generate(), ..spec(dir.path(), "b.raw".into()) },
+    );
+    host.hang(slow.instance);
+    let instance = slow.instance;
+    let hung = tokio::spawn({
+        let hypervisor = hypervisor.clone();
+        async move { hypervisor.start(slow).await }
+    });
+    assert_eq!(hypervisor.start(quick).await.unwrap(), Started::Now);
+    assert!(!hung.is_finished());
+    host.unhang(instance);
+    assert_eq!(hung.await.unwrap().unwrap(), Started::Now);
+}
+
+/// The demo image: what `MUSTER_DEMO_IMAGE` names, else made now.
+fn demo_image(dir: &Path) -> Option<PathBuf> {
+    let out = dir.join("demo.raw");
+    match std::env::var_os("MUSTER_DEMO_IMAGE") {
+        Some(made) => {
+            let copied = Command::new("cp").arg("--sparse=auto").arg(made).arg(&out).status().unwrap();
+            assert!(copied.success());
+        }
+        None => {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo-image.sh");
+            let made = Command::new(script).arg(&out).status().unwrap();
+            if !made.success() {
+                return None;
+            }
+        }
+    }
+    // QEMU's user opens it; the mirror's files belong to that user already.
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o666)).unwrap();
+    Some(out)
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("MUSTER_ALLOW_SKIP").is_some(), "{why} (MUSTER_ALLOW_SKIP=1 skips this test)");
+    eprintln!("SKIPPED, libvirt was not tested: {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libvirt_keeps_the_contract() {
+    let dir = tempfile::Builder::new().prefix("muster-suite").tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let hypervisor = match Libvirt::connect(somebody(), Acceleration::Qemu).await {
+        Ok(hypervisor) => Arc::new(hypervisor),
+        Err(error) => return skip(&error.to_string()),
+    };
+    let stranger = Arc::new(Libvirt::connect(somebody(), Acceleration::Qemu).await.unwrap());
+    let Some(image) = demo_image(dir.path()) else { return skip("no demo image") };
+    suite(Bench { hypervisor, stranger, spec: spec(dir.path(), image), patience: Duration::from_secs(90) }).await;
+}
+
+#[tokio::test]
+async fn no_libvirt_is_said_at_once() {
+    let error = Libvirt::connect_to("qemu+unix:///system?socket=/nowhere/libvirt-sock", somebody(), Acceleration::Qemu)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, HypervisorError::Unavailable { .. }), "{error}");
+}
+
+/// Compares with `tests/golden/NAME`; `MUSTER_BLESS=1` writes it.
+fn golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("MUSTER_BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text, "{}", path.display());
+}
+
+fn fixed_spec() -> InstanceSpec {
+    let id = |n: u128| Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + n);
+    InstanceSpec {
+        instance: id(1).into(),
+        generation: 2,
+        boot: 7,
+        run: id(2).into(),
+        name: "web.1".to_owned(),
+        host_name: "web-1".to_owned(),
+        project: "default".to_owned(),
+        cpus: 2,
+        memory_bytes: 512 << 20,
+        disks: vec![
+            DiskSpec { disk: id(3).into(), path: "/var/lib/muster/disks/a.raw".into() },
+            DiskSpec { disk: id(4).into(), path: "/var/lib/o'malley & <sons>/b.raw".into() },
+        ],
+        console_log: "/var/lib/muster/console/i.log".into(),
+    }
+}
+
+fn fixed_place(acceleration: Acceleration) -> Place<'static> {
+    let id = |n: u128| Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + n);
+    Place {
+        owner: Owner { cluster: id(5).into(), node: id(6).into() },
+        acceleration,
+        name: "muster-01900000-0000-7000-8000-000000000001",
+        uuid: id(1),
+    }
+}
+
+#[test]
+fn domain_xml_is_as_agreed() {
+    golden("domain-qemu.xml", &domain_xml::domain_xml(&fixed_spec(), &fixed_place(Acceleration::Qemu)));
+    golden("domain-kvm.xml", &domain_xml::domain_xml(&fixed_spec(), &fixed_place(Acceleration::Kvm)));
+}
+
+#[test]
+fn a_host_name_cannot_add_a_device() {
+    let plain = domain_xml::domain_xml(&fixed_spec(), &fixed_place(Acceleration::Qemu));
+    let spec = InstanceSpec { host_name: "</entry></chassis></sysinfo><disk/>".to_owned(), ..fixed_spec() };
+    let evil = domain_xml::domain_xml(&spec, &fixed_place(Acceleration::Qemu));
+    assert_eq!(plain.matches('<').count(), evil.matches('<').count());
+}
