@@ -24,7 +24,7 @@ use sqlx::Row as _;
 
 use crate::Fresh;
 
-type Check = fn(Fresh) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Check = fn(Fresh) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 macro_rules! checks {
     ($($name:ident,)*) => {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod checks;
+mod images;
 mod postgres;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ impl Fresh {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_conforms() {
-    for (name, check) in checks::ALL {
+    for (name, check) in checks::ALL.iter().chain(images::ALL) {
         let dir = tempfile::tempdir().unwrap();
         // A path that a careless URL would trip over.
         let url = DatabaseUrl::Sqlite(dir.path().join("a b%20ü?.db"));
@@ -53,7 +54,7 @@ async fn postgres_conforms() {
         }
         Err(why) => panic!("no PostgreSQL to test with: {why}"),
     };
-    for (number, (name, check)) in checks::ALL.iter().enumerate() {
+    for (number, (name, check)) in checks::ALL.iter().chain(images::ALL).enumerate() {
         eprintln!("postgres: {name}");
         check(Fresh::new(server.database(&format!("t{number}")))).await;
     }
