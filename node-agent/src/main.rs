@@ -33,7 +33,9 @@ struct Configured {
 impl Configured {
     fn resolve(self) -> anyhow::Result<Config> {
         let file = self.config.map(|file| Settings::from_file(&file)).transpose()?.unwrap_or_default();
-        Ok(Config::resolve(self.settings.or(file))?)
+        // What everybody sets when in a hurry; after everything that is meant for this daemon.
+        let common = Settings { log: std::env::var("RUST_LOG").ok(), ..Settings::default() };
+        Ok(Config::resolve(self.settings.or(file).or(common))?)
     }
 }
 

@@ -61,6 +61,14 @@ impl TestCa {
         Identity::from_pem(&certificate.pem(), &key.serialize_pem()).expect("identity")
     }
 
+    /// As [`Self::identity`], showing the CA's certificate as well.
+    pub(crate) fn identity_with_chain(&self, name: &str) -> Identity {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("key");
+        let params = CertificateParams::new([name.to_owned()]).expect("name");
+        let certificate = params.signed_by(&key, &self.issuer()).expect("certificate");
+        Identity::from_pem(&(certificate.pem() + &self.pem), &key.serialize_pem()).expect("identity")
+    }
+
     /// A certificate for a request, valid from `from` to `to` (seconds from now).
     pub(crate) fn certify(&self, csr_pem: &str, name: &str, from: i64, to: i64) -> String {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).expect("request");
