@@ -22,6 +22,7 @@ pub mod identity;
 pub mod mirror;
 pub mod peer;
 mod real_host;
+pub mod reconcile;
 pub mod status;
 pub mod telemetry;
 

@@ -117,7 +117,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Libvirt {
-    /// Connects, and checks that libvirt runs QEMU.
+    /// Not connected yet: each call tries. For an agent that has domains to look after whether libvirt answers or not.
+    #[must_use]
+    pub fn lazy(uri: &str, owner: Owner, acceleration: Acceleration) -> Self {
+        start_event_loop();
+        Self {
+            shared: Arc::new(Shared {
+                uri: uri.to_owned(),
+                owner,
+                acceleration,
+                link: Mutex::new(None),
+                seen: Mutex::default(),
+                changed: watch::Sender::new(0),
+            }),
+            permits: Arc::new(Semaphore::new(CALLS_MAX)),
+        }
+    }
+
+    /// Connects.
     ///
     /// # Errors
     /// [`HypervisorError::Unavailable`].
@@ -130,18 +147,7 @@ impl Libvirt {
     /// # Errors
     /// [`HypervisorError::Unavailable`].
     pub async fn connect_to(uri: &str, owner: Owner, acceleration: Acceleration) -> Result<Self, HypervisorError> {
-        start_event_loop();
-        let this = Self {
-            shared: Arc::new(Shared {
-                uri: uri.to_owned(),
-                owner,
-                acceleration,
-                link: Mutex::new(None),
-                seen: Mutex::default(),
-                changed: watch::Sender::new(0),
-            }),
-            permits: Arc::new(Semaphore::new(CALLS_MAX)),
-        };
+        let this = Self::lazy(uri, owner, acceleration);
         this.call("connect", READ_LIMIT, |_, link| link.connect.lib_version().map_err(Failure::Virt)).await?;
         Ok(this)
     }

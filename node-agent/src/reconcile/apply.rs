@@ -1,0 +1,388 @@
+//! Does what the plan says, one instance per task, and keeps book.
+
+use std::{sync::Arc, time::Duration};
+
+use muster_api::{
+    InstanceId, Timestamp,
+    deployment::{Probe, Runtime},
+    node_protocol::Assignment,
+};
+use tokio::time::Instant;
+
+use super::{
+    Inner, Slot,
+    plan::{Action, End, Life, Phase},
+    report::Trouble,
+};
+use crate::{
+    hypervisor::{DiskSpec, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
+    mirror::{DiskError, DiskWant},
+};
+
+/// A start the hypervisor refuses this often is refused for good.
+const REFUSALS_MAX: u32 = 3;
+/// First and longest wait after a failure; it doubles in between.
+const RETRY_FIRST_MS: i64 = 500;
+const RETRY_LAST_MS: i64 = 10_000;
+/// Between two looks at a guest that is not ready yet.
+const PROBE_AGAIN_MS: i64 = 100;
+/// Between two tries to let a paused guest go on.
+const RESUME_AGAIN_MS: i64 = 2_000;
+
+/// Why a step did not get on.
+enum Stuck {
+    /// Tried again later.
+    Later(Trouble),
+    /// Not by trying again under this number.
+    Refused(Trouble),
+}
+
+type Step = Result<(), Stuck>;
+
+/// Runs the actions in a task of their own; the instance is busy until then.
+pub(super) fn spawn(
+    inner: Arc<Inner>,
+    assignment: Assignment,
+    wants: Vec<Result<DiskWant, Trouble>>,
+    actions: Vec<Action>,
+) {
+    inner.slot(assignment.instance, |slot| slot.busy = true);
+    tokio::spawn(async move {
+        // Also when the task panics: an instance must not stay busy for ever.
+        let _free = Free { inner: inner.clone(), instance: assignment.instance };
+        for action in actions {
+            tracing::debug!(instance.id = %assignment.instance, ?action, "instance {}", assignment.name);
+            match apply(&inner, &assignment, &wants, &action).await {
+                Ok(()) => settled(&inner, assignment.instance, &action),
+                Err(stuck) => {
+                    failed(&inner, &assignment, &action, stuck);
+                    break;
+                }
+            }
+        }
+    });
+}
+
+struct Free {
+    inner: Arc<Inner>,
+    instance: InstanceId,
+}
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.inner.slot(self.instance, |slot| slot.busy = false);
+        self.inner.bump();
+    }
+}
+
+fn settled(inner: &Inner, instance: InstanceId, action: &Action) {
+    inner.slot(instance, |slot| {
+        // These set their own next time and are repeated until something else happens.
+        if !matches!(action, Action::Probe | Action::Resume | Action::AskToStop) {
+            (slot.retry_at, slot.failures, slot.trouble) = (None, 0, None);
+        }
+    });
+}
+
+fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck) {
+    let now = (inner.parts.now)();
+    inner.slot(assignment.instance, |slot| {
+        let (trouble, refused) = match stuck {
+            Stuck::Later(trouble) => (trouble, false),
+            Stuck::Refused(trouble) => (trouble, true),
+        };
+        slot.failures = slot.failures.saturating_add(1);
+        if refused {
+            slot.refusals = slot.refusals.saturating_add(1);
+            if slot.refusals >= REFUSALS_MAX {
+                slot.refused = Some(trouble.detail.clone());
+            }
+        }
+        let wait = RETRY_FIRST_MS.saturating_mul(1 << slot.failures.saturating_sub(1).min(10)).min(RETRY_LAST_MS);
+        slot.retry_at = Some(now.plus_ms(wait));
+        // The same words again say nothing new.
+        if slot.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!(
+                instance.id = %assignment.instance, ?action,
+                "instance {}: {}", assignment.name, trouble.detail
+            );
+        }
+        slot.trouble = Some(trouble);
+    });
+}
+
+/// Changes the remembered start and keeps it.
+fn remember(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Slot)) -> Step {
+    let life = inner.slot(instance, |slot| {
+        change(slot);
+        slot.traces = true;
+        slot.life.clone()
+    });
+    let Some(life) = life else { return Ok(()) };
+    inner.records.save(instance, &life).map_err(|error| {
+        Stuck::Later(Trouble { reason: "io", detail: format!("the record of the instance cannot be kept: {error}") })
+    })
+}
+
+fn with_life(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Life)) -> Step {
+    remember(inner, instance, |slot| {
+        if let Some(life) = &mut slot.life {
+            change(life);
+        }
+    })
+}
+
+async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant, Trouble>], action: &Action) -> Step {
+    let instance = assignment.instance;
+    let now = (inner.parts.now)();
+    match action {
+        Action::Begin => remember(inner, instance, |slot| {
+            let fresh = Slot { traces: true, busy: true, bounded_at: slot.bounded_at, ..Slot::default() };
+            *slot = Slot { life: Some(Life::begin(assignment.generation, assignment.boot, now)), ..fresh };
+        }),
+        Action::EnsureDisks => ensure_disks(inner, instance, wants).await,
+        Action::Start => start(inner, assignment).await,
+        Action::Probe => probe(inner, assignment).await,
+        Action::Resume => {
+            let resumed = hypervisor(inner)?.resume(instance).await;
+            inner.slot(instance, |slot| slot.retry_at = Some(now.plus_ms(RESUME_AGAIN_MS)));
+            match resumed {
+                Ok(()) | Err(HypervisorError::NotRunning(_)) => Ok(()),
+                Err(error) => Err(later(&error)),
+            }
+        }
+        Action::AskToStop => {
+            inner.slot(instance, |slot| {
+                let since = slot.asked.map_or(now, |(since, _)| since);
+                slot.asked = Some((since, now));
+            });
+            match hypervisor(inner)?.request_shutdown(instance).await {
+                Ok(()) | Err(HypervisorError::NotRunning(_)) => Ok(()),
+                Err(error) => Err(later(&error)),
+            }
+        }
+        Action::CutPower(end) => {
+            hypervisor(inner)?.destroy(instance).await.map_err(|error| later(&error))?;
+            note(inner, assignment, end)
+        }
+        Action::Note(end) => note(inner, assignment, end),
+        Action::RemoveDisks => remove_disks(inner, instance).await,
+        Action::Forget => {
+            let (records, log) = (inner.records.clone(), inner.console_log(instance));
+            let removed =
+                tokio::task::spawn_blocking(move || console::remove(&log).and_then(|()| records.remove(instance)));
+            match removed.await {
+                Ok(Ok(())) => {
+                    inner.slot(instance, |slot| *slot = Slot { busy: true, ..Slot::default() });
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(Stuck::Later(Trouble { reason: "io", detail: error.to_string() })),
+                Err(error) => Err(Stuck::Later(Trouble { reason: "io", detail: error.to_string() })),
+            }
+        }
+    }
+}
+
+/// How the start ended that was there: remembered under its own number, which may be older than the assignment's.
+fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
+    remember(inner, assignment.instance, |slot| {
+        let now = (inner.parts.now)();
+        let life = slot.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
+        // The first word stays: a guest that was given up and then stopped was given up.
+        if !matches!(life.phase, Phase::Ended(_)) || *end == End::Stopped {
+            tracing::info!(instance.id = %assignment.instance, boot = life.boot, ?end, "instance {} ended", assignment.name);
+            life.phase = Phase::Ended(end.clone());
+        }
+        slot.asked = None;
+        slot.scan = None;
+    })
+}
+
+fn hypervisor(inner: &Inner) -> Result<&dyn Hypervisor, Stuck> {
+    inner.parts.hypervisor.as_deref().ok_or_else(|| {
+        Stuck::Refused(Trouble {
+            reason: "start_failed",
+            detail: "this node runs no virtual machines: its agent has no libvirt".to_owned(),
+        })
+    })
+}
+
+fn later(error: &HypervisorError) -> Stuck {
+    Stuck::Later(Trouble { reason: "hypervisor", detail: error.to_string() })
+}
+
+/// An error with its causes, in one line.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskWant, Trouble>]) -> Step {
+    for want in wants {
+        let want = want.clone().map_err(Stuck::Later)?;
+        (inner.parts.disks.ensure)(want).await.map_err(|error| {
+            let trouble = Trouble {
+                reason: match &error {
+                    DiskError::NoSpace(_) => "disk_full",
+                    DiskError::Failed { .. } | DiskError::Corrupt { .. } => "disk_failed",
+                    DiskError::Pool { .. } => "pool_unreachable",
+                    _ => "disk_error",
+                },
+                detail: explain(&error),
+            };
+            match error {
+                DiskError::OlderGeneration { .. } | DiskError::Diverged { .. } | DiskError::Invalid { .. } => {
+                    Stuck::Refused(trouble)
+                }
+                _ => Stuck::Later(trouble),
+            }
+        })?;
+    }
+    let now = (inner.parts.now)();
+    let first = inner.slot(instance, |slot| slot.life.as_ref().is_some_and(|life| life.disk_at.is_none()));
+    if first { with_life(inner, instance, |life| life.disk_at = Some(now)) } else { Ok(()) }
+}
+
+async fn remove_disks(inner: &Inner, instance: InstanceId) -> Step {
+    let here: Vec<_> = (inner.parts.disks.list)().into_iter().filter(|disk| disk.instance == instance).collect();
+    for disk in here {
+        (inner.parts.disks.remove)(disk.disk)
+            .await
+            .map_err(|error| Stuck::Later(Trouble { reason: "disk_error", detail: explain(&error) }))?;
+    }
+    Ok(())
+}
+
+async fn start(inner: &Inner, assignment: &Assignment) -> Step {
+    let instance = assignment.instance;
+    let parts = &inner.parts;
+    let started = Phase::Started { run: parts.run, host_boot: parts.host_boot.clone() };
+    if assignment.runtime == Runtime::None {
+        let now = (parts.now)();
+        return with_life(inner, instance, |life| {
+            life.phase = started;
+            life.started_at.get_or_insert(now);
+            life.ready_at.get_or_insert(now);
+        });
+    }
+    let hypervisor = hypervisor(inner)?;
+    let disks = (parts.disks.list)();
+    let spec = InstanceSpec {
+        instance,
+        generation: assignment.generation,
+        boot: assignment.boot,
+        run: parts.run,
+        name: assignment.name.clone(),
+        host_name: assignment.host_name.clone(),
+        project: assignment.project.clone(),
+        cpus: assignment.cpus,
+        memory_bytes: assignment.memory_bytes,
+        disks: assignment
+            .disks
+            .iter()
+            .filter_map(|want| disks.iter().find(|disk| disk.disk == want.disk))
+            .map(|disk| DiskSpec { disk: disk.disk, path: disk.path.clone() })
+            .collect(),
+        console_log: inner.console_log(instance),
+    };
+    if spec.disks.len() != assignment.disks.len() {
+        return Err(Stuck::Later(Trouble {
+            reason: "disk_error",
+            detail: "its disk is not there any more".to_owned(),
+        }));
+    }
+    // Kept before: a start whose outcome the agent did not live to see must not look like none.
+    with_life(inner, instance, |life| life.phase = started)?;
+    match hypervisor.start(spec).await {
+        Ok(_) => {
+            let now = (parts.now)();
+            remember(inner, instance, |slot| {
+                slot.absent_since = None;
+                if let Some(life) = &mut slot.life {
+                    life.started_at.get_or_insert(now);
+                }
+            })
+        }
+        Err(error) => {
+            let trouble = Trouble { reason: "start_failed", detail: explain(&error) };
+            // Whatever comes of a call that timed out: `start` of the same number again finds it.
+            with_life(inner, instance, |life| life.phase = Phase::New)?;
+            Err(match error {
+                HypervisorError::Refused { .. } | HypervisorError::Console { .. } => Stuck::Refused(trouble),
+                _ => Stuck::Later(trouble),
+            })
+        }
+    }
+}
+
+async fn probe(inner: &Inner, assignment: &Assignment) -> Step {
+    let instance = assignment.instance;
+    let ready = match assignment.ready.probe {
+        Probe::Running => true,
+        Probe::Console => {
+            let marker = assignment.ready.marker.clone().unwrap_or_else(|| "MUSTER-READY".to_owned());
+            let mut scan = inner.slot(instance, |slot| slot.scan.take()).unwrap_or_else(|| Scan::new(assignment.boot));
+            let log = inner.console_log(instance);
+            let scanned = tokio::task::spawn_blocking(move || {
+                let found = scan.found(&log, &marker);
+                (scan, found)
+            });
+            let io = |error: String| {
+                Stuck::Later(Trouble { reason: "io", detail: format!("its console log cannot be read: {error}") })
+            };
+            let (scan, found) = scanned.await.map_err(|error| io(error.to_string()))?;
+            inner.slot(instance, |slot| slot.scan = Some(scan));
+            found.map_err(|error| io(error.to_string()))?
+        }
+        Probe::GuestAgent => ping_agent(hypervisor(inner)?, instance).await.is_ok(),
+    };
+    let now: Timestamp = (inner.parts.now)();
+    if ready {
+        tracing::info!(instance.id = %instance, boot = assignment.boot, "instance {} is ready", assignment.name);
+        inner.slot(instance, |slot| slot.retry_at = None);
+        with_life(inner, instance, |life| {
+            life.started_at.get_or_insert(now);
+            life.ready_at = Some(now);
+        })
+    } else {
+        inner.slot(instance, |slot| slot.retry_at = Some(now.plus_ms(PROBE_AGAIN_MS)));
+        Ok(())
+    }
+}
+
+/// Ends one guest because the agent ends.
+pub(super) async fn end_for_shutdown(inner: &Inner, instance: InstanceId, boot: u64, deadline: Instant) {
+    let Some(hypervisor) = &inner.parts.hypervisor else { return };
+    let mut asked: Option<Instant> = None;
+    while Instant::now() < deadline {
+        if asked.is_none_or(|at| at.elapsed() >= Duration::from_secs(3)) {
+            if let Err(HypervisorError::NotRunning(_)) = hypervisor.request_shutdown(instance).await {
+                break;
+            }
+            asked = Some(Instant::now());
+        }
+        if hypervisor.ending(instance, boot).is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if hypervisor.ending(instance, boot).is_none()
+        && let Err(error) = hypervisor.destroy(instance).await
+    {
+        tracing::warn!(instance.id = %instance, %error, "its power could not be cut at the agent's end");
+        return;
+    }
+    let kept = with_life(inner, instance, |life| {
+        if life.boot == boot && matches!(life.phase, Phase::Started { .. }) {
+            life.phase = Phase::Ended(End::AgentStopped);
+        }
+    });
+    if kept.is_err() {
+        tracing::warn!(instance.id = %instance, "its record could not be kept at the agent's end");
+    }
+}

@@ -1,0 +1,414 @@
+//! Makes what is true on this node what should be: observe, plan (pure), apply, for each instance by itself.
+//!
+//! ```text
+//!  Desired ---pass()---> for each assignment:  observe (disks, domain, record)
+//!                           │ a step under way?  ----------------> report only
+//!                           └ plan --actions--> a task of its own --done--> changed() --> pass()
+//! ```
+//!
+//! Promises:
+//! - A pass never waits for a step: steps run in tasks, one per instance at a time, so that one slow instance never
+//!   delays another (I11). The caller passes again when [`Reconciler::changed`] changes, when the desired state does,
+//!   and now and then.
+//! - Level-triggered: nothing is concluded from messages, only from what is there. A hypervisor that does not answer
+//!   means "unknown", and nothing is done about instances under it.
+//! - Every action can be repeated (I9). Removing goes stop, unmount, remove, in this order.
+//! - Each waiting state has a deadline (I10): starting and getting ready, stopping; pauses are retried for ever.
+//! - Instances that nobody asked about are left alone: taking them away is the controller's decision (`gone`).
+//!
+//! Reading order: [`plan`] (all decisions), [`report`] (what is said), [`record`] (what outlives the agent), `apply`.
+
+mod apply;
+pub mod plan;
+pub mod record;
+pub mod report;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use muster_api::{
+    DiskId, InstanceId, Timestamp,
+    deployment::Runtime,
+    node_protocol::{Assignment, Desired, DiskReport, InstanceReport},
+};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use self::{
+    plan::{DiskSeen, DomainSeen, Here, Life, Phase, Seen},
+    record::Records,
+    report::Trouble,
+};
+use crate::{
+    hypervisor::{Domain, Hypervisor, RunId, console, console::Scan},
+    mirror::{DiskError, DiskStatus, DiskWant, Disks},
+};
+
+/// Something waits (a probe, a guest that stops, a retry): look again after this long.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Console logs are looked at this often, whether they grew too much.
+const BOUND_EVERY: Duration = Duration::from_secs(10);
+/// Longest wait for the list of domains; libvirt calls have limits of their own.
+const LIST_LIMIT: Duration = Duration::from_secs(15);
+
+/// What the reconciler does with disks. Made from [`Disks`]; a test may put others in.
+pub struct DiskAccess {
+    /// [`Disks::ensure`].
+    pub ensure: Box<dyn Fn(DiskWant) -> BoxFuture<'static, Result<DiskStatus, DiskError>> + Send + Sync>,
+    /// [`Disks::remove`].
+    pub remove: Box<dyn Fn(DiskId) -> BoxFuture<'static, Result<(), DiskError>> + Send + Sync>,
+    /// [`Disks::list`].
+    pub list: Box<dyn Fn() -> Vec<DiskStatus> + Send + Sync>,
+}
+
+impl From<Arc<Disks>> for DiskAccess {
+    fn from(disks: Arc<Disks>) -> Self {
+        let (ensure, remove, list) = (disks.clone(), disks.clone(), disks);
+        Self {
+            ensure: Box::new(move |want| {
+                let disks = ensure.clone();
+                Box::pin(async move { disks.ensure(&want).await })
+            }),
+            remove: Box::new(move |disk| {
+                let disks = remove.clone();
+                Box::pin(async move { disks.remove(disk).await })
+            }),
+            list: Box::new(move || list.list()),
+        }
+    }
+}
+
+/// What a [`Reconciler`] is made of.
+pub struct ReconcilerParts {
+    /// `DATA`.
+    pub data_dir: PathBuf,
+    /// Its disks.
+    pub disks: DiskAccess,
+    /// None where this node runs no virtual machines.
+    pub hypervisor: Option<Arc<dyn Hypervisor>>,
+    /// This agent process: domains of another one lost their disks.
+    pub run: RunId,
+    /// This boot of the host, `/proc/sys/kernel/random/boot_id`.
+    pub host_boot: String,
+    /// The time.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Brings the instances of a node to what they should be.
+pub struct Reconciler {
+    inner: Arc<Inner>,
+    /// Looks again later, while something waits.
+    alarm: Mutex<Option<JoinHandle<()>>>,
+    listener: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    parts: ReconcilerParts,
+    records: Records,
+    slots: Mutex<HashMap<InstanceId, Slot>>,
+    /// Nothing is started any more.
+    draining: Mutex<bool>,
+    changed: watch::Sender<u64>,
+}
+
+/// What this process knows about an instance besides what can be observed.
+#[derive(Default)]
+struct Slot {
+    life: Option<Life>,
+    /// A step is under way.
+    busy: bool,
+    asked: Option<(Timestamp, Timestamp)>,
+    retry_at: Option<Timestamp>,
+    /// Failures in a row, for the wait before the next try.
+    failures: u32,
+    /// Refusals of this start by the hypervisor.
+    refusals: u32,
+    refused: Option<String>,
+    trouble: Option<Trouble>,
+    scan: Option<Scan>,
+    absent_since: Option<Timestamp>,
+    bounded_at: Option<Instant>,
+    /// There may be a record or a console log.
+    traces: bool,
+}
+
+/// Nothing is left half-changed by a panic while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    fn bump(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    fn here(&self) -> Here {
+        Here { run: self.parts.run, host_boot: self.parts.host_boot.clone(), now: (self.parts.now)() }
+    }
+
+    fn console_log(&self, instance: InstanceId) -> PathBuf {
+        self.parts.data_dir.join("console").join(format!("{instance}.log"))
+    }
+
+    fn slot<T>(&self, instance: InstanceId, f: impl FnOnce(&mut Slot) -> T) -> T {
+        let mut slots = lock(&self.slots);
+        let slot = slots.entry(instance).or_insert_with(|| {
+            let mut life = self.records.load(instance);
+            // Time an agent was not there is no time a start took.
+            if let Some(life) = life.as_mut().filter(|life| life.phase == Phase::New) {
+                life.begun_at = (self.parts.now)();
+            }
+            let traces = life.is_some() || self.console_log(instance).exists();
+            Slot { life, traces, ..Slot::default() }
+        });
+        f(slot)
+    }
+
+    /// All domains of this node, or `None` when nothing is known.
+    async fn domains(&self) -> Option<HashMap<InstanceId, Domain>> {
+        let Some(hypervisor) = &self.parts.hypervisor else { return Some(HashMap::new()) };
+        match tokio::time::timeout(LIST_LIMIT, hypervisor.list()).await {
+            Ok(Ok(domains)) => Some(domains.into_iter().map(|domain| (domain.instance, domain)).collect()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the hypervisor did not list its domains");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the hypervisor did not list its domains within {LIST_LIMIT:?}");
+                None
+            }
+        }
+    }
+
+    fn observe(
+        &self,
+        assignment: &Assignment,
+        domains: Option<&HashMap<InstanceId, Domain>>,
+        disks: &[DiskStatus],
+        here: &Here,
+    ) -> Seen {
+        let instance = assignment.instance;
+        let wanted = |disk: &DiskStatus| assignment.disks.iter().find(|d| d.disk == disk.disk);
+        self.slot(instance, |slot| {
+            let domain = match domains.map(|domains| domains.get(&instance)) {
+                None if assignment.runtime == Runtime::None => DomainSeen::Absent { ending: None, since: here.now },
+                None => DomainSeen::Unknown,
+                Some(Some(domain)) => {
+                    slot.absent_since = None;
+                    slot.traces = true;
+                    DomainSeen::Present(domain.clone())
+                }
+                Some(None) => {
+                    let boot = slot.life.as_ref().map(|life| life.boot);
+                    let ending = self.parts.hypervisor.as_ref().zip(boot).and_then(|(h, b)| h.ending(instance, b));
+                    DomainSeen::Absent { ending, since: *slot.absent_since.get_or_insert(here.now) }
+                }
+            };
+            Seen {
+                life: slot.life.clone(),
+                disks: disks
+                    .iter()
+                    .filter(|disk| disk.instance == instance)
+                    .map(|disk| DiskSeen {
+                        disk: disk.disk,
+                        generation: disk.generation,
+                        current: wanted(disk).is_some_and(|want| want.version == disk.version),
+                        mounted: disk.mounted,
+                    })
+                    .collect(),
+                domain,
+                traces: slot.traces,
+                asked: slot.asked,
+                retry_at: slot.retry_at,
+                refused: slot.refused.clone(),
+            }
+        })
+    }
+}
+
+fn disk_report(disk: &DiskStatus) -> DiskReport {
+    DiskReport {
+        disk: disk.disk,
+        path: disk.path.display().to_string(),
+        version: disk.version,
+        unsaved_bytes: disk.unsaved_bytes,
+        fetched_bytes: disk.fetched_bytes,
+        local_bytes: disk.local_bytes,
+    }
+}
+
+impl Reconciler {
+    /// Ready for the first pass.
+    ///
+    /// # Errors
+    /// When the folder of the records cannot be made.
+    pub fn new(parts: ReconcilerParts) -> io::Result<Self> {
+        let records = Records::open(&parts.data_dir)?;
+        let events = parts.hypervisor.as_ref().map(|hypervisor| hypervisor.watch());
+        let inner = Arc::new(Inner {
+            parts,
+            records,
+            slots: Mutex::default(),
+            draining: Mutex::new(false),
+            changed: watch::Sender::new(0),
+        });
+        let listener = events.map(|mut events| {
+            let inner = Arc::downgrade(&inner);
+            tokio::spawn(async move {
+                while events.changed().await.is_ok() {
+                    let Some(inner) = inner.upgrade() else { return };
+                    inner.bump();
+                }
+            })
+        });
+        Ok(Self { inner, alarm: Mutex::default(), listener })
+    }
+
+    /// Changes when a pass is worth while.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    /// Looks at every instance, starts what is to be done, says what is true. Never waits for a step.
+    pub async fn pass(&self, desired: &Desired) -> Vec<InstanceReport> {
+        let domains = self.inner.domains().await;
+        self.look(desired, domains.as_ref())
+    }
+
+    fn look(&self, desired: &Desired, domains: Option<&HashMap<InstanceId, Domain>>) -> Vec<InstanceReport> {
+        let inner = &self.inner;
+        let disks = (inner.parts.disks.list)();
+        let draining = *lock(&inner.draining);
+        let mut waiting = domains.is_none();
+        let mut reports = Vec::with_capacity(desired.assignments.len());
+        for assignment in &desired.assignments {
+            let here = inner.here();
+            let seen = inner.observe(assignment, domains, &disks, &here);
+            let busy = inner.slot(assignment.instance, |slot| slot.busy);
+            if !busy && !draining {
+                let actions = plan::plan(assignment, &seen, &here);
+                if !actions.is_empty() {
+                    apply::spawn(inner.clone(), assignment.clone(), wants(desired, assignment), actions);
+                }
+            }
+            let trouble = inner.slot(assignment.instance, |slot| slot.trouble.clone());
+            let known = disks.iter().filter(|disk| disk.instance == assignment.instance).map(disk_report).collect();
+            let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
+            waiting |= waits(assignment, &seen, &report, here.now);
+            self.bound_console(assignment.instance, &seen);
+            reports.push(report);
+        }
+        // Slots of instances nobody speaks of any more hold nothing worth keeping.
+        lock(&inner.slots).retain(|instance, slot| {
+            slot.busy || desired.assignments.iter().any(|assignment| assignment.instance == *instance)
+        });
+        if waiting && !draining {
+            self.look_again();
+        }
+        reports
+    }
+
+    fn look_again(&self) {
+        let mut alarm = lock(&self.alarm);
+        if alarm.as_ref().is_some_and(|alarm| !alarm.is_finished()) {
+            return;
+        }
+        let inner = Arc::downgrade(&self.inner);
+        *alarm = Some(tokio::spawn(async move {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.bump();
+            }
+        }));
+    }
+
+    fn bound_console(&self, instance: InstanceId, seen: &Seen) {
+        let due = matches!(seen.domain, DomainSeen::Present(_))
+            && self.inner.slot(instance, |slot| {
+                let due = slot.bounded_at.is_none_or(|at| at.elapsed() >= BOUND_EVERY);
+                if due {
+                    slot.bounded_at = Some(Instant::now());
+                }
+                due
+            });
+        if due {
+            let log = self.inner.console_log(instance);
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = console::bound(&log) {
+                    tracing::warn!(%error, "console log {} could not be shortened", log.display());
+                }
+            });
+        }
+    }
+
+    /// Ends every guest of this process, for the agent's own end: asks, and cuts the power of what is still there after
+    /// `limit`. Nothing is started from then on. They are started again when the agent is.
+    pub async fn stop_guests(&self, desired: &Desired, limit: Duration) -> Vec<InstanceReport> {
+        *lock(&self.inner.draining) = true;
+        let deadline = Instant::now() + limit;
+        // A step under way may be a start; its outcome must be known before it is stopped.
+        while lock(&self.inner.slots).values().any(|slot| slot.busy) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let domains = self.inner.domains().await.unwrap_or_default();
+        let ends = domains.values().filter(|domain| domain.run == self.inner.parts.run).map(|domain| {
+            let inner = self.inner.clone();
+            async move { apply::end_for_shutdown(&inner, domain.instance, domain.boot, deadline).await }
+        });
+        futures::future::join_all(ends).await;
+        let domains = self.inner.domains().await;
+        self.look(desired, domains.as_ref())
+    }
+}
+
+impl Drop for Reconciler {
+    fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.abort();
+        }
+        if let Some(alarm) = lock(&self.alarm).take() {
+            alarm.abort();
+        }
+    }
+}
+
+/// Its disks with the roots the controller sent along.
+fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
+    let want = |disk: &muster_api::node_protocol::DiskAssignment| match desired.versions.get(&disk.version) {
+        Some(root) => Ok(DiskWant {
+            disk: disk.disk,
+            instance: assignment.instance,
+            generation: assignment.generation,
+            size_bytes: disk.size_bytes,
+            version: disk.version,
+            root: root.clone(),
+        }),
+        None => Err(Trouble {
+            reason: "start_failed",
+            detail: format!("the controller sent no root for version {}", disk.version),
+        }),
+    };
+    assignment.disks.iter().map(want).collect()
+}
+
+/// Whether time alone can change something here.
+fn waits(assignment: &Assignment, seen: &Seen, report: &InstanceReport, now: Timestamp) -> bool {
+    use muster_api::node_protocol::{Observed, Wanted};
+    match (assignment.wanted, report.state) {
+        (Wanted::Running, Observed::Running) => {
+            report.ready_at.is_none()
+                || matches!(seen.domain, DomainSeen::Unknown)
+                || seen.retry_at.is_some_and(|at| at > now)
+        }
+        (Wanted::Running, Observed::Stopped | Observed::Failed)
+        | (Wanted::Stopped, Observed::Stopped)
+        | (Wanted::Gone, Observed::Gone) => false,
+        _ => true,
+    }
+}

@@ -1,0 +1,398 @@
+//! What to do next for one instance: values in, actions out; no clock, no I/O.
+//!
+//! ```text
+//!   Begin --> EnsureDisks --> Start --> Probe* --> (ready)        wanted: running
+//!     ^                         |          └ too late: CutPower(NotReady)
+//!     | higher boot             └ domain ended by itself: Note(GuestEnded | GuestCrashed | DiskLost)
+//!   AskToStop --(timeout)--> CutPower(Stopped)                     wanted: stopped, or a higher boot
+//!   CutPower --> RemoveDisks --> Forget                            wanted: gone
+//! ```
+//!
+//! A start ([`Life`]) is begun once per (generation, boot). What ended is not started again under the same number,
+//! except when it was the agent or the host that ended it and not the guest.
+
+use muster_api::{
+    DiskId, Timestamp,
+    deployment::Runtime,
+    node_protocol::{Assignment, DiskAssignment, Wanted},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::hypervisor::{Domain, DomainState, Ending, PauseReason, RunId};
+
+/// A guest that does not listen is asked again after this long.
+const ASK_AGAIN_MS: i64 = 3_000;
+/// A domain can be gone before libvirt has told how it ended.
+const ENDING_GRACE_MS: i64 = 2_000;
+/// Time to be ready where none is given.
+pub(super) const READY_TIMEOUT_S: u64 = 300;
+
+/// One start of an instance, as remembered over restarts of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Generation it is for.
+    pub generation: u64,
+    /// Its number.
+    pub boot: u64,
+    /// How far it came.
+    pub phase: Phase,
+    /// When it was begun.
+    #[serde(with = "micros")]
+    pub begun_at: Timestamp,
+    /// When its disks were there.
+    #[serde(with = "micros_option")]
+    pub disk_at: Option<Timestamp>,
+    /// When it ran.
+    #[serde(with = "micros_option")]
+    pub started_at: Option<Timestamp>,
+    /// When it was ready.
+    #[serde(with = "micros_option")]
+    pub ready_at: Option<Timestamp>,
+}
+
+impl Life {
+    /// A start nothing was done for yet.
+    #[must_use]
+    pub const fn begin(generation: u64, boot: u64, now: Timestamp) -> Self {
+        Self { generation, boot, phase: Phase::New, begun_at: now, disk_at: None, started_at: None, ready_at: None }
+    }
+
+    /// Whether it is the start an assignment speaks of.
+    #[must_use]
+    pub const fn is_of(&self, assignment: &Assignment) -> bool {
+        self.generation == assignment.generation && self.boot == assignment.boot
+    }
+}
+
+/// How far a start came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing runs yet.
+    New,
+    /// The hypervisor was told to run it (runtime none: its disk file was there).
+    Started {
+        /// By this agent process.
+        run: RunId,
+        /// In this boot of the host.
+        host_boot: String,
+    },
+    /// It ran, or could not.
+    Ended(End),
+}
+
+/// How a start ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// As wanted.
+    Stopped,
+    /// The guest turned itself off, or somebody cut its power by hand.
+    GuestEnded,
+    /// The guest panicked, or QEMU died.
+    GuestCrashed,
+    /// Its disk went away under it: the agent was killed.
+    DiskLost,
+    /// Not ready before its time was over.
+    NotReady,
+    /// The hypervisor or a disk refused.
+    StartFailed {
+        /// What was said.
+        detail: String,
+    },
+    /// The agent was told to end and took its guests along; they are started again with it.
+    AgentStopped,
+}
+
+/// Who looks, and when.
+#[derive(Clone, Debug)]
+pub struct Here {
+    /// This agent process.
+    pub run: RunId,
+    /// This boot of the host.
+    pub host_boot: String,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What is true about one instance.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its start, as remembered.
+    pub life: Option<Life>,
+    /// All its disks that are here.
+    pub disks: Vec<DiskSeen>,
+    /// Its domain.
+    pub domain: DomainSeen,
+    /// Whether there are a record or a console log to forget.
+    pub traces: bool,
+    /// Since when it has been asked to stop, and when last.
+    pub asked: Option<(Timestamp, Timestamp)>,
+    /// Something failed: nothing is tried before this.
+    pub retry_at: Option<Timestamp>,
+    /// The start was refused for good: with these words.
+    pub refused: Option<String>,
+}
+
+/// One disk that is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSeen {
+    /// Disk.
+    pub disk: DiskId,
+    /// Generation it is written under.
+    pub generation: u64,
+    /// Whether it is the wanted version.
+    pub current: bool,
+    /// Whether its file is there.
+    pub mounted: bool,
+}
+
+/// What is known of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainSeen {
+    /// The hypervisor did not answer: nothing may be concluded.
+    Unknown,
+    /// It is not there.
+    Absent {
+        /// How it ended, if this process saw it.
+        ending: Option<Ending>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It is there.
+    Present(Domain),
+}
+
+/// One step. Each can be applied twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Remember a new start.
+    Begin,
+    /// Make, adopt and mount its disks.
+    EnsureDisks,
+    /// Start the domain.
+    Start,
+    /// Look whether it is ready.
+    Probe,
+    /// Let a paused guest go on.
+    Resume,
+    /// Ask the guest to turn itself off.
+    AskToStop,
+    /// Cut the power, and remember how the start ended.
+    CutPower(End),
+    /// Remember how the start ended.
+    Note(End),
+    /// Unmount and remove its disks.
+    RemoveDisks,
+    /// Remove its record and its console log.
+    Forget,
+}
+
+/// What to do now, in this order, until something fails; empty when there is nothing to do (yet).
+#[must_use]
+pub fn plan(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
+    // I8: an assignment of an older generation is from a controller that does not know better yet.
+    if seen.life.as_ref().is_some_and(|life| life.generation > assignment.generation) {
+        return Vec::new();
+    }
+    let waits = seen.retry_at.is_some_and(|at| at > here.now);
+    match (&seen.domain, assignment.wanted) {
+        (DomainSeen::Unknown, _) => Vec::new(),
+        (DomainSeen::Present(_), Wanted::Gone) if waits => Vec::new(),
+        // What was not published is given up: there is nobody to be friendly to.
+        (DomainSeen::Present(_), Wanted::Gone) => {
+            vec![Action::CutPower(End::Stopped), Action::RemoveDisks, Action::Forget]
+        }
+        (DomainSeen::Absent { .. }, Wanted::Gone) => gone(seen, waits),
+        (DomainSeen::Present(domain), _) => present(assignment, seen, here, domain, waits),
+        (DomainSeen::Absent { ending, since }, Wanted::Running) => match assignment.runtime {
+            Runtime::Libvirt => absent_but_wanted(assignment, seen, here, (*ending, *since), waits),
+            Runtime::None => file_wanted(assignment, seen, waits),
+        },
+        (DomainSeen::Absent { .. }, Wanted::Stopped) => absent_as_wanted(assignment, seen, waits),
+    }
+}
+
+fn gone(seen: &Seen, waits: bool) -> Vec<Action> {
+    match (waits, seen.disks.is_empty(), seen.traces) {
+        (true, _, _) | (false, true, false) => Vec::new(),
+        (false, false, _) => vec![Action::RemoveDisks, Action::Forget],
+        (false, true, true) => vec![Action::Forget],
+    }
+}
+
+fn present(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, waits: bool) -> Vec<Action> {
+    // The file it writes to is gone or another now. Before anything else, and not asked: it hangs on dead disks.
+    if domain.run != here.run {
+        return if waits { Vec::new() } else { vec![Action::CutPower(End::DiskLost)] };
+    }
+    // I8: cut off before the disks are adopted by the newer generation.
+    if domain.generation != assignment.generation {
+        return if waits { Vec::new() } else { vec![Action::CutPower(End::Stopped)] };
+    }
+    let life = seen.life.as_ref().filter(|life| life.is_of(assignment));
+    match assignment.wanted {
+        Wanted::Running if domain.boot == assignment.boot => match life.map(|life| &life.phase) {
+            _ if waits => Vec::new(),
+            // Its record was lost, or its start took longer than anybody waited: starting again finds it there.
+            None => vec![Action::Begin, Action::Start],
+            Some(Phase::New) => vec![Action::Start],
+            // It is there although it was given up: the power cut did not come through.
+            Some(Phase::Ended(end)) => vec![Action::CutPower(end.clone())],
+            Some(Phase::Started { .. }) => life.map_or_else(Vec::new, |l| running(assignment, seen, here, domain, l)),
+        },
+        // A start that is newer than the assignment: the assignment is late.
+        Wanted::Running if domain.boot > assignment.boot => Vec::new(),
+        Wanted::Running | Wanted::Stopped | Wanted::Gone => stop(assignment, seen, here, domain),
+    }
+}
+
+fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, life: &Life) -> Vec<Action> {
+    match &domain.state {
+        DomainState::Paused(PauseReason::DiskFull | PauseReason::DiskError) => vec![Action::Resume],
+        DomainState::Paused(_) | DomainState::Stopping => Vec::new(),
+        DomainState::Running => {
+            let mut actions = Vec::new();
+            if !disks_are_there(assignment, seen) {
+                actions.push(Action::EnsureDisks);
+            }
+            if life.ready_at.is_none() {
+                if is_late(assignment, life.started_at.unwrap_or(life.begun_at), here.now) {
+                    return vec![Action::CutPower(End::NotReady)];
+                }
+                actions.push(Action::Probe);
+            }
+            actions
+        }
+    }
+}
+
+fn is_late(assignment: &Assignment, since: Timestamp, now: Timestamp) -> bool {
+    let limit_s = assignment.ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
+    now.ms_since(since) >= ms(limit_s)
+}
+
+fn ms(seconds: u64) -> i64 {
+    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000)
+}
+
+fn stop(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain) -> Vec<Action> {
+    let waits = seen.retry_at.is_some_and(|at| at > here.now);
+    let is_over = |since: Timestamp| here.now.ms_since(since) >= ms(assignment.stop_timeout_s);
+    match seen.asked {
+        asked if assignment.stop_force || asked.is_some_and(|(since, _)| is_over(since)) => {
+            if waits {
+                Vec::new()
+            } else {
+                vec![Action::CutPower(End::Stopped)]
+            }
+        }
+        None => vec![Action::AskToStop],
+        Some((_, last)) if here.now.ms_since(last) >= ASK_AGAIN_MS && domain.state == DomainState::Running => {
+            vec![Action::AskToStop]
+        }
+        Some(_) => Vec::new(),
+    }
+}
+
+fn absent_but_wanted(
+    assignment: &Assignment,
+    seen: &Seen,
+    here: &Here,
+    (ending, since): (Option<Ending>, Timestamp),
+    waits: bool,
+) -> Vec<Action> {
+    let anew = || vec![Action::Begin, Action::EnsureDisks, Action::Start];
+    let Some(life) = seen.life.as_ref().filter(|life| life.is_of(assignment)) else { return anew() };
+    match &life.phase {
+        Phase::New => {
+            if let Some(detail) = &seen.refused {
+                return vec![Action::Note(End::StartFailed { detail: detail.clone() })];
+            }
+            if is_late(assignment, life.begun_at, here.now) {
+                let detail = "it could not be started in time".to_owned();
+                return vec![Action::Note(End::StartFailed { detail })];
+            }
+            if waits { Vec::new() } else { vec![Action::EnsureDisks, Action::Start] }
+        }
+        Phase::Started { run, .. } if *run == here.run => match ending {
+            Some(Ending::Shutdown | Ending::Destroyed) => vec![Action::Note(End::GuestEnded)],
+            Some(Ending::Crashed) => vec![Action::Note(End::GuestCrashed)],
+            None if here.now.ms_since(since) < ENDING_GRACE_MS => Vec::new(),
+            None => vec![Action::Note(End::GuestEnded)],
+        },
+        // The host went down with it: nobody asked for that, so it comes back with the host.
+        Phase::Started { host_boot, .. } if *host_boot != here.host_boot => anew(),
+        Phase::Started { .. } => vec![Action::Note(End::DiskLost)],
+        Phase::Ended(End::AgentStopped) => anew(),
+        Phase::Ended(_) => ensure(assignment, seen, waits),
+    }
+}
+
+fn file_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
+    let Some(life) = seen.life.as_ref().filter(|life| life.is_of(assignment)) else {
+        return vec![Action::Begin, Action::EnsureDisks, Action::Start];
+    };
+    match &life.phase {
+        _ if waits => Vec::new(),
+        // A file has nothing that could end: mounting it again is all a restarted agent has to do.
+        Phase::Started { .. } if life.ready_at.is_some() => ensure(assignment, seen, waits),
+        Phase::New | Phase::Started { .. } | Phase::Ended(_) => vec![Action::EnsureDisks, Action::Start],
+    }
+}
+
+fn absent_as_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
+    let mut actions = ensure(assignment, seen, waits);
+    match seen.life.as_ref().filter(|life| life.is_of(assignment)).map(|life| &life.phase) {
+        None => actions.insert(0, Action::Begin),
+        Some(Phase::New | Phase::Started { .. } | Phase::Ended(End::AgentStopped)) => {
+            actions.insert(0, Action::Note(End::Stopped));
+        }
+        Some(Phase::Ended(_)) => {}
+    }
+    actions
+}
+
+fn ensure(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
+    if waits || disks_are_there(assignment, seen) { Vec::new() } else { vec![Action::EnsureDisks] }
+}
+
+/// Whether each disk is mounted, in the assignment's generation, at its version.
+pub(super) fn disks_are_there(assignment: &Assignment, seen: &Seen) -> bool {
+    assignment.disks.iter().all(|DiskAssignment { disk, .. }| {
+        seen.disks.iter().any(|d| d.disk == *disk && d.mounted && d.current && d.generation == assignment.generation)
+    })
+}
+
+/// Records keep instants as they are kept in memory.
+mod micros {
+    use muster_api::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(at: &Timestamp, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_i64(at.micros())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Timestamp, D::Error> {
+        i64::deserialize(input).map(Timestamp::from_micros)
+    }
+}
+
+mod micros_option {
+    use muster_api::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(at: &Option<Timestamp>, out: S) -> Result<S::Ok, S::Error> {
+        at.map(Timestamp::micros).serialize(out)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::<i64>::deserialize(input)?.map(Timestamp::from_micros))
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

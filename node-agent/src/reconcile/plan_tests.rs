@@ -1,0 +1,393 @@
+//! The contract of the plan, on a model of one instance's world; and a table of the cases that matter.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use muster_api::{
+    InstanceId, VersionId,
+    deployment::{Probe, Ready},
+};
+use proptest::prelude::*;
+
+use super::*;
+
+const T0: Timestamp = Timestamp::from_micros(1_000_000_000_000);
+
+/// What actions act on: the node as far as one instance goes.
+#[derive(Clone, Debug, PartialEq)]
+struct World {
+    life: Option<Life>,
+    disks: Vec<DiskSeen>,
+    domain: Option<Domain>,
+    ending: Option<Ending>,
+    absent_since: Timestamp,
+    traces: bool,
+    asked: Option<(Timestamp, Timestamp)>,
+    /// Whether its guest obeys, becomes ready, goes on after a resume.
+    obeys: bool,
+    becomes_ready: bool,
+    has_room: bool,
+}
+
+impl World {
+    fn seen(&self) -> Seen {
+        Seen {
+            life: self.life.clone(),
+            disks: self.disks.clone(),
+            domain: match &self.domain {
+                Some(domain) => DomainSeen::Present(domain.clone()),
+                None => DomainSeen::Absent { ending: self.ending, since: self.absent_since },
+            },
+            traces: self.traces,
+            asked: self.asked,
+            retry_at: None,
+            refused: None,
+        }
+    }
+
+    fn note(&mut self, assignment: &Assignment, end: &End, now: Timestamp) {
+        let life = self.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
+        if !matches!(life.phase, Phase::Ended(_)) || *end == End::Stopped {
+            life.phase = Phase::Ended(end.clone());
+        }
+        self.asked = None;
+        self.traces = true;
+    }
+
+    fn apply(&mut self, assignment: &Assignment, action: &Action, here: &Here) {
+        let now = here.now;
+        match action {
+            Action::Begin => {
+                self.life = Some(Life::begin(assignment.generation, assignment.boot, now));
+                (self.asked, self.traces) = (None, true);
+            }
+            Action::EnsureDisks => {
+                self.disks = assignment
+                    .disks
+                    .iter()
+                    .map(|d| DiskSeen { disk: d.disk, generation: assignment.generation, current: true, mounted: true })
+                    .collect();
+            }
+            Action::Start => {
+                assert!(disks_are_there(assignment, &self.seen()) || self.domain.is_some(), "started without its disk");
+                let life = self.life.as_mut().unwrap();
+                life.phase = Phase::Started { run: here.run, host_boot: here.host_boot.clone() };
+                life.started_at.get_or_insert(now);
+                if assignment.runtime == Runtime::None {
+                    life.ready_at.get_or_insert(now);
+                } else if self.domain.is_none() {
+                    (self.ending, self.traces) = (None, true);
+                    self.domain = Some(domain(assignment, here.run));
+                }
+            }
+            Action::Probe => {
+                if self.becomes_ready {
+                    self.life.as_mut().unwrap().ready_at = Some(now);
+                }
+            }
+            Action::Resume => {
+                if let Some(domain) = self.domain.as_mut().filter(|_| self.has_room) {
+                    domain.state = DomainState::Running;
+                }
+            }
+            Action::AskToStop => {
+                self.asked = Some((self.asked.map_or(now, |(since, _)| since), now));
+                if self.obeys && self.domain.take().is_some() {
+                    (self.ending, self.absent_since) = (Some(Ending::Shutdown), now);
+                }
+            }
+            Action::CutPower(end) => {
+                if self.domain.take().is_some() {
+                    (self.ending, self.absent_since) = (Some(Ending::Destroyed), now);
+                }
+                self.note(assignment, end, now);
+            }
+            Action::Note(end) => self.note(assignment, end, now),
+            Action::RemoveDisks => {
+                assert_eq!(self.domain, None, "removed the disk of a running guest");
+                self.disks.clear();
+            }
+            Action::Forget => {
+                assert_eq!(self.disks, [], "forgot an instance that has disks");
+                (self.life, self.traces, self.asked) = (None, false, None);
+            }
+        }
+    }
+}
+
+fn domain(assignment: &Assignment, run: RunId) -> Domain {
+    Domain {
+        instance: assignment.instance,
+        generation: assignment.generation,
+        boot: assignment.boot,
+        run,
+        state: DomainState::Running,
+    }
+}
+
+fn id(n: u128) -> uuid::Uuid {
+    uuid::Uuid::from_u128(n)
+}
+
+fn here(now: Timestamp) -> Here {
+    Here { run: id(100).into(), host_boot: "this".to_owned(), now }
+}
+
+fn assignment(wanted: Wanted) -> Assignment {
+    Assignment {
+        instance: InstanceId::from(id(1)),
+        name: "web.1".to_owned(),
+        host_name: "web-1".to_owned(),
+        project: "default".to_owned(),
+        generation: 2,
+        wanted,
+        boot: 5,
+        stop_force: false,
+        stop_timeout_s: 10,
+        cpus: 1,
+        memory_bytes: 1 << 28,
+        runtime: Runtime::Libvirt,
+        ready: Ready { probe: Probe::Console, marker: None, timeout_s: Some(60) },
+        disks: vec![DiskAssignment { disk: id(2).into(), size_bytes: 1 << 30, version: VersionId::from(id(3)) }],
+    }
+}
+
+fn empty() -> World {
+    World {
+        life: None,
+        disks: Vec::new(),
+        domain: None,
+        ending: None,
+        absent_since: T0,
+        traces: false,
+        asked: None,
+        obeys: true,
+        becomes_ready: true,
+        has_room: true,
+    }
+}
+
+/// Passes until nothing is left to do; time goes on between them. How many there were.
+fn settle(world: &mut World, assignment: &Assignment) -> u32 {
+    let mut now = T0;
+    for pass in 0..200 {
+        let here = here(now);
+        let actions = plan(assignment, &world.seen(), &here);
+        // What a plan of a later instant would add is waited for as well.
+        if actions.is_empty() && now.ms_since(T0) > 70_000 {
+            return pass;
+        }
+        for action in &actions {
+            world.apply(assignment, action, &here);
+            let once = world.clone();
+            world.apply(assignment, action, &here);
+            assert_eq!(*world, once, "{action:?} is not harmless the second time");
+        }
+        now = now.plus_ms(500);
+    }
+    panic!("no end: {:?} of {world:?}", plan(assignment, &world.seen(), &here(now)));
+}
+
+fn any_wanted() -> impl Strategy<Value = Wanted> {
+    prop_oneof![Just(Wanted::Running), Just(Wanted::Stopped), Just(Wanted::Gone)]
+}
+
+fn any_end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        Just(End::Stopped),
+        Just(End::GuestEnded),
+        Just(End::GuestCrashed),
+        Just(End::DiskLost),
+        Just(End::NotReady),
+        Just(End::StartFailed { detail: "x".to_owned() }),
+        Just(End::AgentStopped),
+    ]
+}
+
+prop_compose! {
+    fn any_life()(
+        generation in 1_u64..=2, boot in 4_u64..=5, phase in 0..4, end in any_end(), other_run: bool, ready: bool,
+    ) -> Life {
+        let run = if other_run { id(99) } else { id(100) }.into();
+        let mut life = Life::begin(generation, boot, T0);
+        life.phase = match phase {
+            0 => Phase::New,
+            1 => Phase::Started { run, host_boot: "this".to_owned() },
+            2 => Phase::Started { run, host_boot: "other".to_owned() },
+            _ => Phase::Ended(end),
+        };
+        life.started_at = (phase != 0).then_some(T0);
+        life.ready_at = (phase != 0 && ready).then_some(T0);
+        life
+    }
+}
+
+prop_compose! {
+    fn any_world()(
+        life in proptest::option::of(any_life()),
+        disk in proptest::option::of((1_u64..=2, any::<bool>(), any::<bool>())),
+        domain in proptest::option::of((1_u64..=2, 4_u64..=5, any::<bool>(), 0..4)),
+        ending in prop_oneof![
+            Just(None), Just(Some(Ending::Shutdown)), Just(Some(Ending::Crashed)), Just(Some(Ending::Destroyed))
+        ],
+        (obeys, becomes_ready, has_room) in any::<(bool, bool, bool)>(),
+    ) -> World {
+        let domain = domain.map(|(generation, boot, other_run, state)| Domain {
+            instance: id(1).into(),
+            generation,
+            boot,
+            run: if other_run { id(99) } else { id(100) }.into(),
+            state: match state {
+                0 => DomainState::Paused(PauseReason::DiskFull),
+                1 => DomainState::Paused(PauseReason::DiskError),
+                2 => DomainState::Stopping,
+                _ => DomainState::Running,
+            },
+        });
+        World {
+            traces: life.is_some() || domain.is_some(),
+            life,
+            disks: disk
+                .map(|(generation, current, mounted)| DiskSeen { disk: id(2).into(), generation, current, mounted })
+                .into_iter().collect(),
+            domain, ending, absent_since: T0, asked: None, obeys, becomes_ready, has_room,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn plan_is_empty_once_its_actions_are_applied(
+        mut world in any_world(), wanted in any_wanted(), force: bool, none in 0..4,
+    ) {
+        let mut assignment = assignment(wanted);
+        assignment.stop_force = force;
+        if none == 0 {
+            assignment.runtime = Runtime::None;
+            world.domain = None;
+        }
+        // A guest on a disk that never gets room, and one that hangs on its way out while it is wanted, stay.
+        let stays = world.domain.as_ref().is_some_and(|d| match d.state {
+            DomainState::Paused(_) => !world.has_room,
+            DomainState::Stopping => true,
+            DomainState::Running => false,
+        });
+        if wanted == Wanted::Running && stays {
+            return Ok(());
+        }
+        settle(&mut world, &assignment);
+        let there = disks_are_there(&assignment, &world.seen());
+        match wanted {
+            Wanted::Gone => {
+                prop_assert_eq!((world.domain, world.disks.len(), world.traces, world.life), (None, 0, false, None));
+            }
+            Wanted::Stopped => {
+                prop_assert_eq!(&world.domain, &None);
+                prop_assert!(there);
+                let life = world.life.unwrap();
+                prop_assert!(life.is_of(&assignment) && matches!(life.phase, Phase::Ended(_)), "{:?}", life);
+            }
+            Wanted::Running => {
+                prop_assert!(there);
+                let life = world.life.unwrap();
+                prop_assert!(life.is_of(&assignment));
+                match life.phase {
+                    Phase::New => prop_assert!(false, "never started"),
+                    Phase::Ended(_) => prop_assert_eq!(&world.domain, &None),
+                    Phase::Started { .. } => {
+                        prop_assert!(life.ready_at.is_some());
+                        if assignment.runtime == Runtime::Libvirt {
+                            prop_assert_eq!(world.domain, Some(domain(&assignment, here(T0).run)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_when_the_hypervisor_is_silent(world in any_world(), wanted in any_wanted()) {
+        let seen = Seen { domain: DomainSeen::Unknown, ..world.seen() };
+        prop_assert_eq!(plan(&assignment(wanted), &seen, &here(T0)), []);
+    }
+
+    #[test]
+    fn an_older_generation_is_refused(mut world in any_world(), wanted in any_wanted()) {
+        world.life = Some(Life::begin(3, 1, T0));
+        prop_assert_eq!(plan(&assignment(wanted), &world.seen(), &here(T0)), []);
+    }
+
+    #[test]
+    fn a_record_survives_being_kept(life in any_life()) {
+        let text = serde_json::to_string(&life).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Life>(&text).unwrap(), life);
+    }
+}
+
+fn started(run: u128, host_boot: &str) -> Life {
+    let mut life = Life::begin(2, 5, T0);
+    life.phase = Phase::Started { run: id(run).into(), host_boot: host_boot.to_owned() };
+    (life.started_at, life.ready_at) = (Some(T0), Some(T0));
+    life
+}
+
+#[test]
+fn a_domain_of_an_earlier_agent_lost_its_disk() {
+    let wanted = assignment(Wanted::Running);
+    let mut world = World { life: Some(started(99, "this")), domain: Some(domain(&wanted, id(99).into())), ..empty() };
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), [Action::CutPower(End::DiskLost)]);
+    settle(&mut world, &wanted);
+    assert_eq!(world.life.as_ref().unwrap().phase, Phase::Ended(End::DiskLost));
+    // Told to start again, it does.
+    let again = Assignment { boot: 6, ..wanted };
+    settle(&mut world, &again);
+    assert_eq!(world.domain.unwrap().boot, 6);
+}
+
+#[test]
+fn a_guest_that_went_down_with_its_host_comes_back_with_it() {
+    let mut world = World { life: Some(started(99, "earlier")), ..empty() };
+    settle(&mut world, &assignment(Wanted::Running));
+    assert!(world.domain.is_some());
+}
+
+#[test]
+fn a_guest_that_ended_is_not_started_again_under_its_number() {
+    for (ending, end) in [(Ending::Shutdown, End::GuestEnded), (Ending::Crashed, End::GuestCrashed)] {
+        let mut world = World { life: Some(started(100, "this")), ending: Some(ending), ..empty() };
+        settle(&mut world, &assignment(Wanted::Running));
+        assert_eq!((world.domain, world.life.unwrap().phase), (None, Phase::Ended(end)));
+    }
+}
+
+#[test]
+fn a_deaf_guest_is_asked_then_cut() {
+    let wanted = assignment(Wanted::Stopped);
+    let life = Some(started(100, "this"));
+    let mut world = World { life, domain: Some(domain(&wanted, id(100).into())), obeys: false, ..empty() };
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), [Action::AskToStop]);
+    world.apply(&wanted, &Action::AskToStop, &here(T0));
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(1_000))), []);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(3_000))), [Action::AskToStop]);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10_000))), [Action::CutPower(End::Stopped)]);
+    let force = Assignment { stop_force: true, ..wanted };
+    assert_eq!(plan(&force, &world.seen(), &here(T0)), [Action::CutPower(End::Stopped)]);
+}
+
+#[test]
+fn a_newer_generation_cuts_the_old_guest_off_first() {
+    let wanted = assignment(Wanted::Running);
+    let old = Domain { generation: 1, ..domain(&wanted, id(100).into()) };
+    let world = World { domain: Some(old), ..empty() };
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), [Action::CutPower(End::Stopped)]);
+}
+
+#[test]
+fn removing_goes_stop_unmount_remove() {
+    let wanted = assignment(Wanted::Gone);
+    let world = World { domain: Some(domain(&wanted, id(99).into())), ..empty() };
+    assert_eq!(
+        plan(&wanted, &world.seen(), &here(T0)),
+        [Action::CutPower(End::Stopped), Action::RemoveDisks, Action::Forget]
+    );
+}
