@@ -95,6 +95,11 @@ impl SimDisk {
         })
     }
 
+    /// The names of the files, also after the disk has stopped.
+    pub fn list_now(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
     /// What a file holds; none: no such file.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
