@@ -27,7 +27,14 @@ const MIB: usize = 1 << 20;
 type Done = Result<(), Box<dyn Error>>;
 
 fn main() -> Done {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if_eq("--idle").is_some() {
+        let store = SegmentStore::open(Path::new(&args.next().ok_or("no folder")?), Options::default())?;
+        let names = store.list(None, 1000)?;
+        names.iter().try_for_each(|l| store.load(&l.name).map(drop))?;
+        println!("{}", memory());
+        return Ok(());
+    }
     let temporary = tempfile::tempdir_in(args.next().map_or_else(std::env::temp_dir, PathBuf::from))?;
     let mib: usize = args.next().map_or(Ok(1024), |n| n.parse())?;
     println!("in {}, {mib} MiB", temporary.path().display());
@@ -38,7 +45,6 @@ fn main() -> Done {
     small_batches(temporary.path())?;
     reading_and_opening(temporary.path(), mib)?;
     trees()?;
-    println!("memory: {}", memory());
     Ok(())
 }
 
@@ -72,7 +78,8 @@ fn encoding() -> Done {
             (0..count).for_each(|_| work());
             rate(count * CHUNK.as_usize(), start.elapsed())
         };
-        let hash = timed(&|| drop(ObjectName::of_chunk(Salt::SHARED, CHUNK, &body)));
+        let hash =
+            timed(&|| assert_ne!(ObjectName::of_chunk(Salt::SHARED, CHUNK, &body), ObjectName::from_bytes([0; 32])));
         let plain = timed(&|| drop(chunks(std::slice::from_ref(&body), Compression::Off)));
         let auto = timed(&|| drop(chunks(std::slice::from_ref(&body), Compression::Auto)));
         let record = chunks(std::slice::from_ref(&body), Compression::Auto).remove(0);
@@ -185,25 +192,28 @@ fn reading_and_opening(folder: &Path, mib: usize) -> Done {
     let small = 200_000usize;
     let start = Instant::now();
     for batch in 0..small / 1000 {
-        let bodies: Vec<Bytes> = (0..1000).map(|n| noise(1 << 40 | batch * 1000 + n, 40)).collect();
-        store.put(1, &chunks(&bodies, Compression::Off))?;
+        let page = |n| {
+            let body = noise(1 << 40 | (batch * 1000 + n), 40);
+            Record::encode_bytes(Kind::Page, Salt::SHARED, None, &body, Compression::Off)
+        };
+        store.put(1, &(0..1000).map(page).collect::<Vec<_>>())?;
         store.sync()?;
     }
     println!("{small} small     put+sync {:?} each, in batches of 1000", start.elapsed() / u32::try_from(small)?);
     store.close()?;
     let start = Instant::now();
     let store = SegmentStore::open(fresh.path(), Options::default())?;
-    println!(
-        "open, clean        {:?}, index {} MiB; memory {}",
-        start.elapsed(),
-        std::fs::metadata(fresh.path().join("index.redb"))?.len() as usize / MIB,
-        memory()
-    );
+    let index_mib = std::fs::metadata(fresh.path().join("index.redb"))?.len() / (1 << 20);
+    println!("open, clean        {:?}, index {index_mib} MiB", start.elapsed());
     drop(store);
     std::fs::remove_file(fresh.path().join("index.redb"))?;
     let start = Instant::now();
     let store = SegmentStore::open(fresh.path(), Options::default())?;
     println!("open, no index     {:?}, {} objects", start.elapsed(), store.usage().objects);
+    store.close()?;
+    // In a process that has done nothing else.
+    let idle = std::process::Command::new(std::env::current_exe()?).arg("--idle").arg(fresh.path()).output()?;
+    println!("open and idle      {}", String::from_utf8_lossy(&idle.stdout).trim());
     Ok(())
 }
 
