@@ -1,0 +1,566 @@
+//! A controller in this process and agents that do as they are told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, RwLock},
+    time::{Duration, Instant},
+};
+
+use axum::{Router, body::Body};
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use muster_api::{
+    CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, StoreId, Timestamp, VersionId,
+    deployment::Runtime,
+    node::PoolUse,
+    node_protocol::{
+        Assignment, CommitOutcome, CutMember, CutPhase, CutReport, CutResult, Desired, DiskReport, Heartbeat,
+        Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report, StagedCommit,
+        VersionRoot, Wanted,
+    },
+};
+use muster_controller::{
+    app::App,
+    clock::Clock,
+    config::Config,
+    domain::versions::Content,
+    http::{node_routes, routes},
+    reconcile::driver,
+    store::{
+        column,
+        images::{self, NewImage},
+        versions::{self, NewVersion, Of},
+    },
+};
+use muster_peer::tls::PeerCaller;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use serde_json::{Value, json};
+use storage_core::{ByteLen, ChunkSize, Descriptor, Kind, ObjectName, Salt};
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt as _;
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// Both doors of the controller that runs at the moment.
+type Doors = Arc<RwLock<Option<(Router, Router)>>>;
+
+pub(crate) struct World {
+    pub(crate) app: App,
+    pub(crate) token: String,
+    clock: Arc<dyn Clock>,
+    doors: Doors,
+    stop: CancellationToken,
+    loops: TaskTracker,
+    dir: tempfile::TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Reply {
+    pub(crate) fn text(&self, pointer: &str) -> &str {
+        self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no text at {pointer}: {self:?}"))
+    }
+
+    pub(crate) fn number(&self, pointer: &str) -> u64 {
+        self.body.pointer(pointer).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number at {pointer}: {self:?}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
+        assert_eq!((self.status, self.text("/code")), (status, code), "{:#}", self.body);
+        self
+    }
+}
+
+async fn send(router: Router, request: Request<Body>) -> Reply {
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    Reply { status: parts.status.as_u16(), body, headers: parts.headers }
+}
+
+async fn open(dir: &std::path::Path, clock: Arc<dyn Clock>) -> App {
+    let config = Config { data_dir: dir.to_owned(), ..Config::default() };
+    muster_controller::build_app(config, clock, 1).await.unwrap().app
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with_clock(Arc::new(muster_controller::clock::SystemClock)).await
+    }
+
+    pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let app = open(dir.path(), clock.clone()).await;
+        let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap().trim().to_owned();
+        let mut world = Self {
+            app,
+            token,
+            clock,
+            doors: Doors::default(),
+            stop: CancellationToken::new(),
+            loops: TaskTracker::new(),
+            dir,
+        };
+        world.serve();
+        world
+    }
+
+    fn serve(&mut self) {
+        *self.doors.write().unwrap() = Some((routes(self.app.clone()), node_routes(self.app.clone())));
+        self.stop = CancellationToken::new();
+        self.loops = TaskTracker::new();
+        driver::start(&self.app, &self.loops, &self.stop);
+        self.loops.close();
+    }
+
+    /// Ends the controller without a word to anybody and opens the same file again.
+    pub(crate) async fn restart(&mut self) {
+        self.doors.write().unwrap().take();
+        self.stop.cancel();
+        self.app.closing.cancel();
+        self.loops.wait().await;
+        self.app.store.close().await;
+        self.app = open(self.dir.path(), self.clock.clone()).await;
+        self.serve();
+    }
+
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+        self.call_as(&self.token, method, path, body, &[]).await
+    }
+
+    pub(crate) async fn call_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        let router = self.doors.read().unwrap().as_ref().unwrap().0.clone();
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = match body {
+            Value::Null => Body::empty(),
+            Value::String(raw) => Body::from(raw),
+            json => Body::from(json.to_string()),
+        };
+        send(router, request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.call("GET", path, Value::Null).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
+        self.call("POST", path, body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.call("DELETE", path, Value::Null).await
+    }
+
+    /// Waits for an operation's end and checks how it ended.
+    pub(crate) async fn ends(&self, operation: &Reply, state: &str) -> Reply {
+        let path = format!("/v1/operations/{}", operation.text("/id"));
+        let reply = eventually("the operation to end", async || {
+            let reply = self.get(&format!("{path}?wait=2s")).await;
+            (!reply.body["finished_at"].is_null()).then_some(reply)
+        })
+        .await;
+        assert_eq!(reply.text("/state"), state, "{:#}", reply.body);
+        reply
+    }
+
+    pub(crate) async fn token(&self, body: Value) -> String {
+        self.post("/v1/tokens", body).await.expect(201).text("/token").to_owned()
+    }
+
+    /// An image with one version of zeros.
+    pub(crate) async fn image(&self, name: &str, size: u64) -> VersionId {
+        let (image, version) = (ImageId::generate(), VersionId::generate());
+        let descriptor = Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED);
+        self.app
+            .store
+            .run_tx("test.image", async |tx| {
+                let new = NewImage {
+                    id: image,
+                    name: name.to_owned(),
+                    project: "default".to_owned(),
+                    labels: Labels::default(),
+                    chunk_bytes: 256 << 10,
+                };
+                images::insert(tx, &new).await?;
+                let new = NewVersion {
+                    id: version,
+                    project: "default".to_owned(),
+                    labels: Labels::default(),
+                    of: Of::Image { image, number: 1 },
+                    content: Content::new(descriptor, None).unwrap(),
+                    digest: None,
+                    stored_bytes: 0,
+                    reached_bytes: None,
+                    upload: None,
+                };
+                versions::insert(tx, &new).await?;
+                images::settle(tx, image).await
+            })
+            .await
+            .unwrap();
+        version
+    }
+
+    /// Joins `count` nodes with an agent each: 8 processors and 4 GiB.
+    pub(crate) async fn nodes(&self, count: u32) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for n in 0..count {
+            nodes.push(self.node(&format!("n{n}"), Offer { cpus: 8, memory_bytes: 4096 * MIB }).await);
+        }
+        nodes
+    }
+
+    pub(crate) async fn node(&self, name: &str, offer: Offer) -> Node {
+        let token = self.token(json!({ "role": "node" })).await;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let wanted = JoinRequest {
+            protocol: NODE_PROTOCOL,
+            name: Some(name.parse().unwrap()),
+            store: StoreId::generate(),
+            csr_pem: csr,
+            advertise: "127.0.0.1:9".to_owned(),
+            zone: None,
+            offer,
+            runtimes: vec![Runtime::Libvirt, Runtime::None],
+            agent_version: "0.1.0".to_owned(),
+        };
+        let body = serde_json::to_value(&wanted).unwrap();
+        let reply = self.call_as(&token, "POST", "/node/v1/join", body, &[]).await.expect(200);
+        let answer: JoinAnswer = serde_json::from_value(reply.body).unwrap();
+        let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes()).unwrap();
+        let agent = Agent {
+            id: answer.node,
+            key_sha256: muster_peer::tls::fingerprint(&certificate).unwrap(),
+            incarnation: answer.incarnation,
+            offer,
+            doors: self.doors.clone(),
+            script: Mutex::default(),
+            seen: Mutex::default(),
+        };
+        let agent = Arc::new(agent);
+        agent.beat().await;
+        let task = tokio::spawn(agent.clone().run());
+        Node { agent, task }
+    }
+
+    pub(crate) async fn deploy(&self, body: Value) -> Reply {
+        self.post("/v1/deployments", body).await
+    }
+
+    /// A deployment of runtime none that is ready.
+    pub(crate) async fn ready(&self, name: &str, count: u64) -> Reply {
+        let order = json!({ "name": name, "source": { "image": "debian" }, "count": count, "runtime": "none" });
+        let operation = self.deploy(order).await.expect(202);
+        self.ends(&operation, "succeeded").await;
+        self.get(&format!("/v1/deployments/{name}")).await.expect(200)
+    }
+}
+
+/// Waits for a level, at most 20 s.
+pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// How an agent behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    /// It reports nothing and does nothing.
+    pub(crate) mute: bool,
+    /// These it never gets to run.
+    pub(crate) stuck: BTreeSet<String>,
+    /// It cannot start anything.
+    pub(crate) fails: bool,
+    /// The next cuts it coordinates are refused for this reason.
+    pub(crate) refuse_cuts: Vec<String>,
+    /// It saves nothing.
+    pub(crate) saves: bool,
+    /// Bytes its guests wrote.
+    pub(crate) dirty_bytes: u64,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { mute: false, stuck: BTreeSet::new(), fails: false, refuse_cuts: Vec::new(), saves: true, dirty_bytes: 0 }
+    }
+}
+
+/// What an agent remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) desired: Option<Desired>,
+    reported: BTreeMap<InstanceId, InstanceReport>,
+    cut: BTreeSet<(muster_api::SnapshotId, u32)>,
+    pub(crate) outcomes: BTreeMap<CommitId, CommitOutcome>,
+    pub(crate) coordinated: Vec<u32>,
+    saved: u64,
+}
+
+pub(crate) struct Agent {
+    pub(crate) id: NodeId,
+    key_sha256: String,
+    incarnation: Incarnation,
+    offer: Offer,
+    doors: Doors,
+    pub(crate) script: Mutex<Script>,
+    pub(crate) seen: Mutex<Seen>,
+}
+
+pub(crate) struct Node {
+    pub(crate) agent: Arc<Agent>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.agent
+    }
+}
+
+impl Agent {
+    pub(crate) fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().unwrap());
+    }
+
+    pub(crate) fn desired(&self) -> Desired {
+        self.seen.lock().unwrap().desired.clone().unwrap()
+    }
+
+    /// A call at the node door; 503 while no controller is there.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
+        let router = self.doors.read().unwrap().as_ref().map(|doors| doors.1.clone());
+        let Some(router) = router else {
+            return Reply { status: 503, body: Value::Null, headers: HeaderMap::new() };
+        };
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = Request::builder().method(method).uri(format!("/node/v1/{path}")).body(body).unwrap();
+        request.extensions_mut().insert(PeerCaller { key_sha256: self.key_sha256.clone(), expired: false });
+        send(router, request).await
+    }
+
+    pub(crate) async fn beat(&self) {
+        let beat = Heartbeat {
+            protocol: NODE_PROTOCOL,
+            incarnation: self.incarnation,
+            membership_epoch: 0,
+            advertise: "127.0.0.1:9".to_owned(),
+            offer: self.offer,
+            pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
+            conditions: Vec::new(),
+            runtimes: vec![Runtime::Libvirt, Runtime::None],
+            hypervisor: Some("qemu".to_owned()),
+            agent_version: "0.1.0".to_owned(),
+        };
+        self.call("POST", "heartbeat", serde_json::to_value(&beat).unwrap()).await;
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut revision = 0;
+        loop {
+            let wait = if self.script.lock().unwrap().mute { 0 } else { 2 };
+            let reply = self.call("GET", &format!("desired?after={revision}&wait_s={wait}"), Value::Null).await;
+            if reply.status == StatusCode::OK.as_u16() {
+                let desired: Desired = serde_json::from_value(reply.body).unwrap();
+                revision = desired.revision;
+                self.seen.lock().unwrap().desired = Some(desired);
+            } else if reply.status != StatusCode::NO_CONTENT.as_u16() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if self.script.lock().unwrap().mute {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            self.act().await;
+        }
+    }
+
+    /// Does what is wanted and says so.
+    pub(crate) async fn act(&self) {
+        let (desired, script) = {
+            let seen = self.seen.lock().unwrap();
+            (seen.desired.clone(), self.script.lock().unwrap().clone())
+        };
+        let Some(desired) = desired else { return };
+        let reports: Vec<InstanceReport> = {
+            let seen = self.seen.lock().unwrap();
+            desired
+                .assignments
+                .iter()
+                .map(|a| observe(a, &script))
+                .filter(|report| seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
+                .collect()
+        };
+        if !reports.is_empty() && self.report(&desired, false, reports.clone()).await.status < 300 {
+            let mut seen = self.seen.lock().unwrap();
+            seen.reported.extend(reports.into_iter().map(|report| (report.instance, report)));
+        }
+        for order in desired.cuts {
+            if let (Some(nodes), CutPhase::Cut) = (&order.coordinate, order.phase)
+                && self.seen.lock().unwrap().cut.insert((order.snapshot, order.attempt))
+            {
+                self.seen.lock().unwrap().coordinated.push(order.attempt);
+                let refusal = {
+                    let mut script = self.script.lock().unwrap();
+                    if script.refuse_cuts.is_empty() { None } else { Some(script.refuse_cuts.remove(0)) }
+                };
+                let outcome = match refusal {
+                    Some(reason) => CutResult::Failed { reason, detail: "as told".to_owned() },
+                    None => CutResult::Flipped { cut_at: now(), members: flipped(nodes.iter().flat_map(|n| &n.disks)) },
+                };
+                let report = CutReport { attempt: order.attempt, outcome };
+                let body = serde_json::to_value(&report).unwrap();
+                self.call("POST", &format!("cuts/{}", order.snapshot), body).await;
+            }
+            if !script.saves {
+                continue;
+            }
+            for disk in &order.disks {
+                let base = desired.assignments.iter().flat_map(|a| &a.disks).find(|d| d.disk == disk.disk);
+                let Some(base) = base else { continue };
+                let staged = StagedCommit {
+                    snapshot: order.snapshot,
+                    attempt: order.attempt,
+                    disk: disk.disk,
+                    generation: disk.generation,
+                    base: base.version,
+                    upload: order.upload,
+                    root: self.root(base.size_bytes),
+                    dirty_bytes: 4096,
+                    stored_bytes: 4096,
+                };
+                self.stage(disk.commit, &staged).await;
+            }
+        }
+    }
+
+    /// A content nobody had before.
+    pub(crate) fn root(&self, size: u64) -> VersionRoot {
+        let page = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.saved += 1;
+            format!("page {} of {}", seen.saved, self.id).into_bytes()
+        };
+        let root = Some(ObjectName::of(Kind::Page, Salt::SHARED, &page));
+        let descriptor = Descriptor { root, ..Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED) };
+        VersionRoot { descriptor: column::hex(&descriptor.encode()), root_page: Some(column::hex(&page)), commit: None }
+    }
+
+    pub(crate) async fn stage(&self, commit: CommitId, staged: &StagedCommit) -> Reply {
+        let body = serde_json::to_value(staged).unwrap();
+        let reply = self.call("PUT", &format!("commits/{commit}"), body).await;
+        if let Ok(outcome) = serde_json::from_value::<CommitOutcome>(reply.body.clone()) {
+            self.seen.lock().unwrap().outcomes.insert(commit, outcome);
+        }
+        reply
+    }
+
+    pub(crate) async fn outcome(&self, commit: CommitId) -> CommitOutcome {
+        let reply = self.call("GET", &format!("commits/{commit}"), Value::Null).await.expect(200);
+        serde_json::from_value(reply.body).unwrap()
+    }
+
+    pub(crate) async fn report(&self, desired: &Desired, full: bool, instances: Vec<InstanceReport>) -> Reply {
+        let report = Report { desired_revision: desired.revision, full, instances };
+        self.call("POST", "report", serde_json::to_value(&report).unwrap()).await
+    }
+
+    pub(crate) fn assignment(&self, name: &str) -> Option<Assignment> {
+        let seen = self.seen.lock().unwrap();
+        seen.desired.as_ref()?.assignments.iter().find(|a| a.name == name).cloned()
+    }
+}
+
+fn now() -> Timestamp {
+    muster_controller::clock::SystemClock.now()
+}
+
+fn flipped<'a>(disks: impl Iterator<Item = &'a DiskId>) -> Vec<CutMember> {
+    disks.map(|disk| CutMember { disk: *disk, pause_us: 1500, dirty_bytes: 4096 }).collect()
+}
+
+fn same(old: &InstanceReport, new: &InstanceReport) -> bool {
+    (old.generation, old.boot, old.state) == (new.generation, new.boot, new.state) && old.disks == new.disks
+}
+
+/// What a report of this state looks like.
+pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceReport {
+    let up = (state == Observed::Running).then(now);
+    InstanceReport {
+        instance: assignment.instance,
+        generation: assignment.generation,
+        boot: assignment.boot,
+        state,
+        reason: (state == Observed::Failed).then(|| "start_failed".to_owned()),
+        detail: None,
+        disk_at: (state != Observed::Preparing).then(now),
+        started_at: up,
+        ready_at: up,
+        disks: Vec::new(),
+    }
+}
+
+fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
+    let state = match assignment.wanted {
+        Wanted::Gone => Observed::Gone,
+        Wanted::Stopped => Observed::Stopped,
+        Wanted::Running if script.fails => Observed::Failed,
+        Wanted::Running if script.stuck.contains(&assignment.name) => Observed::Preparing,
+        Wanted::Running => Observed::Running,
+    };
+    let mut report = report_of(assignment, state);
+    if state != Observed::Gone {
+        report.disks = assignment
+            .disks
+            .iter()
+            .map(|disk| DiskReport {
+                disk: disk.disk,
+                path: format!("/var/lib/muster/agent/disks/{}.raw", disk.disk),
+                version: disk.version,
+                unsaved_bytes: script.dirty_bytes,
+                fetched_bytes: 0,
+                local_bytes: script.dirty_bytes,
+            })
+            .collect();
+    }
+    report
+}

@@ -1,0 +1,9 @@
+//! Deployments, instances and snapshots through the real router, on a real SQLite file, with fake agents that speak
+//! the node protocol.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod deployments;
+mod harness;
+mod instances;
+mod restart;
+mod snapshots;
