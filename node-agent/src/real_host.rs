@@ -1,27 +1,33 @@
 //! The [`Host`] of a real node: mirrored disks, and the hypervisor where one is wanted.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use muster_api::{
-    CommitId, DiskId, InstanceId, Timestamp,
+    CommitId, DiskId,
     deployment::Runtime,
-    node_protocol::{Assignment, CutDisk, CutMember, Desired, DiskReport, InstanceReport, Observed, Wanted},
+    node_protocol::{CutDisk, CutMember, Desired, InstanceReport},
 };
 use tokio::sync::watch;
 
 use crate::{
     agent::{AgentError, HostParts},
     check, clock,
-    config::{DeltaIoChoice, WritePolicyChoice},
+    config::{Config, DeltaIoChoice, HypervisorChoice, RuntimeChoice, WritePolicyChoice},
     cuts::{CutKey, CutRefusal, DiskCuts, SavedCommit},
     holder::{Holder, Start},
     host::Host,
+    hypervisor::{
+        Hypervisor, Owner, RunId,
+        libvirt::{self, Libvirt},
+        probe,
+    },
     mirror::{self, DeltaIo, DiskError, Disks, WritePolicy},
+    reconcile::{Reconciler, ReconcilerParts},
 };
 
 /// Opens disks and hypervisor.
@@ -45,24 +51,53 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
     settings.keep_free_bytes = keep_free_bytes;
     settings.owner = check::disk_owner(&config);
     let disks = Disks::open(settings, pool, holder).await.map_err(|e| AgentError::Disks(explain(&e)))?;
-    let changed = watch::Sender::new(0);
-    Ok(Arc::new(RealHost { disks, changed, times: Mutex::default() }))
+    let hypervisor = match config.runtime {
+        RuntimeChoice::None => None,
+        RuntimeChoice::Libvirt => {
+            Some(hypervisor(&config, Owner { cluster: identity.joined.cluster, node: identity.joined.node }).await)
+        }
+    };
+    let reconciler = Reconciler::new(ReconcilerParts {
+        data_dir: config.data_dir.clone(),
+        disks: disks.clone().into(),
+        hypervisor: hypervisor.clone(),
+        run: RunId::generate(),
+        host_boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        now: Arc::new(clock::now),
+    })
+    .map_err(|e| AgentError::Disks(e.to_string()))?;
+    // What libvirt says before the first heartbeat decides whether virtual machines are offered.
+    reconciler.pass(&[], &BTreeMap::new()).await;
+    Ok(Arc::new(RealHost { disks, hypervisor, reconciler, desired: Mutex::default() }))
+}
+
+async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
+    let choice = match config.hypervisor {
+        HypervisorChoice::Auto => probe::Choice::Auto,
+        HypervisorChoice::Kvm => probe::Choice::Kvm,
+        HypervisorChoice::Qemu => probe::Choice::Qemu,
+    };
+    let verdict = probe::choose(choice, &config.data_dir).await;
+    // Lazy: libvirt may come later, and domains of ours may be there already.
+    Arc::new(Libvirt::lazy(libvirt::SYSTEM_URI, owner, verdict.acceleration))
 }
 
 struct RealHost {
     disks: Arc<Disks>,
-    changed: watch::Sender<u64>,
-    /// When an instance's files were first seen to be there, per start.
-    times: Mutex<HashMap<(InstanceId, u64), Timestamp>>,
+    hypervisor: Option<Arc<dyn Hypervisor>>,
+    reconciler: Reconciler,
+    /// What was wanted last.
+    desired: Mutex<Option<Arc<Desired>>>,
 }
 
 impl Host for RealHost {
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
-        Box::pin(async move { join_all(desired.assignments.iter().map(|a| self.instance(&desired, a))).await })
+        *self.desired.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired.clone());
+        Box::pin(async move { self.reconciler.pass(&desired.assignments, &desired.versions).await })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.reconciler.changed()
     }
 
     fn cuts(&self) -> Arc<dyn DiskCuts> {
@@ -74,82 +109,32 @@ impl Host for RealHost {
     }
 
     fn runtimes(&self) -> Vec<Runtime> {
-        vec![Runtime::None]
+        match self.hypervisor() {
+            Some(_) => vec![Runtime::Libvirt, Runtime::None],
+            None => vec![Runtime::None],
+        }
     }
 
     fn hypervisor(&self) -> Option<String> {
-        None
+        let hypervisor = self.hypervisor.as_ref().filter(|_| self.reconciler.hypervisor_trouble().is_none())?;
+        Some(hypervisor.acceleration().to_string())
     }
 
     fn hypervisor_trouble(&self) -> Option<String> {
-        None
+        self.reconciler.hypervisor_trouble()
     }
 
-    fn stop_guests(&self, _limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
-        Box::pin(async { Vec::new() })
+    fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
+        let desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Box::pin(async move {
+            let (assignments, versions) =
+                desired.map(|d| (d.assignments.clone(), d.versions.clone())).unwrap_or_default();
+            self.reconciler.stop_guests(&assignments, &versions, limit).await
+        })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move { self.disks.shutdown().await })
-    }
-}
-
-impl RealHost {
-    async fn instance(&self, desired: &Desired, wanted: &Assignment) -> InstanceReport {
-        let mut report = InstanceReport {
-            instance: wanted.instance,
-            generation: wanted.generation,
-            boot: wanted.boot,
-            state: Observed::Gone,
-            reason: None,
-            detail: None,
-            disk_at: None,
-            started_at: None,
-            ready_at: None,
-            disks: Vec::new(),
-        };
-        for disk in &wanted.disks {
-            let done = match (wanted.wanted, desired.versions.get(&disk.version)) {
-                (Wanted::Gone, _) => self.disks.remove(disk.disk).await.map(|()| None),
-                (_, Some(root)) => {
-                    let want = mirror::DiskWant {
-                        disk: disk.disk,
-                        instance: wanted.instance,
-                        generation: wanted.generation,
-                        size_bytes: disk.size_bytes,
-                        version: disk.version,
-                        root: root.clone(),
-                    };
-                    self.disks.ensure(&want).await.map(Some)
-                }
-                (_, None) => Err(DiskError::Invalid { disk: disk.disk, what: "its version was not sent".to_owned() }),
-            };
-            match done {
-                Ok(None) => {}
-                Ok(Some(status)) => report.disks.push(DiskReport {
-                    disk: disk.disk,
-                    path: status.path.display().to_string(),
-                    version: status.version,
-                    unsaved_bytes: status.unsaved_bytes,
-                    fetched_bytes: status.fetched_bytes,
-                    local_bytes: status.local_bytes,
-                }),
-                Err(error) => {
-                    report.state = Observed::Failed;
-                    (report.reason, report.detail) = (Some(error.reason().to_owned()), Some(explain(&error)));
-                    return report;
-                }
-            }
-        }
-        if wanted.wanted != Wanted::Gone {
-            let running = wanted.wanted == Wanted::Running;
-            report.state = if running { Observed::Running } else { Observed::Stopped };
-            let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = Some(*times.entry((wanted.instance, wanted.boot)).or_insert_with(clock::now));
-            report.disk_at = at;
-            (report.started_at, report.ready_at) = if running { (at, at) } else { (None, None) };
-        }
-        report
     }
 }
 

@@ -6,11 +6,12 @@
 //! itself, set up paging, clock, interrupts and all its drivers. With no kernel at hand the answer is plain emulation: a
 //! slow guest is better than one that never boots.
 //!
-//! The verdict is kept in `DATA/kvm-probe.json` under a key of everything it depends on: host kernel, QEMU, processor,
-//! and this form of the probe.
+//! The verdict is kept in `DATA/kvm-probe.json`, and for other agents of the machine in `/var/cache/muster`, under a key
+//! of everything it depends on: host kernel, QEMU, processor, and this form of the probe.
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -52,7 +53,10 @@ const BOOT_LIMIT: Duration = Duration::from_secs(10);
 /// Console text behind which a kernel is up: it looks for its root and has none.
 const PASSED: [&str; 4] =
     ["VFS: Cannot open root device", "VFS: Unable to mount root", "Run /init as init", "Run /sbin/init as init"];
-const FORM: u32 = 1;
+const FORM: u32 = 2;
+const FILE: &str = "kvm-probe.json";
+/// A probe that hangs costs [`BOOT_LIMIT`]: once per machine is enough.
+const SHARED: &str = "/var/cache/muster";
 
 /// Chooses, and remembers the choice.
 pub async fn choose(choice: Choice, data_dir: &Path) -> Verdict {
@@ -67,8 +71,8 @@ pub async fn choose(choice: Choice, data_dir: &Path) -> Verdict {
         Choice::Auto => {
             let kernel = kernels().into_iter().next();
             let key = key(kernel.as_deref()).await;
-            let file = data_dir.join("kvm-probe.json");
-            if let Some(verdict) = remembered(&file).filter(|verdict| verdict.key == key) {
+            let files = [data_dir.join(FILE), Path::new(SHARED).join(FILE)];
+            if let Some(verdict) = files.iter().filter_map(|file| remembered(file)).find(|verdict| verdict.key == key) {
                 return verdict;
             }
             let verdict = match probe(kernel.as_deref()).await {
@@ -80,8 +84,10 @@ pub async fn choose(choice: Choice, data_dir: &Path) -> Verdict {
                 Err(why) => Verdict { acceleration: Acceleration::Qemu, why, key },
             };
             tracing::info!(acceleration = %verdict.acceleration, "probed for KVM: {}", verdict.why);
-            if let Err(error) = remember(&file, &verdict) {
-                tracing::warn!(%error, "the result of the KVM probe could not be kept in {}", file.display());
+            for file in files {
+                if let Err(error) = remember(&file, &verdict) {
+                    tracing::debug!(%error, "the result of the KVM probe could not be kept in {}", file.display());
+                }
             }
             verdict
         }
@@ -93,7 +99,10 @@ fn remembered(file: &Path) -> Option<Verdict> {
 }
 
 fn remember(file: &Path, verdict: &Verdict) -> io::Result<()> {
-    let new = file.with_extension("new");
+    if let Some(dir) = file.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let new = file.with_extension(format!("{}.new", std::process::id()));
     fs::write(&new, serde_json::to_vec_pretty(verdict)?)?;
     fs::rename(new, file)
 }
@@ -143,8 +152,13 @@ async fn key(kernel: Option<&Path>) -> String {
 
 /// Boots; how long it took, or why not.
 async fn probe(kernel: Option<&Path>) -> Result<Duration, String> {
-    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(KVM) {
-        return Err(format!("{KVM} cannot be opened: {error}"));
+    match fs::OpenOptions::new().read(true).write(true).open(KVM).and_then(|file| file.metadata()) {
+        Err(error) => return Err(format!("{KVM} cannot be opened: {error}")),
+        // Guests run as a user of their own.
+        Ok(meta) if meta.permissions().mode() & 0o066 == 0 => {
+            return Err(format!("{KVM} can be opened by root only, QEMU runs as another user (chgrp kvm, chmod 660)"));
+        }
+        Ok(_) => {}
     }
     let Some(kernel) = kernel else {
         return Err("no kernel at hand for a probe boot (none in /boot, none in the demo image's cache)".to_owned());

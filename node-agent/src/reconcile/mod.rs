@@ -24,7 +24,7 @@ pub mod record;
 pub mod report;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -33,9 +33,9 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    DiskId, InstanceId, Timestamp,
+    DiskId, InstanceId, Timestamp, VersionId,
     deployment::Runtime,
-    node_protocol::{Assignment, Desired, DiskReport, InstanceReport},
+    node_protocol::{Assignment, DiskReport, InstanceReport, VersionRoot},
 };
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -53,8 +53,15 @@ use crate::{
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Console logs are looked at this often, whether they grew too much.
 const BOUND_EVERY: Duration = Duration::from_secs(10);
-/// Longest wait for the list of domains; libvirt calls have limits of their own.
-const LIST_LIMIT: Duration = Duration::from_secs(15);
+/// Longest wait for the list of domains in a pass: others wait for it (I11).
+const LIST_LIMIT: Duration = Duration::from_secs(3);
+/// The same while the hypervisor is known not to answer.
+const LIST_LIMIT_SILENT: Duration = Duration::from_millis(300);
+
+/// What a node needs to read the versions its assignments name: [`Desired::versions`].
+///
+/// [`Desired::versions`]: muster_api::node_protocol::Desired::versions
+pub type Versions = BTreeMap<VersionId, VersionRoot>;
 
 /// What the reconciler does with disks. Made from [`Disks`]; a test may put others in.
 pub struct DiskAccess {
@@ -113,6 +120,8 @@ struct Inner {
     slots: Mutex<HashMap<InstanceId, Slot>>,
     /// Nothing is started any more.
     draining: Mutex<bool>,
+    /// Why the hypervisor did not answer last time.
+    silent: Mutex<Option<String>>,
     changed: watch::Sender<u64>,
 }
 
@@ -170,16 +179,26 @@ impl Inner {
     }
 
     /// All domains of this node, or `None` when nothing is known.
-    async fn domains(&self) -> Option<HashMap<InstanceId, Domain>> {
+    async fn domains(&self, limit: Duration) -> Option<HashMap<InstanceId, Domain>> {
         let Some(hypervisor) = &self.parts.hypervisor else { return Some(HashMap::new()) };
-        match tokio::time::timeout(LIST_LIMIT, hypervisor.list()).await {
-            Ok(Ok(domains)) => Some(domains.into_iter().map(|domain| (domain.instance, domain)).collect()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the hypervisor did not list its domains");
-                None
+        let listed = match tokio::time::timeout(limit, hypervisor.list()).await {
+            Ok(Ok(domains)) => Ok(domains.into_iter().map(|domain| (domain.instance, domain)).collect()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the hypervisor did not list its domains within {limit:?}")),
+        };
+        let mut silent = lock(&self.silent);
+        match listed {
+            Ok(domains) => {
+                if silent.take().is_some() {
+                    tracing::info!("the hypervisor answers again");
+                }
+                Some(domains)
             }
-            Err(_) => {
-                tracing::warn!("the hypervisor did not list its domains within {LIST_LIMIT:?}");
+            Err(trouble) => {
+                if silent.is_none() {
+                    tracing::warn!("nothing is known about virtual machines: {trouble}");
+                }
+                *silent = Some(trouble);
                 None
             }
         }
@@ -255,6 +274,7 @@ impl Reconciler {
             records,
             slots: Mutex::default(),
             draining: Mutex::new(false),
+            silent: Mutex::default(),
             changed: watch::Sender::new(0),
         });
         let listener = events.map(|mut events| {
@@ -276,25 +296,37 @@ impl Reconciler {
     }
 
     /// Looks at every instance, starts what is to be done, says what is true. Never waits for a step.
-    pub async fn pass(&self, desired: &Desired) -> Vec<InstanceReport> {
-        let domains = self.inner.domains().await;
-        self.look(desired, domains.as_ref())
+    pub async fn pass(&self, assignments: &[Assignment], versions: &Versions) -> Vec<InstanceReport> {
+        let limit = if lock(&self.inner.silent).is_some() { LIST_LIMIT_SILENT } else { LIST_LIMIT };
+        let domains = self.inner.domains(limit).await;
+        self.look(assignments, versions, domains.as_ref())
     }
 
-    fn look(&self, desired: &Desired, domains: Option<&HashMap<InstanceId, Domain>>) -> Vec<InstanceReport> {
+    /// Why the hypervisor does not answer, as of the last pass.
+    #[must_use]
+    pub fn hypervisor_trouble(&self) -> Option<String> {
+        lock(&self.inner.silent).clone()
+    }
+
+    fn look(
+        &self,
+        assignments: &[Assignment],
+        versions: &Versions,
+        domains: Option<&HashMap<InstanceId, Domain>>,
+    ) -> Vec<InstanceReport> {
         let inner = &self.inner;
         let disks = (inner.parts.disks.list)();
         let draining = *lock(&inner.draining);
         let mut waiting = domains.is_none();
-        let mut reports = Vec::with_capacity(desired.assignments.len());
-        for assignment in &desired.assignments {
+        let mut reports = Vec::with_capacity(assignments.len());
+        for assignment in assignments {
             let here = inner.here();
             let seen = inner.observe(assignment, domains, &disks, &here);
             let busy = inner.slot(assignment.instance, |slot| slot.busy);
             if !busy && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
                 if !actions.is_empty() {
-                    apply::spawn(inner.clone(), assignment.clone(), wants(desired, assignment), actions);
+                    apply::spawn(inner.clone(), assignment.clone(), wants(versions, assignment), actions);
                 }
             }
             let trouble = inner.slot(assignment.instance, |slot| slot.trouble.clone());
@@ -305,9 +337,8 @@ impl Reconciler {
             reports.push(report);
         }
         // Slots of instances nobody speaks of any more hold nothing worth keeping.
-        lock(&inner.slots).retain(|instance, slot| {
-            slot.busy || desired.assignments.iter().any(|assignment| assignment.instance == *instance)
-        });
+        let spoken_of: HashSet<InstanceId> = assignments.iter().map(|assignment| assignment.instance).collect();
+        lock(&inner.slots).retain(|instance, slot| slot.busy || spoken_of.contains(instance));
         if waiting && !draining {
             self.look_again();
         }
@@ -349,21 +380,26 @@ impl Reconciler {
 
     /// Ends every guest of this process, for the agent's own end: asks, and cuts the power of what is still there after
     /// `limit`. Nothing is started from then on. They are started again when the agent is.
-    pub async fn stop_guests(&self, desired: &Desired, limit: Duration) -> Vec<InstanceReport> {
+    pub async fn stop_guests(
+        &self,
+        assignments: &[Assignment],
+        versions: &Versions,
+        limit: Duration,
+    ) -> Vec<InstanceReport> {
         *lock(&self.inner.draining) = true;
         let deadline = Instant::now() + limit;
         // A step under way may be a start; its outcome must be known before it is stopped.
         while lock(&self.inner.slots).values().any(|slot| slot.busy) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let domains = self.inner.domains().await.unwrap_or_default();
+        let domains = self.inner.domains(limit).await.unwrap_or_default();
         let ends = domains.values().filter(|domain| domain.run == self.inner.parts.run).map(|domain| {
             let inner = self.inner.clone();
             async move { apply::end_for_shutdown(&inner, domain.instance, domain.boot, deadline).await }
         });
         futures::future::join_all(ends).await;
-        let domains = self.inner.domains().await;
-        self.look(desired, domains.as_ref())
+        let domains = self.inner.domains(LIST_LIMIT).await;
+        self.look(assignments, versions, domains.as_ref())
     }
 }
 
@@ -379,8 +415,8 @@ impl Drop for Reconciler {
 }
 
 /// Its disks with the roots the controller sent along.
-fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
-    let want = |disk: &muster_api::node_protocol::DiskAssignment| match desired.versions.get(&disk.version) {
+fn wants(versions: &Versions, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
+    let want = |disk: &muster_api::node_protocol::DiskAssignment| match versions.get(&disk.version) {
         Some(root) => Ok(DiskWant {
             disk: disk.disk,
             instance: assignment.instance,
