@@ -1,3 +1,12 @@
-//! The API through the real router, in-process.
+//! The API through the real router, in-process, on a real SQLite file.
 
+mod access;
+mod daemon;
+mod events;
+mod idempotency;
 mod images;
+mod nodes;
+mod openapi;
+mod operations;
+mod shapes;
+mod world;
