@@ -5,7 +5,7 @@
 //! The process that is killed is this executable, started again with one test as its name; it serves one disk from a
 //! data directory it is told. The writer is the test itself, through the mount.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
 
 mod mirror_world;
 

@@ -12,27 +12,31 @@
 
 pub(crate) mod errno;
 mod mount;
+mod opens;
 
 use std::{
     ffi::OsStr,
     io,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
 
-use self::errno::errno;
 pub(crate) use self::mount::{Mounted, clear_stale};
+use self::{
+    errno::errno,
+    opens::{Opens, Way},
+};
 use crate::mirror::{
     Fault,
     disk::Disk,
@@ -53,12 +57,23 @@ pub(crate) struct DiskFs {
     uid: AtomicU32,
     gid: AtomicU32,
     made: SystemTime,
+    opens: Opens,
+    /// Tells the kernel to forget pages; there once the connection is.
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl DiskFs {
-    pub(crate) fn new(disk: Arc<Disk>) -> Self {
+    pub(crate) fn new(disk: Arc<Disk>, notifier: Arc<OnceLock<Notifier>>) -> Self {
         let (uid, gid) = disk.node().config.owner;
-        Self { disk, mode: AtomicU32::new(0o600), uid: AtomicU32::new(uid), gid: AtomicU32::new(gid), made: UNIX_EPOCH }
+        Self {
+            disk,
+            mode: AtomicU32::new(0o600),
+            uid: AtomicU32::new(uid),
+            gid: AtomicU32::new(gid),
+            made: UNIX_EPOCH,
+            opens: Opens::default(),
+            notifier,
+        }
     }
 
     fn attr(&self) -> FileAttr {
@@ -123,6 +138,19 @@ fn answer_write(reply: ReplyWrite, bytes: u32, result: &Result<(), Fault>) {
     }
 }
 
+/// The kernel forgets what it cached of a range. Never on a FUSE thread: it may wait for a read that thread has to
+/// answer.
+fn forget_pages(notifier: &OnceLock<Notifier>, offset: u64, bytes: u32) {
+    let Some(notifier) = notifier.get() else { return };
+    let Ok(offset) = i64::try_from(offset) else { return };
+    // ENOENT: it has nothing of this file.
+    if let Err(error) = notifier.inval_inode(INodeNo::ROOT, offset, bytes.into())
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(error = %error, "the kernel keeps pages that were written around");
+    }
+}
+
 /// Answers a write; one that has to be durable first joins the next flush.
 fn finish_write(disk: &Arc<Disk>, reply: ReplyWrite, bytes: u32, durable: bool, result: &Result<(), Fault>) {
     if durable && result.is_ok() {
@@ -176,8 +204,23 @@ impl Filesystem for DiskFs {
         reply.attr(&TTL, &self.attr());
     }
 
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    fn open(&self, _req: &Request, _ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let opened = self.opens.open(flags.0 & libc::O_DIRECT != 0);
+        reply.opened(FileHandle(opened.way.into()), opened.flags);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.opens.release(Way::from(fh.0));
+        reply.ok();
     }
 
     fn read(
@@ -220,7 +263,7 @@ impl Filesystem for DiskFs {
         &self,
         _req: &Request,
         _ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
@@ -233,13 +276,26 @@ impl Filesystem for DiskFs {
         let Ok(bytes) = u32::try_from(data.len()) else { return reply.error(Errno::EINVAL) };
         if u64::from(bytes) <= PIECE_BYTES_MAX {
             match self.disk.try_change(offset, Change::Data(data), &Pinned::default()) {
+                // A direct writer beside buffered readers: their pages have to go before it is told.
+                Ok(()) if flags.0 & libc::O_DIRECT != 0 && Way::from(fh.0) == Way::Cached => {
+                    let (disk, notifier) = (self.disk.clone(), self.notifier.clone());
+                    self.disk.node().runtime.spawn_blocking(move || {
+                        forget_pages(&notifier, offset, bytes);
+                        finish_write(&disk, reply, bytes, durable, &Ok(()));
+                    });
+                    return;
+                }
                 Ok(()) => return finish_write(&self.disk, reply, bytes, durable, &Ok(())),
                 Err(NotNow::Fault(fault)) => return reply.error(errno(&fault)),
                 Err(NotNow::Held | NotNow::Missing(_)) => {}
             }
         }
-        let disk = self.disk.clone();
+        let (disk, notifier) = (self.disk.clone(), self.notifier.clone());
+        let mixed = flags.0 & libc::O_DIRECT != 0 && Way::from(fh.0) == Way::Cached;
         self.change_later(offset, OwnedChange::Data(data.to_vec()), move |done| {
+            if mixed {
+                forget_pages(&notifier, offset, bytes);
+            }
             finish_write(&disk, reply, bytes, durable, &done);
         });
     }

@@ -417,7 +417,7 @@ impl Cache {
             }
             inner.hand %= inner.clock.len();
             let hand = inner.hand;
-            let Some(name) = inner.clock.get(hand).copied() else { return None };
+            let name = inner.clock.get(hand).copied()?;
             let Some(slot) = inner.slots.get(&name) else {
                 inner.clock.swap_remove(hand);
                 continue;

@@ -82,7 +82,7 @@ impl Disk {
             let root = VersionRoot { commit: Some(commit), ..view.base.root.clone() };
             return Ok(Saved { base, root, dirty_bytes, stored_bytes: 0 });
         }
-        let descriptor = view.base.descriptor.clone();
+        let descriptor = view.base.descriptor;
         let mut chunks = BTreeSet::new();
         for bits in bits {
             bits.owned_groups(u64::from(descriptor.chunk.blocks()), &mut chunks);

@@ -172,7 +172,7 @@ impl Disk {
 
     /// Fetches what was missing.
     pub(crate) async fn bring(&self, missing: Missing, pinned: &mut Pinned, deadline: Instant) -> Result<(), Fault> {
-        let descriptor = self.layers().base.descriptor.clone();
+        let descriptor = self.layers().base.descriptor;
         if !missing.pages.is_empty() {
             for (name, body) in self.fetch_objects(&missing.pages, Kind::Page, deadline).await? {
                 let page = Page::decode(&body).map_err(|e| Fault::Corrupt(format!("page {name}: {e}")))?;
