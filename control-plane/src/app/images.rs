@@ -169,7 +169,7 @@ impl App {
         let ids: Vec<_> = gone.iter().map(|row| row.version.id).collect();
         let held = self
             .store
-            .read("versions.held", async |tx| versions::held_contents(tx, project, &ids, FREED_ROOTS_MAX).await)
+            .read("versions.held", async |tx| versions::held_roots(tx, project, &ids, FREED_ROOTS_MAX).await)
             .await?;
         let Some(kept) = held else { return Ok(Freed { freed_bytes: None }) };
         let reached_bytes = match gone.as_slice() {

@@ -28,7 +28,6 @@ use super::{
     images::{existing, find_image, tell_published},
 };
 use crate::{
-    domain::versions::Content,
     export::reach,
     ingest::{
         import::{Imported, IngestError, Stated, Target, import},
@@ -175,7 +174,7 @@ impl App {
                     let said = format!("another upload to image {} is under way: wait for it", row.image.name);
                     return Err(AppError::code(ErrorCode::Busy, said));
                 }
-                if self.pool.membership().members.is_empty() {
+                if !self.has_nodes() {
                     return Err(no_nodes());
                 }
                 let until = tx.now().plus_ms(LEASE_MS);
@@ -312,11 +311,10 @@ impl App {
     async fn newly_stored(&self, project: &str, imported: &Imported) -> Result<u64, AppError> {
         let all = imported.tally.bytes();
         let Some(objects) = imported.tally.objects() else { return Ok(all) };
-        let known = self
+        let kept = self
             .store
-            .read("versions.live", async |tx| versions::live_contents(tx, Some(project), COUNT_ROOTS_MAX).await)
+            .read("versions.live", async |tx| versions::live_roots(tx, Some(project), COUNT_ROOTS_MAX).await)
             .await?;
-        let kept: Vec<Content> = known.into_iter().map(|(_, content)| content).collect();
         let deadline = Instant::now() + COUNT_WITHIN;
         let counted = reach::new_bytes(&self.pool, objects, &kept, deadline);
         Ok(tokio::time::timeout_at(deadline, counted).await.ok().and_then(Result::ok).unwrap_or(all))
@@ -348,10 +346,15 @@ impl App {
         }
     }
 
+    /// Whether any node takes new objects.
+    fn has_nodes(&self) -> bool {
+        self.pool.membership().members.iter().any(|member| member.accepting)
+    }
+
     fn pool_refusal(&self, error: &PoolError) -> AppError {
         tracing::warn!(error = error as &dyn std::error::Error, "an import could not be stored");
         match error {
-            _ if self.pool.membership().members.is_empty() => no_nodes(),
+            _ if !self.has_nodes() => no_nodes(),
             PoolError::NotEnoughCopies { full: true, .. } => {
                 no_room("pool_full", "the pool has no room for this content".to_owned())
             }

@@ -24,6 +24,9 @@ pub enum ReadError {
     /// An object is not what its place says.
     #[error("this version is damaged")]
     Corrupt(#[from] Corrupt),
+    /// Looking at all of it would take more memory than an answer is worth.
+    #[error("more than {0} pages would have to be looked at")]
+    TooLarge(usize),
     /// A thread that worked for the reader panicked.
     #[error("a thread of the reader failed")]
     Thread(#[from] tokio::task::JoinError),

@@ -21,13 +21,21 @@ const FETCH_MAX: usize = 256;
 pub struct PageSource {
     pool: PoolClient,
     pages: HashMap<ObjectName, Arc<Page>>,
+    fetched: usize,
+    fetched_max: Option<usize>,
 }
 
 impl PageSource {
-    /// Nothing fetched yet.
+    /// Nothing fetched yet; old pages make room for new ones. For operations that look at a part of a tree at a time.
     #[must_use]
     pub fn new(pool: PoolClient) -> Self {
-        Self { pool, pages: HashMap::new() }
+        Self { pool, pages: HashMap::new(), fetched: 0, fetched_max: None }
+    }
+
+    /// Nothing fetched yet, and never more than `pages_max`. For operations that look at whole trees.
+    #[must_use]
+    pub fn bounded(pool: PoolClient, pages_max: usize) -> Self {
+        Self { fetched_max: Some(pages_max), ..Self::new(pool) }
     }
 
     /// Takes the root page that a version row keeps.
@@ -58,8 +66,12 @@ impl PageSource {
                 Lookup::Found(answer) => return Ok(answer),
                 Lookup::Missing(names) => names,
             };
+            self.fetched += missing.len();
+            if let Some(most) = self.fetched_max.filter(|most| self.fetched > *most) {
+                return Err(ReadError::TooLarge(most));
+            }
             // Never between finding pages and using them: only what this round brings has to stay.
-            if self.pages.len() + missing.len() > KEPT_MAX && missing.len() < KEPT_MAX / 2 {
+            if self.fetched_max.is_none() && self.pages.len() + missing.len() > KEPT_MAX {
                 let spare = self.pages.len() / 2;
                 let names: Vec<ObjectName> = self.pages.keys().copied().take(spare).collect();
                 for name in names {

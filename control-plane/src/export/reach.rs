@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures::StreamExt as _;
 use muster_peer::PoolClient;
-use storage_core::{Compression, Kind, ObjectName, Record, tree::Reach};
+use storage_core::{Compression, Descriptor, Kind, ObjectName, Record, tree::Reach};
 use tokio::time::Instant;
 
 use super::{ReadError, pages::PageSource};
@@ -12,6 +12,9 @@ use crate::domain::versions::Content;
 
 /// Objects measured at a time.
 const MEASURE: usize = 32;
+
+/// Pages looked at for one answer: 256 GiB of data at the default chunk size, some 100 MiB of memory for 2 s.
+const PAGES_MAX: usize = 4096;
 
 /// Stored bytes of one copy of the objects that these versions reach and `kept` do not.
 ///
@@ -24,11 +27,15 @@ pub async fn exclusive_bytes(
     pool: &PoolClient,
     gone: &[Content],
     reached_bytes: Option<u64>,
-    kept: &[Content],
+    kept: &[Descriptor],
     deadline: Instant,
 ) -> Result<u64, ReadError> {
-    let mut pages = PageSource::new(pool.clone());
-    let going = reach(&mut pages, gone, deadline).await?;
+    let mut pages = PageSource::bounded(pool.clone(), PAGES_MAX);
+    for content in gone {
+        pages.add_root(content)?;
+    }
+    let gone: Vec<Descriptor> = gone.iter().map(|content| *content.descriptor()).collect();
+    let going = reach(&mut pages, &gone, deadline).await?;
     let staying = reach(&mut pages, kept, deadline).await?;
     let all = going.names().len();
     let exclusive: Vec<ObjectName> = going.names().iter().filter(|name| !staying.contains(name)).copied().collect();
@@ -46,19 +53,18 @@ pub async fn exclusive_bytes(
 pub async fn new_bytes(
     pool: &PoolClient,
     objects: &HashMap<ObjectName, u32>,
-    kept: &[Content],
+    kept: &[Descriptor],
     deadline: Instant,
 ) -> Result<u64, ReadError> {
-    let mut pages = PageSource::new(pool.clone());
+    let mut pages = PageSource::bounded(pool.clone(), PAGES_MAX);
     let staying = reach(&mut pages, kept, deadline).await?;
     Ok(objects.iter().filter(|(name, _)| !staying.contains(name)).map(|(_, bytes)| u64::from(*bytes)).sum())
 }
 
-async fn reach(pages: &mut PageSource, contents: &[Content], deadline: Instant) -> Result<Reach, ReadError> {
+async fn reach(pages: &mut PageSource, roots: &[Descriptor], deadline: Instant) -> Result<Reach, ReadError> {
     let mut reach = Reach::new();
-    for content in contents {
-        pages.add_root(content)?;
-        pages.with(deadline, |pages| reach.add(content.descriptor(), pages)).await?;
+    for root in roots {
+        pages.with(deadline, |pages| reach.add(root, pages)).await?;
     }
     Ok(reach)
 }

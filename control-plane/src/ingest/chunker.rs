@@ -133,10 +133,13 @@ impl Chunker {
     }
 
     fn end_chunk(&mut self, out: &mut impl FnMut(Cut)) {
-        let mut body = std::mem::take(&mut self.body);
-        body.truncate(trim_zeros(&body).len());
-        if !body.is_empty() {
-            out(Cut { index: ChunkIndex(self.index), body: body.into() });
+        self.body.truncate(trim_zeros(&self.body).len());
+        if self.body.len() * 2 > self.chunk_bytes {
+            out(Cut { index: ChunkIndex(self.index), body: std::mem::take(&mut self.body).into() });
+        } else if !self.body.is_empty() {
+            // A chunk with little in it must not hold the memory of a whole one while it waits.
+            out(Cut { index: ChunkIndex(self.index), body: Bytes::copy_from_slice(&self.body) });
+            self.body.clear();
         }
         self.zeros = 0;
         self.index += 1;

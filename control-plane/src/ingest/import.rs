@@ -40,6 +40,8 @@ use crate::domain::versions::{BadContent, Content, SIZE_BYTES_MAX};
 
 /// Chunks travel in batches of this size: one sync per node and batch.
 const BATCH_BYTES: usize = 8 << 20;
+/// What a chunk costs beside its bytes: an image may have some bytes in each of very many chunks.
+const CUT_BYTES: usize = 1024;
 /// Batches encoded and put at a time: enough to keep both encoding and syncing busy.
 const BATCHES_AT_A_TIME: usize = 3;
 /// Frames waiting to be cut. The HTTP server makes them up to some 400 KiB.
@@ -263,7 +265,7 @@ struct Batches {
 
 impl Batches {
     fn add(&mut self, cut: Cut) {
-        self.bytes += cut.body.len();
+        self.bytes += cut.body.len() + CUT_BYTES;
         self.batch.push(cut);
     }
 

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use std::collections::HashSet;
+
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
     node_protocol::VersionRoot,
     version::{Version, VersionState},
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
+use storage_core::Descriptor;
 
 use super::{StoreError, Tx, bulk, column};
 use crate::domain::versions::Content;
@@ -308,34 +311,31 @@ pub async fn rename_snapshot(tx: &mut Tx, snapshot: SnapshotId, name: &str) -> R
     Ok(())
 }
 
-const LIVE_CONTENTS: &str = "-- versions.live_contents
-SELECT v.id, v.descriptor, v.root_page FROM versions v
+const LIVE_ROOTS: &str = "-- versions.live_roots
+SELECT v.descriptor FROM versions v
 WHERE (CAST($1 AS TEXT) IS NULL OR v.project = $1) AND v.deleted_at IS NULL ORDER BY v.seq DESC LIMIT $2";
 
-/// The roots of the newest versions that are not deleted, of one project or all; `limit` bounds what is read.
-pub async fn live_contents(
-    tx: &mut Tx,
-    project: Option<&str>,
-    limit: i64,
-) -> Result<Vec<(VersionId, Content)>, StoreError> {
-    let rows = sqlx::query(LIVE_CONTENTS).bind(project).bind(limit).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::parse(row, "id")?, content(row)?))).collect()
+/// The descriptors of the newest versions that are not deleted, of one project or all, each once; `limit` bounds what
+/// is read.
+pub async fn live_roots(tx: &mut Tx, project: Option<&str>, limit: i64) -> Result<Vec<Descriptor>, StoreError> {
+    let rows = sqlx::query(LIVE_ROOTS).bind(project).bind(limit).fetch_all(tx.conn()).await?;
+    distinct(rows.iter().map(descriptor))
 }
 
 const HELD: &str = "-- versions.held
-SELECT v.id, v.descriptor, v.root_page, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live,
+SELECT v.id, v.descriptor, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live,
     (SELECT CAST(COUNT(*) AS BIGINT) FROM disks d JOIN instances n ON n.id = d.instance
      WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks
 FROM versions v WHERE v.project = $1 ORDER BY v.seq LIMIT $2";
 
-/// The roots of a project that stay when `gone` are unlinked: the other versions, and what disks began with. None if
-/// there are more than `limit`.
-pub async fn held_contents(
+/// The descriptors of a project that stay when `gone` are unlinked, each once: the other versions, and what disks began
+/// with. None if there are more than `limit` to look at.
+pub async fn held_roots(
     tx: &mut Tx,
     project: &str,
     gone: &[VersionId],
     limit: i64,
-) -> Result<Option<Vec<Content>>, StoreError> {
+) -> Result<Option<Vec<Descriptor>>, StoreError> {
     let rows = sqlx::query(HELD).bind(project).bind(limit + 1).fetch_all(tx.conn()).await?;
     if i64::try_from(rows.len()).unwrap_or(i64::MAX) > limit {
         return Ok(None);
@@ -345,10 +345,21 @@ pub async fn held_contents(
         let id: VersionId = column::parse(row, "id")?;
         let linked = column::flag(row, "live")? && !gone.contains(&id);
         if linked || column::number(row, "disks")? > 0 {
-            held.push(content(row)?);
+            held.push(descriptor(row));
         }
     }
-    Ok(Some(held))
+    distinct(held.into_iter()).map(Some)
+}
+
+fn distinct(descriptors: impl Iterator<Item = Result<Descriptor, StoreError>>) -> Result<Vec<Descriptor>, StoreError> {
+    let mut seen = HashSet::new();
+    descriptors.filter(|found| found.as_ref().map_or(true, |descriptor| seen.insert(*descriptor))).collect()
+}
+
+fn descriptor(row: &AnyRow) -> Result<Descriptor, StoreError> {
+    let bad = |why: String| StoreError::BadRow { column: "versions.descriptor".to_owned(), why };
+    let bytes = column::unhex(&column::text(row, "descriptor")?).ok_or_else(|| bad("not hex".to_owned()))?;
+    Descriptor::decode(&bytes).map_err(|e| bad(e.to_string()))
 }
 
 fn content(row: &AnyRow) -> Result<Content, StoreError> {

@@ -287,15 +287,17 @@ async fn what_stays_is_what_is_linked_or_held_by_a_disk(fresh: Fresh) {
     let first = publish(&store, base, 1).await;
     let second = publish(&store, base, 2).await;
     let held = async |gone: &[VersionId], limit| {
-        let held = store.read("t", async |tx| versions::held_contents(tx, "default", gone, limit).await).await;
+        let held = store.read("t", async |tx| versions::held_roots(tx, "default", gone, limit).await).await;
         held.unwrap()
     };
-    assert_eq!(held(&[], 10).await, Some(vec![content(1), content(2)]));
-    assert_eq!(held(&[first], 10).await, Some(vec![content(2)]));
-    assert_eq!(held(&[first, second], 10).await, Some(vec![]));
+    let [one, two] = [1, 2].map(|seed| *content(seed).descriptor());
+    publish(&store, base, 2).await;
+    assert_eq!(held(&[], 10).await, Some(vec![one, two]), "each root once");
+    assert_eq!(held(&[first], 10).await, Some(vec![two]));
+    assert_eq!(held(&[second], 10).await, Some(vec![one, two]), "another version has it too");
     assert_eq!(held(&[], 1).await, None, "too many to look at");
-    let live = store.read("t", async |tx| versions::live_contents(tx, Some("default"), 1).await).await.unwrap();
-    assert_eq!(live, [(second, content(2))]);
+    let live = async |limit| store.read("t", async |tx| versions::live_roots(tx, Some("default"), limit).await).await;
+    assert_eq!((live(1).await.unwrap(), live(9).await.unwrap()), (vec![two], vec![two, one]));
 }
 
 async fn versions_of_a_snapshot_share_its_name_and_end(fresh: Fresh) {

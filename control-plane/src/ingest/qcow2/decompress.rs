@@ -4,6 +4,9 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::Compression;
 
+/// A frame may ask for a window of gigabytes. No cluster is larger than 2 MiB; 8 MiB leaves room for other writers.
+const WINDOW_LOG_MAX: u32 = 23;
+
 /// Expanders, kept between clusters because setting one up costs more than a small cluster.
 pub(super) struct Expander {
     kind: Kind,
@@ -15,12 +18,17 @@ enum Kind {
 }
 
 impl Expander {
-    pub(super) fn new(compression: Compression) -> Self {
+    pub(super) fn new(compression: Compression) -> Result<Self, String> {
         let kind = match compression {
             Compression::Deflate => Kind::Deflate(Box::new(Decompress::new(false))),
-            Compression::Zstd => Kind::Zstd(zstd::zstd_safe::DCtx::create()),
+            Compression::Zstd => {
+                let mut context = zstd::zstd_safe::DCtx::create();
+                let bound = zstd::zstd_safe::DParameter::WindowLogMax(WINDOW_LOG_MAX);
+                context.set_parameter(bound).map_err(|code| zstd::zstd_safe::get_error_name(code).to_owned())?;
+                Kind::Zstd(context)
+            }
         };
-        Self { kind }
+        Ok(Self { kind })
     }
 
     /// Fills `out` from the beginning of `input`. What follows in `input` belongs to others (the length of a

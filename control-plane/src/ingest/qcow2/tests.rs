@@ -86,6 +86,7 @@ fn what_qemu_img_writes_is_read_as_qemu_reads_it() {
         &["-c", "-o", "cluster_size=2M"],
         &["-c", "-o", "compression_type=zstd"],
         &["-c", "-o", "compression_type=zstd,cluster_size=512k"],
+        &["-c", "-o", "compression_type=zstd,cluster_size=2M"],
         &["-c", "-o", "compression_type=zstd,extended_l2=on"],
         &["-S", "0"],
     ];

@@ -85,7 +85,7 @@ impl Reader {
         let mut reader = Self {
             file,
             file_bytes,
-            expander: Expander::new(header.compression),
+            expander: Expander::new(header.compression).map_err(|why| Qcow2Error::Expand { disk_offset: 0, why })?,
             tables: Bitmap::new(clusters),
             l1: Vec::new(),
             l1_first: 0,
