@@ -606,7 +606,7 @@ impl Loops {
         let hypervisor = self.host.hypervisor();
         let seen = Seen {
             libvirt: hypervisor.is_some(),
-            libvirt_detail: self.host.hypervisor_trouble(),
+            detail: self.host.hypervisor_trouble(),
             kvm: hypervisor.as_deref() == Some("kvm"),
             pool_full,
             clock_offset_s: self.controller.clock_offset_s(),

@@ -141,13 +141,11 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     let libvirt = config.runtime == RuntimeChoice::Libvirt;
     let mut all: Vec<Condition> =
         [Some(fuse()), Some(kernel())].into_iter().flatten().filter_map(Finding::condition).collect();
+    let said = |otherwise: &str| seen.detail.clone().unwrap_or_else(|| otherwise.to_owned());
     if libvirt && !seen.libvirt {
-        let detail = seen.libvirt_detail.clone().unwrap_or_else(|| libvirt_detail(&config.libvirt_uri));
-        all.push(Condition { kind: "no_libvirt".to_owned(), detail });
-    }
-    if libvirt && !seen.kvm {
-        let detail = "guests are emulated, which is slow: KVM does not work here or is not wanted".to_owned();
-        all.push(Condition { kind: "no_kvm".to_owned(), detail });
+        all.push(Condition { kind: "no_libvirt".to_owned(), detail: said("libvirt does not answer") });
+    } else if libvirt && !seen.kvm {
+        all.push(Condition { kind: "no_kvm".to_owned(), detail: said("guests are emulated, which is slow") });
     }
     if let Some(detail) = &seen.pool_full {
         all.push(Condition { kind: "disk_full".to_owned(), detail: detail.clone() });
@@ -159,19 +157,15 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     all
 }
 
-fn libvirt_detail(uri: &str) -> String {
-    format!("libvirt at {uri} does not answer")
-}
-
 /// What the agent found while working.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Libvirt answers.
     pub libvirt: bool,
-    /// What it says if not.
-    pub libvirt_detail: Option<String>,
     /// Guests run on KVM.
     pub kvm: bool,
+    /// Why one of them is not so.
+    pub detail: Option<String>,
     /// Why the pool takes nothing new.
     pub pool_full: Option<String>,
     /// The controller's clock minus this node's.

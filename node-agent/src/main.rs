@@ -52,7 +52,8 @@ enum Command {
     /// Keeps the live maps; started by the agent itself
     #[command(hide = true)]
     Holder {
-        /// Its socket
+        /// Where it listens
+        #[arg(long)]
         socket: PathBuf,
     },
 }

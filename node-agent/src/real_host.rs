@@ -23,7 +23,7 @@ use crate::{
     host::Host,
     hypervisor::{
         Hypervisor, Owner, RunId,
-        libvirt::{self, Libvirt},
+        libvirt::Libvirt,
         probe,
     },
     mirror::{self, DeltaIo, DiskError, Disks, WritePolicy},
@@ -79,7 +79,7 @@ async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
     };
     let verdict = probe::choose(choice, &config.data_dir).await;
     // Lazy: libvirt may come later, and domains of ours may be there already.
-    Arc::new(Libvirt::lazy(libvirt::SYSTEM_URI, owner, verdict.acceleration))
+    Arc::new(Libvirt::lazy(&config.libvirt_uri, owner, verdict.acceleration))
 }
 
 struct RealHost {

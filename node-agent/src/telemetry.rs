@@ -32,7 +32,8 @@ pub const CONDITIONS: &str = "muster_agent_conditions";
 /// When `filter` is not one.
 pub fn log(filter: &str, format: LogFormat) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(filter)?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
     // An error means that somebody logs already; then that is where lines go.
     let _already = match format {
         LogFormat::Text => lines.try_init(),
