@@ -266,4 +266,41 @@ mod tests {
         assert_eq!(cost(0), 64 << FRACTION);
         assert!(cost(u64::MAX) > 0);
     }
+
+    fn rows(heading: &str) -> Vec<Vec<&'static str>> {
+        let table = include_str!("../FORMAT.md").split(heading).nth(1).expect("the table").trim_start();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim_matches([' ', '`'])).collect()).collect()
+    }
+
+    #[test]
+    fn the_vectors_in_the_document_hold() {
+        let store = |text: &str| [u8::from_str_radix(text, 16).expect("a byte"); 16];
+        let draws = rows("| name | store | draw | cost |");
+        for row in &draws {
+            let [name, at, number, price] = row.as_slice() else { panic!("{row:?}") };
+            let drawn = draw(&name.parse().expect("a name"), &store(at));
+            assert_eq!((format!("{drawn:016x}"), cost(drawn).to_string()), ((*number).to_owned(), (*price).to_owned()));
+        }
+        assert_eq!(draws.len(), 15);
+
+        let node = |id: &str, weight, zone: Option<&str>| PlacementNode {
+            store: store(id),
+            weight,
+            zone: zone.map(str::to_owned),
+            accepting: true,
+        };
+        let ids = ["11", "22", "33", "44", "55"];
+        let weights = [100, 100, 300, 100, 0];
+        let zones = [None, Some("a"), Some("a"), Some("b"), Some("c")];
+        let nodes: Vec<_> = ids.iter().zip(weights).zip(zones).map(|((id, w), z)| node(id, w, z)).collect();
+        let ranks = rows("| name | rank |");
+        for row in &ranks {
+            let [name, order] = row.as_slice() else { panic!("{row:?}") };
+            let ranked = rank(&name.parse().expect("a name"), &nodes);
+            let ranked: Vec<&str> = ranked.iter().filter_map(|i| ids.get(*i).copied()).collect();
+            assert_eq!(ranked.join(", "), *order, "{name}");
+        }
+        assert_eq!(ranks.len(), 3);
+    }
 }

@@ -149,8 +149,8 @@ impl RecordHeader {
             return Err(r.field("reserved byte", reserved));
         }
         if kind == 0 {
-            let rest =
-                [u64::from(encoding), u64::from(chunk_log2), body_len.into(), stored_len.into(), stored_crc.into()];
+            let lengths = [u64::from(encoding), chunk_log2.into(), body_len.into(), stored_len.into()];
+            let rest = lengths.into_iter().chain([stored_crc.into(), round]).chain(salt.0.map(u64::from));
             return match rest.into_iter().find(|n| *n != 0) {
                 None => Ok(RecordHeader::absent(name)),
                 Some(n) => Err(r.field("field of an absent object", n)),

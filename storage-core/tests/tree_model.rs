@@ -174,7 +174,7 @@ fn sweep(store: &MemoryStore, versions: &[Version], disk: &Disk) -> MemoryStore 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn versions_read_as_byte_vectors_do(start in 1..20_000_000u32, steps in steps()) {

@@ -350,3 +350,48 @@ pub(super) fn marker_of(frame: &[u8]) -> Option<Marker> {
     let marker = *frame.first_chunk()?;
     Frame::decode(frame, &marker).is_ok().then_some(marker)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ChunkSize, Compression, Kind, Salt};
+
+    /// One frame of each kind, as FORMAT.md shows them.
+    fn golden() -> Vec<u8> {
+        let marker = *b"a random marker!";
+        let chunk = Some(ChunkSize::DEFAULT);
+        let first = Record::encode(Kind::Chunk, Salt::SHARED, chunk, b"muster", Compression::Off).with_round(7);
+        let second =
+            Record::encode(Kind::Page, Salt::SHARED, None, b"no page, but bytes", Compression::Off).with_round(8);
+        let mut out = SegmentHeader { pool: *b"a random pool id", marker, segment: 1 }.encode().to_vec();
+        for record in [&first, &second] {
+            out.extend(object_head(&marker, &record.header()));
+            out.extend_from_slice(record.stored());
+            out.resize(out.len().next_multiple_of(16), 0);
+        }
+        out.extend(stamps(&marker, 9, &[first.name()]));
+        out.extend(drops(&marker, &[second.name()]));
+        out
+    }
+
+    #[test]
+    fn a_segment_is_written_as_the_first_release_did() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v1/segment-0000000001");
+        if std::env::var_os("MUSTER_NEW_FIXTURES").is_some() && !std::fs::exists(path).expect("looks") {
+            std::fs::write(path, golden()).expect("writes");
+        }
+        assert_eq!(golden(), std::fs::read(path).expect("reads"));
+    }
+
+    #[test]
+    fn lengths_known_beforehand_are_the_lengths_written() {
+        let name = ObjectName::from_bytes([1; 32]);
+        for count in [0, 1, 3, NAMES_MAX, NAMES_MAX + 1, 2 * NAMES_MAX] {
+            assert_eq!(stamps(&[0; 16], 1, &vec![name; count]).len() as u64, stamps_bytes(count));
+        }
+        for len in 1..40 {
+            assert_eq!(object_frame_bytes(len) % ALIGN, 0);
+            assert!(object_frame_bytes(len) - (OBJECT_HEAD + len) as u64 <= 15);
+        }
+    }
+}
