@@ -58,7 +58,7 @@ fn said(assignment: &Assignment, seen: &Seen, here: &Here, life: Option<&Life>, 
         (DomainSeen::Absent { .. }, Wanted::Gone) if seen.disks.is_empty() && !seen.traces => {
             (Observed::Gone, None, None)
         }
-        (_, Wanted::Gone) => troubled(Observed::Stopping),
+        (DomainSeen::Present(_) | DomainSeen::Absent { .. }, Wanted::Gone) => troubled(Observed::Stopping),
         (DomainSeen::Present(domain), wanted) => match &domain.state {
             _ if domain.run != here.run || domain.generation != assignment.generation => troubled(Observed::Stopping),
             _ if wanted == Wanted::Stopped || domain.boot < assignment.boot => troubled(Observed::Stopping),
