@@ -36,7 +36,7 @@ CREATE TABLE deployments (
     seq BIGINT NOT NULL UNIQUE,
     CHECK ((state = 'deleted') = (deleted_at IS NOT NULL))
 );
-CREATE INDEX deployments_dirty ON deployments (id) WHERE dirty = 1;
+CREATE INDEX deployments_dirty ON deployments (seq) WHERE dirty = 1;
 CREATE INDEX deployments_project ON deployments (project, seq);
 -- DELETE frees the name at once.
 CREATE UNIQUE INDEX deployments_name ON deployments (project, name) WHERE state NOT IN ('deleting', 'deleted');
@@ -87,11 +87,12 @@ CREATE TABLE instances (
 );
 CREATE INDEX instances_project ON instances (project, seq);
 CREATE UNIQUE INDEX instances_name ON instances (project, name) WHERE state NOT IN ('deleting', 'deleted');
+CREATE INDEX instances_listed ON instances (deployment, seq);
 CREATE INDEX instances_deployment ON instances (deployment, state, ready_at);
 -- The scheduler adds up what each node has promised from this index alone.
 CREATE INDEX instances_node ON instances (node, runtime, cpus, memory_bytes) WHERE node IS NOT NULL;
 CREATE INDEX instances_operation ON instances (operation) WHERE operation IS NOT NULL;
-CREATE INDEX instances_pending ON instances (deployment) WHERE state = 'pending' AND node IS NULL;
+CREATE INDEX instances_homeless ON instances (seq) WHERE state = 'pending' AND node IS NULL;
 CREATE INDEX instances_unknown ON instances (node) WHERE state = 'unknown';
 CREATE INDEX instances_deleted ON instances (deleted_at) WHERE deleted_at IS NOT NULL;
 

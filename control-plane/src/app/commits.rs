@@ -1,5 +1,7 @@
 //! What nodes say about cuts and commits: how a cut went, that a commit is durable, what became of one.
 
+use std::time::Duration;
+
 use muster_api::{
     CommitId, ErrorCode, NodeId, SnapshotId,
     node_protocol::{CommitOutcome, CutReport, CutResult, StagedCommit},
@@ -62,6 +64,7 @@ impl App {
                         }
                     }
                     CutResult::Failed { reason, detail } => {
+                        self.look_again(BACKOFF_MS);
                         row.refused = Some(reason.clone());
                         row.refused_detail = Some(detail.clone());
                         row.attempt_until = Some(tx.now().plus_ms(BACKOFF_MS));
@@ -75,6 +78,15 @@ impl App {
                 Ok(())
             })
             .await
+    }
+
+    /// Has the snapshots looked at after a while. Only a hint: the loop's own period finds it as well.
+    fn look_again(&self, after_ms: i64) {
+        let (wakes, after) = (self.store.wakes().clone(), Duration::from_millis(after_ms.unsigned_abs()));
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            wakes.reconcile(Loop::Snapshots);
+        });
     }
 
     /// A commit is durable. Staged twice is staged once; the last of all publishes the snapshot.

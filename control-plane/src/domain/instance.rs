@@ -312,6 +312,7 @@ impl Life {
         let state = if self.node.is_some() { S::Starting } else { S::Pending };
         self.set(state, None, None);
         (self.wanted, self.boot, self.evicting, self.known) = (Wanted::Running, self.boot + 1, false, None);
+        self.stop = Stop::default();
         self.steps = Steps { requested_at: Some(now), placed_at, ..Steps::default() };
     }
 

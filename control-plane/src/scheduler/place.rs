@@ -42,6 +42,9 @@ pub fn place(problem: &Problem) -> Solution {
     Solution { places, unplaced, reasons, refusals }
 }
 
+/// Members of the deployment, instances of anyone, free memory, and the id for the last tie.
+type Load = (u64, u64, Reverse<u64>, NodeId);
+
 struct Candidate<'a> {
     node: &'a NodeView,
     added: u64,
@@ -49,7 +52,7 @@ struct Candidate<'a> {
 
 impl Candidate<'_> {
     /// Smallest goes first under `spread`.
-    fn load(&self) -> (u64, u64, Reverse<u64>, NodeId) {
+    fn load(&self) -> Load {
         (
             self.node.members + self.added,
             self.node.instances + self.added,
@@ -101,7 +104,7 @@ fn spread(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<
 struct Zone {
     members: u64,
     instances: u64,
-    nodes: BinaryHeap<Reverse<((u64, u64, Reverse<u64>, NodeId), usize)>>,
+    nodes: BinaryHeap<Reverse<(Load, usize)>>,
 }
 
 fn pack(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<NodeId> {

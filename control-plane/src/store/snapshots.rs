@@ -246,11 +246,6 @@ pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<Sn
     Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
 }
 
-/// The snapshot whose operation this is.
-pub async fn by_operation(tx: &mut Tx, id: OperationId) -> Result<Option<SnapshotRow>, StoreError> {
-    Ok(select(tx, "by_operation", "WHERE operation = $1", &[&id.to_string()]).await?.pop())
-}
-
 /// Snapshots under way, oldest first.
 pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
     select(tx, "under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", &[]).await

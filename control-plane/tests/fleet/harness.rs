@@ -27,7 +27,7 @@ use muster_controller::{
     http::{node_routes, routes},
     reconcile::driver,
     store::{
-        column,
+        DatabaseUrl, column,
         images::{self, NewImage},
         versions::{self, NewVersion, Of},
     },
@@ -52,6 +52,7 @@ pub(crate) struct World {
     doors: Doors,
     stop: CancellationToken,
     loops: TaskTracker,
+    database: Option<DatabaseUrl>,
     dir: tempfile::TempDir,
 }
 
@@ -92,8 +93,8 @@ async fn send(router: Router, request: Request<Body>) -> Reply {
     Reply { status: parts.status.as_u16(), body, headers: parts.headers }
 }
 
-async fn open(dir: &std::path::Path, clock: Arc<dyn Clock>) -> App {
-    let config = Config { data_dir: dir.to_owned(), ..Config::default() };
+async fn open(dir: &std::path::Path, clock: Arc<dyn Clock>, database: Option<&DatabaseUrl>) -> App {
+    let config = Config { data_dir: dir.to_owned(), database: database.cloned(), ..Config::default() };
     muster_controller::build_app(config, clock, 1).await.unwrap().app
 }
 
@@ -103,8 +104,17 @@ impl World {
     }
 
     pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self::open(clock, None).await
+    }
+
+    /// On another database than the file.
+    pub(crate) async fn on(database: DatabaseUrl) -> Self {
+        Self::open(Arc::new(muster_controller::clock::SystemClock), Some(database)).await
+    }
+
+    async fn open(clock: Arc<dyn Clock>, database: Option<DatabaseUrl>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let app = open(dir.path(), clock.clone()).await;
+        let app = open(dir.path(), clock.clone(), database.as_ref()).await;
         let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap().trim().to_owned();
         let mut world = Self {
             app,
@@ -113,6 +123,7 @@ impl World {
             doors: Doors::default(),
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
+            database,
             dir,
         };
         world.serve();
@@ -134,7 +145,7 @@ impl World {
         self.app.closing.cancel();
         self.loops.wait().await;
         self.app.store.close().await;
-        self.app = open(self.dir.path(), self.clock.clone()).await;
+        self.app = open(self.dir.path(), self.clock.clone(), self.database.as_ref()).await;
         self.serve();
     }
 

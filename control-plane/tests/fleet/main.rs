@@ -5,5 +5,8 @@
 mod deployments;
 mod harness;
 mod instances;
+mod on_postgres;
+#[path = "../store/postgres.rs"]
+mod postgres;
 mod restart;
 mod snapshots;
