@@ -81,9 +81,7 @@ pub struct Parts {
 pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Server> {
     muster_peer::tls::install_provider();
     telemetry::metrics();
-    if matches!(config.database_url(), DatabaseUrl::Postgres(_)) {
-        bail!("this release serves from sqlite:PATH only: PostgreSQL comes with several controllers");
-    }
+    check_servable(&config)?;
     let lock = lock_data_dir(&config.data_dir)?;
     let people = bind("listen", config.doors.listen).await?;
     let node = bind("node_listen", config.node_listen()).await?;
@@ -97,7 +95,45 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Serv
     Ok(Server { app, people, node, metrics, identities, _lock: lock })
 }
 
-/// As [`build`], without lock and doors: what `token create` and in-process tests work with.
+/// Whether this release can serve with this configuration: also what `check-config` asks.
+pub fn check_servable(config: &Config) -> anyhow::Result<()> {
+    if matches!(config.database_url(), DatabaseUrl::Postgres(_)) {
+        bail!("this release serves from sqlite:PATH only: PostgreSQL comes with several controllers");
+    }
+    for path in [&config.doors.tls_cert, &config.doors.tls_key].into_iter().flatten() {
+        File::open(path).with_context(|| format!("read {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes a token beside a controller that may be running: the operator's way in without a token. Touches nothing else,
+/// because this process need not have been told what the daemon was.
+pub async fn create_token(config: &Config, clock: Arc<dyn Clock>, wanted: &CreateToken) -> anyhow::Result<String> {
+    muster_peer::tls::install_provider();
+    make_dir(&config.data_dir)?;
+    // Before the first start this makes the cluster; two processes must not do that at once.
+    let first = !config.data_dir.join("ca.pem").exists();
+    let _lock = if first { Some(lock_data_dir(&config.data_dir)?) } else { None };
+    let authority = Authority::open_or_create(&config.data_dir, clock.now())?;
+    let store = open_store(config, clock).await?;
+    let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
+    let text = store
+        .run_tx("tokens.create", async |tx| {
+            let token = access::draw_token(tx, cluster.id, &authority, wanted).await?;
+            tokens::insert(tx, &token.row, "command line").await?;
+            Ok::<_, AppError>(token.text)
+        })
+        .await?;
+    store.close().await;
+    Ok(text)
+}
+
+async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Store> {
+    let url = config.database_url();
+    Store::open(&url, clock, Wakes::default()).await.with_context(|| format!("open the database {url:?}"))
+}
+
+/// As [`build`], without lock and doors: what in-process tests work with.
 pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) -> anyhow::Result<Parts> {
     let parts = assemble(config, clock, node_port, None).await?;
     let app = &parts.app;
@@ -120,9 +156,7 @@ async fn assemble(
     muster_peer::tls::install_provider();
     make_dir(&config.data_dir)?;
     let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
-    let store = Store::open(&config.database_url(), clock.clone(), Wakes::default())
-        .await
-        .with_context(|| format!("open the database {:?}", config.database_url()))?;
+    let store = open_store(&config, clock.clone()).await?;
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
     let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
     let empty = Membership {

@@ -9,12 +9,10 @@ use muster_api::{
     token::{CreateToken, Role},
 };
 use muster_controller::{
-    app::{AppError, access},
-    build, build_app,
+    build, check_servable,
     clock::SystemClock,
     config::{Config, Settings, parse_duration},
-    store::tokens,
-    telemetry,
+    create_token, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -95,13 +93,14 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(configured) => serve(configured.load()?).await,
         Command::CheckConfig(configured) => {
-            configured.load()?;
+            check_servable(&configured.load()?)?;
             println!("the configuration is good");
             Ok(())
         }
         Command::Token(TokenCommand::Create { configured, role, name, project, ttl, uses }) => {
             let wanted = CreateToken { name, role, project, ttl_s: ttl.map(|t| t.as_secs()), uses };
-            create_token(configured.load()?, &wanted).await
+            println!("{}", create_token(&configured.load()?, Arc::new(SystemClock), &wanted).await?);
+            Ok(())
         }
     }
 }
@@ -126,19 +125,4 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stopper.cancel();
     });
     server.run(stop).await
-}
-
-async fn create_token(config: Config, wanted: &CreateToken) -> anyhow::Result<()> {
-    let app = build_app(config, Arc::new(SystemClock), 0).await?.app;
-    let text = app
-        .store
-        .run_tx("tokens.create", async |tx| {
-            let token = access::draw_token(tx, app.cluster.id, &app.ca, wanted).await?;
-            tokens::insert(tx, &token.row, "command line").await?;
-            Ok::<_, AppError>(token.text)
-        })
-        .await?;
-    app.store.close().await;
-    println!("{text}");
-    Ok(())
 }

@@ -2,11 +2,15 @@
 
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
-use muster_api::node_protocol::{CONTROLLER_TLS_NAME, HeartbeatAnswer, JoinAnswer};
+use muster_api::{
+    node_protocol::{CONTROLLER_TLS_NAME, HeartbeatAnswer, JoinAnswer},
+    token::{CreateToken, Role},
+};
 use muster_controller::{
     Server, build,
     clock::SystemClock,
     config::{Config, Doors},
+    create_token,
     store::DatabaseUrl,
 };
 use muster_peer::tls::{Ca, Identity, NameTable, http_client, install_provider, pinned_client_config};
@@ -119,6 +123,25 @@ async fn a_second_start_finds_what_the_first_made() {
     }
     let foreign = build(config(dir.path()), Arc::new(SystemClock)).await.err().expect("refused");
     assert!(format!("{foreign:#}").contains("do not belong together"), "{foreign:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_made_beside_the_daemon_works_at_once_and_changes_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut served = config(dir.path());
+    served.pool.min_copies = 1;
+    served.doors.insecure_http = true;
+    let server = start(served).await;
+    let (app, url) = (server.app.clone(), server.url().expect("bound"));
+    let running = serve(server);
+    let wanted = CreateToken { name: None, role: Role::Admin, project: None, ttl_s: None, uses: None };
+    // The command does not know how the daemon was started.
+    let text = create_token(&config(dir.path()), Arc::new(SystemClock), &wanted).await.expect("a token");
+    let me = reqwest::Client::new().get(format!("{url}/v1/me")).bearer_auth(text).send().await.expect("answers");
+    assert_eq!(me.status().as_u16(), 200);
+    app.follow_membership().await.expect("followed");
+    assert_eq!((app.pool.membership().epoch, app.pool.membership().min_copies), (1, 1));
+    stop(running).await;
 }
 
 #[tokio::test]

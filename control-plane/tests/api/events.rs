@@ -57,7 +57,7 @@ impl Followed {
                 return Some(Frame::Event(Box::new(event)));
             }
             let chunk = tokio::time::timeout(Duration::from_secs(20), self.body.next()).await.expect("in time")?;
-            self.text.push_str(&String::from_utf8(chunk.expect("the stream goes on").to_vec()).expect("UTF-8"));
+            self.text.push_str(std::str::from_utf8(&chunk.expect("the stream goes on")).expect("UTF-8"));
         }
     }
 
