@@ -14,7 +14,7 @@ use std::{
 
 use storage_core::{
     ChunkStore, Compression, Kind, MemoryStore, ObjectName, Record, Salt, SegmentStore,
-    store::{BadCopy, Call, Fault, FaultyStore, Listed, Options, PutSummary, SimDisk, StoreError, Usage},
+    store::{BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Usage},
 };
 use suite::{World, chunk};
 
@@ -375,6 +375,53 @@ fn a_full_disk_is_full_and_goes_on_when_there_is_room() {
     store.sync().expect("syncs");
     let store = SegmentStore::open_on(Arc::new(disk.after_power_cut(0)), small()).expect("opens");
     all_here(&store, &[records, vec![chunk(50, 9000)]].concat());
+}
+
+#[test]
+fn an_index_that_cannot_be_written_stops_nothing_and_catches_up() {
+    let disk = SimDisk::new();
+    let store = SegmentStore::open_on(Arc::new(disk.clone()), small()).expect("opens");
+    let mut records = fill(&store, 0..30);
+    disk.set_full_file(Some(("index.redb", Full::Growth)));
+    records.extend(fill(&store, 100..200));
+    all_here(&store, &records);
+    // What a kill leaves now: the index is where it was.
+    let cut = disk.after_power_cut(3);
+    cut.set_full_file(None);
+    all_here(&SegmentStore::open_on(Arc::new(cut), small()).expect("opens"), &records);
+    disk.set_full_file(None);
+    for n in 0..100 {
+        records.extend(fill(&store, 1000 + n..1001 + n));
+    }
+    all_here(&store, &records);
+    let reopened = SegmentStore::open_on(Arc::new(disk.after_power_cut(0)), small()).expect("opens");
+    assert!(reopened.opened().scanned_bytes < 80_000, "{:?}", reopened.opened());
+    all_here(&reopened, &records);
+}
+
+#[test]
+fn an_index_that_cannot_be_written_at_all_is_waited_for() {
+    let disk = SimDisk::new();
+    let store = SegmentStore::open_on(Arc::new(disk.clone()), small()).expect("opens");
+    let mut records = fill(&store, 0..30);
+    disk.set_full_file(Some(("index.redb", Full::Everywhere)));
+    // Sooner or later the index is due, fails, and cannot be looked at; what was acknowledged before counts.
+    for n in 100..200 {
+        let record = chunk(n, 700);
+        if store.put(1, std::slice::from_ref(&record)).and_then(|_| store.sync()).is_ok() {
+            records.push(record);
+        }
+    }
+    disk.set_full_file(None);
+    let more = fill(&store, 300..400);
+    let unsure: Vec<Record> = (100..200).map(|n| chunk(n, 700)).collect();
+    for record in records.iter().chain(&more) {
+        assert!(store.get(&record.name()).expect("reads").is_some());
+    }
+    store.put(1, &unsure).expect("puts");
+    store.close().expect("closes");
+    let reopened = SegmentStore::open_on(Arc::new(disk.after_power_cut(0)), small()).expect("opens");
+    assert_eq!(reopened.usage().objects, 30 + 100 + 100);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io::{self, IoSlice},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition};
@@ -53,7 +53,10 @@ pub(super) type Changes = HashMap<ObjectName, Option<Place>>;
 
 #[derive(Debug)]
 pub(super) struct Index {
-    database: Database,
+    disk: Arc<dyn Disk>,
+    pool: [u8; 16],
+    /// None: it failed, and opening it again did, too.
+    database: RwLock<Option<Database>>,
 }
 
 /// What an index says about itself.
@@ -67,84 +70,63 @@ pub(super) struct Known {
 impl Index {
     /// The index of this pool, if there is one that can be read and fits; else a new, empty one.
     pub(super) fn open(
-        disk: &dyn Disk,
+        disk: &Arc<dyn Disk>,
         pool: [u8; 16],
         fits: impl Fn(&Known) -> bool,
     ) -> Result<(Index, Known), StoreError> {
+        let index = |database| Index { disk: disk.clone(), pool, database: RwLock::new(Some(database)) };
         let exists = disk.list().map_err(io_error("list", "."))?.iter().any(|n| n == FILE);
         if exists {
-            // A damaged file makes redb answer an error, or panic; both mean the same here.
-            let opened = catch_unwind(AssertUnwindSafe(|| {
-                let index = Index::on(disk.open(FILE).map_err(redb::Error::from)?)?;
-                let known = index.known(pool)?;
-                Ok::<_, redb::Error>(known.map(|known| (index, known)))
-            }));
-            match opened {
-                Ok(Ok(Some((index, known)))) if fits(&known) => return Ok((index, known)),
+            match existing(disk.as_ref(), pool) {
+                Ok(Some((database, known))) if fits(&known) => return Ok((index(database), known)),
                 // The disk itself failing is no reason to throw the index away.
-                Ok(Err(redb::Error::Io(source))) if !is_damage(&source) => {
+                Err(redb::Error::Io(source)) if !is_damage(&source) => {
                     return Err(StoreError::Io { op: "read", file: FILE.to_owned(), source });
                 }
                 _ => disk.remove(FILE).map_err(io_error("remove", FILE))?,
             }
         }
-        let index = Index::on(disk.create(FILE).map_err(io_error("create", FILE))?).map_err(index_error)?;
-        index.begin(pool).map_err(index_error)?;
+        let file = disk.create(FILE).map_err(io_error("create", FILE))?;
+        let database = database(file).and_then(|database| begin(&database, pool).map(|()| database));
+        let database = database.map_err(index_error)?;
         disk.sync_names().map_err(io_error("sync", "."))?;
-        Ok((index, Known::default()))
+        Ok((index(database), Known::default()))
     }
 
-    fn on(file: Arc<dyn DiskFile>) -> Result<Index, redb::Error> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file))?;
-        Ok(Index { database })
-    }
-
-    fn begin(&self, pool: [u8; 16]) -> Result<(), redb::Error> {
-        let write = self.database.begin_write()?;
-        {
-            let mut meta = write.open_table(META)?;
-            meta.insert("format", FORMAT)?;
-            for (key, half) in ["pool.0", "pool.1"].iter().zip(pool.as_chunks::<8>().0) {
-                meta.insert(*key, u64::from_le_bytes(*half))?;
-            }
-            write.open_table(OBJECTS)?;
-            write.open_table(SEGMENTS)?;
+    /// Opens the index again after a write to it failed: redb refuses everything from then on. It is where it was
+    /// before that write. Where even that fails, whatever needs the index tries it again.
+    pub(super) fn reopen(&self) -> Result<(), StoreError> {
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened again.
+        *slot = None;
+        match existing(self.disk.as_ref(), self.pool) {
+            Ok(Some((database, _))) => *slot = Some(database),
+            Ok(None) => return Err(gone()),
+            Err(error) => return Err(index_error(error)),
         }
-        write.commit()?;
         Ok(())
     }
 
-    /// None: another format or another pool's.
-    fn known(&self, pool: [u8; 16]) -> Result<Option<Known>, redb::Error> {
-        let read = self.database.begin_read()?;
-        let meta = read.open_table(META)?;
-        let number = |key: &str| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |n| n.value()));
-        let mut of = [0; 16];
-        for (key, half) in ["pool.0", "pool.1"].iter().zip(of.as_chunks_mut::<8>().0) {
-            *half = number(key)?.to_le_bytes();
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = database.as_ref() {
+            return work(database).map_err(index_error);
         }
-        if number("format")? != FORMAT || of != pool {
-            return Ok(None);
+        // It could not be opened when it had failed; perhaps there is room now.
+        drop(database);
+        self.reopen()?;
+        match self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(database) => work(database).map_err(index_error),
+            None => Err(gone()),
         }
-        let totals = Totals { objects: number("objects")?, bytes: number("bytes")? };
-        if read.open_table(OBJECTS)?.len()? != totals.objects {
-            return Ok(None);
-        }
-        let mut segments = BTreeMap::new();
-        for row in read.open_table(SEGMENTS)?.iter()? {
-            let (segment, len) = row?;
-            segments.insert(segment.value(), len.value());
-        }
-        Ok(Some(Known { segments, totals }))
     }
 
     /// Where an object is, as far as the watermark.
     pub(super) fn get(&self, name: &ObjectName) -> Result<Option<Place>, StoreError> {
-        let get = || {
-            let table = self.database.begin_read()?.open_table(OBJECTS)?;
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(OBJECTS)?;
             Ok(table.get(name.as_bytes())?.map(|row| Place::from_row(row.value())))
-        };
-        get().map_err(index_error)
+        })
     }
 
     /// The next objects after a name, in order.
@@ -154,8 +136,8 @@ impl Index {
         count_max: usize,
     ) -> Result<Vec<(ObjectName, Place)>, StoreError> {
         use std::ops::Bound;
-        let list = || {
-            let table = self.database.begin_read()?.open_table(OBJECTS)?;
+        self.with(|database| {
+            let table = database.begin_read()?.open_table(OBJECTS)?;
             let from = after.map_or(Bound::Unbounded, |name| Bound::Excluded(*name.as_bytes()));
             let mut rows = Vec::new();
             for row in table.range::<[u8; 32]>((from, Bound::Unbounded))?.take(count_max) {
@@ -163,8 +145,7 @@ impl Index {
                 rows.push((ObjectName::from_bytes(name.value()), Place::from_row(place.value())));
             }
             Ok(rows)
-        };
-        list().map_err(index_error)
+        })
     }
 
     /// Takes in changes and moves the watermark, in one transaction. Everything before the new watermark is synced.
@@ -174,8 +155,8 @@ impl Index {
         segments: &BTreeMap<u32, u64>,
         totals: Totals,
     ) -> Result<(), StoreError> {
-        let advance = || {
-            let mut write = self.database.begin_write()?;
+        self.with(|database| {
+            let mut write = database.begin_write()?;
             // Dear per commit and commits are rare; without it, opening after a crash would read the whole index.
             write.set_quick_repair(true);
             {
@@ -199,9 +180,62 @@ impl Index {
             }
             write.commit()?;
             Ok(())
-        };
-        advance().map_err(index_error)
+        })
     }
+}
+
+/// An index that can be read and is this pool's.
+fn existing(disk: &dyn Disk, pool: [u8; 16]) -> Result<Option<(Database, Known)>, redb::Error> {
+    // A damaged file makes redb answer an error, or panic; both mean the same here.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let database = database(disk.open(FILE)?)?;
+        let known = known(&database, pool)?;
+        Ok(known.map(|known| (database, known)))
+    }));
+    opened.unwrap_or(Ok(None))
+}
+
+fn database(file: Arc<dyn DiskFile>) -> Result<Database, redb::Error> {
+    Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file))?)
+}
+
+fn begin(database: &Database, pool: [u8; 16]) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut meta = write.open_table(META)?;
+        meta.insert("format", FORMAT)?;
+        for (key, half) in ["pool.0", "pool.1"].iter().zip(pool.as_chunks::<8>().0) {
+            meta.insert(*key, u64::from_le_bytes(*half))?;
+        }
+        write.open_table(OBJECTS)?;
+        write.open_table(SEGMENTS)?;
+    }
+    write.commit()?;
+    Ok(())
+}
+
+/// None: another format or another pool's.
+fn known(database: &Database, pool: [u8; 16]) -> Result<Option<Known>, redb::Error> {
+    let read = database.begin_read()?;
+    let meta = read.open_table(META)?;
+    let number = |key: &str| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |n| n.value()));
+    let mut of = [0; 16];
+    for (key, half) in ["pool.0", "pool.1"].iter().zip(of.as_chunks_mut::<8>().0) {
+        *half = number(key)?.to_le_bytes();
+    }
+    if number("format")? != FORMAT || of != pool {
+        return Ok(None);
+    }
+    let totals = Totals { objects: number("objects")?, bytes: number("bytes")? };
+    if read.open_table(OBJECTS)?.len()? != totals.objects {
+        return Ok(None);
+    }
+    let mut segments = BTreeMap::new();
+    for row in read.open_table(SEGMENTS)?.iter()? {
+        let (segment, len) = row?;
+        segments.insert(segment.value(), len.value());
+    }
+    Ok(Some(Known { segments, totals }))
 }
 
 impl Place {
@@ -217,6 +251,10 @@ impl Place {
 /// A read beyond the end: the file was cut off, its place on the disk works.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed { reason: "the index failed and cannot be opened again yet".to_owned() }
 }
 
 fn index_error(source: redb::Error) -> StoreError {

@@ -30,7 +30,7 @@ pub use faulty::{Call, Fault, FaultyStore};
 pub use memory::MemoryStore;
 pub use segment::{Opened, Options, SegmentStore};
 #[cfg(feature = "testing")]
-pub use sim::SimDisk;
+pub use sim::{Full, SimDisk};
 
 use crate::{Corrupt, ObjectName, Record, VerifiedObject};
 

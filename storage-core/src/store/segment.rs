@@ -39,6 +39,8 @@ use crate::{Corrupt, ObjectName, Record, RecordHeader, VerifiedObject, units::to
 const FILES_MAX: usize = 64;
 /// Places found by a scan before they go into the index: bounds the memory of opening a large pool without one.
 const SCANNED_MAX: usize = 65_536;
+/// Syncs between two tries to write an index that could not be written: on a full disk, each try costs opening it.
+const INDEX_PAUSE: u32 = 64;
 
 /// How a segment store behaves. The defaults are for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +111,8 @@ struct Writer {
     names_pending: bool,
     /// Bytes appended since the index was written.
     since_index: u64,
+    /// Syncs to go before the index is tried again; it could not be written.
+    index_pause: u32,
     failed: Option<String>,
 }
 
@@ -175,7 +179,7 @@ impl SegmentStore {
         }
         let sizes: HashMap<u32, u64> = segments.iter().map(|s| (s.number, s.size)).collect();
         let fits = |known: &Known| known.segments.iter().all(|(n, len)| sizes.get(n).is_some_and(|size| size >= len));
-        let (index, known) = Index::open(disk.as_ref(), pool, fits)?;
+        let (index, known) = Index::open(&disk, pool, fits)?;
 
         let mut store = SegmentStore {
             disk,
@@ -433,11 +437,29 @@ impl SegmentStore {
         self.sync_up_to(appended)?;
         let changes = self.recent().older.clone();
         if let Err(error) = self.index.advance(&changes, &segments, totals) {
-            self.writer().failed.get_or_insert_with(|| format!("the index could not be written: {error}"));
+            self.take_back(&changes, segments);
+            // If this fails, it is tried again when something is looked up.
+            let _ = self.index.reopen();
             return Err(error);
         }
         self.recent_mut().older = Arc::default();
         Ok(())
+    }
+
+    /// What could not be written into the index (the disk is full) stays in memory. Nothing is lost: the segments have
+    /// it.
+    fn take_back(&self, changes: &Changes, segments: BTreeMap<u32, u64>) {
+        let mut writer = self.writer();
+        let mut recent = self.recent_mut();
+        for (name, place) in changes {
+            recent.newer.entry(*name).or_insert(*place);
+        }
+        recent.older = Arc::default();
+        let active = writer.active.as_ref().map(|a| a.number);
+        for (number, len) in segments.into_iter().filter(|(number, _)| Some(*number) != active) {
+            writer.sealed.entry(number).or_insert(len);
+        }
+        writer.index_pause = INDEX_PAUSE;
     }
 
     /// Writes the index if enough has gathered and nobody else does.
@@ -449,13 +471,19 @@ impl SegmentStore {
         if !due {
             return;
         }
+        {
+            let mut writer = self.writer();
+            if writer.index_pause > 0 {
+                writer.index_pause -= 1;
+                return;
+            }
+        }
         let advancing = match self.advancing.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        // The caller's data is durable whatever becomes of the index; a failure stops the store and the next call
-        // says so.
+        // The caller's data is durable whatever becomes of the index.
         let _ = self.advance(&advancing);
     }
 

@@ -29,6 +29,8 @@ struct State {
     fail_sync: Option<u64>,
     /// Most bytes of all files together.
     room: Option<u64>,
+    /// A file that cannot be written, or only where it is already.
+    full_file: Option<(String, Full)>,
     bytes_synced: u64,
 }
 
@@ -44,6 +46,15 @@ struct Contents {
 enum Change {
     Write { offset: usize, bytes: Vec<u8> },
     Size(usize),
+}
+
+/// Where a full file cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// Behind its end.
+    Growth,
+    /// Anywhere, as on file systems that write in new places.
+    Everywhere,
 }
 
 #[derive(Debug)]
@@ -82,6 +93,11 @@ impl SimDisk {
     /// Limits the bytes of all files together; none: no limit.
     pub fn set_room(&self, room: Option<u64>) {
         self.state().room = room;
+    }
+
+    /// Lets writes to one file fail for lack of room; none: no longer.
+    pub fn set_full_file(&self, file: Option<(&str, Full)>) {
+        self.state().full_file = file.map(|(name, full)| (name.to_owned(), full));
     }
 
     /// Changes a byte of a file, as a failing disk would. Whether there is such a byte.
@@ -158,6 +174,17 @@ impl State {
 
     fn file(&mut self, file: u64) -> io::Result<&mut Contents> {
         self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Whether a file may be written up to an offset.
+    fn has_room_for(&self, file: u64, end: u64) -> io::Result<()> {
+        let grows = self.files.get(&file).is_some_and(|c| end > c.now.len() as u64);
+        match &self.full_file {
+            Some((name, full)) if self.names.get(name) == Some(&file) && (grows || *full == Full::Everywhere) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn stopped<T>() -> io::Result<T> {
@@ -285,6 +312,7 @@ impl DiskFile for SimFile {
     fn write(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter()).copied().collect();
         let mut state = self.disk.state();
+        state.has_room_for(self.file, offset + bytes.len() as u64)?;
         let goes_on = state.change()?;
         if !goes_on {
             // The part that was handed over before the end.
@@ -309,6 +337,7 @@ impl DiskFile for SimFile {
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         let mut state = self.disk.state();
+        state.has_room_for(self.file, size)?;
         let goes_on = state.change()?;
         let contents = state.file(self.file)?;
         contents.change(Change::Size(to_usize(size)));
