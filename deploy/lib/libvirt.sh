@@ -18,8 +18,17 @@ libvirt_locked() {
     ) 9> "$libvirt_state/lock"
 }
 
+# Where no udev gave /dev/kvm its group, libvirt (root) finds KVM and QEMU's user does not: libvirt then mistrusts what it
+# knows about QEMU and finds it out again at every start, 10 s each. This is what Debian's udev rule does.
+kvm_for_qemu() {
+    [ -c /dev/kvm ] && [ "$(stat -c '%U:%G %a' /dev/kvm)" = 'root:root 600' ] || return 0
+    getent group kvm > /dev/null || return 0
+    chgrp kvm /dev/kvm && chmod 660 /dev/kvm || say "/dev/kvm stays closed to QEMU's user; guests start slowly"
+}
+
 libvirt_enter() {
     : > "$libvirt_state/users/$$"
+    kvm_for_qemu
     libvirt_answers && return 0
     local log=$libvirt_state/start.log
     if has_systemd; then
