@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -18,9 +19,15 @@ use muster_agent::{
     holder::{Holder, Start},
     mirror::{Config, DeltaIo, DiskWant, Disks},
 };
-use muster_api::{ClusterId, DiskId, InstanceId, NodeId, VersionId, node_protocol::VersionRoot};
+use muster_api::{
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
+    node_protocol::{CutDisk, VersionRoot},
+};
 use muster_peer::PoolClient;
-use storage_core::{ByteLen, ChunkSize, Descriptor, MemoryStore, Salt};
+use storage_core::{
+    ByteLen, ChunkSize, Descriptor, MemoryStore, ObjectName, Record, Salt, StoreError,
+    store::{BadCopy, ChunkStore, Listed, Options as StoreOptions, PutSummary, SegmentStore, Usage},
+};
 
 #[derive(Clone)]
 struct Options {
@@ -62,6 +69,9 @@ fn main() -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
+    if options.only.as_ref().is_none_or(|only| "commit".contains(only.as_str())) {
+        rows.push(commit(&runtime, &options)?);
+    }
     for delta_io in [DeltaIo::Direct, DeltaIo::Buffered] {
         rows.extend(run(&runtime, &options, delta_io)?);
     }
@@ -91,13 +101,18 @@ struct Node {
 }
 
 impl Node {
-    fn open(runtime: &tokio::runtime::Handle, dir: &Path, delta_io: DeltaIo) -> anyhow::Result<Self> {
+    fn open(
+        runtime: &tokio::runtime::Handle,
+        dir: &Path,
+        delta_io: DeltaIo,
+        store: Arc<dyn ChunkStore>,
+    ) -> anyhow::Result<Self> {
         let data = tempfile::Builder::new().prefix("muster-bench-").tempdir_in(dir)?;
         let mut config = Config::new(data.path().to_owned(), ClusterId::generate(), NodeId::generate());
         config.delta_io = delta_io;
         let start = Start { program: std::env::current_exe()?, args: vec!["holder".into()], env: Vec::new() };
         let holder = Holder::new(data.path().join("holder.sock"), start);
-        let pool = PoolClient::local_only(Arc::new(MemoryStore::new()));
+        let pool = PoolClient::local_only(store);
         let disks = runtime.block_on(Disks::open(config, pool, holder.clone()))?;
         Ok(Self { disks, runtime: runtime.clone(), holder, data })
     }
@@ -132,7 +147,7 @@ impl Drop for Node {
 }
 
 fn run(runtime: &tokio::runtime::Runtime, options: &Options, delta_io: DeltaIo) -> anyhow::Result<Vec<Row>> {
-    let node = Node::open(runtime.handle(), &options.dir, delta_io)?;
+    let node = Node::open(runtime.handle(), &options.dir, delta_io, Arc::new(MemoryStore::new()))?;
     let size = options.size_mib << 20;
     let (_, mount) = node.disk(size)?;
     let raw = node.data.path().join("raw");
@@ -300,6 +315,107 @@ fn qemu_img_bench(path: &Path, bs: &str, op: &str, depth: u32, size: u64) -> any
     let seconds = text.split("completed in ").nth(1).and_then(|rest| rest.split(' ').next()).context("no time")?;
     #[expect(clippy::cast_precision_loss, reason = "at most 60,000")]
     Ok(count as f64 / seconds.parse::<f64>()?)
+}
+
+/// 15 MB of whole chunks: cut and save, into two real stores on this disk, beside copying the same bytes to two files
+/// with a sync each.
+fn commit(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Result<Row> {
+    const BYTES: u64 = 60 << 18;
+    let folder = tempfile::Builder::new().prefix("muster-bench-").tempdir_in(&options.dir)?;
+    let open = |name: &str| SegmentStore::open(&folder.path().join(name), StoreOptions::default());
+    for name in ["a", "b"] {
+        std::fs::create_dir(folder.path().join(name))?;
+    }
+    let store = Arc::new(Both([open("a")?, open("b")?]));
+    let node = Node::open(runtime.handle(), &options.dir, DeltaIo::Buffered, store)?;
+    let (disk, path) = node.disk(1 << 30)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for n in 0..options.runs.max(5) as u64 {
+        let bytes: Vec<u8> = (0..BYTES / 8)
+            .flat_map(|_| {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                seed.to_le_bytes()
+            })
+            .collect();
+        let file = std::fs::File::options().write(true).open(&path)?;
+        file.write_all_at(&bytes, n * BYTES)?;
+        file.sync_all()?;
+        drop(file);
+        let key = (SnapshotId::generate(), 1);
+        let cut = CutDisk { instance: disk.instance, disk: disk.disk, generation: 1, commit: CommitId::generate() };
+        let started = Instant::now();
+        let saved = runtime.block_on(async {
+            node.disks.prepare(key, std::slice::from_ref(&cut)).await?;
+            node.disks.hold(key, Duration::from_secs(1)).await?;
+            node.disks.flip(key).await?;
+            node.disks.save(disk.disk, cut.commit, 1).await
+        })?;
+        ours.push(started.elapsed().as_secs_f64() * 1000.0);
+        // Published: the next one builds on it and holds only its own 15 MB.
+        let next = DiskWant { version: VersionId::generate(), root: saved.root, ..disk.clone() };
+        runtime.block_on(node.disks.ensure(&next))?;
+        let started = Instant::now();
+        for copy in ["copy-a", "copy-b"] {
+            let file = std::fs::File::create(folder.path().join(copy))?;
+            file.write_all_at(&bytes, 0)?;
+            file.sync_all()?;
+        }
+        theirs.push(started.elapsed().as_secs_f64() * 1000.0);
+    }
+    let row = row("commit of 15 MB in whole chunks / two copies".to_owned(), &mut ours, &mut theirs, "ms", Some(2.0));
+    print_row(&row, options.json);
+    Ok(row)
+}
+
+/// Two nodes' stores: what is put is in both, side by side.
+struct Both([SegmentStore; 2]);
+
+impl Both {
+    fn each<T: Send>(&self, work: impl Fn(&SegmentStore) -> Result<T, StoreError> + Sync) -> Result<T, StoreError> {
+        let [a, b] = &self.0;
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| work(b));
+            let first = work(a);
+            other.join().expect("a store does not panic").and(first)
+        })
+    }
+}
+
+impl ChunkStore for Both {
+    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
+        self.each(|store| store.put(round, records))
+    }
+
+    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.each(|store| store.touch(round, names))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.each(ChunkStore::sync)
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        self.0[0].get(name)
+    }
+
+    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.0[0].contains(name)
+    }
+
+    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.0[0].list(after, count_max)
+    }
+
+    fn usage(&self) -> Usage {
+        self.0[0].usage()
+    }
+
+    fn take_bad_copies(&self) -> Vec<BadCopy> {
+        self.0[0].take_bad_copies()
+    }
 }
 
 /// Ten disks that nobody uses: resident memory of this process, holder included.

@@ -238,6 +238,7 @@ async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
                     "--io_size=48m",
                     "--verify=crc32c",
                     "--verify_fatal=1",
+                    "--verify_state_save=0",
                     "--do_verify=1",
                     "--verify_backlog=64",
                     "--fdatasync=64",
