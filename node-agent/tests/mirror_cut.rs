@@ -242,6 +242,54 @@ async fn a_newer_try_takes_over_and_another_snapshot_is_busy() {
     assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap().len(), 1);
 }
 
+/// The hold of a try that was given up must not end the hold of the next one (I7).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timer_of_an_older_try_does_not_release_a_newer_hold() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    let snapshot = SnapshotId::generate();
+    world.disks.prepare((snapshot, 1), &[cut_disk(&want)]).await.unwrap();
+    world.disks.hold((snapshot, 1), Duration::from_millis(300)).await.unwrap();
+    let cut = cut_disk(&want);
+    world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.unwrap();
+    world.disks.hold((snapshot, 2), Duration::from_secs(20)).await.unwrap();
+    // A late repetition of an earlier call changes nothing either.
+    assert!(world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.is_err());
+    let (written, told) = mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        open(&path).write_all_at(&[3; 4096], 8192).unwrap();
+        written.send(()).unwrap();
+    });
+    let waited = blocking(move || (told.recv_timeout(Duration::from_millis(700)), told)).await;
+    assert_eq!(waited.0, Err(mpsc::RecvTimeoutError::Timeout), "the write still waits");
+    assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap()[0].dirty_bytes, 0);
+    blocking(move || waited.1.recv_timeout(Duration::from_secs(10)).unwrap()).await;
+    writer.join().unwrap();
+    assert!(matches!(world.disks.flip((snapshot, 1)).await, Err(DiskError::HoldExpired(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_opened_is_never_made_anew() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    write(&path, 0, vec![1; 4096]).await;
+    let World { disks, store, config, data, .. } = world;
+    disks.shutdown().await;
+    drop(disks);
+    let dir = data.path.join("disks").join(want.disk.to_string());
+    let meta = std::fs::read(dir.join("meta.json")).unwrap();
+    std::fs::write(dir.join("meta.json"), &meta[..meta.len() / 2]).unwrap();
+    let world = World::open(data, config, store).await;
+    assert!(matches!(world.disks.ensure(&want).await, Err(DiskError::Corrupt { .. })));
+    // With its record back it is what it was.
+    let World { disks, store, config, data, .. } = world;
+    drop(disks);
+    std::fs::write(dir.join("meta.json"), meta).unwrap();
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    assert_eq!(blocking(move || std::fs::read(path).unwrap()).await[..4096], [1; 4096]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn generations_and_versions_that_do_not_fit_are_refused() {
     let world = World::new().await;

@@ -35,6 +35,8 @@ use crate::{
 const DISK_BYTES_MAX: u64 = 16 << 40;
 /// A prepared cut that nobody holds is given up after this time (I10).
 const PREPARED_FOR: Duration = Duration::from_secs(30);
+/// How long a holder that died alone stays away at most.
+const HOLDER_LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
 /// How long the outcome of a cut is remembered for those who ask again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -132,6 +134,7 @@ impl Disks {
             let this =
                 Arc::new(Self { node, entries: RwLock::default(), changing: Mutex::default(), cuts: Mutex::default() });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
+            watch_holder(&this);
             Ok(this)
         })
         .await
@@ -332,6 +335,12 @@ impl Disks {
     /// # Errors
     /// See [`DiskError`].
     pub async fn prepare(self: &Arc<Self>, key: CutKey, wanted: &[CutDisk]) -> Result<(), DiskError> {
+        let older: Vec<CutKey> =
+            lock(&self.cuts).keys().filter(|other| other.0 == key.0 && other.1 < key.1).copied().collect();
+        for older in older {
+            // Its hold ends here, not later under the hold of this try.
+            self.give_up(older, |state| matches!(state, CutState::Prepared | CutState::Held { .. })).await;
+        }
         {
             let mut cuts = lock(&self.cuts);
             cuts.retain(|_, cut| cut.at.elapsed() < REMEMBERED_FOR);
@@ -352,7 +361,9 @@ impl Disks {
             return Err(error);
         }
         let commits = wanted.iter().map(|wanted| wanted.commit).collect();
-        lock(&self.cuts).insert(key, Cut { disks, commits, state: CutState::Prepared, at: Instant::now() });
+        // A call that was repeated meanwhile must not take a hold back.
+        let cut = Cut { disks, commits, state: CutState::Prepared, at: Instant::now() };
+        lock(&self.cuts).entry(key).or_insert(cut);
         let this = Arc::downgrade(self);
         self.node.runtime.spawn(async move {
             tokio::time::sleep(PREPARED_FOR).await;
@@ -396,6 +407,7 @@ impl Disks {
     /// [`DiskError::HoldExpired`] when the hold's own timer was faster; nothing was cut then.
     pub async fn flip(self: &Arc<Self>, key: CutKey) -> Result<Vec<CutMember>, DiskError> {
         let mut late = None;
+        let mut incomplete = false;
         let flipped: Vec<(Arc<Disk>, Flipped, u64)> = {
             let mut cuts = lock(&self.cuts);
             let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.0))?;
@@ -417,6 +429,7 @@ impl Disks {
                             flipped.push((disk.clone(), flip));
                         }
                     }
+                    incomplete = flipped.len() < disks.len();
                     // Only now, when every disk of this node is behind the cut.
                     cut.state = CutState::Over;
                     for disk in &disks {
@@ -441,6 +454,11 @@ impl Disks {
             })
         });
         let members = futures::future::try_join_all(recorded).await?;
+        if incomplete {
+            // What was prepared for it is gone from a disk: a cut of all or none is none.
+            self.abort(key).await?;
+            return Err(DiskError::NotPrepared(key.0));
+        }
         if let Some(cut) = lock(&self.cuts).get_mut(&key) {
             cut.state = CutState::Flipped { members: members.clone() };
         }
@@ -572,6 +590,26 @@ impl Entry {
     }
 }
 
+/// A holder that died alone is started again and gets its maps back from this process: until then a death of this one
+/// would cost writes that were acknowledged and not synced (I2).
+fn watch_holder(disks: &Arc<Disks>) {
+    let (holder, runtime) = (disks.node.holder.clone(), disks.node.runtime.clone());
+    let disks = Arc::downgrade(disks);
+    runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(HOLDER_LOOKED_AT_EVERY).await;
+            if disks.strong_count() == 0 {
+                return;
+            }
+            let holder = holder.clone();
+            let listed = tokio::task::spawn_blocking(move || holder.list());
+            if let Ok(Err(error)) = listed.await {
+                tracing::warn!(error = %error, "the holder of the live maps does not answer");
+            }
+        }
+    });
+}
+
 async fn discard(disks: &[Arc<Disk>], key: CutKey) {
     for disk in disks {
         let _changing = disk.changing.lock().await;
@@ -627,6 +665,10 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         return Err(invalid(format!("version of {} bytes on a disk of {}", base.size_bytes(), want.size_bytes)));
     }
     let dir = node.config.data_dir.join("disks").join(id.to_string());
+    if dir.join(super::meta::FILE).exists() {
+        // It could not be opened at start. Making it anew would destroy what was written to it.
+        return Err(DiskError::Corrupt { disk: id, what: "what is here cannot be opened; see the log".to_owned() });
+    }
     std::fs::create_dir_all(&dir).map_err(io)?;
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));
     let entry = EpochMeta { number: 0, tag: random()?, commit: None };
