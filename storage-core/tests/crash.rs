@@ -18,7 +18,7 @@ use storage_core::{
     ChunkStore, ObjectName, Record, SegmentStore,
     store::{Disk, Options, SimDisk, StoreError},
 };
-use suite::chunk;
+use suite::page;
 
 /// Segments of a few objects and an index written often: every kind of write is near every other.
 fn options() -> Options {
@@ -43,7 +43,7 @@ struct Knowledge {
 impl Knowledge {
     fn put(&mut self, store: &SegmentStore, round: u64, seeds: &[u64]) -> Result<(), StoreError> {
         let records: Vec<Record> =
-            seeds.iter().map(|n| chunk(*n, 40 + usize::try_from(n * 677 % 3000).expect("small"))).collect();
+            seeds.iter().map(|n| page(*n, 40 + usize::try_from(n * 677 % 3000).expect("small"))).collect();
         for record in &records {
             let tried = self.tried.entry(record.name()).or_insert((record.clone(), round));
             tried.1 = tried.1.max(round);

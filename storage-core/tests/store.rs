@@ -1,6 +1,7 @@
 //! The stores: one suite for all of them, then what only a store on a disk can get wrong.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
+#[expect(dead_code, reason = "crash.rs uses the rest")]
 mod suite;
 
 use std::{
