@@ -270,7 +270,7 @@ impl Life {
             (Wanted::Gone, Observed::Gone) => return self.gone(now),
             (Wanted::Gone, _) => {
                 // Still under way; why it does not get on is worth showing.
-                if report.state == Observed::Failed {
+                if matches!(self.state, S::Deleting | S::Pending) {
                     self.set(self.state, say.0, say.1);
                 }
             }
@@ -280,7 +280,7 @@ impl Life {
             (Wanted::Stopped, Observed::Gone) if was != S::Failed => {
                 self.set(S::Failed, Some("disk_lost"), say.1);
             }
-            (Wanted::Stopped, _) if was != S::Failed => self.set(S::Stopping, None, None),
+            (Wanted::Stopped, _) if was != S::Failed => self.set(S::Stopping, say.0, say.1),
             (Wanted::Stopped, _) => {}
 
             (Wanted::Running, _) if was == S::Failed => {}
@@ -293,7 +293,7 @@ impl Life {
                 self.set(S::Stopped, say.0.or(Some("guest_ended")), say.1);
             }
             (Wanted::Running, Observed::Gone) if was != S::Starting => self.set(S::Failed, Some("disk_lost"), say.1),
-            (Wanted::Running, Observed::Preparing) => self.set(S::Starting, None, None),
+            (Wanted::Running, Observed::Preparing) => self.set(S::Starting, say.0, say.1),
             (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
         }
         self.steps.disk_at = report.disk_at.or(self.steps.disk_at);
@@ -506,6 +506,18 @@ mod tests {
         let ended = told(&running(), Observed::Stopped);
         assert_eq!((ended.state, ended.reason.as_deref()), (S::Stopped, Some("guest_ended")));
         assert_eq!(go(&ended, Edge::Start).boot, 2);
+    }
+
+    #[test]
+    fn what_keeps_a_node_from_getting_on_is_shown_until_it_does() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let said = InstanceReport { reason: Some("disk_failed".into()), ..report(&placed, Observed::Preparing) };
+        let troubled = go(&placed, Edge::Report(&said));
+        assert_eq!((troubled.state, troubled.reason.as_deref()), (S::Starting, Some("disk_failed")));
+        assert_eq!(told(&troubled, Observed::Running).reason, None);
+        let deleting = go(&troubled, Edge::Delete);
+        let said = InstanceReport { reason: Some("busy".into()), ..report(&deleting, Observed::Stopping) };
+        assert_eq!(go(&deleting, Edge::Report(&said)).reason.as_deref(), Some("busy"));
     }
 
     #[test]

@@ -293,9 +293,9 @@ impl World {
     }
 }
 
-/// Waits for a level, at most 20 s.
+/// Waits for a level, at most a minute: the machine may be busy with other tests.
 pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(found) = look().await {
             return found;
