@@ -250,7 +250,7 @@ async fn libvirt_keeps_the_contract() {
     };
     let stranger = Arc::new(Libvirt::connect(somebody(), Acceleration::Qemu).await.unwrap());
     let Some(image) = demo_image(dir.path()) else { return skip("no demo image") };
-    suite(Bench { hypervisor, stranger, spec: spec(dir.path(), image), patience: Duration::from_secs(90) }).await;
+    suite(Bench { hypervisor, stranger, spec: spec(dir.path(), image), patience: Duration::from_secs(240) }).await;
 }
 
 #[tokio::test]

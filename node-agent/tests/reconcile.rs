@@ -144,7 +144,7 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         cpus: 1,
         memory_bytes: 160 << 20,
         runtime: Runtime::Libvirt,
-        ready: Ready { probe, marker: None, timeout_s: Some(120) },
+        ready: Ready { probe, marker: None, timeout_s: Some(240) },
         disks: vec![DiskAssignment { disk, size_bytes: 1 << 20, version }],
     }
 }
@@ -478,7 +478,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let versions = Versions::from([(want.version, want.root.clone())]);
     let mut wanted = assignment(want.instance, want.disk, want.version, Probe::Console);
     wanted.disks[0].size_bytes = want.size_bytes;
-    let patience = Duration::from_secs(120);
+    let patience = Duration::from_secs(240);
 
     let first = agent(&world);
     let report = until(&first, &versions, &wanted, patience, is_ready).await;
