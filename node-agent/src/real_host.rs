@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use muster_api::{
     node_protocol::{CutDisk, CutMember, Desired, InstanceReport},
 };
 use tokio::sync::watch;
+use tracing::debug;
 
 use crate::{
     agent::{AgentError, HostParts},
@@ -21,11 +23,7 @@ use crate::{
     cuts::{CutKey, CutRefusal, DiskCuts, SavedCommit},
     holder::{Holder, Start},
     host::Host,
-    hypervisor::{
-        Hypervisor, Owner, RunId,
-        libvirt::Libvirt,
-        probe,
-    },
+    hypervisor::{Hypervisor, Owner, RunId, libvirt::Libvirt, probe},
     mirror::{self, DeltaIo, DiskError, Disks, WritePolicy},
     reconcile::{Reconciler, ReconcilerParts},
 };
@@ -50,7 +48,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
     settings.cache_bytes_max = cache_bytes_max;
     settings.keep_free_bytes = keep_free_bytes;
     settings.owner = check::disk_owner(&config);
-    let disks = Disks::open(settings, pool, holder).await.map_err(|e| AgentError::Disks(explain(&e)))?;
+    let disks = Disks::open(settings, pool, holder.clone()).await.map_err(|e| AgentError::Disks(explain(&e)))?;
     let hypervisor = match config.runtime {
         RuntimeChoice::None => None,
         RuntimeChoice::Libvirt => {
@@ -68,7 +66,8 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
     .map_err(|e| AgentError::Disks(e.to_string()))?;
     // What libvirt says before the first heartbeat decides whether virtual machines are offered.
     reconciler.pass(&[], &BTreeMap::new()).await;
-    Ok(Arc::new(RealHost { disks, hypervisor, reconciler, desired: Mutex::default() }))
+    let disks_dir = config.data_dir.join("disks");
+    Ok(Arc::new(RealHost { disks, disks_dir, holder, hypervisor, reconciler, desired: Mutex::default() }))
 }
 
 async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
@@ -84,6 +83,8 @@ async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
 
 struct RealHost {
     disks: Arc<Disks>,
+    disks_dir: PathBuf,
+    holder: Holder,
     hypervisor: Option<Arc<dyn Hypervisor>>,
     reconciler: Reconciler,
     /// What was wanted last.
@@ -134,7 +135,24 @@ impl Host for RealHost {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async move { self.disks.shutdown().await })
+        Box::pin(async move {
+            let flushed = self.disks.shutdown().await;
+            let (holder, needed) = (self.holder.clone(), !flushed || self.unopened_disks());
+            let stopped = tokio::task::spawn_blocking(move || if needed { Ok(()) } else { holder.stop() }).await;
+            if let Ok(Err(error)) = stopped {
+                debug!(error = explain(&error), "no holder was stopped");
+            }
+        })
+    }
+}
+
+impl RealHost {
+    /// Whether there are disks here that could not be opened: their live maps know more than their journals.
+    fn unopened_disks(&self) -> bool {
+        let known = self.disks.list();
+        let Ok(folders) = std::fs::read_dir(&self.disks_dir) else { return true };
+        let mut here = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<DiskId>().ok());
+        here.any(|id| known.iter().all(|disk| disk.disk != id))
     }
 }
 

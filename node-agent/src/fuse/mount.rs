@@ -114,11 +114,9 @@ impl Mounted {
             let _may_be_gone = unmount(&self.path, UnmountFlags::DETACH);
             return;
         }
-        // Without users it goes at once, and the kernel tells the threads to end.
-        if unmount(&self.path, UnmountFlags::empty()).is_ok() && ended(END_TIMEOUT) {
-            return;
-        }
-        // FORCE ends the connection, whoever has it open; DETACH takes the name away.
+        // FORCE ends the connection itself, whoever has it open: a plain unmount ends only this namespace's mount, and
+        // each guest of libvirt has a namespace with a copy of it, which nothing reaches where `/` is not shared.
+        // DETACH takes the name away, whoever uses it.
         if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
             tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
         }

@@ -513,8 +513,9 @@ impl Disks {
         }
     }
 
-    /// Flushes and unmounts everything.
-    pub async fn shutdown(&self) {
+    /// Flushes and unmounts everything. Whether all that was acknowledged is in the journals now: else the live maps
+    /// are still needed.
+    pub async fn shutdown(&self) -> bool {
         let entries: Vec<_> = self.entries().values().cloned().collect();
         let ends = entries.into_iter().map(|entry| async move {
             entry.disk.release();
@@ -532,15 +533,18 @@ impl Disks {
             .await;
             // Whatever was let in while the mount went away.
             let flushed = entry.disk.flush().await.map_err(|fault| entry.disk.fault(fault));
-            if let Err(error) = unmounted.and(flushed) {
+            let ended = unmounted.and(flushed);
+            if let Err(error) = &ended {
                 tracing::error!(error = %error, "a disk did not end cleanly");
             }
+            ended.is_ok()
         });
-        futures::future::join_all(ends).await;
+        let flushed = futures::future::join_all(ends).await.into_iter().all(|flushed| flushed);
         let cache = self.node.cache.clone();
         if tokio::task::spawn_blocking(move || cache.stop()).await.is_err() {
             tracing::warn!("the cache will be checked again at the next start");
         }
+        flushed
     }
 
     fn path(&self, disk: DiskId) -> PathBuf {
