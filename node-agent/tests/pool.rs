@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, time::Instant};
 use support::{TestCluster, chunk, limits, page};
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(5)
+    Instant::now() + Duration::from_secs(20)
 }
 
 fn names(records: &[Record]) -> Vec<ObjectName> {
@@ -199,7 +199,7 @@ async fn a_node_that_never_answers_delays_nobody_beyond_the_hedge() {
     let (_silent, client) = silent_node(&cluster, 1).await;
     let begun = Instant::now();
     client.get(&names(&records), soon()).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < limits().silence / 2, "{:?}", begun.elapsed());
     // It is known to be slow now: the next reads do not wait for it at all.
     let begun = Instant::now();
     client.get(&names(&records[..5]), soon()).await.unwrap();
@@ -208,7 +208,7 @@ async fn a_node_that_never_answers_delays_nobody_beyond_the_hedge() {
     let more: Vec<_> = (1000..1010).map(chunk).collect();
     let begun = Instant::now();
     client.put(1, more.clone()).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < limits().silence / 2, "{:?}", begun.elapsed());
     assert!(more.iter().all(|r| cluster.holders(r) == [0, 2]));
 }
 

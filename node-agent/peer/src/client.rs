@@ -273,8 +273,9 @@ impl Health {
         trouble.suspect_until = Some(Instant::now() + pause);
     }
 
+    /// Asked again now and then: each time costs one hedge.
     fn slow(&self) {
-        self.trouble().suspect_until = Some(Instant::now() + Duration::from_secs(1));
+        self.trouble().suspect_until = Some(Instant::now() + Duration::from_secs(3));
     }
 
     fn full(&self) {

@@ -129,9 +129,9 @@ pub(crate) struct TestCluster {
 
 pub(crate) fn limits() -> PoolLimits {
     PoolLimits {
-        hedge_get: Duration::from_millis(150),
-        hedge_put: Duration::from_millis(300),
-        silence: Duration::from_secs(2),
+        hedge_get: Duration::from_millis(600),
+        hedge_put: Duration::from_millis(600),
+        silence: Duration::from_secs(6),
         patience_put: Duration::from_millis(600),
         ..PoolLimits::default()
     }
