@@ -108,9 +108,12 @@ start_daemon() {
     setsid setpriv --pdeathsig TERM "$@" < /dev/null >> "$log" 2>&1 &
 }
 
-# Runs a program that may take long, in a group of its own: a signal to this script ends it with all it started.
+# run OUT ERR PROGRAM…: something that may take long, in a group of its own, so that a signal to this script ends it with
+# all it started. Its output is redirected here and not around the call: traps run inside the call and speak themselves.
 run() {
-    setsid "$@" < /dev/null &
+    local out=$1 err=$2
+    shift 2
+    setsid "$@" < /dev/null >> "$out" 2>> "$err" &
     helper=$!
     local status=0
     wait "$helper" || status=$?
@@ -246,7 +249,7 @@ else
     toolchain_ensure
     bin=$(release_dir)
     if [ -t 2 ]; then say ''; fi
-    run env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
+    run /dev/stdout /dev/stderr env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
 fi
 done_step "$bin"
 
@@ -375,7 +378,8 @@ unset MUSTER_PROJECT MUSTER_PROFILE
 # muster WORDS…: what it printed is in `said`.
 muster() {
     local status=0
-    run "$bin/muster" -q "$@" > "$data/logs/said" || status=$?
+    : > "$data/logs/said"
+    run "$data/logs/said" /dev/stderr "$bin/muster" -q "$@" || status=$?
     said=$(cat "$data/logs/said")
     return $status
 }
@@ -405,7 +409,7 @@ done_step "$nodes ready, guests run on $hypervisor"
 
 if [ -z "$image" ]; then
     step 'demo image'
-    run "$root/deploy/demo-image.sh" "$data/demo.raw" 2> "$data/logs/demo-image.log" || die "the demo image could not be made"
+    run /dev/null "$data/logs/demo-image.log" "$root/deploy/demo-image.sh" "$data/demo.raw" || die "the demo image could not be made"
     done_step "$(tail -n 1 "$data/logs/demo-image.log" | sed 's/^[^:]*: [^:]*: //')"
     # Its guests say so on their console when they are up, and count their boots on their disk.
     ready=console
