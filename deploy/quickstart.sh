@@ -109,12 +109,16 @@ start_daemon() {
 }
 
 # run OUT ERR PROGRAM…: something that may take long, in a group of its own, so that a signal to this script ends it with
-# all it started. Its output is redirected here and not around the call: traps run inside the call and speak themselves.
+# all it started. OUT and ERR are files, or - for this script's own: redirected around the call, a trap that runs inside
+# it would speak into the file.
 run() {
-    local out=$1 err=$2
+    local out err
+    if [ "$1" = - ]; then exec {out}>&1; else exec {out}>> "$1"; fi
+    if [ "$2" = - ]; then exec {err}>&2; else exec {err}>> "$2"; fi
     shift 2
-    setsid "$@" < /dev/null >> "$out" 2>> "$err" &
+    setsid "$@" < /dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
     helper=$!
+    exec {out}>&- {err}>&-
     local status=0
     wait "$helper" || status=$?
     helper=
@@ -249,7 +253,7 @@ else
     toolchain_ensure
     bin=$(release_dir)
     if [ -t 2 ]; then say ''; fi
-    run /dev/stdout /dev/stderr env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
+    run - - env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
 fi
 done_step "$bin"
 
@@ -379,7 +383,7 @@ unset MUSTER_PROJECT MUSTER_PROFILE
 muster() {
     local status=0
     : > "$data/logs/said"
-    run "$data/logs/said" /dev/stderr "$bin/muster" -q "$@" || status=$?
+    run "$data/logs/said" - "$bin/muster" -q "$@" || status=$?
     said=$(cat "$data/logs/said")
     return $status
 }
