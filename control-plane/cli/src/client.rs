@@ -195,8 +195,9 @@ impl Client {
 
     /// Reads one thing.
     pub(crate) async fn get(&self, call: &Call) -> Result<Value, Failure> {
-        let answer = self.exchange(Effect::Reads, || self.request(Method::GET, call, None)).await?;
-        Ok(answer.body)
+        // Events answer with a stream unless JSON is asked for.
+        let build = || Ok(self.request(Method::GET, call, None)?.header(header::ACCEPT, "application/json"));
+        Ok(self.exchange(Effect::Reads, build).await?.body)
     }
 
     /// Changes something, once however often the connection breaks: every try carries the same key.

@@ -4,11 +4,11 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures::{Stream, stream};
-use muster_api::event::Event;
+use muster_api::{Page, event::Event};
 
 use super::{App, AppError, Caller};
 use crate::{
-    http::extract::Filter,
+    http::{extract::Filter, position_text},
     store::{
         Tx, deployments,
         events::{self, StoredEvent},
@@ -72,6 +72,45 @@ impl App {
         let checked = tokio::time::Instant::now();
         let subscription = Subscription { app: self.clone(), caller, filter, after, ready, watch, checked };
         Ok(stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) }))
+    }
+}
+
+impl App {
+    /// One page of the events that are kept, oldest first, for those who look once and do not follow.
+    pub async fn events_page(
+        &self,
+        caller: &Caller,
+        after: Option<i64>,
+        limit: usize,
+        filter: Filter,
+    ) -> Result<Page<Event>, AppError> {
+        let project = caller.list_project();
+        self.store
+            .read("events.page", async |tx| {
+                let filter = resolve(tx, caller, filter.clone()).await?;
+                let now = tx.position().await?;
+                let mut after = after.unwrap_or(0).max(events::kept_after(tx).await?);
+                let mut items = Vec::new();
+                // Bounded by what is kept; a filter that matches little looks at much.
+                loop {
+                    let rows = events::after(tx, after, project, BATCH).await?;
+                    let full = i64::try_from(rows.len()).is_ok_and(|n| n == BATCH);
+                    for row in rows {
+                        after = row.seq;
+                        if wants(caller, &filter, &row) {
+                            items.push(row.event);
+                        }
+                        if items.len() == limit {
+                            let next_page_token = Some(position_text(after));
+                            return Ok(Page { items, next_page_token, as_of: position_text(now) });
+                        }
+                    }
+                    if !full {
+                        return Ok::<_, AppError>(Page { items, next_page_token: None, as_of: position_text(now) });
+                    }
+                }
+            })
+            .await
     }
 }
 

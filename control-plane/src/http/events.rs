@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use muster_api::Problem;
 
-use super::{ApiError, Params, extract::Filter, parse_position, position_text};
+use super::{ApiError, Json, Params, extract::Filter, parse_position, position_text};
 use crate::app::{App, AppError, Caller, events::Sent};
 
 /// What this file answers.
@@ -29,9 +29,12 @@ pub(super) fn routes() -> Router<App> {
 
 /// Everything that happens after a position, at least once, in order per thing. `data:` is one event; an event named
 /// `reset` says that some are no longer kept: list again, then go on from its id. A comment every 15 s.
+/// With `Accept: application/json` instead a page of the events that are kept, oldest first.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
         ("after" = Option<String>, Query, description = "as_of of a list or id of an event; from now on if left out"),
+        ("limit" = Option<usize>, Query, description = "of a page, 1 to 1000, default 100"),
+        ("page_token" = Option<String>, Query, description = "of a page"),
         ("Last-Event-ID" = Option<String>, Header, description = "goes before after"),
         ("state" = Option<Vec<String>>, Query), ("label" = Option<Vec<String>>, Query),
         ("deployment" = Option<Vec<String>>, Query), ("node" = Option<Vec<String>>, Query),
@@ -44,6 +47,19 @@ async fn follow(
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if wants_page(&headers) {
+        let mut known = vec!["after", "limit", "page_token"];
+        known.extend(Filter::NAMES);
+        params.only(&known)?;
+        let from = params.text("page_token")?.or(params.text("after")?);
+        let after = from.map(parse_position).transpose()?;
+        let limit = params.get::<usize>("limit")?.unwrap_or(100);
+        if limit == 0 || limit > 1000 {
+            return Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}")).into());
+        }
+        let page = app.events_page(&caller, after, limit, Filter::of(&params)?).await?;
+        return Ok(Json(page).into_response());
+    }
     let mut known = vec!["after"];
     known.extend(Filter::NAMES);
     params.only(&known)?;
@@ -60,6 +76,12 @@ async fn follow(
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Streams are the default: only who asks for JSON and not for a stream gets a page.
+fn wants_page(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    accept.contains("application/json") && !accept.contains("text/event-stream")
 }
 
 fn frame(sent: Sent) -> Result<Event, AppError> {

@@ -13,12 +13,19 @@ use crate::{
 };
 
 const EVENTS: [Column; 5] = [
-    words("TIME", |v| text(v, "/time")),
+    words("TIME", time),
     words("KIND", |v| text(v, "/kind")),
     words("TARGET", |v| text(v, "/target/name")),
     words("WHAT", what),
     words("ACTOR", |v| text(v, "/actor")),
 ];
+
+/// `2026-01-01 00:00:00.123`, always as wide.
+fn time(event: &Value) -> String {
+    let text = text(event, "/time");
+    let (seconds, fraction) = text.trim_end_matches('Z').split_once('.').unwrap_or((text.trim_end_matches('Z'), ""));
+    format!("{}.{fraction:0<3.3}", seconds.replace('T', " "))
+}
 
 fn what(event: &Value) -> String {
     let (state, reason) = (text(event, "/data/state"), text(event, "/data/reason"));
@@ -92,7 +99,25 @@ fn show(ctx: &Ctx, message: &sse::Message) -> Result<(), Failure> {
     if ctx.out.is_json() {
         return ctx.out.line(&event.to_string());
     }
-    let (time, kind, target) = (text(&event, "/time"), text(&event, "/kind"), text(&event, "/target/name"));
-    let line = format!("{time}  {kind:20}  {target:24}  {}", what(&event));
+    let (kind, target) = (text(&event, "/kind"), text(&event, "/target/name"));
+    let line = format!("{}  {kind:20}  {target:24}  {}", time(&event), what(&event));
     ctx.out.line(printable(&line, false).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_always_as_wide() {
+        for (given, shown) in [
+            ("2026-11-23T01:25:20.19315Z", "2026-11-23 01:25:20.193"),
+            ("2026-11-23T01:25:20Z", "2026-11-23 01:25:20.000"),
+            ("2026-11-23T01:25:20.4Z", "2026-11-23 01:25:20.400"),
+        ] {
+            assert_eq!(time(&json!({"time": given})), shown);
+        }
+    }
 }
