@@ -32,8 +32,25 @@ const THREADS_BUFFERED: usize = 4;
 const THREADS_DIRECT: usize = 16;
 /// Largest request.
 pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Allocations from this size on are mappings of their own.
+const LARGE_BYTES: libc::c_int = 4 << 20;
 /// Longest wait for a connection's threads to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Each connection's threads have a read buffer of 16 MiB each, of which they touch what requests need. glibc would
+/// raise the size from which it asks the kernel for fresh pages as soon as the first of those is freed, take the next ones from
+/// its heap and zero, that is touch, all of them: 40 threads of ten idle disks would hold hundreds of MiB. A fixed
+/// threshold keeps untouched pages untouched.
+fn keep_large_buffers_untouched() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: mallopt only sets a number inside the allocator; no memory is handed over.
+        let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
+        if set == 0 {
+            tracing::warn!("the allocator keeps its own threshold; idle disks may take more memory");
+        }
+    });
+}
 
 /// A mounted disk.
 pub(crate) struct Mounted {
@@ -57,6 +74,7 @@ impl Mounted {
             DeltaIo::Buffered => THREADS_BUFFERED,
             DeltaIo::Direct => THREADS_DIRECT,
         };
+        keep_large_buffers_untouched();
         ensure_mount_point(path)?;
         let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse")?;
         let options = format!(
