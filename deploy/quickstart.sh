@@ -295,7 +295,9 @@ if [ $((per_node * nodes)) -gt "$most" ]; then
         "$count instances of $memory on $nodes nodes do not fit into the $(mebibytes "$available") of memory that are free here" \
         "try smaller ones or fewer, for example --memory 128MiB"
 fi
-node_memory=$((per_node * memory_bytes))
+# Room for deployments of one's own, where there is more: half of what is free, because others may start things, too.
+roomy=$((most / 2 / nodes))
+node_memory=$(((per_node > roomy ? per_node : roomy) * memory_bytes))
 node_cpus=$((per_node * 2 > 4 ? per_node * 2 : 4))
 
 # ---------------------------------------------------------------- libvirt, controller, agents

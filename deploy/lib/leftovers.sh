@@ -31,9 +31,13 @@ domains_below() {
     done
 }
 
+nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
+
 # Ends whatever is left below a folder; says so, because a clean stop leaves nothing.
 leftovers_end() {
     local domain pid point
+    # The last process of an agent ends a moment after it.
+    until_true 3 nothing_runs_below "$1" || :
     for domain in $(domains_below "$1"); do
         say "ending domain $domain, which was left"
         virsh -q -c "$LIBVIRT_URI" destroy "$domain" > /dev/null 2>&1 || :

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -333,16 +333,98 @@ impl Sink for Sparse {
     }
 }
 
+/// What a guest printed, without what steers a terminal: a guest could otherwise move the cursor, or make the terminal
+/// type an answer into the reader's shell. Sequences may be cut anywhere between two pieces.
+#[derive(Debug, Default)]
+pub(crate) struct Harmless {
+    state: Escape,
+    last: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    Text,
+    /// After ESC.
+    Begun,
+    /// ESC [ … until a letter.
+    Sequence,
+    /// ESC ] … and the like, until BEL or ESC \.
+    Message,
+}
+
+impl Harmless {
+    /// The printable part of the next piece.
+    pub(crate) fn filter(&mut self, piece: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(piece.len());
+        for &byte in piece {
+            self.state = match (self.state, byte) {
+                (_, 0x1b) => Escape::Begun,
+                (Escape::Text, _) => {
+                    if byte == b'\n' || byte == b'\t' || !byte.is_ascii_control() {
+                        kept.push(byte);
+                    }
+                    Escape::Text
+                }
+                (Escape::Begun, b'[') => Escape::Sequence,
+                (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::Message,
+                // Some have a second byte of their own, for example the choice of a character set.
+                (Escape::Begun, 0x20..=0x2f) => Escape::Begun,
+                (Escape::Sequence, 0x40..=0x7e) | (Escape::Message, 0x07) | (Escape::Begun, _) => Escape::Text,
+                (Escape::Sequence | Escape::Message, _) => self.state,
+            };
+        }
+        self.last = kept.last().copied().or(self.last);
+        kept
+    }
+}
+
+/// Copies what a guest printed to standard output: as it is into a file or pipe, harmless to a terminal.
+pub(crate) async fn console_to_stdout(client: &Client, response: reqwest::Response) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    if !out.is_terminal() {
+        return to_stdout(client, response).await;
+    }
+    let failed = |e| Failure::Io("standard output".to_owned(), e);
+    let (mut harmless, mut response) = (Harmless::default(), response);
+    while let Some(piece) = next_piece(client, &mut response).await? {
+        out.write_all(&harmless.filter(&piece)).map_err(failed)?;
+    }
+    if harmless.last.is_some_and(|last| last != b'\n') {
+        out.write_all(b"\n").map_err(failed)?;
+    }
+    out.flush().map_err(failed)
+}
+
+async fn next_piece(client: &Client, response: &mut reqwest::Response) -> Result<Option<bytes::Bytes>, Failure> {
+    tokio::select! {
+        piece = response.chunk() => piece.map_err(|e| client.classify(&e).0),
+        () = client.interrupt().cancelled() => Err(Failure::Interrupted(false)),
+    }
+}
+
 /// Copies a body of any length to standard output.
 pub(crate) async fn to_stdout(client: &Client, mut response: reqwest::Response) -> Result<(), Failure> {
     let mut out = io::stdout();
-    loop {
-        let piece = tokio::select! {
-            piece = response.chunk() => piece.map_err(|e| client.classify(&e).0)?,
-            () = client.interrupt().cancelled() => return Err(Failure::Interrupted(false)),
-        };
-        let Some(piece) = piece else { break };
+    while let Some(piece) = next_piece(client, &mut response).await? {
         out.write_all(&piece).map_err(|e| Failure::Io("standard output".to_owned(), e))?;
     }
     out.flush().map_err(|e| Failure::Io("standard output".to_owned(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_steer_the_terminal() {
+        let text = b"a\x1b[31mred\x1b[0m\r\n\x1b]0;title\x07b\x1b(B\x1bPdcs\x1b\\c\x1b[6n\x07\td\xc3\xa9";
+        let expected = "ared\nbc\td\u{e9}".as_bytes();
+        for cut in 0..=text.len() {
+            let (first, second) = text.split_at(cut);
+            let mut harmless = Harmless::default();
+            let kept = [harmless.filter(first), harmless.filter(second)].concat();
+            assert_eq!(kept, expected, "cut at {cut}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
         InstanceCommand::Log { instance: name, tail } => {
             let tail = tail.map_or_else(|| "64KiB".to_owned(), |n| format!("{}KiB", n.div_ceil(1024)));
             let response = ctx.client.stream(&instance(&name).then("log").with("tail", tail), None).await?;
-            transfer::to_stdout(&ctx.client, response).await
+            transfer::console_to_stdout(&ctx.client, response).await
         }
         InstanceCommand::Rm { whom, yes } => remove(ctx, &whom, yes).await,
         // Answered before there are settings.
