@@ -18,7 +18,11 @@
 //! I3, I9: a commit is staged only when all its objects are durable, under an id of its own; whatever happens, the agent asks for its
 //! outcome before it does anything else with it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{
     FutureExt as _, StreamExt as _,
@@ -160,10 +164,13 @@ pub struct Cuts {
     /// Something was flipped: there are commits to save.
     flipped: Notify,
     saves: Semaphore,
+    /// Cuts prepared here and not flipped: given up when they are no longer ordered, also if nobody says abort (I10).
+    prepared: Mutex<HashSet<CutKey>>,
 }
 
 enum Work {
     Coordinated(CutKey),
+    GivenUp(CutKey),
     Settled(CommitId),
 }
 
@@ -171,7 +178,7 @@ impl Cuts {
     /// Does nothing until it is run or asked for a step.
     #[must_use]
     pub fn new(parts: CutParts) -> Self {
-        Self { parts, flipped: Notify::new(), saves: Semaphore::new(SAVES) }
+        Self { parts, flipped: Notify::new(), saves: Semaphore::new(SAVES), prepared: Mutex::default() }
     }
 
     /// Coordinates what it is told to and brings every frozen commit to its end, until `cancel`.
@@ -194,6 +201,10 @@ impl Cuts {
                     work.push(self.coordinate(order, nodes).map(move |()| Work::Coordinated(key)).boxed());
                 }
             }
+            let over: Vec<CutKey> = self.prepared().extract_if(|key| now.cut(*key).is_none()).collect();
+            for key in over {
+                work.push(self.parts.disks.abort(key).map(move |()| Work::GivenUp(key)).boxed());
+            }
             let commits = self.parts.disks.commits();
             settled.retain(|commit| commits.iter().any(|(_, listed)| listed == commit));
             for (disk, commit) in commits {
@@ -207,6 +218,9 @@ impl Cuts {
                 changed = known.changed() => if changed.is_err() { return },
                 Some(done) = work.next() => match done {
                     Work::Coordinated((snapshot, attempt)) => debug!(snapshot.id = %snapshot, attempt, "coordinated"),
+                    Work::GivenUp((snapshot, attempt)) => {
+                        info!(snapshot.id = %snapshot, attempt, "a cut that is no longer ordered was given up");
+                    }
                     Work::Settled(commit) => {
                         settling.remove(&commit);
                         settled.insert(commit);
@@ -216,23 +230,32 @@ impl Cuts {
         }
     }
 
+    fn prepared(&self) -> MutexGuard<'_, HashSet<CutKey>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // ---- member -------------------------------------------------------------------------------------------------
 
     async fn member_step(&self, key: CutKey, step: &str, disks: Vec<DiskId>) -> Result<Vec<CutMember>, CutRefusal> {
         if step == "abort" {
             self.parts.disks.abort(key).await;
+            self.prepared().remove(&key);
             return Ok(Vec::new());
         }
         let wait = if step == "prepare" { ORDER_WAIT } else { Duration::ZERO };
         let order = self.order(key, &disks, wait).await?;
         match step {
-            "prepare" => self.parts.disks.prepare(key, order.disks).await.map(|()| Vec::new()),
+            "prepare" => {
+                self.prepared().insert(key);
+                self.parts.disks.prepare(key, order.disks).await.map(|()| Vec::new())
+            }
             "hold" => {
                 let max_pause = Duration::from_millis(order.max_pause_ms);
                 self.parts.disks.hold(key, max_pause).await.map(|()| Vec::new())
             }
             "flip" => {
                 let members = self.parts.disks.flip(key).await?;
+                self.prepared().remove(&key);
                 self.flipped.notify_one();
                 Ok(members)
             }

@@ -80,6 +80,18 @@ pub enum IdentityError {
         /// Answer's.
         got: String,
     },
+    /// The door's certificate leads neither to the token's CA nor to a public one. Waiting does not mend that.
+    #[error(
+        "the controller at {url} is not the one the join token is for ({why}): expected a CA with the fingerprint {expected}; check --controller, or get a token from that controller"
+    )]
+    Untrusted {
+        /// Door.
+        url: String,
+        /// The token's CA.
+        expected: String,
+        /// What TLS says.
+        why: rustls::CertificateError,
+    },
     /// The data folder belongs to another cluster than the token.
     #[error("{data_dir} belongs to cluster {have}, the join token is for cluster {asked}: use another --data-dir")]
     OtherCluster {
@@ -272,8 +284,26 @@ async fn ask(
     let unavailable = |e: reqwest::Error| ControllerError::Unavailable(explain(&e));
     let http = builder.build().map_err(unavailable)?;
     let sent = http.post(format!("{}/node/v1/join", controller.url)).bearer_auth(token).json(request).send().await;
-    let answer = sent.map_err(unavailable)?;
+    let answer = sent.map_err(|e| match refused_certificate(&e) {
+        Some(why) => IdentityError::Untrusted { url: controller.url.clone(), expected: ca_sha256.to_owned(), why },
+        None => unavailable(e).into(),
+    })?;
     if answer.status().is_success() { Ok(read(answer).await?) } else { Err(refused(answer).await.into()) }
+}
+
+/// What was wrong with the door's certificate, if that is why there is no answer.
+fn refused_certificate(error: &reqwest::Error) -> Option<rustls::CertificateError> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(now) = cause {
+        // An I/O error shows the cause of what it wraps, but not what it wraps.
+        let wrapped = now.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = wrapped.map_or(now, |inner| inner as &(dyn std::error::Error + 'static));
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
+            return Some(why.clone());
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 impl NodeIdentity {

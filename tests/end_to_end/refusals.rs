@@ -33,7 +33,7 @@ async fn requests_that_do_not_fit_are_refused_by_name() {
     drop(deploy(json!({ "user_data": "x" })).await.problem(501, "not_built_yet"));
     // No node here offers libvirt; with runtime libvirt nothing fits, and the reasons are counted.
     let problem =
-        deploy(json!({ "runtime": "libvirt", "memory_bytes": 1_u64 << 50 })).await.problem(507, "no_capacity");
+        deploy(json!({ "runtime": "libvirt", "memory_bytes": 1_u64 << 44 })).await.problem(507, "no_capacity");
     assert_eq!(problem.more["reasons"][0]["count"], json!(2), "{problem:?}");
 
     let not_json = api.request(Method::POST, "/v1/deployments").header("content-type", "application/json").body("{");
