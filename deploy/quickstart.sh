@@ -125,11 +125,16 @@ run() {
     return "$status"
 }
 
-# stop SECONDS PID…: asks all, waits for all, then insists.
-stop() {
+# Asks processes to end, once: an agent that is asked twice ends at once.
+ask_to_end() {
+    local pid
+    for pid in "$@"; do kill -TERM "$pid" 2> /dev/null || :; done
+}
+
+# await_end SECONDS PID…: waits for all, then insists.
+await_end() {
     local patience=$1 pid
     shift
-    for pid in "$@"; do kill -TERM "$pid" 2> /dev/null || :; done
     for pid in "$@"; do
         if ! until_true "$patience" process_gone "$pid"; then
             say "process $pid does not end in $patience s; killing it"
@@ -155,9 +160,15 @@ clean_up() {
         [ $status = 0 ] || [ $interrupted = yes ] || show_logs
         if [ -n "$controller" ] || [ ${#agents[@]} -gt 0 ]; then
             say 'stopping …'
-            # Agents shut their guests down, write everything back and unmount.
-            [ ${#agents[@]} = 0 ] || stop 60 "${agents[@]}"
-            [ -z "$controller" ] || stop 15 "$controller"
+            # Agents shut their guests down, write everything back and unmount. Guests whose disks go anyway need not take
+            # the time to shut down.
+            ask_to_end "${agents[@]}"
+            [ $keep = yes ] || domains_destroy "$data"
+            await_end 60 "${agents[@]}"
+            if [ -n "$controller" ]; then
+                ask_to_end "$controller"
+                await_end 15 "$controller"
+            fi
         fi
         leftovers_end "$data"
         libvirt_release

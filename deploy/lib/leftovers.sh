@@ -31,6 +31,12 @@ domains_below() {
     done
 }
 
+# Cuts the power of all domains below a folder.
+domains_destroy() {
+    local domain
+    for domain in $(domains_below "$1"); do virsh -q -c "$LIBVIRT_URI" destroy "$domain" > /dev/null 2>&1 || :; done
+}
+
 nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
 
 # Ends whatever is left below a folder; says so, because a clean stop leaves nothing.

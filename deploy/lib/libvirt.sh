@@ -23,7 +23,9 @@ libvirt_locked() {
 kvm_for_qemu() {
     [ -c /dev/kvm ] && [ "$(stat -c '%U:%G %a' /dev/kvm)" = 'root:root 600' ] || return 0
     getent group kvm > /dev/null || return 0
-    chgrp kvm /dev/kvm && chmod 660 /dev/kvm || say "/dev/kvm stays closed to QEMU's user; guests start slowly"
+    if ! chgrp kvm /dev/kvm || ! chmod 660 /dev/kvm; then
+        say "/dev/kvm stays closed to QEMU's user; guests start slowly"
+    fi
 }
 
 libvirt_enter() {

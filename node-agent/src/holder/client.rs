@@ -106,7 +106,16 @@ struct Parts {
     /// What this process uses, to give a new holder what the old one took with it.
     held: Mutex<BTreeMap<String, OwnedFd>>,
     /// One start at a time.
-    starting: Mutex<()>,
+    starting: Mutex<Life>,
+}
+
+/// Whether a holder that is not there is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Life {
+    #[default]
+    Wanted,
+    /// It was told to end: a look at it from elsewhere must not bring it back behind the end of this process.
+    Ended,
 }
 
 impl Holder {
@@ -146,11 +155,12 @@ impl Holder {
         self.call(&Ask::List, None).map(|(answer, _)| answer.keys)
     }
 
-    /// Tells it to forget everything and end; fine when there is none.
+    /// Tells it to forget everything and end; fine when there is none. This client starts no other one afterwards.
     ///
     /// # Errors
     /// See [`HolderError`].
     pub fn stop(&self) -> Result<(), HolderError> {
+        *lock(&self.parts.starting) = Life::Ended;
         lock(&self.parts.held).clear();
         match self.try_call(&Ask::Stop, None) {
             Ok(_) => Ok(()),
@@ -183,12 +193,15 @@ impl Holder {
     }
 
     fn start(&self) -> Result<(), HolderError> {
-        let _one_at_a_time = lock(&self.parts.starting);
+        let one_at_a_time = lock(&self.parts.starting);
         if UnixStream::connect(&self.parts.socket).is_ok() {
             return Ok(());
         }
         let start = &self.parts.start;
         let failed = |source| HolderError::Start { program: start.program.display().to_string(), source };
+        if *one_at_a_time == Life::Ended {
+            return Err(failed(io::Error::new(io::ErrorKind::NotConnected, "it was told to end")));
+        }
         let mut child = Command::new(&start.program)
             .args(&start.args)
             .arg("--socket")
