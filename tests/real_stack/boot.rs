@@ -80,7 +80,7 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     let (mut cluster, members) = guests(1).await;
     let boots = |text: String| text.trim().parse::<u64>().expect("a boot count");
     run(&members[0], "echo precious > /kept; sync").await.expect("write");
-    let before = boots(run(&members[0], "cat /boot-count").await.expect("the boot counter"));
+    let before = boots(run(&members[0], "cat /var/lib/muster/boots").await.expect("the boot counter"));
     let agent = cluster.agent_named(members[0].node_name.as_deref().expect("a node"));
     cluster.kill_agent(agent);
     cluster.start_agent(agent);
@@ -105,7 +105,7 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     })
     .await;
     assert_eq!(run(&again, "cat /kept").await.expect("read").trim(), "precious");
-    assert!(boots(run(&again, "cat /boot-count").await.expect("the boot counter")) > before);
+    assert!(boots(run(&again, "cat /var/lib/muster/boots").await.expect("the boot counter")) > before);
     // Stop is graceful, and leaves neither a domain nor a lost write.
     let stop: Value = cluster.api.post(&format!("/v1/instances/{id}/stop"), json!({})).await.ok();
     drop(stop);

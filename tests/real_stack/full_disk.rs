@@ -70,7 +70,7 @@ async fn a_guest_is_held_and_goes_on_when_there_is_room() {
         file.write_all_at(&bytes, n * MIB).expect("fill");
     }
     let device = "dev=$(ls /dev/vda /dev/sda 2>/dev/null | head -n1)";
-    run(&format!("{device}; (tr '\\0' x </dev/zero | dd of=$dev bs=1M seek=1100 count=64 conv=fsync; echo $? >/tmp/done) >/dev/null 2>&1 &"))
+    run(&format!("{device}; (tr '\\0' x </dev/zero | dd of=$dev bs=1M iflag=fullblock seek=1100 count=64 conv=fsync; echo $? >/tmp/done) >/dev/null 2>&1 &"))
         .await
         .expect("start the writer");
     eventually("held", Duration::from_secs(60), async || {
