@@ -295,9 +295,11 @@ async fn ask(
 fn refused_certificate(error: &reqwest::Error) -> Option<rustls::CertificateError> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(now) = cause {
-        // An I/O error shows the cause of what it wraps, but not what it wraps.
-        let wrapped = now.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let inner = wrapped.map_or(now, |inner| inner as &(dyn std::error::Error + 'static));
+        let mut inner = now;
+        // An I/O error shows the cause of what it wraps, but not what it wraps; and that may be another one.
+        while let Some(wrapped) = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            inner = wrapped;
+        }
         if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
             return Some(why.clone());
         }
