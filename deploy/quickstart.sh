@@ -254,20 +254,6 @@ packages_ensure util-linux iproute2 qemu-utils qemu-system-x86 libvirt-daemon-sy
 (: <> /dev/fuse) 2> /dev/null || die "/dev/fuse cannot be opened" "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 done_step
 
-step build
-if [ -n "${MUSTER_BIN_DIR:-}" ]; then
-    # The tests have built everything already.
-    bin=$MUSTER_BIN_DIR
-    for name in muster muster-controller muster-agent; do [ -x "$bin/$name" ] || die "MUSTER_BIN_DIR has no $name"; done
-else
-    packages_ensure gcc libc6-dev pkg-config libvirt-dev
-    toolchain_ensure
-    bin=$(release_dir)
-    if [ -t 2 ]; then say ''; fi
-    run - - env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
-fi
-done_step "$bin"
-
 # ---------------------------------------------------------------- the data folder
 
 passable() {
@@ -310,6 +296,22 @@ fi
 roomy=$((most / 2 / nodes))
 node_memory=$(((per_node > roomy ? per_node : roomy) * memory_bytes))
 node_cpus=$((per_node * 2 > 4 ? per_node * 2 : 4))
+
+# ---------------------------------------------------------------- build
+
+step build
+if [ -n "${MUSTER_BIN_DIR:-}" ]; then
+    # The tests have built everything already.
+    bin=$MUSTER_BIN_DIR
+    for name in muster muster-controller muster-agent; do [ -x "$bin/$name" ] || die "MUSTER_BIN_DIR has no $name"; done
+else
+    packages_ensure gcc libc6-dev pkg-config libvirt-dev
+    toolchain_ensure
+    bin=$(release_dir)
+    if [ -t 2 ]; then say ''; fi
+    run - - env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
+fi
+done_step "$bin"
 
 # ---------------------------------------------------------------- libvirt, controller, agents
 
