@@ -39,12 +39,12 @@ clean_up() {
     leftovers_end "$TMPDIR"
     libvirt_release
     give_back_target
-    rm -rf "$TMPDIR"
+    rm -rf --one-file-system "$TMPDIR"
     rm -f "$log"
 }
 trap 'clean_up' EXIT
 trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 143' TERM HUP
 
 step 'cargo fmt --check'
 run_cargo fmt --all --check

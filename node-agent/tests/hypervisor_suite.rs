@@ -242,7 +242,10 @@ fn skip(why: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn libvirt_keeps_the_contract() {
-    let dir = tempfile::Builder::new().prefix("muster-suite").tempdir_in("/var/tmp").unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("muster-suite")
+        .tempdir_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
+        .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let hypervisor = match Libvirt::connect(somebody(), Acceleration::Qemu).await {
         Ok(hypervisor) => Arc::new(hypervisor),

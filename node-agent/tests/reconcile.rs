@@ -440,7 +440,10 @@ fn skip(why: &str) {
 /// in memory, a real mount, a real libvirt, plain emulation; "agents" are reconcilers with different run ids.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_guest_on_a_mirrored_disk() {
-    let dir = tempfile::Builder::new().prefix("muster-reconcile-").tempdir_in("/var/tmp").unwrap();
+    let dir = tempfile::Builder::new()
+        .prefix("muster-reconcile-")
+        .tempdir_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
+        .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let owner = Owner { cluster: ClusterId::generate(), node: NodeId::generate() };
     let hypervisor = match Libvirt::connect(owner, Acceleration::Qemu).await {
