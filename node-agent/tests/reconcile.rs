@@ -413,7 +413,16 @@ impl Drop for Guard {
 /// Runs a command in the guest and waits for its end.
 async fn in_guest(hypervisor: &Libvirt, instance: InstanceId, command: &str) -> (i64, String) {
     let ask = |command: serde_json::Value| async move {
-        let answer = hypervisor.agent(instance, command.to_string(), Duration::from_secs(10)).await.unwrap();
+        let begun = Instant::now();
+        // Ready by its console is a moment before its agent answers; a command that found no agent was not run.
+        let answer = loop {
+            match hypervisor.agent(instance, command.to_string(), Duration::from_secs(10)).await {
+                Err(HypervisorError::NoAgent { .. }) if begun.elapsed() < Duration::from_secs(60) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                other => break other.unwrap(),
+            }
+        };
         serde_json::from_str::<serde_json::Value>(&answer).unwrap()["return"].clone()
     };
     let run = serde_json::json!({"execute": "guest-exec", "arguments":
