@@ -1,6 +1,6 @@
 //! The numbers of README: every row is measured beside its reference in the same run, interleaved, median of several.
 //!
-//! `cargo run --release -p muster-tests --bin muster-bench [ROW …]` prints a table; rows are `import`, `deploy`,
+//! `tests/bench.sh [ROW …]` prints a table; rows are `import`, `deploy`,
 //! `mount`, `memory`, `commit`, `cut`. Nothing here is a stored figure.
 
 mod commit;

@@ -41,7 +41,7 @@ const LOADS: [Load; 12] = [
 fn fio(file: &Path, load: &Load) -> f64 {
     let engine = if load.direct { "libaio" } else { "psync" };
     let done = Command::new("fio")
-        .args(["--name=row", "--output-format=json", "--time_based", "--runtime=2", "--ramp_time=0.5", "--norandommap"])
+        .args(["--name=row", "--output-format=json", "--time_based", "--runtime=1", "--ramp_time=0.3", "--norandommap"])
         .arg(format!("--filename={}", file.display()))
         .arg(format!("--size={SIZE}"))
         .arg(format!("--rw={}", load.rw))
@@ -86,7 +86,7 @@ pub(crate) fn run(table: &mut Table) {
             let mut options = ClusterOptions::files(1);
             if direct {
                 // O_DIRECT on both sides: the guest's and the delta's.
-                options.agent.more.push("--direct-delta".into());
+                options.agent.more.extend(["--delta-io".into(), "direct".into()]);
             }
             let cluster = Cluster::start(options).await;
             let file = cluster.dir.join("image.raw");
@@ -106,13 +106,13 @@ pub(crate) fn run(table: &mut Table) {
                 fio(path, &fill);
             }
             for load in LOADS.iter().filter(|l| l.direct == direct) {
-                let pairs: Vec<_> = (0..5).map(|_| (fio(&mount, load), fio(&raw, load))).collect();
+                let pairs: Vec<_> = (0..3).map(|_| (fio(&mount, load), fio(&raw, load))).collect();
                 row(table, &format!("{} (fio)", load.name), &pairs, 1e6, "MB/s", load.target);
             }
             if direct {
                 for (write, depth) in [(false, 1), (false, 16), (true, 1), (true, 16)] {
                     let pairs: Vec<_> =
-                        (0..5).map(|_| (qemu_img(&mount, write, depth), qemu_img(&raw, write, depth))).collect();
+                        (0..3).map(|_| (qemu_img(&mount, write, depth), qemu_img(&raw, write, depth))).collect();
                     let verb = if write { "write" } else { "read" };
                     row(table, &format!("4 KiB {verb}, depth {depth} (qemu-img bench)"), &pairs, 1e3, "k/s", ">= 0.7");
                 }
