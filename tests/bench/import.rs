@@ -19,8 +19,9 @@ fn make(path: &Path) {
     let mut word = 0x9E37_79B9_7F4A_7C15_u64;
     let runs = DATA / RUN;
     for run in 0..runs {
-        let mut bytes = Vec::with_capacity(usize::try_from(RUN).expect("fits"));
-        while bytes.len() < bytes.capacity() {
+        let wanted = usize::try_from(RUN).expect("fits");
+        let mut bytes = Vec::with_capacity(wanted + 64);
+        while bytes.len() < wanted {
             word ^= word << 13;
             word ^= word >> 7;
             word ^= word << 17;
@@ -30,7 +31,7 @@ fn make(path: &Path) {
                 bytes.extend_from_slice(format!("{:08x} lib muster ", word & 0xffff).as_bytes());
             }
         }
-        bytes.truncate(bytes.capacity());
+        bytes.truncate(wanted);
         file.write_all_at(&bytes, run * (SIZE / runs)).expect("write the image");
     }
     file.sync_all().expect("sync the image");
