@@ -5,22 +5,21 @@
 //! process died answers nothing, and the agent must not hang on, or hold open, what it serves itself.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::fd::{AsRawFd, OwnedFd},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Condvar, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use muster_api::{ClusterId, NodeId};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::DiskFs;
+use super::{
+    DiskFs,
+    connection::{Device, REQUEST_BYTES_MAX},
+};
 use crate::mirror::{DeltaIo, disk::Disk};
 
 const FS_TYPE: &str = "fuse.muster";
@@ -30,39 +29,51 @@ const THREADS_BUFFERED: usize = 4;
 /// With direct deltas every request waits for the disk below: as many as a guest's queue is deep (measured at depth 16:
 /// 2 threads 0.3 of the raw file, 6 threads 0.8, 16 threads 1.0 as `qemu-img bench` sees it).
 const THREADS_DIRECT: usize = 16;
-/// Largest request.
-pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
-/// Allocations from this size on are mappings of their own.
-const LARGE_BYTES: libc::c_int = 4 << 20;
 /// Longest wait for a connection's threads to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Each connection's threads have a read buffer of 16 MiB each, of which they touch what requests need. glibc would
-/// raise the size from which it asks the kernel for fresh pages as soon as the first of those is freed, take the next ones from
-/// its heap and zero, that is touch, all of them: 40 threads of ten idle disks would hold hundreds of MiB. A fixed
-/// threshold keeps untouched pages untouched.
-fn keep_large_buffers_untouched() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: mallopt only sets a number inside the allocator; no memory is handed over.
-        let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES) };
-        if set == 0 {
-            tracing::warn!("the allocator keeps its own threshold; idle disks may take more memory");
-        }
-    });
-}
 
 /// A mounted disk.
 pub(crate) struct Mounted {
     path: PathBuf,
-    session: Arc<Ending>,
+    threads: Arc<Threads>,
 }
 
+/// The threads that serve a connection.
 #[derive(Default)]
-struct Ending {
-    ended: Mutex<bool>,
-    told: Condvar,
-    serving: AtomicBool,
+struct Threads {
+    running: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Threads {
+    fn running(&self) -> MutexGuard<'_, usize> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts one more.
+    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, device: Arc<Device>) -> io::Result<()> {
+        let threads = self.clone();
+        *self.running() += 1;
+        let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
+            if let Err(error) = device.serve(|operation, reply| fs.handle(operation, reply)) {
+                tracing::warn!(disk.id = %fs.disk.id(), error = %error, "a disk's connection ended with an error");
+            }
+            // Before it is told: who waits for the end may count on the disk being let go.
+            drop(fs);
+            threads.one_ended();
+        });
+        started.map(drop).inspect_err(|_| self.one_ended())
+    }
+
+    fn one_ended(&self) {
+        *self.running() -= 1;
+        self.ended.notify_all();
+    }
+
+    fn end_within(&self, wait: Duration) -> bool {
+        let waited = self.ended.wait_timeout_while(self.running(), wait, |running| *running > 0);
+        waited.is_ok_and(|(running, _)| *running == 0)
+    }
 }
 
 impl Mounted {
@@ -74,61 +85,33 @@ impl Mounted {
             DeltaIo::Buffered => THREADS_BUFFERED,
             DeltaIo::Direct => THREADS_DIRECT,
         };
-        keep_large_buffers_untouched();
         ensure_mount_point(path)?;
-        let device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/fuse")?;
+        let device = Arc::new(Device::open()?);
         let options = format!(
             "fd={},rootmode=100000,user_id=0,group_id=0,allow_other,default_permissions,max_read={REQUEST_BYTES_MAX}",
-            device.as_raw_fd()
+            device.number()
         );
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
-        let mut config = fuser::Config::default();
-        config.acl = fuser::SessionACL::All;
-        config.n_threads = Some(threads);
-        config.clone_fd = false;
-        let name = format!("fuse-{}", disk.id());
-        let session = Arc::new(Ending { serving: AtomicBool::new(true), ..Ending::default() });
-        let notifier = Arc::new(OnceLock::new());
-        let started = fuser::Session::from_fd(
-            DiskFs::new(disk, notifier.clone()),
-            OwnedFd::from(device),
-            fuser::SessionACL::All,
-            config,
-        )
-        .and_then(|serve| {
-            notifier.get_or_init(|| serve.notifier());
-            let session = session.clone();
-            std::thread::Builder::new().name(name).spawn(move || {
-                if let Err(error) = serve.run() {
-                    tracing::warn!(error = %error, "a disk's connection ended with an error");
-                }
-                session.serving.store(false, Ordering::Release);
-                *session.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
-                session.told.notify_all();
-            })
-        });
-        if let Err(error) = started {
-            unmount(path, UnmountFlags::DETACH | UnmountFlags::FORCE)?;
-            return Err(error);
+        // From here on dropping it unmounts.
+        let mounted = Self { path: path.to_owned(), threads: Arc::default() };
+        device.greet()?;
+        let fs = Arc::new(DiskFs::new(disk, device.clone()));
+        for _ in 0..threads {
+            mounted.threads.start(fs.clone(), device.clone())?;
         }
-        Ok(Self { path: path.to_owned(), session })
+        Ok(mounted)
     }
 
     /// The kernel still talks to us.
     pub(crate) fn is_serving(&self) -> bool {
-        self.session.serving.load(Ordering::Acquire)
+        *self.threads.running() > 0
     }
 
     /// Takes the mount away and ends its threads. Who has the file open, gets errors from now on.
     pub(crate) fn unmount(&mut self) {
-        let ended = |wait: Duration| {
-            let ended = self.session.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = self.session.told.wait_timeout_while(ended, wait, |ended| !*ended);
-            waited.is_ok_and(|(ended, _)| *ended)
-        };
-        if ended(Duration::ZERO) {
-            // Aborted from outside: the mount may still be there.
+        if !self.is_serving() {
+            // Aborted from outside, or never served: the mount may still be there.
             let _may_be_gone = unmount(&self.path, UnmountFlags::DETACH);
             return;
         }
@@ -138,7 +121,7 @@ impl Mounted {
         if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
             tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
         }
-        if !ended(END_TIMEOUT) {
+        if !self.threads.end_within(END_TIMEOUT) {
             tracing::warn!(path = %self.path.display(), "the threads of a disk's connection did not end");
         }
     }

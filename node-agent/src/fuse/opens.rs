@@ -14,7 +14,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use fuser::FopenFlags;
+use super::wire::{OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_PARALLEL_DIRECT_WRITES};
 
 /// How one open is treated; travels as its file handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl From<Way> for u64 {
 /// An open that was let in.
 pub(super) struct Opened {
     pub(super) way: Way,
-    pub(super) flags: FopenFlags,
+    /// For the kernel, `OPEN_…`.
+    pub(super) flags: u32,
 }
 
 /// Who has the file open.
@@ -64,12 +65,12 @@ impl Opens {
         if counts.around > 0 || (direct && counts.cached == 0) {
             counts.around += 1;
             counts.stale = true;
-            let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+            let flags = OPEN_DIRECT_IO | OPEN_PARALLEL_DIRECT_WRITES;
             return Opened { way: Way::Around, flags };
         }
         counts.cached += 1;
         let fresh = std::mem::replace(&mut counts.stale, false);
-        let flags = if fresh { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE };
+        let flags = if fresh { 0 } else { OPEN_KEEP_CACHE };
         Opened { way: Way::Cached, flags }
     }
 
@@ -100,7 +101,7 @@ mod tests {
         opens.release(Way::Around);
         let after = opens.open(false);
         assert_eq!(after.way, Way::Cached);
-        assert!(!after.flags.contains(FopenFlags::FOPEN_KEEP_CACHE), "pages from before are dropped");
-        assert!(opens.open(false).flags.contains(FopenFlags::FOPEN_KEEP_CACHE));
+        assert_eq!(after.flags, 0, "pages from before are dropped");
+        assert_eq!(opens.open(false).flags, OPEN_KEEP_CACHE);
     }
 }

@@ -30,7 +30,7 @@ use super::{
     config::DeltaIo,
     error::{Fault, is_no_space},
     journal::{AppendError, Journal},
-    memory::AlignedBuf,
+    memory::{AlignedBuf, is_block_aligned},
 };
 use crate::holder::{Holder, HolderError};
 
@@ -157,11 +157,11 @@ impl Epoch {
         debug_assert!((data.len() as u64).is_multiple_of(BLOCK_BYTES), "{} bytes are not whole blocks", data.len());
         let offset = first * BLOCK_BYTES;
         let written = match self.delta_io {
-            DeltaIo::Buffered => self.delta.write_all_at(data, offset),
-            DeltaIo::Direct => AlignedBuf::with(data.len(), |buf| {
+            DeltaIo::Direct if !is_block_aligned(data) => AlignedBuf::with(data.len(), |buf| {
                 buf.copy_from_slice(data);
                 self.delta.write_all_at(buf, offset)
             }),
+            DeltaIo::Buffered | DeltaIo::Direct => self.delta.write_all_at(data, offset),
         };
         // After the bytes: a flush that took the mark before them would leave them uncovered for the next one.
         self.unsynced.store(true, Ordering::Release);

@@ -16,6 +16,11 @@ pub(crate) struct AlignedBuf {
     blocks: Vec<Block>,
 }
 
+/// Whether bytes start at a block boundary in memory, as direct I/O wants them.
+pub(crate) fn is_block_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(size_of::<Block>())
+}
+
 thread_local! {
     static READ: RefCell<AlignedBuf> = const { RefCell::new(AlignedBuf { blocks: Vec::new() }) };
     static WRITE: RefCell<AlignedBuf> = const { RefCell::new(AlignedBuf { blocks: Vec::new() }) };

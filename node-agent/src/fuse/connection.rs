@@ -1,0 +1,185 @@
+//! One connection with the kernel: the device it talks through, the loop that reads requests, the answers.
+//!
+//! Why not a FUSE crate: the bytes of a WRITE lie at a block boundary here, so that they go from where the kernel put
+//! them straight to a delta opened `O_DIRECT`; and a connection can later be handed to another process without a second
+//! greeting.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, IoSlice},
+    os::fd::{AsFd, AsRawFd, RawFd},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+};
+
+use memmap2::MmapMut;
+use rustix::io::Errno;
+use storage_core::BLOCK_BYTES;
+
+use super::wire::{Answer, Malformed, Operation, Request, Terms, WRITE_DATA_AT, answer_header, forget_pages_notice};
+use crate::mirror::read::BLOCK;
+
+/// Largest READ and WRITE.
+pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Requests in flight before the kernel makes writers wait: far above any guest's queue depth.
+const IN_FLIGHT_MAX: u16 = 4096;
+
+/// The kernel's end of a connection.
+pub(super) struct Device {
+    file: File,
+}
+
+impl Device {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self { file: OpenOptions::new().read(true).write(true).open("/dev/fuse")? })
+    }
+
+    /// What mount(2) is told.
+    pub(super) fn number(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// The next request; `None` when the connection is over.
+    fn receive<'a>(&self, space: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+        loop {
+            match rustix::io::read(self.file.as_fd(), &mut *space) {
+                Ok(bytes) => return Ok(Some(space.get(..bytes).unwrap_or_default())),
+                // ENOENT: its caller was interrupted and has gone.
+                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
+                Err(Errno::NODEV) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        match rustix::io::writev(self.file.as_fd(), parts) {
+            // ENOENT: nobody waits any more. ENODEV: the connection is over.
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The kernel forgets what it cached of a range. Never on a serving thread: it may wait for a read that thread has
+    /// to answer.
+    pub(super) fn forget_pages(&self, offset: u64, bytes: u32) {
+        let Ok(offset) = i64::try_from(offset) else { return };
+        // NOENT: it has nothing of this file.
+        if let Err(error) = self.send(&[IoSlice::new(&forget_pages_notice(offset, bytes.into()))]) {
+            tracing::warn!(error = %error, "the kernel keeps pages that were written around");
+        }
+    }
+
+    /// Answers the kernel's first words. After mount(2), before anything else.
+    pub(super) fn greet(self: &Arc<Self>) -> io::Result<()> {
+        let mut space = RequestSpace::new()?;
+        let terms = Terms { request_bytes_max: REQUEST_BYTES_MAX, in_flight_max: IN_FLIGHT_MAX };
+        loop {
+            let bytes = self.receive(space.bytes())?.ok_or(io::ErrorKind::NotConnected)?;
+            let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(bytes) else {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is not INIT"));
+            };
+            let reply = Reply::new(self.clone(), unique);
+            match hello.answer(terms) {
+                Err(why) => {
+                    reply.error(Errno::PROTO);
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+                }
+                Ok((answer, agreed)) => {
+                    reply.with(&answer);
+                    if agreed {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads requests and has them handled, until the connection is over.
+    pub(super) fn serve(self: &Arc<Self>, handle: impl Fn(Operation<'_>, Reply)) -> io::Result<()> {
+        let mut space = RequestSpace::new()?;
+        while let Some(bytes) = self.receive(space.bytes())? {
+            match Request::parse(bytes) {
+                Ok(Request { operation: Operation::Forget, .. }) => {}
+                Ok(Request { unique, operation }) => {
+                    let reply = Reply::new(self.clone(), unique);
+                    // One bad request must not take a thread from the disk; its reply is dropped, which is EIO.
+                    if std::panic::catch_unwind(AssertUnwindSafe(|| handle(operation, reply))).is_err() {
+                        tracing::error!("a request of a guest ended in a panic; it was answered with EIO");
+                    }
+                }
+                Err(Malformed::Arguments { unique, opcode }) => {
+                    tracing::warn!(opcode, "a request of the kernel cannot be read; it was answered with EINVAL");
+                    Reply::new(self.clone(), unique).error(Errno::INVAL);
+                }
+                Err(Malformed::Header) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a request of the kernel has no header"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a request is read to: the data of a WRITE starts at a block boundary. Pages are taken as requests need them.
+struct RequestSpace(MmapMut);
+
+impl RequestSpace {
+    fn new() -> io::Result<Self> {
+        MmapMut::map_anon(BLOCK + REQUEST_BYTES_MAX as usize).map(Self)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.get_mut(BLOCK - WRITE_DATA_AT..).unwrap_or_default()
+    }
+}
+
+const _: () = assert!((REQUEST_BYTES_MAX as u64).is_multiple_of(BLOCK_BYTES), "requests are whole blocks");
+
+/// The answer that a request waits for, from any thread. Dropped unanswered, it is EIO.
+pub(super) struct Reply {
+    device: Arc<Device>,
+    unique: u64,
+    owed: bool,
+}
+
+impl Reply {
+    fn new(device: Arc<Device>, unique: u64) -> Self {
+        Self { device, unique, owed: true }
+    }
+
+    pub(super) fn ok(self) {
+        self.data(&[]);
+    }
+
+    pub(super) fn with(self, answer: &Answer) {
+        self.data(answer.bytes());
+    }
+
+    pub(super) fn data(mut self, bytes: &[u8]) {
+        let header = answer_header(self.unique, 0, bytes.len());
+        match self.device.send(&[IoSlice::new(&header), IoSlice::new(bytes)]) {
+            Ok(()) => self.owed = false,
+            Err(error) => tracing::error!(error = %error, bytes = bytes.len(), "the kernel takes no such answer"),
+        }
+    }
+
+    pub(super) fn error(mut self, errno: Errno) {
+        self.fail(errno);
+    }
+
+    fn fail(&mut self, errno: Errno) {
+        self.owed = false;
+        if let Err(error) = self.device.send(&[IoSlice::new(&answer_header(self.unique, errno.raw_os_error(), 0))]) {
+            tracing::error!(error = %error, errno = %errno, "the kernel takes no such answer");
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.owed {
+            self.fail(Errno::IO);
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! The kernel's side of the conversation: what a request and an answer are in bytes.
+//!
+//! Numbers are in the machine's own order; the layouts are those of `linux/fuse.h`, protocol 7.31 and later (Linux 5.4).
+//! Only what a file system of one regular file is asked for is taken apart.
+//!
+//! ```text
+//! request   | length u32 | opcode u32 | unique u64 | node u64 | uid, gid, pid u32 | extensions u16, 0 u16 | arguments, data
+//! answer    | length u32 | -errno i32 | unique u64 | result
+//! notice    | length u32 | code i32   | 0 u64      | arguments
+//! ```
+
+/// Bytes before a request's arguments.
+const REQUEST_HEADER_BYTES: usize = 40;
+/// Bytes before the data of a WRITE: the header and its own arguments.
+pub(super) const WRITE_DATA_AT: usize = REQUEST_HEADER_BYTES + 40;
+/// Bytes before an answer's result.
+const ANSWER_HEADER_BYTES: usize = 16;
+
+/// Protocol spoken here. The kernel may be newer or older: it keeps to the older of both.
+const MAJOR: u32 = 7;
+const MINOR: u32 = 38;
+/// Oldest protocol of a kernel that has all that is relied on (LSEEK, `max_pages`, `no_open` semantics).
+const MINOR_MIN: u32 = 31;
+
+const INIT_ASYNC_READ: u32 = 1 << 0;
+const INIT_BIG_WRITES: u32 = 1 << 5;
+const INIT_ASYNC_DIO: u32 = 1 << 15;
+const INIT_MAX_PAGES: u32 = 1 << 22;
+
+/// Of an open file: its pages are left alone.
+pub(super) const OPEN_DIRECT_IO: u32 = 1 << 0;
+/// Its pages from earlier opens still hold.
+pub(super) const OPEN_KEEP_CACHE: u32 = 1 << 1;
+/// Direct writes need not wait for each other.
+pub(super) const OPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+
+const NOTIFY_INVAL_INODE: i32 = 2;
+
+/// The one inode there is.
+const ROOT: u64 = 1;
+
+/// A request of the kernel, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Request<'a> {
+    /// Names it in the answer.
+    pub(super) unique: u64,
+    pub(super) operation: Operation<'a>,
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Operation<'a> {
+    Init(Hello),
+    GetAttr,
+    SetAttr(SetAttr),
+    Open {
+        flags: i32,
+    },
+    Release {
+        handle: u64,
+    },
+    Flush,
+    Read {
+        offset: u64,
+        bytes: u32,
+    },
+    Write {
+        handle: u64,
+        offset: u64,
+        /// Of the open file, with what the single request added (`RWF_DSYNC`).
+        flags: i32,
+        data: &'a [u8],
+    },
+    Fsync,
+    Fallocate {
+        offset: u64,
+        bytes: u64,
+        mode: i32,
+    },
+    Lseek {
+        offset: u64,
+        whence: i32,
+    },
+    StatFs,
+    Ioctl,
+    /// The kernel forgets a name or an inode, and waits for no answer.
+    Forget,
+    /// The last mount is gone.
+    Destroy,
+    /// Anything else.
+    Other,
+}
+
+/// The kernel's first words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Hello {
+    major: u32,
+    minor: u32,
+    readahead_bytes_max: u32,
+    flags: u32,
+}
+
+/// Attributes to set; times are not kept.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct SetAttr {
+    pub(super) size: Option<u64>,
+    pub(super) mode: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+}
+
+/// Why a request cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Malformed {
+    /// Not even its header.
+    Header,
+    /// The arguments of this one.
+    Arguments { unique: u64, opcode: u32 },
+}
+
+/// Numbers of a request, in order.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn skip(&mut self, bytes: usize) -> Option<()> {
+        self.0 = self.0.get(bytes..)?;
+        Some(())
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_ne_bytes(*number))
+    }
+
+    fn i32(&mut self) -> Option<i32> {
+        self.u32().map(u32::cast_signed)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_ne_bytes(*number))
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Takes one request apart; `bytes` is what one read of the device gave.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut header = Fields(bytes);
+        let (length, opcode, unique) = (header.u32(), header.u32(), header.u64());
+        let (Some(length), Some(opcode), Some(unique)) = (length, opcode, unique) else {
+            return Err(Malformed::Header);
+        };
+        let arguments = bytes.get(REQUEST_HEADER_BYTES..).ok_or(Malformed::Header)?;
+        if usize::try_from(length) != Ok(bytes.len()) {
+            return Err(Malformed::Header);
+        }
+        let operation = Operation::parse(opcode, arguments).ok_or(Malformed::Arguments { unique, opcode })?;
+        Ok(Self { unique, operation })
+    }
+}
+
+impl<'a> Operation<'a> {
+    fn parse(opcode: u32, arguments: &'a [u8]) -> Option<Self> {
+        let mut fields = Fields(arguments);
+        Some(match opcode {
+            3 => Self::GetAttr,
+            4 => Self::SetAttr(SetAttr::parse(fields)?),
+            14 => Self::Open { flags: fields.i32()? },
+            15 => {
+                let (handle, offset, bytes) = (fields.u64()?, fields.u64()?, fields.u32()?);
+                let _one_way_for_all_reads = handle;
+                Self::Read { offset, bytes }
+            }
+            16 => {
+                let (handle, offset, bytes) = (fields.u64()?, fields.u64()?, fields.u32()?);
+                fields.skip(12)?;
+                let flags = fields.i32()?;
+                let data = arguments.get(WRITE_DATA_AT - REQUEST_HEADER_BYTES..)?;
+                (usize::try_from(bytes) == Ok(data.len())).then_some(Self::Write { handle, offset, flags, data })?
+            }
+            17 => Self::StatFs,
+            18 => Self::Release { handle: fields.u64()? },
+            20 => Self::Fsync,
+            25 => Self::Flush,
+            26 => Self::Init(Hello {
+                major: fields.u32()?,
+                minor: fields.u32()?,
+                readahead_bytes_max: fields.u32()?,
+                flags: fields.u32()?,
+            }),
+            38 => Self::Destroy,
+            39 => Self::Ioctl,
+            43 => {
+                fields.skip(8)?;
+                Self::Fallocate { offset: fields.u64()?, bytes: fields.u64()?, mode: fields.i32()? }
+            }
+            46 => {
+                fields.skip(8)?;
+                Self::Lseek { offset: fields.u64()?, whence: fields.i32()? }
+            }
+            2 | 42 => Self::Forget,
+            _ => Self::Other,
+        })
+    }
+}
+
+impl SetAttr {
+    fn parse(mut fields: Fields<'_>) -> Option<Self> {
+        let valid = fields.u32()?;
+        fields.skip(12)?;
+        let size = fields.u64()?;
+        // Lock owner and the times.
+        fields.skip(8 + 3 * 8 + 3 * 4)?;
+        let mode = fields.u32()?;
+        fields.skip(4)?;
+        let (uid, gid) = (fields.u32()?, fields.u32()?);
+        let given = |bit: u32| valid & (1 << bit) != 0;
+        Some(Self {
+            mode: given(0).then_some(mode),
+            uid: given(1).then_some(uid),
+            gid: given(2).then_some(gid),
+            size: given(3).then_some(size),
+        })
+    }
+}
+
+/// What is agreed at the beginning.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// Largest READ and WRITE.
+    pub(super) request_bytes_max: u32,
+    /// Asynchronous requests in flight before the kernel makes their callers wait.
+    pub(super) in_flight_max: u16,
+}
+
+impl Hello {
+    /// Whether the kernel is one to talk to, and the answer to it: `None` where it will ask again with an older protocol.
+    pub(super) fn answer(&self, terms: Terms) -> Result<(Answer, bool), String> {
+        let mut answer = Answer::new();
+        answer.u32(MAJOR).u32(MINOR);
+        if self.major > MAJOR {
+            return Ok((answer.zeros(64 - 8), false));
+        }
+        if self.major < MAJOR || self.minor < MINOR_MIN {
+            return Err(format!(
+                "the kernel's FUSE protocol is {}.{}, at least {MAJOR}.{MINOR_MIN} (Linux 5.4) is needed",
+                self.major, self.minor
+            ));
+        }
+        if self.flags & INIT_MAX_PAGES == 0 {
+            return Err("the kernel's FUSE refuses requests of more than 128 KiB".to_owned());
+        }
+        let flags = self.flags & (INIT_ASYNC_READ | INIT_BIG_WRITES | INIT_ASYNC_DIO | INIT_MAX_PAGES);
+        let pages = u16::try_from(terms.request_bytes_max / 4096).unwrap_or(u16::MAX);
+        answer.u32(self.readahead_bytes_max).u32(flags);
+        answer.u16(terms.in_flight_max).u16(terms.in_flight_max);
+        // Times have nanoseconds.
+        answer.u32(terms.request_bytes_max).u32(1);
+        answer.u16(pages).u16(0);
+        Ok((answer.zeros(4 + 7 * 4), true))
+    }
+}
+
+/// A small answer, without its header.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer(Vec<u8>);
+
+impl Answer {
+    fn new() -> Self {
+        Self(Vec::with_capacity(128))
+    }
+
+    fn u16(&mut self, number: u16) -> &mut Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    fn u32(&mut self, number: u32) -> &mut Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    fn u64(&mut self, number: u64) -> &mut Self {
+        self.0.extend(number.to_ne_bytes());
+        self
+    }
+
+    fn zeros(mut self, bytes: usize) -> Self {
+        self.0.resize(self.0.len() + bytes, 0);
+        self
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// To OPEN.
+    pub(super) fn opened(handle: u64, flags: u32) -> Self {
+        let mut answer = Self::new();
+        answer.u64(handle).u32(flags).u32(0);
+        answer
+    }
+
+    /// To WRITE.
+    pub(super) fn written(bytes: u32) -> Self {
+        let mut answer = Self::new();
+        answer.u32(bytes).u32(0);
+        answer
+    }
+
+    /// To LSEEK.
+    pub(super) fn offset(offset: u64) -> Self {
+        let mut answer = Self::new();
+        answer.u64(offset);
+        answer
+    }
+
+    /// To STATFS: a full file system of one file.
+    pub(super) fn statfs(blocks: u64, block_bytes: u32) -> Self {
+        let mut answer = Self::new();
+        answer.u64(blocks).u64(0).u64(0).u64(1).u64(0).u32(block_bytes).u32(255).u32(block_bytes);
+        answer.zeros(4 + 6 * 4)
+    }
+
+    /// To GETATTR and SETATTR.
+    pub(super) fn attr(attr: &Attr, valid_seconds: u64) -> Self {
+        let mut answer = Self::new();
+        answer.u64(valid_seconds).u32(0).u32(0);
+        answer.u64(ROOT).u64(attr.size_bytes).u64(attr.size_bytes / 512);
+        // Times of access, modification and change: none are kept.
+        answer.u64(0).u64(0).u64(0).u32(0).u32(0).u32(0);
+        answer.u32(libc::S_IFREG | attr.permissions).u32(1).u32(attr.uid).u32(attr.gid).u32(0);
+        answer.u32(4096).u32(0);
+        answer
+    }
+}
+
+/// The file's attributes.
+#[derive(Debug)]
+pub(super) struct Attr {
+    pub(super) size_bytes: u64,
+    pub(super) permissions: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// What stands before a result of `bytes` bytes; `errno` 0 where it went well.
+pub(super) fn answer_header(unique: u64, errno: i32, bytes: usize) -> [u8; ANSWER_HEADER_BYTES] {
+    header(unique, -errno, bytes)
+}
+
+/// Tells the kernel to forget its pages of `offset..offset + bytes`.
+pub(super) fn forget_pages_notice(offset: i64, bytes: i64) -> Vec<u8> {
+    let mut notice = header(0, NOTIFY_INVAL_INODE, 24).to_vec();
+    notice.extend(ROOT.to_ne_bytes());
+    notice.extend(offset.to_ne_bytes());
+    notice.extend(bytes.to_ne_bytes());
+    notice
+}
+
+fn header(unique: u64, code: i32, bytes: usize) -> [u8; ANSWER_HEADER_BYTES] {
+    let length =
+        u32::try_from(ANSWER_HEADER_BYTES + bytes).expect("results are at most as long as a request's u32 asks for");
+    let mut header = [0; ANSWER_HEADER_BYTES];
+    header[..4].copy_from_slice(&length.to_ne_bytes());
+    header[4..8].copy_from_slice(&code.to_ne_bytes());
+    header[8..].copy_from_slice(&unique.to_ne_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(opcode: u32, arguments: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(REQUEST_HEADER_BYTES + arguments.len()).expect("short").to_ne_bytes());
+        bytes.extend(opcode.to_ne_bytes());
+        bytes.extend(7u64.to_ne_bytes());
+        bytes.resize(REQUEST_HEADER_BYTES, 0);
+        bytes.extend(arguments);
+        bytes
+    }
+
+    fn words(words: &[u64]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn a_write_is_taken_apart_with_its_data_in_place() {
+        let mut arguments = words(&[1, 8192, 4, 0, 0]);
+        arguments[32..36].copy_from_slice(&libc::O_DSYNC.to_ne_bytes());
+        arguments.extend(b"data");
+        let bytes = request(16, &arguments);
+        let parsed = Request::parse(&bytes).expect("it is well-formed");
+        let wanted = Operation::Write { handle: 1, offset: 8192, flags: libc::O_DSYNC, data: b"data" };
+        assert_eq!(parsed, Request { unique: 7, operation: wanted });
+    }
+
+    #[test]
+    fn only_attributes_marked_as_given_are_set() {
+        let mut arguments = words(&[0b1010, 0, 4096, 0, 0, 0, 0]);
+        arguments.extend([0; 12]);
+        for field in [0o600u32, 0, 64_055, 108, 0] {
+            arguments.extend(field.to_ne_bytes());
+        }
+        let bytes = request(4, &arguments);
+        let wanted = SetAttr { size: Some(4096), uid: Some(64_055), ..SetAttr::default() };
+        assert_eq!(Request::parse(&bytes).map(|r| r.operation), Ok(Operation::SetAttr(wanted)));
+    }
+
+    #[test]
+    fn a_request_cut_short_anywhere_is_refused_and_never_a_panic() {
+        for opcode in 0..64 {
+            let whole = request(opcode, &[0; 88]);
+            for length in 0..whole.len() {
+                let torn = Request::parse(&whole[..length]);
+                assert_eq!(torn, Err(Malformed::Header), "opcode {opcode}, {length} bytes");
+                let mut short = whole[..length].to_vec();
+                if let Some(place) = short.get_mut(..4) {
+                    place.copy_from_slice(&u32::try_from(length).expect("short").to_ne_bytes());
+                }
+                let _any_answer_but_a_panic = Request::parse(&short);
+            }
+        }
+        let more_than_there_is = request(16, &words(&[0, 0, 5, 0, 0]));
+        assert_eq!(Request::parse(&more_than_there_is), Err(Malformed::Arguments { unique: 7, opcode: 16 }));
+    }
+
+    #[test]
+    fn an_old_kernel_is_refused_and_a_newer_protocol_told_ours() {
+        let terms = Terms { request_bytes_max: 1 << 20, in_flight_max: 64 };
+        let flags = INIT_MAX_PAGES;
+        let old = Hello { major: 7, minor: 27, readahead_bytes_max: 0, flags };
+        assert!(old.answer(terms).is_err_and(|why| why.contains("7.27")));
+        let newer = Hello { major: 8, minor: 0, readahead_bytes_max: 0, flags };
+        assert!(matches!(newer.answer(terms), Ok((answer, false)) if answer.bytes().len() == 64));
+        let fits = Hello { major: 7, minor: 45, readahead_bytes_max: 131_072, flags: u32::MAX };
+        assert!(matches!(fits.answer(terms), Ok((answer, true)) if answer.bytes().len() == 64));
+    }
+
+    #[test]
+    fn answers_have_the_sizes_the_kernel_expects() {
+        let attr = Attr { size_bytes: 4096, permissions: 0o600, uid: 0, gid: 0 };
+        assert_eq!(Answer::attr(&attr, 1).bytes().len(), 104);
+        assert_eq!(Answer::statfs(1, 4096).bytes().len(), 80);
+        assert_eq!(Answer::opened(1, 0).bytes().len(), 16);
+        assert_eq!(Answer::written(1).bytes().len(), 8);
+        assert_eq!(forget_pages_notice(0, 4096).len(), 40);
+    }
+}
