@@ -15,8 +15,9 @@ pub const METADATA_URI: &str = "https://muster.example/libvirt/1";
 /// Channel of the QEMU guest agent.
 pub const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 
-/// How QEMU reaches the disk files. Measured on the mount (README): `native` and `io_uring` are within noise of each
-/// other on FUSE, and `native` also works where a seccomp policy forbids `io_uring`.
+/// How QEMU reaches the disk files. Measured with `qemu-img bench` on a mount, 4 KiB: reads are the same with `native` and
+/// `io_uring`, writes at depth 16 are a quarter slower with `io_uring` (the kernel gives each to a worker of its own).
+/// `native` also works where a seccomp policy forbids `io_uring`.
 const DISK_IO: &str = "native";
 
 /// What stays the same for all domains of a node, and what this start is called.
