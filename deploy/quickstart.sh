@@ -217,14 +217,17 @@ steps=0
 step() {
     step_name=$1
     step_begun=$(now_ms)
-    if [ -t 2 ]; then printf '  …          %s' "$step_name" >&2; fi
+    if [ -t 2 ]; then
+        printf '  …          %s' "$step_name" >&2
+        unfinished_line=yes
+    fi
 }
 
 # done_step [REMARK]
 done_step() {
     local took
     took=$(seconds $(($(now_ms) - step_begun)))
-    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    end_line
     printf '  %8s   %-22s %s\n' "$took" "$step_name" "${1:-}" >&2
     step_name=
     steps=$((steps + 1))
@@ -232,7 +235,7 @@ done_step() {
 
 step_failed() {
     [ -n "$step_name" ] || return 0
-    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+    end_line
     local word=failed
     [ $interrupted = no ] || word='broken off'
     printf '  %8s   %-22s %s\n' "$(seconds $(($(now_ms) - step_begun)))" "$step_name" "$word" >&2
@@ -305,10 +308,10 @@ if [ -n "${MUSTER_BIN_DIR:-}" ]; then
     bin=$MUSTER_BIN_DIR
     for name in muster muster-controller muster-agent; do [ -x "$bin/$name" ] || die "MUSTER_BIN_DIR has no $name"; done
 else
-    packages_ensure gcc libc6-dev pkg-config libvirt-dev
+    packages_ensure gcc libc6-dev pkg-config libvirt-dev ca-certificates
     toolchain_ensure
     bin=$(release_dir)
-    if [ -t 2 ]; then say ''; fi
+    end_line
     run - - env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
 fi
 done_step "$bin"

@@ -21,7 +21,7 @@ started=$(now_ms)
 step() { say "== $* ($(seconds $(($(now_ms) - started))) so far)"; }
 
 step packages
-packages_ensure util-linux gcc libc6-dev pkg-config libvirt-dev qemu-utils qemu-system-x86 libvirt-daemon-system \
+packages_ensure util-linux gcc libc6-dev pkg-config libvirt-dev ca-certificates qemu-utils qemu-system-x86 libvirt-daemon-system \
     libvirt-daemon-driver-qemu libvirt-clients fuse3 fio iproute2 e2fsprogs postgresql
 toolchain_ensure rustfmt clippy
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :

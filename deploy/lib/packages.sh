@@ -9,7 +9,7 @@ export PATH
 # There already? One answer per package name.
 package_there() {
     case $1 in
-        ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] ;;
+        ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] ;;
         curl) command -v curl ;;
         e2fsprogs) command -v mke2fs ;;
         fio) command -v fio ;;
@@ -33,7 +33,7 @@ package_there() {
 # What each is for, in a message when it cannot be had.
 package_purpose() {
     case $1 in
-        ca-certificates | curl) echo 'downloading the Rust toolchain' ;;
+        ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
         e2fsprogs) echo 'making the demo image' ;;
         fio) echo 'tests of the mount' ;;
         fuse3) echo 'mounting disks' ;;

@@ -1,11 +1,22 @@
 # shellcheck shell=bash
 # Words on the screen. Sourced by deploy/quickstart.sh and tests/run.sh.
 
+# A script that left the cursor behind words that are to be replaced (a step under way, at a terminal) says so here.
+unfinished_line=no
+end_line() {
+    [ $unfinished_line = no ] || printf '\r\033[K' >&2
+    unfinished_line=no
+}
+
 # Facts go to standard error, so that standard output stays what the script is for.
-say() { printf '%s\n' "$*" >&2; }
+say() {
+    end_line
+    printf '%s\n' "$*" >&2
+}
 
 # Says what is wrong and what to do about it, then ends the script (its traps clean up).
 die() {
+    end_line
     printf '\n%s: %s\n' "${0##*/}" "$1" >&2
     shift
     local line
