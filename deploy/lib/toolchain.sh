@@ -44,7 +44,7 @@ toolchain_ensure() {
     local wanted component have missing=()
     wanted=$(wanted_rust)
     if ! find_rust; then
-        have=$(rust_here)
+        have=$(rust_here) || :
         if command -v rustup > /dev/null; then
             say "installing Rust $wanted (${have:-none} is here)"
             rustup -q toolchain install "$wanted" --profile minimal >&2 && export RUSTUP_TOOLCHAIN=$wanted
