@@ -3,7 +3,8 @@
 # of all of them while they run, and a second fleet started from it. `deploy/quickstart.sh --help`
 #
 # Everything that is started here is started below one data folder and is stopped again: on Ctrl-C, on a failed step,
-# and when this shell dies. Nothing else on the machine is touched.
+# and when this shell dies. Nothing else on the machine is touched. The data folder of a shell that was killed is deleted by
+# the next quickstart.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,7 +16,7 @@ done
 nodes=3
 count=4
 image=
-memory=512MiB
+memory=
 data=
 listen=127.0.0.1
 leave=no
@@ -28,7 +29,7 @@ usage: deploy/quickstart.sh [options]     (as root or with sudo)
   --nodes K      agents to start (3)
   --count N      instances to deploy (4)
   --image FILE   raw or qcow2 image to deploy, instead of a demo image made here
-  --memory SIZE  memory of each instance (512MiB)
+  --memory SIZE  memory of each instance (128MiB, plenty for the demo image; 512MiB with --image)
   --data DIR     data folder (a fresh one under /var/tmp)
   --listen IP    address the API listens on (127.0.0.1)
   --exit         stop and clean up after the last step; exit 0 only if every step succeeded
@@ -78,6 +79,10 @@ number_up_to() {
 }
 number_up_to 64 "$nodes" || refuse "--nodes: expected a number from 1 to 64, got '$nodes'"
 number_up_to 1000 "$count" || refuse "--count: expected a number from 1 to 1000, got '$count'"
+if [ -z "$memory" ]; then
+    memory=128MiB
+    [ -z "$image" ] || memory=512MiB
+fi
 memory_bytes=$(bytes_of "$memory") || refuse "--memory: expected a size such as 512MiB, got '$memory'"
 [ "$memory_bytes" -ge $((64 << 20)) ] || refuse "--memory: a guest needs at least 64MiB, got '$memory'"
 case $listen in *[!0-9a-fA-F.:]* | '') refuse "--listen: expected an IP address, got '$listen'" ;; esac
@@ -116,7 +121,7 @@ run() {
     if [ "$1" = - ]; then exec {out}>&1; else exec {out}>> "$1"; fi
     if [ "$2" = - ]; then exec {err}>&2; else exec {err}>> "$2"; fi
     shift 2
-    setsid "$@" < /dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
+    setsid setpriv --pdeathsig TERM "$@" < /dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
     helper=$!
     exec {out}>&- {err}>&-
     local status=0
@@ -145,6 +150,24 @@ await_end() {
     done
 }
 
+agents_gone() {
+    local pid
+    for pid in "${agents[@]}"; do process_gone "$pid" || return 1; done
+}
+
+# without_guests COMMAND…: runs it once no guest of this quickstart has power.
+without_guests() {
+    domains_destroy "$data"
+    "$@"
+}
+
+# Deletes a data folder: what this script makes in it, and itself when nothing else is there.
+data_delete() {
+    # shellcheck disable=SC2154 # of leftovers.sh
+    rm -rf --one-file-system "${1:?}/controller" "${1:?}"/node-* "${1:?}/logs" "${1:?}/env" "${1:?}/demo.raw" "${1:?}/$run_mark"
+    rmdir "$1" 2> /dev/null || :
+}
+
 clean_up() {
     local status=$?
     [ "$ending" = no ] || return
@@ -161,9 +184,9 @@ clean_up() {
         if [ -n "$controller" ] || [ ${#agents[@]} -gt 0 ]; then
             say 'stopping …'
             # Agents shut their guests down, write everything back and unmount. Guests whose disks go anyway need not take
-            # the time to shut down.
+            # the time to shut down, nor those that were just being started.
             ask_to_end "${agents[@]}"
-            [ $keep = yes ] || domains_destroy "$data"
+            if [ $keep = no ]; then until_true 60 without_guests agents_gone || :; fi
             await_end 60 "${agents[@]}"
             if [ -n "$controller" ]; then
                 ask_to_end "$controller"
@@ -175,8 +198,7 @@ clean_up() {
         if [ $keep = yes ]; then
             say "the data is kept in $data"
         elif [ -z "$(mounts_below "$data")" ]; then
-            rm -rf --one-file-system "${data:?}/controller" "${data:?}"/node-* "${data:?}/logs" "${data:?}/env" "${data:?}/demo.raw"
-            rmdir "$data" 2> /dev/null || :
+            data_delete "$data"
         else
             say "something is still mounted below $data: it is left as it is"
         fi
@@ -219,6 +241,7 @@ step() {
     step_begun=$(now_ms)
     if [ -t 2 ]; then
         printf '  …          %s' "$step_name" >&2
+        # shellcheck disable=SC2034 # of words.sh
         unfinished_line=yes
     fi
 }
@@ -267,6 +290,7 @@ passable() {
         dir=$(dirname "$dir")
     done
 }
+dead_runs_clear data_delete /var/tmp/muster-quickstart.* ${data:+"$data"}
 if [ -z "$data" ]; then
     data=$(mktemp -d /var/tmp/muster-quickstart.XXXXXX)
 else
@@ -275,6 +299,8 @@ else
     [ -z "$(ls -A "$data")" ] || die "'$data' is not empty: the quickstart begins with an empty data folder" "name another one, or delete it"
 fi
 made_data=yes
+# What is kept when it ends is kept when it is killed, too.
+[ $keep = yes ] || mark_folder "$data"
 chmod 0711 "$data"
 blocked=$(passable "$data")
 [ -z "$blocked" ] || die "'$blocked' cannot be passed by the user that runs guests (libvirt-qemu)" "chmod o+x '$blocked', or choose another --data"
@@ -291,14 +317,21 @@ both=yes
 if [ $((per_node * nodes)) -gt "$most" ]; then
     per_node=$((most / nodes))
     [ $((per_node * nodes)) -ge $((2 * count)) ] || both=no
-    [ $((per_node * nodes)) -ge "$count" ] || die \
-        "$count instances of $memory on $nodes nodes do not fit into the $(mebibytes "$available") of memory that are free here" \
-        "try smaller ones or fewer, for example --memory 128MiB"
+    if [ $((per_node * nodes)) -lt "$count" ]; then
+        fewer=$(((available - (640 << 20)) / (memory_bytes + beside)))
+        [ $fewer -gt 0 ] || fewer=1
+        die "$count instances of $memory on $nodes nodes do not fit into the $(mebibytes "$available") of memory that are free here" \
+            "try fewer, for example --nodes 1 --count $((fewer < count ? fewer : count))"
+    fi
 fi
-# Room for deployments of one's own, where there is more: half of what is free, because others may start things, too.
+# Room for deployments of one's own, where there is more: README's tutorial, or half of what is free, because others may
+# start things, too.
+room=$((per_node + 4 / nodes + 1 < most / nodes ? per_node + 4 / nodes + 1 : most / nodes))
 roomy=$((most / 2 / nodes))
-node_memory=$(((per_node > roomy ? per_node : roomy) * memory_bytes))
-node_cpus=$((per_node * 2 > 4 ? per_node * 2 : 4))
+room=$((roomy > room ? roomy : room))
+node_memory=$((room * memory_bytes))
+# Promised more than once: memory is what limits.
+node_cpus=$((room * 2 > 4 ? room * 2 : 4))
 
 # ---------------------------------------------------------------- build
 

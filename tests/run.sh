@@ -27,10 +27,15 @@ toolchain_ensure rustfmt clippy
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
 [ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 
+# What a run that was killed left.
+folder_delete() { rm -rf --one-file-system "${1:?}"; }
+dead_runs_clear folder_delete /var/tmp/muster-tests.*
+
 log=$(mktemp)
 # Everything the tests make is below one folder, so that what they leave can be told from what is somebody else's.
 # Not /tmp: that may be a tmpfs, which is no place for disks. Guests of the qemu user pass through it.
 TMPDIR=$(mktemp -d /var/tmp/muster-tests.XXXXXX)
+mark_folder "$TMPDIR"
 chmod 0711 "$TMPDIR"
 export TMPDIR
 
@@ -39,7 +44,7 @@ clean_up() {
     leftovers_end "$TMPDIR"
     libvirt_release
     give_back_target
-    rm -rf --one-file-system "$TMPDIR"
+    folder_delete "$TMPDIR"
     rm -f "$log"
 }
 trap 'clean_up' EXIT

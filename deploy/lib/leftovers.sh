@@ -1,5 +1,36 @@
 # shellcheck shell=bash
-# What a run could leave on a machine: mounts, domains, processes under its data folder. Needs words.sh, libvirt.sh.
+# What a run could leave on a machine: mounts, domains, processes under its folder, and the folder itself. Needs words.sh,
+# libvirt.sh.
+#
+# A folder that goes with its run has a mark in it, a file that is locked (descriptor 8) while this shell or anything it
+# started lives. The kernel lets it go with the last of them, however that ended: a mark nobody holds is a dead run's.
+run_mark=run.lock
+
+# Marks a folder as this run's. The mark is never seen unlocked.
+mark_folder() {
+    exec 8> "$1/$run_mark.new"
+    flock 8
+    mv -- "$1/$run_mark.new" "$1/$run_mark"
+}
+
+# dead_runs_clear DELETE FOLDER…: ends and deletes what runs that were killed left. DELETE is the function that deletes a
+# folder. Touched is only what is this user's, has a mark, and whose mark nobody holds.
+dead_runs_clear() {
+    local delete=$1 folder
+    shift
+    for folder in "$@"; do
+        [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && [ -f "$folder/$run_mark" ] || continue
+        (
+            exec 8< "$folder/$run_mark" || exit 0
+            flock -n 8 || exit 0
+            say "clearing $folder, which a run that was killed left"
+            libvirt_ensure
+            folder=$(CDPATH='' cd -- "$folder" && pwd)
+            leftovers_end "$folder"
+            if [ -z "$(mounts_below "$folder")" ]; then "$delete" "$folder"; fi
+        )
+    done
+}
 
 # Mount points at or below a folder, deepest first.
 mounts_below() {
@@ -39,6 +70,16 @@ domains_destroy() {
 
 nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
 
+# Deletes QEMU's logs of the guests below a folder, which libvirt keeps for ever: found by the paths in them and, for guests
+# that never started, by their names.
+qemu_logs_delete() {
+    local logs=/var/log/libvirt/qemu log
+    {
+        grep -lsF -e "$1/" "$logs"/muster-*.log || :
+        find "$1" -path '*/console/*.log' -printf "$logs/muster-%f\n"
+    } | while read -r log; do rm -f -- "$log"; done
+}
+
 # Ends whatever is left below a folder; says so, because a clean stop leaves nothing.
 leftovers_end() {
     local domain pid point
@@ -57,4 +98,5 @@ leftovers_end() {
         say "unmounting $point, which was left"
         umount "$point" 2> /dev/null || umount -l "$point" 2> /dev/null || :
     done
+    qemu_logs_delete "$1"
 }

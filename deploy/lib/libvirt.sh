@@ -38,12 +38,12 @@ libvirt_enter() {
         systemctl start virtlogd.socket libvirtd.socket > "$log" 2>&1 || systemctl start libvirtd >> "$log" 2>&1 || :
     else
         mkdir -p /run/libvirt
-        # They outlive this shell: the lock must not go with them.
+        # They outlive this shell: the locks (leftovers.sh has the other) must not go with them.
         if ! pid_runs "$(cat /run/virtlogd.pid 2> /dev/null)" virtlogd; then
-            virtlogd -d 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
+            virtlogd -d 8>&- 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
         fi
         if ! pid_runs "$(cat /run/libvirtd.pid 2> /dev/null)" libvirtd; then
-            libvirtd -d 9>&- >> "$log" 2>&1 && cp /run/libvirtd.pid "$libvirt_state/libvirtd.pid"
+            libvirtd -d 8>&- 9>&- >> "$log" 2>&1 && cp /run/libvirtd.pid "$libvirt_state/libvirtd.pid"
         fi
     fi
     if ! until_true 30 libvirt_answers; then

@@ -53,7 +53,8 @@ packages_missing() {
 }
 
 apt_quietly() {
-    DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"
+    # What packages start outlives this run: its lock (leftovers.sh) must not go with it.
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" 8>&-
 }
 
 # The wanted release of qemu-utils when the one that is there keeps qemu-system-x86 away: backports and the base
@@ -71,6 +72,13 @@ qemu_pin() {
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [ -z "$codename" ] || echo "qemu-utils/$codename"
 }
+
+# The tests start a PostgreSQL of their own: while the package is installed, it is told to make and start none.
+postgresql_settings=/etc/postgresql-common/createcluster.d/muster.conf
+postgresql_without_server() {
+    mkdir -p "${postgresql_settings%/*}" && echo 'create_main_cluster = false' > "$postgresql_settings"
+}
+postgresql_settings_end() { rm -f "$postgresql_settings"; }
 
 # packages_ensure NAME…: installs what is missing, or says what cannot be had and why it is needed.
 packages_ensure() {
@@ -97,6 +105,7 @@ packages_ensure() {
             fi
             ;;
     esac
+    case " $missing " in *' postgresql '*) postgresql_without_server ;; esac
     # shellcheck disable=SC2086 # a list of names
     if ! apt_quietly install "${options[@]}" $wanted > "$log" 2>&1; then
         # Lists can be older than the archive.
@@ -104,6 +113,7 @@ packages_ensure() {
         # shellcheck disable=SC2086
         apt_quietly install "${options[@]}" $wanted >> "$log" 2>&1 || :
     fi
+    postgresql_settings_end
     for package in "$@"; do
         if ! package_there "$package"; then
             tail -n 15 "$log" >&2

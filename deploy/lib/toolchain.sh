@@ -39,6 +39,15 @@ find_rust() {
     export RUSTUP_HOME=$home/.rustup
 }
 
+# What a person types to get the toolchain.
+rustup_command() {
+    if command -v rustup > /dev/null; then
+        echo "rustup toolchain install $(wanted_rust) --component rustfmt,clippy && rustup default $(wanted_rust)"
+    else
+        echo "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --default-toolchain $(wanted_rust)"
+    fi
+}
+
 # toolchain_ensure [COMPONENT…]: cargo, and for example rustfmt and clippy.
 toolchain_ensure() {
     local wanted component have missing=()
@@ -57,8 +66,8 @@ toolchain_ensure() {
             hash -r
         fi
         rust_is_new_enough || die "Rust $wanted or newer is needed and could not be installed (found: ${have:-none})" \
-            "install it, for example with rustup from https://rustup.rs:" \
-            "    rustup toolchain install $wanted --component rustfmt,clippy && rustup default $wanted" \
+            "install it for ${SUDO_USER:-$(id -un)} with rustup, see https://rustup.rs:" \
+            "    $(rustup_command)" \
             "or put a cargo of that version first on PATH; then start again."
     fi
     export PATH
