@@ -16,7 +16,7 @@ use std::{
 };
 
 use mirror_world::*;
-use muster_agent::mirror::{DiskWant, WritePolicy};
+use muster_agent::mirror::{DeltaIo, DiskWant, WritePolicy};
 use muster_api::{CommitId, node_protocol::VersionRoot};
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::ChunkSize;
@@ -162,10 +162,11 @@ impl Model {
     }
 }
 
-async fn model(policy: WritePolicy, chunk: ChunkSize, seed: u64, steps: usize) {
+async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u64, steps: usize) {
     eprintln!("seed {seed}");
     let world = World::with(|config| {
         config.write_policy = policy;
+        config.delta_io = delta_io;
         config.cache_bytes_max = 2 << 20;
     })
     .await;
@@ -186,12 +187,17 @@ async fn model(policy: WritePolicy, chunk: ChunkSize, seed: u64, steps: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_is_what_the_disk_was_at_its_cut() {
-    model(WritePolicy::Bitmap, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
+    model(WritePolicy::Bitmap, DeltaIo::Buffered, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_is_what_the_disk_was_at_its_cut_with_direct_deltas() {
+    model(WritePolicy::Bitmap, DeltaIo::Direct, ChunkSize::DEFAULT, 0x5eed_0003, 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_is_what_the_disk_was_at_its_cut_with_contiguous_writes() {
-    model(WritePolicy::Contiguous, ChunkSize::MIN, 0x5eed_0002, 400).await;
+    model(WritePolicy::Contiguous, DeltaIo::Buffered, ChunkSize::MIN, 0x5eed_0002, 400).await;
 }
 
 /// Eight writers, each with its own 512 bytes of every block, over the same few blocks, while the disk is cut again and

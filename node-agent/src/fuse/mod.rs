@@ -3,7 +3,9 @@
 //! | request | answer |
 //! |---|---|
 //! | READ, WRITE, FALLOCATE (punch, zero range, plain inside the size), SETATTR, FSYNC, LSEEK | the mirror |
-//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, FORGET | from memory |
+//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | from memory |
+//! | IOCTL | ENOTTY |
+//! | FORGET | none is waited for |
 //! | everything else | ENOSYS: the kernel does without, and does not ask again |
 //!
 //! Requests are pure functions of offset and bytes: one inode, no state in handles. What is here is answered on the
@@ -189,10 +191,14 @@ impl DiskFs {
         }
         let (disk, device) = (self.disk.clone(), self.device.clone());
         self.change_later(offset, OwnedChange::Data(data.to_vec()), move |done| {
-            if mixed {
-                device.forget_pages(offset, bytes);
-            }
-            finish_write(&disk, reply, bytes, durable, &done);
+            let finish = move || {
+                if mixed {
+                    device.forget_pages(offset, bytes);
+                }
+                finish_write(&disk, reply, bytes, durable, &done);
+            };
+            // The kernel may wait for a read, and the read for this worker.
+            if mixed { drop(tokio::task::spawn_blocking(finish)) } else { finish() }
         });
     }
 

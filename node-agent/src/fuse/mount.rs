@@ -5,9 +5,10 @@
 //! process died answers nothing, and the agent must not hang on, or hold open, what it serves itself.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -18,7 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{
     DiskFs,
-    connection::{Device, REQUEST_BYTES_MAX},
+    connection::{Device, REQUEST_BYTES_MAX, RequestSpace},
 };
 use crate::mirror::{DeltaIo, disk::Disk};
 
@@ -36,6 +37,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Mounted {
     path: PathBuf,
     threads: Arc<Threads>,
+    unmounted: bool,
 }
 
 /// The threads that serve a connection.
@@ -51,12 +53,15 @@ impl Threads {
     }
 
     /// Starts one more.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, device: Arc<Device>) -> io::Result<()> {
-        let threads = self.clone();
+    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, device: Arc<Device>, path: &Path) -> io::Result<()> {
+        let (threads, path) = (self.clone(), path.to_owned());
+        let space = RequestSpace::new()?;
         *self.running() += 1;
         let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
-            if let Err(error) = device.serve(|operation, reply| fs.handle(operation, reply)) {
-                tracing::warn!(disk.id = %fs.disk.id(), error = %error, "a disk's connection ended with an error");
+            let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
+            if let Err(error) = device.serve(space, |operation, reply| fs.handle(operation, reply)) {
+                tracing::error!(error = %error, "a disk's connection failed and is ended; it will be mounted again");
+                end_connection(&path);
             }
             // Before it is told: who waits for the end may count on the disk being let go.
             drop(fs);
@@ -94,11 +99,11 @@ impl Mounted {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on dropping it unmounts.
-        let mounted = Self { path: path.to_owned(), threads: Arc::default() };
+        let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
         device.greet()?;
         let fs = Arc::new(DiskFs::new(disk, device.clone()));
         for _ in 0..threads {
-            mounted.threads.start(fs.clone(), device.clone())?;
+            mounted.threads.start(fs.clone(), device.clone(), path)?;
         }
         Ok(mounted)
     }
@@ -110,9 +115,14 @@ impl Mounted {
 
     /// Takes the mount away and ends its threads. Who has the file open, gets errors from now on.
     pub(crate) fn unmount(&mut self) {
+        if self.unmounted {
+            return;
+        }
+        self.unmounted = true;
         if !self.is_serving() {
-            // Aborted from outside, or never served: the mount may still be there.
-            let _may_be_gone = unmount(&self.path, UnmountFlags::DETACH);
+            // Aborted from outside, or never served: the mount may still be there, and with answers still owed so is the
+            // connection.
+            end_connection(&self.path);
             return;
         }
         // FORCE ends the connection itself, whoever has it open: a plain unmount ends only this namespace's mount, and
@@ -130,6 +140,13 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         self.unmount();
+    }
+}
+
+/// Ends a connection and takes its mount away, where they are not gone already.
+fn end_connection(path: &Path) {
+    if let Err(error) = unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
+        tracing::debug!(path = %path.display(), error = %error, "the mount was gone");
     }
 }
 
@@ -163,21 +180,23 @@ pub(crate) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io:
 }
 
 fn mounts() -> io::Result<Vec<MountEntry>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text.lines().filter_map(parse_mount).collect())
+    // Bytes: whoever may mount, may name a mount as they like.
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 
 /// `ID PARENT MAJ:MIN ROOT PATH OPTIONS… - TYPE SOURCE SUPER`, blanks and the like as `\ooo`.
-fn parse_mount(line: &str) -> Option<MountEntry> {
-    let (left, right) = line.split_once(" - ")?;
-    let path = unescape(left.split(' ').nth(4)?);
-    let mut right = right.split(' ');
-    Some(MountEntry { path: PathBuf::from(path), fs_type: right.next()?.to_owned(), source: unescape(right.next()?) })
+fn parse_mount(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(4)?)));
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let mut text = || Some(String::from_utf8_lossy(&unescape(fields.next()?)).into_owned());
+    Some(MountEntry { path, fs_type: text()?, source: text()? })
 }
 
-fn unescape(text: &str) -> String {
+fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
         let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
@@ -191,7 +210,7 @@ fn unescape(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 #[cfg(test)]
@@ -200,10 +219,14 @@ mod tests {
 
     #[test]
     fn mountinfo_lines_are_read_with_their_escapes() {
-        let line = r"36 35 98:0 / /mnt/a\040b rw,noatime master:1 - fuse.muster muster:c:n:d rw";
+        let line = br"36 35 98:0 / /mnt/a\040b rw,noatime master:1 - fuse.muster muster:c:n:d rw";
         let mount = parse_mount(line).expect("a mount");
         assert_eq!(mount.path, PathBuf::from("/mnt/a b"));
         assert_eq!(mount.fs_type, "fuse.muster");
         assert_eq!(mount.source, "muster:c:n:d");
+        let strange = b"36 35 98:0 / /mnt/\xff rw - ext4 \xfe rw";
+        let mount = parse_mount(strange).expect("a mount");
+        assert_eq!(mount.path.as_os_str().as_encoded_bytes(), b"/mnt/\xff");
+        assert!(parse_mount(b"").is_none());
     }
 }

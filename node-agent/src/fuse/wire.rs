@@ -19,8 +19,34 @@ const ANSWER_HEADER_BYTES: usize = 16;
 /// Protocol spoken here. The kernel may be newer or older: it keeps to the older of both.
 const MAJOR: u32 = 7;
 const MINOR: u32 = 38;
-/// Oldest protocol of a kernel that has all that is relied on (LSEEK, `max_pages`, `no_open` semantics).
+/// Oldest protocol of a kernel that has all that is relied on (LSEEK, `max_pages`).
 const MINOR_MIN: u32 = 31;
+
+const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const WRITE: u32 = 16;
+const STATFS: u32 = 17;
+const RELEASE: u32 = 18;
+const FSYNC: u32 = 20;
+const FLUSH: u32 = 25;
+const INIT: u32 = 26;
+const DESTROY: u32 = 38;
+const IOCTL: u32 = 39;
+const BATCH_FORGET: u32 = 42;
+const FALLOCATE: u32 = 43;
+const LSEEK: u32 = 46;
+
+/// A handle that says nothing to us: what is asked for is the same for all.
+const HANDLE_BYTES: usize = 8;
+
+/// Which attributes a SETATTR sets.
+const SET_MODE: u32 = 1 << 0;
+const SET_UID: u32 = 1 << 1;
+const SET_GID: u32 = 1 << 2;
+const SET_SIZE: u32 = 1 << 3;
 
 const INIT_ASYNC_READ: u32 = 1 << 0;
 const INIT_BIG_WRITES: u32 = 1 << 5;
@@ -165,42 +191,41 @@ impl<'a> Operation<'a> {
     fn parse(opcode: u32, arguments: &'a [u8]) -> Option<Self> {
         let mut fields = Fields(arguments);
         Some(match opcode {
-            3 => Self::GetAttr,
-            4 => Self::SetAttr(SetAttr::parse(fields)?),
-            14 => Self::Open { flags: fields.i32()? },
-            15 => {
-                let (handle, offset, bytes) = (fields.u64()?, fields.u64()?, fields.u32()?);
-                let _one_way_for_all_reads = handle;
-                Self::Read { offset, bytes }
+            GETATTR => Self::GetAttr,
+            SETATTR => Self::SetAttr(SetAttr::parse(fields)?),
+            OPEN => Self::Open { flags: fields.i32()? },
+            READ => {
+                fields.skip(HANDLE_BYTES)?;
+                Self::Read { offset: fields.u64()?, bytes: fields.u32()? }
             }
-            16 => {
+            WRITE => {
                 let (handle, offset, bytes) = (fields.u64()?, fields.u64()?, fields.u32()?);
                 fields.skip(12)?;
                 let flags = fields.i32()?;
                 let data = arguments.get(WRITE_DATA_AT - REQUEST_HEADER_BYTES..)?;
                 (usize::try_from(bytes) == Ok(data.len())).then_some(Self::Write { handle, offset, flags, data })?
             }
-            17 => Self::StatFs,
-            18 => Self::Release { handle: fields.u64()? },
-            20 => Self::Fsync,
-            25 => Self::Flush,
-            26 => Self::Init(Hello {
+            STATFS => Self::StatFs,
+            RELEASE => Self::Release { handle: fields.u64()? },
+            FSYNC => Self::Fsync,
+            FLUSH => Self::Flush,
+            INIT => Self::Init(Hello {
                 major: fields.u32()?,
                 minor: fields.u32()?,
                 readahead_bytes_max: fields.u32()?,
                 flags: fields.u32()?,
             }),
-            38 => Self::Destroy,
-            39 => Self::Ioctl,
-            43 => {
-                fields.skip(8)?;
+            DESTROY => Self::Destroy,
+            IOCTL => Self::Ioctl,
+            FALLOCATE => {
+                fields.skip(HANDLE_BYTES)?;
                 Self::Fallocate { offset: fields.u64()?, bytes: fields.u64()?, mode: fields.i32()? }
             }
-            46 => {
-                fields.skip(8)?;
+            LSEEK => {
+                fields.skip(HANDLE_BYTES)?;
                 Self::Lseek { offset: fields.u64()?, whence: fields.i32()? }
             }
-            2 | 42 => Self::Forget,
+            FORGET | BATCH_FORGET => Self::Forget,
             _ => Self::Other,
         })
     }
@@ -216,12 +241,12 @@ impl SetAttr {
         let mode = fields.u32()?;
         fields.skip(4)?;
         let (uid, gid) = (fields.u32()?, fields.u32()?);
-        let given = |bit: u32| valid & (1 << bit) != 0;
+        let given = |bit: u32| valid & bit != 0;
         Some(Self {
-            mode: given(0).then_some(mode),
-            uid: given(1).then_some(uid),
-            gid: given(2).then_some(gid),
-            size: given(3).then_some(size),
+            size: given(SET_SIZE).then_some(size),
+            mode: given(SET_MODE).then_some(mode),
+            uid: given(SET_UID).then_some(uid),
+            gid: given(SET_GID).then_some(gid),
         })
     }
 }
@@ -235,13 +260,21 @@ pub(super) struct Terms {
     pub(super) in_flight_max: u16,
 }
 
+/// What the kernel is told to its first words.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    Agreed(Answer),
+    /// It speaks a newer protocol; told ours, it asks once more.
+    AskAgain(Answer),
+}
+
 impl Hello {
-    /// Whether the kernel is one to talk to, and the answer to it: `None` where it will ask again with an older protocol.
-    pub(super) fn answer(&self, terms: Terms) -> Result<(Answer, bool), String> {
+    /// Whether the kernel is one to talk to, and the answer to it.
+    pub(super) fn answer(&self, terms: Terms) -> Result<Greeting, String> {
         let mut answer = Answer::new();
         answer.u32(MAJOR).u32(MINOR);
         if self.major > MAJOR {
-            return Ok((answer.zeros(64 - 8), false));
+            return Ok(Greeting::AskAgain(answer.zeros(64 - 8)));
         }
         if self.major < MAJOR || self.minor < MINOR_MIN {
             return Err(format!(
@@ -259,7 +292,7 @@ impl Hello {
         // Times have nanoseconds.
         answer.u32(terms.request_bytes_max).u32(1);
         answer.u16(pages).u16(0);
-        Ok((answer.zeros(4 + 7 * 4), true))
+        Ok(Greeting::Agreed(answer.zeros(4 + 7 * 4)))
     }
 }
 
@@ -436,18 +469,61 @@ mod tests {
         let old = Hello { major: 7, minor: 27, readahead_bytes_max: 0, flags };
         assert!(old.answer(terms).is_err_and(|why| why.contains("7.27")));
         let newer = Hello { major: 8, minor: 0, readahead_bytes_max: 0, flags };
-        assert!(matches!(newer.answer(terms), Ok((answer, false)) if answer.bytes().len() == 64));
+        assert!(matches!(newer.answer(terms), Ok(Greeting::AskAgain(answer)) if answer.bytes().len() == 64));
         let fits = Hello { major: 7, minor: 45, readahead_bytes_max: 131_072, flags: u32::MAX };
-        assert!(matches!(fits.answer(terms), Ok((answer, true)) if answer.bytes().len() == 64));
+        let Ok(Greeting::Agreed(answer)) = fits.answer(terms) else { panic!("it fits") };
+        // Version, readahead, flags (async reads, big writes, async direct I/O, max_pages), 2 x in flight, largest
+        // request, granularity of times, pages of a request.
+        let agreed = "07000000 26000000 00000200 21804000 4000 4000 00001000 01000000 0001";
+        assert_eq!(hex(answer.bytes()), format!("{:0<128}", agreed.replace(' ', "")));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Against bytes put together by hand from `linux/fuse.h`, on a little-endian machine.
+    #[test]
+    fn answers_are_what_the_header_says() {
+        let attr = Attr { size_bytes: 8192, permissions: 0o600, uid: 64_055, gid: 108 };
+        let wanted = [
+            // Valid for 3600 s.
+            "100e000000000000 00000000 00000000",
+            // Inode, size, 512-byte blocks.
+            "0100000000000000 0020000000000000 1000000000000000",
+            // Times.
+            "0000000000000000 0000000000000000 0000000000000000 00000000 00000000 00000000",
+            // Mode, links, owner and group, device, block size, flags.
+            "80810000 01000000 37fa0000 6c000000 00000000 00100000 00000000",
+        ];
+        assert_eq!(hex(Answer::attr(&attr, 3600).bytes()), wanted.concat().replace(' ', ""));
+        let statfs = "0200000000000000 0000000000000000 0000000000000000 0100000000000000 0000000000000000 \
+                      00100000 ff000000 00100000 00000000";
+        assert_eq!(hex(Answer::statfs(2, 4096).bytes()), format!("{:0<160}", statfs.replace(' ', "")));
+        assert_eq!(hex(Answer::opened(1, OPEN_KEEP_CACHE).bytes()), "01000000000000000200000000000000");
+        assert_eq!(hex(Answer::written(512).bytes()), "0002000000000000");
+        assert_eq!(hex(Answer::offset(4096).bytes()), "0010000000000000");
+        assert_eq!(hex(&answer_header(7, 5, 0)), "10000000fbffffff0700000000000000");
+        assert_eq!(hex(&answer_header(7, 0, 8)), "18000000000000000700000000000000");
+        let notice = "28000000 02000000 0000000000000000 0100000000000000 0010000000000000 0002000000000000";
+        assert_eq!(hex(&forget_pages_notice(4096, 512)), notice.replace(' ', ""));
     }
 
     #[test]
-    fn answers_have_the_sizes_the_kernel_expects() {
-        let attr = Attr { size_bytes: 4096, permissions: 0o600, uid: 0, gid: 0 };
-        assert_eq!(Answer::attr(&attr, 1).bytes().len(), 104);
-        assert_eq!(Answer::statfs(1, 4096).bytes().len(), 80);
-        assert_eq!(Answer::opened(1, 0).bytes().len(), 16);
-        assert_eq!(Answer::written(1).bytes().len(), 8);
-        assert_eq!(forget_pages_notice(0, 4096).len(), 40);
+    fn arguments_are_read_from_where_the_header_says() {
+        let read = request(READ, &words(&[9, 4096, 512, 0, 0]));
+        assert!(matches!(parse(&read), Operation::Read { offset: 4096, bytes: 512 }));
+        let open = request(OPEN, &words(&[0x4002]));
+        assert!(matches!(parse(&open), Operation::Open { flags: 0x4002 }));
+        let release = request(RELEASE, &words(&[1, 0, 0]));
+        assert!(matches!(parse(&release), Operation::Release { handle: 1 }));
+        let fallocate = request(FALLOCATE, &words(&[9, 4096, 8192, 3]));
+        assert!(matches!(parse(&fallocate), Operation::Fallocate { offset: 4096, bytes: 8192, mode: 3 }));
+        let lseek = request(LSEEK, &words(&[9, 4096, 4]));
+        assert!(matches!(parse(&lseek), Operation::Lseek { offset: 4096, whence: 4 }));
+    }
+
+    fn parse(bytes: &[u8]) -> Operation<'_> {
+        Request::parse(bytes).expect("it is well-formed").operation
     }
 }
