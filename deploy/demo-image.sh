@@ -81,6 +81,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -n "$out" ] || { usage >&2; exit 2; }
+# Work goes on in other folders.
+dir=$(dirname -- "$out")
+dir=$(CDPATH='' cd -- "$dir" && pwd) || die "there is no such folder to put '$out' into"
+out=$dir/$(basename -- "$out")
 disk_bytes=$(bytes_of "$size") || die "--size: cannot read '$size'"
 [ "$disk_bytes" -ge $((128 * 1024 * 1024)) ] || die "--size: at least 128MiB, got $size"
 [ "$disk_bytes" -le $((16 * 1024 * 1024 * 1024 * 1024)) ] || die "--size: at most 16TiB, got $size"
@@ -91,7 +95,9 @@ for tool in apt-get apt-cache dpkg-deb sha256sum flock dd; do
     command -v "$tool" > /dev/null || die "needs '$tool' (Debian 12 or a relative of it)"
 done
 PATH=$PATH:/usr/sbin:/sbin
-command -v mke2fs > /dev/null || die "needs 'mke2fs': apt-get install e2fsprogs"
+for tool in mke2fs debugfs; do
+    command -v "$tool" > /dev/null || die "needs '$tool': apt-get install e2fsprogs"
+done
 
 if [ -z "$cache" ]; then
     for dir in "${XDG_CACHE_HOME:+$XDG_CACHE_HOME/muster}" /var/cache/muster "${HOME:+$HOME/.cache/muster}"; do
@@ -271,7 +277,7 @@ done
 epoch=1700000000
 find "$ram" -exec touch -h -d "@$epoch" {} +
 # Not compressed: a few MB more to read cost less than unpacking them on an emulated processor.
-(cd "$ram" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc 2> /dev/null) > "$work/initrd"
+(cd "$ram" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc --renumber-inodes --ignore-devno 2> /dev/null) > "$work/initrd"
 
 # --- root file system
 guest=$work/guest
@@ -331,6 +337,10 @@ SOURCE_DATE_EPOCH=$epoch E2FSPROGS_FAKE_TIME=$epoch mke2fs -q -F -t ext4 -b 4096
     -O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize \
     -J size=8 -E offset=1048576,hash_seed=$uuid,root_owner=0:0,nodiscard,lazy_itable_init=0,lazy_journal_init=0 \
     -d "$guest" "$disk" $(((disk_bytes - 1048576) / 1024))k
+# What no file can be given before: with it, the same packages make the same image, byte for byte.
+(cd "$guest" && find . -printf "set_inode_field \"/%P\" ctime @$epoch\n") > "$work/times"
+echo 'set_super_value kbytes_written 0' >> "$work/times"
+E2FSPROGS_FAKE_TIME=$epoch debugfs -w -f "$work/times" "$disk?offset=1048576" > "$work/debugfs.log" 2>&1 || die "debugfs cannot set the times: $(cat "$work/debugfs.log")"
 
 mkimage=$root/usr/bin/grub-mkimage
 grub=$root/usr/lib/grub/i386-pc
