@@ -1,26 +1,130 @@
-//! The README's first command, twice at once on one libvirtd: neither sees the other, and nothing is left.
+//! The README as a newcomer follows it: the quickstart, twice at once on one libvirtd, and the tutorial's commands as they
+//! are written there. Neither quickstart sees the other, and nothing is left.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root")
+}
+
+/// A quickstart that is told to end when it is dropped; it cleans up by itself.
+struct Quickstart(Child);
+
+impl Quickstart {
+    fn start(more: &[&str]) -> Self {
+        let child = Command::new(root().join("deploy/quickstart.sh"))
+            .args(["--nodes", "1", "--count", "1"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        Self(child.expect("start the quickstart"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(pid) = pid {
+            kill_process(pid, signal).ok();
+        }
+    }
+
+    /// Reads what it says until it is up, and answers the file with its settings.
+    async fn up(&mut self, said: &mut BufReader<tokio::process::ChildStderr>) -> String {
+        let mut all = String::new();
+        loop {
+            let line = all.len();
+            let read = said.read_line(&mut all).await.expect("its words");
+            assert!(read > 0, "it ended before it was up:\n{all}");
+            if let Some(file) = all[line..].trim().strip_prefix(". ").filter(|f| f.ends_with("/env")) {
+                return file.to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Quickstart {
+    fn drop(&mut self) {
+        self.signal(Signal::TERM);
+    }
+}
+
+/// The commands of the README's tutorial in their order. Only the folders are this test's: of the quickstart's settings,
+/// and where the tutorial puts its files.
+fn tutorial(settings: &str, files: &Path) -> String {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, from) = readme.split_once("\n## Tutorial\n").expect("README.md has a tutorial");
+    let (text, _) = from.split_once("\n## ").expect("and something after it");
+    let mut script = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => script.extend([line, "\n"]),
+            _ => {}
+        }
+    }
+    let script = script.replace("/var/tmp/muster-quickstart.XXXXXX/env", settings);
+    assert!(script.contains(settings), "the tutorial takes the settings over:\n{script}");
+    script
+        .replace("/var/tmp/mine", &files.join("mine").display().to_string())
+        .replace("/var/tmp/exported", &files.join("exported").display().to_string())
+}
+
+fn words(done: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_quickstarts_do_not_see_each_other() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
-    let start = || {
-        tokio::process::Command::new(root.join("deploy/quickstart.sh"))
-            .args(["--nodes", "1", "--count", "1", "--memory", "128MiB", "--exit"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start the quickstart")
-            .wait_with_output()
-    };
-    let both = tokio::time::timeout(Duration::from_secs(540), futures::future::join(start(), start())).await;
-    let (first, second) = both.expect("both end in time");
-    for done in [first.expect("it ran"), second.expect("it ran")] {
-        let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "{text}");
-        let dir = text.split_whitespace().find_map(|w| w.strip_suffix("/env")).unwrap_or_default().to_owned();
-        assert!(dir.is_empty() || !Path::new(&dir).join("controller").exists(), "{dir} is left\n{text}");
+async fn the_tutorial_works_as_written_beside_another_quickstart() {
+    let files = tempfile::tempdir().expect("a folder");
+    let mut first = Quickstart::start(&[]);
+    let mut second = Quickstart::start(&["--exit"]);
+    let mut said = BufReader::new(first.0.stderr.take().expect("piped"));
+    let mut other = second.0.stderr.take().expect("piped");
+
+    let the_other = tokio::spawn(async move {
+        let mut text = String::new();
+        let read = other.read_to_string(&mut text).await;
+        (second.0.wait().await, read, text)
+    });
+    let settings = timeout(Duration::from_secs(300), first.up(&mut said)).await.expect("it is up in time");
+
+    let script = Command::new("bash")
+        .args(["-euxo", "pipefail", "-c", &tutorial(&settings, files.path())])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let done = timeout(Duration::from_secs(300), script).await.expect("the tutorial ends in time").expect("it ran");
+    assert!(done.status.success(), "{}\n{}", done.status, words(&done));
+    for proof in ["MUSTER-READY demo-0 boot 1", "MUSTER-READY trial-0 boot 2"] {
+        assert!(words(&done).contains(proof), "no '{proof}' in\n{}", words(&done));
     }
+    let left: Vec<_> =
+        std::fs::read_dir(files.path()).expect("the folder").map(|f| f.expect("a name").path()).collect();
+    assert!(left.is_empty(), "the tutorial leaves {left:?}");
+
+    first.signal(Signal::INT);
+    let (status, mut rest) = (timeout(Duration::from_secs(120), first.0.wait()).await, String::new());
+    said.read_to_string(&mut rest).await.expect("its last words");
+    assert!(status.expect("it ends in time").expect("it ran").success(), "Ctrl-C is its normal end:\n{rest}");
+    let data = Path::new(&settings).parent().expect("the data folder");
+    assert!(!data.exists(), "{} is left:\n{rest}", data.display());
+
+    let (status, read, text) = timeout(Duration::from_secs(540), the_other).await.expect("in time").expect("no panic");
+    read.expect("its words");
+    assert!(status.expect("it ran").success(), "{text}");
 }
