@@ -75,6 +75,9 @@ impl Disk {
                 return Err(DiskError::Busy { disk: self.id(), what: "writes from before the cut".to_owned() });
             }
         }
+        // A version may be published from here on: after a power loss the disk must not read as something older until
+        // the version is its base.
+        self.flush().await.map_err(|fault| self.fault(fault))?;
         let bits: Vec<&BlockBits> = view.epochs.iter().map(|epoch| &epoch.bits).collect();
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;

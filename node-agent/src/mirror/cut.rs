@@ -100,7 +100,9 @@ impl Disk {
             self.update_meta(Apply::IfStored, |meta| meta.prepared = Some(entry)).map_err(|e| io("record", e))?;
             Ok(epoch)
         });
+        // Unless a start may find it in the record.
         if stored.is_err()
+            && self.meta.load().prepared != Some(entry)
             && let Err(error) = place.remove(&node.holder)
         {
             tracing::warn!(disk.id = %disk, error = %error, "files of a cut that failed stay until the next start");

@@ -29,7 +29,7 @@ use super::{
     cut::Prepared,
     epoch::{Epoch, FlushError},
     error::{Fault, is_no_space},
-    meta::Meta,
+    meta::{Meta, NotStored},
     write::{NotNow, Stripes},
 };
 use crate::holder::Holder;
@@ -145,22 +145,34 @@ impl Disk {
     pub(super) fn fail(&self, what: String) {
         tracing::error!(disk.id = %self.id, "a disk failed for good: {what}");
         self.failed.store(Some(Arc::new(what.clone())));
-        if let Err(error) = self.update_meta(Apply::Anyway, |meta| meta.failed = Some(what)) {
+        if let Err(error) = self.replace_meta(Apply::Anyway, |meta| meta.failed = Some(what)) {
+            let error = error.into_io();
             tracing::warn!(disk.id = %self.id, error = %error, "the failure could not be recorded");
         }
     }
 
-    /// Replaces the durable record. Blocks on the disk below.
+    /// Replaces the durable record. Blocks on the disk below. When it cannot be known which one is durable, the new
+    /// one applies, because a start may find it, and the disk has failed, because a start may not.
     pub(super) fn update_meta(&self, apply: Apply, change: impl FnOnce(&mut Meta)) -> io::Result<()> {
+        self.replace_meta(apply, change).map_err(|error| match error {
+            NotStored::AsBefore(e) => e,
+            NotStored::Unknown(e) => {
+                self.fail(format!("sync of its folder: {e}"));
+                e
+            }
+        })
+    }
+
+    fn replace_meta(&self, apply: Apply, change: impl FnOnce(&mut Meta)) -> Result<(), NotStored> {
         let _one_at_a_time = lock(&self.storing);
         let mut meta = Meta::clone(&self.meta.load());
         change(&mut meta);
         meta.fetched_bytes = self.fetched_bytes();
         let mut stored = meta.store(&self.dir);
-        if stored.as_ref().is_err_and(is_no_space) && self.node.cache.give_back(1 << 20) > 0 {
+        if matches!(&stored, Err(NotStored::AsBefore(e)) if is_no_space(e)) && self.node.cache.give_back(1 << 20) > 0 {
             stored = meta.store(&self.dir);
         }
-        if stored.is_ok() || apply == Apply::Anyway {
+        if !matches!(stored, Err(NotStored::AsBefore(_))) || apply == Apply::Anyway {
             self.meta.store(Arc::new(meta));
         }
         stored

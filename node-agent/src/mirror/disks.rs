@@ -25,6 +25,7 @@ use super::{
     epoch::{Epoch, Place},
     error::DiskError,
     meta::{EpochMeta, Meta},
+    stable,
 };
 use crate::{
     fuse::{self, Mounted},
@@ -119,7 +120,12 @@ impl Disks {
                 move |source| DiskError::Io { what, source }
             };
             let disks_dir = config.data_dir.join("disks");
-            std::fs::create_dir_all(&disks_dir).map_err(io("the folder of disks"))?;
+            std::fs::create_dir_all(&config.data_dir)
+                .and_then(|()| stable::make_folder(&disks_dir))
+                .and_then(|()| stable::sync_parent(&disks_dir))
+                // The process before may have ended between making a disk and making its name durable.
+                .and_then(|()| stable::sync_folder(&disks_dir))
+                .map_err(io("the folder of disks"))?;
             fuse::clear_stale(&config.cluster, &config.node, &disks_dir).map_err(io("dead mounts"))?;
             let cache = Cache::open(
                 config.data_dir.join("cache"),
@@ -154,7 +160,7 @@ impl Disks {
                 }
                 Ok(None) => {
                     // It was never complete, so nothing was ever written to it.
-                    std::fs::remove_dir_all(entry.path())?;
+                    stable::remove_folder(&entry.path())?;
                 }
                 Err(error) => {
                     tracing::error!(disk.id = %id, error = %error, source = ?error, "a disk cannot be opened; it is left as it is");
@@ -183,6 +189,8 @@ impl Disks {
     fn load(&self, id: DiskId, dir: &Path) -> Result<Option<Arc<Disk>>, DiskError> {
         let io = |source| DiskError::Io { what: format!("record of disk {id}"), source };
         let Some(mut meta) = Meta::load(dir).map_err(io)? else { return Ok(None) };
+        // Likewise between replacing this record, or a journal, and syncing the name: what is read now counts from here on.
+        stable::sync_folder(dir).map_err(io)?;
         let base = Base::open(id, meta.base, &meta.root)?;
         let open = |entry: &EpochMeta| {
             let place = Place { dir, disk: id, number: entry.number, tag: entry.tag };
@@ -208,7 +216,7 @@ impl Disks {
                 epochs.insert(0, Arc::new(epoch));
                 kept.clear();
             }
-            meta.store(dir).map_err(io)?;
+            meta.store(dir).map_err(|e| io(e.into_io()))?;
         }
         for entry in kept.into_iter().flatten() {
             let place = Place { dir, disk: id, number: entry.number, tag: entry.tag };
@@ -225,19 +233,7 @@ impl Disks {
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
         let _one_at_a_time = changing.lock().await;
-        let entry = match self.entry(want.disk) {
-            Some(entry) => {
-                adopt(&entry.disk, want).await?;
-                entry
-            }
-            None => {
-                let (node, want) = (self.node.clone(), want.clone());
-                let disk = blocking(move || create(&node, &want)).await?;
-                let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
-                self.entries_mut().insert(entry.disk.id(), entry.clone());
-                entry
-            }
-        };
+        let entry = self.make_or_adopt(want).await?;
         if !entry.is_mounted() {
             let (entry, path) = (entry.clone(), self.path(want.disk));
             blocking(move || {
@@ -253,6 +249,30 @@ impl Disks {
             .await?;
         }
         Ok(self.status_of(&entry))
+    }
+
+    async fn make_or_adopt(&self, want: &DiskWant) -> Result<Arc<Entry>, DiskError> {
+        if let Some(entry) = self.entry(want.disk) {
+            adopt(&entry.disk, want).await?;
+            return Ok(entry);
+        }
+        let (node, want) = (self.node.clone(), want.clone());
+        let disk = blocking(move || create(&node, &want)).await?;
+        let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
+        self.entries_mut().insert(entry.disk.id(), entry.clone());
+        Ok(entry)
+    }
+
+    /// [`Self::ensure`] without the mount.
+    #[cfg(test)]
+    pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
+        Ok(self.make_or_adopt(want).await?.disk.clone())
+    }
+
+    /// What opening found.
+    #[cfg(test)]
+    pub(super) fn found(&self, disk: DiskId) -> Option<Arc<Disk>> {
+        self.entry(disk).map(|entry| entry.disk.clone())
     }
 
     /// Takes a disk away with everything that was written to it. Fine when there is none.
@@ -279,14 +299,10 @@ impl Disks {
                     }
                 }
             }
-            let gone = |result: std::io::Result<()>| match result {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
-            };
             // The record goes first: half a removal must not look like a disk.
-            gone(std::fs::remove_file(dir.join(super::meta::FILE)))
-                .and_then(|()| gone(std::fs::remove_dir_all(&dir)))
-                .and_then(|()| gone(std::fs::remove_file(&path)))
+            stable::remove(&dir.join(super::meta::FILE))
+                .and_then(|()| stable::remove_folder(&dir))
+                .and_then(|()| stable::remove(&path))
                 .map_err(|source| DiskError::Io { what: format!("removing disk {disk}"), source })
         })
         .await;
@@ -673,7 +689,7 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         // It could not be opened at start. Making it anew would destroy what was written to it.
         return Err(DiskError::Corrupt { disk: id, what: "what is here cannot be opened; see the log".to_owned() });
     }
-    std::fs::create_dir_all(&dir).map_err(io)?;
+    stable::make_folder(&dir).map_err(io)?;
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));
     let entry = EpochMeta { number: 0, tag: random()?, commit: None };
     let place = Place { dir: &dir, disk: id, number: entry.number, tag: entry.tag };
@@ -693,8 +709,8 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         fetched_bytes: 0,
     };
     // Last: a folder without a record was never a disk.
-    meta.store(&dir).map_err(io)?;
-    super::journal::sync_parent(&dir).map_err(io)?;
+    meta.store(&dir).map_err(|e| io(e.into_io()))?;
+    stable::sync_parent(&dir).map_err(io)?;
     Ok(Disk::new(node.clone(), dir, meta, Layers { base: Arc::new(base), epochs: vec![Arc::new(epoch)] }))
 }
 
@@ -706,7 +722,7 @@ fn remove_strays(dir: &Path, meta: &Meta) -> std::io::Result<()> {
         let Some((stem, kind)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
         let known = stem.parse().is_ok_and(|number: u64| meta.epochs.iter().any(|epoch| epoch.number == number));
         if matches!(kind, "delta" | "bits" | "bits-new") && (!known || kind == "bits-new") {
-            std::fs::remove_file(entry.path())?;
+            stable::remove(&entry.path())?;
         }
     }
     Ok(())

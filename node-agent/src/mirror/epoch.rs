@@ -11,17 +11,16 @@
 //! admitted it, however late its bytes arrive; `writers` counts those, and a commit waits for zero.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::BLOCK_BYTES;
 use tokio::sync::Notify;
 
@@ -31,6 +30,7 @@ use super::{
     error::{Fault, is_no_space},
     journal::{AppendError, Journal},
     memory::{AlignedBuf, is_block_aligned},
+    stable::{self, StableFile},
 };
 use crate::holder::{Holder, HolderError};
 
@@ -41,9 +41,11 @@ pub(crate) type EpochNumber = u64;
 pub(crate) struct Epoch {
     pub(crate) number: EpochNumber,
     pub(crate) bits: BlockBits,
-    delta: File,
+    delta: StableFile,
     delta_io: DeltaIo,
     journal: Mutex<Journal>,
+    /// A sync failed, and how (I2). Written and read with the journal's lock.
+    failed: OnceLock<String>,
     /// Bytes were written that no sync has covered yet.
     unsynced: AtomicBool,
     writers: AtomicU64,
@@ -90,10 +92,7 @@ impl Place<'_> {
     /// Removes the files and the live map; fine when there are none.
     pub(crate) fn remove(&self, holder: &Holder) -> io::Result<()> {
         for path in [self.delta(), self.bits(), self.bits().with_extension("bits-new")] {
-            match std::fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            stable::remove(&path)?;
         }
         // A map left behind costs memory until the holder ends; the next start drops maps that nobody knows.
         if let Err(error) = holder.forget(&self.live_key()) {
@@ -106,11 +105,12 @@ impl Place<'_> {
 impl Epoch {
     /// A new, empty epoch; its files are durable when this returns.
     pub(crate) fn create(place: &Place<'_>, bytes: u64, io: DeltaIo, holder: &Holder) -> Result<Self, OpenError> {
-        let delta = open_delta(&place.delta(), io, true)?;
-        delta.set_len(bytes)?;
+        // A file of this name can only be what a prepared cut left that never flipped.
+        let delta = StableFile::create(&place.delta(), &mut options(io))?;
+        delta.set_bytes(bytes)?;
         delta.sync_all()?;
         let journal = Journal::create(&place.bits(), place.tag)?;
-        super::journal::sync_parent(&place.delta())?;
+        stable::sync_parent(&place.delta())?;
         let blocks = bytes / BLOCK_BYTES;
         let live = holder.get(&place.live_key(), BlockBits::bytes_for(blocks)).map_err(OpenError::Holder)?;
         let (bits, _fresh) = BlockBits::from_live(live, blocks, place.tag).map_err(OpenError::Live)?;
@@ -124,9 +124,9 @@ impl Epoch {
         io: DeltaIo,
         holder: &Holder,
     ) -> Result<(Self, Found), OpenError> {
-        let delta = open_delta(&place.delta(), io, false)?;
-        if delta.metadata()?.len() < bytes {
-            delta.set_len(bytes)?;
+        let delta = StableFile::open(&place.delta(), &mut options(io))?;
+        if delta.bytes()? < bytes {
+            delta.set_bytes(bytes)?;
         }
         let (journal, words) = Journal::replay(&place.bits(), place.tag)?;
         let blocks = bytes / BLOCK_BYTES;
@@ -135,17 +135,18 @@ impl Epoch {
         bits.replay(&words, found);
         let epoch = Self::assemble(place.number, bits, delta, io, journal);
         // What the earlier process wrote last may not be on stable storage.
-        epoch.unsynced.store(found == Found::Left, Ordering::Release);
+        epoch.unsynced.store(true, Ordering::Release);
         Ok((epoch, found))
     }
 
-    fn assemble(number: EpochNumber, bits: BlockBits, delta: File, delta_io: DeltaIo, journal: Journal) -> Self {
+    fn assemble(number: EpochNumber, bits: BlockBits, delta: StableFile, delta_io: DeltaIo, journal: Journal) -> Self {
         Self {
             number,
             bits,
             delta,
             delta_io,
             journal: Mutex::new(journal),
+            failed: OnceLock::new(),
             unsynced: AtomicBool::new(false),
             writers: AtomicU64::new(0),
             no_writers: Notify::new(),
@@ -175,9 +176,8 @@ impl Epoch {
 
     /// Gives the space of blocks back; they read as zeros.
     pub(crate) fn punch(&self, first: u64, blocks: u64) {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // The `zeroed` bits say what is read; a file system that cannot punch only keeps the space.
-        if let Err(error) = fallocate(&self.delta, flags, first * BLOCK_BYTES, blocks * BLOCK_BYTES) {
+        if let Err(error) = self.delta.punch(first * BLOCK_BYTES, blocks * BLOCK_BYTES) {
             tracing::debug!(error = %error, "a delta file keeps space that was punched");
         }
         self.unsynced.store(true, Ordering::Release);
@@ -186,6 +186,18 @@ impl Epoch {
     /// Makes every write that was complete before this call durable: data, then bits (I2).
     pub(crate) fn flush(&self) -> Result<(), FlushError> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(what) = self.failed.get() {
+            return Err(FlushError::Final(what.clone()));
+        }
+        let flushed = self.flush_into(&mut journal);
+        if let Err(FlushError::Final(what)) = &flushed {
+            // Before the lock goes: this flush took the marks, so the next one would find nothing left to do.
+            self.failed.get_or_init(|| what.clone());
+        }
+        flushed
+    }
+
+    fn flush_into(&self, journal: &mut Journal) -> Result<(), FlushError> {
         let words = self.bits.take_changed();
         // Bits were set after their bytes were written, so the sync below covers whatever `words` says.
         if self.unsynced.swap(false, Ordering::AcqRel) || !words.is_empty() {
@@ -206,8 +218,14 @@ impl Epoch {
             // The live words may be ahead of the data sync above, so sync once more before they count.
             let words = self.bits.all_words();
             self.delta.sync_data().map_err(|e| FlushError::Final(format!("sync of delta {}: {e}", self.number)))?;
-            if let Err(error) = journal.rewrite(&words) {
-                tracing::warn!(error = %error, "a long journal could not be written anew; it goes on");
+            match journal.rewrite(&words) {
+                Ok(()) => {}
+                Err(AppendError::NotWritten(error)) => {
+                    tracing::warn!(error = %error, "a long journal could not be written anew; it goes on");
+                }
+                Err(AppendError::NotSynced(e)) => {
+                    return Err(FlushError::Final(format!("sync of the folder of journal {}: {e}", self.number)));
+                }
             }
         }
         Ok(())
@@ -253,15 +271,10 @@ pub(crate) enum FlushError {
     Final(String),
 }
 
-fn open_delta(path: &Path, io: DeltaIo, create: bool) -> io::Result<File> {
+fn options(io: DeltaIo) -> OpenOptions {
     let mut options = File::options();
-    options.read(true).write(true);
-    if create {
-        // A file of this name can only be what a prepared cut left that never flipped.
-        options.create(true).truncate(true);
-    }
     if io == DeltaIo::Direct {
         options.custom_flags(libc::O_DIRECT);
     }
-    options.open(path)
+    options
 }

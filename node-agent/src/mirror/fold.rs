@@ -94,21 +94,30 @@ impl Disk {
         self.node().runtime.spawn(async move {
             let merged = disk.merge_abandoned().await;
             disk.merging.store(false, Ordering::Release);
-            if let Err(error) = merged {
+            match merged {
+                // Given up between the last look and the mark above.
+                Ok(()) if disk.abandoned().is_some() => disk.merge_in_background(),
+                Ok(()) => {}
                 // Its blocks are read where they are; the next abandon or start tries again.
-                tracing::warn!(disk.id = %disk.id(), error = %error, "an abandoned epoch stays for now");
+                Err(error) => {
+                    tracing::warn!(disk.id = %disk.id(), error = %error, "an abandoned epoch stays for now");
+                }
             }
         });
     }
 
+    /// The oldest epoch whose commit was given up, and the one after it.
+    fn abandoned(&self) -> Option<(EpochMeta, EpochMeta)> {
+        let meta = self.meta.load();
+        let pairs = meta.epochs.iter().zip(meta.epochs.iter().skip(1));
+        pairs.filter(|(old, _)| old.commit.is_none()).map(|(old, next)| (*old, *next)).next()
+    }
+
     async fn merge_abandoned(self: &Arc<Self>) -> Result<(), DiskError> {
         loop {
-            let meta = self.meta.load_full();
+            let Some((old_entry, next_entry)) = self.abandoned() else { return Ok(()) };
             let layers = self.layers();
             let find = |number| layers.epochs.iter().find(|epoch| epoch.number == number).cloned();
-            let pairs = meta.epochs.iter().zip(meta.epochs.iter().skip(1));
-            let abandoned = pairs.filter(|(old, _)| old.commit.is_none()).map(|(old, next)| (*old, *next)).next();
-            let Some((old_entry, next_entry)) = abandoned else { return Ok(()) };
             let (Some(old), Some(next)) = (find(old_entry.number), find(next_entry.number)) else { return Ok(()) };
             old.drained().await;
             let this = self.clone();

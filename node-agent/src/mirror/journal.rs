@@ -7,34 +7,35 @@
 //!
 //! Invariant (I2): bits are appended only after the data they speak of is on stable storage, so whatever the file says
 //! after a power loss is true. The file is written ahead with zeros, so that an append changes no metadata and its
-//! sync is one write. A record that was torn ends the replay: nobody was told that it is there.
+//! sync is one write. A record that was torn ends the replay: nobody was told that it is there. There is one record per
+//! sync, so behind a torn one there can be no whole one for a later replay to take for new.
 //! When the file has grown far beyond what its epoch can say, it is written anew beside and renamed.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt,
+    io,
     path::{Path, PathBuf},
 };
 
-use super::bits::Word;
+use super::{
+    bits::Word,
+    stable::{self, StableFile},
+};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MJR1");
 const HEAD: usize = 32;
 const ENTRY: usize = 24;
-/// Entries in one record at most: 1.5 MiB.
-const ENTRIES_MAX: usize = 1 << 16;
 /// The first piece written ahead; later pieces are [`AHEAD`].
 const FIRST_AHEAD: u64 = 128 << 10;
 const AHEAD: u64 = 1 << 20;
 /// It is not written anew below this size.
-const REWRITE_MIN: u64 = 8 << 20;
+const REWRITE_MIN: u64 = if cfg!(test) { 512 } else { 8 << 20 };
 
 /// The file, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
-    file: File,
+    file: StableFile,
     tag: u64,
     sequence: u64,
     end: u64,
@@ -46,7 +47,7 @@ pub(crate) struct Journal {
 impl Journal {
     /// A new, empty journal, durable but for its directory entry.
     pub(crate) fn create(path: &Path, tag: u64) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = StableFile::create(path, &mut File::options())?;
         let mut journal =
             Self { path: path.to_owned(), file, tag, sequence: 0, end: 0, ahead: 0, rewrite_at: REWRITE_MIN };
         journal.write_ahead(FIRST_AHEAD)?;
@@ -56,13 +57,12 @@ impl Journal {
 
     /// What is in it, and the journal ready for more.
     pub(crate) fn replay(path: &Path, tag: u64) -> io::Result<(Self, BTreeMap<u64, Word>)> {
-        let file = File::options().read(true).write(true).open(path)?;
-        let length = file.metadata()?.len();
+        let file = StableFile::open(path, &mut File::options())?;
+        let length = file.bytes()?;
         let mut words = BTreeMap::new();
         let mut journal =
             Self { path: path.to_owned(), file, tag, sequence: 0, end: 0, ahead: length, rewrite_at: REWRITE_MIN };
-        let mut bytes = Vec::new();
-        (&journal.file).read_to_end(&mut bytes)?;
+        let bytes = journal.file.read_all()?;
         let mut rest = bytes.as_slice();
         while let Some((entries, used)) = record(rest, tag, journal.sequence) {
             words.extend(entries.into_iter().map(|word| (word.index, word)));
@@ -70,6 +70,8 @@ impl Journal {
             journal.end += used as u64;
             rest = rest.get(used..).unwrap_or_default();
         }
+        // The process before may have ended between writing and syncing the last one, which counts from here on.
+        journal.file.sync_data()?;
         journal.rewrite_at = REWRITE_MIN.max(4 * journal.end);
         Ok((journal, words))
     }
@@ -80,18 +82,14 @@ impl Journal {
             return Ok(());
         }
         let mut bytes = Vec::with_capacity(HEAD + words.len() * ENTRY);
-        let mut sequence = self.sequence;
-        for entries in words.chunks(ENTRIES_MAX) {
-            encode(entries, self.tag, sequence, &mut bytes);
-            sequence += 1;
-        }
+        encode(words, self.tag, self.sequence, &mut bytes);
         let end = self.end + bytes.len() as u64;
         // Nothing was written yet that counts: a full file system here harms nothing.
         self.write_ahead(end).map_err(AppendError::NotWritten)?;
         self.file.write_all_at(&bytes, self.end).map_err(AppendError::NotWritten)?;
         self.file.sync_data().map_err(AppendError::NotSynced)?;
         self.end = end;
-        self.sequence = sequence;
+        self.sequence += 1;
         Ok(())
     }
 
@@ -101,16 +99,16 @@ impl Journal {
     }
 
     /// Writes `words` (the whole durable state) as a new file in place of this one.
-    pub(crate) fn rewrite(&mut self, words: &[Word]) -> io::Result<()> {
+    pub(crate) fn rewrite(&mut self, words: &[Word]) -> Result<(), AppendError> {
         let beside = self.path.with_extension("bits-new");
-        let mut new = Self::create(&beside, self.tag)?;
-        new.append(words).map_err(AppendError::into_io)?;
-        std::fs::rename(&beside, &self.path)?;
-        sync_parent(&self.path)?;
+        let mut new = Self::create(&beside, self.tag).map_err(AppendError::NotWritten)?;
+        new.append(words).map_err(|e| AppendError::NotWritten(e.into_io()))?;
+        stable::rename(&beside, &self.path).map_err(AppendError::NotWritten)?;
         new.path.clone_from(&self.path);
         new.rewrite_at = REWRITE_MIN.max(4 * new.end);
         *self = new;
-        Ok(())
+        // Without this a power loss could bring the old file back, which does not get what is appended from now on.
+        stable::sync_parent(&self.path).map_err(AppendError::NotSynced)
     }
 
     fn write_ahead(&mut self, end: u64) -> io::Result<()> {
@@ -141,15 +139,10 @@ impl AppendError {
     }
 }
 
-/// Makes the entry of `path` in its directory durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
 fn encode(entries: &[Word], tag: u64, sequence: u64, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend(MAGIC.to_le_bytes());
-    out.extend(u32::try_from(entries.len()).expect("chunks of at most 2^16").to_le_bytes());
+    out.extend(u32::try_from(entries.len()).expect("disks have at most 2^32 blocks, 64 to a word").to_le_bytes());
     out.extend(tag.to_le_bytes());
     out.extend(sequence.to_le_bytes());
     out.extend([0; 8]);
@@ -176,7 +169,7 @@ fn record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(Vec<Word>, usize)> {
     if u32_at(bytes, 0)? != MAGIC || u64_at(bytes, 8)? != tag || u64_at(bytes, 16)? != sequence {
         return None;
     }
-    let count = usize::try_from(u32_at(bytes, 4)?).ok().filter(|n| *n <= ENTRIES_MAX)?;
+    let count = usize::try_from(u32_at(bytes, 4)?).ok()?;
     let used = HEAD + count * ENTRY;
     let whole = bytes.get(..used)?;
     let stored = u32_at(whole, 24)?;

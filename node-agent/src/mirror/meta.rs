@@ -2,16 +2,15 @@
 //! sync, rename, sync the directory). Every state change of a disk is one such replacement, so a crash leaves either
 //! the old or the new state: a flip is journaled here, folding is decided here, files are removed only after.
 
-use std::{
-    fs::File,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs::File, io, path::Path};
 
 use muster_api::{CommitId, DiskId, InstanceId, VersionId, node_protocol::VersionRoot};
 use serde::{Deserialize, Serialize};
 
-use super::{epoch::EpochNumber, journal::sync_parent};
+use super::{
+    epoch::EpochNumber,
+    stable::{self, StableFile},
+};
 
 const FORMAT: u32 = 1;
 /// Its file name.
@@ -80,20 +79,41 @@ impl Meta {
     }
 
     /// Into its directory, durably.
-    pub(crate) fn store(&self, dir: &Path) -> io::Result<()> {
+    pub(crate) fn store(&self, dir: &Path) -> Result<(), NotStored> {
+        let path = dir.join(FILE);
+        self.put_in_place(dir, &path).map_err(NotStored::AsBefore)?;
+        stable::sync_parent(&path).map_err(NotStored::Unknown)
+    }
+
+    fn put_in_place(&self, dir: &Path, path: &Path) -> io::Result<()> {
         let meta = serde_json::to_string(self)?;
         let sealed = serde_json::to_vec(&Sealed { crc32c: crc32c::crc32c(meta.as_bytes()), meta })?;
-        let path = dir.join(FILE);
         let beside = dir.join("meta.json-new");
-        let mut file = File::create(&beside)?;
-        file.write_all(&sealed)?;
+        let file = StableFile::create(&beside, &mut File::options())?;
+        file.write_all_at(&sealed, 0)?;
         file.sync_all()?;
-        std::fs::rename(&beside, &path)?;
-        sync_parent(&path)
+        stable::rename(&beside, path)
     }
 
     /// Where a commit's epoch is in `epochs`.
     pub(crate) fn position(&self, commit: CommitId) -> Option<usize> {
         self.epochs.iter().position(|epoch| epoch.commit == Some(commit))
+    }
+}
+
+/// Why a record is not stored.
+#[derive(Debug)]
+pub(crate) enum NotStored {
+    /// The one before is what a start finds.
+    AsBefore(io::Error),
+    /// It is in place, but its name may not be durable: after a power loss a start finds either.
+    Unknown(io::Error),
+}
+
+impl NotStored {
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::AsBefore(e) | Self::Unknown(e) => e,
+        }
     }
 }

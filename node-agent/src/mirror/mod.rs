@@ -37,8 +37,11 @@ mod fold;
 mod journal;
 mod memory;
 mod meta;
+#[cfg(test)]
+mod power_tests;
 pub(crate) mod read;
 pub(crate) mod seek;
+mod stable;
 pub(crate) mod write;
 
 pub use commit::Saved;

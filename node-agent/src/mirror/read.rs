@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use storage_core::{
-    BLOCK_BYTES, ChunkIndex, Kind, ObjectName,
+    BLOCK_BYTES, Kind, ObjectName,
     tree::{Leaf, Page},
 };
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ use super::{
 pub(crate) struct Pinned {
     pub(crate) pages: HashMap<ObjectName, Arc<Page>>,
     pub(crate) chunks: HashMap<ObjectName, Body>,
-    pub(crate) patched: HashMap<ChunkIndex, Bytes>,
+    pub(crate) patched: HashMap<Leaf, Bytes>,
 }
 
 /// What has to be fetched first.
@@ -34,7 +34,7 @@ pub(crate) struct Pinned {
 pub(crate) struct Missing {
     pub(crate) pages: Vec<ObjectName>,
     pub(crate) chunks: Vec<ObjectName>,
-    pub(crate) patched: Vec<(ChunkIndex, Leaf)>,
+    pub(crate) patched: Vec<Leaf>,
 }
 
 impl Missing {
@@ -155,8 +155,8 @@ impl Disk {
                     body
                 }
                 Some(leaf) => {
-                    let Some(bytes) = pinned.patched.get(&chunk).cloned() else {
-                        missing.patched.push((chunk, leaf));
+                    let Some(bytes) = pinned.patched.get(&leaf).cloned() else {
+                        missing.patched.push(leaf);
                         continue;
                     };
                     Body::Memory(bytes)
@@ -189,9 +189,9 @@ impl Disk {
                 pinned.chunks.insert(name, fetched.body);
             }
         }
-        for (chunk, leaf) in missing.patched {
+        for leaf in missing.patched {
             let bytes = self.put_together(&leaf, deadline).await?;
-            pinned.patched.insert(chunk, bytes);
+            pinned.patched.insert(leaf, bytes);
         }
         Ok(())
     }

@@ -1,0 +1,180 @@
+//! What a disk keeps on stable storage goes through here: its files, their names, their syncs. Nothing is decided here;
+//! it is one place, so that the tests can record every change and play any power cut afterwards (`recorder`).
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+#[cfg(test)]
+pub(super) mod recorder;
+
+/// A file that is written to.
+pub(crate) struct StableFile {
+    file: File,
+    #[cfg(test)]
+    recorded: Option<recorder::Recorded>,
+}
+
+/// One change of a file.
+#[derive(Clone, Copy, Debug)]
+enum Change<'a> {
+    Write { offset: u64, bytes: &'a [u8] },
+    Length(u64),
+    Punch { offset: u64, bytes: u64 },
+    SyncData,
+    SyncAll,
+}
+
+/// One change of names.
+#[derive(Clone, Copy, Debug)]
+enum Naming<'a> {
+    MakeFolder(&'a Path),
+    Rename { from: &'a Path, to: &'a Path },
+    Remove(&'a Path),
+    RemoveFolder(&'a Path),
+    SyncFolder(&'a Path),
+}
+
+impl StableFile {
+    /// A file that is there.
+    pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+        let file = options.read(true).write(true).open(path)?;
+        Ok(Self {
+            file,
+            #[cfg(test)]
+            recorded: recorder::opened(path),
+        })
+    }
+
+    /// An empty file, whatever was there.
+    pub(crate) fn create(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
+        let mut create = || options.read(true).write(true).create(true).truncate(true).open(path);
+        #[cfg(test)]
+        if let Some((file, recorded)) = recorder::created(path, &mut create)? {
+            return Ok(Self { file, recorded: Some(recorded) });
+        }
+        Ok(Self {
+            file: create()?,
+            #[cfg(test)]
+            recorded: None,
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&self.file).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Change::Write { offset, bytes })
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.change(Change::Length(bytes))
+    }
+
+    pub(crate) fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.change(Change::Punch { offset, bytes })
+    }
+
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.change(Change::SyncData)
+    }
+
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.change(Change::SyncAll)
+    }
+
+    fn change(&self, change: Change<'_>) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(recorded) = &self.recorded {
+            return recorded.change(change, |change| self.apply(change));
+        }
+        self.apply(change)
+    }
+
+    fn apply(&self, change: Change<'_>) -> io::Result<()> {
+        match change {
+            Change::Write { offset, bytes } => self.file.write_all_at(bytes, offset),
+            Change::Length(bytes) => self.file.set_len(bytes),
+            Change::Punch { offset, bytes } => {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                fallocate(&self.file, flags, offset, bytes).map_err(io::Error::from)
+            }
+            Change::SyncData => self.file.sync_data(),
+            Change::SyncAll => self.file.sync_all(),
+        }
+    }
+}
+
+/// Makes a folder if it is not there; everything above it is.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    name(Naming::MakeFolder(path))
+}
+
+/// Puts a file in the place of another.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    name(Naming::Rename { from, to })
+}
+
+/// Removes a file; fine when there is none.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    fine_when_none(name(Naming::Remove(path)))
+}
+
+/// Removes a folder with what is in it; fine when there is none.
+pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
+    fine_when_none(name(Naming::RemoveFolder(path)))
+}
+
+fn fine_when_none(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    name(Naming::SyncFolder(path))
+}
+
+/// Makes the name of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn name(naming: Naming<'_>) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(done) = recorder::named(naming, &apply_name) {
+        return done;
+    }
+    apply_name(naming)
+}
+
+fn apply_name(naming: Naming<'_>) -> io::Result<()> {
+    match naming {
+        Naming::MakeFolder(path) => match std::fs::create_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made,
+        },
+        Naming::Rename { from, to } => std::fs::rename(from, to),
+        Naming::Remove(path) => std::fs::remove_file(path),
+        Naming::RemoveFolder(path) => std::fs::remove_dir_all(path),
+        Naming::SyncFolder(path) => File::open(path)?.sync_all(),
+    }
+}
