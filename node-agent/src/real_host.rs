@@ -102,7 +102,7 @@ impl Host for RealHost {
     }
 
     fn cuts(&self) -> Arc<dyn DiskCuts> {
-        Arc::new(MirrorCuts(self.disks.clone()))
+        Arc::new(self.disks.clone())
     }
 
     fn cache_bytes(&self) -> u64 {
@@ -166,30 +166,27 @@ fn explain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// [`Disks`] as cuts see them.
-struct MirrorCuts(Arc<Disks>);
-
 fn refusal(error: &DiskError) -> CutRefusal {
     let no_commit = matches!(error, DiskError::NoCommit { .. } | DiskError::NotFound(_));
     CutRefusal { no_commit, ..CutRefusal::new(error.reason(), explain(error)) }
 }
 
-impl DiskCuts for MirrorCuts {
+impl DiskCuts for Arc<Disks> {
     fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { self.0.prepare(key, &disks).await.map_err(|e| refusal(&e)) })
+        Box::pin(async move { Disks::prepare(self, key, &disks).await.map_err(|e| refusal(&e)) })
     }
 
     fn hold(&self, key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { self.0.hold(key, max_pause).await.map_err(|e| refusal(&e)) })
+        Box::pin(async move { Disks::hold(self, key, max_pause).await.map_err(|e| refusal(&e)) })
     }
 
     fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
-        Box::pin(async move { self.0.flip(key).await.map_err(|e| refusal(&e)) })
+        Box::pin(async move { Disks::flip(self, key).await.map_err(|e| refusal(&e)) })
     }
 
     fn abort(&self, key: CutKey) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if let Err(error) = self.0.abort(key).await {
+            if let Err(error) = Disks::abort(self, key).await {
                 // The controller abandons the attempt as well; its outcome is asked for until that is recorded.
                 tracing::warn!(snapshot.id = %key.0, attempt = key.1, error = explain(&error), "a cut was not given up cleanly");
             }
@@ -198,17 +195,17 @@ impl DiskCuts for MirrorCuts {
 
     fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
         Box::pin(async move {
-            let saved = self.0.save(disk, commit, round).await.map_err(|e| refusal(&e))?;
+            let saved = Disks::save(self, disk, commit, round).await.map_err(|e| refusal(&e))?;
             let mirror::Saved { base, root, dirty_bytes, stored_bytes } = saved;
             Ok(SavedCommit { base, root, dirty_bytes, stored_bytes })
         })
     }
 
     fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { self.0.abandon(disk, commit).await.map_err(|e| refusal(&e)) })
+        Box::pin(async move { Disks::abandon(self, disk, commit).await.map_err(|e| refusal(&e)) })
     }
 
     fn commits(&self) -> Vec<(DiskId, CommitId)> {
-        self.0.commits()
+        Disks::commits(self)
     }
 }

@@ -24,7 +24,7 @@ use muster_peer::PoolClient;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, ObjectName, Record, Salt,
     store::{ChunkStore, MemoryStore},
-    tree::{self, Leaf, Lookup, Page},
+    tree::{self, Leaf, Lookup, Page, RunSource},
     zero::is_zero,
 };
 
@@ -226,11 +226,36 @@ pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
     };
     for (index, leaf) in leaves {
         let Some(leaf) = leaf else { continue };
-        let Leaf::Whole(name) = leaf else { panic!("only tag 1 is written") };
-        let body = store.get(&name).expect("get").expect("chunk is there").verify().expect("chunk is good").body;
+        let body = |name: &ObjectName| {
+            store.get(name).expect("get").expect("object is there").verify().expect("object is good").body
+        };
+        let mut chunk = vec![0; usize::try_from(descriptor.chunk.bytes()).expect("small")];
+        match leaf {
+            Leaf::Whole(name) => {
+                let body = body(&name);
+                chunk[..body.len()].copy_from_slice(&body);
+            }
+            Leaf::Patched(patched) => {
+                if let Some(body) = patched.base().map(body) {
+                    chunk[..body.len()].copy_from_slice(&body);
+                }
+                for run in patched.runs() {
+                    for n in 0..usize::from(run.count) {
+                        let into = &mut chunk[(usize::from(run.first) + n) * 4096..][..4096];
+                        match run.source {
+                            RunSource::Zeros => into.fill(0),
+                            RunSource::Pack { pack, block } => {
+                                let pack = body(&patched.packs()[usize::from(pack)]);
+                                into.copy_from_slice(&pack[(usize::from(block) + n) * 4096..][..4096]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
         let at = usize::try_from(index.0 * descriptor.chunk.bytes()).expect("small");
-        let end = (at + body.len()).min(bytes.len());
-        bytes[at..end].copy_from_slice(&body[..end - at]);
+        let end = (at + chunk.len()).min(bytes.len());
+        bytes[at..end].copy_from_slice(&chunk[..end - at]);
     }
     bytes
 }
