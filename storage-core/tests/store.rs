@@ -364,10 +364,15 @@ fn a_full_disk_is_full_and_goes_on_when_there_is_room() {
     let disk = SimDisk::new();
     let store = SegmentStore::open_on(Arc::new(disk.clone()), Options::default()).expect("opens");
     let records = fill(&store, 0..10);
-    disk.set_room(Some(0));
-    for _ in 0..3 {
+    // No room at all, or for a part: of which nothing stays behind.
+    let segment = || disk.contents("segment-0000000001").map(|bytes| bytes.len());
+    let before = segment();
+    let used: usize = disk.list_now().iter().filter_map(|name| disk.contents(name)).map(|bytes| bytes.len()).sum();
+    for room in [0, used as u64, used as u64 + 5000] {
+        disk.set_room(Some(room));
         let full = store.put(2, &[chunk(50, 9000)]);
         assert!(matches!(full, Err(StoreError::Full { limit_bytes: None, .. })), "{full:?}");
+        assert_eq!(segment(), before);
     }
     store.sync().expect("what is here can be synced");
     all_here(&store, &records);

@@ -41,6 +41,9 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_size(&self, size: u64) -> io::Result<()>;
     /// Makes bytes and size durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// Lets reads come from the disk itself from now on. After a sync that failed, in this process or in one before,
+    /// the system's memory may have what the disk has not, and counts it as written.
+    fn forget_cached(&self) -> io::Result<()>;
 }
 
 /// A folder of the operating system, locked for this process until it is dropped.
@@ -144,5 +147,9 @@ impl DiskFile for File {
         let mut file = self;
         file.flush()?;
         File::sync_data(self)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 }

@@ -187,12 +187,14 @@ pub(super) enum Payloads {
 }
 
 /// What a scan came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Scanned {
     /// Where the next frame belongs.
     pub(super) end: u64,
     /// Bytes before the end that are no frames: torn or rotten.
     pub(super) damaged_bytes: u64,
+    /// Where frames begin, before the end, whose own header holds and whose content does not.
+    pub(super) damaged_frames: Vec<u64>,
 }
 
 /// Why a scan ended early.
@@ -217,7 +219,7 @@ pub(super) fn scan<E>(
 ) -> Result<Scanned, ScanError<E>> {
     let mut window = Window { file, size: file.size().map_err(ScanError::Read)?, start: 0, bytes: Vec::new() };
     let mut at = from;
-    let mut scanned = Scanned { end: from, damaged_bytes: 0 };
+    let mut scanned = Scanned { end: from, ..Scanned::default() };
     // Where the frames known to be whole end; damage is what lies between that and the next whole one.
     while at < window.size {
         let step = read_frame(&mut window, marker, at, payloads).map_err(ScanError::Read)?;
@@ -228,7 +230,10 @@ pub(super) fn scan<E>(
                 at = next;
                 visit(next, found).map_err(ScanError::Visit)?;
             }
-            Step::Damaged { next } => at = next,
+            Step::Damaged { next } => {
+                scanned.damaged_frames.push(at);
+                at = next;
+            }
             Step::Newer(corrupt) => return Err(ScanError::Newer(corrupt)),
             Step::Lost => match window.find(marker, at + ALIGN).map_err(ScanError::Read)? {
                 Some(next) => at = next,
@@ -236,6 +241,7 @@ pub(super) fn scan<E>(
             },
         }
     }
+    scanned.damaged_frames.retain(|at| *at < scanned.end);
     Ok(scanned)
 }
 

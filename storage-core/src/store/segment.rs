@@ -11,7 +11,8 @@
 //!
 //! What holds at every instant, and the crash test checks after every single write:
 //! - What a `sync` acknowledged is found after any stop, with its stamp (I3, I6). Nothing is visible half-written (I4).
-//! - All segments but the newest are synced whole, so only the newest can have a torn tail.
+//! - All segments but the newest are synced whole, so only the newest can have a torn tail, or torn frames within:
+//!   opening cuts off the one and clears the others before a newer segment can follow.
 //! - The index knows only what is synced. Without an index, or with one that does not fit, all segments are scanned.
 //! - A sync that failed is final: the store stops taking writes until it is opened again.
 //!
@@ -172,9 +173,10 @@ impl SegmentStore {
             return Err(StoreError::Format { file: segment_name(other.number), source });
         }
         // What was written but not synced before the last stop may be in the kernel's memory only; from here on it
-        // counts as synced.
+        // counts as synced. What a sync lost before the last stop may be there as well: it is not to be seen again.
         if let Some(newest) = segments.last() {
-            newest.file.sync_data().map_err(io_error("sync", &segment_name(newest.number)))?;
+            let synced = newest.file.sync_data().and_then(|()| newest.file.forget_cached());
+            synced.map_err(io_error("sync", &segment_name(newest.number)))?;
             disk.sync_names().map_err(io_error("sync", "."))?;
         }
         let sizes: HashMap<u32, u64> = segments.iter().map(|s| (s.number, s.size)).collect();
@@ -253,6 +255,13 @@ impl SegmentStore {
             self.opened.damaged_bytes += scanned.damaged_bytes;
             if is_newest {
                 self.opened.torn_bytes = segment.size.saturating_sub(scanned.end);
+                if !scanned.damaged_frames.is_empty() {
+                    // The next scan may trust this segment's payloads: these must not look like frames then.
+                    let clear = |at: &u64| segment.file.write(*at, &mut [IoSlice::new(&[0; Frame::BYTES])]);
+                    let cleared = scanned.damaged_frames.iter().try_for_each(clear);
+                    let cleared = cleared.and_then(|()| segment.file.sync_data());
+                    cleared.map_err(io_error("clear", &segment_name(number)))?;
+                }
                 if segment.size != scanned.end {
                     let cut = segment.file.set_size(scanned.end).and_then(|()| segment.file.sync_data());
                     cut.map_err(io_error("cut off", &segment_name(number)))?;
@@ -344,11 +353,10 @@ impl SegmentStore {
     /// Ends the active segment: synced whole, so that scans may trust all segments but the newest.
     fn seal(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(active) = &writer.active else { return Ok(()) };
-        let names = if writer.names_pending { self.disk.sync_names() } else { Ok(()) };
-        if let Err(source) = names.and_then(|()| active.file.sync_data()) {
+        // Its name, if that is new, is synced before anything in it is acknowledged.
+        if let Err(source) = active.file.sync_data() {
             return Err(fail(writer, "sync", source));
         }
-        writer.names_pending = false;
         if let Some(active) = writer.active.take() {
             writer.sealed.insert(active.number, active.end);
         }

@@ -105,10 +105,15 @@ impl SimDisk {
         let mut state = self.state();
         let Some(file) = state.names.get(name).copied() else { return false };
         let contents = state.files.get_mut(&file);
-        contents.and_then(|c| c.now.get_mut(to_usize(offset))).is_some_and(|byte| {
-            *byte ^= 0x10;
-            true
-        })
+        let Some(contents) = contents else { return false };
+        let mut there = false;
+        for bytes in [&mut contents.now, &mut contents.durable] {
+            if let Some(byte) = bytes.get_mut(to_usize(offset)) {
+                *byte ^= 0x10;
+                there = true;
+            }
+        }
+        there
     }
 
     /// The names of the files, also after the disk has stopped.
@@ -146,6 +151,21 @@ impl SimDisk {
             files,
             durable_names: names.clone(),
             names,
+            next_file: state.next_file,
+            room: state.room,
+            ..State::default()
+        })))
+    }
+
+    /// The folder as the next process finds it when this one was killed: every write is there, and what was not synced
+    /// still is not.
+    #[must_use]
+    pub fn after_kill(&self) -> SimDisk {
+        let state = self.state();
+        SimDisk(Arc::new(Mutex::new(State {
+            files: state.files.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
             next_file: state.next_file,
             room: state.room,
             ..State::default()
@@ -363,6 +383,17 @@ impl DiskFile for SimFile {
             Contents::apply(&mut contents.durable, change);
         }
         state.bytes_synced += synced;
+        Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.works()?;
+        let contents = state.file(self.file)?;
+        contents.now.clone_from(&contents.durable);
+        for change in &contents.pending {
+            Contents::apply(&mut contents.now, change);
+        }
         Ok(())
     }
 }
