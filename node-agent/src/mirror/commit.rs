@@ -77,7 +77,12 @@ impl Disk {
         }
         // A version may be published from here on: after a power loss the disk must not read as something older until
         // the version is its base.
-        self.flush().await.map_err(|fault| self.fault(fault))?;
+        let durable = async { self.flush().await.map_err(|fault| self.fault(fault)) };
+        let (saved, ()) = tokio::try_join!(self.upload(view, commit, round), durable)?;
+        Ok(saved)
+    }
+
+    async fn upload(self: &Arc<Self>, view: Arc<Layers>, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
         let bits: Vec<&BlockBits> = view.epochs.iter().map(|epoch| &epoch.bits).collect();
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;
