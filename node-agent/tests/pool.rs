@@ -284,6 +284,12 @@ async fn consoles_are_for_controllers_and_bounded() {
     std::fs::write(node.data.path().join(format!("{instance}.log")), "0123456789").unwrap();
     let tail = cluster.client.instance_log(node.member.node, instance, 4).await.unwrap();
     assert_eq!(&tail[..], b"6789");
+    // The writer has just moved its file away and begun the next one.
+    let file = |end: &str| node.data.path().join(format!("{instance}.log{end}"));
+    std::fs::rename(file(""), file(".0")).unwrap();
+    std::fs::write(file(""), "ab").unwrap();
+    let tail = cluster.client.instance_log(node.member.node, instance, 4).await.unwrap();
+    assert_eq!(&tail[..], b"89ab");
     let other = cluster.nodes[1].pool.instance_log(node.member.node, instance, 4).await.unwrap_err();
     assert!(other.to_string().contains("403"), "{other}");
     let none = cluster.client.instance_log(node.member.node, InstanceId::generate(), 4).await.unwrap_err();

@@ -119,9 +119,10 @@ pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(parts.concat())
 }
 
+/// A regular file; never what a link leads to.
 fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
+    match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

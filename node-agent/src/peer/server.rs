@@ -46,6 +46,8 @@ use tokio::{
 };
 use tracing::warn;
 
+use crate::hypervisor::console;
+
 /// Requests of one caller at a time; a controller importing at full speed uses some ten.
 const REQUESTS_PER_CALLER: usize = 64;
 /// Longest a request waits for its turn.
@@ -347,29 +349,14 @@ async fn instance_log(
     }
     let file = server.parts.console_dir.join(format!("{instance}.log"));
     let tail = query.tail_bytes.min(LOG_BYTES_MAX);
-    match tokio::task::spawn_blocking(move || tail_of(&file, tail)).await {
-        Ok(Ok(bytes)) => Ok(bytes.into_response()),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+    // What was rotated away belongs to it: else little is left right after.
+    let read = move || console::tail(&file, tail).map(|bytes| (!bytes.is_empty() || file.exists()).then_some(bytes));
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes.into_response()),
+        Ok(Ok(None)) => {
             Err(Refused::new(ErrorCode::NotFound, format!("instance {instance} has no console output here")))
         }
         Ok(Err(error)) => Err(Refused::new(ErrorCode::Internal, format!("the console log cannot be read: {error}"))),
         Err(error) => Err(Refused::new(ErrorCode::Internal, error.to_string())),
     }
-}
-
-/// The last `tail` bytes of a regular file; never of something a link leads to.
-fn tail_of(file: &std::path::Path, tail: u64) -> std::io::Result<Vec<u8>> {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file =
-        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(file)?;
-    let meta = file.metadata()?;
-    if !meta.is_file() {
-        return Err(std::io::Error::from(std::io::ErrorKind::NotFound));
-    }
-    file.seek(SeekFrom::Start(meta.len().saturating_sub(tail)))?;
-    let mut out = Vec::new();
-    // It may grow while it is read; the bound stays.
-    file.take(tail).read_to_end(&mut out)?;
-    Ok(out)
 }
