@@ -6,7 +6,6 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::Deserialize;
@@ -313,23 +312,6 @@ impl Settings {
     }
 }
 
-/// Reads `500ms`, `30s`, `5m`, `2h`, `90d`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(at);
-    let wrong = || format!("a duration is a number and ms, s, m, h or d, got '{text}'");
-    let n: u64 = digits.parse().map_err(|_| wrong())?;
-    let ms = match unit {
-        "ms" => Some(n),
-        "s" => n.checked_mul(1000),
-        "m" => n.checked_mul(60_000),
-        "h" => n.checked_mul(3_600_000),
-        "d" => n.checked_mul(86_400_000),
-        _ => None,
-    };
-    ms.map(Duration::from_millis).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,14 +372,5 @@ mod tests {
         assert_eq!(key(Settings { database: Some("mysql://x".into()), ..Settings::default() }), "database");
         assert_eq!(key(Settings { public_url: Some("nowhere".into()), ..Settings::default() }), "public_url");
         assert!(Settings::from_toml("lisen = 'x'").expect_err("unknown").contains("lisen"));
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        for bad in ["", "5", "s", "5y", "-1s", "99999999999999999999s"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -7,11 +7,12 @@ use clap::{Args, Parser, Subcommand};
 use muster_api::{
     Name,
     token::{CreateToken, Role},
+    units::parse_duration,
 };
 use muster_controller::{
     build, check_servable,
     clock::SystemClock,
-    config::{Config, Settings, parse_duration},
+    config::{Config, Settings},
     create_token, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};

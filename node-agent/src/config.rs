@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use muster_api::{DottedName, deployment::Runtime, token::JoinToken};
+use muster_api::{DottedName, deployment::Runtime, token::JoinToken, units::parse_size};
 use serde::{Deserialize, Deserializer, de};
 
 /// Why a configuration cannot be used.
@@ -59,31 +59,7 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("expected a size such as 512MiB or 10GiB, got '{text}'");
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 1,
-            "k" | "kib" => 1 << 10,
-            "m" | "mib" => 1 << 20,
-            "g" | "gib" => 1 << 30,
-            "t" | "tib" => 1 << 40,
-            "kb" => 1_000,
-            "mb" => 1_000_000,
-            "gb" => 1_000_000_000,
-            "tb" => 1_000_000_000_000,
-            _ => return Err(wrong()),
-        };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole: u64 = whole.parse().map_err(|_| wrong())?;
-        let mut total = u128::from(whole) * u128::from(factor);
-        if !fraction.is_empty() {
-            // Nine digits keep the arithmetic exact; nobody writes more.
-            let parts: u64 = fraction.get(..fraction.len().min(9)).unwrap_or_default().parse().map_err(|_| wrong())?;
-            let scale = 10_u128.pow(u32::try_from(fraction.len().min(9)).map_err(|_| wrong())?);
-            total += u128::from(parts) * u128::from(factor) / scale;
-        }
-        u64::try_from(total).map(Self).map_err(|_| wrong())
+        parse_size(text).map(Self)
     }
 }
 
@@ -562,15 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_shares_read_as_people_write_them() {
-        for (text, bytes) in
-            [("4096", 4096), ("256KiB", 256 << 10), ("1.5GiB", 3 << 29), ("2G", 2 << 30), ("1kB", 1000)]
-        {
-            assert_eq!(text.parse::<Size>(), Ok(Size(bytes)), "{text}");
-        }
-        for bad in ["", "x", "-1", "1.2.3M", "1QiB", "99999999999TiB"] {
-            assert!(bad.parse::<Size>().is_err(), "{bad}");
-        }
+    fn shares_are_percents_or_sizes() {
         assert_eq!("5%".parse::<Share>().expect("share").of(1000), 50);
         assert_eq!("1KiB".parse::<Share>().expect("share").of(1000), 1024);
     }

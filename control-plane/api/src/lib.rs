@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`] and [`page`] (the shapes all calls share), then the two protocols tenants never see:
+//! [`summary`]), [`error`], [`page`] and [`units`] (what all calls share), then the two protocols tenants never see:
 //! [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
 //!
 //! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
@@ -25,6 +25,7 @@ pub mod snapshot;
 pub mod summary;
 pub mod timestamp;
 pub mod token;
+pub mod units;
 pub mod version;
 
 pub use error::{ErrorCode, Problem};

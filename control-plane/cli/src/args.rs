@@ -7,6 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use muster_api::units::{parse_duration, parse_size};
 
 use crate::units;
 
@@ -49,10 +50,10 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) no_wait: bool,
     /// Wait at most this long; the work goes on, the exit code is 3
-    #[arg(long, global = true, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// Keep trying a controller that does not answer for this long [default: 10s, 120s once it has answered]
-    #[arg(long, global = true, env = "MUSTER_RETRY_FOR", value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, global = true, env = "MUSTER_RETRY_FOR", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) retry_for: Option<Duration>,
     /// No progress on standard error
     #[arg(short, long, global = true)]
@@ -172,7 +173,7 @@ pub(crate) enum ImageCommand {
         #[arg(long)]
         format: Option<ImageFormat>,
         /// 64KiB to 4MiB, a power of two; default 256KiB, fixed once the image is there
-        #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         chunk_size: Option<u64>,
         /// Label for a new image
         #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
@@ -277,10 +278,10 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<u32>,
     /// Memory of each [default: 512MiB]
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
     /// Size of each disk; default and least: the source's
-    #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) disk_size: Option<u64>,
     /// When an instance counts as ready [default: running]
     #[arg(long, value_name = "PROBE")]
@@ -289,7 +290,7 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "TEXT")]
     pub(crate) ready_marker: Option<String>,
     /// Not ready after this long: failed [default: 300s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
     /// libvirt: virtual machines; none: only their disk files [default: libvirt]
     #[arg(long)]
@@ -310,7 +311,7 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "N")]
     pub(crate) max_per_node: Option<u32>,
     /// The whole work gives up after this long
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<Duration>,
     /// Label of the deployment and its members
     #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
@@ -399,7 +400,7 @@ pub(crate) struct Power {
     #[arg(long)]
     pub(crate) force: bool,
     /// How long the guest may take before its power is cut [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Option<Duration>,
 }
 
@@ -461,7 +462,7 @@ pub(crate) enum InstanceCommand {
         /// Instance, DEPLOYMENT.N or id
         instance: String,
         /// Only the last so many bytes [default: 64KiB]
-        #[arg(long, value_name = "SIZE", value_parser = units::parse_size)]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         tail: Option<u64>,
     },
     /// Delete instances and their disks
@@ -493,7 +494,7 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, default_value = "crash")]
         consistency: Consistency,
         /// Longest a guest's writes may be held [default: 500ms]
-        #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         max_pause: Option<Duration>,
         /// Label of the snapshot
         #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
@@ -617,7 +618,7 @@ pub(crate) enum TokenCommand {
         #[arg(long)]
         name: Option<String>,
         /// When it ends [default: 1h for nodes, else 90d]
-        #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         ttl: Option<Duration>,
         /// With --role node: how many nodes may join with it [default: 1]
         #[arg(long, value_name = "N")]
@@ -638,7 +639,7 @@ pub(crate) enum RoleArg {
 #[derive(Args, Debug)]
 pub(crate) struct Top {
     /// Time between two looks
-    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = units::parse_duration)]
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) interval: Duration,
     /// Look once and end
     #[arg(long)]

@@ -13,7 +13,7 @@
 //! A handler without a JSON body that changes something takes [`NoBody`] (`DELETE`, `POST …/retry`): it carries the
 //! idempotency key and refuses a body that is not empty or `{}`.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -21,7 +21,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
-use muster_api::{ErrorCode, Labels, Page, Problem, error::FieldError};
+use muster_api::{
+    ErrorCode, Labels, Page, Problem,
+    error::FieldError,
+    units::{parse_duration, parse_size},
+};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
@@ -304,10 +308,19 @@ impl Params {
         Ok(first)
     }
 
+    /// As [`Params::text`], read by `parse`.
+    pub fn read<T, E: std::fmt::Display>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, AppError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse(text).map(Some).map_err(|e| AppError::BadRequest(format!("the query parameter '{name}': {e}")))
+    }
+
     /// As [`Params::text`], parsed.
     pub fn get<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, AppError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|e| AppError::BadRequest(format!("the query parameter '{name}': {e}")))
+        self.read(name, str::parse)
     }
 
     /// `true` or `false`, default false.
@@ -319,12 +332,14 @@ impl Params {
         }
     }
 
+    /// A size `65536`, `64KiB`, `1MiB`, at most `max`.
+    pub fn size(&self, name: &str, max: u64) -> Result<Option<u64>, AppError> {
+        Ok(self.read(name, parse_size)?.map(|size| size.min(max)))
+    }
+
     /// A duration `30s`, `500ms`, `2m`, at most `max`.
-    pub fn duration(&self, name: &str, max: std::time::Duration) -> Result<Option<std::time::Duration>, AppError> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let parsed = crate::config::parse_duration(text)
-            .map_err(|e| AppError::BadRequest(format!("the query parameter '{name}': {e}")))?;
-        Ok(Some(parsed.min(max)))
+    pub fn duration(&self, name: &str, max: Duration) -> Result<Option<Duration>, AppError> {
+        Ok(self.read(name, parse_duration)?.map(|duration| duration.min(max)))
     }
 }
 

@@ -15,7 +15,7 @@ use muster_api::{
 };
 
 use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
-use crate::app::{Answer, App, AppError, Caller, deployments::verb_of};
+use crate::app::{Answer, App, Caller, deployments::verb_of};
 
 /// Console output told when nobody says how much.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -159,27 +159,7 @@ async fn log(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.only(&["tail"])?;
-    let tail = match params.text("tail")? {
-        Some(text) => {
-            let why = "the query parameter 'tail' is a size: 65536, 64KiB, 1MiB";
-            read_size(text).ok_or_else(|| AppError::BadRequest(why.to_owned()))?
-        }
-        None => TAIL_BYTES,
-    };
-    let bytes = app.instance_log(&caller, &instance, tail.min(TAIL_BYTES_MAX)).await?;
+    let tail = params.size("tail", TAIL_BYTES_MAX)?.unwrap_or(TAIL_BYTES);
+    let bytes = app.instance_log(&caller, &instance, tail).await?;
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], bytes).into_response())
-}
-
-/// Bytes, with or without a unit of 1024.
-fn read_size(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (digits, unit) = text.split_at(split);
-    let factor = match unit {
-        "" | "B" => 1,
-        "K" | "KiB" => 1 << 10,
-        "M" | "MiB" => 1 << 20,
-        "G" | "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }

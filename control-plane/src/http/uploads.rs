@@ -54,8 +54,7 @@ fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
     if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(AppError::BadRequest("send the content without Content-Encoding".to_owned()));
     }
-    let sha256 = params.text("sha256")?.map(parse_sha256).transpose();
-    let sha256 = sha256.map_err(|e| AppError::BadRequest(format!("the query parameter 'sha256': {e}")))?;
+    let sha256 = params.read("sha256", parse_sha256)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     Ok(Stated { format: params.get::<Format>("format")?, sha256, length })
 }
