@@ -31,8 +31,8 @@ use crate::{
     reconcile::Loop,
     scheduler::{Demand, NodeView, Problem as PlaceProblem, Solution, place},
     store::{
-        Tx, column,
-        deployments::{self, DeploymentRow, Filter},
+        Filter, Tx, column,
+        deployments::{self, DeploymentRow},
         events::{self, NewEvent},
         images,
         instances::{self, DiskRow, InstanceRow},
@@ -72,7 +72,7 @@ pub(crate) async fn find(tx: &mut Tx, caller: &Caller, wanted: &Ref<DeploymentId
 }
 
 /// The ids of the deployments a filter names; a name nobody has filters everything out.
-pub(crate) async fn ids_of(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Result<Vec<String>, AppError> {
+async fn ids_of(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Result<Vec<String>, AppError> {
     let mut ids = Vec::new();
     for reference in wanted {
         let found = match (reference.parse::<DeploymentId>(), caller.list_project()) {
@@ -87,6 +87,18 @@ pub(crate) async fn ids_of(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> R
         ids.push(found.unwrap_or_else(|| reference.clone()));
     }
     Ok(ids)
+}
+
+/// Which rows a list wants; `node=` is left to the list that has nodes.
+pub(crate) async fn rows_wanted(tx: &mut Tx, caller: &Caller, list: &ListQuery) -> Result<Filter, AppError> {
+    Ok(Filter {
+        project: caller.list_project().map(str::to_owned),
+        states: list.filter.states.clone(),
+        labels: list.filter.labels.clone(),
+        deployments: ids_of(tx, caller, &list.filter.deployments).await?,
+        nodes: Vec::new(),
+        deleted: list.deleted,
+    })
 }
 
 /// The deployment as an operation's or event's target.
@@ -292,12 +304,7 @@ impl App {
     pub async fn deployments(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Deployment>, AppError> {
         self.store
             .read("deployments.list", async |tx| {
-                let filter = Filter {
-                    project: caller.list_project().map(str::to_owned),
-                    labels: list.filter.labels.clone(),
-                    ids: ids_of(tx, caller, &list.filter.deployments).await?,
-                    deleted: list.deleted,
-                };
+                let filter = rows_wanted(tx, caller, list).await?;
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     let rows = deployments::list(tx, &filter, after, n).await?;

@@ -21,9 +21,9 @@ use crate::{
     http::ListQuery,
     reconcile::Loop,
     store::{
-        StoreError, Tx, deployments,
+        Filter, StoreError, Tx, deployments,
         events::{self, NewEvent},
-        instances::{self, DiskRow, Filter, InstanceRow},
+        instances::{self, DiskRow, InstanceRow},
         nodes::{self, NodeRow},
         operations::{self, NewOperation, Origin, Outcome},
     },
@@ -308,14 +308,8 @@ impl App {
         }
         self.store
             .read("instances.list", async |tx| {
-                let filter = Filter {
-                    project: caller.list_project().map(str::to_owned),
-                    states: list.filter.states.clone(),
-                    labels: list.filter.labels.clone(),
-                    deployments: app_deployments::ids_of(tx, caller, &list.filter.deployments).await?,
-                    nodes: node_ids(tx, &list.filter.nodes).await?,
-                    deleted: list.deleted,
-                };
+                let nodes = node_ids(tx, &list.filter.nodes).await?;
+                let filter = Filter { nodes, ..app_deployments::rows_wanted(tx, caller, list).await? };
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     pager.take(instances::list(tx, &filter, after, n).await?, |row| row.seq, Some);

@@ -29,7 +29,7 @@ use crate::{
         instances::{self, InstanceRow, NewHead},
         nodes, operations,
         operations::{NewOperation, Outcome},
-        snapshots::{self, Filter, MemberRow, SnapshotRow},
+        snapshots::{self, MemberRow, SnapshotRow},
         uploads::{self, NewUpload, UploadTarget},
         versions::{self, NewVersion, Of},
     },
@@ -211,13 +211,7 @@ impl App {
     pub async fn snapshots(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Snapshot>, AppError> {
         self.store
             .read("snapshots.list", async |tx| {
-                let filter = Filter {
-                    project: caller.list_project().map(str::to_owned),
-                    states: list.filter.states.clone(),
-                    labels: list.filter.labels.clone(),
-                    deployments: app_deployments::ids_of(tx, caller, &list.filter.deployments).await?,
-                    deleted: list.deleted,
-                };
+                let filter = app_deployments::rows_wanted(tx, caller, list).await?;
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     pager.take(snapshots::list(tx, &filter, after, n).await?, |row| row.seq, |row| Some(view(row)));

@@ -120,6 +120,23 @@ pub(crate) async fn select_in<T: ToString>(
     Ok(found)
 }
 
+/// What a list of rows is asked for. Values of one filter are alternatives, none means any.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// One project, or all.
+    pub project: Option<String>,
+    /// In one of these states.
+    pub states: Vec<String>,
+    /// With these labels.
+    pub labels: Vec<(String, String)>,
+    /// These deployments, or of them.
+    pub deployments: Vec<String>,
+    /// On one of these nodes.
+    pub nodes: Vec<String>,
+    /// Also those deleted.
+    pub deleted: bool,
+}
+
 /// The conditions of a list: equality filters, values of one filter joined by OR.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions {
@@ -128,6 +145,20 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
+    /// What all lists have in common: place, owner, labels, whether the deleted are shown.
+    pub(crate) fn of_list(filter: &Filter, after: i64) -> Result<Self, StoreError> {
+        let mut conditions = Self::default();
+        conditions.compare("seq", ">", after);
+        if let Some(project) = &filter.project {
+            conditions.compare("project", "=", project.as_str());
+        }
+        if !filter.deleted {
+            conditions.fixed("state <> 'deleted'");
+        }
+        conditions.labelled("labels", &filter.labels)?;
+        Ok(conditions)
+    }
+
     /// `column comparison value`
     pub(crate) fn compare(&mut self, column: &str, comparison: &str, value: impl Into<Cell>) {
         let n = self.push(value.into());
@@ -150,7 +181,7 @@ impl Conditions {
     }
 
     /// A condition without values.
-    pub(crate) fn fixed(&mut self, condition: &str) {
+    fn fixed(&mut self, condition: &str) {
         let and = self.and();
         self.sql.push_str(and);
         self.sql.push_str(condition);
@@ -159,7 +190,7 @@ impl Conditions {
     /// The labels: values of one key are alternatives, different keys must all hold. Labels are stored as JSON without
     /// spaces, so `"key":"value"` stands in the text exactly when the label is there (quotes inside keys and values are
     /// escaped); REPLACE minds the case on both databases.
-    pub(crate) fn labelled(&mut self, column: &str, labels: &[(String, String)]) -> Result<(), StoreError> {
+    fn labelled(&mut self, column: &str, labels: &[(String, String)]) -> Result<(), StoreError> {
         let keys: std::collections::BTreeSet<&String> = labels.iter().map(|(key, _)| key).collect();
         for key in keys {
             let and = self.and();

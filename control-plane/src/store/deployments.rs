@@ -9,7 +9,7 @@ use muster_api::{
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use super::{
-    StoreError, Tx,
+    Filter, StoreError, Tx,
     bulk::{self, Conditions},
     column,
 };
@@ -205,31 +205,10 @@ pub async fn counted(
     Ok(())
 }
 
-/// What a list is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// One project, or all.
-    pub project: Option<String>,
-    /// One of these labels.
-    pub labels: Vec<(String, String)>,
-    /// One of these ids.
-    pub ids: Vec<String>,
-    /// Also those deleted.
-    pub deleted: bool,
-}
-
-/// Deployments after `seq`, oldest first.
+/// Deployments after `seq`, oldest first, in whatever state: that follows from their members.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<DeploymentRow>, StoreError> {
-    let mut conditions = Conditions::default();
-    conditions.compare("seq", ">", after);
-    if let Some(project) = &filter.project {
-        conditions.compare("project", "=", project.as_str());
-    }
-    if !filter.deleted {
-        conditions.fixed("state <> 'deleted'");
-    }
-    conditions.one_of("id", &filter.ids);
-    conditions.labelled("labels", &filter.labels)?;
+    let mut conditions = Conditions::of_list(filter, after)?;
+    conditions.one_of("id", &filter.deployments);
     let rows = conditions.fetch(tx, &format!("-- deployments.list\n{SELECT}"), "seq", limit).await?;
     rows.iter().map(from_row).collect()
 }

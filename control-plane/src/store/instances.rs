@@ -11,7 +11,7 @@ use muster_api::{
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use super::{
-    StoreError, Tx,
+    Filter, StoreError, Tx,
     bulk::{self, Cell, Conditions},
     column,
 };
@@ -310,37 +310,12 @@ pub async fn to_hear(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "to_hear", rest, &[]).await
 }
 
-/// What a list is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// One project, or all.
-    pub project: Option<String>,
-    /// One of these states.
-    pub states: Vec<String>,
-    /// One of these labels.
-    pub labels: Vec<(String, String)>,
-    /// Of one of these deployments.
-    pub deployments: Vec<String>,
-    /// On one of these nodes.
-    pub nodes: Vec<String>,
-    /// Also those deleted.
-    pub deleted: bool,
-}
-
 /// Instances after `seq`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
-    let mut conditions = Conditions::default();
-    conditions.compare("seq", ">", after);
-    if let Some(project) = &filter.project {
-        conditions.compare("project", "=", project.as_str());
-    }
-    if !filter.deleted {
-        conditions.fixed("state <> 'deleted'");
-    }
+    let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("state", &filter.states);
     conditions.one_of("deployment", &filter.deployments);
     conditions.one_of("node", &filter.nodes);
-    conditions.labelled("labels", &filter.labels)?;
     let rows = conditions.fetch(tx, &format!("-- instances.list\n{SELECT}"), "seq", limit).await?;
     rows.iter().map(from_row).collect()
 }

@@ -47,7 +47,7 @@ use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use self::backend::Backend;
-pub use self::backend::DatabaseUrl;
+pub use self::{backend::DatabaseUrl, bulk::Filter};
 use crate::{clock::Clock, reconcile::Loop, wake::Wakes};
 
 /// What can go wrong between this program and its database.

@@ -11,7 +11,7 @@ use muster_api::{
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
 use super::{
-    StoreError, Tx,
+    Filter, StoreError, Tx,
     bulk::{self, Cell, Conditions},
     column,
 };
@@ -268,34 +268,11 @@ pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<Operation
     rows.first().map(|row| column::parse(row, "operation")).transpose()
 }
 
-/// What a list is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// One project, or all.
-    pub project: Option<String>,
-    /// One of these states.
-    pub states: Vec<String>,
-    /// One of these labels.
-    pub labels: Vec<(String, String)>,
-    /// Of one of these deployments.
-    pub deployments: Vec<String>,
-    /// Also those deleted.
-    pub deleted: bool,
-}
-
 /// Snapshots after `seq`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<SnapshotRow>, StoreError> {
-    let mut conditions = Conditions::default();
-    conditions.compare("seq", ">", after);
-    if let Some(project) = &filter.project {
-        conditions.compare("project", "=", project.as_str());
-    }
-    if !filter.deleted {
-        conditions.fixed("state <> 'deleted'");
-    }
+    let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("state", &filter.states);
     conditions.one_of("deployment", &filter.deployments);
-    conditions.labelled("labels", &filter.labels)?;
     let rows = conditions.fetch(tx, &format!("-- snapshots.list\n{SELECT}"), "seq", limit).await?;
     rows.iter().map(from_row).collect()
 }
