@@ -13,13 +13,14 @@ use muster_api::{
     node::NodeState,
     operation::{Progress, Target},
     snapshot::SnapshotState,
-    version::{Freed, VersionState},
+    version::Freed,
 };
 use serde_json::json;
 
 use super::{
-    Answer, App, AppError, Caller, Once, begin_operation, check_if_match, etag,
-    instances::{self as app_instances, Changed, Verb, at},
+    Answer, App, AppError, Caller, Once, at, begin_operation, check_if_match, etag, images as app_images,
+    instances::{self as app_instances, Changed, Verb},
+    snapshots as app_snapshots, versions as app_versions,
 };
 use crate::{
     domain::{
@@ -34,11 +35,9 @@ use crate::{
         Filter, Tx, column,
         deployments::{self, DeploymentRow},
         events::{self, NewEvent},
-        images,
         instances::{self, DiskRow, InstanceRow},
         nodes, operations,
         operations::{NewOperation, Outcome},
-        snapshots,
         versions::{self, VersionRow},
     },
 };
@@ -685,10 +684,7 @@ async fn resolve(tx: &mut Tx, caller: &Caller, source: &DeploymentSource) -> Res
     let Some(VersionOrNumber::Id(id)) = source.version else {
         return Err(AppError::invalid("/source", "invalid", "exactly one of image, version, snapshot"));
     };
-    let version = versions::load(tx, id).await?;
-    let version = version
-        .filter(|row| caller.can_see(&row.version.project) && row.version.state == VersionState::Ready)
-        .ok_or_else(|| missing("version", id, "/source/version"))?;
+    let version = app_versions::find_version(tx, caller, id).await.map_err(at("/source/version"))?;
     Ok(Start {
         source: source.clone(),
         source_name: Some(version.version.name.clone()),
@@ -697,35 +693,18 @@ async fn resolve(tx: &mut Tx, caller: &Caller, source: &DeploymentSource) -> Res
     })
 }
 
-fn missing(kind: &'static str, reference: impl ToString, pointer: &str) -> AppError {
-    AppError::MissingReference { kind, reference: reference.to_string(), pointer: pointer.to_owned() }
-}
-
 async fn resolve_image(
     tx: &mut Tx,
     caller: &Caller,
     wanted: &Ref<ImageId>,
     number: Option<VersionOrNumber>,
 ) -> Result<Start, AppError> {
-    let found = match wanted {
-        Ref::Id(id) => images::load(tx, *id).await?,
-        Ref::Name(name) => images::by_name(tx, caller.one_project()?, name).await?,
+    let number = match number {
+        Some(VersionOrNumber::Number(number)) => Some(number),
+        _ => None,
     };
-    let image = found
-        .map(|row| row.image)
-        .filter(|image| caller.can_see(&image.project) && image.state != muster_api::image::ImageState::Deleted)
-        .ok_or_else(|| missing("image", wanted, "/source/image"))?;
-    let version = match number {
-        Some(VersionOrNumber::Number(number)) => versions::by_number(tx, image.id, number)
-            .await?
-            .filter(|row| row.version.state == VersionState::Ready)
-            .ok_or_else(|| missing("version", format!("{}@{number}", image.name), "/source/version"))?,
-        _ => versions::newest(tx, image.id).await?.ok_or_else(|| AppError::WrongState {
-            kind: "image",
-            state: "empty".to_owned(),
-            allowed: vec!["ready"],
-        })?,
-    };
+    let (image, version) = app_images::numbered(tx, caller, wanted, number).await?;
+    let image = image.image;
     let source = DeploymentSource {
         image: Some(Ref::Id(image.id)),
         version: version.version.number.map(VersionOrNumber::Number),
@@ -735,20 +714,15 @@ async fn resolve_image(
 }
 
 async fn resolve_snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Start, AppError> {
-    let found = match wanted {
-        Ref::Id(id) => snapshots::load(tx, *id).await?,
-        Ref::Name(name) => snapshots::by_name(tx, caller.one_project()?, name).await?,
-    };
-    let snapshot = found
-        .filter(|row| caller.can_see(&row.project) && row.state != SnapshotState::Deleted)
-        .ok_or_else(|| missing("snapshot", wanted, "/source/snapshot"))?;
+    let snapshot = app_snapshots::find(tx, caller, wanted).await.map_err(at("/source/snapshot"))?;
     if snapshot.state != SnapshotState::Ready {
         let state = column::word_text(snapshot.state)?;
         return Err(AppError::WrongState { kind: "snapshot", state, allowed: vec!["ready"] });
     }
     let versions = versions::of_snapshot(tx, snapshot.id).await?;
     if versions.is_empty() {
-        return Err(missing("version", format!("{}/*", snapshot.name), "/source/snapshot"));
+        let missing = AppError::not_found("version", format!("{}/*", snapshot.name));
+        return Err(at("/source/snapshot")(missing));
     }
     let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)) };
     Ok(Start { source, source_name: Some(snapshot.name), version: None, versions })

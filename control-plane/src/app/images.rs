@@ -10,7 +10,7 @@ use muster_api::{
 };
 use tokio::time::Instant;
 
-use super::{Answer, App, AppError, Caller, Once, check_if_match};
+use super::{Answer, App, AppError, Caller, Once, at, check_if_match, deployments::made_up, versions::find_version};
 use crate::{
     domain::{images::Source, versions::Content},
     export::reach,
@@ -35,7 +35,7 @@ impl App {
         let project = caller.one_project()?;
         let source = Source::of(&wanted).map_err(|e| AppError::Invalid(vec![e]))?;
         let id = ImageId::generate();
-        let name = wanted.name.as_ref().map_or_else(|| made_up(id), ToString::to_string);
+        let name = wanted.name.as_ref().map_or_else(|| made_up("image", id.uuid()), ToString::to_string);
         self.once(once, "images.create", async |tx| {
             if let Some(existing) = images::by_name(tx, project, &name).await? {
                 let existing = existing.image.id.to_string();
@@ -44,14 +44,11 @@ impl App {
             let (chunk_bytes, origin) = match source {
                 Source::Upload(chunk) => (chunk.bytes(), None),
                 Source::Version(id) => {
-                    let row = versions::load(tx, id)
-                        .await?
-                        .filter(|row| is_live(row) && caller.can_see(&row.version.project));
-                    let row = row.ok_or_else(|| missing("version", id, "/source/version"))?;
+                    let row = find_version(tx, caller, id).await.map_err(at("/source/version"))?;
                     (row.version.chunk_bytes, Some(row))
                 }
                 Source::Image(reference, number) => {
-                    let row = numbered(tx, caller, &reference, number).await?;
+                    let (_, row) = numbered(tx, caller, &reference, number).await?;
                     (row.version.chunk_bytes, Some(row))
                 }
                 Source::Url => return Err(AppError::NotBuiltYet("fetching an image by its URL".to_owned())),
@@ -211,22 +208,10 @@ impl App {
         self.store
             .read("images.version", async |tx| {
                 let row = find_image(tx, caller, image).await?;
-                match number {
-                    None => versions::newest(tx, row.image.id).await?.ok_or_else(|| empty(&row)),
-                    Some(number) => {
-                        let found = versions::by_number(tx, row.image.id, number).await?.filter(is_live);
-                        found.ok_or_else(|| AppError::not_found("version", format!("{}@{number}", row.image.name)))
-                    }
-                }
+                version_of(tx, &row, number).await
             })
             .await
     }
-}
-
-/// A name for an image that was not given one.
-fn made_up(id: ImageId) -> String {
-    let text = id.uuid().simple().to_string();
-    format!("image-{}", text.get(24..).unwrap_or_default())
 }
 
 fn keep(list: &ListQuery, row: &ImageRow) -> bool {
@@ -249,34 +234,31 @@ pub async fn find_image(tx: &mut Tx, caller: &Caller, reference: &Ref<ImageId>) 
         .ok_or_else(|| AppError::not_found("image", reference))
 }
 
-/// The version that `{image, version?}` in a body's `/source` means.
+/// The image and version that `{image, version?}` in a body's `/source` means.
 pub async fn numbered(
     tx: &mut Tx,
     caller: &Caller,
     reference: &Ref<ImageId>,
     number: Option<u64>,
-) -> Result<VersionRow, AppError> {
-    let image = match find_image(tx, caller, reference).await {
-        Err(AppError::NotFound { .. }) => return Err(missing("image", reference, "/source/image")),
-        found => found?,
+) -> Result<(ImageRow, VersionRow), AppError> {
+    let image = find_image(tx, caller, reference).await.map_err(at("/source/image"))?;
+    let version = version_of(tx, &image, number).await.map_err(at("/source/version"))?;
+    Ok((image, version))
+}
+
+/// One number of an image, or its newest.
+async fn version_of(tx: &mut Tx, row: &ImageRow, number: Option<u64>) -> Result<VersionRow, AppError> {
+    let Some(number) = number else {
+        return versions::newest(tx, row.image.id).await?.ok_or_else(|| empty(row));
     };
-    match number {
-        None => versions::newest(tx, image.image.id).await?.ok_or_else(|| empty(&image)),
-        Some(number) => {
-            let found = versions::by_number(tx, image.image.id, number).await?.filter(is_live);
-            found.ok_or_else(|| missing("version", format!("{}@{number}", image.image.name), "/source/version"))
-        }
-    }
+    let found = versions::by_number(tx, row.image.id, number).await?.filter(is_live);
+    found.ok_or_else(|| AppError::not_found("version", format!("{}@{number}", row.image.name)))
 }
 
 fn empty(row: &ImageRow) -> AppError {
     let name = &row.image.name;
     let said = format!("image {name} has no version yet: send its content (PUT /v1/images/{name}/content)");
     Problem::new(ErrorCode::WrongState, said).with("state", "empty").with("allowed", vec!["ready"]).into()
-}
-
-fn missing(kind: &'static str, reference: impl ToString, pointer: &str) -> AppError {
-    AppError::MissingReference { kind, reference: reference.to_string(), pointer: pointer.to_owned() }
 }
 
 /// A version of `image` with the content of `origin`. Copies nothing: the same root, under another row.

@@ -11,7 +11,7 @@ use muster_api::{
 use serde_json::json;
 
 use super::{
-    Answer, App, AppError, Caller, Once, begin_operation, check_if_match, deployments as app_deployments, etag,
+    Answer, App, AppError, Caller, Once, at, begin_operation, check_if_match, deployments as app_deployments, etag,
 };
 use crate::{
     domain::{
@@ -169,17 +169,6 @@ pub(crate) struct Selected {
     pub rows: Vec<InstanceRow>,
     /// The deployment, if it names one.
     pub deployment: Option<deployments::DeploymentRow>,
-}
-
-/// Turns "there is no such thing" of the path into "the body names nothing there".
-pub(crate) fn at(pointer: &str) -> impl Fn(AppError) -> AppError + use<> {
-    let pointer = pointer.to_owned();
-    move |error| match error {
-        AppError::NotFound { kind, reference } => {
-            AppError::MissingReference { kind, reference, pointer: pointer.clone() }
-        }
-        other => other,
-    }
 }
 
 /// A verb that names a wanted state.

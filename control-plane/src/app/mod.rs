@@ -225,6 +225,17 @@ pub fn etag(revision: i64) -> String {
     format!("\"{revision}\"")
 }
 
+/// Turns "there is no such thing" of the path into "the body names nothing there".
+pub(crate) fn at(pointer: &str) -> impl Fn(AppError) -> AppError + use<> {
+    let pointer = pointer.to_owned();
+    move |error| match error {
+        AppError::NotFound { kind, reference } => {
+            AppError::MissingReference { kind, reference, pointer: pointer.clone() }
+        }
+        other => other,
+    }
+}
+
 /// Refuses a change whose `If-Match` names another revision than the row has.
 pub fn check_if_match(if_match: Option<&str>, revision: i64) -> Result<(), AppError> {
     let current = etag(revision);

@@ -112,6 +112,15 @@ fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
     }
 }
 
+/// Whether new instances may be placed on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedulable {
+    /// They may.
+    Yes,
+    /// They may not.
+    No,
+}
+
 impl App {
     /// A key asks to belong. The token's use, the node's row and the new membership epoch are one transaction; the same
     /// pool with the same key asked again (the answer was lost) gets the same node.
@@ -495,9 +504,10 @@ impl App {
         once: &Once,
         if_match: Option<&str>,
         node: &Ref<NodeId>,
-        schedulable: bool,
+        wanted: Schedulable,
     ) -> Result<Answer, AppError> {
         caller.require_operator()?;
+        let schedulable = wanted == Schedulable::Yes;
         self.once(once, "nodes.cordon", async |tx| {
             let mut row = find(tx, node).await?;
             check_if_match(if_match, row.revision)?;

@@ -43,7 +43,7 @@ const PAUSE_MAX_MS: u64 = 10_000;
 const LEASE_MS: i64 = 120_000;
 
 /// The snapshot a path names, if the caller may know of it and it is not deleted.
-async fn find(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<SnapshotRow, AppError> {
+pub(super) async fn find(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<SnapshotRow, AppError> {
     let found = match wanted {
         Ref::Id(id) => snapshots::load(tx, *id).await?,
         Ref::Name(name) => snapshots::by_name(tx, caller.one_project()?, name).await?,

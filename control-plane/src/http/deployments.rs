@@ -13,7 +13,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, deployments::verb_of};
 
 /// What this file answers.
@@ -72,12 +72,10 @@ async fn show(
     responses((status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn patch(
     State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    IfMatch(if_match): IfMatch,
-    change: Change<PatchDeployment>,
+    of: ChangeOf<DeploymentId, Change<PatchDeployment>>,
 ) -> Result<Answer, ApiError> {
-    Ok(app.patch_deployment(&caller, &change.once, &deployment, if_match.as_deref(), &change.body).await?)
+    let if_match = of.if_match.as_deref();
+    Ok(app.patch_deployment(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
 }
 
 /// Deletes a deployment in any state and cancels what runs on it. `dry_run=true` tells what would come back.
@@ -102,66 +100,41 @@ async fn delete(
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/scale", tag = "deployments", request_body = Scale,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn scale(
-    State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    change: Change<Scale>,
-) -> Result<Answer, ApiError> {
-    Ok(app.scale_deployment(&caller, &change.once, &deployment, &change.body).await?)
+async fn scale(State(app): State<App>, of: ChangeOf<DeploymentId, Change<Scale>>) -> Result<Answer, ApiError> {
+    Ok(app.scale_deployment(&of.caller, &of.change.once, &of.thing, &of.change.body).await?)
 }
 
 /// Tries failed members again.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/retry", tag = "deployments",
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn retry(
-    State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
-    Ok(app.retry_deployment(&caller, &change.once, &deployment).await?)
+async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
+    Ok(app.retry_deployment(&of.caller, &of.change.once, &of.thing).await?)
 }
 
 /// Starts all members that do not run.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/start", tag = "deployments",
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn start(
-    State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
+async fn start(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
     let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
 /// Stops all members; their disks are kept.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/stop", tag = "deployments", request_body = Option<Stop>,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn stop(
-    State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    change: MaybeBody<Stop>,
-) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &change.body)?;
-    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+async fn stop(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
+    let verb = verb_of("stop", &of.change.body)?;
+    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
 /// Stops and starts all running members.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/reboot", tag = "deployments", request_body = Option<Stop>,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn reboot(
-    State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    change: MaybeBody<Stop>,
-) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &change.body)?;
-    Ok(app.power_deployment(&caller, &change.once, &deployment, verb).await?)
+async fn reboot(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
+    let verb = verb_of("reboot", &of.change.body)?;
+    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
 }

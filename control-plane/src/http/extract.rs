@@ -22,7 +22,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use muster_api::{
-    ErrorCode, Labels, Page, Problem,
+    ErrorCode, Labels, Page, Problem, Ref,
     error::FieldError,
     units::{parse_duration, parse_size},
 };
@@ -181,6 +181,38 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
         let bytes = body_bytes(Request::from_parts(parts, body)).await?;
         let body = if bytes.is_empty() { T::default() } else { parse_json(&bytes)? };
         Ok(Self { once: head.with_body(&bytes), body })
+    }
+}
+
+/// A change of the thing a path names: who asks, of what, and the body `B` ([`Change`], [`MaybeBody`] or [`NoBody`]).
+/// For calls without query parameters.
+#[derive(Debug)]
+pub struct ChangeOf<Id, B> {
+    /// Who asks.
+    pub caller: Caller,
+    /// Of what.
+    pub thing: Ref<Id>,
+    /// The `If-Match` header.
+    pub if_match: Option<String>,
+    /// The body, with its key.
+    pub change: B,
+}
+
+impl<Id, B> FromRequest<App> for ChangeOf<Id, B>
+where
+    Ref<Id>: DeserializeOwned + Send,
+    B: FromRequest<App, Rejection = ApiError>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        Params::from_request_parts(&mut parts, app).await?.only(&[])?;
+        let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
+        let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
+        let change = B::from_request(Request::from_parts(parts, body), app).await?;
+        Ok(Self { caller, thing, if_match, change })
     }
 }
 

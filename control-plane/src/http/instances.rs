@@ -14,7 +14,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, deployments::verb_of};
 
 /// Console output told when nobody says how much.
@@ -63,14 +63,9 @@ async fn show(
 #[utoipa::path(patch, path = "/v1/instances/{instance}", tag = "instances", request_body = PatchInstance,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 200, body = Instance), (status = "default", body = Problem)))]
-async fn patch(
-    State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    IfMatch(if_match): IfMatch,
-    change: Change<PatchInstance>,
-) -> Result<Answer, ApiError> {
-    Ok(app.patch_instance(&caller, &change.once, &instance, if_match.as_deref(), &change.body).await?)
+async fn patch(State(app): State<App>, of: ChangeOf<InstanceId, Change<PatchInstance>>) -> Result<Answer, ApiError> {
+    let if_match = of.if_match.as_deref();
+    Ok(app.patch_instance(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
 }
 
 /// Deletes an instance; its deployment's `count` follows. `dry_run=true` tells what would come back.
@@ -96,42 +91,27 @@ async fn delete(
 #[utoipa::path(post, path = "/v1/instances/{instance}/start", tag = "instances",
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
-async fn start(
-    State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
+async fn start(State(app): State<App>, of: ChangeOf<InstanceId, NoBody>) -> Result<Answer, ApiError> {
     let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
 /// Stops it; its disk is kept.
 #[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances", request_body = Option<Stop>,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
-async fn stop(
-    State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    change: MaybeBody<Stop>,
-) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &change.body)?;
-    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+async fn stop(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
+    let verb = verb_of("stop", &of.change.body)?;
+    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
 /// Stops it and starts it again.
 #[utoipa::path(post, path = "/v1/instances/{instance}/reboot", tag = "instances", request_body = Option<Stop>,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
-async fn reboot(
-    State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    change: MaybeBody<Stop>,
-) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &change.body)?;
-    Ok(app.power_instance(&caller, &change.once, &instance, verb).await?)
+async fn reboot(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
+    let verb = verb_of("reboot", &of.change.body)?;
+    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
 /// A verb on many: start, stop, reboot or delete.

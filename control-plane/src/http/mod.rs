@@ -41,7 +41,9 @@ use tracing::Instrument as _;
 pub use self::{
     auth::CallId,
     error::ApiError,
-    extract::{Change, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, parse_position, position_text},
+    extract::{
+        Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, parse_position, position_text,
+    },
 };
 use crate::app::{App, AppError, Caller};
 

@@ -7,8 +7,8 @@ use axum::{
 };
 use muster_api::{NodeId, Page, Problem, Ref, node::Node};
 
-use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path};
-use crate::app::{Answer, App, Caller};
+use super::{ApiError, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -46,31 +46,15 @@ async fn show(
 /// No new instances are placed there (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/cordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
-async fn cordon(
-    State(app): State<App>,
-    caller: Caller,
-    Path(node): Path<Ref<NodeId>>,
-    params: Params,
-    if_match: IfMatch,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
-    params.only(&[])?;
-    Ok(app.cordon(&caller, &change.once, if_match.0.as_deref(), &node, false).await?)
+async fn cordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
+    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::No).await?)
 }
 
 /// New instances may be placed there again (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/uncordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
-async fn uncordon(
-    State(app): State<App>,
-    caller: Caller,
-    Path(node): Path<Ref<NodeId>>,
-    params: Params,
-    if_match: IfMatch,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
-    params.only(&[])?;
-    Ok(app.cordon(&caller, &change.once, if_match.0.as_deref(), &node, true).await?)
+async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
+    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::Yes).await?)
 }
 
 /// Takes out a node without objects and instances; its key is listed no more (operators).

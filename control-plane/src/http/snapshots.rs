@@ -8,7 +8,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -74,14 +74,9 @@ async fn members(
 #[utoipa::path(patch, path = "/v1/snapshots/{snapshot}", tag = "snapshots", request_body = PatchSnapshot,
     params(("snapshot" = String, Path, description = "id or name")),
     responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
-async fn patch(
-    State(app): State<App>,
-    caller: Caller,
-    Path(snapshot): Path<Ref<SnapshotId>>,
-    IfMatch(if_match): IfMatch,
-    change: Change<PatchSnapshot>,
-) -> Result<Answer, ApiError> {
-    Ok(app.patch_snapshot(&caller, &change.once, &snapshot, if_match.as_deref(), &change.body).await?)
+async fn patch(State(app): State<App>, of: ChangeOf<SnapshotId, Change<PatchSnapshot>>) -> Result<Answer, ApiError> {
+    let if_match = of.if_match.as_deref();
+    Ok(app.patch_snapshot(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
 }
 
 /// Unlinks a snapshot and its versions; one under way is given up. `dry_run=true` tells what would come back.
