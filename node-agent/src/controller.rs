@@ -13,6 +13,7 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::{
     CommitId, ErrorCode, Problem, SnapshotId,
+    cause::explain,
     node_protocol::{
         CONTROLLER_TLS_NAME, CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
         Report, StagedCommit,
@@ -168,17 +169,6 @@ impl ControllerClient for HttpController {
     fn clock_offset_s(&self) -> Option<i64> {
         Some(self.offset_s.load(Ordering::Relaxed)).filter(|s| *s != OFFSET_UNKNOWN)
     }
-}
-
-/// The whole chain of causes: the first one is only "error sending request".
-pub(crate) fn explain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 /// The error an unsuccessful answer stands for.

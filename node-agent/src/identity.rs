@@ -20,6 +20,7 @@ use std::{
 
 use muster_api::{
     ClusterId, NodeId, StoreId,
+    cause::{causes, explain},
     node_protocol::{Incarnation, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RenewRequest, node_tls_name},
     token::JoinToken,
 };
@@ -31,7 +32,7 @@ use tracing::{info, warn};
 use crate::{
     clock,
     config::{Config, ConfigError, ControllerUrl},
-    controller::{ControllerClient, ControllerError, explain, read, refused},
+    controller::{ControllerClient, ControllerError, read, refused},
 };
 
 /// Longest a join request may take.
@@ -293,19 +294,10 @@ async fn ask(
 
 /// What was wrong with the door's certificate, if that is why there is no answer.
 fn refused_certificate(error: &reqwest::Error) -> Option<rustls::CertificateError> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(now) = cause {
-        let mut inner = now;
-        // An I/O error shows the cause of what it wraps, but not what it wraps; and that may be another one.
-        while let Some(wrapped) = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            inner = wrapped;
-        }
-        if let Some(rustls::Error::InvalidCertificate(why)) = inner.downcast_ref() {
-            return Some(why.clone());
-        }
-        cause = inner.source();
-    }
-    None
+    causes(error).find_map(|cause| match cause.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why.clone()),
+        _ => None,
+    })
 }
 
 impl NodeIdentity {

@@ -10,6 +10,7 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::{
     CommitId, DiskId,
+    cause::explain,
     deployment::Runtime,
     node_protocol::{CutDisk, CutMember, Desired, InstanceReport},
 };
@@ -154,16 +155,6 @@ impl RealHost {
         let mut here = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<DiskId>().ok());
         here.any(|id| known.iter().all(|disk| disk.disk != id))
     }
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn refusal(error: &DiskError) -> CutRefusal {

@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`page`] and [`units`] (what all calls share), then the two protocols tenants never see:
+//! [`summary`]), [`error`], [`page`], [`units`] and [`cause`] (what all share), then the two protocols tenants never see:
 //! [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
 //!
 //! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
 //! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
 
+pub mod cause;
 pub mod deployment;
 pub mod error;
 pub mod event;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use muster_api::cause::causes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -439,28 +440,19 @@ impl Client {
 
     /// What a connection error means, and whether another try may help.
     pub(crate) fn classify(&self, error: &reqwest::Error) -> (Failure, bool) {
-        let mut innermost: &dyn std::error::Error = error;
-        let mut tls = None;
-        // An I/O error's source is that of the error inside it: the one inside must be asked for itself.
-        while let Some(next) = match innermost.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inside) => Some(inside as &dyn std::error::Error),
-            None => innermost.source(),
-        } {
-            innermost = next;
-            tls = tls.or_else(|| innermost.downcast_ref::<rustls::Error>());
-        }
         let url = self.base.to_string();
-        if let Some(tls) = tls {
+        if let Some(tls) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
             let hint = match tls {
                 rustls::Error::InvalidCertificate(_) => "\n  give its CA with --ca, or sign in with `muster login URL`",
                 _ => "",
             };
             return (Failure::Unreachable { url, reason: tls.to_string(), hint }, false);
         }
+        let innermost = causes(error).last().map(ToString::to_string).unwrap_or_default();
         if error.is_builder() || error.is_redirect() {
-            return (self.odd(&innermost.to_string()), false);
+            return (self.odd(&innermost), false);
         }
-        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { innermost.to_string() };
+        let reason = if error.is_timeout() { "no answer in time".to_owned() } else { innermost };
         (Failure::Unreachable { url, reason, hint: "" }, true)
     }
 

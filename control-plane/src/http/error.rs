@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use muster_api::{ErrorCode, Problem};
+use muster_api::{ErrorCode, Problem, cause::explain};
 
 use crate::{app::AppError, store::StoreError};
 
@@ -76,11 +76,7 @@ impl From<AppError> for ApiError {
             AppError::Store(StoreError::Database(sqlx::Error::PoolTimedOut)) => {
                 Problem::new(ErrorCode::Unavailable, "the database is overloaded: try again")
             }
-            AppError::Store(error) => {
-                use std::error::Error as _;
-                let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                return Self::internal(format!("{error}{source}"));
-            }
+            AppError::Store(error) => return Self::internal(explain(&error)),
             AppError::Internal(error) => return Self::internal(format!("{error:#}")),
         };
         problem.into()

@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use muster_api::{
     ClusterId, DiskId, InstanceId, NodeId, SnapshotId, StoreId,
+    cause::explain,
     membership::{Member, Membership},
     node_protocol::node_tls_name,
     peer_protocol::{CutStep, CutStepAnswer, NAMES_MAX, ROUND_HEADER},
@@ -507,17 +508,6 @@ impl PoolClient {
 
 fn name_members(names: &NameTable, membership: &Membership) {
     names.replace(membership.members.iter().map(|m| (node_tls_name(m.node), m.address.clone())));
-}
-
-/// The whole chain of causes: reqwest's own text is only "error sending request".
-fn explain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 fn refusal(status: http::StatusCode, body: &[u8]) -> String {

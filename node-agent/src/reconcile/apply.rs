@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use muster_api::{
     InstanceId, Timestamp,
+    cause::explain,
     deployment::{Probe, Runtime},
     node_protocol::Assignment,
 };
@@ -209,17 +210,6 @@ fn hypervisor(inner: &Inner) -> Result<&dyn Hypervisor, Stuck> {
 
 fn later(error: &HypervisorError) -> Stuck {
     Stuck::Later(Trouble { reason: "hypervisor", detail: error.to_string() })
-}
-
-/// An error with its causes, in one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
 
 async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskWant, Trouble>]) -> Step {

@@ -1,0 +1,59 @@
+//! What lies behind an error.
+
+use std::{error::Error, io, iter};
+
+/// The error and all its causes, outermost first. An I/O error's `source` is that of the error inside it, so the one
+/// inside is asked for itself.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |now| {
+        let now: &'a (dyn Error + 'static) = *now;
+        match now.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inside) => Some(inside),
+            None => now.source(),
+        }
+    })
+}
+
+/// The whole chain in one line, `outer: inner: innermost`: many errors only say what failed, not why. What an error
+/// has said is not said again by its cause.
+#[must_use]
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    causes(error).fold(String::new(), |said, cause| match cause.to_string() {
+        text if said.is_empty() => text,
+        text if said.ends_with(&text) => said,
+        text => format!("{said}: {text}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Layer {
+        #[error("cannot send")]
+        Outer(#[source] io::Error),
+        #[error("the certificate is not trusted")]
+        Middle(#[source] Box<Self>),
+        #[error("it ended yesterday")]
+        Inner,
+    }
+
+    fn wrapped() -> Layer {
+        let middle = Layer::Middle(Box::new(Layer::Inner));
+        Layer::Outer(io::Error::other(io::Error::other(middle)))
+    }
+
+    #[test]
+    fn what_an_io_error_wraps_is_among_the_causes() {
+        let error = wrapped();
+        assert!(causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(Layer::Middle(_)))));
+        assert!(causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(Layer::Inner))));
+    }
+
+    #[test]
+    fn the_chain_is_told_once() {
+        assert_eq!(explain(&wrapped()), "cannot send: the certificate is not trusted: it ended yesterday");
+        assert_eq!(explain(&io::Error::from(io::ErrorKind::NotFound)), "entity not found");
+    }
+}
