@@ -1,134 +1,64 @@
 //! Images and versions through the real router, on a real SQLite file and a pool of one store in memory.
 
-use std::{path::Path, process::Command, sync::Arc, time::Duration};
+use std::{ops::Deref, path::Path, process::Command, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    http::{HeaderMap, Method, Request, StatusCode},
-};
+use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use http_body_util::BodyExt as _;
-use muster_controller::{
-    app::App,
-    build_app, build_app_on,
-    clock::SystemClock,
-    config::Config,
-    http,
-    store::uploads::{self, UploadTarget},
-};
+use muster_controller::store::uploads::{self, UploadTarget};
 use muster_peer::PoolClient;
 use serde_json::{Value, json};
 use storage_core::{ChunkStore as _, MemoryStore};
 use tower::ServiceExt as _;
 
-struct World {
-    dir: tempfile::TempDir,
-    app: App,
-    router: Router,
+use super::world::{Answer, World};
+
+/// A controller on a pool of one store in memory.
+struct PoolWorld {
+    world: World,
     store: Arc<MemoryStore>,
-    token: String,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-}
+impl Deref for PoolWorld {
+    type Target = World;
 
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
-    }
-
-    /// The body of an answer of this status.
-    fn ok(self, status: u16) -> Value {
-        assert_eq!(self.status.as_u16(), status, "{:?}", self.body);
-        if self.body.is_empty() { Value::Null } else { self.json() }
-    }
-
-    /// A refusal with this status and code.
-    fn refused(self, status: u16, code: &str) -> Value {
-        let problem = self.ok(status);
-        assert_eq!(problem["code"], code, "{problem}");
-        problem
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    fn deref(&self) -> &World {
+        &self.world
     }
 }
 
-impl World {
+impl PoolWorld {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
         let store = Arc::new(MemoryStore::new());
-        let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-        let pool = PoolClient::local_only(store.clone());
-        let app = build_app_on(config, Arc::new(SystemClock), pool).await.expect("builds").app;
-        let token = std::fs::read_to_string(dir.path().join("data/admin.token")).expect("the first token");
-        Self { dir, router: http::routes(app.clone()), app, store, token: token.trim().to_owned() }
-    }
-
-    async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("answers");
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.expect("a body").to_bytes();
-        Answer { status: parts.status, headers: parts.headers, body }
-    }
-
-    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Request<Body> {
-        let mut request = Request::builder().method(method).uri(path);
-        if !headers.iter().any(|(name, _)| *name == "authorization") {
-            request = request.header("authorization", format!("Bearer {}", self.token));
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(body).expect("a request")
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.get_with(path, &[]).await
+        Self { world: World::on_pool(PoolClient::local_only(store.clone())).await, store }
     }
 
     async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send(self.request(Method::GET, path, headers, Body::empty())).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Answer {
-        self.send(self.request(Method::POST, path, &[], Body::from(body.to_string()))).await
+        self.send("GET", path, headers, "").await
     }
 
     async fn patch(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
-        self.send(self.request(Method::PATCH, path, headers, Body::from(body.to_string()))).await
-    }
-
-    async fn delete(&self, path: &str) -> Answer {
-        self.send(self.request(Method::DELETE, path, &[], Body::empty())).await
+        self.send("PATCH", path, headers, &body.to_string()).await
     }
 
     async fn put(&self, image: &str, query: &str, body: impl Into<Body>) -> Answer {
-        let path = format!("/v1/images/{image}/content{query}");
-        self.send(self.request(Method::PUT, &path, &[], body.into())).await
+        self.send_body("PUT", &format!("/v1/images/{image}/content{query}"), &[], body).await
     }
 
     /// An image with one version.
     async fn image(&self, name: &str, bytes: &[u8]) -> Value {
-        self.post("/v1/images", json!({ "name": name, "chunk_bytes": 65536 })).await.ok(201);
-        self.put(name, "", bytes.to_vec()).await.ok(201)
+        self.post("/v1/images", json!({ "name": name, "chunk_bytes": 65536 })).await.value(201);
+        self.put(name, "", bytes.to_vec()).await.value(201)
     }
 
     async fn content(&self, version: &Value) -> Bytes {
         let answer = self.get(&format!("/v1/versions/{}/content", id(version))).await;
-        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.status, 200);
         answer.body
     }
 
     async fn tenant(&self, project: &str) -> String {
-        let token = self.post("/v1/tokens", json!({ "role": "tenant", "project": project })).await.ok(201);
-        format!("Bearer {}", token["token"].as_str().expect("a token"))
+        format!("Bearer {}", self.make_token(json!({ "role": "tenant", "project": project })).await)
     }
 
     /// Waits until an upload to the image is under way.
@@ -163,8 +93,8 @@ fn sample(seed: u8, len: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_becomes_a_version_that_reads_back() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base", "labels": { "os": "debian" } })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base", "labels": { "os": "debian" } })).await.value(201);
     assert_eq!((&image["state"], &image["newest_version"]), (&json!("empty"), &Value::Null));
     assert_eq!(image["chunk_bytes"], 256 << 10);
     world.get("/v1/images/base/content").await.refused(409, "wrong_state");
@@ -172,14 +102,14 @@ async fn an_upload_becomes_a_version_that_reads_back() {
     let bytes = sample(1, 1_000_003);
     let answer = world.put("base", "?format=raw", bytes.clone()).await;
     let location = answer.header("location").to_owned();
-    let version = answer.ok(201);
+    let version = answer.value(201);
     assert_eq!(location, format!("/v1/versions/{}", id(&version)));
     assert_eq!((&version["name"], &version["number"], &version["image"]), (&json!("base@1"), &json!(1), &image["id"]));
     assert_eq!(version["size_bytes"], bytes.len());
     assert_eq!(version["digest"], blake3::hash(&bytes).to_hex().to_string());
     assert_eq!(version["stored_bytes"], world.store.usage().bytes);
 
-    let image = world.get("/v1/images/base").await.ok(200);
+    let image = world.get("/v1/images/base").await.value(200);
     assert_eq!(
         (&image["state"], &image["newest_number"], &image["version_count"]),
         (&json!("ready"), &json!(1), &json!(1))
@@ -187,14 +117,14 @@ async fn an_upload_becomes_a_version_that_reads_back() {
     assert_eq!((&image["newest_version"], &image["size_bytes"]), (&version["id"], &version["size_bytes"]));
     for path in ["/v1/images/base/content", "/v1/images/base/versions/1/content", &format!("{location}/content")] {
         let answer = world.get(path).await;
-        assert_eq!((answer.status, answer.header("content-length")), (StatusCode::OK, "1000003"));
+        assert_eq!((answer.status, answer.header("content-length")), (200, "1000003"));
         assert!(answer.body == bytes, "{path}: other bytes");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_are_ranges_of_the_original() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let bytes = sample(2, 700_001);
     let version = world.image("base", &bytes).await;
     let path = format!("/v1/versions/{}/content", id(&version));
@@ -210,70 +140,70 @@ async fn ranges_are_ranges_of_the_original() {
         ("bytes=100000-99999999", 100_000, 700_001),
     ] {
         let answer = world.get_with(&path, &[("range", header)]).await;
-        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT, "{header}");
+        assert_eq!(answer.status, 206, "{header}");
         assert_eq!(answer.header("content-range"), format!("bytes {from}-{}/700001", to - 1));
         assert!(answer.body == bytes[from..to], "{header}: other bytes");
         let answer = world.get_with(&path, &[("range", header), ("if-range", &etag)]).await;
-        assert_eq!(answer.status, StatusCode::PARTIAL_CONTENT);
+        assert_eq!(answer.status, 206);
         let answer = world.get_with(&path, &[("range", header), ("if-range", "\"other\"")]).await;
-        assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, bytes.len()));
+        assert_eq!((answer.status, answer.body.len()), (200, bytes.len()));
     }
     let answer = world.get_with(&path, &[("range", "bytes=700001-")]).await;
     assert_eq!(answer.header("content-range"), "bytes */700001");
     answer.refused(416, "range_not_satisfiable");
     let answer = world.get_with(&path, &[("if-none-match", &etag)]).await;
-    assert_eq!((answer.status, answer.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    assert_eq!((answer.status, answer.body.len()), (304, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_again_are_the_same_version_and_numbers_are_not_used_twice() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let (one, two) = (sample(1, 300_000), sample(2, 300_000));
     let first = world.image("base", &one).await;
-    let again = world.put("base", "", one.clone()).await.ok(200);
+    let again = world.put("base", "", one.clone()).await.value(200);
     assert_eq!(again["id"], first["id"]);
-    let second = world.put("base", "", two.clone()).await.ok(201);
+    let second = world.put("base", "", two.clone()).await.value(201);
     assert_eq!(second["number"], 2);
     // Back to the first content: the newest is another one, so this is a new version that stores nothing.
-    let third = world.put("base", "", one.clone()).await.ok(201);
+    let third = world.put("base", "", one.clone()).await.value(201);
     assert_eq!((&third["number"], &third["stored_bytes"]), (&json!(3), &json!(0)));
 
-    world.delete(&format!("/v1/versions/{}", id(&third))).await.ok(204);
-    let image = world.get("/v1/images/base").await.ok(200);
+    world.delete(&format!("/v1/versions/{}", id(&third))).await.value(204);
+    let image = world.get("/v1/images/base").await.value(200);
     assert_eq!((&image["newest_number"], &image["version_count"]), (&json!(2), &json!(2)));
-    let fourth = world.put("base", "", sample(4, 1000)).await.ok(201);
+    let fourth = world.put("base", "", sample(4, 1000)).await.value(201);
     assert_eq!(fourth["number"], 4);
-    let page = world.get("/v1/images/base/versions").await.ok(200);
+    let page = world.get("/v1/images/base/versions").await.value(200);
     let numbers: Vec<_> = page["items"].as_array().expect("items").iter().map(|v| v["number"].clone()).collect();
     assert_eq!(numbers, [1, 2, 4]);
     world.get("/v1/images/base/versions/3").await.refused(404, "not_found");
     for version in [first, second, fourth] {
-        world.delete(&format!("/v1/versions/{}", id(&version))).await.ok(204);
+        world.delete(&format!("/v1/versions/{}", id(&version))).await.value(204);
     }
-    assert_eq!(world.get("/v1/images/base").await.ok(200)["state"], "empty");
+    assert_eq!(world.get("/v1/images/base").await.value(200)["state"], "empty");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_taken_until_its_image_is_deleted() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
     let problem = world.post("/v1/images", json!({ "name": "base" })).await.refused(409, "name_taken");
     assert_eq!(problem["existing"], image["id"]);
-    world.delete("/v1/images/base").await.ok(204);
+    world.delete("/v1/images/base").await.value(204);
     world.delete("/v1/images/base").await.refused(404, "not_found");
     world.get(&format!("/v1/images/{}", id(&image))).await.refused(404, "not_found");
     world.put("base", "", "x").await.refused(404, "not_found");
-    world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
-    let made_up = world.post("/v1/images", json!({})).await.ok(201);
+    world.post("/v1/images", json!({ "name": "base" })).await.value(201);
+    let made_up = world.post("/v1/images", json!({})).await.value(201);
     assert!(made_up["name"].as_str().expect("a name").starts_with("image-"));
-    let all = world.get("/v1/images?deleted=true").await.ok(200);
+    let all = world.get("/v1/images?deleted=true").await.value(200);
     assert_eq!(all["items"].as_array().expect("items").len(), 3);
-    assert_eq!(world.get("/v1/images").await.ok(200)["items"].as_array().expect("items").len(), 2);
+    assert_eq!(world.get("/v1/images").await.value(200)["items"].as_array().expect("items").len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_copies_nothing_and_lives_on_its_own() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let bytes = sample(1, 500_000);
     let version = world.image("base", &bytes).await;
     let before = world.store.usage();
@@ -283,18 +213,18 @@ async fn a_clone_copies_nothing_and_lives_on_its_own() {
         json!({ "image": version["image"], "version": 1 }),
     ];
     for (n, source) in sources.into_iter().enumerate() {
-        let clone = world.post("/v1/images", json!({ "name": format!("c{n}"), "source": source })).await.ok(201);
+        let clone = world.post("/v1/images", json!({ "name": format!("c{n}"), "source": source })).await.value(201);
         assert_eq!(
             (&clone["state"], &clone["newest_number"], &clone["chunk_bytes"]),
             (&json!("ready"), &json!(1), &json!(65536))
         );
     }
     assert_eq!(world.store.usage(), before);
-    world.delete("/v1/images/base").await.ok(204);
-    world.delete("/v1/images/c1").await.ok(204);
+    world.delete("/v1/images/base").await.value(204);
+    world.delete("/v1/images/c1").await.value(204);
     for name in ["c0", "c2"] {
         assert!(world.get(&format!("/v1/images/{name}/content")).await.body == bytes, "{name}: other bytes");
-        let version = world.get(&format!("/v1/images/{name}/versions/1")).await.ok(200);
+        let version = world.get(&format!("/v1/images/{name}/versions/1")).await.value(200);
         assert_eq!(
             (&version["stored_bytes"], &version["digest"]),
             (&json!(0), &json!(blake3::hash(&bytes).to_hex().as_str()))
@@ -305,8 +235,8 @@ async fn a_clone_copies_nothing_and_lives_on_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_does_not_fit_or_is_not_there_is_refused() {
-    let world = World::new().await;
-    world.post("/v1/images", json!({ "name": "none" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    world.post("/v1/images", json!({ "name": "none" })).await.value(201);
     let nobody = muster_api::VersionId::generate().to_string();
     for (body, status, code, pointer) in [
         (json!({ "source": { "image": "nobody" } }), 404, "not_found", "/source/image"),
@@ -325,18 +255,17 @@ async fn a_source_that_does_not_fit_or_is_not_there_is_refused() {
         .post("/v1/images", json!({ "source": { "url": "https://example.org/x" } }))
         .await
         .refused(501, "not_built_yet");
-    let request = world.request(Method::POST, "/v1/images", &[], Body::from("{"));
-    world.send(request).await.refused(400, "not_json");
+    world.send("POST", "/v1/images", &[], "{").await.refused(400, "not_json");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn content_that_is_no_image_leaves_no_version() {
-    let world = World::new().await;
-    world.post("/v1/images", json!({ "name": "bad" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    world.post("/v1/images", json!({ "name": "bad" })).await.value(201);
     let gzip = [b"\x1f\x8b\x08".as_slice(), &[1; 4000]].concat();
     world.put("bad", "", Vec::new()).await.refused(422, "bad_image");
     world.put("bad", "", gzip.clone()).await.refused(422, "bad_image");
-    world.put("bad", "", "QFI\u{fb}").await.ok(201); // not the magic: its last byte is two in UTF-8
+    world.put("bad", "", "QFI\u{fb}").await.value(201); // not the magic: its last byte is two in UTF-8
     world.put("bad", "", b"QFI\xfb\0\0\0\x03".to_vec()).await.refused(422, "bad_image");
     world.put("bad", "?format=qcow2", vec![7; 8192]).await.refused(422, "bad_image");
     world.put("bad", "?format=vmdk", vec![7; 8192]).await.refused(400, "bad_request");
@@ -346,11 +275,11 @@ async fn content_that_is_no_image_leaves_no_version() {
     world.put("bad", &format!("?sha256={zeros}"), vec![7; 8192]).await.refused(422, "digest_mismatch");
     let path = "/v1/images/bad/content";
     let long = [("content-length", "17592186044417")];
-    world.send(world.request(Method::PUT, path, &long, Body::from("x"))).await.refused(413, "too_large");
+    world.send("PUT", path, &long, "x").await.refused(413, "too_large");
     let zipped = [("content-encoding", "gzip")];
-    world.send(world.request(Method::PUT, path, &zipped, Body::from(gzip.clone()))).await.refused(400, "bad_request");
-    assert_eq!(world.get("/v1/images/bad").await.ok(200)["version_count"], 1);
-    assert_eq!(world.put("bad", "?format=raw", gzip).await.ok(201)["number"], 2);
+    world.send_body("PUT", path, &zipped, gzip.clone()).await.refused(400, "bad_request");
+    assert_eq!(world.get("/v1/images/bad").await.value(200)["version_count"], 1);
+    assert_eq!(world.put("bad", "?format=raw", gzip).await.value(201)["number"], 2);
     assert_eq!(std::fs::read_dir(world.dir.path().join("data/spool")).map_or(0, Iterator::count), 0);
 }
 
@@ -365,7 +294,7 @@ fn text(path: &Path) -> &str {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let (raw, image) = (world.dir.path().join("a.raw"), world.dir.path().join("a.qcow2"));
     let bytes = sample(5, 3 << 20);
     std::fs::write(&raw, &bytes).expect("writes");
@@ -376,7 +305,7 @@ async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
         use sha2::Digest as _;
         sha2::Sha256::digest(&sent).iter().map(|b| format!("{b:02X}")).collect::<String>()
     };
-    let same = world.put("base", &format!("?format=qcow2&sha256={sha256}"), sent.clone()).await.ok(200);
+    let same = world.put("base", &format!("?format=qcow2&sha256={sha256}"), sent.clone()).await.value(200);
     assert_eq!(same["id"], version["id"]);
     // Cut short: what is missing is noticed, and the spool is empty again.
     world.put("base", "", sent[..sent.len() / 2].to_vec()).await.refused(422, "bad_image");
@@ -388,8 +317,8 @@ async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_broken_off_half_way_can_be_repeated() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "big", "chunk_bytes": 65536 })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "big", "chunk_bytes": 65536 })).await.value(201);
     let bytes = sample(6, 2 << 20);
     let half = Bytes::copy_from_slice(&bytes[..1 << 20]);
     let broken = stream::iter([Ok(half), Err(std::io::Error::other("the cable"))]);
@@ -397,19 +326,19 @@ async fn an_upload_broken_off_half_way_can_be_repeated() {
     let id = id(&image);
     let live = world.app.store.read("test", async |tx| uploads::live_of(tx, UploadTarget::Image, &id).await);
     assert_eq!(live.await.expect("reads"), None, "the upload was ended");
-    assert_eq!(world.get("/v1/images/big").await.ok(200)["version_count"], 0);
-    let version = world.put("big", "", bytes.clone()).await.ok(201);
+    assert_eq!(world.get("/v1/images/big").await.value(200)["version_count"], 0);
+    let version = world.put("big", "", bytes.clone()).await.value(201);
     assert_eq!(version["number"], 1);
     assert!(world.content(&version).await == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_upload_at_the_same_time_is_refused_as_busy() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
     let (more, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
-    let first = async { world.put("base", "", body).await.ok(201) };
+    let first = async { world.put("base", "", body).await.value(201) };
     let second = async {
         more.send(Ok(Bytes::from(vec![1; 1000]))).await.expect("taken");
         world.under_way(&image).await;
@@ -419,37 +348,32 @@ async fn a_second_upload_at_the_same_time_is_refused_as_busy() {
     };
     let (version, ()) = tokio::join!(first, second);
     assert_eq!(version["size_bytes"], 2000);
-    world.put("base", "", vec![2; 1000]).await.ok(201);
+    world.put("base", "", vec![2; 1000]).await.value(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_deleted_during_an_upload_gets_no_version() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
     let (more, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
     let upload = world.put("base", "", body);
     let delete = async {
         more.send(Ok(Bytes::from(vec![1; 1000]))).await.expect("taken");
         world.under_way(&image).await;
-        world.delete("/v1/images/base").await.ok(204);
+        world.delete("/v1/images/base").await.value(204);
         drop(more);
     };
     let (answer, ()) = tokio::join!(upload, delete);
     answer.refused(404, "not_found");
-    assert_eq!(world.get("/v1/versions").await.ok(200)["items"], json!([]));
+    assert_eq!(world.get("/v1/versions").await.value(200)["items"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_nodes_nothing_can_be_stored() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-    let app = build_app(config, Arc::new(SystemClock), 1).await.expect("builds").app;
-    let token = std::fs::read_to_string(dir.path().join("data/admin.token")).expect("the first token");
-    let store = Arc::new(MemoryStore::new());
-    let world = World { dir, router: http::routes(app.clone()), app, store, token: token.trim().to_owned() };
-    world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
-    let problem = world.put("base", "", vec![1; 1000]).await.refused(507, "no_nodes");
+    let world = World::new().await;
+    world.post("/v1/images", json!({ "name": "base" })).await.value(201);
+    let problem = world.send_body("PUT", "/v1/images/base/content", &[], vec![1; 1000]).await.refused(507, "no_nodes");
     assert_eq!(problem["reasons"], json!([{ "reason": "no_nodes", "count": 1 }]));
 }
 
@@ -464,14 +388,14 @@ async fn versions_go_in_any_order_and_the_others_still_read() {
         })
         .collect();
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
-        let world = World::new().await;
-        world.post("/v1/images", json!({ "name": "base", "chunk_bytes": 65536 })).await.ok(201);
+        let world = PoolWorld::new().await;
+        world.post("/v1/images", json!({ "name": "base", "chunk_bytes": 65536 })).await.value(201);
         let mut versions = Vec::new();
         for bytes in &bytes {
-            versions.push(world.put("base", "", bytes.clone()).await.ok(201));
+            versions.push(world.put("base", "", bytes.clone()).await.value(201));
         }
         for (gone, n) in order.into_iter().enumerate() {
-            world.delete(&format!("/v1/versions/{}", id(&versions[n]))).await.ok(204);
+            world.delete(&format!("/v1/versions/{}", id(&versions[n]))).await.value(204);
             world.delete(&format!("/v1/versions/{}", id(&versions[n]))).await.refused(404, "not_found");
             for left in &order[gone + 1..] {
                 assert!(world.content(&versions[*left]).await == bytes[*left], "{order:?}: other bytes");
@@ -482,8 +406,9 @@ async fn versions_go_in_any_order_and_the_others_still_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_tells_what_would_come_back() {
-    let world = World::new().await;
-    let freed = async |path: &str| world.delete(&format!("{path}?dry_run=true")).await.ok(200)["freed_bytes"].clone();
+    let world = PoolWorld::new().await;
+    let freed =
+        async |path: &str| world.delete(&format!("{path}?dry_run=true")).await.value(200)["freed_bytes"].clone();
     let bytes = sample(8, 900_000);
     let one = world.image("base", &bytes).await;
     let alone = world.store.usage().bytes;
@@ -491,26 +416,27 @@ async fn a_dry_run_tells_what_would_come_back() {
     assert_eq!(freed(&format!("/v1/versions/{}", id(&one))).await, alone);
     let mut other = bytes.clone();
     other[5] ^= 1;
-    let two = world.put("base", "", other).await.ok(201);
+    let two = world.put("base", "", other).await.value(201);
     let added = world.store.usage().bytes - alone;
     assert_eq!(
         (&two["stored_bytes"], freed(&format!("/v1/versions/{}", id(&two))).await),
         (&json!(added), json!(added))
     );
     assert_eq!(freed("/v1/images/base").await, alone + added);
-    world.post("/v1/images", json!({ "name": "copy", "source": { "image": "base" } })).await.ok(201);
+    world.post("/v1/images", json!({ "name": "copy", "source": { "image": "base" } })).await.value(201);
     assert_eq!(freed(&format!("/v1/versions/{}", id(&two))).await, 0);
-    assert_eq!(world.get("/v1/images/base").await.ok(200)["version_count"], 2, "nothing was deleted");
+    assert_eq!(world.get("/v1/images/base").await.value(200)["version_count"], 2, "nothing was deleted");
     world.delete("/v1/images/nobody?dry_run=true").await.refused(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_patch_changes_what_it_names() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base", "labels": { "a": "1" } })).await.ok(201);
-    world.post("/v1/images", json!({ "name": "other" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base", "labels": { "a": "1" } })).await.value(201);
+    world.post("/v1/images", json!({ "name": "other" })).await.value(201);
     let etag = image["etag"].as_str().expect("an etag");
-    let renamed = world.patch("/v1/images/base", json!({ "name": "new.name_1" }), &[("if-match", etag)]).await.ok(200);
+    let renamed =
+        world.patch("/v1/images/base", json!({ "name": "new.name_1" }), &[("if-match", etag)]).await.value(200);
     assert_eq!(
         (&renamed["id"], &renamed["name"], &renamed["labels"]),
         (&image["id"], &json!("new.name_1"), &image["labels"])
@@ -519,7 +445,7 @@ async fn a_patch_changes_what_it_names() {
         .patch("/v1/images/new.name_1", json!({ "labels": {} }), &[("if-match", etag)])
         .await
         .refused(412, "precondition_failed");
-    let changed = world.patch("/v1/images/new.name_1", json!({ "labels": { "b": "2" } }), &[]).await.ok(200);
+    let changed = world.patch("/v1/images/new.name_1", json!({ "labels": { "b": "2" } }), &[]).await.value(200);
     assert_eq!(changed["labels"], json!({ "b": "2" }));
     world.patch("/v1/images/new.name_1", json!({ "name": "other" }), &[]).await.refused(409, "name_taken");
     world.patch("/v1/images/new.name_1", json!({ "state": "ready" }), &[]).await.refused(422, "invalid");
@@ -528,15 +454,15 @@ async fn a_patch_changes_what_it_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn projects_see_nothing_of_each_other() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let (a, b) = (world.tenant("a").await, world.tenant("b").await);
     let bytes = sample(9, 400_000);
-    let send = async |token: &str, method: Method, path: &str, body: Body| {
-        world.send(world.request(method, path, &[("authorization", token)], body)).await
+    let send = async |token: &str, method: &str, path: &str, body: Body| {
+        world.send_body(method, path, &[("authorization", token)], body).await
     };
     let create = async |token: &str| {
-        send(token, Method::POST, "/v1/images", Body::from(json!({ "name": "base" }).to_string())).await.ok(201);
-        send(token, Method::PUT, "/v1/images/base/content", Body::from(bytes.clone())).await.ok(201)
+        send(token, "POST", "/v1/images", Body::from(json!({ "name": "base" }).to_string())).await.value(201);
+        send(token, "PUT", "/v1/images/base/content", Body::from(bytes.clone())).await.value(201)
     };
     let first = create(&a).await;
     let usage = world.store.usage();
@@ -545,25 +471,25 @@ async fn projects_see_nothing_of_each_other() {
     assert_eq!(first["stored_bytes"], second["stored_bytes"], "and does not tell");
     for path in ["", "/content", "/extents"] {
         let path = format!("/v1/versions/{}{path}", id(&first));
-        send(&b, Method::GET, &path, Body::empty()).await.refused(404, "not_found");
+        send(&b, "GET", &path, Body::empty()).await.refused(404, "not_found");
     }
-    send(&b, Method::DELETE, &format!("/v1/versions/{}", id(&first)), Body::empty()).await.refused(404, "not_found");
+    send(&b, "DELETE", &format!("/v1/versions/{}", id(&first)), Body::empty()).await.refused(404, "not_found");
     let clone = json!({ "source": { "version": id(&first) } }).to_string();
-    send(&b, Method::POST, "/v1/images", Body::from(clone)).await.refused(404, "not_found");
-    let list = send(&b, Method::GET, "/v1/versions", Body::empty()).await.ok(200);
+    send(&b, "POST", "/v1/images", Body::from(clone)).await.refused(404, "not_found");
+    let list = send(&b, "GET", "/v1/versions", Body::empty()).await.value(200);
     assert_eq!(list["items"].as_array().expect("items").len(), 1);
-    let freed = send(&a, Method::DELETE, "/v1/images/base?dry_run=true", Body::empty()).await.ok(200);
+    let freed = send(&a, "DELETE", "/v1/images/base?dry_run=true", Body::empty()).await.value(200);
     assert_eq!(freed["freed_bytes"], usage.bytes, "counted within the project");
-    let all = world.get("/v1/images?project=*").await.ok(200);
+    let all = world.get("/v1/images?project=*").await.value(200);
     assert_eq!(all["items"].as_array().expect("items").len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_come_in_pages_and_filters_hold() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     for n in 0..7 {
         let labels = json!({ "even": if n % 2 == 0 { "yes" } else { "no" } });
-        world.post("/v1/images", json!({ "name": format!("i{n}"), "labels": labels })).await.ok(201);
+        world.post("/v1/images", json!({ "name": format!("i{n}"), "labels": labels })).await.value(201);
     }
     let names = |page: &Value| -> Vec<String> {
         page["items"]
@@ -573,19 +499,19 @@ async fn lists_come_in_pages_and_filters_hold() {
             .map(|i| i["name"].as_str().expect("a name").to_owned())
             .collect()
     };
-    let first = world.get("/v1/images?limit=3&label=even=yes").await.ok(200);
+    let first = world.get("/v1/images?limit=3&label=even=yes").await.value(200);
     assert_eq!(names(&first), ["i0", "i2", "i4"]);
     let token = first["next_page_token"].as_str().expect("there is more");
-    let rest = world.get(&format!("/v1/images?limit=3&label=even=yes&page_token={token}")).await.ok(200);
+    let rest = world.get(&format!("/v1/images?limit=3&label=even=yes&page_token={token}")).await.value(200);
     assert_eq!((names(&rest), rest.get("next_page_token")), (vec!["i6".to_owned()], None));
-    assert_eq!(names(&world.get("/v1/images?state=ready").await.ok(200)), Vec::<String>::new());
+    assert_eq!(names(&world.get("/v1/images?state=ready").await.value(200)), Vec::<String>::new());
     world.get("/v1/images?limit=0").await.refused(400, "bad_request");
     world.get("/v1/images?nothing=1").await.refused(400, "bad_request");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn extents_come_in_pages_and_cover_the_data() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let mut bytes = vec![0_u8; 65536 * 20 + 10];
     for chunk in [1, 2, 5, 9, 20] {
         bytes[chunk * 65536 + 1] = 1;
@@ -594,7 +520,7 @@ async fn extents_come_in_pages_and_cover_the_data() {
     let path = format!("/v1/versions/{}/extents", id(&version));
     let (mut extents, mut token) = (Vec::new(), String::new());
     loop {
-        let page = world.get(&format!("{path}?limit=2{token}")).await.ok(200);
+        let page = world.get(&format!("{path}?limit=2{token}")).await.value(200);
         extents.extend(page["items"].as_array().expect("items").clone());
         let Some(next) = page["next_page_token"].as_str() else { break };
         token = format!("&page_token={next}");
@@ -606,22 +532,22 @@ async fn extents_come_in_pages_and_cover_the_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_create_with_a_key_is_done_once() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let create = async |name: &str| {
-        let body = Body::from(json!({ "name": name }).to_string());
-        world.send(world.request(Method::POST, "/v1/images", &[("idempotency-key", "k1")], body)).await
+        let body = json!({ "name": name }).to_string();
+        world.send("POST", "/v1/images", &[("idempotency-key", "k1")], &body).await
     };
-    let first = create("base").await.ok(201);
+    let first = create("base").await.value(201);
     let again = create("base").await;
     assert_eq!(again.header("idempotent-replay"), "true");
-    assert_eq!(again.ok(201)["id"], first["id"]);
+    assert_eq!(again.value(201)["id"], first["id"]);
     create("other").await.refused(422, "key_reused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_ends_what_the_process_before_left() {
-    let world = World::new().await;
-    let image = world.post("/v1/images", json!({ "name": "base" })).await.ok(201);
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
     let until = world.app.clock.now().plus_ms(60_000);
     let left =
         uploads::NewUpload { project: "default".to_owned(), target: UploadTarget::Image, target_id: id(&image), until };
@@ -632,14 +558,14 @@ async fn a_start_ends_what_the_process_before_left() {
     std::fs::write(spool.join("left"), b"x").expect("writes");
     world.app.forget_broken_uploads().await.expect("forgets");
     assert_eq!(std::fs::read_dir(&spool).expect("lists").count(), 0);
-    world.put("base", "", vec![1; 10]).await.ok(201);
+    world.put("base", "", vec![1; 10]).await.value(201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_tell_what_happened_to_images() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     world.image("base", &[1; 100]).await;
-    world.delete("/v1/images/base").await.ok(204);
+    world.delete("/v1/images/base").await.value(204);
     let store = &world.app.store;
     let events =
         store.read("test", async |tx| muster_controller::store::events::after(tx, 0, Some("default"), 100).await);
@@ -651,11 +577,11 @@ async fn events_tell_what_happened_to_images() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_who_goes_away_ends_the_reading() {
-    let world = World::new().await;
+    let world = PoolWorld::new().await;
     let version = world.image("base", &sample(3, 3 << 20)).await;
     let path = format!("/v1/versions/{}/content", id(&version));
-    let request = world.request(Method::GET, &path, &[], Body::empty());
-    let response = world.router.clone().oneshot(request).await.expect("answers");
+    let request = world.request("GET", &path, &[], Body::empty());
+    let response = world.people.clone().oneshot(request).await.expect("answers");
     let mut body = response.into_body().into_data_stream();
     assert!(body.next().await.is_some_and(|piece| piece.is_ok()));
     drop(body);

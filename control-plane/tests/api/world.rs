@@ -1,6 +1,6 @@
 //! A controller without sockets, with a clock that stands until it is moved.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 use axum::{
     Router,
@@ -17,13 +17,13 @@ use muster_api::{
 };
 use muster_controller::{
     app::App,
-    build_app,
+    build_app, build_app_on,
     clock::ManualClock,
     config::Config,
     http,
     reconcile::{Loop, driver},
 };
-use muster_peer::tls::PeerCaller;
+use muster_peer::{PoolClient, tls::PeerCaller};
 use rcgen::{CertificateParams, KeyPair};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -40,6 +40,11 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// The body of an answer of this status; null for none.
+    pub(crate) fn value(&self, status: u16) -> Value {
+        if self.body.is_empty() && self.status == status { Value::Null } else { self.ok(status) }
     }
 
     pub(crate) fn ok<T: DeserializeOwned>(&self, status: u16) -> T {
@@ -131,15 +136,34 @@ impl World {
 
     /// The controller that finds this folder: also one started again.
     pub(crate) async fn open(dir: tempfile::TempDir) -> Self {
+        Self::build(dir, None).await
+    }
+
+    /// A controller whose pool is this one instead of its nodes'.
+    pub(crate) async fn on_pool(pool: PoolClient) -> Self {
+        Self::build(tempfile::tempdir().expect("a folder"), Some(pool)).await
+    }
+
+    async fn build(dir: tempfile::TempDir, pool: Option<PoolClient>) -> Self {
         let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
         let clock = ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000));
-        let app = build_app(config, Arc::new(clock.clone()), 7401).await.expect("builds").app;
+        let parts = match pool {
+            None => build_app(config, Arc::new(clock.clone()), 7401).await,
+            Some(pool) => build_app_on(config, Arc::new(clock.clone()), pool).await,
+        };
+        let app = parts.expect("builds").app;
         let token = std::fs::read_to_string(dir.path().join("data/admin.token")).expect("the first token");
         let (people, nodes) = (http::routes(app.clone()), http::node_routes(app.clone()));
         Self { dir, app, clock, people, nodes, token: token.trim().to_owned() }
     }
 
-    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Request<Body> {
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Request<Body> {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "authorization") {
@@ -148,7 +172,7 @@ impl World {
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, *value);
         }
-        request.body(Body::from(body.to_owned())).expect("a request")
+        request.body(body.into()).expect("a request")
     }
 
     async fn answer(router: &Router, request: Request<Body>) -> Answer {
@@ -158,6 +182,16 @@ impl World {
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.send_body(method, path, headers, body.to_owned()).await
+    }
+
+    pub(crate) async fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
         Self::answer(&self.people, self.request(method, path, headers, body)).await
     }
 
@@ -173,8 +207,8 @@ impl World {
         self.send("GET", path, &[("authorization", &format!("Bearer {token}"))], "").await
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send("POST", path, &[], &body.to_string()).await
+    pub(crate) async fn post(&self, path: &str, body: impl Borrow<Value>) -> Answer {
+        self.send("POST", path, &[], &body.borrow().to_string()).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
@@ -211,7 +245,7 @@ impl World {
 
     /// A call at the node door, as if the handshake had shown `caller`.
     pub(crate) async fn node_call(&self, caller: Option<&PeerCaller>, method: &str, path: &str, body: &str) -> Answer {
-        let mut request = self.request(method, path, &[("authorization", "")], body);
+        let mut request = self.request(method, path, &[("authorization", "")], body.to_owned());
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller.clone());
         }
