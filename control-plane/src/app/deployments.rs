@@ -278,7 +278,7 @@ impl App {
                     target: target(&row),
                     phase: "starting",
                     progress: Progress { total: row.count, unit: "instances".to_owned(), ..Progress::default() },
-                    deadline: Some(tx.now().plus_ms(seconds(row.deadline_s))),
+                    deadline: tx.now().plus_ms(seconds(row.deadline_s)),
                 },
             )
             .await?;
@@ -365,11 +365,13 @@ impl App {
             };
             let Some(mut row) = found else { return Err(AppError::not_found("deployment", wanted)) };
             let running = operations::running_on(tx, "deployment", &row.id.to_string()).await?;
-            if row.state == DeploymentState::Deleting {
-                return app_instances::same_operation(tx, running, "deployment", wanted).await;
-            }
-            if let Some(running) = running {
-                operations::finish(tx, running, Outcome::Cancelled(None)).await?;
+            match (row.state, running) {
+                (DeploymentState::Deleting, Some(running)) => {
+                    return app_instances::same_operation(tx, caller, running).await;
+                }
+                // The operation before ran out of time: a further one waits for what is left.
+                (_, None) => {}
+                (_, Some(running)) => operations::finish(tx, running, Outcome::Cancelled(None)).await?,
             }
             let mut changed = Vec::new();
             for member in instances::of_deployment(tx, row.id).await? {
@@ -389,12 +391,14 @@ impl App {
                 target: target(&row),
                 phase: "deleting",
                 progress: Progress { total, unit: "instances".to_owned(), ..Progress::default() },
-                deadline: Some(tx.now().plus_ms(DELETE_MS)),
+                deadline: tx.now().plus_ms(DELETE_MS),
             };
             let operation = app_instances::begin(tx, &caller.origin(), new, changed).await?;
-            row.state = DeploymentState::Deleting;
-            deployments::save(tx, &row).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
+            if row.state != DeploymentState::Deleting {
+                row.state = DeploymentState::Deleting;
+                deployments::save(tx, &row).await?;
+                events::append(tx, event(&row, &caller.name)?).await?;
+            }
             Answer::accepted(&operation)
         })
         .await
@@ -460,7 +464,7 @@ impl App {
                 target: target(&row),
                 phase: "starting",
                 progress: Progress { total, unit: "instances".to_owned(), ..Progress::default() },
-                deadline: Some(tx.now().plus_ms(seconds(row.deadline_s))),
+                deadline: tx.now().plus_ms(seconds(row.deadline_s)),
             };
             let operation = app_instances::begin(tx, &caller.origin(), new, changed).await?;
             Answer::accepted(&operation)
@@ -515,7 +519,7 @@ impl App {
                 target: target(&row),
                 phase: "scaling",
                 progress: Progress { total: added + gone, unit: "instances".to_owned(), ..Progress::default() },
-                deadline: Some(tx.now().plus_ms(seconds(row.deadline_s))),
+                deadline: tx.now().plus_ms(seconds(row.deadline_s)),
             };
             let operation = app_instances::begin(tx, &caller.origin(), new, changed).await?;
             let first = row.next_number;

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{
     Answer, App, AppError, Caller, Once, at, begin_operation, check_if_match, deployments as app_deployments, etag,
+    operations::visible,
 };
 use crate::{
     domain::{
@@ -368,7 +369,7 @@ impl App {
                 target: target(&row),
                 phase: verb.phase(),
                 progress: Progress { total: 1, unit: "instances".to_owned(), ..Progress::default() },
-                deadline: Some(tx.now().plus_ms(DEADLINE_MS + verb.timeout_ms())),
+                deadline: tx.now().plus_ms(DEADLINE_MS + verb.timeout_ms()),
             };
             let operation = begin(tx, &caller.origin(), new, vec![changed]).await?;
             Answer::accepted(&operation)
@@ -384,9 +385,13 @@ impl App {
         wanted: &Ref<InstanceId>,
     ) -> Result<Answer, AppError> {
         self.once(once, "instances.delete", async |tx| {
-            let row = find(tx, caller, wanted).await?;
-            if row.life.state == InstanceState::Deleting {
-                return same_operation(tx, row.operation, "instance", wanted).await;
+            let found = match find(tx, caller, wanted).await {
+                Err(AppError::NotFound { .. }) => going(tx, caller, wanted).await?,
+                other => Some(other?),
+            };
+            let Some(row) = found else { return Err(AppError::not_found("instance", wanted)) };
+            if let (InstanceState::Deleting, Some(operation)) = (row.life.state, row.operation) {
+                return same_operation(tx, caller, operation).await;
             }
             if let Some(running) = operations::running_on(tx, "instance", &row.id.to_string()).await? {
                 operations::finish(tx, running, Outcome::Cancelled(None)).await?;
@@ -422,8 +427,10 @@ impl App {
                 },
             };
             if verb == Verb::Delete {
-                let rows: Vec<_> =
-                    selected.rows.into_iter().filter(|row| row.life.state != InstanceState::Deleting).collect();
+                // Those that go already and are waited for are left to who waits.
+                let waited_for =
+                    |row: &InstanceRow| row.life.state == InstanceState::Deleting && row.operation.is_some();
+                let rows: Vec<_> = selected.rows.into_iter().filter(|row| !waited_for(row)).collect();
                 let operation = delete_rows(tx, caller, &project, target, rows).await?;
                 return Answer::accepted(&operation);
             }
@@ -435,19 +442,17 @@ impl App {
     }
 }
 
-/// The repeated DELETE: the same operation while it runs, then nothing.
-pub(crate) async fn same_operation(
-    tx: &mut Tx,
-    operation: Option<OperationId>,
-    kind: &'static str,
-    wanted: impl ToString,
-) -> Result<Answer, AppError> {
-    match operation {
-        Some(id) => match operations::load(tx, id).await?.filter(|operation| !operation.state.is_final()) {
-            Some(operation) => Answer::accepted(&operation),
-            None => Err(AppError::not_found(kind, wanted)),
-        },
-        None => Err(AppError::not_found(kind, wanted)),
+/// The repeated DELETE: the operation that runs.
+pub(crate) async fn same_operation(tx: &mut Tx, caller: &Caller, id: OperationId) -> Result<Answer, AppError> {
+    let operation = operations::load(tx, id).await?.ok_or_else(|| AppError::not_found("operation", id))?;
+    Answer::accepted(&visible(operation, caller.is_operator()))
+}
+
+/// An instance that is going and had the name: for a DELETE that is repeated by name.
+async fn going(tx: &mut Tx, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Option<InstanceRow>, AppError> {
+    match wanted {
+        Ref::Name(name) => Ok(instances::going_by_name(tx, caller.one_project()?, name).await?),
+        Ref::Id(_) => Ok(None),
     }
 }
 
@@ -479,7 +484,7 @@ pub(crate) async fn power(
         target,
         phase: verb.phase(),
         progress: Progress { total, unit: "instances".to_owned(), ..Progress::default() },
-        deadline: Some(tx.now().plus_ms(DEADLINE_MS + verb.timeout_ms())),
+        deadline: tx.now().plus_ms(DEADLINE_MS + verb.timeout_ms()),
     };
     let operation = begin(tx, &caller.origin(), new, changed).await?;
     if none {
@@ -504,6 +509,11 @@ async fn delete_rows(
     let mut fewer: BTreeMap<_, u64> = BTreeMap::new();
     let mut changed = Vec::new();
     for row in rows {
+        if row.life.state == InstanceState::Deleting {
+            // Counted before; its operation ran out of time, and this one waits for it.
+            changed.push(Changed { before: row.life.clone(), after: row });
+            continue;
+        }
         *fewer.entry(row.deployment).or_default() += 1;
         changed.extend(Changed::by(row, &Edge::Delete, tx).map_err(|r| refused(&r))?);
     }
@@ -515,7 +525,7 @@ async fn delete_rows(
         target,
         phase: Verb::Delete.phase(),
         progress: Progress { total, unit: "instances".to_owned(), ..Progress::default() },
-        deadline: Some(tx.now().plus_ms(DEADLINE_MS)),
+        deadline: tx.now().plus_ms(DEADLINE_MS),
     };
     let operation = begin(tx, &caller.origin(), new, changed).await?;
     for (id, less) in fewer {

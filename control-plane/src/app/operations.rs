@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_api::{
-    OperationId, Page,
+    ErrorCode, OperationId, Page, Problem,
     operation::{Operation, OperationState},
 };
 
@@ -12,13 +12,13 @@ use crate::{
     http::ListQuery,
     reconcile::{Loop, driver::Counts},
     store::{
-        StoreError, Tx, column, events, idempotency,
-        operations::{self, NewOperation, Origin},
+        StoreError, Tx, column, events, idempotency, instances,
+        operations::{self, NewOperation, Origin, Outcome},
         tokens,
     },
 };
 
-/// How long past its deadline an operation is left to whoever works on it.
+/// How long past its deadline an operation is left to whoever works on it; and how long after that it may take to stop.
 const OVERDUE_GRACE_MS: i64 = 60_000;
 /// How often a wait looks without having been woken: another controller may have changed it.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -117,28 +117,40 @@ impl App {
         .await
     }
 
-    /// One pass of the overdue loop: operations that nobody ended by their deadline are cancelled, and what is kept
-    /// long enough is forgotten.
+    /// One pass of the overdue loop: operations that nobody ended by their deadline are asked to stop, those that do
+    /// not are ended here (I10), and what is kept long enough is forgotten.
     pub async fn mind_overdue(&self) -> Result<Counts, AppError> {
-        let (unfinished, late) = self
+        let (unfinished, late, left) = self
             .store
             .read("operations.overdue", async |tx| {
                 let unfinished = operations::unfinished(tx).await?;
                 let limit = tx.now().plus_ms(-OVERDUE_GRACE_MS);
-                let late: Vec<_> = unfinished
-                    .iter()
-                    .filter(|o| o.state != OperationState::Cancelling && o.deadline.is_some_and(|d| d < limit))
-                    .map(|o| o.id)
-                    .collect();
-                Ok::<_, StoreError>((unfinished.len(), late))
+                let (mut late, mut left) = (Vec::new(), Vec::new());
+                // A controller that was away when the time ran out lets its loops look first.
+                let is_late = |o: &Operation| o.deadline.is_some_and(|deadline| deadline < limit);
+                for operation in unfinished.iter().filter(|o| self.started_at < limit && is_late(o)) {
+                    match operation.state {
+                        OperationState::Cancelling if operation.updated_at < limit => left.push(operation.id),
+                        OperationState::Cancelling => {}
+                        _ => late.push(operation.id),
+                    }
+                }
+                Ok::<_, StoreError>((unfinished.len(), late, left))
             })
             .await?;
-        if !late.is_empty() {
+        if !late.is_empty() || !left.is_empty() {
             self.store
                 .run_tx("operations.overdue", async |tx| {
                     for id in &late {
                         operations::request_cancel(tx, *id, "muster").await?;
                         tracing::warn!(op.id = %id, "operation is past its deadline and is cancelled");
+                    }
+                    for id in &left {
+                        let said = "its time was over and nobody ended it: look at its target, then ask again";
+                        instances::release(tx, *id).await?;
+                        operations::finish(tx, *id, Outcome::Failed(Problem::new(ErrorCode::Unavailable, said)))
+                            .await?;
+                        tracing::error!(op.id = %id, "nobody ended an operation that is long past its deadline");
                     }
                     wake_workers(tx);
                     Ok::<_, StoreError>(())
@@ -146,7 +158,10 @@ impl App {
                 .await?;
         }
         let forgotten = self.forget_old().await?;
-        Ok(Counts { seen: unfinished, acted: late.len() + usize::try_from(forgotten).unwrap_or(usize::MAX) })
+        Ok(Counts {
+            seen: unfinished,
+            acted: late.len() + left.len() + usize::try_from(forgotten).unwrap_or(usize::MAX),
+        })
     }
 
     async fn forget_old(&self) -> Result<u64, StoreError> {

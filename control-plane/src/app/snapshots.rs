@@ -157,7 +157,7 @@ impl App {
                 target: Target { kind: "snapshot".to_owned(), id: id.to_string(), name: name.clone() },
                 phase: "cutting",
                 progress: Progress { total: count, unit: "disks".to_owned(), ..Progress::default() },
-                deadline: Some(deadline),
+                deadline,
             };
             let operation = begin_operation(tx, &caller.origin(), new).await?;
             let mut row = SnapshotRow {
@@ -292,7 +292,7 @@ impl App {
                 target: target(&row),
                 phase: "unlinking",
                 progress: Progress { total: row.members, unit: "disks".to_owned(), ..Progress::default() },
-                deadline: Some(tx.now().plus_ms(SAVE_MS)),
+                deadline: tx.now().plus_ms(SAVE_MS),
             };
             let operation = begin_operation(tx, &caller.origin(), new).await?;
             // I5: unlinking is one step whatever the size; bytes stay until their last user goes.

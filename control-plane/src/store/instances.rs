@@ -270,6 +270,12 @@ pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<In
     Ok(select(tx, "by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
 }
 
+/// The newest instance that had this name and is going: for a DELETE that is repeated by name.
+pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
+    let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
+    Ok(select(tx, "going_by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
+}
+
 /// Those of these ids that exist.
 pub async fn load_many(tx: &mut Tx, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, StoreError> {
     let rows = bulk::select_in(tx, &format!("-- instances.load_many\n{SELECT} WHERE id"), ids, "").await?;

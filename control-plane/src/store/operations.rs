@@ -54,8 +54,8 @@ pub struct NewOperation {
     pub phase: &'static str,
     /// How far, at the start.
     pub progress: Progress,
-    /// When it gives up.
-    pub deadline: Option<Timestamp>,
+    /// When it gives up (I10).
+    pub deadline: Timestamp,
 }
 
 /// How an operation ended.
@@ -104,7 +104,7 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
         .bind(column::int(new.progress.total))
         .bind(column::int(new.progress.failed))
         .bind(&new.progress.unit)
-        .bind(column::opt_micros(new.deadline))
+        .bind(new.deadline.micros())
         .bind(&origin.actor)
         .bind(&origin.request_id)
         .bind(now.micros())
@@ -120,7 +120,7 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
         phase: new.phase.to_owned(),
         progress: new.progress,
         waiting_on: Vec::new(),
-        deadline: new.deadline,
+        deadline: Some(new.deadline),
         error: None,
         result: None,
         requested_by: origin.actor.clone(),

@@ -96,7 +96,7 @@ async fn a_replay_tells_the_operation_as_it_is_now() {
                     target,
                     phase: "begin",
                     progress,
-                    deadline: None,
+                    deadline: tx.now(),
                 };
                 let operation = begin_operation(tx, &Origin::muster(), new).await?;
                 Answer::accepted(&operation)

@@ -23,14 +23,24 @@ async fn begin(world: &World, project: &str, target: &str) -> OperationId {
 }
 
 async fn try_begin(world: &World, project: &str, target: &str) -> Result<OperationId, AppError> {
+    begin_kind(world, project, "thing.do", "thing", target).await
+}
+
+async fn begin_kind(
+    world: &World,
+    project: &str,
+    kind: &'static str,
+    target_kind: &str,
+    target: &str,
+) -> Result<OperationId, AppError> {
     let deadline = world.app.clock.now().plus_ms(60_000);
     let new = || NewOperation {
         project: project.to_owned(),
-        kind: "thing.do",
-        target: Target { kind: "thing".to_owned(), id: target.to_owned(), name: target.to_owned() },
+        kind,
+        target: Target { kind: target_kind.to_owned(), id: target.to_owned(), name: target.to_owned() },
         phase: "begin",
         progress: Progress::default(),
-        deadline: Some(deadline),
+        deadline,
     };
     let begun = world.app.store.run_tx("test", async |tx| begin_operation(tx, &Origin::muster(), new()).await).await?;
     Ok(begun.id)
@@ -132,4 +142,47 @@ async fn an_operation_past_its_deadline_is_counted_and_cancelled() {
     world.pass(Loop::Overdue).await;
     let gone = world.app.store.read("test", async |tx| operations::load(tx, id).await);
     assert!(gone.await.map_err(|e: StoreError| e.to_string()).expect("read").is_none());
+}
+
+#[tokio::test]
+async fn an_operation_of_any_kind_ends_although_nobody_works_on_it() {
+    const KINDS: [(&str, &str); 18] = [
+        ("deployment.create", "deployment"),
+        ("deployment.scale", "deployment"),
+        ("deployment.retry", "deployment"),
+        ("deployment.start", "deployment"),
+        ("deployment.stop", "deployment"),
+        ("deployment.reboot", "deployment"),
+        ("deployment.clear", "deployment"),
+        ("deployment.delete", "deployment"),
+        ("instance.start", "instance"),
+        ("instance.stop", "instance"),
+        ("instance.reboot", "instance"),
+        ("instance.delete", "instance"),
+        ("instance.start", "instances"),
+        ("instance.delete", "instances"),
+        ("snapshot.create", "snapshot"),
+        ("snapshot.delete", "snapshot"),
+        ("image.import", "image"),
+        ("thing.do", "thing"),
+    ];
+    let world = World::new().await;
+    let mut begun = Vec::new();
+    for (n, (kind, target)) in KINDS.into_iter().enumerate() {
+        begun.push(begin_kind(&world, "default", kind, target, &n.to_string()).await.expect(kind));
+    }
+    // One is cancelled long before its time is over.
+    world.send("POST", &format!("/v1/operations/{}/cancel", begun[17]), &[], "").await.ok::<Value>(202);
+    // Past the deadline and its grace it is asked to stop; after a further grace it is ended.
+    for _ in 0..3 {
+        world.clock.advance_ms(61_000);
+        for which in [Loop::Deployments, Loop::Snapshots, Loop::Overdue] {
+            world.pass(which).await;
+        }
+    }
+    for (id, kind) in begun.into_iter().zip(KINDS) {
+        let ended: Value = world.get(&format!("/v1/operations/{id}")).await.ok(200);
+        assert!(ended["finished_at"].is_string(), "{kind:?}: {ended}");
+    }
+    assert_eq!(world.get("/v1/summary").await.json()["operations_overdue"], 0);
 }

@@ -371,6 +371,34 @@ async fn labels_are_patched_with_if_match() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_on_a_silent_node_is_asked_for_again_until_it_is_done() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock.clone())).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    let web = world.ready("web", 2).await;
+    let by_id = format!("/v1/deployments/{}", web.text("/id"));
+    nodes[0].script(|s| s.mute = true);
+
+    let first = world.delete("/v1/deployments/web").await.expect(202);
+    let again = world.delete("/v1/deployments/web").await.expect(202);
+    assert_eq!(again.text("/id"), first.text("/id"));
+    clock.advance_ms(601_000);
+    world.ends(&first, "failed").await;
+    assert_eq!(world.get(&by_id).await.expect(200).text("/state"), "deleting");
+
+    let second = world.delete("/v1/deployments/web").await.expect(202);
+    assert_ne!(second.text("/id"), first.text("/id"));
+    assert_eq!((second.text("/kind"), second.number("/progress/total")), ("deployment.delete", 2));
+    assert_eq!(world.delete(&by_id).await.expect(202).text("/id"), second.text("/id"));
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&second, "succeeded").await;
+    eventually("the deployment to be gone", async || (world.get(&by_id).await.status == 404).then_some(())).await;
+    world.delete(&by_id).await.refused(404, "not_found");
+    world.delete("/v1/deployments/web").await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_members_are_one_transaction() {
     let world = World::new().await;
     world.image("debian", MIB).await;

@@ -267,3 +267,30 @@ async fn events(world: &World, after: &str, until: &str) -> Vec<Value> {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_of_an_instance_on_a_silent_node_is_asked_for_again_until_it_is_done() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock.clone())).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 3).await;
+    let id = world.get("/v1/instances/web.0").await.text("/id").to_owned();
+    nodes[0].script(|s| s.mute = true);
+
+    let first = world.delete("/v1/instances/web.0").await.expect(202);
+    for path in ["/v1/instances/web.0", &format!("/v1/instances/{id}")] {
+        assert_eq!(world.delete(path).await.expect(202).text("/id"), first.text("/id"), "{path}");
+    }
+    clock.advance_ms(601_000);
+    world.ends(&first, "failed").await;
+
+    let second = world.delete("/v1/instances/web.0").await.expect(202);
+    assert_ne!(second.text("/id"), first.text("/id"));
+    // It is wanted no more only once.
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 2);
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&second, "succeeded").await;
+    world.delete("/v1/instances/web.0").await.refused(404, "not_found");
+    world.delete(&format!("/v1/instances/{id}")).await.refused(404, "not_found");
+}

@@ -288,7 +288,7 @@ fn new_operation(id: &str) -> NewOperation {
         target: target(id),
         phase: "begin",
         progress: Progress { done: 0, total: 3, failed: 0, unit: "disks".to_owned() },
-        deadline: None,
+        deadline: Timestamp::from_micros(4_000_000_000_000_000),
     }
 }
 
