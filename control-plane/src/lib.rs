@@ -44,7 +44,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::{App, AppError, Inner, access},
+    app::{App, AppError, Inner, access, slots::Slots},
     ca::Authority,
     clock::Clock,
     config::Config,
@@ -158,6 +158,7 @@ async fn assemble(
     let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
     let store = open_store(&config, clock.clone()).await?;
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
+    let store = store.of_history(cluster.incarnation.into());
     let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
     let empty = Membership {
         cluster: cluster.id,
@@ -182,7 +183,9 @@ async fn assemble(
         client_key_sha256: identities.node_identity().key_sha256()?,
         node_port,
         closing: CancellationToken::new(),
-        imports: app::uploads::Slots::default(),
+        imports: Slots::new("uploads", app::uploads::UPLOADS_MAX, app::uploads::UPLOADS_PER_PROJECT_MAX),
+        streams: Slots::new("event streams", app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
+        sign_ins: app::sign_ins::SignIns::default(),
         loops: reconcile::driver::Statuses::default(),
         heartbeats: app::nodes::Heartbeats::default(),
     });

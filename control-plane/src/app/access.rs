@@ -2,13 +2,13 @@
 //! must not do.
 
 use muster_api::{
-    ClusterId, ErrorCode, Page, Timestamp, TokenId,
-    token::{ApiToken, CreateToken, JoinToken, Role, Secret, Token},
+    ClusterId, ErrorCode, Name, Page, Timestamp, TokenId,
+    token::{ApiToken, CreateToken, JoinToken, Role, Token},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{Answer, App, AppError, Once};
+use super::{Answer, App, AppError, Once, sign_ins::secret_of};
 use crate::{
     ca::Authority,
     http::ListQuery,
@@ -101,6 +101,9 @@ impl App {
     pub async fn sign_in(&self, text: &str, project: Option<&str>, request_id: String) -> Result<Caller, AppError> {
         let refused = || AppError::Unauthenticated("the token is unknown, revoked or expired".to_owned());
         let token: ApiToken = text.parse().map_err(|_| refused())?;
+        if !self.genuine(token.id, &token.secret) {
+            return Err(refused());
+        }
         let row = self.store.read("tokens.load", async |tx| tokens::load(tx, token.id).await).await?;
         let row = row.filter(|row| matches_secret(row, token.secret.as_bytes())).ok_or_else(refused)?;
         if row.expires_at <= self.clock.now() {
@@ -111,7 +114,11 @@ impl App {
                 return Err(AppError::Forbidden("a node token can only join nodes".to_owned()));
             }
             (Role::Admin, Some("*")) => Scope::All,
-            (Role::Admin, wanted) => Scope::One(wanted.unwrap_or(DEFAULT_PROJECT).to_owned()),
+            (Role::Admin, None) => Scope::One(DEFAULT_PROJECT.to_owned()),
+            (Role::Admin, Some(wanted)) => match wanted.parse::<Name>() {
+                Ok(project) => Scope::One(project.to_string()),
+                Err(e) => return Err(AppError::BadRequest(format!("the query parameter 'project': {e}"))),
+            },
             (Role::Tenant, wanted) => {
                 let own = row.project.clone().unwrap_or_default();
                 if wanted.is_some_and(|wanted| wanted != own) {
@@ -150,7 +157,7 @@ pub struct NewToken {
 
 /// The text of a token.
 fn token_text(cluster: ClusterId, authority: &Authority, role: Role, id: TokenId) -> String {
-    let secret = Secret::from_bytes(authority.derive("token secret", id.uuid().as_bytes()));
+    let secret = secret_of(authority, id);
     match role {
         Role::Node => JoinToken { id, cluster, ca_sha256: authority.sha256(), secret }.to_string(),
         Role::Admin | Role::Tenant => ApiToken { id, secret }.to_string(),
@@ -166,7 +173,7 @@ pub async fn draw_token(
     wanted: &CreateToken,
 ) -> Result<NewToken, AppError> {
     let id = TokenId::generate();
-    let secret = Secret::from_bytes(authority.derive("token secret", id.uuid().as_bytes()));
+    let secret = secret_of(authority, id);
     let ttl_s = wanted.ttl_s.unwrap_or(if wanted.role == Role::Node { NODE_TTL_S } else { OTHER_TTL_S });
     if ttl_s == 0 || ttl_s > TTL_MAX_S {
         return Err(AppError::invalid("/ttl_s", "out_of_range", format!("1 to {TTL_MAX_S} seconds, got {ttl_s}")));

@@ -301,6 +301,7 @@ impl App {
 
     /// A page of deployments.
     pub async fn deployments(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Deployment>, AppError> {
+        list.filter.only(&["state", "label", "deployment"])?;
         self.store
             .read("deployments.list", async |tx| {
                 let filter = rows_wanted(tx, caller, list).await?;
@@ -357,6 +358,7 @@ impl App {
         caller: &Caller,
         once: &Once,
         wanted: &Ref<DeploymentId>,
+        if_match: Option<&str>,
     ) -> Result<Answer, AppError> {
         self.once(once, "deployments.delete", async |tx| {
             let found = match find(tx, caller, wanted).await {
@@ -364,6 +366,7 @@ impl App {
                 other => Some(other?),
             };
             let Some(mut row) = found else { return Err(AppError::not_found("deployment", wanted)) };
+            check_if_match(if_match, row.revision)?;
             let running = operations::running_on(tx, "deployment", &row.id.to_string()).await?;
             match (row.state, running) {
                 (DeploymentState::Deleting, Some(running)) => {
@@ -551,11 +554,16 @@ async fn to_remove(
         let gone = usize::try_from(present.saturating_sub(count)).unwrap_or(0);
         return Ok(members.iter().rev().take(gone).cloned().collect());
     };
+    if named.len() > members.len() {
+        let detail = format!("{} are named, there are {present}", named.len());
+        return Err(AppError::invalid("/remove", "invalid", detail));
+    }
+    let by_id: BTreeMap<InstanceId, &InstanceRow> = members.iter().map(|member| (member.id, member)).collect();
     let mut removed: BTreeMap<InstanceId, InstanceRow> = BTreeMap::new();
     for (index, reference) in named.iter().enumerate() {
         let pointer = format!("/remove/{index}");
         let row = app_instances::find(tx, caller, reference).await.map_err(at(&pointer))?;
-        let Some(member) = members.iter().find(|member| member.id == row.id) else {
+        let Some(member) = by_id.get(&row.id).copied() else {
             let reference = reference.to_string();
             return Err(AppError::MissingReference { kind: "member", reference, pointer });
         };

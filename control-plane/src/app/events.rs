@@ -6,11 +6,11 @@ use std::{collections::VecDeque, time::Duration};
 use futures::{Stream, stream};
 use muster_api::{Page, event::Event};
 
-use super::{App, AppError, Caller};
+use super::{App, AppError, Caller, slots::Slot};
 use crate::{
-    http::{extract::Filter, position_text},
+    http::extract::{Filter, in_history},
     store::{
-        Tx, deployments,
+        Position, Tx, deployments,
         events::{self, StoredEvent},
         nodes,
     },
@@ -23,13 +23,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often the token is looked at again.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
+/// Streams at a time: each reads what is new whenever something happens.
+pub(crate) const STREAMS_MAX: usize = 1024;
+/// Streams of one token at a time.
+pub(crate) const STREAMS_PER_TOKEN_MAX: usize = 64;
+
 /// What a stream sends.
 #[derive(Clone, Debug)]
 pub enum Sent {
     /// Something happened.
     Event(Box<Event>),
     /// Events were missed for good: list again, then go on from this position.
-    Reset(i64),
+    Reset(Position),
 }
 
 struct Subscription {
@@ -40,6 +45,7 @@ struct Subscription {
     ready: VecDeque<Sent>,
     watch: tokio::sync::watch::Receiver<u64>,
     checked: tokio::time::Instant,
+    _slot: Slot,
 }
 
 impl App {
@@ -47,30 +53,34 @@ impl App {
     pub async fn subscribe(
         &self,
         caller: Caller,
-        after: Option<i64>,
+        after: Option<Position>,
         filter: Filter,
     ) -> Result<impl Stream<Item = Sent> + Send + use<>, AppError> {
+        let slot = self.streams.take(&caller.token.to_string())?;
         // Before the first look, so that nothing committed after it goes unnoticed.
         let watch = self.store.wakes().watch_events();
         let (now, kept_after, filter) = self
             .store
             .read("events.begin", async |tx| {
                 let filter = resolve(tx, &caller, filter).await?;
-                Ok::<_, AppError>((tx.position().await?, events::kept_after(tx).await?, filter))
+                Ok::<_, AppError>((tx.as_of().await?, events::kept_after(tx).await?, filter))
             })
             .await?;
         let mut ready = VecDeque::new();
         let after = match after {
-            None => now,
-            // Older than what is kept, or from a database that was since replaced by an older copy.
-            Some(after) if after < kept_after || after > now => {
-                ready.push_back(Sent::Reset(now));
-                now
-            }
-            Some(after) => after,
+            None => now.seq,
+            Some(after) => match in_history(after, now) {
+                Ok(after) if after >= kept_after => after,
+                // Older than what is kept, or from a database that was since replaced by an older copy.
+                _ => {
+                    ready.push_back(Sent::Reset(now));
+                    now.seq
+                }
+            },
         };
         let checked = tokio::time::Instant::now();
-        let subscription = Subscription { app: self.clone(), caller, filter, after, ready, watch, checked };
+        let subscription =
+            Subscription { app: self.clone(), caller, filter, after, ready, watch, checked, _slot: slot };
         Ok(stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) }))
     }
 }
@@ -80,7 +90,7 @@ impl App {
     pub async fn events_page(
         &self,
         caller: &Caller,
-        after: Option<i64>,
+        after: Option<Position>,
         limit: usize,
         filter: Filter,
     ) -> Result<Page<Event>, AppError> {
@@ -88,8 +98,9 @@ impl App {
         self.store
             .read("events.page", async |tx| {
                 let filter = resolve(tx, caller, filter.clone()).await?;
-                let now = tx.position().await?;
-                let mut after = after.unwrap_or(0).max(events::kept_after(tx).await?);
+                let now = tx.as_of().await?;
+                let after = after.map_or(Ok(0), |after| in_history(after, now))?;
+                let mut after = after.max(events::kept_after(tx).await?);
                 let mut items = Vec::new();
                 // Bounded by what is kept; a filter that matches little looks at much.
                 loop {
@@ -101,12 +112,12 @@ impl App {
                             items.push(row.event);
                         }
                         if items.len() == limit {
-                            let next_page_token = Some(position_text(after));
-                            return Ok(Page { items, next_page_token, as_of: position_text(now) });
+                            let next_page_token = Some(tx.at(after).to_string());
+                            return Ok(Page { items, next_page_token, as_of: now.to_string() });
                         }
                     }
                     if !full {
-                        return Ok::<_, AppError>(Page { items, next_page_token: None, as_of: position_text(now) });
+                        return Ok::<_, AppError>(Page { items, next_page_token: None, as_of: now.to_string() });
                     }
                 }
             })
@@ -153,18 +164,18 @@ impl Subscription {
             .store
             .read("events.after", async |tx| {
                 let rows = events::after(tx, after, project, BATCH).await?;
-                Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.position().await?))
+                Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.as_of().await?))
             })
             .await?;
         if after < kept_after {
             // So slow a reader that the sweep overtook it.
-            self.after = now;
+            self.after = now.seq;
             self.ready.push_back(Sent::Reset(now));
             return Ok(false);
         }
         let full = i64::try_from(rows.len()).is_ok_and(|n| n == BATCH);
         // Everything up to `now` was looked at, also what other projects did.
-        self.after = if full { rows.last().map_or(now, |row| row.seq) } else { now };
+        self.after = if full { rows.last().map_or(now.seq, |row| row.seq) } else { now.seq };
         let wanted = rows.into_iter().filter(|row| wants(&self.caller, &self.filter, row));
         self.ready.extend(wanted.map(|row| Sent::Event(Box::new(row.event))));
         Ok(full)

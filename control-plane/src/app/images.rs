@@ -77,6 +77,7 @@ impl App {
 
     /// A page of images.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
+        list.filter.only(&["state", "label"])?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
         self.store
             .read("images.list", async |tx| {

@@ -135,6 +135,10 @@ pub(crate) async fn selected(tx: &mut Tx, caller: &Caller, select: &Select) -> R
             Ok(Selected { rows: instances::of_deployment(tx, row.id).await?, deployment: Some(row) })
         }
         (None, Some(wanted), None) => {
+            if i64::try_from(wanted.len()).map_or(true, |n| n > SELECTED_MAX) {
+                let detail = format!("at most {SELECTED_MAX} at a time, got {}", wanted.len());
+                return Err(AppError::invalid("/select/instances", "out_of_range", detail));
+            }
             let mut rows: BTreeMap<InstanceId, InstanceRow> = BTreeMap::new();
             for (index, reference) in wanted.iter().enumerate() {
                 let row = find(tx, caller, reference).await.map_err(at(&format!("/select/instances/{index}")))?;
@@ -383,6 +387,7 @@ impl App {
         caller: &Caller,
         once: &Once,
         wanted: &Ref<InstanceId>,
+        if_match: Option<&str>,
     ) -> Result<Answer, AppError> {
         self.once(once, "instances.delete", async |tx| {
             let found = match find(tx, caller, wanted).await {
@@ -390,6 +395,7 @@ impl App {
                 other => Some(other?),
             };
             let Some(row) = found else { return Err(AppError::not_found("instance", wanted)) };
+            check_if_match(if_match, row.revision)?;
             if let (InstanceState::Deleting, Some(operation)) = (row.life.state, row.operation) {
                 return same_operation(tx, caller, operation).await;
             }

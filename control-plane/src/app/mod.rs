@@ -32,6 +32,8 @@ pub mod membership;
 pub mod nodes;
 pub mod operations;
 pub mod reports;
+pub mod sign_ins;
+pub mod slots;
 pub mod snapshots;
 pub mod summary;
 pub mod uploads;
@@ -85,7 +87,11 @@ pub struct Inner {
     /// Cancelled when the doors close: waits end early.
     pub closing: CancellationToken,
     /// Uploads of image content under way in this process.
-    pub imports: uploads::Slots,
+    pub imports: slots::Slots,
+    /// Event streams that are followed, by token.
+    pub streams: slots::Slots,
+    /// Who showed bad tokens of late.
+    pub sign_ins: sign_ins::SignIns,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// What nodes said since the last flush.

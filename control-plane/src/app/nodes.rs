@@ -112,6 +112,9 @@ fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
     }
 }
 
+/// What a bad join token is told, whatever is wrong with it.
+const JOIN_TOKEN_REFUSED: &str = "the join token is unknown, revoked or expired";
+
 /// Whether new instances may be placed on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedulable {
@@ -132,6 +135,10 @@ impl App {
                 "this join token is for cluster {}, this is cluster {}",
                 token.cluster, self.cluster.id
             )));
+        }
+        if !self.genuine(token.id, &token.secret) {
+            // Before the turn to write is taken: this door is open to everybody.
+            return Err(AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned()));
         }
         check_protocol(wanted.protocol)?;
         check_address(&wanted.advertise, "/advertise")?;
@@ -177,7 +184,7 @@ impl App {
     }
 
     async fn check_join_token(&self, tx: &mut Tx, token: &JoinToken) -> Result<TokenId, AppError> {
-        let refused = || AppError::Unauthenticated("the join token is unknown, revoked or expired".to_owned());
+        let refused = || AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned());
         let row = tokens::load(tx, token.id).await?.ok_or_else(refused)?;
         if row.role != Role::Node || !matches_secret(&row, token.secret.as_bytes()) || row.expires_at <= tx.now() {
             return Err(refused());

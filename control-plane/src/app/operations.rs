@@ -68,6 +68,7 @@ impl App {
 
     /// Operations of a project, oldest first.
     pub async fn operations(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Operation>, AppError> {
+        list.filter.only(&["state", "deployment", "node"])?;
         self.store
             .read("operations.list", async |tx| {
                 let mut pager = list.pager(tx).await?;
@@ -87,7 +88,6 @@ impl App {
                                             .any(|w| *w == operation.target.id || *w == operation.target.name)
                             };
                             let kept = (list.filter.states.is_empty() || list.filter.states.contains(&state))
-                                && list.filter.labels.is_empty()
                                 && relation(&list.filter.deployments, "deployment")
                                 && relation(&list.filter.nodes, "node");
                             kept.then(|| visible(operation, caller.is_operator()))

@@ -209,6 +209,7 @@ impl App {
 
     /// A page of snapshots.
     pub async fn snapshots(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Snapshot>, AppError> {
+        list.filter.only(&["state", "label", "deployment"])?;
         self.store
             .read("snapshots.list", async |tx| {
                 let filter = app_deployments::rows_wanted(tx, caller, list).await?;
@@ -228,6 +229,7 @@ impl App {
         wanted: &Ref<SnapshotId>,
         list: &ListQuery,
     ) -> Result<Page<SnapshotMember>, AppError> {
+        list.filter.only(&[])?;
         self.store
             .read("snapshots.members", async |tx| {
                 let row = find(tx, caller, wanted).await?;
@@ -279,9 +281,11 @@ impl App {
         caller: &Caller,
         once: &Once,
         wanted: &Ref<SnapshotId>,
+        if_match: Option<&str>,
     ) -> Result<Answer, AppError> {
         self.once(once, "snapshots.delete", async |tx| {
             let mut row = find(tx, caller, wanted).await?;
+            check_if_match(if_match, row.revision)?;
             if matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) {
                 give_up(tx, &mut row, "deleted", "the snapshot was deleted", Outcome::Cancelled(None)).await?;
                 row = find(tx, caller, &Ref::Id(row.id)).await?;

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use muster_api::summary::{Me, ProblemLine, Summary};
 
 use super::{App, AppError, Caller};
-use crate::{
-    http::position_text,
-    store::{Tx, deployments, images, instances, nodes, operations, snapshots},
-};
+use crate::store::{Tx, deployments, images, instances, nodes, operations, snapshots};
 
 /// Most lines of `problems`.
 const PROBLEMS_MAX: usize = 20;
@@ -64,7 +61,7 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
         operations: operations::by_state(tx, project).await?,
         operations_overdue,
         unexplained_bytes: None,
-        as_of: position_text(tx.position().await?),
+        as_of: tx.as_of().await?.to_string(),
     })
 }
 

@@ -9,12 +9,7 @@
 //! it names is durable. I9: the same bytes again are the newest version again, so a repeated PUT does nothing twice.
 //! The import runs in a task of its own: a caller who goes away breaks the body off, not the bookkeeping.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -26,6 +21,7 @@ use tokio::time::Instant;
 use super::{
     App, AppError, Caller, check_if_match,
     images::{existing, find_image, tell_published},
+    slots::Slot,
 };
 use crate::{
     export::reach,
@@ -45,9 +41,9 @@ use crate::{
 /// Who imports answers for the upload so long; renewed at a third of it.
 const LEASE_MS: i64 = 90_000;
 /// Uploads at a time: each holds some 64 MiB at its busiest, far less when its sender is slow.
-const UPLOADS_MAX: usize = 32;
-/// Uploads of one project at a time, so that it does not keep the others out.
-const UPLOADS_PER_PROJECT_MAX: usize = 8;
+pub(crate) const UPLOADS_MAX: usize = 32;
+/// Uploads of one project at a time.
+pub(crate) const UPLOADS_PER_PROJECT_MAX: usize = 8;
 /// How long, and how much, a refused body is still listened to, so that the sender gets to read the refusal.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: usize = 256 << 20;
@@ -55,40 +51,6 @@ const LINGER_BYTES: usize = 256 << 20;
 const COUNT_WITHIN: Duration = Duration::from_secs(2);
 /// Versions that are compared with for that.
 const COUNT_ROOTS_MAX: i64 = 1000;
-
-/// Uploads under way in this process.
-#[derive(Clone, Debug, Default)]
-pub struct Slots(Arc<Mutex<HashMap<String, usize>>>);
-
-struct Slot {
-    slots: Slots,
-    project: String,
-}
-
-impl Slots {
-    fn take(&self, project: &str) -> Result<Slot, AppError> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let own = taken.get(project).copied().unwrap_or(0);
-        if all >= UPLOADS_MAX || own >= UPLOADS_PER_PROJECT_MAX {
-            return Err(AppError::Unavailable("too many uploads are under way: try again".to_owned()));
-        }
-        taken.insert(project.to_owned(), own + 1);
-        Ok(Slot { slots: self.clone(), project: project.to_owned() })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.project) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                taken.remove(&self.project);
-            }
-        }
-    }
-}
 
 /// What became of a PUT.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::{
     },
     http::ListQuery,
     store::{
-        Tx,
+        Position, Tx,
         events::{self, NewEvent},
         images,
         versions::{self, VersionFilter, VersionRow},
@@ -76,8 +76,13 @@ impl App {
     }
 
     /// Where the version has data, from a place on, and the position the answer is true at.
-    pub async fn version_extents(&self, row: &VersionRow, from: u64, limit: usize) -> Result<(Extents, i64), AppError> {
-        let as_of = self.store.read("versions.position", async |tx| tx.position().await).await?;
+    pub async fn version_extents(
+        &self,
+        row: &VersionRow,
+        from: u64,
+        limit: usize,
+    ) -> Result<(Extents, Position), AppError> {
+        let as_of = self.store.read("versions.position", async |tx| tx.as_of().await).await?;
         let found = extents(self.pool.clone(), &row.content, from, limit).await.map_err(unreadable)?;
         Ok((found, as_of))
     }
@@ -104,6 +109,7 @@ pub async fn find_version(tx: &mut Tx, caller: &Caller, id: VersionId) -> Result
 
 /// A page of what a filter lets through.
 pub(super) async fn page(tx: &mut Tx, filter: &VersionFilter, list: &ListQuery) -> Result<Page<Version>, AppError> {
+    list.filter.only(&["state", "label"])?;
     let mut pager = list.pager(tx).await?;
     while let Some((after, limit)) = pager.wants() {
         let rows = versions::list(tx, filter, after, limit).await?;

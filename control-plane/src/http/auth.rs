@@ -1,6 +1,8 @@
 //! Bearer tokens and request ids.
 
-use axum::extract::FromRequestParts;
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
 use http::{header, request::Parts};
 use muster_api::RequestId;
 
@@ -38,6 +40,11 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, AppError> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
 }
 
+/// Where the call comes from; nobody knows in tests without sockets.
+pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address)
+}
+
 impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
@@ -48,7 +55,8 @@ impl FromRequestParts<App> for Caller {
         }
         let params = Params::from_request_parts(parts, app).await?;
         let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
-        let caller = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await?;
+        let signed_in = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await;
+        let caller = signed_in.map_err(|error| app.sign_in_failed(error, peer(parts)))?;
         parts.extensions.insert(caller.clone());
         Ok(caller)
     }

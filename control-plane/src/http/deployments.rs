@@ -13,7 +13,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, deployments::verb_of};
 
 /// What this file answers.
@@ -87,13 +87,14 @@ async fn delete(
     caller: Caller,
     Path(deployment): Path<Ref<DeploymentId>>,
     params: Params,
+    IfMatch(if_match): IfMatch,
     change: NoBody,
 ) -> Result<Answer, ApiError> {
     params.only(&["dry_run"])?;
     if params.flag("dry_run")? {
         return Ok(Answer::ok(&app.deployment_freed(&caller, &deployment).await?)?);
     }
-    Ok(app.delete_deployment(&caller, &change.once, &deployment).await?)
+    Ok(app.delete_deployment(&caller, &change.once, &deployment, if_match.as_deref()).await?)
 }
 
 /// More or fewer members; fewer takes the highest numbers unless `remove` names others.

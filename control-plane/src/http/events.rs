@@ -15,8 +15,11 @@ use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use muster_api::Problem;
 
-use super::{ApiError, Json, Params, extract::Filter, parse_position, position_text};
-use crate::app::{App, AppError, Caller, events::Sent};
+use super::{ApiError, Json, Params, extract::Filter};
+use crate::{
+    app::{App, AppError, Caller, events::Sent},
+    store::{NoPosition, Position},
+};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -52,7 +55,7 @@ async fn follow(
         known.extend(Filter::NAMES);
         params.only(&known)?;
         let from = params.text("page_token")?.or(params.text("after")?);
-        let after = from.map(parse_position).transpose()?;
+        let after = from.map(read).transpose()?;
         let limit = params.get::<usize>("limit")?.unwrap_or(100);
         if limit == 0 || limit > 1000 {
             return Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}")).into());
@@ -65,8 +68,8 @@ async fn follow(
     params.only(&known)?;
     let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or("?")).filter(|text| !text.is_empty());
     let after = match last {
-        Some(text) => Some(parse_position(text)?),
-        None => params.text("after")?.map(parse_position).transpose()?,
+        Some(text) => Some(read(text)?),
+        None => params.text("after")?.map(read).transpose()?,
     };
     let events = app.subscribe(caller, after, Filter::of(&params)?).await?;
     let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
@@ -76,6 +79,10 @@ async fn follow(
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+fn read(text: &str) -> Result<Position, AppError> {
+    text.parse().map_err(|e: NoPosition| AppError::BadRequest(e.to_string()))
 }
 
 /// Streams are the default: only who asks for JSON and not for a stream gets a page.
@@ -89,7 +96,7 @@ fn frame(sent: Sent) -> Result<Event, AppError> {
     match sent {
         Sent::Event(event) => Event::default().id(event.id.clone()).json_data(&event).map_err(unfit),
         Sent::Reset(at) => {
-            let id = position_text(at);
+            let id = at.to_string();
             let data = serde_json::json!({ "kind": "reset", "as_of": id });
             Event::default().id(id).event("reset").json_data(data).map_err(unfit)
         }

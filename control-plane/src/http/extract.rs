@@ -32,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::ApiError;
 use crate::{
     app::{Answer, App, AppError, Caller, Once},
-    store::column,
+    store::{Position, Tx, column},
 };
 
 /// Header of the idempotency key.
@@ -375,25 +375,11 @@ impl Params {
     }
 }
 
-/// The opaque text of a position in the one order of rows and events.
-#[must_use]
-pub fn position_text(seq: i64) -> String {
-    format!("{seq:012x}")
-}
-
-/// The position of such a text.
-pub fn parse_position(text: &str) -> Result<i64, AppError> {
-    i64::from_str_radix(text, 16)
-        .ok()
-        .filter(|seq| *seq >= 0 && text.len() <= 16)
-        .ok_or_else(|| AppError::BadRequest(format!("'{text}' is not a position: pass on what an answer gave you")))
-}
-
 /// The query of a list: place, length and equality filters.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Only rows with a `seq` above this.
-    pub after: i64,
+    /// Only rows after this place; from the beginning if none.
+    pub after: Option<Position>,
     /// At most so many.
     pub limit: usize,
     /// Also what was deleted in the last 24 h.
@@ -418,7 +404,15 @@ pub struct Filter {
 impl Filter {
     pub(super) const NAMES: [&'static str; 4] = ["state", "label", "deployment", "node"];
 
+    /// Most values in one list's filters: each costs a comparison per row.
+    const VALUES_MAX: usize = 100;
+
     pub(super) fn of(params: &Params) -> Result<Self, AppError> {
+        let values: usize = Self::NAMES.iter().map(|name| params.all(name).count()).sum();
+        if values > Self::VALUES_MAX {
+            let why = format!("at most {} filter values at a time, got {values}", Self::VALUES_MAX);
+            return Err(AppError::BadRequest(why));
+        }
         let labels = params
             .all("label")
             .map(|text| {
@@ -479,7 +473,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
         if limit == 0 || limit > 1000 {
             return Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}")).into());
         }
-        let after = params.text("page_token")?.map_or(Ok(0), parse_position)?;
+        let after = params.get::<Position>("page_token")?;
         Ok(Self { after, limit, deleted: params.flag("deleted")?, filter: Filter::of(&params)? })
     }
 }
@@ -497,17 +491,21 @@ impl ListQuery {
     ///     Ok::<_, AppError>(pager.page())
     /// }).await
     /// ```
-    pub async fn pager<T>(&self, tx: &mut crate::store::Tx) -> Result<Pager<T>, crate::store::StoreError> {
-        let as_of = position_text(tx.position().await?);
-        Ok(Pager {
-            items: Vec::new(),
-            limit: self.limit,
-            after: self.after,
-            asked: self.limit.max(100) + 1,
-            end: None,
-            as_of,
-        })
+    pub async fn pager<T>(&self, tx: &mut Tx) -> Result<Pager<T>, AppError> {
+        let as_of = tx.as_of().await?;
+        let after = self.after.map_or(Ok(0), |after| in_history(after, as_of))?;
+        Ok(Pager { items: Vec::new(), limit: self.limit, after, asked: self.limit.max(100) + 1, end: None, as_of })
     }
+}
+
+/// The `seq` of a position that was given to a caller, unless it is of a history that is lost: the database was replaced
+/// by an older copy since, and the same number is another row now.
+pub(crate) fn in_history(given: Position, as_of: Position) -> Result<i64, AppError> {
+    if given.history == as_of.history && given.seq <= as_of.seq {
+        return Ok(given.seq);
+    }
+    let why = "was given out before the database was replaced by an older copy: list again from the beginning";
+    Err(AppError::BadRequest(format!("the position '{given}' {why}")))
 }
 
 /// A page being collected: asks for rows in `seq` order until it is full or there are no more.
@@ -518,7 +516,7 @@ pub struct Pager<T> {
     after: i64,
     asked: usize,
     end: Option<End>,
-    as_of: String,
+    as_of: Position,
 }
 
 #[derive(Debug)]
@@ -557,7 +555,8 @@ impl<T> Pager<T> {
     /// The page.
     #[must_use]
     pub fn page(self) -> Page<T> {
-        let next_page_token = matches!(self.end, Some(End::Full)).then(|| position_text(self.after));
-        Page { items: self.items, next_page_token, as_of: self.as_of }
+        let next_page_token =
+            matches!(self.end, Some(End::Full)).then(|| Position { seq: self.after, ..self.as_of }.to_string());
+        Page { items: self.items, next_page_token, as_of: self.as_of.to_string() }
     }
 }

@@ -14,7 +14,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, deployments::verb_of};
 
 /// Console output told when nobody says how much.
@@ -77,6 +77,7 @@ async fn delete(
     caller: Caller,
     Path(instance): Path<Ref<InstanceId>>,
     params: Params,
+    IfMatch(if_match): IfMatch,
     change: NoBody,
 ) -> Result<Answer, ApiError> {
     params.only(&["dry_run"])?;
@@ -84,7 +85,7 @@ async fn delete(
         app.instance(&caller, &instance).await?;
         return Ok(Answer::ok(&Freed { freed_bytes: None })?);
     }
-    Ok(app.delete_instance(&caller, &change.once, &instance).await?)
+    Ok(app.delete_instance(&caller, &change.once, &instance, if_match.as_deref()).await?)
 }
 
 /// Starts it, unless it runs.

@@ -41,9 +41,7 @@ use tracing::Instrument as _;
 pub use self::{
     auth::CallId,
     error::ApiError,
-    extract::{
-        Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, parse_position, position_text,
-    },
+    extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path},
 };
 use crate::app::{App, AppError, Caller};
 

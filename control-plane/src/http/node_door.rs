@@ -1,7 +1,7 @@
 //! `/node/v1`: the nodes' own protocol. `join` is at the people's door; everything else at the node door, where the
 //! certificate says which node is calling.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -19,7 +19,10 @@ use muster_api::{
 };
 use muster_peer::tls::PeerCaller;
 
-use super::{ApiError, Json, JsonBody, Params, Path, auth::bearer};
+use super::{
+    ApiError, Json, JsonBody, Params, Path,
+    auth::{bearer, peer},
+};
 use crate::app::{App, AppError, nodes::NodeCaller};
 
 /// Longest `wait_s` of a poll.
@@ -70,22 +73,25 @@ impl FromRequestParts<App> for NodeCaller {
 }
 
 /// Answers with one problem for every bad token, whatever is wrong with it.
-struct Joiner(String);
+struct Joiner {
+    token: String,
+    from: Option<SocketAddr>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Joiner {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(bearer(parts)?.to_owned()))
+        Ok(Self { token: bearer(parts)?.to_owned(), from: peer(parts) })
     }
 }
 
 async fn join(
     State(app): State<App>,
-    Joiner(token): Joiner,
+    Joiner { token, from }: Joiner,
     JsonBody(wanted): JsonBody<JoinRequest>,
 ) -> Result<Json<JoinAnswer>, ApiError> {
-    Ok(Json(app.join(&token, wanted).await?))
+    Ok(Json(app.join(&token, wanted).await.map_err(|error| app.sign_in_failed(error, from))?))
 }
 
 async fn renew(

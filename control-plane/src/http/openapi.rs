@@ -1,7 +1,10 @@
 //! `/openapi.json`: generated from the types; the file in tests/golden shows each change of contract in the diff.
 
+use std::sync::LazyLock;
+
 use axum::{
     Router,
+    body::Bytes,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -77,6 +80,15 @@ pub fn document() -> OpenApi {
     document.merge(snapshots::Doc::openapi());
     document.merge(images::Doc::openapi());
     document.merge(versions::Doc::openapi());
+    // Ids are unique: the functions' names are only so within their file.
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            if let (Some(id), Some([tag, ..])) = (&mut operation.operation_id, operation.tags.as_deref()) {
+                *id = format!("{tag}_{id}");
+            }
+        }
+    }
     document
 }
 
@@ -85,6 +97,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn show() -> Response {
-    let body = document().to_json().unwrap_or_default();
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    // Written once: this path is open to everybody.
+    static BODY: LazyLock<Bytes> = LazyLock::new(|| document().to_json().unwrap_or_default().into());
+    ([(header::CONTENT_TYPE, "application/json")], BODY.clone()).into_response()
 }

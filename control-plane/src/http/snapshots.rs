@@ -8,7 +8,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -88,11 +88,12 @@ async fn delete(
     caller: Caller,
     Path(snapshot): Path<Ref<SnapshotId>>,
     params: Params,
+    IfMatch(if_match): IfMatch,
     change: NoBody,
 ) -> Result<Answer, ApiError> {
     params.only(&["dry_run"])?;
     if params.flag("dry_run")? {
         return Ok(Answer::ok(&app.snapshot_freed(&caller, &snapshot).await?)?);
     }
-    Ok(app.delete_snapshot(&caller, &change.once, &snapshot).await?)
+    Ok(app.delete_snapshot(&caller, &change.once, &snapshot, if_match.as_deref()).await?)
 }

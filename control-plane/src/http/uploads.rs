@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Takes new content: raw or qcow2, found out or stated. 201 with the version once it is durable; 200 with the newest
-/// if that has the same bytes. Sending the same again changes nothing.
+/// if that has the same bytes. Sending the same again changes nothing, so an `Idempotency-Key` is not needed and not
+/// kept; whoever must not write over another's newer content sends `If-Match`.
 #[utoipa::path(put, path = "/v1/images/{image}/content", tag = "images", params(
     ("image" = String, Path, description = "id or name"),
     ("format" = Option<String>, Query, description = "raw or qcow2; binding if stated"),

@@ -15,7 +15,7 @@ use muster_api::{
     version::{Extent, Version},
 };
 
-use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path, parse_position, position_text};
+use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path};
 use crate::{
     app::{Answer, App, Caller},
     export::content,
@@ -107,11 +107,11 @@ pub(crate) async fn extents(
     if limit == 0 || limit > 1000 {
         return Err(Problem::new(ErrorCode::BadRequest, format!("limit is 1 to 1000, got {limit}")).into());
     }
-    let from = params.text("page_token")?.map_or(Ok(0), parse_position)?;
+    let from = params.get::<u64>("page_token")?.unwrap_or(0);
     let row = app.version(&caller, version).await?;
-    let (found, as_of) = app.version_extents(&row, u64::try_from(from).unwrap_or(0), limit).await?;
-    let next_page_token = found.next.and_then(|next| i64::try_from(next).ok()).map(position_text);
-    Ok(Json(Page { items: found.items, next_page_token, as_of: position_text(as_of) }))
+    let (found, as_of) = app.version_extents(&row, from, limit).await?;
+    let next_page_token = found.next.map(|next| next.to_string());
+    Ok(Json(Page { items: found.items, next_page_token, as_of: as_of.to_string() }))
 }
 
 /// What a `Range` header asks for.

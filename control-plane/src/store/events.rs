@@ -141,15 +141,15 @@ pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: i64) -> 
         Some(project) => sqlx::query(AFTER_IN).bind(seq).bind(limit).bind(project).fetch_all(tx.conn()).await?,
         None => sqlx::query(AFTER).bind(seq).bind(limit).fetch_all(tx.conn()).await?,
     };
-    rows.iter().map(from_row).collect()
+    rows.iter().map(|row| from_row(tx, row)).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<StoredEvent, StoreError> {
+fn from_row(tx: &Tx, row: &AnyRow) -> Result<StoredEvent, StoreError> {
     let seq = column::number(row, "seq")?;
     Ok(StoredEvent {
         seq,
         event: Event {
-            id: crate::http::position_text(seq),
+            id: tx.at(seq).to_string(),
             time: column::time(row, "time")?,
             kind: column::text(row, "kind")?,
             project: column::text(row, "project")?,

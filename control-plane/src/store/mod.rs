@@ -36,6 +36,7 @@ pub mod instances;
 mod migrations;
 pub mod nodes;
 pub mod operations;
+mod position;
 pub mod snapshots;
 pub mod tokens;
 pub mod uploads;
@@ -47,7 +48,11 @@ use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use self::backend::Backend;
-pub use self::{backend::DatabaseUrl, bulk::Filter};
+pub use self::{
+    backend::DatabaseUrl,
+    bulk::Filter,
+    position::{History, NoPosition, Position},
+};
 use crate::{clock::Clock, reconcile::Loop, wake::Wakes};
 
 /// What can go wrong between this program and its database.
@@ -113,6 +118,8 @@ pub struct Store {
     backend: Backend,
     clock: Arc<dyn Clock>,
     wakes: Wakes,
+    /// Set once it is known what the database is.
+    history: History,
 }
 
 impl fmt::Debug for Store {
@@ -126,7 +133,13 @@ impl Store {
     pub async fn open(url: &DatabaseUrl, clock: Arc<dyn Clock>, wakes: Wakes) -> Result<Self, StoreError> {
         let backend = Backend::open(url).await?;
         migrations::run(&backend, clock.now()).await?;
-        Ok(Self { backend, clock, wakes })
+        Ok(Self { backend, clock, wakes, history: History::default() })
+    }
+
+    /// The same store, whose positions belong to this history.
+    #[must_use]
+    pub fn of_history(self, history: History) -> Self {
+        Self { history, ..self }
     }
 
     /// Who is told after a commit.
@@ -179,7 +192,7 @@ impl Store {
     async fn begin(&self) -> Result<Tx, StoreError> {
         let mut inner = self.backend.writers.begin_with(self.backend.begin_write()).await?;
         self.backend.take_turn(&mut inner).await?;
-        Ok(Tx { inner, now: self.clock.now(), seq: None, after: After::default() })
+        Ok(Tx { inner, now: self.clock.now(), history: self.history, seq: None, after: After::default() })
     }
 
     /// Reads from one consistent snapshot. Whatever the closure writes is refused or lost.
@@ -190,7 +203,7 @@ impl Store {
     {
         let begun = Instant::now();
         let inner = self.backend.readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
-        let mut tx = Tx { inner, now: self.clock.now(), seq: None, after: After::default() };
+        let mut tx = Tx { inner, now: self.clock.now(), history: self.history, seq: None, after: After::default() };
         let result = work(&mut tx).await;
         tx.roll_back().await;
         metrics::histogram!("muster_store_read_seconds", "read" => name).record(begun.elapsed().as_secs_f64());
@@ -223,6 +236,7 @@ struct After {
 pub struct Tx {
     inner: Transaction<'static, Any>,
     now: Timestamp,
+    history: History,
     seq: Option<i64>,
     after: After,
 }
@@ -256,7 +270,19 @@ impl Tx {
         Ok(next)
     }
 
-    /// The newest `seq` this transaction sees: what it reads is true at this position (`as_of`).
+    /// The place of a row or event.
+    #[must_use]
+    pub const fn at(&self, seq: i64) -> Position {
+        Position { history: self.history, seq }
+    }
+
+    /// What this transaction reads is true at this place (`as_of`).
+    pub async fn as_of(&mut self) -> Result<Position, StoreError> {
+        let seq = self.position().await?;
+        Ok(self.at(seq))
+    }
+
+    /// The newest `seq` this transaction sees.
     pub async fn position(&mut self) -> Result<i64, StoreError> {
         if let Some(seq) = self.seq {
             return Ok(seq);

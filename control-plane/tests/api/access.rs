@@ -1,5 +1,8 @@
 //! Tokens and who may do what.
 
+use std::net::SocketAddr;
+
+use axum::extract::ConnectInfo;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -108,4 +111,25 @@ async fn what_a_token_cannot_be_is_named() {
     assert_eq!(pointer(json!({ "role": "tenant", "project": "X" })).await, "/project");
     let taken = world.post("/v1/tokens", &json!({ "role": "admin", "name": "admin" })).await.refused(409, "name_taken");
     assert_eq!(taken["existing"], world.get("/v1/tokens/admin").await.json()["id"]);
+}
+
+#[tokio::test]
+async fn who_keeps_showing_bad_tokens_is_told_to_wait_and_a_good_one_always_passes() {
+    let world = World::new().await;
+    let me = async |token: &str, last_octet: u8| {
+        let mut request = world.request("GET", "/v1/me", &[("authorization", &format!("Bearer {token}"))], "");
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, last_octet], 4711))));
+        World::answer(&world.people, request).await
+    };
+    for _ in 0..30 {
+        me("mst1_x", 1).await.refused(401, "unauthenticated");
+    }
+    let limited = me("mst1_x", 1).await;
+    limited.refused(429, "too_many_requests");
+    assert_eq!(limited.header("retry-after"), "1");
+    me(&world.token, 1).await.ok::<Value>(200);
+    me("mst1_x", 2).await.refused(401, "unauthenticated");
+    world.clock.advance_ms(1_000);
+    me("mst1_x", 1).await.refused(401, "unauthenticated");
+    me("mst1_x", 1).await.refused(429, "too_many_requests");
 }

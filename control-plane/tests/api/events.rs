@@ -147,9 +147,13 @@ async fn an_id_that_is_no_longer_kept_says_reset() {
     assert_eq!(at, as_of(&world).await);
     tell(&world, thing("default", "c")).await;
     assert_eq!(stream.event().await.target.id, "c");
-    // A position this database has not reached: it was replaced by an older copy.
-    let mut future = Followed::new(&world, &world.token, "?after=00ffffffff", &[]).await;
-    assert!(matches!(future.next().await, Some(Frame::Reset(_))));
+    // A position this database has not reached, and one of another history: it was replaced by an older copy.
+    let (history, seq) = at.split_once('-').expect("two parts");
+    let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
+    for lost in [format!("{history}-0000ffffffff"), format!("{elsewhere}-{seq}")] {
+        let mut stream = Followed::new(&world, &world.token, &format!("?after={lost}"), &[]).await;
+        assert!(matches!(stream.next().await, Some(Frame::Reset(_))), "{lost}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -157,6 +161,7 @@ async fn under_load_nothing_is_missed_and_order_holds() {
     const WRITERS: usize = 4;
     const EACH: usize = 60;
     let world = std::sync::Arc::new(World::new().await);
+    let begin = as_of(&world).await;
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
             let world = world.clone();
@@ -167,12 +172,12 @@ async fn under_load_nothing_is_missed_and_order_holds() {
             })
         })
         .collect();
-    // Followers begin in the middle of it, from a list's position of their own, and reconnect now and then.
+    // Followers begin in the middle of it, from a list's position, and reconnect now and then.
     let mut followers = Vec::new();
     for follower in 0..3 {
-        let world = world.clone();
+        let (world, begin) = (world.clone(), begin.clone());
         followers.push(tokio::spawn(async move {
-            let mut stream = Followed::new(&world, &world.token, "?after=000000000000", &[]).await;
+            let mut stream = Followed::new(&world, &world.token, &format!("?after={begin}"), &[]).await;
             let mut seen: Vec<(String, String)> = Vec::new();
             while seen.len() < WRITERS * EACH {
                 let event = stream.event().await;
@@ -203,4 +208,18 @@ async fn a_stream_ends_with_the_controller() {
     let mut stream = Followed::new(&world, &world.token, "", &[]).await;
     world.app.closing.cancel();
     assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn one_token_follows_so_many_streams_and_no_more() {
+    let world = World::new().await;
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        streams.push(Followed::new(&world, &world.token, "", &[]).await);
+    }
+    world.get("/v1/events").await.refused(503, "unavailable");
+    let other = world.make_token(json!({ "role": "tenant" })).await;
+    Followed::new(&world, &other, "", &[]).await;
+    streams.pop();
+    Followed::new(&world, &world.token, "", &[]).await;
 }

@@ -31,6 +31,19 @@ fn every_reference_leads_somewhere() {
     }
 }
 
+#[test]
+fn every_operation_has_an_id_of_its_own() {
+    let document = serde_json::to_value(muster_controller::http::openapi::document()).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let ids: Vec<&str> = paths
+        .values()
+        .flat_map(|item| item.as_object().expect("operations").values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    assert!(ids.len() > 40, "{ids:?}");
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+}
+
 fn collect(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {

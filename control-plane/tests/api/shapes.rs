@@ -132,3 +132,35 @@ async fn the_summary_counts_and_names_problems_first() {
     let summary: Value = world.get("/v1/summary").await.ok(200);
     assert_eq!(summary["problems"][0]["kind"], "node_silent");
 }
+
+#[tokio::test]
+async fn a_position_of_a_lost_history_is_refused() {
+    let world = World::new().await;
+    world.make_token(json!({ "role": "admin", "name": "second" })).await;
+    let page: Value = world.get("/v1/tokens?limit=1").await.ok(200);
+    let token = page["next_page_token"].as_str().expect("there is more");
+    world.get(&format!("/v1/tokens?page_token={token}")).await.ok::<Value>(200);
+    let (history, seq) = token.split_once('-').expect("two parts");
+    let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
+    let not_reached = "0000000fffff";
+    for lost in [format!("{elsewhere}-{seq}"), format!("{history}-{not_reached}")] {
+        let problem = world.get(&format!("/v1/tokens?page_token={lost}")).await.refused(400, "bad_request");
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("list again")), "{problem}");
+        let json = [("accept", "application/json")];
+        world.send("GET", &format!("/v1/events?after={lost}"), &json, "").await.refused(400, "bad_request");
+    }
+    world.get("/v1/tokens?page_token=7").await.refused(400, "bad_request");
+}
+
+#[tokio::test]
+async fn filters_a_list_does_not_have_are_refused() {
+    let world = World::new().await;
+    for path in
+        ["deployments?node=a", "snapshots?node=a", "images?deployment=a", "versions?node=a", "operations?label=a=b"]
+    {
+        world.get(&format!("/v1/{path}")).await.refused(400, "bad_request");
+    }
+    let many = "&state=ready".repeat(101);
+    world.get(&format!("/v1/instances?limit=1{many}")).await.refused(400, "bad_request");
+    world.get("/v1/images?project=Not%20a%20name").await.refused(400, "bad_request");
+}

@@ -175,7 +175,7 @@ impl World {
         request.body(body.into()).expect("a request")
     }
 
-    async fn answer(router: &Router, request: Request<Body>) -> Answer {
+    pub(crate) async fn answer(router: &Router, request: Request<Body>) -> Answer {
         let (parts, body) = router.clone().oneshot(request).await.expect("answers").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }

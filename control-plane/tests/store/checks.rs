@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use muster_api::{
-    Labels, NodeId, Problem, StoreId, TokenId,
+    Labels, NodeId, Problem, StoreId, Timestamp, TokenId,
     membership::SignedMembership,
     node::{NodeState, PoolUse},
     node_protocol::Incarnation,
