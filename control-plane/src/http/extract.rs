@@ -108,7 +108,9 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
     Bytes::from_request(request, &()).await.map_err(|rejection| {
         let problem = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ErrorCode::TooLarge, "the body is larger than 1 MiB"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Problem::new(ErrorCode::TooLarge, "the body is too large: at most 1 MiB, from a node 16 MiB")
+            }
             _ => Problem::new(ErrorCode::BadRequest, format!("the body cannot be read: {rejection}")),
         };
         problem.into()

@@ -47,6 +47,8 @@ use crate::app::{App, AppError, Caller};
 
 /// Largest JSON body. Contents are streamed and have their own limits.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body from a node: all it has to say of 10,000 instances is some 6 MiB.
+const NODE_BODY_BYTES_MAX: usize = 16 << 20;
 /// Longest time to an answer's head: above every `wait`. Uploads (`PUT`) take as long as they move.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
@@ -70,12 +72,12 @@ pub fn routes(app: App) -> Router {
         .merge(node_door::join_routes())
         .merge(reserved())
         .route("/", get(async || Redirect::temporary("/ui/")));
-    finish(router, app)
+    finish(router, app, BODY_BYTES_MAX)
 }
 
 /// The node door.
 pub fn node_routes(app: App) -> Router {
-    finish(node_door::routes(), app)
+    finish(node_door::routes(), app, NODE_BODY_BYTES_MAX)
 }
 
 /// Shapes that are fixed and not built yet: 501, never ignored.
@@ -118,11 +120,11 @@ async fn not_built_yet() -> ApiError {
     AppError::NotBuiltYet("the dashboard".to_owned()).into()
 }
 
-fn finish(router: Router<App>, app: App) -> Router {
+fn finish(router: Router<App>, app: App, body_bytes_max: usize) -> Router {
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn(outermost))
         .with_state(app)
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use muster_api::{
-    NodeId,
+    InstanceId, NodeId,
     membership::Membership,
     node::{Condition, Node, NodeState, PoolUse},
-    node_protocol::{Desired, HeartbeatAnswer, Incarnation, JoinAnswer, RenewAnswer},
+    node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
 use muster_controller::reconcile::Loop;
 use serde_json::{Value, json};
@@ -292,4 +292,29 @@ async fn nodes_are_listed_by_state() {
     assert_eq!(names("?state=joining").await, "b");
     assert_eq!(names("?state=ready&state=silent").await, "a");
     world.get(&format!("/v1/nodes/{}", NodeId::generate())).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_node_may_say_more_at_once_than_people() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let one = |_| InstanceReport {
+        instance: InstanceId::generate(),
+        generation: 1,
+        boot: 1,
+        state: Observed::Running,
+        reason: None,
+        detail: Some("x".repeat(400)),
+        disk_at: None,
+        started_at: None,
+        ready_at: None,
+        disks: Vec::new(),
+    };
+    let report = Report { desired_revision: 1, full: true, instances: (0..4000).map(one).collect() };
+    let body = serde_json::to_string(&report).expect("JSON");
+    assert!(body.len() > 2 << 20);
+    let heard = world.node_call(agent.caller.as_ref(), "POST", "/node/v1/report", &body).await;
+    assert_eq!(heard.status, 204, "{heard:?}");
+    let label = "x".repeat(1 << 20);
+    world.post("/v1/images", json!({ "name": "a", "labels": { "a": label } })).await.refused(413, "too_large");
 }
