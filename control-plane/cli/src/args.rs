@@ -503,7 +503,7 @@ pub(crate) enum SnapshotCommand {
     /// List snapshots
     #[command(alias = "list")]
     Ls(Listing),
-    /// One snapshot and its members
+    /// One snapshot and its members, which are `member_rows` in JSON
     Show {
         /// Snapshot
         snapshot: String,

@@ -78,11 +78,12 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
         }
         SnapshotCommand::Ls(listing) => ctx.list(&filtered(Call::to(&["v1", "snapshots"]), &listing), &SNAPSHOTS).await,
         SnapshotCommand::Show { snapshot: name } => {
-            let object = ctx.client.get(&snapshot(&name)).await?;
-            if ctx.out.is_json() {
-                return ctx.out.thing(&object, String::new);
-            }
+            let mut object = ctx.client.get(&snapshot(&name)).await?;
             let members = ctx.collect(&snapshot(&name).then("members")).await?;
+            // Programs get what people see: the snapshot as it is, in which `members` is a number, and their rows.
+            if let (true, Some(fields)) = (ctx.out.is_json(), object.as_object_mut()) {
+                fields.insert("member_rows".to_owned(), members.clone().into());
+            }
             ctx.out.thing(&object, || details(ctx, &object, &members))
         }
         SnapshotCommand::Rm(removal) => ctx.remove("snapshot", &["v1", "snapshots"], &removal, Frees::Bytes).await,

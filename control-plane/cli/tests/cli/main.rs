@@ -198,6 +198,29 @@ async fn rm_says_what_comes_back() {
 }
 
 #[tokio::test]
+async fn a_shown_snapshot_has_its_members_for_people_and_for_programs() {
+    let snapshot = json!({"id": "s-1", "name": "s", "state": "ready", "members": 2, "new_field": [1]});
+    let member = |n: u64| {
+        json!({"instance_name": format!("web.{n}"), "version": format!("v-{n}"), "pause_ms": 1.5,
+        "dirty_bytes": 4096, "stored_bytes": 0})
+    };
+    let answers = snapshot.clone();
+    let fake =
+        Fake::start(move |seen, _| match (seen.path.contains("/members"), seen.path.contains("page_token=p2")) {
+            (true, false) => answer(200, &page(&[member(0)], Some("p2"))),
+            (true, true) => answer(200, &page(&[member(1)], None)),
+            _ => answer(200, &answers),
+        })
+        .await;
+    let mut wanted = snapshot;
+    wanted["member_rows"] = json!([member(0), member(1)]);
+    assert_eq!(fake.run(&["snapshot", "show", "s", "-o", "json"]).await.json(), wanted);
+    let table = fake.run(&["snapshot", "show", "s"]).await;
+    let rows: Vec<_> = table.out.lines().skip_while(|l| !l.starts_with("INSTANCE")).skip(1).collect();
+    assert!(rows.len() == 2 && rows[0].starts_with("web.0") && rows[1].ends_with("v-1"), "{}", table.out);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_deleted() {
     let fake = Fake::start(|_, _| problem(404, "not_found", "no image 'debian'")).await;
     let done = fake.run(&["image", "rm", "debian"]).await;
