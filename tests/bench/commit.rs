@@ -24,7 +24,7 @@ fn open(instance: &Instance) -> File {
 }
 
 async fn cluster(count: u64) -> (Cluster, Vec<File>) {
-    let cluster = Cluster::start(ClusterOptions::files(3)).await;
+    let cluster = Cluster::start(ClusterOptions::files(3).as_processes()).await;
     let file = cluster.dir.join("image.raw");
     Pattern::striped(61, 512 << 20, 1 << 20, 4 << 20).write(&file);
     cluster.api.import("base", &file).await;

@@ -9,7 +9,7 @@ use crate::{Table, median};
 
 pub(crate) fn run(table: &mut Table) {
     crate::runtime().block_on(async {
-        let cluster = Cluster::start(ClusterOptions::files(3)).await;
+        let cluster = Cluster::start(ClusterOptions::files(3).as_processes()).await;
         let file = cluster.dir.join("image.raw");
         Pattern::striped(51, 64 << 20, 1 << 20, 4 << 20).write(&file);
         cluster.api.import("base", &file).await;
@@ -36,7 +36,7 @@ pub(crate) fn run(table: &mut Table) {
 
 pub(crate) fn memory(table: &mut Table) {
     crate::runtime().block_on(async {
-        let cluster = Cluster::start(ClusterOptions::files(1)).await;
+        let cluster = Cluster::start(ClusterOptions::files(1).as_processes()).await;
         let file = cluster.dir.join("image.raw");
         Pattern::striped(52, 64 << 20, 1 << 20, 2 << 20).write(&file);
         cluster.api.import("base", &file).await;

@@ -46,7 +46,7 @@ fn seconds(mut command: Command) -> f64 {
 
 pub(crate) fn run(table: &mut Table) {
     crate::runtime().block_on(async {
-        let cluster = Cluster::start(ClusterOptions::files(3)).await;
+        let cluster = Cluster::start(ClusterOptions::files(3).as_processes()).await;
         let (file, copy) = (cluster.dir.join("image.raw"), cluster.dir.join("copy.raw"));
         make(&file);
         let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -65,7 +65,7 @@ pub(crate) fn run(table: &mut Table) {
             let salt = File::options().write(true).open(&file).expect("open the image");
             salt_every_chunk(&salt, round);
             let begun = Instant::now();
-            let done = tokio::process::Command::new(muster_tests::cluster::binary("muster"))
+            let done = tokio::process::Command::new(muster_tests::binary("muster"))
                 .args(["image", "import", &format!("{name}-cli")])
                 .arg(&file)
                 .env("MUSTER_URL", &cluster.api.url)

@@ -98,7 +98,7 @@ fn qemu_img(file: &Path, ask: &Ask, write: bool, depth: u32) -> f64 {
 pub(crate) fn run(table: &mut Table) {
     crate::runtime().block_on(async {
         for direct in [true, false] {
-            let mut options = ClusterOptions::files(1);
+            let mut options = ClusterOptions::files(1).as_processes();
             if direct {
                 // O_DIRECT on both sides: the guest's and the delta's.
                 options.agent.more.extend(["--delta-io".into(), "direct".into()]);

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use muster_tests::{Cluster, ClusterOptions, Pattern, cluster::binary};
+use muster_tests::{Cluster, ClusterOptions, Pattern, binary};
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -139,7 +139,7 @@ async fn no_snapshot_has_a_write_without_the_one_acknowledged_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_member_refuses_the_snapshot_and_the_others_go_on() {
-    let mut cluster = Cluster::start(ClusterOptions::files(2)).await;
+    let mut cluster = Cluster::start(ClusterOptions::files(2).as_processes()).await;
     let file = cluster.dir.join("image.raw");
     Pattern::striped(7, MIB, 4096, MIB).write(&file);
     cluster.api.import("tiny", &file).await;

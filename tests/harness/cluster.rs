@@ -1,23 +1,33 @@
-//! A controller and agents as processes of this machine.
+//! A controller and agents on this machine.
 
 use std::{
-    net::TcpListener,
+    ffi::OsString,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use crate::{Api, eventually};
+use rustix::{mount::UnmountFlags, process::Signal};
+
+use crate::{
+    Api,
+    daemon::{self, Daemon, Daemons},
+    eventually,
+};
 
 /// What is common to the cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
+    /// How controller and agents run.
+    pub daemons: Daemons,
     /// Agents to start with.
     pub agents: usize,
     /// How they are started.
     pub agent: AgentOptions,
     /// Each agent's data folder is an own file system of this size, for example `300m`.
     pub own_disk: Option<&'static str>,
+    /// The folder it lives below; none: `TMPDIR`.
+    pub parent: Option<PathBuf>,
 }
 
 /// How agents are started.
@@ -36,7 +46,7 @@ pub struct AgentOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         let agent = AgentOptions { runtime: "none", cpus: 8, memory: "4GiB", more: Vec::new() };
-        Self { agents: 3, agent, own_disk: None }
+        Self { daemons: Daemons::default(), agents: 3, agent, own_disk: None, parent: None }
     }
 }
 
@@ -47,10 +57,16 @@ impl ClusterOptions {
         Self { agents, ..Self::default() }
     }
 
-    /// `agents` agents that run guests.
+    /// The same with every daemon a process, which can be killed, frozen and measured.
+    #[must_use]
+    pub fn as_processes(self) -> Self {
+        Self { daemons: Daemons::Processes, ..self }
+    }
+
+    /// `agents` agents that run guests, as processes.
     #[must_use]
     pub fn guests(agents: usize) -> Self {
-        let mut options = Self::files(agents);
+        let mut options = Self::files(agents).as_processes();
         options.agent.runtime = "libvirt";
         options.agent.more = vec!["--hypervisor".into(), "qemu".into()];
         options
@@ -64,7 +80,7 @@ pub struct Agent {
     /// Its data folder.
     pub dir: PathBuf,
     port: u16,
-    process: Option<Child>,
+    daemon: Option<Daemon>,
 }
 
 /// A whole Muster. Dropping it stops everything and leaves nothing behind.
@@ -76,72 +92,71 @@ pub struct Cluster {
     /// The agents.
     pub agents: Vec<Agent>,
     options: ClusterOptions,
-    port: u16,
-    node_port: u16,
-    controller: Option<Child>,
+    doors: Doors,
+    controller: Option<Daemon>,
     _folder: tempfile::TempDir,
 }
 
-fn free_port() -> u16 {
-    // The port could be taken by another between here and the daemon's bind; it then says so and the test fails loudly.
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+/// Ports of the controller: for people, and for nodes.
+#[derive(Clone, Copy)]
+struct Doors {
+    people: u16,
+    node: u16,
 }
 
-/// A binary of this workspace, built beside the test.
-#[must_use]
-pub fn binary(name: &str) -> PathBuf {
-    let mut dir = std::env::current_exe().expect("the test's own path");
-    while dir.pop() {
-        let candidate = dir.join(name);
-        if candidate.is_file() {
-            return candidate;
-        }
-        if dir.ends_with("target") {
-            break;
+impl Doors {
+    fn url(self) -> String {
+        format!("https://{}", local(self.people))
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+impl Daemons {
+    /// What to tell a daemon to listen on: a task is asked afterwards which port it got; a process is told one that was
+    /// free a moment ago, and that it finds again when it is started anew. Taken meanwhile, it says so and the test
+    /// fails loudly.
+    fn port(self) -> u16 {
+        match self {
+            Self::Tasks => 0,
+            Self::Processes => {
+                let listener = TcpListener::bind(local(0)).expect("a free port");
+                listener.local_addr().expect("its address").port()
+            }
         }
     }
-    panic!("{name} is not built: run tests/run.sh, or cargo build --workspace with the profile of the test");
-}
-
-fn log_to(path: &Path) -> Stdio {
-    let file = std::fs::File::options().create(true).append(true).open(path).expect("a log file");
-    file.into()
-}
-
-fn signal(child: &Child, signal: rustix::process::Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-    // It may have ended by itself; then there is nobody to tell.
-    let _gone = rustix::process::kill_process(pid, signal);
 }
 
 impl Cluster {
     /// Starts a controller and the agents, and waits until all of them are ready.
     pub async fn start(options: ClusterOptions) -> Self {
         // Not /tmp: it may be a tmpfs, which is no place for disks. The qemu user must be able to pass.
-        let parent = std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+        let parent = options.parent.clone().or_else(|| std::env::var_os("TMPDIR").map(PathBuf::from));
+        let parent = parent.unwrap_or_else(|| "/var/tmp".into());
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(parent).expect("a folder");
         let dir = folder.path().to_path_buf();
         let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(&dir, passable).expect("make the folder passable");
-        let (port, node_port) = (free_port(), free_port());
         muster_peer::tls::install_provider();
-        let mut controller = Some(spawn_controller(&dir, port, node_port));
-        let url = format!("https://127.0.0.1:{port}");
+        daemon::log_to_the_test();
+        let daemons = options.daemons;
+        let (mut controller, doors) =
+            spawn_controller(daemons, &dir, Doors { people: daemons.port(), node: daemons.port() }).await;
         let api = eventually("the controller's first answer", Duration::from_secs(20), async || {
-            if let Some(status) = controller.as_mut().and_then(|c| c.try_wait().ok().flatten()) {
-                panic!("the controller ended at start: {status}\n{}", tail(&dir.join("controller.log")));
-            }
+            assert!(!controller.has_ended(), "the controller ended at start\n{}", tail(&dir.join("controller.log")));
             let read =
                 |name: &str| std::fs::read(dir.join("controller").join(name)).map_err(|e| format!("{name}: {e}"));
             let token = String::from_utf8(read("admin.token")?).map_err(|e| e.to_string())?;
-            let api = Api::new(&url, &read("ca.pem")?, &token);
+            let api = Api::new(&doors.url(), &read("ca.pem")?, &token);
             let answer =
                 api.try_send(api.request(reqwest::Method::GET, "/readyz")).await.map_err(|e| format!("{e:?}"))?;
             if answer.status == 200 { Ok(api) } else { Err(format!("{answer:?}")) }
         })
         .await;
-        let mut cluster = Self { dir, api, agents: Vec::new(), options, port, node_port, controller, _folder: folder };
+        let controller = Some(controller);
+        let mut cluster = Self { dir, api, agents: Vec::new(), options, doors, controller, _folder: folder };
         for _ in 0..cluster.options.agents {
             cluster.add_agent().await;
         }
@@ -154,7 +169,7 @@ impl Cluster {
         let number = self.agents.len();
         let name = format!("node-{number}");
         let dir = self.dir.join(&name);
-        self.agents.push(Agent { name, dir, port: free_port(), process: None });
+        self.agents.push(Agent { name, dir, port: self.options.daemons.port(), daemon: None });
         let token: serde_json::Value =
             self.api.post("/v1/tokens", serde_json::json!({ "role": "node", "uses": 1 })).await.ok();
         if let Some(size) = self.options.own_disk {
@@ -173,24 +188,31 @@ impl Cluster {
     /// Starts (again) an agent that does not run.
     pub fn start_agent(&mut self, number: usize) {
         let agent = &mut self.agents[number];
-        assert!(agent.process.is_none(), "{} runs already", agent.name);
-        let log = || log_to(&self.dir.join(format!("{}.log", agent.name)));
-        let mut command = Command::new(binary("muster-agent"));
-        command.args(["run", "--data-dir"]).arg(&agent.dir);
-        command.arg("--controller").arg(&self.api.url);
-        command.arg("--join-token").arg(format!("@{}", self.dir.join(format!("join-{number}.token")).display()));
-        command.arg("--listen").arg(format!("127.0.0.1:{}", agent.port));
-        command.args(["--name", &agent.name, "--runtime", self.options.agent.runtime, "--keep-free", "0"]);
-        command.args(["--cpus", &self.options.agent.cpus.to_string(), "--memory", self.options.agent.memory]);
-        command.args(&self.options.agent.more);
-        command.env("RUST_LOG", std::env::var("MUSTER_TEST_LOG").unwrap_or_else(|_| "info".into()));
-        agent.process =
-            Some(command.stdin(Stdio::null()).stdout(log()).stderr(log()).spawn().expect("start the agent"));
+        assert!(agent.daemon.is_none(), "{} runs already", agent.name);
+        let options = &self.options.agent;
+        let mut arguments: Vec<OsString> = vec!["--data-dir".into(), agent.dir.clone().into()];
+        let mut tell = |name: &str, value: &str| arguments.extend([name.into(), value.into()]);
+        tell("--controller", &self.api.url);
+        tell("--join-token", &format!("@{}", self.dir.join(format!("join-{number}.token")).display()));
+        tell("--listen", &local(agent.port).to_string());
+        tell("--name", &agent.name);
+        tell("--runtime", options.runtime);
+        tell("--keep-free", "0");
+        tell("--cpus", &options.cpus.to_string());
+        tell("--memory", options.memory);
+        arguments.extend(options.more.iter().map(Into::into));
+        agent.daemon = Some(match self.options.daemons {
+            Daemons::Tasks => Daemon::agent_task(&arguments),
+            Daemons::Processes => {
+                let log = self.dir.join(format!("{}.log", agent.name));
+                Daemon::process("muster-agent", "run", &arguments, &log)
+            }
+        });
     }
 
     /// Waits until every agent that runs is `ready`.
     pub async fn all_ready(&self) {
-        let wanted = self.agents.iter().filter(|a| a.process.is_some()).count();
+        let wanted = self.agents.iter().filter(|a| a.daemon.is_some()).count();
         eventually("all nodes ready", Duration::from_secs(30), async || {
             let nodes = self.api.list::<muster_api::node::Node>("/v1/nodes?state=ready").await;
             let have = nodes.len();
@@ -201,50 +223,42 @@ impl Cluster {
 
     /// kill -9.
     pub fn kill_agent(&mut self, number: usize) {
-        let mut child = self.agents[number].process.take().expect("it runs");
-        child.kill().expect("kill it");
-        child.wait().expect("reap it");
-    }
-
-    /// SIGTERM, and waits for its end.
-    pub async fn stop_agent(&mut self, number: usize) {
-        let mut child = self.agents[number].process.take().expect("it runs");
-        signal(&child, rustix::process::Signal::TERM);
-        eventually("the agent's end", Duration::from_secs(60), async || match child.try_wait() {
-            Ok(Some(status)) if status.success() => Ok(()),
-            Ok(Some(status)) => panic!("the agent ended with {status}"),
-            other => Err(format!("{other:?}")),
-        })
-        .await;
+        self.agents[number].daemon.take().expect("it runs").kill();
     }
 
     /// SIGSTOP: it lives, but never answers.
     pub fn freeze_agent(&self, number: usize) {
-        signal(self.agents[number].process.as_ref().expect("it runs"), rustix::process::Signal::STOP);
+        self.agents[number].daemon.as_ref().expect("it runs").signal(Signal::STOP);
     }
 
     /// SIGCONT.
     pub fn thaw_agent(&self, number: usize) {
-        signal(self.agents[number].process.as_ref().expect("it runs"), rustix::process::Signal::CONT);
+        self.agents[number].daemon.as_ref().expect("it runs").signal(Signal::CONT);
     }
 
     /// kill -9 of the controller.
     pub fn kill_controller(&mut self) {
-        let mut child = self.controller.take().expect("it runs");
-        child.kill().expect("kill it");
-        child.wait().expect("reap it");
+        self.controller.take().expect("it runs").kill();
     }
 
     /// Starts the controller again and waits for its first answer.
     pub async fn start_controller(&mut self) {
         assert!(self.controller.is_none(), "the controller runs already");
-        self.controller = Some(spawn_controller(&self.dir, self.port, self.node_port));
+        let (controller, _same) = spawn_controller(self.options.daemons, &self.dir, self.doors).await;
+        self.controller = Some(controller);
         eventually("the controller's first answer", Duration::from_secs(20), async || {
             let ask = self.api.request(reqwest::Method::GET, "/readyz");
             let answer = self.api.try_send(ask).await.map_err(|e| format!("{e:?}"))?;
             if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
         })
         .await;
+    }
+
+    /// The most memory the controller's process ever had resident, in bytes.
+    #[must_use]
+    pub fn controller_peak_resident(&self) -> u64 {
+        let pid = self.controller.as_ref().expect("it runs").pid();
+        status_bytes(Path::new(&format!("/proc/{pid}/status")), "VmHWM:").expect("the kernel tells")
     }
 
     /// The number of the agent on which this node runs.
@@ -259,26 +273,31 @@ impl Cluster {
         self.dir.join("controller")
     }
 
-    /// The ends of all logs, for failures.
+    /// The ends of the processes' logs, for failures. What tasks say is in the test's output already.
     #[must_use]
     pub fn logs(&self) -> String {
         let names = self.agents.iter().map(|a| format!("{}.log", a.name)).chain(["controller.log".into()]);
-        names.map(|name| format!("--- {name}\n{}\n", tail(&self.dir.join(&name)))).collect()
+        let files = names.map(|name| (self.dir.join(&name), name)).filter(|(path, _)| path.exists());
+        files.map(|(path, name)| format!("--- {name}\n{}\n", tail(&path))).collect()
     }
 }
 
-fn spawn_controller(dir: &Path, port: u16, node_port: u16) -> Child {
-    let log = || log_to(&dir.join("controller.log"));
-    Command::new(binary("muster-controller"))
-        .args(["serve", "--data-dir"])
-        .arg(dir.join("controller"))
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--node-listen", &format!("127.0.0.1:{node_port}")])
-        .env("RUST_LOG", std::env::var("MUSTER_TEST_LOG").unwrap_or_else(|_| "info".into()))
-        .stdin(Stdio::null())
-        .stdout(log())
-        .stderr(log())
-        .spawn()
-        .expect("start the controller")
+async fn spawn_controller(daemons: Daemons, dir: &Path, doors: Doors) -> (Daemon, Doors) {
+    let mut arguments: Vec<OsString> = vec!["--data-dir".into(), dir.join("controller").into()];
+    for (name, port) in [("--listen", doors.people), ("--node-listen", doors.node)] {
+        arguments.extend([name.into(), local(port).to_string().into()]);
+    }
+    match daemons {
+        Daemons::Tasks => {
+            let server = daemon::controller(&arguments).await;
+            let people = server.address().expect("it is bound").port();
+            let doors = Doors { people, node: server.node_address().expect("it is bound").port() };
+            (Daemon::controller_task(server), doors)
+        }
+        Daemons::Processes => {
+            (Daemon::process("muster-controller", "serve", &arguments, &dir.join("controller.log")), doors)
+        }
+    }
 }
 
 fn tail(path: &Path) -> String {
@@ -296,11 +315,16 @@ pub fn resident(marker: &str) -> u64 {
         if !String::from_utf8_lossy(&line).contains(marker) {
             continue;
         }
-        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let rss = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-        total += rss.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) * 1024;
+        total += status_bytes(&entry.path().join("status"), "VmRSS:").unwrap_or(0);
     }
     total
+}
+
+/// A size in `/proc/PID/status`, in bytes.
+fn status_bytes(path: &Path, key: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(path).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 impl Drop for Cluster {
@@ -308,36 +332,38 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
         }
-        for agent in &self.agents {
-            if let Some(child) = &agent.process {
-                signal(child, rustix::process::Signal::CONT);
-                signal(child, rustix::process::Signal::TERM);
+        let limit = Duration::from_secs(if std::thread::panicking() { 5 } else { 45 });
+        let mut badly = Vec::new();
+        let mut end = |daemons: Vec<(&str, Daemon)>| {
+            let until = Instant::now() + limit;
+            daemons.iter().for_each(|(_, daemon)| daemon.ask_to_end());
+            for (name, daemon) in daemons {
+                badly.extend(daemon.end_by(until).err().map(|why| format!("{name} did not end well: {why}")));
             }
-        }
-        let until = Instant::now() + Duration::from_secs(if std::thread::panicking() { 5 } else { 45 });
-        for agent in &mut self.agents {
-            if let Some(child) = &mut agent.process {
-                while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                drop(child.kill());
-                drop(child.wait());
-            }
-        }
-        if let Some(child) = &mut self.controller {
-            drop(child.kill());
-            drop(child.wait());
-        }
+        };
+        let agents = self.agents.iter_mut();
+        let agents = agents.filter_map(|agent| Some((agent.name.as_str(), agent.daemon.take()?))).collect();
+        let controller = self.controller.take().map(|daemon| ("controller", daemon)).into_iter().collect();
+        // The runtime's other threads go on with the daemons' work while this one waits for their end.
+        tokio::task::block_in_place(|| {
+            end(agents);
+            end(controller);
+        });
         crate::guest::destroy_domains_under(&self.dir);
         unmount_under(&self.dir);
+        match (badly.is_empty(), std::thread::panicking()) {
+            (true, _) => {}
+            (false, true) => eprintln!("{}", badly.join("\n")),
+            (false, false) => panic!("{}\n{}", badly.join("\n"), self.logs()),
+        }
     }
 }
 
-/// Lazily unmounts whatever is still mounted below `dir`.
+/// Unmounts whatever is still mounted below `dir`; a disk that is served still, is served no longer.
 fn unmount_under(dir: &Path) {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let targets: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
     for target in targets.into_iter().rev().filter(|t| Path::new(t).starts_with(dir)) {
-        let _gone = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
+        let _gone = rustix::mount::unmount(target, UnmountFlags::FORCE | UnmountFlags::DETACH);
     }
 }

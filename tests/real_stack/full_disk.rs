@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_user_sees_enospc_and_earlier_data_stays_whole() {
-    let mut options = ClusterOptions::files(1);
+    let mut options = ClusterOptions::files(1).as_processes();
     options.own_disk = Some("96m");
     let cluster = Cluster::start(options).await;
     let image = Pattern::striped(31, 256 * MIB, 4096, 16 * MIB);
