@@ -10,7 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_api::{deployment::Deployment, instance::InstanceState, operation::Operation};
+use muster_api::{
+    deployment::Deployment,
+    instance::InstanceState,
+    operation::Operation,
+    snapshot::{Snapshot, SnapshotMember, SnapshotState},
+};
 use muster_tests::{Cluster, ClusterOptions, Pattern, eventually};
 use reqwest::Method;
 use serde_json::json;
@@ -33,7 +38,7 @@ fn files(name: &str, count: u64) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_controller_finishes_the_deployment_after_its_restart() {
-    let (mut cluster, image) = with_image(ClusterOptions::files(3), 4 * MIB).await;
+    let (mut cluster, image) = with_image(ClusterOptions::files(3).as_processes(), 4 * MIB).await;
     let operation: Operation = cluster.api.post("/v1/deployments", files("web", 60)).await.ok();
     cluster.kill_controller();
     cluster.start_controller().await;
@@ -46,39 +51,51 @@ async fn a_killed_controller_finishes_the_deployment_after_its_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_controller_ends_the_snapshot_after_its_restart() {
-    let (mut cluster, _) = with_image(ClusterOptions::files(3), 16 * MIB).await;
+    let (mut cluster, _) = with_image(ClusterOptions::files(3).as_processes(), 48 * MIB).await;
     let disks = cluster.api.deploy_files("web", "base", 3).await;
-    for disk in &disks {
-        let file = File::options().write(true).open(disk.disks[0].path.clone().expect("a path")).expect("open");
-        file.write_all_at(&vec![disk.number as u8 + 1; 8 << 20], MIB).expect("write");
-    }
-    for round in 0..3 {
+    // Each round later in the snapshot's life: accepted, cut, one member durable.
+    type Level = fn(&Snapshot, &Operation) -> bool;
+    let levels: [Level; 3] = [|_, _| true, |s, _| s.cut_at.is_some(), |_, o| o.progress.done > 0];
+    for (round, reached) in levels.into_iter().enumerate() {
+        // The first member is durable long before the others.
+        for (disk, length) in disks.iter().zip([4096, 40 * MIB, 40 * MIB]) {
+            let file = File::options().write(true).open(disk.disks[0].path.clone().expect("a path")).expect("open");
+            let changes = Pattern { seed: 100 * round as u64 + disk.number, size: length, data: vec![(0, length)] };
+            file.write_all_at(&changes.bytes(0, length), MIB).expect("write");
+        }
         let body = json!({ "name": format!("s{round}"), "select": { "deployment": "web" } });
         let operation: Operation = cluster.api.post("/v1/snapshots", body).await.ok();
-        // Each round a little later in its life.
-        tokio::time::sleep(Duration::from_millis(round * 60)).await;
+        let killed_at = eventually("far enough to be killed", LIMIT, async || {
+            let operation: Operation = cluster.api.get(&format!("/v1/operations/{}", operation.id)).await.ok();
+            let snapshot = cluster.api.snapshot(&format!("s{round}")).await;
+            let enough = reached(&snapshot, &operation) || operation.state.is_final();
+            let seen = format!("{:?}, {:?}", snapshot.state, operation.progress);
+            if enough { Ok(seen) } else { Err(seen) }
+        })
+        .await;
         cluster.kill_controller();
         cluster.start_controller().await;
         let ended = cluster.api.wait(&operation.id.to_string(), LIMIT).await;
-        assert!(ended.state.is_final(), "{ended:?}");
+        assert!(ended.state.is_final(), "killed at {killed_at}: {ended:?}");
         // All or nothing, and the disks can be cut again.
         let snapshot = cluster.api.snapshot(&format!("s{round}")).await;
         let versions = cluster
             .api
-            .list::<muster_api::snapshot::SnapshotMember>(&format!("/v1/snapshots/s{round}/members"))
+            .list::<SnapshotMember>(&format!("/v1/snapshots/s{round}/members"))
             .await
             .iter()
             .filter(|m| m.version.is_some())
             .count();
-        let whole = if snapshot.state == muster_api::snapshot::SnapshotState::Ready { 3 } else { 0 };
-        assert_eq!(versions, whole, "{snapshot:?}");
+        let whole = if snapshot.state == SnapshotState::Ready { 3 } else { 0 };
+        assert_eq!(versions, whole, "killed at {killed_at}: {snapshot:?}");
+        println!("killed at {killed_at}, then {:?}", snapshot.state);
     }
     cluster.api.done("/v1/snapshots", json!({ "name": "last", "select": { "deployment": "web" } }), LIMIT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_to_the_other_copy_when_a_node_is_gone() {
-    let (mut cluster, image) = with_image(ClusterOptions::files(3), 32 * MIB).await;
+    let (mut cluster, image) = with_image(ClusterOptions::files(3).as_processes(), 32 * MIB).await;
     let mut body = files("web", 4);
     body["placement"] = json!({ "nodes": ["node-0", "node-1"] });
     let operation: Operation = cluster.api.post("/v1/deployments", body).await.ok();
@@ -92,7 +109,7 @@ async fn reads_go_to_the_other_copy_when_a_node_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_never_answers_does_not_delay_the_others() {
-    let (cluster, image) = with_image(ClusterOptions::files(3), 8 * MIB).await;
+    let (cluster, image) = with_image(ClusterOptions::files(3).as_processes(), 8 * MIB).await;
     cluster.freeze_agent(2);
     let begun = Instant::now();
     let _: Operation = cluster.api.post("/v1/deployments", files("web", 9)).await.ok();
@@ -117,7 +134,7 @@ async fn an_agent_that_never_answers_does_not_delay_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_key_sent_ten_times_while_the_controller_dies_makes_one_deployment() {
-    let (mut cluster, _) = with_image(ClusterOptions::files(2), MIB).await;
+    let (mut cluster, _) = with_image(ClusterOptions::files(2).as_processes(), MIB).await;
     let stop = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..10)
         .map(|_| {
@@ -152,7 +169,7 @@ async fn one_key_sent_ten_times_while_the_controller_dies_makes_one_deployment()
 /// the live map is thrown away with the holder, at least what was fsynced is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_loses_no_acknowledged_write() {
-    let (mut cluster, image) = with_image(ClusterOptions::files(1), 32 * MIB).await;
+    let (mut cluster, image) = with_image(ClusterOptions::files(1).as_processes(), 32 * MIB).await;
     let disk = cluster.api.deploy_files("web", "base", 1).await.remove(0);
     let path = disk.disks[0].path.clone().expect("a path");
     let mut wanted = image.bytes(0, image.size);
