@@ -76,8 +76,13 @@ impl Disk {
             }
         }
         // A version may be published from here on: after a power loss the disk must not read as something older until
-        // the version is its base.
-        let durable = async { self.flush().await.map_err(|fault| self.fault(fault)) };
+        // the version is its base. Only what the version is made of: a disk that failed since can still be saved.
+        let (disk, frozen) = (self.clone(), view.clone());
+        let flushed = tokio::task::spawn_blocking(move || disk.flush_epochs(&frozen.epochs));
+        let durable = async {
+            let flushed = flushed.await.unwrap_or_else(|e| Err(Fault::Io(e.to_string())));
+            flushed.map_err(|fault| self.fault(fault))
+        };
         let (saved, ()) = tokio::try_join!(self.upload(view, commit, round), durable)?;
         Ok(saved)
     }

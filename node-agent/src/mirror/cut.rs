@@ -100,9 +100,10 @@ impl Disk {
             self.update_meta(Apply::IfStored, |meta| meta.prepared = Some(entry)).map_err(|e| io("record", e))?;
             Ok(epoch)
         });
-        // Unless a start may find it in the record.
+        // Unless a start may look for it: the record may name one of this number, also an earlier one that was given up
+        // while there was no room to record that.
         if stored.is_err()
-            && self.meta.load().prepared != Some(entry)
+            && self.meta.load().prepared.is_none_or(|prepared| prepared.number != entry.number)
             && let Err(error) = place.remove(&node.holder)
         {
             tracing::warn!(disk.id = %disk, error = %error, "files of a cut that failed stay until the next start");

@@ -274,7 +274,12 @@ impl Disk {
     fn flush_now(&self) -> Result<(), Fault> {
         self.check_writable()?;
         // Older epochs too: their last writes may be younger than the last flush.
-        for epoch in self.layers().epochs.iter().rev() {
+        self.flush_epochs(&self.layers().epochs)
+    }
+
+    /// Makes what is in `epochs`, newest first, durable. Blocks on the disk below.
+    pub(super) fn flush_epochs(&self, epochs: &[Arc<Epoch>]) -> Result<(), Fault> {
+        for epoch in epochs.iter().rev() {
             match epoch.flush() {
                 Ok(()) => {}
                 Err(FlushError::Again(Fault::NoSpace)) if self.node.cache.give_back(1 << 20) > 0 => {

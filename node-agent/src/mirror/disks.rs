@@ -24,7 +24,7 @@ use super::{
     disk::{Disk, Layers, Node, lock},
     epoch::{Epoch, Place},
     error::DiskError,
-    meta::{EpochMeta, Meta},
+    meta::{EpochMeta, Meta, NotStored},
     stable,
 };
 use crate::{
@@ -709,8 +709,14 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         fetched_bytes: 0,
     };
     // Last: a folder without a record was never a disk.
-    meta.store(&dir).map_err(|e| io(e.into_io()))?;
-    stable::sync_parent(&dir).map_err(io)?;
+    let stored = meta.store(&dir).map_err(NotStored::into_io).and_then(|()| stable::sync_parent(&dir));
+    if let Err(error) = stored {
+        // Nothing was written to it: the next try is to find no disk.
+        if let Err(error) = stable::remove(&dir.join(super::meta::FILE)) {
+            tracing::warn!(disk.id = %id, error = %error, "half a disk stays until the next start");
+        }
+        return Err(io(error));
+    }
     Ok(Disk::new(node.clone(), dir, meta, Layers { base: Arc::new(base), epochs: vec![Arc::new(epoch)] }))
 }
 

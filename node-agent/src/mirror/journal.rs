@@ -20,7 +20,7 @@ use std::{
 
 use super::{
     bits::Word,
-    stable::{self, StableFile},
+    stable::{self, Folder, StableFile},
 };
 
 const MAGIC: u32 = u32::from_le_bytes(*b"MJR1");
@@ -101,14 +101,17 @@ impl Journal {
     /// Writes `words` (the whole durable state) as a new file in place of this one.
     pub(crate) fn rewrite(&mut self, words: &[Word]) -> Result<(), AppendError> {
         let beside = self.path.with_extension("bits-new");
+        let folder = self.path.parent().ok_or_else(|| io::Error::other("a journal without a folder"));
+        let folder = folder.and_then(Folder::open).map_err(AppendError::NotWritten)?;
         let mut new = Self::create(&beside, self.tag).map_err(AppendError::NotWritten)?;
         new.append(words).map_err(|e| AppendError::NotWritten(e.into_io()))?;
         stable::rename(&beside, &self.path).map_err(AppendError::NotWritten)?;
+        // Without this a power loss could bring the old file back, which does not get what is appended from now on.
+        let synced = folder.sync().map_err(AppendError::NotSynced);
         new.path.clone_from(&self.path);
         new.rewrite_at = REWRITE_MIN.max(4 * new.end);
         *self = new;
-        // Without this a power loss could bring the old file back, which does not get what is appended from now on.
-        stable::sync_parent(&self.path).map_err(AppendError::NotSynced)
+        synced
     }
 
     fn write_ahead(&mut self, end: u64) -> io::Result<()> {

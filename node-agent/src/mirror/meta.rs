@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     epoch::EpochNumber,
-    stable::{self, StableFile},
+    stable::{self, Folder, StableFile},
 };
 
 const FORMAT: u32 = 1;
@@ -80,9 +80,9 @@ impl Meta {
 
     /// Into its directory, durably.
     pub(crate) fn store(&self, dir: &Path) -> Result<(), NotStored> {
-        let path = dir.join(FILE);
-        self.put_in_place(dir, &path).map_err(NotStored::AsBefore)?;
-        stable::sync_parent(&path).map_err(NotStored::Unknown)
+        let folder = Folder::open(dir).map_err(NotStored::AsBefore)?;
+        self.put_in_place(dir, &dir.join(FILE)).map_err(NotStored::AsBefore)?;
+        folder.sync().map_err(NotStored::Unknown)
     }
 
     fn put_in_place(&self, dir: &Path, path: &Path) -> io::Result<()> {

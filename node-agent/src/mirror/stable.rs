@@ -37,7 +37,26 @@ enum Naming<'a> {
     Rename { from: &'a Path, to: &'a Path },
     Remove(&'a Path),
     RemoveFolder(&'a Path),
-    SyncFolder(&'a Path),
+    SyncFolder(&'a Folder<'a>),
+}
+
+/// A folder, open: its sync can then only fail because it fails, and not for want of a descriptor.
+#[derive(Debug)]
+pub(crate) struct Folder<'a> {
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests record whose names were synced"))]
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Folder<'a> {
+    pub(crate) fn open(path: &'a Path) -> io::Result<Self> {
+        Ok(Self { path, file: File::open(path)? })
+    }
+
+    /// Makes the names in it durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        name(Naming::SyncFolder(self))
+    }
 }
 
 impl StableFile {
@@ -150,7 +169,7 @@ fn fine_when_none(removed: io::Result<()>) -> io::Result<()> {
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    name(Naming::SyncFolder(path))
+    Folder::open(path)?.sync()
 }
 
 /// Makes the name of `path` durable.
@@ -175,6 +194,6 @@ fn apply_name(naming: Naming<'_>) -> io::Result<()> {
         Naming::Rename { from, to } => std::fs::rename(from, to),
         Naming::Remove(path) => std::fs::remove_file(path),
         Naming::RemoveFolder(path) => std::fs::remove_dir_all(path),
-        Naming::SyncFolder(path) => File::open(path)?.sync_all(),
+        Naming::SyncFolder(folder) => folder.file.sync_all(),
     }
 }

@@ -122,8 +122,26 @@ struct Writer {
 struct Active {
     number: u32,
     file: Arc<dyn DiskFile>,
+    sync: Arc<SyncOnce>,
     marker: Marker,
     end: u64,
+}
+
+/// Syncs of one file. The system tells of lost bytes once, to whoever asks first; here a sync that failed stays failed, so
+/// that nobody behind it takes the file for synced.
+#[derive(Debug, Default)]
+struct SyncOnce {
+    failed: Mutex<bool>,
+}
+
+impl SyncOnce {
+    fn sync(&self, file: &dyn DiskFile) -> io::Result<()> {
+        let mut failed = lock(&self.failed);
+        if *failed {
+            return Err(io::Error::other("a sync of it failed before"));
+        }
+        file.sync_data().inspect_err(|_| *failed = true)
+    }
 }
 
 /// Places that are not in the index yet; newer ones first.
@@ -161,8 +179,8 @@ impl SegmentStore {
         let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_number(name)).collect();
         numbers.sort_unstable();
         let mut segments: Vec<OnDisk> = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            segments.push(OnDisk::open(disk.as_ref(), number)?);
+        for number in &numbers {
+            segments.push(OnDisk::open(disk.as_ref(), *number, Some(number) == numbers.last())?);
         }
         let pool = match segments.iter().find_map(|s| s.pool) {
             Some(pool) => pool,
@@ -172,11 +190,8 @@ impl SegmentStore {
             let source = Corrupt::Field { what: "segment", field: "pool of the others", got: other.number.into() };
             return Err(StoreError::Format { file: segment_name(other.number), source });
         }
-        // What was written but not synced before the last stop may be in the kernel's memory only; from here on it
-        // counts as synced. What a sync lost before the last stop may be there as well: it is not to be seen again.
-        if let Some(newest) = segments.last() {
-            let synced = newest.file.sync_data().and_then(|()| newest.file.forget_cached());
-            synced.map_err(io_error("sync", &segment_name(newest.number)))?;
+        // So may the names of new ones.
+        if !segments.is_empty() {
             disk.sync_names().map_err(io_error("sync", "."))?;
         }
         let sizes: HashMap<u32, u64> = segments.iter().map(|s| (s.number, s.size)).collect();
@@ -270,7 +285,7 @@ impl SegmentStore {
                 writer.disk_bytes = writer.disk_bytes - segment.size + scanned.end;
                 if segment.pool.is_some() {
                     let file = segment.file.clone();
-                    writer.active = Some(Active { number, file, marker, end: scanned.end });
+                    writer.active = Some(Active { number, file, sync: Arc::default(), marker, end: scanned.end });
                 } else {
                     writer.sealed.insert(number, scanned.end);
                 }
@@ -354,7 +369,7 @@ impl SegmentStore {
     fn seal(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(active) = &writer.active else { return Ok(()) };
         // Its name, if that is new, is synced before anything in it is acknowledged.
-        if let Err(source) = active.file.sync_data() {
+        if let Err(source) = active.sync.sync(active.file.as_ref()) {
             return Err(fail(writer, "sync", source));
         }
         if let Some(active) = writer.active.take() {
@@ -380,7 +395,7 @@ impl SegmentStore {
         writer.names_pending = true;
         let end = SegmentHeader::BYTES as u64;
         writer.disk_bytes += end;
-        Ok(Active { number, file, marker, end })
+        Ok(Active { number, file, sync: Arc::default(), marker, end })
     }
 
     /// Appends frames to the active segment, all or nothing.
@@ -416,10 +431,10 @@ impl SegmentStore {
             writer.syncing = true;
             let appended = writer.appended;
             let names_pending = std::mem::take(&mut writer.names_pending);
-            let file = writer.active.as_ref().map(|a| a.file.clone());
+            let active = writer.active.as_ref().map(|a| (a.file.clone(), a.sync.clone()));
             drop(writer);
             let names = if names_pending { self.disk.sync_names() } else { Ok(()) };
-            let synced = names.and_then(|()| file.map_or(Ok(()), |file| file.sync_data()));
+            let synced = names.and_then(|()| active.map_or(Ok(()), |(file, sync)| sync.sync(file.as_ref())));
             writer = self.writer();
             writer.syncing = false;
             match synced {
@@ -805,9 +820,14 @@ struct OnDisk {
 }
 
 impl OnDisk {
-    fn open(disk: &dyn Disk, number: u32) -> Result<OnDisk, StoreError> {
+    fn open(disk: &dyn Disk, number: u32, is_newest: bool) -> Result<OnDisk, StoreError> {
         let name = segment_name(number);
         let file = disk.open(&name).map_err(io_error("open", &name))?;
+        if is_newest {
+            // What was written but not synced before the last stop may be in the kernel's memory only; from here on it
+            // counts as synced. What a sync lost before the last stop may be there as well: it is not to be seen again.
+            file.sync_data().and_then(|()| file.forget_cached()).map_err(io_error("sync", &name))?;
+        }
         let size = file.size().map_err(io_error("read", &name))?;
         let head = file.read(0, SegmentHeader::BYTES + Frame::BYTES).map_err(io_error("read", &name))?;
         let (pool, marker) = match SegmentHeader::decode(&head) {

@@ -137,11 +137,11 @@ pub(super) fn created(
 }
 
 pub(super) fn named(naming: Naming<'_>, apply: &dyn Fn(Naming<'_>) -> io::Result<()>) -> Option<io::Result<()>> {
-    let (Naming::MakeFolder(path)
-    | Naming::Remove(path)
-    | Naming::RemoveFolder(path)
-    | Naming::SyncFolder(path)
-    | Naming::Rename { from: _, to: path }) = naming;
+    let path = match naming {
+        Naming::MakeFolder(path) | Naming::Remove(path) | Naming::RemoveFolder(path) => path,
+        Naming::Rename { from: _, to } => to,
+        Naming::SyncFolder(folder) => folder.path,
+    };
     let recorder = of(path)?;
     Some(recorder.name(naming, apply))
 }
@@ -336,14 +336,14 @@ impl Recorder {
         let mut state = self.state();
         let goes_on = state.begin()?;
         let (folder, names) = match naming {
-            Naming::SyncFolder(path) => {
+            Naming::SyncFolder(folder) => {
                 if !goes_on {
                     return Err(stopped());
                 }
                 if state.sync_fails() {
                     return Err(io::Error::other("the recorder lost these names"));
                 }
-                state.log.push(Event::NamesSynced { folder: self.relative(path) });
+                state.log.push(Event::NamesSynced { folder: self.relative(folder.path) });
                 return Ok(());
             }
             Naming::MakeFolder(path) => {
