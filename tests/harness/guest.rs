@@ -5,6 +5,7 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 const URI: &str = "qemu:///system";
@@ -22,8 +23,9 @@ pub fn demo_image() -> PathBuf {
     out
 }
 
-fn virsh(arguments: &[&str]) -> Result<String, String> {
-    let done = Command::new("virsh").args(["-c", URI]).args(arguments).output().map_err(|e| e.to_string())?;
+/// Runs `virsh` on the libvirtd at `uri`.
+pub(crate) fn virsh(uri: &str, arguments: &[&str]) -> Result<String, String> {
+    let done = Command::new("virsh").args(["-c", uri]).args(arguments).output().map_err(|e| e.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) }
 }
@@ -31,9 +33,9 @@ fn virsh(arguments: &[&str]) -> Result<String, String> {
 /// Names of the running domains that have a disk below `dir`.
 #[must_use]
 pub fn domains_under(dir: &Path) -> Vec<String> {
-    let Ok(names) = virsh(&["list", "--all", "--name"]) else { return Vec::new() };
+    let Ok(names) = virsh(URI, &["list", "--all", "--name"]) else { return Vec::new() };
     let below = |name: &&str| {
-        let disks = virsh(&["domblklist", name]).unwrap_or_default();
+        let disks = virsh(URI, &["domblklist", name]).unwrap_or_default();
         disks.contains(&dir.display().to_string())
     };
     names.lines().map(str::trim).filter(|n| !n.is_empty()).filter(below).map(str::to_owned).collect()
@@ -42,7 +44,7 @@ pub fn domains_under(dir: &Path) -> Vec<String> {
 /// Destroys what a failed test left.
 pub fn destroy_domains_under(dir: &Path) {
     for name in domains_under(dir) {
-        drop(virsh(&["destroy", &name]));
+        drop(virsh(URI, &["destroy", &name]));
     }
 }
 
@@ -52,6 +54,21 @@ pub fn destroy_domains_under(dir: &Path) {
 /// None does.
 pub fn domain_of(disk: &Path) -> Result<String, String> {
     domains_under(disk).pop().ok_or_else(|| format!("no domain uses {}", disk.display()))
+}
+
+/// The QEMU processes that have something below `path` open by name: whichever libvirtd started them, and whether it
+/// lives or not.
+#[must_use]
+pub fn processes_under(path: &Path) -> Vec<Pid> {
+    let path = path.display().to_string();
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.split('\0').next().is_some_and(|program| program.contains("qemu-system")) && line.contains(&path)
+    })
+    .collect()
 }
 
 /// Runs a shell command in the guest through its agent and answers its standard output once it has ended.
@@ -84,7 +101,7 @@ pub fn run(domain: &str, script: &str) -> Result<String, String> {
 }
 
 fn agent(domain: &str, command: &Value) -> Result<Value, String> {
-    let text = virsh(&["qemu-agent-command", domain, "--timeout", "20", &command.to_string()])?;
+    let text = virsh(URI, &["qemu-agent-command", domain, "--timeout", "20", &command.to_string()])?;
     serde_json::from_str(&text).map_err(|e| format!("{e} in {text}"))
 }
 

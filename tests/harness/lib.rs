@@ -8,10 +8,12 @@ pub mod cluster;
 pub mod daemon;
 pub mod eventually;
 pub mod guest;
+pub mod libvirtd;
 pub mod pattern;
 
 pub use api::Api;
 pub use cluster::{AgentOptions, Cluster, ClusterOptions};
 pub use daemon::{Daemons, binary};
 pub use eventually::eventually;
+pub use libvirtd::Libvirtd;
 pub use pattern::Pattern;

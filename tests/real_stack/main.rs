@@ -2,5 +2,6 @@
 
 mod boot;
 mod full_disk;
+mod libvirtd;
 mod memory;
 mod quickstart;
