@@ -41,12 +41,12 @@ mounts_below() {
     done < /proc/self/mountinfo | sort -r
 }
 
-# Processes of Muster that name a folder on their command line.
+# Processes of Muster, and guests of a libvirtd that is gone, that name a folder on their command line.
 processes_below() {
     local proc
     for proc in /proc/[0-9]*; do
         case $(cat "$proc/comm" 2> /dev/null) in
-            muster-*) ;;
+            muster-* | qemu-system-*) ;;
             *) continue ;;
         esac
         if tr '\0' '\n' < "$proc/cmdline" 2> /dev/null | grep -qF -e "$1/"; then echo "${proc##*/}"; fi

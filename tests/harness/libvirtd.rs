@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -16,9 +16,9 @@ use crate::{eventually, guest};
 /// networks and pools of the machine, which are not ours), the daemon of the consoles.
 const VIRTLOGD: &str = r#"
 set -eu
-mkdir -p /run/libvirt
+mkdir -p /run/libvirt /var/log/libvirt
 if [ -e /etc/libvirt/qemu.conf ]; then cp -p /etc/libvirt/qemu.conf "$1/"; fi
-for dir in /run/libvirt /var/lib/libvirt /etc/libvirt; do mount -t tmpfs -o mode=755 tmpfs "$dir"; done
+for dir in /run/libvirt /var/lib/libvirt /var/log/libvirt /etc/libvirt; do mount -t tmpfs -o mode=755 tmpfs "$dir"; done
 if [ -e "$1/qemu.conf" ]; then cp -p "$1/qemu.conf" /etc/libvirt/; fi
 exec virtlogd --pid-file "$1/virtlogd.pid"
 "#;
@@ -42,13 +42,14 @@ impl Libvirtd {
         mount_change(dir, MountPropagationFlags::SHARED).expect("share the mounts below the folder");
         let socket_dir = format!("unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\n", dir.display());
         fs::write(dir.join("libvirtd.conf"), socket_dir).expect("write libvirtd.conf");
-        let mut virtlogd = Command::new("unshare");
+        let mut virtlogd = dying_with_the_test("unshare");
         virtlogd.args(["--mount", "--propagation", "slave", "sh", "-c", VIRTLOGD, "virtlogd"]).arg(dir);
         let virtlogd = spawn(virtlogd, &dir.join("virtlogd.log"));
-        let socket = format!("/proc/{}/root/run/libvirt/virtlogd-sock", virtlogd.id());
+        // The file first: until then the process's root may be the machine's, with a socket of another virtlogd.
+        let socket = PathBuf::from(format!("/proc/{}/root/run/libvirt/virtlogd-sock", virtlogd.id()));
         eventually("virtlogd listens", Duration::from_secs(20), async || {
             let log = || fs::read_to_string(dir.join("virtlogd.log")).unwrap_or_default();
-            if fs::symlink_metadata(&socket).is_ok() { Ok(()) } else { Err(log()) }
+            if dir.join("virtlogd.pid").exists() && socket.exists() { Ok(()) } else { Err(log()) }
         })
         .await;
         let libvirtd = spawn_libvirtd(dir, &virtlogd);
@@ -92,10 +93,17 @@ impl Libvirtd {
 }
 
 fn spawn_libvirtd(dir: &Path, virtlogd: &Child) -> Child {
-    let mut command = Command::new("nsenter");
+    let mut command = dying_with_the_test("nsenter");
     command.arg(format!("--mount=/proc/{}/ns/mnt", virtlogd.id())).arg("libvirtd");
     command.arg("--config").arg(dir.join("libvirtd.conf")).arg("--pid-file").arg(dir.join("libvirtd.pid"));
     spawn(command, &dir.join("libvirtd.log"))
+}
+
+/// A command that the kernel kills when this thread ends, also when somebody kills the test.
+fn dying_with_the_test(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
 }
 
 fn spawn(mut command: Command, log: &Path) -> Child {
