@@ -70,6 +70,20 @@ pub(crate) async fn find(tx: &mut Tx, caller: &Caller, wanted: &Ref<DeploymentId
         .ok_or_else(|| AppError::not_found("deployment", wanted))
 }
 
+/// The same, or if there is none, by name the newest that is going and had the name: for DELETE, which may be repeated.
+pub(crate) async fn find_or_going(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<DeploymentId>,
+) -> Result<DeploymentRow, AppError> {
+    match (find(tx, caller, wanted).await, wanted) {
+        (Err(missing @ AppError::NotFound { .. }), Ref::Name(name)) => {
+            deployments::going_by_name(tx, caller.one_project()?, name).await?.ok_or(missing)
+        }
+        (found, _) => found,
+    }
+}
+
 /// The ids of the deployments a filter names; a name nobody has filters everything out.
 async fn ids_of(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Result<Vec<String>, AppError> {
     let mut ids = Vec::new();
@@ -361,20 +375,15 @@ impl App {
         if_match: Option<&str>,
     ) -> Result<Answer, AppError> {
         self.once(once, "deployments.delete", async |tx| {
-            let found = match find(tx, caller, wanted).await {
-                Err(AppError::NotFound { .. }) => going(tx, caller, wanted).await?,
-                other => Some(other?),
-            };
-            let Some(mut row) = found else { return Err(AppError::not_found("deployment", wanted)) };
-            check_if_match(if_match, row.revision)?;
+            let mut row = find_or_going(tx, caller, wanted).await?;
             let running = operations::running_on(tx, "deployment", &row.id.to_string()).await?;
-            match (row.state, running) {
-                (DeploymentState::Deleting, Some(running)) => {
-                    return app_instances::same_operation(tx, caller, running).await;
-                }
-                // The operation before ran out of time: a further one waits for what is left.
-                (_, None) => {}
-                (_, Some(running)) => operations::finish(tx, running, Outcome::Cancelled(None)).await?,
+            if let (DeploymentState::Deleting, Some(running)) = (row.state, running) {
+                return app_instances::same_operation(tx, caller, running).await;
+            }
+            check_if_match(if_match, row.revision)?;
+            // If it is going and none runs, the operation before ran out of time: a further one waits for what is left.
+            if let Some(running) = running {
+                operations::finish(tx, running, Outcome::Cancelled(None)).await?;
             }
             let mut changed = Vec::new();
             for member in instances::of_deployment(tx, row.id).await? {
@@ -409,7 +418,7 @@ impl App {
 
     /// What a DELETE would free: told only where it is known, which the sweep will.
     pub async fn deployment_freed(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Freed, AppError> {
-        self.store.read("deployments.freed", async |tx| find(tx, caller, wanted).await).await?;
+        self.store.read("deployments.freed", async |tx| find_or_going(tx, caller, wanted).await).await?;
         Ok(Freed { freed_bytes: None })
     }
 
@@ -596,14 +605,6 @@ async fn busy(tx: &mut Tx, row: &DeploymentRow) -> Result<(), AppError> {
     match operations::running_on(tx, "deployment", &row.id.to_string()).await? {
         Some(operation) => Err(AppError::Busy { operation }),
         None => Ok(()),
-    }
-}
-
-/// A deployment that is going and had the name: for a DELETE that is repeated by name.
-async fn going(tx: &mut Tx, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Option<DeploymentRow>, AppError> {
-    match wanted {
-        Ref::Name(name) => Ok(deployments::going_by_name(tx, caller.one_project()?, name).await?),
-        Ref::Id(_) => Ok(None),
     }
 }
 

@@ -7,6 +7,7 @@ use muster_api::{
     InstanceId, NodeId, OperationId, Page, Problem, Ref,
     instance::{self as api, Instance, InstanceState, OnMany, PatchInstance, Select},
     operation::{Operation, Progress, Target},
+    version::Freed,
 };
 use serde_json::json;
 
@@ -127,11 +128,43 @@ pub(crate) async fn find(tx: &mut Tx, caller: &Caller, wanted: &Ref<InstanceId>)
         .ok_or_else(|| AppError::not_found("instance", wanted))
 }
 
+/// The same, or if there is none, by name the newest that is going and had the name: for DELETE, which may be repeated.
+pub(crate) async fn find_or_going(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<InstanceId>,
+) -> Result<InstanceRow, AppError> {
+    match (find(tx, caller, wanted).await, wanted) {
+        (Err(missing @ AppError::NotFound { .. }), Ref::Name(name)) => {
+            instances::going_by_name(tx, caller.one_project()?, name).await?.ok_or(missing)
+        }
+        (found, _) => found,
+    }
+}
+
+/// Whether names also mean what is going and had them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Going {
+    /// They do.
+    Included,
+    /// Only what is there.
+    LeftOut,
+}
+
 /// The instances a `select` means, and the deployment if it names one.
-pub(crate) async fn selected(tx: &mut Tx, caller: &Caller, select: &Select) -> Result<Selected, AppError> {
+pub(crate) async fn selected(
+    tx: &mut Tx,
+    caller: &Caller,
+    select: &Select,
+    going: Going,
+) -> Result<Selected, AppError> {
     match (&select.deployment, &select.instances, &select.label) {
         (Some(wanted), None, None) => {
-            let row = app_deployments::find(tx, caller, wanted).await.map_err(at("/select/deployment"))?;
+            let found = match going {
+                Going::Included => app_deployments::find_or_going(tx, caller, wanted).await,
+                Going::LeftOut => app_deployments::find(tx, caller, wanted).await,
+            };
+            let row = found.map_err(at("/select/deployment"))?;
             Ok(Selected { rows: instances::of_deployment(tx, row.id).await?, deployment: Some(row) })
         }
         (None, Some(wanted), None) => {
@@ -141,7 +174,11 @@ pub(crate) async fn selected(tx: &mut Tx, caller: &Caller, select: &Select) -> R
             }
             let mut rows: BTreeMap<InstanceId, InstanceRow> = BTreeMap::new();
             for (index, reference) in wanted.iter().enumerate() {
-                let row = find(tx, caller, reference).await.map_err(at(&format!("/select/instances/{index}")))?;
+                let found = match going {
+                    Going::Included => find_or_going(tx, caller, reference).await,
+                    Going::LeftOut => find(tx, caller, reference).await,
+                };
+                let row = found.map_err(at(&format!("/select/instances/{index}")))?;
                 rows.insert(row.id, row);
             }
             let mut rows: Vec<_> = rows.into_values().collect();
@@ -390,15 +427,11 @@ impl App {
         if_match: Option<&str>,
     ) -> Result<Answer, AppError> {
         self.once(once, "instances.delete", async |tx| {
-            let found = match find(tx, caller, wanted).await {
-                Err(AppError::NotFound { .. }) => going(tx, caller, wanted).await?,
-                other => Some(other?),
-            };
-            let Some(row) = found else { return Err(AppError::not_found("instance", wanted)) };
-            check_if_match(if_match, row.revision)?;
+            let row = find_or_going(tx, caller, wanted).await?;
             if let (InstanceState::Deleting, Some(operation)) = (row.life.state, row.operation) {
                 return same_operation(tx, caller, operation).await;
             }
+            check_if_match(if_match, row.revision)?;
             if let Some(running) = operations::running_on(tx, "instance", &row.id.to_string()).await? {
                 operations::finish(tx, running, Outcome::Cancelled(None)).await?;
             }
@@ -408,11 +441,18 @@ impl App {
         .await
     }
 
+    /// What a DELETE would free: told only where it is known, which the sweep will.
+    pub async fn instance_freed(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Freed, AppError> {
+        self.store.read("instances.freed", async |tx| find_or_going(tx, caller, wanted).await).await?;
+        Ok(Freed { freed_bytes: None })
+    }
+
     /// A verb on many instances.
     pub async fn on_many(&self, caller: &Caller, once: &Once, word: &str, body: &OnMany) -> Result<Answer, AppError> {
         let verb = Verb::read(word, body)?;
         self.once(once, "instances.on_many", async |tx| {
-            let selected = selected(tx, caller, &body.select).await?;
+            let going = if verb == Verb::Delete { Going::Included } else { Going::LeftOut };
+            let selected = selected(tx, caller, &body.select, going).await?;
             if selected.rows.is_empty() && body.select.label.is_some() {
                 let detail = "no instance has this label".to_owned();
                 return Err(Problem::new(muster_api::ErrorCode::NotFound, detail.clone())
@@ -433,11 +473,10 @@ impl App {
                 },
             };
             if verb == Verb::Delete {
-                // Those that go already and are waited for are left to who waits.
-                let waited_for =
-                    |row: &InstanceRow| row.life.state == InstanceState::Deleting && row.operation.is_some();
-                let rows: Vec<_> = selected.rows.into_iter().filter(|row| !waited_for(row)).collect();
-                let operation = delete_rows(tx, caller, &project, target, rows).await?;
+                if let Some(operation) = one_going(&selected.rows) {
+                    return same_operation(tx, caller, operation).await;
+                }
+                let operation = delete_rows(tx, caller, &project, target, selected.rows).await?;
                 return Answer::accepted(&operation);
             }
             check_idle(&selected.rows)?;
@@ -454,12 +493,11 @@ pub(crate) async fn same_operation(tx: &mut Tx, caller: &Caller, id: OperationId
     Answer::accepted(&visible(operation, caller.is_operator()))
 }
 
-/// An instance that is going and had the name: for a DELETE that is repeated by name.
-async fn going(tx: &mut Tx, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Option<InstanceRow>, AppError> {
-    match wanted {
-        Ref::Name(name) => Ok(instances::going_by_name(tx, caller.one_project()?, name).await?),
-        Ref::Id(_) => Ok(None),
-    }
+/// The operation that waits for all of these to be gone, if it is one.
+fn one_going(rows: &[InstanceRow]) -> Option<OperationId> {
+    let operation = rows.first()?.operation;
+    let same = |row: &InstanceRow| row.life.state == InstanceState::Deleting && row.operation == operation;
+    operation.filter(|_| rows.iter().all(same))
 }
 
 /// Start, stop or reboot of many: those whose state does not allow it are left alone, unless that is so for all.
@@ -516,7 +554,7 @@ async fn delete_rows(
     let mut changed = Vec::new();
     for row in rows {
         if row.life.state == InstanceState::Deleting {
-            // Counted before; its operation ran out of time, and this one waits for it.
+            // Counted before; its operation ran out of time or has others as well, and this one waits for it.
             changed.push(Changed { before: row.life.clone(), after: row });
             continue;
         }

@@ -108,7 +108,7 @@ impl App {
             return Err(AppError::invalid("/max_pause_ms", "out_of_range", detail));
         }
         self.once(once, "snapshots.create", async |tx| {
-            let selected = app_instances::selected(tx, caller, &wanted.select).await?;
+            let selected = app_instances::selected(tx, caller, &wanted.select, app_instances::Going::LeftOut).await?;
             let (mut taken, mut skipped) = (Vec::new(), 0);
             for row in selected.rows {
                 if takes_part(&row)? {

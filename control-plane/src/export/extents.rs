@@ -24,7 +24,7 @@ pub struct Extents {
     pub next: Option<u64>,
 }
 
-/// The first `limit` extents from byte `from` on. At the grain of chunks: zeros inside a present chunk count as data.
+/// The first `limit` extents from byte `from` on; none from the end on. At the grain of chunks: zeros inside a present chunk count as data.
 ///
 /// # Errors
 /// Pages that cannot be had, or are damaged.
@@ -34,6 +34,10 @@ pub async fn extents(pool: PoolClient, content: &Content, from: u64, limit: usiz
     let descriptor = *content.descriptor();
     let (size, chunk_bytes) = (content.size_bytes(), content.chunk_bytes());
     let mut items: Vec<Extent> = Vec::new();
+    // The last chunk may end after the disk.
+    if from >= size {
+        return Ok(Extents { items, next: None });
+    }
     let mut index = from / chunk_bytes;
     while index < descriptor.chunks() {
         let end = index.saturating_add(STEP_CHUNKS).min(descriptor.chunks());

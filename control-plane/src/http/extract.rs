@@ -500,13 +500,13 @@ impl ListQuery {
     }
 }
 
-/// The `seq` of a position that was given to a caller, unless it is of a history that is lost: the database was replaced
-/// by an older copy since, and the same number is another row now.
+/// The `seq` of a position that was given to a caller, unless it is of another history, where the same number is another
+/// row, or of a future this database has not reached: it was replaced by an older copy.
 pub(crate) fn in_history(given: Position, as_of: Position) -> Result<i64, AppError> {
     if given.history == as_of.history && given.seq <= as_of.seq {
         return Ok(given.seq);
     }
-    let why = "was given out before the database was replaced by an older copy: list again from the beginning";
+    let why = "is not of this database as it is now: list again from the beginning";
     Err(AppError::BadRequest(format!("the position '{given}' {why}")))
 }
 

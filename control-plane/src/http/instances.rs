@@ -82,8 +82,7 @@ async fn delete(
 ) -> Result<Answer, ApiError> {
     params.only(&["dry_run"])?;
     if params.flag("dry_run")? {
-        app.instance(&caller, &instance).await?;
-        return Ok(Answer::ok(&Freed { freed_bytes: None })?);
+        return Ok(Answer::ok(&app.instance_freed(&caller, &instance).await?)?);
     }
     Ok(app.delete_instance(&caller, &change.once, &instance, if_match.as_deref()).await?)
 }

@@ -17,7 +17,7 @@ use muster_api::{
 
 use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path};
 use crate::{
-    app::{Answer, App, Caller},
+    app::{Answer, App, AppError, Caller},
     export::content,
     store::versions::{VersionFilter, VersionRow},
 };
@@ -107,11 +107,19 @@ pub(crate) async fn extents(
     if limit == 0 || limit > 1000 {
         return Err(Problem::new(ErrorCode::BadRequest, format!("limit is 1 to 1000, got {limit}")).into());
     }
-    let from = params.get::<u64>("page_token")?.unwrap_or(0);
+    let from = params.text("page_token")?.map_or(Ok(0), extents_from)?;
     let row = app.version(&caller, version).await?;
     let (found, as_of) = app.version_extents(&row, from, limit).await?;
-    let next_page_token = found.next.map(|next| next.to_string());
+    let next_page_token = found.next.map(|next| format!("{EXTENTS_FROM}{next}"));
     Ok(Json(Page { items: found.items, next_page_token, as_of: as_of.to_string() }))
+}
+
+/// How page tokens of extents begin, so that they are no others and no others are theirs; then comes a byte's number.
+const EXTENTS_FROM: &str = "byte-";
+
+fn extents_from(token: &str) -> Result<u64, AppError> {
+    let byte = token.strip_prefix(EXTENTS_FROM).and_then(|byte| byte.parse().ok());
+    byte.ok_or_else(|| AppError::BadRequest("page_token: expected the next_page_token of a page of extents".to_owned()))
 }
 
 /// What a `Range` header asks for.
@@ -181,7 +189,7 @@ pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result
     }
     metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
     let bytes = content::stream(app.pool.clone(), &row.content, range);
-    answer.body(Body::from_stream(bytes)).map_err(|e| crate::app::AppError::Internal(e.into()).into())
+    answer.body(Body::from_stream(bytes)).map_err(|e| AppError::Internal(e.into()).into())
 }
 
 #[cfg(test)]

@@ -239,6 +239,13 @@ async fn extents_are_the_runs_of_chunks_with_data() {
     assert_eq!((&first.items[..], first.next), (&all.items[..2], Some(9 * 65536)));
     let rest = extents(pool(), &imported.content, 9 * 65536, 2).await.expect("reads");
     assert_eq!((&rest.items[..], rest.next), (&all.items[2..], None));
+    let size = u64::try_from(bytes.len()).expect("a size");
+    let end = extents(pool(), &imported.content, size - 1, 2).await.expect("reads");
+    assert_eq!(end.items.iter().map(|e| (e.offset_bytes, e.length_bytes)).collect::<Vec<_>>(), [(size - 1, 1)]);
+    for outside in [size, size + 1, 41 * 65536, u64::MAX] {
+        let none = extents(pool(), &imported.content, outside, 2).await.expect("reads");
+        assert_eq!((none.items.len(), none.next), (0, None), "{outside}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -528,6 +528,10 @@ async fn extents_come_in_pages_and_cover_the_data() {
     let expected = [(1, 131_072), (5, 65536), (9, 65536), (20, 10)]
         .map(|(chunk, length)| json!({ "offset_bytes": chunk * 65536, "length_bytes": length }));
     assert_eq!(extents, expected);
+    assert_eq!(world.get(&format!("{path}?page_token=byte-1310731")).await.value(200)["items"], json!([]));
+    for bad in ["65536", "byte-", "byte-x", "00000001-000000000001"] {
+        world.get(&format!("{path}?page_token={bad}")).await.refused(400, "bad_request");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,6 +151,14 @@ async fn delete_twice_is_one_operation_and_then_nothing() {
     for path in ["/v1/deployments/web".to_owned(), format!("/v1/deployments/{id}")] {
         assert_eq!(world.delete(&path).await.expect(202).text("/id"), first.text("/id"));
     }
+    let stale = [("If-Match", "\"1\"")];
+    let stale = world.call_as(&world.token, "DELETE", "/v1/deployments/web", Value::Null, &stale).await.expect(202);
+    assert_eq!(stale.text("/id"), first.text("/id"));
+    world.delete("/v1/deployments/web?dry_run=true").await.expect(200);
+    world.delete("/v1/deployments/bew?dry_run=true").await.refused(404, "not_found");
+    let clear = json!({ "select": { "deployment": "web" } });
+    let clear = world.post("/v1/instances/-/delete", clear).await.expect(202);
+    assert_eq!(clear.text("/id"), first.text("/id"), "its members go already");
     assert_eq!(world.get(&format!("/v1/deployments/{id}")).await.text("/state"), "deleting");
     world.get("/v1/deployments/web").await.refused(404, "not_found");
     // The name is free at once. On the node that answers, whichever has fewer instances by now.

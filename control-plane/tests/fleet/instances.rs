@@ -88,12 +88,53 @@ async fn delete_of_an_instance_lowers_count_and_is_one_operation() {
     let first = world.delete("/v1/instances/web.1").await.expect(202);
     let second = world.delete(&format!("/v1/instances/{id}")).await.expect(202);
     assert_eq!(first.text("/id"), second.text("/id"));
+    let stale = [("If-Match", "\"1\"")];
+    let third = world.call_as(&world.token, "DELETE", "/v1/instances/web.1", Value::Null, &stale).await.expect(202);
+    assert_eq!(first.text("/id"), third.text("/id"), "it is what was asked for, whatever changed since");
+    world.delete("/v1/instances/web.1?dry_run=true").await.expect(200);
+    world.delete("/v1/instances/web.7?dry_run=true").await.refused(404, "not_found");
     assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 1);
     nodes[0].script(|s| s.mute = false);
     world.ends(&first, "succeeded").await;
     world.delete(&format!("/v1/instances/{id}")).await.refused(404, "not_found");
     let shown = world.get("/v1/instances?deleted=true&state=deleted").await;
     assert_eq!(shown.text("/items/0/id"), id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 4).await;
+    let id = world.get("/v1/instances/web.0").await.text("/id").to_owned();
+    world.call("PATCH", "/v1/instances/web.0", json!({ "labels": { "a": "b" } })).await.expect(200);
+    nodes[0].script(|s| s.mute = true);
+    let delete = async |select: Value| world.post("/v1/instances/-/delete", json!({ "select": select })).await;
+    let first = delete(json!({ "instances": ["web.0", "web.1"] })).await.expect(202);
+    // All that is meant waits for one operation: that one, however they are named.
+    for select in [
+        json!({ "instances": ["web.0", "web.1"] }),
+        json!({ "instances": ["web.1"] }),
+        json!({ "instances": [id] }),
+        json!({ "label": "a=b" }),
+    ] {
+        assert_eq!(delete(select.clone()).await.expect(202).text("/id"), first.text("/id"), "{select}");
+    }
+    // Together with others: an operation that waits for all of them.
+    let second = delete(json!({ "instances": ["web.0", "web.2"] })).await.expect(202);
+    assert_ne!(second.text("/id"), first.text("/id"));
+    assert_eq!((second.text("/state"), second.number("/progress/total")), ("pending", 2));
+    let third = delete(json!({ "instances": ["web.1", "web.2"] })).await.expect(202);
+    assert_eq!((third.text("/state"), third.number("/progress/total")), ("pending", 2));
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 1, "each is wanted no more only once");
+    let stop = json!({ "select": { "instances": ["web.0"] } });
+    world.post("/v1/instances/-/stop", stop).await.refused(404, "not_found");
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&third, "succeeded").await;
+    world.ends(&second, "succeeded").await;
+    world.ends(&first, "cancelled").await;
+    delete(json!({ "instances": ["web.0"] })).await.refused(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
