@@ -4,9 +4,12 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures::{Stream, stream};
-use muster_api::{Page, event::Event};
+use muster_api::{ErrorCode, Page, event::Event};
 
-use super::{App, AppError, Caller, slots::Slot};
+use super::{
+    App, AppError, Caller,
+    slots::{Full, Slot},
+};
 use crate::{
     http::extract::{Filter, in_history},
     store::{
@@ -56,7 +59,7 @@ impl App {
         after: Option<Position>,
         filter: Filter,
     ) -> Result<impl Stream<Item = Sent> + Send + use<>, AppError> {
-        let slot = self.streams.take(&caller.token.to_string())?;
+        let slot = self.streams.take(&caller.token.to_string()).map_err(no_stream)?;
         // Before the first look, so that nothing committed after it goes unnoticed.
         let watch = self.store.wakes().watch_events();
         let (now, kept_after, filter) = self
@@ -122,6 +125,17 @@ impl App {
                 }
             })
             .await
+    }
+}
+
+/// One's own streams do not end by trying again; those of others may.
+fn no_stream(full: Full) -> AppError {
+    match full {
+        Full::All => AppError::Unavailable("too many event streams are followed: try again".to_owned()),
+        Full::Own(count) => {
+            let said = format!("this token follows {count} event streams, which is the most: end one");
+            AppError::code(ErrorCode::TooManyRequests, said)
+        }
     }
 }
 

@@ -74,7 +74,8 @@ impl App {
         match (&error, from) {
             (AppError::Unauthenticated(_), Some(from)) if self.sign_ins.too_many(from.ip(), self.clock.now()) => {
                 metrics::counter!("muster_sign_ins_limited_total").increment(1);
-                let said = "too many calls with bad tokens from this address: a good one is let in at any time";
+                let said =
+                    format!("{error}; too many such calls from this address: a good token is let in at any time");
                 AppError::code(ErrorCode::TooManyRequests, said)
             }
             _ => error,

@@ -5,15 +5,21 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::AppError;
-
 /// How much of a kind of work goes on in this process, by owner.
 #[derive(Clone, Debug)]
 pub struct Slots {
-    what: &'static str,
     all_max: usize,
     each_max: usize,
     taken: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// All are taken.
+    All,
+    /// The owner has this many, its share.
+    Own(usize),
 }
 
 /// One of them; given back when dropped.
@@ -26,17 +32,20 @@ pub struct Slot {
 impl Slots {
     /// At most `all_max` at a time, and `each_max` of one owner.
     #[must_use]
-    pub fn new(what: &'static str, all_max: usize, each_max: usize) -> Self {
-        Self { what, all_max, each_max, taken: Arc::default() }
+    pub fn new(all_max: usize, each_max: usize) -> Self {
+        Self { all_max, each_max, taken: Arc::default() }
     }
 
-    /// Takes one, or says that there are too many.
-    pub fn take(&self, owner: &str) -> Result<Slot, AppError> {
+    /// Takes one, or says why there is none.
+    pub fn take(&self, owner: &str) -> Result<Slot, Full> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = taken.values().sum();
         let own = taken.get(owner).copied().unwrap_or(0);
-        if all >= self.all_max || own >= self.each_max {
-            return Err(AppError::Unavailable(format!("too many {} are under way: try again", self.what)));
+        if own >= self.each_max {
+            return Err(Full::Own(own));
+        }
+        if all >= self.all_max {
+            return Err(Full::All);
         }
         taken.insert(owner.to_owned(), own + 1);
         Ok(Slot { slots: self.clone(), owner: owner.to_owned() })
@@ -61,12 +70,12 @@ mod tests {
 
     #[test]
     fn nobody_takes_more_than_its_share_and_what_is_dropped_is_free_again() {
-        let slots = Slots::new("things", 3, 2);
+        let slots = Slots::new(3, 2);
         let first = slots.take("a").expect("one");
         let _second = slots.take("a").expect("two");
-        assert!(matches!(slots.take("a"), Err(AppError::Unavailable(_))));
+        assert_eq!(slots.take("a").err(), Some(Full::Own(2)));
         let _third = slots.take("b").expect("three");
-        assert!(slots.take("c").is_err(), "all are taken");
+        assert_eq!(slots.take("c").err(), Some(Full::All));
         drop(first);
         slots.take("c").expect("free again");
     }

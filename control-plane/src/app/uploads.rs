@@ -148,9 +148,9 @@ impl App {
             .await?;
         match self.imports.take(&row.image.project) {
             Ok(slot) => Ok((row, upload, slot)),
-            Err(refused) => {
+            Err(_) => {
                 self.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await?;
-                Err(refused)
+                Err(AppError::Unavailable("too many uploads are under way: try again".to_owned()))
             }
         }
     }

@@ -93,7 +93,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        if matches!(self.problem.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
+        // Not with 429: what it refuses becomes no better by itself.
+        if self.problem.code == ErrorCode::Unavailable {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.problem.code == ErrorCode::Unauthenticated {

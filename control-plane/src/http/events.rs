@@ -68,8 +68,8 @@ async fn follow(
     params.only(&known)?;
     let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or("?")).filter(|text| !text.is_empty());
     let after = match last {
-        Some(text) => Some(read(text)?),
-        None => params.text("after")?.map(read).transpose()?,
+        Some(text) => Some(read_followed(text)?),
+        None => params.text("after")?.map(read_followed).transpose()?,
     };
     let events = app.subscribe(caller, after, Filter::of(&params)?).await?;
     let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
@@ -83,6 +83,15 @@ async fn follow(
 
 fn read(text: &str) -> Result<Position, AppError> {
     text.parse().map_err(|e: NoPosition| AppError::BadRequest(e.to_string()))
+}
+
+/// The same for who follows. An id of the form without a history is a place in one that nobody knows any more: an error
+/// would make browsers give up for good.
+fn read_followed(text: &str) -> Result<Position, AppError> {
+    if (12..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(Position::LOST);
+    }
+    read(text)
 }
 
 /// Streams are the default: only who asks for JSON and not for a stream gets a page.

@@ -26,6 +26,11 @@ pub struct Position {
     pub seq: i64,
 }
 
+impl Position {
+    /// A place no history reaches.
+    pub const LOST: Self = Self { history: History(0), seq: i64::MAX };
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{:012x}", self.history.0, self.seq)

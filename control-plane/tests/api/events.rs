@@ -150,7 +150,8 @@ async fn an_id_that_is_no_longer_kept_says_reset() {
     // A position this database has not reached, and one of another history: it was replaced by an older copy.
     let (history, seq) = at.split_once('-').expect("two parts");
     let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
-    for lost in [format!("{history}-0000ffffffff"), format!("{elsewhere}-{seq}")] {
+    // And one of the form without a history.
+    for lost in [format!("{history}-0000ffffffff"), format!("{elsewhere}-{seq}"), seq.to_owned()] {
         let mut stream = Followed::new(&world, &world.token, &format!("?after={lost}"), &[]).await;
         assert!(matches!(stream.next().await, Some(Frame::Reset(_))), "{lost}");
     }
@@ -217,7 +218,9 @@ async fn one_token_follows_so_many_streams_and_no_more() {
     for _ in 0..64 {
         streams.push(Followed::new(&world, &world.token, "", &[]).await);
     }
-    world.get("/v1/events").await.refused(503, "unavailable");
+    let full = world.get("/v1/events").await;
+    full.refused(429, "too_many_requests");
+    assert_eq!(full.header("retry-after"), "");
     let other = world.make_token(json!({ "role": "tenant" })).await;
     Followed::new(&world, &other, "", &[]).await;
     streams.pop();

@@ -68,6 +68,15 @@ async fn a_busy_controller_is_tried_again_under_the_same_key() {
 }
 
 #[tokio::test]
+async fn the_controller_s_own_429_is_final() {
+    let said = "the token is unknown, revoked or expired; too many such calls from this address";
+    let fake = Fake::start(move |_, _| problem(429, "too_many_requests", said)).await;
+    let done = fake.run(&["whoami"]).await;
+    assert_eq!((done.code, fake.seen().len()), (Some(1), 1), "{done:?}");
+    assert!(done.err.contains(said), "{}", done.err);
+}
+
+#[tokio::test]
 async fn two_commands_never_share_a_key() {
     let fake = Fake::start(|_, _| answer(200, &json!({"name": "n1", "state": "ready", "schedulable": false}))).await;
     let done = fake.run(&["node", "cordon", "n1", "n2"]).await;
