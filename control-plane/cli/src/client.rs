@@ -396,7 +396,8 @@ impl Client {
             _ => self.odd(&format!("{status}")),
         };
         match status {
-            // The controller's own: it goes on until the caller does something else. Without its word it is a proxy's.
+            // The controller's own: a bad token and streams that nobody ends become no better by waiting. Without its word
+            // it is a proxy's.
             StatusCode::TOO_MANY_REQUESTS if failure.code() == Some("too_many_requests") => Trouble::Final(failure),
             // 502 and 504 are a proxy's words for a controller that restarts.
             StatusCode::TOO_MANY_REQUESTS

@@ -93,8 +93,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Not with 429: what it refuses becomes no better by itself.
-        if self.problem.code == ErrorCode::Unavailable {
+        if matches!(self.problem.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.problem.code == ErrorCode::Unauthenticated {

@@ -220,7 +220,7 @@ async fn one_token_follows_so_many_streams_and_no_more() {
     }
     let full = world.get("/v1/events").await;
     full.refused(429, "too_many_requests");
-    assert_eq!(full.header("retry-after"), "");
+    assert_eq!(full.header("retry-after"), "1");
     let other = world.make_token(json!({ "role": "tenant" })).await;
     Followed::new(&world, &other, "", &[]).await;
     streams.pop();
