@@ -11,6 +11,7 @@ use std::{
 };
 
 use mirror_world::*;
+use muster_agent::mirror::DeltaIo;
 use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
@@ -214,7 +215,17 @@ async fn a_removed_disk_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
-    let world = World::new().await;
+    fio_verifies_while_the_disk_is_cut(DeltaIo::Buffered).await;
+}
+
+/// Requests are moved many at a time there, beside those that are not whole blocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fio_verifies_what_it_wrote_to_direct_deltas_while_the_disk_is_cut() {
+    fio_verifies_while_the_disk_is_cut(DeltaIo::Direct).await;
+}
+
+async fn fio_verifies_while_the_disk_is_cut(delta_io: DeltaIo) {
+    let world = World::with(|config| config.delta_io = delta_io).await;
     let image = Rng(11).bytes(32 << 20);
     let mut want = import(&*world.store, &image, ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path.display().to_string();

@@ -6,6 +6,7 @@
 mod mirror_world;
 
 use std::{
+    collections::HashMap,
     fs::File,
     os::unix::fs::{FileExt, OpenOptionsExt},
     sync::{
@@ -200,51 +201,65 @@ async fn every_version_is_what_the_disk_was_at_its_cut_with_contiguous_writes() 
     model(WritePolicy::Contiguous, DeltaIo::Buffered, ChunkSize::MIN, 0x5eed_0002, 400).await;
 }
 
-/// Eight writers, each with its own 512 bytes of every block, over the same few blocks, while the disk is cut again and
-/// again: no writer's last bytes are ever lost to a neighbour's merge, and every version has every write that was
-/// acknowledged before its cut.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn neighbours_in_a_block_never_lose_each_others_writes() {
-    const WRITERS: usize = 8;
-    const BLOCKS: u64 = 24;
-    let world = World::new().await;
+/// Eight writers, each with its own 512 bytes of every block, over the same few blocks, and four that write whole blocks
+/// of their own, while the disk is cut again and again: no writer's last bytes are ever lost to a neighbour's merge, and
+/// every version has every write that was acknowledged before its cut.
+async fn neighbours(delta_io: DeltaIo) {
+    const SHARERS: usize = 8;
+    const SHARED_BLOCKS: u64 = 24;
+    const OWNERS: usize = 4;
+    const OWNED_BLOCKS: u64 = 16;
+    /// Where the n-th count is.
+    fn place(writer: usize, block: u64) -> u64 {
+        if writer < SHARERS {
+            block * 4096 + writer as u64 * 512
+        } else {
+            (SHARED_BLOCKS + (writer - SHARERS) as u64 * OWNED_BLOCKS + block) * 4096
+        }
+    }
+    let world = World::with(|config| config.delta_io = delta_io).await;
     let want = import(&*world.store, &image(4 << 20, 7), ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
     let stop = Arc::new(AtomicBool::new(false));
-    let acked: Arc<Vec<AtomicU64>> = Arc::new((0..WRITERS * BLOCKS as usize).map(|_| AtomicU64::new(0)).collect());
-    let writers: Vec<_> = (0..WRITERS)
+    let shared = (0..SHARERS).flat_map(|writer| (0..SHARED_BLOCKS).map(move |block| place(writer, block)));
+    let owned = (SHARERS..SHARERS + OWNERS).flat_map(|writer| (0..OWNED_BLOCKS).map(move |block| place(writer, block)));
+    let acked: Arc<HashMap<u64, AtomicU64>> = Arc::new(shared.chain(owned).map(|at| (at, AtomicU64::new(0))).collect());
+    let writers: Vec<_> = (0..SHARERS + OWNERS)
         .map(|writer| {
             let (path, stop, acked) = (path.clone(), stop.clone(), acked.clone());
+            let (length, blocks) = if writer < SHARERS { (512, SHARED_BLOCKS) } else { (4096, OWNED_BLOCKS) };
             std::thread::spawn(move || {
                 // O_DIRECT: each write is a request of its own, side by side with the others'.
                 let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
                 let mut rng = Rng(writer as u64 + 99);
-                let memory = vec![0u8; 1024];
-                let skew = memory.as_ptr().align_offset(512);
-                let mut memory = memory;
-                let mut count = 0u64;
-                while !stop.load(Ordering::Relaxed) {
-                    count += 1;
-                    let block = rng.below(BLOCKS);
-                    let sector = &mut memory[skew..skew + 512];
-                    sector.fill(0);
-                    sector[..8].copy_from_slice(&count.to_le_bytes());
-                    file.write_all_at(sector, block * 4096 + writer as u64 * 512).unwrap();
-                    acked[block as usize * WRITERS + writer].store(count, Ordering::SeqCst);
+                let mut memory = vec![0u8; 2 * length];
+                let skew = memory.as_ptr().align_offset(length);
+                let bytes = &mut memory[skew..skew + length];
+                for count in 1u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let at = place(writer, rng.below(blocks));
+                    bytes[..8].copy_from_slice(&count.to_le_bytes());
+                    file.write_all_at(bytes, at).unwrap();
+                    acked[&at].store(count, Ordering::SeqCst);
                 }
             })
         })
         .collect();
+    let count_at = |bytes: &[u8], at: u64| {
+        let at = at as usize;
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    };
     let mut want = want;
     for round in 0..12 {
-        let before: Vec<u64> = acked.iter().map(|n| n.load(Ordering::SeqCst)).collect();
+        let before: Vec<_> = acked.iter().map(|(at, n)| (*at, n.load(Ordering::SeqCst))).collect();
         let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
         let saved = world.save(&want, commit).await;
         let version = export(&*world.store, &saved.root);
-        for (n, before) in before.into_iter().enumerate() {
-            let at = n / WRITERS * 4096 + n % WRITERS * 512;
-            let there = u64::from_le_bytes(version[at..at + 8].try_into().unwrap());
-            assert!(before == 0 || there >= before, "round {round}: sector {n} has {there}, {before} was acknowledged");
+        for (at, before) in before {
+            let there = count_at(&version, at);
+            assert!(before == 0 || there >= before, "round {round}: {at} has {there}, {before} was acknowledged");
         }
         if round % 3 == 2 {
             want = published(&want, &saved);
@@ -258,10 +273,18 @@ async fn neighbours_in_a_block_never_lose_each_others_writes() {
     stop.store(true, Ordering::Relaxed);
     blocking(move || writers.into_iter().for_each(|writer| writer.join().unwrap())).await;
     let bytes = blocking(move || std::fs::read(path).unwrap()).await;
-    for (n, acked) in acked.iter().enumerate() {
-        let at = n / WRITERS * 4096 + n % WRITERS * 512;
-        let there = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        let acked = acked.load(Ordering::SeqCst);
-        assert!(acked == 0 || there == acked, "sector {n} has {there}, {acked} was acknowledged last");
+    for (at, acked) in &*acked {
+        let (there, acked) = (count_at(&bytes, *at), acked.load(Ordering::SeqCst));
+        assert!(acked == 0 || there == acked, "{at} has {there}, {acked} was acknowledged last");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_block_never_lose_each_others_writes() {
+    neighbours(DeltaIo::Buffered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_block_never_lose_each_others_writes_with_direct_deltas() {
+    neighbours(DeltaIo::Direct).await;
 }

@@ -1,4 +1,4 @@
-//! One connection with the kernel: the device it talks through, the loop that reads requests, the answers.
+//! One connection with the kernel: the device it talks through and the answers.
 //!
 //! Why not a FUSE crate: the bytes of a WRITE lie at a block boundary here, so that they go from where the kernel put
 //! them straight to a delta opened `O_DIRECT`, without a second copy. Measured and left: taking them as pages through a
@@ -7,19 +7,19 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
-    os::fd::{AsFd, AsRawFd, RawFd},
-    panic::AssertUnwindSafe,
+    os::{
+        fd::{AsFd, AsRawFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
     sync::Arc,
 };
 
-use memmap2::MmapMut;
-use rustix::io::Errno;
-use storage_core::BLOCK_BYTES;
+use rustix::{io::Errno, ioctl};
 
-use super::wire::{
-    Answer, Greeting, Malformed, Operation, Request, Terms, WRITE_DATA_AT, answer_header, forget_pages_notice,
+use super::{
+    space::RequestSpace,
+    wire::{Answer, Greeting, Operation, Request, Terms, answer_header, forget_pages_notice},
 };
-use crate::mirror::read::BLOCK;
 
 /// Largest READ and WRITE.
 pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
@@ -41,21 +41,45 @@ impl Device {
         self.file.as_raw_fd()
     }
 
-    /// The next request; `None` when the connection is over.
-    fn receive<'a>(&self, space: &'a mut RequestSpace) -> io::Result<Option<&'a [u8]>> {
-        let space = space.bytes();
+    /// A second way to the same connection, for requests that wait already ([`Self::receive_waiting`]). They are answered
+    /// the way they came.
+    pub(super) fn twin(&self) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")?;
+        // FUSE_DEV_IOC_CLONE
+        const CLONE: ioctl::Opcode = ioctl::opcode::read::<u32>(229, 0);
+        let mut number = self.number().cast_unsigned();
+        // SAFETY: this request reads one u32, the descriptor of the connection, and keeps nothing.
+        unsafe { ioctl::ioctl(&file, ioctl::Updater::<CLONE, u32>::new(&mut number))? };
+        Ok(Self { file })
+    }
+
+    /// Waits for the next request; false when the connection is over.
+    pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<bool> {
         loop {
-            match rustix::io::read(self.file.as_fd(), &mut *space) {
-                Ok(bytes) => return Ok(Some(space.get(..bytes).unwrap_or_default())),
+            match rustix::io::read(self.file.as_fd(), space.bytes()) {
+                Ok(bytes) => {
+                    space.set_filled(bytes);
+                    return Ok(true);
+                }
                 // ENOENT: its caller was interrupted and has gone.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
                 // ECONNABORTED: it ended while this was reading.
-                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(None),
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
                 // The kernel answered this request itself, and there may be memory for the next one.
                 Err(Errno::NOMEM) => tracing::error!("no memory for a request of a guest; it was answered with EIO"),
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Takes a request that waits already; false when none does, or when [`Self::receive`] has to say why not.
+    pub(super) fn receive_waiting(&self, space: &mut RequestSpace) -> bool {
+        let received = rustix::io::read(self.file.as_fd(), space.bytes());
+        received.is_ok_and(|bytes| {
+            space.set_filled(bytes);
+            true
+        })
     }
 
     fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
@@ -81,8 +105,10 @@ impl Device {
         let mut space = RequestSpace::new()?;
         let terms = Terms { request_bytes_max: REQUEST_BYTES_MAX, in_flight_max: IN_FLIGHT_MAX };
         loop {
-            let bytes = self.receive(&mut space)?.ok_or(io::ErrorKind::NotConnected)?;
-            let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(bytes) else {
+            if !self.receive(&mut space)? {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(space.request()) else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is not INIT"));
             };
             let (answer, agreed) = match hello.answer(terms) {
@@ -100,56 +126,7 @@ impl Device {
             }
         }
     }
-
-    /// Reads requests and has them handled, until the connection is over.
-    pub(super) fn serve(
-        self: &Arc<Self>,
-        mut space: RequestSpace,
-        handle: impl Fn(Operation<'_>, Reply),
-    ) -> io::Result<()> {
-        while let Some(bytes) = self.receive(&mut space)? {
-            match Request::parse(bytes) {
-                Ok(Request { operation: Operation::Forget, .. }) => {}
-                Ok(Request { unique, operation }) => {
-                    let reply = Reply::new(self.clone(), unique);
-                    // One bad request must not take a thread from the disk; its reply is dropped, which is EIO.
-                    if std::panic::catch_unwind(AssertUnwindSafe(|| handle(operation, reply))).is_err() {
-                        tracing::error!("a request of a guest ended in a panic; it was answered with EIO");
-                    }
-                }
-                Err(Malformed::Arguments { unique, opcode }) => {
-                    tracing::warn!(opcode, "a request of the kernel cannot be read; it was answered with EINVAL");
-                    Reply::new(self.clone(), unique).error(Errno::INVAL);
-                }
-                Err(Malformed::Header) => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "a request of the kernel has no header"));
-                }
-            }
-        }
-        Ok(())
-    }
 }
-
-/// Where one thread's requests are read to: the data of a WRITE starts at a block boundary. Pages are taken as requests
-/// need them, and kept.
-pub(super) struct RequestSpace(MmapMut);
-
-impl RequestSpace {
-    pub(super) fn new() -> io::Result<Self> {
-        let memory = MmapMut::map_anon(BLOCK + REQUEST_BYTES_MAX as usize)?;
-        // Else the first request may take 2 MiB, whatever its size. EINVAL: this kernel has no huge pages at all.
-        if let Err(error) = memory.advise(memmap2::Advice::NoHugePage) {
-            tracing::debug!(error = %error, "request buffers may be huge pages");
-        }
-        Ok(Self(memory))
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0.get_mut(BLOCK - WRITE_DATA_AT..).unwrap_or_default()
-    }
-}
-
-const _: () = assert!((REQUEST_BYTES_MAX as u64).is_multiple_of(BLOCK_BYTES), "requests are whole blocks");
 
 /// The answer that a request waits for, from any thread. Dropped unanswered, it is EIO.
 pub(super) struct Reply {
@@ -159,7 +136,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn new(device: Arc<Device>, unique: u64) -> Self {
+    pub(super) fn new(device: Arc<Device>, unique: u64) -> Self {
         Self { device, unique, owed: true }
     }
 
@@ -196,18 +173,5 @@ impl Drop for Reply {
         if self.owed {
             self.fail(Errno::IO);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bytes_of_a_write_start_at_a_block_and_the_largest_fits() {
-        let mut space = RequestSpace::new().expect("memory");
-        let data = space.bytes().get(WRITE_DATA_AT..).expect("longer than a header");
-        assert!(data.as_ptr().addr().is_multiple_of(BLOCK), "{:p}", data.as_ptr());
-        assert_eq!(data.len(), REQUEST_BYTES_MAX as usize);
     }
 }

@@ -16,22 +16,30 @@ mod connection;
 pub(crate) mod errno;
 mod mount;
 mod opens;
+mod readers;
+mod space;
 mod wire;
+mod worker;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    os::fd::{AsRawFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
+use io_uring::{opcode, squeue, types};
 use rustix::io::Errno;
 use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
 
 pub(crate) use self::mount::{Mounted, clear_stale};
 use self::{
-    connection::{Device, Reply},
+    connection::{Device, REQUEST_BYTES_MAX, Reply},
     errno::errno,
     opens::{Opens, Way},
+    space::RequestSpace,
     wire::{Answer, Attr, Operation, SetAttr},
 };
 use crate::mirror::{
@@ -39,6 +47,7 @@ use crate::mirror::{
     disk::Disk,
     read::{NotHere, Pinned},
     seek::Seek,
+    transfer::{PendingRead, PendingWrite},
     write::{Change, NotNow, OwnedChange, PIECE_BYTES_MAX},
 };
 
@@ -91,6 +100,33 @@ impl DiskFs {
             // Not ENOSYS: this is what programs that ask whether it is a terminal or a block device expect of a file.
             Operation::Ioctl => reply.error(Errno::NOTTY),
             Operation::Init(_) | Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
+        }
+    }
+
+    /// Begins what only moves bytes between a request and a delta. Never waits.
+    fn begin(&self, operation: &Operation<'_>) -> Option<Transfer<'_>> {
+        match *operation {
+            Operation::Read { offset, bytes } if bytes <= REQUEST_BYTES_MAX => {
+                let pending = self.disk.begin_read(offset, bytes.into())?;
+                Some(Transfer { pending: Pending::Read(pending), offset, bytes })
+            }
+            Operation::Write { handle, offset, flags, data } if !is_mixed(handle, flags) => {
+                let bytes = u32::try_from(data.len()).ok()?;
+                let pending = self.disk.begin_write(offset, bytes.into())?;
+                Some(Transfer { pending: Pending::Write { pending, durable: is_durable(flags) }, offset, bytes })
+            }
+            _ => None,
+        }
+    }
+
+    /// Answers what was begun; all of its bytes were moved from or to `space`.
+    fn finish(&self, transfer: Transfer<'_>, space: &mut RequestSpace, reply: Reply) {
+        match transfer.pending {
+            Pending::Read(_) => reply.data(space.data(transfer.bytes as usize)),
+            Pending::Write { pending, durable } => {
+                pending.finish();
+                finish_write(&self.disk, reply, transfer.bytes, durable, &Ok(()));
+            }
         }
     }
 
@@ -169,10 +205,7 @@ impl DiskFs {
     }
 
     fn write(&self, handle: u64, offset: u64, flags: i32, data: &[u8], reply: Reply) {
-        // O_SYNC contains O_DSYNC; a per-request RWF_DSYNC arrives here as well.
-        let durable = flags & libc::O_DSYNC != 0;
-        // A direct writer beside buffered readers: their pages have to go before it is told.
-        let mixed = flags & libc::O_DIRECT != 0 && Way::from(handle) == Way::Cached;
+        let (durable, mixed) = (is_durable(flags), is_mixed(handle, flags));
         let Ok(bytes) = u32::try_from(data.len()) else { return reply.error(Errno::INVAL) };
         if u64::from(bytes) <= PIECE_BYTES_MAX {
             match self.disk.try_change(offset, Change::Data(data), &Pinned::default()) {
@@ -231,6 +264,47 @@ impl DiskFs {
             Err(fault) => reply.error(errno(&fault)),
         });
     }
+}
+
+/// Bytes on their way between a request and a delta.
+struct Transfer<'a> {
+    pending: Pending<'a>,
+    offset: u64,
+    bytes: u32,
+}
+
+enum Pending<'a> {
+    Read(PendingRead),
+    Write { pending: PendingWrite<'a>, durable: bool },
+}
+
+impl Transfer<'_> {
+    fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// What the kernel is asked for; `memory` is as long as the transfer.
+    fn entry(&self, memory: &mut [u8]) -> squeue::Entry {
+        let fd = |file: BorrowedFd<'_>| types::Fd(file.as_raw_fd());
+        match &self.pending {
+            Pending::Read(pending) => {
+                opcode::Read::new(fd(pending.file()), memory.as_mut_ptr(), self.bytes).offset(self.offset).build()
+            }
+            Pending::Write { pending, .. } => {
+                opcode::Write::new(fd(pending.file()), memory.as_ptr(), self.bytes).offset(self.offset).build()
+            }
+        }
+    }
+}
+
+/// `O_SYNC` contains `O_DSYNC`; a per-request `RWF_DSYNC` arrives here as well.
+fn is_durable(flags: i32) -> bool {
+    flags & libc::O_DSYNC != 0
+}
+
+/// A direct writer beside buffered readers: their pages have to go before it is told.
+fn is_mixed(handle: u64, flags: i32) -> bool {
+    flags & libc::O_DIRECT != 0 && Way::from(handle) == Way::Cached
 }
 
 fn answer(reply: Reply, result: &Result<(), Fault>) {

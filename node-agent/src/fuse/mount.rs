@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io,
     os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -19,7 +20,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{
     DiskFs,
-    connection::{Device, REQUEST_BYTES_MAX, RequestSpace},
+    connection::{Device, REQUEST_BYTES_MAX},
+    readers::Readers,
+    worker::{self, Ways},
 };
 use crate::mirror::{DeltaIo, disk::Disk};
 
@@ -27,9 +30,9 @@ const FS_TYPE: &str = "fuse.muster";
 /// Threads per connection, on one shared descriptor, while deltas go through the page cache: most requests are answered
 /// from memory, and a few more threads than cores keep those going while one waits for the disk below.
 const THREADS_BUFFERED: usize = 4;
-/// With direct deltas every request waits for the disk below: as many as a guest's queue is deep (measured at depth 16:
-/// 2 threads 0.3 of the raw file, 6 threads 0.8, 16 threads 1.0 as `qemu-img bench` sees it).
-const THREADS_DIRECT: usize = 16;
+/// With direct deltas every request waits for the disk below. A thread has several of them under way (`worker`); more are
+/// for what it does one by one, and for kernels without io_uring.
+const THREADS_DIRECT: usize = 8;
 /// Longest wait for a connection's threads to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,6 +46,7 @@ pub(crate) struct Mounted {
 /// The threads that serve a connection.
 #[derive(Default)]
 struct Threads {
+    readers: Readers,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -53,18 +57,22 @@ impl Threads {
     }
 
     /// Starts one more.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, device: Arc<Device>, path: &Path) -> io::Result<()> {
+    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, ways: Ways, path: &Path) -> io::Result<()> {
         let (threads, path) = (self.clone(), path.to_owned());
-        let space = RequestSpace::new()?;
         *self.running() += 1;
         let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
             let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
-            if let Err(error) = device.serve(space, |operation, reply| fs.handle(operation, reply)) {
+            // The worker goes before it is told: who waits for the end may count on the disk being let go.
+            let run = {
+                let threads = threads.clone();
+                move || worker::serve(&fs, &ways, &threads.readers)
+            };
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(run));
+            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a thread of it panicked"))) {
                 tracing::error!(error = %error, "a disk's connection failed and is ended; it will be mounted again");
                 end_connection(&path);
             }
-            // Before it is told: who waits for the end may count on the disk being let go.
-            drop(fs);
+            threads.readers.end();
             threads.one_ended();
         });
         started.map(drop).inspect_err(|_| self.one_ended())
@@ -101,9 +109,16 @@ impl Mounted {
         // From here on dropping it unmounts.
         let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
         device.greet()?;
-        let fs = Arc::new(DiskFs::new(disk, device.clone()));
+        let ways = Ways {
+            twin: match disk.node().config.delta_io {
+                DeltaIo::Buffered => None,
+                DeltaIo::Direct => Some(Arc::new(device.twin()?)),
+            },
+            device,
+        };
+        let fs = Arc::new(DiskFs::new(disk, ways.device.clone()));
         for _ in 0..threads {
-            mounted.threads.start(fs.clone(), device.clone(), path)?;
+            mounted.threads.start(fs.clone(), ways.clone(), path)?;
         }
         Ok(mounted)
     }

@@ -13,7 +13,8 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    ops::Range,
+    os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex, OnceLock, PoisonError,
@@ -167,6 +168,24 @@ impl Epoch {
         // After the bytes: a flush that took the mark before them would leave them uncovered for the next one.
         self.unsynced.store(true, Ordering::Release);
         written
+    }
+
+    /// The delta, for bytes that are moved elsewhere, at the disk's own offsets; after writing [`Self::blocks_written`].
+    pub(crate) fn delta_fd(&self) -> BorrowedFd<'_> {
+        self.delta.as_fd()
+    }
+
+    /// What [`Self::delta_fd`] is for, where tests see it.
+    #[cfg(test)]
+    pub(super) fn write_delta(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.delta.write_all_at(bytes, offset)
+    }
+
+    /// Blocks were written to [`Self::delta_fd`].
+    pub(crate) fn blocks_written(&self, blocks: Range<u64>) {
+        // After the bytes, as in `write_blocks`.
+        self.unsynced.store(true, Ordering::Release);
+        self.bits.set_data(blocks);
     }
 
     /// Whole blocks from the delta. `into` is block aligned in memory.

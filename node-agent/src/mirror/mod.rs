@@ -42,6 +42,7 @@ mod power_tests;
 pub(crate) mod read;
 pub(crate) mod seek;
 mod stable;
+pub(crate) mod transfer;
 pub(crate) mod write;
 
 pub use commit::Saved;

@@ -4,7 +4,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::FileExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::FileExt,
+    },
     path::Path,
 };
 
@@ -82,6 +85,11 @@ impl StableFile {
             #[cfg(test)]
             recorded: None,
         })
+    }
+
+    /// For bytes that are moved by others: these writes are not seen here.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
     pub(crate) fn bytes(&self) -> io::Result<u64> {

@@ -9,7 +9,7 @@
 //! to the same block, and those hold the stripe until they are done. Bytes before bits: a set bit means that the bytes
 //! are in the file, also for the process that comes after this one (I2).
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
@@ -56,7 +56,10 @@ pub(crate) struct Stripes {
     locks: Vec<RwLock<()>>,
 }
 
-enum Guard<'a> {
+/// The stripes of one request.
+pub(super) type Guards<'a> = [Option<Guard<'a>>; 2];
+
+pub(super) enum Guard<'a> {
     Shared { _guard: RwLockReadGuard<'a, ()> },
     Exclusive { _guard: RwLockWriteGuard<'a, ()> },
 }
@@ -67,7 +70,7 @@ impl Stripes {
     }
 
     /// Locks the stripes of `offset..end`; those for which `exclusive` says so, exclusively. Always in ascending order.
-    fn lock(&self, offset: u64, end: u64, exclusive: impl Fn(u64) -> bool) -> [Option<Guard<'_>>; 2] {
+    fn lock(&self, offset: u64, end: u64, exclusive: impl Fn(u64) -> bool) -> Guards<'_> {
         let first = offset / STRIPE_BYTES;
         let last = (end - 1) / STRIPE_BYTES;
         assert!(last - first <= 1, "a request of {} bytes touches more than two stripes", end - offset);
@@ -86,9 +89,21 @@ impl Stripes {
         let low = take(low, low);
         [Some(low), Some(take(high, high))]
     }
-}
 
-impl Stripes {
+    /// Locks the stripes of a request that merges nothing, unless that means to wait.
+    pub(super) fn try_lock_shared(&self, offset: u64, end: u64) -> Option<Guards<'_>> {
+        let first = offset / STRIPE_BYTES % STRIPES;
+        let last = (end - 1) / STRIPE_BYTES % STRIPES;
+        let take = |stripe: u64| match self.locks.get(to_usize(stripe)).expect("modulo their number").try_read() {
+            Ok(guard) => Some(Guard::Shared { _guard: guard }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(Guard::Shared { _guard: poisoned.into_inner() }),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let low = take(first)?;
+        let high = if first == last { None } else { Some(take(last)?) };
+        Some([Some(low), high])
+    }
+
     /// Keeps every write away from the stripe of `offset`.
     pub(super) fn lock_exclusive(&self, offset: u64) -> RwLockWriteGuard<'_, ()> {
         let lock = self.locks.get(to_usize(offset / STRIPE_BYTES % STRIPES)).expect("modulo their number");
