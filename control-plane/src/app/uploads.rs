@@ -285,7 +285,7 @@ impl App {
     fn refusal(&self, error: IngestError) -> AppError {
         let said = error.to_string();
         match error {
-            IngestError::Format(_) => AppError::code(ErrorCode::BadImage, said),
+            IngestError::Format(_) | IngestError::Encoding(_) => AppError::code(ErrorCode::BadImage, said),
             IngestError::TooLarge(_) | IngestError::Qcow2(Qcow2Error::TooLarge(_)) => {
                 AppError::code(ErrorCode::TooLarge, said)
             }

@@ -14,19 +14,25 @@ use crate::{
         App, AppError, Caller,
         uploads::{Put, parse_sha256},
     },
-    ingest::{format::Format, import::Stated},
+    ingest::{
+        encoding::{Encoding, UnknownEncoding},
+        format::Format,
+        import::Stated,
+    },
 };
 
 /// Takes new content: raw or qcow2, found out or stated. 201 with the version once it is durable; 200 with the newest
 /// if that has the same bytes. Sending the same again changes nothing, so an `Idempotency-Key` is not needed and not
-/// kept; whoever must not write over another's newer content sends `If-Match`.
+/// kept; whoever must not write over another's newer content sends `If-Match`. With `Content-Encoding: zstd` the body is
+/// frames of zstd (RFC 8878) with windows of at most 8 MiB; what they hold is the content.
 #[utoipa::path(put, path = "/v1/images/{image}/content", tag = "images", params(
     ("image" = String, Path, description = "id or name"),
     ("format" = Option<String>, Query, description = "raw or qcow2; binding if stated"),
-    ("sha256" = Option<String>, Query, description = "of the bytes as sent, hex")),
+    ("sha256" = Option<String>, Query, description = "of the content before any Content-Encoding, hex"),
+    ("Content-Encoding" = Option<String>, Header, description = "zstd or identity")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
     (status = 201, body = Version), (status = 200, body = Version, description = "the newest version has these bytes"),
-    (status = 400, description = "broken off"), (status = 409, description = "another upload is under way"),
+    (status = 400, description = "broken off, or another Content-Encoding"), (status = 409, description = "another upload is under way"),
     (status = 413, description = "over 16 TiB"), (status = 422, description = "not a usable image, or another sha256"),
     (status = 507, description = "no node, or no room")))]
 pub(crate) async fn put_content(
@@ -51,11 +57,19 @@ pub(crate) async fn put_content(
 
 fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
     params.only(&["format", "sha256"])?;
-    let encoding = headers.get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(AppError::BadRequest("send the content without Content-Encoding".to_owned()));
-    }
+    let encoding = encoding(headers)?;
     let sha256 = params.read("sha256", parse_sha256)?;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    Ok(Stated { format: params.get::<Format>("format")?, sha256, length })
+    // Of an encoded body it is the encoded length.
+    let length = headers.get(header::CONTENT_LENGTH).filter(|_| encoding == Encoding::Identity);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    Ok(Stated { format: params.get::<Format>("format")?, sha256, encoding, length })
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, AppError> {
+    let mut stated = headers.get_all(header::CONTENT_ENCODING).iter();
+    let Some(value) = stated.next() else { return Ok(Encoding::Identity) };
+    if stated.next().is_some() {
+        return Err(AppError::BadRequest("the content may be encoded once: send one Content-Encoding".to_owned()));
+    }
+    String::from_utf8_lossy(value.as_bytes()).parse().map_err(|e: UnknownEncoding| AppError::BadRequest(e.to_string()))
 }

@@ -5,7 +5,8 @@
 //!        8 of them   digest, sha256, zeros, chunks  1 waiting    name, compress       on min_copies nodes
 //!                                                   of 8 MiB     ╰──────── 3 batches at a time ────────╯
 //! ```
-//! A qcow2 file is spooled first and then read where the frames would come from. Everything is bounded: about 64 MiB
+//! A body that was sent as zstd is decoded by the task that feeds the cutting thread, beside it and never further ahead
+//! than those 8 frames: what stands for terabytes is decoded only as long as somebody takes them. A qcow2 file is spooled first and then read where the frames would come from. Everything is bounded: about 64 MiB
 //! are in flight whatever the size of the image. The order of puts does not matter: nothing is visible before the
 //! version is published, and its tree is put last. A future that is dropped, or a body that breaks off, leaves objects
 //! that nobody reaches: their stamps lead the sweep to them.
@@ -32,6 +33,7 @@ use tokio::{sync::mpsc, task::JoinError, time::Instant};
 
 use super::{
     chunker::{Chunker, Cut, Passed},
+    encoding::{Decoder, Encoding, EncodingError},
     format::{self, Format, FormatError},
     qcow2::{self, Piece, Qcow2Error},
     spool::{Spool, SpoolError},
@@ -75,9 +77,11 @@ pub struct Target {
 pub struct Stated {
     /// Binding.
     pub format: Option<Format>,
-    /// Of the bytes as sent.
+    /// Of the bytes as they were before they were encoded.
     pub sha256: Option<[u8; 32]>,
-    /// Length of the body.
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    /// Length of the content, where the body is not encoded.
     pub length: Option<u64>,
 }
 
@@ -146,6 +150,9 @@ pub enum IngestError {
         /// What arrived.
         got: String,
     },
+    /// The body is not what its encoding makes.
+    #[error("the body cannot be decoded: {0}")]
+    Encoding(#[from] EncodingError),
     /// The body ended too early or stood still.
     #[error("the body was broken off: {0}")]
     Broken(String),
@@ -184,7 +191,8 @@ where
     if let Some(length) = stated.length.filter(|length| *length > SIZE_BYTES_MAX) {
         return Err(IngestError::TooLarge(length));
     }
-    let mut frames = Frames { body, head: Vec::new() };
+    let decoder = (stated.encoding == Encoding::Zstd).then(Decoder::new);
+    let mut frames = Frames { body, decoder, head: Vec::new() };
     frames.read_head().await?;
     let format = format::detect(&frames.head.concat(), stated.format)?;
     match format {
@@ -202,9 +210,10 @@ where
     }
 }
 
-/// A body and its first frames, which were looked at.
+/// A body, decoded, and its first frames, which were looked at.
 struct Frames<B> {
     body: B,
+    decoder: Option<Decoder>,
     head: Vec<Bytes>,
 }
 
@@ -214,12 +223,20 @@ where
     E: fmt::Display,
 {
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
-        match tokio::time::timeout(IDLE_MAX, self.body.next()).await {
-            Ok(Some(Ok(frame))) => Ok(Some(frame)),
-            Ok(Some(Err(e))) => Err(IngestError::Broken(e.to_string())),
-            Ok(None) => Ok(None),
-            Err(_) => Err(IngestError::Broken(format!("nothing came for {} s", IDLE_MAX.as_secs()))),
+        let Some(decoder) = &mut self.decoder else { return receive(&mut self.body).await };
+        let mut piece = Decoder::piece();
+        while piece.len() < piece.capacity() {
+            if decoder.is_hungry() {
+                match receive(&mut self.body).await? {
+                    Some(encoded) => decoder.feed(encoded),
+                    None if decoder.is_at_end_of_frame() => break,
+                    None => return Err(IngestError::Broken("it ends inside of a zstd frame".to_owned())),
+                }
+            } else {
+                decoder.decode(&mut piece)?;
+            }
         }
+        Ok((!piece.is_empty()).then(|| piece.into()))
     }
 
     async fn read_head(&mut self) -> Result<(), IngestError> {
@@ -240,6 +257,19 @@ where
             to.send(frame).await.map_err(|_| IngestError::Stopped)?;
         }
         Ok(())
+    }
+}
+
+async fn receive<B, E>(body: &mut B) -> Result<Option<Bytes>, IngestError>
+where
+    B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    E: fmt::Display,
+{
+    match tokio::time::timeout(IDLE_MAX, body.next()).await {
+        Ok(Some(Ok(frame))) => Ok(Some(frame)),
+        Ok(Some(Err(e))) => Err(IngestError::Broken(e.to_string())),
+        Ok(None) => Ok(None),
+        Err(_) => Err(IngestError::Broken(format!("nothing came for {} s", IDLE_MAX.as_secs()))),
     }
 }
 

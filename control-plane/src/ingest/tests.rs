@@ -11,6 +11,7 @@ use storage_core::{ChunkSize, ChunkStore as _, Kind, MemoryStore, Salt};
 use tokio::time::Instant;
 
 use super::{
+    encoding::{Encoding, EncodingError},
     format::{Format, FormatError},
     import::{Imported, IngestError, Stated, Target, import},
     qcow2::Qcow2Error,
@@ -74,6 +75,24 @@ fn sample(len: u64) -> Vec<u8> {
     }
     bytes
 }
+
+const ZSTD: Stated = Stated { format: None, sha256: None, encoding: Encoding::Zstd, length: None };
+
+/// A frame as the usual encoder makes it, with a checksum.
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.include_checksum(true).expect("a parameter");
+    std::io::Write::write_all(&mut encoder, bytes).expect("encodes");
+    encoder.finish().expect("ends")
+}
+
+/// The head of a frame whose window is said in this byte.
+fn frame_head(window: u8) -> Vec<u8> {
+    vec![0x28, 0xb5, 0x2f, 0xfd, 0, window]
+}
+
+/// 128 KiB of zeros, not the last block of their frame.
+const ZEROS_BLOCK: [u8; 4] = [0x02, 0x00, 0x10, 0];
 
 fn qemu_img(args: &[&str]) {
     let out = Command::new("qemu-img").args(args).output().expect("qemu-img must be there");
@@ -149,11 +168,15 @@ async fn a_qcow2_is_the_raw_disk_it_stands_for() {
             sha256: Some(Sha256::digest(&sent).into()),
             length: Some(sent.len() as u64),
             format: Some(Format::Qcow2),
+            encoding: Encoding::Identity,
         };
         let before = world.store.usage();
-        let imported = world.import(stated, &sent, 70_001).await.expect("imports");
-        assert_eq!(imported.content, plain.content, "the same bytes make the same tree");
-        assert_eq!(imported.digest, plain.digest);
+        let encoded = Stated { encoding: Encoding::Zstd, length: None, ..stated };
+        for (stated, body) in [(stated, sent.clone()), (encoded, compressed(&sent))] {
+            let imported = world.import(stated, &body, 70_001).await.expect("imports");
+            assert_eq!(imported.content, plain.content, "the same bytes make the same tree");
+            assert_eq!(imported.digest, plain.digest);
+        }
         assert_eq!(world.store.usage(), before, "nothing new is stored");
         assert_eq!(std::fs::read_dir(world.spool.path()).expect("lists").count(), 0);
     }
@@ -200,11 +223,74 @@ async fn a_qcow2_that_is_refused_by_its_header_is_not_awaited() {
     qemu_img(&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", text(&base), text(&top)]);
     let head = std::fs::read(&top).expect("reads");
     let world = world(64 * KIB);
-    // The body never ends.
-    let body = frames(&head, 4096).chain(stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096]))));
-    let importing = import(&world.target, Stated::default(), world.spool.path(), Box::pin(body));
-    let refused = tokio::time::timeout(Duration::from_secs(20), importing).await.expect("in time");
-    assert!(matches!(refused, Err(IngestError::Qcow2(Qcow2Error::BackingFile(_)))));
+    // The body never ends, neither plain nor as four bytes that stand for 128 KiB.
+    let plain = frames(&head, 4096).chain(stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096]))));
+    let mut begun = compressed(&head);
+    begun.extend(frame_head(0x38));
+    let bomb = frames(&begun, 4096).chain(stream::repeat_with(|| Ok(Bytes::from(ZEROS_BLOCK.repeat(64)))));
+    for (stated, body) in [(Stated::default(), plain.boxed()), (ZSTD, bomb.boxed())] {
+        let importing = import(&world.target, stated, world.spool.path(), body);
+        let refused = tokio::time::timeout(Duration::from_secs(20), importing).await.expect("in time");
+        assert!(matches!(refused, Err(IngestError::Qcow2(Qcow2Error::BackingFile(_)))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_ends_inside_of_a_frame_is_broken_off() {
+    let world = world(64 * KIB);
+    let (bytes, first) = (sample(MIB), compressed(b"one"));
+    let body = [first.clone(), compressed(&bytes)].concat();
+    let within = [1, 3, 5, first.len() - 1, first.len() + 1, body.len() / 2, body.len() - 1];
+    for (end, split) in within.into_iter().flat_map(|end| [(end, 1000), (end, usize::MAX)]) {
+        let refused = world.import(ZSTD, &body[..end], split).await.expect_err("refused");
+        assert!(matches!(refused, IngestError::Broken(_)), "{end}: {refused}");
+    }
+    let imported = world.import(ZSTD, &body, 1000).await.expect("imports");
+    assert_eq!(imported.digest, Some(blake3::Hasher::new().update(b"one").update(&bytes).finalize()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_zstd_does_not_make_is_refused() {
+    let world = world(64 * KIB);
+    let bytes = sample(MIB);
+    let good = compressed(&bytes);
+    let mut bad_checksum = good.clone();
+    *bad_checksum.last_mut().expect("a checksum") ^= 1;
+    let followed = [&good[..], b"and something else"].concat();
+    let needs_dictionary = [0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 0, 1, 0, 0].to_vec();
+    for body in [bytes, bad_checksum, followed, needs_dictionary, vec![0; 2000]] {
+        for split in [1000, usize::MAX] {
+            let refused = world.import(ZSTD, &body, split).await.expect_err("refused");
+            assert!(matches!(refused, IngestError::Encoding(EncodingError::BadZstd { .. })), "{refused}");
+        }
+    }
+    let refused = world.import(ZSTD, &compressed(b""), 5).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::Format(FormatError::Empty)), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_of_more_than_8_mib_is_refused() {
+    let world = world(64 * KIB);
+    let last = [0x09, 0, 0, b'x'];
+    let eight = [frame_head(0x68), last.to_vec()].concat();
+    assert_eq!(world.import(ZSTD, &eight, 3).await.expect("imports").digest, Some(blake3::hash(b"x")));
+    // 9 MiB, and the 2 GiB of `zstd --ultra --long=31`.
+    for window in [0x69, 0xa8] {
+        let body = [frame_head(window), last.to_vec()].concat();
+        let refused = world.import(ZSTD, &body, 3).await.expect_err("refused");
+        assert!(matches!(refused, IngestError::Encoding(EncodingError::WindowTooLarge)), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sha256_is_that_of_what_was_encoded() {
+    let world = world(64 * KIB);
+    let bytes = sample(MIB);
+    let body = compressed(&bytes);
+    let stated = |of: &[u8]| Stated { sha256: Some(Sha256::digest(of).into()), ..ZSTD };
+    assert!(world.import(stated(&bytes), &body, 4096).await.is_ok());
+    let refused = world.import(stated(&body), &body, 4096).await.expect_err("refused");
+    assert!(matches!(refused, IngestError::DigestMismatch { .. }), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,6 +373,49 @@ proptest! {
             let world = world(64 * KIB);
             let stated = Stated { format: Some(Format::Raw), ..Stated::default() };
             let imported = world.import(stated, &bytes, split).await.expect("imports");
+            assert_eq!(imported.digest, Some(blake3::hash(&bytes)));
+            assert!(world.export(&imported.content, 0..bytes.len() as u64).await == bytes, "other bytes");
+        });
+    }
+    #[test]
+    fn any_frames_in_any_split_are_the_content(
+        parts in proptest::collection::vec((any::<u8>(), 0_usize..400_000, 0_u8..4), 1..8),
+        split in prop_oneof![1_usize..20, 1000_usize..500_000],
+    ) {
+        let (mut bytes, mut body) = (Vec::new(), Vec::new());
+        for (value, len, kind) in parts {
+            let mut part = sample(len as u64);
+            if value < 128 {
+                part.fill(0);
+            }
+            match kind {
+                // Without a checksum, of known length.
+                0 => body.extend(zstd::bulk::compress(&part, 3).expect("compresses")),
+                1 => body.extend(compressed(&part)),
+                // Blocks that are stored, as `muster image import` sends them.
+                2 => {
+                    body.extend(frame_head(0x38));
+                    for block in part.chunks(100_000) {
+                        let head = u32::try_from(block.len() << 3).expect("small").to_le_bytes();
+                        body.extend([&head[..3], block].concat());
+                    }
+                    body.extend([1, 0, 0]);
+                }
+                // Something to be skipped.
+                _ => {
+                    body.extend([0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
+                    continue;
+                }
+            }
+            bytes.extend(part);
+        }
+        prop_assume!(!bytes.is_empty());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("starts");
+        runtime.block_on(async {
+            let world = world(64 * KIB);
+            let stated = Stated { format: Some(Format::Raw), sha256: Some(Sha256::digest(&bytes).into()), ..ZSTD };
+            let imported = world.import(stated, &body, split).await.expect("imports");
+            assert_eq!(imported.content.size_bytes(), bytes.len() as u64);
             assert_eq!(imported.digest, Some(blake3::hash(&bytes)));
             assert!(world.export(&imported.content, 0..bytes.len() as u64).await == bytes, "other bytes");
         });

@@ -277,7 +277,8 @@ async fn content_that_is_no_image_leaves_no_version() {
     let long = [("content-length", "17592186044417")];
     world.send("PUT", path, &long, "x").await.refused(413, "too_large");
     let zipped = [("content-encoding", "gzip")];
-    world.send_body("PUT", path, &zipped, gzip.clone()).await.refused(400, "bad_request");
+    let problem = world.send_body("PUT", path, &zipped, gzip.clone()).await.refused(400, "bad_request");
+    assert!(problem["detail"].as_str().expect("text").contains("'zstd' or 'identity'"), "{problem}");
     assert_eq!(world.get("/v1/images/bad").await.value(200)["version_count"], 1);
     assert_eq!(world.put("bad", "?format=raw", gzip).await.value(201)["number"], 2);
     assert_eq!(std::fs::read_dir(world.dir.path().join("data/spool")).map_or(0, Iterator::count), 0);
@@ -313,6 +314,29 @@ async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
     let backed = world.put("base", "", std::fs::read(&image).expect("reads")).await.refused(422, "bad_image");
     assert!(backed["detail"].as_str().expect("text").contains("backing file"), "{backed}");
     assert_eq!(std::fs::read_dir(world.dir.path().join("data/spool")).expect("lists").count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zstd_is_taken_as_the_content_it_holds() {
+    let world = PoolWorld::new().await;
+    let bytes = sample(9, 3 << 20);
+    let version = world.image("base", &bytes).await;
+    let body: Vec<u8> =
+        bytes.chunks(1 << 20).flat_map(|part| zstd::bulk::compress(part, 1).expect("compresses")).collect();
+    let put = async |encoding: &str, body: Vec<u8>| {
+        // The length of a body that is encoded says nothing about the content.
+        let headers = [("content-encoding", encoding), ("content-length", "17592186044417")];
+        world.send_body("PUT", "/v1/images/base/content", &headers, body).await
+    };
+    assert_eq!(put("zstd", body.clone()).await.value(200)["id"], version["id"]);
+    assert_eq!(put("ZSTD", body[..0].to_vec()).await.refused(422, "bad_image")["status"], 422);
+    put("zstd", body[..body.len() - 1].to_vec()).await.refused(400, "bad_request");
+    put("zstd", bytes.clone()).await.refused(422, "bad_image");
+    put("zstd, zstd", body.clone()).await.refused(400, "bad_request");
+    put("identity", bytes.clone()).await.refused(413, "too_large");
+    let twice = [("content-encoding", "identity"), ("content-encoding", "gzip")];
+    world.send_body("PUT", "/v1/images/base/content", &twice, body).await.refused(400, "bad_request");
+    assert_eq!(world.get("/v1/images/base").await.value(200)["version_count"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
