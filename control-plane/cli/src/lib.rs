@@ -18,6 +18,7 @@
 mod args;
 mod client;
 mod commands;
+mod content;
 mod failure;
 mod output;
 mod progress;

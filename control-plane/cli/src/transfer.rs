@@ -2,25 +2,24 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
-    os::unix::fs::FileExt,
+    io::{self, IsTerminal, Seek, Write},
+    os::unix::fs::{FileExt, FileTypeExt},
     path::{Path, PathBuf},
 };
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::StreamExt;
 use reqwest::{Body, Method, StatusCode, header};
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
-use tokio_util::io::ReaderStream;
 
 use crate::{
     client::{Answer, Call, Client, Patience, fresh_key},
+    content,
     failure::Failure,
     output::{self, Notes},
     progress::Progress,
 };
 
-/// Piece in which a file is read and sent.
+/// Piece in which zeros are written out.
 const PIECE_BYTES: usize = 256 << 10;
 /// Grain at which zeros become holes.
 const HOLE_BYTES: usize = 4096;
@@ -55,17 +54,27 @@ pub(crate) async fn upload(client: &Client, call: &Call, path: &Path, notes: Not
     let mut patience = Patience::new();
     let what = path.file_name().map_or_else(|| "standard input".to_owned(), |n| n.to_string_lossy().into_owned());
     for attempt in 1.. {
-        let (body, size) = open_for_upload(path).await?;
-        let progress = Progress::transfer(notes, &what, size.unwrap_or(0));
+        let (source, size) = open_for_upload(path).map_err(Failure::file(path))?;
+        let is_gone_once_read = matches!(source, content::Source::Pipe(_));
+        let progress = Progress::transfer(notes, &what, size);
         let count = progress.counter();
-        let body = body.inspect_ok(move |piece| count(piece.len().try_into().unwrap_or(0)));
-        let mut request = client
+        let (unreadable, why_unreadable) = std::sync::mpsc::channel();
+        let body = content::encode(source).map(move |part| match part {
+            Ok(part) => {
+                count(part.content_bytes);
+                Ok(part.encoded)
+            }
+            // The request breaks off, so that the controller keeps nothing; the reason is told below.
+            Err(e) => {
+                let _ = unreadable.send(e);
+                Err("the file cannot be read")
+            }
+        });
+        let request = client
             .request(Method::PUT, call, Some(&key))?
             .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_ENCODING, "zstd")
             .body(Body::wrap_stream(body));
-        if let Some(size) = size {
-            request = request.header(header::CONTENT_LENGTH, size);
-        }
         let outcome = tokio::select! {
             outcome = client.try_once(request) => outcome,
             () = client.interrupt().cancelled() => {
@@ -73,9 +82,12 @@ pub(crate) async fn upload(client: &Client, call: &Call, path: &Path, notes: Not
             }
         };
         drop(progress);
+        if let Ok(e) = why_unreadable.try_recv() {
+            return Err(Failure::file(path)(e));
+        }
         match outcome {
             Ok(answer) => return Ok(answer),
-            Err((failure, Some(pause))) if attempt < UPLOAD_TRIES && !is_stdio(path) => {
+            Err((failure, Some(pause))) if attempt < UPLOAD_TRIES && !is_gone_once_read => {
                 patience.pause(client, pause, failure).await?;
             }
             Err((failure, _)) => return Err(failure),
@@ -84,21 +96,19 @@ pub(crate) async fn upload(client: &Client, call: &Call, path: &Path, notes: Not
     Err(Failure::BrokenOff("the upload was given up".to_owned()))
 }
 
-type Pieces = std::pin::Pin<Box<dyn Stream<Item = io::Result<bytes::Bytes>> + Send + Sync>>;
-
-/// The file's pieces, and its size where it has one.
-async fn open_for_upload(path: &Path) -> Result<(Pieces, Option<u64>), Failure> {
+/// What is sent, and its size where it has one, else 0.
+fn open_for_upload(path: &Path) -> io::Result<(content::Source, u64)> {
     if is_stdio(path) {
-        return Ok((Box::pin(ReaderStream::with_capacity(tokio::io::stdin(), PIECE_BYTES)), None));
+        return Ok((content::Source::Pipe(Box::new(io::stdin())), 0));
     }
-    let file = tokio::fs::File::open(path).await.map_err(Failure::file(path))?;
-    let facts = file.metadata().await.map_err(Failure::file(path))?;
-    if !facts.is_file() {
-        return Ok((Box::pin(ReaderStream::with_capacity(file, PIECE_BYTES)), None));
+    let mut file = fs::File::open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        // A block device has a length only here.
+        let size = file.seek(io::SeekFrom::End(0))?;
+        return Ok((content::Source::File(file, size), size));
     }
-    // A file that grows while it is sent is sent as long as it was; one that shrinks breaks the request off.
-    let pieces = ReaderStream::with_capacity(file.take(facts.len()), PIECE_BYTES);
-    Ok((Box::pin(pieces), Some(facts.len())))
+    Ok((content::Source::Pipe(Box::new(file)), 0))
 }
 
 /// What is exported.

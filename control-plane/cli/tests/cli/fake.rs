@@ -34,6 +34,12 @@ impl Seen {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
+    /// The body before it was encoded.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        assert_eq!(self.headers.get("content-encoding").and_then(|v| v.to_str().ok()), Some("zstd"));
+        zstd::decode_all(&self.body[..]).expect("whole frames")
+    }
+
     /// `METHOD path`.
     pub(crate) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
