@@ -1,9 +1,9 @@
 //! The content of an image on its way out: one zstd frame (RFC 8878) that stores data and leaves out zeros.
 //!
 //! ```text
-//!  28 b5 2f fd  00                    38              │ block │ block │ … │ empty last block
-//!  magic        no size, no checksum  window 128 KiB    data: its bytes after a head of 3 bytes
-//!                                                       zeros: 4 bytes; 128 KiB at most
+//!  28 b5 2f fd  c0           38              length │ block │ block │ … │ empty last block
+//!  magic        with length  window 128 KiB  of all   data: its bytes after a head of 3 bytes
+//!               (00 without)                          zeros: 4 bytes; 128 KiB at most
 //! ```
 //! One frame on purpose: a file that became shorter or cannot be read leaves a frame without its last block, which no
 //! controller takes for a whole one. Nothing is compressed: on a fast network that would cost more than it saves.
@@ -22,7 +22,7 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 
-const FRAME_HEAD: [u8; 6] = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Largest block of the format.
 const BLOCK_BYTES: usize = 128 << 10;
 const BLOCK_HEAD_BYTES: usize = 3;
@@ -52,7 +52,7 @@ pub(crate) enum Source {
 pub(crate) fn encode(source: Source) -> impl Stream<Item = io::Result<Part>> + Send + use<> {
     let (to, mut parts) = mpsc::channel(PARTS_AHEAD);
     tokio::task::spawn_blocking(move || {
-        let mut frame = Frame { encoded: FRAME_HEAD.to_vec(), content_bytes: 0, to };
+        let mut frame = Frame { encoded: frame_head(&source), content_bytes: 0, to };
         let read = match source {
             Source::File(file, size) => read_file(&file, size, &mut frame),
             Source::Pipe(mut pipe) => read_pipe(&mut pipe, &mut frame),
@@ -128,6 +128,13 @@ struct Frame {
     encoded: Vec<u8>,
     content_bytes: u64,
     to: mpsc::Sender<io::Result<Part>>,
+}
+
+fn frame_head(source: &Source) -> Vec<u8> {
+    match source {
+        Source::File(_, size) => [&MAGIC[..], &[0xc0, 0x38], &size.to_le_bytes()].concat(),
+        Source::Pipe(_) => [&MAGIC[..], &[0x00, 0x38]].concat(),
+    }
 }
 
 /// What a block holds; the numbers are the format's.

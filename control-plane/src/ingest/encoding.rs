@@ -6,7 +6,7 @@
 
 use bytes::{Buf as _, Bytes};
 use zstd::zstd_safe::{
-    DCtx, DParameter, InBuffer, OutBuffer, get_error_name,
+    DCtx, DParameter, InBuffer, OutBuffer, get_error_name, get_frame_content_size,
     zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as WINDOW_TOO_LARGE,
 };
 
@@ -59,7 +59,7 @@ pub enum EncodingError {
 }
 
 /// Decodes frames of zstd.
-pub struct Decoder {
+pub(super) struct Decoder {
     context: DCtx<'static>,
     encoded: Bytes,
     /// The last step may have had more to say than it had room for.
@@ -67,49 +67,48 @@ pub struct Decoder {
     /// Begun, and not ended yet.
     in_frame: bool,
     content_bytes: u64,
+    promised: Option<u64>,
 }
 
 impl Decoder {
     /// Begins before the first frame.
-    ///
-    /// # Panics
-    /// The library refuses a bound it documents.
-    #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut context = DCtx::create();
         context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).expect("between 10 and 31");
-        Self { context, encoded: Bytes::new(), more: false, in_frame: false, content_bytes: 0 }
+        Self { context, encoded: Bytes::new(), more: false, in_frame: false, content_bytes: 0, promised: None }
     }
 
     /// Whether everything given was decoded and the next step needs more.
-    #[must_use]
-    pub fn is_hungry(&self) -> bool {
+    pub(super) fn is_hungry(&self) -> bool {
         self.encoded.is_empty() && !self.more
     }
 
     /// Whether the body may end here.
-    #[must_use]
-    pub fn is_at_end_of_frame(&self) -> bool {
+    pub(super) fn is_at_end_of_frame(&self) -> bool {
         !self.in_frame
     }
 
+    /// How much content the head of the first frame promises, where it does: there may be more frames, but not less.
+    pub(super) fn promised(&self) -> Option<u64> {
+        self.promised
+    }
+
     /// Gives the next bytes of the body to a hungry decoder.
-    pub fn feed(&mut self, encoded: Bytes) {
+    pub(super) fn feed(&mut self, encoded: Bytes) {
         debug_assert!(self.is_hungry(), "bytes of the body would be lost");
+        if self.content_bytes == 0 && !self.in_frame {
+            self.promised = get_frame_content_size(&encoded).ok().flatten();
+        }
         self.encoded = encoded;
     }
 
     /// Room for the next piece of content.
-    #[must_use]
-    pub fn piece() -> Vec<u8> {
+    pub(super) fn piece() -> Vec<u8> {
         Vec::with_capacity(PIECE_BYTES)
     }
 
-    /// Appends what fits into the `piece`.
-    ///
-    /// # Errors
-    /// Not zstd, or with too large a window; nothing can be decoded after that.
-    pub fn decode(&mut self, piece: &mut Vec<u8>) -> Result<(), EncodingError> {
+    /// Appends what fits into the `piece`. Nothing can be decoded after an error.
+    pub(super) fn decode(&mut self, piece: &mut Vec<u8>) -> Result<(), EncodingError> {
         let before = piece.len();
         let (mut from, mut to) = (InBuffer::around(&self.encoded), OutBuffer::around_pos(piece, before));
         let hint = self.context.decompress_stream(&mut to, &mut from).map_err(|code| {

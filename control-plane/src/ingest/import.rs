@@ -81,7 +81,7 @@ pub struct Stated {
     pub sha256: Option<[u8; 32]>,
     /// How the body is encoded.
     pub encoding: Encoding,
-    /// Length of the content, where the body is not encoded.
+    /// Length of the content, where it is known: that of an encoded body is not.
     pub length: Option<u64>,
 }
 
@@ -188,12 +188,15 @@ where
     B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
     E: fmt::Display,
 {
-    if let Some(length) = stated.length.filter(|length| *length > SIZE_BYTES_MAX) {
-        return Err(IngestError::TooLarge(length));
-    }
     let decoder = (stated.encoding == Encoding::Zstd).then(Decoder::new);
     let mut frames = Frames { body, decoder, head: Vec::new() };
     frames.read_head().await?;
+    // What can only be refused should be refused before it was sent.
+    let length = stated.length.or_else(|| frames.decoder.as_ref()?.promised());
+    if let Some(length) = length.filter(|length| *length > SIZE_BYTES_MAX) {
+        return Err(IngestError::TooLarge(length));
+    }
+    let stated = Stated { length, ..stated };
     let format = format::detect(&frames.head.concat(), stated.format)?;
     match format {
         Format::Raw => {

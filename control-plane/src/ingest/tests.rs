@@ -15,6 +15,7 @@ use super::{
     format::{Format, FormatError},
     import::{Imported, IngestError, Stated, Target, import},
     qcow2::Qcow2Error,
+    spool::SpoolError,
 };
 use crate::{
     domain::versions::Content,
@@ -279,6 +280,28 @@ async fn a_window_of_more_than_8_mib_is_refused() {
         let body = [frame_head(window), last.to_vec()].concat();
         let refused = world.import(ZSTD, &body, 3).await.expect_err("refused");
         assert!(matches!(refused, IngestError::Encoding(EncodingError::WindowTooLarge)), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_frame_promises_is_refused_before_it_comes() {
+    let world = world(64 * KIB);
+    let promising = |length: u64, content: &[u8]| {
+        let head = u32::try_from(content.len() << 3).expect("small").to_le_bytes();
+        [&[0x28, 0xb5, 0x2f, 0xfd, 0xc0, 0x38], &length.to_le_bytes()[..], &head[..3], content].concat()
+    };
+    let limit = 16_u64 << 40;
+    let qcow2 = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 100_000]].concat();
+    for (length, content) in [(limit + 1, vec![7; 100_000]), (limit, qcow2)] {
+        let body = frames(&promising(length, &content), usize::MAX).chain(stream::pending());
+        let importing = import(&world.target, ZSTD, world.spool.path(), body.boxed());
+        let refused = tokio::time::timeout(Duration::from_secs(20), importing).await.expect("in time");
+        let expected = match refused {
+            Err(IngestError::TooLarge(got)) => got == limit + 1,
+            Err(IngestError::Spool(SpoolError::Full { wanted_bytes, .. })) => wanted_bytes == limit,
+            _ => false,
+        };
+        assert!(expected, "{:?}", refused.err());
     }
 }
 
