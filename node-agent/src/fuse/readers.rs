@@ -1,14 +1,14 @@
 //! Which of a connection's threads reads next: the one that worked last.
 //!
 //! The kernel gives requests to waiting readers in turn. Were all of them to wait there, a guest that asks for one thing
-//! at a time would warm the buffers of every thread, one after the other. So two read, the others rest here, and who
-//! came to rest last is called first: as many threads are warm as there are requests at a time.
+//! at a time would warm the buffers of every thread, one after the other. So four read, the others rest here, and who
+//! came to rest last is called first: little more threads are warm than there are requests at a time.
 //!
 //! ```text
 //!            take_turn                received
 //!  resting ──────────────► reading ──────────────► working
 //!     ▲      called when nobody reads                 │
-//!     ╰───────────────── take_turn: two read ─────────╯
+//!     ╰───────────────── take_turn: few read ─────────╯
 //! ```
 
 use std::{
@@ -16,8 +16,9 @@ use std::{
     time::Duration,
 };
 
-/// With one, every request would have to call another thread; the second is there already.
-const READING_MAX: usize = 2;
+/// Measured with 4 KiB writes at depth 1: with one, which has to call another thread for each request, 0.55 of the raw
+/// file, with two 0.66, with four or sixteen 0.70.
+const READING_MAX: usize = 4;
 /// Who rests for so long gives its memory back.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -113,11 +114,11 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn two_read_and_the_last_that_came_to_rest_is_called_when_none_does() {
+    fn some_read_and_the_last_that_came_to_rest_is_called_when_none_does() {
         let readers = Arc::new(Readers::default());
-        assert!(readers.take_turn(|| {}) && readers.take_turn(|| {}));
+        assert!((0..READING_MAX).all(|_| readers.take_turn(|| {})));
         let heard = takers(&readers, 0..3);
-        readers.received();
+        (1..READING_MAX).for_each(|_| readers.received());
         assert!(heard.try_recv().is_err(), "one still reads");
         readers.received();
         assert_eq!(heard.recv_timeout(SOON), Ok((2, true)));
@@ -133,13 +134,12 @@ mod tests {
     #[test]
     fn who_rests_for_long_is_told_once() {
         let readers = Arc::new(Readers::default());
-        assert!(readers.take_turn(|| {}) && readers.take_turn(|| {}));
+        assert!((0..READING_MAX).all(|_| readers.take_turn(|| {})));
         let (told, heard) = mpsc::channel();
         let resting = readers.clone();
         let taker = std::thread::spawn(move || resting.take_turn(|| told.send(()).expect("heard")));
         heard.recv_timeout(IDLE * 2).expect("told");
-        readers.received();
-        readers.received();
+        (0..READING_MAX).for_each(|_| readers.received());
         assert!(taker.join().expect("no panic"));
         assert!(heard.recv().is_err(), "told twice");
     }

@@ -8,12 +8,13 @@ use storage_core::BLOCK_BYTES;
 use super::{connection::REQUEST_BYTES_MAX, wire::WRITE_DATA_AT};
 use crate::mirror::read::BLOCK;
 
-/// Where one thread's requests are read to. The data of a WRITE starts at a block boundary, and what it has beyond
-/// `SMALL_BYTES` lies in one huge page: the kernel pins that page once instead of each 4 KiB, to fill it and to write it to
-/// the disk (256 KiB writes at depth 1: 0.73 of the raw file, without 0.62). Pages are taken as requests need them.
+/// Where requests are read to, one at a time. The data of a WRITE starts at a block boundary. What it has beyond
+/// `SMALL_BYTES` may lie in a huge page: the kernel pins that once instead of each 4 KiB, to fill it and to write it to the
+/// disk (256 KiB writes to direct deltas at depth 1: 0.72 of the raw file, with small pages 0.63). Pages are taken as
+/// requests need them.
 ///
 /// ```text
-/// anywhere … | header | SMALL_BYTES in small pages | the rest of REQUEST_BYTES_MAX … in a huge page |
+/// anywhere … | header | SMALL_BYTES in small pages | the rest of REQUEST_BYTES_MAX, maybe in a huge page |
 ///                     ^ a block                    ^ HUGE_PAGE_BYTES
 /// ```
 pub(super) struct RequestSpace {
@@ -22,23 +23,34 @@ pub(super) struct RequestSpace {
     data_at: usize,
     /// Length of the request that is in it.
     filled: usize,
-    /// The huge page may be there.
+    huge: bool,
+    /// Something large was in it.
     large: bool,
 }
 
 impl RequestSpace {
     pub(super) fn new() -> io::Result<Self> {
+        Self::map(false)
+    }
+
+    /// With a huge page for what is large.
+    pub(super) fn with_huge_page() -> io::Result<Self> {
+        Self::map(true)
+    }
+
+    fn map(huge: bool) -> io::Result<Self> {
         let memory = MmapMut::map_anon(BLOCK + SMALL_BYTES + 2 * HUGE_PAGE_BYTES)?;
         let start = memory.as_ptr().addr();
         let huge_at = (start + BLOCK + SMALL_BYTES).next_multiple_of(HUGE_PAGE_BYTES) - start;
         // Without the first a small request may take 2 MiB. EINVAL: this kernel has no huge pages at all.
-        let advised = memory
-            .advise(memmap2::Advice::NoHugePage)
-            .and_then(|()| memory.advise_range(memmap2::Advice::HugePage, huge_at, HUGE_PAGE_BYTES));
+        let mut advised = memory.advise(memmap2::Advice::NoHugePage);
+        if huge && advised.is_ok() {
+            advised = memory.advise_range(memmap2::Advice::HugePage, huge_at, HUGE_PAGE_BYTES);
+        }
         if let Err(error) = advised {
             tracing::debug!(error = %error, "request buffers are whatever pages the kernel likes");
         }
-        Ok(Self { memory, data_at: huge_at - SMALL_BYTES, filled: 0, large: false })
+        Ok(Self { memory, data_at: huge_at - SMALL_BYTES, filled: 0, huge, large: false })
     }
 
     /// All of it, to be filled.
@@ -65,10 +77,10 @@ impl RequestSpace {
         self.memory.get_mut(self.data_at..self.data_at + bytes).unwrap_or_default()
     }
 
-    /// Gives the huge page back.
+    /// Gives back what something large took.
     pub(super) fn give_back(&mut self) {
         if self.large
-            && let Ok(fresh) = Self::new()
+            && let Ok(fresh) = Self::map(self.huge)
         {
             *self = fresh;
         }
@@ -76,7 +88,7 @@ impl RequestSpace {
 }
 
 /// Requests up to this size, which most are, take no huge page.
-const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 64 << 10;
 /// Of x86-64 and of ARM with 4 KiB pages; elsewhere it is only a hint that is not taken.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -99,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_a_large_request_took_is_given_back() {
-        let mut space = RequestSpace::new().expect("memory");
+        let mut space = RequestSpace::with_huge_page().expect("memory");
         space.data(SMALL_BYTES).fill(7);
         space.give_back();
         assert_eq!(space.data(1), [7], "nothing large was in it");
