@@ -4,10 +4,14 @@
 
 mod mirror_world;
 
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    sync::Arc,
+};
 
 use mirror_world::*;
-use muster_agent::mirror::DiskError;
+use muster_agent::mirror::{DeltaIo, DiskError};
 use muster_api::SnapshotId;
 use rustix::{
     fs::{FallocateFlags, fallocate},
@@ -116,6 +120,63 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
     })
     .await;
     assert!(blocking(move || std::fs::read(path).unwrap()).await == bytes);
+    assert_eq!(world.disks.status(want.disk).unwrap().failed, None);
+    world.disks.shutdown().await;
+}
+
+/// With direct deltas several writes go to the disk below in one call: each of them fits or fails for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_writes_to_a_full_node_each_fits_or_fails_for_itself() {
+    const BLOCK: usize = 4096;
+    const WRITERS: usize = 8;
+    let mut small = Small::new(24);
+    small.data = Some(DataDir::borrowed(small.dir.path().to_owned()));
+    let data = DataDir::borrowed(small.dir.path().to_owned());
+    let mut config = config(&data);
+    config.delta_io = DeltaIo::Direct;
+    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new());
+    let mut want = import(&*store, &[7; BLOCK], ChunkSize::DEFAULT);
+    want.size_bytes = 64 << 20;
+    let blocks = 64 << 20 >> 12;
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    let written = blocking({
+        let path = path.clone();
+        move || {
+            let writer = |writer: usize| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+                    let mut memory = vec![0; 2 * BLOCK];
+                    let skew = memory.as_ptr().align_offset(BLOCK);
+                    let block = &mut memory[skew..skew + BLOCK];
+                    (writer + 1..blocks)
+                        .step_by(WRITERS)
+                        .map(move |n| {
+                            block.fill(0xff);
+                            block[..8].copy_from_slice(&n.to_le_bytes());
+                            match file.write_all_at(block, (n * BLOCK) as u64) {
+                                Ok(()) => (n, true),
+                                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSPC) => (n, false),
+                                Err(error) => panic!("block {n}: {error}"),
+                            }
+                        })
+                        .collect::<Vec<_>>()
+                })
+            };
+            let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        }
+    })
+    .await;
+    let fitted = written.iter().filter(|(_, fits)| *fits).count();
+    assert!(fitted * BLOCK > 16 << 20 && fitted < written.len(), "{fitted} of {}", written.len());
+    let got = blocking(move || std::fs::read(path).unwrap()).await;
+    for (n, fits) in written {
+        let block = &got[n * BLOCK..(n + 1) * BLOCK];
+        let is_there = block[..8] == n.to_le_bytes() && block[8..].iter().all(|byte| *byte == 0xff);
+        assert!(is_there || !fits && block.iter().all(|byte| *byte == 0), "block {n}, acknowledged: {fits}");
+    }
     assert_eq!(world.disks.status(want.disk).unwrap().failed, None);
     world.disks.shutdown().await;
 }
