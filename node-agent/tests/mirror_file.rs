@@ -113,14 +113,13 @@ async fn buffered_reads_see_direct_writes() {
     blocking(move || {
         let reader = File::options().read(true).open(&path).unwrap();
         let writer = File::options().write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
-        let mut block = vec![0u8; 8192];
-        let skew = block.as_ptr().align_offset(4096);
+        let mut block = Aligned::new(4096);
         for n in 0..2000u64 {
             let at = (n * 7 % 256) * 4096;
             let mut got = [0; 8];
             reader.read_exact_at(&mut got, at).unwrap();
-            block[skew..skew + 8].copy_from_slice(&n.to_le_bytes());
-            writer.write_all_at(&block[skew..skew + 4096], at).unwrap();
+            block[..8].copy_from_slice(&n.to_le_bytes());
+            writer.write_all_at(&block, at).unwrap();
             reader.read_exact_at(&mut got, at).unwrap();
             assert_eq!(u64::from_le_bytes(got), n);
         }

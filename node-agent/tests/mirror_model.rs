@@ -232,16 +232,14 @@ async fn neighbours(delta_io: DeltaIo) {
                 // O_DIRECT: each write is a request of its own, side by side with the others'.
                 let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
                 let mut rng = Rng(writer as u64 + 99);
-                let mut memory = vec![0u8; 2 * length];
-                let skew = memory.as_ptr().align_offset(length);
-                let bytes = &mut memory[skew..skew + length];
+                let mut bytes = Aligned::new(length);
                 for count in 1u64.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
                     let at = place(writer, rng.below(blocks));
                     bytes[..8].copy_from_slice(&count.to_le_bytes());
-                    file.write_all_at(bytes, at).unwrap();
+                    file.write_all_at(&bytes, at).unwrap();
                     acked[&at].store(count, Ordering::SeqCst);
                 }
             })

@@ -147,15 +147,13 @@ async fn of_many_writes_to_a_full_node_each_fits_or_fails_for_itself() {
                 let path = path.clone();
                 std::thread::spawn(move || {
                     let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
-                    let mut memory = vec![0; 2 * BLOCK];
-                    let skew = memory.as_ptr().align_offset(BLOCK);
-                    let block = &mut memory[skew..skew + BLOCK];
+                    let mut block = Aligned::new(BLOCK);
                     (writer + 1..blocks)
                         .step_by(WRITERS)
                         .map(move |n| {
                             block.fill(0xff);
                             block[..8].copy_from_slice(&n.to_le_bytes());
-                            match file.write_all_at(block, (n * BLOCK) as u64) {
+                            match file.write_all_at(&block, (n * BLOCK) as u64) {
                                 Ok(()) => (n, true),
                                 Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSPC) => (n, false),
                                 Err(error) => panic!("block {n}: {error}"),

@@ -57,17 +57,12 @@ impl Device {
     /// Waits for the next request; false when the connection is over.
     pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<bool> {
         loop {
-            match rustix::io::read(self.file.as_fd(), space.bytes()) {
-                Ok(bytes) => {
-                    space.set_filled(bytes);
-                    return Ok(true);
-                }
-                // ENOENT: its caller was interrupted and has gone.
-                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT) => {}
+            match self.read(space) {
+                Ok(()) => return Ok(true),
+                // ENOENT: its caller was interrupted and has gone. ENOMEM: there may be memory for the next one.
+                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT | Errno::NOMEM) => {}
                 // ECONNABORTED: it ended while this was reading.
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
-                // The kernel answered this request itself, and there may be memory for the next one.
-                Err(Errno::NOMEM) => tracing::error!("no memory for a request of a guest; it was answered with EIO"),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -75,11 +70,18 @@ impl Device {
 
     /// Takes a request that waits already; false when none does, or when [`Self::receive`] has to say why not.
     pub(super) fn receive_waiting(&self, space: &mut RequestSpace) -> bool {
-        let received = rustix::io::read(self.file.as_fd(), space.bytes());
-        received.is_ok_and(|bytes| {
-            space.set_filled(bytes);
-            true
-        })
+        self.read(space).is_ok()
+    }
+
+    fn read(&self, space: &mut RequestSpace) -> Result<(), Errno> {
+        let bytes = rustix::io::read(self.file.as_fd(), space.bytes()).inspect_err(|error| {
+            // The kernel answered this request itself.
+            if *error == Errno::NOMEM {
+                tracing::error!("no memory for a request of a guest; it was answered with EIO");
+            }
+        })?;
+        space.set_filled(bytes);
+        Ok(())
     }
 
     fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {

@@ -22,7 +22,7 @@ use super::{
     DiskFs,
     connection::{Device, REQUEST_BYTES_MAX},
     readers::Readers,
-    worker::{self, Ways},
+    worker,
 };
 use crate::mirror::{DeltaIo, disk::Disk};
 
@@ -57,22 +57,20 @@ impl Threads {
     }
 
     /// Starts one more.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, ways: Ways, path: &Path) -> io::Result<()> {
+    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Option<Arc<Device>>, path: &Path) -> io::Result<()> {
         let (threads, path) = (self.clone(), path.to_owned());
         *self.running() += 1;
         let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
             let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
-            // The worker goes before it is told: who waits for the end may count on the disk being let go.
-            let run = {
-                let threads = threads.clone();
-                move || worker::serve(&fs, &ways, &threads.readers)
-            };
-            let ended = std::panic::catch_unwind(AssertUnwindSafe(run));
+            let serve = || worker::serve(&fs, twin.as_ref(), &threads.readers);
+            let ended = std::panic::catch_unwind(AssertUnwindSafe(serve));
             if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a thread of it panicked"))) {
                 tracing::error!(error = %error, "a disk's connection failed and is ended; it will be mounted again");
                 end_connection(&path);
             }
             threads.readers.end();
+            // Before it is told: who waits for the end may count on the disk being let go.
+            drop(fs);
             threads.one_ended();
         });
         started.map(drop).inspect_err(|_| self.one_ended())
@@ -109,16 +107,13 @@ impl Mounted {
         // From here on dropping it unmounts.
         let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
         device.greet()?;
-        let ways = Ways {
-            twin: match disk.node().config.delta_io {
-                DeltaIo::Buffered => None,
-                DeltaIo::Direct => Some(Arc::new(device.twin()?)),
-            },
-            device,
+        let twin = match disk.node().config.delta_io {
+            DeltaIo::Buffered => None,
+            DeltaIo::Direct => Some(Arc::new(device.twin()?)),
         };
-        let fs = Arc::new(DiskFs::new(disk, ways.device.clone()));
+        let fs = Arc::new(DiskFs::new(disk, device));
         for _ in 0..threads {
-            mounted.threads.start(fs.clone(), ways.clone(), path)?;
+            mounted.threads.start(fs.clone(), twin.clone(), path)?;
         }
         Ok(mounted)
     }

@@ -25,26 +25,18 @@ use super::{
 /// single small one this way costs a tenth of its speed, to spin before sleeping a fifth.
 const TOGETHER_MAX: u8 = 8;
 
-/// The ways to one connection.
-#[derive(Clone)]
-pub(super) struct Ways {
-    pub(super) device: Arc<Device>,
-    /// A second one, for requests that wait already; none: one by one.
-    pub(super) twin: Option<Arc<Device>>,
-}
-
-/// Reads requests and has them handled, until the connection is over.
-pub(super) fn serve(fs: &DiskFs, ways: &Ways, readers: &Readers) -> io::Result<()> {
-    if let Some(twin) = &ways.twin {
+/// Reads requests and has them handled, until the connection is over. With a `twin` several at a time.
+pub(super) fn serve(fs: &DiskFs, twin: Option<&Arc<Device>>, readers: &Readers) -> io::Result<()> {
+    if let Some(twin) = twin {
         match IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(TOGETHER_MAX.into()) {
-            Ok(ring) => return serve_many(fs, [&ways.device, twin], readers, ring),
+            Ok(ring) => return serve_many(fs, twin, readers, ring),
             Err(error) => tracing::info!(error = %error, "no io_uring here (Linux 6.1): requests go one by one"),
         }
     }
     let mut space = RequestSpace::new()?;
-    while readers.take_turn(|| space.give_back()) && ways.device.receive(&mut space)? {
+    while readers.take_turn(|| space.give_back()) && fs.device.receive(&mut space)? {
         readers.received();
-        handle(fs, &ways.device, &space)?;
+        handle(fs, &fs.device, &space)?;
     }
     Ok(())
 }
@@ -72,7 +64,8 @@ fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result
 }
 
 /// As [`serve`], with several requests at a time.
-fn serve_many(fs: &DiskFs, [device, twin]: [&Arc<Device>; 2], readers: &Readers, mut ring: IoUring) -> io::Result<()> {
+fn serve_many(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers, mut ring: IoUring) -> io::Result<()> {
+    let device = &fs.device;
     let mut slots = vec![Slot { device, space: RequestSpace::with_huge_page()? }];
     for _ in 1..TOGETHER_MAX {
         slots.push(Slot { device: twin, space: RequestSpace::new()? });
@@ -85,9 +78,7 @@ fn serve_many(fs: &DiskFs, [device, twin]: [&Arc<Device>; 2], readers: &Readers,
         }
         readers.received();
         let load = Load::of(&slots[0].space);
-        let others = if load == Load::Small && crowd.expected() { slots.len() } else { 0 };
-        let others = slots.iter_mut().skip(1).take(others);
-        let more = others.map_while(|slot| slot.device.receive_waiting(&mut slot.space).then_some(())).count();
+        let more = if load == Load::Small && crowd.expected() { take_waiting(&mut slots[1..]) } else { 0 };
         crowd.seen(more);
         if more == 0 && load != Load::LargeRead {
             handle(fs, device, &slots[0].space)?;
@@ -97,6 +88,11 @@ fn serve_many(fs: &DiskFs, [device, twin]: [&Arc<Device>; 2], readers: &Readers,
             handle(fs, slots[n].device, &slots[n].space)?;
         }
     }
+}
+
+/// Fills slots with requests that wait already; how many.
+fn take_waiting(slots: &mut [Slot<'_>]) -> usize {
+    slots.iter_mut().map_while(|slot| slot.device.receive_waiting(&mut slot.space).then_some(())).count()
 }
 
 /// How much a request moves.

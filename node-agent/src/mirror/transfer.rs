@@ -5,7 +5,7 @@
 //! an error - is no answer: the request is done again by [`Disk::try_change`] or [`Disk::try_read`], from the start.
 //! Nothing here waits: who has begun one request must not wait for another (the locks are the same).
 
-use std::{os::fd::BorrowedFd, sync::Arc};
+use std::{ops::Range, os::fd::BorrowedFd, sync::Arc};
 
 use storage_core::BLOCK_BYTES;
 
@@ -21,8 +21,7 @@ pub(crate) struct PendingWrite<'a> {
     // Dropped in this order: the epoch may be frozen before another merges.
     admitted: Admission,
     _stripes: Guards<'a>,
-    offset: u64,
-    bytes: u64,
+    blocks: Range<u64>,
 }
 
 /// A read all of whose blocks are in one delta.
@@ -34,29 +33,32 @@ pub(crate) struct PendingRead {
 impl Disk {
     /// Begins a write, or leaves it to [`Disk::try_change`].
     pub(crate) fn begin_write(&self, offset: u64, bytes: u64) -> Option<PendingWrite<'_>> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.size_bytes())?;
-        let whole = bytes > 0 && offset.is_multiple_of(BLOCK_BYTES) && end.is_multiple_of(BLOCK_BYTES);
-        if !whole || bytes > PIECE_BYTES_MAX || self.node().config.write_policy != WritePolicy::Bitmap {
+        let blocks = self.whole_blocks(offset, bytes)?;
+        if bytes > PIECE_BYTES_MAX || self.node().config.write_policy != WritePolicy::Bitmap {
             return None;
         }
         self.check_writable().ok()?;
-        let stripes = self.stripes().try_lock_shared(offset, end)?;
+        let stripes = self.stripes().try_lock_shared(offset, offset + bytes)?;
         let admitted = self.admit().ok()?;
-        Some(PendingWrite { admitted, _stripes: stripes, offset, bytes })
+        Some(PendingWrite { admitted, _stripes: stripes, blocks })
     }
 
     /// Begins a read, or leaves it to [`Disk::try_read`].
     pub(crate) fn begin_read(&self, offset: u64, bytes: u64) -> Option<PendingRead> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.size_bytes())?;
-        if bytes == 0 || !offset.is_multiple_of(BLOCK_BYTES) || !end.is_multiple_of(BLOCK_BYTES) {
-            return None;
-        }
+        let blocks = self.whole_blocks(offset, bytes)?;
         self.check_usable().ok()?;
         let layers = self.layers();
-        match layers.source(offset / BLOCK_BYTES, end / BLOCK_BYTES) {
-            (Source::Delta(layer), blocks) if blocks * BLOCK_BYTES == bytes => Some(PendingRead { layers, layer }),
+        match layers.source(blocks.start, blocks.end) {
+            (Source::Delta(layer), run) if run == blocks.end - blocks.start => Some(PendingRead { layers, layer }),
             _ => None,
         }
+    }
+
+    /// The blocks of a range of the disk, if it is some and only whole ones.
+    fn whole_blocks(&self, offset: u64, bytes: u64) -> Option<Range<u64>> {
+        let end = offset.checked_add(bytes).filter(|end| *end <= self.size_bytes())?;
+        let whole = bytes > 0 && offset.is_multiple_of(BLOCK_BYTES) && end.is_multiple_of(BLOCK_BYTES);
+        whole.then_some(offset / BLOCK_BYTES..end / BLOCK_BYTES)
     }
 }
 
@@ -69,13 +71,12 @@ impl PendingWrite<'_> {
     /// Puts the bytes there, where tests see it.
     #[cfg(test)]
     pub(super) fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
-        self.admitted.layers().current().write_delta(self.offset, bytes)
+        self.admitted.layers().current().write_delta(self.blocks.start * BLOCK_BYTES, bytes)
     }
 
     /// The bytes are in the file, all of them.
     pub(crate) fn finish(self) {
-        let blocks = self.offset / BLOCK_BYTES..(self.offset + self.bytes) / BLOCK_BYTES;
-        self.admitted.layers().current().blocks_written(blocks);
+        self.admitted.layers().current().blocks_written(self.blocks);
     }
 }
 

@@ -303,6 +303,35 @@ impl Rng {
     }
 }
 
+/// Zeros that start at a multiple of their number (a power of two), as direct I/O wants memory.
+pub struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+impl Aligned {
+    pub fn new(bytes: usize) -> Self {
+        let memory = vec![0; 2 * bytes];
+        let start = memory.as_ptr().align_offset(bytes);
+        Self { memory, start, bytes }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.bytes]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.bytes]
+    }
+}
+
 /// Polls a level until it holds.
 pub async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
