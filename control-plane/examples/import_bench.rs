@@ -21,7 +21,7 @@ use muster_controller::{
     export::content,
     ingest::import::{Stated, Target, import},
 };
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     ChunkSize, Salt,
     store::{ChunkStore as _, Options, SegmentStore},

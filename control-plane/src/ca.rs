@@ -11,17 +11,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use muster_api::{
-    NodeId, Timestamp, membership::Membership, membership::SignedMembership, node_protocol::node_tls_name,
-};
+use muster_api::{NodeId, Timestamp};
+use muster_pool::transport::node_tls_name;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType, SigningKey as _,
 };
 use sha2::{Digest as _, Sha256};
+use storage_core::membership::{Membership, SignedMembership};
 use time::{Duration, OffsetDateTime};
-
-use crate::store::column::hex;
 
 /// Days a certificate is valid. Renewed with a third of them left.
 pub const CERTIFICATE_DAYS: i64 = 90;
@@ -37,7 +35,7 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("sha256", &hex(&self.sha256)).finish_non_exhaustive()
+        f.debug_struct("Authority").field("sha256", &hex::encode(self.sha256)).finish_non_exhaustive()
     }
 }
 
@@ -80,12 +78,12 @@ impl Authority {
 
     fn from_pem(ca_pem: String, key_pem: &str) -> anyhow::Result<Self> {
         let key = KeyPair::from_pem(key_pem)?;
-        let der = muster_peer::tls::certificates("CA certificate", &ca_pem)?
+        let der = muster_pool::tls::certificates("CA certificate", &ca_pem)?
             .into_iter()
             .next()
             .context("no certificate in it")?;
-        let listed = muster_peer::tls::fingerprint(&der)?;
-        if listed != hex(&Sha256::digest(key.subject_public_key_info())) {
+        let listed = muster_pool::tls::fingerprint(&der)?;
+        if listed != hex::encode(Sha256::digest(key.subject_public_key_info())) {
             bail!("key and certificate do not belong together");
         }
         let sha256 = Sha256::digest(&der).into();
@@ -96,7 +94,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         // A short name of its own, so that a person sees two clusters' CAs apart.
-        let short = hex(&Sha256::digest(key.subject_public_key_info()))[..8].to_owned();
+        let short = hex::encode(Sha256::digest(key.subject_public_key_info()))[..8].to_owned();
         params.distinguished_name = named(&format!("Muster CA {short}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -126,7 +124,7 @@ impl Authority {
     pub fn sign_request(&self, csr_pem: &str, subject: &Subject, now: Timestamp) -> Result<(String, String), CsrError> {
         let unusable = |e: rcgen::Error| CsrError::Unusable(e.to_string());
         let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(unusable)?;
-        let key_sha256 = hex(&Sha256::digest(request.public_key.subject_public_key_info()));
+        let key_sha256 = hex::encode(Sha256::digest(request.public_key.subject_public_key_info()));
         let params = params(subject, now).map_err(|e| CsrError::Unusable(format!("{e:#}")))?;
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(unusable)?;
         Ok((certificate.pem(), key_sha256))
@@ -155,7 +153,7 @@ impl Authority {
     pub fn sign_membership(&self, membership: &Membership) -> anyhow::Result<SignedMembership> {
         let record = serde_json::to_string(membership)?;
         let signature = self.issuer.key().sign(record.as_bytes())?;
-        Ok(SignedMembership { record, signature: hex(&signature) })
+        Ok(SignedMembership { record, signature: hex::encode(signature) })
     }
 }
 
@@ -163,7 +161,7 @@ fn params(subject: &Subject, now: Timestamp) -> anyhow::Result<CertificateParams
     let mut params = CertificateParams::default();
     let names = match subject {
         Subject::Node(node) => vec![node_tls_name(*node)],
-        Subject::Controller => vec![muster_api::node_protocol::CONTROLLER_TLS_NAME.to_owned()],
+        Subject::Controller => vec![muster_pool::transport::CONTROLLER_TLS_NAME.to_owned()],
         Subject::People(names) => names.clone(),
     };
     params.distinguished_name = named(names.first().map_or("muster", String::as_str));
@@ -246,13 +244,13 @@ mod tests {
 
     #[test]
     fn a_request_gets_a_certificate_of_90_days_for_its_key() {
-        muster_peer::tls::install_provider();
+        muster_pool::tls::install_provider();
         let (_dir, ca) = authority();
         let now = Timestamp::from_micros(1_800_000_000_000_000);
         let key = KeyPair::generate().expect("a key");
         let csr = CertificateParams::default().serialize_request(&key).expect("a request").pem().expect("PEM");
         let (pem, key_sha256) = ca.sign_request(&csr, &Subject::Node(NodeId::generate()), now).expect("signed");
-        let identity = muster_peer::tls::Identity::from_pem(&pem, &key.serialize_pem()).expect("they belong together");
+        let identity = muster_pool::tls::Identity::from_pem(&pem, &key.serialize_pem()).expect("they belong together");
         assert_eq!(identity.key_sha256().expect("a fingerprint"), key_sha256);
         let validity = identity.validity().expect("a validity");
         assert_eq!(validity.not_after_s, 1_800_000_000 + 90 * 86_400);
@@ -262,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_membership_record_is_signed_over_its_exact_bytes() {
-        muster_peer::tls::install_provider();
+        muster_pool::tls::install_provider();
         let (_dir, ca) = authority();
-        let trusted = muster_peer::tls::Ca::from_pem(ca.ca_pem()).expect("the CA");
+        let trusted = muster_pool::tls::Ca::from_pem(ca.ca_pem()).expect("the CA");
         let record = Membership {
             cluster: muster_api::ClusterId::generate(),
             epoch: 1,
@@ -273,7 +271,7 @@ mod tests {
             clients: vec![],
         };
         let mut signed = ca.sign_membership(&record).expect("signed");
-        let read = |signed: &_| muster_peer::membership::verify(signed, &trusted, record.cluster);
+        let read = |signed: &_| muster_pool::membership::verify(signed, &trusted, record.cluster);
         assert_eq!(read(&signed).expect("good"), record);
         signed.record = signed.record.replace("\"min_copies\":2", "\"min_copies\":1");
         assert!(read(&signed).is_err());

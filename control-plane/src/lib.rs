@@ -32,14 +32,11 @@ use std::{fs::File, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Pat
 use anyhow::{Context as _, bail};
 use muster_api::{
     ClusterId,
-    membership::Membership,
     node_protocol::Incarnation,
     token::{CreateToken, Role},
 };
-use muster_peer::{
-    PoolClient,
-    tls::{ServeLimits, serve},
-};
+use muster_pool::{PoolClient, ServeLimits, serve};
+use storage_core::membership::Membership;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -48,7 +45,7 @@ use crate::{
     ca::Authority,
     clock::Clock,
     config::Config,
-    store::{DatabaseUrl, Store, cluster, cluster::Cluster, column, tokens},
+    store::{DatabaseUrl, Store, cluster, cluster::Cluster, tokens},
     tls::Identities,
     wake::Wakes,
 };
@@ -79,7 +76,7 @@ pub struct Parts {
 
 /// Opens data folder and database, binds the doors.
 pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Server> {
-    muster_peer::tls::install_provider();
+    muster_pool::tls::install_provider();
     telemetry::metrics();
     check_servable(&config)?;
     let lock = lock_data_dir(&config.data_dir)?;
@@ -109,7 +106,7 @@ pub fn check_servable(config: &Config) -> anyhow::Result<()> {
 /// Makes a token beside a controller that may be running: the operator's way in without a token. Touches nothing else,
 /// because this process need not have been told what the daemon was.
 pub async fn create_token(config: &Config, clock: Arc<dyn Clock>, wanted: &CreateToken) -> anyhow::Result<String> {
-    muster_peer::tls::install_provider();
+    muster_pool::tls::install_provider();
     make_dir(&config.data_dir)?;
     // Before the first start this makes the cluster; two processes must not do that at once.
     let first = !config.data_dir.join("ca.pem").exists();
@@ -153,7 +150,7 @@ async fn assemble(
     node_port: u16,
     pool: Option<PoolClient>,
 ) -> anyhow::Result<Parts> {
-    muster_peer::tls::install_provider();
+    muster_pool::tls::install_provider();
     make_dir(&config.data_dir)?;
     let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
     let store = open_store(&config, clock.clone()).await?;
@@ -194,7 +191,7 @@ async fn assemble(
 
 /// Reads what the database is; a new one becomes a cluster with its first token.
 async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyhow::Result<Cluster> {
-    let ca_sha256 = column::hex(&authority.sha256());
+    let ca_sha256 = hex::encode(authority.sha256());
     let cluster = store
         .run_tx("cluster.open", async |tx| {
             if let Some(cluster) = cluster::load(tx).await? {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use muster_api::Timestamp;
-use muster_peer::tls::{self, Ca, ClientCertificates, Identity};
+use muster_pool::tls::{self, Ca, ClientCertificates, Identity};
 use rcgen::KeyPair;
 use rustls::ServerConfig;
 

@@ -23,7 +23,7 @@ use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
     node_protocol::{CutDisk, VersionRoot},
 };
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     ByteLen, ChunkSize, Descriptor, MemoryStore, ObjectName, Record, Salt, StoreError,
     store::{BadCopy, ChunkStore, Listed, Options as StoreOptions, PutSummary, SegmentStore, Usage},

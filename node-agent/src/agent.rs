@@ -28,15 +28,17 @@ use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use muster_api::{
     InstanceId, Timestamp,
-    membership::Membership,
     node::{Condition, PoolUse},
     node_protocol::{HEARTBEAT_S, Heartbeat, InstanceReport, NODE_PROTOCOL, Offer, Report},
 };
-use muster_peer::{
-    PoolClient,
-    tls::{ClientCertificates, ServeLimits, TlsError, serve, server_config},
+use muster_pool::{
+    PoolClient, ServeLimits, serve,
+    tls::{ClientCertificates, TlsError, server_config},
 };
-use storage_core::store::{ChunkStore, SegmentStore, StoreError};
+use storage_core::{
+    membership::Membership,
+    store::{ChunkStore, SegmentStore, StoreError},
+};
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},

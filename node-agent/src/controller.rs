@@ -13,15 +13,17 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::{
     CommitId, ErrorCode, Problem, SnapshotId,
-    cause::explain,
     node_protocol::{
-        CONTROLLER_TLS_NAME, CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, StagedCommit,
+        CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest, Report, StagedCommit,
     },
 };
-use muster_peer::tls::{Ca, Identity, NameTable, TlsError, http_client};
+use muster_pool::{
+    tls::{Ca, Identity, TlsError},
+    transport::{CONTROLLER_TLS_NAME, NameTable, http_client},
+};
 use reqwest::{Method, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
+use storage_core::cause::explain;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use crate::clock;

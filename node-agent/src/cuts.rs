@@ -29,14 +29,15 @@ use futures::{
     future::{BoxFuture, join_all},
     stream::FuturesUnordered,
 };
+use http::Method;
 use muster_api::{
     CommitId, DiskId, ErrorCode, NodeId, SnapshotId, VersionId,
     node_protocol::{
         CommitOutcome, CutDisk, CutMember, CutNode, CutOrder, CutPhase, CutReport, CutResult, StagedCommit, VersionRoot,
     },
-    peer_protocol::CutStepAnswer,
+    peer_protocol::{CutStep, CutStepAnswer, cut_step_path},
 };
-use muster_peer::PoolClient;
+use muster_pool::{Call, PoolClient};
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -62,6 +63,8 @@ const PREPARE: Duration = Duration::from_secs(15);
 const PREPARE_ALL: Duration = Duration::from_secs(25);
 /// Longest a flip or an abort takes.
 const STEP: Duration = Duration::from_secs(3);
+/// Most bytes of an answer to a step: some 100 bytes per disk.
+const STEP_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Saves of this node at a time; one that waits for a node that is down does not keep the others.
 const SAVES: usize = 4;
 
@@ -138,9 +141,17 @@ impl PeerSteps for PoolClient {
         disks: Vec<DiskId>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<CutStepAnswer, String>> {
-        Box::pin(
-            async move { self.cut_step(node, snapshot, attempt, step, &disks, limit).await.map_err(|e| e.to_string()) },
-        )
+        Box::pin(async move {
+            let call = Call {
+                method: Method::POST,
+                path: &cut_step_path(snapshot, attempt, step),
+                json: Some(serde_json::to_vec(&CutStep { disks }).map_err(|e| e.to_string())?),
+                limit,
+                answer_bytes_max: STEP_ANSWER_BYTES_MAX,
+            };
+            let answer = self.call(node, call).await.map_err(|e| e.to_string())?;
+            serde_json::from_slice(&answer).map_err(|e| format!("node {node} answered what cannot be read: {e}"))
+        })
     }
 }
 

@@ -19,14 +19,14 @@ use std::{
 
 use muster_api::{
     ClusterId,
-    membership::{Membership, SignedMembership},
     node_protocol::{Assignment, CutOrder, Desired, Incarnation},
 };
-use muster_peer::{
+use muster_pool::{
     membership::{MembershipError, verify},
     tls::Ca,
 };
 use serde::{Deserialize, Serialize};
+use storage_core::membership::{Membership, SignedMembership};
 use tracing::warn;
 
 use crate::identity::replace_file;

@@ -20,13 +20,16 @@ use std::{
 
 use muster_api::{
     ClusterId, NodeId, StoreId,
-    cause::{causes, explain},
-    node_protocol::{Incarnation, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RenewRequest, node_tls_name},
+    node_protocol::{Incarnation, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RenewRequest},
     token::JoinToken,
 };
-use muster_peer::tls::{Ca, Identity, TlsError, pinned_client_config};
+use muster_pool::{
+    tls::{Ca, Identity, TlsError, pinned_client_config},
+    transport::node_tls_name,
+};
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde::{Deserialize, Serialize};
+use storage_core::cause::{causes, explain};
 use tracing::{info, warn};
 
 use crate::{

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 
 fn run(configured: Configured) -> anyhow::Result<ExitCode> {
     let config = configured.resolve()?;
-    muster_peer::tls::install_provider();
+    muster_pool::tls::install_provider();
     telemetry::log(&config.log, config.log_format).context("log")?;
     let metrics = telemetry::metrics().context("metrics")?;
     info!(?config, version = env!("CARGO_PKG_VERSION"), "muster-agent starts");

@@ -10,10 +10,10 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::{
     CommitId, DiskId,
-    cause::explain,
     deployment::Runtime,
     node_protocol::{CutDisk, CutMember, Desired, InstanceReport},
 };
+use storage_core::cause::explain;
 use tokio::sync::watch;
 use tracing::debug;
 

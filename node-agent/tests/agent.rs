@@ -25,16 +25,18 @@ use muster_agent::{
 use muster_api::{
     ClusterId, CommitId, DiskId, ErrorCode, InstanceId, NodeId, Problem, TokenId, VersionId,
     deployment::{Probe, Ready, Runtime},
-    membership::Membership,
     node_protocol::{
         Assignment, CutDisk, CutMember, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest,
-        Observed, Offer, RenewAnswer, RenewRequest, VersionRoot, Wanted, node_tls_name,
+        Observed, Offer, RenewAnswer, RenewRequest, VersionRoot, Wanted,
     },
     token::{JoinToken, Secret},
 };
-use muster_peer::tls::{
-    ClientCertificates, Identity, PeerCaller, ServeLimits, people_server_config, serve, server_config,
+use muster_pool::{
+    ServeLimits, serve,
+    tls::{ClientCertificates, Identity, PeerCaller, people_server_config, server_config},
+    transport::node_tls_name,
 };
+use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 

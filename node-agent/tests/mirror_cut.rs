@@ -324,5 +324,5 @@ async fn a_disk_larger_than_its_version_grows_the_tree() {
     expected.resize(40 << 20, 0);
     expected[39 << 20..(39 << 20) + 10_000].fill(5);
     assert!(export(&*world.store, &saved.root) == expected);
-    assert_eq!(Descriptor::decode(&unhex(&saved.root.descriptor)).unwrap().size_bytes.0, 40 << 20);
+    assert_eq!(Descriptor::decode(&hex::decode(&saved.root.descriptor).unwrap()).unwrap().size_bytes.0, 40 << 20);
 }

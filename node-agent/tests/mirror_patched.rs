@@ -95,8 +95,11 @@ fn version(store: &dyn ChunkStore) -> Version {
     let descriptor = Descriptor { root: Some(root), ..Descriptor::empty(size, ChunkSize::MIN, Salt::SHARED) };
     put(store, Kind::Descriptor, &descriptor.encode());
     let plain = import(store, &vec![0; BYTES], ChunkSize::MIN);
-    let root =
-        VersionRoot { descriptor: hex(&descriptor.encode()), root_page: Some(hex(&page.encode())), commit: None };
+    let root = VersionRoot {
+        descriptor: hex::encode(descriptor.encode()),
+        root_page: Some(hex::encode(page.encode())),
+        commit: None,
+    };
     Version { want: DiskWant { root, ..plain }, bytes }
 }
 
@@ -151,7 +154,7 @@ async fn over_patched_chunks(policy: WritePolicy) {
     let saved = world.save(&want, commit).await;
     assert!(export(&*world.store, &saved.root) == bytes, "the version made of it");
     // What was not written keeps its entry, tag and all; what was is whole.
-    let page = Page::decode(&unhex(saved.root.root_page.as_ref().unwrap())).unwrap();
+    let page = Page::decode(&hex::decode(saved.root.root_page.as_ref().unwrap()).unwrap()).unwrap();
     let tags: Vec<_> = page.entries().map(|(slot, leaf)| (slot, matches!(leaf, Leaf::Whole(_)))).collect();
     assert_eq!(tags, [(0, true), (1, true), (2, true), (3, true), (4, true), (5, false), (6, true)]);
 

@@ -5,14 +5,17 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::Method;
+use muster_agent::cuts::PeerSteps;
 use muster_api::{
     DiskId, InstanceId, NodeId, Problem, SnapshotId,
-    node_protocol::node_tls_name,
-    peer_protocol::{CutStepAnswer, NAMES_MAX, ROUND_HEADER},
+    peer_protocol::{CutStepAnswer, log_path},
 };
-use muster_peer::{
-    PoolClient, PoolError,
-    tls::{NameTable, http_client},
+use muster_pool::{
+    Call, PoolClient, PoolError,
+    protocol::{NAMES_MAX, ROUND_HEADER},
+    transport::{NameTable, http_client, node_tls_name},
     wire::encode_names,
 };
 use storage_core::{
@@ -22,6 +25,8 @@ use storage_core::{
 use tokio::{net::TcpListener, time::Instant};
 
 use support::{TestCluster, chunk, limits, page};
+
+const WAIT: Duration = Duration::from_secs(2);
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
@@ -277,36 +282,43 @@ async fn bodies_over_the_limits_and_bad_records_are_refused_and_cost_nothing() {
     assert_eq!(put(whole).await.unwrap().status(), 200);
 }
 
+async fn log(pool: &PoolClient, node: NodeId, instance: InstanceId) -> Result<Bytes, PoolError> {
+    let path = log_path(instance, 4);
+    pool.call(node, Call { method: Method::GET, path: &path, json: None, limit: WAIT, answer_bytes_max: 1 << 10 }).await
+}
+
 #[tokio::test]
 async fn consoles_are_for_controllers_and_bounded() {
     let cluster = TestCluster::of_memory(2).await;
     let (instance, node) = (InstanceId::generate(), &cluster.nodes[0]);
     std::fs::write(node.data.path().join(format!("{instance}.log")), "0123456789").unwrap();
-    let tail = cluster.client.instance_log(node.member.node, instance, 4).await.unwrap();
+    let tail = log(&cluster.client, node.member.node, instance).await.unwrap();
     assert_eq!(&tail[..], b"6789");
     // The writer has just moved its file away and begun the next one.
     let file = |end: &str| node.data.path().join(format!("{instance}.log{end}"));
     std::fs::rename(file(""), file(".0")).unwrap();
     std::fs::write(file(""), "ab").unwrap();
-    let tail = cluster.client.instance_log(node.member.node, instance, 4).await.unwrap();
+    let tail = log(&cluster.client, node.member.node, instance).await.unwrap();
     assert_eq!(&tail[..], b"89ab");
-    let other = cluster.nodes[1].pool.instance_log(node.member.node, instance, 4).await.unwrap_err();
+    let other = log(&cluster.nodes[1].pool, node.member.node, instance).await.unwrap_err();
     assert!(other.to_string().contains("403"), "{other}");
-    let none = cluster.client.instance_log(node.member.node, InstanceId::generate(), 4).await.unwrap_err();
+    let none = log(&cluster.client, node.member.node, InstanceId::generate()).await.unwrap_err();
     assert!(none.to_string().contains("404"), "{none}");
 }
 
 #[tokio::test]
 async fn cut_steps_travel_between_members_only() {
     let cluster = TestCluster::of_memory(2).await;
-    let (node, snapshot, disks) = (cluster.nodes[0].member.node, SnapshotId::generate(), [DiskId::generate()]);
-    let limit = Duration::from_secs(2);
-    let answer = cluster.nodes[1].pool.cut_step(node, snapshot, 1, "prepare", &disks, limit).await.unwrap();
+    let (node, snapshot) = (cluster.nodes[0].member.node, SnapshotId::generate());
+    let prepare = async |pool: &PoolClient, node| {
+        PeerSteps::step(pool, node, (snapshot, 1), "prepare", vec![DiskId::generate()], WAIT).await
+    };
+    let answer = prepare(&cluster.nodes[1].pool, node).await.unwrap();
     assert!(matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == "not_assigned"));
-    let client = cluster.client.cut_step(node, snapshot, 1, "prepare", &disks, limit).await.unwrap_err();
-    assert!(client.to_string().contains("403"), "{client}");
-    let nobody = cluster.client.cut_step(NodeId::generate(), snapshot, 1, "prepare", &disks, limit).await;
-    assert!(matches!(nobody, Err(PoolError::NotAMember(_))));
+    let client = prepare(&cluster.client, node).await.unwrap_err();
+    assert!(client.contains("403"), "{client}");
+    let nobody = prepare(&cluster.client, NodeId::generate()).await.unwrap_err();
+    assert!(nobody.contains("not a member"), "{nobody}");
 }
 
 #[tokio::test]

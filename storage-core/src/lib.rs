@@ -19,14 +19,17 @@
 //! - **I6**: every put and touch stamps the object with the round of its upload, durably; [`tree::Reach`] finds what
 //!   versions reach.
 //!
-//! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`placement`]. Every byte
+//! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`], [`placement`]. Every byte
 //! these modules write is described in `FORMAT.md` beside this crate's manifest.
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod cause;
 mod codec;
 pub mod descriptor;
 mod error;
+pub mod ids;
+pub mod membership;
 pub mod object;
 pub mod placement;
 pub mod record;
@@ -37,6 +40,7 @@ pub mod zero;
 
 pub use descriptor::Descriptor;
 pub use error::Corrupt;
+pub use ids::{ClusterId, NodeId, StoreId};
 pub use object::{Kind, ObjectName, Salt};
 pub use record::{Compression, Record, RecordHeader, VerifiedObject};
 pub use store::{ChunkStore, MemoryStore, SegmentStore, StoreError};

@@ -216,6 +216,21 @@ impl fmt::Display for ChunkSize {
     }
 }
 
+const _: () = assert!(usize::BITS == 64, "Muster runs on 64-bit hosts only: disk offsets are memory lengths, too");
+
+/// A count or length as an index into memory. Nothing is lost: both have 64 bits here.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, asserted above")]
+pub const fn usize_from(n: u64) -> usize {
+    n as usize
+}
+
+/// A length in memory as a count. Nothing is lost: both have 64 bits here.
+#[must_use]
+pub const fn u64_from(n: usize) -> u64 {
+    n as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -139,7 +139,7 @@ impl Cluster {
         let dir = folder.path().to_path_buf();
         let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(&dir, passable).expect("make the folder passable");
-        muster_peer::tls::install_provider();
+        muster_pool::tls::install_provider();
         daemon::log_to_the_test();
         let daemons = options.daemons;
         let (mut controller, doors) =

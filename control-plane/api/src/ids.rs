@@ -1,62 +1,13 @@
-//! Identifiers: one newtype per kind of thing, all UUIDv7 and only for reading, never for ordering.
+//! Identifiers: one newtype per kind of thing. Those of nodes, stores and the cluster come from `storage-core`, which
+//! places objects by them.
 
-use std::{fmt, str::FromStr};
+pub use storage_core::{ClusterId, NodeId, StoreId};
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
-macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident;)*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-        #[serde(transparent)]
+storage_core::ids! {
+    [
+        #[derive(utoipa::ToSchema)]
         #[schema(value_type = String, format = Uuid)]
-        pub struct $name(Uuid);
-
-        impl $name {
-            /// A fresh id (UUIDv7).
-            #[must_use]
-            pub fn generate() -> Self {
-                Self(Uuid::now_v7())
-            }
-
-            /// The id as a plain UUID, for example for libvirt.
-            #[must_use]
-            pub const fn uuid(self) -> Uuid {
-                self.0
-            }
-        }
-
-        impl From<Uuid> for $name {
-            fn from(id: Uuid) -> Self {
-                Self(id)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.hyphenated().fmt(f)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = uuid::Error;
-
-            /// Reads the hyphenated form only: 32 bare hex digits could be somebody's name.
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                if text.len() == 36 { Uuid::parse_str(text).map(Self) } else { Uuid::parse_str("").map(Self) }
-            }
-        }
-    )*};
-}
-
-ids! {
+    ]
     /// An image: a named, numbered line of versions.
     ImageId;
     /// A version: one immutable state of a disk.
@@ -69,12 +20,6 @@ ids! {
     DiskId;
     /// A snapshot of one or many instances.
     SnapshotId;
-    /// A compute host with an agent.
-    NodeId;
-    /// The random id of a node's pool, made with the pool; placement hashes it.
-    StoreId;
-    /// The cluster: one controller database and its nodes.
-    ClusterId;
     /// The record of slow work.
     OperationId;
     /// One turn of a disk's writes into a version; publishing is once per commit.

@@ -2,20 +2,18 @@
 //!
 //! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`page`], [`units`] and [`cause`] (what all share), then the two protocols tenants never see:
+//! [`summary`]), [`error`], [`page`] and [`units`] (what all share), then the two protocols tenants never see:
 //! [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
 //!
 //! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
 //! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
 
-pub mod cause;
 pub mod deployment;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod image;
 pub mod instance;
-pub mod membership;
 pub mod names;
 pub mod node;
 pub mod node_protocol;
@@ -33,6 +31,7 @@ pub use error::{ErrorCode, Problem};
 pub use ids::*;
 pub use names::{DottedName, Labels, Name, Ref};
 pub use page::Page;
+pub use storage_core::cause;
 pub use timestamp::Timestamp;
 
 /// Version of the REST API and of both protocols, as printed by `--version`.

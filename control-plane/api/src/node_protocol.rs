@@ -18,28 +18,20 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use storage_core::membership::SignedMembership;
 
 use crate::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, StoreId, Timestamp, UploadId, VersionId,
     deployment::{Ready, Runtime},
-    membership::SignedMembership,
     node::{Condition, PoolUse},
 };
 
 /// The protocol both sides of this release speak; an agent one minor version older works.
 pub const NODE_PROTOCOL: u32 = 1;
-/// Host name in the controller's certificate for the node door.
-pub const CONTROLLER_TLS_NAME: &str = "controller.muster";
 /// Seconds between heartbeats.
 pub const HEARTBEAT_S: u64 = 3;
 /// A node not heard from for this long is silent.
 pub const SILENT_AFTER_S: u64 = 30;
-
-/// Host name in a node's certificate.
-#[must_use]
-pub fn node_tls_name(node: NodeId) -> String {
-    format!("{node}.node.muster")
-}
 
 /// A state of the database. A restore raises `number`; the same number with another `random` is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,38 +1,28 @@
-//! What peers say to each other, under `/peer/v1` on the agents' `--listen`, always over mutual TLS. Callers are the
-//! members and clients of the signed membership record, known by their key.
-//!
-//! Objects travel as the records of `storage-core/FORMAT.md` (header and stored payload), one after the other.
+//! What agents answer to each other and to the controller beside objects, under `/peer/v1` on the agents' `--listen`,
+//! always over mutual TLS. Objects are the pool's protocol (`storage-core/pool`), which shares the server.
 //!
 //! | call | body -> answer |
 //! |---|---|
-//! | `POST /peer/v1/objects/get` | up to [`NAMES_MAX`] names of 32 bytes -> one record per name, in order; an absent one is a header of kind 0 with the name and no payload |
-//! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`PutAnswer`] once all of them are on stable storage |
-//! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
 //! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStep`] one of prepare, hold, flip, abort -> [`CutStepAnswer`] |
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | clients (controllers) only -> console output |
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskId, node_protocol::CutMember};
+use crate::{DiskId, InstanceId, SnapshotId, node_protocol::CutMember};
 
-/// Most names in one request.
-pub const NAMES_MAX: usize = 256;
-/// Most payload bytes in one put; a larger batch is sent in several.
-pub const PUT_BYTES_MAX: usize = 64 << 20;
-/// The round objects are stamped with, decimal.
-pub const ROUND_HEADER: &str = "muster-round";
 /// Header with the id of the request this call works for.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
-/// The batch is durable here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PutAnswer {
-    /// Objects that were not here before.
-    pub stored: u64,
-    /// Objects that were, and are stamped now.
-    pub touched: u64,
-    /// Bytes newly stored, headers not counted.
-    pub stored_bytes: u64,
+/// Path of a step of a cut, without the leading slash. `step` is prepare, hold, flip or abort.
+#[must_use]
+pub fn cut_step_path(snapshot: SnapshotId, attempt: u32, step: &str) -> String {
+    format!("peer/v1/cuts/{snapshot}/{attempt}/{step}")
+}
+
+/// Path of the last `tail_bytes` of an instance's console output, without the leading slash.
+#[must_use]
+pub fn log_path(instance: InstanceId, tail_bytes: u64) -> String {
+    format!("peer/v1/instances/{instance}/log?tail_bytes={tail_bytes}")
 }
 
 /// The disks a step is about. The member checks them against its own desired state.

@@ -13,7 +13,7 @@ use crate::{
     ca::Authority,
     http::ListQuery,
     store::{
-        Tx, cluster, column,
+        Tx, cluster,
         operations::Origin,
         tokens::{self, TokenRow},
     },
@@ -209,7 +209,7 @@ pub async fn draw_token(
         name,
         role: wanted.role,
         project,
-        secret_sha256: column::hex(&Sha256::digest(secret.as_bytes())),
+        secret_sha256: hex::encode(Sha256::digest(secret.as_bytes())),
         created_at: now,
         expires_at: now.plus_ms(i64::try_from(ttl_s).unwrap_or(i64::MAX / 1000).saturating_mul(1000)),
         uses_left,
@@ -298,6 +298,6 @@ async fn find_token(tx: &mut Tx, token: &str) -> Result<Option<TokenRow>, crate:
 
 /// Compares in constant time: how long it takes says nothing about the stored hash.
 pub(crate) fn matches_secret(row: &TokenRow, secret: &[u8; 32]) -> bool {
-    let given = column::hex(&Sha256::digest(secret));
+    let given = hex::encode(Sha256::digest(secret));
     given.as_bytes().ct_eq(row.secret_sha256.as_bytes()).into()
 }

@@ -1,15 +1,22 @@
 //! Instances: what callers ask of one or of many, and the one way their rows change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use http::Method;
 use muster_api::{
     InstanceId, NodeId, OperationId, Page, Problem, Ref,
     instance::{self as api, Instance, InstanceState, OnMany, PatchInstance, Select},
     operation::{Operation, Progress, Target},
+    peer_protocol::log_path,
     version::Freed,
 };
+use muster_pool::Call;
 use serde_json::json;
+use storage_core::units::usize_from;
 
 use super::{
     Answer, App, AppError, Caller, Once, at, begin_operation, check_if_match, deployments as app_deployments, etag,
@@ -31,6 +38,8 @@ use crate::{
     },
 };
 
+/// How long a node may take to answer with a console log.
+const LOG_WAIT: Duration = Duration::from_secs(6);
 /// The longest a guest may be given to stop.
 const STOP_TIMEOUT_MAX_S: u64 = 3600;
 /// What an operation on instances may take beyond the guests' own time.
@@ -384,7 +393,14 @@ impl App {
         let row = self.store.read("instances.log", async |tx| find(tx, caller, wanted).await).await?;
         // Nothing has run it yet: it printed nothing.
         let Some(node) = row.life.node else { return Ok(Bytes::new()) };
-        self.pool.instance_log(node, row.id, tail_bytes).await.map_err(|error| {
+        let call = Call {
+            method: Method::GET,
+            path: &log_path(row.id, tail_bytes),
+            json: None,
+            limit: LOG_WAIT,
+            answer_bytes_max: usize_from(tail_bytes).max(64 << 10),
+        };
+        self.pool.call(node, call).await.map_err(|error| {
             tracing::warn!(instance.id = %row.id, node.id = %node, "no console log: {error}");
             AppError::Unavailable(format!("the node of {} does not answer: try again", row.name))
         })

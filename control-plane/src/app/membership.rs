@@ -3,10 +3,8 @@
 //! Join, leave, address, weight, accepting and the controllers' keys make an epoch; a silent node never does
 //! ("down is not out").
 
-use muster_api::{
-    membership::{Client, Member, Membership},
-    node::PoolUse,
-};
+use muster_api::node::PoolUse;
+use storage_core::membership::{Client, Member, Membership};
 
 use super::{App, AppError};
 use crate::store::{
@@ -54,8 +52,8 @@ impl App {
         }
     }
 
-    fn read_membership(&self, signed: &muster_api::membership::SignedMembership) -> Result<Membership, AppError> {
-        muster_peer::membership::verify(signed, &self.trusted_ca, self.cluster.id)
+    fn read_membership(&self, signed: &storage_core::membership::SignedMembership) -> Result<Membership, AppError> {
+        muster_pool::membership::verify(signed, &self.trusted_ca, self.cluster.id)
             .map_err(|e| AppError::Internal(anyhow::anyhow!("the stored membership record: {e}")))
     }
 

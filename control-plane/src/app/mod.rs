@@ -42,7 +42,7 @@ pub mod versions;
 use std::{ops::Deref, sync::Arc};
 
 use muster_api::{ErrorCode, OperationId, Problem, Timestamp, error::FieldError, node_protocol::Incarnation};
-use muster_peer::{PoolClient, tls};
+use muster_pool::{PoolClient, tls};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{

@@ -14,7 +14,7 @@ use std::{fmt, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use muster_api::{ErrorCode, ImageId, Labels, Problem, Ref, VersionId, version::Version};
-use muster_peer::PoolError;
+use muster_pool::PoolError;
 use storage_core::{ChunkSize, Salt};
 use tokio::time::Instant;
 
@@ -31,7 +31,6 @@ use crate::{
         spool::SpoolError,
     },
     store::{
-        column,
         images::{self, ImageRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
         versions::{self, NewVersion, Of},
@@ -363,6 +362,6 @@ where
 /// # Errors
 /// Not 64 hex digits.
 pub fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
-    let bytes = column::unhex(&text.to_ascii_lowercase()).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let bytes = hex::decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     bytes.ok_or_else(|| format!("expected 64 hex digits, got '{text}'"))
 }

@@ -3,8 +3,6 @@
 use muster_api::{CommitId, node_protocol::VersionRoot};
 use storage_core::{Corrupt, Descriptor, Kind, ObjectName};
 
-use crate::store::column;
-
 /// The content of a version: the two objects every reader needs first, as canonical bytes. The root page is the one
 /// the descriptor names; this is checked once, when the value is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +66,9 @@ impl Content {
     /// # Errors
     /// It does not read, or does not go together.
     pub fn from_root(root: &VersionRoot) -> Result<Self, BadContent> {
-        let descriptor = column::unhex(&root.descriptor).ok_or(BadContent::NotHex("descriptor"))?;
+        let descriptor = hex::decode(&root.descriptor).map_err(|_| BadContent::NotHex("descriptor"))?;
         let page = match &root.root_page {
-            Some(text) => Some(column::unhex(text).ok_or(BadContent::NotHex("root page"))?),
+            Some(text) => Some(hex::decode(text).map_err(|_| BadContent::NotHex("root page"))?),
             None => None,
         };
         Self::from_bytes(&descriptor, page)
@@ -80,8 +78,8 @@ impl Content {
     #[must_use]
     pub fn to_root(&self, commit: Option<CommitId>) -> VersionRoot {
         VersionRoot {
-            descriptor: column::hex(&self.descriptor.encode()),
-            root_page: self.root_page.as_deref().map(column::hex),
+            descriptor: hex::encode(self.descriptor.encode()),
+            root_page: self.root_page.as_deref().map(hex::encode),
             commit,
         }
     }

@@ -9,7 +9,7 @@ use std::{collections::HashMap, ops::Range, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, Stream, StreamExt as _, stream::FuturesOrdered};
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     BLOCK_BYTES, ChunkIndex, Corrupt, ObjectName,
     tree::{Leaf, Patched, RunSource, lookup_present},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_api::version::Extent;
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{ChunkIndex, tree::lookup_present};
 use tokio::time::Instant;
 

@@ -12,7 +12,7 @@ pub mod extents;
 pub mod pages;
 pub mod reach;
 
-use muster_peer::PoolError;
+use muster_pool::PoolError;
 use storage_core::Corrupt;
 
 /// Why a version could not be read.

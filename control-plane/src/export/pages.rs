@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     Corrupt, ObjectName,
     tree::{Lookup, Page, Pages},

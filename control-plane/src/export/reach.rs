@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures::StreamExt as _;
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{Compression, Descriptor, Kind, ObjectName, Record, tree::Reach};
 use tokio::time::Instant;
 

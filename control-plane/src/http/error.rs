@@ -5,7 +5,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use muster_api::{ErrorCode, Problem, cause::explain};
+use muster_api::{ErrorCode, Problem};
+use storage_core::cause::explain;
 
 use crate::{app::AppError, store::StoreError};
 

@@ -32,7 +32,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::ApiError;
 use crate::{
     app::{Answer, App, AppError, Caller, Once},
-    store::{Position, Tx, column},
+    store::{Position, Tx},
 };
 
 /// Header of the idempotency key.
@@ -261,7 +261,7 @@ impl OnceHead {
             project: self.project,
             operator: self.operator,
             key: self.key,
-            request_sha256: column::hex(&self.hasher.finalize()),
+            request_sha256: hex::encode(self.hasher.finalize()),
         }
     }
 }

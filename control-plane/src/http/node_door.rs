@@ -17,7 +17,7 @@ use muster_api::{
         Report, StagedCommit,
     },
 };
-use muster_peer::tls::PeerCaller;
+use muster_pool::tls::PeerCaller;
 
 use super::{
     ApiError, Json, JsonBody, Params, Path,

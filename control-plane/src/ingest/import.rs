@@ -23,7 +23,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
-use muster_peer::{PoolClient, PoolError};
+use muster_pool::{PoolClient, PoolError};
 use sha2::{Digest as _, Sha256};
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Corrupt, Descriptor, Kind, ObjectName, Record, Salt,
@@ -368,8 +368,7 @@ fn check_sha256(stated: [u8; 32], hasher: Sha256) -> Result<(), IngestError> {
     if got == stated {
         return Ok(());
     }
-    let hex = crate::store::column::hex;
-    Err(IngestError::DigestMismatch { stated: hex(&stated), got: hex(&got) })
+    Err(IngestError::DigestMismatch { stated: hex::encode(stated), got: hex::encode(got) })
 }
 
 /// Spools a qcow2 body. Its header is looked at as soon as it is there: most refusals need no more.

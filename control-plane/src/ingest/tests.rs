@@ -4,7 +4,7 @@ use std::{ops::Range, path::Path, process::Command, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use storage_core::{ChunkSize, ChunkStore as _, Kind, MemoryStore, Salt};

@@ -120,22 +120,3 @@ pub fn opt_int(value: Option<u64>) -> Option<i64> {
 pub fn opt_micros(value: Option<Timestamp>) -> Option<i64> {
     value.map(Timestamp::micros)
 }
-
-/// Lowercase hex of bytes, as hashes and descriptors are kept.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
-}
-
-/// The bytes of a hex text; none if it is not one.
-#[must_use]
-pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
-}

@@ -95,5 +95,5 @@ async fn next(conn: &mut AnyConnection) -> Result<Option<&'static Migration>, St
 }
 
 fn digest(sql: &str) -> String {
-    column::hex(&Sha256::digest(sql))
+    hex::encode(Sha256::digest(sql))
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use muster_api::{
     Labels, NodeId, StoreId, Timestamp,
     deployment::Runtime,
-    membership::SignedMembership,
     node::{Condition, NodeState, PoolUse},
 };
 use sqlx::any::AnyRow;
+use storage_core::membership::SignedMembership;
 
 use super::{StoreError, Tx, column};
 

@@ -126,8 +126,8 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         .bind(column::int(new.content.size_bytes()))
         .bind(column::int(new.content.chunk_bytes()))
         .bind(new.content.root().to_string())
-        .bind(column::hex(&new.content.descriptor().encode()))
-        .bind(new.content.root_page().map(column::hex))
+        .bind(hex::encode(new.content.descriptor().encode()))
+        .bind(new.content.root_page().map(hex::encode))
         .bind(&new.digest)
         .bind(column::int(new.stored_bytes))
         .bind(column::opt_int(new.reached_bytes))
@@ -358,7 +358,7 @@ fn distinct(descriptors: impl Iterator<Item = Result<Descriptor, StoreError>>) -
 
 fn descriptor(row: &AnyRow) -> Result<Descriptor, StoreError> {
     let bad = |why: String| StoreError::BadRow { column: "versions.descriptor".to_owned(), why };
-    let bytes = column::unhex(&column::text(row, "descriptor")?).ok_or_else(|| bad("not hex".to_owned()))?;
+    let bytes = hex::decode(column::text(row, "descriptor")?).map_err(|_| bad("not hex".to_owned()))?;
     Descriptor::decode(&bytes).map_err(|e| bad(e.to_string()))
 }
 

@@ -3,7 +3,7 @@
 use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use muster_api::{
-    node_protocol::{CONTROLLER_TLS_NAME, HeartbeatAnswer, JoinAnswer},
+    node_protocol::{HeartbeatAnswer, JoinAnswer},
     token::{CreateToken, Role},
 };
 use muster_controller::{
@@ -13,7 +13,10 @@ use muster_controller::{
     create_token,
     store::DatabaseUrl,
 };
-use muster_peer::tls::{Ca, Identity, NameTable, http_client, install_provider, pinned_client_config};
+use muster_pool::{
+    tls::{Ca, Identity, install_provider, pinned_client_config},
+    transport::{CONTROLLER_TLS_NAME, NameTable, http_client},
+};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use muster_controller::store::uploads::{self, UploadTarget};
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use serde_json::{Value, json};
 use storage_core::{ChunkStore as _, MemoryStore};
 use tower::ServiceExt as _;

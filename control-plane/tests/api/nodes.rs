@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use muster_api::{
     InstanceId, NodeId,
-    membership::Membership,
     node::{Condition, Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
 use muster_controller::reconcile::Loop;
 use serde_json::{Value, json};
+use storage_core::membership::Membership;
 
 use crate::world::{Agent, World};
 
@@ -97,15 +97,15 @@ async fn the_node_door_knows_nodes_by_their_key() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     world.node_call(None, "POST", "/node/v1/heartbeat", "{}").await.refused(401, "unauthenticated");
-    let stranger = muster_peer::tls::PeerCaller { key_sha256: "ab".repeat(32), expired: false };
+    let stranger = muster_pool::tls::PeerCaller { key_sha256: "ab".repeat(32), expired: false };
     world.node_call(Some(&stranger), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
     // A certificate that ran out opens nothing but its renewal.
-    let old = muster_peer::tls::PeerCaller { expired: true, ..agent.caller.clone().expect("a key") };
+    let old = muster_pool::tls::PeerCaller { expired: true, ..agent.caller.clone().expect("a key") };
     world.node_call(Some(&old), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
     let renew = json!({ "csr_pem": agent.csr() }).to_string();
     let renewed: RenewAnswer = world.node_call(Some(&old), "POST", "/node/v1/renew", &renew).await.ok(200);
-    let certificate = &muster_peer::tls::certificates("certificate", &renewed.certificate_pem).expect("PEM")[0];
-    assert_eq!(muster_peer::tls::fingerprint(certificate).expect("a key"), old.key_sha256);
+    let certificate = &muster_pool::tls::certificates("certificate", &renewed.certificate_pem).expect("PEM")[0];
+    assert_eq!(muster_pool::tls::fingerprint(certificate).expect("a key"), old.key_sha256);
     let another = json!({ "csr_pem": Agent::new("x").csr() }).to_string();
     world.node_call(Some(&old), "POST", "/node/v1/renew", &another).await.refused(403, "forbidden");
 }
@@ -196,7 +196,7 @@ async fn address_and_weight_open_an_epoch_and_reach_every_node() {
     assert!(record.members.iter().any(|m| m.address == "127.0.0.1:7999"));
     assert!(record.members.is_sorted_by_key(|m| m.node));
     let second: Desired = desired(&b, first.revision).await.ok(200);
-    let read = muster_peer::membership::verify(&second.membership, &world.app.trusted_ca, world.app.cluster.id);
+    let read = muster_pool::membership::verify(&second.membership, &world.app.trusted_ca, world.app.cluster.id);
     assert_eq!(read.expect("signed by the CA"), record);
     beat.pool = PoolUse { limit_bytes: 50 << 30, ..beat.pool };
     world.beat(&a, &beat).await.ok::<Value>(200);

@@ -23,7 +23,7 @@ use muster_controller::{
     http,
     reconcile::{Loop, driver},
 };
-use muster_peer::{PoolClient, tls::PeerCaller};
+use muster_pool::{PoolClient, tls::PeerCaller};
 use rcgen::{CertificateParams, KeyPair};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -237,8 +237,8 @@ impl World {
 
     pub(crate) async fn join(&self, agent: &mut Agent, token: &str) {
         let joined: JoinAnswer = self.try_join(token, &agent.join_request()).await.ok(200);
-        let certificates = muster_peer::tls::certificates("certificate", &joined.certificate_pem).expect("PEM");
-        let key_sha256 = muster_peer::tls::fingerprint(&certificates[0]).expect("a certificate");
+        let certificates = muster_pool::tls::certificates("certificate", &joined.certificate_pem).expect("PEM");
+        let key_sha256 = muster_pool::tls::fingerprint(&certificates[0]).expect("a certificate");
         agent.caller = Some(PeerCaller { key_sha256, expired: false });
         agent.joined = Some(joined);
     }

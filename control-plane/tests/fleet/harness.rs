@@ -27,12 +27,12 @@ use muster_controller::{
     http::{node_routes, routes},
     reconcile::driver,
     store::{
-        DatabaseUrl, column,
+        DatabaseUrl,
         images::{self, NewImage},
         versions::{self, NewVersion, Of},
     },
 };
-use muster_peer::tls::PeerCaller;
+use muster_pool::tls::PeerCaller;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use storage_core::{ByteLen, ChunkSize, Descriptor, Kind, ObjectName, Salt};
@@ -267,7 +267,7 @@ impl World {
         let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes()).unwrap();
         let agent = Agent {
             id: answer.node,
-            key_sha256: muster_peer::tls::fingerprint(&certificate).unwrap(),
+            key_sha256: muster_pool::tls::fingerprint(&certificate).unwrap(),
             incarnation: answer.incarnation,
             offer,
             doors: self.doors.clone(),
@@ -493,7 +493,7 @@ impl Agent {
         };
         let root = Some(ObjectName::of(Kind::Page, Salt::SHARED, &page));
         let descriptor = Descriptor { root, ..Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED) };
-        VersionRoot { descriptor: column::hex(&descriptor.encode()), root_page: Some(column::hex(&page)), commit: None }
+        VersionRoot { descriptor: hex::encode(descriptor.encode()), root_page: Some(hex::encode(page)), commit: None }
     }
 
     pub(crate) async fn stage(&self, commit: CommitId, staged: &StagedCommit) -> Reply {

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use muster_api::{
     Labels, NodeId, Problem, StoreId, Timestamp, TokenId,
-    membership::SignedMembership,
     node::{NodeState, PoolUse},
     node_protocol::Incarnation,
     operation::{OperationState, Progress, Target, WaitingOn},
@@ -21,6 +20,7 @@ use muster_controller::store::{
     tokens::{self, TokenRow},
 };
 use sqlx::Row as _;
+use storage_core::membership::SignedMembership;
 
 use crate::Fresh;
 

@@ -475,11 +475,7 @@ mod tests {
         // Version, readahead, flags (async reads, big writes, async direct I/O, max_pages), 2 x in flight, largest
         // request, granularity of times, pages of a request.
         let agreed = "07000000 26000000 00000200 21804000 4000 4000 00001000 01000000 0001";
-        assert_eq!(hex(answer.bytes()), format!("{:0<128}", agreed.replace(' ', "")));
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        assert_eq!(hex::encode(answer.bytes()), format!("{:0<128}", agreed.replace(' ', "")));
     }
 
     /// Against bytes put together by hand from `linux/fuse.h`, on a little-endian machine.
@@ -496,17 +492,17 @@ mod tests {
             // Mode, links, owner and group, device, block size, flags.
             "80810000 01000000 37fa0000 6c000000 00000000 00100000 00000000",
         ];
-        assert_eq!(hex(Answer::attr(&attr, 3600).bytes()), wanted.concat().replace(' ', ""));
+        assert_eq!(hex::encode(Answer::attr(&attr, 3600).bytes()), wanted.concat().replace(' ', ""));
         let statfs = "0200000000000000 0000000000000000 0000000000000000 0100000000000000 0000000000000000 \
                       00100000 ff000000 00100000 00000000";
-        assert_eq!(hex(Answer::statfs(2, 4096).bytes()), format!("{:0<160}", statfs.replace(' ', "")));
-        assert_eq!(hex(Answer::opened(1, OPEN_KEEP_CACHE).bytes()), "01000000000000000200000000000000");
-        assert_eq!(hex(Answer::written(512).bytes()), "0002000000000000");
-        assert_eq!(hex(Answer::offset(4096).bytes()), "0010000000000000");
-        assert_eq!(hex(&answer_header(7, 5, 0)), "10000000fbffffff0700000000000000");
-        assert_eq!(hex(&answer_header(7, 0, 8)), "18000000000000000700000000000000");
+        assert_eq!(hex::encode(Answer::statfs(2, 4096).bytes()), format!("{:0<160}", statfs.replace(' ', "")));
+        assert_eq!(hex::encode(Answer::opened(1, OPEN_KEEP_CACHE).bytes()), "01000000000000000200000000000000");
+        assert_eq!(hex::encode(Answer::written(512).bytes()), "0002000000000000");
+        assert_eq!(hex::encode(Answer::offset(4096).bytes()), "0010000000000000");
+        assert_eq!(hex::encode(answer_header(7, 5, 0)), "10000000fbffffff0700000000000000");
+        assert_eq!(hex::encode(answer_header(7, 0, 8)), "18000000000000000700000000000000");
         let notice = "28000000 02000000 0000000000000000 0100000000000000 0010000000000000 0002000000000000";
-        assert_eq!(hex(&forget_pages_notice(4096, 512)), notice.replace(' ', ""));
+        assert_eq!(hex::encode(forget_pages_notice(4096, 512)), notice.replace(' ', ""));
     }
 
     #[test]

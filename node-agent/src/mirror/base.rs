@@ -68,12 +68,12 @@ impl Base {
     /// Checks what came with the assignment: the page is the one the descriptor names (I4).
     pub(crate) fn open(disk: DiskId, version: VersionId, root: &VersionRoot) -> Result<Self, DiskError> {
         let corrupt = |what: String| DiskError::Corrupt { disk, what };
-        let bytes = from_hex(&root.descriptor).ok_or_else(|| corrupt("the descriptor is not hex".to_owned()))?;
+        let bytes = hex::decode(&root.descriptor).map_err(|_| corrupt("the descriptor is not hex".to_owned()))?;
         let descriptor = Descriptor::decode(&bytes).map_err(|e| corrupt(format!("descriptor: {e}")))?;
         let root_page = match (descriptor.root, &root.root_page) {
             (None, _) => None,
             (Some(name), Some(page)) => {
-                let bytes = from_hex(page).ok_or_else(|| corrupt("the root page is not hex".to_owned()))?;
+                let bytes = hex::decode(page).map_err(|_| corrupt("the root page is not hex".to_owned()))?;
                 let got = ObjectName::of(Kind::Page, descriptor.salt, &bytes);
                 if got != name {
                     return Err(corrupt(format!("the root page is {got}, the descriptor names {name}")));
@@ -138,24 +138,4 @@ pub(crate) fn patch(leaf: &Leaf, chunk_bytes: usize, body: impl Fn(&ObjectName) 
         }
     }
     Some(out)
-}
-
-/// Lower-case hex to bytes.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
-}
-
-/// Bytes to lower-case hex.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt};
 use tokio::sync::watch;

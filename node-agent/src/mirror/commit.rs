@@ -25,7 +25,7 @@ use storage_core::{
 use tokio::time::Instant;
 
 use super::{
-    base::{NoLeaves, to_hex},
+    base::NoLeaves,
     bits::BlockBits,
     disk::{Disk, Layers},
     error::{DiskError, Fault},
@@ -135,8 +135,8 @@ impl Disk {
             }
         }
         let root = VersionRoot {
-            descriptor: to_hex(&committed.descriptor.encode()),
-            root_page: committed.root_page.as_deref().map(to_hex),
+            descriptor: hex::encode(committed.descriptor.encode()),
+            root_page: committed.root_page.as_deref().map(hex::encode),
             commit: Some(commit),
         };
         Ok(Saved { base, root, dirty_bytes, stored_bytes })

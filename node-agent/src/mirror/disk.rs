@@ -20,7 +20,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use muster_api::DiskId;
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 
 use super::{
     base::{Base, Pages},

@@ -11,7 +11,7 @@ use muster_api::{
     CommitId, DiskId, InstanceId, VersionId,
     node_protocol::{CutDisk, CutMember, VersionRoot},
 };
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{BLOCK_BYTES, ByteLen};
 
 use super::{

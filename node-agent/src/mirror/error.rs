@@ -3,7 +3,7 @@
 use std::io;
 
 use muster_api::{CommitId, DiskId, SnapshotId};
-use muster_peer::PoolError;
+use muster_pool::PoolError;
 
 use crate::holder::HolderError;
 

@@ -17,7 +17,7 @@ use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
     node_protocol::{CutDisk, VersionRoot},
 };
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt,
     store::{ChunkStore, MemoryStore},
@@ -28,7 +28,6 @@ use tokio::time::Instant;
 
 use super::{
     Config, DiskError, DiskWant, Disks,
-    base::to_hex,
     disk::Disk,
     epoch::FlushError,
     error::Fault,
@@ -237,8 +236,8 @@ fn import(store: &MemoryStore) -> DiskWant {
         size_bytes: DISK_BYTES,
         version: VersionId::from(id(5)),
         root: VersionRoot {
-            descriptor: to_hex(&committed.descriptor.encode()),
-            root_page: committed.root_page.as_deref().map(to_hex),
+            descriptor: hex::encode(committed.descriptor.encode()),
+            root_page: committed.root_page.as_deref().map(hex::encode),
             commit: None,
         },
     }

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use muster_api::{
     InstanceId, Timestamp,
-    cause::explain,
     deployment::{Probe, Runtime},
     node_protocol::Assignment,
 };
+use storage_core::cause::explain;
 use tokio::time::Instant;
 
 use super::{

@@ -20,7 +20,7 @@ use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
     node_protocol::{CutDisk, CutMember, VersionRoot},
 };
-use muster_peer::PoolClient;
+use muster_pool::PoolClient;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, ObjectName, Record, Salt,
     store::{ChunkStore, MemoryStore},
@@ -198,8 +198,8 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
         size_bytes: size.0.next_multiple_of(4096),
         version: VersionId::generate(),
         root: VersionRoot {
-            descriptor: hex(&committed.descriptor.encode()),
-            root_page: committed.root_page.as_deref().map(hex),
+            descriptor: hex::encode(committed.descriptor.encode()),
+            root_page: committed.root_page.as_deref().map(hex::encode),
             commit: None,
         },
     }
@@ -207,10 +207,13 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
 
 /// All bytes of a version, read through its tree.
 pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
-    let descriptor = Descriptor::decode(&unhex(&root.descriptor)).expect("descriptor");
+    let descriptor = Descriptor::decode(&hex::decode(&root.descriptor).expect("hex")).expect("descriptor");
     assert!(
-        root.root_page.as_deref().map(|page| ObjectName::of(Kind::Page, descriptor.salt, &unhex(page)))
-            == descriptor.root,
+        root.root_page.as_deref().map(|page| ObjectName::of(
+            Kind::Page,
+            descriptor.salt,
+            &hex::decode(page).expect("hex")
+        )) == descriptor.root,
         "the root page that travels is the one the descriptor names"
     );
     assert!(store.contains(&descriptor.name()).expect("store"), "the descriptor is in the pool");
@@ -258,14 +261,6 @@ pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
         bytes[at..end].copy_from_slice(&chunk[..end - at]);
     }
     bytes
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
 
 /// The want after a commit was published as a new version.

@@ -5,15 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_agent::peer::server::{CutSteps, PeerServerParts, routes};
-use muster_api::{
-    ClusterId, DiskId, NodeId, SnapshotId, StoreId,
-    membership::{Client, Member, Membership, SignedMembership},
-    node_protocol::{CONTROLLER_TLS_NAME, node_tls_name},
-    peer_protocol::CutStepAnswer,
-};
-use muster_peer::{
-    PoolClient, PoolLimits,
-    tls::{Ca, ClientCertificates, Identity, ServeLimits, install_provider, serve, server_config},
+use muster_api::{ClusterId, DiskId, NodeId, SnapshotId, StoreId, peer_protocol::CutStepAnswer};
+use muster_pool::{
+    PoolClient, PoolLimits, ServeLimits, serve,
+    tls::{Ca, ClientCertificates, Identity, install_provider, server_config},
+    transport::{CONTROLLER_TLS_NAME, node_tls_name},
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
@@ -21,6 +17,7 @@ use rcgen::{
 };
 use storage_core::{
     ChunkSize, Kind, Record, Salt,
+    membership::{Client, Member, Membership, SignedMembership},
     record::Compression,
     store::{ChunkStore, MemoryStore},
 };

@@ -1,5 +1,5 @@
-//! The membership record: who belongs to the pool, in which order [`storage_core::placement`] asks them, and whose
-//! keys peers accept. Signed by the controller's CA, so it stays valid without a controller.
+//! The membership record: which nodes belong to the pool, what [`crate::placement`] needs to know of them, and whose keys
+//! peers accept. The controller's CA signs it, so it stays valid while no controller can be reached.
 
 use serde::{Deserialize, Serialize};
 

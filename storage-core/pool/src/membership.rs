@@ -1,6 +1,6 @@
 //! The membership record, verified: whom peers accept and where objects belong.
 
-use muster_api::{
+use storage_core::{
     ClusterId,
     membership::{Membership, SignedMembership},
 };
@@ -31,7 +31,7 @@ pub enum MembershipError {
 /// # Errors
 /// When one of them does not fit; the caller keeps the record it has.
 pub fn verify(signed: &SignedMembership, ca: &Ca, cluster: ClusterId) -> Result<Membership, MembershipError> {
-    let signature = unhex(&signed.signature).ok_or(MembershipError::Signature)?;
+    let signature = hex::decode(&signed.signature).map_err(|_| MembershipError::Signature)?;
     if !ca.signed(signed.record.as_bytes(), &signature) {
         return Err(MembershipError::Signature);
     }
@@ -40,11 +40,4 @@ pub fn verify(signed: &SignedMembership, ca: &Ca, cluster: ClusterId) -> Result<
         return Err(MembershipError::Cluster { expected: cluster, got: record.cluster });
     }
     Ok(record)
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

@@ -1,21 +1,15 @@
-//! Who is who on the wire: keys, certificates, the cluster's CA, and the names both daemons are reached by.
+//! Who is who on the wire: keys, certificates and the cluster's CA.
 //!
-//! * Every connection between daemons is mutual TLS. The *server* proves a name ([`muster_api::node_protocol::node_tls_name`]
-//!   or [`muster_api::node_protocol::CONTROLLER_TLS_NAME`]) under the cluster's CA; where that name is comes from a [`NameTable`]
-//!   fed by the membership record, never from DNS.
+//! * Every connection between daemons is mutual TLS. The *server* proves a name ([`crate::transport::node_tls_name`] or
+//!   [`crate::transport::CONTROLLER_TLS_NAME`]) under the cluster's CA. The address of a name comes from a
+//!   [`crate::transport::NameTable`] that is fed by the membership record, never from DNS.
 //! * The *client* proves a key under the same CA; [`PeerCaller`] carries its fingerprint to the handlers, which look it
 //!   up in the signed membership record. A certificate alone opens nothing.
 //! * An [`Identity`] can be replaced while servers and clients use it: the next handshake shows the new certificate.
 //!
 //! [`install_provider`] is called first in every `main` and test.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
@@ -37,8 +31,6 @@ use rustls::{
     sign::CertifiedKey,
 };
 use sha2::{Digest, Sha256};
-
-pub use crate::serve::{ServeLimits, serve};
 
 /// What can be wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]
@@ -80,14 +72,6 @@ fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
-fn lower_hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER) in lower-case hex: what the membership record lists.
 ///
 /// # Errors
@@ -95,13 +79,13 @@ fn lower_hex(bytes: &[u8]) -> String {
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
     let parsed =
         ParsedCertificate::try_from(certificate).map_err(|e| TlsError::Refused { what: "certificate", source: e })?;
-    Ok(lower_hex(&Sha256::digest(parsed.subject_public_key_info().as_ref())))
+    Ok(hex::encode(Sha256::digest(parsed.subject_public_key_info().as_ref())))
 }
 
 /// SHA-256 of a whole certificate (DER) in lower-case hex: how a join token names the CA.
 #[must_use]
 pub fn certificate_sha256(certificate: &CertificateDer<'_>) -> String {
-    lower_hex(&Sha256::digest(certificate.as_ref()))
+    hex::encode(Sha256::digest(certificate.as_ref()))
 }
 
 /// The certificates in a PEM text.
@@ -458,79 +442,11 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
-/// Who is on the other end of a mutual TLS connection; an extension of every request [`serve`] hands on.
+/// Who is on the other end of a mutual TLS connection; an extension of every request that [`crate::serve`] hands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCaller {
     /// Fingerprint of its key, as [`fingerprint`]; look it up in the membership record.
     pub key_sha256: String,
     /// Whether its certificate has ended (only where the door lets such in).
     pub expired: bool,
-}
-
-/// Where the names of the cluster are: the only resolver the daemons use for each other.
-#[derive(Clone, Debug, Default)]
-pub struct NameTable {
-    addresses: Arc<Mutex<HashMap<String, String>>>,
-}
-
-impl NameTable {
-    /// An empty table.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Says that `name` is at `address` (`IP:PORT` or `HOST:PORT`).
-    pub fn set(&self, name: &str, address: &str) {
-        let mut table = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        table.insert(name.to_ascii_lowercase(), address.to_owned());
-    }
-
-    /// Replaces all entries.
-    pub fn replace(&self, entries: impl IntoIterator<Item = (String, String)>) {
-        let table = entries.into_iter().map(|(name, address)| (name.to_ascii_lowercase(), address)).collect();
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = table;
-    }
-
-    /// Where `name` is.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<String> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
-    }
-}
-
-impl reqwest::dns::Resolve for NameTable {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let known = self.get(name.as_str());
-        let name = name.as_str().to_owned();
-        Box::pin(async move {
-            let address = known.ok_or_else(|| format!("nobody is known by the name {name}"))?;
-            let found: Vec<SocketAddr> = match address.parse::<SocketAddr>() {
-                Ok(address) => vec![address],
-                Err(_) => tokio::net::lookup_host(&address).await?.collect(),
-            };
-            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
-}
-
-/// A client for one cluster: mutual TLS, names from `names` only, no proxy, bounded connects.
-///
-/// # Errors
-/// When the client cannot be built.
-pub fn http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<reqwest::Client, TlsError> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(client_config(identity, ca)?)
-        .dns_resolver(Arc::new(names))
-        .no_proxy()
-        .https_only(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(3))
-        // Below the servers' own idle limit, so that a request seldom meets a connection that is just being closed.
-        .pool_idle_timeout(Duration::from_secs(20))
-        .pool_max_idle_per_host(16)
-        .tcp_user_timeout(Duration::from_secs(15))
-        .tcp_nodelay(true)
-        .build()
-        .map_err(|e| TlsError::Verifier(e.to_string()))
 }

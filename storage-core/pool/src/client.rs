@@ -1,0 +1,325 @@
+//! [`PoolClient`]: where objects go and where they come from.
+//!
+//! ```text
+//! get   local store -> owners of the newest epoch -> owners of older epochs -> everyone; again until the deadline
+//! put   per record: owners, then the next in rank, until enough distinct nodes hold it durably
+//! ```
+//! Requests to different nodes run side by side, one batch per node, and every record is verified where it arrives (I4).
+//! A node that makes no progress for a moment is *hedged*: the next node is asked for what it owes, while its own answer
+//! is still welcome (I11). A node that failed goes to the back of every queue for a while, so a dead owner costs one
+//! hedge now and then instead of one per read.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use storage_core::{
+    ClusterId, NodeId, ObjectName, StoreId,
+    cause::explain,
+    membership::{Member, Membership},
+    record::Record,
+    store::ChunkStore,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    error::PoolError,
+    get::{Got, Search},
+    health::Health,
+    put::{PutDone, Spread},
+    tls::{Ca, Identity, TlsError},
+    transport::{NameTable, bounded, http_client, node_tls_name, refusal},
+    view::View,
+};
+
+/// The waits and sizes of a [`PoolClient`].
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// A get without progress for this long is also asked of the next node.
+    pub hedge_get: Duration,
+    /// A put not answered for this long is also sent to the next node.
+    pub hedge_put: Duration,
+    /// A node that sends nothing for this long has failed the request.
+    pub silence: Duration,
+    /// Bytes per second a node must take or give at least, on top of `silence`.
+    pub slowest_bytes_per_s: u64,
+    /// How long a put tries to get enough copies.
+    pub patience_put: Duration,
+    /// Names in one get. A small number lets several owners and hedges share the work.
+    pub get_names: usize,
+    /// Payload bytes in one put.
+    pub put_bytes: usize,
+    /// Gets at a time per node. Puts have half as many of their own, so that writing never starves reading.
+    pub per_node: usize,
+}
+
+impl Default for PoolLimits {
+    fn default() -> Self {
+        Self {
+            hedge_get: Duration::from_millis(400),
+            hedge_put: Duration::from_secs(3),
+            silence: Duration::from_secs(6),
+            slowest_bytes_per_s: 1 << 20,
+            patience_put: Duration::from_secs(30),
+            get_names: 32,
+            put_bytes: 8 << 20,
+            per_node: 16,
+        }
+    }
+}
+
+/// A cheap handle to the pool; clones share connections, membership and what is known about the nodes' health.
+#[derive(Clone)]
+pub struct PoolClient {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for PoolClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let view = self.inner.view.load();
+        f.debug_struct("PoolClient").field("epoch", &view.membership.epoch).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Inner {
+    /// None in a pool of one node without a network.
+    pub(crate) http: Option<reqwest::Client>,
+    names: NameTable,
+    view: ArcSwap<View>,
+    /// Wakes waits when the membership changed.
+    changed: Notify,
+    pub(crate) local: Option<Local>,
+    health: Mutex<HashMap<StoreId, Arc<Health>>>,
+    pub(crate) limits: PoolLimits,
+}
+
+/// This node's own share of the pool.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub(crate) store: StoreId,
+    pub(crate) chunks: Arc<dyn ChunkStore>,
+}
+
+/// One call to one node outside of the object protocol: a step of a cut, a console log.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The HTTP method.
+    pub method: http::Method,
+    /// The path with its query, without the leading slash.
+    pub path: &'a str,
+    /// A JSON body.
+    pub json: Option<Vec<u8>>,
+    /// Limit for the whole call.
+    pub limit: Duration,
+    /// Most bytes of the answer; a longer one is an error.
+    pub answer_bytes_max: usize,
+}
+
+impl PoolClient {
+    /// A client of the pool described by `membership`; `local` is this node's own share of it, asked without a network.
+    ///
+    /// # Errors
+    /// When the TLS client cannot be built.
+    pub fn new(
+        identity: &Identity,
+        ca: &Ca,
+        membership: Membership,
+        local: Option<(StoreId, Arc<dyn ChunkStore>)>,
+    ) -> Result<Self, TlsError> {
+        Self::with_limits(identity, ca, membership, local, PoolLimits::default())
+    }
+
+    /// As [`PoolClient::new`], with other waits and sizes.
+    ///
+    /// # Errors
+    /// When the TLS client cannot be built.
+    pub fn with_limits(
+        identity: &Identity,
+        ca: &Ca,
+        membership: Membership,
+        local: Option<(StoreId, Arc<dyn ChunkStore>)>,
+        limits: PoolLimits,
+    ) -> Result<Self, TlsError> {
+        let names = NameTable::new();
+        let http = http_client(identity, ca, names.clone())?;
+        Ok(Self::build(Some(http), names, membership, local, limits))
+    }
+
+    /// A pool of one node without a network.
+    #[must_use]
+    pub fn local_only(chunks: Arc<dyn ChunkStore>) -> Self {
+        let store = StoreId::generate();
+        let member = Member {
+            node: NodeId::generate(),
+            name: "local".to_owned(),
+            store,
+            address: "127.0.0.1:0".to_owned(),
+            zone: None,
+            weight: 1,
+            accepting: true,
+            key_sha256: String::new(),
+        };
+        let membership = Membership {
+            cluster: ClusterId::generate(),
+            epoch: 1,
+            min_copies: 1,
+            members: vec![member],
+            clients: Vec::new(),
+        };
+        Self::build(None, NameTable::new(), membership, Some((store, chunks)), PoolLimits::default())
+    }
+
+    fn build(
+        http: Option<reqwest::Client>,
+        names: NameTable,
+        membership: Membership,
+        local: Option<(StoreId, Arc<dyn ChunkStore>)>,
+        limits: PoolLimits,
+    ) -> Self {
+        let local = local.map(|(store, chunks)| Local { store, chunks });
+        name_members(&names, &membership);
+        let view = ArcSwap::from_pointee(View::new(membership));
+        let inner = Inner { http, names, view, changed: Notify::new(), local, health: Mutex::default(), limits };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Works with `membership` from now on; an older epoch than the current one is ignored.
+    pub fn set_membership(&self, membership: Membership) {
+        let current = self.inner.view.load_full();
+        if membership.epoch < current.membership.epoch || membership == *current.membership {
+            return;
+        }
+        name_members(&self.inner.names, &membership);
+        self.inner.view.store(Arc::new(current.followed_by(membership)));
+        self.inner.changed.notify_waiters();
+    }
+
+    /// The membership record it works with.
+    #[must_use]
+    pub fn membership(&self) -> Arc<Membership> {
+        self.inner.view.load().membership.clone()
+    }
+
+    /// Fetches objects, in the order asked for: from this node's store, from the owners side by side, from the next
+    /// copy where one is absent, bad or slow, at last from everyone; over again until `deadline`.
+    ///
+    /// # Errors
+    /// [`PoolError::Unavailable`] with the names that no node could give in time.
+    pub async fn get(&self, names: &[ObjectName], deadline: Instant) -> Result<Vec<Got>, PoolError> {
+        let mut unique = Vec::new();
+        let mut at = HashMap::new();
+        for name in names {
+            at.entry(*name).or_insert_with(|| {
+                unique.push(*name);
+                unique.len() - 1
+            });
+        }
+        let mut search = Search::new(unique);
+        let mut pause = Duration::from_millis(50);
+        loop {
+            // Registered before looking, so that a membership that comes meanwhile is not missed.
+            let changed = self.inner.changed.notified();
+            self.inner.get_local(&mut search).await;
+            if !search.complete() && self.inner.http.is_some() {
+                let view = self.inner.view.load_full();
+                let asked = self.inner.clone().get_remote(&view, &mut search, deadline);
+                if timeout_at(deadline, asked).await.is_err() {
+                    search.reasons.entry("pool".to_owned()).or_insert_with(|| "the deadline came".to_owned());
+                }
+            }
+            if search.complete() {
+                break;
+            }
+            let again = (Instant::now() + pause).min(deadline);
+            if Instant::now() >= deadline {
+                let missing = search.missing().map(|i| search.names[i]).collect();
+                return Err(PoolError::Unavailable { names: missing, reasons: search.reasons_text() });
+            }
+            tokio::select! { () = sleep_until(again) => {}, () = changed => {} }
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
+        let found: Vec<Got> = search.found.into_iter().flatten().collect();
+        Ok(names.iter().map(|name| found[at[name]].clone()).collect())
+    }
+
+    /// Makes records durable on min(nodes, min_copies) distinct nodes each, pages and descriptors on one more where there
+    /// are nodes. Objects that a node has already are stamped with `round` there, not sent.
+    ///
+    /// # Errors
+    /// [`PoolError::NotEnoughCopies`] when that many nodes could not be had in time. Nothing is undone; repeating is free.
+    pub async fn put(&self, round: u64, records: Vec<Record>) -> Result<PutDone, PoolError> {
+        let mut seen = HashSet::new();
+        let records: Arc<[Record]> = records.into_iter().filter(|r| seen.insert(r.name())).collect();
+        if records.is_empty() {
+            return Ok(PutDone::default());
+        }
+        let give_up = Instant::now() + self.inner.limits.patience_put;
+        let mut spread = Spread::new(&records);
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let changed = self.inner.changed.notified();
+            let view = self.inner.view.load_full();
+            self.inner.clone().put_once(&view, round, &records, &mut spread).await;
+            let (needed, got) = spread.worst(&view, &records);
+            if got >= needed {
+                return Ok(PutDone { stored_bytes: spread.stored_bytes(&records) });
+            }
+            let again = Instant::now() + pause;
+            if again >= give_up || spread.only_full() {
+                return Err(PoolError::NotEnoughCopies {
+                    wanted: needed,
+                    got,
+                    reasons: spread.reasons_text(),
+                    full: spread.only_full(),
+                });
+            }
+            tokio::select! { () = sleep_until(again) => {}, () = changed => {} }
+            pause = (pause * 2).min(Duration::from_secs(3));
+        }
+    }
+
+    /// Calls one node and returns the body of its answer. A failed call is not repeated: the caller knows whether that
+    /// makes sense.
+    ///
+    /// # Errors
+    /// When the node is not a member, does not answer within the limit, or refuses.
+    pub async fn call(&self, node: NodeId, call: Call<'_>) -> Result<Bytes, PoolError> {
+        let (http, base) = self.inner.address(node)?;
+        let mut request = http.request(call.method, format!("{base}/{}", call.path)).timeout(call.limit);
+        if let Some(json) = call.json {
+            request = request.header(http::header::CONTENT_TYPE, "application/json").body(json);
+        }
+        let failed = |reason: String| PoolError::Peer { node, reason };
+        let answer = request.send().await.map_err(|e| failed(explain(&e)))?;
+        let status = answer.status();
+        let body = bounded(answer, call.answer_bytes_max).await.map_err(failed)?;
+        if status.is_success() { Ok(body) } else { Err(failed(refusal(status, &body))) }
+    }
+}
+
+impl Inner {
+    pub(crate) fn health(&self, store: StoreId) -> Arc<Health> {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
+    }
+
+    /// The HTTP client and the URL of a member, without a trailing slash.
+    pub(crate) fn address(&self, node: NodeId) -> Result<(&reqwest::Client, String), PoolError> {
+        let known = self.view.load().membership.members.iter().any(|m| m.node == node);
+        match &self.http {
+            Some(http) if known => Ok((http, format!("https://{}", node_tls_name(node)))),
+            _ => Err(PoolError::NotAMember(node)),
+        }
+    }
+}
+
+fn name_members(names: &NameTable, membership: &Membership) {
+    names.replace(membership.members.iter().map(|m| (node_tls_name(m.node), m.address.clone())));
+}

@@ -1,0 +1,354 @@
+//! Getting objects: each node is asked for what it should have, the next one for what the first did not give in time.
+//!
+//! ```text
+//! missing names --grouped by the next node in each name's queue--> batches, one request each
+//!      ^                                                             |
+//!      +-- absent, bad copy, request failed, or hedged (too slow) ---+--> found and verified (I4)
+//! ```
+//! A hedged request goes on. What it still brings is taken.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
+
+use storage_core::{
+    ObjectName,
+    cause::explain,
+    membership::Member,
+    record::{VerifiedObject, Wire},
+    units::u64_from,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    client::Inner,
+    health::Health,
+    protocol::NAMES_MAX,
+    transport::{bounded, refusal},
+    view::View,
+    wire::{RecordReader, encode_names},
+};
+
+/// An object that was asked for.
+#[derive(Clone, Debug)]
+pub struct Got {
+    /// The object, verified against its name.
+    pub object: VerifiedObject,
+    /// Bytes that came over the network for it; 0 from this node's own store.
+    pub network_bytes: u64,
+}
+
+/// What a get looks for, and what it has found so far. An object is named by its position in `names`.
+pub(crate) struct Search {
+    pub(crate) names: Vec<ObjectName>,
+    pub(crate) found: Vec<Option<Got>>,
+    /// What went wrong, by the node's name.
+    pub(crate) reasons: BTreeMap<String, String>,
+}
+
+impl Search {
+    pub(crate) fn new(names: Vec<ObjectName>) -> Self {
+        Self { found: vec![None; names.len()], names, reasons: BTreeMap::new() }
+    }
+
+    pub(crate) fn complete(&self) -> bool {
+        self.found.iter().all(Option::is_some)
+    }
+
+    pub(crate) fn missing(&self) -> impl Iterator<Item = usize> + '_ {
+        self.found.iter().enumerate().filter(|(_, got)| got.is_none()).map(|(at, _)| at)
+    }
+
+    pub(crate) fn reasons_text(&self) -> Vec<String> {
+        self.reasons.iter().map(|(node, reason)| format!("{node}: {reason}")).collect()
+    }
+}
+
+enum GetEvent {
+    /// A verified object came.
+    Found { batch: u64, name: usize, got: Got },
+    /// The node does not have the object, or has a bad copy of it.
+    Miss { batch: u64, name: usize },
+    /// The request is over.
+    End { batch: u64, failed: Option<String> },
+}
+
+/// One request that is under way.
+struct GetBatch {
+    node: usize,
+    /// Names that it has not answered yet.
+    owed: HashSet<usize>,
+    /// When the next node is asked as well; none after that happened.
+    hedge_at: Option<Instant>,
+    /// Whether it has answered anything.
+    progress: bool,
+}
+
+/// One pass over the nodes: each is asked at most once for each missing name.
+struct GetPass<'a> {
+    inner: &'a Arc<Inner>,
+    view: &'a Arc<View>,
+    search: &'a mut Search,
+    deadline: Instant,
+    /// For each missing name the nodes that were not asked yet, best first.
+    queues: HashMap<usize, VecDeque<usize>>,
+    /// Names that another node has to be asked for.
+    redo: Vec<usize>,
+    batches: HashMap<u64, GetBatch>,
+    next_batch: u64,
+    events: mpsc::Sender<GetEvent>,
+    tasks: JoinSet<()>,
+}
+
+impl Inner {
+    /// Looks into this node's own store.
+    pub(crate) async fn get_local(&self, search: &mut Search) {
+        let Some(local) = self.local.clone() else { return };
+        let wanted: Vec<(usize, ObjectName)> = search.missing().map(|at| (at, search.names[at])).collect();
+        let looked = tokio::task::spawn_blocking(move || {
+            let look = |(at, name)| match local.chunks.load(&name) {
+                Ok(object) => object.map(|object| (at, object)),
+                Err(error) => {
+                    warn!(object.name = %name, %error, "this node's copy cannot be read, other nodes are asked");
+                    None
+                }
+            };
+            wanted.into_iter().filter_map(look).collect::<Vec<_>>()
+        });
+        match looked.await {
+            Ok(found) => {
+                for (at, object) in found {
+                    search.found[at] = Some(Got { object, network_bytes: 0 });
+                }
+            }
+            Err(error) => warn!(%error, "this node's store could not be asked"),
+        }
+    }
+
+    /// Asks the other nodes, each at most once for each missing name. Dropping the future ends all requests.
+    pub(crate) async fn get_remote(self: Arc<Self>, view: &Arc<View>, search: &mut Search, deadline: Instant) {
+        let (events, mut receiver) = mpsc::channel(64);
+        let mut pass = GetPass {
+            inner: &self,
+            view,
+            queues: HashMap::new(),
+            redo: search.missing().collect(),
+            search,
+            deadline,
+            batches: HashMap::new(),
+            next_batch: 0,
+            events,
+            tasks: JoinSet::new(),
+        };
+        pass.queue_up();
+        loop {
+            pass.send_requests();
+            if pass.settled() {
+                return;
+            }
+            if let Some(event) = next_event(&mut receiver, pass.next_hedge()).await {
+                pass.take(event);
+            }
+            while let Ok(event) = receiver.try_recv() {
+                pass.take(event);
+            }
+            pass.hedge();
+        }
+    }
+
+    /// One request to one node. Tells `events` of each name and of the end.
+    async fn ask(
+        self: Arc<Self>,
+        view: Arc<View>,
+        node: usize,
+        batch: u64,
+        names: Vec<(usize, ObjectName)>,
+        deadline: Instant,
+        events: mpsc::Sender<GetEvent>,
+    ) {
+        let member = view.member(node);
+        let health = self.health(member.store);
+        let failed = match self.request_objects(member, &health, batch, &names, deadline, &events).await {
+            Ok(()) => {
+                health.well();
+                None
+            }
+            Err(reason) => {
+                health.failed();
+                debug!(node.name = %member.name, reason, "a node did not give objects");
+                Some(reason)
+            }
+        };
+        // The receiver is gone when everything was found elsewhere.
+        let _receiver_gone = events.send(GetEvent::End { batch, failed }).await;
+    }
+
+    async fn request_objects(
+        &self,
+        member: &Member,
+        health: &Health,
+        batch: u64,
+        names: &[(usize, ObjectName)],
+        deadline: Instant,
+        events: &mpsc::Sender<GetEvent>,
+    ) -> Result<(), String> {
+        let _permit = health.gets.acquire().await.map_err(|e| e.to_string())?;
+        let (http, base) = self.address(member.node).map_err(|e| e.to_string())?;
+        let request = http
+            .post(format!("{base}/peer/v1/objects/get"))
+            .timeout(deadline.saturating_duration_since(Instant::now()))
+            .body(encode_names(names.iter().map(|(_, name)| *name)));
+        let silent = |_| "it said nothing for too long".to_owned();
+        let answer = timeout(self.limits.silence, request.send()).await.map_err(silent)?.map_err(|e| explain(&e))?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            let body = bounded(answer, 64 << 10).await?;
+            return Err(refusal(status, &body));
+        }
+        let mut records = RecordReader::new(Box::pin(answer.bytes_stream()));
+        for (at, name) in names {
+            let record = timeout(self.limits.silence, records.next()).await.map_err(silent)?;
+            let record = record.map_err(|e| e.to_string())?.ok_or("its answer ended early")?;
+            let event = match verified(member, *name, record).await {
+                Some(got) => GetEvent::Found { batch, name: *at, got },
+                None => GetEvent::Miss { batch, name: *at },
+            };
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GetPass<'_> {
+    /// Orders the nodes for each missing name. Suspect nodes come last.
+    fn queue_up(&mut self) {
+        let now = Instant::now();
+        let own = self.inner.local.as_ref().map(|local| local.store);
+        for at in self.search.missing() {
+            let readers = self.view.readers(&self.search.names[at]).into_iter();
+            let others = readers.filter(|node| Some(self.view.member(*node).store) != own);
+            let (well, suspect): (Vec<_>, Vec<_>) =
+                others.partition(|node| !self.inner.health(self.view.member(*node).store).is_suspect(now));
+            self.queues.insert(at, well.into_iter().chain(suspect).collect());
+        }
+    }
+
+    /// Groups what has to be asked by the node that is next for it, and sends one request per group.
+    fn send_requests(&mut self) {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for at in self.redo.drain(..) {
+            if self.search.found[at].is_none()
+                && let Some(node) = self.queues.get_mut(&at).and_then(VecDeque::pop_front)
+            {
+                groups.entry(node).or_default().push(at);
+            }
+        }
+        for (node, wanted) in groups {
+            for part in wanted.chunks(self.inner.limits.get_names.clamp(1, NAMES_MAX)) {
+                self.send_request(node, part);
+            }
+        }
+    }
+
+    fn send_request(&mut self, node: usize, part: &[usize]) {
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        let names = part.iter().map(|at| (*at, self.search.names[*at])).collect();
+        let inner = self.inner.clone();
+        self.tasks.spawn(inner.ask(self.view.clone(), node, batch, names, self.deadline, self.events.clone()));
+        let hedge_at = Some(Instant::now() + self.inner.limits.hedge_get);
+        self.batches.insert(batch, GetBatch { node, owed: part.iter().copied().collect(), hedge_at, progress: false });
+    }
+
+    /// Whether nothing that is under way still owes a missing name.
+    fn settled(&self) -> bool {
+        let owes = |batch: &GetBatch| batch.owed.iter().any(|at| self.search.found[*at].is_none());
+        self.search.complete() || !self.batches.values().any(owes)
+    }
+
+    fn next_hedge(&self) -> Option<Instant> {
+        self.batches.values().filter_map(|batch| batch.hedge_at).min()
+    }
+
+    fn take(&mut self, event: GetEvent) {
+        match event {
+            GetEvent::Found { batch, name, got } => {
+                if let Some(batch) = self.batches.get_mut(&batch) {
+                    batch.owed.remove(&name);
+                    batch.progress = true;
+                    batch.hedge_at = batch.hedge_at.map(|_| Instant::now() + self.inner.limits.hedge_get);
+                }
+                self.search.found[name].get_or_insert(got);
+            }
+            GetEvent::Miss { batch, name } => {
+                if let Some(batch) = self.batches.get_mut(&batch) {
+                    batch.owed.remove(&name);
+                    batch.progress = true;
+                }
+                self.redo.push(name);
+            }
+            GetEvent::End { batch, failed } => {
+                if let Some(batch) = self.batches.remove(&batch) {
+                    if let Some(reason) = failed {
+                        self.search.reasons.insert(self.view.member(batch.node).name.clone(), reason);
+                    }
+                    // A hedged batch handed its names on already. For them the node after the next is asked.
+                    self.redo.extend(batch.owed);
+                }
+            }
+        }
+    }
+
+    /// Asks the next node for what slow requests still owe.
+    fn hedge(&mut self) {
+        let now = Instant::now();
+        for batch in self.batches.values_mut() {
+            if batch.hedge_at.is_some_and(|at| at <= now) {
+                batch.hedge_at = None;
+                let member = self.view.member(batch.node);
+                if !batch.progress {
+                    self.inner.health(member.store).slow();
+                }
+                debug!(node.name = %member.name, owed = batch.owed.len(), "a slow read is also asked of the next node");
+                self.redo.extend(batch.owed.iter().copied());
+            }
+        }
+    }
+}
+
+/// The next event, or none at `until`.
+async fn next_event(events: &mut mpsc::Receiver<GetEvent>, until: Option<Instant>) -> Option<GetEvent> {
+    match until {
+        Some(until) => timeout_at(until, events.recv()).await.ok().flatten(),
+        None => events.recv().await,
+    }
+}
+
+/// I4: an object is verified before anyone sees it. A bad copy counts as absent and is logged as a warning.
+async fn verified(member: &Member, name: ObjectName, wire: Wire) -> Option<Got> {
+    let record = match wire {
+        Wire::Present(record) if record.name() == name => record,
+        Wire::Absent(absent) if absent == name => return None,
+        Wire::Present(_) | Wire::Absent(_) => {
+            warn!(node.name = %member.name, object.name = %name, "a node answered about another object than asked for");
+            return None;
+        }
+    };
+    let network_bytes = u64_from(record.wire_len());
+    let checked = tokio::task::spawn_blocking(move || record.verify().map_err(|e| e.to_string())).await;
+    match checked.map_err(|e| e.to_string()).and_then(|checked| checked) {
+        Ok(object) => Some(Got { object, network_bytes }),
+        Err(error) => {
+            warn!(node.name = %member.name, object.name = %name, error, "a node gave a bad copy, the next one is asked");
+            None
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a client knows about each node: how many requests are under way there, and whether it failed lately.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::client::PoolLimits;
+
+/// Pause after the first failure. It doubles with each further one.
+const SUSPECT_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause after failures.
+const SUSPECT_MOST: Duration = Duration::from_secs(30);
+/// Pause after a request that had to be hedged. Each try after it costs one hedge.
+const SUSPECT_SLOW: Duration = Duration::from_secs(3);
+/// Pause after a node said that it is full.
+const FULL: Duration = Duration::from_secs(5);
+
+/// One node as this client has seen it. A suspect node is asked last, never left out.
+pub(crate) struct Health {
+    /// Permits for gets.
+    pub(crate) gets: Semaphore,
+    /// Permits for puts. They are apart, so that writing never starves reading.
+    pub(crate) puts: Semaphore,
+    trouble: Mutex<Trouble>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    failures: u32,
+    suspect_until: Option<Instant>,
+    full_until: Option<Instant>,
+}
+
+impl Health {
+    pub(crate) fn new(limits: &PoolLimits) -> Self {
+        Self {
+            gets: Semaphore::new(limits.per_node),
+            puts: Semaphore::new((limits.per_node / 2).max(1)),
+            trouble: Mutex::default(),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request succeeded.
+    pub(crate) fn well(&self) {
+        let mut trouble = self.trouble();
+        trouble.failures = 0;
+        trouble.suspect_until = None;
+    }
+
+    /// A request failed.
+    pub(crate) fn failed(&self) {
+        let mut trouble = self.trouble();
+        let pause = (SUSPECT_FIRST * (1 << trouble.failures.min(5))).min(SUSPECT_MOST);
+        trouble.failures = trouble.failures.saturating_add(1);
+        trouble.suspect_until = Some(Instant::now() + pause);
+    }
+
+    /// A request took so long that another node was asked as well.
+    pub(crate) fn slow(&self) {
+        self.trouble().suspect_until = Some(Instant::now() + SUSPECT_SLOW);
+    }
+
+    /// The node has no room for new objects.
+    pub(crate) fn full(&self) {
+        self.trouble().full_until = Some(Instant::now() + FULL);
+    }
+
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        self.trouble().suspect_until.is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.trouble().full_until.is_some_and(|until| now < until)
+    }
+}

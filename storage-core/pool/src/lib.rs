@@ -1,0 +1,32 @@
+//! The pool: how objects travel between the nodes' stores, and the connections that the daemons use for each other.
+//!
+//! Both daemons read and write the pool through this crate: the agents for their disks, the controller for imports and
+//! exports. Agents also serve their share of it.
+//!
+//! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
+//! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
+//! who failed lately; `get.rs` and `put.rs`: the two ways), [`server`] (a node's share), [`serve`] (the accept loop).
+//!
+//! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
+//! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
+//! silence delays what another node has).
+
+mod client;
+mod error;
+mod get;
+mod health;
+pub mod membership;
+pub mod protocol;
+mod put;
+mod serve;
+pub mod server;
+pub mod tls;
+pub mod transport;
+mod view;
+pub mod wire;
+
+pub use client::{Call, PoolClient, PoolLimits};
+pub use error::PoolError;
+pub use get::Got;
+pub use put::PutDone;
+pub use serve::{ServeLimits, serve};

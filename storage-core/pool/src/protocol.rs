@@ -1,0 +1,104 @@
+//! The words of the object protocol, under `/peer/v1/objects` on the agents' `--listen`, always over mutual TLS.
+//!
+//! Callers are the members and clients of the signed membership record, known by their key. Objects travel as the records
+//! of `storage-core/FORMAT.md` (header and stored payload), one after the other.
+//!
+//! | call | body -> answer |
+//! |---|---|
+//! | `POST /peer/v1/objects/get` | up to [`NAMES_MAX`] names of 32 bytes -> one record per name, in order; an absent one is a header of kind 0 with the name and no payload |
+//! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`PutAnswer`] once all of them are on stable storage |
+//! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
+//!
+//! A refusal is a problem document (RFC 9457) with the words of [`Refusal`].
+
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// Most names in one request.
+pub const NAMES_MAX: usize = 256;
+/// Most payload bytes in one put. A larger batch is sent in several.
+pub const PUT_BYTES_MAX: usize = 64 << 20;
+/// Header with the round that objects are stamped with, decimal.
+pub const ROUND_HEADER: &str = "muster-round";
+
+/// The answer to a put: the batch is durable on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutAnswer {
+    /// Objects that were not here before.
+    pub stored: u64,
+    /// Objects that were here, and are stamped now.
+    pub touched: u64,
+    /// Bytes newly stored, headers not counted.
+    pub stored_bytes: u64,
+}
+
+/// Why a peer server refuses a request. Each has one HTTP status and one word for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A header or a list of names cannot be read, or the sender broke off.
+    BadRequest,
+    /// The caller showed no certificate.
+    Unauthenticated,
+    /// The caller may not do this.
+    Forbidden,
+    /// The thing is not here.
+    NotFound,
+    /// The path does not exist.
+    NoSuchPath,
+    /// The body is over a limit.
+    TooLarge,
+    /// The body can be read but does not fit.
+    Invalid,
+    /// A bug or a broken disk.
+    Internal,
+    /// Too much is under way; try again.
+    Unavailable,
+    /// The node has no room.
+    NoCapacity,
+}
+
+impl Refusal {
+    /// The HTTP status and the word.
+    #[must_use]
+    pub const fn wire(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::NoCapacity => (StatusCode::INSUFFICIENT_STORAGE, "no_capacity"),
+        }
+    }
+
+    /// The answer. `detail` is for people.
+    pub fn because(self, detail: impl Into<String>) -> Refused {
+        Refused { refusal: self, detail: detail.into() }
+    }
+}
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Refused {
+    refusal: Refusal,
+    detail: String,
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, code) = self.refusal.wire();
+        let body = json!({
+            "type": "about:blank", "title": code.replace('_', " "), "status": status.as_u16(), "code": code,
+            "detail": self.detail,
+        });
+        (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}

@@ -1,0 +1,382 @@
+//! Putting objects: each record goes to the best nodes for it until enough distinct nodes hold it durably (I3).
+//!
+//! ```text
+//! record lacks copies --> next node in its queue --> one request per node: touch first, then send what is absent
+//!        ^                                              |
+//!        +---- refused, failed, or hedged (too slow) ---+--> durable there
+//! ```
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use storage_core::{
+    ObjectName, StoreId, cause::explain, membership::Member, record::Record, store::StoreError, units::u64_from,
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+use tracing::debug;
+
+use crate::{
+    client::{Inner, Local},
+    health::Health,
+    protocol::{NAMES_MAX, ROUND_HEADER},
+    transport::{bounded, refusal},
+    view::{Copies, View},
+    wire::{NAME_BYTES, encode_names},
+};
+
+/// Most bytes of an answer that should be short.
+const SHORT_ANSWER_BYTES: usize = 64 << 10;
+
+/// All records are durable on enough nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PutDone {
+    /// Payload bytes that no asked node had before, one copy counted.
+    pub stored_bytes: u64,
+}
+
+/// Where each record of a put is by now. A record is named by its position in the put.
+pub(crate) struct Spread {
+    on: Vec<HashSet<StoreId>>,
+    /// Whether some node had the record before.
+    had: Vec<bool>,
+    /// Why nodes did not take records, by the node's name.
+    reasons: BTreeMap<String, PutFailure>,
+}
+
+struct PutFailure {
+    reason: String,
+    /// Whether the node refused for want of room.
+    full: bool,
+}
+
+impl PutFailure {
+    fn other(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), full: false }
+    }
+}
+
+impl Spread {
+    pub(crate) fn new(records: &[Record]) -> Self {
+        Self { on: vec![HashSet::new(); records.len()], had: vec![false; records.len()], reasons: BTreeMap::new() }
+    }
+
+    /// Copies needed and copies there of the record that lacks most.
+    pub(crate) fn worst(&self, view: &View, records: &[Record]) -> (usize, usize) {
+        let each = records.iter().zip(&self.on).map(|(record, on)| (view.copies(record.kind()).needed, on.len()));
+        each.max_by_key(|(needed, got)| needed.saturating_sub(*got)).expect("a put has at least one record")
+    }
+
+    pub(crate) fn stored_bytes(&self, records: &[Record]) -> u64 {
+        let new = records.iter().zip(&self.had).filter(|(_, had)| !**had);
+        new.map(|(record, _)| u64_from(record.stored().len())).sum()
+    }
+
+    /// Whether all failures were for want of room.
+    pub(crate) fn only_full(&self) -> bool {
+        !self.reasons.is_empty() && self.reasons.values().all(|failure| failure.full)
+    }
+
+    pub(crate) fn reasons_text(&self) -> Vec<String> {
+        self.reasons.iter().map(|(node, failure)| format!("{node}: {}", failure.reason)).collect()
+    }
+}
+
+/// One request that is under way.
+struct PutBatch {
+    node: usize,
+    records: Vec<usize>,
+    /// When the next node gets the records as well; none after that happened.
+    hedge_at: Option<Instant>,
+}
+
+/// The answer to a request: for each of its records whether the node had it before.
+struct PutEvent {
+    batch: u64,
+    answer: Result<Vec<bool>, PutFailure>,
+}
+
+/// One pass over the nodes: each is tried at most once for each record that lacks copies.
+struct PutPass<'a> {
+    inner: &'a Arc<Inner>,
+    view: &'a Arc<View>,
+    round: u64,
+    records: &'a Arc<[Record]>,
+    spread: &'a mut Spread,
+    /// For each record the nodes that were not tried yet, best first.
+    queues: Vec<VecDeque<usize>>,
+    /// For each record the requests under way that are not hedged. Each may still become a copy.
+    hoped: Vec<usize>,
+    batches: HashMap<u64, PutBatch>,
+    next_batch: u64,
+    requests: JoinSet<PutEvent>,
+}
+
+impl Inner {
+    /// Tries each node at most once for each record that lacks copies. Returns when all have enough, or no node is left.
+    pub(crate) async fn put_once(
+        self: Arc<Self>,
+        view: &Arc<View>,
+        round: u64,
+        records: &Arc<[Record]>,
+        spread: &mut Spread,
+    ) {
+        spread.reasons.clear();
+        let mut pass = PutPass {
+            inner: &self,
+            view,
+            round,
+            records,
+            spread,
+            queues: Vec::with_capacity(records.len()),
+            hoped: vec![0; records.len()],
+            batches: HashMap::new(),
+            next_batch: 0,
+            requests: JoinSet::new(),
+        };
+        pass.queue_up();
+        loop {
+            pass.send_requests();
+            if pass.settled() {
+                return;
+            }
+            if let Some(event) = pass.next_answer().await {
+                pass.take(event);
+            }
+            pass.hedge();
+        }
+    }
+
+    /// Time that `bytes` may take beyond the usual wait.
+    fn transfer_time(&self, bytes: usize) -> Duration {
+        Duration::from_millis(u64_from(bytes) * 1000 / self.limits.slowest_bytes_per_s.max(1))
+    }
+
+    async fn give(
+        self: Arc<Self>,
+        view: Arc<View>,
+        node: usize,
+        round: u64,
+        records: Arc<[Record]>,
+        part: Vec<usize>,
+    ) -> Result<Vec<bool>, PutFailure> {
+        let member = view.member(node);
+        let local = self.local.as_ref().filter(|local| local.store == member.store);
+        let health = self.health(member.store);
+        let answer = match local {
+            Some(local) => put_local(local.clone(), round, records, part).await,
+            None => self.put_remote(member, &health, round, &records, &part).await,
+        };
+        match &answer {
+            Ok(_) => health.well(),
+            Err(PutFailure { full: true, .. }) => health.full(),
+            Err(_) => health.failed(),
+        }
+        answer
+    }
+
+    /// Touches first: an object that is there already is stamped with the round and not sent.
+    async fn put_remote(
+        &self,
+        member: &Member,
+        health: &Health,
+        round: u64,
+        records: &[Record],
+        part: &[usize],
+    ) -> Result<Vec<bool>, PutFailure> {
+        let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
+        let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
+        let touch = http
+            .post(format!("{base}/peer/v1/objects/touch"))
+            .header(ROUND_HEADER, round)
+            .timeout(self.limits.silence)
+            .body(encode_names(part.iter().map(|at| records[*at].name())));
+        let had = accepted(touch.send().await, part.len() * NAME_BYTES).await?;
+        if had.len() != part.len() {
+            return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
+        }
+        let had: Vec<bool> = had.iter().map(|byte| *byte == 1).collect();
+        let absent: Vec<usize> = part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| *at).collect();
+        if absent.is_empty() {
+            return Ok(had);
+        }
+        let bytes = absent.iter().map(|at| records[*at].wire_len()).sum();
+        // The stored bytes are shared with the caller, not copied into a body.
+        let pieces: Vec<Result<Bytes, std::convert::Infallible>> = absent
+            .iter()
+            .flat_map(|at| [Bytes::copy_from_slice(&records[*at].header().encode()), records[*at].stored().clone()])
+            .map(Ok)
+            .collect();
+        let put = http
+            .post(format!("{base}/peer/v1/objects/put"))
+            .header(ROUND_HEADER, round)
+            .timeout(self.limits.silence + self.transfer_time(bytes))
+            .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
+        accepted(put.send().await, SHORT_ANSWER_BYTES).await?;
+        Ok(had)
+    }
+}
+
+impl PutPass<'_> {
+    fn copies(&self, at: usize) -> Copies {
+        self.view.copies(self.records[at].kind())
+    }
+
+    /// Orders the nodes for each record. Suspect and full nodes come last.
+    fn queue_up(&mut self) {
+        let now = Instant::now();
+        for (at, record) in self.records.iter().enumerate() {
+            let writers = self.view.writers(&record.name()).into_iter();
+            let left = writers.filter(|node| !self.spread.on[at].contains(&self.view.member(*node).store));
+            let (well, last): (Vec<_>, Vec<_>) = left.partition(|node| {
+                let health = self.inner.health(self.view.member(*node).store);
+                !health.is_suspect(now) && !health.is_full(now)
+            });
+            self.queues.push(well.into_iter().chain(last).collect());
+        }
+    }
+
+    /// Gives each record that lacks copies to its next nodes, with as few requests per node as its limits allow.
+    fn send_requests(&mut self) {
+        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for at in 0..self.records.len() {
+            let wanted = self.copies(at).wanted;
+            while self.spread.on[at].len() + self.hoped[at] < wanted
+                && let Some(node) = self.queues[at].pop_front()
+            {
+                self.hoped[at] += 1;
+                groups.entry(node).or_default().push(at);
+            }
+        }
+        for (node, wanted) in groups {
+            for part in self.parts(&wanted) {
+                self.send_request(node, part);
+            }
+        }
+    }
+
+    fn send_request(&mut self, node: usize, part: Vec<usize>) {
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        let bytes: usize = part.iter().map(|at| self.records[*at].stored().len()).sum();
+        let hedge_at = Some(Instant::now() + self.inner.limits.hedge_put + self.inner.transfer_time(bytes));
+        let give = self.inner.clone().give(self.view.clone(), node, self.round, self.records.clone(), part.clone());
+        self.requests.spawn(async move { PutEvent { batch, answer: give.await } });
+        self.batches.insert(batch, PutBatch { node, records: part, hedge_at });
+    }
+
+    /// Cuts a node's records into requests.
+    fn parts(&self, wanted: &[usize]) -> Vec<Vec<usize>> {
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        let mut bytes = 0;
+        for at in wanted {
+            let size = self.records[*at].stored().len();
+            match parts.last_mut() {
+                Some(part) if part.len() < NAMES_MAX && bytes + size <= self.inner.limits.put_bytes => {
+                    bytes += size;
+                    part.push(*at);
+                }
+                _ => {
+                    bytes = size;
+                    parts.push(vec![*at]);
+                }
+            }
+        }
+        parts
+    }
+
+    /// Whether each record has what it needs and no unhedged request could still add to it, or nothing is under way.
+    fn settled(&self) -> bool {
+        let enough = |at: usize| {
+            let (Copies { needed, wanted }, got) = (self.copies(at), self.spread.on[at].len());
+            got >= wanted || (got >= needed && self.hoped[at] == 0)
+        };
+        self.batches.is_empty() || (0..self.records.len()).all(enough)
+    }
+
+    /// The next answer, or none when it is time to hedge.
+    async fn next_answer(&mut self) -> Option<PutEvent> {
+        let hedge_at = self.batches.values().filter_map(|batch| batch.hedge_at).min();
+        let joined = match hedge_at {
+            Some(at) => timeout_at(at, self.requests.join_next()).await.ok()?,
+            None => self.requests.join_next().await,
+        };
+        match joined.expect("each batch has a request under way") {
+            Ok(event) => Some(event),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn take(&mut self, PutEvent { batch, answer }: PutEvent) {
+        let done = self.batches.remove(&batch).expect("a batch answers once");
+        if done.hedge_at.is_some() {
+            done.records.iter().for_each(|at| self.hoped[*at] -= 1);
+        }
+        let member = self.view.member(done.node);
+        match answer {
+            Ok(had) => {
+                for (at, had) in done.records.iter().zip(had) {
+                    self.spread.on[*at].insert(member.store);
+                    self.spread.had[*at] |= had;
+                }
+            }
+            Err(failure) => {
+                debug!(node.name = %member.name, failure.reason, "a node did not take objects");
+                self.spread.reasons.insert(member.name.clone(), failure);
+            }
+        }
+    }
+
+    /// Stops counting on slow requests, so that the next nodes get their records as well.
+    fn hedge(&mut self) {
+        let now = Instant::now();
+        for batch in self.batches.values_mut() {
+            if batch.hedge_at.is_some_and(|at| at <= now) {
+                batch.hedge_at = None;
+                self.inner.health(self.view.member(batch.node).store).slow();
+                batch.records.iter().for_each(|at| self.hoped[*at] -= 1);
+            }
+        }
+    }
+}
+
+/// The body of an answer that is a success. `bytes_max` bounds it.
+async fn accepted(sent: Result<reqwest::Response, reqwest::Error>, bytes_max: usize) -> Result<Bytes, PutFailure> {
+    let answer = sent.map_err(|e| PutFailure::other(explain(&e)))?;
+    let status = answer.status();
+    let body = bounded(answer, bytes_max.max(SHORT_ANSWER_BYTES)).await.map_err(PutFailure::other)?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(PutFailure { reason: refusal(status, &body), full: status == http::StatusCode::INSUFFICIENT_STORAGE })
+}
+
+async fn put_local(
+    local: Local,
+    round: u64,
+    records: Arc<[Record]>,
+    part: Vec<usize>,
+) -> Result<Vec<bool>, PutFailure> {
+    let put = tokio::task::spawn_blocking(move || {
+        let names: Vec<ObjectName> = part.iter().map(|at| records[*at].name()).collect();
+        let had = local.chunks.touch(round, &names)?;
+        let absent: Vec<Record> =
+            part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| records[*at].clone()).collect();
+        if !absent.is_empty() {
+            local.chunks.put(round, &absent)?;
+        }
+        local.chunks.sync()?;
+        Ok(had)
+    });
+    match put.await {
+        Ok(Ok(had)) => Ok(had),
+        Ok(Err(error)) => Err(PutFailure { full: matches!(error, StoreError::Full { .. }), reason: error.to_string() }),
+        Err(error) => Err(PutFailure::other(error.to_string())),
+    }
+}

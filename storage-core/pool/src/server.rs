@@ -1,0 +1,254 @@
+//! The object server of a node: what members and clients of the pool may do with its share, under `/peer/v1/objects`.
+//!
+//! A caller is who its key says it is, by the signed membership record that this node has *now*. Everything has a bound:
+//! bodies, objects per request, requests at a time per caller, and the time a sender may stay silent (I10, I11).
+//!
+//! * I4: records are hashed before they enter and when they leave. A bad one is refused or dropped, never passed on.
+//! * I3: a put or touch is answered only after its sync. The store groups the syncs of concurrent requests.
+//! * A full node answers 507 and keeps what it has.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Request, State},
+    http::HeaderMap,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use futures::{StreamExt as _, TryStreamExt as _};
+use storage_core::{
+    NodeId, ObjectName, Record,
+    membership::Membership,
+    record::{RecordHeader, Wire},
+    store::{ChunkStore, PutSummary, StoreError},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tracing::warn;
+
+use crate::{
+    PoolClient,
+    protocol::{NAMES_MAX, PUT_BYTES_MAX, PutAnswer, ROUND_HEADER, Refusal, Refused},
+    tls::PeerCaller,
+    wire::{NAME_BYTES, RecordReader, WireError, decode_names},
+};
+
+/// Requests of one caller at a time. A controller that imports at full speed uses about ten.
+const REQUESTS_PER_CALLER: usize = 64;
+/// Longest a request waits for its turn.
+const TURN: Duration = Duration::from_secs(5);
+/// Longest a sender may stay silent inside a body.
+const SILENCE: Duration = Duration::from_secs(10);
+/// A put is handed to the store in parts of this many bytes, so that memory does not grow with the body.
+const PART_BYTES: usize = 4 << 20;
+/// Objects that a get reads ahead of the network.
+const READ_AHEAD: usize = 4;
+
+/// Who is calling, by the membership record; an extension of every request that gets past [`routes`]' door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Another node of the pool.
+    Member(NodeId),
+    /// A controller.
+    Client,
+}
+
+/// The routes of a peer server, for [`crate::serve`]: objects in `chunks`, and what `more` adds. Only members and clients
+/// of the membership record that `pool` has at that moment get in.
+pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Router {
+    let door = Arc::new(Door { pool, turns: Mutex::default() });
+    Router::new()
+        .route("/peer/v1/objects/get", post(get).layer(DefaultBodyLimit::max(NAMES_MAX * NAME_BYTES)))
+        .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * NAME_BYTES)))
+        .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
+        .with_state(chunks)
+        .merge(more)
+        .fallback(|| async { Refusal::NoSuchPath.because("there is no such path on the peer server") })
+        .layer(middleware::from_fn_with_state(door, admit))
+}
+
+struct Door {
+    pool: PoolClient,
+    /// Permits by the caller's key.
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Door {
+    fn turns(&self, key: &str, membership: &Membership) -> Arc<Semaphore> {
+        let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Keys of nodes that left are few and small; they go when the next one is added.
+        if !all.contains_key(key) {
+            all.retain(|known, _| caller(membership, known).is_some());
+        }
+        all.entry(key.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(REQUESTS_PER_CALLER))).clone()
+    }
+}
+
+fn caller(membership: &Membership, key: &str) -> Option<Caller> {
+    let member = membership.members.iter().find(|m| m.key_sha256 == key).map(|m| Caller::Member(m.node));
+    member.or_else(|| membership.clients.iter().any(|c| c.key_sha256 == key).then_some(Caller::Client))
+}
+
+/// Lets in who is listed, a bounded number of requests at a time per key. The turn lasts until the answer is sent.
+async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Result<Response, Refused> {
+    let key = request.extensions().get::<PeerCaller>().map(|peer| peer.key_sha256.clone());
+    let key = key.ok_or_else(|| Refusal::Unauthenticated.because("peers show a certificate"))?;
+    let membership = door.pool.membership();
+    let caller = caller(&membership, &key).ok_or_else(|| {
+        Refusal::Forbidden.because(format!("the key is not in membership epoch {}", membership.epoch))
+    })?;
+    let Ok(Ok(turn)) = timeout(TURN, door.turns(&key, &membership).acquire_owned()).await else {
+        return Err(Refusal::Unavailable.because("too many requests of this caller are under way"));
+    };
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await.map(|body| hold_turn(body, turn)))
+}
+
+fn hold_turn(body: Body, turn: OwnedSemaphorePermit) -> Body {
+    let turn = Arc::new(turn);
+    Body::from_stream(body.into_data_stream().inspect(move |_| {
+        let _held_with_the_stream = &turn;
+    }))
+}
+
+fn store_error(error: &StoreError) -> Refused {
+    match error {
+        StoreError::Full { .. } => Refusal::NoCapacity.because(error.to_string()),
+        StoreError::Refused(corrupt) => Refusal::Invalid.because(format!("{error}: {corrupt}")),
+        _ => {
+            warn!(%error, "the pool's store failed");
+            Refusal::Internal.because(error.to_string())
+        }
+    }
+}
+
+fn names_of(body: &Bytes) -> Result<Vec<ObjectName>, Refused> {
+    decode_names(body, NAMES_MAX).map_err(|e| Refusal::BadRequest.because(e.to_string()))
+}
+
+fn round_of(headers: &HeaderMap) -> Result<u64, Refused> {
+    let text = headers.get(ROUND_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let wrong = || format!("the header {ROUND_HEADER} is a decimal number, got '{text}'");
+    text.parse().map_err(|_| Refusal::BadRequest.because(wrong()))
+}
+
+/// Runs store work on a blocking thread.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Refused> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(store_error(&error)),
+        Err(error) => Err(Refusal::Internal.because(error.to_string())),
+    }
+}
+
+type Chunks = State<Arc<dyn ChunkStore>>;
+
+async fn get(State(chunks): Chunks, body: Bytes) -> Result<Response, Refused> {
+    let names = names_of(&body)?;
+    let records = futures::stream::iter(names).map(move |name| {
+        let chunks = chunks.clone();
+        async move {
+            let looked = tokio::task::spawn_blocking(move || chunks.get(&name)).await;
+            let record = match looked {
+                Ok(Ok(record)) => record,
+                Ok(Err(error)) => {
+                    warn!(object.name = %name, %error, "a copy could not be read, the caller asks another node");
+                    None
+                }
+                Err(error) => return Err(std::io::Error::other(error)),
+            };
+            Ok(record.map_or_else(
+                || vec![Bytes::copy_from_slice(&RecordHeader::absent(name).encode())],
+                |r| vec![Bytes::copy_from_slice(&r.header().encode()), r.stored().clone()],
+            ))
+        }
+    });
+    let pieces = records
+        .buffered(READ_AHEAD)
+        .map_ok(|p| futures::stream::iter(p.into_iter().map(Ok::<Bytes, std::io::Error>)))
+        .try_flatten();
+    Ok(Body::from_stream(pieces).into_response())
+}
+
+async fn touch(State(chunks): Chunks, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
+    let (round, names) = (round_of(&headers)?, names_of(&body)?);
+    let here = blocking(move || {
+        let here = chunks.touch(round, &names)?;
+        if here.contains(&true) {
+            chunks.sync()?;
+        }
+        Ok(here)
+    })
+    .await?;
+    Ok(here.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
+}
+
+async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Json<PutAnswer>, Refused> {
+    let round = round_of(&headers)?;
+    let mut records = RecordReader::new(body.into_data_stream());
+    let mut done = PutSummary::default();
+    let (mut part, mut part_bytes, mut payload_bytes, mut count) = (Vec::new(), 0, 0, 0);
+    while let Some(record) = next_record(&mut records).await? {
+        count += 1;
+        payload_bytes += record.stored().len();
+        part_bytes += record.stored().len();
+        if payload_bytes > PUT_BYTES_MAX || count > NAMES_MAX {
+            let detail = format!("a put has at most {NAMES_MAX} records and {PUT_BYTES_MAX} bytes of payload");
+            return Err(Refusal::TooLarge.because(detail));
+        }
+        part.push(record);
+        if part_bytes >= PART_BYTES {
+            add(&mut done, put_part(&chunks, round, std::mem::take(&mut part)).await?);
+            part_bytes = 0;
+        }
+    }
+    if !part.is_empty() {
+        add(&mut done, put_part(&chunks, round, part).await?);
+    }
+    // I3: nothing is answered before all of it is on stable storage.
+    blocking(move || chunks.sync()).await?;
+    Ok(Json(PutAnswer { stored: done.stored, touched: done.touched, stored_bytes: done.stored_bytes }))
+}
+
+/// The next record of a put's body; none at its end.
+async fn next_record<S, E>(records: &mut RecordReader<S>) -> Result<Option<Record>, Refused>
+where
+    S: futures::Stream<Item = Result<Bytes, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    match timeout(SILENCE, records.next()).await {
+        Ok(Ok(Some(Wire::Present(record)))) => Ok(Some(record)),
+        Ok(Ok(Some(Wire::Absent(name)))) => Err(Refusal::Invalid.because(format!("{name} is put without its bytes"))),
+        Ok(Ok(None)) => Ok(None),
+        Ok(Err(error @ WireError::Broken(_))) => Err(Refusal::BadRequest.because(error.to_string())),
+        Ok(Err(error)) => Err(Refusal::Invalid.because(error.to_string())),
+        Err(_elapsed) => Err(Refusal::BadRequest.because("the sender was silent for too long")),
+    }
+}
+
+async fn put_part(chunks: &Arc<dyn ChunkStore>, round: u64, part: Vec<Record>) -> Result<PutSummary, Refused> {
+    let chunks = chunks.clone();
+    blocking(move || {
+        // I4: hashed here, off the network's threads; the store takes proven records as they are.
+        let proven = part.into_iter().map(Record::prove).collect::<Result<Vec<_>, _>>()?;
+        chunks.put(round, &proven)
+    })
+    .await
+}
+
+fn add(sum: &mut PutSummary, part: PutSummary) {
+    sum.stored += part.stored;
+    sum.touched += part.touched;
+    sum.stored_bytes += part.stored_bytes;
+}

@@ -1,0 +1,116 @@
+//! How the daemons of a cluster reach each other: names instead of addresses, one HTTP client, bounded answers.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use storage_core::{NodeId, cause::explain};
+
+use crate::tls::{Ca, Identity, TlsError, client_config};
+
+/// Host name in the controller's certificate for the node door.
+pub const CONTROLLER_TLS_NAME: &str = "controller.muster";
+
+/// Host name in a node's certificate.
+#[must_use]
+pub fn node_tls_name(node: NodeId) -> String {
+    format!("{node}.node.muster")
+}
+
+/// Where the names of the cluster are: the only resolver the daemons use for each other.
+#[derive(Clone, Debug, Default)]
+pub struct NameTable {
+    addresses: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl NameTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says that `name` is at `address` (`IP:PORT` or `HOST:PORT`).
+    pub fn set(&self, name: &str, address: &str) {
+        let mut table = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        table.insert(name.to_ascii_lowercase(), address.to_owned());
+    }
+
+    /// Replaces all entries.
+    pub fn replace(&self, entries: impl IntoIterator<Item = (String, String)>) {
+        let table = entries.into_iter().map(|(name, address)| (name.to_ascii_lowercase(), address)).collect();
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = table;
+    }
+
+    /// Where `name` is.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
+    }
+}
+
+impl reqwest::dns::Resolve for NameTable {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let known = self.get(name.as_str());
+        let name = name.as_str().to_owned();
+        Box::pin(async move {
+            let address = known.ok_or_else(|| format!("nobody is known by the name {name}"))?;
+            let found: Vec<SocketAddr> = match address.parse::<SocketAddr>() {
+                Ok(address) => vec![address],
+                Err(_) => tokio::net::lookup_host(&address).await?.collect(),
+            };
+            Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// A client for one cluster: mutual TLS, names from `names` only, no proxy, bounded connects.
+///
+/// # Errors
+/// When the client cannot be built.
+pub fn http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<reqwest::Client, TlsError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(client_config(identity, ca)?)
+        .dns_resolver(Arc::new(names))
+        .no_proxy()
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(3))
+        // Below the servers' own idle limit, so that a request seldom meets a connection that is just being closed.
+        .pool_idle_timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(16)
+        .tcp_user_timeout(Duration::from_secs(15))
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|e| TlsError::Verifier(e.to_string()))
+}
+
+/// The text for a refused request, from the problem document that the node answered.
+pub(crate) fn refusal(status: http::StatusCode, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        detail: String,
+    }
+    let detail = match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => problem.detail,
+        Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+    };
+    format!("it answered {status}: {detail}")
+}
+
+/// The whole body of an answer, at most `bytes_max`.
+pub(crate) async fn bounded(mut answer: reqwest::Response, bytes_max: usize) -> Result<Bytes, String> {
+    let mut body = BytesMut::new();
+    while let Some(piece) = answer.chunk().await.map_err(|e| explain(&e))? {
+        if body.len() + piece.len() > bytes_max {
+            return Err(format!("its answer is over {bytes_max} bytes"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
+}

@@ -1,0 +1,106 @@
+//! [`View`]: one membership record, arranged for placement. It answers whom to ask and whom to give.
+
+use std::{collections::HashSet, sync::Arc};
+
+use storage_core::{
+    Kind, ObjectName,
+    membership::{Member, Membership},
+    placement::{self, PlacementNode},
+    units::usize_from,
+};
+
+/// Older membership epochs that are remembered for reading, because objects may still be where an older epoch put them.
+const OLDER_EPOCHS: usize = 4;
+
+/// A membership epoch with the epochs before it. A node is named by its position in `membership.members`.
+pub(crate) struct View {
+    pub(crate) membership: Arc<Membership>,
+    placement: Vec<PlacementNode>,
+    older: Vec<Arc<Membership>>,
+}
+
+/// How many nodes hold an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Copies {
+    /// Without this many a publish is refused.
+    pub(crate) needed: usize,
+    /// A put tries for this many.
+    pub(crate) wanted: usize,
+}
+
+impl View {
+    /// The first view of a client.
+    pub(crate) fn new(membership: Membership) -> Self {
+        Self { placement: placement_of(&membership), membership: Arc::new(membership), older: Vec::new() }
+    }
+
+    /// The view after this one. It remembers this one's record, and no record that is as new as `membership`.
+    pub(crate) fn followed_by(&self, membership: Membership) -> Self {
+        let mut older = vec![self.membership.clone()];
+        older.extend(self.older.iter().take(OLDER_EPOCHS - 1).cloned());
+        // Epoch 0 is the empty record that a controller or agent starts with.
+        older.retain(|m| m.epoch > 0 && m.epoch < membership.epoch);
+        Self { older, ..Self::new(membership) }
+    }
+
+    pub(crate) fn member(&self, at: usize) -> &Member {
+        &self.membership.members[at]
+    }
+
+    /// The nodes to ask for `name`, best first: the owners now, the owners in older epochs, then everyone.
+    pub(crate) fn readers(&self, name: &ObjectName) -> Vec<usize> {
+        let copies = copies_max(&self.membership);
+        let ranked = placement::rank(name, &self.placement);
+        let mut order: Vec<usize> = ranked.iter().copied().take(copies).collect();
+        for older in &self.older {
+            let owned = placement::owners(name, &placement_of(older), copies);
+            let stores = owned.into_iter().map(|at| older.members[at].store);
+            order.extend(stores.filter_map(|store| self.membership.members.iter().position(|m| m.store == store)));
+        }
+        order.extend(ranked);
+        let mut seen = HashSet::new();
+        order.retain(|at| seen.insert(*at));
+        order
+    }
+
+    /// The nodes that may take `name`, best first.
+    pub(crate) fn writers(&self, name: &ObjectName) -> Vec<usize> {
+        let mut order = placement::rank(name, &self.placement);
+        order.retain(|at| takes(self.member(*at)));
+        order
+    }
+
+    /// Copies of an object of this kind. One copy is needed even without any node, so that the answer is a refusal.
+    pub(crate) fn copies(&self, kind: Kind) -> Copies {
+        let nodes = self.membership.members.iter().filter(|m| takes(m)).count();
+        let needed = min_copies(&self.membership).max(1).min(nodes).max(1);
+        let wanted = match kind {
+            Kind::Chunk | Kind::Pack => needed,
+            // All else is found through these, so they get one more where there is a node for it.
+            Kind::Page | Kind::Descriptor => (needed + 1).min(nodes.max(1)),
+        };
+        Copies { needed, wanted }
+    }
+}
+
+fn takes(member: &Member) -> bool {
+    member.accepting && member.weight > 0
+}
+
+fn placement_of(membership: &Membership) -> Vec<PlacementNode> {
+    let node = |m: &Member| PlacementNode {
+        store: *m.store.uuid().as_bytes(),
+        weight: m.weight,
+        zone: m.zone.clone(),
+        accepting: m.accepting,
+    };
+    membership.members.iter().map(node).collect()
+}
+
+fn min_copies(membership: &Membership) -> usize {
+    usize_from(membership.min_copies.into())
+}
+
+fn copies_max(membership: &Membership) -> usize {
+    (min_copies(membership) + 1).min(membership.members.len())
+}
