@@ -1,0 +1,320 @@
+//! Nodes: joining, heartbeats, silence, cordon, removal, the membership record.
+
+use std::time::Duration;
+
+use muster_api::{
+    InstanceId, NodeId,
+    node::{Condition, Node, NodeState, PoolUse},
+    node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
+};
+use muster_controller::reconcile::Loop;
+use serde_json::{Value, json};
+use storage_core::membership::Membership;
+
+use super::world::{Agent, World};
+
+async fn node(world: &World, name: &str) -> Node {
+    world.get(&format!("/v1/nodes/{name}")).await.ok(200)
+}
+
+fn membership(world: &World) -> Membership {
+    (*world.app.pool.membership()).clone()
+}
+
+#[tokio::test]
+async fn a_node_joins_is_heard_and_listed() {
+    let world = World::new().await;
+    let empty = membership(&world);
+    assert_eq!((empty.epoch, empty.members.len(), empty.clients.len()), (1, 0, 1));
+    let token = world.make_token(json!({ "role": "node" })).await;
+    let mut agent = Agent::new("alpha.1");
+    world.join(&mut agent, &token).await;
+    let joined = agent.joined.as_ref().expect("joined");
+    assert_eq!((joined.name.as_str(), joined.cluster, joined.node_port), ("alpha.1", world.app.cluster.id, 7401));
+    let before = node(&world, "alpha.1").await;
+    assert_eq!((before.state, before.schedulable, before.last_seen_at), (NodeState::Joining, true, None));
+    let answer: HeartbeatAnswer = world.beat(&agent, &agent.beat()).await.ok(200);
+    assert_eq!(answer.incarnation, world.app.incarnation());
+    let now = node(&world, &agent.id().to_string()).await;
+    assert_eq!((now.state, now.capacity.cpus, now.pool.limit_bytes), (NodeState::Ready, 4, 10 << 30));
+    assert_eq!(now.last_seen_at, Some(world.app.clock.now()));
+    let record = membership(&world);
+    assert_eq!((record.members.len(), record.members[0].weight), (1, 10));
+    assert_eq!(record.members[0].key_sha256, agent.caller.expect("a key").key_sha256);
+    // Telling the same again changes nothing.
+    let epoch = record.epoch;
+    assert_eq!(membership(&world).epoch, epoch);
+}
+
+#[tokio::test]
+async fn a_token_lets_in_as_many_as_it_says_and_a_lost_answer_costs_none() {
+    let world = World::new().await;
+    let token = world.make_token(json!({ "role": "node" })).await;
+    let agent = Agent::new("a");
+    let first: JoinAnswer = world.try_join(&token, &agent.join_request()).await.ok(200);
+    let again: JoinAnswer = world.try_join(&token, &agent.join_request()).await.ok(200);
+    assert_eq!(first.node, again.node);
+    world.try_join(&token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
+    // Another key with a pool that is known: a copied data folder.
+    let two = world.make_token(json!({ "role": "node", "uses": 2 })).await;
+    let copy = Agent { store: agent.store, ..Agent::new("c") };
+    world.try_join(&two, &copy.join_request()).await.refused(403, "forbidden");
+    world.try_join(&two, &Agent::new("d").join_request()).await.ok::<Value>(200);
+    world.try_join(&two, &Agent::new("e").join_request()).await.ok::<Value>(200);
+    world.try_join(&two, &Agent::new("f").join_request()).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn who_does_not_belong_is_refused_clearly() {
+    let world = World::new().await;
+    let other = World::new().await;
+    world.agent("a").await;
+    let token = world.make_token(json!({ "role": "node", "uses": 9 })).await;
+    let taken = world.try_join(&token, &Agent::new("a").join_request()).await.refused(409, "name_taken");
+    assert_eq!(taken["existing"], world.get("/v1/nodes/a").await.json()["id"]);
+    let foreign = other.make_token(json!({ "role": "node" })).await;
+    let refused = world.try_join(&foreign, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
+    assert!(refused["detail"].as_str().expect("text").contains(&other.app.cluster.id.to_string()));
+    world.try_join(&world.token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
+    let mut newer = Agent::new("b").join_request();
+    newer.protocol = 99;
+    assert_eq!(world.try_join(&token, &newer).await.refused(422, "invalid")["errors"][0]["pointer"], "/protocol");
+    let mut nowhere = Agent::new("b").join_request();
+    nowhere.advertise = "0.0.0.0:7500".to_owned();
+    assert_eq!(world.try_join(&token, &nowhere).await.refused(422, "invalid")["errors"][0]["pointer"], "/advertise");
+    let mut forged = Agent::new("b").join_request();
+    forged.csr_pem = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_owned();
+    assert_eq!(world.try_join(&token, &forged).await.refused(422, "invalid")["errors"][0]["pointer"], "/csr_pem");
+    world.clock.advance_ms(3_600_001);
+    world.try_join(&token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
+    // None of the refusals cost a use or left a node.
+    let list: Value = world.get("/v1/nodes").await.ok(200);
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn the_node_door_knows_nodes_by_their_key() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    world.node_call(None, "POST", "/node/v1/heartbeat", "{}").await.refused(401, "unauthenticated");
+    let stranger = muster_pool::tls::PeerCaller { key_sha256: "ab".repeat(32), expired: false };
+    world.node_call(Some(&stranger), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
+    // A certificate that ran out opens nothing but its renewal.
+    let old = muster_pool::tls::PeerCaller { expired: true, ..agent.caller.clone().expect("a key") };
+    world.node_call(Some(&old), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
+    let renew = json!({ "csr_pem": agent.csr() }).to_string();
+    let renewed: RenewAnswer = world.node_call(Some(&old), "POST", "/node/v1/renew", &renew).await.ok(200);
+    let certificate = &muster_pool::tls::certificates("certificate", &renewed.certificate_pem).expect("PEM")[0];
+    assert_eq!(muster_pool::tls::fingerprint(certificate).expect("a key"), old.key_sha256);
+    let another = json!({ "csr_pem": Agent::new("x").csr() }).to_string();
+    world.node_call(Some(&old), "POST", "/node/v1/renew", &another).await.refused(403, "forbidden");
+}
+
+#[tokio::test]
+async fn silence_is_noticed_after_30_s_and_ends_with_a_heartbeat() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let epoch = membership(&world).epoch;
+    world.clock.advance_ms(30_000);
+    world.pass(Loop::Nodes).await;
+    assert_eq!(node(&world, "a").await.state, NodeState::Ready);
+    world.clock.advance_ms(1);
+    world.pass(Loop::Nodes).await;
+    let silent = node(&world, "a").await;
+    assert_eq!((silent.state, silent.reason.is_some()), (NodeState::Silent, true));
+    world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
+    let back = node(&world, "a").await;
+    assert_eq!((back.state, back.reason), (NodeState::Ready, None));
+    // Down is not out.
+    assert_eq!(membership(&world).epoch, epoch);
+}
+
+#[tokio::test]
+async fn a_controller_that_was_off_gives_everyone_their_30_s() {
+    let world = World::new().await;
+    world.agent("a").await;
+    world.pass(Loop::Nodes).await;
+    world.app.store.close().await;
+    let World { dir, .. } = world;
+    let world = World::open(dir).await;
+    world.clock.advance_ms(29_000);
+    world.pass(Loop::Nodes).await;
+    assert_eq!(node(&world, "a").await.state, NodeState::Ready);
+    world.clock.advance_ms(2_000);
+    world.pass(Loop::Nodes).await;
+    assert_eq!(node(&world, "a").await.state, NodeState::Silent);
+}
+
+#[tokio::test]
+async fn heartbeats_reach_the_database_in_batches() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let stored = async || {
+        let row = world.app.store.read("test", async |tx| muster_controller::store::nodes::load(tx, agent.id()).await);
+        row.await.expect("read").expect("a node")
+    };
+    world.pass(Loop::Nodes).await;
+    let revision = stored().await.revision;
+    for _ in 0..3 {
+        world.clock.advance_ms(1_000);
+        let mut beat = agent.beat();
+        beat.pool.used_bytes = 77;
+        world.beat(&agent, &beat).await.ok::<Value>(200);
+        world.pass(Loop::Nodes).await;
+    }
+    // In memory it is known at once, in the database a little later.
+    assert_eq!(node(&world, "a").await.pool.used_bytes, 77);
+    assert_eq!(stored().await.pool.used_bytes, 0);
+    world.clock.advance_ms(3_000);
+    world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
+    world.pass(Loop::Nodes).await;
+    let row = stored().await;
+    assert_eq!((row.last_seen_at, row.revision), (Some(world.app.clock.now()), revision));
+    // What others act on is stored at once.
+    let mut beat = agent.beat();
+    beat.conditions = vec![Condition { kind: "disk_full".to_owned(), detail: "x".to_owned() }];
+    world.beat(&agent, &beat).await.ok::<Value>(200);
+    assert_eq!(stored().await.conditions.len(), 1);
+}
+
+#[tokio::test]
+async fn address_and_weight_open_an_epoch_and_reach_every_node() {
+    let world = World::new().await;
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let before = membership(&world);
+    let desired = async |agent: &Agent, after: u64| {
+        let path = format!("/node/v1/desired?after={after}&wait_s=0");
+        world.node_call(agent.caller.as_ref(), "GET", &path, "").await
+    };
+    let first: Desired = desired(&b, 0).await.ok(200);
+    assert_eq!(desired(&b, first.revision).await.status, 204);
+    let mut beat = a.beat();
+    beat.advertise = "127.0.0.1:7999".to_owned();
+    world.beat(&a, &beat).await.ok::<Value>(200);
+    let record = membership(&world);
+    assert_eq!(record.epoch, before.epoch + 1);
+    assert!(record.members.iter().any(|m| m.address == "127.0.0.1:7999"));
+    assert!(record.members.is_sorted_by_key(|m| m.node));
+    let second: Desired = desired(&b, first.revision).await.ok(200);
+    let read = muster_pool::membership::verify(&second.membership, &world.app.trusted_ca, world.app.cluster.id);
+    assert_eq!(read.expect("signed by the CA"), record);
+    beat.pool = PoolUse { limit_bytes: 50 << 30, ..beat.pool };
+    world.beat(&a, &beat).await.ok::<Value>(200);
+    assert_eq!(membership(&world).epoch, before.epoch + 2);
+}
+
+#[tokio::test]
+async fn a_poll_waits_for_a_change() {
+    let world = World::new().await;
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let first: Desired = world.node_call(b.caller.as_ref(), "GET", "/node/v1/desired", "").await.ok(200);
+    let path = format!("/node/v1/desired?after={}&wait_s=30", first.revision);
+    let began = std::time::Instant::now();
+    let (answer, ()) = futures::join!(world.node_call(b.caller.as_ref(), "GET", &path, ""), async {
+        tokio::task::yield_now().await;
+        let mut beat = a.beat();
+        beat.advertise = "127.0.0.1:7998".to_owned();
+        world.beat(&a, &beat).await.ok::<Value>(200);
+    });
+    assert!(answer.ok::<Desired>(200).revision > first.revision);
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn another_history_of_the_database_is_refused() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let ours = world.app.incarnation();
+    let with = |incarnation| muster_api::node_protocol::Heartbeat { incarnation, ..agent.beat() };
+    let forked = Incarnation { random: ours.random ^ 1, ..ours };
+    world.beat(&agent, &with(forked)).await.refused(409, "stale");
+    let newer = Incarnation { number: ours.number + 1, ..ours };
+    world.beat(&agent, &with(newer)).await.refused(409, "stale");
+    let older = Incarnation { number: ours.number - 1, random: 5 };
+    world.beat(&agent, &with(older)).await.ok::<Value>(200);
+}
+
+#[tokio::test]
+async fn cordon_names_the_wanted_state() {
+    let world = World::new().await;
+    world.agent("a").await;
+    let post = async |verb: &str, etag: &str| {
+        world.send("POST", &format!("/v1/nodes/a/{verb}"), &[("if-match", etag)], "").await
+    };
+    let etag = node(&world, "a").await.etag;
+    let cordoned: Node = post("cordon", &etag).await.ok(200);
+    assert!(!cordoned.schedulable);
+    post("uncordon", &etag).await.refused(412, "precondition_failed");
+    let again: Node = post("cordon", "").await.ok(200);
+    assert_eq!(again.etag, cordoned.etag);
+    let back: Node = post("uncordon", &again.etag).await.ok(200);
+    assert!(back.schedulable);
+    assert_eq!(back.etag, node(&world, "a").await.etag);
+    world.send("POST", "/v1/nodes/nobody/cordon", &[], "").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn an_empty_node_can_be_taken_out() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let mut beat = agent.beat();
+    beat.pool.objects = 3;
+    world.beat(&agent, &beat).await.ok::<Value>(200);
+    world.delete("/v1/nodes/a").await.refused(501, "not_built_yet");
+    world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
+    let epoch = membership(&world).epoch;
+    assert_eq!(world.delete("/v1/nodes/a?dry_run=true").await.ok::<Value>(200)["freed_bytes"], 0);
+    assert_eq!(world.delete("/v1/nodes/a").await.status, 204);
+    world.delete("/v1/nodes/a").await.refused(404, "not_found");
+    let record = membership(&world);
+    assert_eq!((record.epoch, record.members.len()), (epoch + 1, 0));
+    world.beat(&agent, &agent.beat()).await.refused(401, "unauthenticated");
+    let shown = world.get("/v1/nodes?deleted=true").await.ok::<Value>(200);
+    assert_eq!(shown["items"][0]["state"], "deleted");
+    // Its pool does not come back by itself; its name is free.
+    let token = world.make_token(json!({ "role": "node", "uses": 2 })).await;
+    world.try_join(&token, &agent.join_request()).await.refused(403, "forbidden");
+    world.try_join(&token, &Agent::new("a").join_request()).await.ok::<Value>(200);
+}
+
+#[tokio::test]
+async fn nodes_are_listed_by_state() {
+    let world = World::new().await;
+    world.agent("a").await;
+    let token = world.make_token(json!({ "role": "node" })).await;
+    world.join(&mut Agent::new("b"), &token).await;
+    let names = async |query: &str| {
+        let list: Value = world.get(&format!("/v1/nodes{query}")).await.ok(200);
+        let items = list["items"].as_array().expect("items").iter();
+        items.map(|n| n["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("").await, "a b");
+    assert_eq!(names("?state=joining").await, "b");
+    assert_eq!(names("?state=ready&state=silent").await, "a");
+    world.get(&format!("/v1/nodes/{}", NodeId::generate())).await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_node_may_say_more_at_once_than_people() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let one = |_| InstanceReport {
+        instance: InstanceId::generate(),
+        generation: 1,
+        boot: 1,
+        state: Observed::Running,
+        reason: None,
+        detail: Some("x".repeat(400)),
+        disk_at: None,
+        started_at: None,
+        ready_at: None,
+        disks: Vec::new(),
+    };
+    let report = Report { desired_revision: 1, full: true, instances: (0..4000).map(one).collect() };
+    let body = serde_json::to_string(&report).expect("JSON");
+    assert!(body.len() > 2 << 20);
+    let heard = world.node_call(agent.caller.as_ref(), "POST", "/node/v1/report", &body).await;
+    assert_eq!(heard.status, 204, "{heard:?}");
+    let label = "x".repeat(1 << 20);
+    world.post("/v1/images", json!({ "name": "a", "labels": { "a": label } })).await.refused(413, "too_large");
+}

@@ -1,0 +1,166 @@
+//! What every call has in common: problems, ids, limits, lists.
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_problems() {
+    let world = World::new().await;
+    world.get("/v1/nothing").await.refused(404, "no_such_path");
+    world.get("/").await.header("location").contains("/ui/").then_some(()).expect("leads to the dashboard");
+    world.delete("/v1/me").await.refused(405, "method_not_allowed");
+    world.post("/v1/summary", &json!({})).await.refused(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn reserved_shapes_answer_501_and_only_to_callers() {
+    let world = World::new().await;
+    for (method, path) in [
+        ("POST", "/v1/session"),
+        ("GET", "/v1/pools"),
+        ("GET", "/v1/projects"),
+        ("GET", "/v1/audit"),
+        ("POST", "/v1/nodes/a/drain"),
+        ("POST", "/v1/nodes/a/fence"),
+        ("POST", "/v1/deployments/a/shelve"),
+        ("POST", "/v1/snapshots/a/restore"),
+        ("POST", "/v1/instances/a/recover"),
+        ("POST", "/v1/instances/a/console"),
+        ("PATCH", "/v1/uploads/a"),
+    ] {
+        world.send(method, path, &[], "").await.refused(501, "not_built_yet");
+        world.send(method, path, &[("authorization", "")], "").await.refused(401, "unauthenticated");
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_judged_as_the_interface_says() {
+    let world = World::new().await;
+    let post = async |body: &str| world.send("POST", "/v1/tokens", &[], body).await;
+    post("").await.refused(400, "not_json");
+    post("{").await.refused(400, "not_json");
+    post("[]").await.refused(422, "invalid");
+    let unknown = post(r#"{"role":"admin","rôle":1}"#).await.refused(422, "invalid");
+    assert_eq!(
+        (unknown["errors"][0]["pointer"].as_str(), unknown["errors"][0]["code"].as_str()),
+        (Some("/rôle"), Some("unknown_field"))
+    );
+    let missing = post("{}").await.refused(422, "invalid");
+    assert_eq!(missing["errors"][0]["code"], "missing");
+    let large = format!(r#"{{"role":"admin","name":"{}"}}"#, "x".repeat(1 << 20));
+    post(&large).await.refused(413, "too_large");
+    world.send("DELETE", "/v1/tokens/x", &[], r#"{"force":true}"#).await.refused(422, "invalid");
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_over_or_made_up() {
+    let world = World::new().await;
+    let given = world.send("GET", "/v1/me", &[("x-request-id", "abc-1.2_3")], "").await;
+    assert_eq!(given.header("x-request-id"), "abc-1.2_3");
+    for unusable in ["with space", &"x".repeat(65)] {
+        let made = world.send("GET", "/v1/me", &[("x-request-id", unusable)], "").await;
+        assert_eq!(made.header("x-request-id").len(), 36);
+    }
+}
+
+#[tokio::test]
+async fn queries_are_never_ignored() {
+    let world = World::new().await;
+    for bad in [
+        "/v1/me?x=1",
+        "/v1/tokens?limit=0",
+        "/v1/tokens?limit=1001",
+        "/v1/tokens?limit=1&limit=2",
+        "/v1/tokens?page_token=zz",
+        "/v1/tokens?state=ready",
+        "/v1/nodes?deployment=web",
+        "/v1/nodes?label=a",
+        "/v1/nodes?deleted=maybe",
+        "/v1/operations/01a205ed-e27d-713a-903d-ab342bac3364?wait=soon",
+        "/v1/events?after=x",
+    ] {
+        world.get(bad).await.refused(400, "bad_request");
+    }
+    world.get("/v1/operations/nonsense").await.refused(404, "not_found");
+}
+
+#[tokio::test]
+async fn pages_are_complete_and_do_not_overlap() {
+    let world = World::new().await;
+    for n in 0..7 {
+        world.make_token(json!({ "role": "admin", "name": format!("t{n}") })).await;
+    }
+    let (mut names, mut page_token, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let path = format!("/v1/tokens?limit=3{page_token}");
+        let page: Value = world.get(&path).await.ok(200);
+        let items = page["items"].as_array().expect("items").iter();
+        names.extend(items.map(|t| t["name"].as_str().expect("a name").to_owned()));
+        pages += 1;
+        match page["next_page_token"].as_str() {
+            Some(next) => page_token = format!("&page_token={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((names.join(" "), pages), ("admin t0 t1 t2 t3 t4 t5 t6".to_owned(), 3));
+}
+
+#[tokio::test]
+async fn health_is_open_and_metrics_are_not() {
+    let world = World::new().await;
+    for open in ["/healthz", "/readyz", "/openapi.json"] {
+        assert_eq!(world.send("GET", open, &[("authorization", "")], "").await.status, 200);
+    }
+    world.send("GET", "/metrics", &[("authorization", "")], "").await.refused(401, "unauthenticated");
+    let text = world.get("/metrics").await;
+    let text = String::from_utf8_lossy(&text.body).into_owned();
+    assert!(text.contains("muster_reconcile_last_run_seconds{loop=\"nodes\"}"), "{text}");
+    world.app.closing.cancel();
+    world.get("/readyz").await.refused(503, "unavailable");
+}
+
+#[tokio::test]
+async fn the_summary_counts_and_names_problems_first() {
+    let world = World::new().await;
+    world.agent("a").await;
+    let summary: Value = world.get("/v1/summary").await.ok(200);
+    assert_eq!((&summary["nodes"], &summary["problems"]), (&json!({ "ready": 1 }), &json!([])));
+    assert_eq!((&summary["operations_overdue"], &summary["unexplained_bytes"]), (&json!(0), &Value::Null));
+    world.clock.advance_ms(31_000);
+    world.pass(muster_controller::reconcile::Loop::Nodes).await;
+    let summary: Value = world.get("/v1/summary").await.ok(200);
+    assert_eq!(summary["problems"][0]["kind"], "node_silent");
+}
+
+#[tokio::test]
+async fn a_position_of_a_lost_history_is_refused() {
+    let world = World::new().await;
+    world.make_token(json!({ "role": "admin", "name": "second" })).await;
+    let page: Value = world.get("/v1/tokens?limit=1").await.ok(200);
+    let token = page["next_page_token"].as_str().expect("there is more");
+    world.get(&format!("/v1/tokens?page_token={token}")).await.ok::<Value>(200);
+    let (history, seq) = token.split_once('-').expect("two parts");
+    let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
+    let not_reached = "0000000fffff";
+    for lost in [format!("{elsewhere}-{seq}"), format!("{history}-{not_reached}")] {
+        let problem = world.get(&format!("/v1/tokens?page_token={lost}")).await.refused(400, "bad_request");
+        assert!(problem["detail"].as_str().is_some_and(|text| text.contains("list again")), "{problem}");
+        let json = [("accept", "application/json")];
+        world.send("GET", &format!("/v1/events?after={lost}"), &json, "").await.refused(400, "bad_request");
+    }
+    world.get("/v1/tokens?page_token=7").await.refused(400, "bad_request");
+}
+
+#[tokio::test]
+async fn filters_a_list_does_not_have_are_refused() {
+    let world = World::new().await;
+    for path in
+        ["deployments?node=a", "snapshots?node=a", "images?deployment=a", "versions?node=a", "operations?label=a=b"]
+    {
+        world.get(&format!("/v1/{path}")).await.refused(400, "bad_request");
+    }
+    let many = "&state=ready".repeat(101);
+    world.get(&format!("/v1/instances?limit=1{many}")).await.refused(400, "bad_request");
+    world.get("/v1/images?project=Not%20a%20name").await.refused(400, "bad_request");
+}

@@ -1,0 +1,338 @@
+//! `/v1/instances` and what nodes report.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use muster_api::{
+    Timestamp,
+    node_protocol::{InstanceReport, Observed, SILENT_AFTER_S},
+};
+use muster_controller::clock::ManualClock;
+use serde_json::{Value, json};
+
+use super::harness::{MIB, World, eventually, report_of};
+
+async fn state(world: &World, name: &str) -> String {
+    world.get(&format!("/v1/instances/{name}")).await.expect(200).text("/state").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verbs_name_the_wanted_state() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(2).await;
+    world.ready("web", 2).await;
+    assert_eq!(world.post("/v1/instances/web.0/start", Value::Null).await.expect(200).text("/state"), "running");
+    let stopping = world.post("/v1/instances/web.0/stop", json!({ "force": true })).await.expect(202);
+    assert_eq!(stopping.text("/target/name"), "web.0");
+    world.ends(&stopping, "succeeded").await;
+    assert_eq!(state(&world, "web.0").await, "stopped");
+    assert!(world.get("/v1/instances/web.0").await.body["ready_at"].is_null());
+    world.post("/v1/instances/web.0/stop", Value::Null).await.expect(200);
+    let wrong = world.post("/v1/instances/web.0/reboot", Value::Null).await.refused(409, "wrong_state");
+    assert_eq!((wrong.text("/state"), &wrong.body["allowed"]), ("stopped", &json!(["running", "paused"])));
+    let starting = world.post("/v1/deployments/web/start", Value::Null).await.expect(202);
+    assert_eq!(starting.number("/progress/total"), 1, "the other one runs");
+    world.ends(&starting, "succeeded").await;
+    let reboot = world.post("/v1/deployments/web/reboot", Value::Null).await.expect(202);
+    world.ends(&reboot, "succeeded").await;
+    let stopping = world.post("/v1/deployments/web/stop", Value::Null).await.expect(202);
+    world.ends(&stopping, "succeeded").await;
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready", "all are as wanted");
+    world.post("/v1/instances/web.0/stop", json!({ "timeout_s": 99_999 })).await.refused(422, "invalid");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verb_on_many_takes_one_selection() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(2).await;
+    world.ready("web", 3).await;
+    let on_many = async |verb: &str, select: Value| {
+        world.post(&format!("/v1/instances/-/{verb}"), json!({ "select": select })).await
+    };
+    let stop = on_many("stop", json!({ "instances": ["web.0", "web.1"] })).await.expect(202);
+    world.ends(&stop, "succeeded").await;
+    assert_eq!(world.get("/v1/instances?state=stopped").await.body["items"].as_array().unwrap().len(), 2);
+    world.call("PATCH", "/v1/instances/web.1", json!({ "labels": { "a": "b" } })).await.expect(200);
+    let start = on_many("start", json!({ "label": "a=b" })).await.expect(202);
+    world.ends(&start, "succeeded").await;
+    assert_eq!(state(&world, "web.1").await, "running");
+    let again = on_many("start", json!({ "label": "a=b" })).await.expect(202);
+    world.ends(&again, "succeeded").await;
+    on_many("stop", json!({})).await.refused(422, "invalid");
+    on_many("stop", json!({ "label": "a=b", "deployment": "web" })).await.refused(422, "invalid");
+    let missing = on_many("stop", json!({ "instances": ["web.0", "web.7"] })).await.refused(404, "not_found");
+    assert_eq!(missing.text("/errors/0/pointer"), "/select/instances/1");
+    on_many("stop", json!({ "label": "a=c" })).await.refused(404, "not_found");
+    on_many("explode", json!({ "deployment": "web" })).await.refused(404, "not_found");
+    on_many("migrate", json!({ "deployment": "web" })).await.refused(501, "not_built_yet");
+    let gone = on_many("delete", json!({ "instances": ["web.0"] })).await.expect(202);
+    world.ends(&gone, "succeeded").await;
+    let web = world.get("/v1/deployments/web").await;
+    assert_eq!((web.number("/count"), web.number("/min_count")), (2, 2));
+    let gone = on_many("delete", json!({ "deployment": "web" })).await.expect(202);
+    world.ends(&gone, "succeeded").await;
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_of_an_instance_lowers_count_and_is_one_operation() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    let _ = world.ready("web", 2).await;
+    let id = world.get("/v1/instances/web.1").await.text("/id").to_owned();
+    nodes[0].script(|s| s.mute = true);
+    let first = world.delete("/v1/instances/web.1").await.expect(202);
+    let second = world.delete(&format!("/v1/instances/{id}")).await.expect(202);
+    assert_eq!(first.text("/id"), second.text("/id"));
+    let stale = [("If-Match", "\"1\"")];
+    let third = world.call_as(&world.token, "DELETE", "/v1/instances/web.1", Value::Null, &stale).await.expect(202);
+    assert_eq!(first.text("/id"), third.text("/id"), "it is what was asked for, whatever changed since");
+    world.delete("/v1/instances/web.1?dry_run=true").await.expect(200);
+    world.delete("/v1/instances/web.7?dry_run=true").await.refused(404, "not_found");
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 1);
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&first, "succeeded").await;
+    world.delete(&format!("/v1/instances/{id}")).await.refused(404, "not_found");
+    let shown = world.get("/v1/instances?deleted=true&state=deleted").await;
+    assert_eq!(shown.text("/items/0/id"), id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 4).await;
+    let id = world.get("/v1/instances/web.0").await.text("/id").to_owned();
+    world.call("PATCH", "/v1/instances/web.0", json!({ "labels": { "a": "b" } })).await.expect(200);
+    nodes[0].script(|s| s.mute = true);
+    let delete = async |select: Value| world.post("/v1/instances/-/delete", json!({ "select": select })).await;
+    let first = delete(json!({ "instances": ["web.0", "web.1"] })).await.expect(202);
+    // All that is meant waits for one operation: that one, however they are named.
+    for select in [
+        json!({ "instances": ["web.0", "web.1"] }),
+        json!({ "instances": ["web.1"] }),
+        json!({ "instances": [id] }),
+        json!({ "label": "a=b" }),
+    ] {
+        assert_eq!(delete(select.clone()).await.expect(202).text("/id"), first.text("/id"), "{select}");
+    }
+    // Together with others: an operation that waits for all of them.
+    let second = delete(json!({ "instances": ["web.0", "web.2"] })).await.expect(202);
+    assert_ne!(second.text("/id"), first.text("/id"));
+    assert_eq!((second.text("/state"), second.number("/progress/total")), ("pending", 2));
+    let third = delete(json!({ "instances": ["web.1", "web.2"] })).await.expect(202);
+    assert_eq!((third.text("/state"), third.number("/progress/total")), ("pending", 2));
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 1, "each is wanted no more only once");
+    let stop = json!({ "select": { "instances": ["web.0"] } });
+    world.post("/v1/instances/-/stop", stop).await.refused(404, "not_found");
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&third, "succeeded").await;
+    world.ends(&second, "succeeded").await;
+    world.ends(&first, "cancelled").await;
+    delete(json!({ "instances": ["web.0"] })).await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reserved_answers_501() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    for path in [
+        "/v1/deployments/web/shelve",
+        "/v1/deployments/web/unshelve",
+        "/v1/instances/web.0/recover",
+        "/v1/instances/web.0/migrate",
+        "/v1/instances/web.0/console",
+        "/v1/snapshots/x/restore",
+    ] {
+        world.post(path, json!({})).await.refused(501, "not_built_yet");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_makes_its_instances_unknown_until_it_is_heard() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock.clone())).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    world.ready("web", 2).await;
+    let on_first = nodes[0].desired().assignments[0].name.clone();
+    let other = nodes[1].desired().assignments[0].name.clone();
+    clock.advance_ms(i64::try_from(SILENT_AFTER_S).unwrap() * 1000 + 1000);
+    nodes[1].beat().await;
+    let silent =
+        eventually("silence to be noticed", async || (state(&world, &on_first).await == "unknown").then_some(()));
+    silent.await;
+    assert_eq!(state(&world, &other).await, "running");
+    assert_eq!(world.get(&format!("/v1/instances/{on_first}")).await.text("/reason"), "node_silent");
+    let web = world.get("/v1/deployments/web").await;
+    assert_eq!((web.text("/state"), web.number("/ready")), ("degraded", 1));
+    world.post(&format!("/v1/instances/{on_first}/stop"), Value::Null).await.refused(409, "wrong_state");
+    world.post("/v1/snapshots", json!({ "select": { "deployment": "web" } })).await.refused(409, "member_unknown");
+    nodes[0].beat().await;
+    eventually("it to be heard", async || (state(&world, &on_first).await == "running").then_some(())).await;
+    assert_eq!(world.get("/v1/deployments/web").await.number("/ready"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_of_older_generations_starts_and_other_nodes_count_for_nothing() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    world.ready("web", 2).await;
+    let mine = nodes[0].desired().assignments[0].clone();
+    let others = nodes[1].desired().assignments[0].clone();
+    let desired = nodes[0].desired();
+    let failed = report_of(&mine, Observed::Failed);
+    let stale = [
+        InstanceReport { generation: 0, ..failed.clone() },
+        InstanceReport { generation: 9, ..failed.clone() },
+        InstanceReport { boot: 0, ..failed.clone() },
+        report_of(&others, Observed::Failed),
+        InstanceReport { instance: muster_api::InstanceId::generate(), ..failed.clone() },
+    ];
+    let before = world.get(&format!("/v1/instances/{}", mine.name)).await.text("/etag").to_owned();
+    for report in stale {
+        assert_eq!(nodes[0].report(&desired, false, vec![report]).await.status, 204);
+    }
+    assert_eq!(world.get(&format!("/v1/instances/{}", mine.name)).await.text("/etag"), before);
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready");
+    // The same again is no news: nothing is written.
+    let position = world.get("/v1/instances").await.text("/as_of").to_owned();
+    let same = report_of(&mine, Observed::Running);
+    let known = world.get(&format!("/v1/instances/{}", mine.name)).await;
+    let at = |pointer: &str| serde_json::from_value(known.body.pointer(pointer).unwrap().clone()).unwrap();
+    let same = InstanceReport {
+        disk_at: at("/steps/disk_at"),
+        started_at: at("/steps/started_at"),
+        ready_at: at("/ready_at"),
+        ..same
+    };
+    assert_eq!(nodes[0].report(&desired, false, vec![same]).await.status, 204);
+    assert_eq!(world.get("/v1/instances").await.text("/as_of"), position);
+    // And a true one counts.
+    assert_eq!(nodes[0].report(&desired, false, vec![failed]).await.status, 204);
+    assert_eq!(state(&world, &mine.name).await, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_report_without_a_disk_means_it_is_lost_and_can_be_started() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    nodes[0].script(|s| s.mute = true);
+    let desired = nodes[0].desired();
+    nodes[0].report(&desired, true, Vec::new()).await;
+    let lost = world.get("/v1/instances/web.0").await;
+    assert_eq!((lost.text("/state"), lost.text("/reason")), ("failed", "disk_lost"));
+    nodes[0].script(|s| s.mute = false);
+    let starting = world.post("/v1/instances/web.0/start", Value::Null).await.expect(202);
+    world.ends(&starting, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_then_events_after_as_of_misses_nothing_under_load() {
+    // A follower lists once in the middle of the load and applies events; at the end it knows what a list says.
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(3).await;
+    let load = async {
+        for round in 0..3 {
+            let name = format!("web{round}");
+            let order = json!({ "name": name, "source": { "image": "debian" }, "count": 20, "runtime": "none" });
+            let operation = world.deploy(order).await.expect(202);
+            world.ends(&operation, "succeeded").await;
+            let stop = world.post(&format!("/v1/deployments/{name}/stop"), Value::Null).await.expect(202);
+            world.ends(&stop, "succeeded").await;
+        }
+        let gone = world.delete("/v1/deployments/web0").await.expect(202);
+        world.ends(&gone, "succeeded").await;
+    };
+    let follower = async {
+        // Whatever their state: each but being there is over before it is looked at again.
+        eventually("some load", async || {
+            (!world.get("/v1/instances?limit=1").await.body["items"].as_array().unwrap().is_empty()).then_some(())
+        })
+        .await;
+        let page = world.get("/v1/instances?limit=1000").await.expect(200);
+        (states(&page.body), page.text("/as_of").to_owned())
+    };
+    let ((), (mut known, after)) = tokio::join!(load, follower);
+    let last = world.get("/v1/instances?limit=1000").await.expect(200);
+    let events = events(&world, &after, last.text("/as_of")).await;
+    for event in events.iter().filter(|event| event["kind"] == "instance.state") {
+        let (id, state) = (event["target"]["id"].as_str().unwrap(), event["data"]["state"].as_str().unwrap());
+        known.insert(id.to_owned(), state.to_owned());
+    }
+    known.retain(|_, state| state != "deleted");
+    assert_eq!(known, states(&last.body));
+    assert_eq!(known.len(), 40);
+}
+
+fn states(page: &Value) -> BTreeMap<String, String> {
+    let items = page["items"].as_array().unwrap();
+    items.iter().map(|i| (i["id"].as_str().unwrap().to_owned(), i["state"].as_str().unwrap().to_owned())).collect()
+}
+
+/// The events after one position up to another, as the stream tells them.
+async fn events(world: &World, after: &str, until: &str) -> Vec<Value> {
+    use tower::ServiceExt as _;
+    let router = muster_controller::http::routes(world.app.clone());
+    let request = http::Request::builder()
+        .uri(format!("/v1/events?after={after}"))
+        .header("authorization", format!("Bearer {}", world.token))
+        .body(Body::empty())
+        .unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (mut body, mut text, mut found) = (response.into_body(), String::new(), Vec::new());
+    loop {
+        let frame = tokio::time::timeout(std::time::Duration::from_secs(10), body.frame());
+        let frame = frame.await.expect("the stream goes on").unwrap().unwrap();
+        text.push_str(std::str::from_utf8(&frame.into_data().unwrap_or_default()).unwrap());
+        while let Some(end) = text.find("\n\n") {
+            let block: String = text.drain(..end + 2).collect();
+            let Some(data) = block.lines().find_map(|line| line.strip_prefix("data:")) else { continue };
+            let event: Value = serde_json::from_str(data.trim()).unwrap();
+            let id = event["id"].as_str().unwrap_or_default().to_owned();
+            found.push(event);
+            if id.as_str() >= until {
+                return found;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_of_an_instance_on_a_silent_node_is_asked_for_again_until_it_is_done() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock.clone())).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 3).await;
+    let id = world.get("/v1/instances/web.0").await.text("/id").to_owned();
+    nodes[0].script(|s| s.mute = true);
+
+    let first = world.delete("/v1/instances/web.0").await.expect(202);
+    for path in ["/v1/instances/web.0", &format!("/v1/instances/{id}")] {
+        assert_eq!(world.delete(path).await.expect(202).text("/id"), first.text("/id"), "{path}");
+    }
+    clock.advance_ms(601_000);
+    world.ends(&first, "failed").await;
+
+    let second = world.delete("/v1/instances/web.0").await.expect(202);
+    assert_ne!(second.text("/id"), first.text("/id"));
+    // It is wanted no more only once.
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 2);
+    nodes[0].script(|s| s.mute = false);
+    world.ends(&second, "succeeded").await;
+    world.delete("/v1/instances/web.0").await.refused(404, "not_found");
+    world.delete(&format!("/v1/instances/{id}")).await.refused(404, "not_found");
+}

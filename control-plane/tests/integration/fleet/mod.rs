@@ -1,0 +1,10 @@
+//! Deployments, instances and snapshots through the real router, on a real SQLite file, with fake agents that speak
+//! the node protocol.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod deployments;
+mod harness;
+mod instances;
+mod on_postgres;
+mod restart;
+mod snapshots;

@@ -1,0 +1,54 @@
+//! One life of a deployment and a snapshot on the other database: every statement of the fleet runs there as well.
+
+use serde_json::{Value, json};
+
+use super::harness::{MIB, World, eventually};
+use crate::postgres::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_lives_on_postgresql() {
+    let server = match Server::start() {
+        Ok(server) => server,
+        Err(why) if std::env::var_os("MUSTER_ALLOW_SKIP").is_some_and(|v| v == "1") => {
+            eprintln!("SKIPPED: the fleet did not live on PostgreSQL: {why}");
+            return;
+        }
+        Err(why) => panic!("no PostgreSQL to test with: {why}"),
+    };
+    let mut world = World::on(server.database("fleet")).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(3).await;
+    nodes[0].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
+    nodes[1].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
+    world.ready("web", 40).await;
+    world.restart().await;
+    let web = world.call("PATCH", "/v1/deployments/web", json!({ "labels": { "tier": "front" } })).await.expect(200);
+    assert_eq!((web.text("/state"), web.number("/ready")), ("ready", 40));
+    assert_eq!(world.get("/v1/deployments?label=tier=front").await.body["items"].as_array().unwrap().len(), 1);
+    let operation = world.post("/v1/snapshots", json!({ "name": "s1", "select": { "deployment": "web" } })).await;
+    world.ends(&operation.expect(202), "succeeded").await;
+    assert_eq!(world.get("/v1/snapshots/s1/members?limit=7").await.body["items"].as_array().unwrap().len(), 7);
+    let fork = world.deploy(json!({ "name": "fork", "source": { "snapshot": "s1" }, "runtime": "none" })).await;
+    world.ends(&fork.expect(202), "succeeded").await;
+    for (path, body) in [
+        ("/v1/deployments/web/scale", json!({ "count": 35 })),
+        ("/v1/deployments/web/scale", json!({ "count": 37 })),
+        ("/v1/deployments/web/stop", Value::Null),
+        ("/v1/instances/-/start", json!({ "select": { "instances": ["web.0", "web.1"] } })),
+    ] {
+        let operation = world.post(path, body).await.expect(202);
+        world.ends(&operation, "succeeded").await;
+    }
+    let stopped = world.get("/v1/instances?deployment=web&state=stopped&limit=1000").await.expect(200);
+    assert_eq!(stopped.body["items"].as_array().unwrap().len(), 35);
+    world.call("PATCH", "/v1/snapshots/s1", json!({ "name": "s2" })).await.expect(200);
+    world.delete("/v1/snapshots/s2").await.expect(202);
+    for name in ["web", "fork"] {
+        let deleting = world.delete(&format!("/v1/deployments/{name}")).await.expect(202);
+        world.ends(&deleting, "succeeded").await;
+    }
+    eventually("the nodes to be empty", async || {
+        nodes.iter().all(|node| node.desired().assignments.is_empty()).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,9 @@
+//! The controller's integration tests, in one binary because linking the whole stack is what takes time.
+//!
+//! `api`: the REST API through the real router. `fleet`: deployments, instances and snapshots with fake agents. `store`: one
+//! suite of checks on SQLite and on PostgreSQL.
+
+mod api;
+mod fleet;
+mod postgres;
+mod store;

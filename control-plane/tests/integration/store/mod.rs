@@ -1,0 +1,60 @@
+//! The store's conformance suite: the same checks on SQLite and on a PostgreSQL that the test starts itself, so that
+//! the SQL stays one. A missing PostgreSQL fails the run; `MUSTER_ALLOW_SKIP=1` lets it be skipped, loudly.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod checks;
+mod images;
+
+use std::sync::Arc;
+
+use muster_api::Timestamp;
+use muster_controller::{
+    clock::{Clock, ManualClock},
+    store::{DatabaseUrl, Store},
+    wake::Wakes,
+};
+
+/// A fresh database and the hand on its clock.
+pub(crate) struct Fresh {
+    pub(crate) url: DatabaseUrl,
+    pub(crate) clock: ManualClock,
+}
+
+impl Fresh {
+    pub(crate) fn new(url: DatabaseUrl) -> Self {
+        Self { url, clock: ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000)) }
+    }
+
+    /// Another process, as far as the database can tell.
+    pub(crate) async fn open(&self) -> Store {
+        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
+        Store::open(&self.url, clock, Wakes::default()).await.unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_conforms() {
+    for (name, check) in checks::ALL.iter().chain(images::ALL) {
+        let dir = tempfile::tempdir().unwrap();
+        // A path that a careless URL would trip over.
+        let url = DatabaseUrl::Sqlite(dir.path().join("a b%20ü?.db"));
+        eprintln!("sqlite: {name}");
+        check(Fresh::new(url)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_conforms() {
+    let server = match crate::postgres::Server::start() {
+        Ok(server) => server,
+        Err(why) if std::env::var_os("MUSTER_ALLOW_SKIP").is_some_and(|v| v == "1") => {
+            eprintln!("SKIPPED: the suite did not run on PostgreSQL: {why}");
+            return;
+        }
+        Err(why) => panic!("no PostgreSQL to test with: {why}"),
+    };
+    for (number, (name, check)) in checks::ALL.iter().chain(images::ALL).enumerate() {
+        eprintln!("postgres: {name}");
+        check(Fresh::new(server.database(&format!("t{number}")))).await;
+    }
+}

@@ -1,0 +1,547 @@
+//! Joining, renewing and the agent's loops, against a small controller and a scripted host.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Extension, Json, Router, extract::State, http::HeaderMap, routing::post};
+use futures::future::BoxFuture;
+use muster_agent::{
+    Agent, AgentError,
+    config::{Config, ControllerUrl, RuntimeChoice, Share},
+    controller::{ControllerClient as _, HttpController, scripted::ScriptedController},
+    cuts::{CutKey, CutRefusal, DiskCuts, SavedCommit},
+    desired::{Known, Refusal},
+    host::Host,
+    identity::{Candidate, IdentityError},
+    status,
+};
+use muster_api::{
+    ClusterId, CommitId, DiskId, ErrorCode, InstanceId, NodeId, Problem, TokenId, VersionId,
+    deployment::{Probe, Ready, Runtime},
+    node_protocol::{
+        Assignment, CutDisk, CutMember, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest,
+        Observed, Offer, RenewAnswer, RenewRequest, VersionRoot, Wanted,
+    },
+    token::{JoinToken, Secret},
+};
+use muster_pool::{
+    ServeLimits, serve,
+    tls::{ClientCertificates, Identity, PeerCaller, people_server_config, server_config},
+    transport::node_tls_name,
+};
+use storage_core::membership::Membership;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{TestCa, eventually};
+
+const INCARNATION: Incarnation = Incarnation { number: 3, random: 99 };
+const OFFER: Offer = Offer { cpus: 2, memory_bytes: 1 << 30 };
+
+// ---- a small controller ---------------------------------------------------------------------------------------------
+
+struct Controller {
+    ca: TestCa,
+    node: NodeId,
+    token: JoinToken,
+    joins: Mutex<Vec<JoinRequest>>,
+    /// Seconds from now in which new certificates are valid.
+    validity: Mutex<(i64, i64)>,
+    renewals: Mutex<Vec<bool>>,
+    doors: Mutex<Option<(SocketAddr, SocketAddr, SocketAddr)>>,
+}
+
+impl Controller {
+    async fn start() -> Arc<Self> {
+        let ca = TestCa::new();
+        let sha256 = ca.ca().sha256();
+        let byte = |at: usize| u8::from_str_radix(&sha256[at * 2..at * 2 + 2], 16).unwrap();
+        let token = JoinToken {
+            id: TokenId::generate(),
+            cluster: ca.cluster,
+            ca_sha256: std::array::from_fn(byte),
+            secret: Secret::from_bytes([5; 32]),
+        };
+        let this = Arc::new(Self {
+            ca,
+            node: NodeId::generate(),
+            token,
+            joins: Mutex::default(),
+            validity: Mutex::new((-60, 90 * 86_400)),
+            renewals: Mutex::default(),
+            doors: Mutex::default(),
+        });
+        let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+        let (people, plain, node) = (bind().await, bind().await, bind().await);
+        *this.doors.lock().unwrap() =
+            Some((people.local_addr().unwrap(), plain.local_addr().unwrap(), node.local_addr().unwrap()));
+        let join = || Router::new().route("/node/v1/join", post(join)).with_state(this.clone());
+        let renew = Router::new().route("/node/v1/renew", post(renew)).with_state(this.clone());
+        let serving = |listener, tls, router| {
+            tokio::spawn(serve(listener, tls, router, CancellationToken::new(), ServeLimits::default()))
+        };
+        serving(people, Some(people_server_config(&this.chain("127.0.0.1")).unwrap()), join());
+        serving(plain, None, join());
+        let accept = ClientCertificates::CurrentOrExpired;
+        serving(node, Some(server_config(&this.ca.controller(), &this.ca.ca(), accept).unwrap()), renew);
+        this
+    }
+
+    /// An identity whose chain shows the CA, as the people's door does.
+    fn chain(&self, name: &str) -> Identity {
+        self.ca.identity_with_chain(name)
+    }
+
+    fn doors(&self) -> (SocketAddr, SocketAddr, SocketAddr) {
+        self.doors.lock().unwrap().unwrap()
+    }
+
+    fn certificate(&self, csr_pem: &str) -> String {
+        let (from, to) = *self.validity.lock().unwrap();
+        self.ca.certify(csr_pem, &node_tls_name(self.node), from, to)
+    }
+
+    fn config(&self, data: &Path) -> Config {
+        let (people, _, _) = self.doors();
+        Config {
+            controller: Some(format!("https://{people}").parse().unwrap()),
+            join_token: Some(self.token.to_string().parse().unwrap()),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            runtime: RuntimeChoice::None,
+            cpus: Some(OFFER.cpus),
+            memory_bytes: Some(OFFER.memory_bytes),
+            keep_free: Some(Share::Bytes(0)),
+            ..Config::new(data.to_owned())
+        }
+    }
+
+    fn membership(&self, epoch: u64) -> Membership {
+        Membership { cluster: self.ca.cluster, epoch, min_copies: 2, members: Vec::new(), clients: Vec::new() }
+    }
+
+    fn desired(&self, revision: u64, epoch: u64, assignments: Vec<Assignment>) -> Desired {
+        let root = VersionRoot { descriptor: "00".to_owned(), root_page: None, commit: None };
+        let versions = assignments.iter().flat_map(|a| a.disks.iter().map(|d| (d.version, root.clone()))).collect();
+        Desired {
+            revision,
+            incarnation: INCARNATION,
+            membership: self.ca.sign(&self.membership(epoch)),
+            assignments,
+            cuts: Vec::new(),
+            versions,
+        }
+    }
+}
+
+async fn join(
+    State(this): State<Arc<Controller>>,
+    headers: HeaderMap,
+    Json(request): Json<JoinRequest>,
+) -> Result<Json<JoinAnswer>, (axum::http::StatusCode, Json<Problem>)> {
+    let bearer = headers.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let token = bearer.strip_prefix("Bearer ").and_then(|text| text.parse::<JoinToken>().ok());
+    if token.is_none_or(|token| token.secret != this.token.secret) {
+        let problem = Problem::new(ErrorCode::Unauthenticated, "the join token is used up");
+        return Err((axum::http::StatusCode::UNAUTHORIZED, Json(problem)));
+    }
+    let certificate_pem = this.certificate(&request.csr_pem);
+    this.joins.lock().unwrap().push(request);
+    Ok(Json(JoinAnswer {
+        node: this.node,
+        name: "node-7".to_owned(),
+        cluster: this.ca.cluster,
+        ca_pem: this.ca.pem.clone(),
+        certificate_pem,
+        node_port: this.doors().2.port(),
+        incarnation: INCARNATION,
+    }))
+}
+
+async fn renew(
+    State(this): State<Arc<Controller>>,
+    Extension(caller): Extension<PeerCaller>,
+    Json(request): Json<RenewRequest>,
+) -> Json<RenewAnswer> {
+    this.renewals.lock().unwrap().push(caller.expired);
+    Json(RenewAnswer { certificate_pem: this.certificate(&request.csr_pem) })
+}
+
+// ---- a scripted host ------------------------------------------------------------------------------------------------
+
+#[derive(Default)]
+struct Scripted {
+    passes: Vec<Arc<Desired>>,
+    ends: Vec<&'static str>,
+    state: Option<Observed>,
+}
+
+#[derive(Clone)]
+struct FakeHost {
+    script: Arc<Mutex<Scripted>>,
+    changed: watch::Sender<u64>,
+}
+
+impl FakeHost {
+    fn new() -> Self {
+        Self { script: Arc::default(), changed: watch::Sender::new(0) }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Scripted) -> T) -> T {
+        look(&mut self.script.lock().unwrap())
+    }
+
+    fn become_state(&self, state: Observed) {
+        self.with(|s| s.state = Some(state));
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    fn reports(&self, desired: &Desired) -> Vec<InstanceReport> {
+        let state = self.with(|s| s.state.unwrap_or(Observed::Running));
+        desired.assignments.iter().map(|a| report(a, state)).collect()
+    }
+}
+
+fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
+    InstanceReport {
+        instance: wanted.instance,
+        generation: wanted.generation,
+        boot: wanted.boot,
+        state,
+        reason: None,
+        detail: None,
+        disk_at: None,
+        started_at: None,
+        ready_at: None,
+        disks: Vec::new(),
+    }
+}
+
+struct NoDisks;
+
+impl DiskCuts for NoDisks {
+    fn prepare(&self, _: CutKey, _: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn hold(&self, _: CutKey, _: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn flip(&self, _: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn abort(&self, _: CutKey) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+    fn save(&self, _: DiskId, _: CommitId, _: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
+        Box::pin(async { Err(CutRefusal::new("not_assigned", "no disks")) })
+    }
+    fn abandon(&self, _: DiskId, _: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn commits(&self) -> Vec<(DiskId, CommitId)> {
+        Vec::new()
+    }
+}
+
+impl Host for FakeHost {
+    fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
+        Box::pin(async move {
+            let reports = self.reports(&desired);
+            self.with(|s| s.passes.push(desired));
+            reports
+        })
+    }
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+    fn cuts(&self) -> Arc<dyn DiskCuts> {
+        Arc::new(NoDisks)
+    }
+    fn cache_bytes(&self) -> u64 {
+        0
+    }
+    fn runtimes(&self) -> Vec<Runtime> {
+        vec![Runtime::None]
+    }
+    fn hypervisor(&self) -> Option<String> {
+        None
+    }
+    fn hypervisor_trouble(&self) -> Option<String> {
+        None
+    }
+    fn stop_guests(&self, _limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
+        Box::pin(async move {
+            self.with(|s| s.ends.push("guests"));
+            let last = self.with(|s| s.passes.last().cloned());
+            last.map(|d| d.assignments.iter().map(|a| report(a, Observed::Stopped)).collect()).unwrap_or_default()
+        })
+    }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.with(|s| s.ends.push("disks")) })
+    }
+}
+
+struct Running {
+    cancel: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), AgentError>>,
+    host: FakeHost,
+    scripted: ScriptedController,
+}
+
+impl Running {
+    async fn start(config: Config, scripted: ScriptedController) -> Self {
+        let host = FakeHost::new();
+        let agent = Agent::build_with(config, Arc::new(scripted.clone()), Arc::new(host.clone())).await.unwrap();
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(agent.run(cancel.clone()));
+        Self { cancel, task, host, scripted }
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+fn assignment(generation: u64) -> Assignment {
+    Assignment {
+        instance: InstanceId::generate(),
+        name: "web.0".to_owned(),
+        host_name: "web-0".to_owned(),
+        project: "default".to_owned(),
+        generation,
+        wanted: Wanted::Running,
+        boot: 1,
+        stop_force: false,
+        stop_timeout_s: 30,
+        cpus: 1,
+        memory_bytes: 1 << 20,
+        runtime: Runtime::None,
+        ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
+        disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() }],
+    }
+}
+
+// ---- joining and renewing -------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_node_joins_once_and_is_the_same_node_afterwards() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let config = controller.config(data.path());
+    let mut candidate = Candidate::open(data.path()).unwrap();
+    assert!(candidate.identity(&config).unwrap().is_none());
+    candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
+    // The answer to a repeated join is lost on nobody: same key, same store.
+    candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
+    {
+        let joins = controller.joins.lock().unwrap();
+        assert_eq!((joins.len(), joins[0].store), (2, joins[1].store));
+        assert_eq!((joins[0].offer, joins[0].advertise.as_str()), (OFFER, "127.0.0.1:1"));
+    }
+    let first = candidate.identity(&config).unwrap().unwrap();
+    let again = Candidate::open(data.path()).unwrap();
+    let tokenless = Config { join_token: None, ..config };
+    let second = again.identity(&tokenless).unwrap().unwrap();
+    assert_eq!((second.joined.node, second.store), (controller.node, first.store));
+    assert_eq!(second.tls.key_sha256().unwrap(), first.tls.key_sha256().unwrap());
+    assert_eq!(second.node_door(), controller.doors().2.to_string());
+    let mode = |file: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(data.path().join("identity").join(file)).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!(mode("node.key"), 0o600);
+}
+
+#[tokio::test]
+async fn a_door_of_another_ca_gets_no_token() {
+    let (controller, other) = (Controller::start().await, Controller::start().await);
+    let data = tempfile::tempdir().unwrap();
+    let mut config = controller.config(data.path());
+    // TLS: the chain does not lead to the CA of the token, so nothing is sent.
+    config.controller = Some(format!("https://{}", other.doors().0).parse().unwrap());
+    let mut candidate = Candidate::open(data.path()).unwrap();
+    let error = candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap_err();
+    assert!(matches!(error, IdentityError::Untrusted { .. }) && !error.passes(), "{error}");
+    assert!(other.joins.lock().unwrap().is_empty());
+    // Plain: the answer names another CA than the token and is not believed.
+    let plain: ControllerUrl = format!("http://{}", other.doors().1).parse().unwrap();
+    config.controller = Some(plain);
+    let foreign = JoinToken { ca_sha256: [1; 32], ..other.token.clone() };
+    config.join_token = Some(foreign.to_string().parse().unwrap());
+    let error = candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap_err();
+    assert!(matches!(error, IdentityError::WrongCa { .. }), "{error}");
+    assert!(candidate.joined().is_none());
+}
+
+#[tokio::test]
+async fn a_refused_token_ends_the_start_with_the_controllers_words() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let mut config = controller.config(data.path());
+    let used = JoinToken { secret: Secret::from_bytes([6; 32]), ..controller.token.clone() };
+    config.join_token = Some(used.to_string().parse().unwrap());
+    let error = Agent::build(config).await.err().unwrap().to_string();
+    assert!(error.contains("the join token is used up"), "{error}");
+}
+
+#[tokio::test]
+async fn a_data_folder_of_another_cluster_is_refused() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let mut config = controller.config(data.path());
+    let mut candidate = Candidate::open(data.path()).unwrap();
+    candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
+    let foreign = JoinToken { cluster: ClusterId::generate(), ..controller.token.clone() };
+    config.join_token = Some(foreign.to_string().parse().unwrap());
+    assert!(matches!(candidate.identity(&config), Err(IdentityError::OtherCluster { .. })));
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_with_its_key_also_when_it_has_ended() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let config = controller.config(data.path());
+    let mut candidate = Candidate::open(data.path()).unwrap();
+    // A third of its life is left, and less: it was valid for a day, which ends in an hour.
+    *controller.validity.lock().unwrap() = (-23 * 3600, 3600);
+    candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
+    let identity = candidate.identity(&config).unwrap().unwrap();
+    assert!(identity.wants_renewal().unwrap());
+    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door()).unwrap();
+    // The new one has ended already, as after a long time off; it still opens the door to renewal.
+    *controller.validity.lock().unwrap() = (-90 * 86_400, -60);
+    identity.renew(&door).await.unwrap();
+    assert!(identity.wants_renewal().unwrap());
+    *controller.validity.lock().unwrap() = (-60, 90 * 86_400);
+    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door()).unwrap();
+    identity.renew(&door).await.unwrap();
+    assert!(!identity.wants_renewal().unwrap());
+    assert_eq!(*controller.renewals.lock().unwrap(), [false, true]);
+    assert!(door.clock_offset_s().unwrap().abs() <= 2);
+    // And on disk for the next start.
+    let next = Candidate::open(data.path()).unwrap().identity(&config).unwrap().unwrap();
+    assert!(!next.wants_renewal().unwrap());
+}
+
+// ---- what is accepted -----------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn older_incarnations_epochs_and_generations_are_refused() {
+    let controller = Controller::start().await;
+    let (ca, cluster) = (controller.ca.ca(), controller.ca.cluster);
+    let here = assignment(4);
+    let known = Known::nothing(INCARNATION);
+    let known = known.accept(controller.desired(10, 5, vec![here.clone()]), &ca, cluster).unwrap();
+    assert!(known.fresh);
+
+    let older = Desired { incarnation: Incarnation { number: 2, random: 1 }, ..controller.desired(11, 6, vec![]) };
+    assert_eq!(known.accept(older, &ca, cluster).unwrap_err(), Refusal::OlderIncarnation { got: 2, seen: 3 });
+    let other = Desired { incarnation: Incarnation { random: 1, ..INCARNATION }, ..controller.desired(11, 6, vec![]) };
+    assert_eq!(known.accept(other, &ca, cluster).unwrap_err(), Refusal::OtherHistory(3));
+
+    let stale = Assignment { generation: 3, wanted: Wanted::Gone, ..here.clone() };
+    let next = known.accept(controller.desired(11, 4, vec![stale.clone()]), &ca, cluster).unwrap();
+    assert_eq!(next.membership.as_ref().unwrap().epoch, 5, "the newer record stays");
+    assert_eq!(next.desired.assignments, std::slice::from_ref(&here), "the newer generation stays");
+    assert!(next.desired.versions.contains_key(&here.disks[0].version));
+
+    // A restored database is a new start for all of them.
+    let restored = Incarnation { number: 4, random: 5 };
+    let answer = Desired { incarnation: restored, ..controller.desired(1, 2, vec![stale.clone()]) };
+    let next = known.accept(answer, &ca, cluster).unwrap();
+    assert_eq!((next.membership.unwrap().epoch, next.desired.assignments), (2, vec![stale]));
+}
+
+#[tokio::test]
+async fn a_membership_record_that_the_ca_did_not_sign_is_not_taken() {
+    let controller = Controller::start().await;
+    let (ca, cluster) = (controller.ca.ca(), controller.ca.cluster);
+    let known = Known::nothing(INCARNATION).accept(controller.desired(1, 5, vec![]), &ca, cluster).unwrap();
+    let mut forged = controller.desired(2, 6, vec![]);
+    forged.membership.record = forged.membership.record.replace("\"min_copies\":2", "\"min_copies\":1");
+    assert_eq!(known.accept(forged, &ca, cluster).unwrap().membership.unwrap().epoch, 5);
+    let elsewhere = TestCa::new();
+    let mut foreign = controller.desired(2, 6, vec![]);
+    foreign.membership = elsewhere.sign(&controller.membership(6));
+    assert_eq!(known.accept(foreign, &ca, cluster).unwrap().membership.unwrap().epoch, 5);
+}
+
+// ---- loops ----------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_agent_does_what_is_wanted_and_reports_levels() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("a heartbeat", |s| !s.heartbeats.is_empty()).await;
+    scripted.script(|s| {
+        assert_eq!(s.heartbeats[0].offer, OFFER);
+        assert!(s.reports.is_empty(), "nothing is said before anything is known");
+    });
+
+    let (one, two) = (assignment(1), assignment(1));
+    scripted.script(|s| s.desired = Some(controller.desired(1, 1, vec![one.clone(), two.clone()])));
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    scripted.script(|s| {
+        assert!(s.reports[0].full);
+        assert_eq!((s.reports[0].desired_revision, s.reports[0].instances.len()), (1, 2));
+        // Two that do not come through.
+        s.failures.extend(["lost".to_owned(), "lost again".to_owned()]);
+    });
+    running.host.become_state(Observed::Failed);
+    scripted.until("the change", |s| s.reports.len() >= 2).await;
+    scripted.script(|s| {
+        let change = &s.reports[1];
+        assert!(!change.full && change.instances.iter().all(|r| r.state == Observed::Failed));
+    });
+
+    let socket = data.path().to_owned();
+    let text = tokio::task::spawn_blocking(move || status::ask(&socket)).await.unwrap().unwrap();
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status["node"], controller.node.to_string());
+    assert_eq!(status["instances"].as_array().unwrap().len(), 2);
+
+    let host = running.host.clone();
+    running.stop().await;
+    assert_eq!(host.with(|s| s.ends.clone()), ["guests", "disks"]);
+    let last = scripted.script(|s| s.reports.last().unwrap().clone());
+    assert!(last.instances.iter().all(|r| r.state == Observed::Stopped));
+}
+
+#[tokio::test]
+async fn without_a_controller_the_agent_goes_on_as_last_told_also_after_a_restart() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let wanted = assignment(2);
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![wanted.clone()])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    scripted.script(|s| s.away = true);
+    running.stop().await;
+
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    let host = running.host.clone();
+    eventually("the host is driven", || host.with(|s| !s.passes.is_empty())).await;
+    let known = host.with(|s| s.passes[0].clone());
+    assert_eq!((known.revision, known.assignments.clone()), (7, vec![wanted]));
+    // Back again: told in full, and followed.
+    scripted.script(|s| {
+        s.away = false;
+        s.reports.clear();
+        s.desired = Some(controller.desired(8, 3, vec![]));
+    });
+    eventually("the new state", || host.with(|s| s.passes.last().unwrap().revision == 8)).await;
+    running.scripted.until("a full report", |s| s.reports.iter().any(|r| r.full)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn two_agents_do_not_share_a_data_folder() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let running = Running::start(controller.config(data.path()), ScriptedController::new()).await;
+    let (scripted, host) = (ScriptedController::new(), FakeHost::new());
+    let second = Agent::build_with(controller.config(data.path()), Arc::new(scripted), Arc::new(host)).await;
+    assert!(matches!(second.err().unwrap(), AgentError::Locked(_)));
+    running.stop().await;
+}

@@ -1,0 +1,11 @@
+//! The agent's integration tests, in one binary because linking the whole stack is what takes time. They mount disks, and some
+//! start guests: they need root.
+
+mod agent;
+mod cut_faults;
+mod cuts;
+mod hypervisor_suite;
+mod mirror;
+mod pool;
+mod reconcile;
+mod support;

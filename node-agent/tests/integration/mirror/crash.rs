@@ -1,0 +1,271 @@
+//! The serving process killed under writes, again and again, also in the middle of cuts: what was acknowledged is there
+//! after the next start; with the holder gone as well (as after a power cut, as far as one process can play it), what was
+//! synced is there.
+//!
+//! The process that is killed is this executable, started again with one test as its name; it serves one disk from a
+//! data directory it is told. The writer is the test itself, through the mount.
+
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::world::*;
+use muster_agent::mirror::DiskWant;
+use muster_api::{DiskId, InstanceId, SnapshotId, VersionId};
+use storage_core::{ChunkSize, MemoryStore};
+
+const SERVE: &str = "MUSTER_TEST_SERVE";
+const BLOCKS: usize = 512;
+const BLOCK: usize = 4096;
+
+fn image() -> Vec<u8> {
+    // Zeros in the counters' places, so that "never written" is count 0.
+    let mut image = Rng(21).bytes(BLOCKS * BLOCK);
+    for block in image.chunks_mut(BLOCK) {
+        block[..16].fill(0);
+        block[2048..2064].fill(0);
+    }
+    image
+}
+
+fn want(store: &MemoryStore) -> DiskWant {
+    let id = |n: u128| uuid::Uuid::from_u128(n);
+    DiskWant {
+        disk: DiskId::from(id(3)),
+        instance: InstanceId::from(id(4)),
+        version: VersionId::from(id(5)),
+        ..import(store, &image(), ChunkSize::MIN)
+    }
+}
+
+/// Not a test: the process that gets killed.
+#[test]
+fn serving_process() {
+    let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let data = DataDir::borrowed(dir.clone());
+        let store = Arc::new(MemoryStore::new());
+        let want = want(&store);
+        let config = config(&data);
+        let world = World::open(data, config, store).await;
+        for (disk, commit) in world.disks.commits() {
+            world.disks.abandon(disk, commit).await.unwrap();
+        }
+        let status = world.ensure(&want).await;
+        assert!(status.mounted);
+        std::fs::write(dir.join("ready-new"), status.path.to_str().unwrap()).unwrap();
+        std::fs::rename(dir.join("ready-new"), dir.join("ready")).unwrap();
+        // Cuts until it is killed: published ones are not played, so each is given up at some point.
+        for attempt in 1.. {
+            let key = (SnapshotId::generate(), attempt);
+            let cut = cut_disk(&want);
+            if world.disks.prepare(key, std::slice::from_ref(&cut)).await.is_err() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            world.disks.hold(key, Duration::from_millis(50)).await.unwrap();
+            if world.disks.flip(key).await.is_ok() {
+                if attempt % 2 == 0 {
+                    world.save(&want, cut.commit).await;
+                }
+                world.disks.abandon(want.disk, cut.commit).await.unwrap();
+            }
+        }
+    });
+}
+
+struct Serving {
+    child: Child,
+    path: PathBuf,
+}
+
+impl Serving {
+    async fn start(dir: &Path) -> Self {
+        let ready = dir.join("ready");
+        drop(std::fs::remove_file(&ready));
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "mirror::crash::serving_process", "--nocapture"])
+            .env(SERVE, dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the disk is served", Duration::from_secs(30), || {
+            assert!(child.try_wait().unwrap().is_none(), "the serving process ended");
+            ready.exists()
+        })
+        .await;
+        Self { child, path: std::fs::read_to_string(ready).unwrap().into() }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What one half of a block may hold: counts are written upwards.
+#[derive(Clone, Copy, Default)]
+struct Half {
+    acked: u64,
+    issued: u64,
+    synced: u64,
+}
+
+struct Writer {
+    halves: Vec<Half>,
+    rng: Rng,
+    count: u64,
+    acked: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// Writes until it fails: whole blocks (both halves) and odd pieces (one half), some with a sync.
+    fn run(&mut self, path: &Path) {
+        let Ok(file) = File::options().read(true).write(true).open(path) else { return };
+        loop {
+            self.count += 1;
+            let block = self.rng.below(BLOCKS as u64) as usize;
+            let whole = self.rng.below(2) == 0;
+            let halves =
+                if whole { vec![2 * block, 2 * block + 1] } else { vec![2 * block + self.rng.below(2) as usize] };
+            let mut bytes = Vec::new();
+            for half in &halves {
+                self.halves[*half].issued = self.count;
+                // Not the whole half: the rest of it is the image's, or zeros that a whole write put there.
+                let mut part = vec![0; if whole { 2048 } else { 16 }];
+                part[..8].copy_from_slice(&self.count.to_le_bytes());
+                bytes.extend(part);
+            }
+            if file.write_all_at(&bytes, halves[0] as u64 * 2048).is_err() {
+                return;
+            }
+            for half in &halves {
+                self.halves[*half].acked = self.count;
+            }
+            self.acked.fetch_add(1, Ordering::Relaxed);
+            if self.rng.below(16) == 0 {
+                if file.sync_data().is_err() {
+                    return;
+                }
+                for half in &mut self.halves {
+                    half.synced = half.acked;
+                }
+            }
+        }
+    }
+
+    /// Reads everything back and takes what is there as the new truth.
+    fn check(&mut self, path: &Path, lost_memory: bool) {
+        let bytes = std::fs::read(path).unwrap();
+        for (n, half) in self.halves.iter_mut().enumerate() {
+            let there = u64::from_le_bytes(bytes[n * 2048..n * 2048 + 8].try_into().unwrap());
+            let least = if lost_memory { half.synced } else { half.acked };
+            assert!(
+                there == half.issued || (there >= least && there <= half.issued),
+                "half {n}: {there} is there, {least} was promised, {} was issued last",
+                half.issued
+            );
+            *half = Half { acked: there, issued: there, synced: half.synced.min(there) };
+        }
+    }
+}
+
+async fn killed_again_and_again(rounds: u64, lost_memory: bool, seed: u64) {
+    let data = DataDir::new();
+    let acked = Arc::new(AtomicU64::new(0));
+    let halves = vec![Half::default(); 2 * BLOCKS];
+    let mut writer = Some(Writer { halves, rng: Rng(seed), count: 0, acked: acked.clone() });
+    let mut rng = Rng(seed + 1);
+    for round in 0..rounds {
+        let serving = Serving::start(&data.path).await;
+        let (path, mut checking) = (serving.path.clone(), writer.take().unwrap());
+        let writing = tokio::task::spawn_blocking(move || {
+            checking.check(&path, lost_memory && round > 0);
+            checking.run(&path);
+            checking
+        });
+        let enough = acked.load(Ordering::Relaxed) + 30 + rng.below(150);
+        eventually("it writes", Duration::from_secs(60), || acked.load(Ordering::Relaxed) >= enough).await;
+        drop(serving);
+        let written = tokio::time::timeout(Duration::from_secs(30), writing).await.unwrap().unwrap();
+        writer = Some(written);
+        if lost_memory {
+            data.holder().stop().unwrap();
+        }
+    }
+    let serving = Serving::start(&data.path).await;
+    let (path, mut writer) = (serving.path.clone(), writer.take().unwrap());
+    blocking(move || writer.check(&path, lost_memory)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_writes_survive_the_death_of_the_process() {
+    killed_again_and_again(8, false, 31).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn synced_writes_survive_also_without_the_live_map() {
+    killed_again_and_again(6, true, 41).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_died_alone_gets_its_maps_back() {
+    let world = World::new().await;
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    let write = |n: u8| {
+        let path = path.clone();
+        blocking(move || {
+            let file = File::options().write(true).open(path).unwrap();
+            file.write_all_at(&[n; BLOCK], u64::from(n) * BLOCK as u64).unwrap();
+        })
+    };
+    write(2).await;
+    world.data.holder().stop().unwrap();
+    // Writes go on: the memory is mapped here.
+    write(3).await;
+    // The next thing that needs the holder starts a new one and hands over what this process has.
+    world.cut(&[&want]).await;
+    write(4).await;
+    let World { disks, store, config, data, .. } = world;
+    drop(disks);
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    let bytes = blocking(move || std::fs::read(path).unwrap()).await;
+    for n in [2, 3, 4] {
+        assert_eq!(bytes[n * BLOCK..(n + 1) * BLOCK], [u8::try_from(n).unwrap(); BLOCK]);
+    }
+}
+
+#[test]
+fn a_holder_whose_folder_is_gone_ends() {
+    let data = DataDir::new();
+    let holder = data.holder();
+    holder.get("a", 8192).unwrap();
+    assert!(!holder.get("a", 8192).unwrap().fresh());
+    assert!(holder.get("a", 4096).is_err(), "another size is a mistake");
+    assert_eq!(holder.list().unwrap(), ["a"]);
+    holder.forget("a").unwrap();
+    assert!(holder.get("a", 8192).unwrap().fresh());
+    let aside = data.path.join("aside.sock");
+    std::fs::rename(data.socket(), &aside).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while std::os::unix::net::UnixStream::connect(&aside).is_ok() {
+        assert!(std::time::Instant::now() < deadline, "it did not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

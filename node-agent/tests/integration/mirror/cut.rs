@@ -1,0 +1,326 @@
+//! Cuts and commits: what is in a version, what holds, what is refused, what is stored.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use super::world::*;
+use muster_agent::mirror::{DiskError, DiskWant};
+use muster_api::{CommitId, SnapshotId, VersionId};
+use storage_core::{ChunkSize, Descriptor, ObjectName, Salt};
+
+const CHUNK: usize = 256 << 10;
+
+async fn disk_of(world: &World, bytes: &[u8]) -> (DiskWant, PathBuf) {
+    let want = import(&*world.store, bytes, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    (want, path)
+}
+
+fn open(path: &PathBuf) -> File {
+    File::options().read(true).write(true).open(path).unwrap()
+}
+
+async fn write(path: &PathBuf, at: u64, bytes: Vec<u8>) {
+    let file = open(path);
+    blocking(move || file.write_all_at(&bytes, at).unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    write(&path, 0, vec![1; 4096]).await;
+    let key = (SnapshotId::generate(), 1);
+    let cut = cut_disk(&want);
+    world.disks.prepare(key, std::slice::from_ref(&cut)).await.unwrap();
+    // Prepared only: writes go on, and are in.
+    write(&path, 4096, vec![2; 4096]).await;
+    world.disks.hold(key, Duration::from_secs(20)).await.unwrap();
+    let (written, told) = mpsc::channel();
+    let held = std::thread::spawn({
+        let path = path.clone();
+        move || {
+            open(&path).write_all_at(&[3; 4096], 512 << 10).unwrap();
+            written.send(()).unwrap();
+        }
+    });
+    // Reads do not wait. (A sync of the same file does, in the kernel: it takes the inode's lock, which a write under
+    // way has.)
+    let file = open(&path);
+    let mut block = [0; 4096];
+    let block = blocking(move || {
+        file.read_exact_at(&mut block, 0).unwrap();
+        block
+    })
+    .await;
+    assert_eq!(block, [1; 4096]);
+    assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Empty), "the write waits");
+    let members = world.disks.flip(key).await.unwrap();
+    blocking(move || told.recv_timeout(Duration::from_secs(10)).unwrap()).await;
+    held.join().unwrap();
+    assert_eq!(members.len(), 1);
+    assert_eq!(members[0].dirty_bytes, 8192);
+    assert_eq!(world.disks.flip(key).await.unwrap(), members, "asked again, the answer is the same");
+    let saved = world.save(&want, cut.commit).await;
+    assert_eq!(saved.dirty_bytes, 8192);
+    let version = export(&*world.store, &saved.root);
+    let mut expected = vec![7; 1 << 20];
+    expected[..4096].fill(1);
+    expected[4096..8192].fill(2);
+    assert!(version == expected);
+    expected[512 << 10..(512 << 10) + 4096].fill(3);
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_ends_by_itself_and_a_late_flip_is_refused() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    let key = (SnapshotId::generate(), 1);
+    world.disks.prepare(key, &[cut_disk(&want)]).await.unwrap();
+    let held = Instant::now();
+    world.disks.hold(key, Duration::from_millis(200)).await.unwrap();
+    write(&path, 0, vec![1; 4096]).await;
+    assert!(held.elapsed() >= Duration::from_millis(190), "the write waited for the timer, {:?}", held.elapsed());
+    assert!(matches!(world.disks.flip(key).await, Err(DiskError::HoldExpired(_))));
+    assert_eq!(world.disks.epochs(want.disk), Some(1));
+    // The next try works.
+    let (commit, member) = world.cut(&[&want]).await.pop().unwrap();
+    assert_eq!(member.dirty_bytes, 4096);
+    assert_eq!(export(&*world.store, &world.save(&want, commit).await.root)[..4096], [1; 4096]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aborted_cut_changes_nothing_and_lets_writes_go() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    let key = (SnapshotId::generate(), 1);
+    world.disks.prepare(key, &[cut_disk(&want)]).await.unwrap();
+    world.disks.hold(key, Duration::from_secs(60)).await.unwrap();
+    let writer = tokio::spawn({
+        let path = path.clone();
+        async move { write(&path, 0, vec![1; 4096]).await }
+    });
+    world.disks.abort(key).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), writer).await.unwrap().unwrap();
+    assert_eq!(world.disks.epochs(want.disk), Some(1));
+    assert!(matches!(world.disks.flip(key).await, Err(DiskError::NotPrepared(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_four_epochs_in_use_a_further_cut_is_busy_until_one_is_published() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    let mut commits = Vec::new();
+    for n in 0..3u8 {
+        write(&path, u64::from(n) * 4096, vec![n + 1; 4096]).await;
+        commits.push(world.cut(&[&want]).await.pop().unwrap().0);
+    }
+    let refused = world.disks.prepare((SnapshotId::generate(), 1), &[cut_disk(&want)]).await;
+    assert!(matches!(refused, Err(DiskError::Busy { .. })), "{refused:?}");
+    let first = world.save(&want, commits[0]).await;
+    let want = published(&want, &first);
+    world.ensure(&want).await;
+    assert_eq!(world.disks.epochs(want.disk), Some(3));
+    world.cut(&[&want]).await;
+    // Saved on the newer base: everything since, nothing twice.
+    let second = world.save(&want, commits[1]).await;
+    assert_eq!((second.base, second.dirty_bytes), (want.version, 4096));
+    let version = export(&*world.store, &second.root);
+    assert_eq!((version[0], version[4096], version[8192]), (1, 2, 7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_changes_stores_nothing_and_keeps_its_descriptor() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &Rng(3).bytes(1 << 20)).await;
+    let before = world.store.usage();
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    assert_eq!((saved.dirty_bytes, saved.stored_bytes), (0, 0));
+    assert_eq!(saved.root.descriptor, want.root.descriptor);
+    // Written with what was there: dirty, but the same bytes have the same names.
+    let bytes = blocking({
+        let path = path.clone();
+        move || std::fs::read(path).unwrap()
+    })
+    .await;
+    write(&path, 0, bytes[..CHUNK].to_vec()).await;
+    write(&path, CHUNK as u64 + 100, bytes[CHUNK + 100..CHUNK + 300].to_vec()).await;
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    assert_eq!((saved.dirty_bytes, saved.stored_bytes), (CHUNK as u64 + 4096, 0));
+    assert_eq!(saved.root.descriptor, want.root.descriptor);
+    assert_eq!(world.store.usage().objects, before.objects);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zeroed_chunks_become_absent_and_an_all_zero_disk_has_no_root() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &Rng(3).bytes(3 * CHUNK)).await;
+    // One by writing zeros, one by punching, one by half of each.
+    write(&path, 0, vec![0; CHUNK]).await;
+    write(&path, 2 * CHUNK as u64, vec![0; CHUNK / 2]).await;
+    let file = open(&path);
+    blocking(move || {
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&file, flags, CHUNK as u64, CHUNK as u64).unwrap();
+        rustix::fs::fallocate(&file, flags, 5 * CHUNK as u64 / 2, CHUNK as u64 / 2).unwrap();
+    })
+    .await;
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    assert_eq!(saved.root.root_page, None);
+    assert_eq!(export(&*world.store, &saved.root), vec![0; 3 * CHUNK]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn folding_keeps_what_was_written_on_this_node() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &Rng(3).bytes(4 * CHUNK)).await;
+    let written = Rng(4).bytes(CHUNK);
+    write(&path, CHUNK as u64, written.clone()).await;
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    let want = published(&want, &saved);
+    let status = world.ensure(&want).await;
+    assert_eq!((status.unsaved_bytes, status.local_bytes), (0, 0));
+    assert_eq!(world.disks.epochs(want.disk), Some(1));
+    // Were the chunk asked of the pool now, it would not be given.
+    let memory = world.memory.as_ref().unwrap();
+    assert!(memory.damage(&ObjectName::of_chunk(Salt::SHARED, ChunkSize::DEFAULT, &written)));
+    // A handle of its own and no page cache of the kernel.
+    let file = open(&path);
+    let got = blocking(move || {
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        let mut got = vec![0; CHUNK];
+        file.read_exact_at(&mut got, CHUNK as u64).unwrap();
+        got
+    })
+    .await;
+    assert!(got == written);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_of_many_disks_is_all_or_none() {
+    let world = World::new().await;
+    let (a, _) = disk_of(&world, &vec![1; 1 << 20]).await;
+    let (b, path) = disk_of(&world, &vec![2; 1 << 20]).await;
+    let gone = DiskWant { disk: muster_api::DiskId::generate(), ..a.clone() };
+    let key = (SnapshotId::generate(), 1);
+    let refused = world.disks.prepare(key, &[cut_disk(&a), cut_disk(&gone)]).await;
+    assert!(matches!(refused, Err(DiskError::NotFound(_))));
+    let old = muster_api::node_protocol::CutDisk { generation: 0, ..cut_disk(&b) };
+    let refused = world.disks.prepare(key, &[cut_disk(&a), old]).await;
+    assert!(matches!(refused, Err(DiskError::OlderGeneration { .. })));
+    // Nothing of it is left in the way.
+    write(&path, 0, vec![9; 4096]).await;
+    let members = world.cut(&[&a, &b]).await;
+    assert_eq!(members.iter().map(|(_, m)| m.dirty_bytes).collect::<Vec<_>>(), [0, 4096]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_try_takes_over_and_another_snapshot_is_busy() {
+    let world = World::new().await;
+    let (want, _) = disk_of(&world, &vec![1; 1 << 20]).await;
+    let snapshot = SnapshotId::generate();
+    let prepare = async |key| world.disks.prepare(key, &[cut_disk(&want)]).await;
+    prepare((snapshot, 1)).await.unwrap();
+    prepare((snapshot, 1)).await.unwrap();
+    assert!(matches!(prepare((SnapshotId::generate(), 1)).await, Err(DiskError::Busy { .. })));
+    prepare((snapshot, 2)).await.unwrap();
+    world.disks.hold((snapshot, 2), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap().len(), 1);
+}
+
+/// The hold of a try that was given up must not end the hold of the next one (I7).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timer_of_an_older_try_does_not_release_a_newer_hold() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    let snapshot = SnapshotId::generate();
+    world.disks.prepare((snapshot, 1), &[cut_disk(&want)]).await.unwrap();
+    world.disks.hold((snapshot, 1), Duration::from_millis(300)).await.unwrap();
+    let cut = cut_disk(&want);
+    world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.unwrap();
+    world.disks.hold((snapshot, 2), Duration::from_secs(20)).await.unwrap();
+    // A late repetition of an earlier call changes nothing either.
+    assert!(world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.is_err());
+    let (written, told) = mpsc::channel();
+    let writer = std::thread::spawn(move || {
+        open(&path).write_all_at(&[3; 4096], 8192).unwrap();
+        written.send(()).unwrap();
+    });
+    let waited = blocking(move || (told.recv_timeout(Duration::from_millis(700)), told)).await;
+    assert_eq!(waited.0, Err(mpsc::RecvTimeoutError::Timeout), "the write still waits");
+    assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap()[0].dirty_bytes, 0);
+    blocking(move || waited.1.recv_timeout(Duration::from_secs(10)).unwrap()).await;
+    writer.join().unwrap();
+    assert!(matches!(world.disks.flip((snapshot, 1)).await, Err(DiskError::HoldExpired(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_opened_is_never_made_anew() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
+    write(&path, 0, vec![1; 4096]).await;
+    let World { disks, store, config, data, .. } = world;
+    disks.shutdown().await;
+    drop(disks);
+    let dir = data.path.join("disks").join(want.disk.to_string());
+    let meta = std::fs::read(dir.join("meta.json")).unwrap();
+    std::fs::write(dir.join("meta.json"), &meta[..meta.len() / 2]).unwrap();
+    let world = World::open(data, config, store).await;
+    assert!(matches!(world.disks.ensure(&want).await, Err(DiskError::Corrupt { .. })));
+    // With its record back it is what it was.
+    let World { disks, store, config, data, .. } = world;
+    drop(disks);
+    std::fs::write(dir.join("meta.json"), meta).unwrap();
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    assert_eq!(blocking(move || std::fs::read(path).unwrap()).await[..4096], [1; 4096]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generations_and_versions_that_do_not_fit_are_refused() {
+    let world = World::new().await;
+    let (want, path) = disk_of(&world, &vec![1; 1 << 20]).await;
+    let newer = DiskWant { generation: 2, ..want.clone() };
+    assert_eq!(world.ensure(&newer).await.generation, 2);
+    assert!(matches!(world.disks.ensure(&want).await, Err(DiskError::OlderGeneration { have: 2, asked: 1, .. })));
+    write(&path, 0, vec![9; 4096]).await;
+    let elsewhere = DiskWant { version: VersionId::generate(), ..newer.clone() };
+    assert!(matches!(world.disks.ensure(&elsewhere).await, Err(DiskError::Diverged { .. })));
+    let unknown = world.disks.save(want.disk, CommitId::generate(), 1).await;
+    assert!(matches!(unknown, Err(DiskError::NoCommit { .. })));
+    let wrong = DiskWant { size_bytes: 5000, ..import(&*world.store, &[1; 4096], ChunkSize::MIN) };
+    assert!(matches!(world.disks.ensure(&wrong).await, Err(DiskError::Invalid { .. })));
+    let mut forged = import(&*world.store, &[1; 4096], ChunkSize::MIN);
+    forged.root.root_page = import(&*world.store, &[2; 4096], ChunkSize::MIN).root.root_page;
+    assert!(matches!(world.disks.ensure(&forged).await, Err(DiskError::Corrupt { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_larger_than_its_version_grows_the_tree() {
+    let world = World::new().await;
+    let image = Rng(3).bytes(CHUNK + 777);
+    let mut want = import(&*world.store, &image, ChunkSize::MIN);
+    // 64 KiB chunks: beyond 16 MiB the tree needs another level.
+    want.size_bytes = 40 << 20;
+    let path = world.ensure(&want).await.path;
+    write(&path, 39 << 20, vec![5; 10_000]).await;
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    let mut expected = image;
+    expected.resize(40 << 20, 0);
+    expected[39 << 20..(39 << 20) + 10_000].fill(5);
+    assert!(export(&*world.store, &saved.root) == expected);
+    assert_eq!(Descriptor::decode(&hex::decode(&saved.root.descriptor).unwrap()).unwrap().size_bytes.0, 40 << 20);
+}

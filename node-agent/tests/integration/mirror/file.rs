@@ -1,0 +1,265 @@
+//! The raw file as programs see it: which calls it takes, what it reads, how cached bytes are trusted.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    time::Duration,
+};
+
+use super::world::*;
+use muster_agent::mirror::DeltaIo;
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    io::Errno,
+};
+use storage_core::ChunkSize;
+
+const CHUNK: usize = 256 << 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_takes_the_calls_of_a_disk_and_no_others() {
+    let world = World::new().await;
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    blocking(move || {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let size = 1u64 << 20;
+        assert_eq!(file.metadata().unwrap().len(), size);
+        assert!(file.metadata().unwrap().is_file());
+        file.set_len(size).unwrap();
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap();
+        assert_eq!(errno(file.set_len(size / 2).unwrap_err()), Errno::PERM);
+        assert_eq!(errno(file.set_len(size * 2).unwrap_err()), Errno::PERM);
+        assert_eq!(errno(File::options().write(true).truncate(true).open(&path).unwrap_err()), Errno::PERM);
+        std::os::unix::fs::chown(&path, Some(12345), Some(54321)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let meta = file.metadata().unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (12345, 54321, 0o640));
+
+        assert_eq!(file.read_at(&mut [0; 10], size).unwrap(), 0);
+        assert_eq!(file.read_at(&mut [0; 10], size - 4).unwrap(), 4);
+        assert!(file.write_at(&[1; 10], size).is_err());
+
+        fallocate(&file, FallocateFlags::empty(), 0, size).unwrap();
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 2 * size).unwrap();
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 100, 200).unwrap();
+        fallocate(&file, FallocateFlags::ZERO_RANGE, 300, 100).unwrap();
+        fallocate(&file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, size - 10, 100).unwrap();
+        assert_eq!(fallocate(&file, FallocateFlags::empty(), size, 1), Err(Errno::PERM));
+        assert_eq!(fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
+        let bytes = std::fs::read(&path).unwrap();
+        let zeros: Vec<usize> = (0..bytes.len()).filter(|n| bytes[*n] == 0).collect();
+        assert_eq!(zeros, (100..400).chain(bytes.len() - 10..bytes.len()).collect::<Vec<_>>());
+
+        assert_eq!(rustix::fs::fgetxattr(&file, "user.x", &mut [0u8; 10]).unwrap_err(), Errno::OPNOTSUPP);
+        assert!(rustix::fs::fstatfs(&file).unwrap().f_blocks > 0);
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+        // SAFETY: the mapping is private to this test and the file keeps its size.
+        let mut map = unsafe { memmap2::MmapMut::map_mut(&file).unwrap() };
+        map[5000..5003].copy_from_slice(b"map");
+        map.flush().unwrap();
+        drop(map);
+        let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+        let mut got = [0; 3];
+        direct.read_exact_at(&mut got, 5000).unwrap();
+        assert_eq!(&got, b"map");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holes_are_found_from_memory() {
+    let world = World::new().await;
+    let mut image = vec![0; 8 * CHUNK];
+    image[2 * CHUNK..3 * CHUNK].fill(1);
+    image[5 * CHUNK..7 * CHUNK].fill(1);
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    blocking(move || {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let map = |file: &File| {
+            let (mut at, mut found) = (0, Vec::new());
+            while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+                let hole = seek(file, SeekFrom::Hole(data)).unwrap();
+                found.push((data, hole));
+                at = hole;
+            }
+            found
+        };
+        let chunk = CHUNK as u64;
+        assert_eq!(map(&file), [(2 * chunk, 3 * chunk), (5 * chunk, 7 * chunk)]);
+        file.write_all_at(&[5; 4096], 4096).unwrap();
+        fallocate(&file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 5 * chunk, chunk).unwrap();
+        assert_eq!(map(&file), [(4096, 8192), (2 * chunk, 3 * chunk), (6 * chunk, 7 * chunk)]);
+        assert_eq!(seek(&file, SeekFrom::Hole(0)), Ok(0));
+        assert_eq!(seek(&file, SeekFrom::Data(7 * chunk)), Err(Errno::NXIO));
+        assert_eq!(seek(&file, SeekFrom::Hole(8 * chunk)), Err(Errno::NXIO));
+    })
+    .await;
+}
+
+/// Direct writers and buffered readers of one file at once: what was acknowledged is what is read, also by the reader
+/// whose pages the kernel had cached before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn buffered_reads_see_direct_writes() {
+    let world = World::new().await;
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    blocking(move || {
+        let reader = File::options().read(true).open(&path).unwrap();
+        let writer = File::options().write(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+        let mut block = Aligned::new(4096);
+        for n in 0..2000u64 {
+            let at = (n * 7 % 256) * 4096;
+            let mut got = [0; 8];
+            reader.read_exact_at(&mut got, at).unwrap();
+            block[..8].copy_from_slice(&n.to_le_bytes());
+            writer.write_all_at(&block, at).unwrap();
+            reader.read_exact_at(&mut got, at).unwrap();
+            assert_eq!(u64::from_le_bytes(got), n);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cached_chunk_that_changed_on_disk_is_never_served_after_an_unclean_stop() {
+    let world = World::new().await;
+    let image = Rng(11).bytes(4 * CHUNK);
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == image);
+    assert_eq!(world.disks.cache_bytes(), 4 * CHUNK as u64);
+    let World { disks, store, config, data, .. } = world;
+    // No shutdown: as after a kill.
+    drop(disks);
+    let slots = File::options().write(true).open(data.path.join("cache/slots-18")).unwrap();
+    slots.write_all_at(b"rot", CHUNK as u64 + 5).unwrap();
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == image);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_never_gives_a_name_to_bytes_that_rotted_in_the_cache() {
+    let world = World::new().await;
+    let image = Rng(11).bytes(2 * CHUNK);
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    assert!(
+        blocking({
+            let path = path.clone();
+            move || std::fs::read(path).unwrap()
+        })
+        .await
+            == image
+    );
+    let slots = File::options().write(true).open(world.data.path.join("cache/slots-18")).unwrap();
+    for slot in 0..2 {
+        slots.write_all_at(b"rot", slot * CHUNK as u64 + 50_000).unwrap();
+    }
+    blocking(move || {
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[9; 4096], 0).unwrap();
+        file.write_all_at(&[9; 4096], CHUNK as u64).unwrap();
+    })
+    .await;
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    let mut expected = image;
+    expected[..4096].fill(9);
+    expected[CHUNK..CHUNK + 4096].fill(9);
+    assert!(export(&*world.store, &saved.root) == expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_without_a_source_ends_at_its_deadline_and_disturbs_nobody() {
+    let world = World::with(|config| config.read_deadline = Duration::from_millis(300)).await;
+    let image = Rng(11).bytes(2 * CHUNK);
+    let want = import(&storage_core::MemoryStore::new(), &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    blocking(move || {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        file.write_all_at(&[9; 4096], 0).unwrap();
+        let error = file.read_exact_at(&mut [0; 4096], 2 * 4096).unwrap_err();
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
+        let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
+        let mut block = [0; 4096];
+        direct.read_exact_at(&mut block, 0).unwrap();
+        assert_eq!(block, [9; 4096]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_disk_leaves_nothing_behind() {
+    let world = World::new().await;
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    let open = File::options().read(true).write(true).open(&path).unwrap();
+    open.write_all_at(&[1; 4096], 0).unwrap();
+    world.disks.remove(want.disk).await.unwrap();
+    world.disks.remove(want.disk).await.unwrap();
+    assert!(world.disks.status(want.disk).is_none());
+    assert!(blocking(move || open.write_all_at(&[1; 4096], 0)).await.is_err());
+    assert_eq!(mounts_below(&world.data.path), Vec::<std::path::PathBuf>::new());
+    assert_eq!(std::fs::read_dir(world.data.path.join("disks")).unwrap().count(), 0);
+    assert_eq!(world.data.holder().list().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
+    fio_verifies_while_the_disk_is_cut(DeltaIo::Buffered).await;
+}
+
+/// Requests are moved many at a time there, beside those that are not whole blocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fio_verifies_what_it_wrote_to_direct_deltas_while_the_disk_is_cut() {
+    fio_verifies_while_the_disk_is_cut(DeltaIo::Direct).await;
+}
+
+async fn fio_verifies_while_the_disk_is_cut(delta_io: DeltaIo) {
+    let world = World::with(|config| config.delta_io = delta_io).await;
+    let image = Rng(11).bytes(32 << 20);
+    let mut want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path.display().to_string();
+    for direct in ["1", "0"] {
+        let file = format!("--filename={path}");
+        let direct = format!("--direct={direct}");
+        let fio = tokio::task::spawn_blocking(move || {
+            run(
+                "fio",
+                &[
+                    "--name=verify",
+                    &file,
+                    &direct,
+                    "--rw=randrw",
+                    "--bsrange=512-64k",
+                    "--bs_unaligned=0",
+                    "--blockalign=512",
+                    "--ioengine=io_uring",
+                    "--iodepth=16",
+                    "--size=32m",
+                    "--io_size=48m",
+                    "--verify=crc32c",
+                    "--verify_fatal=1",
+                    "--verify_state_save=0",
+                    "--do_verify=1",
+                    "--verify_backlog=64",
+                    "--fdatasync=64",
+                ],
+                Duration::from_secs(120),
+            )
+        });
+        while !fio.is_finished() {
+            let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+            let saved = world.save(&want, commit).await;
+            want = published(&want, &saved);
+            world.ensure(&want).await;
+        }
+        fio.await.unwrap();
+    }
+}

@@ -1,0 +1,286 @@
+//! Random writes, punches, syncs, cuts, publishes and restarts through a real mount, against a plain byte vector; every
+//! version compared byte for byte with what the vector was at its cut. Then many writers at once over the same blocks.
+
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::world::*;
+use muster_agent::mirror::{DeltaIo, DiskWant, WritePolicy};
+use muster_api::{CommitId, node_protocol::VersionRoot};
+use rustix::fs::{FallocateFlags, fallocate};
+use storage_core::ChunkSize;
+
+fn image(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut rng = Rng(seed);
+    let mut image = vec![0; bytes];
+    // Data, holes and a chunk that ends early.
+    for part in image.chunks_mut(96 << 10).step_by(2) {
+        rng.fill(part);
+    }
+    image
+}
+
+struct Model {
+    world: World,
+    want: DiskWant,
+    bytes: Vec<u8>,
+    versions: Vec<(VersionRoot, Vec<u8>)>,
+    open: Vec<(CommitId, Vec<u8>)>,
+    rng: Rng,
+}
+
+impl Model {
+    fn file(&self, flags: i32) -> File {
+        let path = self.world.disks.status(self.want.disk).unwrap().path;
+        File::options().read(true).write(true).custom_flags(flags).open(path).unwrap()
+    }
+
+    fn range(&mut self) -> (usize, usize) {
+        let size = self.bytes.len() as u64;
+        let longest = [600, 5000, 70_000, 400_000, 1_300_000][self.rng.below(5) as usize];
+        let mut at = self.rng.below(size);
+        let mut n = 1 + self.rng.below(longest);
+        if self.rng.below(2) == 0 {
+            at &= !4095;
+            n = (n + 4095) & !4095;
+        }
+        (at as usize, n.min(size - at) as usize)
+    }
+
+    async fn step(&mut self) {
+        match self.rng.below(100) {
+            0..55 => {
+                let (at, n) = self.range();
+                let data = if self.rng.below(8) == 0 { vec![0; n] } else { self.rng.bytes(n) };
+                self.bytes[at..at + n].copy_from_slice(&data);
+                let flags = [0, 0, libc::O_DSYNC, libc::O_SYNC][self.rng.below(4) as usize];
+                let file = self.file(flags);
+                blocking(move || file.write_all_at(&data, at as u64).unwrap()).await;
+            }
+            55..70 => {
+                let (at, n) = self.range();
+                self.bytes[at..at + n].fill(0);
+                let flags = if self.rng.below(2) == 0 {
+                    FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE
+                } else {
+                    FallocateFlags::ZERO_RANGE
+                };
+                let file = self.file(0);
+                blocking(move || fallocate(&file, flags, at as u64, n as u64).unwrap()).await;
+            }
+            70..85 => {
+                let (at, n) = self.range();
+                let file = self.file(0);
+                let got = blocking(move || {
+                    let mut got = vec![0; n];
+                    file.read_exact_at(&mut got, at as u64).unwrap();
+                    got
+                })
+                .await;
+                assert!(got == self.bytes[at..at + n], "bytes {at}+{n}");
+            }
+            85..90 => {
+                let file = self.file(0);
+                blocking(move || file.sync_data().unwrap()).await;
+            }
+            90..96 => self.snapshot().await,
+            96..98 => self.settle().await,
+            _ => self.restart().await,
+        }
+    }
+
+    async fn snapshot(&mut self) {
+        if self.open.len() >= 3 {
+            return self.settle().await;
+        }
+        let mut cut = self.world.cut(&[&self.want]).await;
+        let (commit, _) = cut.pop().unwrap();
+        self.open.push((commit, self.bytes.clone()));
+        if self.rng.below(2) == 0 {
+            let saved = self.world.save(&self.want, commit).await;
+            self.versions.push((saved.root.clone(), self.bytes.clone()));
+        }
+    }
+
+    /// Publishes the oldest open commit, or gives it up.
+    async fn settle(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (commit, bytes) = self.open.remove(0);
+        if self.rng.below(3) == 0 {
+            self.world.disks.abandon(self.want.disk, commit).await.unwrap();
+            let (disks, disk) = (self.world.disks.clone(), self.want.disk);
+            let waiting = self.open.len();
+            eventually("an abandoned epoch merges", Duration::from_secs(20), || {
+                disks.epochs(disk) == Some(waiting + 1)
+            })
+            .await;
+        } else {
+            let saved = self.world.save(&self.want, commit).await;
+            self.versions.push((saved.root.clone(), bytes));
+            self.want = published(&self.want, &saved);
+            self.world.ensure(&self.want).await;
+        }
+    }
+
+    async fn restart(&mut self) {
+        // Taken apart and put together: nothing of the old process's memory may matter.
+        let World { disks, store, config, data, .. } = std::mem::replace(&mut self.world, World::new().await);
+        disks.shutdown().await;
+        drop(disks);
+        self.world = World::open(data, config, store).await;
+        self.world.ensure(&self.want).await;
+    }
+
+    async fn check_all(&mut self) {
+        let file = self.file(0);
+        let n = self.bytes.len();
+        let got = blocking(move || {
+            let mut got = vec![0; n];
+            file.read_exact_at(&mut got, 0).unwrap();
+            got
+        })
+        .await;
+        assert!(got == self.bytes, "the disk is what was written");
+        for (n, (root, bytes)) in self.versions.iter().enumerate() {
+            let got = export(&*self.world.store, root);
+            assert!(got[..] == bytes[..got.len()], "version {n} is what the disk was at its cut");
+            assert!(bytes[got.len()..].iter().all(|b| *b == 0), "version {n} ends where only zeros follow");
+        }
+    }
+}
+
+async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u64, steps: usize) {
+    eprintln!("seed {seed}");
+    let world = World::with(|config| {
+        config.write_policy = policy;
+        config.delta_io = delta_io;
+        config.cache_bytes_max = 2 << 20;
+    })
+    .await;
+    // Not a multiple of a block: the disk is rounded up, the version is not.
+    let mut bytes = image((6 << 20) - 1234, seed);
+    let want = import(&*world.store, &bytes, chunk);
+    bytes.resize(usize::try_from(want.size_bytes).unwrap(), 0);
+    world.ensure(&want).await;
+    let mut model = Model { world, want, bytes, versions: Vec::new(), open: Vec::new(), rng: Rng(seed) };
+    for _ in 0..steps {
+        model.step().await;
+    }
+    model.check_all().await;
+    model.restart().await;
+    model.check_all().await;
+    assert!(model.versions.len() >= 3, "the run made versions");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_is_what_the_disk_was_at_its_cut() {
+    model(WritePolicy::Bitmap, DeltaIo::Buffered, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_is_what_the_disk_was_at_its_cut_with_direct_deltas() {
+    model(WritePolicy::Bitmap, DeltaIo::Direct, ChunkSize::DEFAULT, 0x5eed_0003, 300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_is_what_the_disk_was_at_its_cut_with_contiguous_writes() {
+    model(WritePolicy::Contiguous, DeltaIo::Buffered, ChunkSize::MIN, 0x5eed_0002, 400).await;
+}
+
+/// Eight writers, each with its own 512 bytes of every block, over the same few blocks, and four that write whole blocks
+/// of their own, while the disk is cut again and again: no writer's last bytes are ever lost to a neighbour's merge, and
+/// every version has every write that was acknowledged before its cut.
+async fn neighbours(delta_io: DeltaIo) {
+    const SHARERS: usize = 8;
+    const SHARED_BLOCKS: u64 = 24;
+    const OWNERS: usize = 4;
+    const OWNED_BLOCKS: u64 = 16;
+    /// Where the n-th count is.
+    fn place(writer: usize, block: u64) -> u64 {
+        if writer < SHARERS {
+            block * 4096 + writer as u64 * 512
+        } else {
+            (SHARED_BLOCKS + (writer - SHARERS) as u64 * OWNED_BLOCKS + block) * 4096
+        }
+    }
+    let world = World::with(|config| config.delta_io = delta_io).await;
+    let want = import(&*world.store, &image(4 << 20, 7), ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    let stop = Arc::new(AtomicBool::new(false));
+    let shared = (0..SHARERS).flat_map(|writer| (0..SHARED_BLOCKS).map(move |block| place(writer, block)));
+    let owned = (SHARERS..SHARERS + OWNERS).flat_map(|writer| (0..OWNED_BLOCKS).map(move |block| place(writer, block)));
+    let acked: Arc<HashMap<u64, AtomicU64>> = Arc::new(shared.chain(owned).map(|at| (at, AtomicU64::new(0))).collect());
+    let writers: Vec<_> = (0..SHARERS + OWNERS)
+        .map(|writer| {
+            let (path, stop, acked) = (path.clone(), stop.clone(), acked.clone());
+            let (length, blocks) = if writer < SHARERS { (512, SHARED_BLOCKS) } else { (4096, OWNED_BLOCKS) };
+            std::thread::spawn(move || {
+                // O_DIRECT: each write is a request of its own, side by side with the others'.
+                let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+                let mut rng = Rng(writer as u64 + 99);
+                let mut bytes = Aligned::new(length);
+                for count in 1u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let at = place(writer, rng.below(blocks));
+                    bytes[..8].copy_from_slice(&count.to_le_bytes());
+                    file.write_all_at(&bytes, at).unwrap();
+                    acked[&at].store(count, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let count_at = |bytes: &[u8], at: u64| {
+        let at = at as usize;
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+    };
+    let mut want = want;
+    for round in 0..12 {
+        let before: Vec<_> = acked.iter().map(|(at, n)| (*at, n.load(Ordering::SeqCst))).collect();
+        let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+        let saved = world.save(&want, commit).await;
+        let version = export(&*world.store, &saved.root);
+        for (at, before) in before {
+            let there = count_at(&version, at);
+            assert!(before == 0 || there >= before, "round {round}: {at} has {there}, {before} was acknowledged");
+        }
+        if round % 3 == 2 {
+            want = published(&want, &saved);
+            world.ensure(&want).await;
+        } else {
+            world.disks.abandon(want.disk, commit).await.unwrap();
+            let (disks, disk) = (world.disks.clone(), want.disk);
+            eventually("it merges", Duration::from_secs(20), || disks.epochs(disk) == Some(1)).await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    blocking(move || writers.into_iter().for_each(|writer| writer.join().unwrap())).await;
+    let bytes = blocking(move || std::fs::read(path).unwrap()).await;
+    for (at, acked) in &*acked {
+        let (there, acked) = (count_at(&bytes, *at), acked.load(Ordering::SeqCst));
+        assert!(acked == 0 || there == acked, "{at} has {there}, {acked} was acknowledged last");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_block_never_lose_each_others_writes() {
+    neighbours(DeltaIo::Buffered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_block_never_lose_each_others_writes_with_direct_deltas() {
+    neighbours(DeltaIo::Direct).await;
+}

@@ -1,0 +1,178 @@
+//! A full file system below the disks: the cache gives way, then writes fail cleanly, then they work again.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    sync::Arc,
+};
+
+use super::world::*;
+use muster_agent::mirror::{DeltaIo, DiskError};
+use muster_api::SnapshotId;
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+use storage_core::{ChunkSize, MemoryStore, store::ChunkStore};
+
+/// A small file system.
+struct Small {
+    data: Option<DataDir>,
+    dir: tempfile::TempDir,
+}
+
+impl Small {
+    fn new(mib: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = std::ffi::CString::new(format!("size={mib}m")).unwrap();
+        mount("muster-test", dir.path(), "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
+        Self { data: None, dir }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Some(data) = &self.data {
+            for path in mounts_below(&data.path).iter().rev().filter(|path| *path != self.dir.path()) {
+                if unmount(path, UnmountFlags::DETACH | UnmountFlags::FORCE).is_err() {
+                    eprintln!("{} stays mounted", path.display());
+                }
+            }
+            drop(data.holder().stop());
+        }
+        unmount(self.dir.path(), UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
+    const MIB: usize = 1 << 20;
+    let mut small = Small::new(40);
+    small.data = Some(DataDir::borrowed(small.dir.path().to_owned()));
+    let data = DataDir::borrowed(small.dir.path().to_owned());
+    let config = config(&data);
+    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new());
+    let image = Rng(5).bytes(24 * MIB);
+    let mut want = import(&*store, &image, ChunkSize::DEFAULT);
+    want.size_bytes = 64 << 20;
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    let mut bytes = image;
+    bytes.resize(64 * MIB, 0);
+    // The cache takes what is free.
+    assert!(
+        blocking({
+            let path = path.clone();
+            move || std::fs::read(path).unwrap()
+        })
+        .await
+            == bytes
+    );
+    assert!(world.disks.cache_bytes() >= 20 << 20);
+    let (path, mut bytes) = blocking(move || {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut rng = Rng(6);
+        let mut written = 0;
+        // Backwards: the last 64 KiB of each MiB step differ from the image in any case.
+        let full = (0..1024usize).find_map(|n| {
+            let data = rng.bytes(64 << 10);
+            match file.write_all_at(&data, (n * data.len()) as u64) {
+                Ok(()) => {
+                    bytes[n * data.len()..(n + 1) * data.len()].copy_from_slice(&data);
+                    written += data.len();
+                    None
+                }
+                Err(error) => Some((n * data.len(), Errno::from_io_error(&error))),
+            }
+        });
+        let (at, errno) = full.expect("it is full at some point");
+        assert_eq!(errno, Some(Errno::NOSPC));
+        assert!(written > 30 * MIB, "the cache gave way: {written} bytes went in");
+        file.sync_data().unwrap();
+        // The block that did not fit may have either; everything else is as it was.
+        let got = std::fs::read(&path).unwrap();
+        assert!(got[..at] == bytes[..at]);
+        assert!(got[at + (64 << 10)..] == bytes[at + (64 << 10)..]);
+        bytes = got;
+        (path, bytes)
+    })
+    .await;
+    // A cut finds no room for its next epoch or does; either way nothing is harmed.
+    match world.disks.prepare((SnapshotId::generate(), 1), &[cut_disk(&want)]).await {
+        Ok(()) | Err(DiskError::NoSpace(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    let (path, bytes) = blocking(move || {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, flags, 0, 8 << 20).unwrap();
+        bytes[..8 * MIB].fill(0);
+        let data = Rng(7).bytes(4 * MIB);
+        file.write_all_at(&data, 50 << 20).unwrap();
+        bytes[50 * MIB..54 * MIB].copy_from_slice(&data);
+        file.sync_data().unwrap();
+        (path, bytes)
+    })
+    .await;
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == bytes);
+    assert_eq!(world.disks.status(want.disk).unwrap().failed, None);
+    world.disks.shutdown().await;
+}
+
+/// With direct deltas several writes go to the disk below in one call: each of them fits or fails for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_writes_to_a_full_node_each_fits_or_fails_for_itself() {
+    const BLOCK: usize = 4096;
+    const WRITERS: usize = 8;
+    let mut small = Small::new(24);
+    small.data = Some(DataDir::borrowed(small.dir.path().to_owned()));
+    let data = DataDir::borrowed(small.dir.path().to_owned());
+    let mut config = config(&data);
+    config.delta_io = DeltaIo::Direct;
+    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new());
+    let mut want = import(&*store, &[7; BLOCK], ChunkSize::DEFAULT);
+    want.size_bytes = 64 << 20;
+    let blocks = 64 << 20 >> 12;
+    let world = World::open(data, config, store).await;
+    let path = world.ensure(&want).await.path;
+    let written = blocking({
+        let path = path.clone();
+        move || {
+            let writer = |writer: usize| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+                    let mut block = Aligned::new(BLOCK);
+                    (writer + 1..blocks)
+                        .step_by(WRITERS)
+                        .map(move |n| {
+                            block.fill(0xff);
+                            block[..8].copy_from_slice(&n.to_le_bytes());
+                            match file.write_all_at(&block, (n * BLOCK) as u64) {
+                                Ok(()) => (n, true),
+                                Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSPC) => (n, false),
+                                Err(error) => panic!("block {n}: {error}"),
+                            }
+                        })
+                        .collect::<Vec<_>>()
+                })
+            };
+            let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        }
+    })
+    .await;
+    let fitted = written.iter().filter(|(_, fits)| *fits).count();
+    assert!(fitted * BLOCK > 16 << 20 && fitted < written.len(), "{fitted} of {}", written.len());
+    let got = blocking(move || std::fs::read(path).unwrap()).await;
+    for (n, fits) in written {
+        let block = &got[n * BLOCK..(n + 1) * BLOCK];
+        let is_there = block[..8] == n.to_le_bytes() && block[8..].iter().all(|byte| *byte == 0xff);
+        assert!(is_there || !fits && block.iter().all(|byte| *byte == 0), "block {n}, acknowledged: {fits}");
+    }
+    assert_eq!(world.disks.status(want.disk).unwrap().failed, None);
+    world.disks.shutdown().await;
+}

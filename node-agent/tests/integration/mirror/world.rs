@@ -1,0 +1,358 @@
+//! A node's disks without a cluster: a store in memory behind the pool client, a real holder process, real mounts.
+//! Everything is taken away again on drop, also when a test panics.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use muster_agent::{
+    holder::{Holder, Start},
+    mirror::{Config, DiskStatus, DiskWant, Disks, Saved},
+};
+use muster_api::{
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
+    node_protocol::{CutDisk, CutMember, VersionRoot},
+};
+use muster_pool::PoolClient;
+use storage_core::{
+    ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, ObjectName, Record, Salt,
+    store::{ChunkStore, MemoryStore},
+    tree::{self, Leaf, Lookup, Page, RunSource},
+    zero::is_zero,
+};
+
+pub const HOLDER_SOCKET: &str = "MUSTER_TEST_HOLDER_SOCKET";
+
+/// Not a test: this executable, started again, is the holder.
+#[test]
+fn holder_process() {
+    if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
+        muster_agent::holder::main(Path::new(&socket)).expect("the holder ends well");
+    }
+}
+
+/// Starts this test executable as the holder.
+pub fn holder_start() -> Start {
+    let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
+    let script = format!("{HOLDER_SOCKET}=\"$2\" exec \"{exe}\" --exact mirror::world::holder_process --nocapture");
+    Start { program: "/bin/sh".into(), args: vec!["-c".into(), script.into(), "sh".into()], env: Vec::new() }
+}
+
+/// A data directory that leaves nothing behind.
+pub struct DataDir {
+    pub path: PathBuf,
+    _temp: Option<tempfile::TempDir>,
+}
+
+impl DataDir {
+    pub fn new() -> Self {
+        let base = std::env::var_os("MUSTER_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let temp = tempfile::Builder::new().prefix("muster-mirror-").tempdir_in(base).expect("temp dir");
+        Self { path: temp.path().to_owned(), _temp: Some(temp) }
+    }
+
+    /// Of somebody else, who removes it.
+    pub fn borrowed(path: PathBuf) -> Self {
+        Self { path, _temp: None }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("holder.sock")
+    }
+
+    pub fn holder(&self) -> Holder {
+        Holder::new(self.socket(), holder_start())
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        if self._temp.is_none() {
+            return;
+        }
+        unmount_below(&self.path);
+        if let Err(error) = self.holder().stop() {
+            eprintln!("the holder did not stop: {error}");
+        }
+    }
+}
+
+pub fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let paths = text.lines().filter_map(|line| line.split(' ').nth(4).map(PathBuf::from));
+    paths.filter(|path| path.starts_with(dir)).collect()
+}
+
+fn unmount_below(dir: &Path) {
+    for path in mounts_below(dir).iter().rev() {
+        let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::FORCE;
+        if let Err(error) = rustix::mount::unmount(path, flags) {
+            eprintln!("{} stays mounted: {error}", path.display());
+        }
+    }
+}
+
+/// One node.
+pub struct World {
+    pub disks: Arc<Disks>,
+    pub pool: PoolClient,
+    pub store: Arc<dyn ChunkStore>,
+    /// The same, where a test needs to harm it.
+    pub memory: Option<Arc<MemoryStore>>,
+    pub config: Config,
+    // Last, so that it goes last.
+    pub data: DataDir,
+}
+
+pub fn config(data: &DataDir) -> Config {
+    // Fixed ids: a later process of the same test is the same node.
+    let id = |n: u128| uuid::Uuid::from_u128(n);
+    let mut config = Config::new(data.path.clone(), ClusterId::from(id(1)), NodeId::from(id(2)));
+    config.keep_free_bytes = 0;
+    config.read_deadline = Duration::from_secs(10);
+    config
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let data = DataDir::new();
+        let mut config = config(&data);
+        change(&mut config);
+        let memory = Arc::new(MemoryStore::new());
+        Self { memory: Some(memory.clone()), ..Self::open(data, config, memory).await }
+    }
+
+    pub async fn open(data: DataDir, config: Config, store: Arc<dyn ChunkStore>) -> Self {
+        let pool = PoolClient::local_only(store.clone());
+        let disks = Disks::open(config.clone(), pool.clone(), data.holder()).await.expect("open");
+        Self { disks, pool, store, memory: None, config, data }
+    }
+
+    /// What a restart of the agent does. The mounts go with the old one.
+    pub async fn restart(self) -> Self {
+        let Self { disks, store, config, data, .. } = self;
+        disks.shutdown().await;
+        drop(disks);
+        Self::open(data, config, store).await
+    }
+
+    /// Makes the disk and gives its file.
+    pub async fn ensure(&self, want: &DiskWant) -> DiskStatus {
+        self.disks.ensure(want).await.expect("ensure")
+    }
+
+    /// One whole cut of some disks.
+    pub async fn cut(&self, wants: &[&DiskWant]) -> Vec<(CommitId, CutMember)> {
+        let key = (SnapshotId::generate(), 1);
+        let cuts: Vec<CutDisk> = wants.iter().map(|want| cut_disk(want)).collect();
+        self.disks.prepare(key, &cuts).await.expect("prepare");
+        self.disks.hold(key, Duration::from_secs(5)).await.expect("hold");
+        let members = self.disks.flip(key).await.expect("flip");
+        cuts.into_iter().map(|cut| cut.commit).zip(members).collect()
+    }
+
+    pub async fn save(&self, want: &DiskWant, commit: CommitId) -> Saved {
+        self.disks.save(want.disk, commit, 1).await.expect("save")
+    }
+}
+
+pub fn cut_disk(want: &DiskWant) -> CutDisk {
+    CutDisk { instance: want.instance, disk: want.disk, generation: want.generation, commit: CommitId::generate() }
+}
+
+/// Puts an image into the store and says what a disk of it is like.
+pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWant {
+    let salt = Salt::SHARED;
+    let mut changes = BTreeMap::new();
+    let mut records = Vec::new();
+    let chunk_len = usize::try_from(chunk.bytes()).expect("small");
+    for (index, body) in (0u64..).zip(bytes.chunks(chunk_len)) {
+        if !is_zero(body) {
+            let record = Record::encode(Kind::Chunk, salt, Some(chunk), body, Compression::Auto);
+            changes.insert(ChunkIndex(index), Some(record.name()));
+            records.push(record);
+        }
+    }
+    let size = ByteLen(bytes.len() as u64);
+    let empty = Descriptor::empty(size, chunk, salt);
+    let Lookup::Found(committed) = tree::commit(&empty, size, &changes, &|_| None).expect("commit") else {
+        panic!("an empty disk has no pages to miss")
+    };
+    records.extend(committed.records());
+    store.put(1, &records).expect("put");
+    DiskWant {
+        disk: DiskId::generate(),
+        instance: InstanceId::generate(),
+        generation: 1,
+        size_bytes: size.0.next_multiple_of(4096),
+        version: VersionId::generate(),
+        root: VersionRoot {
+            descriptor: hex::encode(committed.descriptor.encode()),
+            root_page: committed.root_page.as_deref().map(hex::encode),
+            commit: None,
+        },
+    }
+}
+
+/// All bytes of a version, read through its tree.
+pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
+    let descriptor = Descriptor::decode(&hex::decode(&root.descriptor).expect("hex")).expect("descriptor");
+    assert!(
+        root.root_page.as_deref().map(|page| ObjectName::of(
+            Kind::Page,
+            descriptor.salt,
+            &hex::decode(page).expect("hex")
+        )) == descriptor.root,
+        "the root page that travels is the one the descriptor names"
+    );
+    assert!(store.contains(&descriptor.name()).expect("store"), "the descriptor is in the pool");
+    let find = |name: &ObjectName| {
+        let object = store.get(name).expect("get").expect("page is there").verify().expect("page is good");
+        Some(Arc::new(Page::decode(&object.body).expect("page decodes")))
+    };
+    let mut bytes = vec![0; usize::try_from(descriptor.size_bytes.0).expect("small")];
+    let Lookup::Found(leaves) =
+        tree::lookup(&descriptor, ChunkIndex(0)..ChunkIndex(descriptor.chunks()), &find).expect("tree")
+    else {
+        panic!("all pages are there")
+    };
+    for (index, leaf) in leaves {
+        let Some(leaf) = leaf else { continue };
+        let body = |name: &ObjectName| {
+            store.get(name).expect("get").expect("object is there").verify().expect("object is good").body
+        };
+        let mut chunk = vec![0; usize::try_from(descriptor.chunk.bytes()).expect("small")];
+        match leaf {
+            Leaf::Whole(name) => {
+                let body = body(&name);
+                chunk[..body.len()].copy_from_slice(&body);
+            }
+            Leaf::Patched(patched) => {
+                if let Some(body) = patched.base().map(body) {
+                    chunk[..body.len()].copy_from_slice(&body);
+                }
+                for run in patched.runs() {
+                    for n in 0..usize::from(run.count) {
+                        let into = &mut chunk[(usize::from(run.first) + n) * 4096..][..4096];
+                        match run.source {
+                            RunSource::Zeros => into.fill(0),
+                            RunSource::Pack { pack, block } => {
+                                let pack = body(&patched.packs()[usize::from(pack)]);
+                                into.copy_from_slice(&pack[(usize::from(block) + n) * 4096..][..4096]);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        let at = usize::try_from(index.0 * descriptor.chunk.bytes()).expect("small");
+        let end = (at + chunk.len()).min(bytes.len());
+        bytes[at..end].copy_from_slice(&chunk[..end - at]);
+    }
+    bytes
+}
+
+/// The want after a commit was published as a new version.
+pub fn published(want: &DiskWant, saved: &Saved) -> DiskWant {
+    DiskWant { version: VersionId::generate(), root: saved.root.clone(), ..want.clone() }
+}
+
+/// Small, seeded, good enough: the seed of a failure is printed by the test.
+#[derive(Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for part in bytes.chunks_mut(8) {
+            let word = self.next().to_le_bytes();
+            part.copy_from_slice(&word[..part.len()]);
+        }
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        self.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// Zeros that start at a multiple of their number (a power of two), as direct I/O wants memory.
+pub struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+impl Aligned {
+    pub fn new(bytes: usize) -> Self {
+        let memory = vec![0; 2 * bytes];
+        let start = memory.as_ptr().align_offset(bytes);
+        Self { memory, start, bytes }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.bytes]
+    }
+}
+
+impl std::ops::DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.bytes]
+    }
+}
+
+/// Polls a level until it holds.
+pub async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs a program to its end, at most `limit`; its output.
+pub fn run(program: &str, args: &[&str], limit: Duration) -> String {
+    let mut all: Vec<OsString> = vec![limit.as_secs().to_string().into(), program.into()];
+    all.extend(args.iter().map(OsString::from));
+    let output = Command::new("timeout").args(all).output().expect("timeout(1) runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}\n{}\n{}",
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// Runs what blocks (file calls on a mount) away from the async threads.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("a task that ends well")
+}

@@ -1,0 +1,331 @@
+//! The pool over real peer servers: mutual TLS on loopback, one process.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::Method;
+use muster_agent::cuts::PeerSteps;
+use muster_api::{
+    DiskId, InstanceId, NodeId, Problem, SnapshotId,
+    peer_protocol::{CutStepAnswer, log_path},
+};
+use muster_pool::{
+    Call, PoolClient, PoolError,
+    protocol::{NAMES_MAX, ROUND_HEADER},
+    transport::{NameTable, http_client, node_tls_name},
+    wire::encode_names,
+};
+use storage_core::{
+    ObjectName, Record,
+    store::{BadCopy, ChunkStore, Listed, MemoryStore, PutSummary, StoreError, Usage},
+};
+use tokio::{net::TcpListener, time::Instant};
+
+use crate::support::{TestCluster, chunk, limits, page};
+
+const WAIT: Duration = Duration::from_secs(2);
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn names(records: &[Record]) -> Vec<ObjectName> {
+    records.iter().map(Record::name).collect()
+}
+
+#[tokio::test]
+async fn chunks_are_on_min_copies_nodes_and_pages_on_one_more() {
+    let cluster = TestCluster::of_memory(4).await;
+    let chunks: Vec<_> = (0..40).map(chunk).collect();
+    let pages: Vec<_> = (0..10).map(page).collect();
+    let done = cluster.client.put(1, [chunks.clone(), pages.clone()].concat()).await.unwrap();
+    assert!(chunks.iter().all(|c| cluster.holders(c).len() == 2));
+    assert!(pages.iter().all(|p| cluster.holders(p).len() == 3));
+    let bytes: usize = chunks.iter().chain(&pages).map(|r| r.stored().len()).sum();
+    assert_eq!(done.stored_bytes, u64::try_from(bytes).unwrap());
+    // Every node can read everything, in the order asked for, repeats included.
+    let mut wanted = names(&chunks);
+    wanted.push(chunks[0].name());
+    let got = cluster.nodes[0].pool.get(&wanted, soon()).await.unwrap();
+    assert_eq!(got.iter().map(|g| g.object.name).collect::<Vec<_>>(), wanted);
+    assert!(
+        got.iter()
+            .zip(&wanted)
+            .all(|(g, name)| { (g.network_bytes == 0) == cluster.nodes[0].store.contains(name).unwrap() })
+    );
+}
+
+#[tokio::test]
+async fn what_is_there_is_touched_and_not_sent_again() {
+    let cluster = TestCluster::of_memory(3).await;
+    let records: Vec<_> = (0..5).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    let again = cluster.client.put(7, records.clone()).await.unwrap();
+    assert_eq!(again.stored_bytes, 0);
+    for node in &cluster.nodes {
+        let listed = node.store.list(None, 100).unwrap();
+        assert!(listed.iter().all(|l| l.round == 7), "{listed:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_node_needs_one_copy() {
+    let cluster = TestCluster::of_memory(1).await;
+    cluster.client.put(1, vec![chunk(1), page(1)]).await.unwrap();
+    assert_eq!(cluster.holders(&page(1)), [0]);
+}
+
+#[tokio::test]
+async fn an_owner_that_is_down_is_skipped_and_the_next_copy_is_read() {
+    let cluster = TestCluster::of_memory(3).await;
+    let before: Vec<_> = (0..20).map(chunk).collect();
+    cluster.client.put(1, before.clone()).await.unwrap();
+    cluster.nodes[1].kill();
+    let after: Vec<_> = (100..120).map(chunk).collect();
+    cluster.client.put(1, after.clone()).await.unwrap();
+    assert!(after.iter().all(|c| cluster.holders(c) == [0, 2]));
+    cluster.client.get(&names(&before), soon()).await.unwrap();
+    cluster.nodes[2].pool.get(&names(&before), soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn too_few_copies_are_a_refusal_that_names_the_nodes() {
+    let cluster = TestCluster::of_memory(2).await;
+    cluster.nodes[0].kill();
+    let error = cluster.client.put(1, vec![chunk(1)]).await.unwrap_err();
+    assert!(matches!(&error, PoolError::NotEnoughCopies { wanted: 2, got: 1, full: false, .. }), "{error}");
+    assert!(error.to_string().contains("node-0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_node_is_skipped_and_full_nodes_are_told_apart() {
+    let full = || Arc::new(MemoryStore::with_limit(0)) as Arc<dyn ChunkStore>;
+    let room = || Arc::new(MemoryStore::new()) as Arc<dyn ChunkStore>;
+    let cluster = TestCluster::new(vec![room(), full(), room()]).await;
+    let records: Vec<_> = (0..20).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    assert!(records.iter().all(|r| cluster.holders(r) == [0, 2]));
+    let cluster = TestCluster::new(vec![room(), full(), full()]).await;
+    let begun = Instant::now();
+    let error = cluster.client.put(1, vec![chunk(1)]).await.unwrap_err();
+    assert!(matches!(error, PoolError::NotEnoughCopies { wanted: 2, got: 1, full: true, .. }), "{error}");
+    assert!(begun.elapsed() < limits().patience_put, "no sense in trying a full pool again");
+}
+
+/// Gives wrong bytes for everything.
+struct Lying(MemoryStore);
+
+impl ChunkStore for Lying {
+    fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
+        self.0.put(round, records)
+    }
+    fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.0.touch(round, names)
+    }
+    fn sync(&self) -> Result<(), StoreError> {
+        self.0.sync()
+    }
+    fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
+        Ok(self.0.get(name)?.map(|record| {
+            let mut bytes = record.stored().to_vec();
+            bytes[0] ^= 1;
+            Record::from_parts(record.header(), bytes.into()).unwrap()
+        }))
+    }
+    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.0.contains(name)
+    }
+    fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.0.list(after, count_max)
+    }
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+    fn take_bad_copies(&self) -> Vec<BadCopy> {
+        self.0.take_bad_copies()
+    }
+}
+
+#[tokio::test]
+async fn a_bad_copy_is_never_given_and_the_next_one_is_used() {
+    let stores: Vec<Arc<dyn ChunkStore>> =
+        vec![Arc::new(Lying(MemoryStore::new())), Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new())];
+    let cluster = TestCluster::new(stores).await;
+    let records: Vec<_> = (0..30).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    assert!(records.iter().any(|r| cluster.holders(r).contains(&0)));
+    let got = cluster.client.get(&names(&records), soon()).await.unwrap();
+    for (got, record) in got.iter().zip(&records) {
+        assert_eq!(got.object, record.verify().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_object_nobody_has_is_unavailable_at_the_deadline() {
+    let cluster = TestCluster::of_memory(3).await;
+    let begun = Instant::now();
+    let wanted = [chunk(1).name()];
+    let error = cluster.client.get(&wanted, begun + Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(error, PoolError::Unavailable { names, .. } if names == wanted));
+    assert!(begun.elapsed() >= Duration::from_millis(450) && begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn an_object_that_comes_back_before_the_deadline_is_found() {
+    let cluster = TestCluster::of_memory(2).await;
+    let record = chunk(1);
+    let (client, name) = (cluster.client.clone(), record.name());
+    let reading = tokio::spawn(async move { client.get(&[name], soon()).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    cluster.nodes[1].store.put(1, &[record]).unwrap();
+    reading.await.unwrap().unwrap();
+}
+
+/// Takes connections and never says a word.
+async fn silent_node(cluster: &TestCluster, at: usize) -> (TcpListener, PoolClient) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut membership = cluster.membership.clone();
+    membership.epoch += 1;
+    membership.members[at].address = silent.local_addr().unwrap().to_string();
+    cluster.client.set_membership(membership);
+    (silent, cluster.client.clone())
+}
+
+#[tokio::test]
+async fn a_node_that_never_answers_delays_nobody_beyond_the_hedge() {
+    let cluster = TestCluster::of_memory(3).await;
+    let records: Vec<_> = (0..60).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    // Its own server goes, so that no connection to it is left, and somebody mute takes its place.
+    cluster.nodes[1].kill();
+    let (_silent, client) = silent_node(&cluster, 1).await;
+    let begun = Instant::now();
+    client.get(&names(&records), soon()).await.unwrap();
+    assert!(begun.elapsed() < limits().silence / 2, "{:?}", begun.elapsed());
+    // It is known to be slow now: the next reads do not wait for it at all.
+    let begun = Instant::now();
+    client.get(&names(&records[..5]), soon()).await.unwrap();
+    assert!(begun.elapsed() < limits().hedge_get, "{:?}", begun.elapsed());
+    // Writes go to the others.
+    let more: Vec<_> = (1000..1010).map(chunk).collect();
+    let begun = Instant::now();
+    client.put(1, more.clone()).await.unwrap();
+    assert!(begun.elapsed() < limits().silence / 2, "{:?}", begun.elapsed());
+    assert!(more.iter().all(|r| cluster.holders(r) == [0, 2]));
+}
+
+#[tokio::test]
+async fn an_older_epochs_owner_is_asked() {
+    let cluster = TestCluster::of_memory(3).await;
+    let record = chunk(5);
+    // Only node 2 has it, whoever owns it now.
+    cluster.nodes[2].store.put(1, std::slice::from_ref(&record)).unwrap();
+    cluster.nodes[0].pool.get(&[record.name()], soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unlisted_key_is_refused() {
+    let cluster = TestCluster::of_memory(2).await;
+    let stranger = cluster.ca.identity(&node_tls_name(NodeId::generate()));
+    let client =
+        PoolClient::with_limits(&stranger, &cluster.ca.ca(), cluster.membership.clone(), None, limits()).unwrap();
+    let error = client.put(1, vec![chunk(1)]).await.unwrap_err();
+    assert!(error.to_string().contains("not in membership epoch 1"), "{error}");
+    // A certificate of another CA does not even get past the handshake.
+    let other = crate::support::TestCa::new();
+    let foreign = other.identity(&node_tls_name(cluster.nodes[0].member.node));
+    let client =
+        PoolClient::with_limits(&foreign, &cluster.ca.ca(), cluster.membership.clone(), None, limits()).unwrap();
+    client.put(1, vec![chunk(1)]).await.unwrap_err();
+    assert!(cluster.holders(&chunk(1)).is_empty());
+}
+
+#[tokio::test]
+async fn bodies_over_the_limits_and_bad_records_are_refused_and_cost_nothing() {
+    let cluster = TestCluster::of_memory(1).await;
+    let table = NameTable::new();
+    let member = &cluster.nodes[0].member;
+    table.set(&node_tls_name(member.node), &member.address);
+    let http = http_client(&cluster.ca.controller(), &cluster.ca.ca(), table).unwrap();
+    // The controller of the record is another key, so this one is listed first.
+    let key_sha256 = cluster.client.membership().clients[0].key_sha256.clone();
+    assert_ne!(key_sha256, String::new());
+    let base = format!("https://{}/peer/v1/objects", node_tls_name(member.node));
+    let unlisted = http.post(format!("{base}/get")).send().await.unwrap();
+    assert_eq!(unlisted.status(), 403);
+
+    let table = NameTable::new();
+    table.set(&node_tls_name(member.node), &member.address);
+    let http = http_client(&cluster.nodes[0].identity, &cluster.ca.ca(), table).unwrap();
+    let many = encode_names(vec![chunk(1).name(); NAMES_MAX + 1]);
+    assert_eq!(http.post(format!("{base}/get")).body(many).send().await.unwrap().status(), 413);
+    let half = encode_names([chunk(1).name()]).slice(..31);
+    assert_eq!(http.post(format!("{base}/get")).body(half).send().await.unwrap().status(), 400);
+
+    let put = |body: Vec<u8>| http.post(format!("{base}/put")).header(ROUND_HEADER, 1).body(body).send();
+    assert_eq!(http.post(format!("{base}/put")).body("").send().await.unwrap().status(), 400, "no round");
+    assert_eq!(put(vec![7; 4096]).await.unwrap().status(), 422);
+    let whole = chunk(1).to_bytes();
+    assert_eq!(put(whole[..whole.len() - 1].to_vec()).await.unwrap().status(), 422);
+    let mut wrong = whole.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    let answer = put(wrong).await.unwrap();
+    assert_eq!(answer.status(), 422);
+    let problem: Problem = answer.json().await.unwrap();
+    assert!(problem.detail.contains("not what it says"), "{problem}");
+    let too_many: Vec<u8> = std::iter::repeat_n(page(1).to_bytes(), NAMES_MAX + 1).flatten().collect();
+    assert_eq!(put(too_many).await.unwrap().status(), 413);
+    assert!(cluster.holders(&chunk(1)).is_empty());
+    assert_eq!(put(whole).await.unwrap().status(), 200);
+}
+
+async fn log(pool: &PoolClient, node: NodeId, instance: InstanceId) -> Result<Bytes, PoolError> {
+    let path = log_path(instance, 4);
+    pool.call(node, Call { method: Method::GET, path: &path, json: None, limit: WAIT, answer_bytes_max: 1 << 10 }).await
+}
+
+#[tokio::test]
+async fn consoles_are_for_controllers_and_bounded() {
+    let cluster = TestCluster::of_memory(2).await;
+    let (instance, node) = (InstanceId::generate(), &cluster.nodes[0]);
+    std::fs::write(node.data.path().join(format!("{instance}.log")), "0123456789").unwrap();
+    let tail = log(&cluster.client, node.member.node, instance).await.unwrap();
+    assert_eq!(&tail[..], b"6789");
+    // The writer has just moved its file away and begun the next one.
+    let file = |end: &str| node.data.path().join(format!("{instance}.log{end}"));
+    std::fs::rename(file(""), file(".0")).unwrap();
+    std::fs::write(file(""), "ab").unwrap();
+    let tail = log(&cluster.client, node.member.node, instance).await.unwrap();
+    assert_eq!(&tail[..], b"89ab");
+    let other = log(&cluster.nodes[1].pool, node.member.node, instance).await.unwrap_err();
+    assert!(other.to_string().contains("403"), "{other}");
+    let none = log(&cluster.client, node.member.node, InstanceId::generate()).await.unwrap_err();
+    assert!(none.to_string().contains("404"), "{none}");
+}
+
+#[tokio::test]
+async fn cut_steps_travel_between_members_only() {
+    let cluster = TestCluster::of_memory(2).await;
+    let (node, snapshot) = (cluster.nodes[0].member.node, SnapshotId::generate());
+    let prepare = async |pool: &PoolClient, node| {
+        PeerSteps::step(pool, node, (snapshot, 1), "prepare", vec![DiskId::generate()], WAIT).await
+    };
+    let answer = prepare(&cluster.nodes[1].pool, node).await.unwrap();
+    assert!(matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == "not_assigned"));
+    let client = prepare(&cluster.client, node).await.unwrap_err();
+    assert!(client.contains("403"), "{client}");
+    let nobody = prepare(&cluster.client, NodeId::generate()).await.unwrap_err();
+    assert!(nobody.contains("not a member"), "{nobody}");
+}
+
+#[tokio::test]
+async fn a_pool_of_one_needs_no_network() {
+    let pool = PoolClient::local_only(Arc::new(MemoryStore::new()));
+    let records = vec![chunk(1), page(1)];
+    pool.put(1, records.clone()).await.unwrap();
+    let got = pool.get(&names(&records), soon()).await.unwrap();
+    assert!(got.iter().all(|g| g.network_bytes == 0));
+    let missing = pool.get(&[chunk(2).name()], Instant::now() + Duration::from_millis(50)).await;
+    assert!(matches!(missing, Err(PoolError::Unavailable { .. })));
+}

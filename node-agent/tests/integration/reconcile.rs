@@ -1,0 +1,541 @@
+//! The reconciler on a hypervisor in memory with scripted faults, and once for real: a mirrored disk, a mount, libvirt.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use crate::mirror::world::{self, DataDir, World};
+use muster_agent::{
+    clock,
+    hypervisor::{
+        Acceleration, Ending, Hypervisor, HypervisorError, Owner, PauseReason, RunId,
+        fake::{FakeHost, Guests},
+        libvirt::Libvirt,
+    },
+    mirror::{DiskError, DiskStatus, DiskWant},
+    reconcile::{DiskAccess, Reconciler, ReconcilerParts, Versions},
+};
+use muster_api::{
+    ClusterId, DiskId, InstanceId, NodeId, VersionId,
+    deployment::{Probe, Ready, Runtime},
+    node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted},
+};
+use storage_core::ChunkSize;
+
+/// Disks that are there when they are asked for.
+#[derive(Clone, Default)]
+struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
+
+impl FakeDisks {
+    fn access(&self) -> DiskAccess {
+        let (ensure, remove, list) = (self.0.clone(), self.0.clone(), self.0.clone());
+        DiskAccess {
+            ensure: Box::new(move |want| {
+                let status = status_of(&want);
+                ensure.lock().unwrap().insert(want.disk, status.clone());
+                Box::pin(async move { Ok::<_, DiskError>(status) })
+            }),
+            remove: Box::new(move |disk| {
+                remove.lock().unwrap().remove(&disk);
+                Box::pin(async { Ok(()) })
+            }),
+            list: Box::new(move || list.lock().unwrap().values().cloned().collect()),
+        }
+    }
+
+    /// What an agent finds that has just started.
+    fn unmount(&self) {
+        self.0.lock().unwrap().values_mut().for_each(|disk| disk.mounted = false);
+    }
+}
+
+fn status_of(want: &DiskWant) -> DiskStatus {
+    DiskStatus {
+        disk: want.disk,
+        instance: want.instance,
+        path: PathBuf::from(format!("/nowhere/{}.raw", want.disk)),
+        version: want.version,
+        generation: want.generation,
+        size_bytes: want.size_bytes,
+        unsaved_bytes: 0,
+        fetched_bytes: 0,
+        local_bytes: 0,
+        mounted: true,
+        failed: None,
+    }
+}
+
+/// A node whose agent can be restarted.
+struct Node {
+    dir: tempfile::TempDir,
+    host: FakeHost,
+    owner: Owner,
+    disks: FakeDisks,
+    versions: Versions,
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            host: FakeHost::default(),
+            owner: Owner { cluster: ClusterId::generate(), node: NodeId::generate() },
+            disks: FakeDisks::default(),
+            versions: Versions::new(),
+        }
+    }
+
+    fn agent(&self) -> Reconciler {
+        self.disks.unmount();
+        Reconciler::new(ReconcilerParts {
+            data_dir: self.dir.path().to_owned(),
+            disks: self.disks.access(),
+            hypervisor: Some(Arc::new(self.host.hypervisor(self.owner))),
+            run: RunId::generate(),
+            host_boot: "this".to_owned(),
+            now: Arc::new(clock::now),
+        })
+        .unwrap()
+    }
+
+    fn wanted(&mut self, probe: Probe) -> Assignment {
+        let version = VersionId::generate();
+        self.versions.insert(version, VersionRoot { descriptor: String::new(), root_page: None, commit: None });
+        assignment(InstanceId::generate(), DiskId::generate(), version, probe)
+    }
+
+    async fn until(&self, agent: &Reconciler, wanted: &Assignment, state: Observed) -> InstanceReport {
+        until(agent, &self.versions, wanted, Duration::from_secs(15), |r| r.state == state).await
+    }
+
+    async fn ready(&self, agent: &Reconciler, wanted: &Assignment) -> InstanceReport {
+        until(agent, &self.versions, wanted, Duration::from_secs(15), is_ready).await
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let of = |dir: &str| {
+            let entries = fs::read_dir(self.dir.path().join(dir)).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+        };
+        [of("instances"), of("console")].concat()
+    }
+}
+
+fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Probe) -> Assignment {
+    Assignment {
+        instance,
+        name: "web.1".to_owned(),
+        host_name: "web-1".to_owned(),
+        project: "default".to_owned(),
+        generation: 1,
+        wanted: Wanted::Running,
+        boot: 1,
+        stop_force: false,
+        stop_timeout_s: 30,
+        cpus: 1,
+        memory_bytes: 160 << 20,
+        runtime: Runtime::Libvirt,
+        ready: Ready { probe, marker: None, timeout_s: Some(240) },
+        disks: vec![DiskAssignment { disk, size_bytes: 1 << 20, version }],
+    }
+}
+
+fn is_ready(report: &InstanceReport) -> bool {
+    report.state == Observed::Running && report.ready_at.is_some()
+}
+
+/// Passes as the agent's loop does, until a report of the wanted start is as expected.
+async fn until(
+    agent: &Reconciler,
+    versions: &Versions,
+    wanted: &Assignment,
+    limit: Duration,
+    good: impl Fn(&InstanceReport) -> bool,
+) -> InstanceReport {
+    let mut changed = agent.changed();
+    let started = Instant::now();
+    loop {
+        changed.mark_unchanged();
+        let report = agent.pass(std::slice::from_ref(wanted), versions).await.remove(0);
+        assert_eq!((report.instance, report.boot), (wanted.instance, wanted.boot));
+        if good(&report) {
+            return report;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {report:?}");
+        let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_lives_and_leaves_nothing() {
+    for probe in [Probe::Running, Probe::Console, Probe::GuestAgent] {
+        let mut node = Node::new();
+        let agent = node.agent();
+        let mut wanted = node.wanted(probe);
+        let report = node.ready(&agent, &wanted).await;
+        assert!(report.disk_at <= report.started_at && report.started_at <= report.ready_at, "{report:?}");
+        assert_eq!((report.reason, report.disks.len(), node.host.starts()), (None, 1, 1));
+
+        wanted.wanted = Wanted::Stopped;
+        let report = node.until(&agent, &wanted, Observed::Stopped).await;
+        assert_eq!((report.reason, node.host.running().len()), (None, 0));
+
+        (wanted.wanted, wanted.boot) = (Wanted::Running, 2);
+        node.ready(&agent, &wanted).await;
+        // A reboot: a higher number while it runs.
+        wanted.boot = 3;
+        node.ready(&agent, &wanted).await;
+        assert_eq!((node.host.running()[0].boot, node.host.starts()), (3, 3));
+
+        wanted.wanted = Wanted::Gone;
+        let report = node.until(&agent, &wanted, Observed::Gone).await;
+        assert_eq!((report.disks.len(), node.host.running().len(), node.files()), (0, 0, vec![]));
+        assert_eq!(node.disks.0.lock().unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_instance_never_delays_another() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let (slow, quick) = (node.wanted(Probe::Console), node.wanted(Probe::Console));
+    node.host.hang(slow.instance);
+    let both = [slow.clone(), quick];
+    let mut changed = agent.changed();
+    let started = Instant::now();
+    loop {
+        changed.mark_unchanged();
+        let reports = agent.pass(&both, &node.versions).await;
+        assert!(!is_ready(&reports[0]));
+        if is_ready(&reports[1]) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(5), "{reports:?}");
+        let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
+    }
+    node.host.unhang(slow.instance);
+    node.ready(&agent, &slow).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_pauses_and_goes_on_when_there_is_room() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    node.host.pause(wanted.instance, &PauseReason::DiskFull);
+    let report = node.until(&agent, &wanted, Observed::Paused).await;
+    assert_eq!(report.reason.as_deref(), Some("disk_full"));
+    // Tried, and paused again.
+    let report = until(&agent, &node.versions, &wanted, Duration::from_secs(10), |_| node.host.resumes() >= 1).await;
+    assert_eq!(report.state, Observed::Paused);
+    node.host.make_room();
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!((report.reason, node.host.starts()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_guest_that_ends_by_itself_is_not_started_again() {
+    let cases =
+        [(Ending::Shutdown, Observed::Stopped, "guest_ended"), (Ending::Crashed, Observed::Failed, "guest_crashed")];
+    for (ending, state, reason) in cases {
+        let mut node = Node::new();
+        let agent = node.agent();
+        let mut wanted = node.wanted(Probe::Running);
+        node.ready(&agent, &wanted).await;
+        node.host.end(wanted.instance, ending);
+        let report = node.until(&agent, &wanted, state).await;
+        assert_eq!(report.reason.as_deref(), Some(reason));
+        // Neither now nor by the next agent.
+        drop(agent);
+        let agent = node.agent();
+        let report = node.until(&agent, &wanted, state).await;
+        assert_eq!((report.reason.as_deref(), node.host.starts()), (Some(reason), 1));
+        wanted.boot = 2;
+        node.ready(&agent, &wanted).await;
+    }
+}
+
+#[tokio::test]
+async fn not_ready_in_time_is_failed_and_off() {
+    let mut node = Node::new();
+    node.host.set_guests(Guests { banner: "hello\n".to_owned(), ..Guests::default() });
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Console);
+    wanted.ready.timeout_s = Some(1);
+    let report = node.until(&agent, &wanted, Observed::Failed).await;
+    assert_eq!(report.reason.as_deref(), Some("not_ready_in_time"));
+    assert_eq!(node.host.running(), []);
+}
+
+#[tokio::test]
+async fn a_start_that_is_refused_is_tried_again_then_failed() {
+    let refusal = |instance| HypervisorError::Refused { what: "start", instance, detail: "no such machine".to_owned() };
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.host.fail_next("start", refusal(wanted.instance));
+    node.ready(&agent, &wanted).await;
+    wanted.boot = 2;
+    for _ in 0..3 {
+        node.host.fail_next("start", refusal(wanted.instance));
+    }
+    let report = node.until(&agent, &wanted, Observed::Failed).await;
+    assert_eq!(report.reason.as_deref(), Some("start_failed"));
+    assert!(report.detail.unwrap().contains("no such machine"));
+    wanted.boot = 3;
+    node.ready(&agent, &wanted).await;
+}
+
+#[tokio::test]
+async fn a_killed_agent_takes_its_guests_disks() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    drop(agent);
+    let agent = node.agent();
+    let report = node.until(&agent, &wanted, Observed::Failed).await;
+    assert_eq!(report.reason.as_deref(), Some("disk_lost"));
+    assert_eq!(node.host.running(), []);
+    wanted.boot = 2;
+    node.ready(&agent, &wanted).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_takes_its_guests_along_and_brings_them_back() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    let last = agent.stop_guests(std::slice::from_ref(&wanted), &node.versions, Duration::from_secs(5)).await;
+    assert_eq!((last[0].state, last[0].reason.as_deref()), (Observed::Stopped, Some("agent_stopped")));
+    assert_eq!(node.host.running(), []);
+    // Nothing is started while it ends.
+    agent.pass(std::slice::from_ref(&wanted), &node.versions).await;
+    drop(agent);
+    assert_eq!(node.host.starts(), 1);
+    let agent = node.agent();
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.host.starts(), 2);
+}
+
+#[tokio::test]
+async fn a_deaf_guest_loses_its_power_after_the_timeout() {
+    let mut node = Node::new();
+    node.host.set_guests(Guests { obeys: false, ..Guests::default() });
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    (wanted.wanted, wanted.stop_timeout_s) = (Wanted::Stopped, 1);
+    let asked = Instant::now();
+    let report = node.until(&agent, &wanted, Observed::Stopping).await;
+    assert_eq!(report.reason, None);
+    node.until(&agent, &wanted, Observed::Stopped).await;
+    assert!(asked.elapsed() >= Duration::from_millis(900), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_silent_hypervisor_proves_nothing() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    wanted.wanted = Wanted::Gone;
+    node.host.fail_next("list", HypervisorError::Unavailable { uri: "x".to_owned(), detail: "gone".to_owned() });
+    let report = agent.pass(std::slice::from_ref(&wanted), &node.versions).await.remove(0);
+    assert_eq!((report.state, report.reason.as_deref()), (Observed::Stopping, Some("hypervisor_silent")));
+    assert!(agent.hypervisor_trouble().unwrap().contains("gone"));
+    assert_eq!((node.disks.0.lock().unwrap().len(), node.host.running().len()), (1, 1));
+    node.until(&agent, &wanted, Observed::Gone).await;
+    assert_eq!(agent.hypervisor_trouble(), None);
+}
+
+#[tokio::test]
+async fn runtime_none_is_a_file_and_nothing_else() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    wanted.runtime = Runtime::None;
+    node.ready(&agent, &wanted).await;
+    // A file outlives an agent that was killed.
+    drop(agent);
+    let agent = node.agent();
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!((report.reason, node.host.starts()), (None, 0));
+    wanted.wanted = Wanted::Stopped;
+    node.until(&agent, &wanted, Observed::Stopped).await;
+    wanted.wanted = Wanted::Gone;
+    node.until(&agent, &wanted, Observed::Gone).await;
+    assert_eq!(node.files(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn an_older_generation_is_not_obeyed() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    wanted.generation = 2;
+    node.ready(&agent, &wanted).await;
+    let stale = Assignment { generation: 1, wanted: Wanted::Gone, ..wanted.clone() };
+    for _ in 0..3 {
+        agent.pass(std::slice::from_ref(&stale), &node.versions).await;
+    }
+    assert_eq!((node.host.running().len(), node.disks.0.lock().unwrap().len()), (1, 1));
+}
+
+// ---- for real -------------------------------------------------------------------------------------------------------
+
+/// Cuts the power of what a failed test left.
+struct Guard(Arc<Libvirt>, InstanceId);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let (hypervisor, instance) = (self.0.clone(), self.1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _ = runtime.block_on(hypervisor.destroy(instance));
+        })
+        .join()
+        .unwrap();
+    }
+}
+
+/// Runs a command in the guest and waits for its end.
+async fn in_guest(hypervisor: &Libvirt, instance: InstanceId, command: &str) -> (i64, String) {
+    let ask = |command: serde_json::Value| async move {
+        let begun = Instant::now();
+        // Ready by its console is a moment before its agent answers; a command that found no agent was not run.
+        let answer = loop {
+            match hypervisor.agent(instance, command.to_string(), Duration::from_secs(10)).await {
+                Err(HypervisorError::NoAgent { .. }) if begun.elapsed() < Duration::from_secs(60) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                other => break other.unwrap(),
+            }
+        };
+        serde_json::from_str::<serde_json::Value>(&answer).unwrap()["return"].clone()
+    };
+    let run = serde_json::json!({"execute": "guest-exec", "arguments":
+        {"path": "/bin/sh", "arg": ["-c", format!("({command}) | od -An -v -tx1")], "capture-output": true}});
+    let pid = ask(run).await["pid"].as_i64().unwrap();
+    let started = Instant::now();
+    loop {
+        let status = ask(serde_json::json!({"execute": "guest-exec-status", "arguments": {"pid": pid}})).await;
+        if status["exited"].as_bool().unwrap() {
+            return (status["exitcode"].as_i64().unwrap_or(-1), status["out-data"].as_str().unwrap_or("").to_owned());
+        }
+        assert!(started.elapsed() < Duration::from_secs(30), "{command} does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("MUSTER_ALLOW_SKIP").is_some(), "{why} (MUSTER_ALLOW_SKIP=1 skips this test)");
+    eprintln!("SKIPPED, a real guest was not tested: {why}");
+}
+
+/// Goal: a guest on a mirrored disk boots, is ready by its agent and its console, reboots, loses its disk with its
+/// agent, comes back with what it had flushed, stops when asked, and leaves nothing. Method: the demo image in a store
+/// in memory, a real mount, a real libvirt, plain emulation; "agents" are reconcilers with different run ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_guest_on_a_mirrored_disk() {
+    let dir = tempfile::Builder::new()
+        .prefix("muster-reconcile-")
+        .tempdir_in(std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()))
+        .unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let owner = Owner { cluster: ClusterId::generate(), node: NodeId::generate() };
+    let hypervisor = match Libvirt::connect(owner, Acceleration::Qemu).await {
+        Ok(hypervisor) => Arc::new(hypervisor),
+        Err(error) => return skip(&error.to_string()),
+    };
+    let Some(qemu) = muster_agent::check::qemu_user() else { return skip("no user that QEMU runs as") };
+    let image = dir.path().join("demo.raw");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo-image.sh");
+    if !Command::new(script).args(["--size", "192MiB"]).arg(&image).status().unwrap().success() {
+        return skip("no demo image");
+    }
+
+    let store = Arc::new(storage_core::store::MemoryStore::new());
+    let chunk = ChunkSize::from_bytes(256 << 10).unwrap();
+    let want = world::import(&*store, &fs::read(&image).unwrap(), chunk);
+    let data = DataDir::borrowed(dir.path().to_owned());
+    let mut config = world::config(&data);
+    config.owner = qemu;
+    let mut world = World::open(data, config, store).await;
+    let _holder = Holder(dir.path().to_owned());
+    let _guard = Guard(hypervisor.clone(), want.instance);
+
+    let agent = |world: &World| {
+        Reconciler::new(ReconcilerParts {
+            data_dir: dir.path().to_owned(),
+            disks: world.disks.clone().into(),
+            hypervisor: Some(hypervisor.clone()),
+            run: RunId::generate(),
+            host_boot: "this".to_owned(),
+            now: Arc::new(clock::now),
+        })
+        .unwrap()
+    };
+    let versions = Versions::from([(want.version, want.root.clone())]);
+    let mut wanted = assignment(want.instance, want.disk, want.version, Probe::Console);
+    wanted.disks[0].size_bytes = want.size_bytes;
+    let patience = Duration::from_secs(240);
+
+    let first = agent(&world);
+    let report = until(&first, &versions, &wanted, patience, is_ready).await;
+    eprintln!("ready {} ms after its start", report.ready_at.unwrap().ms_since(report.started_at.unwrap()));
+    let (code, _) = in_guest(&hypervisor, want.instance, "echo kept > /root/kept && sync /root/kept && sync").await;
+    assert_eq!(code, 0);
+
+    // Reboot, ready by its agent this time.
+    (wanted.boot, wanted.ready.probe) = (2, Probe::GuestAgent);
+    let report = until(&first, &versions, &wanted, patience, is_ready).await;
+    eprintln!("ready again {} ms after its start", report.ready_at.unwrap().ms_since(report.started_at.unwrap()));
+
+    // The agent dies: its mounts are gone, its guest is there.
+    drop(first);
+    world = world.restart().await;
+    let second = agent(&world);
+    let report = until(&second, &versions, &wanted, Duration::from_secs(60), |r| r.state == Observed::Failed).await;
+    assert_eq!(report.reason.as_deref(), Some("disk_lost"));
+    wanted.boot = 3;
+    until(&second, &versions, &wanted, patience, is_ready).await;
+    let (_, kept) = in_guest(&hypervisor, want.instance, "cat /root/kept /var/lib/muster/boots").await;
+    // base64 of od's text of "kept\n3\n"
+    assert_eq!(kept.trim(), "IDZiIDY1IDcwIDc0IDBhIDMzIDBhCg==");
+
+    wanted.wanted = Wanted::Stopped;
+    let asked = Instant::now();
+    until(&second, &versions, &wanted, Duration::from_secs(60), |r| r.state == Observed::Stopped).await;
+    eprintln!("stopped {} ms after it was asked", asked.elapsed().as_millis());
+    wanted.wanted = Wanted::Gone;
+    until(&second, &versions, &wanted, Duration::from_secs(60), |r| r.state == Observed::Gone).await;
+    assert_eq!(world::mounts_below(dir.path()), Vec::<PathBuf>::new());
+    for below in ["disks", "console", "instances"] {
+        assert_eq!(fs::read_dir(dir.path().join(below)).unwrap().count(), 0, "{below}");
+    }
+    assert_eq!(hypervisor.list().await.unwrap(), []);
+    world.disks.shutdown().await;
+}
+
+/// Ends the holder and what is mounted below a folder, also after a failure.
+struct Holder(PathBuf);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        for path in world::mounts_below(&self.0) {
+            let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::FORCE;
+            let _ = rustix::mount::unmount(&path, flags);
+        }
+        let _ = DataDir::borrowed(self.0.clone()).holder().stop();
+    }
+}

@@ -1,0 +1,264 @@
+//! What every [`ChunkStore`] does, whatever it is made of. `behaves_like_a_store!` turns the list into tests for one.
+
+use std::thread;
+
+use bytes::Bytes;
+use storage_core::{
+    ChunkSize, ChunkStore, Compression, Kind, ObjectName, Record, RecordHeader, Salt, store::StoreError,
+};
+
+/// How to get a store, and how to harm it.
+pub(crate) trait World {
+    /// An empty store.
+    fn store(&self, limit_bytes: Option<u64>) -> Box<dyn ChunkStore>;
+    /// Changes a byte of the only object in the store made last.
+    fn damage(&self, name: &ObjectName);
+}
+
+/// Bytes that do not compress, by seed.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    // The last byte counts: zeros at the end are not stored.
+    if let Some(last) = bytes.last_mut() {
+        *last |= 1;
+    }
+    bytes
+}
+
+/// A chunk by seed.
+pub(crate) fn chunk(seed: u64, len: usize) -> Record {
+    Record::encode(Kind::Chunk, Salt::SHARED, Some(ChunkSize::DEFAULT), &noise(seed, len), Compression::Auto)
+}
+
+/// An object by seed that is hashed as it is: chunks are padded first, which costs more than the rest of a short test.
+pub(crate) fn page(seed: u64, len: usize) -> Record {
+    Record::encode(Kind::Page, Salt::SHARED, None, &noise(seed, len), Compression::Off)
+}
+
+fn rounds(store: &dyn ChunkStore) -> Vec<u64> {
+    store.list(None, 1000).expect("lists").iter().map(|l| l.round).collect()
+}
+
+/// One test per rule, or those of a list, on the stores of a [`World`].
+macro_rules! behaves_like_a_store {
+    ($world:expr) => {
+        crate::suite::behaves_like_a_store!(
+            $world,
+            what_was_put_is_found,
+            every_kind_and_size_is_kept,
+            what_was_not_put_is_absent,
+            a_second_put_stamps_and_stores_nothing,
+            an_object_twice_in_a_batch_is_stored_once,
+            a_touch_says_what_is_here_and_stamps_it,
+            a_stamp_never_goes_back,
+            a_list_goes_by_name_in_parts,
+            a_record_with_another_name_is_refused_with_its_batch,
+            beyond_its_limit_it_is_full_and_stays_whole,
+            a_bad_copy_is_absent_reported_and_replaceable,
+            many_threads_put_and_sync_at_once,
+            an_empty_batch_is_nothing,
+        );
+    };
+    ($world:expr, $($rule:ident),* $(,)?) => {$(
+        #[test]
+        fn $rule() {
+            crate::suite::$rule(&$world);
+        }
+    )*};
+}
+
+pub(crate) use behaves_like_a_store;
+
+pub(crate) fn what_was_put_is_found(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..20).map(|n| chunk(n, 1000 + usize::try_from(n).expect("small") * 977)).collect();
+    let done = store.put(3, &records).expect("puts");
+    assert_eq!((done.stored, done.touched), (20, 0));
+    assert_eq!(done.stored_bytes, records.iter().map(|r| r.stored().len() as u64).sum::<u64>());
+    store.sync().expect("syncs");
+    for record in &records {
+        let found = store.get(&record.name()).expect("reads").expect("is here");
+        assert!(found.is_proven());
+        assert_eq!((found.stored(), found.kind(), found.body().round), (record.stored(), Kind::Chunk, 3));
+        let object = store.load(&record.name()).expect("reads").expect("is here");
+        assert_eq!(object, record.verify().expect("proven"));
+        assert!(store.contains(&record.name()).expect("looks"));
+    }
+    let usage = store.usage();
+    assert_eq!((usage.objects, usage.bytes, usage.bad_copies), (20, done.stored_bytes, 0));
+    assert!(usage.disk_bytes >= usage.bytes + 20 * RecordHeader::BYTES as u64);
+}
+
+pub(crate) fn every_kind_and_size_is_kept(world: &dyn World) {
+    let store = world.store(None);
+    let text = b"the same again and again, ".repeat(40_000);
+    let shared = Salt::SHARED;
+    let record = |kind, salt, size, body: &[u8]| Record::encode(kind, salt, size, body, Compression::Auto);
+    let records = [
+        record(Kind::Chunk, shared, Some(ChunkSize::MAX), &noise(1, 4 << 20)),
+        record(Kind::Chunk, shared, Some(ChunkSize::MAX), &text),
+        record(Kind::Chunk, Salt([7; 16]), Some(ChunkSize::MIN), b"x"),
+        record(Kind::Pack, shared, None, &noise(2, 4096 * 7)),
+        record(Kind::Page, shared, None, &noise(3, 8496)),
+        record(Kind::Descriptor, shared, None, &noise(4, 128)),
+    ];
+    store.put(1, &records).expect("puts");
+    store.sync().expect("syncs");
+    for record in &records {
+        let found = store.get(&record.name()).expect("reads").expect("is here");
+        assert_eq!(
+            (found.header().body.map(|b| (b.kind, b.salt, b.chunk)), found.stored()),
+            (record.header().body.map(|b| (b.kind, b.salt, b.chunk)), record.stored())
+        );
+    }
+}
+
+pub(crate) fn what_was_not_put_is_absent(world: &dyn World) {
+    let store = world.store(None);
+    store.put(1, &[chunk(1, 100)]).expect("puts");
+    let name = chunk(2, 100).name();
+    assert!(store.get(&name).expect("reads").is_none());
+    assert!(store.load(&name).expect("reads").is_none());
+    assert!(!store.contains(&name).expect("looks"));
+    assert_eq!(store.touch(5, &[name]).expect("touches"), [false]);
+}
+
+pub(crate) fn a_second_put_stamps_and_stores_nothing(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 5000);
+    store.put(1, std::slice::from_ref(&record)).expect("puts");
+    let before = store.usage();
+    let done = store.put(4, std::slice::from_ref(&record)).expect("puts");
+    assert_eq!((done.stored, done.touched, done.stored_bytes), (0, 1, 0));
+    assert_eq!(rounds(store.as_ref()), [4]);
+    assert_eq!((store.usage().objects, store.usage().bytes), (before.objects, before.bytes));
+    assert_eq!(store.get(&record.name()).expect("reads").map(|r| r.body().round), Some(4));
+}
+
+pub(crate) fn an_object_twice_in_a_batch_is_stored_once(world: &dyn World) {
+    let store = world.store(None);
+    let done = store.put(1, &[chunk(1, 100), chunk(1, 100), chunk(2, 100)]).expect("puts");
+    assert_eq!((done.stored, done.touched), (2, 1));
+    assert_eq!(store.usage().objects, 2);
+}
+
+pub(crate) fn a_touch_says_what_is_here_and_stamps_it(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..4).map(|n| chunk(n, 100)).collect();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    store.put(1, records.get(..2).expect("four")).expect("puts");
+    let here = store.touch(9, &[names.clone(), names.clone()].concat()).expect("touches");
+    assert_eq!(here, [true, true, false, false, true, true, false, false]);
+    store.sync().expect("syncs");
+    assert_eq!(rounds(store.as_ref()), [9, 9]);
+}
+
+pub(crate) fn a_stamp_never_goes_back(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 100);
+    store.put(7, std::slice::from_ref(&record)).expect("puts");
+    store.put(3, std::slice::from_ref(&record)).expect("puts");
+    assert_eq!(store.touch(5, &[record.name()]).expect("touches"), [true]);
+    store.sync().expect("syncs");
+    assert_eq!(rounds(store.as_ref()), [7]);
+}
+
+pub(crate) fn a_list_goes_by_name_in_parts(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..50).map(|n| chunk(n, 100)).collect();
+    for part in records.chunks(7) {
+        store.put(1, part).expect("puts");
+        store.sync().expect("syncs");
+    }
+    let mut names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    names.sort_unstable();
+    assert_eq!(store.names().expect("lists"), names);
+    let mut listed: Vec<ObjectName> = Vec::new();
+    loop {
+        let part = store.list(listed.last(), 8).expect("lists");
+        assert!(part.len() <= 8);
+        if part.is_empty() {
+            break;
+        }
+        listed.extend(part.iter().map(|l| l.name));
+    }
+    assert_eq!(listed, names);
+}
+
+pub(crate) fn a_record_with_another_name_is_refused_with_its_batch(world: &dyn World) {
+    let store = world.store(None);
+    let good = chunk(1, 100);
+    let mut stored = chunk(2, 100).stored().to_vec();
+    *stored.first_mut().expect("not empty") ^= 1;
+    let forged = Record::from_parts(chunk(2, 100).header(), stored.into()).expect("as many bytes");
+    let refused = store.put(1, &[good.clone(), forged]);
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert!(!store.contains(&good.name()).expect("looks"));
+    // An honest one from the wire is hashed and taken.
+    let sent = Record::decode(&Bytes::from(good.to_bytes())).expect("decodes");
+    assert_eq!(store.put(1, &[sent]).expect("puts").stored, 1);
+}
+
+pub(crate) fn beyond_its_limit_it_is_full_and_stays_whole(world: &dyn World) {
+    let store = world.store(Some(60_000));
+    let first = chunk(0, 40_000);
+    store.put(1, std::slice::from_ref(&first)).expect("puts");
+    let full = store.put(2, &[chunk(1, 100), chunk(2, 30_000)]);
+    assert!(matches!(full, Err(StoreError::Full { limit_bytes: Some(60_000), .. })), "{full:?}");
+    assert!(!store.contains(&chunk(1, 100).name()).expect("looks"), "all of the batch or nothing");
+    assert_eq!(store.put(2, std::slice::from_ref(&first)).expect("what is here is only stamped").touched, 1);
+    assert_eq!(store.put(2, &[chunk(1, 100)]).expect("there is room for this").stored, 1);
+    store.sync().expect("syncs");
+    assert!(store.get(&first.name()).expect("reads").is_some());
+    assert_eq!(store.usage().limit_bytes, Some(60_000));
+}
+
+pub(crate) fn a_bad_copy_is_absent_reported_and_replaceable(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 3000);
+    store.put(1, std::slice::from_ref(&record)).expect("puts");
+    store.sync().expect("syncs");
+    world.damage(&record.name());
+    assert!(store.get(&record.name()).expect("reads").is_none());
+    assert!(!store.contains(&record.name()).expect("looks"));
+    assert_eq!(store.touch(2, &[record.name()]).expect("touches"), [false]);
+    let bad: Vec<ObjectName> = store.take_bad_copies().iter().map(|b| b.name).collect();
+    assert_eq!(bad, [record.name()]);
+    assert!(store.take_bad_copies().is_empty());
+    assert_eq!((store.usage().objects, store.usage().bytes, store.usage().bad_copies), (0, 0, 1));
+    assert_eq!(store.put(3, std::slice::from_ref(&record)).expect("puts").stored, 1);
+    assert!(store.load(&record.name()).expect("reads").is_some());
+}
+
+pub(crate) fn many_threads_put_and_sync_at_once(world: &dyn World) {
+    let store = world.store(None);
+    thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let store = &store;
+            scope.spawn(move || {
+                for batch in 0..10u64 {
+                    // Half of the objects are everybody's.
+                    let mine = (0..3).map(|n| chunk(1000 * (thread + 1) + 10 * batch + n, 300));
+                    let ours = (0..3).map(|n| chunk(10 * batch + n, 300));
+                    let records: Vec<Record> = mine.chain(ours).collect();
+                    store.put(batch, &records).expect("puts");
+                    store.sync().expect("syncs");
+                    for record in records {
+                        assert!(store.get(&record.name()).expect("reads").is_some());
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(store.usage().objects, 8 * 30 + 30);
+    assert_eq!(store.names().expect("lists").len(), 8 * 30 + 30);
+}
+
+pub(crate) fn an_empty_batch_is_nothing(world: &dyn World) {
+    let store = world.store(Some(0));
+    assert_eq!(store.put(1, &[]).expect("puts").stored, 0);
+    assert!(store.touch(1, &[]).expect("touches").is_empty());
+    store.sync().expect("syncs");
+    assert!(store.names().expect("lists").is_empty());
+}
