@@ -15,8 +15,8 @@
 //! # What holds here
 //!
 //! - **One transaction each** for: a deployment with all its members; a clone; a delete; a publish; an assignment with
-//! its generation; an idempotency key with its effect and its event. Every mutable row has a `revision`, and saving an
-//! older one is a conflict.
+//!   its generation; an idempotency key with its effect and its event. Every mutable row has a `revision`, and saving
+//!   an older one is a conflict.
 //! - **Publish** (I3): the commit id is unique; generation and head of the disk are compared in the same transaction;
 //!   the upload must be live. An agent that comes back asks for the outcome of its commit before anything else.
 //! - **A version row** keeps the bytes of its descriptor and root page, so that an assignment carries both.
@@ -31,9 +31,8 @@
 //! - **Deadlines** (I10): an operation past its deadline is asked to stop, and one that does not is ended.
 //! - **Heartbeats** stay in memory and reach the database in batches.
 //! - **Sizes.** An image of n bytes is exported as n bytes. A disk has n rounded up to 4 KiB from its first start,
-//!   because
-//! QEMU with direct I/O refuses other sizes, and versions committed from it have that size. A bigger `disk_bytes` adds
-//! levels above the root of the tree; a smaller one is refused.
+//!   because QEMU with direct I/O refuses other sizes, and versions committed from it have that size. A bigger
+//!   `disk_bytes` adds levels above the root of the tree; a smaller one is refused.
 //! - **Trust.** The CA of the cluster signs certificates of 90 days and the membership record. A node's certificate is
 //!   renewed with its key as long as the node is listed, also when it has run out.
 //! - **Runtimes.** `libvirt` runs guests, on KVM where a probe boot works and on plain QEMU elsewhere. `none` gives
