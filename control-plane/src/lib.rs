@@ -35,6 +35,10 @@
 //!   `disk_bytes` adds levels above the root of the tree; a smaller one is refused.
 //! - **Trust.** The CA of the cluster signs certificates of 90 days and the membership record. A node's certificate is
 //!   renewed with its key as long as the node is listed, also when it has run out.
+//!   The controller's own key is in the record as a client that owns no objects.
+//! - **Tenants** (I12) see and touch only what belongs to their project. Sizes and refusals tell them nothing about
+//!   others. A node is trusted with the objects it stores. It may not publish, start, or be given the roots of what it
+//!   was not assigned.
 //! - **Runtimes.** `libvirt` runs guests, on KVM where a probe boot works and on plain QEMU elsewhere. `none` gives
 //!   only the disk file, for other hypervisors and for measuring storage.
 
