@@ -11,8 +11,9 @@
 //! **Disks under QEMU.** A guest gets the raw file with cache `none`, io `native`, discard and detect_zeroes `unmap`,
 //! logical sectors of 512 and physical ones of 4096 bytes. `error_policy` and `rerror_policy` are `stop`: a guest whose
 //! disk fails or is full is paused, the instance says so, and it goes on by itself. libvirt does not relabel the file:
-//! it belongs to the user of QEMU already, so every folder above it must be passable for that user. The name ends in
-//! `.raw` because AppArmor's profile allows that. The agent never opens or stats a disk that it serves itself.
+//! it belongs to the user of QEMU already, so every folder above it must be passable for that user. A chown of the file
+//! is accepted. The name ends in `.raw` because AppArmor's profile allows that. The agent never opens or stats a disk
+//! that it serves itself.
 //!
 //! **The agent's own end.** SIGTERM shuts guests down (30 s), writes everything back and unmounts. kill -9 ends the
 //! FUSE connections; the next start unmounts what is left, replays the journals and mounts again. Guests under libvirt
