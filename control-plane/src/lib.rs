@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`http`] (the REST API), [`app`] (one function per use case), [`domain`] and [`scheduler`]
 //! (decisions, pure), [`store`] (rows), [`reconcile`] (loops that finish what a request began), [`ingest`] and
-//! [`export`] (image bytes in and out). [`build`] puts a controller together, for `main` and for tests:
+//! [`export`] (image bytes in and out). Arrows go in that order only, and a test checks that. [`build`] puts a
+//! controller together, for `main` and for tests:
 //!
 //! ```ignore
 //! let server = muster_controller::build(config, Arc::new(SystemClock)).await?;   // bound, nothing served yet
