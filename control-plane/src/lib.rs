@@ -1,8 +1,9 @@
-//! The controller: what is wanted, and who works on it.
+//! The controller: it knows what is wanted and where things are placed.
 //!
-//! Reading order: [`http`] (what is said), [`app`] (what is done), [`domain`] and [`scheduler`] (what is decided),
-//! [`store`] (what is kept), [`reconcile`] (what is finished later). [`build`] puts a controller together for `main` and
-//! for tests alike:
+//! Reading order: [`http`] (the REST API), [`app`] (one function per use case), [`domain`] and [`scheduler`]
+//! (decisions, pure), [`store`] (rows), [`reconcile`] (loops that finish what a request began), [`ingest`] and
+//! [`export`] (image bytes in and out). Arrows go in that order only, and a test checks that. [`build`] puts a
+//! controller together, for `main` and for tests:
 //!
 //! ```ignore
 //! let server = muster_controller::build(config, Arc::new(SystemClock)).await?;   // bound, nothing served yet
@@ -11,6 +12,36 @@
 //! ```
 //!
 //! A test that needs no sockets takes [`build_app`] and `http::routes(app)`.
+//!
+//! # What holds here
+//!
+//! - **One transaction each** for: a deployment with all its members; a clone; a delete; a publish; an assignment with
+//!   its generation; an idempotency key with its effect and its event. Every mutable row has a `revision`, and saving
+//!   an older one is a conflict.
+//! - **Publish** (I3): the commit id is unique; generation and head of the disk are compared in the same transaction;
+//!   the upload must be live. An agent that comes back asks for the outcome of its commit before anything else.
+//! - **A version row** keeps the bytes of its descriptor and root page, so that an assignment carries both.
+//! - **Order.** Ids and times are for reading, never for ordering. Every listed row and every event has a `seq`, taken
+//!   in its write transaction; lists, page tokens and `as_of` use it.
+//! - **Incarnation.** The database has a number and a random value. A restore raises the number; the same number with
+//!   another random value is refused. Within one incarnation the membership epoch, the round and the generation of each
+//!   disk are compared one by one, and older ones are refused.
+//! - **Generations** (I8) guard shared state: uploads, publishes, reports and cuts. They do not stop a guest's
+//!   processor. An instance on a silent node stays `unknown` and is not started elsewhere. A start on another node
+//!   begins a new generation from the last published version; `unsaved_bytes` shows how much is not in it.
+//! - **Deadlines** (I10): an operation past its deadline is asked to stop, and one that does not is ended.
+//! - **Heartbeats** stay in memory and reach the database in batches.
+//! - **Sizes.** An image of n bytes is exported as n bytes. A disk has n rounded up to 4 KiB from its first start,
+//!   because QEMU with direct I/O refuses other sizes, and versions committed from it have that size. A bigger
+//!   `disk_bytes` adds levels above the root of the tree; a smaller one is refused.
+//! - **Trust.** The CA of the cluster signs certificates of 90 days and the membership record. A node's certificate is
+//!   renewed with its key as long as the node is listed, also when it has run out.
+//!   The controller's own key is in the record as a client that owns no objects.
+//! - **Tenants** (I12) see and touch only what belongs to their project. Sizes and refusals tell them nothing about
+//!   others. A node is trusted with the objects it stores. It may not publish, start, or be given the roots of what it
+//!   was not assigned.
+//! - **Runtimes.** `libvirt` runs guests, on KVM where a probe boot works and on plain QEMU elsewhere. `none` gives
+//!   only the disk file, for other hypervisors and for measuring storage.
 
 pub mod app;
 pub mod ca;

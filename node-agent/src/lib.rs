@@ -1,10 +1,29 @@
-//! muster-agent: one compute node. Lazily mirrored disks, this node's share of the pool, the hypervisor.
+//! muster-agent: one compute node. Disks that are mirrored lazily, this node's share of the pool, the hypervisor.
 //!
-//! Reading order: [`config`] (what it is told), [`identity`] (who it is), [`agent`] (its loops and how it ends), [`desired`]
-//! (what it should be), [`controller`] (whom it asks), [`cuts`] (many disks at one instant), [`peer`] (what other nodes
-//! may ask of it), [`mirror`] (disks), [`holder`] (what outlives it).
+//! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
+//! it ends), [`desired`] (what this node should be), [`controller`] (the calls it makes), [`reconcile`] (one instance
+//! from wanted to true), [`hypervisor`] (virtual machines), [`mirror`] (disks), [`cuts`] (many disks at one instant),
+//! [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
 //!
-//! [`build`] and [`Agent::run`] are used by `main` and by tests with several agents in one process: there is no global
+//! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
+//! levels: a lost message costs a delay and nothing else.
+//!
+//! **Disks under QEMU.** A guest gets the raw file with cache `none`, io `native`, discard and detect_zeroes `unmap`,
+//! logical sectors of 512 and physical ones of 4096 bytes. `error_policy` and `rerror_policy` are `stop`: a guest whose
+//! disk fails or is full is paused, the instance says so, and it goes on by itself. libvirt does not relabel the file:
+//! it belongs to the user of QEMU already, so every folder above it must be passable for that user. A chown of the file
+//! is accepted. The name ends in `.raw` because AppArmor's profile allows that. The agent never opens or stats a disk
+//! that it serves itself.
+//!
+//! **The agent's own end.** SIGTERM shuts guests down (30 s), writes everything back and unmounts. kill -9 ends the
+//! FUSE connections; the next start unmounts what is left, replays the journals and mounts again. Guests under libvirt
+//! that lost their disk are stopped and become `failed` with reason `disk_lost`; they can be started again, and nothing
+//! that was acknowledged is missing (I2).
+//!
+//! **Trust** (I12). A node joins with a token that carries the cluster's id and the fingerprint of its CA. Peers accept
+//! the keys in the signed membership record and nobody else. That record stays valid without a controller.
+//!
+//! [`build`] and [`Agent::run`] are used by `main` and by tests with several agents in one process. There is no global
 //! state but logs, metrics and the cryptography provider, and `main` alone sets those up.
 
 pub mod agent;

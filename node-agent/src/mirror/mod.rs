@@ -1,4 +1,5 @@
-//! The mirror: a disk is present on its node as a raw file, filled lazily, written locally, cut without copying.
+//! The mirror: a disk is present on its node as a raw file. It is filled as it is read, written locally, and cut
+//! without copying.
 //!
 //! ```text
 //!  guest ── fuse ──> write: delta of the current epoch, bit in the live map, reply         never waits for the network
@@ -11,17 +12,58 @@
 //!  holder process                the live map of each epoch: which blocks count, now
 //! ```
 //!
-//! Promises: **I1** a read gives the last byte written, else the version's byte ([`read`], [`write`], `Layers`).
-//! **I2** acknowledged writes survive the agent (live map), acknowledged flushes survive the power (journal: data
-//! before bits), a failed flush is final ([`epoch`], [`journal`], [`bits`]). **I3**, **I4** commits name only bytes
-//! that were written or verified, and are durable in the pool before anybody hears of them ([`commit`]). **I7** cuts
-//! hold before they flip ([`cut`]). **I10** holds, prepared cuts and reads end by themselves.
+//! **Three kinds of local bytes, never in one file.** `DATA/pool` holds this node's share of the pool. `DATA/cache`
+//! holds clean chunks: each is fetched once, can be evicted, is never synced, and is hashed again at its first use
+//! after an unclean stop. `DATA/disks/<disk>` holds only what the guest wrote: one delta and one bitmap per epoch. So
+//! the instances of a host share one copy of what they have in common, a fetch cannot race a guest's write, and clean
+//! data can go away at any time.
 //!
-//! It does not know why a disk is wanted, who placed it, or where objects are: that is the reconciler's, the
-//! controller's and the pool client's.
+//! **Reads** fetch the smallest set of whole chunks, side by side (the paper's first strategy). A read that finds no
+//! source keeps trying for 60 s and then fails with EIO; under libvirt the guest is paused instead and goes on by
+//! itself.
 //!
-//! After a start: `Disks::open` finds what is there, `commits()` lists commits whose outcome has to be asked for,
+//! **Writes** of whole 4 KiB blocks never wait. A write of a part of a block waits for the rest of that block. The
+//! paper's second strategy, one contiguous region per chunk, is the setting `write_policy = "contiguous"`: a write that
+//! would leave a gap first fetches the chunk into the cache. Either way a delta holds only blocks that the guest wrote.
+//! The bytes go to the delta first, then the bit into the live map, then the reply. A *flush* syncs the delta, appends
+//! the changed bits to the journal if there are any, syncs that, and then replies: data before bits, always. O_DSYNC
+//! arrives only as a flag of a write and is honoured. After a reboot only deltas and journals count.
+//!
+//! **Cuts** redirect. A flip makes the next epoch's delta current, and nothing is copied before a write. A block is
+//! dirty when it is in an epoch newer than the published one, so a commit that was given up needs no undo: its blocks
+//! are part of the next one. A disk has at most four epochs. Published ones are folded into the base, abandoned ones
+//! are merged into the next; while all four are in use a further cut is refused as busy. A disk without changes gets a
+//! version with the same descriptor and stores no object. Cuts of a disk are ordered, uploads may overlap, and
+//! publishes happen in the order of the epochs. An instance with several disks is cut in the same way.
+//!
+//! **One FUSE connection per disk**, with up to 4096 requests under way. With one mount for all disks, 16 waiting
+//! requests of one guest would freeze every guest of the node. The connection uses neither the kernel's write-back
+//! cache nor passthrough, because the agent must see a write before the guest sees its acknowledgement. With direct
+//! deltas a thread takes all requests that wait and has whole blocks moved together (io_uring; one by one where there
+//! is none). Buffers of large requests are huge pages; idle threads give them back, and up to 8 MiB stay with a disk
+//! that saw such requests.
+//!
+//! **Sizes and calls.** A disk is a multiple of 4 KiB and at most 16 TiB. `fallocate` inside the size succeeds;
+//! PUNCH_HOLE and ZERO_RANGE mark blocks as zeros; other modes give EOPNOTSUPP. SEEK_HOLE and SEEK_DATA are answered
+//! from memory. There is no COPY_FILE_RANGE. A truncate by a user gives EPERM. POSIX locks are left to the kernel.
+//!
+//! **Space.** `keep_free` is a floor that nothing but a guest's write may touch. The cache gives way first, then
+//! new replicas and with them commits; only then does a guest's write fail.
+//!
+//! Promises: **I1** a read gives the last byte written, else the version's byte ([`read`], [`write`], `Layers`). **I2**
+//! acknowledged writes survive the agent (live map), acknowledged flushes survive a power loss (journal), a failed
+//! flush is final ([`epoch`], [`journal`], [`bits`]). **I3**, **I4** commits name only bytes that were written or
+//! verified, and are durable in the pool before the controller hears of them ([`commit`]). **I7** cuts hold before they
+//! flip ([`cut`]). **I10** holds, prepared cuts and reads end by themselves.
+//!
+//! The mirror does not know why a disk is wanted, who placed it, or where objects are. The reconciler, the controller
+//! and the pool client know that.
+//!
+//! After a start: `Disks::open` finds what is there, `commits()` lists commits whose outcome has to be asked for, and
 //! `ensure` mounts.
+//!
+//! Reading order: [`disks`] (the registry), [`disk`] (one disk), [`read`] and [`write`], [`epoch`], [`bits`] and
+//! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`cache`] and [`base`].
 
 mod base;
 mod bits;
