@@ -160,11 +160,15 @@ choose_packages() {
     for package in $kernel busybox-static qemu-guest-agent grub-common grub-pc-bin $libraries; do
         wanted="$wanted $package"
     done
+    # shellcheck disable=SC2086 # a list of names
     uris=$(apt download --print-uris $wanted 2> /dev/null) || return 1
     [ -n "$uris" ]
 }
 
-newest_cached() { ls -t "$cache/images/"*"-$script_key.raw" 2> /dev/null | head -n 1; }
+newest_cached() {
+    # shellcheck disable=SC2012 # by time, which find cannot sort; the names are this script's own
+    ls -t "$cache/images/"*"-$script_key.raw" 2> /dev/null | head -n 1
+}
 
 if ! choose_packages; then
     if [ "$(id -u)" = 0 ] && say "no package lists yet: apt-get update" && apt update > /dev/null 2>&1 && choose_packages; then
@@ -207,13 +211,14 @@ if [ -n "$missing" ]; then
     say "downloading$missing"
     tries=0
     # The lists can be older than the archive: then the file is gone there, and an update helps.
+    # shellcheck disable=SC2086 # a list of names
     until apt download $missing > "$work/apt.log" 2>&1; do
         tries=$((tries + 1))
         if [ $tries -ge 3 ]; then
             cat "$work/apt.log" >&2
             die "the packages above could not be downloaded"
         fi
-        [ "$(id -u)" = 0 ] && apt update > /dev/null 2>&1 || sleep 2
+        if [ "$(id -u)" != 0 ] || ! apt update > /dev/null 2>&1; then sleep 2; fi
     done
 fi
 # Only the libraries, the tools and the kernel are unpacked; the rest of the closure was for the names.
@@ -226,15 +231,22 @@ done < "$work/uris"
 cd "$work"
 
 # --- which files
-busybox=$(ls "$root"/bin/busybox "$root"/usr/bin/busybox 2> /dev/null | head -n 1)
+# Prints the first of these paths that exists.
+first_there() {
+    for path in "$@"; do
+        if [ -e "$path" ]; then printf '%s\n' "$path"; return; fi
+    done
+}
+busybox=$(first_there "$root"/bin/busybox "$root"/usr/bin/busybox)
 [ -n "$busybox" ] || die "busybox-static has no busybox"
-agent=$(ls "$root"/usr/sbin/qemu-ga "$root"/usr/bin/qemu-ga 2> /dev/null | head -n 1)
+agent=$(first_there "$root"/usr/sbin/qemu-ga "$root"/usr/bin/qemu-ga)
 [ -n "$agent" ] || die "qemu-guest-agent has no qemu-ga"
-vmlinuz=$(ls "$root"/boot/vmlinuz-* 2> /dev/null | head -n 1)
+vmlinuz=$(first_there "$root"/boot/vmlinuz-*)
 [ -n "$vmlinuz" ] || die "$kernel has no kernel"
 version=${vmlinuz##*/vmlinuz-}
-modules=$(ls -d "$root/lib/modules/$version" "$root/usr/lib/modules/$version" 2> /dev/null | head -n 1)
-loader=$(ls "$root"/lib64/ld-linux-x86-64.so.2 "$root"/usr/lib64/ld-linux-x86-64.so.2 "$root"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root"/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 2> /dev/null | head -n 1)
+modules=$(first_there "$root/lib/modules/$version" "$root/usr/lib/modules/$version")
+loader=$(first_there "$root"/lib64/ld-linux-x86-64.so.2 "$root"/usr/lib64/ld-linux-x86-64.so.2 \
+    "$root"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root"/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2)
 [ -n "$loader" ] || die "libc6 has no dynamic loader"
 library_path=$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu
 
@@ -309,7 +321,8 @@ while read -r _name arrow path _address; do
 done < "$work/needed"
 number=10
 for file in $(load_order virtio_console virtio_rng button evdev); do
-    [ -e "$ram/modules/"??"-${file##*/}" ] && continue
+    # What the initramfs has loaded is there already.
+    [ -z "$(first_there "$ram/modules/"??"-${file##*/}")" ] || continue
     cp "$file" "$guest/lib/modules/$number-${file##*/}"
     number=$((number + 1))
 done
@@ -360,15 +373,15 @@ core_bytes=$(wc -c < "$work/core.img")
 dd if="$grub/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
 dd if="$work/core.img" of="$disk" bs=512 seek=1 conv=notrunc status=none
 
-# Little-endian bytes of a 32-bit number, for printf.
-le32() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
+# Little-endian bytes of a 32-bit number, as escapes for printf %b.
+le32() { printf '\\0%03o\\0%03o\\0%03o\\0%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
 sectors=$(((disk_bytes - 1048576) / 512))
 # An MBR counts to 2 TiB; the partition ends there then.
 [ $sectors -le 4294965247 ] || sectors=4294965247
 {
-    printf "$(le32 1836414067)\\000\\000"
+    printf '%b\000\000' "$(le32 1836414067)"
     printf '\200\376\377\377\203\376\377\377'
-    printf "$(le32 2048)$(le32 $sectors)"
+    printf '%b' "$(le32 2048)$(le32 $sectors)"
 } | dd of="$disk" bs=1 seek=440 conv=notrunc status=none
 printf '\125\252' | dd of="$disk" bs=1 seek=510 conv=notrunc status=none
 

