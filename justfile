@@ -16,9 +16,9 @@ unit *FILTER:
 test CRATE *NAME:
     cargo nextest run -p {{ CRATE }} --test integration {{ NAME }}
 
-# Tests of the REST API through the router, all or those with NAME in theirs: just api snapshots
-api *NAME:
-    cargo nextest run -p muster-controller --test integration {{ NAME }}
+# Tests of the REST API, all or those with NAME in theirs: just api snapshots
+api NAME='':
+    cargo nextest run -p muster-controller --test integration -E 'test(/^api::.*{{ NAME }}/)'
 
 # Everything that CI runs, as root: just all [FILTER...]
 all *FILTER:
@@ -38,9 +38,9 @@ fmt:
 bench *ROW:
     tests/bench.sh {{ ROW }}
 
-# Run the fuzz targets for so long each: just fuzz 60
+# Feed every decoder random bytes, for so many seconds each: just fuzz 60
 fuzz SECONDS:
-    MUSTER_FUZZ_SECONDS={{ SECONDS }} cargo nextest run --release --workspace fuzz
+    MUSTER_FUZZ_SECONDS={{ SECONDS }} cargo nextest run --profile fuzz --workspace --lib -E 'test(fuzz_)'
 
 # A whole Muster on this machine, as root: just quickstart --count 2
 quickstart *OPTIONS:
