@@ -3,10 +3,10 @@
 #
 #   deploy/demo-image.sh [options] OUT.raw
 #
-# What is on it: an MBR with GRUB, one ext4 partition, Debian's cloud kernel, a busybox user space (deploy/demo-image/),
-# the QEMU guest agent. It prints MUSTER-READY on its serial console once it is up, counts its boots in
-# /var/lib/muster/boots (fsynced), takes its host name from the SMBIOS chassis asset tag and turns itself off when the
-# power button is pressed or the guest agent is asked to.
+# The disk has an MBR with GRUB, one ext4 partition, Debian's cloud kernel, a busybox user space (deploy/demo-image/)
+# and the QEMU guest agent. The guest prints MUSTER-READY on its serial console when it is up, counts its boots in
+# /var/lib/muster/boots (fsynced), takes its host name from the SMBIOS chassis asset tag, and turns itself off when the
+# power button is pressed or the guest agent is told to.
 #
 # Nothing is installed, mounted or attached: packages are downloaded with apt and unpacked into a work folder, the file
 # system is made in place by mke2fs. Works as any user. Packages and finished images are kept in a cache folder; an
@@ -81,7 +81,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -n "$out" ] || { usage >&2; exit 2; }
-# Work goes on in other folders.
+# An absolute path, because the script changes its folder later.
 dir=$(dirname -- "$out")
 dir=$(CDPATH='' cd -- "$dir" && pwd) || die "there is no such folder to put '$out' into"
 out=$dir/$(basename -- "$out")
@@ -126,7 +126,8 @@ script_key=$({
     printf '%s %s' "$disk_bytes" "$suite_kernel"
 } | sha256sum | cut -c1-16)
 
-# Puts a cached image at OUT in one rename, holes kept; a reflink where the file system has them.
+# Copies a cached image to OUT, sparse, as a reflink where the file system can make one. OUT appears complete or not at
+# all.
 deliver() {
     unfinished=$out.partial.$$
     cp --sparse=auto --reflink=auto -- "$1" "$unfinished"
@@ -138,39 +139,42 @@ deliver() {
     fi
 }
 
-# One build at a time per cache; a second one then finds the first one's image.
+# One build at a time per cache. A second one waits and then finds the image of the first.
 exec 9> "$cache/lock"
 flock -w 600 9 || die "another build has held $cache/lock for 10 minutes"
 
 apt() { apt-get -q -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@"; }
 
-# The real kernel package behind the meta package, then everything the guest agent and grub-mkimage load.
+# Sets `kernel` to the package behind the meta package, `wanted` to all packages, `uris` to what apt would download.
 choose_packages() {
     kernel=$(apt-cache depends "$suite_kernel" 2> /dev/null | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p' | head -n 1)
     if [ -z "$kernel" ]; then
         apt-cache show "$suite_kernel" > /dev/null 2>&1 || return 1
         kernel=$suite_kernel
     fi
-    # Only libraries are taken from the closure: the guest has no package manager, no perl, no debconf.
+    # Of the dependencies only libraries are taken: the guest has no package manager, no perl, no debconf.
     libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
         --no-enhances qemu-guest-agent grub-common 2> /dev/null \
         | sed -n 's/^\(lib[a-z0-9.+-]*\|zlib1g\)$/\1/p' | grep -v -e perl -e -cross | sort -u) || return 1
-    # Virtual names have no version of their own.
     wanted=
     for package in $kernel busybox-static qemu-guest-agent grub-common grub-pc-bin $libraries; do
         wanted="$wanted $package"
     done
+    # shellcheck disable=SC2086 # a list of names
     uris=$(apt download --print-uris $wanted 2> /dev/null) || return 1
     [ -n "$uris" ]
 }
 
-newest_cached() { ls -t "$cache/images/"*"-$script_key.raw" 2> /dev/null | head -n 1; }
+newest_cached() {
+    # shellcheck disable=SC2012 # by time, which find cannot sort; the names are this script's own
+    ls -t "$cache/images/"*"-$script_key.raw" 2> /dev/null | head -n 1
+}
 
 if ! choose_packages; then
     if [ "$(id -u)" = 0 ] && say "no package lists yet: apt-get update" && apt update > /dev/null 2>&1 && choose_packages; then
         :
     elif cached=$(newest_cached) && [ -n "$cached" ] && [ $rebuild = no ]; then
-        say "package lists cannot be had; taking the image made earlier"
+        say "there are no package lists; using the image that was made earlier"
         deliver "$cached"
         exit 0
     else
@@ -206,17 +210,17 @@ done < "$work/uris"
 if [ -n "$missing" ]; then
     say "downloading$missing"
     tries=0
-    # The lists can be older than the archive: then the file is gone there, and an update helps.
+    # The lists can be older than the archive, which then has no such file any more; an update helps.
+    # shellcheck disable=SC2086 # a list of names
     until apt download $missing > "$work/apt.log" 2>&1; do
         tries=$((tries + 1))
         if [ $tries -ge 3 ]; then
             cat "$work/apt.log" >&2
             die "the packages above could not be downloaded"
         fi
-        [ "$(id -u)" = 0 ] && apt update > /dev/null 2>&1 || sleep 2
+        if [ "$(id -u)" != 0 ] || ! apt update > /dev/null 2>&1; then sleep 2; fi
     done
 fi
-# Only the libraries, the tools and the kernel are unpacked; the rest of the closure was for the names.
 root=$work/packages
 mkdir -p "$root"
 while read -r _uri file _size _hash; do
@@ -226,15 +230,22 @@ done < "$work/uris"
 cd "$work"
 
 # --- which files
-busybox=$(ls "$root"/bin/busybox "$root"/usr/bin/busybox 2> /dev/null | head -n 1)
+# Prints the first of these paths that exists.
+first_there() {
+    for path in "$@"; do
+        if [ -e "$path" ]; then printf '%s\n' "$path"; return; fi
+    done
+}
+busybox=$(first_there "$root"/bin/busybox "$root"/usr/bin/busybox)
 [ -n "$busybox" ] || die "busybox-static has no busybox"
-agent=$(ls "$root"/usr/sbin/qemu-ga "$root"/usr/bin/qemu-ga 2> /dev/null | head -n 1)
+agent=$(first_there "$root"/usr/sbin/qemu-ga "$root"/usr/bin/qemu-ga)
 [ -n "$agent" ] || die "qemu-guest-agent has no qemu-ga"
-vmlinuz=$(ls "$root"/boot/vmlinuz-* 2> /dev/null | head -n 1)
+vmlinuz=$(first_there "$root"/boot/vmlinuz-*)
 [ -n "$vmlinuz" ] || die "$kernel has no kernel"
 version=${vmlinuz##*/vmlinuz-}
-modules=$(ls -d "$root/lib/modules/$version" "$root/usr/lib/modules/$version" 2> /dev/null | head -n 1)
-loader=$(ls "$root"/lib64/ld-linux-x86-64.so.2 "$root"/usr/lib64/ld-linux-x86-64.so.2 "$root"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root"/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 2> /dev/null | head -n 1)
+modules=$(first_there "$root/lib/modules/$version" "$root/usr/lib/modules/$version")
+loader=$(first_there "$root"/lib64/ld-linux-x86-64.so.2 "$root"/usr/lib64/ld-linux-x86-64.so.2 \
+    "$root"/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root"/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2)
 [ -n "$loader" ] || die "libc6 has no dynamic loader"
 library_path=$root/lib/x86_64-linux-gnu:$root/usr/lib/x86_64-linux-gnu
 
@@ -260,10 +271,10 @@ module_files() {
         printf '%s\n' "$plain"
     done
 }
-# In load order, each once.
+# The same for several modules: in load order, each once.
 load_order() { module_files "$@" | awk '!seen[$0]++'; }
 
-# --- initramfs: busybox, the modules a virtio disk needs, and the way to the real root
+# --- initramfs: busybox, the modules that a virtio disk needs, and a script that mounts the root file system
 ram=$work/initramfs
 mkdir -p "$ram/bin" "$ram/dev" "$ram/proc" "$ram/sys" "$ram/root" "$ram/modules"
 cp "$busybox" "$ram/bin/busybox"
@@ -276,7 +287,7 @@ for file in $(load_order virtio_pci virtio_blk ext4 crc32c_generic); do
 done
 epoch=1700000000
 find "$ram" -exec touch -h -d "@$epoch" {} +
-# Not compressed: a few MB more to read cost less than unpacking them on an emulated processor.
+# Not compressed: an emulated processor reads a few more MB faster than it unpacks them.
 (cd "$ram" && find . | LC_ALL=C sort | "$busybox" cpio -o -H newc --renumber-inodes --ignore-devno 2> /dev/null) > "$work/initrd"
 
 # --- root file system
@@ -309,7 +320,8 @@ while read -r _name arrow path _address; do
 done < "$work/needed"
 number=10
 for file in $(load_order virtio_console virtio_rng button evdev); do
-    [ -e "$ram/modules/"??"-${file##*/}" ] && continue
+    # What the initramfs has loaded is there already.
+    [ -z "$(first_there "$ram/modules/"??"-${file##*/}")" ] || continue
     cp "$file" "$guest/lib/modules/$number-${file##*/}"
     number=$((number + 1))
 done
@@ -331,21 +343,21 @@ find "$guest" -exec touch -h -d "@$epoch" {} +
 disk=$work/disk.raw
 truncate -s "$disk_bytes" "$disk"
 uuid=6d757374-6572-4d55-8554-455244454d4f
-# Fixed features: what GRUB reads, and no group is left for the guest's kernel to initialize (it would be written, and
-# stored, by every clone). A small journal for the same reason.
+# The features are fixed to those that GRUB can read. Nothing is left for the guest's kernel to initialize, and the
+# journal is small: every clone would write that, and Muster would store it for each of them.
 SOURCE_DATE_EPOCH=$epoch E2FSPROGS_FAKE_TIME=$epoch mke2fs -q -F -t ext4 -b 4096 -I 256 -N 16384 -m 0 -L muster-root -U $uuid \
     -O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize \
     -J size=8 -E offset=1048576,hash_seed=$uuid,root_owner=0:0,nodiscard,lazy_itable_init=0,lazy_journal_init=0 \
     -d "$guest" "$disk" $(((disk_bytes - 1048576) / 1024))k
-# What no file can be given before: with it, the same packages make the same image, byte for byte.
+# mke2fs cannot set these times. With them set, the same packages make the same image, byte for byte.
 (cd "$guest" && find . -printf "set_inode_field \"/%P\" ctime @$epoch\n") > "$work/times"
 echo 'set_super_value kbytes_written 0' >> "$work/times"
 E2FSPROGS_FAKE_TIME=$epoch debugfs -w -f "$work/times" "$disk?offset=1048576" > "$work/debugfs.log" 2>&1 || die "debugfs cannot set the times: $(cat "$work/debugfs.log")"
 
 mkimage=$root/usr/bin/grub-mkimage
 grub=$root/usr/lib/grub/i386-pc
-# The 16-bit boot protocol: for the 32-bit one GRUB moves the kernel with all the memory it will unpack to, byte by byte,
-# which takes an emulated processor longer than booting it.
+# The 16-bit boot protocol. For the 32-bit one GRUB moves the kernel and all the memory that it will unpack to, byte by
+# byte, which takes an emulated processor longer than the boot.
 cat > "$work/grub.cfg" << 'GRUB'
 set root=(hd0,msdos1)
 linux16 /boot/vmlinuz root=/dev/vda1 console=ttyS0,115200 quiet panic=5 no_timer_check tsc=reliable mitigations=off cryptomgr.notests
@@ -356,23 +368,23 @@ GRUB
     biosdisk part_msdos ext2 linux16 boot
 core_bytes=$(wc -c < "$work/core.img")
 [ "$core_bytes" -le $((2047 * 512)) ] || die "GRUB's core image does not fit before the partition: $core_bytes bytes"
-# boot.img looks for core.img in sector 1, core.img for its rest in sector 2: both are GRUB's own defaults.
+# By default boot.img expects core.img in sector 1, and core.img expects its own rest in sector 2.
 dd if="$grub/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
 dd if="$work/core.img" of="$disk" bs=512 seek=1 conv=notrunc status=none
 
-# Little-endian bytes of a 32-bit number, for printf.
-le32() { printf '\\%03o\\%03o\\%03o\\%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
+# Little-endian bytes of a 32-bit number, as escapes for printf %b.
+le32() { printf '\\0%03o\\0%03o\\0%03o\\0%03o' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)); }
 sectors=$(((disk_bytes - 1048576) / 512))
-# An MBR counts to 2 TiB; the partition ends there then.
+# An MBR cannot describe more than 2 TiB, so the partition ends there.
 [ $sectors -le 4294965247 ] || sectors=4294965247
 {
-    printf "$(le32 1836414067)\\000\\000"
+    printf '%b\000\000' "$(le32 1836414067)"
     printf '\200\376\377\377\203\376\377\377'
-    printf "$(le32 2048)$(le32 $sectors)"
+    printf '%b' "$(le32 2048)$(le32 $sectors)"
 } | dd of="$disk" bs=1 seek=440 conv=notrunc status=none
 printf '\125\252' | dd of="$disk" bs=1 seek=510 conv=notrunc status=none
 
-# --- into the cache, whole or not at all; older images of these files go
+# --- move the image into the cache, complete or not at all; images older than 30 days are deleted
 cp "$vmlinuz" "$work/vmlinuz"
 cp --sparse=always "$disk" "$disk.sparse"
 chmod 644 "$work/vmlinuz" "$work/initrd" "$disk.sparse"

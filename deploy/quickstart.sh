@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# A whole Muster on this machine in one command: a controller, agents, real virtual machines from one image, a snapshot
-# of all of them while they run, and a second fleet started from it. `deploy/quickstart.sh --help`
+# Runs a whole Muster on this machine: a controller, agents, virtual machines from one image, a snapshot of all of them
+# while they run, and a second fleet started from it. `deploy/quickstart.sh --help` lists the options.
 #
-# Everything that is started here is started below one data folder and is stopped again: on Ctrl-C, on a failed step,
-# and when this shell dies. Nothing else on the machine is touched. The data folder of a shell that was killed is deleted by
-# the next quickstart.
+# All data is below one folder. Everything that this script starts is stopped again on Ctrl-C, when a step fails, and
+# when this shell is killed; then the next quickstart deletes the data folder. Nothing else on the machine is changed.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -93,29 +92,29 @@ fi
 
 # ---------------------------------------------------------------- what was started, and how it ends
 
-made_data=no        # the data folder is ours to delete
-controller=         # process ids
-agents=()
-helper=             # the one foreground child that may run for long
-ending=no
-interrupted=no
-up=no               # every step succeeded
+made_data=no        # yes: the data folder is this run's and is deleted at the end
+controller=         # its process id
+agents=()           # their process ids, by number
+helper=             # process id of a foreground program that may run for long
+ending=no           # yes: cleaning up has begun
+interrupted=no      # yes: a signal ended the script
+up=no               # yes: every step succeeded
 begun=$(now_ms)
 
-# Settings of another Muster in this environment are not meant for this one.
+# Settings in this environment are those of another Muster.
 for name in ${!MUSTER_@}; do [ "$name" = MUSTER_BIN_DIR ] || unset "$name"; done
 
-# The daemons are in sessions of their own, so that a Ctrl-C reaches only this shell, which then stops them in order;
-# should this shell be killed, the kernel tells them.
+# Starts a daemon in a session of its own: Ctrl-C must reach only this shell, which then stops the daemons in order.
+# When this shell is killed, the kernel sends them SIGTERM.
 start_daemon() {
     local log=$1
     shift
     setsid setpriv --pdeathsig TERM "$@" < /dev/null >> "$log" 2>&1 &
 }
 
-# run OUT ERR PROGRAM…: something that may take long, in a group of its own, so that a signal to this script ends it with
-# all it started. OUT and ERR are files, or - for this script's own: redirected around the call, a trap that runs inside
-# it would speak into the file.
+# run OUT ERR PROGRAM…: runs a program that may take long. It has a process group of its own, so that cleaning up can
+# end it with everything it started. OUT and ERR are files, or - for this script's own output. They are not redirections
+# of the call, because then a trap that runs during the call would write its messages to the file.
 run() {
     local out err
     if [ "$1" = - ]; then exec {out}>&1; else exec {out}>> "$1"; fi
@@ -130,22 +129,22 @@ run() {
     return "$status"
 }
 
-# Asks processes to end, once: an agent that is asked twice ends at once.
+# Sends SIGTERM to processes. Call it once per process: an agent that gets a second one ends without cleaning up.
 ask_to_end() {
     local pid
     for pid in "$@"; do kill -TERM "$pid" 2> /dev/null || :; done
 }
 
-# await_end SECONDS PID…: waits for all, then insists.
+# await_end SECONDS PID…: waits until the processes have ended, and kills those that take longer.
 await_end() {
     local patience=$1 pid
     shift
     for pid in "$@"; do
         if ! until_true "$patience" process_gone "$pid"; then
-            say "process $pid does not end in $patience s; killing it"
+            say "process $pid has not ended within $patience s; killing it"
             kill -KILL "$pid" 2> /dev/null || :
         fi
-        # Reaps it; its exit code tells nothing now.
+        # Its exit code does not matter any more.
         wait "$pid" 2> /dev/null || :
     done
 }
@@ -155,13 +154,13 @@ agents_gone() {
     for pid in "${agents[@]}"; do process_gone "$pid" || return 1; done
 }
 
-# without_guests COMMAND…: runs it once no guest of this quickstart has power.
+# without_guests COMMAND…: turns off the guests of this quickstart, then runs the command.
 without_guests() {
     domains_destroy "$data"
     "$@"
 }
 
-# Deletes a data folder: what this script makes in it, and itself when nothing else is there.
+# Deletes what this script made in a data folder, and the folder if nothing else is in it.
 data_delete() {
     # shellcheck disable=SC2154 # of leftovers.sh
     rm -rf --one-file-system "${1:?}/controller" "${1:?}"/node-* "${1:?}/logs" "${1:?}/env" "${1:?}/demo.raw" "${1:?}/$run_mark"
@@ -183,8 +182,8 @@ clean_up() {
         [ $status = 0 ] || [ $interrupted = yes ] || show_logs
         if [ -n "$controller" ] || [ ${#agents[@]} -gt 0 ]; then
             say 'stopping …'
-            # Agents shut their guests down, write everything back and unmount. Guests whose disks go anyway need not take
-            # the time to shut down, nor those that were just being started.
+            # Agents shut their guests down, write everything back and unmount. Where the data is deleted anyway, the
+            # guests are turned off instead, which saves the time of the shutdown.
             ask_to_end "${agents[@]}"
             if [ $keep = no ]; then until_true 60 without_guests agents_gone || :; fi
             await_end 60 "${agents[@]}"
@@ -200,7 +199,7 @@ clean_up() {
         elif [ -z "$(mounts_below "$data")" ]; then
             data_delete "$data"
         else
-            say "something is still mounted below $data: it is left as it is"
+            say "something is still mounted below $data, so the folder is not deleted"
         fi
     else
         libvirt_release
@@ -211,7 +210,7 @@ clean_up() {
 interrupt() {
     interrupted=yes
     say ''
-    # The normal end of a quickstart that is up.
+    # Ctrl-C is the normal end of a quickstart that is up.
     if [ $up = yes ]; then exit 0; fi
     exit 130
 }
@@ -230,7 +229,7 @@ show_logs() {
     done
 }
 
-# ---------------------------------------------------------------- the stop-watch
+# ---------------------------------------------------------------- steps and their times
 
 step_name=
 step_begun=0
@@ -246,7 +245,7 @@ step() {
     fi
 }
 
-# done_step [REMARK]
+# done_step [REMARK]: prints the time of the step, its name and the remark.
 done_step() {
     local took
     took=$(seconds $(($(now_ms) - step_begun)))
@@ -260,7 +259,7 @@ step_failed() {
     [ -n "$step_name" ] || return 0
     end_line
     local word=failed
-    [ $interrupted = no ] || word='broken off'
+    [ $interrupted = no ] || word=interrupted
     printf '  %8s   %-22s %s\n' "$(seconds $(($(now_ms) - step_begun)))" "$step_name" "$word" >&2
     step_name=
 }
@@ -275,15 +274,16 @@ step packages
 packages_ensure util-linux iproute2 qemu-utils qemu-system-x86 libvirt-daemon-system libvirt-daemon-driver-qemu \
     libvirt-clients fuse3 e2fsprogs
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
-[ -c /dev/fuse ] || die "there is no /dev/fuse: Muster shows disks as files through it" "modprobe fuse" \
+[ -c /dev/fuse ] || die "there is no /dev/fuse, which Muster needs for its disks" "modprobe fuse" \
     "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 (: <> /dev/fuse) 2> /dev/null || die "/dev/fuse cannot be opened" "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 done_step
 
 # ---------------------------------------------------------------- the data folder
 
+# Prints the first folder from a path upwards that other users cannot enter. libvirt starts QEMU as a user of its own,
+# which must get to the disks.
 passable() {
-    # libvirt starts QEMU as a user of its own: every folder above a disk must let it pass.
     local dir=$1
     while [ "$dir" != / ]; do
         [ $((0$(stat -c %a "$dir") & 1)) = 1 ] || { echo "$dir"; return; }
@@ -299,16 +299,16 @@ else
     [ -z "$(ls -A "$data")" ] || die "'$data' is not empty: the quickstart begins with an empty data folder" "name another one, or delete it"
 fi
 made_data=yes
-# What is kept when it ends is kept when it is killed, too.
+# Without a mark the next quickstart does not delete the folder of one that was killed.
 [ $keep = yes ] || mark_folder "$data"
 chmod 0711 "$data"
 blocked=$(passable "$data")
-[ -z "$blocked" ] || die "'$blocked' cannot be passed by the user that runs guests (libvirt-qemu)" "chmod o+x '$blocked', or choose another --data"
+[ -z "$blocked" ] || die "the user that runs guests (libvirt-qemu) cannot enter '$blocked'" "chmod o+x '$blocked', or choose another --data"
 mkdir -m 0755 "$data/logs"
 
-# What fits: memory that is really there is shared out between the agents and never promised twice.
+# How many instances fit. The memory that is free now is divided among the agents.
 available=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo) * 1024))
-# A machine of QEMU takes this much beside the guest's own memory.
+# QEMU needs about this much memory for each guest, beside the guest's own.
 beside=$((96 << 20))
 reserve=$(((512 << 20) + nodes * (128 << 20)))
 most=$(((available - reserve) / (memory_bytes + beside)))
@@ -324,20 +324,20 @@ if [ $((per_node * nodes)) -gt "$most" ]; then
             "try fewer, for example --nodes 1 --count $((fewer < count ? fewer : count))"
     fi
 fi
-# Room for deployments of one's own, where there is more: README's tutorial, or half of what is free, because others may
-# start things, too.
+# Room for more deployments where there is memory: enough for README's tutorial, or up to half of what is free. The
+# other half stays for other programs.
 room=$((per_node + 4 / nodes + 1 < most / nodes ? per_node + 4 / nodes + 1 : most / nodes))
 roomy=$((most / 2 / nodes))
 room=$((roomy > room ? roomy : room))
 node_memory=$((room * memory_bytes))
-# Promised more than once: memory is what limits.
+# More processors than there are: only memory is to limit the number of instances.
 node_cpus=$((room * 2 > 4 ? room * 2 : 4))
 
 # ---------------------------------------------------------------- build
 
 step build
 if [ -n "${MUSTER_BIN_DIR:-}" ]; then
-    # The tests have built everything already.
+    # The tests set it: they have built everything already.
     bin=$MUSTER_BIN_DIR
     for name in muster muster-controller muster-agent; do [ -x "$bin/$name" ] || die "MUSTER_BIN_DIR has no $name"; done
 else
@@ -358,7 +358,8 @@ done_step
 bracketed=$listen
 case $listen in *:*) bracketed="[$listen]" ;; esac
 
-# A port nobody listens on; whoever takes it before the daemon does makes the daemon fail, and another one is tried.
+# Prints a port on which nobody listens, with a free one after it. Another program may take it before the daemon does:
+# then the daemon ends, and the caller tries again.
 port_taken() { ss -Hltn "sport = :$1" 2> /dev/null | grep -q .; }
 free_port() {
     local port tries=0
@@ -389,13 +390,13 @@ start_controller() {
     }
     until_true 60 controller_answers || die "the controller does not answer after 60 s"
     alive "$controller" && return 0
-    # It ended: most often the port was taken in between.
+    # It has ended, most likely because the port was taken in between.
     wait "$controller" || :
     controller=
     return 1
 }
 
-# start_agent N: the process id is in agents[N].
+# start_agent N: starts agent N and puts its process id into agents[N].
 start_agent() {
     local name=node-$1 port token=$data/node-$1/join.token
     port=$(free_port) || return 1
@@ -430,7 +431,7 @@ unset MUSTER_PROJECT MUSTER_PROFILE
         printf 'case :$PATH: in *:%q:*) ;; *) export PATH=%q:$PATH ;; esac\n' "$bin" "$bin"
     } > "$data/env"
 )
-# muster WORDS…: what it printed is in `said`.
+# muster WORDS…: runs the command line; the variable `said` has what it printed.
 muster() {
     local status=0
     : > "$data/logs/said"
@@ -447,12 +448,12 @@ agents_ready() {
     local n
     for ((n = 1; n <= nodes; n++)); do
         alive "${agents[n]}" && continue
-        # Most often its port was taken in between.
+        # It has ended, most likely because its port was taken in between.
         [ $((restarts += 1)) -le 3 ] || die "agent node-$n ends at once"
         wait "${agents[n]}" || :
         start_agent "$n"
     done
-    # An agent first finds out what runs guests here: null until then, and where nothing does.
+    # The hypervisor is null until the agent has found out what can run guests here, and stays null where nothing can.
     hypervisors=$("$bin/muster" -q -o json node ls --state ready 2> /dev/null | sed -n 's/^ *"hypervisor": "\(.*\)".*/\1/p')
     [ "$(wc -w <<< "$hypervisors")" -ge "$nodes" ]
 }
@@ -467,7 +468,7 @@ if [ -z "$image" ]; then
     step 'demo image'
     run /dev/null "$data/logs/demo-image.log" "$root/deploy/demo-image.sh" "$data/demo.raw" || die "the demo image could not be made"
     done_step "$(tail -n 1 "$data/logs/demo-image.log" | sed 's/^[^:]*: [^:]*: //')"
-    # Its guests say so on their console when they are up, and count their boots on their disk.
+    # The demo image prints MUSTER-READY on its console when it is up, and counts its boots on its disk.
     ready=console
     source=$data/demo.raw
 else
@@ -491,7 +492,7 @@ done_step "$said"
 if [ $both = no ]; then
     step 'stop the first fleet'
     muster deployment stop demo --timeout 5m || die "the first fleet could not be stopped"
-    done_step "there is not memory for both at once"
+    done_step "there is not enough memory for both at once"
 fi
 
 step "fork the snapshot"
@@ -499,7 +500,7 @@ muster deploy fork --snapshot first --memory "$memory_bytes" --ready $ready --ti
     || die "not every instance of the second fleet became ready"
 done_step "$said"
 
-# The proof that guests really booted is what they printed themselves: their name, and a number that their disk remembers.
+# What guests printed proves that they booted: their names, and the number of boots that their disks have counted.
 if [ $ready = console ]; then
     step 'consoles read'
     for fleet in demo fork; do
@@ -521,7 +522,7 @@ up=yes
 
 cat >&2 << END
 
-The API is at $url (its description: /openapi.json). In another terminal, take the settings over:
+The API is at $url (its description: /openapi.json). In another terminal, load its settings:
 
     . $data/env
 
@@ -535,7 +536,7 @@ and go on, for example:
 
 Ctrl-C stops everything$([ $keep = yes ] && echo ' and keeps the data.' || echo ' and deletes the data.')
 END
-# Until Ctrl-C, or until a daemon ends by itself.
+# Wait for Ctrl-C, or for the end of a daemon.
 wait -n "$controller" "${agents[@]}" || :
 up=no
 die "a daemon ended by itself"

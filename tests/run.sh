@@ -28,6 +28,7 @@ toolchain_ensure rustfmt clippy
 [ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
 
 # What a run that was killed left.
+# shellcheck disable=SC2317 # called by name
 folder_delete() { rm -rf --one-file-system "${1:?}"; }
 dead_runs_clear folder_delete /var/tmp/muster-tests.*
 
@@ -40,6 +41,7 @@ chmod 0711 "$TMPDIR"
 export TMPDIR
 
 # Ends what the tests left and says so: a test that leaves something has a defect.
+# shellcheck disable=SC2317 # called by the trap
 clean_up() {
     leftovers_end "$TMPDIR"
     libvirt_release

@@ -1,29 +1,30 @@
 # shellcheck shell=bash
-# What a run could leave on a machine: mounts, domains, processes under its folder, and the folder itself. Needs words.sh,
-# libvirt.sh.
+# Ends what a run can leave on a machine: mounts, domains and processes below its folder, and the folder itself. Needs
+# words.sh and libvirt.sh.
 #
-# A folder that goes with its run has a mark in it, a file that is locked (descriptor 8) while this shell or anything it
-# started lives. The kernel lets it go with the last of them, however that ended: a mark nobody holds is a dead run's.
+# The folder of a run has a mark in it: a file that is locked (descriptor 8) while this shell or anything it started is
+# alive. The kernel unlocks the file when the last of them ends, however it ends. So a mark that is not locked belongs
+# to a run that is over.
 run_mark=run.lock
 
-# Marks a folder as this run's. The mark is never seen unlocked.
+# Marks a folder as this run's. The file gets its name only when it is locked.
 mark_folder() {
     exec 8> "$1/$run_mark.new"
     flock 8
     mv -- "$1/$run_mark.new" "$1/$run_mark"
 }
 
-# dead_runs_clear DELETE FOLDER…: ends and deletes what runs that were killed left. DELETE is the function that deletes a
-# folder. Touched is only what is this user's, has a mark, and whose mark nobody holds.
+# dead_runs_clear DELETE FOLDER…: ends what runs that were killed left, and deletes their folders with the function
+# DELETE. Only folders are touched that belong to this user and have a mark that is not locked.
 dead_runs_clear() {
     local delete=$1 folder
     shift
     for folder in "$@"; do
-        [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && [ -f "$folder/$run_mark" ] || continue
+        if [ -L "$folder" ] || [ ! -O "$folder" ] || [ ! -f "$folder/$run_mark" ]; then continue; fi
         (
             exec 8< "$folder/$run_mark" || exit 0
             flock -n 8 || exit 0
-            say "clearing $folder, which a run that was killed left"
+            say "deleting $folder, left by a run that was killed"
             libvirt_ensure
             folder=$(CDPATH='' cd -- "$folder" && pwd)
             leftovers_end "$folder"
@@ -32,7 +33,7 @@ dead_runs_clear() {
     done
 }
 
-# Mount points at or below a folder, deepest first.
+# Prints the mount points at or below a folder, the deepest first.
 mounts_below() {
     local _rest point
     while read -r _ _ _ _ point _rest; do
@@ -41,7 +42,7 @@ mounts_below() {
     done < /proc/self/mountinfo | sort -r
 }
 
-# Processes of Muster, and guests of a libvirtd that is gone, that name a folder on their command line.
+# Prints the ids of Muster's processes and of QEMU processes that have a path below a folder on their command line.
 processes_below() {
     local proc
     for proc in /proc/[0-9]*; do
@@ -53,7 +54,7 @@ processes_below() {
     done
 }
 
-# Domains with a disk below a folder: ours, whoever started them for us.
+# Prints the domains that have a disk below a folder.
 domains_below() {
     local domain
     command -v virsh > /dev/null && libvirt_answers || return 0
@@ -62,7 +63,7 @@ domains_below() {
     done
 }
 
-# Cuts the power of all domains below a folder.
+# Turns off all domains below a folder at once.
 domains_destroy() {
     local domain
     for domain in $(domains_below "$1"); do virsh -q -c "$LIBVIRT_URI" destroy "$domain" > /dev/null 2>&1 || :; done
@@ -70,8 +71,8 @@ domains_destroy() {
 
 nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
 
-# Deletes QEMU's logs of the guests below a folder, which libvirt keeps for ever: found by the paths in them and, for guests
-# that never started, by their names.
+# Deletes QEMU's logs of the guests below a folder, which libvirt would keep for ever. A log is found by the paths in it
+# or, for a guest that never started, by the guest's name.
 qemu_logs_delete() {
     local logs=/var/log/libvirt/qemu log
     {
@@ -80,22 +81,22 @@ qemu_logs_delete() {
     } | while read -r log; do rm -f -- "$log"; done
 }
 
-# Ends whatever is left below a folder; says so, because a clean stop leaves nothing.
+# Ends whatever is left below a folder, and prints what that was: a clean stop leaves nothing.
 leftovers_end() {
     local domain pid point
-    # The last process of an agent ends a moment after it.
+    # The agent's holder ends a moment after the agent.
     until_true 3 nothing_runs_below "$1" || :
     for domain in $(domains_below "$1"); do
-        say "ending domain $domain, which was left"
+        say "ending domain $domain, which is still there"
         virsh -q -c "$LIBVIRT_URI" destroy "$domain" > /dev/null 2>&1 || :
         virsh -q -c "$LIBVIRT_URI" undefine "$domain" > /dev/null 2>&1 || :
     done
     for pid in $(processes_below "$1"); do
-        say "ending process $pid ($(cat "/proc/$pid/comm" 2> /dev/null)), which was left"
+        say "ending process $pid ($(cat "/proc/$pid/comm" 2> /dev/null)), which is still there"
         kill -KILL "$pid" 2> /dev/null || :
     done
     mounts_below "$1" | while read -r point; do
-        say "unmounting $point, which was left"
+        say "unmounting $point, which is still there"
         umount "$point" 2> /dev/null || umount -l "$point" 2> /dev/null || :
     done
     qemu_logs_delete "$1"

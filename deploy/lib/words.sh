@@ -1,20 +1,21 @@
 # shellcheck shell=bash
-# Words on the screen. Sourced by deploy/quickstart.sh and tests/run.sh.
+# shellcheck disable=SC2034 # used by the scripts that source this
+# Messages, times and sizes. Sourced by the scripts in deploy/ and tests/.
 
-# A script that left the cursor behind words that are to be replaced (a step under way, at a terminal) says so here.
+# "yes" while the terminal's last line is that of a step under way, which the next message replaces.
 unfinished_line=no
 end_line() {
     [ $unfinished_line = no ] || printf '\r\033[K' >&2
     unfinished_line=no
 }
 
-# Facts go to standard error, so that standard output stays what the script is for.
+# Prints a message to standard error; standard output is for results.
 say() {
     end_line
     printf '%s\n' "$*" >&2
 }
 
-# Says what is wrong and what to do about it, then ends the script (its traps clean up).
+# die WRONG HELP…: prints what is wrong and what to do about it, then ends the script. Its traps clean up.
 die() {
     end_line
     printf '\n%s: %s\n' "${0##*/}" "$1" >&2
@@ -24,7 +25,7 @@ die() {
     exit 1
 }
 
-# Milliseconds since some moment.
+# The time in milliseconds.
 now_ms() {
     local now=${EPOCHREALTIME/[.,]/}
     echo $((now / 1000))
@@ -33,7 +34,7 @@ now_ms() {
 # 1234 -> 1.2 s
 seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); }
 
-# 512MiB -> bytes; nothing and failure for what is not a size.
+# 512MiB -> bytes. Fails and prints nothing for a text that is not a size.
 bytes_of() {
     local number=${1%%[!0-9]*} unit=1
     [ -n "$number" ] || return 1
@@ -51,7 +52,7 @@ bytes_of() {
 
 mebibytes() { echo "$(($1 >> 20)) MiB"; }
 
-# until_true SECONDS COMMAND…: looks every 0.1 s; fails when the time is up.
+# until_true SECONDS COMMAND…: repeats the command every 0.1 s until it succeeds; fails when the time is up.
 until_true() {
     local end=$(($(now_ms) + $1 * 1000))
     shift

@@ -298,7 +298,7 @@ impl FromStr for ControllerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("expected a URL such as https://controller:7440, got '{text}': {why}");
+        let wrong = |why: &str| format!("expected a URL such as https://controller:7400, got '{text}': {why}");
         let url = reqwest::Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong("it is neither http nor https"));
@@ -359,6 +359,9 @@ pub struct Config {
     pub holder_program: Option<PathBuf>,
 }
 
+/// Port of an agent's server for its peers, unless `listen` names another one.
+pub const DEFAULT_PORT: u16 = 7450;
+
 impl Config {
     /// The defaults, for a data folder.
     #[must_use]
@@ -367,7 +370,7 @@ impl Config {
             data_dir,
             controller: None,
             join_token: None,
-            listen: SocketAddr::from(([0, 0, 0, 0], 7450)),
+            listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
             advertise: None,
             name: None,
             zone: None,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use muster_agent::{
     check,
-    config::{Config, Settings},
+    config::{Config, DEFAULT_PORT, Settings},
     status, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -119,7 +119,7 @@ fn on_signal(cancel: CancellationToken) -> anyhow::Result<tokio::task::JoinHandl
 fn host_check(mut configured: Configured) -> anyhow::Result<ExitCode> {
     // What a host lacks can be asked before anything is decided.
     configured.settings.data_dir.get_or_insert_with(|| PathBuf::from("/var/lib/muster-agent"));
-    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7450)));
+    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let findings = check::host(&configured.resolve()?);
     for finding in &findings {
         let word = match (finding.ok, finding.needed) {
@@ -134,7 +134,7 @@ fn host_check(mut configured: Configured) -> anyhow::Result<ExitCode> {
 }
 
 fn agent_status(mut configured: Configured) -> anyhow::Result<ExitCode> {
-    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], 7450)));
+    configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let config = configured.resolve()?;
     let text =
         status::ask(&config.data_dir).with_context(|| format!("no agent answers on {}", config.data_dir.display()))?;

@@ -1,4 +1,4 @@
-//! What a snapshot costs: a commit of 15 MB, and the pause of writers around a cut.
+//! What a snapshot costs: the time of a commit of 15 MB, and the pause of writers around a cut.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use muster_api::instance::Instance;
-use muster_tests::{Cluster, ClusterOptions, Pattern};
+use muster_tests::{Cluster, ClusterOptions, Pattern, StopOnDrop};
 use serde_json::json;
 
 use crate::{Table, median};
@@ -55,7 +55,7 @@ pub(crate) fn run(table: &mut Table) {
         let copy = |seed: u64| {
             let data = noise(seed, DIRTY);
             let begun = Instant::now();
-            // To two nodes: both get the bytes over a connection, write and sync them.
+            // A commit stores two copies, so the reference is two receivers that each write and sync the bytes.
             std::thread::scope(|scope| {
                 for node in 0..2 {
                     let (data, path) = (&data, cluster.dir.join(format!("copy-{node}")));
@@ -73,7 +73,7 @@ pub(crate) fn run(table: &mut Table) {
             whole.push(took);
         }
         for round in 0..3 {
-            // 15 MB in 4 KiB pieces, one to a chunk as far as the disk has chunks.
+            // 15 MB in pieces of 4 KiB, spread over all chunks of the disk.
             for piece in 0..DIRTY / 4096 {
                 let chunk = piece % ((512 << 20) / CHUNK);
                 let at = chunk * CHUNK + piece / ((512 << 20) / CHUNK) * 4096 + round * 16384;
@@ -124,6 +124,7 @@ pub(crate) fn cut(table: &mut Table) {
         let (stop, longest) = (AtomicBool::new(false), AtomicU64::new(0));
         let take = || longest.swap(0, Ordering::Relaxed);
         let (with, without) = std::thread::scope(|scope| {
+            let _stops = StopOnDrop(&stop);
             for (number, disk) in disks.iter().enumerate() {
                 let (stop, longest) = (&stop, &longest);
                 scope.spawn(move || {
@@ -151,7 +152,7 @@ pub(crate) fn cut(table: &mut Table) {
                         with.push(take() as f64 / 1e3);
                         let window = begun.elapsed();
                         cluster.api.wait(&cut.id.to_string(), LIMIT).await;
-                        // As long a window without a cut, and without an upload.
+                        // The same time again, without a cut and without an upload.
                         take();
                         tokio::time::sleep(window).await;
                         without.push(take() as f64 / 1e3);

@@ -1,4 +1,4 @@
-//! 100 disks at once, and what ten idle ones cost.
+//! The time to start 100 instances at once, and the memory that ten idle disks cost.
 
 use std::time::{Duration, Instant};
 

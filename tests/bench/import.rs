@@ -1,4 +1,4 @@
-//! Import of a 2 GiB raw image with 440 MiB of data, beside hashing and copying the same file.
+//! Imports a raw image of 2 GiB with 440 MiB of data. The reference is hashing and copying the same file.
 
 use std::{fs::File, path::Path, process::Command, time::Instant};
 
@@ -11,7 +11,7 @@ const SIZE: u64 = 2 << 30;
 const DATA: u64 = 440 << 20;
 const RUN: u64 = 4 << 20;
 
-/// 110 runs of 4 MiB, half of them text-like, half incompressible, spread over the file.
+/// Makes the image: 110 runs of 4 MiB spread over the file, half of them like text, half of them incompressible.
 fn make(path: &Path) {
     use std::os::unix::fs::FileExt as _;
     let file = File::create(path).expect("create the image");
@@ -61,7 +61,7 @@ pub(crate) fn run(table: &mut Table) {
             std::fs::remove_file(&copy).expect("remove the copy");
             let name = format!("image-{round}");
             let _: Value = cluster.api.post("/v1/images", json!({ "name": name })).await.ok();
-            // The first import stores everything; later ones would find the objects there, so each gets its own content.
+            // Later imports would find their objects stored already, so each round gets content of its own.
             let salt = File::options().write(true).open(&file).expect("open the image");
             salt_every_chunk(&salt, round);
             let begun = Instant::now();
@@ -90,7 +90,7 @@ pub(crate) fn run(table: &mut Table) {
     });
 }
 
-/// Changes eight bytes in every data run's chunks, so that no object of an earlier round can be reused.
+/// Changes eight bytes in every chunk with data, so that no object of an earlier round can be used again.
 fn salt_every_chunk(file: &File, round: u64) {
     use std::os::unix::fs::FileExt as _;
     let runs = DATA / RUN;

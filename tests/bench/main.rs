@@ -1,7 +1,8 @@
-//! The numbers of README: every row is measured beside its reference in the same run, interleaved, median of several.
+//! Measures the numbers of README. Every row is measured in turn with its reference in the same run; the table has the
+//! medians.
 //!
-//! `tests/bench.sh [ROW …]` prints a table; rows are `import`, `deploy`,
-//! `mount`, `memory`, `commit`, `cut`. Nothing here is a stored figure.
+//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `memory`, `commit`, `cut` that are
+//! named. No number is stored here.
 
 mod commit;
 mod deploy;
@@ -44,7 +45,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// The middle one.
+/// The middle one of the values when they are sorted.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,4 +1,5 @@
-//! Warm reads and writes through the mount beside a raw file on the same file system, as fio and QEMU see them.
+//! Reads and writes of warm data through the mount and on a raw file of the same file system, measured with fio and
+//! `qemu-img bench`.
 
 use std::{path::Path, process::Command};
 
@@ -8,7 +9,7 @@ use crate::{Table, median};
 
 const SIZE: u64 = 256 << 20;
 
-/// One way of asking.
+/// One load for fio.
 struct Load {
     name: &'static str,
     rw: &'static str,
@@ -59,8 +60,8 @@ fn fio(file: &Path, load: &Load) -> f64 {
     json["jobs"][0][side]["bw_bytes"].as_f64().expect("a bandwidth")
 }
 
-/// What `qemu-img bench` asks for: bytes of a request, bytes from one to the next (it goes round at the end), how many
-/// at depth 1 and at greater depths, a second or so.
+/// One load for `qemu-img bench`: bytes of a request, bytes from one request to the next (it starts again at the end of
+/// the file), and how many requests take about a second at depth 1 and at greater depths.
 struct Ask {
     name: &'static str,
     bytes: u32,
@@ -100,7 +101,7 @@ pub(crate) fn run(table: &mut Table) {
         for direct in [true, false] {
             let mut options = ClusterOptions::files(1).as_processes();
             if direct {
-                // O_DIRECT on both sides: the guest's and the delta's.
+                // Both the reader of the mount and the agent's own files use O_DIRECT.
                 options.agent.more.extend(["--delta-io".into(), "direct".into()]);
             }
             let cluster = Cluster::start(options).await;
@@ -111,7 +112,7 @@ pub(crate) fn run(table: &mut Table) {
             let mount = std::path::PathBuf::from(disk.disks[0].path.clone().expect("a path"));
             let raw = cluster.agents[0].dir.join("reference.raw");
             let fill = Load { name: "fill", rw: "write", block: "1m", depth: 4, direct: true, target: "" };
-            // Both are written whole once: a raw file's first write allocates, and so does a delta's.
+            // Both are written once as a whole before anything is measured, because first writes allocate blocks.
             for path in [&raw, &mount] {
                 let size = Command::new("dd")
                     .args(["if=/dev/urandom", "bs=1M", "count=256", "conv=notrunc,fsync", "status=none"])

@@ -1,8 +1,8 @@
-//! The table that is printed, in Markdown.
+//! The table of results, printed as Markdown.
 
 use std::fmt;
 
-/// Rows of the table.
+/// The rows as they are printed: five cells each.
 pub(crate) struct Table(Vec<[String; 5]>);
 
 impl Table {

@@ -1,4 +1,4 @@
-//! N disks from one image.
+//! Deployments of many disks from one image.
 
 use std::{fs, time::Duration};
 

@@ -53,7 +53,8 @@ async fn a_killed_controller_finishes_the_deployment_after_its_restart() {
 async fn a_killed_controller_ends_the_snapshot_after_its_restart() {
     let (mut cluster, _) = with_image(ClusterOptions::files(3).as_processes(), 48 * MIB).await;
     let disks = cluster.api.deploy_files("web", "base", 3).await;
-    // Each round later in the snapshot's life: accepted, cut, one member durable.
+    // Each round kills the controller later: when the snapshot was accepted, when the disks were cut, when one member
+    // is durable.
     type Level = fn(&Snapshot, &Operation) -> bool;
     let levels: [Level; 3] = [|_, _| true, |s, _| s.cut_at.is_some(), |_, o| o.progress.done > 0];
     for (round, reached) in levels.into_iter().enumerate() {
@@ -165,8 +166,7 @@ async fn one_key_sent_ten_times_while_the_controller_dies_makes_one_deployment()
     assert_eq!(cluster.api.instances("web").await.len(), 2);
 }
 
-/// A writer notes what was acknowledged; the agent is killed under it; after the restart all of that is there. Where
-/// the live map is thrown away with the holder, at least what was fsynced is.
+/// The agent is killed while a writer writes. After the restart every write that was acknowledged is on the disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agent_loses_no_acknowledged_write() {
     let (mut cluster, image) = with_image(ClusterOptions::files(1).as_processes(), 32 * MIB).await;
@@ -183,7 +183,7 @@ async fn a_killed_agent_loses_no_acknowledged_write() {
                 let at = (round * 1_000_003 + step * 7_919) * 517 % (size - 9000);
                 let data = vec![(step % 250 + 1) as u8; 1 + (step as usize * 389) % 9000];
                 if file.write_all_at(&data, at).is_err() {
-                    // It was not acknowledged: its range may hold old bytes or new ones.
+                    // This write was not acknowledged: its range may have old bytes or new ones.
                     return (acknowledged, at, data);
                 }
                 acknowledged.push((at, data));
@@ -207,7 +207,7 @@ async fn a_killed_agent_loses_no_acknowledged_write() {
             })
         })
         .await;
-        // The write that was in flight may have happened, block by block.
+        // Each byte of the write that was under way is the old or the new one.
         for (n, byte) in torn.iter().enumerate() {
             let at = torn_at as usize + n;
             assert!(got[at] == *byte || got[at] == wanted[at], "byte {at}: neither old nor new");

@@ -1,4 +1,4 @@
-//! Clusters in one process: they do not disturb each other, and a dropped one leaves nothing behind.
+//! Clusters in one process do not disturb each other, and a cluster that is dropped leaves nothing behind.
 
 use std::{fs, os::unix::fs::FileExt as _, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
 
@@ -52,7 +52,7 @@ async fn a_dropped_cluster_leaves_nothing_behind() {
     let tasks = Handle::current().metrics().num_alive_tasks();
     let (cluster, _, _) = used_cluster(51).await;
     let marker = cluster.dir.display().to_string();
-    // Three mounts, two holders, the folder.
+    // There are three mounts, two holder processes and the folder.
     assert_eq!(left(&marker).len(), 6, "the test sees what there is: {:#?}", left(&marker));
     drop(cluster);
     nothing_is_left(&marker, tasks).await;
@@ -66,7 +66,7 @@ async fn a_test_that_panics_leaves_nothing_behind() {
         let (cluster, _, disks) = used_cluster(52).await;
         let _open = fs::File::open(&disks[0]).expect("open a disk");
         marker = cluster.dir.display().to_string();
-        panic!("this panic is meant to be");
+        panic!("this panic is part of the test");
     };
     assert!(AssertUnwindSafe(test).catch_unwind().await.is_err());
     assert!(!marker.is_empty(), "the cluster came up");

@@ -1,4 +1,4 @@
-//! A cluster with runtime none: what users see, whole under faults. See README.md beside this folder.
+//! Whole clusters with runtime none: what users see, also when daemons are killed. `tests/README.md` lists the files.
 #![expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 
 mod deploy;

@@ -1,4 +1,4 @@
-//! Bad input gets a clear error and costs nothing.
+//! Bad input is refused with a clear error and changes nothing.
 
 use std::process::{Command, Stdio};
 
@@ -31,7 +31,7 @@ async fn requests_that_do_not_fit_are_refused_by_name() {
     let problem = deploy(json!({ "colour": "red" })).await.problem(422, "invalid");
     assert!(problem.errors[0].pointer.contains("colour"), "{problem:?}");
     drop(deploy(json!({ "user_data": "x" })).await.problem(501, "not_built_yet"));
-    // No node here offers libvirt; with runtime libvirt nothing fits, and the reasons are counted.
+    // No node here offers libvirt, so nothing fits with runtime libvirt. The answer counts the reasons.
     let problem =
         deploy(json!({ "runtime": "libvirt", "memory_bytes": 1_u64 << 44 })).await.problem(507, "no_capacity");
     assert_eq!(problem.more["reasons"][0]["count"], json!(2), "{problem:?}");
@@ -133,7 +133,7 @@ async fn a_second_agent_with_the_name_or_of_another_cluster_is_refused() {
     let (mine, theirs) = (token(&cluster).await, token(&other).await);
     let (code, text) = join(cluster.dir.join("twin"), cluster.api.url.clone(), mine, "node-0");
     assert!(code.is_some_and(|c| c != 0) && text.contains("node-0"), "{code:?} {text}");
-    // A token of the other cluster: its CA is not ours.
+    // A token of the other cluster names another CA.
     let (code, text) = join(cluster.dir.join("lost"), cluster.api.url.clone(), theirs, "node-7");
     assert!(code.is_some_and(|c| c != 0) && !text.is_empty(), "{code:?} {text}");
     let nodes = cluster.api.list::<muster_api::node::Node>("/v1/nodes").await;

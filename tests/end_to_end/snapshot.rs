@@ -1,4 +1,5 @@
-//! Snapshots of many disks: one instant, only differences, every version on its own.
+//! Snapshots of many disks: they are taken at one instant, store only differences, and their versions do not depend on
+//! each other.
 
 use std::{
     fs::{self, File},
@@ -8,7 +9,7 @@ use std::{
 };
 
 use muster_api::{snapshot::SnapshotMember, version::Version};
-use muster_tests::{Cluster, ClusterOptions, Pattern};
+use muster_tests::{Cluster, ClusterOptions, Pattern, StopOnDrop};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -57,7 +58,7 @@ async fn every_version_is_whole_and_forks_and_dies_on_its_own() {
             assert!(cluster.api.content(&version).await == *want, "{} differs", member.instance_name);
         }
     }
-    // A fork of the middle one, with the deployment and its neighbours gone.
+    // A fork of the middle snapshot, after the deployment and the other snapshots were deleted.
     let fork = json!({ "name": "fork", "source": { "snapshot": "s1" }, "runtime": "none" });
     cluster.api.done("/v1/deployments", fork, LIMIT).await;
     for path in ["/v1/snapshots/s0", "/v1/snapshots/s2", "/v1/deployments/web", "/v1/images/base", "/v1/snapshots/s1"] {
@@ -99,6 +100,7 @@ async fn no_snapshot_has_a_write_without_the_one_acknowledged_before_it() {
     let stop = AtomicBool::new(false);
     let block = |n: u64| n.to_le_bytes().repeat(512);
     let written = std::thread::scope(|scope| {
+        let _stops = StopOnDrop(&stop);
         let writer = scope.spawn(|| {
             let mut n = 0_u64;
             while !stop.load(Ordering::Relaxed) {
@@ -146,7 +148,7 @@ async fn an_unknown_member_refuses_the_snapshot_and_the_others_go_on() {
     let disks = cluster.api.deploy_files("web", "tiny", 2).await;
     let victim = cluster.agent_named(disks[1].node_name.as_deref().expect("a node"));
     cluster.kill_agent(victim);
-    // Before the silence is noticed: the cut itself fails within its bounds and nothing is published.
+    // The controller does not know yet that the node is gone. The cut fails in bounded time, and nothing is published.
     let started: Value =
         cluster.api.post("/v1/snapshots", json!({ "name": "s", "select": { "deployment": "web" } })).await.ok();
     let ended = cluster.api.wait(started["id"].as_str().expect("an id"), Duration::from_secs(120)).await;

@@ -7,39 +7,43 @@ use std::{
     time::{Duration, Instant},
 };
 
+use muster_api::{
+    instance::Instance,
+    operation::{Operation, OperationState},
+};
 use rustix::{mount::UnmountFlags, process::Signal};
 
 use crate::{
     Api,
     daemon::{self, Daemon, Daemons},
-    eventually,
+    eventually, eventually_for_guests, guest,
 };
 
-/// What is common to the cluster.
+/// What a cluster consists of.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// How controller and agents run.
+    /// Whether controller and agents are processes.
     pub daemons: Daemons,
     /// Agents to start with.
     pub agents: usize,
-    /// How they are started.
+    /// How each agent is started.
     pub agent: AgentOptions,
-    /// Each agent's data folder is an own file system of this size, for example `300m`.
+    /// Size of a file system of its own for each agent's data folder, for example `300m`; none: a plain folder.
     pub own_disk: Option<&'static str>,
-    /// The folder it lives below; none: `TMPDIR`.
+    /// The folder in which the cluster makes its own; none: `TMPDIR`.
     pub parent: Option<PathBuf>,
 }
 
 /// How agents are started.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// `none` or `libvirt`.
+    /// What runs instances: `none` or `libvirt`.
     pub runtime: &'static str,
-    /// Virtual processors offered.
+    /// Virtual processors that the node offers.
     pub cpus: u32,
-    /// Memory offered, for example `1GiB`.
+    /// Memory that the node offers, for example `1GiB`.
     pub memory: &'static str,
-    /// More arguments.
+    /// More arguments of `muster-agent run`.
     pub more: Vec<String>,
 }
 
@@ -51,19 +55,19 @@ impl Default for ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// `agents` agents that run nothing but disk files.
+    /// A cluster of agents with runtime none: an instance is a disk file.
     #[must_use]
     pub fn files(agents: usize) -> Self {
         Self { agents, ..Self::default() }
     }
 
-    /// The same with every daemon a process, which can be killed, frozen and measured.
+    /// The same, but every daemon is a process, which can be killed, frozen and measured.
     #[must_use]
     pub fn as_processes(self) -> Self {
         Self { daemons: Daemons::Processes, ..self }
     }
 
-    /// `agents` agents that run guests, as processes.
+    /// A cluster of agents that run guests on emulated processors. The daemons are processes.
     #[must_use]
     pub fn guests(agents: usize) -> Self {
         let mut options = Self::files(agents).as_processes();
@@ -75,9 +79,9 @@ impl ClusterOptions {
 
 /// One agent, running or not.
 pub struct Agent {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Its data folder.
+    /// Data folder of the agent.
     pub dir: PathBuf,
     port: u16,
     daemon: Option<Daemon>,
@@ -85,11 +89,11 @@ pub struct Agent {
 
 /// A whole Muster. Dropping it stops everything and leaves nothing behind.
 pub struct Cluster {
-    /// Where everything lives.
+    /// The folder that has all data of the cluster.
     pub dir: PathBuf,
-    /// The operator's client.
+    /// A client with the admin token.
     pub api: Api,
-    /// The agents.
+    /// All agents, also those that do not run.
     pub agents: Vec<Agent>,
     options: ClusterOptions,
     doors: Doors,
@@ -97,7 +101,7 @@ pub struct Cluster {
     _folder: tempfile::TempDir,
 }
 
-/// Ports of the controller: for people, and for nodes.
+/// Ports of the controller.
 #[derive(Clone, Copy)]
 struct Doors {
     people: u16,
@@ -115,9 +119,9 @@ fn local(port: u16) -> SocketAddr {
 }
 
 impl Daemons {
-    /// What to tell a daemon to listen on: a task is asked afterwards which port it got; a process is told one that was
-    /// free a moment ago, and that it finds again when it is started anew. Taken meanwhile, it says so and the test
-    /// fails loudly.
+    /// The port that a daemon is told to listen on. A task gets 0 and is asked afterwards which port it has. A process
+    /// gets one that was free a moment ago, because it must have the same when it is started again. Should another
+    /// program take it in between, the daemon says so and the test fails.
     fn port(self) -> u16 {
         match self {
             Self::Tasks => 0,
@@ -132,7 +136,7 @@ impl Daemons {
 impl Cluster {
     /// Starts a controller and the agents, and waits until all of them are ready.
     pub async fn start(options: ClusterOptions) -> Self {
-        // Not /tmp: it may be a tmpfs, which is no place for disks. The qemu user must be able to pass.
+        // Not /tmp, which may be a tmpfs and too small for disks. QEMU's user must be able to enter the folder.
         let parent = options.parent.clone().or_else(|| std::env::var_os("TMPDIR").map(PathBuf::from));
         let parent = parent.unwrap_or_else(|| "/var/tmp".into());
         let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(parent).expect("a folder");
@@ -164,7 +168,7 @@ impl Cluster {
         cluster
     }
 
-    /// Joins one more agent; [`Self::all_ready`] waits for it.
+    /// Starts one more agent, which joins the cluster, and answers its number. [`Self::all_ready`] waits for it.
     pub async fn add_agent(&mut self) -> usize {
         let number = self.agents.len();
         let name = format!("node-{number}");
@@ -221,22 +225,38 @@ impl Cluster {
         .await;
     }
 
-    /// kill -9.
+    /// Waits until an operation for which guests boot has succeeded.
+    pub async fn booted(&self, operation: &str) {
+        let what = format!("operation {operation}");
+        let last = eventually_for_guests(&what, &self.dir, guest::BOOT, async || self.api.final_state(operation).await);
+        let last = last.await;
+        assert_eq!(last.state, OperationState::Succeeded, "{last:#?}\n{}", self.logs());
+    }
+
+    /// Starts a deployment of guests and waits until all of them are ready.
+    pub async fn deploy_guests(&self, mut body: serde_json::Value) -> Vec<Instance> {
+        body["ready"] = guest::ready();
+        let operation: Operation = self.api.post("/v1/deployments", body.clone()).await.ok();
+        self.booted(&operation.id.to_string()).await;
+        self.api.instances(body["name"].as_str().expect("a name")).await
+    }
+
+    /// Kills the agent with SIGKILL.
     pub fn kill_agent(&mut self, number: usize) {
         self.agents[number].daemon.take().expect("it runs").kill();
     }
 
-    /// SIGSTOP: it lives, but never answers.
+    /// Stops the agent with SIGSTOP: its connections stay open, but it does not answer.
     pub fn freeze_agent(&self, number: usize) {
         self.agents[number].daemon.as_ref().expect("it runs").signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Lets a frozen agent go on (SIGCONT).
     pub fn thaw_agent(&self, number: usize) {
         self.agents[number].daemon.as_ref().expect("it runs").signal(Signal::CONT);
     }
 
-    /// kill -9 of the controller.
+    /// Kills the controller with SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller.take().expect("it runs").kill();
     }
@@ -261,7 +281,7 @@ impl Cluster {
         status_bytes(Path::new(&format!("/proc/{pid}/status")), "VmHWM:").expect("the kernel tells")
     }
 
-    /// The number of the agent on which this node runs.
+    /// The number of the agent of this node.
     #[must_use]
     pub fn agent_named(&self, name: &str) -> usize {
         self.agents.iter().position(|a| a.name == name).unwrap_or_else(|| panic!("no agent {name}"))
@@ -273,7 +293,8 @@ impl Cluster {
         self.dir.join("controller")
     }
 
-    /// The ends of the processes' logs, for failures. What tasks say is in the test's output already.
+    /// The last lines of each process's log, for the message of a failure. What tasks log is in the test's output
+    /// already.
     #[must_use]
     pub fn logs(&self) -> String {
         let names = self.agents.iter().map(|a| format!("{}.log", a.name)).chain(["controller.log".into()]);
@@ -306,7 +327,8 @@ fn tail(path: &Path) -> String {
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
 
-/// Resident bytes of every process that has `marker` on its command line: an agent and its holder, by their folder.
+/// Resident bytes of all processes that have `marker` on their command lines. With an agent's folder these are the
+/// agent and its holder.
 #[must_use]
 pub fn resident(marker: &str) -> u64 {
     let mut total = 0;
@@ -320,7 +342,7 @@ pub fn resident(marker: &str) -> u64 {
     total
 }
 
-/// A size in `/proc/PID/status`, in bytes.
+/// The value of `key` in `/proc/PID/status`, in bytes.
 fn status_bytes(path: &Path, key: &str) -> Option<u64> {
     let status = std::fs::read_to_string(path).ok()?;
     let value = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -344,12 +366,12 @@ impl Drop for Cluster {
         let agents = self.agents.iter_mut();
         let agents = agents.filter_map(|agent| Some((agent.name.as_str(), agent.daemon.take()?))).collect();
         let controller = self.controller.take().map(|daemon| ("controller", daemon)).into_iter().collect();
-        // The runtime's other threads go on with the daemons' work while this one waits for their end.
+        // The daemons may be tasks of this runtime: its other threads run them while this one waits.
         tokio::task::block_in_place(|| {
             end(agents);
             end(controller);
         });
-        crate::guest::destroy_domains_under(&self.dir);
+        guest::destroy_domains_under(&self.dir);
         unmount_under(&self.dir);
         match (badly.is_empty(), std::thread::panicking()) {
             (true, _) => {}
@@ -359,7 +381,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Unmounts whatever is still mounted below `dir`; a disk that is served still, is served no longer.
+/// Unmounts whatever is still mounted below `dir`, also disks that an agent still serves.
 fn unmount_under(dir: &Path) {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let targets: Vec<_> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();

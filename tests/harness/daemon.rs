@@ -18,22 +18,22 @@ use tokio_util::sync::CancellationToken;
 /// How the daemons of a cluster run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Daemons {
-    /// As tasks of the test's runtime, with the same arguments and the same network between them. Only the holders of
-    /// the live maps are processes, as they are by design.
+    /// As tasks of the test's runtime, with the same arguments as processes and a real network between them. The
+    /// holders of the live maps are processes all the same: they must outlive the agent.
     #[default]
     Tasks,
-    /// As processes, for tests that kill, freeze or measure them.
+    /// As processes, which tests can kill, freeze and measure.
     Processes,
 }
 
-/// One that was started.
+/// A daemon that was started.
 pub(crate) enum Daemon {
     Process(Child),
     Task { stop: CancellationToken, running: JoinHandle<anyhow::Result<()>> },
 }
 
 impl Daemon {
-    /// Starts `muster-controller serve` or `muster-agent run`, logging to the end of `log`.
+    /// Starts `muster-controller serve` or `muster-agent run` as a process that appends to `log`.
     pub(crate) fn process(program: &str, verb: &str, arguments: &[OsString], log: &Path) -> Self {
         let file = || File::options().create(true).append(true).open(log).expect("open the log file");
         let mut command = Command::new(binary(program));
@@ -42,7 +42,7 @@ impl Daemon {
         Self::Process(command.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}")))
     }
 
-    /// Runs what `muster-agent run` runs.
+    /// Runs an agent as a task, with the arguments of `muster-agent run`.
     pub(crate) fn agent_task(arguments: &[OsString]) -> Self {
         let settings = parse::<muster_agent::config::Settings>(arguments);
         let mut config = muster_agent::config::Config::resolve(settings).expect("arguments of an agent");
@@ -56,7 +56,7 @@ impl Daemon {
         })
     }
 
-    /// Runs what `muster-controller serve` runs.
+    /// Runs a controller as a task.
     pub(crate) fn controller_task(server: Server) -> Self {
         Self::task(async move |stop| server.run(stop).await)
     }
@@ -70,7 +70,7 @@ impl Daemon {
         Self::Task { stop, running }
     }
 
-    /// Whether it does not run any more.
+    /// Whether it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         match self {
             Self::Process(child) => !matches!(child.try_wait(), Ok(None)),
@@ -78,7 +78,7 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, or what it comes to in a task.
+    /// Sends SIGTERM to a process, cancels a task.
     pub(crate) fn ask_to_end(&self) {
         match self {
             Self::Process(_) => self.signal(Signal::TERM),
@@ -86,7 +86,7 @@ impl Daemon {
         }
     }
 
-    /// Waits for its end until `until`, then ends it the hard way; an error says what was not in order about its end.
+    /// Waits for its end until `until`, then kills it. An error says why the end was not a clean one.
     pub(crate) fn end_by(mut self, until: Instant) -> Result<(), String> {
         while !self.has_ended() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -120,7 +120,7 @@ impl Daemon {
         }
     }
 
-    /// kill -9, and waits for the process's end.
+    /// Kills the process with SIGKILL and waits for its end.
     pub(crate) fn kill(self) {
         match self {
             Self::Process(mut child) => {
@@ -131,12 +131,12 @@ impl Daemon {
         }
     }
 
-    /// Sends a signal; to one that has ended it is no use and no harm.
+    /// Sends a signal. Nothing happens when the process has ended.
     pub(crate) fn signal(&self, signal: Signal) {
         let _gone = rustix::process::kill_process(self.pid(), signal);
     }
 
-    /// Its process.
+    /// Id of its process.
     pub(crate) fn pid(&self) -> Pid {
         match self {
             Self::Process(child) => i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id"),
@@ -147,13 +147,13 @@ impl Daemon {
 
 const NO_PROCESS: &str = "this daemon is a task of the test: start its cluster with ClusterOptions::as_processes";
 
-/// Binds the doors of a controller in this process.
+/// Builds a controller in this process and binds its ports.
 pub(crate) async fn controller(arguments: &[OsString]) -> Server {
     let config = muster_controller::config::Config::load(None, parse(arguments)).expect("arguments of a controller");
     Box::pin(muster_controller::build(config, Arc::new(SystemClock))).await.expect("build the controller")
 }
 
-/// What the daemon's own command line would make of these arguments.
+/// Parses arguments as the daemon's command line does.
 fn parse<S: clap::Args>(arguments: &[OsString]) -> S {
     let command = S::augment_args(clap::Command::new("daemon").no_binary_name(true));
     let parsed = command.try_get_matches_from(arguments).and_then(|matches| S::from_arg_matches(&matches));
@@ -164,14 +164,14 @@ fn log_filter() -> String {
     std::env::var("MUSTER_TEST_LOG").unwrap_or_else(|_| "info".into())
 }
 
-/// What daemons in this process say goes to the test's output, which is shown when the test fails. Once per process:
-/// later calls change nothing.
+/// Sends the logs of daemons in this process to the test's output, which is shown when the test fails. Only the first
+/// call of a process has an effect.
 pub(crate) fn log_to_the_test() {
     let filter = tracing_subscriber::EnvFilter::new(log_filter());
     let _already = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
 }
 
-/// A binary of this workspace, built beside the test.
+/// The path of a program of this workspace, which must be built in the folder of the test or above it.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().expect("the test's own path");

@@ -3,17 +3,30 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
+use crate::guest_time::qemu_processes;
+
 const URI: &str = "qemu:///system";
 
-/// The demo image, made once per machine by its own script.
+/// Longest boot, in time that the guest could use ([`crate::eventually_for_guests`]).
+pub const BOOT: Duration = Duration::from_secs(180);
+
+/// The field `ready` of deployments in tests: an instance is ready when its guest agent answers. The timeout is wall
+/// time and longer than the runner lets a test take, so that [`BOOT`] is what decides.
+#[must_use]
+pub fn ready() -> Value {
+    json!({ "probe": "guest_agent", "timeout_s": 1800 })
+}
+
+/// Makes the demo image with its own script, which keeps it in a cache, and answers its path.
 ///
 /// # Panics
-/// When the script fails: a missing part fails the test.
+/// When the script fails.
 #[must_use]
 pub fn demo_image() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
@@ -41,45 +54,37 @@ pub fn domains_under(dir: &Path) -> Vec<String> {
     names.lines().map(str::trim).filter(|n| !n.is_empty()).filter(below).map(str::to_owned).collect()
 }
 
-/// Destroys what a failed test left.
+/// Cuts the power of all domains below `dir`, which a failed test may have left.
 pub fn destroy_domains_under(dir: &Path) {
     for name in domains_under(dir) {
         drop(virsh(URI, &["destroy", &name]));
     }
 }
 
-/// The domain that uses this disk file.
+/// The name of the domain that uses this disk file.
 ///
 /// # Errors
-/// None does.
+/// No domain uses it.
 pub fn domain_of(disk: &Path) -> Result<String, String> {
     domains_under(disk).pop().ok_or_else(|| format!("no domain uses {}", disk.display()))
 }
 
-/// The QEMU processes that have something below `path` open by name: whichever libvirtd started them, and whether it
-/// lives or not.
+/// The QEMU processes that have a file below `path` on their command line.
 #[must_use]
 pub fn processes_under(path: &Path) -> Vec<Pid> {
-    let path = path.display().to_string();
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
-    pids.filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line);
-        line.split('\0').next().is_some_and(|program| program.contains("qemu-system")) && line.contains(&path)
-    })
-    .collect()
+    qemu_processes(&path.display().to_string()).into_iter().filter_map(Pid::from_raw).collect()
 }
 
 /// Runs a shell command in the guest through its agent and answers its standard output once it has ended.
 ///
 /// # Errors
-/// The agent does not answer, or the command failed.
+/// When the agent does not answer, the command fails, or it has not ended in time.
 pub fn run(domain: &str, script: &str) -> Result<String, String> {
     let start = json!({ "execute": "guest-exec", "arguments": { "path": "/bin/sh", "arg": ["-c", script], "capture-output": true } });
     let answer: Value = agent(domain, &start)?;
     let pid = answer["return"]["pid"].as_i64().ok_or_else(|| format!("no pid in {answer}"))?;
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    // A guest that is kept busy by its neighbours may take minutes for a command of a second.
+    let until = Instant::now() + Duration::from_secs(180);
     loop {
         let ask = json!({ "execute": "guest-exec-status", "arguments": { "pid": pid } });
         let state = agent(domain, &ask)?["return"].clone();
@@ -93,10 +98,10 @@ pub fn run(domain: &str, script: &str) -> Result<String, String> {
                 )),
             };
         }
-        if std::time::Instant::now() > until {
-            return Err(format!("'{script}' has not ended within 60 s"));
+        if Instant::now() > until {
+            return Err(format!("'{script}' has not ended within 180 s"));
         }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

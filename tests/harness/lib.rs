@@ -1,19 +1,23 @@
-//! A whole Muster on this machine for the tests: real daemons, free ports, own folders, and nothing left behind.
+//! A whole Muster on this machine for tests: real daemons, free ports, own folders, and nothing left behind.
 //!
-//! [`Cluster`] starts a controller and agents, as tasks of the test's runtime or as processes ([`Daemons`]), [`Api`] speaks REST to them, [`eventually`] waits for a level,
-//! [`Pattern`] makes image content that can be checked byte for byte.
+//! [`Cluster`] starts a controller and agents, as tasks of the test's runtime or as processes ([`Daemons`]). [`Api`]
+//! speaks REST to them, [`eventually`] waits until a condition holds, and [`Pattern`] makes image content that can be
+//! checked byte for byte.
 
 pub mod api;
 pub mod cluster;
 pub mod daemon;
 pub mod eventually;
 pub mod guest;
+pub mod guest_time;
 pub mod libvirtd;
 pub mod pattern;
+pub mod stop;
 
 pub use api::Api;
 pub use cluster::{AgentOptions, Cluster, ClusterOptions};
 pub use daemon::{Daemons, binary};
-pub use eventually::eventually;
+pub use eventually::{eventually, eventually_for_guests};
 pub use libvirtd::Libvirtd;
 pub use pattern::Pattern;
+pub use stop::StopOnDrop;

@@ -1,4 +1,4 @@
-//! A libvirtd of the test's own, beside the machine's: it may crash without anybody else noticing.
+//! A libvirtd for one test, beside the one of the machine: a test can kill it without disturbing others.
 
 use std::{
     fs::{self, File},
@@ -12,8 +12,8 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_chang
 
 use crate::{eventually, guest};
 
-/// In a mount namespace with empty folders where libvirtd keeps state and finds what it starts by itself (domains,
-/// networks and pools of the machine, which are not ours), the daemon of the consoles.
+/// Starts virtlogd, which keeps the consoles, in a mount namespace of its own. There the folders are empty in which
+/// libvirtd keeps its state and finds what it starts by itself: the domains, networks and pools of the machine.
 const VIRTLOGD: &str = r#"
 set -eu
 mkdir -p /run/libvirt /var/log/libvirt
@@ -23,7 +23,7 @@ if [ -e "$1/qemu.conf" ]; then cp -p "$1/qemu.conf" /etc/libvirt/; fi
 exec virtlogd --pid-file "$1/virtlogd.pid"
 "#;
 
-/// Dropping it ends its guests too.
+/// A libvirtd with its virtlogd. Dropping it ends both, and its guests.
 pub struct Libvirtd {
     folder: tempfile::TempDir,
     virtlogd: Child,
@@ -37,7 +37,8 @@ impl Libvirtd {
         let folder = tempfile::Builder::new().prefix("libvirtd-").tempdir_in(parent).expect("a folder");
         let dir = folder.path();
         fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).expect("make the folder passable");
-        // What is mounted below it later, is mounted for this libvirtd and its guests too.
+        // Disks are mounted below this folder later. Shared, those mounts appear in the namespace of this libvirtd as
+        // well.
         mount_bind(dir, dir).expect("make the folder a mount");
         mount_change(dir, MountPropagationFlags::SHARED).expect("share the mounts below the folder");
         let socket_dir = format!("unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\n", dir.display());
@@ -45,7 +46,8 @@ impl Libvirtd {
         let mut virtlogd = dying_with_the_test("unshare");
         virtlogd.args(["--mount", "--propagation", "slave", "sh", "-c", VIRTLOGD, "virtlogd"]).arg(dir);
         let virtlogd = spawn(virtlogd, &dir.join("virtlogd.log"));
-        // The file first: until then the process's root may be the machine's, with a socket of another virtlogd.
+        // Look for the pid file first. Until it exists the process may still be in the machine's namespace, where the
+        // socket is that of another virtlogd.
         let socket = PathBuf::from(format!("/proc/{}/root/run/libvirt/virtlogd-sock", virtlogd.id()));
         eventually("virtlogd listens", Duration::from_secs(20), async || {
             let log = || fs::read_to_string(dir.join("virtlogd.log")).unwrap_or_default();
@@ -64,13 +66,13 @@ impl Libvirtd {
         self.folder.path()
     }
 
-    /// What an agent has to be told.
+    /// The value of an agent's `--libvirt-uri`.
     #[must_use]
     pub fn uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.dir().join("libvirt-sock").display())
     }
 
-    /// kill -9.
+    /// Kills libvirtd with SIGKILL; virtlogd and the guests go on.
     pub fn kill(&mut self) {
         self.libvirtd.kill().expect("kill libvirtd");
         self.libvirtd.wait().expect("reap libvirtd");
@@ -99,7 +101,7 @@ fn spawn_libvirtd(dir: &Path, virtlogd: &Child) -> Child {
     spawn(command, &dir.join("libvirtd.log"))
 }
 
-/// A command that the kernel kills when this thread ends, also when somebody kills the test.
+/// A command that the kernel kills when this thread ends, even if the test was killed.
 fn dying_with_the_test(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", program]);

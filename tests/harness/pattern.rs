@@ -1,4 +1,4 @@
-//! Content that can be made again and checked byte for byte: every 8 bytes tell seed and place.
+//! Content that can be made again and checked byte for byte: every 8 bytes are computed from the seed and their offset.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// Content of a disk: `data` ranges carry the pattern, all else is zeros.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// Told in every word.
+    /// Patterns with different seeds have different bytes.
     pub seed: u64,
     /// Logical size in bytes.
     pub size: u64,
@@ -15,7 +15,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// `size` bytes, of which every `stride`-th run of `run` bytes has data.
+    /// `size` bytes with `run` bytes of data at every multiple of `stride`.
     #[must_use]
     pub fn striped(seed: u64, size: u64, run: u64, stride: u64) -> Self {
         let data =
@@ -27,7 +27,7 @@ impl Pattern {
         (self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (at + 1).wrapping_mul(0xD6E8_FEB8_6659_FD93)).to_le_bytes()
     }
 
-    /// The bytes at `offset`, `length` of them.
+    /// Computes `length` bytes from `offset` on.
     #[must_use]
     pub fn bytes(&self, offset: u64, length: u64) -> Vec<u8> {
         let mut out = vec![0; usize::try_from(length).expect("fits")];
@@ -41,7 +41,7 @@ impl Pattern {
         out
     }
 
-    /// Writes it as a sparse raw file.
+    /// Writes the content as a sparse raw file.
     pub fn write(&self, path: &Path) {
         use std::os::unix::fs::FileExt as _;
         let mut file = std::fs::File::create(path).expect("create the image file");
@@ -52,7 +52,7 @@ impl Pattern {
         file.flush().expect("flush the image file");
     }
 
-    /// Compares `got`, read at `offset`.
+    /// Compares bytes that were read at `offset` with what they should be.
     ///
     /// # Panics
     /// At the first byte that differs.

@@ -1,9 +1,10 @@
-//! A full disk on a node: file users see ENOSPC, guests are held and go on when there is room, nothing earlier is lost.
+//! A full disk on a node. Users of a disk file get ENOSPC; guests are paused and go on when there is room again.
+//! Nothing that was written before is lost.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::PathBuf, time::Duration};
 
 use muster_api::instance::InstanceState;
-use muster_tests::{Cluster, ClusterOptions, Pattern, eventually, guest};
+use muster_tests::{Cluster, ClusterOptions, Pattern, eventually, eventually_for_guests, guest};
 use serde_json::json;
 
 const MIB: u64 = 1 << 20;
@@ -48,16 +49,15 @@ async fn a_guest_is_held_and_goes_on_when_there_is_room() {
     let cluster = Cluster::start(options).await;
     cluster.api.import("demo", &guest::demo_image()).await;
     let body = json!({ "name": "web", "source": { "image": "demo" }, "count": 1, "memory_bytes": 192_u64 << 20,
-        "disk_bytes": 2048 * MIB, "ready": { "probe": "guest_agent", "timeout_s": 170 } });
-    cluster.api.done("/v1/deployments", body, Duration::from_secs(180)).await;
-    let member = cluster.api.instances("web").await.remove(0);
+        "disk_bytes": 2048 * MIB });
+    let member = cluster.deploy_guests(body).await.remove(0);
     let path = PathBuf::from(member.disks[0].path.clone().expect("a path"));
     let run = async |script: &str| {
         let (path, script) = (path.clone(), script.to_owned());
         tokio::task::spawn_blocking(move || guest::run(&guest::domain_of(&path)?, &script)).await.expect("no panic")
     };
     run("echo early > /kept; sync").await.expect("write");
-    // A filler leaves little room; then the guest writes more than that beyond its file system, raw.
+    // A file leaves little room on the node; then the guest writes more than that to its disk, behind its file system.
     let filler = cluster.agents[0].dir.join("filler");
     let free = {
         let stat = rustix::fs::statvfs(&cluster.agents[0].dir).expect("statvfs");
@@ -73,7 +73,7 @@ async fn a_guest_is_held_and_goes_on_when_there_is_room() {
     run(&format!("{device}; (tr '\\0' x </dev/zero | dd of=$dev bs=1M iflag=fullblock seek=1100 count=64 conv=fsync; echo $? >/tmp/done) >/dev/null 2>&1 &"))
         .await
         .expect("start the writer");
-    eventually("held", Duration::from_secs(60), async || {
+    eventually_for_guests("held", &cluster.dir, Duration::from_secs(60), async || {
         let now = cluster.api.instances("web").await.remove(0);
         if now.state == InstanceState::Paused && now.reason.as_deref() == Some("disk_full") {
             Ok(())
@@ -89,10 +89,10 @@ async fn a_guest_is_held_and_goes_on_when_there_is_room() {
         if now.state == InstanceState::Running { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
-    eventually("the writer has ended well", Duration::from_secs(90), async || match run("cat /tmp/done").await {
+    let ended = async || match run("cat /tmp/done").await {
         Ok(code) if code.trim() == "0" => Ok(()),
         other => Err(format!("{other:?}")),
-    })
-    .await;
+    };
+    eventually_for_guests("the writer has ended well", &cluster.dir, Duration::from_secs(90), ended).await;
     assert_eq!(run("cat /kept").await.expect("read").trim(), "early");
 }

@@ -1,4 +1,4 @@
-//! libvirtd crashes: guests go on, the agent finds it again.
+//! A crash of libvirtd: guests go on, and the agent connects again.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,10 +6,8 @@ use muster_api::{
     instance::{Instance, InstanceState},
     node::Node,
 };
-use muster_tests::{Cluster, ClusterOptions, Libvirtd, eventually, guest};
+use muster_tests::{Cluster, ClusterOptions, Libvirtd, eventually, eventually_for_guests, guest};
 use serde_json::{Value, json};
-
-const BOOT: Duration = Duration::from_secs(180);
 
 async fn member(cluster: &Cluster) -> Instance {
     cluster.api.instances("web").await.remove(0)
@@ -28,10 +26,9 @@ async fn a_guest_outlives_a_crash_of_libvirtd_and_is_steered_again_after_it() {
     options.parent = Some(libvirtd.dir().to_owned());
     let cluster = Cluster::start(options).await;
     cluster.api.import("demo", &guest::demo_image()).await;
-    let body = json!({ "name": "web", "source": { "image": "demo" }, "count": 1, "memory_bytes": 192_u64 << 20,
-        "ready": { "probe": "guest_agent", "timeout_s": 170 } });
-    cluster.api.done("/v1/deployments", body, BOOT).await;
-    let disk = PathBuf::from(member(&cluster).await.disks[0].path.clone().expect("operators see the path"));
+    let body = json!({ "name": "web", "source": { "image": "demo" }, "count": 1, "memory_bytes": 192_u64 << 20 });
+    let members = cluster.deploy_guests(body).await;
+    let disk = PathBuf::from(members[0].disks[0].path.clone().expect("operators see the path"));
     let before = guest::processes_under(&disk);
     assert_eq!(before.len(), 1, "{before:?}");
     let still_there = async || {
@@ -55,17 +52,17 @@ async fn a_guest_outlives_a_crash_of_libvirtd_and_is_steered_again_after_it() {
     })
     .await;
 
-    // It obeys again: turned off, turned on as another process, deleted.
+    // The guest obeys again: it is stopped, started as another process, and deleted.
     let id = member(&cluster).await.id;
     let _: Value = cluster.api.post(&format!("/v1/instances/{id}/stop"), json!({})).await.ok();
-    eventually("stopped", Duration::from_secs(90), async || {
+    eventually_for_guests("stopped", &cluster.dir, Duration::from_secs(90), async || {
         let now = member(&cluster).await;
         if now.state == InstanceState::Stopped { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
     assert_eq!(guest::processes_under(&disk), []);
     let _: Value = cluster.api.post(&format!("/v1/instances/{id}/start"), json!({})).await.ok();
-    eventually("ready again", BOOT, async || {
+    eventually_for_guests("ready again", &cluster.dir, guest::BOOT, async || {
         let now = member(&cluster).await;
         let ready = now.state == InstanceState::Running && now.ready_at.is_some();
         if ready { Ok(()) } else { Err(format!("{now:?}")) }

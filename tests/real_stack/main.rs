@@ -1,4 +1,5 @@
-//! Real guests under libvirt, full disks, and the quickstart itself. Every part is needed; a missing one fails.
+//! Tests with real guests under libvirt, with full disks, and of the quickstart itself. They fail when libvirt, QEMU or
+//! FUSE is missing.
 
 mod boot;
 mod full_disk;

@@ -1,4 +1,4 @@
-//! Daemons stay small.
+//! Limits of the daemons' memory.
 
 use std::{fs::File, os::unix::fs::FileExt as _, path::Path, process::Command, time::Duration};
 
@@ -31,7 +31,7 @@ async fn agent_and_holder_with_ten_idle_disks_stay_under_100_mib() {
     .await;
 }
 
-/// 2 GiB with 440 MiB of data, as raw bytes of which every one crosses the network, and as the qcow2 of it.
+/// An image of 2 GiB with 440 MiB of data: once as raw, of which every byte crosses the network, and once as qcow2.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_takes_2_gib_in_less_than_256_mib() {
     let cluster = Cluster::start(ClusterOptions::files(2).as_processes()).await;
@@ -52,7 +52,7 @@ async fn a_controller_takes_2_gib_in_less_than_256_mib() {
         assert_eq!(version.size_bytes, image.size);
         let now: Image = api.get(&format!("/v1/images/{name}")).await.ok();
         assert_eq!((now.state, now.newest_version), (ImageState::Ready, Some(version.id)));
-        // The last run of data, with the hole before it.
+        // Read back the last run of data and a part of the hole before it.
         let (at, length) = image.data.last().map(|&(at, length)| (at - MIB, length + MIB)).expect("data");
         let get = api.request(Method::GET, &format!("/v1/versions/{}/content", version.id));
         let get = get.header("range", format!("bytes={at}-{}", at + length - 1));
@@ -62,7 +62,7 @@ async fn a_controller_takes_2_gib_in_less_than_256_mib() {
     }
 }
 
-/// The file as a request's body, a piece in memory at a time.
+/// The file as the body of a request, with one piece in memory at a time.
 fn streamed(file: &Path) -> Body {
     let file = File::open(file).expect("open the image");
     Body::wrap_stream(stream::try_unfold((file, 0_u64), async |(file, at)| {

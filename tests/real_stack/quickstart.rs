@@ -1,5 +1,6 @@
-//! The README as a newcomer follows it: the quickstart, twice at once on one libvirtd, and the tutorial's commands as they
-//! are written there. Neither quickstart sees the other, and nothing is left.
+//! Follows the README as a newcomer does: starts the quickstart and runs the tutorial's commands as they are written
+//! there. A second quickstart runs beside it on the same libvirtd. Neither disturbs the other, and nothing is left
+//! behind.
 
 use std::{
     path::Path,
@@ -18,12 +19,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root")
 }
 
-/// A quickstart that is told to end when it is dropped; it cleans up by itself.
+/// A running quickstart. Dropping it sends SIGTERM, upon which the script cleans up.
 struct Quickstart(Child);
 
 impl Quickstart {
     fn start(more: &[&str]) -> Self {
-        // Ctrl-C reaches it even where the tests run in the background of a shell, which ignores it for them.
+        // A shell that runs the tests in the background makes them ignore SIGINT; the quickstart must not inherit that.
         let child = Command::new("env")
             .arg("--default-signal=INT")
             .arg(root().join("deploy/quickstart.sh"))
@@ -43,7 +44,7 @@ impl Quickstart {
         }
     }
 
-    /// Reads what it says until it is up, and answers the file with its settings.
+    /// Reads its messages until it is up, and answers the path of the file with its settings.
     async fn up(&mut self, said: &mut BufReader<tokio::process::ChildStderr>) -> String {
         let mut all = String::new();
         loop {
@@ -63,8 +64,8 @@ impl Drop for Quickstart {
     }
 }
 
-/// The commands of the README's tutorial in their order. Only the folders are this test's: of the quickstart's settings,
-/// and where the tutorial puts its files.
+/// The commands of the README's tutorial as one script. Only the folders are replaced: the one with the quickstart's
+/// settings, and the one in which the tutorial puts its files.
 fn tutorial(settings: &str, files: &Path) -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("README.md");
     let (_, from) = readme.split_once("\n## Tutorial\n").expect("README.md has a tutorial");

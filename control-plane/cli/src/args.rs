@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Global {
-    /// Where the controller is, for example https://muster.example:8443
+    /// Where the controller is, for example https://muster.example:7400
     #[arg(long, global = true, env = "MUSTER_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
     /// The token, or @FILE that has it
@@ -127,7 +127,7 @@ pub(crate) struct Reserved {
 
 #[derive(Args, Debug)]
 pub(crate) struct Login {
-    /// For example https://muster.example:8443
+    /// For example https://muster.example:7400
     #[arg(value_name = "URL")]
     pub(crate) address: String,
     /// SHA-256 of the controller's CA certificate; the controller prints it at start

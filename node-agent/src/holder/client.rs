@@ -20,6 +20,8 @@ use super::wire::{self, Answer, Ask};
 
 /// Longest wait for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time in which a call that broke off is repeated.
+const CALLS_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest wait for a new holder to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -184,7 +186,22 @@ impl Holder {
         }
     }
 
+    /// Calls until an answer comes. On a busy machine this thread may come to its question so late that the holder, which
+    /// serves one caller at a time, has turned to the next one; then it asks again.
+    ///
+    /// A question that was answered already does no harm: memory that was made for an answer that got lost has no header
+    /// yet, and is taken as fresh.
     fn try_call(&self, ask: &Ask, fd: Option<&OwnedFd>) -> io::Result<(Answer, Option<OwnedFd>)> {
+        let deadline = Instant::now() + CALLS_TIMEOUT;
+        loop {
+            match self.call_once(ask, fd) {
+                Err(e) if broke_off(&e) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                answered => return answered,
+            }
+        }
+    }
+
+    fn call_once(&self, ask: &Ask, fd: Option<&OwnedFd>) -> io::Result<(Answer, Option<OwnedFd>)> {
         let mut stream = UnixStream::connect(&self.parts.socket)?;
         stream.set_read_timeout(Some(CALL_TIMEOUT))?;
         stream.set_write_timeout(Some(CALL_TIMEOUT))?;
@@ -250,6 +267,37 @@ fn nobody_there(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+/// The connection ended without an answer, or none came in time.
+fn broke_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_the_holder_broke_off_is_repeated() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("holder.sock");
+        let listener = UnixListener::bind(&socket).expect("listen");
+        let holder = std::thread::spawn(move || {
+            drop(listener.accept().expect("the first call"));
+            let (mut stream, _) = listener.accept().expect("the same call again");
+            let (ask, _) = wire::receive::<Ask>(&mut stream).expect("a question");
+            let answer = Answer { keys: vec!["a".to_owned()], ..Answer::default() };
+            wire::send(&mut stream, &answer, None).expect("answer");
+            matches!(ask, Ask::List)
+        });
+        let start = Start { program: "/bin/false".into(), args: Vec::new(), env: Vec::new() };
+        assert_eq!(Holder::new(socket, start).list().expect("an answer"), ["a"]);
+        assert!(holder.join().expect("no panic"));
+    }
 }

@@ -34,11 +34,7 @@ use muster_api::{
     peer_protocol::CutStepAnswer,
 };
 use storage_core::{ChunkSize, store::ChunkStore};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const NODES: usize = 3;
@@ -47,6 +43,8 @@ const COORDINATOR: usize = 0;
 const MEMBER: usize = 1;
 const IMAGE_BYTES: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest time for as many tries as are needed. One try that fails takes the coordinator up to 30 s.
+const TRIES: Duration = Duration::from_secs(100);
 
 /// Which side of a step a trap is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,24 +53,30 @@ enum Side {
     After,
 }
 
-/// Stops whoever comes there, once, for good.
+/// Stops the first caller that comes to a step; that call never returns. Later calls pass, until the trap is set again.
 struct Trap {
     step: &'static str,
     side: Side,
     sprung: AtomicBool,
-    reached: Notify,
 }
 
 impl Trap {
     fn new(step: &'static str, side: Side) -> Arc<Self> {
-        Arc::new(Self { step, side, sprung: AtomicBool::new(false), reached: Notify::new() })
+        Arc::new(Self { step, side, sprung: AtomicBool::new(false) })
     }
 
     async fn pass(&self, step: &str, side: Side) {
         if self.step == step && self.side == side && !self.sprung.swap(true, Ordering::SeqCst) {
-            self.reached.notify_one();
             std::future::pending::<()>().await;
         }
+    }
+
+    fn has_sprung(&self) -> bool {
+        self.sprung.load(Ordering::SeqCst)
+    }
+
+    fn set_again(&self) {
+        self.sprung.store(false, Ordering::SeqCst);
     }
 }
 
@@ -232,6 +236,13 @@ impl Chain {
     }
 }
 
+/// Ends the writing when a test fails as well: the runtime waits for the thread that writes before it lets the test end.
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
+
 impl Fleet {
     async fn new(traps: impl Fn(usize) -> Arc<Trap>) -> Self {
         let wires = Wires::default();
@@ -306,33 +317,53 @@ impl Fleet {
         node.known.send_replace(Arc::new(known));
     }
 
+    /// The result that the coordinator reported for the latest try, if it reported one.
+    fn reported(&self) -> Option<CutResult> {
+        self.controller.script(|s| {
+            s.cut_reports.iter().find(|(_, report)| report.attempt == self.attempt).map(|(_, r)| r.outcome.clone())
+        })
+    }
+
+    /// Does what the controller does after a try that failed: gives its commits up and orders the next try.
+    fn try_again(&mut self) {
+        let over = self.commits.clone();
+        self.controller.script(|s| {
+            s.outcomes.extend(over.into_iter().map(|commit| (commit, CommitOutcome::Abandoned)));
+        });
+        self.order();
+    }
+
+    /// Orders tries until one of them stands where `reached` says, with one node in `trap`.
+    ///
+    /// On a busy machine a try can fail before it gets there: a hold ends by itself after its longest pause, whether or
+    /// not every node had the processor time to answer by then. That try is as good as none, and another one follows.
+    async fn until_trapped(&mut self, what: &str, trap: &Trap, reached: impl Fn(&Self) -> bool) {
+        let limit = Instant::now() + TRIES;
+        while !(trap.has_sprung() && reached(self)) {
+            if let Some(CutResult::Failed { reason, detail }) = self.reported() {
+                eprintln!("try {} failed before {what}: {detail} ({reason})", self.attempt);
+                trap.set_again();
+                self.try_again();
+            }
+            assert!(Instant::now() < limit, "not in {} tries within {TRIES:?}: {what}", self.attempt);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Plays the controller until a try was reported as flipped; then every member is in it.
     async fn until_flipped(&mut self) {
-        let limit = Instant::now() + PATIENCE;
+        let limit = Instant::now() + TRIES;
         loop {
-            let reported = || {
-                let now = self.attempt;
-                let report = |s: &mut muster_agent::controller::scripted::Script| {
-                    s.cut_reports.iter().find(|(_, report)| report.attempt == now).map(|(_, r)| r.outcome.clone())
-                };
-                self.controller.script(report)
-            };
-            match reported() {
+            match self.reported() {
                 Some(CutResult::Flipped { members, .. }) => {
                     let got: HashSet<_> = members.iter().map(|member| member.disk).collect();
                     assert_eq!(got, self.nodes.iter().map(|node| node.want.disk).collect(), "all of them or none");
                     return self.tell(CutPhase::Save);
                 }
-                Some(CutResult::Failed { .. }) => {
-                    let over = self.commits.clone();
-                    self.controller.script(|s| {
-                        s.outcomes.extend(over.into_iter().map(|commit| (commit, CommitOutcome::Abandoned)));
-                    });
-                    self.order();
-                }
+                Some(CutResult::Failed { .. }) => self.try_again(),
                 None => {}
             }
-            assert!(Instant::now() < limit, "no try was reported as flipped, {} were made", self.attempt);
+            assert!(Instant::now() < limit, "none of {} tries was reported as flipped within {TRIES:?}", self.attempt);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -378,7 +409,8 @@ impl Fleet {
         }
         self.chain.goes_on("on the new version").await;
         self.chain.stop.store(true, Ordering::Release);
-        (&mut self.chain.writing).await.unwrap();
+        let last = tokio::time::timeout(PATIENCE, &mut self.chain.writing).await;
+        last.expect("the last write is answered").unwrap();
         for at in 0..NODES {
             let node = &self.nodes[at];
             let settled = || node.disks().epochs(node.want.disk) == Some(1) && node.disks().commits().is_empty();
@@ -441,18 +473,21 @@ async fn ended_at(step: &'static str, side: Side, trapped: usize, victims: &[usi
     let trap = Trap::new(step, side);
     let mut fleet = Fleet::new(|at| if at == trapped { trap.clone() } else { Trap::new("none", Side::Before) }).await;
     fleet.order();
-    if step == "save" {
-        fleet.until_flipped().await;
-    }
-    tokio::time::timeout(PATIENCE, trap.reached.notified()).await.expect("the trap is reached");
-    if step == "flip" {
-        // Everybody else stands where the trap leaves them: flipped, and recorded.
-        let flipped = || {
-            let all = fleet.nodes.iter().enumerate();
-            let mut others = all.filter(|(at, _)| *at != trapped || side == Side::After).map(|(_, node)| node);
-            others.all(|node| !node.disks().commits().is_empty())
-        };
-        eventually("the others are flipped", PATIENCE, flipped).await;
+    match step {
+        "save" => {
+            fleet.until_flipped().await;
+            eventually("a commit is being saved", PATIENCE, || trap.has_sprung()).await;
+        }
+        "flip" => {
+            // Every node before the trap has flipped, and recorded it.
+            let flipped = |fleet: &Fleet| {
+                let all = fleet.nodes.iter().enumerate();
+                let mut others = all.filter(|(at, _)| *at != trapped || side == Side::After).map(|(_, node)| node);
+                others.all(|node| !node.disks().commits().is_empty())
+            };
+            fleet.until_trapped("one stands at its flip and the others have flipped", &trap, flipped).await;
+        }
+        _ => fleet.until_trapped(step, &trap, |_| true).await,
     }
     for victim in victims {
         fleet.nodes[*victim].kill(&fleet.wires).await;

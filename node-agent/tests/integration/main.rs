@@ -4,6 +4,9 @@
 mod agent;
 mod cut_faults;
 mod cuts;
+#[expect(unreachable_pub, reason = "a module of another crate")]
+#[path = "../../../tests/harness/guest_time.rs"]
+mod guest_time;
 mod hypervisor_suite;
 mod mirror;
 mod pool;

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Checks what the compiler does not: the shell scripts (shellcheck) and what Muster is built from (cargo deny, deny.toml).
+# tests/run.sh runs it; `tests/lint.sh` alone takes seconds.
+set -euo pipefail
+
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+for part in words packages toolchain; do
+    # shellcheck source=/dev/null
+    . "$root/deploy/lib/$part.sh"
+done
+packages_ensure shellcheck
+toolchain_ensure
+cargo_deny_ensure
+cd "$root"
+
+shellcheck .ci/run deploy/*.sh deploy/lib/*.sh tests/*.sh
+# The guest's shell is busybox, which understands what dash does.
+shellcheck --shell dash deploy/demo-image/{initramfs-init,profile,rcK,rcS,shutdown}
+
+cargo deny --locked check --hide-inclusion-graph bans licenses sources
