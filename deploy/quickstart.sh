@@ -345,7 +345,8 @@ else
     toolchain_ensure
     bin=$(release_dir)
     end_line
-    run - - env -C "$root" cargo build --release --locked --workspace --bins || die "the build failed"
+    run - - env -C "$root" cargo build --release --locked -p muster-controller -p muster-agent -p muster-cli --bins \
+        || die "the build failed"
 fi
 done_step "$bin"
 

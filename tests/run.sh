@@ -2,7 +2,8 @@
 # Installs what is missing, builds, runs every test: `tests/run.sh [TEST-FILTER…]` as root or with sudo.
 # Ends with the runner's summary, and with a non-zero exit code if anything failed.
 #
-# One build serves the tests, the lints and the quickstart: all of them use the release profile and its folder.
+# Most tests use the development profile, which compiles fast. The suites that torture a store or a disk, the daemons of
+# whole-system tests and the quickstart use the release profile, which production uses, too. Each is built once.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -56,41 +57,71 @@ trap 'exit 143' TERM HUP
 step 'cargo fmt --check'
 run_cargo fmt --all --check
 
-# The tests find the daemons beside themselves, the quickstart finds them here and builds nothing.
+step 'shell scripts and dependencies'
+"$root/tests/lint.sh"
+
+runner='test'
+if cargo nextest --version > /dev/null 2>&1; then runner=nextest; fi
+filters=("$@")
+status=0
+# Backtraces of every expected panic would bury the failures.
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
+
+# run_tests CARGO-OPTION…: runs the tests of some packages. A failure is kept in `status`, and the next group runs.
+run_tests() {
+    if [ "$runner" = nextest ]; then
+        run_cargo nextest run --locked "$@" --no-fail-fast --no-tests pass --status-level pass --final-status-level fail \
+            --color never "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
+    else
+        run_cargo test --locked "$@" --no-fail-fast -- --test-threads 2 "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
+    fi
+}
+
+# Prints the slowest tests, all failures, and the closing line: how many tests passed and failed in all groups.
+summary() {
+    say
+    say 'the slowest tests:'
+    if [ "$runner" = nextest ]; then
+        { sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\) \[ *>\{0,1\} *\([0-9.]*\)s\] *\(([^)]*)\)\{0,1\} *\(.*\)$/\2 s  \4/p' "$log" \
+            | sort -rn | awk '!seen[$0]++' | head -n 10 >&2; } || :
+        { grep -E '^ *(FAIL|TIMEOUT|SIG[A-Z]+|LEAK-FAIL) \[' "$log" | sort -u; } || :
+        counts='/^ *Summary \[/ { for (i = 2; i <= NF; i++) {
+            if ($i ~ /^tests?$/) run += $(i - 1); if ($i ~ /^passed,?$/) passed += $(i - 1) } }
+            END { print passed + 0 " passed, " run - passed " failed" }'
+    else
+        { sed -n 's/^test result: .* finished in \([0-9.]*\)s$/\1 s/p' "$log" | sort -rn | head -n 10 >&2; } || :
+        { grep -E '^test .* FAILED$' "$log" | sort -u; } || :
+        counts='/^test result:/ { passed += $4; failed += $6 } END { print passed + 0 " passed, " failed + 0 " failed" }'
+    fi
+    say "everything took $(seconds $(($(now_ms) - started)))"
+    awk "$counts" "$log"
+}
+
+# Whole-system tests and the quickstart find the daemons here.
 MUSTER_BIN_DIR=$(release_dir)
 export MUSTER_BIN_DIR
 
-step build
-runner='test'
-if cargo nextest --version > /dev/null 2>&1; then runner=nextest; fi
-run_cargo build --release --locked --workspace --bins --tests
+# What needs no daemons comes first: an error in a change shows early.
+fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)
+step 'build of the first tests'
+run_cargo test --locked --no-run "${fast[@]}"
+step "controller, API, command line, pool (cargo $runner)"
+run_tests "${fast[@]}"
 
-# The same profile: build scripts, procedural macros and the C code they compile are not built again.
 step 'clippy, warnings denied'
-run_cargo clippy --release --locked --workspace --all-targets -- -D warnings
+run_cargo clippy --locked --workspace --all-targets -- -D warnings
+
+step 'release build of the daemons'
+run_cargo build --release --locked -p muster-controller -p muster-agent -p muster-cli --bins
 
 step 'libvirt'
 libvirt_ensure
 
-step "tests (cargo $runner)"
-status=0
-# Backtraces of every expected panic would bury the failures.
-export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
-if [ "$runner" = nextest ]; then
-    run_cargo nextest run --release --locked --workspace --no-fail-fast --status-level pass --final-status-level fail \
-        --color never "$@" 2>&1 | tee "$log" || status=$?
-    say
-    say "the slowest tests:"
-    { sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\) \[ *>\{0,1\} *\([0-9.]*\)s\] *\(([^)]*)\)\{0,1\} *\(.*\)$/\2 s  \4/p' "$log" | sort -rn | awk '!seen[$0]++' | head -n 10 >&2; } || :
-    say "everything took $(seconds $(($(now_ms) - started)))"
-    # The runner's summary again, as the last words.
-    sed -n '/^ *Summary \[/,$p' "$log"
-else
-    run_cargo test --release --locked --workspace --no-fail-fast -- --test-threads 2 "$@" 2>&1 | tee "$log" || status=$?
-    say
-    say "the slowest groups of tests:"
-    { sed -n 's/^test result: .* finished in \([0-9.]*\)s$/\1 s/p' "$log" | sort -rn | head -n 10 >&2; } || :
-    say "everything took $(seconds $(($(now_ms) - started)))"
-    awk '/^test result:/ {passed += $4; failed += $6; skipped += $8} END {print passed + 0 " passed, " failed + 0 " failed, " skipped + 0 " skipped"}' "$log"
-fi
+step "stores and disks, release (cargo $runner)"
+run_tests --release -p storage-core -p muster-agent --lib --test integration
+
+step "whole systems (cargo $runner)"
+run_tests -p muster-tests
+
+summary
 exit "$status"

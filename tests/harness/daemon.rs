@@ -171,18 +171,20 @@ pub(crate) fn log_to_the_test() {
     let _already = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
 }
 
-/// The path of a program of this workspace, which must be built in the folder of the test or above it.
+/// The path of a program of this workspace: in the folder that `MUSTER_BIN_DIR` names, else beside the test.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let mut dir = std::env::current_exe().expect("the test's own path");
-    while dir.pop() {
-        let candidate = dir.join(name);
-        if candidate.is_file() {
-            return candidate;
-        }
-        if dir.ends_with("target") {
-            break;
-        }
-    }
-    panic!("{name} is not built: run tests/run.sh, or cargo build --workspace with the profile of the test");
+    let own = std::env::current_exe().expect("the test's own path");
+    let beside = own.ancestors().skip(1).take_while(|dir| !dir.ends_with("target")).map(Path::to_owned);
+    let named = std::env::var_os("MUSTER_BIN_DIR").map(PathBuf::from);
+    let mut folders: Box<dyn Iterator<Item = PathBuf>> = match named {
+        Some(dir) => Box::new(std::iter::once(dir)),
+        None => Box::new(beside),
+    };
+    let found = folders.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()));
+    found.unwrap_or_else(|| {
+        panic!(
+            "{name} is not built: run tests/run.sh, or cargo build -p muster-controller -p muster-agent -p muster-cli"
+        )
+    })
 }
