@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentId, ImageId, InstanceId, Labels, Name, NodeId, Ref, SnapshotId, Timestamp, VersionId};
+use crate::{
+    DeploymentId, ImageId, InstanceId, Labels, Name, NodeId, OrUnknown, Ref, SnapshotId, Timestamp, VersionId,
+};
 
 /// `POST /v1/deployments`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -254,7 +256,8 @@ pub struct Deployment {
     /// For `If-Match`.
     pub etag: String,
     /// What was asked for, references resolved to ids.
-    pub source: DeploymentSource,
+    #[schema(value_type = DeploymentSource)]
+    pub source: OrUnknown<DeploymentSource>,
     /// The image's, snapshot's name where there is one.
     pub source_name: Option<String>,
     /// Wanted members.
@@ -268,12 +271,14 @@ pub struct Deployment {
     /// Size of each disk.
     pub disk_bytes: u64,
     /// What runs them.
-    pub runtime: Runtime,
+    #[schema(value_type = Runtime)]
+    pub runtime: OrUnknown<Runtime>,
     /// When one is ready.
-    #[serde(rename = "ready_when")]
-    pub ready_when: Ready,
+    #[schema(value_type = Ready)]
+    pub ready_when: OrUnknown<Ready>,
     /// Where they may go.
-    pub placement: Placement,
+    #[schema(value_type = Placement)]
+    pub placement: OrUnknown<Placement>,
     /// Members by state.
     pub counts: BTreeMap<String, u64>,
     /// Members that are ready.

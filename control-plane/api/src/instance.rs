@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentId, DiskId, InstanceId, Labels, NodeId, Ref, Timestamp, VersionId, deployment::Runtime};
+use crate::{
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Ref, Timestamp, VersionId, deployment::Runtime,
+};
 
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -100,7 +102,8 @@ pub struct Instance {
     /// Memory.
     pub memory_bytes: u64,
     /// What runs it.
-    pub runtime: Runtime,
+    #[schema(value_type = Runtime)]
+    pub runtime: OrUnknown<Runtime>,
     /// When this start became ready; null while it is not.
     pub ready_at: Option<Timestamp>,
     /// Steps of this start.

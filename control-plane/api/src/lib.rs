@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`page`] and [`units`] (what all share), then the two protocols tenants never see:
-//! [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
+//! [`summary`]), [`error`], [`page`], [`or_unknown`] and [`units`] (what all share), then the two protocols tenants
+//! never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
 //!
 //! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
 //! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
@@ -18,6 +18,7 @@ pub mod names;
 pub mod node;
 pub mod node_protocol;
 pub mod operation;
+pub mod or_unknown;
 pub mod page;
 pub mod peer_protocol;
 pub mod snapshot;
@@ -30,6 +31,7 @@ pub mod version;
 pub use error::{ErrorCode, Problem};
 pub use ids::*;
 pub use names::{DottedName, Labels, Name, Ref};
+pub use or_unknown::OrUnknown;
 pub use page::Page;
 pub use storage_core::cause;
 pub use timestamp::Timestamp;

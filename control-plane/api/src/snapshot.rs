@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DeploymentId, DiskId, InstanceId, Labels, Name, SnapshotId, Timestamp, VersionId, instance::Select};
+use crate::{
+    DeploymentId, DiskId, InstanceId, Labels, Name, OrUnknown, SnapshotId, Timestamp, VersionId, instance::Select,
+};
 
 /// `POST /v1/snapshots`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -80,7 +82,8 @@ pub struct Snapshot {
     /// That deployment's name.
     pub deployment_name: Option<String>,
     /// What it promises.
-    pub consistency: Consistency,
+    #[schema(value_type = Consistency)]
+    pub consistency: OrUnknown<Consistency>,
     /// Longest a guest's write may be held.
     pub max_pause_ms: u64,
     /// The instant.

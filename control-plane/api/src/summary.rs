@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Timestamp, token::Role};
+use crate::{ClusterId, OrUnknown, Timestamp, token::Role};
 
 /// Counts by state, problems first.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -48,7 +48,8 @@ pub struct Me {
     /// The token's name.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    #[schema(value_type = Role)]
+    pub role: OrUnknown<Role>,
     /// The project it is bound to; null for operators.
     pub project: Option<String>,
     /// When it ends.

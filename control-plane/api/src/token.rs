@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{ClusterId, Name, Timestamp, TokenId};
+use crate::{ClusterId, Name, OrUnknown, Timestamp, TokenId};
 
 /// What a token may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -84,7 +84,8 @@ pub struct Token {
     /// Name.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    #[schema(value_type = Role)]
+    pub role: OrUnknown<Role>,
     /// The project it is bound to; null for operators and nodes.
     pub project: Option<String>,
     /// When it was made.

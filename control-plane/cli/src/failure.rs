@@ -1,78 +1,89 @@
-//! Everything that can end a command, and the exit code each ends it with.
+//! Everything that can end a command, and the exit code of each.
 
 use std::{io, path::PathBuf};
 
+use muster_api::{ErrorCode, Problem, deployment::ReasonCount, operation::Operation};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::{answer::Object, cells};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The command line or the settings do not make sense.
+    /// The command line or the settings make no sense.
     #[error("{0}")]
     Usage(String),
-    /// The shape is reserved, nothing behind it yet.
+    /// The interface reserves the command, but it is not built yet.
     #[error("`muster {0}` is reserved and not built yet")]
     NotBuiltYet(String),
-    /// The controller refused: its problem document.
-    #[error("{}", problem_text(.0))]
-    Refused(Value),
-    /// The operation ended without doing what was asked.
+    /// The controller refused.
+    #[error("{}", problem_text(&.0.read, &.0.sent))]
+    Refused(Box<Object<Problem>>),
+    /// The operation failed or was cancelled.
     #[error("{}", operation_text(.0))]
-    Unsuccessful(Value),
+    Unsuccessful(Box<Object<Operation>>),
     /// Waiting ended before the work did.
-    #[error("{}", still_text(.operation, *.why))]
+    #[error("{}", still_text(&.operation.read, *.why))]
     StillGoing {
-        /// As last seen.
-        operation: Value,
+        /// The operation as last seen.
+        operation: Box<Object<Operation>>,
         /// What ended the waiting.
         why: Ended,
     },
     /// The controller cannot be reached.
     #[error("cannot reach {url}: {reason}{hint}")]
     Unreachable {
-        /// Where.
+        /// The controller's address.
         url: String,
         /// The innermost cause.
         reason: String,
-        /// What could be done about it, or nothing.
+        /// What the person could do about it; may be empty.
         hint: &'static str,
     },
-    /// The answer is not one of this API.
+    /// What answered does not look like a controller.
     #[error("{url} did not answer like a Muster controller: {reason}")]
     Odd {
-        /// Where.
+        /// The address that answered.
         url: String,
-        /// What was wrong.
+        /// What was wrong with the answer.
         reason: String,
     },
-    /// Ctrl-C before the controller answered.
-    #[error("{}", if *.0 { "interrupted; whether the request was accepted is not known" } else { "interrupted" })]
+    /// An answer lacks a field of its type, or has a value of another kind there.
+    #[error(
+        "the controller's answer does not fit: {0}\n  \
+         this is muster {version}; the controller may have another version, and -o json prints its answer as it is",
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Misfit(String),
+    /// The person pressed Ctrl-C; true if that was while a change was being sent.
+    #[error("interrupted{}", if *.0 { "; it is not known whether the controller accepted the request" } else { "" })]
     Interrupted(bool),
-    /// The person said no.
+    /// The person answered no.
     #[error("nothing was changed")]
     Declined,
-    /// A local file.
+    /// A local file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// Some other local trouble.
+    /// Another local error: what failed, and what the system said.
     #[error("{0}: {1}")]
     Io(String, io::Error),
     /// The bytes received are not those of the version.
     #[error("the content of {name} has digest {got}, expected {expected}; nothing was written")]
     WrongDigest {
-        /// What was exported.
+        /// Name of the version.
         name: String,
-        /// BLAKE3 of what came.
+        /// BLAKE3 of the bytes received, hex.
         got: String,
-        /// BLAKE3 the version has.
+        /// BLAKE3 of the version, hex.
         expected: String,
     },
-    /// A transfer broke off and could not be taken up again.
+    /// A transfer broke off and could not be continued.
     #[error("{0}")]
     BrokenOff(String),
 }
@@ -91,12 +102,12 @@ impl Failure {
         move |source| Self::File { path, source }
     }
 
-    /// Whether the other end of our standard output went away, as in `muster image ls | head -1`.
-    fn is_closed_pipe(&self) -> bool {
+    /// Whether the reader of our standard output went away, as in `muster image ls | head -1`. That is no failure.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Io(_, e) | Self::File { source: e, .. } if e.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// 0 done, 1 refused or failed, 2 usage, 3 still going on.
+    /// 0 done, 1 refused or failed, 2 wrong usage, 3 still going on.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             closed if closed.is_closed_pipe() => 0,
@@ -107,75 +118,67 @@ impl Failure {
         }
     }
 
-    /// Whether there is anything to say about it.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.is_closed_pipe()
-    }
-
     /// The stable code of a refusal.
-    pub(crate) fn code(&self) -> Option<&str> {
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Refused(problem) => problem.get("code").and_then(Value::as_str),
+            Self::Refused(problem) => Some(problem.read.code),
             _ => None,
         }
     }
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> Option<&'a str> {
-    value.pointer(pointer).and_then(Value::as_str)
-}
-
-/// `detail (code)`, the places of the request, the counted reasons, and the request id.
-fn problem_text(problem: &Value) -> String {
-    let mut said = text(problem, "/detail").or_else(|| text(problem, "/title")).unwrap_or("refused").to_owned();
-    if let Some(code) = text(problem, "/code") {
-        said += &format!(" ({code})");
+/// `detail (code)`, the wrong places of the request, the counted reasons, and the request id.
+fn problem_text(problem: &Problem, sent: &Value) -> String {
+    let code = match problem.code {
+        // The word itself may mean something to the person.
+        ErrorCode::Unknown => sent.get("code").and_then(Value::as_str).unwrap_or("unknown"),
+        known => known.as_str(),
+    };
+    let mut said = format!("{} ({code})", problem.detail);
+    for place in &problem.errors {
+        said += &format!("\n  {}: {}", place.pointer, place.detail);
     }
-    let list = |key: &str| problem.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for place in list("errors") {
-        let (at, detail) = (text(place, "/pointer").unwrap_or(""), text(place, "/detail").unwrap_or(""));
-        said += &format!("\n  {at}: {detail}");
-    }
-    for reason in list("reasons") {
-        let count = reason.get("count").and_then(Value::as_u64).unwrap_or(1);
-        said += &format!("\n  {count} x {}", text(reason, "/reason").unwrap_or("?"));
+    for ReasonCount { reason, count } in more::<Vec<ReasonCount>>(problem, "reasons").unwrap_or_default() {
+        said += &format!("\n  {count} x {reason}");
     }
     for (key, label) in [("existing", "the existing one"), ("operation", "running operation"), ("state", "state")] {
-        if let Some(value) = text(problem, &format!("/{key}")) {
+        if let Some(value) = more::<String>(problem, key) {
             said += &format!("\n  {label}: {value}");
         }
     }
-    let allowed: Vec<&str> = list("allowed").iter().filter_map(Value::as_str).collect();
-    if !allowed.is_empty() {
+    if let Some(allowed) = more::<Vec<String>>(problem, "allowed").filter(|allowed| !allowed.is_empty()) {
         said += &format!("\n  allowed: {}", allowed.join(", "));
     }
-    if let Some(id) = text(problem, "/request_id") {
+    if let Some(id) = &problem.request_id {
         said += &format!("\n  request id: {id}");
     }
     said
 }
 
-fn name_of(operation: &Value) -> String {
-    let what = text(operation, "/kind").unwrap_or("operation");
-    format!("{what} {}", text(operation, "/target/name").unwrap_or(""))
+/// A field that only some codes have.
+fn more<T: DeserializeOwned>(problem: &Problem, key: &str) -> Option<T> {
+    T::deserialize(problem.more.get(key)?).ok()
 }
 
-fn operation_text(operation: &Value) -> String {
-    let state = text(operation, "/state").unwrap_or("failed");
-    match operation.get("error").filter(|e| !e.is_null()) {
-        Some(problem) => format!("{} {state}: {}", name_of(operation), problem_text(problem)),
-        None => format!("{} {state}", name_of(operation)),
+fn operation_text(operation: &Object<Operation>) -> String {
+    let Operation { kind, target, state, error, .. } = &operation.read;
+    let said = format!("{kind} {} {}", target.name, cells::word(state));
+    match error {
+        Some(problem) => {
+            format!("{said}: {}", problem_text(problem, operation.sent.get("error").unwrap_or(&Value::Null)))
+        }
+        None => said,
     }
 }
 
-fn still_text(operation: &Value, why: Ended) -> String {
+fn still_text(operation: &Operation, why: Ended) -> String {
     let why = match why {
         Ended::Interrupt => "stopped waiting",
         Ended::Timeout => "waited long enough",
         Ended::LostContact => "lost contact with the controller",
     };
-    let id = text(operation, "/id").unwrap_or("?");
-    format!("{why}; {} goes on: muster operation wait {id}", name_of(operation))
+    let Operation { id, kind, target, .. } = operation;
+    format!("{why}; {kind} {} goes on: muster operation wait {id}", target.name)
 }
 
 #[cfg(test)]
@@ -184,30 +187,40 @@ mod tests {
 
     use super::*;
 
+    fn refused(problem: &Problem) -> Failure {
+        let sent = serde_json::to_value(problem).expect("JSON");
+        Failure::Refused(Box::new(Object::problem(sent).expect("a problem")))
+    }
+
     #[test]
     fn a_refusal_shows_everything_one_can_act_on() {
-        let refusal = Failure::Refused(json!({
-            "title": "invalid", "status": 422, "code": "invalid", "detail": "the request does not fit",
-            "request_id": "r-1", "errors": [{"pointer": "/count", "code": "out_of_range", "detail": "1 to 10000"}],
-        }));
+        let mut problem = Problem::new(ErrorCode::Invalid, "the request does not fit");
+        problem.request_id = Some("r-1".to_owned());
+        let refusal = refused(&problem.at("/count", "out_of_range", "1 to 10000"));
         assert_eq!(refusal.to_string(), "the request does not fit (invalid)\n  /count: 1 to 10000\n  request id: r-1");
         assert_eq!(refusal.exit_code(), 1);
     }
 
     #[test]
     fn counted_reasons_are_listed() {
-        let refusal = Failure::Refused(json!({
-            "code": "no_capacity", "detail": "2 of 4 fit", "reasons": [{"reason": "memory", "count": 3}],
-        }));
+        let problem = Problem::new(ErrorCode::NoCapacity, "2 of 4 fit");
+        let refusal = refused(&problem.with("reasons", json!([{"reason": "memory", "count": 3}])));
         assert_eq!(refusal.to_string(), "2 of 4 fit (no_capacity)\n  3 x memory");
     }
 
     #[test]
-    fn exit_codes_tell_work_from_refusal() {
-        let operation = json!({"id": "o1", "kind": "deployment.create", "target": {"name": "web"}});
+    fn work_that_goes_on_has_another_exit_code_than_a_refusal() {
+        let id = "01900000-0000-7000-8000-000000000001";
+        let sent = json!({"id": id, "project": "default", "kind": "deployment.create",
+            "target": {"kind": "deployment", "id": "d", "name": "web"}, "state": "running", "phase": "starting",
+            "progress": {"done": 0, "total": 2, "failed": 0, "unit": "instances"}, "waiting_on": [], "deadline": null,
+            "error": null, "result": null, "requested_by": "me", "request_id": "r",
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z", "started_at": null,
+            "finished_at": null});
+        let operation = Box::new(Object::of(sent).expect("an operation"));
         let still = Failure::StillGoing { operation, why: Ended::Timeout };
         assert_eq!(still.exit_code(), 3);
-        assert!(still.to_string().ends_with("deployment.create web goes on: muster operation wait o1"));
+        assert!(still.to_string().ends_with(&format!("deployment.create web goes on: muster operation wait {id}")));
         assert_eq!(Failure::Usage("x".into()).exit_code(), 2);
         assert_eq!(Failure::Io("stdout".into(), io::ErrorKind::BrokenPipe.into()).exit_code(), 0);
     }

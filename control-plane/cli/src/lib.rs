@@ -1,29 +1,31 @@
-//! `muster`, the command line: everything it does goes through the public REST API.
+//! `muster`, the command line. It does everything through the public REST API.
 //!
 //! ```text
 //! args ──> settings ──> commands ──> client ──> controller        stdout: tables, or the API's objects (-o json)
 //!                          │            │                         stderr: progress, questions, errors
-//!                          └─> wait ────┘  operations are followed until they end
+//!                          └─> wait ────┘  follows operations until they end
 //! ```
 //!
-//! What it promises:
-//! * Work goes on without it: Ctrl-C, `--timeout` and a lost connection end the waiting, never the work (exit code 3).
-//! * Every change carries an idempotency key and is repeated under it when the connection breaks or the controller is
-//!   busy or restarting (I9): it happens once.
-//! * Memory stays flat: files are streamed, lists are read page by page.
-//! * Answers are read leniently (unknown fields and words are fine), requests are built from the API's own types.
+//! It promises:
+//! * Work does not depend on it. Ctrl-C, `--timeout` and a lost connection end the waiting (exit code 3), never the
+//!   work.
+//! * A change happens once. It carries an idempotency key and is repeated with that key when the connection breaks or
+//!   the controller is busy or restarting (I9).
+//! * Memory use does not grow with the length of files and lists: files are streamed, lists are read page by page.
+//! * Requests and answers have the types of `muster_api`. Unknown fields and words in an answer are ignored, a missing
+//!   field is an error; with `-o json` an answer is printed as it was sent.
 //!
-//! It deliberately knows nothing of nodes' protocols, the database or libvirt.
+//! It knows nothing of the nodes' protocols, the database or libvirt.
 
+mod answer;
 mod args;
+mod cells;
 mod client;
 mod commands;
-mod content;
 mod failure;
 mod output;
 mod progress;
 mod settings;
-mod sse;
 mod tls;
 mod transfer;
 mod units;
@@ -42,7 +44,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            // A closed pipe behind `muster --help | head` is nobody's fault.
+            // Printing may fail on a closed pipe, as in `muster --help | head`.
             let _ = e.print();
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
@@ -53,7 +55,7 @@ pub fn main() -> ExitCode {
         return finish(cli.global.output, output::bytes(&script));
     }
     let format = cli.global.output;
-    // The process has one provider of cryptography; a second install could only say that there is one already.
+    // This only fails if the process has a provider of cryptography already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -64,12 +66,12 @@ pub fn main() -> ExitCode {
         tokio::spawn(watch_for_interrupt(interrupt.clone()));
         commands::run(cli, interrupt).await
     });
-    // A question at the terminal may still wait for its answer in a thread.
+    // A thread may still wait for the answer to a question at the terminal.
     runtime.shutdown_background();
     finish(format, outcome)
 }
 
-/// The first Ctrl-C asks everything to end in good order, the second one ends the process.
+/// The first Ctrl-C ends the command in good order, the second one ends the process at once.
 async fn watch_for_interrupt(interrupt: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         interrupt.cancel();

@@ -1,17 +1,14 @@
 //! Standard output: tables for people, the API's objects for programs. Standard error: notes, questions, failures.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{args::Format, failure::Failure, units};
+use crate::{answer, args::Format, failure::Failure};
 
-/// Writes bytes as they are.
+/// Writes bytes to standard output.
 pub(crate) fn bytes(content: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(content).and_then(|()| out.flush()).map_err(stdout_failed)
@@ -21,7 +18,7 @@ fn stdout_failed(e: io::Error) -> Failure {
     Failure::Io("standard output".to_owned(), e)
 }
 
-/// Lines on standard error about what goes on; none with `--quiet`.
+/// Prints notes about the work on standard error, unless `--quiet` is given.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notes {
     pub(crate) quiet: bool,
@@ -30,13 +27,13 @@ pub(crate) struct Notes {
 impl Notes {
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
-            // Nobody is left to tell when standard error is closed.
+            // If standard error is closed, there is nobody to tell.
             let _ = writeln!(io::stderr().lock(), "{}", printable(text, true));
         }
     }
 }
 
-/// Where answers go.
+/// Prints answers in the format that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
     pub(crate) format: Format,
@@ -44,22 +41,25 @@ pub(crate) struct Out {
     pub(crate) notes: Notes,
 }
 
-/// One column of a table: how a thing's cell is read from the API's object.
-#[derive(Clone, Copy)]
-pub(crate) struct Column {
-    pub(crate) title: &'static str,
-    pub(crate) align: CellAlignment,
-    pub(crate) cell: fn(&Value) -> String,
+/// One column of a table of `T`.
+pub(crate) struct Column<T> {
+    title: &'static str,
+    align: CellAlignment,
+    cell: fn(&T) -> String,
 }
 
-/// A column of words.
-pub(crate) const fn words(title: &'static str, cell: fn(&Value) -> String) -> Column {
+/// A left-aligned column.
+pub(crate) const fn words<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
     Column { title, align: CellAlignment::Left, cell }
 }
 
-/// A column of numbers.
-pub(crate) const fn numbers(title: &'static str, cell: fn(&Value) -> String) -> Column {
+/// A right-aligned column.
+pub(crate) const fn numbers<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
     Column { title, align: CellAlignment::Right, cell }
+}
+
+fn cells<T>(columns: &[Column<T>], row: &T) -> Vec<String> {
+    columns.iter().map(|column| (column.cell)(row)).collect()
 }
 
 impl Out {
@@ -74,15 +74,23 @@ impl Out {
         self.format == Format::Json
     }
 
-    /// One object of the API (JSON), or what people want to see of it.
-    pub(crate) fn thing(self, object: &Value, table: impl FnOnce() -> String) -> Result<(), Failure> {
+    /// Prints an object of the API: as it was sent for programs, as `text` describes it for people.
+    pub(crate) fn object<T>(self, sent: &Value, text: impl FnOnce(&T) -> String) -> Result<(), Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         match self.format {
-            Format::Json => self.line(&serde_json::to_string_pretty(object).unwrap_or_default()),
-            Format::Table => self.line(table().trim_end()),
+            Format::Json => self.json(sent),
+            Format::Table => self.line(text(&answer::read(sent)?).trim_end()),
         }
     }
 
-    /// A sentence for people; nothing for programs.
+    /// Prints JSON laid out for reading.
+    pub(crate) fn json(self, sent: &Value) -> Result<(), Failure> {
+        self.line(&serde_json::to_string_pretty(sent).unwrap_or_default())
+    }
+
+    /// Prints a sentence for people; programs get nothing.
     pub(crate) fn sentence(self, text: &str) -> Result<(), Failure> {
         match self.format {
             Format::Json => Ok(()),
@@ -95,18 +103,18 @@ impl Out {
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(stdout_failed)
     }
 
-    /// Says on standard error why the command failed.
+    /// Prints on standard error why the command failed. Nobody is told if writing fails.
     pub(crate) fn failure(self, failure: &Failure) {
-        if failure.is_silent() {
+        if failure.is_closed_pipe() {
             return;
         }
         if self.is_json() {
-            // The thing itself, where programs look for results; the words go to standard error.
+            // Programs look for the operation on standard output; the words still go to standard error.
             if let Failure::StillGoing { operation, .. } | Failure::Unsuccessful(operation) = failure {
-                let _ = self.line(&serde_json::to_string_pretty(operation).unwrap_or_default());
+                let _ = self.json(&operation.sent);
             }
             if let Failure::Refused(problem) = failure {
-                let text = serde_json::to_string_pretty(problem).unwrap_or_default();
+                let text = serde_json::to_string_pretty(&problem.sent).unwrap_or_default();
                 let _ = writeln!(io::stderr().lock(), "{text}");
                 return;
             }
@@ -114,13 +122,17 @@ impl Out {
         let _ = writeln!(io::stderr().lock(), "muster: {}", printable(&failure.to_string(), true));
     }
 
-    /// A table in the quiet style: no lines, states coloured at a terminal.
-    pub(crate) fn table(self, columns: &[Column], rows: &[Value]) -> String {
-        let cells = rows.iter().map(|row| columns.iter().map(|c| (c.cell)(row)).collect()).collect();
-        self.grid(columns, cells)
+    /// A table without lines; at a terminal some states have a colour.
+    pub(crate) fn table<T>(self, columns: &[Column<T>], rows: &[T]) -> String {
+        self.grid(columns, rows.iter().map(|row| cells(columns, row)).collect())
     }
 
-    fn grid(self, columns: &[Column], rows: Vec<Vec<String>>) -> String {
+    /// As [`Self::table`], with an empty line above; nothing if there are no rows.
+    pub(crate) fn section<T>(self, columns: &[Column<T>], rows: &[T]) -> String {
+        if rows.is_empty() { String::new() } else { format!("\n{}", self.table(columns, rows)) }
+    }
+
+    fn grid<T>(self, columns: &[Column<T>], rows: Vec<Vec<String>>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|c| c.title));
@@ -139,7 +151,8 @@ impl Out {
         lines.iter().enumerate().map(|(n, line)| self.colored(n, line, offset) + "\n").collect()
     }
 
-    /// The header is dim, a state that wants attention has a colour. Widths are counted before colours come in.
+    /// Makes the header dim and colours states that need attention. The line is laid out already, because escape
+    /// sequences would count as width. `offset` is the column where the states begin.
     fn colored(self, number: usize, line: &str, offset: Option<usize>) -> String {
         if !self.color {
             return line.to_owned();
@@ -156,7 +169,7 @@ impl Out {
         }
     }
 
-    /// `key  value` lines; empty values are left out.
+    /// One `key  value` line each; empty values are left out.
     pub(crate) fn facts(self, facts: &[(&str, String)]) -> String {
         let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
         let width = shown.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
@@ -182,29 +195,28 @@ fn state_color(word: &str) -> Option<u8> {
     }
 }
 
-/// Text that came from elsewhere, without what could steer a terminal.
+/// Replaces control characters, so that text from elsewhere cannot control the terminal.
 pub(crate) fn printable(text: &str, keep_lines: bool) -> String {
     text.chars().map(|c| if c.is_control() && !(keep_lines && c == '\n') { ' ' } else { c }).collect()
 }
 
-/// A list: one JSON array of all pages, printed as they come, or one table.
-pub(crate) struct List<'a> {
+/// Prints a list: as one JSON array, page by page as it comes, or as one table at the end.
+pub(crate) struct List<'a, T> {
     out: Out,
-    columns: &'a [Column],
+    columns: &'a [Column<T>],
     rows: Vec<Vec<String>>,
     written: u64,
 }
 
-impl<'a> List<'a> {
-    pub(crate) fn new(out: Out, columns: &'a [Column]) -> Self {
+impl<'a, T: Serialize + DeserializeOwned> List<'a, T> {
+    pub(crate) fn new(out: Out, columns: &'a [Column<T>]) -> Self {
         Self { out, columns, rows: Vec::new(), written: 0 }
     }
 
-    /// One more page.
     pub(crate) fn page(&mut self, items: Vec<Value>) -> Result<(), Failure> {
         for item in items {
             match self.out.format {
-                Format::Table => self.rows.push(self.columns.iter().map(|c| (c.cell)(&item)).collect()),
+                Format::Table => self.rows.push(cells(self.columns, &answer::read(&item)?)),
                 Format::Json => {
                     let before = if self.written == 0 { "[\n" } else { ",\n" };
                     let text = serde_json::to_string_pretty(&item).unwrap_or_default();
@@ -216,7 +228,6 @@ impl<'a> List<'a> {
         Ok(())
     }
 
-    /// The end of the array, or the table.
     pub(crate) fn finish(self) -> Result<(), Failure> {
         match self.out.format {
             Format::Json if self.written == 0 => self.out.line("[]"),
@@ -226,7 +237,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// Asks at the terminal; anything but yes is no. None when nobody is there to ask.
+/// Asks a question at the terminal; every answer but yes means no. None if there is no terminal.
 pub(crate) async fn ask(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
@@ -240,92 +251,33 @@ pub(crate) async fn ask(question: &str) -> Option<bool> {
     Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Text at a JSON pointer; empty when there is none.
-pub(crate) fn text(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::Bool(true)) => "yes".to_owned(),
-        Some(Value::Bool(false)) => "no".to_owned(),
-        _ => String::new(),
-    }
-}
-
-/// A count at a JSON pointer; zero when there is none.
-pub(crate) fn count(value: &Value, pointer: &str) -> u64 {
-    value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
-}
-
-/// A size at a JSON pointer.
-pub(crate) fn size(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_u64).map(units::bytes).unwrap_or_default()
-}
-
-/// `12 ms` at a JSON pointer that may have a fraction.
-pub(crate) fn millis(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer).and_then(Value::as_f64) {
-        Some(ms) if ms < 100.0 => format!("{ms:.1} ms"),
-        Some(ms) => format!("{:.2} s", ms / 1000.0),
-        None => String::new(),
-    }
-}
-
-/// How long ago the instant at a JSON pointer was.
-pub(crate) fn age(value: &Value, pointer: &str) -> String {
-    let parsed = value.pointer(pointer).and_then(Value::as_str).and_then(|t| OffsetDateTime::parse(t, &Rfc3339).ok());
-    let Some(then) = parsed.map(OffsetDateTime::unix_timestamp) else { return String::new() };
-    #[expect(clippy::disallowed_methods, reason = "the age of a thing as people see it; nothing is decided by it")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    match u64::try_from(then) {
-        Ok(then) if then <= now => units::age(now - then),
-        Ok(then) => format!("in {}", units::age(then - now)),
-        Err(_) => String::new(),
-    }
-}
-
-/// `k=v k=v` of an object of strings.
-pub(crate) fn labels(value: &Value, pointer: &str) -> String {
-    let Some(Value::Object(map)) = value.pointer(pointer) else { return String::new() };
-    let pairs = map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()));
-    pairs.collect::<Vec<_>>().join(" ")
-}
-
-/// `running 3, failed 1` of an object of counts.
-pub(crate) fn counts(value: &Value, pointer: &str) -> String {
-    let Some(Value::Object(map)) = value.pointer(pointer) else { return String::new() };
-    let pairs = map.iter().filter_map(|(k, v)| v.as_u64().filter(|n| *n > 0).map(|n| format!("{k} {n}")));
-    pairs.collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::units;
 
     fn plain() -> Out {
         Out { format: Format::Table, color: false, notes: Notes { quiet: true } }
     }
 
-    const COLUMNS: [Column; 3] = [
-        words("NAME", |v| text(v, "/name")),
-        words("STATE", |v| text(v, "/state")),
-        numbers("SIZE", |v| size(v, "/b")),
+    type Row = (&'static str, &'static str, u64);
+
+    const COLUMNS: [Column<Row>; 3] = [
+        words("NAME", |row| row.0.to_owned()),
+        words("STATE", |row| row.1.to_owned()),
+        numbers("SIZE", |row| units::bytes(row.2)),
     ];
 
     #[test]
     fn tables_have_no_lines_and_right_aligned_numbers() {
-        let rows = [
-            json!({"name": "a", "state": "ready", "b": 512}),
-            json!({"name": "longer", "state": "failed", "b": 1 << 20}),
-        ];
+        let rows = [("a", "ready", 512), ("longer", "failed", 1 << 20)];
         let expected = "NAME    STATE    SIZE\na       ready   512 B\nlonger  failed  1 MiB\n";
         assert_eq!(plain().table(&COLUMNS, &rows), expected);
     }
 
     #[test]
     fn colors_do_not_move_columns() {
-        let rows = [json!({"name": "a", "state": "failed", "b": 1})];
+        let rows = [("a", "failed", 1)];
         let colored = Out { color: true, ..plain() }.table(&COLUMNS, &rows);
         assert!(colored.contains("\x1b[31mfailed\x1b[0m"), "{colored:?}");
         let stripped = colored.replace("\x1b[31m", "").replace("\x1b[2m", "").replace("\x1b[0m", "");
@@ -333,14 +285,14 @@ mod tests {
     }
 
     #[test]
-    fn foreign_text_cannot_steer_the_terminal() {
-        let rows = [json!({"name": "x\u{1b}[2J\ny", "state": "ready", "b": 1})];
+    fn control_characters_in_answers_do_not_reach_the_terminal() {
+        let rows = [("x\u{1b}[2J\ny", "ready", 1)];
         let shown = plain().table(&COLUMNS, &rows);
         assert!(!shown.contains('\u{1b}') && shown.lines().count() == 2, "{shown:?}");
     }
 
     #[test]
-    fn facts_leave_out_what_is_not_there() {
+    fn empty_facts_are_left_out() {
         let facts = [("name", "web".to_owned()), ("reason", String::new()), ("state", "ready".to_owned())];
         assert_eq!(plain().facts(&facts), "name   web\nstate  ready\n");
     }

@@ -3,11 +3,10 @@
 use std::{cell::RefCell, io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
+use muster_api::operation::Operation;
 
 use crate::output::{self, Notes};
 
-/// How far something is.
 pub(crate) struct Progress {
     bar: ProgressBar,
     notes: Notes,
@@ -16,7 +15,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Bytes out of a total; zero when the total is not known.
+    /// Progress of a transfer of `total` bytes; zero if the total is not known.
     pub(crate) fn transfer(notes: Notes, what: &str, total: u64) -> Self {
         let template = match total {
             0 => "{spinner} {msg} {binary_bytes} {binary_bytes_per_sec} {elapsed}",
@@ -25,7 +24,7 @@ impl Progress {
         Self::new(notes, template, what, total)
     }
 
-    /// The work of an operation.
+    /// Progress of an operation.
     pub(crate) fn work(notes: Notes) -> Self {
         Self::new(notes, "{spinner} {msg} {wide_bar} {pos}/{len} {elapsed}", "", 0)
     }
@@ -44,36 +43,36 @@ impl Progress {
         Self { bar, notes, live, last_line: RefCell::default() }
     }
 
-    /// Whether someone sees it move.
+    /// Whether a person sees the bar.
     pub(crate) fn is_live(&self) -> bool {
         self.live
     }
 
-    /// A handle that counts bytes from inside a stream.
-    pub(crate) fn counter(&self) -> impl Fn(u64) + Send + Sync + 'static {
+    /// Gives a function that counts transferred bytes in another task.
+    pub(crate) fn counter(&self) -> impl Fn(u64) + Send + 'static {
         let bar = self.bar.clone();
         move |n| bar.inc(n)
     }
 
-    /// Counts bytes.
+    /// Counts transferred bytes.
     pub(crate) fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
 
-    /// Starts from here again.
+    /// Sets the number of transferred bytes.
     pub(crate) fn reset(&self, position: u64) {
         self.bar.set_position(position);
     }
 
-    /// Shows what an operation says of itself.
-    pub(crate) fn show(&self, operation: &Value) {
-        let (done, total) = (output::count(operation, "/progress/done"), output::count(operation, "/progress/total"));
-        let (kind, name) = (output::text(operation, "/kind"), output::text(operation, "/target/name"));
-        let failed = match output::count(operation, "/progress/failed") {
+    /// Shows the phase of an operation and how much of it is done.
+    pub(crate) fn show(&self, operation: &Operation) {
+        let Operation { kind, target, phase, progress, .. } = operation;
+        let failed = match progress.failed {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
-        let line = output::printable(&format!("{kind} {name}: {}{failed}", output::text(operation, "/phase")), false);
+        let line = output::printable(&format!("{kind} {}: {phase}{failed}", target.name), false);
+        let (done, total) = (progress.done, progress.total);
         self.bar.set_length(total.max(1));
         self.bar.set_position(done);
         self.bar.set_message(line.clone());
@@ -83,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar from the terminal.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,7 +1,7 @@
-//! Where the controller is and who asks: options, then environment, then a profile of `config.toml`.
+//! The controller's address and how to sign in: from options, else the environment, else a profile of `config.toml`.
 //!
-//! A profile's token and CA belong to the profile's address: they are never sent to another one that was given by
-//! option or environment.
+//! The token and CA of a profile belong to its address. If an option or the environment gives another address, they are
+//! not used.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{args::Global, failure::Failure};
 
-/// A token: never printed by accident.
+/// A token. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Secret(String);
@@ -37,30 +37,30 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a command needs to talk to a controller.
+/// What a command needs to speak to a controller.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) url: Url,
     pub(crate) token: Option<Secret>,
-    /// PEM text of the CA the controller is checked with; none: the system's.
+    /// PEM text of the CA that the controller is checked with. None means the system's CAs.
     pub(crate) ca_pem: Option<String>,
     pub(crate) project: Option<String>,
-    /// How long a controller that does not answer is tried; none: the client's own patience.
+    /// How long to retry a controller that does not answer. None means the client's default.
     pub(crate) retry_for: Option<Duration>,
 }
 
-/// `~/.config/muster/config.toml`.
+/// The content of `~/.config/muster/config.toml`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profiles {
-    /// The one in use unless `--profile` names another.
+    /// The profile in use unless `--profile` names another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<String>,
     #[serde(default)]
     pub(crate) profiles: BTreeMap<String, Profile>,
 }
 
-/// One controller and one way to sign in.
+/// One controller and the token to sign in with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
@@ -73,11 +73,11 @@ pub(crate) struct Profile {
     pub(crate) ca_pem: Option<String>,
 }
 
-/// Name of the profile that `muster login` writes when nobody names one.
+/// Name of the profile that `muster login` writes unless `--profile` is given.
 pub(crate) const DEFAULT_PROFILE: &str = "default";
 
 impl Profiles {
-    /// `$MUSTER_CONFIG`, else under `$XDG_CONFIG_HOME` or `~/.config`.
+    /// `$MUSTER_CONFIG`, else a path under `$XDG_CONFIG_HOME` or `~/.config`.
     pub(crate) fn path() -> Option<PathBuf> {
         let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         set("MUSTER_CONFIG").or_else(|| {
@@ -86,7 +86,7 @@ impl Profiles {
         })
     }
 
-    /// The file's content; nothing there is an empty one.
+    /// Reads the file. If it does not exist, there are no profiles.
     pub(crate) fn load() -> Result<Self, Failure> {
         let Some(path) = Self::path() else { return Ok(Self::default()) };
         match fs::read_to_string(&path) {
@@ -97,7 +97,7 @@ impl Profiles {
         }
     }
 
-    /// Replaces the file in one step; only its owner can read it.
+    /// Replaces the file in one step. Only its owner can read it.
     pub(crate) fn save(&self) -> Result<PathBuf, Failure> {
         let path = Self::path().ok_or_else(|| Failure::Usage("set HOME or MUSTER_CONFIG to keep a profile".into()))?;
         let text = toml::to_string_pretty(self).map_err(|e| Failure::Io("profile".into(), io::Error::other(e)))?;
@@ -107,7 +107,7 @@ impl Profiles {
         let fresh = path.with_extension(format!("toml.{}", std::process::id()));
         let written = write_private(&fresh, text.as_bytes()).and_then(|()| fs::rename(&fresh, &path));
         written.map_err(|e| {
-            // The write's error is the one to tell.
+            // If this fails too, the person must still hear of the first error.
             let _ = fs::remove_file(&fresh);
             Failure::file(&path)(e)
         })?;
@@ -121,7 +121,7 @@ fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The text itself, or the content of the file after `@`.
+/// Reads a token: the text itself, or the content of the file after `@`.
 pub(crate) fn read_secret(text: &str) -> Result<Secret, Failure> {
     let Some(path) = text.strip_prefix('@') else { return Ok(Secret::new(text)) };
     let secret = Secret::new(fs::read_to_string(path).map_err(Failure::file(path))?);
@@ -131,16 +131,16 @@ pub(crate) fn read_secret(text: &str) -> Result<Secret, Failure> {
     }
 }
 
-/// Reads an address as people type it: with a scheme, without a query.
+/// Parses the address of a controller: with a scheme, without a query.
 pub(crate) fn parse_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| Failure::Usage(format!("'{text}' is not a controller's address: {why}"));
     let url = Url::parse(text).map_err(|e| wrong(&e.to_string()))?;
     match url.scheme() {
         "http" | "https" => {}
-        _ => return Err(wrong("it starts with https:// or http://")),
+        _ => return Err(wrong("an address starts with https:// or http://")),
     }
     if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("it has a host and a port, nothing else"));
+        return Err(wrong("an address has a host, a port and a path, nothing else"));
     }
     Ok(url)
 }
@@ -148,33 +148,12 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, Failure> {
 impl Settings {
     /// Puts together what options, environment and profile say.
     pub(crate) fn resolve(global: &Global) -> Result<Self, Failure> {
-        let chosen = global.profile.as_deref();
-        let profile = match (&global.url, chosen) {
-            // An address from elsewhere makes the profile's file irrelevant, even a broken one.
-            (Some(_), None) => None,
-            _ => {
-                let profiles = Profiles::load()?;
-                let name = chosen.or(profiles.current.as_deref()).unwrap_or(DEFAULT_PROFILE);
-                match profiles.profiles.get(name) {
-                    Some(profile) => Some(profile.clone()),
-                    None if chosen.is_some() => {
-                        return Err(Failure::Usage(format!(
-                            "there is no profile '{name}': muster login --profile {name} URL"
-                        )));
-                    }
-                    None => None,
-                }
-            }
+        let profile = chosen_profile(global)?;
+        let Some(address) = global.url.as_ref().or(profile.as_ref().map(|p| &p.url)) else {
+            let text = "no controller is known: run `muster login URL`, or set MUSTER_URL or --url";
+            return Err(Failure::Usage(text.to_owned()));
         };
-        let url = match (&global.url, &profile) {
-            (Some(url), _) => parse_url(url)?,
-            (None, Some(profile)) => parse_url(&profile.url)?,
-            (None, None) => {
-                return Err(Failure::Usage(
-                    "no controller is known: `muster login URL`, or set MUSTER_URL or --url".into(),
-                ));
-            }
-        };
+        let url = parse_url(address)?;
         let own = profile.filter(|p| parse_url(&p.url).is_ok_and(|known| known == url));
         let token = match &global.token {
             Some(text) => Some(read_secret(text)?),
@@ -189,12 +168,29 @@ impl Settings {
     }
 }
 
+/// Finds the profile to use, if there is one.
+fn chosen_profile(global: &Global) -> Result<Option<Profile>, Failure> {
+    let chosen = global.profile.as_deref();
+    if global.url.is_some() && chosen.is_none() {
+        // The profile is not needed, so a broken file does not matter.
+        return Ok(None);
+    }
+    let Profiles { current, mut profiles } = Profiles::load()?;
+    let name = chosen.or(current.as_deref()).unwrap_or(DEFAULT_PROFILE);
+    match profiles.remove(name) {
+        None if chosen.is_some() => {
+            Err(Failure::Usage(format!("there is no profile '{name}': run `muster login --profile {name} URL`")))
+        }
+        found => Ok(found),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_checked_before_a_token_is_sent_there() {
+    fn addresses_with_more_than_host_port_and_path_are_refused() {
         assert!(parse_url("https://muster.example:8443").is_ok());
         assert!(parse_url("http://127.0.0.1:8080/").is_ok());
         for bad in ["muster.example", "ftp://muster.example", "https://u:p@muster.example", "https://h/?a=b", ""] {

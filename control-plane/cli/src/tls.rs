@@ -1,4 +1,4 @@
-//! Meeting a controller for the first time: which certificates does it show?
+//! Looks at the certificates that a controller shows, before it is trusted.
 
 use std::{
     io,
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use pem::{EncodeConfig, LineEnding, Pem};
 use reqwest::Url;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
@@ -23,7 +23,7 @@ pub(crate) fn fingerprint(certificate: &[u8]) -> String {
     Sha256::digest(certificate).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Reads a fingerprint as people paste it: with or without colons, any case.
+/// Parses a fingerprint as people paste it: with or without colons, in upper or lower case.
 pub(crate) fn parse_fingerprint(text: &str) -> Result<String, Failure> {
     let bare = text.trim().trim_start_matches("sha256:").trim_start_matches("SHA256:");
     let hex: String = bare.chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
@@ -33,14 +33,12 @@ pub(crate) fn parse_fingerprint(text: &str) -> Result<String, Failure> {
     }
 }
 
-/// The certificate as PEM.
 pub(crate) fn to_pem(certificate: &[u8]) -> String {
-    let text = STANDARD.encode(certificate);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|l| std::str::from_utf8(l).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    let lines = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", certificate), lines)
 }
 
-/// The chain a server shows, whoever signed it. Nothing is sent over this connection: it only looks.
+/// Returns the certificate chain that a server shows, no matter who signed it. Nothing is sent over this connection.
 pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
     let unreachable = |reason: String| Failure::Unreachable { url: url.to_string(), reason, hint: "" };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -62,7 +60,7 @@ pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(look.chain.lock().map(|chain| chain.clone()).unwrap_or_default())
 }
 
-/// Accepts any certificate and remembers the chain. Used for looking only.
+/// Accepts any certificate and keeps the chain. It must not be used for a connection that sends anything.
 #[derive(Debug)]
 struct Look {
     provider: Arc<CryptoProvider>,
@@ -112,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_read_in_every_common_form() {
+    fn fingerprints_are_parsed_in_every_common_form() {
         let hex = fingerprint(b"abc");
         assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         let pairs: Vec<&str> = hex.as_bytes().chunks(2).filter_map(|p| std::str::from_utf8(p).ok()).collect();

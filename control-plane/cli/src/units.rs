@@ -1,6 +1,6 @@
-//! Labels and references as people write them; sizes and times as people read them.
+//! Parses labels and references of the command line; prints sizes and times for people.
 
-/// `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -8,12 +8,12 @@ pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// `KEY=VALUE`, kept as it is.
+/// Checks that the text is `KEY=VALUE`.
 pub(crate) fn parse_label_text(text: &str) -> Result<String, String> {
     parse_label(text).map(|_| text.to_owned())
 }
 
-/// `IMAGE` or `IMAGE@N`.
+/// Parses `IMAGE` or `IMAGE@N`.
 pub(crate) fn parse_image(text: &str) -> Result<(&str, Option<u64>), String> {
     match text.split_once('@') {
         None => Ok((text, None)),
@@ -24,7 +24,7 @@ pub(crate) fn parse_image(text: &str) -> Result<(&str, Option<u64>), String> {
     }
 }
 
-/// `1.4 GiB`.
+/// Prints a size: `1.4 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
@@ -46,7 +46,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// `350 ms`, `2.1 s`, `3 min 5 s`.
+/// Prints a duration: `350 ms`, `2.1 s`, `3 min 5 s`.
 pub(crate) fn millis(ms: u64) -> String {
     match ms {
         0..1_000 => format!("{ms} ms"),
@@ -55,7 +55,7 @@ pub(crate) fn millis(ms: u64) -> String {
     }
 }
 
-/// `12s`, `3m`, `5h`, `12d`: how old something is.
+/// Prints an age: `12s`, `3m`, `5h`, `12d`.
 pub(crate) fn age(seconds: u64) -> String {
     match seconds {
         0..100 => format!("{seconds}s"),

@@ -1,63 +1,51 @@
-//! Following an operation until it ends, or until nobody wants to wait any longer.
+//! Follows an operation until it ends, or until nobody wants to wait any longer.
 
-use serde_json::Value;
+use muster_api::operation::{Operation, OperationState};
 use tokio::time::Instant;
 
 use crate::{
+    answer::Object,
     client::{Call, Client},
     failure::{Ended, Failure},
-    output,
     progress::Progress,
 };
 
-/// How long a waiting call may last: short where someone watches the bar move, long where not.
-const fn wait_text(live: bool) -> &'static str {
-    if live { "1s" } else { "30s" }
-}
-
-/// Whether nothing will change any more. Words of later versions are not final: the next answer tells.
-fn is_final(operation: &Value) -> bool {
-    matches!(output::text(operation, "/state").as_str(), "succeeded" | "failed" | "cancelled")
-}
-
-/// Waits for the end of an operation, however long it takes; Ctrl-C, `until` and a lost connection end only the waiting.
+/// Waits until an operation ends. Ctrl-C, `until` and a lost connection end only the waiting, not the work.
 pub(crate) async fn for_operation(
     client: &Client,
     progress: &Progress,
-    mut operation: Value,
+    mut operation: Object<Operation>,
     until: Option<Instant>,
-) -> Result<Value, Failure> {
-    let id = output::text(&operation, "/id");
-    if id.is_empty() {
-        return Err(client.odd("an operation without id"));
-    }
-    let call = Call::to(&["v1", "operations", &id]).with("wait", wait_text(progress.is_live()));
+) -> Result<Object<Operation>, Failure> {
+    // The controller answers early when the operation ends. A person who watches the bar wants to see it move before.
+    let longest = if progress.is_live() { "1s" } else { "30s" };
+    let call = Call::to(&["v1", "operations", &operation.read.id.to_string()]).with("wait", longest);
     loop {
-        progress.show(&operation);
-        if is_final(&operation) {
+        progress.show(&operation.read);
+        if operation.read.state.is_final() {
             progress.finish();
-            return match output::text(&operation, "/state").as_str() {
-                "succeeded" => Ok(operation),
-                _ => Err(Failure::Unsuccessful(operation)),
+            return match operation.read.state {
+                OperationState::Succeeded => Ok(operation),
+                _ => Err(Failure::Unsuccessful(Box::new(operation))),
             };
         }
-        let timeout = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
+        let still_going = |operation, why| Failure::StillGoing { operation: Box::new(operation), why };
         let answer = tokio::select! {
             answer = client.get(&call) => answer,
-            () = timeout => return Err(Failure::StillGoing { operation, why: Ended::Timeout }),
+            () = sleep_until(until) => return Err(still_going(operation, Ended::Timeout)),
         };
         operation = match answer {
-            Ok(operation) => operation,
-            Err(Failure::Interrupted(_)) => return Err(Failure::StillGoing { operation, why: Ended::Interrupt }),
-            Err(Failure::Unreachable { .. }) => {
-                return Err(Failure::StillGoing { operation, why: Ended::LostContact });
-            }
+            Ok(sent) => Object::of(sent)?,
+            Err(Failure::Interrupted(_)) => return Err(still_going(operation, Ended::Interrupt)),
+            Err(Failure::Unreachable { .. }) => return Err(still_going(operation, Ended::LostContact)),
             Err(other) => return Err(other),
         };
+    }
+}
+
+async fn sleep_until(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }

@@ -241,7 +241,7 @@ impl App {
             })
             .await?;
         let view: Token = serde_json::from_value(answer.body).map_err(anyhow::Error::from)?;
-        let text = token_text(self.cluster.id, &self.ca, view.role, view.id);
+        let text = token_text(self.cluster.id, &self.ca, wanted.role, view.id);
         answer.body = serde_json::to_value(Token { token: Some(text), ..view }).map_err(anyhow::Error::from)?;
         Ok(answer)
     }

@@ -673,7 +673,7 @@ fn instance_view(
         number: row.number,
         cpus: row.cpus,
         memory_bytes: row.memory_bytes,
-        runtime: row.runtime,
+        runtime: row.runtime.into(),
         ready_at: if life.state == InstanceState::Running { steps.ready_at } else { None },
         steps: api::Steps { placed_at: steps.placed_at, disk_at: steps.disk_at, started_at: steps.started_at },
         disks: disks

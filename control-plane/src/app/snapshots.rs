@@ -503,7 +503,7 @@ fn view(row: SnapshotRow) -> Snapshot {
         etag: etag(row.revision),
         deployment: row.deployment,
         deployment_name: row.deployment_name,
-        consistency: row.consistency,
+        consistency: row.consistency.into(),
         max_pause_ms: row.max_pause_ms,
         cut_at: row.cut_at,
         durable_at: row.durable_at,

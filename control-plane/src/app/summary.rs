@@ -25,7 +25,7 @@ impl App {
     pub fn me(&self, caller: &Caller) -> Me {
         Me {
             name: caller.name.clone(),
-            role: caller.role,
+            role: caller.role.into(),
             project: caller.bound_to.clone(),
             expires_at: Some(caller.expires_at),
             cluster: self.cluster.id,

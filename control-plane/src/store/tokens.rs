@@ -38,7 +38,7 @@ impl TokenRow {
         Token {
             id: self.id,
             name: self.name.clone(),
-            role: self.role,
+            role: self.role.into(),
             project: self.project.clone(),
             created_at: self.created_at,
             expires_at: self.expires_at,

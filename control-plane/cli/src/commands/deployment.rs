@@ -1,7 +1,10 @@
 //! `muster deploy` and `muster deployment …`.
 
 use muster_api::{
-    deployment::{CreateDeployment, DeploymentSource, Placement, PlacementPolicy, Probe, Ready, Runtime, Scale},
+    deployment::{
+        CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
+        ReasonCount, Runtime, Scale, Spread,
+    },
     image::VersionOrNumber,
     instance::Stop,
 };
@@ -10,107 +13,84 @@ use serde_json::{Value, json};
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
     args::{self, Deploy, DeploymentCommand, Power, RuntimeArg},
+    cells::{self, age, counts, optional, optional_size, word},
     client::Call,
     failure::Failure,
-    output::{self, Column, age, counts, numbers, size, text, words},
+    output::{Column, numbers, words},
     units,
 };
 
-const DEPLOYMENTS: [Column; 8] = [
-    words("NAME", |v| text(v, "/name")),
-    words("STATE", |v| text(v, "/state")),
-    numbers("READY", |v| format!("{}/{}", text(v, "/ready"), text(v, "/count"))),
-    words("MEMBERS", |v| counts(v, "/counts")),
+const DEPLOYMENTS: [Column<Deployment>; 8] = [
+    words("NAME", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    numbers("READY", |v| format!("{}/{}", v.ready, v.count)),
+    words("MEMBERS", |v| counts(&v.counts)),
     words("SOURCE", source_text),
-    words("RUNTIME", |v| text(v, "/runtime")),
-    numbers("AGE", |v| age(v, "/created_at")),
-    words("LABELS", |v| output::labels(v, "/labels")),
+    words("RUNTIME", |v| word(&v.runtime)),
+    numbers("AGE", |v| age(v.created_at)),
+    words("LABELS", |v| cells::labels(&v.labels)),
 ];
 
-fn source_text(deployment: &Value) -> String {
-    let number = match deployment.pointer("/source/version") {
-        Some(Value::Number(n)) => format!("@{n}"),
+const PLAN_NODES: [Column<DryRunNode>; 2] =
+    [words("NODE", |v| v.node_name.clone()), numbers("INSTANCES", |v| v.count.to_string())];
+
+const PLAN_REASONS: [Column<ReasonCount>; 2] =
+    [words("REFUSED FOR", |v| v.reason.clone()), numbers("NODES", |v| v.count.to_string())];
+
+/// `debian@2`, the name of a snapshot, or the id of a version.
+fn source_text(deployment: &Deployment) -> String {
+    let number = match deployment.source.known().and_then(|source| source.version) {
+        Some(VersionOrNumber::Number(n)) => format!("@{n}"),
         _ => String::new(),
     };
-    match text(deployment, "/source_name").as_str() {
-        "" => text(deployment, "/version"),
-        name => format!("{name}{number}"),
+    match &deployment.source_name {
+        Some(name) => format!("{name}{number}"),
+        None => optional(deployment.version),
     }
 }
 
-fn deployment(name: &str) -> Call {
-    Call::to(&["v1", "deployments", name])
+fn deployments() -> Call {
+    Call::to(&["v1", "deployments"])
 }
 
-/// `4 of 4 ready`.
-fn readiness(object: &Value) -> String {
-    let timing = match object.pointer("/timing/ready/p50_ms").and_then(Value::as_u64) {
-        Some(ms) => format!(", median {} after the request", units::millis(ms)),
-        None => String::new(),
-    };
-    format!("{}: {} of {} ready{timing}", text(object, "/name"), text(object, "/ready"), text(object, "/count"))
+fn deployment(name: &str) -> Call {
+    deployments().then(name)
+}
+
+/// `web: 4 of 4 ready, median 2.1 s after the request`.
+fn readiness(deployment: &Deployment) -> String {
+    let Deployment { name, ready, count, timing, .. } = deployment;
+    let median = timing.ready.p50_ms.map(|ms| format!(", median {} after the request", units::millis(ms)));
+    format!("{name}: {ready} of {count} ready{}", optional(median))
 }
 
 /// `p50 2.1 s, p99 3.0 s, slowest web.3`.
-fn spread(object: &Value, step: &str) -> String {
-    let ms = |p: &str| object.pointer(&format!("/timing/{step}/{p}")).and_then(Value::as_u64).map(units::millis);
-    let (Some(p50), Some(p99)) = (ms("p50_ms"), ms("p99_ms")) else { return String::new() };
-    let slowest = text(object, &format!("/timing/{step}/slowest/0/instance_name"));
-    let slowest = if slowest.is_empty() { slowest } else { format!(", slowest {slowest}") };
-    format!("p50 {p50}, p99 {p99}{slowest}")
+fn spread(spread: &Spread) -> String {
+    let (Some(p50), Some(p99)) = (spread.p50_ms, spread.p99_ms) else { return String::new() };
+    let slowest = spread.slowest.first().map(|member| format!(", slowest {}", member.instance_name));
+    format!("p50 {}, p99 {}{}", units::millis(p50), units::millis(p99), optional(slowest))
 }
 
-/// `POST /v1/deployments`, from either spelling of the command.
+/// `POST /v1/deployments`, for `deploy` and `deployment create`.
 pub(super) async fn create(ctx: &Ctx, deploy: Deploy) -> Result<(), Failure> {
     for (given, option) in [(deploy.ssh_key.is_some(), "--ssh-key"), (deploy.user_data.is_some(), "--user-data")] {
         if given {
             return Err(Failure::NotBuiltYet(format!("deploy {option}")));
         }
     }
-    let name = deploy.name.clone();
+    let thing = deployment(&deploy.name);
     let dry_run = deploy.dry_run;
-    let answer = ctx.client.post(&Call::to(&["v1", "deployments"]), &body(&request(deploy)?)?).await?;
+    let answer = ctx.client.post(&deployments(), &body(&request(deploy)?)?).await?;
     if dry_run && !answer.is_operation() {
-        return ctx.out.thing(&answer.body, || plan_text(ctx, &answer.body));
+        return ctx.out.object(&answer.body, |plan| plan_text(ctx, plan));
     }
-    ctx.finish(answer, Some(&deployment(&name)), readiness).await
+    ctx.finish(answer, &thing, readiness).await
 }
 
 fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
-    let mut source = DeploymentSource::default();
-    if let Some(image) = &deploy.image {
-        let (image, number) = units::parse_image(image).map_err(Failure::Usage)?;
-        source.image = Some(parsed("name", image)?);
-        source.version = number.map(VersionOrNumber::Number);
-    }
-    if let Some(version) = &deploy.version {
-        source.version = Some(VersionOrNumber::Id(parsed("version's id", version)?));
-    }
-    if let Some(snapshot) = &deploy.snapshot {
-        source.snapshot = Some(parsed("name", snapshot)?);
-    }
-    let ready =
-        (deploy.ready.is_some() || deploy.ready_marker.is_some() || deploy.ready_timeout.is_some()).then(|| {
-            let probe = match deploy.ready {
-                Some(args::Ready::Console) => Probe::Console,
-                Some(args::Ready::GuestAgent) => Probe::GuestAgent,
-                // A marker without a probe can only be meant for the console.
-                None if deploy.ready_marker.is_some() => Probe::Console,
-                Some(args::Ready::Running) | None => Probe::Running,
-            };
-            Ready { probe, marker: deploy.ready_marker, timeout_s: deploy.ready_timeout.map(|t| t.as_secs()) }
-        });
-    let nodes = deploy.node.iter().map(|n| parsed("name", n)).collect::<Result<Vec<_>, _>>()?;
-    let placed = deploy.pack || deploy.spread || deploy.max_per_node.is_some();
-    let placement = (placed || !deploy.zone.is_empty() || !nodes.is_empty()).then(|| Placement {
-        policy: if deploy.pack { PlacementPolicy::Pack } else { PlacementPolicy::Spread },
-        zones: (!deploy.zone.is_empty()).then_some(deploy.zone),
-        nodes: (!nodes.is_empty()).then_some(nodes),
-        max_per_node: deploy.max_per_node,
-    });
     Ok(CreateDeployment {
         name: Some(parsed("name", &deploy.name)?),
-        source,
+        source: source(&deploy)?,
         count: deploy.count,
         min_count: deploy.min_count,
         cpus: deploy.cpus,
@@ -120,8 +100,8 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
             RuntimeArg::Libvirt => Runtime::Libvirt,
             RuntimeArg::None => Runtime::None,
         }),
-        ready,
-        placement,
+        ready: ready(&deploy),
+        placement: placement(&deploy)?,
         deadline_s: deploy.deadline.map(|t| t.as_secs()),
         dry_run: deploy.dry_run,
         labels: labels(deploy.label)?,
@@ -135,19 +115,53 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
     })
 }
 
-fn plan_text(ctx: &Ctx, plan: &Value) -> String {
-    const NODES: [Column; 2] = [words("NODE", |v| text(v, "/node_name")), numbers("INSTANCES", |v| text(v, "/count"))];
-    const REASONS: [Column; 2] =
-        [words("REFUSED FOR", |v| text(v, "/reason")), numbers("NODES", |v| text(v, "/count"))];
-    let list = |key: &str| plan.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut shown = format!("{} would be placed, {} would not\n", text(plan, "/placed"), text(plan, "/unplaced"));
-    for (rows, columns) in [(list("nodes"), &NODES), (list("reasons"), &REASONS)] {
-        if !rows.is_empty() {
-            shown += "\n";
-            shown += &ctx.out.table(columns, &rows);
-        }
+fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
+    let mut source = DeploymentSource::default();
+    if let Some(image) = &deploy.image {
+        let (image, number) = units::parse_image(image).map_err(Failure::Usage)?;
+        source.image = Some(parsed("name", image)?);
+        source.version = number.map(VersionOrNumber::Number);
     }
-    shown
+    if let Some(version) = &deploy.version {
+        source.version = Some(VersionOrNumber::Id(parsed("version's id", version)?));
+    }
+    if let Some(snapshot) = &deploy.snapshot {
+        source.snapshot = Some(parsed("name", snapshot)?);
+    }
+    Ok(source)
+}
+
+/// None if no option says anything about readiness: then the controller's defaults apply.
+fn ready(deploy: &Deploy) -> Option<Ready> {
+    let probe = match deploy.ready {
+        Some(args::Ready::Running) => Probe::Running,
+        Some(args::Ready::Console) => Probe::Console,
+        Some(args::Ready::GuestAgent) => Probe::GuestAgent,
+        // A marker without a probe can only be meant for the console.
+        None if deploy.ready_marker.is_some() => Probe::Console,
+        None if deploy.ready_timeout.is_some() => Probe::Running,
+        None => return None,
+    };
+    let timeout_s = deploy.ready_timeout.map(|t| t.as_secs());
+    Some(Ready { probe, marker: deploy.ready_marker.clone(), timeout_s })
+}
+
+/// None if no option says anything about placement: then the controller's defaults apply.
+fn placement(deploy: &Deploy) -> Result<Option<Placement>, Failure> {
+    let nodes = deploy.node.iter().map(|n| parsed("name", n)).collect::<Result<Vec<_>, _>>()?;
+    let placement = Placement {
+        policy: if deploy.pack { PlacementPolicy::Pack } else { PlacementPolicy::Spread },
+        zones: (!deploy.zone.is_empty()).then(|| deploy.zone.clone()),
+        nodes: (!nodes.is_empty()).then_some(nodes),
+        max_per_node: deploy.max_per_node,
+    };
+    Ok((deploy.spread || placement != Placement::default()).then_some(placement))
+}
+
+fn plan_text(ctx: &Ctx, plan: &DryRun) -> String {
+    let DryRun { placed, unplaced, nodes, reasons } = plan;
+    let (nodes, reasons) = (ctx.out.section(&PLAN_NODES, nodes), ctx.out.section(&PLAN_REASONS, reasons));
+    format!("{placed} would be placed, {unplaced} would not\n{nodes}{reasons}")
 }
 
 /// The body of `stop` and `reboot`.
@@ -158,18 +172,14 @@ pub(super) fn power(how: Power) -> Stop {
 pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Failure> {
     match command {
         DeploymentCommand::Create(deploy) => create(ctx, *deploy).await,
-        DeploymentCommand::Ls(listing) => {
-            ctx.list(&filtered(Call::to(&["v1", "deployments"]), &listing), &DEPLOYMENTS).await
-        }
+        DeploymentCommand::Ls(listing) => ctx.list(&filtered(deployments(), &listing), &DEPLOYMENTS).await,
         DeploymentCommand::Show { deployment: name } => {
-            let object = ctx.client.get(&deployment(&name)).await?;
-            ctx.out.thing(&object, || details(ctx, &object))
+            ctx.show(&deployment(&name), |object| details(ctx, object)).await
         }
         DeploymentCommand::Scale { deployment: name, count, remove } => {
             let remove = remove.iter().map(|i| parsed("name", i)).collect::<Result<Vec<_>, _>>()?;
             let scale = Scale { count, remove: (!remove.is_empty()).then_some(remove) };
-            let answer = ctx.client.post(&deployment(&name).then("scale"), &body(&scale)?).await?;
-            ctx.finish(answer, Some(&deployment(&name)), readiness).await
+            verb(ctx, &name, "scale", &body(&scale)?).await
         }
         DeploymentCommand::Retry { deployment: name } => verb(ctx, &name, "retry", &json!({})).await,
         DeploymentCommand::Start { deployment: name } => verb(ctx, &name, "start", &json!({})).await,
@@ -178,46 +188,39 @@ pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Fai
         DeploymentCommand::Rm(removal) => {
             ctx.remove("deployment", &["v1", "deployments"], &removal, Frees::Bytes).await
         }
-        // Answered before there are settings.
+        // `reserved` has answered these.
         DeploymentCommand::Shelve(_) | DeploymentCommand::Unshelve(_) => Ok(()),
     }
 }
 
 async fn verb(ctx: &Ctx, name: &str, verb: &str, request: &Value) -> Result<(), Failure> {
     let answer = ctx.client.post(&deployment(name).then(verb), request).await?;
-    let shown = |object: &Value| match verb {
-        "stop" => format!("{}: {}", text(object, "/name"), counts(object, "/counts")),
+    let shown = |object: &Deployment| match verb {
+        "stop" => format!("{}: {}", object.name, counts(&object.counts)),
         _ => readiness(object),
     };
-    ctx.finish(answer, Some(&deployment(name)), shown).await
+    ctx.finish(answer, &deployment(name), shown).await
 }
 
-fn details(ctx: &Ctx, object: &Value) -> String {
+fn details(ctx: &Ctx, deployment: &Deployment) -> String {
+    let (memory, disk) = (units::bytes(deployment.memory_bytes), units::bytes(deployment.disk_bytes));
     ctx.out.facts(&[
-        ("name", text(object, "/name")),
-        ("id", text(object, "/id")),
-        ("state", text(object, "/state")),
-        ("reason", text(object, "/reason")),
-        ("ready", format!("{} of {}", text(object, "/ready"), text(object, "/count"))),
-        ("members", counts(object, "/counts")),
-        ("source", source_text(object)),
-        ("runtime", text(object, "/runtime")),
-        (
-            "each",
-            format!(
-                "{} cpus, {} memory, {} disk",
-                text(object, "/cpus"),
-                size(object, "/memory_bytes"),
-                size(object, "/disk_bytes")
-            ),
-        ),
-        ("placed", spread(object, "placed")),
-        ("started", spread(object, "started")),
-        ("ready in", spread(object, "ready")),
-        ("fetched", size(object, "/fetched_bytes")),
-        ("written", size(object, "/local_bytes")),
-        ("labels", output::labels(object, "/labels")),
-        ("project", text(object, "/project")),
-        ("created", text(object, "/created_at")),
+        ("name", deployment.name.clone()),
+        ("id", deployment.id.to_string()),
+        ("state", word(&deployment.state)),
+        ("reason", optional(deployment.reason.as_ref())),
+        ("ready", format!("{} of {}", deployment.ready, deployment.count)),
+        ("members", counts(&deployment.counts)),
+        ("source", source_text(deployment)),
+        ("runtime", word(&deployment.runtime)),
+        ("each", format!("{} cpus, {memory} memory, {disk} disk", deployment.cpus)),
+        ("placed", spread(&deployment.timing.placed)),
+        ("started", spread(&deployment.timing.started)),
+        ("ready in", spread(&deployment.timing.ready)),
+        ("fetched", optional_size(deployment.fetched_bytes)),
+        ("written", optional_size(deployment.local_bytes)),
+        ("labels", cells::labels(&deployment.labels)),
+        ("project", deployment.project.clone()),
+        ("created", deployment.created_at.to_string()),
     ])
 }

@@ -1,40 +1,54 @@
 //! `muster image …` and `muster version …`.
 
-use muster_api::image::{CreateImage, ImageSource, VersionOrNumber};
+use std::{path::Path, time::Instant};
+
+use muster_api::{
+    ErrorCode, Labels, VersionId,
+    image::{CreateImage, Image, ImageSource, VersionOrNumber},
+    version::Version,
+};
 use reqwest::Method;
-use serde_json::Value;
 
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
+    answer::Object,
     args::{ImageCommand, ImageFormat, VersionCommand},
-    client::Call,
+    cells::{self, age, optional, optional_size, word},
+    client::{Answer, Call},
     failure::Failure,
-    output::{self, Column, age, numbers, size, text, words},
-    transfer::{self, Source},
-    units,
+    output::{Column, numbers, words},
+    transfer, units,
 };
 
-const IMAGES: [Column; 7] = [
-    words("NAME", |v| text(v, "/name")),
-    words("STATE", |v| text(v, "/state")),
-    numbers("NEWEST", |v| text(v, "/newest_number")),
-    numbers("VERSIONS", |v| text(v, "/version_count")),
-    numbers("SIZE", |v| size(v, "/size_bytes")),
-    numbers("AGE", |v| age(v, "/created_at")),
-    words("LABELS", |v| output::labels(v, "/labels")),
+const IMAGES: [Column<Image>; 7] = [
+    words("NAME", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    numbers("NEWEST", |v| optional(v.newest_number)),
+    numbers("VERSIONS", |v| v.version_count.to_string()),
+    numbers("SIZE", |v| optional_size(v.size_bytes)),
+    numbers("AGE", |v| age(v.created_at)),
+    words("LABELS", |v| cells::labels(&v.labels)),
 ];
 
-const VERSIONS: [Column; 6] = [
-    words("NAME", |v| text(v, "/name")),
-    words("STATE", |v| text(v, "/state")),
-    numbers("SIZE", |v| size(v, "/size_bytes")),
-    numbers("STORED", |v| size(v, "/stored_bytes")),
-    numbers("AGE", |v| age(v, "/created_at")),
-    words("ID", |v| text(v, "/id")),
+const VERSIONS: [Column<Version>; 6] = [
+    words("NAME", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    numbers("SIZE", |v| units::bytes(v.size_bytes)),
+    numbers("STORED", |v| units::bytes(v.stored_bytes)),
+    numbers("AGE", |v| age(v.created_at)),
+    words("ID", |v| v.id.to_string()),
 ];
+
+fn images() -> Call {
+    Call::to(&["v1", "images"])
+}
 
 fn image(name: &str) -> Call {
-    Call::to(&["v1", "images", name])
+    images().then(name)
+}
+
+fn version(id: &str) -> Call {
+    Call::to(&["v1", "versions", id])
 }
 
 pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure> {
@@ -49,157 +63,151 @@ pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure>
             transfer::check_readable(&file)?;
             import(ctx, &name, &create, &file, sha256.as_deref(), format).await
         }
-        ImageCommand::Ls(listing) => ctx.list(&filtered(Call::to(&["v1", "images"]), &listing), &IMAGES).await,
-        ImageCommand::Show { image: name } => {
-            let object = ctx.client.get(&image(&name)).await?;
-            ctx.out.thing(&object, || {
-                ctx.out.facts(&[
-                    ("name", text(&object, "/name")),
-                    ("id", text(&object, "/id")),
-                    ("state", text(&object, "/state")),
-                    ("reason", text(&object, "/reason")),
-                    ("newest", text(&object, "/newest_number")),
-                    ("version", text(&object, "/newest_version")),
-                    ("versions", text(&object, "/version_count")),
-                    ("size", size(&object, "/size_bytes")),
-                    ("chunk", size(&object, "/chunk_bytes")),
-                    ("labels", output::labels(&object, "/labels")),
-                    ("project", text(&object, "/project")),
-                    ("created", text(&object, "/created_at")),
-                ])
-            })
-        }
+        ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES).await,
+        ImageCommand::Show { image: name } => ctx.show(&image(&name), |object| details(ctx, object)).await,
         ImageCommand::Versions { image: name } => ctx.list(&image(&name).then("versions"), &VERSIONS).await,
         ImageCommand::Export { image: reference, to } => {
-            let version = resolve(ctx, &reference).await?;
-            export(ctx, &version, &to.file, to.force).await
+            export(ctx, &resolve(ctx, &reference).await?, &to.file, to.force).await
         }
-        ImageCommand::Clone { from, name } => {
-            let source = match from.parse() {
-                Ok(id) => ImageSource { version: Some(VersionOrNumber::Id(id)), ..ImageSource::default() },
-                Err(_) => {
-                    let (from, number) = units::parse_image(&from).map_err(Failure::Usage)?;
-                    ImageSource {
-                        image: Some(parsed("name", from)?),
-                        version: number.map(VersionOrNumber::Number),
-                        ..ImageSource::default()
-                    }
-                }
-            };
-            let create = CreateImage {
-                name: Some(parsed("name", &name)?),
-                source: Some(source),
-                chunk_bytes: None,
-                labels: muster_api::Labels::default(),
-            };
-            let answer = ctx.client.post(&Call::to(&["v1", "images"]), &body(&create)?).await?;
-            ctx.finish(answer, Some(&image(&name)), |_| format!("{name}: a clone of {from}")).await
-        }
+        ImageCommand::Clone { from, name } => clone(ctx, &from, &name).await,
         ImageCommand::Rm(removal) => ctx.remove("image", &["v1", "images"], &removal, Frees::Bytes).await,
     }
 }
 
 pub(super) async fn run_version(ctx: &Ctx, command: VersionCommand) -> Result<(), Failure> {
-    let version = |id: &str| Call::to(&["v1", "versions", id]);
     match command {
-        VersionCommand::Show { version: id } => {
-            let object = ctx.client.get(&version(&id)).await?;
-            ctx.out.thing(&object, || {
-                ctx.out.facts(&[
-                    ("name", text(&object, "/name")),
-                    ("id", text(&object, "/id")),
-                    ("state", text(&object, "/state")),
-                    ("image", text(&object, "/image_name")),
-                    ("instance", text(&object, "/instance_name")),
-                    ("snapshot", text(&object, "/snapshot_name")),
-                    ("size", size(&object, "/size_bytes")),
-                    ("stored", size(&object, "/stored_bytes")),
-                    ("chunk", size(&object, "/chunk_bytes")),
-                    ("root", text(&object, "/root")),
-                    ("digest", text(&object, "/digest")),
-                    ("created", text(&object, "/created_at")),
-                ])
-            })
-        }
+        VersionCommand::Show { version: id } => ctx.show(&version(&id), |object| version_details(ctx, object)).await,
         VersionCommand::Export { version: id, to } => {
-            let object = ctx.client.get(&version(&id)).await?;
-            export(ctx, &object, &to.file, to.force).await
+            export(ctx, &ctx.client.get_object(&version(&id)).await?, &to.file, to.force).await
         }
         VersionCommand::Rm(removal) => ctx.remove("version", &["v1", "versions"], &removal, Frees::Bytes).await,
     }
 }
 
-/// The version that `IMAGE` or `IMAGE@N` means now.
-async fn resolve(ctx: &Ctx, reference: &str) -> Result<Value, Failure> {
+async fn clone(ctx: &Ctx, from: &str, name: &str) -> Result<(), Failure> {
+    let source = match from.parse::<VersionId>() {
+        Ok(id) => ImageSource { version: Some(VersionOrNumber::Id(id)), ..ImageSource::default() },
+        Err(_) => {
+            let (from, number) = units::parse_image(from).map_err(Failure::Usage)?;
+            ImageSource {
+                image: Some(parsed("name", from)?),
+                version: number.map(VersionOrNumber::Number),
+                ..ImageSource::default()
+            }
+        }
+    };
+    let create = CreateImage {
+        name: Some(parsed("name", name)?),
+        source: Some(source),
+        chunk_bytes: None,
+        labels: Labels::default(),
+    };
+    let answer = ctx.client.post(&images(), &body(&create)?).await?;
+    ctx.finish(answer, &image(name), |made: &Image| format!("{}: a clone of {from}", made.name)).await
+}
+
+/// Finds the version that `IMAGE` or `IMAGE@N` means now.
+async fn resolve(ctx: &Ctx, reference: &str) -> Result<Object<Version>, Failure> {
     let (name, number) = units::parse_image(reference).map_err(Failure::Usage)?;
     if let Some(number) = number {
-        return ctx.client.get(&image(name).then("versions").then(&number.to_string())).await;
+        return ctx.client.get_object(&image(name).then("versions").then(&number.to_string())).await;
     }
-    let object = ctx.client.get(&image(name)).await?;
-    match text(&object, "/newest_version").as_str() {
-        "" => Err(Failure::Usage(format!("image {name} has no version yet"))),
-        id => ctx.client.get(&Call::to(&["v1", "versions", id])).await,
+    match ctx.client.get_object::<Image>(&image(name)).await?.read.newest_version {
+        Some(id) => ctx.client.get_object(&version(&id.to_string())).await,
+        None => Err(Failure::Usage(format!("image {name} has no version yet"))),
     }
 }
 
-async fn export(ctx: &Ctx, version: &Value, file: &std::path::Path, force: bool) -> Result<(), Failure> {
-    let source = Source::of(version);
-    transfer::export(&ctx.client, &source, file, force, ctx.out.notes).await?;
-    if file.as_os_str() == "-" {
+async fn export(ctx: &Ctx, version: &Object<Version>, file: &Path, force: bool) -> Result<(), Failure> {
+    transfer::export(&ctx.client, &version.read, file, force, ctx.out.notes).await?;
+    if transfer::is_stdio(file) {
         return Ok(());
     }
-    ctx.out.thing(version, || format!("{}: {} to {}", source.name, units::bytes(source.size_bytes), file.display()))
+    ctx.out.object(&version.sent, |version: &Version| {
+        format!("{}: {} to {}", version.name, units::bytes(version.size_bytes), file.display())
+    })
 }
 
-/// Makes the image unless it is there, then sends its next version. An image made for a file that was refused goes again.
+/// Makes the image if it does not exist, then sends its next version. If the file is refused, an image that was made
+/// for it is deleted again.
 async fn import(
     ctx: &Ctx,
     name: &str,
     create: &CreateImage,
-    file: &std::path::Path,
+    file: &Path,
     sha256: Option<&str>,
     format: Option<ImageFormat>,
 ) -> Result<(), Failure> {
-    let made = match ctx.client.post(&Call::to(&["v1", "images"]), &body(create)?).await {
-        Ok(_) => true,
-        Err(e) if e.code() == Some("name_taken") => {
-            let existing = ctx.client.get(&image(name)).await?;
-            let chunk = output::count(&existing, "/chunk_bytes");
-            if let Some(wanted) = create.chunk_bytes.filter(|wanted| *wanted != chunk) {
-                return Err(Failure::Usage(format!(
-                    "image {name} has chunks of {}, not {}; a chunk size is fixed once the image is there",
-                    units::bytes(chunk),
-                    units::bytes(wanted)
-                )));
-            }
-            false
-        }
-        Err(e) => return Err(e),
-    };
+    let made = ensure_image(ctx, name, create).await?;
     let content = image(name)
         .then("content")
         .with_some("format", format.map(ImageFormat::as_str))
         .with_some("sha256", sha256.map(str::to_ascii_lowercase));
-    let started = std::time::Instant::now();
-    match transfer::upload(&ctx.client, &content, file, ctx.out.notes).await {
-        Ok(answer) => {
-            let same = answer.status == 200;
-            let took = units::millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
-            ctx.out.thing(&answer.body, || {
-                let version = text(&answer.body, "/name");
-                let (all, new) = (size(&answer.body, "/size_bytes"), size(&answer.body, "/stored_bytes"));
-                match same {
-                    true => format!("{version} has this content already"),
-                    false => format!("{version}: {all}, {new} newly stored, {took}"),
-                }
-            })
-        }
-        Err(failure) => {
-            if made {
-                // Best effort: the failure of the upload is the one to tell; an empty image does no harm.
-                let _ = ctx.client.change(Method::DELETE, &image(name), None).await;
-            }
-            Err(failure)
-        }
+    let started = Instant::now();
+    let uploaded = transfer::upload(&ctx.client, &content, file, ctx.out.notes).await;
+    if uploaded.is_err() && made {
+        // If this fails too, an empty image is left, which does no harm; the person must hear of the upload.
+        let _ = ctx.client.change(Method::DELETE, &image(name), None).await;
     }
+    let Answer { status, body } = uploaded?;
+    let took = units::millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    ctx.out.object(&body, |version: &Version| match status {
+        200 => format!("{} has this content already", version.name),
+        _ => {
+            let (all, new) = (units::bytes(version.size_bytes), units::bytes(version.stored_bytes));
+            format!("{}: {all}, {new} newly stored, {took}", version.name)
+        }
+    })
+}
+
+/// Makes the image; false if it existed.
+async fn ensure_image(ctx: &Ctx, name: &str, create: &CreateImage) -> Result<bool, Failure> {
+    match ctx.client.post(&images(), &body(create)?).await {
+        Ok(_) => return Ok(true),
+        Err(e) if e.code() != Some(ErrorCode::NameTaken) => return Err(e),
+        Err(_) => {}
+    }
+    let existing = ctx.client.get_object::<Image>(&image(name)).await?.read.chunk_bytes;
+    match create.chunk_bytes {
+        Some(wanted) if wanted != existing => Err(Failure::Usage(format!(
+            "image {name} has chunks of {}, not {}; the chunk size of an image cannot be changed",
+            units::bytes(existing),
+            units::bytes(wanted)
+        ))),
+        _ => Ok(false),
+    }
+}
+
+fn details(ctx: &Ctx, image: &Image) -> String {
+    ctx.out.facts(&[
+        ("name", image.name.clone()),
+        ("id", image.id.to_string()),
+        ("state", word(&image.state)),
+        ("reason", optional(image.reason.as_ref())),
+        ("newest", optional(image.newest_number)),
+        ("version", optional(image.newest_version)),
+        ("versions", image.version_count.to_string()),
+        ("size", optional_size(image.size_bytes)),
+        ("chunk", units::bytes(image.chunk_bytes)),
+        ("labels", cells::labels(&image.labels)),
+        ("project", image.project.clone()),
+        ("created", image.created_at.to_string()),
+    ])
+}
+
+fn version_details(ctx: &Ctx, version: &Version) -> String {
+    ctx.out.facts(&[
+        ("name", version.name.clone()),
+        ("id", version.id.to_string()),
+        ("state", word(&version.state)),
+        ("image", optional(version.image_name.as_ref())),
+        ("instance", optional(version.instance_name.as_ref())),
+        ("snapshot", optional(version.snapshot_name.as_ref())),
+        ("size", units::bytes(version.size_bytes)),
+        ("stored", units::bytes(version.stored_bytes)),
+        ("chunk", units::bytes(version.chunk_bytes)),
+        ("root", version.root.clone()),
+        ("digest", optional(version.digest.as_ref())),
+        ("created", version.created_at.to_string()),
+    ])
 }

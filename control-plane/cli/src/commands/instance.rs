@@ -1,33 +1,38 @@
 //! `muster instance …`.
 
-use muster_api::instance::{OnMany, Select};
+use muster_api::instance::{Disk, Instance, OnMany, Select};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Ctx, Frees, Settled, body, deployment::power, filtered, parsed};
 use crate::{
     args::{InstanceCommand, Power, Whom},
+    cells::{self, age, optional, word},
     client::{Answer, Call},
     failure::Failure,
-    output::{self, Column, age, numbers, size, text, words},
+    output::{Column, numbers, words},
     transfer, units,
 };
 
-const INSTANCES: [Column; 8] = [
-    words("NAME", |v| text(v, "/name")),
-    words("STATE", |v| text(v, "/state")),
-    words("READY", |v| if text(v, "/ready_at").is_empty() { "no".to_owned() } else { "yes".to_owned() }),
-    words("NODE", |v| text(v, "/node_name")),
-    numbers("CPUS", |v| text(v, "/cpus")),
-    numbers("MEMORY", |v| size(v, "/memory_bytes")),
-    numbers("UNSAVED", unsaved),
-    words("REASON", |v| text(v, "/reason")),
+const INSTANCES: [Column<Instance>; 8] = [
+    words("NAME", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    words("READY", |v| if v.ready_at.is_some() { "yes" } else { "no" }.to_owned()),
+    words("NODE", |v| optional(v.node_name.as_ref())),
+    numbers("CPUS", |v| v.cpus.to_string()),
+    numbers("MEMORY", |v| units::bytes(v.memory_bytes)),
+    numbers("UNSAVED", |v| units::bytes(v.disks.iter().map(|d| d.unsaved_bytes).sum())),
+    words("REASON", |v| optional(v.reason.as_ref())),
 ];
 
-fn unsaved(instance: &Value) -> String {
-    let disks = instance.get("disks").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    units::bytes(disks.iter().map(|d| output::count(d, "/unsaved_bytes")).sum())
-}
+const DISKS: [Column<Disk>; 6] = [
+    words("DISK", |v| v.name.clone()),
+    numbers("SIZE", |v| units::bytes(v.size_bytes)),
+    numbers("UNSAVED", |v| units::bytes(v.unsaved_bytes)),
+    numbers("SAVED", |v| optional(v.saved_at.map(age))),
+    words("VERSION", |v| v.version.to_string()),
+    words("PATH", |v| optional(v.path.as_ref())),
+];
 
 fn instance(name: &str) -> Call {
     Call::to(&["v1", "instances", name])
@@ -39,10 +44,7 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
             let call = Call::to(&["v1", "instances"]).with_each("deployment", &deployment).with_each("node", &node);
             ctx.list(&filtered(call, &listing), &INSTANCES).await
         }
-        InstanceCommand::Show { instance: name } => {
-            let object = ctx.client.get(&instance(&name)).await?;
-            ctx.out.thing(&object, || details(ctx, &object))
-        }
+        InstanceCommand::Show { instance: name } => ctx.show(&instance(&name), |object| details(ctx, object)).await,
         InstanceCommand::Start { whom } => verb(ctx, &whom, "start", None).await,
         InstanceCommand::Stop { whom, how } => verb(ctx, &whom, "stop", Some(how)).await,
         InstanceCommand::Reboot { whom, how } => verb(ctx, &whom, "reboot", Some(how)).await,
@@ -52,7 +54,7 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
             transfer::console_to_stdout(&ctx.client, response).await
         }
         InstanceCommand::Rm { whom, yes } => remove(ctx, &whom, yes).await,
-        // Answered before there are settings.
+        // `reserved` has answered these.
         InstanceCommand::Recover(_) | InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),
     }
 }
@@ -66,7 +68,7 @@ fn select(whom: &Whom) -> Result<Select, Failure> {
     })
 }
 
-/// In words, for questions and sentences.
+/// The instances in words, for questions and sentences.
 fn described(whom: &Whom) -> String {
     match (&whom.deployment, &whom.label) {
         (Some(deployment), _) => format!("all instances of {deployment}"),
@@ -75,7 +77,7 @@ fn described(whom: &Whom) -> String {
     }
 }
 
-/// One call for one instance, one call for many of them.
+/// Makes one call for many instances.
 async fn on_many(ctx: &Ctx, whom: &Whom, verb: &str, how: Power) -> Result<Answer, Failure> {
     let request = OnMany { select: select(whom)?, force: how.force, timeout_s: how.grace.map(|t| t.as_secs()) };
     ctx.client.post(&Call::to(&["v1", "instances", "-", verb]), &body(&request)?).await
@@ -85,59 +87,53 @@ async fn verb(ctx: &Ctx, whom: &Whom, verb: &str, how: Option<Power>) -> Result<
     if let [name] = whom.things.as_slice() {
         let request = how.map_or_else(|| Ok(json!({})), |how| body(&power(how)))?;
         let answer = ctx.client.post(&instance(name).then(verb), &request).await?;
-        let shown = |object: &Value| format!("{}: {}", text(object, "/name"), text(object, "/state"));
-        return ctx.finish(answer, Some(&instance(name)), shown).await;
+        let shown = |object: &Instance| format!("{}: {}", object.name, word(&object.state));
+        return ctx.finish(answer, &instance(name), shown).await;
     }
     let answer = on_many(ctx, whom, verb, how.unwrap_or_default()).await?;
-    match ctx.settle(answer).await? {
-        Settled::Accepted(operation) => ctx.accepted(&operation),
-        Settled::Done(object) | Settled::Now(object) => {
-            ctx.out.thing(&object, || format!("{}: {verb} done", described(whom)))
-        }
+    let sent = match ctx.settle(answer).await? {
+        Settled::Accepted(operation) => return ctx.accepted(&operation),
+        Settled::Done(operation) => operation.sent,
+        Settled::Now(body) => body,
+    };
+    match ctx.out.is_json() {
+        true => ctx.out.json(&sent),
+        false => ctx.out.line(&format!("{}: {verb} done", described(whom))),
     }
 }
 
 async fn remove(ctx: &Ctx, whom: &Whom, yes: bool) -> Result<(), Failure> {
     let what = described(whom);
     if let [name] = whom.things.as_slice() {
-        let freed = ctx.announce(&what, &instance(name), Frees::Bytes, yes).await?;
+        let freed = ctx.confirm(&what, &instance(name), Frees::Bytes, yes).await?;
         let answer = ctx.client.change(Method::DELETE, &instance(name), None).await?;
         return ctx.removed(answer, &what, freed).await;
     }
-    ctx.announce(&what, &Call::default(), Frees::Nothing, yes).await?;
+    ctx.confirm(&what, &Call::default(), Frees::Nothing, yes).await?;
     let answer = on_many(ctx, whom, "delete", Power::default()).await?;
     ctx.removed(answer, &what, None).await
 }
 
-fn details(ctx: &Ctx, object: &Value) -> String {
-    const DISKS: [Column; 6] = [
-        words("DISK", |v| text(v, "/name")),
-        numbers("SIZE", |v| size(v, "/size_bytes")),
-        numbers("UNSAVED", |v| size(v, "/unsaved_bytes")),
-        numbers("SAVED", |v| age(v, "/saved_at")),
-        words("VERSION", |v| text(v, "/version")),
-        words("PATH", |v| text(v, "/path")),
-    ];
+fn details(ctx: &Ctx, instance: &Instance) -> String {
     let facts = ctx.out.facts(&[
-        ("name", text(object, "/name")),
-        ("id", text(object, "/id")),
-        ("state", text(object, "/state")),
-        ("reason", text(object, "/reason")),
-        ("detail", text(object, "/detail")),
-        ("host name", text(object, "/host_name")),
-        ("deployment", text(object, "/deployment_name")),
-        ("node", text(object, "/node_name")),
-        ("zone", text(object, "/zone")),
-        ("runtime", text(object, "/runtime")),
-        ("cpus", text(object, "/cpus")),
-        ("memory", size(object, "/memory_bytes")),
-        ("placed", text(object, "/steps/placed_at")),
-        ("disk there", text(object, "/steps/disk_at")),
-        ("started", text(object, "/steps/started_at")),
-        ("ready", text(object, "/ready_at")),
-        ("labels", output::labels(object, "/labels")),
-        ("created", text(object, "/created_at")),
+        ("name", instance.name.clone()),
+        ("id", instance.id.to_string()),
+        ("state", word(&instance.state)),
+        ("reason", optional(instance.reason.as_ref())),
+        ("detail", optional(instance.detail.as_ref())),
+        ("host name", instance.host_name.clone()),
+        ("deployment", instance.deployment_name.clone()),
+        ("node", optional(instance.node_name.as_ref())),
+        ("zone", optional(instance.zone.as_ref())),
+        ("runtime", word(&instance.runtime)),
+        ("cpus", instance.cpus.to_string()),
+        ("memory", units::bytes(instance.memory_bytes)),
+        ("placed", optional(instance.steps.placed_at)),
+        ("disk there", optional(instance.steps.disk_at)),
+        ("started", optional(instance.steps.started_at)),
+        ("ready", optional(instance.ready_at)),
+        ("labels", cells::labels(&instance.labels)),
+        ("created", instance.created_at.to_string()),
     ]);
-    let disks = object.get("disks").and_then(Value::as_array).cloned().unwrap_or_default();
-    if disks.is_empty() { facts } else { format!("{facts}\n{}", ctx.out.table(&DISKS, &disks)) }
+    facts + &ctx.out.section(&DISKS, &instance.disks)
 }

@@ -1,14 +1,17 @@
-//! `muster login`: check a controller and a token, then remember both.
+//! `muster login`: checks a controller and a token, then keeps both in a profile.
 
 use std::io::{BufRead, IsTerminal};
 
+use muster_api::summary::Me;
+use reqwest::Url;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{Global, Login},
+    cells::word,
     client::{Call, Client},
     failure::Failure,
-    output::{self, Out, text},
+    output::{self, Out},
     settings::{DEFAULT_PROFILE, Profile, Profiles, Secret, Settings, parse_url, read_secret},
     tls,
 };
@@ -41,60 +44,70 @@ pub(super) async fn run(global: &Global, login: &Login, out: Out, interrupt: Can
     profiles.profiles.insert(name.clone(), profile);
     profiles.current = Some(name);
     let path = profiles.save()?;
-    out.thing(&me, || {
-        format!(
-            "signed in to {} as {} ({}); kept in {}",
-            client.base(),
-            text(&me, "/name"),
-            text(&me, "/role"),
-            path.display()
-        )
+    out.object(&me, |me: &Me| {
+        let (base, role) = (client.base(), word(&me.role));
+        format!("signed in to {base} as {} ({role}); the profile is in {}", me.name, path.display())
     })
 }
 
-/// The CA to check this controller with: none when the system knows it already, else the one in its chain that has
-/// the stated fingerprint, or that the person at the terminal recognises.
-async fn trust(
-    url: &reqwest::Url,
-    login: &Login,
-    out: Out,
-    interrupt: &CancellationToken,
-) -> Result<Option<String>, Failure> {
+/// Finds the CA to check this controller with; none if the system trusts the controller already. It must be in the
+/// chain that the controller shows, and either have the stated fingerprint or be accepted by the person at the terminal.
+async fn trust(url: &Url, login: &Login, out: Out, interrupt: &CancellationToken) -> Result<Option<String>, Failure> {
     let stated = login.ca_fingerprint.as_deref().map(tls::parse_fingerprint).transpose()?;
-    if stated.is_none() {
-        let bare = Settings { url: url.clone(), token: None, ca_pem: None, project: None, retry_for: None };
-        let probe = Client::new(&bare, interrupt.clone(), out.notes)?;
-        match probe.get(&Call::to(&["healthz"])).await {
-            Err(Failure::Unreachable { hint, .. }) if !hint.is_empty() => {}
-            Err(e @ (Failure::Unreachable { .. } | Failure::Interrupted(_))) => return Err(e),
-            _ => return Ok(None),
-        }
+    if stated.is_none() && is_trusted(url, out, interrupt).await? {
+        return Ok(None);
     }
     let chain = tls::shown_chain(url).await?;
-    if let Some(stated) = stated {
-        let found = chain.iter().find(|c| tls::fingerprint(c) == stated);
-        return found.map(|c| Some(tls::to_pem(c))).ok_or_else(|| {
-            let shown: Vec<_> = chain.iter().map(|c| tls::fingerprint(c)).collect();
-            Failure::Usage(format!(
-                "no certificate of {url} has the fingerprint {stated}; it shows\n  {}\n  give its CA with --ca FILE",
-                shown.join("\n  ")
-            ))
-        });
+    let ca = match stated {
+        Some(stated) => find_stated(url, &chain, &stated)?,
+        None => ask_about_last(url, &chain, interrupt).await?,
+    };
+    Ok(Some(tls::to_pem(ca)))
+}
+
+/// Whether the system's CAs vouch for the controller.
+async fn is_trusted(url: &Url, out: Out, interrupt: &CancellationToken) -> Result<bool, Failure> {
+    let settings = Settings { url: url.clone(), token: None, ca_pem: None, project: None, retry_for: None };
+    let probe = Client::new(&settings, interrupt.clone(), out.notes)?;
+    match probe.get(&Call::to(&["healthz"])).await {
+        // Only a certificate that is not trusted comes with a hint.
+        Err(Failure::Unreachable { hint, .. }) if !hint.is_empty() => Ok(false),
+        Err(e @ (Failure::Unreachable { .. } | Failure::Interrupted(_))) => Err(e),
+        _ => Ok(true),
     }
+}
+
+fn find_stated<'a>(url: &Url, chain: &'a [Vec<u8>], stated: &str) -> Result<&'a [u8], Failure> {
+    let shown: Vec<_> = chain.iter().map(|c| tls::fingerprint(c)).collect();
+    match chain.iter().zip(&shown).find(|(_, print)| *print == stated) {
+        Some((ca, _)) => Ok(ca),
+        None => Err(Failure::Usage(format!(
+            "no certificate of {url} has the fingerprint {stated}; it shows\n  {}\n  give its CA with --ca FILE",
+            shown.join("\n  ")
+        ))),
+    }
+}
+
+async fn ask_about_last<'a>(
+    url: &Url,
+    chain: &'a [Vec<u8>],
+    interrupt: &CancellationToken,
+) -> Result<&'a [u8], Failure> {
     let Some(last) = chain.last() else {
         return Err(Failure::Usage(format!("{url} shows no certificate; give its CA with --ca FILE")));
     };
     let print = tls::fingerprint(last);
-    let question = format!("{url} is certified by a CA this machine does not know, SHA-256\n  {print}\nTrust it?");
+    let about = format!("{url} has a certificate of a CA that this machine does not know");
+    let question = format!("{about}, SHA-256\n  {print}\nTrust it?");
     let answer = tokio::select! {
         answer = output::ask(&question) => answer,
         () = interrupt.cancelled() => return Err(Failure::Interrupted(false)),
     };
     match answer {
-        Some(true) => Ok(Some(tls::to_pem(last))),
+        Some(true) => Ok(last),
         Some(false) => Err(Failure::Declined),
         None => Err(Failure::Usage(format!(
-            "{url} is certified by a CA this machine does not know; compare and repeat with\n  --ca-fingerprint {print}"
+            "{about}; compare its fingerprint, then repeat with\n  --ca-fingerprint {print}"
         ))),
     }
 }
@@ -114,7 +127,9 @@ async fn ask_for_token(interrupt: &CancellationToken) -> Result<Secret, Failure>
     };
     let secret = Secret::new(line.map_err(Failure::file("-"))?);
     match secret.reveal().is_empty() {
-        true => Err(Failure::Usage("no token was given: --token, MUSTER_TOKEN, or on standard input".into())),
+        true => {
+            Err(Failure::Usage("no token was given; give it with --token, MUSTER_TOKEN or on standard input".into()))
+        }
         false => Ok(secret),
     }
 }

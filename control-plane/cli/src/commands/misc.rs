@@ -2,59 +2,67 @@
 
 use std::io::{IsTerminal, Read};
 
+use muster_api::{
+    node::Node,
+    operation::Operation,
+    summary::{Me, Summary},
+};
 use reqwest::{Method, header};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Ctx, node::NODES};
+use super::{Ctx, node::NODES, operation::done, read_all};
 use crate::{
+    answer,
     args::{Api, Top},
+    cells::{counts, optional, word},
     client::Call,
     failure::Failure,
-    output::{self, Column, counts, numbers, text, words},
+    output::{self, Column, numbers, words},
     transfer,
 };
 
-const RUNNING: [Column; 5] = [
-    words("OPERATION", |v| text(v, "/kind")),
-    words("TARGET", |v| text(v, "/target/name")),
-    words("STATE", |v| text(v, "/state")),
-    words("PHASE", |v| text(v, "/phase")),
-    numbers("DONE", |v| format!("{}/{}", text(v, "/progress/done"), text(v, "/progress/total"))),
+const RUNNING: [Column<Operation>; 5] = [
+    words("OPERATION", |v| v.kind.clone()),
+    words("TARGET", |v| v.target.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    words("PHASE", |v| v.phase.clone()),
+    numbers("DONE", done),
 ];
 
-/// Most lines of nodes and operations on one screen.
+/// Most rows of nodes and of operations on one screen.
 const TOP_ROWS: usize = 20;
 
 pub(super) async fn whoami(ctx: &Ctx) -> Result<(), Failure> {
-    let me = ctx.client.get(&Call::to(&["v1", "me"])).await?;
-    ctx.out.thing(&me, || {
+    let text = |me: &Me| {
         ctx.out.facts(&[
-            ("name", text(&me, "/name")),
-            ("role", text(&me, "/role")),
-            ("project", text(&me, "/project")),
-            ("ends", text(&me, "/expires_at")),
-            ("cluster", text(&me, "/cluster")),
-            ("controller", format!("{} {}", ctx.client.base(), text(&me, "/version"))),
+            ("name", me.name.clone()),
+            ("role", word(&me.role)),
+            ("project", optional(me.project.as_ref())),
+            ("ends", optional(me.expires_at)),
+            ("cluster", me.cluster.to_string()),
+            ("controller", format!("{} {}", ctx.client.base(), me.version)),
         ])
-    })
+    };
+    ctx.show(&Call::to(&["v1", "me"]), text).await
 }
 
-/// The cluster on one screen, until Ctrl-C; once when nobody watches.
+/// Shows the cluster on one screen until Ctrl-C, or once if standard output is not a terminal.
 pub(super) async fn top(ctx: &Ctx, top: &Top) -> Result<(), Failure> {
-    let once = top.once || ctx.out.is_json() || !std::io::stdout().is_terminal();
+    let once = top.once || !std::io::stdout().is_terminal();
     loop {
         let summary = match ctx.client.get(&Call::to(&["v1", "summary"])).await {
             Err(Failure::Interrupted(_)) => return Ok(()),
             other => other?,
         };
         if ctx.out.is_json() {
-            return ctx.out.thing(&summary, String::new);
+            return ctx.out.json(&summary);
         }
-        let screen = screen(ctx, &summary).await?;
+        let screen = screen(ctx, &answer::read(&summary)?).await?;
         if once {
             return ctx.out.line(screen.trim_end());
         }
-        // Home, then each line up to its end, then what an earlier, longer screen left below.
+        // Go to the top left, clear the rest of each line after writing it, then clear what is below.
         let lines = screen.replace('\n', "\x1b[K\n");
         output::bytes(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
         tokio::select! {
@@ -64,41 +72,33 @@ pub(super) async fn top(ctx: &Ctx, top: &Top) -> Result<(), Failure> {
     }
 }
 
-async fn screen(ctx: &Ctx, summary: &Value) -> Result<String, Failure> {
+async fn screen(ctx: &Ctx, summary: &Summary) -> Result<String, Failure> {
     let mut screen = ctx.out.facts(&[
-        ("deployments", counts(summary, "/deployments")),
-        ("instances", counts(summary, "/instances")),
-        ("images", counts(summary, "/images")),
-        ("snapshots", counts(summary, "/snapshots")),
-        ("nodes", counts(summary, "/nodes")),
+        ("deployments", counts(&summary.deployments)),
+        ("instances", counts(&summary.instances)),
+        ("images", counts(&summary.images)),
+        ("snapshots", counts(&summary.snapshots)),
+        ("nodes", counts(&summary.nodes)),
     ]);
-    let problems = summary.get("problems").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    for problem in problems {
-        let line = format!("{} x {}: {}", text(problem, "/count"), text(problem, "/kind"), text(problem, "/detail"));
+    for problem in &summary.problems {
+        let line = format!("{} x {}: {}", problem.count, problem.kind, problem.detail);
         screen += &format!("! {}\n", output::printable(&line, false));
     }
     // Tenants see no nodes.
-    if summary.pointer("/nodes").and_then(Value::as_object).is_some_and(|nodes| !nodes.is_empty()) {
-        let nodes = first_page(ctx, Call::to(&["v1", "nodes"])).await?;
+    if !summary.nodes.is_empty() {
+        let nodes: Vec<Node> = first_page(ctx, Call::to(&["v1", "nodes"])).await?;
         screen += &format!("\n{}", ctx.out.table(&NODES, &nodes));
     }
     let running = ["pending".to_owned(), "running".to_owned(), "cancelling".to_owned()];
     let operations = first_page(ctx, Call::to(&["v1", "operations"]).with_each("state", &running)).await?;
-    if !operations.is_empty() {
-        screen += &format!("\n{}", ctx.out.table(&RUNNING, &operations));
-    }
-    Ok(screen)
+    Ok(screen + &ctx.out.section(&RUNNING, &operations))
 }
 
-async fn first_page(ctx: &Ctx, call: Call) -> Result<Vec<Value>, Failure> {
-    let mut page = ctx.client.get(&call.with("limit", TOP_ROWS)).await?;
-    match page.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) => Ok(items),
-        _ => Ok(Vec::new()),
-    }
+async fn first_page<T: Serialize + DeserializeOwned>(ctx: &Ctx, call: Call) -> Result<Vec<T>, Failure> {
+    read_all(&ctx.client.page(&call.with("limit", TOP_ROWS)).await?.items)
 }
 
-/// Any call, its answer as it comes: JSON laid out for reading at a terminal, everything else untouched.
+/// Makes any call and prints the answer as it is; only at a terminal JSON is laid out for reading.
 pub(super) async fn api(ctx: &Ctx, api: Api) -> Result<(), Failure> {
     let method = match api.method.to_ascii_uppercase().as_str() {
         "GET" => Method::GET,
@@ -108,23 +108,25 @@ pub(super) async fn api(ctx: &Ctx, api: Api) -> Result<(), Failure> {
         "DELETE" => Method::DELETE,
         other => return Err(Failure::Usage(format!("expected GET, POST, PUT, PATCH or DELETE, got '{other}'"))),
     };
-    let body = match api.body.as_deref() {
-        None => None,
-        Some("-") => {
-            let mut all = Vec::new();
-            std::io::stdin().read_to_end(&mut all).map_err(Failure::file("-"))?;
-            Some(all)
-        }
-        Some(text) => match text.strip_prefix('@') {
-            Some(path) => Some(std::fs::read(path).map_err(Failure::file(path))?),
-            None => Some(text.as_bytes().to_vec()),
-        },
-    };
+    let body = api.body.as_deref().map(body_bytes).transpose()?;
     let response = ctx.client.raw(method, &api.path, body).await?;
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !kind.starts_with("application/json") || !std::io::stdout().is_terminal() {
         return transfer::to_stdout(&ctx.client, response).await;
     }
     let answer: Value = response.json().await.map_err(|e| ctx.client.odd(&e.to_string()))?;
-    ctx.out.line(&serde_json::to_string_pretty(&answer).unwrap_or_default())
+    ctx.out.json(&answer)
+}
+
+/// The body itself, the content of `@FILE`, or standard input for `-`.
+fn body_bytes(text: &str) -> Result<Vec<u8>, Failure> {
+    if text == "-" {
+        let mut all = Vec::new();
+        std::io::stdin().read_to_end(&mut all).map_err(Failure::file("-"))?;
+        return Ok(all);
+    }
+    match text.strip_prefix('@') {
+        Some(path) => std::fs::read(path).map_err(Failure::file(path)),
+        None => Ok(text.as_bytes().to_vec()),
+    }
 }

@@ -1,4 +1,4 @@
-//! One file per noun: options in, calls out, answers shown. What they share is here.
+//! One file per noun: each turns options into calls and shows the answers. What they share is here.
 
 mod deployment;
 mod event;
@@ -11,13 +11,15 @@ mod operation;
 mod snapshot;
 mod token;
 
+use muster_api::{ErrorCode, operation::Operation};
 use reqwest::Method;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    answer::{self, Object},
     args::{Cli, Command, Listing, Removal},
     client::{Answer, Call, Client},
     failure::Failure,
@@ -27,7 +29,7 @@ use crate::{
     units, wait,
 };
 
-/// What every command has at hand.
+/// What every command needs.
 pub(crate) struct Ctx {
     pub(crate) client: Client,
     pub(crate) out: Out,
@@ -62,13 +64,13 @@ pub(crate) async fn run(cli: Cli, interrupt: CancellationToken) -> Result<(), Fa
         Command::Top(top) => misc::top(&ctx, &top).await,
         Command::Whoami => misc::whoami(&ctx).await,
         Command::Api(api) => misc::api(&ctx, api).await,
-        // Answered before there are settings.
+        // Handled above or in `main`, without settings.
         Command::Login(_) | Command::Completion { .. } => Ok(()),
         Command::Project(_) | Command::Quota(_) | Command::Audit(_) => Ok(()),
     }
 }
 
-/// The words of a command that only has its shape so far.
+/// The words of a command that is reserved and not built yet.
 fn reserved(command: &Command) -> Option<&'static str> {
     use crate::args::{DeploymentCommand as D, InstanceCommand as I, NodeCommand as N, SnapshotCommand as S};
     Some(match command {
@@ -89,35 +91,34 @@ fn reserved(command: &Command) -> Option<&'static str> {
 
 /// What became of a change.
 enum Settled {
-    /// Taken; nobody waits (`--no-wait`): the operation.
+    /// It was accepted, and nobody waits (`--no-wait`). Holds the operation.
     Accepted(Value),
-    /// Done after work: the operation.
-    Done(Value),
-    /// Done at once: the answer's body.
+    /// It was slow work and succeeded.
+    Done(Object<Operation>),
+    /// It was done at once. Holds the body of the answer.
     Now(Value),
 }
 
 impl Ctx {
-    /// Prints every page of a list.
-    async fn list(&self, call: &Call, columns: &[Column]) -> Result<(), Failure> {
+    /// Prints all pages of a list.
+    async fn list<T>(&self, call: &Call, columns: &[Column<T>]) -> Result<(), Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         let mut list = List::new(self.out, columns);
         self.client.pages(call, |items| list.page(items)).await?;
         list.finish()
     }
 
-    /// All items of a short list.
-    async fn collect(&self, call: &Call) -> Result<Vec<Value>, Failure> {
-        let mut all = Vec::new();
-        self.client
-            .pages(call, |items| {
-                all.extend(items);
-                Ok(())
-            })
-            .await?;
-        Ok(all)
+    /// Prints one thing: the object for programs, `text` for people.
+    async fn show<T>(&self, call: &Call, text: impl FnOnce(&T) -> String) -> Result<(), Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.out.object(&self.client.get(call).await?, text)
     }
 
-    /// Waits for the work behind an answer, if there is any and waiting is wanted.
+    /// Waits for the work that an answer started, if it did and waiting is wanted.
     async fn settle(&self, answer: Answer) -> Result<Settled, Failure> {
         if !answer.is_operation() {
             return Ok(Settled::Now(answer.body));
@@ -126,65 +127,50 @@ impl Ctx {
             return Ok(Settled::Accepted(answer.body));
         }
         let progress = Progress::work(self.out.notes);
-        wait::for_operation(&self.client, &progress, answer.body, self.until).await.map(Settled::Done)
+        let operation = Object::of(answer.body)?;
+        wait::for_operation(&self.client, &progress, operation, self.until).await.map(Settled::Done)
     }
 
-    /// Says that work was accepted and how to follow it.
+    /// Says that work was accepted and how to wait for it.
     fn accepted(&self, operation: &Value) -> Result<(), Failure> {
-        self.out.thing(operation, || {
-            let text = |pointer| output::text(operation, pointer);
-            format!("{} {} accepted: muster operation wait {}", text("/kind"), text("/target/name"), text("/id"))
+        self.out.object(operation, |operation: &Operation| {
+            let Operation { id, kind, target, .. } = operation;
+            format!("{kind} {} accepted: muster operation wait {id}", target.name)
         })
     }
 
-    /// Waits, then shows the thing as it is now: the object for programs, `sentence` for people.
-    async fn finish(
-        &self,
-        answer: Answer,
-        thing: Option<&Call>,
-        sentence: impl FnOnce(&Value) -> String,
-    ) -> Result<(), Failure> {
-        let object = match self.settle(answer).await? {
-            Settled::Accepted(operation) => return self.accepted(&operation),
-            Settled::Now(body) if !body.is_null() => body,
-            Settled::Now(_) | Settled::Done(_) if thing.is_none() && self.out.is_json() => return Ok(()),
-            Settled::Done(operation) => match thing {
-                Some(call) => self.client.get(call).await?,
-                None => operation,
-            },
-            Settled::Now(body) => match thing {
-                Some(call) => self.client.get(call).await?,
-                None => body,
-            },
-        };
-        self.out.thing(&object, || sentence(&object))
+    /// Waits, then prints the changed thing as it is now: the object for programs, `text` for people.
+    async fn finish<T>(&self, answer: Answer, thing: &Call, text: impl FnOnce(&T) -> String) -> Result<(), Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        match self.settle(answer).await? {
+            Settled::Accepted(operation) => self.accepted(&operation),
+            Settled::Now(body) if !body.is_null() => self.out.object(&body, text),
+            Settled::Now(_) | Settled::Done(_) => self.show(thing, text).await,
+        }
     }
 
-    /// Deletes things one after the other; says first what comes back and asks at a terminal.
+    /// Deletes things one after the other. Before each it says what that frees, and asks at a terminal.
     async fn remove(&self, kind: &str, path: &[&str], removal: &Removal, frees: Frees) -> Result<(), Failure> {
         for thing in &removal.things {
             let call = Call::to(path).then(thing);
-            let freed = self.announce(&format!("{kind} {thing}"), &call, frees, removal.yes).await?;
+            let what = format!("{kind} {thing}");
+            let freed = self.confirm(&what, &call, frees, removal.yes).await?;
             let answer = self.client.change(Method::DELETE, &call, None).await?;
-            self.removed(answer, &format!("{kind} {thing}"), freed).await?;
+            self.removed(answer, &what, freed).await?;
         }
         Ok(())
     }
 
-    /// What a DELETE would bring back; a no at the terminal ends the command.
-    async fn announce(&self, what: &str, call: &Call, frees: Frees, yes: bool) -> Result<Option<u64>, Failure> {
+    /// Asks whether to delete something, and returns how many bytes that frees where it is known.
+    async fn confirm(&self, what: &str, call: &Call, frees: Frees, yes: bool) -> Result<Option<u64>, Failure> {
         let freed = match frees {
-            Frees::Bytes if !(yes && self.out.is_json()) => match self.client.would_free(call).await {
-                Ok(freed) => freed,
-                // Only "there is no such thing" matters here; a controller that cannot tell deletes all the same.
-                Err(e) if e.code() == Some("not_found") || matches!(e, Failure::Interrupted(_)) => return Err(e),
-                Err(_) => None,
-            },
+            Frees::Bytes if !(yes && self.out.is_json()) => self.would_free(call).await?,
             _ => None,
         };
         if !yes {
-            let comes_back = freed.map(|n| format!(" ({} come back)", units::bytes(n))).unwrap_or_default();
-            let question = format!("Delete {what}{comes_back}?");
+            let question = format!("Delete {what}{}?", frees_text(freed));
             let answer = tokio::select! {
                 answer = output::ask(&question) => answer,
                 () = self.client.interrupt().cancelled() => Some(false),
@@ -196,42 +182,56 @@ impl Ctx {
         Ok(freed)
     }
 
+    /// As [`Client::would_free`]. A controller that cannot say so may still be able to delete the thing.
+    async fn would_free(&self, call: &Call) -> Result<Option<u64>, Failure> {
+        match self.client.would_free(call).await {
+            Err(e) if e.code() == Some(ErrorCode::NotFound) => Err(e),
+            Err(e @ (Failure::Interrupted(_) | Failure::Misfit(_))) => Err(e),
+            other => Ok(other.unwrap_or(None)),
+        }
+    }
+
     async fn removed(&self, answer: Answer, what: &str, freed: Option<u64>) -> Result<(), Failure> {
         match self.settle(answer).await? {
             Settled::Accepted(operation) => self.accepted(&operation),
-            Settled::Done(operation) if self.out.is_json() => self.out.thing(&operation, String::new),
-            Settled::Done(_) | Settled::Now(_) => {
-                let comes_back = freed.map(|n| format!(", {} come back", units::bytes(n))).unwrap_or_default();
-                self.out.sentence(&format!("deleted {what}{comes_back}"))
-            }
+            Settled::Done(operation) if self.out.is_json() => self.out.json(&operation.sent),
+            Settled::Done(_) | Settled::Now(_) => self.out.sentence(&format!("deleted {what}{}", frees_text(freed))),
         }
     }
 }
 
-/// Whether a DELETE can tell beforehand what comes back.
+/// Whether a DELETE can say beforehand how many bytes it frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frees {
     Bytes,
     Nothing,
 }
 
-/// The common filters of lists.
+fn frees_text(freed: Option<u64>) -> String {
+    freed.map(|n| format!(" (frees {})", units::bytes(n))).unwrap_or_default()
+}
+
+/// Adds the filters that all lists have.
 fn filtered(call: Call, listing: &Listing) -> Call {
     let call = call.with_each("state", &listing.state).with_each("label", &listing.label);
     if listing.deleted { call.with("deleted", true) } else { call }
 }
 
-/// A request's body from the API's type.
+/// The body of a request.
 fn body<T: Serialize>(request: &T) -> Result<Value, Failure> {
     serde_json::to_value(request).map_err(|e| Failure::Io("request".to_owned(), std::io::Error::other(e)))
 }
 
-/// Labels as the API takes them.
 fn labels(pairs: Vec<(String, String)>) -> Result<muster_api::Labels, Failure> {
     pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>().try_into().map_err(Failure::Usage)
 }
 
-/// A name or id out of the command line.
+/// Parses a name or id of the command line.
 fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|e| Failure::Usage(format!("'{text}' is not a {what}: {e}")))
+}
+
+/// Decodes a list of things.
+fn read_all<T: Serialize + DeserializeOwned>(items: &[Value]) -> Result<Vec<T>, Failure> {
+    items.iter().map(answer::read).collect()
 }

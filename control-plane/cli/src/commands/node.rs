@@ -1,98 +1,85 @@
 //! `muster node …`, for operators.
 
-use serde_json::{Value, json};
+use muster_api::node::Node;
+use serde_json::json;
 
 use super::{Ctx, Frees, filtered};
 use crate::{
     args::NodeCommand,
+    cells::{self, age, optional, word},
     client::Call,
     failure::Failure,
-    output::{self, Column, age, numbers, size, text, words},
+    output::{Column, numbers, words},
+    units,
 };
 
-/// Also what `muster top` shows.
-pub(super) const NODES: [Column; 9] = [
-    words("NAME", |v| text(v, "/name")),
+/// Also shown by `muster top`.
+pub(super) const NODES: [Column<Node>; 9] = [
+    words("NAME", |v| v.name.clone()),
     words("STATE", state),
-    numbers("INSTANCES", |v| text(v, "/instances")),
-    numbers("CPUS", |v| format!("{}/{}", text(v, "/capacity/cpus_used"), text(v, "/capacity/cpus"))),
-    numbers("MEMORY", |v| format!("{}/{}", size(v, "/capacity/memory_used_bytes"), size(v, "/capacity/memory_bytes"))),
-    numbers("POOL", |v| size(v, "/pool/used_bytes")),
-    words("RUNS ON", |v| text(v, "/hypervisor")),
-    numbers("SEEN", |v| age(v, "/last_seen_at")),
-    words("CONDITIONS", conditions),
+    numbers("INSTANCES", |v| v.instances.to_string()),
+    numbers("CPUS", |v| format!("{}/{}", v.capacity.cpus_used, v.capacity.cpus)),
+    numbers("MEMORY", |v| {
+        format!("{}/{}", units::bytes(v.capacity.memory_used_bytes), units::bytes(v.capacity.memory_bytes))
+    }),
+    numbers("POOL", |v| units::bytes(v.pool.used_bytes)),
+    words("RUNS ON", |v| optional(v.hypervisor.as_ref())),
+    numbers("SEEN", |v| optional(v.last_seen_at.map(age))),
+    words("CONDITIONS", |v| v.conditions.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>().join(", ")),
 ];
 
-fn state(node: &Value) -> String {
-    let cordoned = node.get("schedulable").and_then(Value::as_bool) == Some(false);
-    format!("{}{}", text(node, "/state"), if cordoned { ", cordoned" } else { "" })
+fn state(node: &Node) -> String {
+    format!("{}{}", word(&node.state), if node.schedulable { "" } else { ", cordoned" })
 }
 
-fn conditions(node: &Value) -> String {
-    let list = node.get("conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    list.iter().map(|c| text(c, "/kind")).collect::<Vec<_>>().join(", ")
+fn nodes() -> Call {
+    Call::to(&["v1", "nodes"])
 }
 
 pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> {
     match command {
-        NodeCommand::Ls(listing) => ctx.list(&filtered(Call::to(&["v1", "nodes"]), &listing), &NODES).await,
-        NodeCommand::Show { node } => {
-            let object = ctx.client.get(&Call::to(&["v1", "nodes", &node])).await?;
-            ctx.out.thing(&object, || details(ctx, &object))
-        }
+        NodeCommand::Ls(listing) => ctx.list(&filtered(nodes(), &listing), &NODES).await,
+        NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
         NodeCommand::Cordon { nodes } => each(ctx, &nodes, "cordon").await,
         NodeCommand::Uncordon { nodes } => each(ctx, &nodes, "uncordon").await,
         NodeCommand::Rm(removal) => ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await,
-        // Answered before there are settings.
+        // `reserved` has answered these.
         NodeCommand::Drain(_) | NodeCommand::Fence(_) => Ok(()),
     }
 }
 
-async fn each(ctx: &Ctx, nodes: &[String], verb: &str) -> Result<(), Failure> {
-    for node in nodes {
-        let call = Call::to(&["v1", "nodes", node]);
+async fn each(ctx: &Ctx, names: &[String], verb: &str) -> Result<(), Failure> {
+    for name in names {
+        let call = nodes().then(name);
         let answer = ctx.client.post(&call.clone().then(verb), &json!({})).await?;
-        ctx.finish(answer, Some(&call), |object| format!("{}: {}", text(object, "/name"), state(object))).await?;
+        ctx.finish(answer, &call, |node: &Node| format!("{}: {}", node.name, state(node))).await?;
     }
     Ok(())
 }
 
-fn details(ctx: &Ctx, object: &Value) -> String {
-    let list = object.get("conditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let conditions: Vec<_> = list.iter().map(|c| format!("{}: {}", text(c, "/kind"), text(c, "/detail"))).collect();
+fn details(ctx: &Ctx, node: &Node) -> String {
+    let Node { capacity, pool, .. } = node;
+    let conditions: Vec<_> = node.conditions.iter().map(|c| format!("{}: {}", c.kind, c.detail)).collect();
+    let (used, all) = (units::bytes(capacity.memory_used_bytes), units::bytes(capacity.memory_bytes));
+    let (stored, limit) = (units::bytes(pool.used_bytes), units::bytes(pool.limit_bytes));
     ctx.out.facts(&[
-        ("name", text(object, "/name")),
-        ("id", text(object, "/id")),
-        ("state", state(object)),
-        ("reason", text(object, "/reason")),
+        ("name", node.name.clone()),
+        ("id", node.id.to_string()),
+        ("state", state(node)),
+        ("reason", optional(node.reason.as_ref())),
         ("conditions", conditions.join("; ")),
-        ("zone", text(object, "/zone")),
-        ("address", text(object, "/address")),
-        ("instances", text(object, "/instances")),
-        ("cpus", format!("{} of {} promised", text(object, "/capacity/cpus_used"), text(object, "/capacity/cpus"))),
-        (
-            "memory",
-            format!(
-                "{} of {} promised",
-                size(object, "/capacity/memory_used_bytes"),
-                size(object, "/capacity/memory_bytes")
-            ),
-        ),
-        (
-            "pool",
-            format!(
-                "{} of {} in {} objects",
-                size(object, "/pool/used_bytes"),
-                size(object, "/pool/limit_bytes"),
-                text(object, "/pool/objects")
-            ),
-        ),
-        ("cache", size(object, "/pool/cache_bytes")),
-        ("disk free", size(object, "/pool/free_bytes")),
-        ("runs on", text(object, "/hypervisor")),
-        ("agent", text(object, "/agent_version")),
-        ("last seen", text(object, "/last_seen_at")),
-        ("labels", output::labels(object, "/labels")),
-        ("joined", text(object, "/created_at")),
+        ("zone", optional(node.zone.as_ref())),
+        ("address", node.address.clone()),
+        ("instances", node.instances.to_string()),
+        ("cpus", format!("{} of {} reserved", capacity.cpus_used, capacity.cpus)),
+        ("memory", format!("{used} of {all} reserved")),
+        ("pool", format!("{stored} of {limit} in {} objects", pool.objects)),
+        ("cache", units::bytes(pool.cache_bytes)),
+        ("disk free", units::bytes(pool.free_bytes)),
+        ("runs on", optional(node.hypervisor.as_ref())),
+        ("agent", node.agent_version.clone()),
+        ("last seen", optional(node.last_seen_at)),
+        ("labels", cells::labels(&node.labels)),
+        ("joined", node.created_at.to_string()),
     ])
 }

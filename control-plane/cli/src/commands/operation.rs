@@ -1,93 +1,95 @@
 //! `muster operation …`.
 
-use serde_json::{Value, json};
+use muster_api::operation::{Operation, WaitingOn};
+use serde_json::json;
 
 use super::{Ctx, filtered};
 use crate::{
     args::OperationCommand,
+    cells::{age, optional, word},
     client::Call,
     failure::Failure,
-    output::{Column, age, numbers, text, words},
+    output::{Column, numbers, words},
     progress::Progress,
     wait,
 };
 
-const OPERATIONS: [Column; 7] = [
-    words("ID", |v| text(v, "/id")),
-    words("KIND", |v| text(v, "/kind")),
-    words("TARGET", |v| text(v, "/target/name")),
-    words("STATE", |v| text(v, "/state")),
-    words("PHASE", |v| text(v, "/phase")),
+const OPERATIONS: [Column<Operation>; 7] = [
+    words("ID", |v| v.id.to_string()),
+    words("KIND", |v| v.kind.clone()),
+    words("TARGET", |v| v.target.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    words("PHASE", |v| v.phase.clone()),
     numbers("DONE", done),
-    numbers("AGE", |v| age(v, "/created_at")),
+    numbers("AGE", |v| age(v.created_at)),
 ];
 
-fn done(operation: &Value) -> String {
-    format!("{}/{}", text(operation, "/progress/done"), text(operation, "/progress/total"))
+const WAITING: [Column<WaitingOn>; 3] = [
+    words("WAITING ON", |v| v.what.clone()),
+    numbers("SINCE", |v| age(v.since)),
+    words("UNTIL", |v| optional(v.deadline)),
+];
+
+pub(super) fn done(operation: &Operation) -> String {
+    format!("{}/{}", operation.progress.done, operation.progress.total)
 }
 
-fn operation(id: &str) -> Call {
-    Call::to(&["v1", "operations", id])
+fn operations() -> Call {
+    Call::to(&["v1", "operations"])
 }
 
 pub(super) async fn run(ctx: &Ctx, command: OperationCommand) -> Result<(), Failure> {
     match command {
-        OperationCommand::Ls(listing) => {
-            ctx.list(&filtered(Call::to(&["v1", "operations"]), &listing), &OPERATIONS).await
-        }
+        OperationCommand::Ls(listing) => ctx.list(&filtered(operations(), &listing), &OPERATIONS).await,
         OperationCommand::Show { operation: id } => {
-            let object = ctx.client.get(&operation(&id)).await?;
-            ctx.out.thing(&object, || details(ctx, &object))
+            ctx.show(&operations().then(&id), |object| details(ctx, object)).await
         }
-        OperationCommand::Wait { operations } => {
-            // All are waited for; the first that did not succeed decides the exit code.
-            let mut failed = None;
-            for id in &operations {
-                let object = ctx.client.get(&operation(id)).await?;
-                let progress = Progress::work(ctx.out.notes);
-                match wait::for_operation(&ctx.client, &progress, object, ctx.until).await {
-                    Ok(object) => ctx.out.thing(&object, || summary(&object))?,
-                    Err(still @ Failure::StillGoing { .. }) => return Err(still),
-                    Err(other) => {
-                        failed.get_or_insert(other);
-                    }
-                }
-            }
-            failed.map_or(Ok(()), Err)
-        }
+        OperationCommand::Wait { operations } => wait_for(ctx, &operations).await,
         OperationCommand::Cancel { operation: id } => {
-            let answer = ctx.client.post(&operation(&id).then("cancel"), &json!({})).await?;
-            ctx.out.thing(&answer.body, || summary(&answer.body))
+            let answer = ctx.client.post(&operations().then(&id).then("cancel"), &json!({})).await?;
+            ctx.out.object(&answer.body, summary)
         }
     }
 }
 
-fn summary(object: &Value) -> String {
-    format!("{} {}: {}", text(object, "/kind"), text(object, "/target/name"), text(object, "/state"))
+/// Waits for all operations. The first that did not succeed decides the exit code.
+async fn wait_for(ctx: &Ctx, ids: &[String]) -> Result<(), Failure> {
+    let mut failed = None;
+    for id in ids {
+        let operation = ctx.client.get_object(&operations().then(id)).await?;
+        let progress = Progress::work(ctx.out.notes);
+        match wait::for_operation(&ctx.client, &progress, operation, ctx.until).await {
+            Ok(operation) => ctx.out.object(&operation.sent, summary)?,
+            Err(still @ Failure::StillGoing { .. }) => return Err(still),
+            Err(other) => {
+                failed.get_or_insert(other);
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
-fn details(ctx: &Ctx, object: &Value) -> String {
-    const WAITING: [Column; 3] = [
-        words("WAITING ON", |v| text(v, "/what")),
-        numbers("SINCE", |v| age(v, "/since")),
-        words("UNTIL", |v| text(v, "/deadline")),
-    ];
+fn summary(operation: &Operation) -> String {
+    format!("{} {}: {}", operation.kind, operation.target.name, word(&operation.state))
+}
+
+fn details(ctx: &Ctx, operation: &Operation) -> String {
+    let Operation { target, error, .. } = operation;
     let facts = ctx.out.facts(&[
-        ("id", text(object, "/id")),
-        ("kind", text(object, "/kind")),
-        ("target", format!("{} {}", text(object, "/target/kind"), text(object, "/target/name"))),
-        ("state", text(object, "/state")),
-        ("phase", text(object, "/phase")),
-        ("done", format!("{} {}", done(object), text(object, "/progress/unit"))),
-        ("error", text(object, "/error/detail")),
-        ("error code", text(object, "/error/code")),
-        ("deadline", text(object, "/deadline")),
-        ("requested by", text(object, "/requested_by")),
-        ("request id", text(object, "/request_id")),
-        ("accepted", text(object, "/created_at")),
-        ("started", text(object, "/started_at")),
-        ("finished", text(object, "/finished_at")),
+        ("id", operation.id.to_string()),
+        ("kind", operation.kind.clone()),
+        ("target", format!("{} {}", target.kind, target.name)),
+        ("state", word(&operation.state)),
+        ("phase", operation.phase.clone()),
+        ("done", format!("{} {}", done(operation), operation.progress.unit)),
+        ("error", optional(error.as_ref().map(|e| &e.detail))),
+        ("error code", optional(error.as_ref().map(|e| e.code))),
+        ("deadline", optional(operation.deadline)),
+        ("requested by", operation.requested_by.clone()),
+        ("request id", operation.request_id.clone()),
+        ("accepted", operation.created_at.to_string()),
+        ("started", optional(operation.started_at)),
+        ("finished", optional(operation.finished_at)),
     ]);
-    let waiting = object.get("waiting_on").and_then(Value::as_array).cloned().unwrap_or_default();
-    if waiting.is_empty() { facts } else { format!("{facts}\n{}", ctx.out.table(&WAITING, &waiting)) }
+    facts + &ctx.out.section(&WAITING, &operation.waiting_on)
 }

@@ -2,64 +2,64 @@
 
 use muster_api::{
     instance::Select,
-    snapshot::{self, CreateSnapshot},
+    snapshot::{self, CreateSnapshot, Snapshot, SnapshotMember},
 };
 use serde_json::Value;
 
-use super::{Ctx, Frees, Settled, body, filtered, labels, parsed};
+use super::{Ctx, Frees, Settled, body, filtered, labels, parsed, read_all};
 use crate::{
+    answer,
     args::{Consistency, SnapshotCommand},
+    cells::{self, age, optional, optional_millis, word},
     client::Call,
     failure::Failure,
-    output::{self, Column, age, millis, numbers, size, text, words},
+    output::{Column, numbers, words},
+    units,
 };
 
-const SNAPSHOTS: [Column; 8] = [
-    words("NAME", |v| text(v, "/name")),
-    words("STATE", |v| text(v, "/state")),
-    words("OF", |v| text(v, "/deployment_name")),
-    numbers("MEMBERS", |v| text(v, "/members")),
-    numbers("DIRTY", |v| size(v, "/dirty_bytes")),
-    numbers("STORED", |v| size(v, "/stored_bytes")),
-    numbers("LONGEST PAUSE", |v| millis(v, "/pause_max_ms")),
-    numbers("AGE", |v| age(v, "/created_at")),
+const SNAPSHOTS: [Column<Snapshot>; 8] = [
+    words("NAME", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
+    words("OF", |v| optional(v.deployment_name.as_ref())),
+    numbers("MEMBERS", |v| v.members.to_string()),
+    numbers("DIRTY", |v| units::bytes(v.dirty_bytes)),
+    numbers("STORED", |v| units::bytes(v.stored_bytes)),
+    numbers("LONGEST PAUSE", |v| optional_millis(v.pause_max_ms)),
+    numbers("AGE", |v| age(v.created_at)),
 ];
 
-const MEMBERS: [Column; 5] = [
-    words("INSTANCE", |v| text(v, "/instance_name")),
-    numbers("DIRTY", |v| size(v, "/dirty_bytes")),
-    numbers("STORED", |v| size(v, "/stored_bytes")),
-    numbers("PAUSE", |v| millis(v, "/pause_ms")),
-    words("VERSION", |v| text(v, "/version")),
+const MEMBERS: [Column<SnapshotMember>; 5] = [
+    words("INSTANCE", |v| v.instance_name.clone()),
+    numbers("DIRTY", |v| units::bytes(v.dirty_bytes)),
+    numbers("STORED", |v| units::bytes(v.stored_bytes)),
+    numbers("PAUSE", |v| optional_millis(v.pause_ms)),
+    words("VERSION", |v| optional(v.version)),
 ];
 
-fn snapshot(name: &str) -> Call {
-    Call::to(&["v1", "snapshots", name])
+fn snapshots() -> Call {
+    Call::to(&["v1", "snapshots"])
 }
 
-fn sentence(object: &Value) -> String {
-    let (name, members) = (text(object, "/name"), text(object, "/members"));
-    let skipped = match output::count(object, "/skipped") {
-        0 => String::new(),
-        n => format!(", {n} left out"),
-    };
-    let (dirty, stored) = (size(object, "/dirty_bytes"), size(object, "/stored_bytes"));
-    let pause = millis(object, "/pause_max_ms");
-    let pause = if pause.is_empty() { pause } else { format!(", longest pause {pause}") };
+fn snapshot(name: &str) -> Call {
+    snapshots().then(name)
+}
+
+/// `nightly: 4 disks, 12 MiB changed, 3 MiB newly stored, longest pause 8.1 ms`.
+fn sentence(snapshot: &Snapshot) -> String {
+    let Snapshot { name, members, skipped, .. } = snapshot;
+    let skipped = (*skipped > 0).then(|| format!(", {skipped} left out"));
+    let pause = snapshot.pause_max_ms.map(|ms| format!(", longest pause {}", optional_millis(Some(ms))));
+    let (dirty, stored) = (units::bytes(snapshot.dirty_bytes), units::bytes(snapshot.stored_bytes));
+    let (skipped, pause) = (optional(skipped), optional(pause));
     format!("{name}: {members} disks{skipped}, {dirty} changed, {stored} newly stored{pause}")
 }
 
 pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failure> {
     match command {
         SnapshotCommand::Create { of, name, consistency, max_pause, label } => {
-            // Only members have a dot in their name; an id could be either, and is a deployment's.
-            let select = match of.contains('.') {
-                true => Select { instances: Some(vec![parsed("name", &of)?]), ..Select::default() },
-                false => Select { deployment: Some(parsed("name", &of)?), ..Select::default() },
-            };
             let request = CreateSnapshot {
                 name: name.as_deref().map(|n| parsed("name", n)).transpose()?,
-                select,
+                select: select(&of)?,
                 consistency: match consistency {
                     Consistency::Crash => snapshot::Consistency::Crash,
                     Consistency::Filesystem => snapshot::Consistency::Filesystem,
@@ -67,47 +67,68 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
                 max_pause_ms: max_pause.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
                 labels: labels(label)?,
             };
-            let answer = ctx.client.post(&Call::to(&["v1", "snapshots"]), &body(&request)?).await?;
-            let object = match ctx.settle(answer).await? {
-                Settled::Accepted(operation) => return ctx.accepted(&operation),
-                Settled::Now(body) => body,
-                // The name may have been made up: the operation knows the thing.
-                Settled::Done(operation) => ctx.client.get(&snapshot(&text(&operation, "/target/id"))).await?,
-            };
-            ctx.out.thing(&object, || sentence(&object))
+            create(ctx, &request).await
         }
-        SnapshotCommand::Ls(listing) => ctx.list(&filtered(Call::to(&["v1", "snapshots"]), &listing), &SNAPSHOTS).await,
-        SnapshotCommand::Show { snapshot: name } => {
-            let mut object = ctx.client.get(&snapshot(&name)).await?;
-            let members = ctx.collect(&snapshot(&name).then("members")).await?;
-            // Programs get what people see: the snapshot as it is, in which `members` is a number, and their rows.
-            if let (true, Some(fields)) = (ctx.out.is_json(), object.as_object_mut()) {
-                fields.insert("member_rows".to_owned(), members.clone().into());
-            }
-            ctx.out.thing(&object, || details(ctx, &object, &members))
-        }
+        SnapshotCommand::Ls(listing) => ctx.list(&filtered(snapshots(), &listing), &SNAPSHOTS).await,
+        SnapshotCommand::Show { snapshot: name } => show(ctx, &name).await,
         SnapshotCommand::Rm(removal) => ctx.remove("snapshot", &["v1", "snapshots"], &removal, Frees::Bytes).await,
-        // Answered before there are settings.
+        // `reserved` has answered this.
         SnapshotCommand::Restore(_) => Ok(()),
     }
 }
 
-fn details(ctx: &Ctx, object: &Value, members: &[Value]) -> String {
-    let facts = ctx.out.facts(&[
-        ("name", text(object, "/name")),
-        ("id", text(object, "/id")),
-        ("state", text(object, "/state")),
-        ("reason", text(object, "/reason")),
-        ("of", text(object, "/deployment_name")),
-        ("consistency", text(object, "/consistency")),
-        ("members", text(object, "/members")),
-        ("left out", text(object, "/skipped")),
-        ("changed", size(object, "/dirty_bytes")),
-        ("stored", size(object, "/stored_bytes")),
-        ("longest pause", millis(object, "/pause_max_ms")),
-        ("cut", text(object, "/cut_at")),
-        ("durable", text(object, "/durable_at")),
-        ("labels", output::labels(object, "/labels")),
-    ]);
-    if members.is_empty() { facts } else { format!("{facts}\n{}", ctx.out.table(&MEMBERS, members)) }
+/// Only names of instances have a dot. An id could be of an instance or a deployment, and is taken for a deployment's.
+fn select(of: &str) -> Result<Select, Failure> {
+    Ok(match of.contains('.') {
+        true => Select { instances: Some(vec![parsed("name", of)?]), ..Select::default() },
+        false => Select { deployment: Some(parsed("name", of)?), ..Select::default() },
+    })
+}
+
+async fn create(ctx: &Ctx, request: &CreateSnapshot) -> Result<(), Failure> {
+    let answer = ctx.client.post(&snapshots(), &body(request)?).await?;
+    match ctx.settle(answer).await? {
+        Settled::Accepted(operation) => ctx.accepted(&operation),
+        Settled::Now(body) => ctx.out.object(&body, sentence),
+        // The controller may have chosen the name, so the operation says which snapshot it made.
+        Settled::Done(operation) => ctx.show(&snapshot(&operation.read.target.id), sentence).await,
+    }
+}
+
+async fn show(ctx: &Ctx, name: &str) -> Result<(), Failure> {
+    let mut object = ctx.client.get(&snapshot(name)).await?;
+    let mut members = Vec::new();
+    let add = |items: Vec<Value>| {
+        members.extend(items);
+        Ok(())
+    };
+    ctx.client.pages(&snapshot(name).then("members"), add).await?;
+    if ctx.out.is_json() {
+        // Programs get what people see. The object has the number of its members in `members` already.
+        if let Some(fields) = object.as_object_mut() {
+            fields.insert("member_rows".to_owned(), Value::Array(members));
+        }
+        return ctx.out.json(&object);
+    }
+    let rows = ctx.out.section(&MEMBERS, &read_all(&members)?);
+    ctx.out.line((details(ctx, &answer::read(&object)?) + &rows).trim_end())
+}
+
+fn details(ctx: &Ctx, snapshot: &Snapshot) -> String {
+    ctx.out.facts(&[
+        ("name", snapshot.name.clone()),
+        ("id", snapshot.id.to_string()),
+        ("state", word(&snapshot.state)),
+        ("reason", optional(snapshot.reason.as_ref())),
+        ("of", optional(snapshot.deployment_name.as_ref())),
+        ("consistency", word(&snapshot.consistency)),
+        ("members", snapshot.members.to_string()),
+        ("left out", snapshot.skipped.to_string()),
+        ("changed", units::bytes(snapshot.dirty_bytes)),
+        ("stored", units::bytes(snapshot.stored_bytes)),
+        ("longest pause", optional_millis(snapshot.pause_max_ms)),
+        ("cut", optional(snapshot.cut_at)),
+        ("durable", optional(snapshot.durable_at)),
+        ("labels", cells::labels(&snapshot.labels)),
+    ])
 }

@@ -1,34 +1,40 @@
 //! `muster token …`.
 
-use muster_api::token::{CreateToken, Role};
+use muster_api::token::{CreateToken, Role, Token};
 
 use super::{Ctx, Frees, body, parsed};
 use crate::{
+    answer::Object,
     args::{RoleArg, TokenCommand},
+    cells::{age, optional, word},
     client::Call,
     failure::Failure,
-    output::{Column, age, numbers, text, words},
+    output::{Column, numbers, words},
 };
 
-const TOKENS: [Column; 6] = [
-    words("NAME", |v| text(v, "/name")),
-    words("ROLE", |v| text(v, "/role")),
-    words("PROJECT", |v| text(v, "/project")),
-    numbers("ENDS", |v| age(v, "/expires_at")),
-    numbers("USES LEFT", |v| text(v, "/uses_left")),
-    words("ID", |v| text(v, "/id")),
+const TOKENS: [Column<Token>; 6] = [
+    words("NAME", |v| v.name.clone()),
+    words("ROLE", |v| word(&v.role)),
+    words("PROJECT", |v| optional(v.project.as_ref())),
+    numbers("ENDS", |v| age(v.expires_at)),
+    numbers("USES LEFT", |v| optional(v.uses_left)),
+    words("ID", |v| v.id.to_string()),
 ];
+
+fn tokens() -> Call {
+    Call::to(&["v1", "tokens"])
+}
 
 pub(super) async fn run(ctx: &Ctx, command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Ls => ctx.list(&Call::to(&["v1", "tokens"]), &TOKENS).await,
+        TokenCommand::Ls => ctx.list(&tokens(), &TOKENS).await,
         TokenCommand::Create { role, name, ttl, uses } => {
             let role = match role {
                 RoleArg::Admin => Role::Admin,
                 RoleArg::Tenant => Role::Tenant,
                 RoleArg::Node => Role::Node,
             };
-            // A tenant's token is for the project one works in (`--project`); the call itself says it in its query.
+            // A tenant's token is for the project of `--project`.
             let request = CreateToken {
                 name: name.as_deref().map(|n| parsed("name", n)).transpose()?,
                 role,
@@ -39,17 +45,21 @@ pub(super) async fn run(ctx: &Ctx, command: TokenCommand) -> Result<(), Failure>
                 ttl_s: ttl.map(|t| t.as_secs()),
                 uses,
             };
-            let answer = ctx.client.post(&Call::to(&["v1", "tokens"]), &body(&request)?).await?;
-            let about = format!(
-                "token {} ({}), ends {}; it is shown only now",
-                text(&answer.body, "/name"),
-                text(&answer.body, "/role"),
-                text(&answer.body, "/expires_at")
-            );
-            ctx.out.notes.say(&about);
-            // The secret alone on standard output: `muster token create … > file`.
-            ctx.out.thing(&answer.body, || text(&answer.body, "/token"))
+            create(ctx, &request).await
         }
         TokenCommand::Rm(removal) => ctx.remove("token", &["v1", "tokens"], &removal, Frees::Nothing).await,
     }
+}
+
+async fn create(ctx: &Ctx, request: &CreateToken) -> Result<(), Failure> {
+    let answer = ctx.client.post(&tokens(), &body(request)?).await?;
+    if ctx.out.is_json() {
+        return ctx.out.json(&answer.body);
+    }
+    let token = Object::<Token>::of(answer.body)?.read;
+    let secret = token.token.ok_or_else(|| Failure::Misfit("missing field `token`".to_owned()))?;
+    let (name, role, ends) = (&token.name, word(&token.role), token.expires_at);
+    ctx.out.notes.say(&format!("token {name} ({role}), expires at {ends}; its secret is shown only now"));
+    // Standard output has nothing but the secret: `muster token create … > file`.
+    ctx.out.line(&secret)
 }

@@ -1,4 +1,4 @@
-//! Images up and down.
+//! Uploads and exports of images.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
@@ -10,7 +10,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::fake::{self, Fake, Seen, answer, page, problem};
+use crate::{
+    fake::{self, Fake, Seen, answer, page, problem},
+    things::{self, VERSION_ID, with},
+};
 
 /// 1 MiB of data, 6 MiB of zeros, 1 MiB of data.
 fn content() -> Vec<u8> {
@@ -24,14 +27,13 @@ fn content() -> Vec<u8> {
 }
 
 fn version(digest: Option<String>) -> Value {
-    json!({"id": "v-1", "name": "debian@1", "number": 1, "size_bytes": 8 << 20, "stored_bytes": 2 << 20,
-        "digest": digest})
+    with(things::version("debian@1"), json!({"digest": digest}))
 }
 
 #[tokio::test]
-async fn import_sends_the_file_as_it_is() {
+async fn import_sends_the_file_unchanged() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
-        "POST" => answer(201, &json!({"name": "debian", "state": "empty"})),
+        "POST" => answer(201, &things::image("debian")),
         _ => answer(201, &version(None)),
     })
     .await;
@@ -50,9 +52,9 @@ async fn import_sends_the_file_as_it_is() {
 }
 
 #[tokio::test]
-async fn holes_are_neither_read_nor_sent() {
+async fn holes_are_not_sent() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
-        "POST" => answer(201, &json!({"name": "debian", "state": "empty"})),
+        "POST" => answer(201, &things::image("debian")),
         _ => answer(201, &version(None)),
     })
     .await;
@@ -71,7 +73,7 @@ async fn holes_are_neither_read_nor_sent() {
     assert!(content.iter().filter(|b| **b != 0).count() == 4, "other bytes");
 }
 
-/// The controller's end lets the file shrink before it reads on: far more is under way than buffers hold.
+/// The controller makes the file shorter before it reads the body, which is far longer than what buffers hold.
 #[tokio::test]
 async fn a_file_that_shrinks_while_it_is_sent_breaks_the_upload_off() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -87,7 +89,7 @@ async fn a_file_that_shrinks_while_it_is_sent_breaks_the_upload_off() {
                 std::fs::File::options().write(true).open(victim).and_then(|f| f.set_len(60 << 20)).expect("shrinks");
                 tell.send(request.into_body().collect().await.is_ok()).expect("the test listens");
             }
-            answer(201, &json!({"name": "debian"}))
+            answer(201, &things::image("debian"))
         }
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -103,7 +105,7 @@ async fn a_file_that_shrinks_while_it_is_sent_breaks_the_upload_off() {
 async fn import_into_an_existing_image_adds_a_version() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
         "POST" => problem(409, "name_taken", "there is an image 'debian'"),
-        "GET" => answer(200, &json!({"name": "debian", "chunk_bytes": 262_144})),
+        "GET" => answer(200, &things::image("debian")),
         _ => answer(200, &version(None)),
     })
     .await;
@@ -120,7 +122,7 @@ async fn import_into_an_existing_image_adds_a_version() {
 #[tokio::test]
 async fn a_refused_file_leaves_no_image_behind() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
-        "POST" => answer(201, &json!({"name": "debian"})),
+        "POST" => answer(201, &things::image("debian")),
         "PUT" => problem(422, "bad_image", "this qcow2 has a backing file"),
         _ => Response::builder().status(204).body(Body::empty()).expect("a response"),
     })
@@ -134,9 +136,9 @@ async fn a_refused_file_leaves_no_image_behind() {
 }
 
 #[tokio::test]
-async fn an_upload_is_started_over_under_its_key() {
+async fn an_upload_starts_over_with_the_same_key() {
     let fake = Fake::start(|seen, number| match (seen.method.as_str(), number) {
-        ("POST", _) => answer(201, &json!({"name": "debian"})),
+        ("POST", _) => answer(201, &things::image("debian")),
         (_, 1) => problem(503, "unavailable", "restarting"),
         _ => answer(201, &version(None)),
     })
@@ -159,7 +161,7 @@ async fn a_file_that_is_not_there_changes_nothing() {
     assert!(fake.seen().is_empty());
 }
 
-/// Serves the content by ranges, at most 1.5 MiB at a time before the connection breaks.
+/// Serves ranges of the content. The connection breaks after 700 KiB.
 fn serve(seen: &Seen, digest: &str) -> Response<Body> {
     if seen.path.contains("/extents") {
         let extent = |offset: u64| json!({"offset_bytes": offset, "length_bytes": 1 << 20});
@@ -184,13 +186,13 @@ fn serve(seen: &Seen, digest: &str) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn export_is_sparse_proved_and_taken_up_where_it_broke() {
+async fn an_export_is_sparse_and_checked_and_continues_where_it_broke() {
     let digest = blake3::hash(&content()).to_hex().to_string();
     let served = digest.clone();
     let fake = Fake::start(move |seen, _| serve(seen, &served)).await;
     let file = fake.dir().join("out.raw");
     let path = file.to_str().expect("a path");
-    let done = fake.run(&["version", "export", "v-1", path]).await;
+    let done = fake.run(&["version", "export", VERSION_ID, path]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(std::fs::read(&file).expect("the file") == content());
     let blocks = std::fs::metadata(&file).expect("the file").blocks();
@@ -198,18 +200,18 @@ async fn export_is_sparse_proved_and_taken_up_where_it_broke() {
     let ranges: Vec<_> =
         fake.seen().iter().filter_map(|s| Some(s.headers.get("range")?.to_str().ok()?.to_owned())).collect();
     let expected = ["bytes=0-1048575", "bytes=716800-1048575", "bytes=7340032-8388607", "bytes=8056832-8388607"];
-    assert_eq!(ranges, expected, "zeros are not even asked for");
+    assert_eq!(ranges, expected, "zeros are not requested");
 
-    let again = fake.run(&["version", "export", "v-1", path]).await;
+    let again = fake.run(&["version", "export", VERSION_ID, path]).await;
     assert_eq!(again.code, Some(2), "{again:?}");
-    assert_eq!(fake.run(&["version", "export", "v-1", path, "--force"]).await.code, Some(0));
+    assert_eq!(fake.run(&["version", "export", VERSION_ID, path, "--force"]).await.code, Some(0));
 }
 
 #[tokio::test]
-async fn wrong_bytes_never_get_the_file_s_name() {
+async fn an_export_with_wrong_bytes_leaves_no_file() {
     let fake = Fake::start(|seen, _| serve(seen, &"00".repeat(32))).await;
     let file = fake.dir().join("out.raw");
-    let done = fake.run(&["version", "export", "v-1", file.to_str().expect("a path")]).await;
+    let done = fake.run(&["version", "export", VERSION_ID, file.to_str().expect("a path")]).await;
     assert_eq!(done.code, Some(1));
     assert!(done.err.contains("has digest"), "{}", done.err);
     let left: Vec<_> = std::fs::read_dir(fake.dir()).expect("a folder").filter_map(Result::ok).collect();

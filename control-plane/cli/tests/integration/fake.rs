@@ -1,4 +1,4 @@
-//! A controller that says what the test tells it to, and remembers what it was asked.
+//! A controller that gives the answers a test tells it to give, and keeps the requests it got.
 
 use std::{
     path::Path,
@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command};
 
-/// One request as it arrived.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) method: Method,
@@ -54,7 +54,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Answers every request with what `answer` makes of it and of its number, from 0.
+    /// Answers every request with the result of `answer`, which gets the request and its number, from 0.
     pub(crate) async fn start(answer: impl Fn(&Seen, usize) -> Response<Body> + Clone + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -87,12 +87,12 @@ impl Fake {
         self.seen().iter().map(Seen::line).collect()
     }
 
-    /// A folder of this test.
+    /// A temporary folder of this test.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// `muster` with this controller in its environment, and nothing else of ours.
+    /// `muster` with this controller as its only setting.
     pub(crate) fn muster(&self, args: &[&str]) -> Command {
         let mut command = bare(self.dir.path(), args);
         command.env("MUSTER_URL", &self.url).env("MUSTER_TOKEN", "mst1_test");
@@ -117,7 +117,7 @@ pub(crate) fn bare(home: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// What came of a run.
+/// How a run ended.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) code: Option<i32>,
@@ -146,19 +146,12 @@ pub(crate) fn answer(status: u16, body: &Value) -> Response<Body> {
     response.body(Body::from(body.to_string())).expect("a response")
 }
 
-/// A refusal.
+/// A problem document.
 pub(crate) fn problem(status: u16, code: &str, detail: &str) -> Response<Body> {
     let body = json!({"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail,
         "request_id": "0190-req"});
     let response = Response::builder().status(status).header("content-type", "application/problem+json");
     response.body(Body::from(body.to_string())).expect("a response")
-}
-
-/// An operation in a state.
-pub(crate) fn operation(state: &str, done: u64) -> Value {
-    json!({"id": "op-1", "kind": "deployment.create", "target": {"kind": "deployment", "id": "d-1", "name": "web"},
-        "state": state, "phase": "starting", "progress": {"done": done, "total": 2, "failed": 0, "unit": "instances"},
-        "waiting_on": [], "error": null})
 }
 
 /// A page of a list.

@@ -1,12 +1,14 @@
-//! The content of an image on its way out: one zstd frame (RFC 8878) that stores data and leaves out zeros.
+//! The body of an upload: one zstd frame (RFC 8878) that stores data as it is and zeros in a few bytes.
 //!
 //! ```text
 //!  28 b5 2f fd  c0           38              length │ block │ block │ … │ empty last block
 //!  magic        with length  window 128 KiB  of all   data: its bytes after a head of 3 bytes
 //!               (00 without)                          zeros: 4 bytes; 128 KiB at most
 //! ```
-//! One frame on purpose: a file that became shorter or cannot be read leaves a frame without its last block, which no
-//! controller takes for a whole one. Nothing is compressed: on a fast network that would cost more than it saves.
+//! There is only one frame, because a file that became shorter or cannot be read then leaves a frame without its last
+//! block, which no controller takes for a whole one. Nothing is compressed: on a fast network that would cost more time
+//! than it saves. The frame is written by hand because the zstd crates want to read every byte of the content, also of
+//! a hole, and offer no way to emit a stored or a repeated block without compressing.
 
 use std::{
     fs::File,
@@ -23,32 +25,32 @@ use rustix::{
 use tokio::sync::mpsc;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Largest block of the format.
+/// Largest block the format allows.
 const BLOCK_BYTES: usize = 128 << 10;
 const BLOCK_HEAD_BYTES: usize = 3;
-/// A part is sent once it has as much…
+/// A part is sent once it has this many encoded bytes.
 const PART_BYTES: usize = 2 * BLOCK_BYTES;
-/// …or stands for as much: progress should be seen in large holes too.
+/// A part is also sent once it stands for this much content, so that progress is seen in large holes too.
 const PART_CONTENT_BYTES: u64 = 64 << 20;
-/// Parts read ahead of the network.
+/// Number of parts that are read ahead of the network.
 const PARTS_AHEAD: usize = 8;
 
 /// The next bytes of the frame.
 pub(crate) struct Part {
     pub(crate) encoded: Bytes,
-    /// How much of the content they stand for.
+    /// How many bytes of the content they stand for.
     pub(crate) content_bytes: u64,
 }
 
-/// Where content comes from.
 pub(crate) enum Source {
-    /// A regular file or block device and its length: sent as long as it was when it was opened.
+    /// A regular file or block device, and the length it had when it was opened: so much is sent.
     File(File, u64),
-    /// Anything else, to its end.
+    /// Anything else is read to its end.
     Pipe(Box<dyn Read + Send>),
 }
 
-/// Reads ahead on a thread of its own. After an error nothing comes, and the frame has no end.
+/// Encodes the content on a thread of its own, ahead of the network. An error is the last item, and the frame then has
+/// no end.
 pub(crate) fn encode(source: Source) -> impl Stream<Item = io::Result<Part>> + Send + use<> {
     let (to, mut parts) = mpsc::channel(PARTS_AHEAD);
     tokio::task::spawn_blocking(move || {
@@ -58,7 +60,7 @@ pub(crate) fn encode(source: Source) -> impl Stream<Item = io::Result<Part>> + S
             Source::Pipe(mut pipe) => read_pipe(&mut pipe, &mut frame),
         };
         if let Err(error) = read.and_then(|()| frame.finish()) {
-            // Nobody listens any more if that is what went wrong.
+            // This fails if the error was that nobody reads the parts any more.
             let _ = frame.to.blocking_send(Err(error));
         }
     });
@@ -82,7 +84,7 @@ fn read_file(mut file: &File, size: u64, frame: &mut Frame) -> io::Result<()> {
             at += length as u64;
         }
     }
-    // A hole that was cut off looks like one that is there.
+    // At the end of a file that became shorter, the system reports a hole too.
     if file.seek(io::SeekFrom::End(0))? < size { Err(became_shorter()) } else { Ok(()) }
 }
 
@@ -90,7 +92,7 @@ fn became_shorter() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was sent; nothing of it was kept")
 }
 
-/// The next bytes at or after `at` that may not be zeros. Where the file system knows no holes, all may.
+/// Finds the next bytes at or after `at` that are not a hole. A file system without holes reports all bytes.
 fn next_data(file: &File, at: u64, size: u64) -> (u64, u64) {
     let start = match seek(file, SeekFrom::Data(at)) {
         Ok(start) => start.clamp(at, size),
@@ -98,7 +100,7 @@ fn next_data(file: &File, at: u64, size: u64) -> (u64, u64) {
         Err(_) => at,
     };
     let end = seek(file, SeekFrom::Hole(start)).map_or(size, |end| end.min(size));
-    // A block at the least, so that a file that changes meanwhile does not keep us here.
+    // At least one byte, so that a file that changes meanwhile cannot make this loop for ever.
     (start, end.max(start.saturating_add(1)).min(size))
 }
 
@@ -123,7 +125,7 @@ fn read_pipe(pipe: &mut impl Read, frame: &mut Frame) -> io::Result<()> {
     }
 }
 
-/// A frame being written.
+/// The frame as far as it is written: the part that is not sent yet.
 struct Frame {
     encoded: Vec<u8>,
     content_bytes: u64,
@@ -137,7 +139,7 @@ fn frame_head(source: &Source) -> Vec<u8> {
     }
 }
 
-/// What a block holds; the numbers are the format's.
+/// Kinds of blocks with their numbers in the format.
 #[derive(Clone, Copy)]
 enum Block {
     Raw = 0,
@@ -151,7 +153,7 @@ fn block_head(block: Block, length: usize, last: bool) -> [u8; BLOCK_HEAD_BYTES]
 }
 
 impl Frame {
-    /// Lets `read` fill up to `length` bytes, and takes as many as it says.
+    /// Adds a block of at most `length` bytes. `read` fills them and returns how many it filled.
     fn block(&mut self, length: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
         let head = self.encoded.len();
         let body = head + BLOCK_HEAD_BYTES;
@@ -179,7 +181,7 @@ impl Frame {
         Ok(())
     }
 
-    /// Sends what has come together if it is enough.
+    /// Sends the part if it is large enough.
     fn pass_on(&mut self) -> io::Result<()> {
         let enough = self.encoded.len() >= PART_BYTES || self.content_bytes >= PART_CONTENT_BYTES;
         if enough { self.send() } else { Ok(()) }
@@ -198,7 +200,7 @@ impl Frame {
     }
 }
 
-/// An OR-fold is what the compiler makes vector instructions of.
+/// The compiler makes vector instructions of this fold.
 fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|part| part.iter().fold(0, |all, byte| all | byte) == 0)
 }
@@ -209,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything that is sent, the content bytes it says it stands for, and how it ended.
+    /// Returns what is sent, how many bytes of content it claims to stand for, and the error that ended it.
     async fn sent(source: Source) -> (Vec<u8>, u64, Option<io::Error>) {
         let (mut encoded, mut content_bytes) = (Vec::new(), 0);
         let mut parts = std::pin::pin!(encode(source));
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_mixture_of_data_and_zeros_is_decoded_to_itself() {
+    async fn zstd_decodes_any_mixture_of_data_and_zeros() {
         for size in [0, 1, 4095, 4096, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 5 * BLOCK_BYTES + 77] {
             for data in [0..0, 0..1, 0..size, size / 2..size, size / 3..size / 2, size.saturating_sub(1)..size] {
                 let mut content = vec![0; size];
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_ends_early_leaves_a_frame_without_end() {
+    async fn a_source_that_fails_leaves_a_frame_without_an_end() {
         let content = vec![7; 3 * BLOCK_BYTES];
         let size = content.len() as u64;
         let in_a_hole = file_of(&content);
@@ -275,7 +277,7 @@ mod tests {
         ] {
             let (encoded, _, error) = sent(source).await;
             assert!(error.expect("an error").to_string().contains(said));
-            assert!(zstd::decode_all(&encoded[..]).is_err(), "taken for a whole one");
+            assert!(zstd::decode_all(&encoded[..]).is_err(), "the frame looks whole");
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The binary against a controller made of answers: arguments, tables, JSON, retries, exit codes, paging, waiting.
+//! Runs the binary against a fake controller: arguments, tables, JSON, retries, exit codes, pages, waiting.
 
+mod answers;
 mod fake;
 mod settings;
+mod things;
 mod transfers;
 mod waiting;
 
@@ -13,11 +15,7 @@ use std::sync::{
 use axum::{body::Body, http::Response};
 use fake::{Fake, answer, page, problem};
 use serde_json::{Value, json};
-
-fn image(name: &str) -> Value {
-    json!({"id": format!("id-{name}"), "name": name, "state": "ready", "newest_number": 2, "version_count": 2,
-        "size_bytes": 1 << 30, "created_at": "2026-01-01T00:00:00Z", "labels": {}, "new_field": [1]})
-}
+use things::{image, with};
 
 #[tokio::test]
 async fn lists_are_read_to_their_last_page() {
@@ -56,7 +54,7 @@ async fn a_busy_controller_is_tried_again_under_the_same_key() {
     let fake = Fake::start(|_, number| match number {
         0 => problem(503, "unavailable", "starting"),
         1 => Response::builder().status(429).header("retry-after", "0").body(Body::empty()).expect("a response"),
-        _ => answer(201, &json!({"id": "t-1", "name": "ci", "role": "admin", "token": "mst1_secret"})),
+        _ => answer(201, &with(things::token("ci"), json!({"token": "mst1_secret"}))),
     })
     .await;
     let done = fake.run(&["token", "create", "--role", "admin", "--name", "ci"]).await;
@@ -78,7 +76,7 @@ async fn the_controller_s_own_429_is_final() {
 
 #[tokio::test]
 async fn two_commands_never_share_a_key() {
-    let fake = Fake::start(|_, _| answer(200, &json!({"name": "n1", "state": "ready", "schedulable": false}))).await;
+    let fake = Fake::start(|_, _| answer(200, &with(things::node("n1"), json!({"schedulable": false})))).await;
     let done = fake.run(&["node", "cordon", "n1", "n2"]).await;
     assert_eq!(done.out, "n1: ready, cordoned\nn1: ready, cordoned\n");
     let seen = fake.seen();
@@ -93,7 +91,7 @@ async fn a_connection_that_breaks_in_the_middle_is_tried_again() {
             let broken = futures::stream::iter([Ok("{\"na"), Err(std::io::Error::other("gone"))]);
             Response::builder().status(200).body(Body::from_stream(broken)).expect("a response")
         }
-        _ => answer(200, &json!({"name": "me", "role": "admin"})),
+        _ => answer(200, &things::me("me")),
     })
     .await;
     let done = fake.run(&["whoami"]).await;
@@ -103,7 +101,7 @@ async fn a_connection_that_breaks_in_the_middle_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_final_and_tells_all_it_knows() {
+async fn a_refusal_is_final_and_is_shown_with_all_its_fields() {
     let fake = Fake::start(|_, _| {
         let body = json!({"status": 422, "code": "invalid", "title": "invalid", "detail": "the request does not fit",
             "request_id": "0190-req", "errors": [{"pointer": "/count", "code": "out_of_range", "detail": "1 to 10000, got 0"}]});
@@ -131,7 +129,7 @@ async fn a_code_of_a_later_controller_is_shown_as_it_is() {
 }
 
 #[tokio::test]
-async fn something_else_behind_the_address_is_said_to_be_that() {
+async fn an_answer_that_is_not_json_is_said_to_be_no_controller_s() {
     let fake = Fake::start(|_, _| Response::new(Body::from("<html>hello</html>"))).await;
     let done = fake.run(&["whoami"]).await;
     assert_eq!(done.code, Some(1));
@@ -139,7 +137,7 @@ async fn something_else_behind_the_address_is_said_to_be_that() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_an_error_after_a_while() {
+async fn an_address_where_nobody_listens_is_an_error_after_a_while() {
     let home = tempfile::tempdir().expect("a folder");
     // A port that was free a moment ago and that nobody listens on.
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
@@ -152,8 +150,8 @@ async fn nobody_there_is_an_error_after_a_while() {
 }
 
 #[tokio::test]
-async fn verbs_on_one_and_on_many_instances_use_the_call_made_for_them() {
-    let fake = Fake::start(|_, _| answer(200, &json!({"name": "web.0", "state": "running"}))).await;
+async fn verbs_on_one_instance_and_on_many_make_one_call_each() {
+    let fake = Fake::start(|_, _| answer(200, &things::instance("web.0"))).await;
     fake.run(&["instance", "start", "web.0"]).await;
     fake.run(&["instance", "stop", "web.0", "web.1", "--force"]).await;
     fake.run(&["instance", "reboot", "--deployment", "web", "--grace", "5s"]).await;
@@ -174,8 +172,8 @@ async fn verbs_on_one_and_on_many_instances_use_the_call_made_for_them() {
 }
 
 #[tokio::test]
-async fn deploy_says_only_what_was_asked_for() {
-    let fake = Fake::start(|_, _| answer(200, &json!({"placed": 4, "unplaced": 0, "nodes": [], "reasons": []}))).await;
+async fn deploy_sends_only_the_options_that_were_given() {
+    let fake = Fake::start(|_, _| answer(200, &things::dry_run())).await;
     let args = ["deploy", "web", "--image", "debian@2", "--count", "4", "--memory", "1GiB", "--dry-run"];
     let done = fake.run(&args).await;
     assert_eq!(done.out, "4 would be placed, 0 would not\n");
@@ -193,14 +191,14 @@ async fn deploy_says_only_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn rm_says_what_comes_back() {
+async fn rm_says_how_much_it_frees() {
     let fake = Fake::start(|seen, _| match seen.path.contains("dry_run=true") {
         true => answer(200, &json!({"freed_bytes": 1_048_576})),
         false => Response::builder().status(204).body(Body::empty()).expect("a response"),
     })
     .await;
     let done = fake.run(&["image", "rm", "debian"]).await;
-    assert_eq!((done.code, done.out.as_str()), (Some(0), "deleted image debian, 1 MiB come back\n"), "{done:?}");
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "deleted image debian (frees 1 MiB)\n"), "{done:?}");
     assert_eq!(fake.lines(), ["DELETE /v1/images/debian?dry_run=true", "DELETE /v1/images/debian"]);
     let keys: Vec<_> = fake.seen().iter().map(|s| s.key().is_some()).collect();
     assert_eq!(keys, [false, true]);
@@ -208,11 +206,8 @@ async fn rm_says_what_comes_back() {
 
 #[tokio::test]
 async fn a_shown_snapshot_has_its_members_for_people_and_for_programs() {
-    let snapshot = json!({"id": "s-1", "name": "s", "state": "ready", "members": 2, "new_field": [1]});
-    let member = |n: u64| {
-        json!({"instance_name": format!("web.{n}"), "version": format!("v-{n}"), "pause_ms": 1.5,
-        "dirty_bytes": 4096, "stored_bytes": 0})
-    };
+    let snapshot = things::snapshot("s");
+    let member = |n| with(things::member(n), json!({"version": format!("01900000-0000-7000-8000-00000000001{n}")}));
     let answers = snapshot.clone();
     let fake =
         Fake::start(move |seen, _| match (seen.path.contains("/members"), seen.path.contains("page_token=p2")) {
@@ -226,19 +221,19 @@ async fn a_shown_snapshot_has_its_members_for_people_and_for_programs() {
     assert_eq!(fake.run(&["snapshot", "show", "s", "-o", "json"]).await.json(), wanted);
     let table = fake.run(&["snapshot", "show", "s"]).await;
     let rows: Vec<_> = table.out.lines().skip_while(|l| !l.starts_with("INSTANCE")).skip(1).collect();
-    assert!(rows.len() == 2 && rows[0].starts_with("web.0") && rows[1].ends_with("v-1"), "{}", table.out);
+    assert!(rows.len() == 2 && rows[0].starts_with("web.0") && rows[1].ends_with("-000000000011"), "{}", table.out);
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_deleted() {
+async fn rm_of_a_thing_that_does_not_exist_sends_no_delete() {
     let fake = Fake::start(|_, _| problem(404, "not_found", "no image 'debian'")).await;
     let done = fake.run(&["image", "rm", "debian"]).await;
     assert_eq!(done.code, Some(1));
-    assert_eq!(fake.seen().len(), 1, "the question what comes back was answered already");
+    assert_eq!(fake.seen().len(), 1, "the dry run has answered already");
 }
 
 #[tokio::test]
-async fn reserved_words_answer_without_a_controller() {
+async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
     for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {
         let done = fake::Done::of(fake::bare(home.path(), args).output().await.expect("muster runs"));
@@ -248,7 +243,7 @@ async fn reserved_words_answer_without_a_controller() {
 }
 
 #[tokio::test]
-async fn usage_errors_are_2_and_help_is_0() {
+async fn usage_errors_exit_with_2_and_help_with_0() {
     let home = tempfile::tempdir().expect("a folder");
     for (args, code) in [
         (&["deploy", "web"][..], 2),
@@ -266,7 +261,7 @@ async fn usage_errors_are_2_and_help_is_0() {
 }
 
 #[tokio::test]
-async fn api_passes_any_call_through() {
+async fn api_makes_any_call() {
     let fake = Fake::start(|seen, _| answer(200, &json!({"got": seen.json()}))).await;
     let file = fake.dir().join("body.json");
     std::fs::write(&file, r#"{"name": "x"}"#).expect("a file");
@@ -284,7 +279,7 @@ async fn api_passes_any_call_through() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_is_no_failure() {
+async fn a_closed_pipe_is_not_an_error() {
     let fake = Fake::start(|_, _| answer(200, &page(&vec![image("a"); 1000], None))).await;
     let mut child = fake.muster(&["image", "ls", "-o", "json"]).spawn().expect("muster starts");
     drop(child.stdout.take());
@@ -297,11 +292,7 @@ async fn events_are_followed_across_a_broken_stream() {
     let opened = Arc::new(AtomicUsize::new(0));
     let count = opened.clone();
     let fake = Fake::start(move |_, _| {
-        let event = |id: &str| {
-            let data = json!({"id": id, "time": "2026-01-01T00:00:00Z", "kind": "instance.state",
-                "target": {"kind": "instance", "id": "i", "name": "web.0"}, "actor": "muster", "data": {"state": "running"}});
-            format!(": hello\n\nid: {id}\nevent: instance.state\ndata: {data}\n\n")
-        };
+        let event = |id: &str| format!(": hello\n\nid: {id}\nevent: instance.state\ndata: {}\n\n", things::event(id));
         let number = count.fetch_add(1, Ordering::SeqCst);
         let body = match number {
             0 => Body::from(event("41")),

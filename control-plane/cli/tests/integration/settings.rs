@@ -1,21 +1,23 @@
-//! Where settings come from, and signing in.
+//! Where settings come from, and `muster login`.
 
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-use crate::fake::{Done, Fake, answer, bare};
+use crate::{
+    fake::{Done, Fake, answer, bare},
+    things,
+};
 
 fn me() -> serde_json::Value {
-    json!({"name": "ops", "role": "admin", "project": null, "cluster": "c-1", "version": "0.1.0"})
+    things::me("ops")
 }
 
 #[tokio::test]
-async fn without_settings_one_is_told_what_to_do() {
+async fn without_settings_the_error_says_what_to_do() {
     let home = tempfile::tempdir().expect("a folder");
     let done = Done::of(bare(home.path(), &["image", "ls"]).output().await.expect("muster runs"));
     assert_eq!(done.code, Some(2));
@@ -45,7 +47,7 @@ async fn login_keeps_a_profile_only_its_owner_can_read() {
 }
 
 #[tokio::test]
-async fn a_profile_never_gives_its_token_to_another_address() {
+async fn the_token_of_a_profile_is_never_sent_to_another_address() {
     let mine = Fake::start(|_, _| answer(200, &me())).await;
     let other = Fake::start(|_, _| answer(200, &me())).await;
     let home = mine.dir();
@@ -70,9 +72,9 @@ async fn options_win_over_the_environment() {
     assert_eq!(token, Some("Bearer mst1_option"));
 }
 
-/// A TLS door whose chain ends in a CA of its own; gives the CA as (fingerprint, PEM) and the address.
+/// A TLS server whose chain ends in its own CA. Gives the CA's fingerprint, the CA as PEM, and the address.
 async fn tls_door() -> (String, String, String) {
-    // The provider may be there already from another test of this process.
+    // This fails if another test of this process has installed the provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ca_key = rcgen::KeyPair::generate().expect("a key");
     let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
@@ -98,7 +100,7 @@ async fn tls_door() -> (String, String, String) {
                     let body = me().to_string();
                     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
                     let reply = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-                    // The client may be satisfied already.
+                    // The client may have closed the connection already.
                     let _ = stream.write_all(reply.as_bytes()).await;
                     let _ = stream.shutdown().await;
                 }

@@ -1,25 +1,27 @@
-//! Slow work: followed to its end, or left to itself.
+//! Slow work: it is followed to its end, or goes on without us.
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{process::Child, sync::Notify};
 
-use crate::fake::{Done, Fake, Seen, answer, operation, problem};
+use crate::{
+    fake::{Done, Fake, Seen, answer, problem},
+    things::{self, OPERATION_ID, operation, with},
+};
 
 const DEPLOY: [&str; 6] = ["deploy", "web", "--image", "debian", "--count", "2"];
 
-/// Ctrl-C.
+/// Sends what Ctrl-C sends.
 pub(crate) fn interrupt(child: &Child) {
     let pid = child.id().expect("it runs").to_string();
-    // The shell's own: a small machine has no kill(1).
+    // The kill of the shell, because a small machine has no program of that name.
     let sent = std::process::Command::new("sh").args(["-c", "kill -INT $0", &pid]).status().expect("sh runs");
     assert!(sent.success());
 }
 
 fn deployment() -> serde_json::Value {
-    json!({"id": "d-1", "name": "web", "state": "ready", "ready": 2, "count": 2,
-        "timing": {"ready": {"p50_ms": 2100, "slowest": []}}})
+    things::deployment("web")
 }
 
 #[tokio::test]
@@ -35,17 +37,13 @@ async fn work_is_followed_to_its_end() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert_eq!(done.out, "web: 2 of 2 ready, median 2.1 s after the request\n");
     assert!(done.err.contains("deployment.create web: starting (0/2)"), "{}", done.err);
-    let expected = [
-        "POST /v1/deployments",
-        "GET /v1/operations/op-1?wait=30s",
-        "GET /v1/operations/op-1?wait=30s",
-        "GET /v1/deployments/web",
-    ];
+    let wait = format!("GET /v1/operations/{OPERATION_ID}?wait=30s");
+    let expected = ["POST /v1/deployments", &wait, &wait, "GET /v1/deployments/web"];
     assert_eq!(fake.lines(), expected);
 }
 
 #[tokio::test]
-async fn programs_get_the_thing_as_it_is_now() {
+async fn programs_get_the_changed_object() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
         "POST" => answer(202, &operation("succeeded", 2)),
         _ => answer(200, &deployment()),
@@ -57,12 +55,10 @@ async fn programs_get_the_thing_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn failed_work_is_1_and_says_why() {
+async fn failed_work_exits_with_1_and_says_why() {
     let fake = Fake::start(|seen, _| {
-        let mut failed = operation("failed", 1);
-        if let Some(fields) = failed.as_object_mut() {
-            fields.insert("error".into(), json!({"code": "no_capacity", "detail": "1 of 2 fit"}));
-        }
+        let error = things::error(507, "no_capacity", "1 of 2 fit");
+        let failed = with(operation("failed", 1), json!({"error": error}));
         match seen.method.as_str() {
             "POST" => answer(202, &operation("running", 0)),
             _ => answer(200, &failed),
@@ -77,27 +73,28 @@ async fn failed_work_is_1_and_says_why() {
 }
 
 #[tokio::test]
-async fn nobody_waits_with_no_wait() {
+async fn no_wait_ends_once_the_work_is_accepted() {
     let fake = Fake::start(|_, _| answer(202, &operation("pending", 0))).await;
     let done = fake.run(&[&DEPLOY[..], &["--no-wait"]].concat()).await;
     assert_eq!(done.code, Some(0));
-    assert_eq!(done.out, "deployment.create web accepted: muster operation wait op-1\n");
+    assert_eq!(done.out, format!("deployment.create web accepted: muster operation wait {OPERATION_ID}\n"));
     assert_eq!(fake.seen().len(), 1);
     let json = fake.run(&[&DEPLOY[..], &["--no-wait", "-o", "json"]].concat()).await;
     assert_eq!(json.json(), operation("pending", 0));
 }
 
 #[tokio::test]
-async fn time_out_ends_the_waiting_with_3() {
+async fn a_timeout_ends_the_waiting_with_3() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
         "POST" => answer(202, &operation("running", 0)),
-        // Long-polls of a controller whose clock runs fast: the waiting must end by itself.
+        // The long poll answers at once every time, so only the timeout can end the waiting.
         _ => answer(200, &operation("running", 1)),
     })
     .await;
     let done = fake.run(&[&DEPLOY[..], &["--timeout", "300ms"]].concat()).await;
     assert_eq!(done.code, Some(3), "{done:?}");
-    assert!(done.err.contains("deployment.create web goes on: muster operation wait op-1"), "{}", done.err);
+    let goes_on = format!("deployment.create web goes on: muster operation wait {OPERATION_ID}");
+    assert!(done.err.contains(&goes_on), "{}", done.err);
     assert!(fake.seen().iter().all(|s| s.method != "DELETE" && !s.path.contains("cancel")), "the work goes on");
 }
 
@@ -146,5 +143,8 @@ async fn operation_wait_takes_many_and_fails_with_the_first_failure() {
     let done = fake.run(&["operation", "wait", "op-1", "op-2", "op-3"]).await;
     assert_eq!(done.code, Some(1));
     assert_eq!(done.out.lines().count(), 2, "{done:?}");
-    assert!(fake.lines().iter().any(|l| l.contains("op-3")), "all are looked at");
+    assert!(
+        fake.lines().iter().any(|l| l.contains("op-3")),
+        "the failure of one does not stop the waiting for the others"
+    );
 }

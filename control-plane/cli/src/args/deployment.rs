@@ -1,0 +1,160 @@
+//! `muster deploy` and `muster deployment …`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand, ValueEnum};
+use muster_api::units::{parse_duration, parse_size};
+
+use super::{Listing, Removal, Reserved};
+use crate::units;
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["image", "from_version", "snapshot"]))]
+pub(crate) struct Deploy {
+    /// Name of the deployment; its members are called NAME.0, NAME.1, …
+    pub(crate) name: String,
+    /// Start from the newest version of an image, or from IMAGE@N
+    #[arg(long, value_name = "IMAGE[@N]", requires = "count")]
+    pub(crate) image: Option<String>,
+    /// Start from the version with this id
+    #[arg(long = "version", value_name = "V", id = "from_version", requires = "count")]
+    pub(crate) version: Option<String>,
+    /// Start one instance from each member of a snapshot
+    #[arg(long, value_name = "S")]
+    pub(crate) snapshot: Option<String>,
+    /// Number of instances
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) count: Option<i64>,
+    /// Start if at least this many instances fit [default: all]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub(crate) min_count: Option<i64>,
+    /// Virtual processors of each instance [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) cpus: Option<u32>,
+    /// Memory of each instance [default: 512MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// Size of each disk, not below the size of its source [default: the size of the source]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) disk_size: Option<u64>,
+    /// What makes an instance ready [default: running]
+    #[arg(long, value_name = "PROBE")]
+    pub(crate) ready: Option<Ready>,
+    /// With --ready console: the text to wait for [default: MUSTER-READY]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) ready_marker: Option<String>,
+    /// An instance that is not ready after this time has failed [default: 300s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) ready_timeout: Option<Duration>,
+    /// libvirt runs virtual machines, none makes only their disk files [default: libvirt]
+    #[arg(long)]
+    pub(crate) runtime: Option<RuntimeArg>,
+    /// Spread instances evenly over the nodes (the default)
+    #[arg(long, conflicts_with = "pack")]
+    pub(crate) spread: bool,
+    /// Fill one node after the other
+    #[arg(long)]
+    pub(crate) pack: bool,
+    /// Use only this zone; may be given many times
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Vec<String>,
+    /// Use only this node; may be given many times (operators)
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Vec<String>,
+    /// Put at most this many instances on one node
+    #[arg(long, value_name = "N")]
+    pub(crate) max_per_node: Option<u32>,
+    /// The controller gives up after this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// Label of the deployment and its members; may be given many times
+    #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Only say where the instances would go, and why others would not fit
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) ssh_key: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) user_data: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ready {
+    Running,
+    Console,
+    GuestAgent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeArg {
+    Libvirt,
+    None,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploymentCommand {
+    /// The same as `muster deploy`
+    Create(Box<Deploy>),
+    /// List deployments
+    #[command(alias = "list")]
+    Ls(Listing),
+    /// Show one deployment: its members by state, and how long they took to start
+    Show {
+        /// Name or id of the deployment
+        deployment: String,
+    },
+    /// Change the number of members
+    Scale {
+        /// Name or id of the deployment
+        deployment: String,
+        /// Wanted number of members
+        #[arg(allow_negative_numbers = true)]
+        count: i64,
+        /// When scaling down: remove this member, not the one with the highest number; may be given many times
+        #[arg(long, value_name = "INSTANCE")]
+        remove: Vec<String>,
+    },
+    /// Try again to start failed members
+    Retry {
+        /// Name or id of the deployment
+        deployment: String,
+    },
+    /// Start all members
+    Start {
+        /// Name or id of the deployment
+        deployment: String,
+    },
+    /// Stop all members
+    Stop {
+        /// Name or id of the deployment
+        deployment: String,
+        #[command(flatten)]
+        how: Power,
+    },
+    /// Stop and start all members
+    Reboot {
+        /// Name or id of the deployment
+        deployment: String,
+        #[command(flatten)]
+        how: Power,
+    },
+    /// Delete deployments with their instances and disks
+    #[command(alias = "delete")]
+    Rm(Removal),
+    #[command(hide = true)]
+    Shelve(Reserved),
+    #[command(hide = true)]
+    Unshelve(Reserved),
+}
+
+/// How `stop` and `reboot` stop a guest.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Power {
+    /// Cut the power, do not ask the guest to shut down
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Time the guest has to shut down before its power is cut [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) grace: Option<Duration>,
+}

@@ -1,0 +1,105 @@
+//! `muster image …` and `muster version …`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use muster_api::units::parse_size;
+
+use super::{Listing, Removal};
+use crate::units;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Upload a raw or qcow2 file; if the image exists, it gets a further version
+    Import {
+        /// Name of the image
+        name: String,
+        /// The file, or - for standard input
+        file: PathBuf,
+        /// The SHA-256 the file must have
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<String>,
+        /// The format the file must have [default: detected]
+        #[arg(long)]
+        format: Option<ImageFormat>,
+        /// Chunk size of a new image, a power of two from 64KiB to 4MiB; it cannot be changed later [default: 256KiB]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        chunk_size: Option<u64>,
+        /// Label of a new image; may be given many times
+        #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
+        label: Vec<(String, String)>,
+    },
+    /// List images
+    #[command(alias = "list")]
+    Ls(Listing),
+    /// Show one image
+    Show {
+        /// Name or id of the image
+        image: String,
+    },
+    /// List the versions of an image
+    Versions {
+        /// Name or id of the image
+        image: String,
+    },
+    /// Write a version of an image to a raw, sparse file
+    Export {
+        /// IMAGE for its newest version, or IMAGE@N for version N
+        image: String,
+        #[command(flatten)]
+        to: ExportTo,
+    },
+    /// Make a new image whose first version is an existing one; no data is copied
+    Clone {
+        /// IMAGE, IMAGE@N, or the id of a version
+        from: String,
+        /// Name of the new image
+        name: String,
+    },
+    /// Delete images; data that something else still uses is kept
+    #[command(alias = "delete")]
+    Rm(Removal),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageFormat {
+    Raw,
+    Qcow2,
+}
+
+impl ImageFormat {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportTo {
+    /// The file to write, or - for standard output
+    pub(crate) file: PathBuf,
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VersionCommand {
+    /// Show one version
+    Show {
+        /// Id of the version
+        version: String,
+    },
+    /// Write a version to a raw, sparse file
+    Export {
+        /// Id of the version
+        version: String,
+        #[command(flatten)]
+        to: ExportTo,
+    },
+    /// Delete versions
+    #[command(alias = "delete")]
+    Rm(Removal),
+}

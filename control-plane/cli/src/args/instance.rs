@@ -1,0 +1,85 @@
+//! `muster instance …`.
+
+use clap::{Args, Subcommand};
+use muster_api::units::parse_size;
+
+use super::{Listing, Reserved, deployment::Power};
+use crate::units;
+
+/// The instances a verb acts on: named ones, all of a deployment, or all with a label.
+#[derive(Args, Debug)]
+#[group(id = "whom", required = true, multiple = false)]
+pub(crate) struct Whom {
+    /// Instances, each as DEPLOYMENT.N or id
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) things: Vec<String>,
+    /// All members of this deployment
+    #[arg(long, value_name = "D")]
+    pub(crate) deployment: Option<String>,
+    /// All instances with this label
+    #[arg(long, value_name = "K=V", value_parser = units::parse_label_text)]
+    pub(crate) label: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstanceCommand {
+    /// List instances
+    #[command(alias = "list")]
+    Ls {
+        /// List only members of this deployment; may be given many times
+        #[arg(long, value_name = "D")]
+        deployment: Vec<String>,
+        /// List only instances on this node; may be given many times (operators)
+        #[arg(long, value_name = "NODE")]
+        node: Vec<String>,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Show one instance: its state, the steps of its start, its disks
+    Show {
+        /// Instance as DEPLOYMENT.N or id
+        instance: String,
+    },
+    /// Start instances
+    Start {
+        #[command(flatten)]
+        whom: Whom,
+    },
+    /// Stop instances; their disks are kept
+    Stop {
+        #[command(flatten)]
+        whom: Whom,
+        #[command(flatten)]
+        how: Power,
+    },
+    /// Stop and start instances
+    Reboot {
+        #[command(flatten)]
+        whom: Whom,
+        #[command(flatten)]
+        how: Power,
+    },
+    /// Print what an instance wrote to its serial console
+    Log {
+        /// Instance as DEPLOYMENT.N or id
+        instance: String,
+        /// Print only this many bytes from the end [default: 64KiB]
+        #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+        tail: Option<u64>,
+    },
+    /// Delete instances and their disks
+    #[command(alias = "delete")]
+    Rm {
+        #[command(flatten)]
+        whom: Whom,
+        /// Delete without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
+    #[command(hide = true)]
+    Recover(Reserved),
+    #[command(hide = true)]
+    Console(Reserved),
+    #[command(hide = true)]
+    Migrate(Reserved),
+}

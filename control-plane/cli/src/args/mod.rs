@@ -1,0 +1,253 @@
+//! The command line `muster NOUN VERB THING…`: one file per noun, and here what all of them share.
+//!
+//! Verbs that the interface reserves and that are not built yet are not listed in the help. Typing one says that it is
+//! not built yet (see [`Reserved`]).
+
+mod deployment;
+mod event;
+mod image;
+mod instance;
+mod node;
+mod operation;
+mod snapshot;
+mod token;
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use muster_api::units::parse_duration;
+
+pub(crate) use self::{
+    deployment::{Deploy, DeploymentCommand, Power, Ready, RuntimeArg},
+    event::{EventCommand, EventFilter},
+    image::{ImageCommand, ImageFormat, VersionCommand},
+    instance::{InstanceCommand, Whom},
+    node::NodeCommand,
+    operation::OperationCommand,
+    snapshot::{Consistency, SnapshotCommand},
+    token::{RoleArg, TokenCommand},
+};
+use crate::units;
+
+const AFTER: &str = "\
+Each setting comes from its option, else from MUSTER_URL, MUSTER_TOKEN (or @FILE), MUSTER_CA or MUSTER_PROJECT, else
+from the profile that `muster login` wrote. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 still going on.";
+
+/// Starts hundreds of virtual machines from one image in the time of one, and snapshots all of them at one instant.
+#[derive(Debug, Parser)]
+#[command(name = "muster", version, after_help = AFTER, disable_help_subcommand = true, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Address of the controller, for example https://muster.example:7400
+    #[arg(long, global = true, env = "MUSTER_URL", value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The token to sign in with, or @FILE to read it from a file
+    #[arg(long, global = true, env = "MUSTER_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// The CA certificate (PEM) to check the controller with [default: the system's CAs]
+    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The project to work in; operators may give `*` for all
+    #[arg(long, global = true, env = "MUSTER_PROJECT", value_name = "NAME")]
+    pub(crate) project: Option<String>,
+    /// The profile of ~/.config/muster/config.toml to use
+    #[arg(long, global = true, env = "MUSTER_PROFILE", value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// Print tables, or the API's objects
+    #[arg(short, long, global = true, default_value = "table", value_name = "FORMAT")]
+    pub(crate) output: Format,
+    /// Do not wait for work to end
+    #[arg(long, global = true)]
+    pub(crate) no_wait: bool,
+    /// Stop waiting after this time; the work goes on and the exit code is 3
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// How long to retry a controller that does not answer [default: 10s, 120s once it has answered]
+    #[arg(long, global = true, env = "MUSTER_RETRY_FOR", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) retry_for: Option<Duration>,
+    /// Print no progress on standard error
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a controller and a token, and keep them in a profile
+    Login(Login),
+    /// Images: disks to start from, each with numbered versions
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Versions: immutable states of disks, by id
+    #[command(subcommand)]
+    Version(VersionCommand),
+    /// Start instances from an image, a version or a snapshot (the same as `deployment create`)
+    Deploy(Box<Deploy>),
+    /// Deployments: instances that were started together and are kept as a group
+    #[command(subcommand)]
+    Deployment(DeploymentCommand),
+    /// Instances: single virtual machines
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Snapshots: the disks of one or many instances at one instant
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Nodes: the hosts that run instances (operators)
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Operations: slow work, to look at, wait for or cancel
+    #[command(subcommand)]
+    Operation(OperationCommand),
+    /// Events: what happened in the cluster
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Tokens of people, programs and joining nodes
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show the whole cluster on one screen and refresh it
+    Top(Top),
+    /// Show who the token belongs to
+    Whoami,
+    /// Make any call of the REST API
+    Api(Api),
+    /// Print completion for a shell: `source <(muster completion bash)`
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    #[command(hide = true)]
+    Project(Reserved),
+    #[command(hide = true)]
+    Quota(Reserved),
+    #[command(hide = true)]
+    Audit(Reserved),
+}
+
+/// Arguments of a command that is not built yet: anything is accepted.
+#[derive(Args, Debug)]
+pub(crate) struct Reserved {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Login {
+    /// Address of the controller, for example https://muster.example:7400
+    #[arg(value_name = "URL")]
+    pub(crate) address: String,
+    /// SHA-256 of the controller's CA certificate; the controller prints it when it starts
+    #[arg(long, value_name = "HEX")]
+    pub(crate) ca_fingerprint: Option<String>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(crate) struct Listing {
+    /// List only things in this state; may be given many times
+    #[arg(long)]
+    pub(crate) state: Vec<String>,
+    /// List only things with this label; may be given many times
+    #[arg(long, value_name = "K=V", value_parser = units::parse_label_text)]
+    pub(crate) label: Vec<String>,
+    /// Also list what was deleted in the last 24 hours
+    #[arg(long)]
+    pub(crate) deleted: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Removal {
+    /// Names or ids of what to delete
+    #[arg(required = true, value_name = "THING")]
+    pub(crate) things: Vec<String>,
+    /// Delete without asking
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Top {
+    /// Time between two refreshes
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// Print the screen once and end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Api {
+    /// GET, POST, PUT, PATCH or DELETE
+    pub(crate) method: String,
+    /// The path with its query, for example '/v1/images?limit=10'
+    pub(crate) path: String,
+    /// The body: JSON text, @FILE, or - for standard input
+    pub(crate) body: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::Cli;
+
+    fn parses(line: &str) -> bool {
+        Cli::try_parse_from(line.split_whitespace()).is_ok()
+    }
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn deploy_needs_one_source_and_a_count_unless_it_forks_a_snapshot() {
+        assert!(parses("muster deploy web --image debian@2 --count 4"));
+        assert!(parses("muster deployment create web --version 0190 --count 4"));
+        assert!(parses("muster deploy web --snapshot nightly"));
+        assert!(parses("muster deploy web --image debian --count -1"), "the controller is the one to refuse it");
+        assert!(!parses("muster deploy web --image debian"));
+        assert!(!parses("muster deploy web --count 4"));
+        assert!(!parses("muster deploy web --image debian --snapshot nightly --count 4"));
+        assert!(!parses("muster deploy web --image debian --count 4 --spread --pack"));
+    }
+
+    #[test]
+    fn verbs_on_instances_need_names_or_a_deployment_or_a_label() {
+        assert!(parses("muster instance start web.0 web.1"));
+        assert!(parses("muster instance stop --deployment web --force"));
+        assert!(parses("muster instance rm --label tier=web --yes"));
+        assert!(!parses("muster instance start"));
+        assert!(!parses("muster instance start web.0 --deployment web"));
+        assert!(!parses("muster instance start --label tier"));
+    }
+
+    #[test]
+    fn reserved_commands_parse_but_are_not_in_the_help() {
+        for line in ["muster instance migrate web.0 --to n2", "muster snapshot restore s", "muster quota ls"] {
+            assert!(parses(line), "{line}");
+        }
+        let help = Cli::command().render_long_help().to_string();
+        assert!(!help.contains("quota"), "{help}");
+    }
+
+    #[test]
+    fn global_options_may_stand_anywhere() {
+        assert!(parses("muster --url http://127.0.0.1:1 -o json image ls"));
+        assert!(parses("muster image ls -o json --project p --timeout 3s --no-wait"));
+        assert!(!parses("muster image ls -o yaml"));
+        assert!(!parses("muster image ls --timeout soon"));
+    }
+}

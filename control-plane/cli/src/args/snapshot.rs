@@ -1,0 +1,49 @@
+//! `muster snapshot …`.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use muster_api::units::parse_duration;
+
+use super::{Listing, Removal, Reserved};
+use crate::units;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotCommand {
+    /// Snapshot the disks of all members at one instant
+    Create {
+        /// A deployment, or one instance as DEPLOYMENT.N
+        of: String,
+        /// Name of the snapshot [default: chosen by the controller]
+        name: Option<String>,
+        /// State of the guests' file systems in the snapshot; crash: as after a power cut
+        #[arg(long, default_value = "crash")]
+        consistency: Consistency,
+        /// Longest time that writes of a guest may be held [default: 500ms]
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        max_pause: Option<Duration>,
+        /// Label of the snapshot; may be given many times
+        #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
+        label: Vec<(String, String)>,
+    },
+    /// List snapshots
+    #[command(alias = "list")]
+    Ls(Listing),
+    /// Show one snapshot and its members; JSON has the members in `member_rows`
+    Show {
+        /// Name or id of the snapshot
+        snapshot: String,
+    },
+    /// Delete snapshots; deployments that were started from them stay
+    #[command(alias = "delete")]
+    Rm(Removal),
+    #[command(hide = true)]
+    Restore(Reserved),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Consistency {
+    Crash,
+    #[value(hide = true)]
+    Filesystem,
+}

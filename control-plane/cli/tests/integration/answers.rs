@@ -1,0 +1,152 @@
+//! Answers of other versions: what the CLI does not know is fine, what it misses is an error and never a blank cell.
+
+use serde_json::{Value, json};
+
+use crate::{
+    fake::{Fake, answer, page},
+    things::{self, with},
+};
+
+/// The object with this field under another name.
+fn renamed(object: &Value, field: &str) -> Value {
+    let mut object = object.clone();
+    let fields = object.as_object_mut().expect("an object");
+    let value = fields.remove(field).expect("the field");
+    fields.insert(format!("{field}_renamed"), value);
+    object
+}
+
+/// Runs `command` once for each field of `object` but the unknown one. Its answers have the field renamed, and each run
+/// must fail and name the field; as JSON the answer is printed all the same.
+async fn misses_each_field(command: &[&str], object: &Value, answers: fn(&str, Value) -> Value) {
+    for field in object.as_object().expect("an object").keys().filter(|field| *field != "new_field") {
+        let sent = renamed(object, field);
+        let fake = Fake::start(move |seen, _| answer(200, &answers(&seen.path, sent.clone()))).await;
+        let done = fake.run(command).await;
+        assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{field} of {command:?}: {done:?}");
+        assert!(done.err.contains("the controller's answer does not fit: "), "{field} of {command:?}: {}", done.err);
+        assert!(done.err.contains(&format!("`{field}`")), "{field} of {command:?}: {}", done.err);
+        let json = fake.run(&[command, &["-o", "json"]].concat()).await;
+        assert_eq!(json.code, Some(0), "{field} of {command:?}: {json:?}");
+        assert!(json.out.contains(&format!("{field}_renamed")), "{}", json.out);
+    }
+}
+
+fn itself(_: &str, object: Value) -> Value {
+    object
+}
+
+fn in_a_list(_: &str, object: Value) -> Value {
+    page(&[object], None)
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_an_image_is_an_error() {
+    misses_each_field(&["image", "ls"], &things::image("debian"), in_a_list).await;
+    misses_each_field(&["image", "show", "debian"], &things::image("debian"), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_a_version_is_an_error() {
+    misses_each_field(&["image", "versions", "debian"], &things::version("debian@1"), in_a_list).await;
+    misses_each_field(&["version", "show", things::VERSION_ID], &things::version("debian@1"), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_a_deployment_is_an_error() {
+    misses_each_field(&["deployment", "ls"], &things::deployment("web"), in_a_list).await;
+    misses_each_field(&["deployment", "show", "web"], &things::deployment("web"), itself).await;
+    misses_each_field(&["deployment", "start", "web"], &things::deployment("web"), itself).await;
+    let plan = ["deploy", "web", "--image", "debian", "--count", "4", "--dry-run"];
+    misses_each_field(&plan, &things::dry_run(), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_an_instance_is_an_error() {
+    misses_each_field(&["instance", "ls"], &things::instance("web.0"), in_a_list).await;
+    misses_each_field(&["instance", "show", "web.0"], &things::instance("web.0"), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_a_snapshot_is_an_error() {
+    misses_each_field(&["snapshot", "ls"], &things::snapshot("nightly"), in_a_list).await;
+    let show = ["snapshot", "show", "nightly"];
+    misses_each_field(&show, &things::snapshot("nightly"), |path, object| match path.contains("/members") {
+        true => page(&[], None),
+        false => object,
+    })
+    .await;
+    misses_each_field(&show, &things::member(0), |path, object| match path.contains("/members") {
+        true => page(&[object], None),
+        false => things::snapshot("nightly"),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_a_node_is_an_error() {
+    misses_each_field(&["node", "ls"], &things::node("n1"), in_a_list).await;
+    misses_each_field(&["node", "show", "n1"], &things::node("n1"), itself).await;
+    misses_each_field(&["node", "cordon", "n1"], &things::node("n1"), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_an_operation_is_an_error() {
+    let operation = things::operation("succeeded", 2);
+    misses_each_field(&["operation", "ls"], &operation, in_a_list).await;
+    misses_each_field(&["operation", "show", things::OPERATION_ID], &operation, itself).await;
+    misses_each_field(&["operation", "cancel", things::OPERATION_ID], &operation, itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_of_an_event_a_token_or_the_caller_is_an_error() {
+    misses_each_field(&["event", "ls"], &things::event("41"), in_a_list).await;
+    misses_each_field(&["token", "ls"], &things::token("ci"), in_a_list).await;
+    let made = with(things::token("ci"), json!({"token": "mst1_secret"}));
+    misses_each_field(&["token", "create", "--role", "admin"], &made, itself).await;
+    misses_each_field(&["whoami"], &things::me("ops"), itself).await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_on_the_screen_of_top_is_an_error() {
+    let top = ["top", "--once"];
+    misses_each_field(&top, &things::summary(), |path, summary| match path.contains("/summary") {
+        true => summary,
+        false => page(&[], None),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renamed_field_inside_a_field_is_an_error() {
+    for (command, object, outer, inner) in [
+        (["node", "show", "n1"], things::node("n1"), "capacity", "cpus_used"),
+        (["instance", "show", "web.0"], things::instance("web.0"), "steps", "disk_at"),
+        (["operation", "show", things::OPERATION_ID], things::operation("running", 1), "progress", "unit"),
+    ] {
+        let changed = renamed(object.get(outer).expect("the field"), inner);
+        let sent = with(object, json!({outer: changed}));
+        let fake = Fake::start(move |_, _| answer(200, &sent)).await;
+        let done = fake.run(&command).await;
+        assert_eq!(done.code, Some(1), "{done:?}");
+        assert!(done.err.contains(outer) && done.err.contains(inner), "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn words_and_fields_of_a_later_controller_are_fine() {
+    let deployment = with(
+        things::deployment("web"),
+        json!({"state": "hibernating", "runtime": "containers", "placement": {"policy": "random", "seed": 7}}),
+    );
+    let shown = deployment.clone();
+    let fake = Fake::start(move |_, _| answer(200, &page(&[deployment.clone()], None))).await;
+    let table = fake.run(&["deployment", "ls"]).await;
+    assert_eq!(table.code, Some(0), "{table:?}");
+    let row = table.out.lines().nth(1).expect("a row");
+    assert!(row.contains("unknown") && row.contains("containers"), "{}", table.out);
+    assert_eq!(fake.run(&["deployment", "ls", "-o", "json"]).await.json(), json!([shown]));
+    let token = with(things::token("ci"), json!({"role": "auditor"}));
+    let fake = Fake::start(move |_, _| answer(200, &page(&[token.clone()], None))).await;
+    assert!(fake.run(&["token", "ls"]).await.out.contains("auditor"));
+}
