@@ -94,7 +94,7 @@ enum Settled {
     /// It was accepted, and nobody waits (`--no-wait`). Holds the operation.
     Accepted(Value),
     /// It was slow work and succeeded.
-    Done(Object<Operation>),
+    Done(Box<Object<Operation>>),
     /// It was done at once. Holds the body of the answer.
     Now(Value),
 }
@@ -128,7 +128,9 @@ impl Ctx {
         }
         let progress = Progress::work(self.out.notes);
         let operation = Object::of(answer.body)?;
-        wait::for_operation(&self.client, &progress, operation, self.until).await.map(Settled::Done)
+        wait::for_operation(&self.client, &progress, operation, self.until)
+            .await
+            .map(|done| Settled::Done(Box::new(done)))
     }
 
     /// Says that work was accepted and how to wait for it.

@@ -140,13 +140,13 @@ async fn words_and_fields_of_a_later_controller_are_fine() {
         json!({"state": "hibernating", "runtime": "containers", "placement": {"policy": "random", "seed": 7}}),
     );
     let shown = deployment.clone();
-    let fake = Fake::start(move |_, _| answer(200, &page(&[deployment.clone()], None))).await;
+    let fake = Fake::start(move |_, _| answer(200, &page(std::slice::from_ref(&deployment), None))).await;
     let table = fake.run(&["deployment", "ls"]).await;
     assert_eq!(table.code, Some(0), "{table:?}");
     let row = table.out.lines().nth(1).expect("a row");
     assert!(row.contains("unknown") && row.contains("containers"), "{}", table.out);
     assert_eq!(fake.run(&["deployment", "ls", "-o", "json"]).await.json(), json!([shown]));
     let token = with(things::token("ci"), json!({"role": "auditor"}));
-    let fake = Fake::start(move |_, _| answer(200, &page(&[token.clone()], None))).await;
+    let fake = Fake::start(move |_, _| answer(200, &page(std::slice::from_ref(&token), None))).await;
     assert!(fake.run(&["token", "ls"]).await.out.contains("auditor"));
 }
