@@ -13,8 +13,8 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
-use crate::app::{Answer, App, Caller, deployments::verb_of};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use crate::app::{Answer, App, Caller, instances::Verb};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -84,17 +84,12 @@ async fn patch(
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<DeploymentId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.deployment_freed(&caller, &deployment).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.deployment_freed(&caller, &thing).await?)?);
     }
-    Ok(app.delete_deployment(&caller, &change.once, &deployment, if_match.as_deref()).await?)
+    Ok(app.delete_deployment(&caller, &once, &thing, if_match.as_deref()).await?)
 }
 
 /// More or fewer members; fewer takes the highest numbers unless `remove` names others.
@@ -118,8 +113,7 @@ async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Re
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn start(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
-    let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
+    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, Verb::Start).await?)
 }
 
 /// Stops all members; their disks are kept.
@@ -127,7 +121,7 @@ async fn start(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Re
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn stop(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &of.change.body)?;
+    let verb = Verb::stop(&of.change.body)?;
     Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
@@ -136,6 +130,6 @@ async fn stop(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn reboot(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &of.change.body)?;
+    let verb = Verb::reboot(&of.change.body)?;
     Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
 }

@@ -12,7 +12,7 @@ use muster_api::{
     version::Version,
 };
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, versions::stream};
+use super::{ApiError, Change, IfMatch, Json, ListQuery, Path, Removal, versions::stream};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -97,17 +97,12 @@ pub(crate) async fn patch(
     (status = 404, description = "there is none")))]
 pub(crate) async fn remove(
     State(app): State<App>,
-    caller: Caller,
-    Path(image): Path<Ref<ImageId>>,
-    IfMatch(if_match): IfMatch,
-    params: Params,
-    body: NoBody,
+    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<ImageId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.image_freed(&caller, &image).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.image_freed(&caller, &thing).await?)?);
     }
-    Ok(app.delete_image(&caller, &body.once, &image, if_match.as_deref()).await?)
+    Ok(app.delete_image(&caller, &once, &thing, if_match.as_deref()).await?)
 }
 
 /// The bytes of the newest version.

@@ -14,8 +14,8 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
-use crate::app::{Answer, App, Caller, deployments::verb_of};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use crate::app::{Answer, App, Caller, instances::Verb};
 
 /// Console output told when nobody says how much.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -74,17 +74,12 @@ async fn patch(State(app): State<App>, of: ChangeOf<InstanceId, Change<PatchInst
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<InstanceId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.instance_freed(&caller, &instance).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.instance_freed(&caller, &thing).await?)?);
     }
-    Ok(app.delete_instance(&caller, &change.once, &instance, if_match.as_deref()).await?)
+    Ok(app.delete_instance(&caller, &once, &thing, if_match.as_deref()).await?)
 }
 
 /// Starts it, unless it runs.
@@ -92,8 +87,7 @@ async fn delete(
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn start(State(app): State<App>, of: ChangeOf<InstanceId, NoBody>) -> Result<Answer, ApiError> {
-    let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
+    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, Verb::Start).await?)
 }
 
 /// Stops it; its disk is kept.
@@ -101,7 +95,7 @@ async fn start(State(app): State<App>, of: ChangeOf<InstanceId, NoBody>) -> Resu
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn stop(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &of.change.body)?;
+    let verb = Verb::stop(&of.change.body)?;
     Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 
@@ -110,7 +104,7 @@ async fn stop(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>)
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn reboot(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &of.change.body)?;
+    let verb = Verb::reboot(&of.change.body)?;
     Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
 }
 

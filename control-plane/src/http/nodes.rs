@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{NodeId, Page, Problem, Ref, node::Node};
 
-use super::{ApiError, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
@@ -63,13 +63,10 @@ async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Resul
     responses((status = 204), (status = 200, body = muster_api::version::Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(node): Path<Ref<NodeId>>,
-    params: Params,
-    if_match: IfMatch,
-    change: NoBody,
+    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<NodeId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    let dry_run = params.flag("dry_run")?;
-    Ok(app.delete_node(&caller, &change.once, if_match.0.as_deref(), &node, dry_run).await?)
+    if dry_run {
+        return Ok(app.node_freed(&caller, &once, if_match.as_deref(), &thing).await?);
+    }
+    Ok(app.delete_node(&caller, &once, if_match.as_deref(), &thing).await?)
 }

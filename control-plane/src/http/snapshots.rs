@@ -8,7 +8,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, Params, Path, Removal};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -85,15 +85,10 @@ async fn patch(State(app): State<App>, of: ChangeOf<SnapshotId, Change<PatchSnap
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(snapshot): Path<Ref<SnapshotId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<SnapshotId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.snapshot_freed(&caller, &snapshot).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.snapshot_freed(&caller, &thing).await?)?);
     }
-    Ok(app.delete_snapshot(&caller, &change.once, &snapshot, if_match.as_deref()).await?)
+    Ok(app.delete_snapshot(&caller, &once, &thing, if_match.as_deref()).await?)
 }

@@ -159,11 +159,16 @@ fn escaped(path: &std::path::Path) -> Result<String, StoreError> {
     Ok(out)
 }
 
-/// Whether the same transaction may succeed when run again: somebody else wrote meanwhile, nothing is broken.
-pub(super) fn is_transient(error: &sqlx::Error) -> bool {
-    match error.as_database_error().and_then(|e| e.code()) {
-        // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
-        Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),
-        None => false,
+impl StoreError {
+    /// Whether the same transaction may succeed when run again: somebody else wrote at the same time, nothing is
+    /// broken.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        match error.as_database_error().and_then(|e| e.code()) {
+            // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
+            Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),
+            None => false,
+        }
     }
 }

@@ -29,6 +29,7 @@ pub(crate) mod bulk;
 pub mod cluster;
 pub mod column;
 pub mod deployments;
+mod error;
 pub mod events;
 pub mod idempotency;
 pub mod images;
@@ -51,63 +52,13 @@ use self::backend::Backend;
 pub use self::{
     backend::DatabaseUrl,
     bulk::Filter,
+    error::{StoreError, TxError},
     position::{History, NoPosition, Position},
 };
-use crate::{clock::Clock, reconcile::Loop, wake::Wakes};
-
-/// What can go wrong between this program and its database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The row changed since it was read: look again.
-    #[error("{table} {id} was changed by somebody else meanwhile")]
-    Conflict {
-        /// Table.
-        table: &'static str,
-        /// Row.
-        id: String,
-    },
-    /// A column holds what this program cannot read.
-    #[error("column {column} cannot be read: {why}")]
-    BadRow {
-        /// Column.
-        column: String,
-        /// Why.
-        why: String,
-    },
-    /// The database cannot be opened or brought up to date.
-    #[error("{0}")]
-    Setup(String),
-    /// The database was written by a newer release.
-    #[error("the database has schema {found}, this program knows up to {known}: start the newer release again")]
-    Newer {
-        /// Schema found.
-        found: i64,
-        /// Newest one known.
-        known: i64,
-    },
-    /// The database refused or failed.
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-}
-
-impl StoreError {
-    /// Whether the same transaction may succeed when run again.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(e) if backend::is_transient(e))
-    }
-
-    /// Whether a UNIQUE constraint refused it.
-    #[must_use]
-    pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(e)) if e.is_unique_violation())
-    }
-}
-
-/// The error of a transaction's closure.
-pub trait TxError: From<StoreError> + fmt::Debug {}
-
-impl<E: From<StoreError> + fmt::Debug> TxError for E {}
+use crate::{
+    clock::Clock,
+    wake::{Loop, Wakes},
+};
 
 /// Tries to get the turn before the error is reported; each waits for the busy timeout.
 const ATTEMPTS: u32 = 3;
