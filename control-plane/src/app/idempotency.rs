@@ -9,7 +9,7 @@ use muster_api::{ErrorCode, OperationId, operation::Operation};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, AppError, caller::visible};
+use super::{App, AppError, Caller, caller::visible, check_if_match};
 use crate::store::{
     Tx,
     idempotency::{self, Remembered},
@@ -34,6 +34,26 @@ impl Once {
     #[must_use]
     pub fn without_key() -> Self {
         Self { project: String::new(), key: None, request_sha256: String::new(), operator: false }
+    }
+}
+
+/// A change of a thing: who asks, of what, and once.
+#[derive(Clone, Debug)]
+pub struct Asked<T> {
+    /// Who asks.
+    pub caller: Caller,
+    /// The idempotency key.
+    pub once: Once,
+    /// The thing, as the path names it.
+    pub thing: T,
+    /// The `If-Match` header.
+    pub if_match: Option<String>,
+}
+
+impl<T> Asked<T> {
+    /// Refuses if `If-Match` names another revision than the thing has.
+    pub(crate) fn check_if_match(&self, revision: i64) -> Result<(), AppError> {
+        check_if_match(self.if_match.as_deref(), revision)
     }
 }
 

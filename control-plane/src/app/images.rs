@@ -9,7 +9,7 @@ use muster_api::{
 use serde_json::json;
 
 use super::{
-    Answer, App, AppError, Caller, Once, at, check_if_match, find,
+    Answer, App, AppError, Asked, Caller, Once, at, find,
     list::ListQuery,
     versions::{self as app_versions, FREED_ROOTS_MAX},
 };
@@ -87,17 +87,10 @@ impl App {
     }
 
     /// Changes name or labels.
-    pub async fn patch_image(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        image: &Ref<ImageId>,
-        if_match: Option<&str>,
-        patch: PatchImage,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "images.patch", async |tx| {
-            let mut row = find::image(tx, caller, image).await?;
-            check_if_match(if_match, row.revision)?;
+    pub async fn patch_image(&self, asked: &Asked<Ref<ImageId>>, patch: PatchImage) -> Result<Answer, AppError> {
+        self.once(&asked.once, "images.patch", async |tx| {
+            let mut row = find::image(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             let name = patch.name.map_or_else(|| row.image.name.clone(), |name| name.to_string());
             let labels = patch.labels.unwrap_or_else(|| row.image.labels.clone());
             if name == row.image.name && labels == row.image.labels {
@@ -111,7 +104,7 @@ impl App {
             (row.image.name, row.image.labels) = (name, labels);
             images::save(tx, &row).await?;
             let row = existing(tx, row.image.id).await?;
-            tell(tx, caller, "image.changed", &row).await?;
+            tell(tx, &asked.caller, "image.changed", &row).await?;
             Answer::ok(&row.image)
         })
         .await
@@ -119,23 +112,17 @@ impl App {
 
     /// Unlinks an image and its versions. An upload under way ends without a version. Disks that began with one of the
     /// versions can still read it.
-    pub async fn delete_image(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        image: &Ref<ImageId>,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "images.delete", async |tx| {
-            let row = find::image(tx, caller, image).await?;
-            check_if_match(if_match, row.revision)?;
+    pub async fn delete_image(&self, asked: &Asked<Ref<ImageId>>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "images.delete", async |tx| {
+            let row = find::image(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             let id = row.image.id;
             if let Some(upload) = uploads::live_of(tx, UploadTarget::Image, &id.to_string()).await? {
                 uploads::end(tx, upload.id).await?;
             }
             versions::unlink_image(tx, id).await?;
             images::unlink(tx, &row).await?;
-            tell(tx, caller, "image.deleted", &row).await?;
+            tell(tx, &asked.caller, "image.deleted", &row).await?;
             Ok(Answer::no_content())
         })
         .await

@@ -21,8 +21,8 @@
 //! }
 //! ```
 //!
-//! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins` and
-//! `heartbeats` know no other file; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
+//! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`
+//! and `heartbeats` know no other file; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
 //! every use case begins with; the nouns come last.
 
 pub mod caller;
@@ -59,7 +59,7 @@ pub(crate) use self::error::{at, check_if_match};
 pub use self::{
     caller::{Caller, Scope},
     error::{AppError, StoreError},
-    idempotency::{Answer, Once},
+    idempotency::{Answer, Asked, Once},
     operations::begin_operation,
 };
 use crate::{

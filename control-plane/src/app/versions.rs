@@ -10,7 +10,7 @@ use muster_api::{
 use tokio::time::Instant;
 
 use super::{
-    Answer, App, AppError, Caller, Once, check_if_match, find,
+    Answer, App, AppError, Asked, Caller, find,
     list::{ListQuery, Position},
 };
 use crate::{
@@ -49,24 +49,18 @@ impl App {
     }
 
     /// Unlinks a version. Its number is not used again. Disks that began with the version can still read it.
-    pub async fn delete_version(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        id: VersionId,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "versions.delete", async |tx| {
-            let row = find::version(tx, caller, id).await?;
-            check_if_match(if_match, row.revision)?;
+    pub async fn delete_version(&self, asked: &Asked<VersionId>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "versions.delete", async |tx| {
+            let row = find::version(tx, &asked.caller, asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             versions::unlink(tx, &row).await?;
             if let Some(image) = row.version.image {
                 images::settle(tx, image).await?;
             }
             let version = &row.version;
-            let target = Target { kind: "version".to_owned(), id: id.to_string(), name: version.name.clone() };
+            let target = Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() };
             let event = NewEvent {
-                actor: caller.name.clone(),
+                actor: asked.caller.name.clone(),
                 labels: version.labels.clone(),
                 data: serde_json::json!({ "state": VersionState::Deleted }),
                 ..NewEvent::new("version.deleted", version.project.clone(), target)

@@ -84,8 +84,8 @@ impl Work {
         self.done + self.under_way + self.failed + self.unknown
     }
 
-    /// How the operation ended; `None` while it is not decided. It is a success when `needed` members got there. Members
-    /// on silent nodes are waited for only while they are needed.
+    /// How the operation ended; `None` while it is not decided. It is a success when `needed` members got there.
+    /// Members on silent nodes are waited for only while they are needed.
     #[must_use]
     pub const fn verdict(&self, needed: u64) -> Option<Verdict> {
         if self.under_way > 0 {

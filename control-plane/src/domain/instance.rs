@@ -14,9 +14,9 @@
 //!  anything --Delete--> deleting (deleted at once when it has no node) --report: gone--> deleted
 //! ```
 //!
-//! Beside the state stands what the node is told: `wanted`, and `boot`, which counts the starts. A report counts only if
-//! it has the instance's generation (I8) and its boot. Reports tell states, not changes, so any of them may be lost or
-//! come twice. A guest that starts after its deadline stays failed for that boot.
+//! Beside the state stands what the node is told: `wanted`, and `boot`, which counts the starts. A report counts only
+//! if it has the instance's generation (I8) and its boot. Reports tell states, not changes, so any of them may be lost
+//! or come twice. A guest that starts after its deadline stays failed for that boot.
 
 use muster_api::{
     NodeId, Timestamp,

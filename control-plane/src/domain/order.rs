@@ -96,37 +96,14 @@ pub fn count(pointer: &str, value: i64) -> Result<u64, FieldError> {
 impl Order {
     /// Checks a request. An error lists all fields that do not fit.
     pub fn read(wanted: CreateDeployment) -> Result<Self, NotAnOrder> {
-        let reserved = [
-            ("ssh_keys", wanted.ssh_keys.is_some()),
-            ("user_data", wanted.user_data.is_some()),
-            ("nics", wanted.nics.is_some()),
-            ("disks", wanted.disks.is_some()),
-            ("instance_type", wanted.instance_type.is_some()),
-            ("protect", wanted.protect.is_some()),
-            ("on_node_loss", wanted.on_node_loss.is_some()),
-        ];
-        let reserved: Vec<_> = reserved.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        let reserved = reserved_fields(&wanted);
         if !reserved.is_empty() {
             return Err(NotAnOrder::Reserved(reserved));
         }
         let mut wrong = Complaints::default();
         check_source(&wanted.source, &mut wrong);
-        let count = match wanted.count {
-            Some(value) => count("/count", value).map_err(|e| wrong.0.push(e)).ok(),
-            None if wanted.source.snapshot.is_none() => {
-                wrong.add("/count", "missing", "say how many: count is required unless the source is a snapshot");
-                None
-            }
-            None => None,
-        };
-        let min_count = wanted.min_count.and_then(|min| match (u64::try_from(min), count) {
-            (Ok(min), Some(count)) if (1..=count).contains(&min) => Some(min),
-            (Ok(min), None) if (1..=MEMBERS_MAX).contains(&min) => Some(min),
-            _ => {
-                wrong.add("/min_count", "out_of_range", format!("1 to count, got {min}"));
-                None
-            }
-        });
+        let count = check_count(&wanted, &mut wrong);
+        let min_count = wanted.min_count.and_then(|min| check_min_count(min, count, &mut wrong));
         let cpus = wanted.cpus.unwrap_or(1);
         wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX));
         let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
@@ -162,6 +139,39 @@ impl Order {
             labels: wanted.labels,
         })
     }
+}
+
+fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
+    let fields = [
+        ("ssh_keys", wanted.ssh_keys.is_some()),
+        ("user_data", wanted.user_data.is_some()),
+        ("nics", wanted.nics.is_some()),
+        ("disks", wanted.disks.is_some()),
+        ("instance_type", wanted.instance_type.is_some()),
+        ("protect", wanted.protect.is_some()),
+        ("on_node_loss", wanted.on_node_loss.is_some()),
+    ];
+    fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+}
+
+fn check_count(wanted: &CreateDeployment, wrong: &mut Complaints) -> Option<u64> {
+    match wanted.count {
+        Some(value) => count("/count", value).map_err(|e| wrong.0.push(e)).ok(),
+        None if wanted.source.snapshot.is_none() => {
+            wrong.add("/count", "missing", "say how many: count is required unless the source is a snapshot");
+            None
+        }
+        None => None,
+    }
+}
+
+fn check_min_count(min: i64, count: Option<u64>, wrong: &mut Complaints) -> Option<u64> {
+    let most = count.unwrap_or(MEMBERS_MAX);
+    let fits = u64::try_from(min).ok().filter(|min| (1..=most).contains(min));
+    if fits.is_none() {
+        wrong.add("/min_count", "out_of_range", format!("1 to count, got {min}"));
+    }
+    fits
 }
 
 /// The next size that a disk may have: a multiple of 4096 bytes.

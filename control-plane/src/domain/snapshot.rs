@@ -104,8 +104,8 @@ pub fn plan(seen: &UnderWay, now: Timestamp) -> Next {
     }
 }
 
-/// The node that coordinates a try: a node with members, another one at each try; silent ones only if there is no
-/// other.
+/// The node that coordinates an attempt: a node with members, another one at each attempt. Silent nodes only if there
+/// is no other. `nodes` tells for each whether it was heard from.
 #[must_use]
 pub fn coordinator(nodes: &[(NodeId, bool)], attempt: u64) -> Option<NodeId> {
     let mut heard: Vec<NodeId> = nodes.iter().filter(|(_, heard)| *heard).map(|(node, _)| *node).collect();

@@ -10,8 +10,7 @@
 //! async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Image>>, ApiError> { … }
 //! ```
 //!
-//! A handler without a JSON body that changes something takes [`NoBody`] (`DELETE`, `POST …/retry`): it carries the
-//! idempotency key and refuses a body that is not empty or `{}`.
+//! A change of the thing that a path names takes [`ChangeOf`], a DELETE takes [`Removal`].
 
 use std::{str::FromStr, time::Duration};
 
@@ -32,7 +31,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::ApiError;
 pub use crate::app::list::ListQuery;
 use crate::app::{
-    Answer, App, AppError, Caller, Once,
+    Answer, App, AppError, Asked, Caller, Once,
     list::{Filter, Position},
 };
 
@@ -118,63 +117,55 @@ async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
     })
 }
 
-/// A change with a JSON body, and its idempotency key.
-#[derive(Debug)]
-pub struct Change<T> {
-    /// The idempotency key.
-    pub once: Once,
-    /// The body.
-    pub body: T,
+/// What a change may have as its body: a type of the API, [`MaybeBody`] or [`NoBody`].
+pub trait ChangeBody: Sized {
+    /// Reads the body.
+    fn read(bytes: &[u8]) -> Result<Self, AppError>;
 }
 
-impl<T: DeserializeOwned> FromRequest<App> for Change<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let head = OnceHead::of(&parts, &caller)?;
-        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
-        Ok(Self { once: head.with_body(&bytes), body: parse_json(&bytes)? })
+impl<T: DeserializeOwned> ChangeBody for T {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        parse_json(bytes)
     }
 }
 
-/// A change without a body, and its idempotency key.
+/// A JSON body that may be left out. Then all its fields have their defaults.
 #[derive(Debug)]
-pub struct NoBody {
-    /// The idempotency key.
-    pub once: Once,
+pub struct MaybeBody<T>(pub T);
+
+impl<T: DeserializeOwned + Default> ChangeBody for MaybeBody<T> {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse_json(bytes).map(Self) }
+    }
 }
 
-impl FromRequest<App> for NoBody {
-    type Rejection = ApiError;
+/// No body: it must be empty or `{}`.
+#[derive(Debug)]
+pub struct NoBody;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let head = OnceHead::of(&parts, &caller)?;
-        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
+impl ChangeBody for NoBody {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+
         if !bytes.is_empty() {
-            parse_json::<Empty>(&bytes)?;
+            parse_json::<Empty>(bytes)?;
         }
-        Ok(Self { once: head.with_body(&bytes) })
+        Ok(Self)
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Empty {}
-
-/// A change whose JSON body may be left out. Then all its fields have their defaults.
+/// A change: its body and its idempotency key.
 #[derive(Debug)]
-pub struct MaybeBody<T> {
+pub struct Change<B> {
     /// The idempotency key.
     pub once: Once,
     /// The body.
-    pub body: T,
+    pub body: B,
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
+impl<B: ChangeBody> FromRequest<App> for Change<B> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
@@ -182,71 +173,64 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let head = OnceHead::of(&parts, &caller)?;
         let bytes = body_bytes(Request::from_parts(parts, body)).await?;
-        let body = if bytes.is_empty() { T::default() } else { parse_json(&bytes)? };
-        Ok(Self { once: head.with_body(&bytes), body })
+        Ok(Self { once: head.with_body(&bytes), body: B::read(&bytes)? })
     }
 }
 
-/// A change of the thing that a path names. `B` is its body: [`Change`], [`MaybeBody`] or [`NoBody`]. Query parameters
-/// are refused.
+/// A change of the thing that a path names. Query parameters are refused.
 #[derive(Debug)]
 pub struct ChangeOf<Id, B> {
-    /// Who asks.
-    pub caller: Caller,
-    /// The id or name in the path.
-    pub thing: Ref<Id>,
-    /// The `If-Match` header.
-    pub if_match: Option<String>,
-    /// The body, with its idempotency key.
-    pub change: B,
+    /// Who asks, and of which thing.
+    pub asked: Asked<Ref<Id>>,
+    /// The body.
+    pub body: B,
 }
 
 impl<Id, B> FromRequest<App> for ChangeOf<Id, B>
 where
     Ref<Id>: DeserializeOwned + Send,
-    B: FromRequest<App, Rejection = ApiError>,
+    B: ChangeBody,
 {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        Params::from_request_parts(&mut parts, app).await?.only(&[])?;
-        let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
-        let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
-        let change = B::from_request(Request::from_parts(parts, body), app).await?;
-        Ok(Self { caller, thing, if_match, change })
+        let (asked, body, _) = asked(request, app, &[]).await?;
+        Ok(Self { asked, body })
     }
 }
 
 /// A DELETE of the thing that a path names. `T` is what the path holds.
 #[derive(Debug)]
 pub struct Removal<T> {
-    /// Who asks.
-    pub caller: Caller,
-    /// What the path names.
-    pub thing: T,
-    /// The `If-Match` header.
-    pub if_match: Option<String>,
+    /// Who asks, and of which thing.
+    pub asked: Asked<T>,
     /// `dry_run=true`: only tell what would come back.
     pub dry_run: bool,
-    /// The idempotency key.
-    pub once: Once,
 }
 
 impl<T: DeserializeOwned + Send> FromRequest<App> for Removal<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let params = Params::from_request_parts(&mut parts, app).await?;
-        params.only(&["dry_run"])?;
-        let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
-        let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
-        let NoBody { once } = NoBody::from_request(Request::from_parts(parts, body), app).await?;
-        Ok(Self { caller, thing, if_match, dry_run: params.flag("dry_run")?, once })
+        let (asked, NoBody, params) = asked(request, app, &["dry_run"]).await?;
+        Ok(Self { asked, dry_run: params.flag("dry_run")? })
     }
+}
+
+/// A change of the thing that the path names: who asks of what, the body, and the query.
+async fn asked<T, B>(request: Request, app: &App, known: &[&str]) -> Result<(Asked<T>, B, Params), ApiError>
+where
+    T: DeserializeOwned + Send,
+    B: ChangeBody,
+{
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, app).await?;
+    let params = Params::from_request_parts(&mut parts, app).await?;
+    params.only(known)?;
+    let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
+    let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
+    let Change { once, body } = Change::from_request(Request::from_parts(parts, body), app).await?;
+    Ok((Asked { caller, once, thing, if_match }, body, params))
 }
 
 /// A JSON body without an idempotency key: for the node protocol, whose calls can all be repeated.

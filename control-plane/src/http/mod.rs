@@ -1,4 +1,5 @@
-//! The doors: the whole URL space on one screen. Handlers extract, call one `App` method, format.
+//! The doors: all URLs on one screen. A handler extracts its arguments, calls one method of `App` and formats the
+//! answer.
 //!
 //! ```text
 //! people's door                                             node door (mutual TLS)
@@ -139,7 +140,7 @@ async fn method_not_allowed(request: Request) -> ApiError {
     Problem::new(ErrorCode::MethodNotAllowed, detail).into()
 }
 
-/// Around everything: request id, span, time limit, panics, problems, metrics.
+/// The outermost layer: request id, span, time limit, panics, bodies of problems, metrics.
 async fn outermost(mut request: Request, next: Next) -> Response {
     let begun = std::time::Instant::now();
     let call = CallId::of(request.headers().get(&REQUEST_ID));

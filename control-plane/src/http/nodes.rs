@@ -43,30 +43,27 @@ async fn show(
     Ok(Json(app.node(&caller, &node).await?))
 }
 
-/// No new instances are placed there (operators).
+/// Keeps new instances away from a node (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/cordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn cordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::No).await?)
+    Ok(app.cordon(&of.asked, Schedulable::No).await?)
 }
 
-/// New instances may be placed there again (operators).
+/// Lets new instances be placed on a node again (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/uncordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::Yes).await?)
+    Ok(app.cordon(&of.asked, Schedulable::Yes).await?)
 }
 
-/// Takes out a node without objects and instances; its key is listed no more (operators).
+/// Takes out a node that has no objects and no instances. It can no longer connect with its key (operators).
 #[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes",
     params(("node" = String, Path), ("dry_run" = Option<bool>, Query)),
     responses((status = 204), (status = 200, body = muster_api::version::Freed), (status = "default", body = Problem)))]
-async fn delete(
-    State(app): State<App>,
-    Removal { caller, thing, if_match, dry_run, once }: Removal<Ref<NodeId>>,
-) -> Result<Answer, ApiError> {
+async fn delete(State(app): State<App>, Removal { asked, dry_run }: Removal<Ref<NodeId>>) -> Result<Answer, ApiError> {
     if dry_run {
-        return Ok(app.node_freed(&caller, &once, if_match.as_deref(), &thing).await?);
+        return Ok(app.node_freed(&asked).await?);
     }
-    Ok(app.delete_node(&caller, &once, if_match.as_deref(), &thing).await?)
+    Ok(app.delete_node(&asked).await?)
 }

@@ -62,7 +62,7 @@ pub struct List {
     node: Option<Vec<String>>,
     /// Also what was deleted in the last 24 h.
     deleted: Option<bool>,
-    /// Default: the token's, else `default`; operators also `*`.
+    /// Default: the project of the token, else `default`. Operators may say `*` for all projects.
     project: Option<String>,
 }
 

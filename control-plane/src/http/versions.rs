@@ -1,4 +1,4 @@
-//! `/v1/versions`: look, read, delete.
+//! `/v1/versions`: show, read, delete.
 
 use std::ops::Range;
 
@@ -56,19 +56,19 @@ pub(crate) async fn show(
     Ok(Json(app.version(&caller, version).await?.version))
 }
 
-/// Unlinks a version; disks that began with it go on reading it.
+/// Unlinks a version. Disks that began with it can still read it.
 #[utoipa::path(delete, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id"),
-    ("dry_run" = Option<bool>, Query, description = "only tell what would come back")),
+    ("dry_run" = Option<bool>, Query, description = "only tell how many bytes it would free")),
     responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
     (status = 404, description = "there is none")))]
 pub(crate) async fn remove(
     State(app): State<App>,
-    Removal { caller, thing, if_match, dry_run, once }: Removal<VersionId>,
+    Removal { asked, dry_run }: Removal<VersionId>,
 ) -> Result<Answer, ApiError> {
     if dry_run {
-        return Ok(Answer::ok(&app.version_freed(&caller, thing).await?)?);
+        return Ok(Answer::ok(&app.version_freed(&asked.caller, asked.thing).await?)?);
     }
-    Ok(app.delete_version(&caller, &once, thing, if_match.as_deref()).await?)
+    Ok(app.delete_version(&asked).await?)
 }
 
 /// The bytes of a version, or a range of them.
@@ -85,7 +85,7 @@ pub(crate) async fn read(
     stream(&app, &row, &headers)
 }
 
-/// Where a version has data: what is absent reads as zeros.
+/// Where a version has data. Ranges that are absent read as zeros.
 #[utoipa::path(get, path = "/v1/versions/{version}/extents", tag = "versions", params(("version" = String, Path, description = "id"),
     ("limit" = Option<u64>, Query, description = "1 to 1000, default 100"),
     ("page_token" = Option<String>, Query, description = "from the page before")),

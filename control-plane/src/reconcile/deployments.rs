@@ -34,7 +34,7 @@ use crate::{
     wake::Counts,
 };
 
-/// Looks whether there is anything to do, and does it in one transaction.
+/// Looks whether there is anything to do, and does all of it in one transaction.
 pub async fn pass(app: &App) -> anyhow::Result<Counts> {
     let seen = app
         .store

@@ -58,10 +58,10 @@ pub struct NewOperation {
     pub deadline: Timestamp,
 }
 
-/// The progress of an operation that has this many instances to do, at its beginning.
+/// The progress at the beginning of an operation that has `total` things of this kind to do.
 #[must_use]
-pub fn instances_to_do(total: u64) -> Progress {
-    Progress { total, unit: "instances".to_owned(), ..Progress::default() }
+pub fn to_do(total: u64, unit: &str) -> Progress {
+    Progress { total, unit: unit.to_owned(), ..Progress::default() }
 }
 
 /// How an operation ended.

@@ -6,7 +6,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, check_if_match, find, list::ListQuery},
+    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
     event, view,
 };
 use crate::{
@@ -59,22 +59,19 @@ impl App {
     /// Changes the labels.
     pub async fn patch_deployment(
         &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<DeploymentId>,
-        if_match: Option<&str>,
+        asked: &Asked<Ref<DeploymentId>>,
         patch: &PatchDeployment,
     ) -> Result<Answer, AppError> {
-        self.once(once, "deployments.patch", async |tx| {
-            let mut row = find::deployment(tx, caller, wanted).await?;
-            check_if_match(if_match, row.revision)?;
+        self.once(&asked.once, "deployments.patch", async |tx| {
+            let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
                 row.labels = labels.clone();
                 deployments::save(tx, &row).await?;
-                events::append(tx, event(&row, &caller.name)?).await?;
-                row = find::deployment(tx, caller, &Ref::Id(row.id)).await?;
+                events::append(tx, event(&row, &asked.caller.name)?).await?;
+                row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
-            Answer::ok(&view::show(tx, caller, row).await?)
+            Answer::ok(&view::show(tx, &asked.caller, row).await?)
         })
         .await
     }

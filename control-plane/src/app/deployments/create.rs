@@ -69,7 +69,7 @@ impl App {
                 kind: "deployment.create",
                 target: row.target(),
                 phase: "starting",
-                progress: operations::instances_to_do(row.count),
+                progress: operations::to_do(row.count, "instances"),
                 deadline: row.deadline_after(tx.now()),
             };
             let operation = begin_operation(tx, &caller.origin(), new).await?;

@@ -5,7 +5,7 @@ use storage_core::units::u64_from;
 
 use super::{
     super::{
-        Answer, App, AppError, Caller, Once, check_if_match, find,
+        Answer, App, AppError, Asked, Caller, find,
         instances::{self as app_instances, change::deleted},
     },
     event,
@@ -20,20 +20,14 @@ const DELETE_MS: i64 = 600_000;
 
 impl App {
     /// Deletes a deployment in any state. What runs on it is cancelled, and its name is free at once.
-    pub async fn delete_deployment(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<DeploymentId>,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "deployments.delete", async |tx| {
-            let mut row = find::deployment_or_going(tx, caller, wanted).await?;
+    pub async fn delete_deployment(&self, asked: &Asked<Ref<DeploymentId>>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "deployments.delete", async |tx| {
+            let mut row = find::deployment_or_going(tx, &asked.caller, &asked.thing).await?;
             let running = operations::running_on(tx, "deployment", &row.id.to_string()).await?;
             if let (DeploymentState::Deleting, Some(running)) = (row.state, running) {
-                return app_instances::same_operation(tx, caller, running).await;
+                return app_instances::same_operation(tx, &asked.caller, running).await;
             }
-            check_if_match(if_match, row.revision)?;
+            asked.check_if_match(row.revision)?;
             // If it is being deleted and no operation runs, the one before ran out of time. This one waits for the
             // rest.
             if let Some(running) = running {
@@ -46,14 +40,14 @@ impl App {
                 kind: "deployment.delete",
                 target: row.target(),
                 phase: "deleting",
-                progress: operations::instances_to_do(u64_from(changed.len())),
+                progress: operations::to_do(u64_from(changed.len()), "instances"),
                 deadline: tx.now().plus_ms(DELETE_MS),
             };
-            let operation = app_instances::begin(tx, &caller.origin(), new, changed).await?;
+            let operation = app_instances::begin(tx, &asked.caller.origin(), new, changed).await?;
             if row.state != DeploymentState::Deleting {
                 row.state = DeploymentState::Deleting;
                 deployments::save(tx, &row).await?;
-                events::append(tx, event(&row, &caller.name)?).await?;
+                events::append(tx, event(&row, &asked.caller.name)?).await?;
             }
             Answer::accepted(&operation)
         })

@@ -6,7 +6,7 @@ use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, instance::Ins
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, at, find, instances as app_instances},
+    super::{Answer, App, AppError, Asked, Caller, at, find, instances as app_instances},
     check_free, event,
     members::NewMembers,
     placing::Placing,
@@ -23,27 +23,21 @@ use crate::{
 
 impl App {
     /// Brings a deployment to `scale.count` members.
-    pub async fn scale_deployment(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<DeploymentId>,
-        scale: &Scale,
-    ) -> Result<Answer, AppError> {
+    pub async fn scale_deployment(&self, asked: &Asked<Ref<DeploymentId>>, scale: &Scale) -> Result<Answer, AppError> {
         let count = order::count("/count", scale.count).map_err(|error| AppError::Invalid(vec![error]))?;
-        self.once(once, "deployments.scale", async |tx| {
-            let mut row = find::deployment(tx, caller, wanted).await?;
+        self.once(&asked.once, "deployments.scale", async |tx| {
+            let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
             check_free(tx, &row).await?;
             let members = present(tx, row.id).await?;
-            let removed = to_remove(tx, caller, scale, count, &members).await?;
+            let removed = to_remove(tx, &asked.caller, scale, count, &members).await?;
             let gone = u64_from(removed.len());
             let added = (count + gone).saturating_sub(u64_from(members.len()));
             if added == 0 && gone == 0 {
-                return Answer::ok(&view::show(tx, caller, row).await?);
+                return Answer::ok(&view::show(tx, &asked.caller, row).await?);
             }
             let placing = Placing::find(tx, &row, added).await?;
             if placing.solution.unplaced > 0 {
-                return Err(placing.no_capacity(caller, added));
+                return Err(placing.no_capacity(&asked.caller, added));
             }
             if added > 0 && row.version.is_none() {
                 let detail = format!("a fork has the members of its snapshot: at most {}", members.len());
@@ -54,22 +48,22 @@ impl App {
                 kind: "deployment.scale",
                 target: row.target(),
                 phase: "scaling",
-                progress: operations::instances_to_do(added + gone),
+                progress: operations::to_do(added + gone, "instances"),
                 deadline: row.deadline_after(tx.now()),
             };
             let changed = app_instances::change::all_by(removed, &Edge::Delete, tx);
-            let operation = app_instances::begin(tx, &caller.origin(), new, changed).await?;
+            let operation = app_instances::begin(tx, &asked.caller.origin(), new, changed).await?;
             let first = row.next_number;
             row.next_number += added;
             row.min_count = if row.min_count == row.count { count } else { row.min_count.min(count) };
             row.count = count;
             deployments::save(tx, &row).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
+            events::append(tx, event(&row, &asked.caller.name)?).await?;
             if let Some(version) = row.version.filter(|_| added > 0) {
                 let added = usize::try_from(added).expect("a deployment has at most 10,000 members");
                 let disks = vec![(version, row.disk_bytes); added];
                 let members = NewMembers { deployment: &row, first, disks, placing: &placing, operation: operation.id };
-                members.insert(tx, &caller.name).await?;
+                members.insert(tx, &asked.caller.name).await?;
             }
             Answer::accepted(&operation)
         })

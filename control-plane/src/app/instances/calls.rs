@@ -13,7 +13,7 @@ use muster_pool::Call;
 use storage_core::units::usize_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, check_if_match, find, list::ListQuery},
+    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
     change::event,
     view,
 };
@@ -56,21 +56,18 @@ impl App {
     /// Changes the labels.
     pub async fn patch_instance(
         &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<InstanceId>,
-        if_match: Option<&str>,
+        asked: &Asked<Ref<InstanceId>>,
         patch: &PatchInstance,
     ) -> Result<Answer, AppError> {
-        self.once(once, "instances.patch", async |tx| {
-            let mut row = find::instance(tx, caller, wanted).await?;
-            check_if_match(if_match, row.revision)?;
+        self.once(&asked.once, "instances.patch", async |tx| {
+            let mut row = find::instance(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
                 instances::save_labels(tx, &row, labels).await?;
-                row = find::instance(tx, caller, &Ref::Id(row.id)).await?;
-                events::append(tx, event(&row, &caller.name)).await?;
+                row = find::instance(tx, &asked.caller, &Ref::Id(row.id)).await?;
+                events::append(tx, event(&row, &asked.caller.name)).await?;
             }
-            Answer::ok(&view::one(tx, caller, row).await?)
+            Answer::ok(&view::one(tx, &asked.caller, row).await?)
         })
         .await
     }

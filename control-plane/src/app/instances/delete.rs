@@ -10,7 +10,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, caller::visible, check_if_match, find, operations::existing},
+    super::{Answer, App, AppError, Asked, Caller, Once, caller::visible, find, operations::existing},
     change::{Changed, check_idle, refused},
     power::{Verb, begin_or_finish, power},
     selection::{Going, Selected, selected},
@@ -26,23 +26,17 @@ use crate::{
 
 impl App {
     /// Deletes an instance. Its deployment wants one member less from then on.
-    pub async fn delete_instance(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<InstanceId>,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "instances.delete", async |tx| {
-            let row = find::instance_or_going(tx, caller, wanted).await?;
+    pub async fn delete_instance(&self, asked: &Asked<Ref<InstanceId>>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "instances.delete", async |tx| {
+            let row = find::instance_or_going(tx, &asked.caller, &asked.thing).await?;
             if let (InstanceState::Deleting, Some(operation)) = (row.life.state, row.operation) {
-                return same_operation(tx, caller, operation).await;
+                return same_operation(tx, &asked.caller, operation).await;
             }
-            check_if_match(if_match, row.revision)?;
+            asked.check_if_match(row.revision)?;
             if let Some(running) = operations::running_on(tx, "instance", &row.id.to_string()).await? {
                 operations::finish(tx, running, Outcome::Cancelled(None)).await?;
             }
-            let operation = delete_rows(tx, caller, row.project.clone(), row.target(), vec![row]).await?;
+            let operation = delete_rows(tx, &asked.caller, row.project.clone(), row.target(), vec![row]).await?;
             Answer::accepted(&operation)
         })
         .await

@@ -8,7 +8,7 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, find, operations::existing},
+    super::{Answer, App, AppError, Asked, Caller, find, operations::existing},
     change::{Changed, begin, check_idle, refused},
     view,
 };
@@ -109,7 +109,7 @@ impl Verb {
             project,
             target,
             phase: self.phase(),
-            progress: operations::instances_to_do(u64_from(instances)),
+            progress: operations::to_do(u64_from(instances), "instances"),
             deadline: tx.now().plus_ms(DEADLINE_MS + self.timeout_ms()),
         }
     }
@@ -126,21 +126,15 @@ fn how_to_stop(wanted: &api::Stop) -> Result<Stop, AppError> {
 
 impl App {
     /// Start, stop or reboot of one instance. If it is in the wanted state, the answer is the instance.
-    pub async fn power_instance(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<InstanceId>,
-        verb: Verb,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "instances.power", async |tx| {
-            let row = find::instance(tx, caller, wanted).await?;
+    pub async fn power_instance(&self, asked: &Asked<Ref<InstanceId>>, verb: Verb) -> Result<Answer, AppError> {
+        self.once(&asked.once, "instances.power", async |tx| {
+            let row = find::instance(tx, &asked.caller, &asked.thing).await?;
             check_idle(std::slice::from_ref(&row))?;
             let Some(changed) = Changed::by(row.clone(), &verb.edge(), tx).map_err(|r| refused(&r))? else {
-                return Answer::ok(&view::one(tx, caller, row).await?);
+                return Answer::ok(&view::one(tx, &asked.caller, row).await?);
             };
             let new = verb.operation(tx, row.project.clone(), row.target(), 1);
-            let operation = begin(tx, &caller.origin(), new, vec![changed]).await?;
+            let operation = begin(tx, &asked.caller.origin(), new, vec![changed]).await?;
             Answer::accepted(&operation)
         })
         .await

@@ -3,7 +3,7 @@
 use muster_api::{NodeId, Ref, node::NodeState};
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, check_if_match, find},
+    super::{Answer, App, AppError, Asked, find},
     state_event,
 };
 use crate::{
@@ -23,28 +23,21 @@ pub enum Schedulable {
 impl App {
     /// Sets whether new instances may be placed on a node. The call says the wanted state, so a repeated one changes
     /// nothing.
-    pub async fn cordon(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        if_match: Option<&str>,
-        node: &Ref<NodeId>,
-        wanted: Schedulable,
-    ) -> Result<Answer, AppError> {
-        caller.require_operator()?;
+    pub async fn cordon(&self, asked: &Asked<Ref<NodeId>>, wanted: Schedulable) -> Result<Answer, AppError> {
+        asked.caller.require_operator()?;
         let schedulable = wanted == Schedulable::Yes;
-        self.once(once, "nodes.cordon", async |tx| {
-            let mut row = find::node(tx, node).await?;
-            check_if_match(if_match, row.revision)?;
+        self.once(&asked.once, "nodes.cordon", async |tx| {
+            let mut row = find::node(tx, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             if row.state == NodeState::Deleted {
-                return Err(AppError::not_found("node", node));
+                return Err(AppError::not_found("node", &asked.thing));
             }
             if row.schedulable != schedulable {
                 row.schedulable = schedulable;
                 nodes::save(tx, &row).await?;
                 row.revision += 1;
                 row.updated_at = tx.now();
-                events::append(tx, state_event(&row, &caller.name)).await?;
+                events::append(tx, state_event(&row, &asked.caller.name)).await?;
                 tx.wake(Loop::Deployments);
             }
             let promised = instances::promised(tx).await?;

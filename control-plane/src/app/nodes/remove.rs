@@ -4,7 +4,7 @@ use muster_api::{NodeId, Ref, node::NodeState};
 use serde_json::json;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, check_if_match, find},
+    super::{Answer, App, AppError, Asked, find},
     state_event,
 };
 use crate::store::{
@@ -14,20 +14,14 @@ use crate::store::{
 
 impl App {
     /// Takes out a node that holds nothing: it has no instance and its share of the pool is empty.
-    pub async fn delete_node(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        if_match: Option<&str>,
-        node: &Ref<NodeId>,
-    ) -> Result<Answer, AppError> {
-        caller.require_operator()?;
+    pub async fn delete_node(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
+        asked.caller.require_operator()?;
         let answer = self
-            .once(once, "nodes.delete", async |tx| {
-                let row = self.removable(tx, if_match, node).await?;
+            .once(&asked.once, "nodes.delete", async |tx| {
+                let row = self.removable(tx, asked).await?;
                 let next = NodeRow { state: NodeState::Deleted, reason: None, schedulable: false, ..row };
                 nodes::save(tx, &next).await?;
-                events::append(tx, state_event(&next, &caller.name)).await?;
+                events::append(tx, state_event(&next, &asked.caller.name)).await?;
                 self.refresh_membership(tx).await?;
                 self.heartbeats.forget(next.id);
                 Ok(Answer::no_content())
@@ -38,26 +32,20 @@ impl App {
     }
 
     /// What [`App::delete_node`] would free: nothing, because it refuses a node that holds something.
-    pub async fn node_freed(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        if_match: Option<&str>,
-        node: &Ref<NodeId>,
-    ) -> Result<Answer, AppError> {
-        caller.require_operator()?;
-        self.once(once, "nodes.delete", async |tx| {
-            self.removable(tx, if_match, node).await?;
+    pub async fn node_freed(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
+        asked.caller.require_operator()?;
+        self.once(&asked.once, "nodes.delete", async |tx| {
+            self.removable(tx, asked).await?;
             Answer::ok(&json!({ "freed_bytes": 0 }))
         })
         .await
     }
 
-    async fn removable(&self, tx: &mut Tx, if_match: Option<&str>, node: &Ref<NodeId>) -> Result<NodeRow, AppError> {
-        let row = find::node(tx, node).await?;
-        check_if_match(if_match, row.revision)?;
+    async fn removable(&self, tx: &mut Tx, asked: &Asked<Ref<NodeId>>) -> Result<NodeRow, AppError> {
+        let row = find::node(tx, &asked.thing).await?;
+        asked.check_if_match(row.revision)?;
         if row.state == NodeState::Deleted {
-            return Err(AppError::not_found("node", node));
+            return Err(AppError::not_found("node", &asked.thing));
         }
         let instances = instances::promised(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
         let objects = self.heartbeats.last(row.id).map_or(row.pool.objects, |(_, beat)| beat.pool.objects);

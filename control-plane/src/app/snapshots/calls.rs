@@ -2,16 +2,12 @@
 
 use muster_api::{
     Page, Ref, SnapshotId,
-    operation::Progress,
     snapshot::{PatchSnapshot, Snapshot, SnapshotMember, SnapshotState},
     version::Freed,
 };
 
 use super::{
-    super::{
-        Answer, App, AppError, Caller, Once, begin_operation, check_if_match, find, list::ListQuery,
-        operations::existing,
-    },
+    super::{Answer, App, AppError, Asked, Caller, begin_operation, find, list::ListQuery, operations::existing},
     attempt::give_up,
     event, view,
 };
@@ -70,15 +66,12 @@ impl App {
     /// Changes name and labels.
     pub async fn patch_snapshot(
         &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<SnapshotId>,
-        if_match: Option<&str>,
+        asked: &Asked<Ref<SnapshotId>>,
         patch: &PatchSnapshot,
     ) -> Result<Answer, AppError> {
-        self.once(once, "snapshots.patch", async |tx| {
-            let mut row = find::snapshot(tx, caller, wanted).await?;
-            check_if_match(if_match, row.revision)?;
+        self.once(&asked.once, "snapshots.patch", async |tx| {
+            let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             let name = patch.name.as_ref().map(ToString::to_string).filter(|name| *name != row.name);
             let labels = patch.labels.clone().filter(|labels| *labels != row.labels);
             if name.is_none() && labels.is_none() {
@@ -93,41 +86,35 @@ impl App {
             }
             row.labels = labels.unwrap_or(row.labels);
             snapshots::save(tx, &row).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
-            Answer::ok(&view::view(find::snapshot(tx, caller, &Ref::Id(row.id)).await?))
+            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            Answer::ok(&view::view(find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?))
         })
         .await
     }
 
     /// Unlinks a snapshot in any state. One under way is given up first.
-    pub async fn delete_snapshot(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        wanted: &Ref<SnapshotId>,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "snapshots.delete", async |tx| {
-            let mut row = find::snapshot(tx, caller, wanted).await?;
-            check_if_match(if_match, row.revision)?;
+    pub async fn delete_snapshot(&self, asked: &Asked<Ref<SnapshotId>>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "snapshots.delete", async |tx| {
+            let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             if row.is_under_way() {
                 give_up(tx, &mut row, "deleted", "the snapshot was deleted", Outcome::Cancelled(None)).await?;
-                row = find::snapshot(tx, caller, &Ref::Id(row.id)).await?;
+                row = find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
             let new = NewOperation {
                 project: row.project.clone(),
                 kind: "snapshot.delete",
                 target: row.target(),
                 phase: "unlinking",
-                progress: Progress { total: row.members, unit: "disks".to_owned(), ..Progress::default() },
+                progress: operations::to_do(row.members, "disks"),
                 deadline: tx.now().plus_ms(SAVE_MS),
             };
-            let operation = begin_operation(tx, &caller.origin(), new).await?;
+            let operation = begin_operation(tx, &asked.caller.origin(), new).await?;
             // I5: unlinking is one step whatever the size. The bytes stay until nothing uses them.
             versions::unlink_snapshot(tx, row.id).await?;
             row.state = SnapshotState::Deleted;
             snapshots::save(tx, &row).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
+            events::append(tx, event(&row, &asked.caller.name)?).await?;
             operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
             Answer::accepted(&existing(tx, operation.id).await?)
         })

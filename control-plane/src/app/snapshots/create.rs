@@ -1,9 +1,9 @@
 //! A snapshot is asked for: which disks take part, and the rows from which the nodes and the loop go on.
 
 use muster_api::{
-    CommitId, ErrorCode, Problem, SnapshotId,
+    CommitId, ErrorCode, Problem, SnapshotId, Timestamp,
     instance::InstanceState,
-    operation::{Progress, Target},
+    operation::Target,
     snapshot::{Consistency, CreateSnapshot, SnapshotState},
 };
 use storage_core::units::u64_from;
@@ -23,9 +23,9 @@ use crate::{
         deployments::DeploymentRow,
         events,
         instances::{self, InstanceRow},
-        operations::NewOperation,
+        operations::{self, NewOperation},
         snapshots::{self, MemberRow, SnapshotRow},
-        uploads::{self, NewUpload, UploadTarget},
+        uploads::{self, NewUpload, Upload, UploadTarget},
     },
     wake::Loop,
 };
@@ -70,19 +70,13 @@ impl App {
             refuse_if_cut(tx, &members).await?;
             let (now, count) = (tx.now(), u64_from(members.len()));
             let deadline = now.plus_ms(SAVE_MS);
-            let upload = NewUpload {
-                project: taken.project.clone(),
-                target: UploadTarget::Snapshot,
-                target_id: id.to_string(),
-                until: deadline.plus_ms(LEASE_MS),
-            };
-            let upload = uploads::begin(tx, &upload).await?;
+            let upload = begin_upload(tx, &taken.project, id, deadline).await?;
             let new = NewOperation {
                 project: taken.project.clone(),
                 kind: "snapshot.create",
                 target: Target { kind: "snapshot".to_owned(), id: id.to_string(), name: name.clone() },
                 phase: "cutting",
-                progress: Progress { total: count, unit: "disks".to_owned(), ..Progress::default() },
+                progress: operations::to_do(count, "disks"),
                 deadline,
             };
             let operation = begin_operation(tx, &caller.origin(), new).await?;
@@ -184,6 +178,16 @@ async fn free_name(tx: &mut Tx, project: &str, id: SnapshotId, wanted: &CreateSn
         Some(existing) => Err(AppError::NameTaken { kind: "snapshot", name, existing: existing.id.to_string() }),
         None => Ok(name),
     }
+}
+
+async fn begin_upload(tx: &mut Tx, project: &str, id: SnapshotId, deadline: Timestamp) -> Result<Upload, AppError> {
+    let new = NewUpload {
+        project: project.to_owned(),
+        target: UploadTarget::Snapshot,
+        target_id: id.to_string(),
+        until: deadline.plus_ms(LEASE_MS),
+    };
+    Ok(uploads::begin(tx, &new).await?)
 }
 
 /// One member row for each disk of the instances.
