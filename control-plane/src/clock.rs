@@ -1,4 +1,4 @@
-//! Time as a value that comes in: the one place that reads the clock.
+//! The clock. Everything else gets the time from a [`Clock`], so that tests can set it.
 
 use std::sync::{
     Arc,
@@ -7,9 +7,9 @@ use std::sync::{
 
 use muster_api::Timestamp;
 
-/// What time it is. Replaced in tests by [`ManualClock`].
+/// What time it is. Tests replace it by a [`ManualClock`].
 pub trait Clock: Send + Sync + 'static {
-    /// The instant, microseconds since 1970. For reading and for deadlines, never for ordering rows.
+    /// The time now, in microseconds since 1970. It is for reading and for deadlines, never for ordering rows.
     fn now(&self) -> Timestamp;
 }
 
@@ -20,23 +20,24 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     fn now(&self) -> Timestamp {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let since = since.expect("the host's clock is past 1970");
+        Timestamp::from_micros(i64::try_from(since.as_micros()).expect("the year is before 290,000"))
     }
 }
 
-/// A clock that stands until it is moved.
+/// A clock that stands until a test moves it. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// Stands at `start`.
+    /// A clock that stands at `start`.
     #[must_use]
     pub fn at(start: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(start.micros())))
     }
 
-    /// Moves forward.
+    /// Moves the clock forward.
     pub fn advance_ms(&self, ms: i64) {
         self.0.fetch_add(ms * 1000, Ordering::SeqCst);
     }

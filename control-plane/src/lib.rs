@@ -1,9 +1,9 @@
-//! The controller: it knows what is wanted and where things are placed.
+//! The controller: it takes calls of people and nodes, keeps what is wanted in a database, and works on it.
 //!
-//! Reading order: [`http`] (the REST API), [`app`] (one function per use case), [`domain`] and [`scheduler`]
-//! (decisions, pure), [`store`] (rows), [`reconcile`] (loops that finish what a request began), [`ingest`] and
-//! [`export`] (image bytes in and out). Arrows go in that order only, and a test checks that. [`build`] puts a
-//! controller together, for `main` and for tests:
+//! Reading order: [`http`] (calls are read and answered), [`app`] (one function per use case), [`domain`] and
+//! [`scheduler`] (pure rules and decisions), [`store`] (SQL), [`reconcile`] (loops that finish what calls began),
+//! [`ingest`] and [`export`] (image bytes in and out). Arrows go in that order only: `tests/integration/modules.rs`
+//! checks it. [`build`] puts a controller together for `main` and for tests alike:
 //!
 //! ```ignore
 //! let server = muster_controller::build(config, Arc::new(SystemClock)).await?;   // bound, nothing served yet
@@ -51,6 +51,7 @@ pub mod domain;
 pub mod export;
 pub mod http;
 pub mod ingest;
+mod lock;
 pub mod reconcile;
 pub mod scheduler;
 pub mod store;
@@ -72,21 +73,21 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::{App, AppError, Inner, access, slots::Slots},
+    app::{App, AppError, Inner, caller::DEFAULT_PROJECT, slots::Slots, tokens::draw_token},
     ca::Authority,
     clock::Clock,
     config::Config,
     store::{DatabaseUrl, Store, cluster, cluster::Cluster, tokens},
     tls::Identities,
-    wake::Wakes,
+    wake::{Statuses, Wakes},
 };
 
-/// Seconds the first token lives: it is the operator's way in, and is revoked like any other.
+/// Seconds the first token lives. It is the operator's first access, and can be revoked like any other token.
 const FIRST_TOKEN_TTL_S: u64 = 10 * 365 * 86_400;
-/// Longest time loops and streams may take to end once the doors are closed.
+/// Longest time that the loops may take to end once the doors are closed.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// A controller whose doors are open in the kernel and not served yet.
+/// A controller whose sockets are bound and not served yet.
 pub struct Server {
     /// The controller.
     pub app: App,
@@ -97,15 +98,15 @@ pub struct Server {
     _lock: File,
 }
 
-/// An [`App`] with its identities, without doors.
+/// An [`App`] with its certificates, without sockets.
 pub struct Parts {
     /// The controller.
     pub app: App,
-    /// What its doors would show.
+    /// The certificates that its doors would show.
     pub identities: Arc<Identities>,
 }
 
-/// Opens data folder and database, binds the doors.
+/// Opens data folder and database, and binds the sockets of the doors.
 pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Server> {
     muster_pool::tls::install_provider();
     telemetry::metrics();
@@ -123,7 +124,7 @@ pub async fn build(config: Config, clock: Arc<dyn Clock>) -> anyhow::Result<Serv
     Ok(Server { app, people, node, metrics, identities, _lock: lock })
 }
 
-/// Whether this release can serve with this configuration: also what `check-config` asks.
+/// Refuses a configuration that this release cannot serve with. `check-config` calls it as well.
 pub fn check_servable(config: &Config) -> anyhow::Result<()> {
     if matches!(config.database_url(), DatabaseUrl::Postgres(_)) {
         bail!("this release serves from sqlite:PATH only: PostgreSQL comes with several controllers");
@@ -134,12 +135,12 @@ pub fn check_servable(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a token beside a controller that may be running: the operator's way in without a token. Touches nothing else,
-/// because this process need not have been told what the daemon was.
+/// Makes a token in the database, for an operator who has none. The controller may be running. Nothing else is changed,
+/// because the daemon may have been started with another configuration.
 pub async fn create_token(config: &Config, clock: Arc<dyn Clock>, wanted: &CreateToken) -> anyhow::Result<String> {
     muster_pool::tls::install_provider();
     make_dir(&config.data_dir)?;
-    // Before the first start this makes the cluster; two processes must not do that at once.
+    // Before the first start this also makes the cluster, which two processes must not do at once.
     let first = !config.data_dir.join("ca.pem").exists();
     let _lock = if first { Some(lock_data_dir(&config.data_dir)?) } else { None };
     let authority = Authority::open_or_create(&config.data_dir, clock.now())?;
@@ -147,7 +148,7 @@ pub async fn create_token(config: &Config, clock: Arc<dyn Clock>, wanted: &Creat
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
     let text = store
         .run_tx("tokens.create", async |tx| {
-            let token = access::draw_token(tx, cluster.id, &authority, wanted).await?;
+            let token = draw_token(tx, cluster.id, &authority, wanted).await?;
             tokens::insert(tx, &token.row, "command line").await?;
             Ok::<_, AppError>(token.text)
         })
@@ -161,7 +162,7 @@ async fn open_store(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<St
     Store::open(&url, clock, Wakes::default()).await.with_context(|| format!("open the database {url:?}"))
 }
 
-/// As [`build`], without lock and doors: what in-process tests work with.
+/// As [`build`], without lock and sockets: for in-process tests.
 pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) -> anyhow::Result<Parts> {
     let parts = assemble(config, clock, node_port, None).await?;
     let app = &parts.app;
@@ -170,7 +171,7 @@ pub async fn build_app(config: Config, clock: Arc<dyn Clock>, node_port: u16) ->
     Ok(parts)
 }
 
-/// As [`build_app`], on a pool that the caller brings, for tests without nodes: see `PoolClient::local_only`.
+/// As [`build_app`], with the caller's pool client: for tests without nodes, see `PoolClient::local_only`.
 pub async fn build_app_on(config: Config, clock: Arc<dyn Clock>, pool: PoolClient) -> anyhow::Result<Parts> {
     assemble(config, clock, 0, Some(pool)).await
 }
@@ -214,13 +215,13 @@ async fn assemble(
         imports: Slots::new(app::uploads::UPLOADS_MAX, app::uploads::UPLOADS_PER_PROJECT_MAX),
         streams: Slots::new(app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
         sign_ins: app::sign_ins::SignIns::default(),
-        loops: reconcile::driver::Statuses::default(),
-        heartbeats: app::nodes::Heartbeats::default(),
+        loops: Statuses::default(),
+        heartbeats: app::heartbeats::Heartbeats::default(),
     });
     Ok(Parts { app, identities })
 }
 
-/// Reads what the database is; a new one becomes a cluster with its first token.
+/// Reads the cluster's row. A new database becomes a cluster with its first token.
 async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyhow::Result<Cluster> {
     let ca_sha256 = hex::encode(authority.sha256());
     let cluster = store
@@ -228,14 +229,14 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
             if let Some(cluster) = cluster::load(tx).await? {
                 return Ok(cluster);
             }
-            let random = u64::from_le_bytes(access::random()?);
+            let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no random number: {e}"))?;
             let cluster = Cluster {
                 id: ClusterId::generate(),
                 ca_sha256: ca_sha256.clone(),
                 incarnation: Incarnation { number: 1, random },
             };
             cluster::insert(tx, &cluster).await?;
-            cluster::ensure_project(tx, access::DEFAULT_PROJECT).await?;
+            cluster::ensure_project(tx, DEFAULT_PROJECT).await?;
             let wanted = CreateToken {
                 name: "admin".parse().ok(),
                 role: Role::Admin,
@@ -243,9 +244,9 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
                 ttl_s: Some(FIRST_TOKEN_TTL_S),
                 uses: None,
             };
-            let token = access::draw_token(tx, cluster.id, authority, &wanted).await?;
+            let token = draw_token(tx, cluster.id, authority, &wanted).await?;
             tokens::insert(tx, &token.row, "muster").await?;
-            // Before the commit: if the process dies in between, the next start makes both anew.
+            // Written before the commit: if the process dies in between, the next start makes both again.
             ca::write_file(&dir.join("admin.token"), format!("{}\n", token.text).as_bytes(), 0o600)?;
             Ok::<_, AppError>(cluster)
         })
@@ -297,8 +298,8 @@ impl Server {
         Ok(format!("{scheme}://{}", self.address()?))
     }
 
-    /// Serves until `stop`: then the doors close, what is under way ends, the loops end, the database is closed. A kill
-    /// at any instant is as correct, only slower to start again.
+    /// Serves until `stop` is cancelled. Then the doors close, calls under way end, the loops end, and the database is
+    /// closed. A kill at any instant loses nothing either; only the next start is slower.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Self { app, people, node, metrics, identities, _lock } = self;
         let doors = TaskTracker::new();
@@ -326,7 +327,7 @@ impl Server {
 
         stop.cancelled().await;
         tracing::info!("stopping: the doors close");
-        // Long waits and streams end early, so that draining is short.
+        // Waiting calls and streams end early, so that draining is short.
         app.closing.cancel();
         doors.wait().await;
         stop_loops.cancel();
@@ -339,7 +340,7 @@ impl Server {
     }
 }
 
-/// Keeps the memory of histograms bounded while nobody asks for them.
+/// Keeps the memory of histograms bounded while nobody reads the metrics.
 async fn upkeep() {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;

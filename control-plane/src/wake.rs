@@ -1,16 +1,114 @@
-//! Wakes: in-process hints that something was committed. Each says "look", never what to do; a lost one costs a delay.
+//! The reconcile loops by name, how each of them fares, and the wakes that make one run before its period is over.
+//!
+//! A wake is a hint within this process that something was committed. It says "look", never what to do: a lost one
+//! delays the work until the loop's next period and loses nothing.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use muster_api::NodeId;
+use muster_api::{NodeId, Timestamp};
 use tokio::sync::{Notify, watch};
 
-use crate::reconcile::Loop;
+use crate::lock::locked;
 
-/// Cheap to clone; all clones are one.
+/// A reconcile loop. `reconcile/` has a file with the pass of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Loop {
+    /// Writes heartbeats to the database and notices silent nodes.
+    Nodes,
+    /// Places members, counts them, ends their operations.
+    Deployments,
+    /// Marks instances of silent nodes as unknown, and takes that back.
+    Instances,
+    /// Drives cuts and saves to their end.
+    Snapshots,
+    /// Ends operations past their deadline and forgets what is old.
+    Overdue,
+}
+
+impl Loop {
+    /// All of them, in the order in which their statuses are kept.
+    pub const ALL: [Self; 5] = [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Overdue];
+
+    /// Name in logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nodes => "nodes",
+            Self::Deployments => "deployments",
+            Self::Instances => "instances",
+            Self::Snapshots => "snapshots",
+            Self::Overdue => "overdue",
+        }
+    }
+
+    const fn index(self) -> usize {
+        match self {
+            Self::Nodes => 0,
+            Self::Deployments => 1,
+            Self::Instances => 2,
+            Self::Snapshots => 3,
+            Self::Overdue => 4,
+        }
+    }
+
+    /// Longest time between two passes, milliseconds.
+    #[must_use]
+    pub const fn period_ms(self) -> u64 {
+        match self {
+            Self::Nodes => 1_000,
+            Self::Deployments | Self::Instances | Self::Snapshots => 2_000,
+            Self::Overdue => 10_000,
+        }
+    }
+}
+
+/// What one pass of a loop saw and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Things it looked at.
+    pub seen: usize,
+    /// Things it changed.
+    pub acted: usize,
+}
+
+/// How the passes of a loop went since the process began.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Passes that ended, also those that failed.
+    pub passes: u64,
+    /// When the newest pass ended.
+    pub last_run: Option<Timestamp>,
+    /// How long the newest pass took.
+    pub took: Duration,
+    /// What the newest pass that succeeded did.
+    pub did: Counts,
+    /// Passes that failed.
+    pub failures: u64,
+    /// Error of the newest pass; `None` if it succeeded.
+    pub last_error: Option<String>,
+}
+
+/// The status of every loop. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Statuses(Arc<Mutex<[Status; Loop::ALL.len()]>>);
+
+impl Statuses {
+    /// The status of one loop.
+    #[must_use]
+    pub fn get(&self, which: Loop) -> Status {
+        locked(&self.0)[which.index()].clone()
+    }
+
+    pub(crate) fn update(&self, which: Loop, change: impl FnOnce(&mut Status)) {
+        change(&mut locked(&self.0)[which.index()]);
+    }
+}
+
+/// Who wants to hear of commits. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Wakes(Arc<Inner>);
 
@@ -58,7 +156,7 @@ impl Wakes {
         self.0.operations.send_modify(|n| *n += 1);
     }
 
-    /// Changes whenever an operation was.
+    /// Changes whenever a change of an operation was committed.
     #[must_use]
     pub fn watch_operations(&self) -> watch::Receiver<u64> {
         self.0.operations.subscribe()
@@ -68,14 +166,13 @@ impl Wakes {
         self.sender(node).send_modify(|n| *n += 1);
     }
 
-    /// Changes whenever the node's desired state was.
+    /// Changes whenever a change of the node's desired state was committed.
     #[must_use]
     pub fn watch_node(&self, node: NodeId) -> watch::Receiver<u64> {
         self.sender(node).subscribe()
     }
 
     fn sender(&self, node: NodeId) -> watch::Sender<u64> {
-        let mut nodes = self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(node).or_insert_with(|| watch::Sender::new(0)).clone()
+        locked(&self.0.nodes).entry(node).or_insert_with(|| watch::Sender::new(0)).clone()
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`page`], [`or_unknown`] and [`units`] (what all share), then the two protocols tenants
-//! never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller and agent).
+//! [`summary`]), [`error`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two protocols
+//! that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller
+//! and agent).
 //!
 //! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
 //! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
 
 pub mod deployment;
 pub mod error;
+pub mod etag;
 pub mod event;
 pub mod ids;
 pub mod image;

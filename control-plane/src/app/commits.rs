@@ -1,10 +1,10 @@
-//! What nodes say about cuts and commits: how a cut went, that a commit is durable, what became of one.
+//! Cuts and commits as nodes report them: how a cut went, that a commit is durable; and what became of a commit.
 
 use std::time::Duration;
 
 use muster_api::{
-    CommitId, ErrorCode, NodeId, SnapshotId,
-    node_protocol::{CommitOutcome, CutReport, CutResult, StagedCommit},
+    CommitId, ErrorCode, NodeId, SnapshotId, Timestamp,
+    node_protocol::{CommitOutcome, CutMember, CutReport, CutResult, StagedCommit},
     snapshot::SnapshotState,
 };
 
@@ -15,16 +15,17 @@ use crate::{
         snapshot::BACKOFF_MS,
         versions::Content,
     },
-    reconcile::Loop,
     store::{
         Tx, instances,
         snapshots::{self, MemberRow, SnapshotRow},
         uploads, versions,
     },
+    wake::Loop,
 };
 
 impl App {
-    /// The coordinator tells how the cut went. One of an older try, or of a snapshot that has ended, changes nothing.
+    /// The coordinator tells how the cut went. A report of an older attempt, or of a snapshot that has ended, changes
+    /// nothing.
     pub async fn cut_report(&self, node: NodeId, id: SnapshotId, report: &CutReport) -> Result<(), AppError> {
         self.store
             .run_tx("snapshots.cut_report", async |tx| {
@@ -41,35 +42,14 @@ impl App {
                     return Err(AppError::Forbidden("another node coordinates this cut".to_owned()));
                 }
                 match &report.outcome {
-                    CutResult::Flipped { cut_at, members } => {
-                        let known = snapshots::members(tx, id).await?;
-                        let all = known.iter().all(|member| members.iter().any(|m| m.disk == member.disk));
-                        if !all || members.len() != known.len() {
-                            let detail =
-                                format!("{} disks flipped, {} are in the snapshot", members.len(), known.len());
-                            return Err(AppError::invalid("/outcome/flipped/members", "invalid", detail));
-                        }
-                        snapshots::save_cut(tx, id, members).await?;
-                        row.state = SnapshotState::Saving;
-                        row.cut_at = Some(*cut_at);
-                        row.pause_max_us = members.iter().map(|member| member.pause_us).max();
-                        row.dirty_bytes = members.iter().map(|member| member.dirty_bytes).sum();
-                        row.attempt_until = None;
-                        snapshots::save(tx, &row).await?;
-                        row.revision += 1;
-                        if known.iter().all(|member| member.staged.is_some()) {
-                            app_snapshots::publish(tx, &mut row).await?;
-                        } else {
-                            app_snapshots::tell_nodes(tx, &known).await?;
-                        }
-                    }
+                    CutResult::Flipped { cut_at, members } => flipped(tx, row, *cut_at, members).await?,
                     CutResult::Failed { reason, detail } => {
                         self.look_again(BACKOFF_MS);
                         row.refused = Some(reason.clone());
                         row.refused_detail = Some(detail.clone());
                         row.attempt_until = Some(tx.now().plus_ms(BACKOFF_MS));
                         snapshots::save(tx, &row).await?;
-                        // Those that flipped abandon it: the order is withdrawn until the next try.
+                        // The order is withdrawn until the next attempt, so members that flipped abandon the cut.
                         let known = snapshots::members(tx, id).await?;
                         app_snapshots::tell_nodes(tx, &known).await?;
                     }
@@ -80,7 +60,7 @@ impl App {
             .await
     }
 
-    /// Has the snapshots looked at after a while. Only a hint: the loop's own period finds it as well.
+    /// Wakes the snapshots loop after a while. If that fails, the loop looks at the end of its period anyway.
     fn look_again(&self, after_ms: i64) {
         let (wakes, after) = (self.store.wakes().clone(), Duration::from_millis(after_ms.unsigned_abs()));
         tokio::spawn(async move {
@@ -89,7 +69,8 @@ impl App {
         });
     }
 
-    /// A commit is durable. Staged twice is staged once; the last of all publishes the snapshot.
+    /// A node tells that a commit is durable. A repeated call changes nothing; the commit that completes a snapshot
+    /// publishes it.
     pub async fn stage_commit(
         &self,
         node: NodeId,
@@ -133,7 +114,7 @@ impl App {
             .await
     }
 
-    /// What became of a commit, for a node that comes back.
+    /// What became of a commit, for a node that was away.
     pub async fn commit_outcome(&self, node: NodeId, commit: CommitId) -> Result<CommitOutcome, AppError> {
         self.store
             .read("commits.outcome", async |tx| {
@@ -148,7 +129,30 @@ impl App {
     }
 }
 
-/// The member and snapshot a commit is under way for, or what became of it.
+/// Saves a cut in which all members flipped. The snapshot is published if all of them are staged already.
+async fn flipped(tx: &mut Tx, mut row: SnapshotRow, cut_at: Timestamp, members: &[CutMember]) -> Result<(), AppError> {
+    let known = snapshots::members(tx, row.id).await?;
+    let all = known.iter().all(|member| members.iter().any(|m| m.disk == member.disk));
+    if !all || members.len() != known.len() {
+        let detail = format!("{} disks flipped, {} are in the snapshot", members.len(), known.len());
+        return Err(AppError::invalid("/outcome/flipped/members", "invalid", detail));
+    }
+    snapshots::save_cut(tx, row.id, members).await?;
+    row.state = SnapshotState::Saving;
+    row.cut_at = Some(cut_at);
+    row.pause_max_us = members.iter().map(|member| member.pause_us).max();
+    row.dirty_bytes = members.iter().map(|member| member.dirty_bytes).sum();
+    row.attempt_until = None;
+    snapshots::save(tx, &row).await?;
+    row.revision += 1;
+    if known.iter().all(|member| member.staged.is_some()) {
+        app_snapshots::publish(tx, &mut row).await
+    } else {
+        Ok(app_snapshots::tell_nodes(tx, &known).await?)
+    }
+}
+
+/// The member and snapshot that a commit is under way for, or what became of the commit.
 async fn under_way(
     tx: &mut Tx,
     node: NodeId,
@@ -161,22 +165,20 @@ async fn under_way(
         return Err(AppError::not_found("commit", commit));
     }
     let Some(row) = snapshots::load(tx, member.snapshot).await? else { return Ok(Err(CommitOutcome::Abandoned)) };
-    if matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) && row.refused.is_none() {
+    if row.takes_commits() {
         return Ok(Ok((member, row)));
     }
     Ok(Err(outcome(tx, commit).await?))
 }
 
 async fn outcome(tx: &mut Tx, commit: CommitId) -> Result<CommitOutcome, AppError> {
-    // A published version answers for ever, also when the snapshot has been unlinked since.
+    // A published version stays the answer, also when the snapshot has been unlinked since.
     if let Some(version) = versions::by_commit(tx, commit).await? {
         return Ok(CommitOutcome::Published { version: version.version.id });
     }
     let Some(member) = snapshots::member_by_commit(tx, commit).await? else { return Ok(CommitOutcome::Abandoned) };
     let row = snapshots::load(tx, member.snapshot).await?;
-    let pending = row.is_some_and(|row| {
-        matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) && row.refused.is_none()
-    });
+    let pending = row.is_some_and(|row| row.takes_commits());
     Ok(if pending { CommitOutcome::Pending } else { CommitOutcome::Abandoned })
 }
 

@@ -1,5 +1,5 @@
-//! The event stream: read by `seq` from the database, woken by commits. Whoever resumes with the last id they saw
-//! misses nothing; whoever was away for longer than events are kept is told to list again.
+//! The event stream. It reads events from the database in `seq` order, and commits wake it. A client that resumes with
+//! the last id it saw misses nothing; one that was away for longer than events are kept is told to list again.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -8,27 +8,25 @@ use muster_api::{ErrorCode, Page, event::Event};
 
 use super::{
     App, AppError, Caller,
+    list::{Filter, Position, in_history},
     slots::{Full, Slot},
 };
-use crate::{
-    http::extract::{Filter, in_history},
-    store::{
-        Position, Tx, deployments,
-        events::{self, StoredEvent},
-        nodes,
-    },
+use crate::store::{
+    Tx, deployments,
+    events::{self, StoredEvent},
+    nodes,
 };
 
-/// Events read at once.
-const BATCH: i64 = 500;
-/// How often the stream looks without having been woken: another controller may have written.
+/// Most events that are read at once.
+const BATCH: usize = 500;
+/// How often a stream looks without having been woken, because another controller may have written.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often the token is looked at again.
+/// How often a stream checks that its token is still good.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 
-/// Streams at a time: each reads what is new whenever something happens.
+/// Most streams at a time. Each of them reads the database whenever something happens.
 pub(crate) const STREAMS_MAX: usize = 1024;
-/// Streams of one token at a time.
+/// Most streams of one token at a time.
 pub(crate) const STREAMS_PER_TOKEN_MAX: usize = 64;
 
 /// What a stream sends.
@@ -36,7 +34,7 @@ pub(crate) const STREAMS_PER_TOKEN_MAX: usize = 64;
 pub enum Sent {
     /// Something happened.
     Event(Box<Event>),
-    /// Events were missed for good: list again, then go on from this position.
+    /// Events were missed and are gone: the client has to list again and go on from this position.
     Reset(Position),
 }
 
@@ -52,7 +50,7 @@ struct Subscription {
 }
 
 impl App {
-    /// The events after position `after` (none: from now on) that the caller may see and wants.
+    /// The events after position `after` that the caller may see and `filter` wants. `None`: from now on.
     pub async fn subscribe(
         &self,
         caller: Caller,
@@ -60,7 +58,7 @@ impl App {
         filter: Filter,
     ) -> Result<impl Stream<Item = Sent> + Send + use<>, AppError> {
         let slot = self.streams.take(&caller.token.to_string()).map_err(no_stream)?;
-        // Before the first look, so that nothing committed after it goes unnoticed.
+        // Watched before the first read, so that what is committed after it wakes the stream.
         let watch = self.store.wakes().watch_events();
         let (now, kept_after, filter) = self
             .store
@@ -74,7 +72,7 @@ impl App {
             None => now.seq,
             Some(after) => match in_history(after, now) {
                 Ok(after) if after >= kept_after => after,
-                // Older than what is kept, or from a database that was since replaced by an older copy.
+                // The position is older than what is kept, or the database was replaced by an older copy since.
                 _ => {
                     ready.push_back(Sent::Reset(now));
                     now.seq
@@ -86,10 +84,8 @@ impl App {
             Subscription { app: self.clone(), caller, filter, after, ready, watch, checked, _slot: slot };
         Ok(stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) }))
     }
-}
 
-impl App {
-    /// One page of the events that are kept, oldest first, for those who look once and do not follow.
+    /// One page of the events that are kept, oldest first, for clients that look once and do not follow.
     pub async fn events_page(
         &self,
         caller: &Caller,
@@ -105,10 +101,10 @@ impl App {
                 let after = after.map_or(Ok(0), |after| in_history(after, now))?;
                 let mut after = after.max(events::kept_after(tx).await?);
                 let mut items = Vec::new();
-                // Bounded by what is kept; a filter that matches little looks at much.
+                // A filter that matches little reads much, at most all events that are kept.
                 loop {
                     let rows = events::after(tx, after, project, BATCH).await?;
-                    let full = i64::try_from(rows.len()).is_ok_and(|n| n == BATCH);
+                    let full = rows.len() == BATCH;
                     for row in rows {
                         after = row.seq;
                         if wants(caller, &filter, &row) {
@@ -128,7 +124,7 @@ impl App {
     }
 }
 
-/// One's own streams do not end by trying again; those of others may.
+/// Too many streams of others may end while the client tries again. Its own do not, so that is another code.
 fn no_stream(full: Full) -> AppError {
     match full {
         Full::All => AppError::Unavailable("too many event streams are followed: try again".to_owned()),
@@ -170,7 +166,7 @@ impl Subscription {
         }
     }
 
-    /// Reads one batch. Whether it was full.
+    /// Reads one batch. True when it was full.
     async fn read(&mut self) -> Result<bool, AppError> {
         let (after, project) = (self.after, self.caller.list_project());
         let (rows, kept_after, now) = self
@@ -182,13 +178,13 @@ impl Subscription {
             })
             .await?;
         if after < kept_after {
-            // So slow a reader that the sweep overtook it.
+            // The client reads so slowly that events were dropped before it had them.
             self.after = now.seq;
             self.ready.push_back(Sent::Reset(now));
             return Ok(false);
         }
-        let full = i64::try_from(rows.len()).is_ok_and(|n| n == BATCH);
-        // Everything up to `now` was looked at, also what other projects did.
+        let full = rows.len() == BATCH;
+        // Everything up to `now` was read, also the events of other projects.
         self.after = if full { rows.last().map_or(now.seq, |row| row.seq) } else { now.seq };
         let wanted = rows.into_iter().filter(|row| wants(&self.caller, &self.filter, row));
         self.ready.extend(wanted.map(|row| Sent::Event(Box::new(row.event))));
@@ -196,7 +192,7 @@ impl Subscription {
     }
 }
 
-/// Names in the filter become ids, so that a renamed or deleted thing keeps being followed.
+/// Turns the names in the filter into ids, so that a stream still follows a thing after it was renamed or deleted.
 async fn resolve(tx: &mut Tx, caller: &Caller, mut filter: Filter) -> Result<Filter, AppError> {
     for wanted in &mut filter.nodes {
         if let Some(row) = nodes::by_name(tx, wanted).await? {
@@ -214,7 +210,7 @@ async fn resolve(tx: &mut Tx, caller: &Caller, mut filter: Filter) -> Result<Fil
 
 fn wants(caller: &Caller, filter: &Filter, row: &StoredEvent) -> bool {
     let target = &row.event.target;
-    // Nodes belong to the operators.
+    // Only operators may know of nodes.
     if !caller.is_operator() && target.kind == "node" {
         return false;
     }

@@ -1,29 +1,31 @@
-//! Idempotency keys: the same key and body get the first accepted answer, its operation as it is now.
+//! Idempotency keys: a call that is repeated with the same key and body gets the answer of the first one. An operation
+//! in that answer is shown as it is now.
 //!
-//! The key, the effect and the event are one transaction, and there is one writer at a time: of many calls with one
-//! key, in parallel or across a crash, exactly one has the effect and all others find its row. Refusals leave none.
+//! The key, the effect and the event are one transaction, and one transaction writes at a time. Of many calls with one
+//! key, in parallel or across a crash, exactly one has the effect; the others find the row that it left. A call that is
+//! refused leaves no row.
 
 use muster_api::{ErrorCode, OperationId, operation::Operation};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, AppError, operations::visible};
+use super::{App, AppError, Caller, caller::visible, check_if_match};
 use crate::store::{
     Tx,
     idempotency::{self, Remembered},
     operations,
 };
 
-/// The `Idempotency-Key` of a call, if it had one, and what it was about.
+/// The `Idempotency-Key` of a call, if it had one, and a hash of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Once {
-    /// Project the key belongs to.
+    /// Project that the key belongs to; `*` for all projects.
     pub project: String,
-    /// The key.
+    /// The key; `None` if the call had none.
     pub key: Option<String>,
-    /// SHA-256 of method, path, query and body, hex.
+    /// SHA-256 of method, path, query and body, hex. The same key with another hash is refused.
     pub request_sha256: String,
-    /// Whether the caller may see where the parts of an operation are.
+    /// Whether the caller may see which nodes an operation waits for.
     pub operator: bool,
 }
 
@@ -35,18 +37,38 @@ impl Once {
     }
 }
 
-/// An answer to a change: what is sent, and what is remembered with the key.
+/// A change of a thing: who asks, of what, and once.
+#[derive(Clone, Debug)]
+pub struct Asked<T> {
+    /// Who asks.
+    pub caller: Caller,
+    /// The idempotency key.
+    pub once: Once,
+    /// The thing, as the path names it.
+    pub thing: T,
+    /// The `If-Match` header.
+    pub if_match: Option<String>,
+}
+
+impl<T> Asked<T> {
+    /// Refuses if `If-Match` names another revision than the thing has.
+    pub(crate) fn check_if_match(&self, revision: i64) -> Result<(), AppError> {
+        check_if_match(self.if_match.as_deref(), revision)
+    }
+}
+
+/// The answer to a change. It is sent, and stored with the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// HTTP status.
+    /// HTTP status code.
     pub status: u16,
-    /// Body; null for none.
+    /// JSON body; null for none.
     pub body: Value,
-    /// Relative `Location`.
+    /// Path for the `Location` header.
     pub location: Option<String>,
-    /// The operation that was begun.
+    /// The operation that the call began.
     pub operation: Option<OperationId>,
-    /// Whether it was remembered rather than done now.
+    /// Whether an earlier call had the effect and this is its answer.
     pub replayed: bool,
 }
 
@@ -56,23 +78,23 @@ impl Answer {
         Ok(Self { status, body, location: None, operation: None, replayed: false })
     }
 
-    /// 200 with the thing.
+    /// 200 with `body`.
     pub fn ok(body: &impl Serialize) -> Result<Self, AppError> {
         Self::new(200, body)
     }
 
-    /// 201 with the thing and where it is.
+    /// 201 with `body`, and the path of the new thing.
     pub fn created(body: &impl Serialize, location: impl Into<String>) -> Result<Self, AppError> {
         Ok(Self { location: Some(location.into()), ..Self::new(201, body)? })
     }
 
-    /// 202 with the operation.
+    /// 202 with the operation, and its path.
     pub fn accepted(operation: &Operation) -> Result<Self, AppError> {
         let location = Some(format!("/v1/operations/{}", operation.id));
         Ok(Self { location, operation: Some(operation.id), ..Self::new(202, operation)? })
     }
 
-    /// 204.
+    /// 204 without a body.
     #[must_use]
     pub const fn no_content() -> Self {
         Self { status: 204, body: Value::Null, location: None, operation: None, replayed: false }
@@ -80,7 +102,7 @@ impl Answer {
 }
 
 impl App {
-    /// Runs `effect` in a write transaction, once per key. Without a key it simply runs.
+    /// Runs `effect` in a write transaction. With a key it runs once: later calls get the stored answer.
     pub async fn once<F>(&self, once: &Once, name: &'static str, effect: F) -> Result<Answer, AppError>
     where
         F: AsyncFnOnce(&mut Tx) -> Result<Answer, AppError>,

@@ -1,7 +1,8 @@
-//! The membership record: built from the node rows, signed by the CA, opened as a new epoch when it says something new.
+//! The membership record: the list of the nodes that store objects. It is built from the rows of the nodes and signed
+//! by the CA. When it says something new it becomes a new epoch.
 //!
-//! Join, leave, address, weight, accepting and the controllers' keys make an epoch; a silent node never does
-//! ("down is not out").
+//! A new epoch comes from a join, a leave, another address, weight or `accepting`, or another key of a controller. A
+//! silent node makes none: it is expected back.
 
 use muster_api::node::PoolUse;
 use storage_core::membership::{Client, Member, Membership};
@@ -12,12 +13,12 @@ use crate::store::{
     nodes::{self, NodeRow},
 };
 
-/// The name of this controller among the record's clients.
+/// The name of this controller among the clients of the record.
 const CLIENT_NAME: &str = "controller";
 
 impl App {
-    /// Opens a new epoch if the node rows say something the newest record does not. Call it in the transaction that
-    /// changed them, and [`App::follow_membership`] after it.
+    /// Opens a new epoch if the rows of the nodes say something that the newest record does not. To be called in the
+    /// transaction that changed the rows; [`App::follow_membership`] is to be called after it.
     pub async fn refresh_membership(&self, tx: &mut Tx) -> Result<(), AppError> {
         let rows = nodes::listed(tx).await?;
         let newest = nodes::membership(tx).await?;
@@ -34,10 +35,10 @@ impl App {
         Ok(())
     }
 
-    /// What the rows say, with the epoch of `last`.
+    /// The record that the rows make, with the epoch of `last`.
     fn record(&self, rows: &[NodeRow], last: Option<&Membership>) -> Membership {
         let members = rows.iter().map(member).collect();
-        // Other controllers' keys stay: each adds its own.
+        // The keys of other controllers stay in the record; each controller adds its own.
         let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone() };
         let mut clients: Vec<Client> = last.map(|l| l.clients.clone()).unwrap_or_default();
         if !clients.contains(&own) {
@@ -57,7 +58,8 @@ impl App {
             .map_err(|e| AppError::Internal(anyhow::anyhow!("the stored membership record: {e}")))
     }
 
-    /// Lets the pool client work with the newest record. Also done by the nodes loop, for what other controllers did.
+    /// Gives the newest record to the pool client. The nodes loop does it as well, because another controller may have
+    /// opened an epoch.
     pub async fn follow_membership(&self) -> Result<(), AppError> {
         let newest = self.store.read("memberships.newest", async |tx| nodes::membership(tx).await).await?;
         if let Some((epoch, signed)) = newest
@@ -82,8 +84,8 @@ fn member(row: &NodeRow) -> Member {
     }
 }
 
-/// A node's share of the pool: its limit in GiB. It moves only when the limit changed by more than a tenth, because
-/// each move is a new epoch and a limit derived from free space never stands quite still.
+/// The weight of a node's share of the pool: its limit in GiB. It changes only when the limit changed by more than a
+/// tenth, because each change is a new epoch and a limit that follows free space changes all the time.
 #[must_use]
 pub fn weight(current: u32, pool: &PoolUse) -> u32 {
     let wanted = u32::try_from(pool.limit_bytes >> 30).unwrap_or(u32::MAX).max(1);

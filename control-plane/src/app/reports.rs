@@ -1,4 +1,5 @@
-//! What nodes say is true: levels, so a report may be lost or come twice. Nothing is written when nothing changed.
+//! Reports: what nodes say is true of their instances. A report tells states, not changes, so one may be lost or come
+//! twice. Nothing is written when nothing changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,7 @@ use crate::{
     },
 };
 
-/// What a report changes.
+/// What a report changes. `stale` counts the instances whose report was ignored.
 #[derive(Default)]
 struct News<'a> {
     changed: Vec<Changed>,
@@ -35,7 +36,7 @@ impl News<'_> {
 }
 
 impl App {
-    /// Takes a report in. What is about an older generation or start, or another node's instance, counts for nothing.
+    /// Takes a report. What it says of an older generation or start, or of another node's instance, is ignored.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
         let unchanged = self
             .store

@@ -1,11 +1,14 @@
-//! Bounded work of a kind: so much at a time, and of one owner so much that it does not keep the others out (I11).
+//! Limits on one kind of work: how much of it goes on at a time in all, and how much of it for one owner, so that no
+//! owner keeps the others out (I11).
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-/// How much of a kind of work goes on in this process, by owner.
+use crate::lock::locked;
+
+/// How much of one kind of work goes on in this process, by owner. Clones share the count.
 #[derive(Clone, Debug)]
 pub struct Slots {
     all_max: usize,
@@ -13,16 +16,16 @@ pub struct Slots {
     taken: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// Why there is none.
+/// Why no slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// All are taken.
+    /// All slots are taken.
     All,
-    /// The owner has this many, its share.
+    /// The owner has this many slots, the most it may have.
     Own(usize),
 }
 
-/// One of them; given back when dropped.
+/// A taken slot. It is given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
     slots: Slots,
@@ -30,15 +33,18 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// At most `all_max` at a time, and `each_max` of one owner.
+    /// At most `all_max` slots are taken at a time, and `each_max` of them by one owner.
     #[must_use]
     pub fn new(all_max: usize, each_max: usize) -> Self {
         Self { all_max, each_max, taken: Arc::default() }
     }
 
-    /// Takes one, or says why there is none.
+    /// Takes a slot for the owner.
+    ///
+    /// # Errors
+    /// Why no slot is free.
     pub fn take(&self, owner: &str) -> Result<Slot, Full> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = locked(&self.taken);
         let all: usize = taken.values().sum();
         let own = taken.get(owner).copied().unwrap_or(0);
         if own >= self.each_max {
@@ -54,12 +60,11 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.owner) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                taken.remove(&self.owner);
-            }
+        let mut taken = locked(&self.slots.taken);
+        let own = taken.get_mut(&self.owner).expect("an owner is listed while it has slots");
+        *own -= 1;
+        if *own == 0 {
+            taken.remove(&self.owner);
         }
     }
 }
@@ -69,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_takes_more_than_its_share_and_what_is_dropped_is_free_again() {
+    fn an_owner_takes_at_most_its_share_and_a_dropped_slot_is_free_again() {
         let slots = Slots::new(3, 2);
         let first = slots.take("a").expect("one");
         let _second = slots.take("a").expect("two");

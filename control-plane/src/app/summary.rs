@@ -1,23 +1,29 @@
-//! Answers that do not grow with the cluster: who is asking, counts by state, problems first.
+//! Answers whose size does not grow with the cluster: who is asking, and counts by state with the problems first.
 
 use std::collections::BTreeMap;
 
 use muster_api::summary::{Me, ProblemLine, Summary};
 
-use super::{App, AppError, Caller};
+use super::{App, AppError, Caller, StoreError};
 use crate::store::{Tx, deployments, images, instances, nodes, operations, snapshots};
 
-/// Most lines of `problems`.
-const PROBLEMS_MAX: usize = 20;
-
-/// States someone should look at: things, state, kind of the problem, what to say. Worst first.
-const LOOK_AT: [(&str, &str, &str, &str); 5] = [
+/// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
+const LOOK_AT: [(&str, &str, &str, &str); 6] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
     ("instances", "unknown", "instance_unknown", "instances are on silent nodes"),
     ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
     ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
     ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
+    ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
 ];
+
+/// Counts for `/metrics`.
+pub struct Gauges {
+    /// Nodes by state.
+    pub nodes: BTreeMap<String, u64>,
+    /// Operations of all projects that are past their deadline.
+    pub operations_overdue: u64,
+}
 
 impl App {
     /// Who is asking.
@@ -33,10 +39,22 @@ impl App {
         }
     }
 
-    /// Counts by state from one snapshot of the database.
+    /// Counts by state, all from one instant of the database.
     pub async fn summary(&self, caller: &Caller) -> Result<Summary, AppError> {
         let project = caller.list_project();
         self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await
+    }
+
+    /// Counts for `/metrics`.
+    pub async fn gauges(&self) -> Result<Gauges, StoreError> {
+        self.store
+            .read("metrics", async |tx| {
+                Ok(Gauges {
+                    nodes: nodes::by_state(tx).await?,
+                    operations_overdue: operations::overdue(tx, None).await?,
+                })
+            })
+            .await
     }
 }
 
@@ -66,12 +84,11 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
 }
 
 fn problems(counts: &BTreeMap<&str, &BTreeMap<String, u64>>) -> Vec<ProblemLine> {
-    let overdue = ("operations", "overdue", "operation_overdue", "operations are past their deadline");
     let line = |(things, state, kind, what): (&str, &str, &str, &str)| {
         let count = *counts.get(things)?.get(state)?;
         (count > 0).then(|| ProblemLine { kind: kind.to_owned(), count, detail: format!("{count} {what}") })
     };
-    LOOK_AT.into_iter().chain([overdue]).filter_map(line).take(PROBLEMS_MAX).collect()
+    LOOK_AT.into_iter().filter_map(line).collect()
 }
 
 #[cfg(test)]
@@ -79,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn problems_come_worst_first_and_only_if_there_are_any() {
+    fn problems_that_exist_are_listed_worst_first() {
         let map = |pairs: &[(&str, u64)]| pairs.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect::<BTreeMap<_, _>>();
         let (nodes, instances) = (map(&[("ready", 3), ("silent", 1)]), map(&[("failed", 2), ("paused", 0)]));
         let lines = problems(&BTreeMap::from([("nodes", &nodes), ("instances", &instances)]));

@@ -13,14 +13,14 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use muster_api::{ErrorCode, ImageId, Labels, Problem, Ref, VersionId, version::Version};
+use muster_api::{ErrorCode, ImageId, Labels, Problem, Ref, VersionId, image::ImageState, version::Version};
 use muster_pool::PoolError;
 use storage_core::{ChunkSize, Salt};
 use tokio::time::Instant;
 
 use super::{
-    App, AppError, Caller, check_if_match,
-    images::{existing, find_image, tell_published},
+    App, AppError, Caller, check_if_match, find,
+    images::{existing, tell_published},
     slots::Slot,
 };
 use crate::{
@@ -37,31 +37,33 @@ use crate::{
     },
 };
 
-/// Who imports answers for the upload so long; renewed at a third of it.
+/// Upload lease, milliseconds. The importing task renews it every third of this period.
 const LEASE_MS: i64 = 90_000;
-/// Uploads at a time: each holds some 64 MiB at its busiest, far less when its sender is slow.
+/// Most uploads at a time. Each of them holds at most some 64 MiB of memory, and far less when its sender is slow.
 pub(crate) const UPLOADS_MAX: usize = 32;
-/// Uploads of one project at a time.
+/// Most uploads of one project at a time.
 pub(crate) const UPLOADS_PER_PROJECT_MAX: usize = 8;
-/// How long, and how much, a refused body is still listened to, so that the sender gets to read the refusal.
+/// Longest time for which a refused body is still read, so that the sender gets to read the refusal.
 const LINGER: Duration = Duration::from_secs(5);
+/// Most bytes that are read of a refused body.
 const LINGER_BYTES: usize = 256 << 20;
-/// How long is looked for what is new in the project.
+/// Longest time spent on counting what an import brought that the project did not have.
 const COUNT_WITHIN: Duration = Duration::from_secs(2);
-/// Versions that are compared with for that.
+/// Most versions of the project that are compared for that count.
 const COUNT_ROOTS_MAX: i64 = 1000;
 
-/// What became of a PUT.
+/// What became of the content that was sent.
 #[derive(Debug)]
 pub enum Put {
-    /// A new version.
+    /// It is a new version.
     Published(Version),
-    /// The newest version has these bytes already.
+    /// The newest version has these bytes already; nothing changed.
     Same(Version),
 }
 
 impl App {
-    /// At start: nobody is left who could finish an upload of the process before, or read its spool. Blocks shortly.
+    /// Ends the uploads of the process before, at the start: nobody is left who could finish them or read their spool
+    /// files.
     pub async fn forget_broken_uploads(&self) -> Result<(), AppError> {
         let ended = self.store.run_tx("uploads.end_imports", async |tx| uploads::end_imports(tx).await).await?;
         if ended > 0 {
@@ -108,7 +110,7 @@ impl App {
             if done.is_err() {
                 let ended = app.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await;
                 if let Err(error) = ended {
-                    // Its lease ends it.
+                    // The end of its lease ends it.
                     tracing::warn!(upload.id = %upload.id, error = &error as &dyn std::error::Error, "an upload is not ended");
                 }
                 linger(&mut body).await;
@@ -127,7 +129,7 @@ impl App {
         let (row, upload) = self
             .store
             .run_tx("uploads.begin", async |tx| {
-                let row = find_image(tx, caller, image).await?;
+                let row = find::image(tx, caller, image).await?;
                 check_if_match(if_match, row.revision)?;
                 uploads::end_overdue(tx).await?;
                 let target_id = row.image.id.to_string();
@@ -198,9 +200,9 @@ impl App {
         Ok(put)
     }
 
-    /// Renews the lease until the upload is ended by somebody else.
+    /// Renews the lease. Returns only when somebody else has ended the upload, with the refusal for the sender.
     async fn keep_lease(&self, upload: Upload) -> AppError {
-        let third = Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(30_000));
+        let third = Duration::from_millis(LEASE_MS.unsigned_abs() / 3);
         loop {
             tokio::time::sleep(third).await;
             let renewed = self
@@ -213,7 +215,7 @@ impl App {
             match renewed {
                 Ok(true) => {}
                 Ok(false) => return ended(),
-                // The next try is soon enough: the lease has two thirds left.
+                // The next attempt is soon enough: the lease has two thirds left.
                 Err(error) => {
                     tracing::warn!(upload.id = %upload.id, error = &error as &dyn std::error::Error, "a lease is not renewed");
                 }
@@ -234,10 +236,10 @@ impl App {
         self.store
             .run_tx("versions.publish_import", async |tx| {
                 let now = existing(tx, image).await?;
-                if now.image.state == muster_api::image::ImageState::Deleted {
+                if now.image.state == ImageState::Deleted {
                     return Err(AppError::not_found("image", &now.image.name));
                 }
-                // I3, I6: with an upload that was ended, or is too old, the sweep may have taken what was put.
+                // I3, I6: if the upload was ended or is too old, the sweep may have taken its objects.
                 uploads::live(tx, upload.id).await?.ok_or_else(ended)?;
                 uploads::end(tx, upload.id).await?;
                 if let Some(newest) = versions::newest(tx, image).await?
@@ -267,8 +269,8 @@ impl App {
             .await
     }
 
-    /// What the import brought that the project did not have: what others have stored does not show (I12). Counted as
-    /// new where it cannot be told in time.
+    /// Bytes of the import that the project did not have. What other projects have stored does not change the number
+    /// (I12). All bytes count as new if the count takes too long.
     async fn newly_stored(&self, project: &str, imported: &Imported) -> Result<u64, AppError> {
         let all = imported.tally.bytes();
         let Some(objects) = imported.tally.objects() else { return Ok(all) };
@@ -339,7 +341,7 @@ fn no_room(reason: &str, said: String) -> AppError {
     Problem::new(ErrorCode::NoCapacity, said).with("reasons", reasons).into()
 }
 
-/// Listens a little longer: a sender whose connection is cut off while it sends may never read why.
+/// Reads a little more of a refused body. A sender whose connection is cut while it sends may never read the refusal.
 async fn linger<B, E>(body: &mut B)
 where
     B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -353,14 +355,14 @@ where
             }
         }
     };
-    // What matters is that it ends.
+    // It does not matter how it ended.
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-/// A SHA-256 as the query states it.
+/// Reads a SHA-256 as the query states it: 64 hex digits.
 ///
 /// # Errors
-/// Not 64 hex digits.
+/// The text is no SHA-256.
 pub fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     let bytes = hex::decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
     bytes.ok_or_else(|| format!("expected 64 hex digits, got '{text}'"))

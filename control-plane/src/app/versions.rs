@@ -1,63 +1,66 @@
 //! Versions: every state of every disk, readable and deletable on its own (I5).
 
+use std::time::Duration;
+
 use muster_api::{
     Page, VersionId,
     operation::Target,
     version::{Freed, Version, VersionState},
 };
+use tokio::time::Instant;
 
-use super::{Answer, App, AppError, Caller, Once, check_if_match, images::is_live};
+use super::{
+    Answer, App, AppError, Asked, Caller, find,
+    list::{ListQuery, Position},
+};
 use crate::{
+    domain::versions::Content,
     export::{
         ReadError,
         extents::{Extents, extents},
+        reach,
     },
-    http::ListQuery,
     store::{
-        Position, Tx,
+        Tx, column,
         events::{self, NewEvent},
         images,
-        versions::{self, VersionFilter, VersionRow},
+        versions::{self, VersionFilter},
     },
 };
+
+pub use crate::store::versions::VersionRow;
+
+/// How long a dry run may count.
+const FREED_WITHIN: Duration = Duration::from_secs(2);
+/// Most versions that a dry run looks at. With more the answer is that it is not known.
+pub(super) const FREED_ROOTS_MAX: i64 = 10_000;
 
 impl App {
     /// One version.
     pub async fn version(&self, caller: &Caller, id: VersionId) -> Result<VersionRow, AppError> {
-        self.store.read("versions.show", async |tx| find_version(tx, caller, id).await).await
+        self.store.read("versions.show", async |tx| find::version(tx, caller, id).await).await
     }
 
     /// A page of versions: of images and of disks.
-    pub async fn versions(
-        &self,
-        caller: &Caller,
-        mut filter: VersionFilter,
-        list: &ListQuery,
-    ) -> Result<Page<Version>, AppError> {
-        filter.project = caller.list_project().map(str::to_owned);
-        filter.deleted = list.deleted;
+    pub async fn versions(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Version>, AppError> {
+        let project = caller.list_project().map(str::to_owned);
+        let filter = VersionFilter { project, deleted: list.deleted, ..VersionFilter::default() };
         self.store.read("versions.list", async |tx| page(tx, &filter, list).await).await
     }
 
-    /// Unlinks a version. Its number is not used again; disks that began with it go on reading it.
-    pub async fn delete_version(
-        &self,
-        caller: &Caller,
-        once: &Once,
-        id: VersionId,
-        if_match: Option<&str>,
-    ) -> Result<Answer, AppError> {
-        self.once(once, "versions.delete", async |tx| {
-            let row = find_version(tx, caller, id).await?;
-            check_if_match(if_match, row.revision)?;
+    /// Unlinks a version. Its number is not used again. Disks that began with the version can still read it.
+    pub async fn delete_version(&self, asked: &Asked<VersionId>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "versions.delete", async |tx| {
+            let row = find::version(tx, &asked.caller, asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             versions::unlink(tx, &row).await?;
             if let Some(image) = row.version.image {
                 images::settle(tx, image).await?;
             }
             let version = &row.version;
-            let target = Target { kind: "version".to_owned(), id: id.to_string(), name: version.name.clone() };
+            let target = Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() };
             let event = NewEvent {
-                actor: caller.name.clone(),
+                actor: asked.caller.name.clone(),
                 labels: version.labels.clone(),
                 data: serde_json::json!({ "state": VersionState::Deleted }),
                 ..NewEvent::new("version.deleted", version.project.clone(), target)
@@ -68,14 +71,37 @@ impl App {
         .await
     }
 
-    /// What deleting the version would give back.
+    /// The bytes that deleting the version would give back.
     pub async fn version_freed(&self, caller: &Caller, id: VersionId) -> Result<Freed, AppError> {
         let row = self.version(caller, id).await?;
         let project = row.version.project.clone();
         self.freed(&project, vec![row]).await
     }
 
-    /// Where the version has data, from a place on, and the position the answer is true at.
+    /// The bytes that unlinking these versions would give back. What other projects have stored does not change the
+    /// number, because it would tell something about them (I12). Disks keep the versions they began with.
+    pub(super) async fn freed(&self, project: &str, gone: Vec<VersionRow>) -> Result<Freed, AppError> {
+        let deadline = Instant::now() + FREED_WITHIN;
+        let ids: Vec<_> = gone.iter().map(|row| row.version.id).collect();
+        let held = self
+            .store
+            .read("versions.held", async |tx| versions::held_roots(tx, project, &ids, FREED_ROOTS_MAX).await)
+            .await?;
+        let Some(kept) = held else { return Ok(Freed { freed_bytes: None }) };
+        let reached_bytes = match gone.as_slice() {
+            [one] => one.reached_bytes,
+            _ => None,
+        };
+        let gone: Vec<Content> = gone.into_iter().map(|row| row.content).collect();
+        let counted = reach::exclusive_bytes(&self.pool, &gone, reached_bytes, &kept, deadline);
+        let freed_bytes = match tokio::time::timeout_at(deadline, counted).await {
+            Ok(Ok(bytes)) => Some(bytes),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        Ok(Freed { freed_bytes })
+    }
+
+    /// Where the version has data, from the byte `from` on, and the position of the database at which that is true.
     pub async fn version_extents(
         &self,
         row: &VersionRow,
@@ -88,8 +114,8 @@ impl App {
     }
 }
 
-/// What a reader is told when objects cannot be had.
-pub fn unreadable(error: ReadError) -> AppError {
+/// The refusal for a version whose objects cannot be read.
+fn unreadable(error: ReadError) -> AppError {
     match error {
         ReadError::Pool(e) => {
             tracing::warn!(error = &e as &dyn std::error::Error, "objects of a version cannot be had now");
@@ -101,13 +127,7 @@ pub fn unreadable(error: ReadError) -> AppError {
     }
 }
 
-/// The version a caller names, if they may know of it.
-pub async fn find_version(tx: &mut Tx, caller: &Caller, id: VersionId) -> Result<VersionRow, AppError> {
-    let row = versions::load(tx, id).await?.filter(|row| is_live(row) && caller.can_see(&row.version.project));
-    row.ok_or_else(|| AppError::not_found("version", id))
-}
-
-/// A page of what a filter lets through.
+/// A page of the versions that both filters want.
 pub(super) async fn page(tx: &mut Tx, filter: &VersionFilter, list: &ListQuery) -> Result<Page<Version>, AppError> {
     list.filter.only(&["state", "label"])?;
     let mut pager = list.pager(tx).await?;
@@ -117,7 +137,7 @@ pub(super) async fn page(tx: &mut Tx, filter: &VersionFilter, list: &ListQuery) 
             rows,
             |row| row.seq,
             |row| {
-                let state = crate::store::column::word_text(row.version.state).unwrap_or_default();
+                let state = column::word_text(row.version.state).expect("a state is a word");
                 list.filter.keeps(&state, &row.version.labels).then_some(row.version)
             },
         );

@@ -1,4 +1,4 @@
-//! Deployments: their state follows from their members, and an operation on many members is done by one rule.
+//! Deployments: the state follows from the members, and one rule decides when an operation on many members has ended.
 //!
 //! ```text
 //!  deploying --no member pending, starting or stopping--> ready | degraded      (nothing is replaced unasked)
@@ -18,12 +18,12 @@ use super::instance::Step;
 /// Most members a deployment may have.
 pub const MEMBERS_MAX: u64 = 10_000;
 
-/// Members by state.
+/// How many members are in which state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Members by state, as the API names it; deleted ones are not members any more.
+    /// Members by state, as the API names it. Deleted ones are no members any more.
     pub counts: BTreeMap<String, u64>,
-    /// Ready ones among the running.
+    /// How many of the running members are ready.
     pub ready: u64,
 }
 
@@ -57,13 +57,13 @@ impl Tally {
 /// How far the members of one operation are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// There.
+    /// Members that got there.
     pub done: u64,
-    /// On their way.
+    /// Members on their way.
     pub under_way: u64,
-    /// Will not get there.
+    /// Members that will not get there by themselves.
     pub failed: u64,
-    /// On a silent node.
+    /// Members on silent nodes.
     pub unknown: u64,
 }
 
@@ -78,14 +78,14 @@ impl Work {
         }
     }
 
-    /// Members of the operation.
+    /// All members of the operation.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.done + self.under_way + self.failed + self.unknown
     }
 
-    /// What became of the operation, if it is decided. `needed` members there are a success; one on a silent node is
-    /// waited for only while it is needed.
+    /// How the operation ended; `None` while it is not decided. It is a success when `needed` members got there.
+    /// Members on silent nodes are waited for only while they are needed.
     #[must_use]
     pub const fn verdict(&self, needed: u64) -> Option<Verdict> {
         if self.under_way > 0 {
@@ -103,30 +103,30 @@ impl Work {
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Enough members are there.
+    /// Enough members got there.
     Succeeded,
-    /// Too few are, and no more will come.
+    /// Too few members got there, and no more will.
     Failed,
 }
 
-/// One ready member's way, for the percentiles.
+/// When a ready member took which step, for the percentiles.
 #[derive(Clone, Debug)]
 pub struct Way {
-    /// Which.
+    /// The member.
     pub instance: muster_api::InstanceId,
     /// Its name.
     pub name: String,
-    /// Asked for.
+    /// When it was asked for.
     pub requested_at: Timestamp,
-    /// Got a node.
+    /// When it got a node.
     pub placed_at: Option<Timestamp>,
-    /// Ran.
+    /// When it began to run.
     pub started_at: Option<Timestamp>,
-    /// Was ready.
+    /// When it was ready.
     pub ready_at: Option<Timestamp>,
 }
 
-/// Percentiles (nearest rank) of each step over the members given.
+/// Percentiles (nearest rank) of the time from the request to each step.
 #[must_use]
 pub fn timing(ways: &[Way]) -> Timing {
     Timing {
@@ -154,18 +154,6 @@ fn spread(ways: &[Way], step: impl Fn(&Way) -> Option<Timestamp>) -> Spread {
             .map(|(ms, way)| SlowMember { instance: way.instance, instance_name: way.name.clone(), ms: *ms })
             .collect(),
     }
-}
-
-/// The number after the last dot of a member's name, and what it may call itself.
-#[must_use]
-pub fn member_name(deployment: &str, number: u64) -> String {
-    format!("{deployment}.{number}")
-}
-
-/// DEPLOYMENT-N of DEPLOYMENT.N.
-#[must_use]
-pub fn host_name(member: &str) -> String {
-    member.replace('.', "-")
 }
 
 #[cfg(test)]
@@ -198,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_ends_when_none_is_under_way() {
+    fn an_operation_ends_when_no_member_is_under_way() {
         let work = |done, under_way, failed, unknown| Work { done, under_way, failed, unknown };
         assert_eq!(work(3, 1, 0, 0).verdict(3), None);
         assert_eq!(work(3, 0, 1, 0).verdict(3), Some(Verdict::Succeeded));

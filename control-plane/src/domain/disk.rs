@@ -1,27 +1,27 @@
-//! Disks: who may write one, and which version the next one builds on.
+//! Disks: which node may write one, and which version the next one builds on.
 
 use muster_api::{CommitId, NodeId, VersionId, node_protocol::StagedCommit};
 
 /// What the database knows of a disk when a commit of it is staged.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The node its instance is on.
+    /// The node that its instance is on.
     pub node: Option<NodeId>,
     /// Its generation.
     pub generation: u64,
     /// Its newest published version.
     pub head: VersionId,
-    /// The commit the snapshot's present try has for it.
+    /// Its commit in the present attempt of the snapshot.
     pub commit: CommitId,
-    /// That try.
+    /// The present attempt.
     pub attempt: u64,
 }
 
-/// Why a commit is not taken.
+/// Why a commit is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It belongs to an older try: its blocks are in the next commit.
-    #[error("the commit belongs to a try that was given up")]
+    /// It belongs to an older attempt. Its blocks are in the next commit.
+    #[error("the commit belongs to an attempt that was given up")]
     Abandoned,
     /// The instance is not on that node.
     #[error("the disk is not assigned to this node")]
@@ -29,23 +29,23 @@ pub enum Refusal {
     /// It was written under another generation (I8).
     #[error("the disk is at generation {current}, the commit at {got}")]
     Generation {
-        /// The disk's.
+        /// That of the disk.
         current: u64,
-        /// The commit's.
+        /// That of the commit.
         got: u64,
     },
-    /// It builds on something else than the newest version.
+    /// It does not build on the newest version.
     #[error("the disk's newest version is {current}, the commit builds on {got}")]
     Head {
-        /// The disk's.
+        /// That of the disk.
         current: VersionId,
-        /// The commit's.
+        /// That of the commit.
         got: VersionId,
     },
 }
 
 impl Place {
-    /// Whether a commit of this disk may be staged by this node: compare-and-set on generation and head.
+    /// Refuses a commit of this disk, unless the node has the disk and the commit has its generation, attempt and head.
     pub fn takes(&self, node: NodeId, commit: CommitId, staged: &StagedCommit) -> Result<(), Refusal> {
         if self.node != Some(node) {
             return Err(Refusal::NotYours);
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_present_try_of_the_present_place_on_the_present_head_is_taken() {
+    fn only_a_commit_of_the_present_node_generation_attempt_and_head_is_taken() {
         let (node, commit, head) = (NodeId::generate(), CommitId::generate(), VersionId::generate());
         let place = Place { node: Some(node), generation: 3, head, commit, attempt: 2 };
         let staged = StagedCommit {

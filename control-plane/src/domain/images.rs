@@ -1,4 +1,4 @@
-//! What a request for an image means.
+//! Images: what a request for a new one asks for.
 
 use muster_api::{
     ImageId, Ref, VersionId,
@@ -10,17 +10,16 @@ use storage_core::ChunkSize;
 /// Where an image's first version comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The caller sends it; its chunks will have this size.
+    /// The caller sends it. Its chunks will have this size.
     Upload(ChunkSize),
-    /// This version.
+    /// It is this version.
     Version(VersionId),
-    /// That number of an image, or its newest.
+    /// It is the version with this number of an image; the newest one if there is no number.
     Image(Ref<ImageId>, Option<u64>),
-    /// Reserved.
+    /// It is fetched from a URL. Reserved.
     Url,
 }
 
-/// Why a request does not fit.
 fn at(pointer: &str, code: &str, detail: impl Into<String>) -> FieldError {
     FieldError { pointer: pointer.to_owned(), code: code.to_owned(), detail: detail.into() }
 }
@@ -29,7 +28,7 @@ impl Source {
     /// What the request asks for.
     ///
     /// # Errors
-    /// The place that does not fit.
+    /// The field that does not fit.
     pub fn of(wanted: &CreateImage) -> Result<Self, FieldError> {
         let source = wanted.source.clone().unwrap_or_default();
         let ImageSource { upload, image, version, url, sha256 } = source;

@@ -14,9 +14,9 @@
 //!  anything --Delete--> deleting (deleted at once when it has no node) --report: gone--> deleted
 //! ```
 //!
-//! Beside the state stands what its node is told: `wanted` and the number of the start, `boot`. A report counts only
-//! with the instance's generation (I8) and its boot; reports are levels, so any of them may be lost or come twice.
-//! Failed is final for one boot: a guest that comes up after its time is not shown as well.
+//! Beside the state stands what the node is told: `wanted`, and `boot`, which counts the starts. A report counts only
+//! if it has the instance's generation (I8) and its boot. Reports tell states, not changes, so any of them may be lost
+//! or come twice. A guest that starts after its deadline stays failed for that boot.
 
 use muster_api::{
     NodeId, Timestamp,
@@ -24,44 +24,44 @@ use muster_api::{
     node_protocol::{InstanceReport, Observed, Wanted},
 };
 
-/// How long a guest may take to stop when nobody says.
+/// How long a guest may take to stop where the request does not say, seconds.
 pub const STOP_TIMEOUT_S: u64 = 30;
 
-/// Where an instance is in its life, and what its node is told.
+/// The state of an instance, and what its node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// State.
+    /// Its state.
     pub state: InstanceState,
-    /// Why.
+    /// Why it is in that state, a word.
     pub reason: Option<String>,
-    /// Why, in a sentence.
+    /// The same in a sentence.
     pub detail: Option<String>,
     /// What its node is told.
     pub wanted: Wanted,
-    /// Counts starts.
+    /// Counts its starts, from 1.
     pub boot: u64,
-    /// Counts the places its disks may be written in.
+    /// Counts the nodes on which its disks may be written, one after the other (I8).
     pub generation: u64,
-    /// Its node.
+    /// The node that it is on.
     pub node: Option<NodeId>,
-    /// How to stop.
+    /// How it is to be stopped.
     pub stop: Stop,
-    /// Told to go because it is tried again elsewhere.
+    /// Its node is told to delete it because it will be tried on another one.
     pub evicting: bool,
-    /// It was ready once: its disk is worth keeping.
+    /// It was ready once, so its disk may hold data that somebody needs.
     pub was_ready: bool,
-    /// The state it had when its node went silent.
+    /// The state that it had when its node fell silent; set while it is unknown.
     pub known: Option<InstanceState>,
-    /// When each step of this start happened.
+    /// When each step of the present start happened.
     pub steps: Steps,
 }
 
 /// How to stop a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// Cut the power at once.
+    /// Its power is cut at once.
     pub force: bool,
-    /// The longest it may take before the power is cut.
+    /// How long the guest may take before its power is cut, seconds.
     pub timeout_s: u64,
 }
 
@@ -71,18 +71,18 @@ impl Default for Stop {
     }
 }
 
-/// When each step of this start happened.
+/// When each step of the present start happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// Somebody asked for it.
+    /// When somebody asked for it.
     pub requested_at: Option<Timestamp>,
-    /// It got a node.
+    /// When it got a node.
     pub placed_at: Option<Timestamp>,
-    /// Its disk was there.
+    /// When its disk was there.
     pub disk_at: Option<Timestamp>,
-    /// The hypervisor ran it.
+    /// When the hypervisor started it.
     pub started_at: Option<Timestamp>,
-    /// It was ready.
+    /// When it was ready.
     pub ready_at: Option<Timestamp>,
 }
 
@@ -91,44 +91,44 @@ pub struct Steps {
 pub enum Edge<'a> {
     /// The scheduler found a node.
     Place(NodeId),
-    /// The scheduler found none.
+    /// The scheduler found no node, for this reason.
     NoPlace(&'a str),
     /// Somebody wants it to run.
     Start,
     /// Somebody wants it to stop.
     Stop(Stop),
-    /// Somebody wants it to start anew.
+    /// Somebody wants it to stop and start again.
     Reboot(Stop),
     /// Somebody wants it tried again after a failure.
     Retry,
-    /// Somebody wants it gone.
+    /// Somebody wants it deleted.
     Delete,
-    /// Its node is not heard from.
+    /// Its node fell silent.
     Silent,
     /// Its node is heard from again.
     Heard,
-    /// The time for what it is doing is over.
+    /// The deadline of its operation has passed, while it did this.
     Overdue(&'a str),
-    /// Its node says what is true.
+    /// Its node reports what is true.
     Report(&'a InstanceReport),
-    /// Its node says all that is there, and it is not.
+    /// Its node reports all instances it has, and this one is not among them.
     Missing,
 }
 
-/// The instance's state does not allow it.
+/// The instance's state does not allow the edge.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an instance that is {state:?} cannot do this")]
 pub struct Refused {
-    /// The state it has.
+    /// The state that it has.
     pub state: InstanceState,
-    /// The states in which it would be allowed.
+    /// The states that would allow it.
     pub allowed: &'static [InstanceState],
 }
 
 use InstanceState as S;
 
 impl Life {
-    /// A new instance without a place.
+    /// A new instance without a node.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         Self {
@@ -147,13 +147,13 @@ impl Life {
         }
     }
 
-    /// Whether it is ready: runs, and its probe said so.
+    /// Whether it is ready: it runs and its probe succeeded.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         matches!(self.state, S::Running) && self.steps.ready_at.is_some()
     }
 
-    /// What comes of an edge. Equal to `self` when it is there already.
+    /// What an edge makes of it. Equal to `self` if the edge changes nothing.
     pub fn after(&self, edge: &Edge<'_>, now: Timestamp) -> Result<Self, Refused> {
         let mut next = self.clone();
         match (self.state, edge) {
@@ -176,7 +176,8 @@ impl Life {
             (_, Edge::Start) => return self.refuse(&[S::Stopped, S::Failed, S::Stopping]),
 
             (S::Failed, Edge::Retry) if self.node.is_some() && !self.was_ready => {
-                // It never ran: nothing on its disk is anybody's, so it may be tried elsewhere once its node let go (I8).
+                // It never ran: nothing on its disk is anybody's, so it may be tried elsewhere once its node let go
+                // (I8).
                 next.set(S::Pending, None, None);
                 (next.wanted, next.evicting) = (Wanted::Gone, true);
                 next.steps = Steps { requested_at: Some(now), ..Steps::default() };
@@ -217,7 +218,7 @@ impl Life {
             }
             (_, Edge::Silent) => {}
             (S::Unknown, Edge::Heard) => {
-                let state = self.known.unwrap_or(S::Starting);
+                let state = self.known.expect("what is unknown has a state that was known");
                 next.set(state, None, None);
                 next.known = None;
             }
@@ -251,7 +252,7 @@ impl Life {
         Ok(next)
     }
 
-    /// Whether a report is about this life: same generation, same start. That it is gone needs no start.
+    /// Whether a report is about this generation and this start. A report that it is gone may be of any start.
     #[must_use]
     pub fn concerns(&self, report: &InstanceReport) -> bool {
         report.generation == self.generation
@@ -269,7 +270,7 @@ impl Life {
         match (self.wanted, report.state) {
             (Wanted::Gone, Observed::Gone) => return self.gone(now),
             (Wanted::Gone, _) => {
-                // Still under way; why it does not get on is worth showing.
+                // Its node is still deleting it. A reason why that takes long is shown.
                 if matches!(self.state, S::Deleting | S::Pending) {
                     self.set(self.state, say.0, say.1);
                 }
@@ -306,7 +307,7 @@ impl Life {
         }
     }
 
-    /// A further start.
+    /// Begins another start.
     fn begin(&mut self, now: Timestamp) {
         let placed_at = self.node.and(self.steps.placed_at);
         let state = if self.node.is_some() { S::Starting } else { S::Pending };
@@ -324,7 +325,7 @@ impl Life {
             (self.wanted, self.evicting) = (Wanted::Running, false);
             (self.generation, self.boot) = (self.generation + 1, self.boot + 1);
             self.steps = Steps { requested_at, ..Steps::default() };
-            // One that was given up in the meantime stays failed and goes anywhere when tried again.
+            // If it failed in the meantime it stays failed; it may go to any node when it is tried again.
             if self.state != S::Failed {
                 self.set(S::Pending, None, None);
             }
@@ -347,16 +348,16 @@ impl Life {
     }
 }
 
-/// How far an instance is with what an operation wants of it.
+/// How far an instance is with what an operation asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// There.
+    /// It got there.
     Done,
-    /// On its way.
+    /// It is on its way.
     UnderWay,
     /// It will not get there by itself.
     Failed,
-    /// Its node is silent: nobody knows.
+    /// Its node is silent, so nobody knows.
     Unknown,
 }
 
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_is_final_for_one_start() {
+    fn a_failed_instance_stays_failed_until_its_next_start() {
         let failed = told(&running(), Observed::Failed);
         assert_eq!(failed.state, S::Failed);
         assert_eq!(told(&failed, Observed::Running).state, S::Failed);
@@ -465,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_unknown_and_ends_with_what_was_known() {
+    fn an_instance_of_a_silent_node_is_unknown_until_the_node_is_heard() {
         let life = running();
         let silent = go(&life, Edge::Silent);
         assert_eq!(silent.state, S::Unknown);
@@ -480,11 +481,11 @@ mod tests {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
         let late = go(&placed, Edge::Overdue("600 s are over"));
         assert_eq!((late.state, late.wanted), (S::Failed, Wanted::Stopped));
-        assert_eq!(told(&late, Observed::Stopped).state, S::Failed, "stays to be seen");
+        assert_eq!(told(&late, Observed::Stopped).state, S::Failed, "stays failed");
     }
 
     #[test]
-    fn one_that_never_ran_is_tried_elsewhere_only_after_its_node_let_go() {
+    fn an_instance_that_never_ran_is_retried_elsewhere_after_its_node_deleted_it() {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
         let failed = told(&placed, Observed::Failed);
         let retried = go(&failed, Edge::Retry);
@@ -495,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ran_is_tried_again_where_its_disk_is() {
+    fn an_instance_that_ran_is_retried_on_the_node_with_its_disk() {
         let failed = told(&running(), Observed::Failed);
         let retried = go(&failed, Edge::Retry);
         assert_eq!((retried.state, retried.node, retried.generation), (S::Starting, failed.node, 1));
@@ -509,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_node_from_getting_on_is_shown_until_it_does() {
+    fn the_reason_of_a_delay_is_shown_until_the_delay_is_over() {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
         let said = InstanceReport { reason: Some("disk_failed".into()), ..report(&placed, Observed::Preparing) };
         let troubled = go(&placed, Edge::Report(&said));
@@ -576,7 +577,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_edge_breaks_the_rules(acts in prop::collection::vec(act(), 0..60)) {
+        fn no_edge_breaks_the_rules_of_an_instance(acts in prop::collection::vec(act(), 0..60)) {
             let mut life = Life::new(T);
             for act in acts {
                 let before = life.clone();
@@ -597,13 +598,14 @@ mod tests {
                         let report = report(state);
                         let once = life.after(&Edge::Report(&report), T);
                         if let Ok(once) = &once {
-                            prop_assert_eq!(&once.after(&Edge::Report(&report), T), &Ok(once.clone()), "twice is once");
+                            prop_assert_eq!(&once.after(&Edge::Report(&report), T), &Ok(once.clone()), "a repeated report changes nothing");
                         }
                         once
                     }
                 };
                 let Ok(next) = got else { continue };
-                // I8: another node only with a higher generation, and never from one node to another at once.
+                // I8: it gets another node only with a higher generation, and never goes from one node to another in
+                // one step.
                 if let (Some(a), Some(b)) = (before.node, next.node) {
                     prop_assert_eq!(a, b);
                 }
@@ -611,7 +613,7 @@ mod tests {
                     prop_assert!(next.generation > before.generation || next.state == S::Deleted);
                 }
                 prop_assert!(next.generation >= before.generation && next.boot >= before.boot);
-                // What is deleted stays so; what is deleting becomes nothing else.
+                // A deleted instance stays deleted; one that is being deleted becomes nothing else.
                 if before.state == S::Deleted {
                     prop_assert_eq!(next.state, S::Deleted);
                 }

@@ -4,6 +4,7 @@ pub mod deployment;
 pub mod disk;
 pub mod images;
 pub mod instance;
+pub mod names;
 pub mod order;
 pub mod snapshot;
 pub mod versions;

@@ -1,4 +1,4 @@
-//! An order for a deployment: the request once it fits, with every default filled in.
+//! An order for a deployment: a request that was checked, with all defaults filled in.
 
 use muster_api::{
     Labels, Name,
@@ -9,62 +9,62 @@ use muster_api::{
 
 use super::deployment::MEMBERS_MAX;
 
-/// Memory of a member when nobody says.
+/// Memory of a member where the request does not say, bytes.
 const MEMORY_BYTES: u64 = 512 << 20;
-/// Least memory of a member.
+/// Least memory of a member, bytes.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
-/// Most memory of a member.
+/// Most memory of a member, bytes.
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
-/// Most processors of a member.
+/// Most virtual processors of a member.
 const CPUS_MAX: u32 = 1024;
-/// Largest disk.
+/// Largest disk, bytes.
 const DISK_BYTES_MAX: u64 = 16 << 40;
-/// How long a member may take to be ready when nobody says.
+/// How long a member may take to be ready where the request does not say, seconds.
 const READY_TIMEOUT_S: u64 = 300;
-/// The longest anybody may ask to wait.
+/// Longest time that a request may ask to wait, seconds.
 const SECONDS_MAX: u64 = 7 * 24 * 3600;
-/// What an operation may take beyond the members' own time, and at least.
+/// Shortest deadline of an operation where the request does not say, seconds.
 const DEADLINE_S: u64 = 600;
-/// What a console prints when it is ready.
+/// What a console prints when its guest is ready, where the request does not say.
 const MARKER: &str = "MUSTER-READY";
-/// Disks are a multiple of this: QEMU with direct I/O refuses other sizes.
+/// Disk sizes are a multiple of this, bytes: QEMU with direct I/O refuses others.
 const BLOCK_BYTES: u64 = 4096;
 
-/// A request that fits.
+/// A request that was checked.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Wanted name.
+    /// The name that the request gives.
     pub name: Option<Name>,
     /// What the disks start as.
     pub source: DeploymentSource,
-    /// Members; none: as many as the snapshot has.
+    /// How many members; `None` for as many as the snapshot has.
     pub count: Option<u64>,
-    /// Fewest that make a success.
+    /// Fewest members that count as a success.
     pub min_count: Option<u64>,
-    /// Virtual processors of each.
+    /// Virtual processors of each member.
     pub cpus: u32,
-    /// Memory of each.
+    /// Memory of each member, bytes.
     pub memory_bytes: u64,
-    /// Wanted size of each disk, a multiple of 4096.
+    /// Size of each disk, bytes, a multiple of 4096; `None` for the size of its source.
     pub disk_bytes: Option<u64>,
-    /// What runs them.
+    /// What runs the members.
     pub runtime: Runtime,
-    /// When one is ready; nothing left open.
+    /// When a member counts as ready; all its fields are set.
     pub ready: Ready,
-    /// Where they may go.
+    /// Where members may be placed.
     pub placement: Placement,
-    /// When the operation gives up.
+    /// How long its operations may take, seconds.
     pub deadline_s: u64,
-    /// Labels of the deployment and its members.
+    /// Labels of the deployment and of its members.
     pub labels: Labels,
 }
 
 /// Why a request is no order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAnOrder {
-    /// These fields are reserved.
+    /// It uses these fields, which are reserved.
     Reserved(Vec<&'static str>),
-    /// These places do not fit.
+    /// These fields do not fit.
     Fields(Vec<FieldError>),
 }
 
@@ -76,7 +76,7 @@ impl Complaints {
         self.0.push(FieldError { pointer: pointer.to_owned(), code: code.to_owned(), detail: detail.into() });
     }
 
-    /// Complains unless `value` lies within the bounds.
+    /// Complains unless `value` is within the bounds.
     fn within(&mut self, pointer: &str, value: u64, low: u64, high: u64) {
         if value < low || value > high {
             self.add(pointer, "out_of_range", format!("{low} to {high}, got {value}"));
@@ -94,39 +94,16 @@ pub fn count(pointer: &str, value: i64) -> Result<u64, FieldError> {
 }
 
 impl Order {
-    /// Reads a request; all complaints at once.
+    /// Checks a request. An error lists all fields that do not fit.
     pub fn read(wanted: CreateDeployment) -> Result<Self, NotAnOrder> {
-        let reserved = [
-            ("ssh_keys", wanted.ssh_keys.is_some()),
-            ("user_data", wanted.user_data.is_some()),
-            ("nics", wanted.nics.is_some()),
-            ("disks", wanted.disks.is_some()),
-            ("instance_type", wanted.instance_type.is_some()),
-            ("protect", wanted.protect.is_some()),
-            ("on_node_loss", wanted.on_node_loss.is_some()),
-        ];
-        let reserved: Vec<_> = reserved.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        let reserved = reserved_fields(&wanted);
         if !reserved.is_empty() {
             return Err(NotAnOrder::Reserved(reserved));
         }
         let mut wrong = Complaints::default();
         check_source(&wanted.source, &mut wrong);
-        let count = match wanted.count {
-            Some(value) => count("/count", value).map_err(|e| wrong.0.push(e)).ok(),
-            None if wanted.source.snapshot.is_none() => {
-                wrong.add("/count", "missing", "say how many: count is required unless the source is a snapshot");
-                None
-            }
-            None => None,
-        };
-        let min_count = wanted.min_count.and_then(|min| match (u64::try_from(min), count) {
-            (Ok(min), Some(count)) if (1..=count).contains(&min) => Some(min),
-            (Ok(min), None) if (1..=MEMBERS_MAX).contains(&min) => Some(min),
-            _ => {
-                wrong.add("/min_count", "out_of_range", format!("1 to count, got {min}"));
-                None
-            }
-        });
+        let count = check_count(&wanted, &mut wrong);
+        let min_count = wanted.min_count.and_then(|min| check_min_count(min, count, &mut wrong));
         let cpus = wanted.cpus.unwrap_or(1);
         wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX));
         let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
@@ -164,7 +141,40 @@ impl Order {
     }
 }
 
-/// A size a disk may have: a multiple of 4096.
+fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
+    let fields = [
+        ("ssh_keys", wanted.ssh_keys.is_some()),
+        ("user_data", wanted.user_data.is_some()),
+        ("nics", wanted.nics.is_some()),
+        ("disks", wanted.disks.is_some()),
+        ("instance_type", wanted.instance_type.is_some()),
+        ("protect", wanted.protect.is_some()),
+        ("on_node_loss", wanted.on_node_loss.is_some()),
+    ];
+    fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+}
+
+fn check_count(wanted: &CreateDeployment, wrong: &mut Complaints) -> Option<u64> {
+    match wanted.count {
+        Some(value) => count("/count", value).map_err(|e| wrong.0.push(e)).ok(),
+        None if wanted.source.snapshot.is_none() => {
+            wrong.add("/count", "missing", "say how many: count is required unless the source is a snapshot");
+            None
+        }
+        None => None,
+    }
+}
+
+fn check_min_count(min: i64, count: Option<u64>, wrong: &mut Complaints) -> Option<u64> {
+    let most = count.unwrap_or(MEMBERS_MAX);
+    let fits = u64::try_from(min).ok().filter(|min| (1..=most).contains(min));
+    if fits.is_none() {
+        wrong.add("/min_count", "out_of_range", format!("1 to count, got {min}"));
+    }
+    fits
+}
+
+/// The next size that a disk may have: a multiple of 4096 bytes.
 #[must_use]
 pub const fn rounded(bytes: u64) -> u64 {
     match bytes.checked_next_multiple_of(BLOCK_BYTES) {
@@ -244,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_are_those_of_the_interface() {
+    fn fields_that_are_left_out_get_their_defaults() {
         let order = read(json!({"source": {"image": "debian"}, "count": 4})).expect("fits");
         assert_eq!((order.cpus, order.memory_bytes, order.deadline_s), (1, 512 << 20, 600));
         assert_eq!((order.ready.probe, order.ready.timeout_s, order.ready.marker), (Probe::Running, Some(300), None));
@@ -255,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn each_complaint_names_its_place() {
+    fn each_complaint_names_its_field() {
         let source = json!({"image": "debian"});
         for count in [0, -1, 10_001, 1_000_000] {
             assert_eq!(pointers(json!({"source": source, "count": count})), ["/count"]);

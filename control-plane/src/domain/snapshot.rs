@@ -1,4 +1,4 @@
-//! Snapshots: all members or none.
+//! Snapshots: all members are published or none.
 //!
 //! ```text
 //!  cutting --all flipped (I7)--> saving --all commits staged--> ready     one transaction makes every version visible
@@ -8,72 +8,73 @@
 //!     +-- attempts used up, deadline, cancelled --> failed
 //! ```
 //!
-//! Commits may be staged while the controller still waits for the coordinator's word: agents upload as soon as they
-//! flipped. An abandoned commit needs no undo on the node: its blocks are in the next one.
+//! Agents upload as soon as they have flipped, so commits may be staged while the controller still waits for the
+//! coordinator. An abandoned commit needs no undo on its node: its blocks are in the next commit.
 
 use muster_api::{NodeId, Timestamp};
+use storage_core::units::{u64_from, usize_from};
 
-/// Tries before a snapshot gives up.
+/// Attempts before a snapshot is given up.
 pub const ATTEMPTS_MAX: u64 = 3;
-/// The longest one try may wait for the coordinator's word, without the pause itself.
+/// Longest wait for the coordinator's report in one attempt, without the pause itself, milliseconds.
 pub const CUT_MS: i64 = 15_000;
-/// The longest until everything is durable.
+/// Longest time until everything is durable, milliseconds.
 pub const SAVE_MS: i64 = 600_000;
-/// Between two tries.
+/// Time between two attempts, milliseconds.
 pub const BACKOFF_MS: i64 = 200;
 
-/// A snapshot under way, as its reconciler sees it.
+/// A snapshot under way, as the snapshots loop sees it.
 #[derive(Clone, Debug)]
 pub struct UnderWay {
-    /// How far.
+    /// How far it is.
     pub phase: Phase,
-    /// Which try.
+    /// Number of the present attempt, from 1.
     pub attempt: u64,
-    /// Until when everything must be durable.
+    /// When everything must be durable.
     pub deadline: Timestamp,
-    /// Members whose commit is staged.
+    /// How many members have a staged commit.
     pub staged: u64,
-    /// Members.
+    /// How many members it has.
     pub members: u64,
-    /// A member that can take part no more, and why.
+    /// A sentence about a member that can no longer take part, if there is one.
     pub lost: Option<String>,
 }
 
 /// How far a snapshot under way is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The coordinator works until then.
+    /// The coordinator is at work.
     Cutting {
-        /// When the next try begins.
+        /// When the next attempt begins.
         until: Timestamp,
     },
-    /// The coordinator said no; the next try begins then.
+    /// The coordinator refused.
     Refused {
-        /// When the next try begins.
+        /// When the next attempt begins.
         retry_at: Timestamp,
-        /// What it said.
+        /// Its reason, a stable word.
         reason: String,
-        /// For people.
+        /// The same in a sentence.
         detail: String,
     },
-    /// All flipped.
+    /// All members flipped and upload their blocks.
     Saving,
 }
 
 /// What to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing yet.
+    /// Wait: there is nothing to do yet.
     Wait,
-    /// Cut again: new commits, another coordinator.
+    /// Cut again, with new commits and another coordinator.
     Again,
-    /// Make it visible.
+    /// Publish it.
     Publish,
     /// Give it up.
     Fail {
-        /// A stable word.
+        /// The reason, a stable word.
         reason: String,
-        /// For people.
+        /// The same in a sentence.
         detail: String,
     },
 }
@@ -92,7 +93,7 @@ pub fn plan(seen: &UnderWay, now: Timestamp) -> Next {
         }
         Phase::Cutting { until } if now >= *until => {
             if seen.attempt >= ATTEMPTS_MAX {
-                fail("unreachable", format!("no coordinator reported in {} tries", seen.attempt))
+                fail("unreachable", format!("no coordinator reported in {} attempts", seen.attempt))
             } else {
                 Next::Again
             }
@@ -103,7 +104,8 @@ pub fn plan(seen: &UnderWay, now: Timestamp) -> Next {
     }
 }
 
-/// The node that coordinates a try: a node with members, another one at each try; silent ones only if there is no other.
+/// The node that coordinates an attempt: a node with members, another one at each attempt. Silent nodes only if there
+/// is no other. `nodes` tells for each whether it was heard from.
 #[must_use]
 pub fn coordinator(nodes: &[(NodeId, bool)], attempt: u64) -> Option<NodeId> {
     let mut heard: Vec<NodeId> = nodes.iter().filter(|(_, heard)| *heard).map(|(node, _)| *node).collect();
@@ -112,9 +114,12 @@ pub fn coordinator(nodes: &[(NodeId, bool)], attempt: u64) -> Option<NodeId> {
     }
     heard.sort_unstable();
     heard.dedup();
-    let count = u64::try_from(heard.len()).ok().filter(|count| *count > 0)?;
-    let at = usize::try_from(attempt.saturating_sub(1) % count).ok()?;
-    heard.get(at).copied()
+    if heard.is_empty() {
+        return None;
+    }
+    // Attempts count from 1.
+    let at = (attempt - 1) % u64_from(heard.len());
+    Some(heard[usize_from(at)])
 }
 
 #[cfg(test)]
@@ -163,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_member_fails_the_whole() {
+    fn a_lost_member_fails_the_snapshot() {
         let lost = UnderWay { lost: Some("web.1 was deleted".into()), staged: 2, ..seen(Phase::Saving) };
         assert!(matches!(plan(&lost, at(0)), Next::Fail { reason, .. } if reason == "member_lost"));
     }
 
     #[test]
-    fn each_try_has_another_coordinator() {
+    fn each_attempt_has_another_coordinator() {
         let node = |n: u128| NodeId::from(Uuid::from_u128(n));
         let nodes = [(node(3), true), (node(1), true), (node(2), false), (node(1), true)];
         assert_eq!(coordinator(&nodes, 1), Some(node(1)));

@@ -1,10 +1,10 @@
-//! What a version is made of, checked: the descriptor and the root page that goes with it.
+//! The content of a version: its descriptor and the root page that the descriptor names.
 
 use muster_api::{CommitId, node_protocol::VersionRoot};
 use storage_core::{Corrupt, Descriptor, Kind, ObjectName};
 
-/// The content of a version: the two objects every reader needs first, as canonical bytes. The root page is the one
-/// the descriptor names; this is checked once, when the value is made.
+/// The content of a version: the two objects that every reader needs first. Making the value checks that the root page
+/// is the one that the descriptor names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     descriptor: Descriptor,
@@ -14,33 +14,33 @@ pub struct Content {
 /// Why bytes are not the content of a version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadContent {
-    /// Not hex.
+    /// It is not hex.
     #[error("the {0} is not hex text")]
     NotHex(&'static str),
     /// The descriptor cannot be read.
     #[error("the descriptor cannot be read")]
     Descriptor(#[from] Corrupt),
-    /// A root page is named and not there, or there and not named.
+    /// The root page is not the one that the descriptor names, or only one of the two is there.
     #[error("the descriptor names root page {wanted:?}, the page given is {got:?}")]
     RootPage {
-        /// What the descriptor names.
+        /// The name in the descriptor.
         wanted: Option<ObjectName>,
         /// The name of the bytes given.
         got: Option<ObjectName>,
     },
-    /// Nothing a disk may be.
+    /// No disk may have this size.
     #[error("a version of {0} bytes cannot be: 1 byte to 16 TiB")]
     Size(u64),
 }
 
-/// Largest disk.
+/// Largest disk, bytes.
 pub const SIZE_BYTES_MAX: u64 = 16 << 40;
 
 impl Content {
-    /// From a descriptor and the root page it names.
+    /// The content with this descriptor and the root page that it names.
     ///
     /// # Errors
-    /// The page is another one.
+    /// The page is another one, or no disk may have the size.
     pub fn new(descriptor: Descriptor, root_page: Option<Vec<u8>>) -> Result<Self, BadContent> {
         let size = descriptor.size_bytes.get();
         if size == 0 || size > SIZE_BYTES_MAX {
@@ -53,18 +53,18 @@ impl Content {
         Ok(Self { descriptor, root_page })
     }
 
-    /// From canonical bytes.
+    /// Reads the canonical bytes of descriptor and root page.
     ///
     /// # Errors
-    /// They do not read, or do not go together.
+    /// They cannot be read or do not belong together.
     pub fn from_bytes(descriptor: &[u8], root_page: Option<Vec<u8>>) -> Result<Self, BadContent> {
         Self::new(Descriptor::decode(descriptor)?, root_page)
     }
 
-    /// From what an agent staged.
+    /// Reads the descriptor and root page that an agent staged.
     ///
     /// # Errors
-    /// It does not read, or does not go together.
+    /// They cannot be read or do not belong together.
     pub fn from_root(root: &VersionRoot) -> Result<Self, BadContent> {
         let descriptor = hex::decode(&root.descriptor).map_err(|_| BadContent::NotHex("descriptor"))?;
         let page = match &root.root_page {
@@ -74,7 +74,7 @@ impl Content {
         Self::from_bytes(&descriptor, page)
     }
 
-    /// What an agent needs to read it.
+    /// Descriptor and root page as an agent gets them.
     #[must_use]
     pub fn to_root(&self, commit: Option<CommitId>) -> VersionRoot {
         VersionRoot {
@@ -90,25 +90,25 @@ impl Content {
         &self.descriptor
     }
 
-    /// The canonical bytes of the root page; none for a disk of zeros.
+    /// The canonical bytes of the root page; `None` for a disk of zeros.
     #[must_use]
     pub fn root_page(&self) -> Option<&[u8]> {
         self.root_page.as_deref()
     }
 
-    /// The name of the descriptor.
+    /// The name of the descriptor, which proves all bytes.
     #[must_use]
     pub fn root(&self) -> ObjectName {
         self.descriptor.name()
     }
 
-    /// Logical size.
+    /// Size of the disk, bytes.
     #[must_use]
     pub const fn size_bytes(&self) -> u64 {
         self.descriptor.size_bytes.get()
     }
 
-    /// Chunk size.
+    /// Chunk size, bytes.
     #[must_use]
     pub const fn chunk_bytes(&self) -> u64 {
         self.descriptor.chunk.bytes()

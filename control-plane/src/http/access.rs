@@ -51,7 +51,7 @@ async fn show(
     Ok(Json(app.token(&caller, &token).await?))
 }
 
-/// Revokes a token at once; again: the same answer (operators).
+/// Revokes a token at once. A repeated call gets the same answer (operators).
 #[utoipa::path(delete, path = "/v1/tokens/{token}", tag = "tokens", params(("token" = String, Path)),
     responses((status = 204), (status = "default", body = Problem)))]
 async fn delete(
@@ -59,7 +59,7 @@ async fn delete(
     caller: Caller,
     Path(token): Path<String>,
     params: Params,
-    change: NoBody,
+    change: Change<NoBody>,
 ) -> Result<Answer, ApiError> {
     params.only(&[])?;
     Ok(app.delete_token(&caller, &change.once, &token).await?)

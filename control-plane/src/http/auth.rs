@@ -9,12 +9,12 @@ use muster_api::RequestId;
 use super::{error::ApiError, extract::Params};
 use crate::app::{App, AppError, Caller};
 
-/// The id of a request, in every log line and every error.
+/// The id of a request. Every log line and every error has it.
 #[derive(Clone, Debug)]
 pub struct CallId(pub String);
 
 impl CallId {
-    /// The id the caller's side gave, if it is a usable one, else a fresh one.
+    /// The id that the caller sent, if it is usable, else a new one.
     pub(super) fn of(given: Option<&http::HeaderValue>) -> Self {
         let usable = |text: &&str| {
             (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
@@ -40,7 +40,7 @@ pub(super) fn bearer(parts: &Parts) -> Result<&str, AppError> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(missing()) }
 }
 
-/// Where the call comes from; nobody knows in tests without sockets.
+/// The address that the call comes from. Tests without sockets have none.
 pub(super) fn peer(parts: &Parts) -> Option<SocketAddr> {
     parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address)
 }
@@ -49,7 +49,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        // Taken twice by a handler (`Caller` and `Change<T>`), looked up once.
+        // A handler may extract it twice, as `Caller` and within `Change`. It is looked up once.
         if let Some(caller) = parts.extensions.get::<Self>() {
             return Ok(caller.clone());
         }

@@ -13,8 +13,8 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
-use crate::app::{Answer, App, Caller, deployments::verb_of};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use crate::app::{Answer, App, Caller, instances::Verb};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -32,7 +32,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/deployments/{deployment}/reboot", post(reboot))
 }
 
-/// Starts `count` instances of one image, version or snapshot together. `dry_run` only tells where they would go.
+/// Starts `count` instances of one image, version or snapshot together. `dry_run` only tells where they would be
+/// placed.
 #[utoipa::path(post, path = "/v1/deployments", tag = "deployments", request_body = CreateDeployment,
     responses((status = 202, body = Operation), (status = 200, body = DryRun), (status = "default", body = Problem)))]
 async fn create(
@@ -70,39 +71,31 @@ async fn show(
 #[utoipa::path(patch, path = "/v1/deployments/{deployment}", tag = "deployments", request_body = PatchDeployment,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn patch(
-    State(app): State<App>,
-    of: ChangeOf<DeploymentId, Change<PatchDeployment>>,
-) -> Result<Answer, ApiError> {
-    let if_match = of.if_match.as_deref();
-    Ok(app.patch_deployment(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
+async fn patch(State(app): State<App>, of: ChangeOf<DeploymentId, PatchDeployment>) -> Result<Answer, ApiError> {
+    Ok(app.patch_deployment(&of.asked, &of.body).await?)
 }
 
-/// Deletes a deployment in any state and cancels what runs on it. `dry_run=true` tells what would come back.
+/// Deletes a deployment in any state and cancels what runs on it. `dry_run=true` only tells how many bytes it would
+/// free.
 #[utoipa::path(delete, path = "/v1/deployments/{deployment}", tag = "deployments",
     params(("deployment" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { asked, dry_run }: Removal<Ref<DeploymentId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.deployment_freed(&caller, &deployment).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.deployment_freed(&asked.caller, &asked.thing).await?)?);
     }
-    Ok(app.delete_deployment(&caller, &change.once, &deployment, if_match.as_deref()).await?)
+    Ok(app.delete_deployment(&asked).await?)
 }
 
-/// More or fewer members; fewer takes the highest numbers unless `remove` names others.
+/// Changes the number of members. Fewer members removes the highest numbers, unless `remove` names others.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/scale", tag = "deployments", request_body = Scale,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn scale(State(app): State<App>, of: ChangeOf<DeploymentId, Change<Scale>>) -> Result<Answer, ApiError> {
-    Ok(app.scale_deployment(&of.caller, &of.change.once, &of.thing, &of.change.body).await?)
+async fn scale(State(app): State<App>, of: ChangeOf<DeploymentId, Scale>) -> Result<Answer, ApiError> {
+    Ok(app.scale_deployment(&of.asked, &of.body).await?)
 }
 
 /// Tries failed members again.
@@ -110,7 +103,7 @@ async fn scale(State(app): State<App>, of: ChangeOf<DeploymentId, Change<Scale>>
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.retry_deployment(&of.caller, &of.change.once, &of.thing).await?)
+    Ok(app.retry_deployment(&of.asked).await?)
 }
 
 /// Starts all members that do not run.
@@ -118,17 +111,16 @@ async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Re
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn start(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
-    let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
+    Ok(app.power_deployment(&of.asked, Verb::Start).await?)
 }
 
-/// Stops all members; their disks are kept.
+/// Stops all members. Their disks are kept.
 #[utoipa::path(post, path = "/v1/deployments/{deployment}/stop", tag = "deployments", request_body = Option<Stop>,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn stop(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &of.change.body)?;
-    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
+    let verb = Verb::stop(&of.body.0)?;
+    Ok(app.power_deployment(&of.asked, verb).await?)
 }
 
 /// Stops and starts all running members.
@@ -136,6 +128,6 @@ async fn stop(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn reboot(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &of.change.body)?;
-    Ok(app.power_deployment(&of.caller, &of.change.once, &of.thing, verb).await?)
+    let verb = Verb::reboot(&of.body.0)?;
+    Ok(app.power_deployment(&of.asked, verb).await?)
 }

@@ -1,4 +1,4 @@
-//! The one table fact -> (status, code), as RFC 9457 problem documents.
+//! The one table from facts to status and code. Errors are sent as RFC 9457 problem documents.
 
 use axum::{
     body::Body,
@@ -8,18 +8,18 @@ use http::{HeaderValue, StatusCode, header};
 use muster_api::{ErrorCode, Problem};
 use storage_core::cause::explain;
 
-use crate::{app::AppError, store::StoreError};
+use crate::app::{AppError, StoreError};
 
-/// What every handler fails with.
+/// The error of every handler.
 #[derive(Debug)]
 pub struct ApiError {
     problem: Box<Problem>,
-    /// What the log is told and the caller is not.
+    /// Goes to the log and not to the caller.
     cause: Option<String>,
 }
 
 impl ApiError {
-    /// The problem as it will be sent (the request id is added on the way out).
+    /// The problem as it will be sent, still without the request id.
     #[must_use]
     pub fn problem(&self) -> &Problem {
         &self.problem
@@ -100,13 +100,13 @@ impl IntoResponse for ApiError {
         if self.problem.code == ErrorCode::Unauthenticated {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // The body is written by the outermost layer, which knows the request id.
+        // The outermost layer writes the body, because it knows the request id.
         response.extensions_mut().insert(Unsent { problem: self.problem, cause: self.cause });
         response
     }
 }
 
-/// A problem on its way out.
+/// A problem whose body is not written yet.
 #[derive(Clone, Debug)]
 struct Unsent {
     problem: Box<Problem>,
@@ -121,7 +121,7 @@ pub(super) fn send(mut response: Response, request_id: &str) -> Response {
     }
     metrics::counter!("muster_http_errors_total", "code" => problem.code.as_str()).increment(1);
     problem.request_id = Some(request_id.to_owned());
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let body = serde_json::to_vec(&problem).expect("a problem is JSON");
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     *response.body_mut() = Body::from(body);
     response

@@ -15,10 +15,14 @@ use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
 use muster_api::Problem;
 
-use super::{ApiError, Json, Params, extract::Filter};
-use crate::{
-    app::{App, AppError, Caller, events::Sent},
-    store::{NoPosition, Position},
+use super::{
+    ApiError, Json, Params,
+    extract::{filter_of, limit_of},
+};
+use crate::app::{
+    App, AppError, Caller,
+    events::Sent,
+    list::{Filter, NoPosition, Position},
 };
 
 /// What this file answers.
@@ -56,11 +60,8 @@ async fn follow(
         params.only(&known)?;
         let from = params.text("page_token")?.or(params.text("after")?);
         let after = from.map(read).transpose()?;
-        let limit = params.get::<usize>("limit")?.unwrap_or(100);
-        if limit == 0 || limit > 1000 {
-            return Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}")).into());
-        }
-        let page = app.events_page(&caller, after, limit, Filter::of(&params)?).await?;
+        let limit = limit_of(&params)?;
+        let page = app.events_page(&caller, after, limit, filter_of(&params)?).await?;
         return Ok(Json(page).into_response());
     }
     let mut known = vec!["after"];
@@ -71,11 +72,11 @@ async fn follow(
         Some(text) => Some(read_followed(text)?),
         None => params.text("after")?.map(read_followed).transpose()?,
     };
-    let events = app.subscribe(caller, after, Filter::of(&params)?).await?;
+    let events = app.subscribe(caller, after, filter_of(&params)?).await?;
     let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
     let mut response = Sse::new(frames).keep_alive(keep_alive).into_response();
-    // Proxies that buffer would hold events back.
+    // A proxy that buffers would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -85,8 +86,8 @@ fn read(text: &str) -> Result<Position, AppError> {
     text.parse().map_err(|e: NoPosition| AppError::BadRequest(e.to_string()))
 }
 
-/// The same for who follows. An id of the form without a history is a place in one that nobody knows any more: an error
-/// would make browsers give up for good.
+/// As [`read`], for clients that follow the stream. An id in the older form without a history is accepted as a place
+/// that is lost, because an error would make browsers give up for good.
 fn read_followed(text: &str) -> Result<Position, AppError> {
     if (12..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(Position::LOST);
@@ -94,7 +95,7 @@ fn read_followed(text: &str) -> Result<Position, AppError> {
     read(text)
 }
 
-/// Streams are the default: only who asks for JSON and not for a stream gets a page.
+/// Whether the client asks for JSON and not for a stream. Otherwise it gets a stream.
 fn wants_page(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/event-stream")

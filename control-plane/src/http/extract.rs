@@ -1,4 +1,4 @@
-//! What handlers take: bodies, path parts, queries and headers, each refused as interface.md says.
+//! Extractors: what handlers take from a request (body, path, query, headers), and how each is refused.
 //!
 //! ```ignore
 //! async fn create(State(app): State<App>, caller: Caller, change: Change<CreateImage>) -> Result<Answer, ApiError> {
@@ -10,8 +10,7 @@
 //! async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Image>>, ApiError> { … }
 //! ```
 //!
-//! A handler without a JSON body that changes something takes [`NoBody`] (`DELETE`, `POST …/retry`): it carries the
-//! idempotency key and refuses a body that is not empty or `{}`.
+//! A change of the thing that a path names takes [`ChangeOf`], a DELETE takes [`Removal`].
 
 use std::{str::FromStr, time::Duration};
 
@@ -22,7 +21,7 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use muster_api::{
-    ErrorCode, Labels, Page, Problem, Ref,
+    ErrorCode, Problem, Ref,
     error::FieldError,
     units::{parse_duration, parse_size},
 };
@@ -30,14 +29,15 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
-use crate::{
-    app::{Answer, App, AppError, Caller, Once},
-    store::{Position, Tx},
+pub use crate::app::list::ListQuery;
+use crate::app::{
+    Answer, App, AppError, Asked, Caller, Once,
+    list::{Filter, Position},
 };
 
 /// Header of the idempotency key.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Says that an answer was remembered.
+/// Header that says that an earlier call had the effect and this is its answer.
 pub const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
 /// A JSON answer.
@@ -56,7 +56,7 @@ impl IntoResponse for Answer {
             204 => Response::default(),
             _ => axum::Json(&self.body).into_response(),
         };
-        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(self.status).expect("answers have status codes");
         let headers = response.headers_mut();
         if let Some(location) = self.location.and_then(|l| HeaderValue::from_str(&l).ok()) {
             headers.insert(header::LOCATION, location);
@@ -68,7 +68,7 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Reads JSON into `T`: not JSON is 400; JSON that does not fit is 422 and names the place.
+/// Reads JSON into `T`. Text that is not JSON is 400; JSON that does not fit is 422 and names the place.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, AppError> {
     let value: serde_json::Value = serde_json::from_slice(body)
         .map_err(|e| AppError::code(ErrorCode::NotJson, format!("the body is not JSON: {e}")))?;
@@ -82,7 +82,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, AppError> {
             "invalid"
         };
         let mut pointer = pointer(e.path());
-        // "missing field `x`" is found at the object: point at what is missing.
+        // "missing field `x`" is reported at the object; the pointer has to name the field.
         if code == "missing"
             && let Some(field) = detail.split('`').nth(1)
         {
@@ -117,63 +117,55 @@ async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
     })
 }
 
-/// A change with a JSON body, and the idempotency key it came with. Needs [`Caller`] to be taken before or not at all.
-#[derive(Debug)]
-pub struct Change<T> {
-    /// The key.
-    pub once: Once,
-    /// The body.
-    pub body: T,
+/// What a change may have as its body: a type of the API, [`MaybeBody`] or [`NoBody`].
+pub trait ChangeBody: Sized {
+    /// Reads the body.
+    fn read(bytes: &[u8]) -> Result<Self, AppError>;
 }
 
-impl<T: DeserializeOwned> FromRequest<App> for Change<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let head = OnceHead::of(&parts, &caller)?;
-        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
-        Ok(Self { once: head.with_body(&bytes), body: parse_json(&bytes)? })
+impl<T: DeserializeOwned> ChangeBody for T {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        parse_json(bytes)
     }
 }
 
-/// A change without a body, and the idempotency key it came with.
+/// A JSON body that may be left out. Then all its fields have their defaults.
 #[derive(Debug)]
-pub struct NoBody {
-    /// The key.
-    pub once: Once,
+pub struct MaybeBody<T>(pub T);
+
+impl<T: DeserializeOwned + Default> ChangeBody for MaybeBody<T> {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        if bytes.is_empty() { Ok(Self(T::default())) } else { parse_json(bytes).map(Self) }
+    }
 }
 
-impl FromRequest<App> for NoBody {
-    type Rejection = ApiError;
+/// No body: it must be empty or `{}`.
+#[derive(Debug)]
+pub struct NoBody;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        let head = OnceHead::of(&parts, &caller)?;
-        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
+impl ChangeBody for NoBody {
+    fn read(bytes: &[u8]) -> Result<Self, AppError> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+
         if !bytes.is_empty() {
-            parse_json::<Empty>(&bytes)?;
+            parse_json::<Empty>(bytes)?;
         }
-        Ok(Self { once: head.with_body(&bytes) })
+        Ok(Self)
     }
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Empty {}
-
-/// A change whose JSON body may be left out: then all its fields have their defaults.
+/// A change: its body and its idempotency key.
 #[derive(Debug)]
-pub struct MaybeBody<T> {
-    /// The key.
+pub struct Change<B> {
+    /// The idempotency key.
     pub once: Once,
     /// The body.
-    pub body: T,
+    pub body: B,
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
+impl<B: ChangeBody> FromRequest<App> for Change<B> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
@@ -181,44 +173,67 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for MaybeBody<T> {
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let head = OnceHead::of(&parts, &caller)?;
         let bytes = body_bytes(Request::from_parts(parts, body)).await?;
-        let body = if bytes.is_empty() { T::default() } else { parse_json(&bytes)? };
-        Ok(Self { once: head.with_body(&bytes), body })
+        Ok(Self { once: head.with_body(&bytes), body: B::read(&bytes)? })
     }
 }
 
-/// A change of the thing a path names: who asks, of what, and the body `B` ([`Change`], [`MaybeBody`] or [`NoBody`]).
-/// For calls without query parameters.
+/// A change of the thing that a path names. Query parameters are refused.
 #[derive(Debug)]
 pub struct ChangeOf<Id, B> {
-    /// Who asks.
-    pub caller: Caller,
-    /// Of what.
-    pub thing: Ref<Id>,
-    /// The `If-Match` header.
-    pub if_match: Option<String>,
-    /// The body, with its key.
-    pub change: B,
+    /// Who asks, and of which thing.
+    pub asked: Asked<Ref<Id>>,
+    /// The body.
+    pub body: B,
 }
 
 impl<Id, B> FromRequest<App> for ChangeOf<Id, B>
 where
     Ref<Id>: DeserializeOwned + Send,
-    B: FromRequest<App, Rejection = ApiError>,
+    B: ChangeBody,
 {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let caller = Caller::from_request_parts(&mut parts, app).await?;
-        Params::from_request_parts(&mut parts, app).await?.only(&[])?;
-        let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
-        let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
-        let change = B::from_request(Request::from_parts(parts, body), app).await?;
-        Ok(Self { caller, thing, if_match, change })
+        let (asked, body, _) = asked(request, app, &[]).await?;
+        Ok(Self { asked, body })
     }
 }
 
-/// A plain JSON body (the node protocol, which needs no keys).
+/// A DELETE of the thing that a path names. `T` is what the path holds.
+#[derive(Debug)]
+pub struct Removal<T> {
+    /// Who asks, and of which thing.
+    pub asked: Asked<T>,
+    /// `dry_run=true`: only tell what would come back.
+    pub dry_run: bool,
+}
+
+impl<T: DeserializeOwned + Send> FromRequest<App> for Removal<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (asked, NoBody, params) = asked(request, app, &["dry_run"]).await?;
+        Ok(Self { asked, dry_run: params.flag("dry_run")? })
+    }
+}
+
+/// A change of the thing that the path names: who asks of what, the body, and the query.
+async fn asked<T, B>(request: Request, app: &App, known: &[&str]) -> Result<(Asked<T>, B, Params), ApiError>
+where
+    T: DeserializeOwned + Send,
+    B: ChangeBody,
+{
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, app).await?;
+    let params = Params::from_request_parts(&mut parts, app).await?;
+    params.only(known)?;
+    let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
+    let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
+    let Change { once, body } = Change::from_request(Request::from_parts(parts, body), app).await?;
+    Ok((Asked { caller, once, thing, if_match }, body, params))
+}
+
+/// A JSON body without an idempotency key: for the node protocol, whose calls can all be repeated.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -274,7 +289,7 @@ fn header_text(parts: &Parts, name: &HeaderName) -> Result<Option<String>, ApiEr
     }
 }
 
-/// The `If-Match` header, for [`crate::app::check_if_match`].
+/// The `If-Match` header, if there is one.
 #[derive(Clone, Debug)]
 pub struct IfMatch(pub Option<String>);
 
@@ -286,7 +301,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// Parts of the path. What cannot be read cannot be there: 404.
+/// Parts of the path. A part that cannot be read names nothing that exists, so it is answered with 404.
 #[derive(Clone, Debug)]
 pub struct Path<T>(pub T);
 
@@ -319,7 +334,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// Refuses parameters that are neither in `known` nor `project`: none is ever ignored.
+    /// Refuses parameters that are neither in `known` nor `project`, because one that is ignored would mislead.
     pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
         match self.0.iter().find(|(name, _)| name != "project" && !known.contains(&name.as_str())) {
             None => Ok(()),
@@ -332,7 +347,7 @@ impl Params {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a parameter that may be given once.
+    /// The value of a parameter that may be given once at most.
     pub fn text(&self, name: &str) -> Result<Option<&str>, AppError> {
         let mut values = self.0.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let first = values.next();
@@ -377,89 +392,34 @@ impl Params {
     }
 }
 
-/// The query of a list: place, length and equality filters.
-#[derive(Clone, Debug)]
-pub struct ListQuery {
-    /// Only rows after this place; from the beginning if none.
-    pub after: Option<Position>,
-    /// At most so many.
-    pub limit: usize,
-    /// Also what was deleted in the last 24 h.
-    pub deleted: bool,
-    /// The filters.
-    pub filter: Filter,
-}
+/// Most values in the filters of one list. Each of them costs a comparison per row.
+const FILTER_VALUES_MAX: usize = 100;
 
-/// Equality filters: values of one name are alternatives, different names must all hold.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// `state=`
-    pub states: Vec<String>,
-    /// `label=k=v`
-    pub labels: Vec<(String, String)>,
-    /// `deployment=` (id or name)
-    pub deployments: Vec<String>,
-    /// `node=` (id or name)
-    pub nodes: Vec<String>,
-}
-
-impl Filter {
-    pub(super) const NAMES: [&'static str; 4] = ["state", "label", "deployment", "node"];
-
-    /// Most values in one list's filters: each costs a comparison per row.
-    const VALUES_MAX: usize = 100;
-
-    pub(super) fn of(params: &Params) -> Result<Self, AppError> {
-        let values: usize = Self::NAMES.iter().map(|name| params.all(name).count()).sum();
-        if values > Self::VALUES_MAX {
-            let why = format!("at most {} filter values at a time, got {values}", Self::VALUES_MAX);
-            return Err(AppError::BadRequest(why));
-        }
-        let labels = params
-            .all("label")
-            .map(|text| {
-                let (key, value) = text
-                    .split_once('=')
-                    .ok_or_else(|| AppError::BadRequest(format!("a label filter is label=KEY=VALUE, got '{text}'")))?;
-                Ok((key.to_owned(), value.to_owned()))
-            })
-            .collect::<Result<_, AppError>>()?;
-        let texts = |name| params.all(name).map(str::to_owned).collect();
-        Ok(Self { states: texts("state"), labels, deployments: texts("deployment"), nodes: texts("node") })
+/// The filters of a list.
+pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
+    let values: usize = Filter::NAMES.iter().map(|name| params.all(name).count()).sum();
+    if values > FILTER_VALUES_MAX {
+        let why = format!("at most {FILTER_VALUES_MAX} filter values at a time, got {values}");
+        return Err(AppError::BadRequest(why));
     }
-
-    /// Refuses filters this list does not have: none is ever ignored.
-    pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
-        let given = [
-            ("state", self.states.is_empty()),
-            ("label", self.labels.is_empty()),
-            ("deployment", self.deployments.is_empty()),
-            ("node", self.nodes.is_empty()),
-        ];
-        match given.iter().find(|(name, empty)| !empty && !known.contains(name)) {
-            None => Ok(()),
-            Some((name, _)) => Err(AppError::BadRequest(format!("this list cannot be filtered by {name}"))),
-        }
-    }
-
-    /// Whether a thing in `state` with `labels` is wanted.
-    #[must_use]
-    pub fn keeps(&self, state: &str, labels: &Labels) -> bool {
-        (self.states.is_empty() || self.states.iter().any(|s| s == state)) && self.keeps_labels(labels)
-    }
-
-    /// Whether the labels fit. `label=a=1&label=a=2` are alternatives, `label=a=1&label=b=2` must both hold.
-    #[must_use]
-    pub fn keeps_labels(&self, labels: &Labels) -> bool {
-        self.labels.iter().all(|(key, _)| {
-            self.labels.iter().any(|(other, value)| other == key && labels.get(key) == Some(value.as_str()))
+    let labels = params
+        .all("label")
+        .map(|text| {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| AppError::BadRequest(format!("a label filter is label=KEY=VALUE, got '{text}'")))?;
+            Ok((key.to_owned(), value.to_owned()))
         })
-    }
+        .collect::<Result<_, AppError>>()?;
+    let texts = |name| params.all(name).map(str::to_owned).collect();
+    Ok(Filter { states: texts("state"), labels, deployments: texts("deployment"), nodes: texts("node") })
+}
 
-    /// Whether a relation given as id and name is wanted, for `deployments` and `nodes`.
-    #[must_use]
-    pub fn keeps_relation(wanted: &[String], id: Option<&str>, name: Option<&str>) -> bool {
-        wanted.is_empty() || wanted.iter().any(|w| Some(w.as_str()) == id || Some(w.as_str()) == name)
+/// `limit=`: how many items a page may have, 1 to 1000, 100 if it is left out.
+pub(super) fn limit_of(params: &Params) -> Result<usize, AppError> {
+    match params.get::<usize>("limit")?.unwrap_or(100) {
+        limit @ 1..=1000 => Ok(limit),
+        limit => Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}"))),
     }
 }
 
@@ -471,94 +431,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
         let mut known = vec!["limit", "page_token", "deleted"];
         known.extend(Filter::NAMES);
         params.only(&known)?;
-        let limit = params.get::<usize>("limit")?.unwrap_or(100);
-        if limit == 0 || limit > 1000 {
-            return Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}")).into());
-        }
+        let limit = limit_of(&params)?;
         let after = params.get::<Position>("page_token")?;
-        Ok(Self { after, limit, deleted: params.flag("deleted")?, filter: Filter::of(&params)? })
-    }
-}
-
-impl ListQuery {
-    /// Begins a page that is true at the transaction's position.
-    ///
-    /// ```ignore
-    /// self.store.read("images.list", async |tx| {
-    ///     let mut pager = list.pager(tx).await?;
-    ///     while let Some((after, n)) = pager.wants() {
-    ///         let rows = images::list(tx, project, after, n).await?;        // WHERE seq > $1 ORDER BY seq LIMIT $2
-    ///         pager.take(rows, |row| row.seq, |row| list.filter.keeps(row.state, &row.labels).then(|| row.view()));
-    ///     }
-    ///     Ok::<_, AppError>(pager.page())
-    /// }).await
-    /// ```
-    pub async fn pager<T>(&self, tx: &mut Tx) -> Result<Pager<T>, AppError> {
-        let as_of = tx.as_of().await?;
-        let after = self.after.map_or(Ok(0), |after| in_history(after, as_of))?;
-        Ok(Pager { items: Vec::new(), limit: self.limit, after, asked: self.limit.max(100) + 1, end: None, as_of })
-    }
-}
-
-/// The `seq` of a position that was given to a caller, unless it is of another history, where the same number is another
-/// row, or of a future this database has not reached: it was replaced by an older copy.
-pub(crate) fn in_history(given: Position, as_of: Position) -> Result<i64, AppError> {
-    if given.history == as_of.history && given.seq <= as_of.seq {
-        return Ok(given.seq);
-    }
-    let why = "is not of this database as it is now: list again from the beginning";
-    Err(AppError::BadRequest(format!("the position '{given}' {why}")))
-}
-
-/// A page being collected: asks for rows in `seq` order until it is full or there are no more.
-#[derive(Debug)]
-pub struct Pager<T> {
-    items: Vec<T>,
-    limit: usize,
-    after: i64,
-    asked: usize,
-    end: Option<End>,
-    as_of: Position,
-}
-
-#[derive(Debug)]
-enum End {
-    /// No rows are left.
-    Rows,
-    /// The page is full and something is left.
-    Full,
-}
-
-impl<T> Pager<T> {
-    /// Which rows to fetch next: those with a `seq` above the first number, at most as many as the second.
-    #[must_use]
-    pub fn wants(&self) -> Option<(i64, i64)> {
-        self.end.is_none().then(|| (self.after, i64::try_from(self.asked).unwrap_or(i64::MAX)))
-    }
-
-    /// Takes the rows that were fetched. `seq_of` tells a row's place, `keep` what it becomes, none if it is filtered.
-    pub fn take<R>(&mut self, rows: Vec<R>, seq_of: impl Fn(&R) -> i64, keep: impl Fn(R) -> Option<T>) {
-        if rows.len() < self.asked {
-            self.end = Some(End::Rows);
-        }
-        for row in rows {
-            let seq = seq_of(&row);
-            if let Some(item) = keep(row) {
-                if self.items.len() == self.limit {
-                    self.end = Some(End::Full);
-                    return;
-                }
-                self.items.push(item);
-            }
-            self.after = seq;
-        }
-    }
-
-    /// The page.
-    #[must_use]
-    pub fn page(self) -> Page<T> {
-        let next_page_token =
-            matches!(self.end, Some(End::Full)).then(|| Position { seq: self.after, ..self.as_of }.to_string());
-        Page { items: self.items, next_page_token, as_of: self.as_of.to_string() }
+        Ok(Self { after, limit, deleted: params.flag("deleted")?, filter: filter_of(&params)? })
     }
 }

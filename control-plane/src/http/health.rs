@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` (open) and `/metrics` (operators, or a door of its own).
+//! `/healthz` and `/readyz`, open to everybody, and `/metrics`, for operators or at a door of its own.
 
 use axum::{
     Router,
@@ -11,26 +11,25 @@ use http::header;
 use super::ApiError;
 use crate::{
     app::{App, AppError, Caller},
-    reconcile::Loop,
-    store::{nodes, operations},
     telemetry,
+    wake::Loop,
 };
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
 }
 
-/// The door of `--metrics-listen`: no token, nothing else.
+/// The door of `--metrics-listen`: `/metrics` without a token, and `/healthz`.
 pub fn metrics_door(app: App) -> Router {
     Router::new().route("/metrics", get(open_metrics)).route("/healthz", get(healthz)).with_state(app)
 }
 
-/// The process runs.
+/// Answers as long as the process runs.
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// It can serve: the database answers and the doors are not closing.
+/// Answers 200 when the controller can serve: the database answers and the doors are not closing.
 async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
     if app.closing.is_cancelled() {
         return Err(AppError::Unavailable("the controller is stopping".to_owned()).into());
@@ -63,16 +62,11 @@ async fn text(app: &App) -> Result<Response, AppError> {
         let last = status.last_run.map_or(0.0, |at| at.micros() as f64 / 1e6);
         metrics::gauge!("muster_reconcile_last_run_seconds", "loop" => name).set(last);
     }
-    let (nodes, overdue) = app
-        .store
-        .read("metrics", async |tx| {
-            Ok::<_, AppError>((nodes::by_state(tx).await?, operations::overdue(tx, None).await?))
-        })
-        .await?;
+    let gauges = app.gauges().await?;
     for state in ["joining", "ready", "silent", "fenced", "leaving"] {
-        metrics::gauge!("muster_nodes", "state" => state).set(nodes.get(state).copied().unwrap_or(0) as f64);
+        metrics::gauge!("muster_nodes", "state" => state).set(gauges.nodes.get(state).copied().unwrap_or(0) as f64);
     }
-    metrics::gauge!("muster_operations_overdue").set(overdue as f64);
+    metrics::gauge!("muster_operations_overdue").set(gauges.operations_overdue as f64);
     metrics::gauge!("muster_membership_epoch").set(app.pool.membership().epoch as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())
 }

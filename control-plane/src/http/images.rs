@@ -12,8 +12,8 @@ use muster_api::{
     version::Version,
 };
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, NoBody, Params, Path, versions::stream};
-use crate::app::{Answer, App, Caller};
+use super::{ApiError, Change, IfMatch, Json, ListQuery, Path, Removal, versions::stream};
+use crate::app::{Answer, App, Asked, Caller};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
@@ -41,7 +41,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/images/{image}/versions/{number}/content", get(version_content))
 }
 
-/// Makes an image: empty, or as a clone that copies nothing.
+/// Makes an image: empty, or a clone, which copies nothing.
 #[utoipa::path(post, path = "/v1/images", tag = "images", request_body = CreateImage, responses(
     (status = 201, body = Image), (status = 409, description = "the name is taken"),
     (status = 404, description = "the source is not there"), (status = 422, description = "does not fit"),
@@ -83,31 +83,26 @@ pub(crate) async fn show(
 pub(crate) async fn patch(
     State(app): State<App>,
     caller: Caller,
-    Path(image): Path<Ref<ImageId>>,
+    Path(thing): Path<Ref<ImageId>>,
     IfMatch(if_match): IfMatch,
-    change: Change<PatchImage>,
+    Change { once, body }: Change<PatchImage>,
 ) -> Result<Answer, ApiError> {
-    Ok(app.patch_image(&caller, &change.once, &image, if_match.as_deref(), change.body).await?)
+    Ok(app.patch_image(&Asked { caller, once, thing, if_match }, body).await?)
 }
 
-/// Unlinks an image and its versions; bytes stay until their last user goes.
+/// Unlinks an image and its versions. The bytes stay until nothing uses them.
 #[utoipa::path(delete, path = "/v1/images/{image}", tag = "images", params(("image" = String, Path, description = "id or name"),
-    ("dry_run" = Option<bool>, Query, description = "only tell what would come back")),
+    ("dry_run" = Option<bool>, Query, description = "only tell how many bytes it would free")),
     responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
     (status = 404, description = "there is none")))]
 pub(crate) async fn remove(
     State(app): State<App>,
-    caller: Caller,
-    Path(image): Path<Ref<ImageId>>,
-    IfMatch(if_match): IfMatch,
-    params: Params,
-    body: NoBody,
+    Removal { asked, dry_run }: Removal<Ref<ImageId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.image_freed(&caller, &image).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.image_freed(&asked.caller, &asked.thing).await?)?);
     }
-    Ok(app.delete_image(&caller, &body.once, &image, if_match.as_deref()).await?)
+    Ok(app.delete_image(&asked).await?)
 }
 
 /// The bytes of the newest version.
@@ -136,7 +131,7 @@ pub(crate) async fn versions(
     Ok(Json(app.image_versions(&caller, &image, &list).await?))
 }
 
-/// One number of an image.
+/// The version with this number of an image.
 #[utoipa::path(get, path = "/v1/images/{image}/versions/{number}", tag = "images", params(
     ("image" = String, Path, description = "id or name"), ("number" = u64, Path, description = "from 1")),
     responses((status = 200, body = Version), (status = 404, description = "there is none")))]
@@ -148,7 +143,7 @@ pub(crate) async fn version(
     Ok(Json(app.image_version(&caller, &image, Some(number)).await?.version).into_response())
 }
 
-/// The bytes of one number of an image.
+/// The bytes of the version with this number of an image.
 #[utoipa::path(get, path = "/v1/images/{image}/versions/{number}/content", tag = "images", params(
     ("image" = String, Path, description = "id or name"), ("number" = u64, Path, description = "from 1")),
     responses((status = 200, description = "raw bytes"), (status = 206, description = "the range")))]

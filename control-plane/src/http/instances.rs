@@ -14,12 +14,12 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path, extract::MaybeBody};
-use crate::app::{Answer, App, Caller, deployments::verb_of};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use crate::app::{Answer, App, Caller, instances::Verb};
 
-/// Console output told when nobody says how much.
+/// How much console output is sent where the request does not say, bytes.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Most console output in one answer.
+/// Most console output in one answer, bytes.
 const TAIL_BYTES_MAX: u64 = 16 << 20;
 
 /// What this file answers.
@@ -63,58 +63,52 @@ async fn show(
 #[utoipa::path(patch, path = "/v1/instances/{instance}", tag = "instances", request_body = PatchInstance,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 200, body = Instance), (status = "default", body = Problem)))]
-async fn patch(State(app): State<App>, of: ChangeOf<InstanceId, Change<PatchInstance>>) -> Result<Answer, ApiError> {
-    let if_match = of.if_match.as_deref();
-    Ok(app.patch_instance(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
+async fn patch(State(app): State<App>, of: ChangeOf<InstanceId, PatchInstance>) -> Result<Answer, ApiError> {
+    Ok(app.patch_instance(&of.asked, &of.body).await?)
 }
 
-/// Deletes an instance; its deployment's `count` follows. `dry_run=true` tells what would come back.
+/// Deletes an instance and lowers the `count` of its deployment. `dry_run=true` only tells how many bytes it would
+/// free.
 #[utoipa::path(delete, path = "/v1/instances/{instance}", tag = "instances",
     params(("instance" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { asked, dry_run }: Removal<Ref<InstanceId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.instance_freed(&caller, &instance).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.instance_freed(&asked.caller, &asked.thing).await?)?);
     }
-    Ok(app.delete_instance(&caller, &change.once, &instance, if_match.as_deref()).await?)
+    Ok(app.delete_instance(&asked).await?)
 }
 
-/// Starts it, unless it runs.
+/// Starts an instance, unless it runs.
 #[utoipa::path(post, path = "/v1/instances/{instance}/start", tag = "instances",
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn start(State(app): State<App>, of: ChangeOf<InstanceId, NoBody>) -> Result<Answer, ApiError> {
-    let verb = verb_of("start", &Stop::default())?;
-    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
+    Ok(app.power_instance(&of.asked, Verb::Start).await?)
 }
 
-/// Stops it; its disk is kept.
+/// Stops an instance. Its disk is kept.
 #[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances", request_body = Option<Stop>,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn stop(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("stop", &of.change.body)?;
-    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
+    let verb = Verb::stop(&of.body.0)?;
+    Ok(app.power_instance(&of.asked, verb).await?)
 }
 
-/// Stops it and starts it again.
+/// Stops an instance and starts it again.
 #[utoipa::path(post, path = "/v1/instances/{instance}/reboot", tag = "instances", request_body = Option<Stop>,
     params(("instance" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn reboot(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = verb_of("reboot", &of.change.body)?;
-    Ok(app.power_instance(&of.caller, &of.change.once, &of.thing, verb).await?)
+    let verb = Verb::reboot(&of.body.0)?;
+    Ok(app.power_instance(&of.asked, verb).await?)
 }
 
-/// A verb on many: start, stop, reboot or delete.
+/// A verb on many instances: start, stop, reboot or delete.
 #[utoipa::path(post, path = "/v1/instances/-/{verb}", tag = "instances", request_body = OnMany,
     params(("verb" = String, Path, description = "start, stop, reboot or delete")),
     responses((status = 202, body = Operation), (status = "default", body = Problem)))]
@@ -127,7 +121,7 @@ async fn on_many(
     Ok(app.on_many(&caller, &change.once, &verb, &change.body).await?)
 }
 
-/// Console output so far: the last `tail` of it.
+/// The end of the console output of an instance, at most `tail` of it.
 #[utoipa::path(get, path = "/v1/instances/{instance}/log", tag = "instances",
     params(("instance" = String, Path, description = "id or name"),
         ("tail" = Option<String>, Query, description = "64KiB, at most 16MiB")),

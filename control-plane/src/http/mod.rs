@@ -1,4 +1,5 @@
-//! The doors: the whole URL space on one screen. Handlers extract, call one `App` method, format.
+//! The doors: all URLs on one screen. A handler extracts its arguments, calls one method of `App` and formats the
+//! answer.
 //!
 //! ```text
 //! people's door                                             node door (mutual TLS)
@@ -41,15 +42,15 @@ use tracing::Instrument as _;
 pub use self::{
     auth::CallId,
     error::ApiError,
-    extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path},
+    extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal},
 };
 use crate::app::{App, AppError, Caller};
 
-/// Largest JSON body. Contents are streamed and have their own limits.
+/// Largest JSON body from people, bytes. Contents are streamed and have their own limits.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// Largest body from a node: all it has to say of 10,000 instances is some 6 MiB.
+/// Largest body from a node, bytes. A full report of 10,000 instances has some 6 MiB.
 const NODE_BODY_BYTES_MAX: usize = 16 << 20;
-/// Longest time to an answer's head: above every `wait`. Uploads (`PUT`) take as long as they move.
+/// Longest time until an answer begins. It is longer than every `wait`. Uploads (`PUT`) may take as long as they need.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(muster_api::peer_protocol::REQUEST_ID_HEADER);
@@ -80,7 +81,8 @@ pub fn node_routes(app: App) -> Router {
     finish(node_door::routes(), app, NODE_BODY_BYTES_MAX)
 }
 
-/// Shapes that are fixed and not built yet: 501, never ignored.
+/// Paths whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing
+/// error.
 fn reserved() -> Router<App> {
     const PATHS: [&str; 24] = [
         "/v1/session",
@@ -138,7 +140,7 @@ async fn method_not_allowed(request: Request) -> ApiError {
     Problem::new(ErrorCode::MethodNotAllowed, detail).into()
 }
 
-/// Around everything: request id, span, time limit, panics, problems, metrics.
+/// The outermost layer: request id, span, time limit, panics, bodies of problems, metrics.
 async fn outermost(mut request: Request, next: Next) -> Response {
     let begun = std::time::Instant::now();
     let call = CallId::of(request.headers().get(&REQUEST_ID));
@@ -180,8 +182,8 @@ mod tests {
     use super::*;
     use axum::{extract::State, routing::post};
 
-    /// Proof that an async closure given to `run_tx`, also nested through `App::once` and borrowing from the handler,
-    /// makes a handler's future that may move between threads.
+    /// Compiles only if the future of a handler is `Send` when it gives an async closure that borrows from it to
+    /// `App::once`.
     async fn example(
         State(app): State<App>,
         caller: Caller,

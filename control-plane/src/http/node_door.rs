@@ -1,5 +1,5 @@
-//! `/node/v1`: the nodes' own protocol. `join` is at the people's door; everything else at the node door, where the
-//! certificate says which node is calling.
+//! `/node/v1`: the protocol of the nodes. `join` is at the people's door. Everything else is at the node door, where
+//! the certificate tells which node is calling.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::app::{App, AppError, nodes::NodeCaller};
 
-/// Longest `wait_s` of a poll.
+/// Longest `wait_s` of a poll, seconds.
 const WAIT_MAX_S: u64 = 60;
 
 /// At the people's door.
@@ -44,7 +44,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/commits/{commit}", get(outcome).put(stage))
 }
 
-/// The caller's key, whoever it is.
+/// The key of the caller's certificate. It need not be that of a node.
 #[derive(Clone, Debug)]
 pub struct CallerKey(PeerCaller);
 
@@ -58,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CallerKey {
     }
 }
 
-/// A listed node with a certificate that has not ended.
+/// A node of this cluster whose certificate has not expired.
 impl FromRequestParts<App> for NodeCaller {
     type Rejection = ApiError;
 
@@ -72,7 +72,7 @@ impl FromRequestParts<App> for NodeCaller {
     }
 }
 
-/// Answers with one problem for every bad token, whatever is wrong with it.
+/// Who asks to join: the token that they sent, and their address.
 struct Joiner {
     token: String,
     from: Option<SocketAddr>,

@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{NodeId, Page, Problem, Ref, node::Node};
 
-use super::{ApiError, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
@@ -43,33 +43,27 @@ async fn show(
     Ok(Json(app.node(&caller, &node).await?))
 }
 
-/// No new instances are placed there (operators).
+/// Keeps new instances away from a node (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/cordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn cordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::No).await?)
+    Ok(app.cordon(&of.asked, Schedulable::No).await?)
 }
 
-/// New instances may be placed there again (operators).
+/// Lets new instances be placed on a node again (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/uncordon", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.cordon(&of.caller, &of.change.once, of.if_match.as_deref(), &of.thing, Schedulable::Yes).await?)
+    Ok(app.cordon(&of.asked, Schedulable::Yes).await?)
 }
 
-/// Takes out a node without objects and instances; its key is listed no more (operators).
+/// Takes out a node that has no objects and no instances. It can no longer connect with its key (operators).
 #[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes",
     params(("node" = String, Path), ("dry_run" = Option<bool>, Query)),
     responses((status = 204), (status = 200, body = muster_api::version::Freed), (status = "default", body = Problem)))]
-async fn delete(
-    State(app): State<App>,
-    caller: Caller,
-    Path(node): Path<Ref<NodeId>>,
-    params: Params,
-    if_match: IfMatch,
-    change: NoBody,
-) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    let dry_run = params.flag("dry_run")?;
-    Ok(app.delete_node(&caller, &change.once, if_match.0.as_deref(), &node, dry_run).await?)
+async fn delete(State(app): State<App>, Removal { asked, dry_run }: Removal<Ref<NodeId>>) -> Result<Answer, ApiError> {
+    if dry_run {
+        return Ok(app.node_freed(&asked).await?);
+    }
+    Ok(app.delete_node(&asked).await?)
 }

@@ -1,4 +1,4 @@
-//! `/openapi.json`: generated from the types; the file in tests/golden shows each change of contract in the diff.
+//! `/openapi.json`: generated from the types. The file in tests/golden shows each change of the contract in the diff.
 
 use std::sync::LazyLock;
 
@@ -62,11 +62,11 @@ pub struct List {
     node: Option<Vec<String>>,
     /// Also what was deleted in the last 24 h.
     deleted: Option<bool>,
-    /// Default: the token's, else `default`; operators also `*`.
+    /// Default: the project of the token, else `default`. Operators may say `*` for all projects.
     project: Option<String>,
 }
 
-/// The whole document. Each noun's file has its part.
+/// The whole document. The file of each noun has its part.
 #[must_use]
 pub fn document() -> OpenApi {
     let mut document = Base::openapi();
@@ -80,7 +80,7 @@ pub fn document() -> OpenApi {
     document.merge(snapshots::Doc::openapi());
     document.merge(images::Doc::openapi());
     document.merge(versions::Doc::openapi());
-    // Ids are unique: the functions' names are only so within their file.
+    // Operation ids must be unique, and the names of functions are unique only within their file.
     for item in document.paths.paths.values_mut() {
         let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
@@ -97,7 +97,7 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn show() -> Response {
-    // Written once: this path is open to everybody.
-    static BODY: LazyLock<Bytes> = LazyLock::new(|| document().to_json().unwrap_or_default().into());
+    // Made once, because this path is open to everybody.
+    static BODY: LazyLock<Bytes> = LazyLock::new(|| document().to_json().expect("the document is JSON").into());
     ([(header::CONTENT_TYPE, "application/json")], BODY.clone()).into_response()
 }

@@ -9,7 +9,7 @@ use axum::{
 };
 use muster_api::{OperationId, Page, Problem, operation::Operation};
 
-use super::{ApiError, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, Json, ListQuery, NoBody, Params, Path};
 use crate::app::{Answer, App, Caller};
 
 /// Longest `wait`.
@@ -48,7 +48,7 @@ async fn show(
     Ok(Json(app.operation(&caller, operation, params.duration("wait", WAIT_MAX)?).await?))
 }
 
-/// Asks it to stop; what is done is kept. One that has ended is told as it is.
+/// Asks an operation to stop. What is done stays done. An operation that has ended is answered as it is.
 #[utoipa::path(post, path = "/v1/operations/{operation}/cancel", tag = "operations",
     params(("operation" = OperationId, Path)),
     responses((status = 202, body = Operation), (status = 200, body = Operation), (status = "default", body = Problem)))]
@@ -57,7 +57,7 @@ async fn cancel(
     caller: Caller,
     Path(operation): Path<OperationId>,
     params: Params,
-    change: NoBody,
+    change: Change<NoBody>,
 ) -> Result<Answer, ApiError> {
     params.only(&[])?;
     Ok(app.cancel_operation(&caller, &change.once, operation).await?)

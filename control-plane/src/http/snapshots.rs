@@ -8,7 +8,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, Params, Path, Removal};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -57,7 +57,7 @@ async fn show(
     Ok(Json(app.snapshot(&caller, &snapshot).await?))
 }
 
-/// Its members, one row per disk.
+/// The members of a snapshot, one row per disk.
 #[utoipa::path(get, path = "/v1/snapshots/{snapshot}/members", tag = "snapshots",
     params(("snapshot" = String, Path, description = "id or name"), super::openapi::List),
     responses((status = 200, body = Page<SnapshotMember>), (status = "default", body = Problem)))]
@@ -74,26 +74,21 @@ async fn members(
 #[utoipa::path(patch, path = "/v1/snapshots/{snapshot}", tag = "snapshots", request_body = PatchSnapshot,
     params(("snapshot" = String, Path, description = "id or name")),
     responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
-async fn patch(State(app): State<App>, of: ChangeOf<SnapshotId, Change<PatchSnapshot>>) -> Result<Answer, ApiError> {
-    let if_match = of.if_match.as_deref();
-    Ok(app.patch_snapshot(&of.caller, &of.change.once, &of.thing, if_match, &of.change.body).await?)
+async fn patch(State(app): State<App>, of: ChangeOf<SnapshotId, PatchSnapshot>) -> Result<Answer, ApiError> {
+    Ok(app.patch_snapshot(&of.asked, &of.body).await?)
 }
 
-/// Unlinks a snapshot and its versions; one under way is given up. `dry_run=true` tells what would come back.
+/// Unlinks a snapshot and its versions. One under way is given up. `dry_run=true` only tells how many bytes it would
+/// free.
 #[utoipa::path(delete, path = "/v1/snapshots/{snapshot}", tag = "snapshots",
     params(("snapshot" = String, Path, description = "id or name"), ("dry_run" = Option<bool>, Query)),
     responses((status = 202, body = Operation), (status = 200, body = Freed), (status = "default", body = Problem)))]
 async fn delete(
     State(app): State<App>,
-    caller: Caller,
-    Path(snapshot): Path<Ref<SnapshotId>>,
-    params: Params,
-    IfMatch(if_match): IfMatch,
-    change: NoBody,
+    Removal { asked, dry_run }: Removal<Ref<SnapshotId>>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.snapshot_freed(&caller, &snapshot).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.snapshot_freed(&asked.caller, &asked.thing).await?)?);
     }
-    Ok(app.delete_snapshot(&caller, &change.once, &snapshot, if_match.as_deref()).await?)
+    Ok(app.delete_snapshot(&asked).await?)
 }

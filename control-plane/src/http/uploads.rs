@@ -1,8 +1,8 @@
-//! `PUT /v1/images/{i}/content`: bytes in, a version out.
+//! `PUT /v1/images/{i}/content`: takes bytes and makes a version of them.
 
 use axum::{
     body::Body,
-    extract::State,
+    extract::{FromRequest, FromRequestParts as _, Request, State},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
@@ -21,10 +21,11 @@ use crate::{
     },
 };
 
-/// Takes new content: raw or qcow2, found out or stated. 201 with the version once it is durable; 200 with the newest
-/// if that has the same bytes. Sending the same again changes nothing, so an `Idempotency-Key` is not needed and not
-/// kept; whoever must not write over another's newer content sends `If-Match`. With `Content-Encoding: zstd` the body is
-/// frames of zstd (RFC 8878) with windows of at most 8 MiB; what they hold is the content.
+/// Takes new content: raw or qcow2, recognized unless `format` states it. The answer is 201 with the version once it is
+/// durable, or 200 with the newest version if that has the same bytes. Sending the same bytes again changes nothing, so
+/// an `Idempotency-Key` is not needed and not kept. Send `If-Match` to avoid replacing newer content of somebody else.
+/// With `Content-Encoding: zstd` the body is zstd frames (RFC 8878) with windows of at most 8 MiB, which hold the
+/// content.
 #[utoipa::path(put, path = "/v1/images/{image}/content", tag = "images", params(
     ("image" = String, Path, description = "id or name"),
     ("format" = Option<String>, Query, description = "raw or qcow2; binding if stated"),
@@ -37,14 +38,8 @@ use crate::{
     (status = 507, description = "no node, or no room")))]
 pub(crate) async fn put_content(
     State(app): State<App>,
-    caller: Caller,
-    Path(image): Path<Ref<ImageId>>,
-    IfMatch(if_match): IfMatch,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
+    Content { caller, image, if_match, stated, body }: Content,
 ) -> Result<Response, ApiError> {
-    let stated = stated(&params, &headers)?;
     let put = app.put_content(&caller, &image, if_match.as_deref(), stated, body.into_data_stream()).await?;
     Ok(match put {
         Put::Published(version) => {
@@ -55,11 +50,35 @@ pub(crate) async fn put_content(
     })
 }
 
+/// New content on its way in.
+pub(crate) struct Content {
+    caller: Caller,
+    image: Ref<ImageId>,
+    if_match: Option<String>,
+    /// What the query and the headers say about the body.
+    stated: Stated,
+    body: Body,
+}
+
+impl FromRequest<App> for Content {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, app).await?;
+        let Path(image) = Path::from_request_parts(&mut parts, app).await?;
+        let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
+        let params = Params::from_request_parts(&mut parts, app).await?;
+        let stated = stated(&params, &parts.headers)?;
+        Ok(Self { caller, image, if_match, stated, body })
+    }
+}
+
 fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
     params.only(&["format", "sha256"])?;
     let encoding = encoding(headers)?;
     let sha256 = params.read("sha256", parse_sha256)?;
-    // Of an encoded body it is the encoded length.
+    // For an encoded body the header has the encoded length.
     let length = headers.get(header::CONTENT_LENGTH).filter(|_| encoding == Encoding::Identity);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     Ok(Stated { format: params.get::<Format>("format")?, sha256, encoding, length })

@@ -1,4 +1,4 @@
-//! `/v1/versions`: look, read, delete.
+//! `/v1/versions`: show, read, delete.
 
 use std::ops::Range;
 
@@ -15,11 +15,10 @@ use muster_api::{
     version::{Extent, Version},
 };
 
-use super::{ApiError, IfMatch, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Json, ListQuery, Params, Path, Removal, extract::limit_of};
 use crate::{
-    app::{Answer, App, AppError, Caller},
+    app::{Answer, App, AppError, Caller, versions::VersionRow},
     export::content,
-    store::versions::{VersionFilter, VersionRow},
 };
 
 /// What this file answers.
@@ -43,7 +42,7 @@ pub(crate) async fn list(
     caller: Caller,
     list: ListQuery,
 ) -> Result<Json<Page<Version>>, ApiError> {
-    Ok(Json(app.versions(&caller, VersionFilter::default(), &list).await?))
+    Ok(Json(app.versions(&caller, &list).await?))
 }
 
 /// One version.
@@ -57,24 +56,19 @@ pub(crate) async fn show(
     Ok(Json(app.version(&caller, version).await?.version))
 }
 
-/// Unlinks a version; disks that began with it go on reading it.
+/// Unlinks a version. Disks that began with it can still read it.
 #[utoipa::path(delete, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id"),
-    ("dry_run" = Option<bool>, Query, description = "only tell what would come back")),
+    ("dry_run" = Option<bool>, Query, description = "only tell how many bytes it would free")),
     responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
     (status = 404, description = "there is none")))]
 pub(crate) async fn remove(
     State(app): State<App>,
-    caller: Caller,
-    Path(version): Path<VersionId>,
-    IfMatch(if_match): IfMatch,
-    params: Params,
-    body: NoBody,
+    Removal { asked, dry_run }: Removal<VersionId>,
 ) -> Result<Answer, ApiError> {
-    params.only(&["dry_run"])?;
-    if params.flag("dry_run")? {
-        return Ok(Answer::ok(&app.version_freed(&caller, version).await?)?);
+    if dry_run {
+        return Ok(Answer::ok(&app.version_freed(&asked.caller, asked.thing).await?)?);
     }
-    Ok(app.delete_version(&caller, &body.once, version, if_match.as_deref()).await?)
+    Ok(app.delete_version(&asked).await?)
 }
 
 /// The bytes of a version, or a range of them.
@@ -91,7 +85,7 @@ pub(crate) async fn read(
     stream(&app, &row, &headers)
 }
 
-/// Where a version has data: what is absent reads as zeros.
+/// Where a version has data. Ranges that are absent read as zeros.
 #[utoipa::path(get, path = "/v1/versions/{version}/extents", tag = "versions", params(("version" = String, Path, description = "id"),
     ("limit" = Option<u64>, Query, description = "1 to 1000, default 100"),
     ("page_token" = Option<String>, Query, description = "from the page before")),
@@ -103,10 +97,7 @@ pub(crate) async fn extents(
     params: Params,
 ) -> Result<Json<Page<Extent>>, ApiError> {
     params.only(&["limit", "page_token"])?;
-    let limit = params.get::<usize>("limit")?.unwrap_or(100);
-    if limit == 0 || limit > 1000 {
-        return Err(Problem::new(ErrorCode::BadRequest, format!("limit is 1 to 1000, got {limit}")).into());
-    }
+    let limit = limit_of(&params)?;
     let from = params.text("page_token")?.map_or(Ok(0), extents_from)?;
     let row = app.version(&caller, version).await?;
     let (found, as_of) = app.version_extents(&row, from, limit).await?;
@@ -114,7 +105,8 @@ pub(crate) async fn extents(
     Ok(Json(Page { items: found.items, next_page_token, as_of: as_of.to_string() }))
 }
 
-/// How page tokens of extents begin, so that they are no others and no others are theirs; then comes a byte's number.
+/// Prefix of the page tokens of extents, so that they are not mistaken for those of lists. The number of a byte
+/// follows.
 const EXTENTS_FROM: &str = "byte-";
 
 fn extents_from(token: &str) -> Result<u64, AppError> {
@@ -130,7 +122,8 @@ enum Wanted {
     Outside,
 }
 
-/// One range of bytes; several, other units and what cannot be read are answered with everything, as RFC 9110 allows.
+/// Reads one range of bytes. Several ranges, other units and headers that cannot be read are answered with the whole
+/// content, as RFC 9110 allows.
 fn wanted(header: Option<&str>, size: u64) -> Wanted {
     let Some(text) = header.and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::All };
     let Some((first, last)) = text.split_once('-').filter(|_| !text.contains(',')) else { return Wanted::All };
@@ -153,7 +146,7 @@ fn wanted(header: Option<&str>, size: u64) -> Wanted {
     }
 }
 
-/// Answers with the bytes of a version as the headers ask for them. Its root proves them, so it is a strong etag.
+/// Answers with the bytes of a version as the headers ask for them. The root proves the bytes, so it is a strong etag.
 pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result<Response, ApiError> {
     let size = row.version.size_bytes;
     let etag = format!("\"{}\"", row.version.root);

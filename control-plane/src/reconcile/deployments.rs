@@ -1,22 +1,24 @@
-//! Members without a place get one or fail; operations on members are counted, ended, given up; deployments add up.
+//! Members without a place get one or fail. Operations on members are counted, and ended when they are decided. The
+//! state of deployments is counted from their members.
 //!
-//! Everything it needs is in the rows, so a controller that was killed at any instant goes on where it was.
+//! Everything the loop needs is in rows, so a controller that was killed at any instant goes on where it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DeploymentId, ErrorCode, OperationId, Problem,
     deployment::DeploymentState,
+    instance::InstanceState,
     operation::{Operation, OperationState, Progress, WaitingOn},
 };
 use serde_json::json;
+use storage_core::units::u64_from;
 
-use super::driver::Counts;
 use crate::{
     app::{
         App, AppError,
-        deployments::{self as app_deployments, look, why},
-        instances::{self as app_instances, Changed, under_way},
+        deployments::{self as app_deployments, placing::Placing},
+        instances::{self as app_instances, Changed, change::all_by, under_way},
     },
     domain::{
         deployment::{Verdict, Work, timing},
@@ -29,9 +31,10 @@ use crate::{
         instances::{self, InstanceRow},
         operations::{self, Outcome, WAITING_MAX},
     },
+    wake::Counts,
 };
 
-/// Looks whether there is anything to do, and does it in one transaction.
+/// Looks whether there is anything to do, and does all of it in one transaction.
 pub async fn pass(app: &App) -> anyhow::Result<Counts> {
     let seen = app
         .store
@@ -102,13 +105,12 @@ async fn place_homeless(tx: &mut Tx) -> Result<usize, AppError> {
     let mut acted = 0;
     for (id, members) in by_deployment {
         let Some(deployment) = deployments::load(tx, id).await? else { continue };
-        let count = u64::try_from(members.len()).unwrap_or(u64::MAX);
-        let (solution, _) = look(tx, &deployment, count).await?;
-        let detail = why(&solution);
-        let mut places = solution.places.iter();
+        let placing = Placing::find(tx, &deployment, u64_from(members.len())).await?;
+        let refusal = placing.why();
+        let mut places = placing.solution.places.iter();
         let mut changed = Vec::new();
         for member in members {
-            let edge = places.next().map_or(Edge::NoPlace(&detail), |node| Edge::Place(*node));
+            let edge = places.next().map_or(Edge::NoPlace(&refusal), |node| Edge::Place(*node));
             changed.extend(Changed::by(member, &edge, tx).ok().flatten());
         }
         acted += changed.len();
@@ -117,19 +119,17 @@ async fn place_homeless(tx: &mut Tx) -> Result<usize, AppError> {
     Ok(acted)
 }
 
-/// What has been unlinked does not come back.
+/// Deleting cannot be cancelled: what has been unlinked does not come back.
 fn can_cancel(operation: &Operation) -> bool {
     !operation.kind.ends_with(".delete") && operation.kind != "deployment.clear"
 }
 
-/// Keeps what is done: a deployment its ready members, and `count` follows; of other verbs nothing is taken back.
+/// Cancels an operation. A deployment keeps the members that are ready, and its `count` becomes their number. Other
+/// verbs leave the members as they are.
 async fn cancel(tx: &mut Tx, operation: &Operation) -> Result<(), AppError> {
     let members = instances::of_operation(tx, operation.id).await?;
     if matches!(operation.kind.as_str(), "deployment.create" | "deployment.scale") {
-        let mut changed = Vec::new();
-        for member in members.into_iter().filter(|member| !member.life.is_ready()) {
-            changed.extend(Changed::by(member, &Edge::Delete, tx).ok().flatten());
-        }
+        let changed = all_by(members.into_iter().filter(|member| !member.life.is_ready()), &Edge::Delete, tx);
         app_instances::save(tx, "muster", &changed).await?;
         if let Ok(id) = operation.target.id.parse::<DeploymentId>()
             && let Some(mut row) = deployments::load(tx, id).await?
@@ -145,11 +145,12 @@ async fn cancel(tx: &mut Tx, operation: &Operation) -> Result<(), AppError> {
     Ok(())
 }
 
-/// The time is over: members still under way have failed, and their nodes are told to clean up (I10).
+/// Fails the members that are still under way when the operation's time is over. Their nodes are told to clean up
+/// (I10).
 async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> {
     let mut changed = Vec::new();
     for member in instances::of_operation(tx, operation.id).await? {
-        if under_way(&member) || member.life.state == muster_api::instance::InstanceState::Unknown {
+        if under_way(&member) || member.life.state == InstanceState::Unknown {
             let why = format!("the operation's time was over while it was {}", word(member.life.state));
             changed.extend(Changed::by(member, &Edge::Overdue(&why), tx).ok().flatten());
         }
@@ -158,7 +159,7 @@ async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> 
     Ok(changed.len())
 }
 
-/// Counts the members of operations and ends those that are decided.
+/// Counts the members of operations and ends the operations that are decided.
 async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[DeploymentRow]) -> Result<usize, AppError> {
     let now = tx.now();
     let dirty: BTreeMap<String, &DeploymentRow> = dirty.iter().map(|row| (row.id.to_string(), row)).collect();
@@ -170,17 +171,7 @@ async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[Deploymen
     let mut ended = 0;
     for operation in counted {
         let work = work.remove(&operation.id).unwrap_or_default();
-        let needed = match (operation.kind.as_str(), dirty.get(&operation.target.id)) {
-            ("deployment.create", Some(row)) => row.min_count.min(work.total()),
-            ("deployment.create", None) => {
-                let row = match operation.target.id.parse() {
-                    Ok(id) => deployments::load(tx, id).await?,
-                    Err(_) => None,
-                };
-                row.map_or(0, |row| row.min_count).min(work.total())
-            }
-            _ => work.total(),
-        };
+        let needed = needed(tx, operation, dirty.get(&operation.target.id).copied()).await?.min(work.total());
         let verdict = work.verdict(needed).or_else(|| late(operation).then_some(Verdict::Failed));
         match verdict {
             None => note(tx, operation, work).await?,
@@ -193,13 +184,25 @@ async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[Deploymen
     Ok(ended)
 }
 
+/// How many members have to get there for the operation to succeed: all, or as many as its deployment needs.
+async fn needed(tx: &mut Tx, operation: &Operation, known: Option<&DeploymentRow>) -> Result<u64, AppError> {
+    if operation.kind != "deployment.create" {
+        return Ok(u64::MAX);
+    }
+    if let Some(row) = known {
+        return Ok(row.min_count);
+    }
+    let id = operation.target.id.parse().expect("the target of deployment.create is a deployment");
+    Ok(deployments::load(tx, id).await?.map_or(0, |row| row.min_count))
+}
+
+/// Notes how far the operation is and what it waits for, unless it stands there already.
 async fn note(tx: &mut Tx, operation: &Operation, work: Work) -> Result<(), AppError> {
-    let progress =
-        Progress { done: work.done, total: work.total(), failed: work.failed, unit: operation.progress.unit.clone() };
+    let progress = progress(operation, work);
     if operation.state != OperationState::Pending && progress == operation.progress {
         return Ok(());
     }
-    let limit = i64::try_from(WAITING_MAX).unwrap_or(20);
+    let limit = i64::try_from(WAITING_MAX).expect("a short list");
     let waiting: Vec<WaitingOn> = instances::waiting(tx, operation.id, limit)
         .await?
         .into_iter()
@@ -214,12 +217,15 @@ async fn note(tx: &mut Tx, operation: &Operation, work: Work) -> Result<(), AppE
     Ok(())
 }
 
+fn progress(operation: &Operation, work: Work) -> Progress {
+    Progress { done: work.done, total: work.total(), failed: work.failed, unit: operation.progress.unit.clone() }
+}
+
 async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, late: bool) -> Result<(), AppError> {
-    let progress =
-        Progress { done: work.done, total: work.total(), failed: work.failed, unit: operation.progress.unit.clone() };
+    let progress = progress(operation, work);
     operations::progress(tx, operation.id, "done", &progress, &[]).await?;
     let outcome = match verdict {
-        // Others took its members over, so that there is nothing left to say yes or no to.
+        // Other operations took all its members over, so it has neither succeeded nor failed.
         Verdict::Succeeded if work.total() == 0 && operation.progress.total > 0 => Outcome::Cancelled(None),
         Verdict::Succeeded => Outcome::Succeeded(Some(json!({ "done": work.done, "failed": work.failed }))),
         Verdict::Failed => Outcome::Failed(problem(tx, operation, work, late).await?),
@@ -248,7 +254,8 @@ async fn problem(tx: &mut Tx, operation: &Operation, work: Work, late: bool) -> 
     Ok(Problem::new(code, detail).with("reasons", counts))
 }
 
-/// Counts the members of deployments: a new state is saved and told, one without members that was deleted is gone.
+/// Counts the members of deployments. A new state is saved and told; a deployment that is being deleted and has no
+/// members is deleted.
 async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usize, AppError> {
     let ids: Vec<DeploymentId> = dirty.iter().map(|row| row.id).collect();
     let mut tallies = instances::tallies(tx, &ids).await?;
@@ -261,7 +268,8 @@ async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usi
             DeploymentState::Deleting | DeploymentState::Deleted => row.state,
             _ => tally.state(),
         };
-        // Percentiles cost a sort of all members: once, when the work is over; until then a look computes them.
+        // Percentiles cost a sort of all members, so they are stored once, when the work is over. Until then they are
+        // computed when somebody asks.
         let timing = if running.contains(&row.id.to_string()) || state == DeploymentState::Deleted {
             row.timing.clone()
         } else {

@@ -1,59 +1,17 @@
-//! Runs the loops: period with jitter or wake, one pass at a time, a status per pass, stopped by one token.
+//! Runs the loops: after a period with jitter or a wake, one pass at a time, a status per pass, stopped by one token.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use muster_api::Timestamp;
+use futures::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::Loop;
-use crate::app::App;
+use super::{deployments, instances, nodes, overdue, snapshots};
+use crate::{
+    app::App,
+    wake::{Counts, Loop},
+};
 
-/// What a pass saw and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Things looked at.
-    pub seen: usize,
-    /// Things changed.
-    pub acted: usize,
-}
-
-/// How a loop's newest pass went.
-#[derive(Clone, Debug, Default)]
-pub struct Status {
-    /// Passes so far.
-    pub passes: u64,
-    /// When the newest one ended.
-    pub last_run: Option<Timestamp>,
-    /// How long it took.
-    pub took: Duration,
-    /// What it did.
-    pub did: Counts,
-    /// Passes that failed.
-    pub failures: u64,
-    /// What the newest failure said; none after a pass that succeeded.
-    pub last_error: Option<String>,
-}
-
-/// The newest status of every loop.
-#[derive(Clone, Debug, Default)]
-pub struct Statuses(Arc<Mutex<[Status; Loop::ALL.len()]>>);
-
-impl Statuses {
-    /// The status of one loop.
-    #[must_use]
-    pub fn get(&self, which: Loop) -> Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)[which.index()].clone()
-    }
-
-    fn update(&self, which: Loop, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner)[which.index()]);
-    }
-}
-
-/// Starts all loops; they end when `stop` is cancelled, each after the pass it is in.
+/// Starts all loops. They end when `stop` is cancelled, each after the pass it is in.
 pub fn start(app: &App, tasks: &TaskTracker, stop: &CancellationToken) {
     for which in Loop::ALL {
         tasks.spawn(run(app.clone(), which, stop.clone()));
@@ -72,13 +30,24 @@ async fn run(app: App, which: Loop, stop: CancellationToken) {
     }
 }
 
-/// Runs one pass now and notes how it went. Also what in-process tests call instead of waiting for the period.
+/// One pass of a loop.
+pub fn pass(app: &App, which: Loop) -> BoxFuture<'_, anyhow::Result<Counts>> {
+    match which {
+        Loop::Nodes => Box::pin(nodes::pass(app)),
+        Loop::Deployments => Box::pin(deployments::pass(app)),
+        Loop::Instances => Box::pin(instances::pass(app)),
+        Loop::Snapshots => Box::pin(snapshots::pass(app)),
+        Loop::Overdue => Box::pin(overdue::pass(app)),
+    }
+}
+
+/// Runs one pass now and notes how it went. In-process tests call it instead of waiting for the period.
 pub async fn run_pass(app: &App, which: Loop) {
     let begun = Instant::now();
-    // A panic in a pass is a bug in one pass, not the end of the loop.
+    // In a task of its own, so that a panic ends this pass and not the loop.
     let result = tokio::spawn({
         let app = app.clone();
-        async move { which.pass(&app).await }
+        async move { pass(&app, which).await }
     })
     .await
     .unwrap_or_else(|panic| Err(anyhow::anyhow!("the pass panicked: {panic}")));
@@ -105,8 +74,9 @@ pub async fn run_pass(app: &App, which: Loop) {
     });
 }
 
-/// Four fifths to all of the period, so that controllers and loops do not march in step.
+/// A random time from four fifths of the period to all of it, so that loops and controllers do not run in step.
 fn jittered(period_ms: u64) -> Duration {
+    // Without a random number the loops run in step, which is slower and not wrong.
     let random = getrandom::u32().unwrap_or(0);
     Duration::from_millis(period_ms - u64::from(random) % (period_ms / 5).max(1))
 }

@@ -1,18 +1,15 @@
-//! Instances of silent nodes are unknown, and what they were when the node is heard from again; nothing moves unasked.
-//! What was deleted more than a day ago is forgotten.
+//! Instances of silent nodes become `unknown`, and what they were before when their node is heard from again. Nothing
+//! is moved to another node unasked.
 
-use super::driver::Counts;
 use crate::{
     app::{
         App, AppError,
-        instances::{self as app_instances, Changed},
+        instances::{self as app_instances, Changed, change::all_by},
     },
     domain::instance::Edge,
-    store::{StoreError, Tx, deployments, instances, snapshots},
+    store::{Tx, instances},
+    wake::Counts,
 };
-
-/// How long the deleted are shown.
-const SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 /// Looks whether a node fell silent or came back, and writes only then.
 pub async fn pass(app: &App) -> anyhow::Result<Counts> {
@@ -32,20 +29,8 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
 }
 
 async fn changes(tx: &mut Tx) -> Result<Vec<Changed>, AppError> {
-    let mut changed = Vec::new();
-    for row in instances::to_silence(tx).await? {
-        changed.extend(Changed::by(row, &Edge::Silent, tx).ok().flatten());
-    }
-    for row in instances::to_hear(tx).await? {
-        changed.extend(Changed::by(row, &Edge::Heard, tx).ok().flatten());
-    }
+    let (to_silence, to_hear) = (instances::to_silence(tx).await?, instances::to_hear(tx).await?);
+    let mut changed = all_by(to_silence, &Edge::Silent, tx);
+    changed.extend(all_by(to_hear, &Edge::Heard, tx));
     Ok(changed)
-}
-
-/// Drops what was deleted more than a day ago. Returns how much.
-pub async fn forget(tx: &mut Tx) -> Result<u64, StoreError> {
-    let before = tx.now().plus_ms(-SHOWN_MS);
-    let instances = instances::forget(tx, before).await?;
-    let deployments = deployments::forget(tx, before).await?;
-    Ok(instances + deployments + snapshots::forget(tx, before).await?)
 }

@@ -1,20 +1,24 @@
-//! Snapshots under way: cut again with another coordinator, published when all is staged, given up when it is over.
+//! Snapshots under way: cut again with another coordinator, published when all commits are staged, given up when their
+//! time or their attempts are used up.
 
 use muster_api::{
     CommitId,
-    operation::{OperationState, Progress},
+    operation::{Operation, OperationState, Progress},
     snapshot::SnapshotState,
 };
 
-use super::driver::Counts;
 use crate::{
-    app::{App, AppError, snapshots as app_snapshots},
+    app::{
+        App, AppError,
+        snapshots::{self as app_snapshots, attempt::next_attempt},
+    },
     domain::snapshot::{Next, Phase, UnderWay, plan},
     store::{
         Tx,
         operations::{self, Outcome},
         snapshots::{self, SnapshotRow},
     },
+    wake::Counts,
 };
 
 /// One look at every snapshot under way. Each has its own transaction: one that cannot be saved delays no other (I11).
@@ -27,11 +31,9 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
         let acted = app
             .store
             .run_tx("snapshots.drive", async |tx| {
-                // Looked at again: somebody may have published or deleted it meanwhile.
+                // Loaded again, because somebody may have published or deleted it since.
                 match snapshots::load(tx, id).await? {
-                    Some(row) if matches!(row.state, SnapshotState::Cutting | SnapshotState::Saving) => {
-                        drive(tx, row).await
-                    }
+                    Some(row) if row.is_under_way() => drive(tx, row).await,
                     _ => Ok(false),
                 }
             })
@@ -44,6 +46,7 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
     failure.map_or(Ok(counts), Err)
 }
 
+/// Does what the plan says. True when something changed.
 async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
     let operation = operations::load(tx, row.operation).await?;
     if operation.as_ref().is_some_and(|op| op.state == OperationState::Cancelling) {
@@ -63,37 +66,47 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
     match plan(&seen, tx.now()) {
         Next::Wait => {
             if let Some(operation) = operation {
-                let word = if row.state == SnapshotState::Cutting { "cutting" } else { "saving" };
                 let progress = Progress { done: staged, total: members, failed: 0, unit: "disks".to_owned() };
-                let told = operation.state != OperationState::Pending
-                    && operation.progress == progress
-                    && operation.phase == word;
-                if !told {
-                    operations::progress(tx, operation.id, word, &progress, &[]).await?;
-                }
+                tell_progress(tx, &operation, &row, &progress).await?;
             }
-            Ok(false)
+            return Ok(false);
         }
-        Next::Again => {
-            let known = snapshots::members(tx, row.id).await?;
-            let commits: Vec<_> = known.iter().map(|member| (member.disk, CommitId::generate())).collect();
-            snapshots::begin_attempt(tx, row.id, &commits).await?;
-            app_snapshots::next_attempt(tx, &mut row, &known).await?;
-            snapshots::save(tx, &row).await?;
-            app_snapshots::tell_nodes(tx, &known).await?;
-            tracing::info!(snapshot.id = %row.id, attempt = row.attempt, "snapshot {} is cut again", row.name);
-            Ok(true)
-        }
-        Next::Publish => {
-            app_snapshots::publish(tx, &mut row).await?;
-            Ok(true)
-        }
+        Next::Again => cut_again(tx, &mut row).await?,
+        Next::Publish => app_snapshots::publish(tx, &mut row).await?,
         Next::Fail { reason, detail } => {
             let outcome = app_snapshots::failed(&reason, &detail);
             app_snapshots::give_up(tx, &mut row, &reason, &detail, outcome).await?;
-            Ok(true)
         }
     }
+    Ok(true)
+}
+
+/// Notes the progress in the operation, unless it stands there already.
+async fn tell_progress(
+    tx: &mut Tx,
+    operation: &Operation,
+    row: &SnapshotRow,
+    progress: &Progress,
+) -> Result<(), AppError> {
+    let phase = if row.state == SnapshotState::Cutting { "cutting" } else { "saving" };
+    let told =
+        operation.state != OperationState::Pending && operation.progress == *progress && operation.phase == phase;
+    if !told {
+        operations::progress(tx, operation.id, phase, progress, &[]).await?;
+    }
+    Ok(())
+}
+
+/// Begins the next attempt, with a new commit id for each disk.
+async fn cut_again(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), AppError> {
+    let known = snapshots::members(tx, row.id).await?;
+    let commits: Vec<_> = known.iter().map(|member| (member.disk, CommitId::generate())).collect();
+    snapshots::begin_attempt(tx, row.id, &commits).await?;
+    next_attempt(tx, row, &known).await?;
+    snapshots::save(tx, row).await?;
+    app_snapshots::tell_nodes(tx, &known).await?;
+    tracing::info!(snapshot.id = %row.id, attempt = row.attempt, "snapshot {} is cut again", row.name);
+    Ok(())
 }
 
 fn phase(row: &SnapshotRow) -> Phase {
@@ -102,7 +115,7 @@ fn phase(row: &SnapshotRow) -> Phase {
         (Some(reason), _) => Phase::Refused {
             retry_at: at,
             reason: reason.clone(),
-            detail: row.refused_detail.clone().unwrap_or_default(),
+            detail: row.refused_detail.clone().expect("the reason of a refusal comes with a detail"),
         },
         (None, SnapshotState::Cutting) => Phase::Cutting { until: at },
         (None, _) => Phase::Saving,

@@ -1,51 +1,10 @@
-//! Why a node refuses a member: one reason per rule, the first that applies.
+//! The rules by which a node refuses a member. Each has one reason; the first rule that applies is told.
 
 use muster_api::deployment::Runtime;
 
-use super::{Demand, NodeView};
+use super::{Demand, NodeView, Reason};
 
-/// Why a node takes no (further) member. The order is the order in which rules are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Not among the nodes asked for.
-    NotSelected,
-    /// Not in a zone asked for.
-    Zone,
-    /// Not heard from lately.
-    Silent,
-    /// An operator keeps new instances away.
-    Cordoned,
-    /// It cannot run this runtime.
-    Runtime,
-    /// No room on its disk.
-    DiskFull,
-    /// It has as many members as wanted.
-    MaxPerNode,
-    /// Its memory is promised.
-    Memory,
-    /// Its processors are promised.
-    Cpus,
-}
-
-impl Reason {
-    /// The stable word in answers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotSelected => "not_selected",
-            Self::Zone => "zone",
-            Self::Silent => "silent",
-            Self::Cordoned => "cordoned",
-            Self::Runtime => "runtime",
-            Self::DiskFull => "disk_full",
-            Self::MaxPerNode => "max_per_node",
-            Self::Memory => "memory",
-            Self::Cpus => "cpus",
-        }
-    }
-}
-
-/// Why the node would take no member however empty it were.
+/// The reason why a node would take no member even if it were empty.
 pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     if demand.nodes.as_ref().is_some_and(|nodes| !nodes.contains(&node.id)) {
         return Some(Reason::NotSelected);
@@ -65,7 +24,8 @@ pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     node.disk_full.then_some(Reason::DiskFull)
 }
 
-/// Why a node that passed [`never`] has no room for one more, with `added` members put there in this round.
+/// The reason why a node that passed [`never`] has no room for one more member. `added` members were put there before
+/// in this call.
 pub(super) fn full(node: &NodeView, added: u64, demand: &Demand) -> Option<Reason> {
     if demand.max_per_node.is_some_and(|max| node.members.saturating_add(added) >= max) {
         return Some(Reason::MaxPerNode);

@@ -14,6 +14,5 @@ mod filter;
 mod place;
 mod problem;
 
-pub use filter::Reason;
 pub use place::place;
-pub use problem::{Demand, NodeView, Problem, Solution};
+pub use problem::{Demand, NodeView, Problem, Reason, Solution};

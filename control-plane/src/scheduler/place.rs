@@ -1,4 +1,4 @@
-//! The algorithm: one heap of zones, one heap of nodes in each; a member costs two logarithms.
+//! The algorithm: a heap of zones, and in each zone a heap of nodes. Placing a member takes one step in each of them.
 
 use std::{
     cmp::Reverse,
@@ -6,13 +6,14 @@ use std::{
 };
 
 use muster_api::{NodeId, deployment::PlacementPolicy};
+use storage_core::units::u64_from;
 
 use super::{
     Demand, NodeView, Problem, Reason, Solution,
     filter::{full, never},
 };
 
-/// Finds a node for each member. See the module for what it promises.
+/// Finds a node for each member. The head of `scheduler/mod.rs` says what it promises.
 #[must_use]
 pub fn place(problem: &Problem) -> Solution {
     let mut refusals: Vec<(NodeId, Reason)> = Vec::new();
@@ -27,11 +28,11 @@ pub fn place(problem: &Problem) -> Solution {
         PlacementPolicy::Spread => spread(&mut candidates, &problem.demand, problem.count),
         PlacementPolicy::Pack => pack(&mut candidates, &problem.demand, problem.count),
     };
-    let unplaced = problem.count - places.len() as u64;
+    let unplaced = problem.count - u64_from(places.len());
     if unplaced > 0 {
         for candidate in &candidates {
             let reason = full(candidate.node, candidate.added, &problem.demand);
-            refusals.push((candidate.node.id, reason.unwrap_or(Reason::Memory)));
+            refusals.push((candidate.node.id, reason.expect("a node with room would have taken another member")));
         }
     }
     refusals.sort_unstable();
@@ -42,7 +43,7 @@ pub fn place(problem: &Problem) -> Solution {
     Solution { places, unplaced, reasons, refusals }
 }
 
-/// Members of the deployment, instances of anyone, free memory, and the id for the last tie.
+/// Members of the deployment, instances of all deployments, free memory, and the id for nodes that are equal otherwise.
 type Load = (u64, u64, Reverse<u64>, NodeId);
 
 struct Candidate<'a> {
@@ -51,7 +52,7 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// Smallest goes first under `spread`.
+    /// `spread` takes the node with the smallest load.
     fn load(&self) -> Load {
         (
             self.node.members + self.added,
@@ -73,7 +74,7 @@ fn spread(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<
         }
     }
     let mut zones: Vec<Zone> = zones.into_values().collect();
-    // A zone's rank in the tie is its place in the order of names.
+    // Zones that are equal otherwise are taken in the order of their names.
     let mut order: BinaryHeap<_> = zones
         .iter()
         .enumerate()
@@ -81,11 +82,11 @@ fn spread(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<
         .map(|(index, zone)| Reverse((zone.members, zone.instances, index)))
         .collect();
     let mut places = Vec::new();
-    while (places.len() as u64) < count {
+    while u64_from(places.len()) < count {
         let Some(Reverse((_, _, at))) = order.pop() else { break };
-        let Some(zone) = zones.get_mut(at) else { continue };
-        let Some(Reverse((_, index))) = zone.nodes.pop() else { continue };
-        let Some(candidate) = candidates.get_mut(index) else { continue };
+        let zone = &mut zones[at];
+        let Reverse((_, index)) = zone.nodes.pop().expect("only zones with nodes are in the order");
+        let candidate = &mut candidates[index];
         candidate.added += 1;
         zone.members += 1;
         zone.instances += 1;
@@ -110,12 +111,13 @@ struct Zone {
 fn pack(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<NodeId> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     order.sort_by_key(|index| {
-        candidates.get(*index).map(|c| (c.node.free_memory_bytes, Reverse(c.node.instances), c.node.id))
+        let node = candidates[*index].node;
+        (node.free_memory_bytes, Reverse(node.instances), node.id)
     });
     let mut places = Vec::new();
     for index in order {
-        let Some(candidate) = candidates.get_mut(index) else { continue };
-        while (places.len() as u64) < count && full(candidate.node, candidate.added, demand).is_none() {
+        let candidate = &mut candidates[index];
+        while u64_from(places.len()) < count && full(candidate.node, candidate.added, demand).is_none() {
             candidate.added += 1;
             places.push(candidate.node.id);
         }

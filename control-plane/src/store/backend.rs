@@ -1,10 +1,10 @@
-//! The one file that knows which database it is: URL, session settings, how a transaction begins, which errors mean
-//! "run again". Everything above speaks one SQL text.
+//! The only file that knows which database is used: URL, session settings, how a transaction begins, which errors mean
+//! that it may be run again. Everything else uses one SQL text.
 //!
-//! **One writer.** SQLite has one by nature (a write pool of one connection, `BEGIN IMMEDIATE`); on PostgreSQL each
-//! write transaction first takes the table `sequence` in exclusive mode, which PostgreSQL does without taking a
-//! snapshot, so that the serializable snapshot begins when the turn has come. Therefore the order of `seq` is the
-//! order of commits on both, and whoever has read up to a `seq` has missed nothing below it.
+//! **One writer.** SQLite has one writer at a time anyway (a write pool of one connection, `BEGIN IMMEDIATE`). On
+//! PostgreSQL each write transaction first locks the table `sequence` in exclusive mode. The lock takes no snapshot, so
+//! the serializable snapshot begins when the transaction has its turn. Therefore the order of `seq` is the order of
+//! commits on both, and a reader that has read up to a `seq` has missed nothing below it.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
@@ -52,11 +52,11 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// Longest a statement waits for another process that holds the SQLite file.
+/// Longest time that a statement waits for another process that has locked the SQLite file, milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 10_000;
-/// Longest a caller waits for a connection; writers queue here.
+/// Longest time that a caller waits for a connection. Writers queue here.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Readers at once. SQLite readers never wait for the writer; more of them only fight for the cores.
+/// Most readers at once. SQLite readers never wait for the writer; with more of them they only wait for the cores.
 const READERS: u32 = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Backend {
         let options = AnyConnectOptions::from_str(&text)?.disable_statement_logging();
         let (write_count, read_setting) = match flavor {
             Flavor::Sqlite => (1, Some("PRAGMA query_only = ON")),
-            // One writes at a time; the second prepares meanwhile.
+            // One transaction writes, the second waits for its turn.
             Flavor::Postgres => (2, None),
         };
         let writers = pool(flavor, None).max_connections(write_count).connect_with(options.clone()).await?;
@@ -105,7 +105,7 @@ impl Backend {
         }
     }
 
-    /// Waits for the turn to write. See the module's head for why it is enough.
+    /// Waits for the turn to write, as the head of this file explains.
     pub(super) async fn take_turn(&self, conn: &mut AnyConnection) -> Result<(), StoreError> {
         if self.flavor == Flavor::Postgres {
             sqlx::raw_sql("LOCK TABLE sequence IN EXCLUSIVE MODE").execute(conn).await?;
@@ -113,7 +113,7 @@ impl Backend {
         Ok(())
     }
 
-    /// The table name is known to both catalogues by other means.
+    /// Looks up a table; each database has its own catalogue.
     pub(super) const fn table_exists(&self) -> &'static str {
         match self.flavor {
             Flavor::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1",
@@ -159,11 +159,16 @@ fn escaped(path: &std::path::Path) -> Result<String, StoreError> {
     Ok(out)
 }
 
-/// Whether the same transaction may succeed when run again: somebody else wrote meanwhile, nothing is broken.
-pub(super) fn is_transient(error: &sqlx::Error) -> bool {
-    match error.as_database_error().and_then(|e| e.code()) {
-        // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
-        Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),
-        None => false,
+impl StoreError {
+    /// Whether the same transaction may succeed when run again: somebody else wrote at the same time, nothing is
+    /// broken.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        match error.as_database_error().and_then(|e| e.code()) {
+            // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
+            Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),
+            None => false,
+        }
     }
 }

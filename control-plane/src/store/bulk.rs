@@ -1,4 +1,4 @@
-//! Many rows in few statements: `VALUES` lists of bounded length, the same text for every full batch.
+//! Many rows in few statements, by `VALUES` lists of bounded length. All full batches have the same SQL text.
 //!
 //! Both databases name the columns of a `VALUES` list `column1, column2, …`, so one text serves
 //! `UPDATE t SET … FROM (VALUES …) AS v WHERE t.id = v.column1` on both.
@@ -9,8 +9,8 @@ use sqlx::AssertSqlSafe;
 
 use super::{StoreError, Tx};
 
-/// Most parameters of one statement. SQLite looks up `$n` in a list, once when it prepares and once when a value is
-/// bound: the time of a statement grows with the square of its parameters (10,000 instances took 15 s at 4,000).
+/// Most parameters of one statement. SQLite looks up each `$n` in a list, when it prepares the statement and when a
+/// value is bound, so the time grows with the square of their number: 10,000 instances took 15 s with 4,000 parameters.
 const PARAMETERS_MAX: usize = 320;
 
 /// One value of a row.
@@ -58,7 +58,7 @@ impl From<Option<i64>> for Cell {
     }
 }
 
-/// Runs `head VALUES (…), (…) tail` until all rows were in it. Returns the number of rows the database touched.
+/// Runs `head VALUES (…), (…) tail` until all rows were in it. Returns how many rows the database changed.
 pub(crate) async fn run(tx: &mut Tx, head: &str, rows: Vec<Vec<Cell>>, tail: &str) -> Result<u64, StoreError> {
     let Some(width) = rows.first().map(Vec::len).filter(|width| *width > 0) else { return Ok(0) };
     let batch = (PARAMETERS_MAX / width).max(1);
@@ -96,7 +96,7 @@ pub(crate) async fn run(tx: &mut Tx, head: &str, rows: Vec<Vec<Cell>>, tail: &st
     Ok(touched)
 }
 
-/// `head IN ($1, $2, …) tail` for ids, in batches; all rows found.
+/// Runs `head IN ($1, $2, …) tail` for ids, in batches. Returns all rows that were found.
 pub(crate) async fn select_in<T: ToString>(
     tx: &mut Tx,
     head: &str,
@@ -120,20 +120,20 @@ pub(crate) async fn select_in<T: ToString>(
     Ok(found)
 }
 
-/// What a list of rows is asked for. Values of one filter are alternatives, none means any.
+/// Which rows a list wants. Values of one filter are alternatives; an empty filter wants any.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// One project, or all.
+    /// The project; `None` for all.
     pub project: Option<String>,
     /// In one of these states.
     pub states: Vec<String>,
     /// With these labels.
     pub labels: Vec<(String, String)>,
-    /// These deployments, or of them.
+    /// These deployments, or things of these deployments; ids.
     pub deployments: Vec<String>,
-    /// On one of these nodes.
+    /// On one of these nodes; ids.
     pub nodes: Vec<String>,
-    /// Also those deleted.
+    /// Also those that are deleted.
     pub deleted: bool,
 }
 
@@ -145,7 +145,7 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    /// What all lists have in common: place, owner, labels, whether the deleted are shown.
+    /// The conditions that all lists have: place, project, labels, whether deleted rows are shown.
     pub(crate) fn of_list(filter: &Filter, after: i64) -> Result<Self, StoreError> {
         let mut conditions = Self::default();
         conditions.compare("seq", ">", after);
@@ -166,7 +166,7 @@ impl Conditions {
         let _ = write!(self.sql, "{and}{column} {comparison} ${n}");
     }
 
-    /// One of the values; nothing when there are none.
+    /// The column has one of the values. No condition when there are none.
     pub(crate) fn one_of(&mut self, column: &str, values: &[String]) {
         if values.is_empty() {
             return;
@@ -187,9 +187,9 @@ impl Conditions {
         self.sql.push_str(condition);
     }
 
-    /// The labels: values of one key are alternatives, different keys must all hold. Labels are stored as JSON without
-    /// spaces, so `"key":"value"` stands in the text exactly when the label is there (quotes inside keys and values are
-    /// escaped); REPLACE minds the case on both databases.
+    /// The labels. Values of one key are alternatives, different keys must all hold. Labels are stored as JSON without
+    /// spaces, so the text has `"key":"value"` exactly when the label is there (quotes inside keys and values are
+    /// escaped). REPLACE distinguishes capitals on both databases; LIKE does not.
     fn labelled(&mut self, column: &str, labels: &[(String, String)]) -> Result<(), StoreError> {
         let keys: std::collections::BTreeSet<&String> = labels.iter().map(|(key, _)| key).collect();
         for key in keys {

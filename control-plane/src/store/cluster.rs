@@ -1,24 +1,24 @@
-//! What this database is: the cluster's id, the CA it belongs to, its incarnation.
+//! Which cluster this database belongs to: the cluster's id, its CA, and the incarnation of the database.
 
 use muster_api::{ClusterId, node_protocol::Incarnation};
 
 use super::{StoreError, Tx, column};
 
-/// The cluster's one row.
+/// The only row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Id.
+    /// Its id.
     pub id: ClusterId,
     /// SHA-256 of the CA certificate's DER, hex.
     pub ca_sha256: String,
-    /// State of the database.
+    /// Which state of the database this is: raised by a restore from a backup.
     pub incarnation: Incarnation,
 }
 
 const LOAD: &str = "-- cluster.load
 SELECT id, ca_sha256, incarnation_number, incarnation_random FROM cluster WHERE one = 1";
 
-/// The row, unless the database is new.
+/// The row; `None` if the database is new.
 pub async fn load(tx: &mut Tx) -> Result<Option<Cluster>, StoreError> {
     let Some(row) = sqlx::query(LOAD).fetch_optional(tx.conn()).await? else { return Ok(None) };
     Ok(Some(Cluster {
@@ -35,7 +35,7 @@ const INSERT: &str = "-- cluster.insert
 INSERT INTO cluster (one, id, ca_sha256, created_at, incarnation_number, incarnation_random)
 VALUES (1, $1, $2, $3, $4, $5)";
 
-/// Makes the row of a new database.
+/// Inserts the row of a new database.
 pub async fn insert(tx: &mut Tx, cluster: &Cluster) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(INSERT)
@@ -52,7 +52,7 @@ pub async fn insert(tx: &mut Tx, cluster: &Cluster) -> Result<(), StoreError> {
 const PROJECT: &str = "-- projects.ensure
 INSERT INTO projects (name, created_at, seq) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
 
-/// Makes the project if it is not there.
+/// Inserts the project, unless it is there.
 pub async fn ensure_project(tx: &mut Tx, name: &str) -> Result<(), StoreError> {
     let (seq, now) = (tx.next_seq().await?, tx.now().micros());
     sqlx::query(PROJECT).bind(name).bind(now).bind(seq).execute(tx.conn()).await?;

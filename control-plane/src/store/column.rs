@@ -1,4 +1,4 @@
-//! Two column types, TEXT and BIGINT: what they mean and how they are read.
+//! The two column types, TEXT and BIGINT: what is stored in them and how it is read.
 //!
 //! Ids, hashes, words and JSON are TEXT; counts, sizes, flags and times (microseconds) are BIGINT.
 //!
@@ -34,7 +34,7 @@ pub fn parse<T: FromStr<Err: fmt::Display>>(row: &AnyRow, column: &str) -> Resul
     text(row, column)?.parse().map_err(|e| bad(column, e))
 }
 
-/// As [`parse`], null is none.
+/// As [`parse`]; `None` for null.
 pub fn opt_parse<T: FromStr<Err: fmt::Display>>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
     opt_text(row, column)?.map(|t| t.parse().map_err(|e| bad(column, e))).transpose()
 }
@@ -44,17 +44,17 @@ pub fn number(row: &AnyRow, column: &str) -> Result<i64, StoreError> {
     row.try_get(column).map_err(StoreError::from)
 }
 
-/// A BIGINT column as it is; null is none.
+/// A BIGINT column as it is; `None` for null.
 pub fn opt_number(row: &AnyRow, column: &str) -> Result<Option<i64>, StoreError> {
     row.try_get(column).map_err(StoreError::from)
 }
 
-/// A BIGINT column that is never negative, in whatever unsigned type it fits.
+/// A BIGINT column that is never negative. A value that does not fit `T` is an error.
 pub fn count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
     T::try_from(number(row, column)?).map_err(|e| bad(column, e))
 }
 
-/// As [`count`], null is none.
+/// As [`count`]; `None` for null.
 pub fn opt_count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
     opt_number(row, column)?.map(|n| T::try_from(n).map_err(|e| bad(column, e))).transpose()
 }
@@ -64,12 +64,12 @@ pub fn flag(row: &AnyRow, column: &str) -> Result<bool, StoreError> {
     Ok(number(row, column)? != 0)
 }
 
-/// A time.
+/// A BIGINT column with a time.
 pub fn time(row: &AnyRow, column: &str) -> Result<Timestamp, StoreError> {
     number(row, column).map(Timestamp::from_micros)
 }
 
-/// A time that may be null.
+/// As [`time`]; `None` for null.
 pub fn opt_time(row: &AnyRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
     Ok(opt_number(row, column)?.map(Timestamp::from_micros))
 }
@@ -79,7 +79,7 @@ pub fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreE
     serde_json::from_str(&text(row, column)?).map_err(|e| bad(column, e))
 }
 
-/// A TEXT column with JSON; null is none.
+/// As [`json`]; `None` for null.
 pub fn opt_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
     opt_text(row, column)?.map(|t| serde_json::from_str(&t).map_err(|e| bad(column, e))).transpose()
 }
@@ -103,7 +103,8 @@ pub fn word_text<T: Serialize>(value: T) -> Result<String, StoreError> {
     }
 }
 
-/// For binding: a count or size. Nothing counted here reaches 2^63; if it did the column would hold that bound.
+/// For binding: a count or size. Nothing that is counted reaches 2^63. Nodes report some of the numbers, so a larger
+/// one is stored as that bound and is no bug here.
 #[must_use]
 pub fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -1,10 +1,11 @@
-//! Deployments: rows.
+//! Deployments: rows and SQL.
 
 use std::collections::BTreeMap;
 
 use muster_api::{
     DeploymentId, Labels, Timestamp, VersionId,
     deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+    operation::Target,
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
 
@@ -17,54 +18,69 @@ use super::{
 /// A deployment's row.
 #[derive(Clone, Debug)]
 pub struct DeploymentRow {
-    /// Id.
+    /// Its id.
     pub id: DeploymentId,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
     /// Name, unique among the project's that are not deleted.
     pub name: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
-    /// What the members last added up to.
+    /// The state that its members had when they were last counted.
     pub state: DeploymentState,
-    /// Why.
+    /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
-    /// References resolved to ids.
+    /// What the disks started as; references are ids.
     pub source: DeploymentSource,
-    /// The image's or snapshot's name.
+    /// Name of the image or snapshot at that time.
     pub source_name: Option<String>,
-    /// What members without one of their own start from.
+    /// The version that all members start from; `None` for a fork.
     pub version: Option<VersionId>,
-    /// Wanted members.
+    /// How many members are wanted.
     pub count: u64,
-    /// Fewest that make a success.
+    /// Fewest members with which its creation counts as a success.
     pub min_count: u64,
     /// Number of the next member.
     pub next_number: u64,
-    /// Virtual processors of each.
+    /// Virtual processors of each member.
     pub cpus: u32,
-    /// Memory of each.
+    /// Memory of each member, bytes.
     pub memory_bytes: u64,
-    /// Size of each disk.
+    /// Size of the disk of a new member, bytes.
     pub disk_bytes: u64,
-    /// What runs them.
+    /// What runs the members.
     pub runtime: Runtime,
-    /// When one is ready.
+    /// When a member counts as ready.
     pub ready: Ready,
-    /// Where they may go; nodes as ids.
+    /// Where members may be placed; nodes are ids.
     pub placement: Placement,
-    /// How long its operations may take.
+    /// How long its operations may take, seconds.
     pub deadline_s: u64,
-    /// Percentiles when the last operation ended.
+    /// How long its members took, as of the end of its last operation.
     pub timing: Timing,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
+}
+
+impl DeploymentRow {
+    /// How operations and events name it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target { kind: "deployment".to_owned(), id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    /// When an operation that begins at `begun` gives up.
+    #[must_use]
+    pub fn deadline_after(&self, begun: Timestamp) -> Timestamp {
+        // The order's longest deadline is a week.
+        begun.plus_ms((self.deadline_s * 1000).cast_signed())
+    }
 }
 
 const INSERT: &str = "-- deployments.insert
@@ -73,7 +89,7 @@ INSERT INTO deployments (id, project, name, labels, state, reason, source, sourc
     revision, seq)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
 
-/// Inserts a deployment; its reconciler is to count its members.
+/// Inserts a deployment. The deployments loop will count its members.
 pub async fn insert(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
     sqlx::query(INSERT)
         .bind(row.id.to_string())
@@ -110,7 +126,8 @@ UPDATE deployments SET labels = $2, state = $3, reason = $4, count = $5, min_cou
     updated_at = $9, deleted_at = $10, dirty = 1, revision = revision + 1
 WHERE id = $1 AND revision = $11";
 
-/// Saves what may change; refused if somebody else saved first. Its members are to be counted again.
+/// Saves the columns that may change. A [`StoreError::Conflict`] if somebody else saved it since it was read. The
+/// deployments loop will count its members again.
 pub async fn save(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let done = sqlx::query(SAVE)
@@ -145,24 +162,24 @@ async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec
     query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
 }
 
-/// The deployment of this id, also a deleted one.
+/// The deployment with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: DeploymentId) -> Result<Option<DeploymentRow>, StoreError> {
     Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
 }
 
-/// The deployment that has this name.
+/// The deployment that has this name. Those that are deleted or being deleted have none.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
     Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
 }
 
-/// The newest deployment that had this name and is going: for a DELETE that is repeated by name.
+/// The newest deployment that had this name and is being deleted: for a DELETE that is repeated by name.
 pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
     Ok(select(tx, "going_by_name", rest, &[project, name]).await?.pop())
 }
 
-/// Those of these ids that exist.
+/// The deployments with these ids that exist.
 pub async fn load_many(tx: &mut Tx, ids: &[DeploymentId]) -> Result<Vec<DeploymentRow>, StoreError> {
     let rows = bulk::select_in(tx, &format!("-- deployments.load_many\n{SELECT} WHERE id"), ids, "").await?;
     rows.iter().map(from_row).collect()
@@ -176,7 +193,7 @@ pub async fn dirty(tx: &mut Tx) -> Result<Vec<DeploymentRow>, StoreError> {
 const MARK: &str = "-- deployments.mark
 UPDATE deployments SET dirty = 1 WHERE dirty = 0 AND id";
 
-/// Members of these changed: count them again.
+/// Notes that members of these deployments changed, so that the deployments loop counts them again.
 pub async fn mark(tx: &mut Tx, ids: &[DeploymentId]) -> Result<(), StoreError> {
     bulk::select_in(tx, MARK, ids, "").await.map(|_| ())
 }
@@ -185,7 +202,7 @@ const COUNTED: &str = "-- deployments.counted
 UPDATE deployments SET state = $2, timing = $3, dirty = 0, deleted_at = $4,
     updated_at = CASE WHEN state = $2 THEN updated_at ELSE $5 END, revision = revision + $6 WHERE id = $1";
 
-/// What the members add up to, as counted in this transaction. Only a new state is a new revision.
+/// Saves what the members were counted to in this transaction. The revision is raised only by a new state.
 pub async fn counted(
     tx: &mut Tx,
     row: &DeploymentRow,
@@ -205,7 +222,7 @@ pub async fn counted(
     Ok(())
 }
 
-/// Deployments after `seq`, oldest first, in whatever state: that follows from their members.
+/// Deployments after the place `after`, oldest first. They are not filtered by state, which follows from their members.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<DeploymentRow>, StoreError> {
     let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("id", &filter.deployments);
@@ -242,7 +259,7 @@ fn from_row(row: &AnyRow) -> Result<DeploymentRow, StoreError> {
     })
 }
 
-/// Rows `state, n` of one project or of all: for the summary.
+/// Reads rows `state, n` of one project or of all, for the summary.
 pub(super) async fn counts(
     tx: &mut Tx,
     all: &'static str,
@@ -261,7 +278,7 @@ SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'del
 const BY_STATE_IN: &str = "-- deployments.by_state_in
 SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'deleted' AND project = $1 GROUP BY state";
 
-/// Deployments by state, of one project or all: for the summary.
+/// How many deployments are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
     counts(tx, BY_STATE, BY_STATE_IN, project).await
 }
@@ -270,7 +287,7 @@ const FORGET: &str = "-- deployments.forget
 DELETE FROM deployments WHERE deleted_at < $1
     AND id NOT IN (SELECT i.deployment FROM instances i WHERE i.deployment = deployments.id)";
 
-/// Drops deployments deleted before then that have no instances any more. Returns how many.
+/// Drops deployments that were deleted before that time and whose instances are dropped. Returns how many.
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
 }

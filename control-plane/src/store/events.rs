@@ -1,4 +1,4 @@
-//! Events: appended in the transaction of what they tell, streamed by `seq`, kept 7 days.
+//! Events: appended in the transaction of the change that they tell, streamed in `seq` order, kept 7 days.
 
 use muster_api::{DeploymentId, Labels, NodeId, OperationId, event::Event, operation::Target};
 use serde_json::Value;
@@ -9,31 +9,31 @@ use super::{StoreError, Tx, bulk, column};
 /// Days an event is kept.
 pub const KEPT_DAYS: i64 = 7;
 
-/// An event to append. `deployment`, `node` and `labels` are what subscribers filter by.
+/// An event to append. Subscribers filter by `deployment`, `node` and `labels`.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// `image.created`, `instance.state`, …
     pub kind: &'static str,
-    /// Owner of the target.
+    /// The project that owns the target.
     pub project: String,
-    /// What it happened to.
+    /// The thing that it happened to.
     pub target: Target,
-    /// The operation it belongs to.
+    /// The operation that it belongs to.
     pub operation: Option<OperationId>,
-    /// Who: a token's name, `node:NAME`, or `muster`.
+    /// Who did it: a token's name, `node:NAME`, or `muster`.
     pub actor: String,
-    /// Of the kind: `state`, `reason`, ids.
+    /// Fields of its kind: `state`, `reason`, ids.
     pub data: Value,
     /// The target's labels.
     pub labels: Labels,
-    /// The deployment it concerns.
+    /// The deployment that it concerns.
     pub deployment: Option<DeploymentId>,
-    /// The node it concerns.
+    /// The node that it concerns.
     pub node: Option<NodeId>,
 }
 
 impl NewEvent {
-    /// An event by `muster` itself without labels, data and relations; set what there is with struct update syntax.
+    /// An event by `muster` itself, without labels, data and relations. Set these with struct update syntax.
     #[must_use]
     pub fn new(kind: &'static str, project: impl Into<String>, target: Target) -> Self {
         Self {
@@ -50,18 +50,18 @@ impl NewEvent {
     }
 }
 
-/// A stored event with what it is filtered by.
+/// A stored event, with what subscribers filter by.
 #[derive(Clone, Debug)]
 pub struct StoredEvent {
-    /// Its place in the one order.
+    /// Its place in the order of all commits.
     pub seq: i64,
-    /// As it is told; `id` is the position.
+    /// The event as it is sent. Its `id` is its position.
     pub event: Event,
-    /// The target's labels then.
+    /// The labels that the target had then.
     pub labels: Labels,
-    /// The deployment it concerns.
+    /// The deployment that it concerns.
     pub deployment: Option<String>,
-    /// The node it concerns.
+    /// The node that it concerns.
     pub node: Option<String>,
 }
 
@@ -98,7 +98,7 @@ const INSERT_MANY: &str = "-- events.insert_many
 INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
     node, actor, data)";
 
-/// As [`append`] for many events, in few statements.
+/// As [`append`], for many events in few statements.
 pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());
@@ -135,8 +135,9 @@ const AFTER_IN: &str = "-- events.after_in
 SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment, node, actor, data
 FROM events WHERE seq > $1 AND project = $3 ORDER BY seq LIMIT $2";
 
-/// The events after position `seq`, oldest first, of one project or of all.
-pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+/// The events after the place `seq`, oldest first, of one project or of all.
+pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+    let limit = i64::try_from(limit).expect("nobody reads 2^63 events at once");
     let rows = match project {
         Some(project) => sqlx::query(AFTER_IN).bind(seq).bind(limit).bind(project).fetch_all(tx.conn()).await?,
         None => sqlx::query(AFTER).bind(seq).bind(limit).fetch_all(tx.conn()).await?,
@@ -188,7 +189,7 @@ pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
 const FROM: &str = "-- events.from
 SELECT events_from FROM sequence WHERE id = 1";
 
-/// The lowest position whose followers are all still kept: a subscriber below it has missed some.
+/// The lowest place after which all events are still kept. A subscriber that is below it has missed some.
 pub async fn kept_after(tx: &mut Tx) -> Result<i64, StoreError> {
     let row = sqlx::query(FROM).fetch_one(tx.conn()).await?;
     Ok(column::number(&row, "events_from")? - 1)

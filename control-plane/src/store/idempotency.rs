@@ -1,4 +1,4 @@
-//! Idempotency keys: stored in one transaction with the effect they stand for, kept 24 hours.
+//! Idempotency keys: stored in the transaction of the effect that they stand for, kept 24 hours.
 
 use muster_api::OperationId;
 use sqlx::any::AnyRow;
@@ -8,18 +8,18 @@ use super::{StoreError, Tx, column};
 /// Hours a key is kept.
 pub const KEPT_HOURS: i64 = 24;
 
-/// The first accepted answer to a key.
+/// The answer that the first call with a key got.
 #[derive(Clone, Debug)]
 pub struct Remembered {
     /// SHA-256 of method, path, query and body.
     pub request_sha256: String,
-    /// Status of the answer.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// Its body.
+    /// Its JSON body.
     pub body: String,
-    /// Its `Location`.
+    /// Its `Location` header.
     pub location: Option<String>,
-    /// The operation it began: told as it is now.
+    /// The operation that the call began. A repeated call is told how it is now.
     pub operation: Option<OperationId>,
 }
 
@@ -27,7 +27,7 @@ const LOAD: &str = "-- idempotency.load
 SELECT request_sha256, status, body, location, operation FROM idempotency_keys
 WHERE project = $1 AND key = $2 AND expires_at > $3";
 
-/// What was answered to this key in the last 24 hours.
+/// The answer to this key in the last 24 hours.
 pub async fn load(tx: &mut Tx, project: &str, key: &str) -> Result<Option<Remembered>, StoreError> {
     let now = tx.now().micros();
     let row = sqlx::query(LOAD).bind(project).bind(key).bind(now).fetch_optional(tx.conn()).await?;

@@ -1,7 +1,7 @@
-//! Images: named, numbered lines of versions. The newest version is a fact about the versions, not a column.
+//! Images: named, numbered lines of versions. The newest version is looked up among the versions; it is no column.
 
 use muster_api::{
-    ImageId, Labels,
+    ImageId, Labels, etag,
     image::{Image, ImageState},
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
@@ -14,28 +14,28 @@ pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 /// An image to make.
 #[derive(Clone, Debug)]
 pub struct NewImage {
-    /// Id.
+    /// Its id.
     pub id: ImageId,
-    /// Name, free in the project.
+    /// Its name, which no other image of the project has.
     pub name: String,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
-    /// Chunk size of its versions.
+    /// Chunk size of its versions, bytes.
     pub chunk_bytes: u64,
 }
 
-/// An image with what only the controller needs to know of it.
+/// The row of an image, with what the API does not show.
 #[derive(Clone, Debug)]
 pub struct ImageRow {
-    /// As the API shows it.
+    /// The image as the API shows it.
     pub image: Image,
-    /// Highest number ever used.
+    /// Highest number that a version of it ever had.
     pub last_number: u64,
-    /// For compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
 }
 
@@ -195,7 +195,7 @@ fn from_row(row: &AnyRow) -> Result<ImageRow, StoreError> {
             reason: column::opt_text(row, "reason")?,
             created_at: column::time(row, "created_at")?,
             updated_at: column::time(row, "updated_at")?,
-            etag: crate::app::etag(revision),
+            etag: etag::of_revision(revision),
             chunk_bytes: column::count(row, "chunk_bytes")?,
             newest_number: column::opt_count(row, "newest_number")?,
             newest_version: column::opt_parse(row, "newest_version")?,

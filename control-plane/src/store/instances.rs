@@ -1,4 +1,4 @@
-//! Instances and their disks: rows, bulk writes, what the scheduler and the nodes read.
+//! Instances and their disks: rows, writes of many rows, and what scheduler and nodes read.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,10 @@ use muster_api::{
     deployment::Runtime,
     instance::InstanceState,
     node_protocol::{DiskReport, Wanted},
+    operation::Target,
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
+use storage_core::units::u64_from;
 
 use super::{
     Filter, StoreError, Tx,
@@ -23,62 +25,70 @@ use crate::domain::{
 /// An instance's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceRow {
-    /// Id.
+    /// Its id.
     pub id: InstanceId,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
     /// Its deployment.
     pub deployment: DeploymentId,
-    /// Its number there.
+    /// Its number in the deployment, from 0.
     pub number: u64,
-    /// DEPLOYMENT.N
+    /// `DEPLOYMENT.N`
     pub name: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
-    /// Where it is in its life.
+    /// Its state and what its node is told.
     pub life: Life,
-    /// Virtual processors.
+    /// How many virtual processors it has.
     pub cpus: u32,
-    /// Memory.
+    /// Its memory, bytes.
     pub memory_bytes: u64,
-    /// What runs it.
+    /// What runs it on its node.
     pub runtime: Runtime,
-    /// The operation that waits for it.
+    /// The operation that waits for it, if any.
     pub operation: Option<OperationId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
+}
+
+impl InstanceRow {
+    /// How operations and events name it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target { kind: "instance".to_owned(), id: self.id.to_string(), name: self.name.clone() }
+    }
 }
 
 /// A disk's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskRow {
-    /// Id.
+    /// Its id.
     pub id: DiskId,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
     /// Its instance.
     pub instance: InstanceId,
-    /// `root`
+    /// `root`: an instance has one disk.
     pub name: String,
-    /// Logical size.
+    /// Its size as the guest sees it, bytes.
     pub size_bytes: u64,
     /// Its newest published version.
     pub version: VersionId,
-    /// When that was published, if it is one of its own.
+    /// When that version was published; `None` while it is the version that the disk began with.
     pub saved_at: Option<Timestamp>,
-    /// As last reported.
+    /// Path of the raw file on its node, as last reported.
     pub path: Option<String>,
-    /// As last reported.
+    /// Bytes written since its newest version, as last reported.
     pub unsaved_bytes: u64,
-    /// As last reported.
+    /// Bytes fetched from the pool for it, as last reported.
     pub fetched_bytes: u64,
-    /// As last reported.
+    /// Bytes that it takes on its node, as last reported.
     pub local_bytes: u64,
 }
 
@@ -132,7 +142,7 @@ pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRo
     let mut rows = Vec::with_capacity(instances.len());
     for row in instances {
         let mut life = life_cells(&row.life, row.updated_at)?;
-        let deleted_at = life.pop().unwrap_or(Cell::Int(None));
+        let deleted_at = life.pop().expect("the last cell is deleted_at");
         let mut cells: Vec<Cell> = vec![
             row.id.to_string().into(),
             row.project.as_str().into(),
@@ -181,7 +191,7 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
     deleted_at = v.column20, operation = v.column21, updated_at = v.column22, revision = revision + 1
 FROM (";
 
-/// Saves lives and operations; refused as a whole if somebody else saved one of them first.
+/// Saves lives and operations. A [`StoreError::Conflict`] for all if somebody else saved one of them since it was read.
 pub async fn save_many<'a>(
     tx: &mut Tx,
     instances: impl IntoIterator<Item = &'a InstanceRow>,
@@ -196,13 +206,13 @@ pub async fn save_many<'a>(
         cells.push(now.micros().into());
         rows.push(cells);
     }
-    let wanted = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let wanted = u64_from(rows.len());
     let tail = ") AS v WHERE instances.id = v.column1 AND instances.revision = v.column2";
     let saved = bulk::run(tx, SAVE, rows, tail).await?;
     if saved == wanted {
         Ok(())
     } else {
-        let id = first.map(|id| id.to_string()).unwrap_or_default();
+        let id = first.expect("no rows are saved as a whole").to_string();
         Err(StoreError::Conflict { table: "instances", id })
     }
 }
@@ -210,7 +220,7 @@ pub async fn save_many<'a>(
 const SAVE_DISKS: &str = "-- disks.reported
 UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5 FROM (";
 
-/// Stores what a node said about disks: for reading only, so no revision.
+/// Stores what a node said about disks. It is shown and never acted on, so the revision stays.
 pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), StoreError> {
     let rows = reports
         .iter()
@@ -259,64 +269,64 @@ async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[String]) -> Result<V
     query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
 }
 
-/// The instance of this id, also a deleted one.
+/// The instance with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: InstanceId) -> Result<Option<InstanceRow>, StoreError> {
     Ok(select(tx, "load", "WHERE id = $1", &[id.to_string()]).await?.pop())
 }
 
-/// The instance of this name, unless it is going or gone.
+/// The instance with this name, unless it is deleted or being deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
     Ok(select(tx, "by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
 }
 
-/// The newest instance that had this name and is going: for a DELETE that is repeated by name.
+/// The newest instance that had this name and is being deleted: for a DELETE that is repeated by name.
 pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
     Ok(select(tx, "going_by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
 }
 
-/// Those of these ids that exist.
+/// The instances with these ids that exist.
 pub async fn load_many(tx: &mut Tx, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, StoreError> {
     let rows = bulk::select_in(tx, &format!("-- instances.load_many\n{SELECT} WHERE id"), ids, "").await?;
     rows.iter().map(from_row).collect()
 }
 
-/// Members of a deployment that are not deleted, by number.
+/// The members of a deployment that are not deleted, by number.
 pub async fn of_deployment(tx: &mut Tx, id: DeploymentId) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE deployment = $1 AND state <> 'deleted' ORDER BY number";
     select(tx, "of_deployment", rest, &[id.to_string()]).await
 }
 
-/// Instances an operation waits for, by their place in lists.
+/// The instances that an operation waits for, in list order.
 pub async fn of_operation(tx: &mut Tx, id: OperationId) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "of_operation", "WHERE operation = $1 ORDER BY seq", &[id.to_string()]).await
 }
 
-/// Instances on a node, or going from it.
+/// The instances that are on a node, also those that it is told to delete.
 pub async fn on_node(tx: &mut Tx, id: NodeId) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "on_node", "WHERE node = $1 ORDER BY seq", &[id.to_string()]).await
 }
 
-/// Instances without a place that want one, oldest first.
+/// The instances that wait for a node, oldest first.
 pub async fn homeless(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", &[]).await
 }
 
-/// Instances on silent nodes that are not known to be so.
+/// The instances on silent nodes that are not marked as unknown yet.
 pub async fn to_silence(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE node IN (SELECT n.id FROM nodes n WHERE n.state = 'silent')
     AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped') ORDER BY seq";
     select(tx, "to_silence", rest, &[]).await
 }
 
-/// Unknown instances whose node is heard from.
+/// The unknown instances whose node is heard from again.
 pub async fn to_hear(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE state = 'unknown' AND node IN (SELECT n.id FROM nodes n WHERE n.state = 'ready') ORDER BY seq";
     select(tx, "to_hear", rest, &[]).await
 }
 
-/// Instances after `seq`, oldest first.
+/// Instances after the place `after`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
     let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("state", &filter.states);
@@ -400,20 +410,20 @@ UPDATE disks SET version = v.column3, saved_at = v.column4,
     revision = revision + 1
 FROM (";
 
-/// A disk's new head.
+/// A disk that gets a new newest version, its head.
 #[derive(Clone, Copy, Debug)]
 pub struct NewHead {
-    /// Disk.
+    /// The disk.
     pub disk: DiskId,
-    /// The head it must have.
+    /// The head that it must have now.
     pub base: VersionId,
-    /// The new one.
+    /// The head that it gets.
     pub version: VersionId,
-    /// Written between the two.
+    /// Bytes written between the two.
     pub dirty_bytes: u64,
 }
 
-/// Moves heads, compare-and-set; refused as a whole if one of them is not where it was.
+/// Moves heads. A [`StoreError::Conflict`] for all if one disk has another head than it must have.
 pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let rows: Vec<Vec<Cell>> = heads
@@ -428,24 +438,24 @@ pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreEr
             ]
         })
         .collect();
-    let wanted = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let wanted = u64_from(rows.len());
     let tail = ") AS v WHERE disks.id = v.column1 AND disks.version = v.column2";
     if bulk::run(tx, HEAD, rows, tail).await? == wanted {
         Ok(())
     } else {
-        let id = heads.first().map(|head| head.disk.to_string()).unwrap_or_default();
+        let id = heads.first().expect("no heads are moved as a whole").disk.to_string();
         Err(StoreError::Conflict { table: "disks", id })
     }
 }
 
-/// What a node has promised.
+/// What a node has promised to the instances on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promised {
-    /// Instances on it.
+    /// How many instances are on it.
     pub instances: u64,
-    /// Processors.
+    /// Their virtual processors. Instances with runtime `none` have none.
     pub cpus: u64,
-    /// Memory.
+    /// Its memory, bytes.
     pub memory_bytes: u64,
 }
 
@@ -455,7 +465,7 @@ SELECT node, CAST(COUNT(*) AS BIGINT) AS instances,
     CAST(SUM(CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END) AS BIGINT) AS memory_bytes
 FROM instances WHERE node IS NOT NULL GROUP BY node";
 
-/// What each node has promised; nodes without instances are absent. Stopped instances keep their promise.
+/// What each node has promised. Nodes without instances are absent. A stopped instance keeps what it was promised.
 pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreError> {
     let rows = sqlx::query(PROMISED).fetch_all(tx.conn()).await?;
     rows.iter()
@@ -474,7 +484,7 @@ const MEMBERS_BY_NODE: &str = "-- instances.members_by_node
 SELECT node, CAST(COUNT(*) AS BIGINT) AS members FROM instances
 WHERE deployment = $1 AND node IS NOT NULL GROUP BY node";
 
-/// How many members of the deployment each node has.
+/// How many members of the deployment are on each node.
 pub async fn members_by_node(tx: &mut Tx, id: DeploymentId) -> Result<BTreeMap<NodeId, u64>, StoreError> {
     let rows = sqlx::query(MEMBERS_BY_NODE).bind(id.to_string()).fetch_all(tx.conn()).await?;
     rows.iter().map(|row| Ok((column::parse(row, "node")?, column::count(row, "members")?))).collect()
@@ -484,7 +494,7 @@ const TALLY: &str = "-- instances.tally
 SELECT deployment, state, CAST(COUNT(*) AS BIGINT) AS members, CAST(COUNT(ready_at) AS BIGINT) AS ready
 FROM instances WHERE deployment";
 
-/// Members by state of each of these deployments; one without members is absent.
+/// How many members of each deployment are in which state. Deployments without members are absent.
 pub async fn tallies(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<DeploymentId, Tally>, StoreError> {
     let mut tallies: BTreeMap<DeploymentId, Tally> = BTreeMap::new();
     for row in bulk::select_in(tx, TALLY, ids, " AND state <> 'deleted' GROUP BY deployment, state").await? {
@@ -501,7 +511,7 @@ SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'delet
 const BY_STATE_IN: &str = "-- instances.by_state_in
 SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'deleted' AND project = $1 GROUP BY state";
 
-/// Instances by state, of one project or all: for the summary.
+/// How many instances are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
     super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
 }
@@ -511,7 +521,7 @@ SELECT operation, state, wanted, CAST(CASE WHEN ready_at IS NULL THEN 0 ELSE 1 E
     CAST(COUNT(*) AS BIGINT) AS members
 FROM instances WHERE operation";
 
-/// How far the members of each of these operations are.
+/// How far the members of each operation are.
 pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<OperationId, Work>, StoreError> {
     let mut work: BTreeMap<OperationId, Work> = BTreeMap::new();
     let tail = " GROUP BY operation, state, wanted, CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END";
@@ -523,7 +533,7 @@ pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<Operation
     Ok(work)
 }
 
-/// Members an operation still waits for, the first few.
+/// The first members that an operation still waits for.
 pub async fn waiting(tx: &mut Tx, id: OperationId, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = format!(
         "WHERE operation = $1 AND (state IN ('pending', 'starting', 'paused', 'stopping', 'deleting', 'unknown')
@@ -535,7 +545,8 @@ pub async fn waiting(tx: &mut Tx, id: OperationId, limit: i64) -> Result<Vec<Ins
 const RELEASE: &str = "-- instances.release
 UPDATE instances SET operation = NULL WHERE operation = $1";
 
-/// The operation ended: nobody waits for its members any more. For reconcilers only, so no revision.
+/// Notes that the operation has ended and no longer waits for its members. Callers do not see that, so the revision
+/// stays.
 pub async fn release(tx: &mut Tx, id: OperationId) -> Result<(), StoreError> {
     sqlx::query(RELEASE).bind(id.to_string()).execute(tx.conn()).await?;
     Ok(())
@@ -545,7 +556,7 @@ const WAYS: &str = "-- instances.ways
 SELECT id, name, requested_at, placed_at, started_at, ready_at FROM instances
 WHERE deployment = $1 AND state = 'running' AND ready_at IS NOT NULL AND requested_at IS NOT NULL";
 
-/// The ways of a deployment's ready members.
+/// When each ready member of a deployment took which step.
 pub async fn ways(tx: &mut Tx, id: DeploymentId) -> Result<Vec<Way>, StoreError> {
     let rows = sqlx::query(WAYS).bind(id.to_string()).fetch_all(tx.conn()).await?;
     rows.iter()
@@ -566,7 +577,7 @@ const BYTES: &str = "-- disks.bytes
 SELECT CAST(COALESCE(SUM(d.fetched_bytes), 0) AS BIGINT) AS fetched, CAST(COALESCE(SUM(d.local_bytes), 0) AS BIGINT) AS local
 FROM disks d JOIN instances i ON i.id = d.instance WHERE i.deployment = $1 AND i.state <> 'deleted'";
 
-/// Bytes fetched for, and kept locally of, a deployment's disks.
+/// Bytes fetched for the disks of a deployment, and bytes that they take on their nodes.
 pub async fn bytes(tx: &mut Tx, id: DeploymentId) -> Result<(u64, u64), StoreError> {
     let row = sqlx::query(BYTES).bind(id.to_string()).fetch_one(tx.conn()).await?;
     Ok((column::count(&row, "fetched")?, column::count(&row, "local")?))
@@ -577,7 +588,7 @@ DELETE FROM disks WHERE instance IN (SELECT id FROM instances WHERE deleted_at <
 const FORGET: &str = "-- instances.forget
 DELETE FROM instances WHERE deleted_at < $1";
 
-/// Drops instances deleted before then, with their disks. Returns how many.
+/// Drops instances that were deleted before that time, with their disks. Returns how many.
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     sqlx::query(FORGET_DISKS).bind(before.micros()).execute(tx.conn()).await?;
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())

@@ -1,14 +1,15 @@
-//! The database: what outlives the process. One SQL text for SQLite and PostgreSQL (`sqlx::Any`, TEXT and BIGINT only).
+//! The database: everything that outlives the process. SQLite and PostgreSQL get the same SQL text (`sqlx::Any`,
+//! columns of type TEXT and BIGINT only).
 //!
-//! - [`Store::run_tx`] is the only way to write: one writer at a time on both databases, serializable. The closure
-//!   runs once and does nothing but database work: everybody else's writes wait for it.
-//! - [`Store::read`] is a consistent snapshot; writing in it fails.
+//! - [`Store::run_tx`] is the only way to write. One transaction writes at a time on both databases, serializable. The
+//!   closure runs once and does only database work, because all other writes wait for it.
+//! - [`Store::read`] reads one consistent snapshot. Writing in it fails.
 //! - `seq`: every listed row and every event takes one with [`Tx::next_seq`] in its write transaction. The order of
 //!   `seq` is the order of commits (see `backend.rs`), so lists, page tokens, `as_of` and the event stream use it.
 //! - Wakes asked for with [`Tx::wake`] or by [`events::append`] and [`nodes::bump_desired`] happen after the commit.
-//!   They only ever say "look": a lost one costs a delay, never a fact.
-//! - Every mutable row has `revision`: `UPDATE … SET revision = revision + 1 WHERE id = $1 AND revision = $2`; no row
-//!   changed is [`StoreError::Conflict`].
+//!   A wake says "look" and carries no data, so a lost one costs only a delay.
+//! - Every mutable row has `revision`: `UPDATE … SET revision = revision + 1 WHERE id = $1 AND revision = $2`. If that
+//!   changes no row, it is a [`StoreError::Conflict`].
 //!
 //! One file per table: SQL is a const beside its function, first line `-- table.what`, columns listed, `$1 $2`.
 //! `SUM` and `COUNT` are written `CAST(… AS BIGINT)`; booleans are BIGINT 0 and 1; no `EXISTS` in a select list.
@@ -29,6 +30,7 @@ pub(crate) mod bulk;
 pub mod cluster;
 pub mod column;
 pub mod deployments;
+mod error;
 pub mod events;
 pub mod idempotency;
 pub mod images;
@@ -51,65 +53,16 @@ use self::backend::Backend;
 pub use self::{
     backend::DatabaseUrl,
     bulk::Filter,
+    error::{StoreError, TxError},
     position::{History, NoPosition, Position},
 };
-use crate::{clock::Clock, reconcile::Loop, wake::Wakes};
+use crate::{
+    clock::Clock,
+    wake::{Loop, Wakes},
+};
 
-/// What can go wrong between this program and its database.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The row changed since it was read: look again.
-    #[error("{table} {id} was changed by somebody else meanwhile")]
-    Conflict {
-        /// Table.
-        table: &'static str,
-        /// Row.
-        id: String,
-    },
-    /// A column holds what this program cannot read.
-    #[error("column {column} cannot be read: {why}")]
-    BadRow {
-        /// Column.
-        column: String,
-        /// Why.
-        why: String,
-    },
-    /// The database cannot be opened or brought up to date.
-    #[error("{0}")]
-    Setup(String),
-    /// The database was written by a newer release.
-    #[error("the database has schema {found}, this program knows up to {known}: start the newer release again")]
-    Newer {
-        /// Schema found.
-        found: i64,
-        /// Newest one known.
-        known: i64,
-    },
-    /// The database refused or failed.
-    #[error("the database failed")]
-    Database(#[from] sqlx::Error),
-}
-
-impl StoreError {
-    /// Whether the same transaction may succeed when run again.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(e) if backend::is_transient(e))
-    }
-
-    /// Whether a UNIQUE constraint refused it.
-    #[must_use]
-    pub fn is_unique_violation(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(e)) if e.is_unique_violation())
-    }
-}
-
-/// The error of a transaction's closure.
-pub trait TxError: From<StoreError> + fmt::Debug {}
-
-impl<E: From<StoreError> + fmt::Debug> TxError for E {}
-
-/// Tries to get the turn before the error is reported; each waits for the busy timeout.
+/// How often a transaction waits for its turn to write before the error is reported. Each time it waits for the busy
+/// timeout.
 const ATTEMPTS: u32 = 3;
 
 /// The database. Cheap to clone.
@@ -118,7 +71,7 @@ pub struct Store {
     backend: Backend,
     clock: Arc<dyn Clock>,
     wakes: Wakes,
-    /// Set once it is known what the database is.
+    /// The history of the database, known once the cluster's row was read.
     history: History,
 }
 
@@ -129,30 +82,30 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens the database, makes it if it is not there, and brings its schema up to date.
+    /// Opens the database and brings its schema up to date. A SQLite file that does not exist is made.
     pub async fn open(url: &DatabaseUrl, clock: Arc<dyn Clock>, wakes: Wakes) -> Result<Self, StoreError> {
         let backend = Backend::open(url).await?;
         migrations::run(&backend, clock.now()).await?;
         Ok(Self { backend, clock, wakes, history: History::default() })
     }
 
-    /// The same store, whose positions belong to this history.
+    /// The same store, with positions that belong to this history.
     #[must_use]
     pub fn of_history(self, history: History) -> Self {
         Self { history, ..self }
     }
 
-    /// Who is told after a commit.
+    /// The wakes that happen after commits.
     #[must_use]
     pub fn wakes(&self) -> &Wakes {
         &self.wakes
     }
 
-    /// Runs a write transaction once the turn to write has come. `name` says what it is for in metrics and logs.
+    /// Runs a write transaction when it has its turn to write. `name` names it in metrics and logs.
     ///
-    /// The closure runs exactly once: with one writer nobody can make it fail by writing meanwhile, so only waiting for
-    /// the turn is tried again. `AsyncFnOnce` rather than `AsyncFn` also lets the compiler see that the future may
-    /// move between threads when the closure borrows from its surroundings.
+    /// The closure runs exactly once. As one transaction writes at a time, no other can make it fail, so only waiting
+    /// for the turn is retried. With `AsyncFnOnce` rather than `AsyncFn` the compiler also sees that the future is
+    /// `Send` when the closure borrows from its surroundings.
     pub async fn run_tx<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
     where
         E: TxError,
@@ -195,7 +148,7 @@ impl Store {
         Ok(Tx { inner, now: self.clock.now(), history: self.history, seq: None, after: After::default() })
     }
 
-    /// Reads from one consistent snapshot. Whatever the closure writes is refused or lost.
+    /// Reads from one consistent snapshot. What the closure writes is refused or lost.
     pub async fn read<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
     where
         E: TxError,
@@ -210,19 +163,19 @@ impl Store {
         result
     }
 
-    /// Whether the database answers.
+    /// Fails if the database does not answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.read("ping", async |tx| tx.position().await.map(|_| ())).await
     }
 
-    /// Closes all connections; SQLite folds its log into the file.
+    /// Closes all connections. SQLite then writes its log into the database file.
     pub async fn close(&self) {
         self.backend.readers.close().await;
         self.backend.writers.close().await;
     }
 }
 
-/// What is told to whom once the transaction is committed.
+/// The wakes that happen once the transaction is committed.
 #[derive(Debug, Default)]
 struct After {
     events: bool,
@@ -231,7 +184,7 @@ struct After {
     operations: bool,
 }
 
-/// An open transaction. Dropped without commit it is rolled back.
+/// An open transaction. It is rolled back if it is dropped without a commit.
 #[derive(Debug)]
 pub struct Tx {
     inner: Transaction<'static, Any>,
@@ -253,15 +206,15 @@ impl Tx {
         &mut self.inner
     }
 
-    /// The time of this transaction: one instant for all its rows.
+    /// The time of this transaction. All its rows have the same.
     #[must_use]
     pub const fn now(&self) -> Timestamp {
         self.now
     }
 
-    /// The next number of the one order all listed rows and events are in.
+    /// The next number in the one order of all listed rows and events.
     pub async fn next_seq(&mut self) -> Result<i64, StoreError> {
-        // One writer at a time: the row cannot change under us, so it is read once and written once, at commit.
+        // No other transaction can change the row, so it is read once and written once, at the commit.
         let next = match self.seq {
             Some(last) => last + 1,
             None => self.position().await? + 1,
@@ -270,19 +223,19 @@ impl Tx {
         Ok(next)
     }
 
-    /// The place of a row or event.
+    /// The position of a row or event.
     #[must_use]
     pub const fn at(&self, seq: i64) -> Position {
         Position { history: self.history, seq }
     }
 
-    /// What this transaction reads is true at this place (`as_of`).
+    /// The position at which everything that this transaction reads is true (`as_of`).
     pub async fn as_of(&mut self) -> Result<Position, StoreError> {
         let seq = self.position().await?;
         Ok(self.at(seq))
     }
 
-    /// The newest `seq` this transaction sees.
+    /// The newest `seq` that this transaction sees.
     pub async fn position(&mut self) -> Result<i64, StoreError> {
         if let Some(seq) = self.seq {
             return Ok(seq);
@@ -290,7 +243,7 @@ impl Tx {
         Ok(sqlx::query(POSITION).fetch_one(self.conn()).await?.try_get("seq")?)
     }
 
-    /// After the commit: tells a reconcile loop to look.
+    /// Wakes a reconcile loop after the commit.
     pub fn wake(&mut self, which: Loop) {
         if !self.after.loops.contains(&which) {
             self.after.loops.push(which);
@@ -315,7 +268,7 @@ impl Tx {
         if let Some(seq) = self.seq {
             sqlx::query(ADVANCE).bind(seq).execute(self.conn()).await?;
         }
-        // Told even when this future is dropped while the commit is on its way: being told too early costs one look.
+        // The wakes happen even if this future is dropped during the commit. One that comes too early costs one look.
         let _told = Told { after: std::mem::take(&mut self.after), wakes };
         self.inner.commit().await?;
         Ok(())

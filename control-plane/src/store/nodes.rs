@@ -1,4 +1,4 @@
-//! Nodes: who joined, what they offer, what they said last; and the membership record's history.
+//! Nodes: who joined, what they offer, what they said last; and the history of the membership record.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use muster_api::{
     Labels, NodeId, StoreId, Timestamp,
     deployment::Runtime,
     node::{Condition, NodeState, PoolUse},
+    operation::Target,
 };
 use sqlx::any::AnyRow;
 use storage_core::membership::SignedMembership;
@@ -15,58 +16,66 @@ use super::{StoreError, Tx, column};
 /// A node's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeRow {
-    /// Id.
+    /// Its id.
     pub id: NodeId,
     /// Name, unique among the nodes that are not deleted.
     pub name: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
-    /// State.
+    /// Its state.
     pub state: NodeState,
-    /// Why.
+    /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
-    /// False when cordoned.
+    /// Whether new instances may be placed on it; false when cordoned.
     pub schedulable: bool,
     /// Failure domain.
     pub zone: Option<String>,
     /// `IP:PORT` of its peer server.
     pub address: String,
-    /// Its pool.
+    /// The id of its share of the pool.
     pub store: StoreId,
-    /// SHA-256 of its public key, hex.
+    /// SHA-256 of its public key, hex. The node is known by it.
     pub key_sha256: String,
-    /// Share of the pool.
+    /// Weight of its share of the pool, GiB.
     pub weight: u32,
-    /// Whether it takes new objects.
+    /// Whether it takes new objects of the pool.
     pub accepting: bool,
-    /// Processors offered.
+    /// Processors that it offers.
     pub cpus: u32,
-    /// Memory offered.
+    /// Memory that it offers, bytes.
     pub memory_bytes: u64,
-    /// Share of the pool in use.
+    /// How full its share of the pool is.
     pub pool: PoolUse,
-    /// What an operator should know.
+    /// Conditions that an operator should know of.
     pub conditions: Vec<Condition>,
-    /// Runtimes it can run.
+    /// The runtimes that it can run.
     pub runtimes: Vec<Runtime>,
-    /// `kvm`, `qemu`.
+    /// `kvm` or `qemu`; `None` until it says so.
     pub hypervisor: Option<String>,
     /// Version of its agent.
     pub agent_version: String,
-    /// Protocol it speaks.
+    /// Version of the node protocol that it speaks.
     pub protocol: u32,
-    /// Newest revision of its desired state.
+    /// Revision of its desired state, raised by each change of it.
     pub desired_revision: u64,
     /// When it joined.
     pub created_at: Timestamp,
     /// When its row last changed.
     pub updated_at: Timestamp,
-    /// Last heartbeat (flushed every few seconds).
+    /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
-    /// Compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
+}
+
+impl NodeRow {
+    /// How operations and events name it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target { kind: "node".to_owned(), id: self.id.to_string(), name: self.name.clone() }
+    }
 }
 
 const INSERT: &str = "-- nodes.insert
@@ -117,7 +126,8 @@ UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = 
     key_sha256 = $22, revision = revision + 1
 WHERE id = $1 AND revision = $23";
 
-/// Saves a node; refused if somebody else saved first. `desired_revision` moves only by [`bump_desired`].
+/// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
+/// saved: only [`bump_desired`] raises it.
 pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
     let now = tx.now();
     let deleted = (node.state == NodeState::Deleted).then_some(now.micros());

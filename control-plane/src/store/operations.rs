@@ -1,4 +1,4 @@
-//! Operations: the record of slow work. At most one runs per target (a unique index says so on both databases).
+//! Operations: the record of slow work. At most one runs on a target at a time; a unique index makes sure of it.
 //!
 //! ```text
 //!  create ──► pending ──progress──► running ──finish──► succeeded | failed | cancelled   (kept 30 days)
@@ -24,17 +24,17 @@ pub const KEPT_DAYS: i64 = 30;
 /// Most entries of `waiting_on`.
 pub const WAITING_MAX: usize = 20;
 
-/// Who asked, for `requested_by` and the events.
+/// Who asked for an operation: for `requested_by` and the events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// A token's name, `node:NAME`, or `muster`.
     pub actor: String,
-    /// The request that began it.
+    /// Id of the request that began it; empty if the controller did.
     pub request_id: String,
 }
 
 impl Origin {
-    /// The controller itself.
+    /// Work that the controller begins by itself.
     #[must_use]
     pub fn muster() -> Self {
         Self { actor: "muster".to_owned(), request_id: String::new() }
@@ -48,24 +48,30 @@ pub struct NewOperation {
     pub project: String,
     /// `deployment.create`, …
     pub kind: &'static str,
-    /// What it works on.
+    /// The thing that it works on.
     pub target: Target,
-    /// First step.
+    /// Its first step, a word.
     pub phase: &'static str,
-    /// How far, at the start.
+    /// How much there is to do.
     pub progress: Progress,
-    /// When it gives up (I10).
+    /// When it is given up (I10).
     pub deadline: Timestamp,
+}
+
+/// The progress at the beginning of an operation that has `total` things of this kind to do.
+#[must_use]
+pub fn to_do(total: u64, unit: &str) -> Progress {
+    Progress { total, unit: unit.to_owned(), ..Progress::default() }
 }
 
 /// How an operation ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Did what was asked.
+    /// It did what was asked. The value is its result.
     Succeeded(Option<Value>),
-    /// Could not.
+    /// It could not do it.
     Failed(Problem),
-    /// Stopped on request.
+    /// It was stopped on request. The value is what it did before.
     Cancelled(Option<Value>),
 }
 
@@ -87,8 +93,8 @@ INSERT INTO operations (id, project, kind, target_kind, target_id, target_name, 
     unit, deadline, requested_by, request_id, created_at, updated_at, seq)
 VALUES ($1, $2, $3, $4, $5, $6, 'pending', $7, $8, $9, $10, $11, $12, $13, $14, $15, $15, $16)";
 
-/// Begins an operation. The caller has made sure with [`running_on`] that none runs on the target
-/// (`App::begin_operation` does both); if one does, this is a unique violation.
+/// Begins an operation. The caller has made sure with [`running_on`] that none runs on the target, otherwise this is a
+/// unique violation. `begin_operation` in `app/operations.rs` does both.
 pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<Operation, StoreError> {
     let id = OperationId::generate();
     let (seq, now) = (tx.next_seq().await?, tx.now());
@@ -134,6 +140,7 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
     Ok(operation)
 }
 
+/// Appends the event that tells the state of an operation.
 async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), StoreError> {
     let mut data = serde_json::Map::new();
     data.insert("kind".to_owned(), operation.kind.clone().into());
@@ -152,7 +159,7 @@ async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), Sto
     Ok(())
 }
 
-/// The operation, if there is one of this id.
+/// The operation with this id.
 pub async fn load(tx: &mut Tx, id: OperationId) -> Result<Option<Operation>, StoreError> {
     let row = sqlx::query(select!("load", "WHERE id = $1")).bind(id.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
@@ -167,14 +174,14 @@ pub async fn running_on(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<Oper
     row.as_ref().map(|row| column::parse(row, "id")).transpose()
 }
 
-/// All operations that have not ended, oldest first: what reconcilers finish.
+/// All operations that have not ended, oldest first. The reconcile loops finish them.
 pub async fn unfinished(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
     let rows =
         sqlx::query(select!("unfinished", "WHERE finished_at IS NULL ORDER BY seq")).fetch_all(tx.conn()).await?;
     rows.iter().map(from_row).collect()
 }
 
-/// Operations after `seq` with their places, of one project or of all.
+/// Operations after the place `after`, with their places, of one project or of all.
 pub async fn list(
     tx: &mut Tx,
     after: i64,
@@ -189,7 +196,7 @@ pub async fn list(
 const BY_STATE: &str = "-- operations.by_state
 SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM operations WHERE CAST($1 AS TEXT) IS NULL OR project = $1 GROUP BY state";
 
-/// How many there are in each state.
+/// How many operations are in each state.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
     let rows = sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await?;
     rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
@@ -201,7 +208,8 @@ UPDATE operations SET state = CASE WHEN state = 'pending' THEN 'running' ELSE st
     revision = revision + 1
 WHERE id = $1 AND finished_at IS NULL";
 
-/// Notes how far it is: pending becomes running. A finished one is left alone. No event: progress is read, not told.
+/// Notes how far an operation is. A pending one becomes running; one that has ended stays as it is. There is no event,
+/// because progress changes too often.
 pub async fn progress(
     tx: &mut Tx,
     id: OperationId,
@@ -230,7 +238,7 @@ const CANCEL: &str = "-- operations.cancel
 UPDATE operations SET state = 'cancelling', updated_at = $2, revision = revision + 1
 WHERE id = $1 AND state IN ('pending', 'running')";
 
-/// Asks it to stop; whoever works on it finishes it. Nothing changes if it has ended or was asked before.
+/// Asks an operation to stop. The loop that works on it ends it. Nothing changes if it has ended or was asked before.
 pub async fn request_cancel(tx: &mut Tx, id: OperationId, actor: &str) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let done = sqlx::query(CANCEL).bind(id.to_string()).bind(now).execute(tx.conn()).await?;
@@ -247,7 +255,7 @@ UPDATE operations SET state = $2, error = $3, result = $4, waiting_on = '[]', up
     started_at = COALESCE(started_at, $5), revision = revision + 1
 WHERE id = $1 AND finished_at IS NULL";
 
-/// Ends it. One that has ended is left as it is.
+/// Ends an operation. One that has ended stays as it is.
 pub async fn finish(tx: &mut Tx, id: OperationId, outcome: Outcome) -> Result<(), StoreError> {
     let (state, error, result) = match outcome {
         Outcome::Succeeded(result) => ("succeeded", None, result),
@@ -275,7 +283,7 @@ const OVERDUE: &str = "-- operations.overdue
 SELECT CAST(COUNT(*) AS BIGINT) AS n FROM operations
 WHERE finished_at IS NULL AND deadline < $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2)";
 
-/// How many are past their deadline, in one project or in all.
+/// How many operations are past their deadline, in one project or in all.
 pub async fn overdue(tx: &mut Tx, project: Option<&str>) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     column::count(&sqlx::query(OVERDUE).bind(now).bind(project).fetch_one(tx.conn()).await?, "n")
@@ -284,7 +292,7 @@ pub async fn overdue(tx: &mut Tx, project: Option<&str>) -> Result<u64, StoreErr
 const FORGET: &str = "-- operations.forget
 DELETE FROM operations WHERE finished_at < $1";
 
-/// Drops those that ended more than [`KEPT_DAYS`] ago. Returns how many.
+/// Drops operations that ended more than [`KEPT_DAYS`] ago. Returns how many.
 pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
     let before = tx.now().plus_ms(-KEPT_DAYS * 24 * 3600 * 1000).micros();
     Ok(sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected())

@@ -1,11 +1,12 @@
-//! Places in the one order of rows and events, as page tokens, `as_of` and event ids carry them: opaque to callers.
+//! Positions: places in the one order of rows and events. Page tokens, `as_of` and event ids carry them; callers treat
+//! them as opaque text.
 
 use std::{fmt, str::FromStr};
 
 use muster_api::node_protocol::Incarnation;
 
-/// Which history a place belongs to. A database that was replaced by an older copy begins another one, in which the same
-/// numbers are other rows.
+/// Which history a position belongs to. A database that was replaced by an older copy begins another history, in which
+/// the same numbers are other rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History(u32);
 
@@ -20,14 +21,14 @@ impl From<Incarnation> for History {
 /// A place in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Whose.
+    /// The history that it belongs to.
     pub history: History,
-    /// The newest `seq` before it.
+    /// The newest `seq` at it.
     pub seq: i64,
 }
 
 impl Position {
-    /// A place no history reaches.
+    /// A position that no history reaches.
     pub const LOST: Self = Self { history: History(0), seq: i64::MAX };
 }
 
@@ -37,7 +38,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// The text is none of ours.
+/// The text is no position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not a position: pass on what an answer gave you")]
 pub struct NoPosition(String);

@@ -1,4 +1,4 @@
-//! Snapshots and their members: rows.
+//! Snapshots and their members: rows and SQL.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use muster_api::{
     CommitId, DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, SnapshotId, Timestamp, UploadId,
     VersionId,
     node_protocol::{CutMember, StagedCommit},
+    operation::Target,
     snapshot::{Consistency, SnapshotState},
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
@@ -19,111 +20,131 @@ use super::{
 /// A snapshot's row.
 #[derive(Clone, Debug)]
 pub struct SnapshotRow {
-    /// Id.
+    /// Its id.
     pub id: SnapshotId,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
     /// Name, unique among the project's that are not deleted.
     pub name: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
-    /// State.
+    /// Its state.
     pub state: SnapshotState,
-    /// Why.
+    /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
     /// The deployment it was taken of.
     pub deployment: Option<DeploymentId>,
-    /// Its name then.
+    /// The name that the deployment had then.
     pub deployment_name: Option<String>,
-    /// What it promises.
+    /// What the cut promises about the data in it.
     pub consistency: Consistency,
-    /// Longest a guest's write may be held.
+    /// Longest time that a guest's write may be held, milliseconds.
     pub max_pause_ms: u64,
-    /// The instant.
+    /// The instant of the cut.
     pub cut_at: Option<Timestamp>,
     /// When it was published.
     pub durable_at: Option<Timestamp>,
-    /// Disks in it.
+    /// How many disks are in it.
     pub members: u64,
-    /// Instances left out.
+    /// How many selected instances had no disk that could be cut.
     pub skipped: u64,
-    /// Written by all guests.
+    /// Bytes that all its guests wrote since the versions before.
     pub dirty_bytes: u64,
-    /// Newly stored.
+    /// Bytes that were newly stored, one copy.
     pub stored_bytes: u64,
-    /// The longest pause.
+    /// The longest pause of a member, microseconds.
     pub pause_max_us: Option<u64>,
-    /// Which try.
+    /// Number of the present attempt, from 1.
     pub attempt: u64,
-    /// Who coordinates it.
+    /// The node that coordinates the present attempt.
     pub coordinator: Option<NodeId>,
-    /// Until when the coordinator is waited for; after a refusal: when the next try begins.
+    /// When the wait for the coordinator ends. After a refusal: when the next attempt begins.
     pub attempt_until: Option<Timestamp>,
-    /// What the coordinator said instead.
+    /// Why the coordinator refused the present attempt, a word.
     pub refused: Option<String>,
-    /// The same for people.
+    /// The same in a sentence.
     pub refused_detail: Option<String>,
-    /// Until when everything must be durable.
+    /// When everything must be durable.
     pub deadline: Timestamp,
-    /// The live upload.
+    /// The upload under which its objects are stored.
     pub upload: Option<UploadId>,
-    /// Its round.
+    /// The round of that upload.
     pub round: Option<u64>,
-    /// The operation.
+    /// The operation that made it.
     pub operation: OperationId,
-    /// When it was asked for.
+    /// When somebody asked for it.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// Compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
+}
+
+impl SnapshotRow {
+    /// How operations and events name it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target { kind: "snapshot".to_owned(), id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    /// Whether it is neither published nor given up.
+    #[must_use]
+    pub const fn is_under_way(&self) -> bool {
+        matches!(self.state, SnapshotState::Cutting | SnapshotState::Saving)
+    }
+
+    /// Whether a commit of the present attempt can still be staged.
+    #[must_use]
+    pub const fn takes_commits(&self) -> bool {
+        self.is_under_way() && self.refused.is_none()
+    }
 }
 
 /// One disk of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {
-    /// Snapshot.
+    /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Disk.
+    /// The disk.
     pub disk: DiskId,
-    /// Instance.
+    /// The instance that the disk belongs to.
     pub instance: InstanceId,
-    /// Its name then.
+    /// The name that the instance had then.
     pub instance_name: String,
-    /// Size of the disk.
+    /// Size of the disk, bytes.
     pub size_bytes: u64,
-    /// Where it was.
+    /// The node that it was on.
     pub node: NodeId,
-    /// Generation it had.
+    /// The generation that it had.
     pub generation: u64,
-    /// Commit of the present try.
+    /// Id of its commit in the present attempt.
     pub commit: CommitId,
-    /// Published as.
+    /// The version that it became.
     pub version: Option<VersionId>,
-    /// How long its writes were held.
+    /// How long its writes were held, microseconds.
     pub pause_us: Option<u64>,
-    /// Written since its last version.
+    /// Bytes written since its last version.
     pub dirty_bytes: u64,
-    /// Newly stored.
+    /// Bytes that were newly stored, one copy.
     pub stored_bytes: u64,
-    /// When its commit was staged.
+    /// Its commit, once it is staged.
     pub staged: Option<Staged>,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
 }
 
-/// A staged commit: everything is durable.
+/// A staged commit: all its objects are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
-    /// When.
+    /// When it was staged.
     pub at: Timestamp,
     /// The version it builds on.
     pub base: VersionId,
-    /// Canonical bytes, hex.
+    /// Canonical bytes of the descriptor, hex.
     pub descriptor: String,
-    /// Canonical bytes, hex.
+    /// Canonical bytes of the root page, hex; `None` for a disk of zeros.
     pub root_page: Option<String>,
 }
 
@@ -190,7 +211,7 @@ UPDATE snapshots SET name = $2, labels = $3, state = $4, reason = $5, cut_at = $
     refused_detail = $15, upload = $16, round = $17, updated_at = $18, deleted_at = $19, revision = revision + 1
 WHERE id = $1 AND revision = $20";
 
-/// Saves a snapshot; refused if somebody else saved first.
+/// Saves a snapshot. A [`StoreError::Conflict`] if somebody else saved it since it was read.
 pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let done = sqlx::query(SAVE)
@@ -235,12 +256,12 @@ async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec
     query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
 }
 
-/// The snapshot of this id, also a deleted one.
+/// The snapshot with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: SnapshotId) -> Result<Option<SnapshotRow>, StoreError> {
     Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
 }
 
-/// The snapshot that has this name.
+/// The snapshot that has this name and is not deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<SnapshotRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state <> 'deleted'";
     Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
@@ -251,7 +272,7 @@ pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
     select(tx, "under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", &[]).await
 }
 
-/// Snapshots under way with members on the node.
+/// Snapshots under way that have members on the node.
 pub async fn under_way_on(tx: &mut Tx, node: NodeId) -> Result<Vec<SnapshotRow>, StoreError> {
     let rest = "WHERE state IN ('cutting', 'saving')
     AND id IN (SELECT m.snapshot FROM snapshot_members m WHERE m.node = $1) ORDER BY seq";
@@ -262,13 +283,13 @@ const BUSY: &str = "-- snapshots.busy
 SELECT s.operation FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
 WHERE s.state IN ('cutting', 'saving') AND m.disk";
 
-/// The operation of a snapshot under way that has one of these disks.
+/// The operation of a snapshot under way that one of these disks is in.
 pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<OperationId>, StoreError> {
     let rows = bulk::select_in(tx, BUSY, disks, " ORDER BY s.seq LIMIT 1").await?;
     rows.first().map(|row| column::parse(row, "operation")).transpose()
 }
 
-/// Snapshots after `seq`, oldest first.
+/// Snapshots after the place `after`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<SnapshotRow>, StoreError> {
     let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("state", &filter.states);
@@ -321,7 +342,7 @@ pub async fn members(tx: &mut Tx, id: SnapshotId) -> Result<Vec<MemberRow>, Stor
     members_after(tx, id, -1, i64::MAX).await
 }
 
-/// Members after `seq`, in list order.
+/// Members after the place `after`, in list order.
 pub async fn members_after(tx: &mut Tx, id: SnapshotId, after: i64, limit: i64) -> Result<Vec<MemberRow>, StoreError> {
     let mut conditions = Conditions::default();
     conditions.compare("snapshot", "=", id.to_string());
@@ -330,7 +351,7 @@ pub async fn members_after(tx: &mut Tx, id: SnapshotId, after: i64, limit: i64) 
     rows.iter().map(member_from_row).collect()
 }
 
-/// The member a commit is of, in its present try or as it was published.
+/// The member that a commit belongs to, in the present attempt or as it was published.
 pub async fn member_by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<MemberRow>, StoreError> {
     let sql = format!("-- snapshot_members.by_commit\n{MEMBERS} WHERE commit_id = $1");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
@@ -370,7 +391,7 @@ UPDATE snapshot_members SET staged_at = $3, base = $4, descriptor = $5, root_pag
     stored_bytes = $8
 WHERE snapshot = $1 AND disk = $2";
 
-/// A member's commit is staged.
+/// Notes that a member's commit is staged.
 pub async fn stage(tx: &mut Tx, staged: &StagedCommit) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(STAGE)
@@ -391,7 +412,7 @@ const STAGED: &str = "-- snapshot_members.staged
 SELECT CAST(COUNT(staged_at) AS BIGINT) AS staged, CAST(COUNT(*) AS BIGINT) AS members FROM snapshot_members
 WHERE snapshot = $1";
 
-/// How many members are staged, of how many.
+/// How many members are staged, and how many there are.
 pub async fn staged(tx: &mut Tx, id: SnapshotId) -> Result<(u64, u64), StoreError> {
     let row = sqlx::query(STAGED).bind(id.to_string()).fetch_one(tx.conn()).await?;
     Ok((column::count(&row, "staged")?, column::count(&row, "members")?))
@@ -400,7 +421,7 @@ pub async fn staged(tx: &mut Tx, id: SnapshotId) -> Result<(u64, u64), StoreErro
 const CUT: &str = "-- snapshot_members.cut
 UPDATE snapshot_members SET pause_us = v.column3, dirty_bytes = v.column4 FROM (";
 
-/// How the cut of each member went.
+/// Notes how the cut of each member went.
 pub async fn save_cut(tx: &mut Tx, id: SnapshotId, members: &[CutMember]) -> Result<(), StoreError> {
     let rows = members
         .iter()
@@ -422,7 +443,7 @@ UPDATE snapshot_members SET commit_id = v.column3, staged_at = NULL, base = NULL
     pause_us = NULL, dirty_bytes = 0, stored_bytes = 0
 FROM (";
 
-/// A further try: new commits, nothing staged.
+/// Begins another attempt: members get new commits and nothing is staged.
 pub async fn begin_attempt(tx: &mut Tx, id: SnapshotId, members: &[(DiskId, CommitId)]) -> Result<(), StoreError> {
     let rows = members
         .iter()
@@ -435,7 +456,7 @@ pub async fn begin_attempt(tx: &mut Tx, id: SnapshotId, members: &[(DiskId, Comm
 const PUBLISHED: &str = "-- snapshot_members.published
 UPDATE snapshot_members SET version = v.column3, descriptor = NULL, root_page = NULL, staged_at = NULL FROM (";
 
-/// The versions the members became; what was staged is in them now.
+/// Notes the versions that the members became. What was staged is in them, so it is dropped here.
 pub async fn save_versions(tx: &mut Tx, id: SnapshotId, versions: &[(DiskId, VersionId)]) -> Result<(), StoreError> {
     let rows: Vec<Vec<Cell>> = versions
         .iter()
@@ -450,7 +471,7 @@ SELECT m.instance_name, i.state, i.node, i.generation FROM snapshot_members m LE
 WHERE m.snapshot = $1 AND (i.id IS NULL OR i.state IN ('deleting', 'deleted', 'pending')
     OR i.node IS NULL OR i.node <> m.node OR i.generation <> m.generation) ORDER BY m.seq LIMIT 1";
 
-/// A member that can take part no more, in words.
+/// A sentence about the first member that can no longer take part; `None` if all can.
 pub async fn lost(tx: &mut Tx, id: SnapshotId) -> Result<Option<String>, StoreError> {
     let Some(row) = sqlx::query(LOST).bind(id.to_string()).fetch_optional(tx.conn()).await? else { return Ok(None) };
     let name = column::text(&row, "instance_name")?;
@@ -463,7 +484,7 @@ SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'delet
 const BY_STATE_IN: &str = "-- snapshots.by_state_in
 SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'deleted' AND project = $1 GROUP BY state";
 
-/// Snapshots by state, of one project or all: for the summary.
+/// How many snapshots are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
     super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
 }
@@ -473,7 +494,7 @@ DELETE FROM snapshot_members WHERE snapshot IN (SELECT id FROM snapshots WHERE d
 const FORGET: &str = "-- snapshots.forget
 DELETE FROM snapshots WHERE deleted_at < $1";
 
-/// Drops snapshots deleted before then. Returns how many.
+/// Drops snapshots that were deleted before that time. Returns how many.
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     sqlx::query(FORGET_MEMBERS).bind(before.micros()).execute(tx.conn()).await?;
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())

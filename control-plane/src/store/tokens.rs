@@ -1,4 +1,4 @@
-//! Tokens: who may do what until when. The secret's SHA-256 only.
+//! Tokens: who may do what until when. Of the secret only the SHA-256 is stored.
 
 use muster_api::{
     Timestamp, TokenId,
@@ -11,13 +11,13 @@ use super::{StoreError, Tx, column};
 /// A token's row.
 #[derive(Clone, Debug)]
 pub struct TokenRow {
-    /// Id.
+    /// Its id.
     pub id: TokenId,
     /// Name, unique in the cluster.
     pub name: String,
     /// What it may do.
     pub role: Role,
-    /// Tenant: its project.
+    /// The project of a tenant's token; `None` for others.
     pub project: Option<String>,
     /// SHA-256 of the secret, hex.
     pub secret_sha256: String,
@@ -25,9 +25,9 @@ pub struct TokenRow {
     pub created_at: Timestamp,
     /// When it ends.
     pub expires_at: Timestamp,
-    /// Node: joins left.
+    /// How many nodes may still join with it; `None` if it lets no node join.
     pub uses_left: Option<u32>,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
 }
 
@@ -73,7 +73,7 @@ pub async fn insert(tx: &mut Tx, token: &TokenRow, created_by: &str) -> Result<(
 const LOAD: &str = "-- tokens.load
 SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE id = $1";
 
-/// The token of this id.
+/// The token with this id.
 pub async fn load(tx: &mut Tx, id: TokenId) -> Result<Option<TokenRow>, StoreError> {
     let row = sqlx::query(LOAD).bind(id.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
@@ -82,7 +82,7 @@ pub async fn load(tx: &mut Tx, id: TokenId) -> Result<Option<TokenRow>, StoreErr
 const BY_NAME: &str = "-- tokens.by_name
 SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE name = $1";
 
-/// The token of this name.
+/// The token with this name.
 pub async fn by_name(tx: &mut Tx, name: &str) -> Result<Option<TokenRow>, StoreError> {
     let row = sqlx::query(BY_NAME).bind(name).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
@@ -92,7 +92,7 @@ const LIST: &str = "-- tokens.list
 SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens
 WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3";
 
-/// Tokens after `seq`, of all projects or of one.
+/// Tokens after the place `after`, of all projects or of one.
 pub async fn list(tx: &mut Tx, after: i64, project: Option<&str>, limit: i64) -> Result<Vec<TokenRow>, StoreError> {
     let rows = sqlx::query(LIST).bind(after).bind(project).bind(limit).fetch_all(tx.conn()).await?;
     rows.iter().map(from_row).collect()
@@ -101,7 +101,7 @@ pub async fn list(tx: &mut Tx, after: i64, project: Option<&str>, limit: i64) ->
 const DELETE: &str = "-- tokens.delete
 DELETE FROM tokens WHERE id = $1";
 
-/// Revokes a token. Whether there was one.
+/// Revokes a token. False if there was none.
 pub async fn delete(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
     Ok(sqlx::query(DELETE).bind(id.to_string()).execute(tx.conn()).await?.rows_affected() == 1)
 }
@@ -109,7 +109,7 @@ pub async fn delete(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
 const USE: &str = "-- tokens.use
 UPDATE tokens SET uses_left = uses_left - 1, revision = revision + 1 WHERE id = $1 AND uses_left > 0";
 
-/// Takes one use of a node token, in the transaction of the join it is for. False: none was left.
+/// Takes one use of a node token, in the transaction of the join. False if no use was left.
 pub async fn take_use(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
     Ok(sqlx::query(USE).bind(id.to_string()).execute(tx.conn()).await?.rows_affected() == 1)
 }

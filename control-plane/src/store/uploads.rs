@@ -1,10 +1,10 @@
-//! Rounds and live uploads: what keeps the sweep away from objects that no version reaches yet (I6).
+//! Rounds and live uploads. They keep the sweep away from objects that no version reaches yet (I6).
 //!
 //! ```text
 //!  begin (round = current) ──put, put, …──► publish (live, round >= current - 1) ──► end
 //!                                    └──────────── broken, or its lease ran out ───► end: nothing is published
 //! ```
-//! No table says where an object is, and none says which objects an upload brought: their stamps do.
+//! No table says where an object is, and none says which objects an upload brought: each object carries its round.
 
 use muster_api::{Timestamp, UploadId};
 use sqlx::any::AnyRow;
@@ -14,7 +14,7 @@ use super::{StoreError, Tx, column};
 /// What an upload is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadTarget {
-    /// New content of an image; one at a time.
+    /// New content of an image. There is one at a time for each image.
     Image,
     /// The disks of a snapshot.
     Snapshot,
@@ -35,13 +35,13 @@ impl UploadTarget {
 /// An upload to begin.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
-    /// Owner of the target.
+    /// The project that owns the target.
     pub project: String,
     /// What it is for.
     pub target: UploadTarget,
     /// The target's id.
     pub target_id: String,
-    /// Who begins it answers for it until then; renew it, or end it.
+    /// End of the lease. Until then whoever began the upload renews it or ends it.
     pub until: Timestamp,
 }
 
@@ -50,7 +50,7 @@ pub struct NewUpload {
 pub struct Upload {
     /// Its id.
     pub id: UploadId,
-    /// The round it began in: every put is stamped with it.
+    /// The round in which it began. Every object that it stores carries it.
     pub round: u64,
 }
 
@@ -66,7 +66,7 @@ const INSERT: &str = "-- uploads.insert
 INSERT INTO uploads (id, project, target_kind, target_id, round, begun_at, until, seq)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
-/// Begins an upload in the current round. A second live one for the same image is a unique violation: look with
+/// Begins an upload in the current round. A second live one for the same image is a unique violation, so look with
 /// [`live_of`] first.
 pub async fn begin(tx: &mut Tx, new: &NewUpload) -> Result<Upload, StoreError> {
     let upload = Upload { id: UploadId::generate(), round: current_round(tx).await? };
@@ -89,7 +89,7 @@ const LIVE: &str = "-- uploads.live
 SELECT u.id, u.round FROM uploads u JOIN rounds r ON r.one = 1
 WHERE u.id = $1 AND u.ended_at IS NULL AND u.round >= r.current - 1";
 
-/// The upload, if publishing under it is allowed: not ended, and at most one round old.
+/// The upload, if versions may be published under it: it is not ended and at most one round old.
 pub async fn live(tx: &mut Tx, id: UploadId) -> Result<Option<Upload>, StoreError> {
     let row = sqlx::query(LIVE).bind(id.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
@@ -99,7 +99,7 @@ const LIVE_OF: &str = "-- uploads.live_of
 SELECT id, round FROM uploads WHERE target_kind = $1 AND target_id = $2 AND ended_at IS NULL AND until >= $3
 ORDER BY seq LIMIT 1";
 
-/// The upload under way for a target, if its lease has not run out.
+/// The upload under way for a target whose lease has not run out.
 pub async fn live_of(tx: &mut Tx, target: UploadTarget, id: &str) -> Result<Option<Upload>, StoreError> {
     let now = tx.now().micros();
     let row = sqlx::query(LIVE_OF).bind(target.word()).bind(id).bind(now).fetch_optional(tx.conn()).await?;
@@ -109,7 +109,7 @@ pub async fn live_of(tx: &mut Tx, target: UploadTarget, id: &str) -> Result<Opti
 const RENEW: &str = "-- uploads.renew
 UPDATE uploads SET until = $2, revision = revision + 1 WHERE id = $1 AND ended_at IS NULL";
 
-/// Extends the lease. False when the upload was ended: nothing of it will be published.
+/// Extends the lease. False if the upload was ended, so that nothing of it can be published.
 pub async fn renew(tx: &mut Tx, id: UploadId, until: Timestamp) -> Result<bool, StoreError> {
     let done = sqlx::query(RENEW).bind(id.to_string()).bind(until.micros()).execute(tx.conn()).await?;
     Ok(done.rows_affected() == 1)
@@ -118,7 +118,8 @@ pub async fn renew(tx: &mut Tx, id: UploadId, until: Timestamp) -> Result<bool, 
 const END: &str = "-- uploads.end
 UPDATE uploads SET ended_at = $2, revision = revision + 1 WHERE id = $1 AND ended_at IS NULL";
 
-/// Ends an upload: in the transaction that publishes, or because nothing will be published. Again: nothing happens.
+/// Ends an upload, in the transaction that publishes or because nothing will be published. A repeated call changes
+/// nothing.
 pub async fn end(tx: &mut Tx, id: UploadId) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(END).bind(id.to_string()).bind(now).execute(tx.conn()).await?;
@@ -128,7 +129,7 @@ pub async fn end(tx: &mut Tx, id: UploadId) -> Result<(), StoreError> {
 const END_OVERDUE: &str = "-- uploads.end_overdue
 UPDATE uploads SET ended_at = $1, revision = revision + 1 WHERE ended_at IS NULL AND until < $1";
 
-/// Ends every upload whose lease ran out. Returns how many.
+/// Ends the uploads whose lease ran out. Returns how many.
 pub async fn end_overdue(tx: &mut Tx) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     Ok(sqlx::query(END_OVERDUE).bind(now).execute(tx.conn()).await?.rows_affected())
@@ -137,7 +138,7 @@ pub async fn end_overdue(tx: &mut Tx) -> Result<u64, StoreError> {
 const END_IMPORTS: &str = "-- uploads.end_imports
 UPDATE uploads SET ended_at = $1, revision = revision + 1 WHERE ended_at IS NULL AND target_kind = 'image'";
 
-/// Ends every upload of image content: at the start of the only controller nobody is left who could finish one.
+/// Ends the uploads of image content. When the only controller starts, nobody is left who could finish one.
 pub async fn end_imports(tx: &mut Tx) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     Ok(sqlx::query(END_IMPORTS).bind(now).execute(tx.conn()).await?.rows_affected())

@@ -1,20 +1,18 @@
-//! Versions: numbers of images, and what commits made of instances' disks. Rows are immutable but for labels, the
-//! copied names and their end (I5).
+//! Versions: the numbers of images, and what commits made of the disks of instances. A row changes only its labels, the
+//! names copied into it, and its end (I5).
 //!
-//! A deleted row stays while anything may still read it: disks that have it as their base, readers under way, and the
-//! 24 hours that `?deleted=true` shows. Dropping rows is the sweep's.
+//! The row of a deleted version stays, because disks that began with it, and readers under way, still read it, and
+//! `?deleted=true` shows it for 24 hours. The sweep will drop such rows.
 
-use std::collections::BTreeMap;
-
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId, etag,
     node_protocol::VersionRoot,
     version::{Version, VersionState},
 };
 use sqlx::{AssertSqlSafe, any::AnyRow};
-use storage_core::Descriptor;
+use storage_core::{Descriptor, units::u64_from};
 
 use super::{StoreError, Tx, bulk, column};
 use crate::domain::versions::Content;
@@ -22,24 +20,24 @@ use crate::domain::versions::Content;
 /// What a version is a state of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// An image's disk.
+    /// A disk image.
     Image {
-        /// Image.
+        /// The image.
         image: ImageId,
-        /// Number within it, from 1.
+        /// Its number within the image, from 1.
         number: u64,
     },
-    /// An instance's disk.
+    /// The disk of an instance.
     Disk {
-        /// Instance.
+        /// The instance.
         instance: InstanceId,
-        /// Its name then; the version outlives the instance.
+        /// The name that it had then. The version outlives the instance.
         instance_name: String,
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// The snapshot it was cut for: id and name.
+        /// Id and name of the snapshot that it was cut for.
         snapshot: Option<(SnapshotId, String)>,
-        /// The commit that made it: publishing is once per commit.
+        /// The commit that made it. A commit is published once at most.
         commit: CommitId,
     },
 }
@@ -47,40 +45,40 @@ pub enum Of {
 /// A version to publish.
 #[derive(Clone, Debug)]
 pub struct NewVersion {
-    /// Id.
+    /// Its id.
     pub id: VersionId,
-    /// Owner.
+    /// The project that owns it.
     pub project: String,
-    /// Labels.
+    /// Labels that users gave it.
     pub labels: Labels,
     /// What it is a state of.
     pub of: Of,
-    /// Its bytes' root.
+    /// Its descriptor and root page.
     pub content: Content,
-    /// BLAKE3 of the raw bytes, hex, where they passed by as a whole.
+    /// BLAKE3 of the raw bytes, hex. Known only for imports, where all bytes pass through the controller.
     pub digest: Option<String>,
-    /// What its publish newly stored.
+    /// Bytes that publishing it newly stored, one copy.
     pub stored_bytes: u64,
-    /// Stored bytes of one copy of everything it reaches, where known.
+    /// Stored bytes of one copy of all objects that it reaches, if known.
     pub reached_bytes: Option<u64>,
-    /// The upload its objects came under; none for a clone, which brought none.
+    /// The upload that stored its objects; `None` for a clone, which stored none.
     pub upload: Option<UploadId>,
 }
 
-/// A version with what only the controller needs to know of it.
+/// The row of a version, with what the API does not show.
 #[derive(Clone, Debug)]
 pub struct VersionRow {
-    /// As the API shows it.
+    /// The version as the API shows it.
     pub version: Version,
-    /// Its bytes' root.
+    /// Its descriptor and root page.
     pub content: Content,
-    /// The commit that made it.
+    /// The commit that made it; `None` for a version of an image.
     pub commit: Option<CommitId>,
-    /// Stored bytes of one copy of everything it reaches, where known.
+    /// Stored bytes of one copy of all objects that it reaches, if known.
     pub reached_bytes: Option<u64>,
-    /// For compare-and-set.
+    /// Raised by each change; a save compares it.
     pub revision: i64,
-    /// Its place in lists.
+    /// Its place in lists and in the order of all commits.
     pub seq: i64,
 }
 
@@ -91,9 +89,9 @@ INSERT INTO versions (id, project, labels, state, image, number, instance, insta
 VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21,
     $22)";
 
-/// Publishes a version. I3: the caller has made sure in this transaction, with `uploads::live`, that the upload its
-/// objects are durable under still counts. A second version of one commit is a unique violation: look with
-/// [`by_commit`] first.
+/// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
+/// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
+/// first.
 pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
     let (now, seq) = (tx.now(), tx.next_seq().await?);
     let mut row = Origin::default();
@@ -163,21 +161,21 @@ pub async fn load(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRow>, Stor
     row.as_ref().map(from_row).transpose()
 }
 
-/// The version a commit made, if it was published: asked again, the same answer.
+/// The version that a commit made, if it was published.
 pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!("-- versions.by_commit\nSELECT {COLUMNS} WHERE v.commit_id = $1");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref().map(from_row).transpose()
 }
 
-/// A number of an image, deleted or not.
+/// The version with this number of an image, deleted or not.
 pub async fn by_number(tx: &mut Tx, image: ImageId, number: u64) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!("-- versions.by_number\nSELECT {COLUMNS} WHERE v.image = $1 AND v.number = $2");
     let query = sqlx::query(AssertSqlSafe(sql)).bind(image.to_string()).bind(column::int(number));
     query.fetch_optional(tx.conn()).await?.as_ref().map(from_row).transpose()
 }
 
-/// The highest number of an image that is not deleted.
+/// The version with the highest number of an image that is not deleted.
 pub async fn newest(tx: &mut Tx, image: ImageId) -> Result<Option<VersionRow>, StoreError> {
     let sql = format!(
         "-- versions.newest\nSELECT {COLUMNS} WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1"
@@ -186,7 +184,7 @@ pub async fn newest(tx: &mut Tx, image: ImageId) -> Result<Option<VersionRow>, S
     row.as_ref().map(from_row).transpose()
 }
 
-/// The snapshot's versions that are not deleted, in the order they were published.
+/// The versions of a snapshot that are not deleted, in the order in which they were published.
 pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<VersionRow>, StoreError> {
     let sql = format!(
         "-- versions.of_snapshot\nSELECT {COLUMNS} WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq"
@@ -198,7 +196,7 @@ pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<Versio
 const ROOT: &str = "-- versions.root
 SELECT descriptor, root_page, commit_id FROM versions WHERE id = $1";
 
-/// What an agent needs to read it, deleted or not: an unlinked version lives on in the disks that began with it.
+/// What an agent needs to read the version, deleted or not: disks that began with it still read it.
 pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, StoreError> {
     let row = sqlx::query(ROOT).bind(id.to_string()).fetch_optional(tx.conn()).await?;
     row.as_ref()
@@ -215,7 +213,7 @@ pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, Sto
 const ROOTS: &str = "-- versions.roots
 SELECT id, descriptor, root_page, commit_id FROM versions WHERE id";
 
-/// As [`root`] for many.
+/// As [`root`], for many versions.
 pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
     let rows = bulk::select_in(tx, ROOTS, ids, "").await?;
     rows.iter()
@@ -230,22 +228,22 @@ pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId,
         .collect()
 }
 
-/// Which versions to list: those set must match.
+/// Which versions to list. Every field that is set must match.
 #[derive(Clone, Debug, Default)]
 pub struct VersionFilter {
-    /// Owner; none for all projects (operators).
+    /// The project that owns them; `None` for all projects (operators).
     pub project: Option<String>,
-    /// Numbers of this image.
+    /// Only versions of this image.
     pub image: Option<ImageId>,
-    /// Of this snapshot.
+    /// Only versions of this snapshot.
     pub snapshot: Option<SnapshotId>,
-    /// Of this instance's disks.
+    /// Only versions of this instance's disks.
     pub instance: Option<InstanceId>,
-    /// Also the deleted ones of the last 24 hours.
+    /// Also those that were deleted in the last 24 hours.
     pub deleted: bool,
 }
 
-/// Up to `limit` versions after position `after`, oldest first.
+/// Up to `limit` versions after the place `after`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &VersionFilter, after: i64, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
     let sql = format!(
         "-- versions.list\nSELECT {COLUMNS}
@@ -273,7 +271,7 @@ const UNLINK: &str = "-- versions.unlink
 UPDATE versions SET state = 'deleted', deleted_at = $3, updated_at = $3, revision = revision + 1
 WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 
-/// Unlinks a version: nobody can start from it any more; disks that did keep it.
+/// Unlinks a version. Nothing can start from it any more; disks that began with it keep it.
 pub async fn unlink(tx: &mut Tx, row: &VersionRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let id = row.version.id.to_string();
@@ -315,8 +313,8 @@ const LIVE_ROOTS: &str = "-- versions.live_roots
 SELECT v.descriptor FROM versions v
 WHERE (CAST($1 AS TEXT) IS NULL OR v.project = $1) AND v.deleted_at IS NULL ORDER BY v.seq DESC LIMIT $2";
 
-/// The descriptors of the newest versions that are not deleted, of one project or all, each once; `limit` bounds what
-/// is read.
+/// The descriptors of the newest `limit` versions that are not deleted, of one project or of all. Equal descriptors are
+/// returned once.
 pub async fn live_roots(tx: &mut Tx, project: Option<&str>, limit: i64) -> Result<Vec<Descriptor>, StoreError> {
     let rows = sqlx::query(LIVE_ROOTS).bind(project).bind(limit).fetch_all(tx.conn()).await?;
     distinct(rows.iter().map(descriptor))
@@ -328,8 +326,8 @@ SELECT v.id, v.descriptor, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END
      WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks
 FROM versions v WHERE v.project = $1 ORDER BY v.seq LIMIT $2";
 
-/// The descriptors of a project that stay when `gone` are unlinked, each once: the other versions, and what disks began
-/// with. None if there are more than `limit` to look at.
+/// The descriptors of a project that stay when the versions `gone` are unlinked: those of the other versions and of
+/// what disks began with. Equal descriptors are returned once. `None` if the project has more than `limit` versions.
 pub async fn held_roots(
     tx: &mut Tx,
     project: &str,
@@ -337,7 +335,7 @@ pub async fn held_roots(
     limit: i64,
 ) -> Result<Option<Vec<Descriptor>>, StoreError> {
     let rows = sqlx::query(HELD).bind(project).bind(limit + 1).fetch_all(tx.conn()).await?;
-    if i64::try_from(rows.len()).unwrap_or(i64::MAX) > limit {
+    if u64_from(rows.len()) > limit.unsigned_abs() {
         return Ok(None);
     }
     let mut held = Vec::new();
@@ -380,7 +378,8 @@ fn from_row(row: &AnyRow) -> Result<VersionRow, StoreError> {
     let name = match (&image_name, number, &snapshot_name, &instance_name) {
         (Some(image), Some(number), _, _) => format!("{image}@{number}"),
         (_, _, Some(snapshot), Some(instance)) => format!("{snapshot}/{instance}"),
-        (_, _, _, instance) => instance.clone().unwrap_or_default(),
+        (_, _, _, Some(instance)) => instance.clone(),
+        _ => return Err(StoreError::BadRow { column: "versions.instance_name".to_owned(), why: "null".to_owned() }),
     };
     let revision = column::number(row, "revision")?;
     let state: VersionState = column::word(row, "state")?;
@@ -394,7 +393,7 @@ fn from_row(row: &AnyRow) -> Result<VersionRow, StoreError> {
             reason: column::opt_text(row, "reason")?,
             created_at: column::time(row, "created_at")?,
             updated_at: column::time(row, "updated_at")?,
-            etag: crate::app::etag(revision),
+            etag: etag::of_revision(revision),
             image: column::opt_parse(row, "image")?,
             image_name,
             number,

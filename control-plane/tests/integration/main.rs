@@ -1,9 +1,10 @@
 //! The controller's integration tests, in one binary because linking the whole stack is what takes time.
 //!
-//! `api`: the REST API through the real router. `fleet`: deployments, instances and snapshots with fake agents. `store`: one
-//! suite of checks on SQLite and on PostgreSQL.
+//! `api`: the REST API through the real router. `fleet`: deployments, instances and snapshots with fake agents.
+//! `modules`: arrows between modules and crates. `store`: one suite of checks on SQLite and on PostgreSQL.
 
 mod api;
 mod fleet;
+mod modules;
 mod postgres;
 mod store;

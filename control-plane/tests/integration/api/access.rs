@@ -41,7 +41,7 @@ async fn a_token_is_shown_once_and_stored_hashed() {
 }
 
 #[tokio::test]
-async fn a_repeated_call_gets_the_same_token_although_it_is_stored_nowhere() {
+async fn a_repeated_call_gets_the_same_token_although_the_token_is_not_stored() {
     let world = World::new().await;
     let make = async || world.send("POST", "/v1/tokens", &[("idempotency-key", "k")], r#"{"role":"tenant"}"#).await;
     let (first, second) = (make().await, make().await);
@@ -67,7 +67,7 @@ async fn a_token_ends_when_its_time_is_up_or_when_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_held_to_its_project() {
+async fn a_tenant_can_use_only_its_project() {
     let world = World::new().await;
     let tenant = world.make_token(json!({ "role": "tenant", "project": "red", "name": "red-1" })).await;
     let me: Value = world.get_as(&tenant, "/v1/me").await.ok(200);
@@ -77,7 +77,7 @@ async fn a_tenant_is_held_to_its_project() {
     world.get_as(&tenant, "/v1/operations?project=*").await.refused(404, "not_found");
     world.get_as(&tenant, "/v1/nodes").await.refused(403, "forbidden");
     world.get_as(&tenant, "/metrics").await.refused(403, "forbidden");
-    // It sees its project's tokens, and that there are others only as "not there".
+    // It sees the tokens of its project. Other tokens are answered as if they did not exist.
     let list: Value = world.get_as(&tenant, "/v1/tokens").await.ok(200);
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
     world.get_as(&tenant, "/v1/tokens/red-1").await.ok::<Value>(200);
@@ -96,7 +96,7 @@ async fn a_node_token_only_joins() {
 }
 
 #[tokio::test]
-async fn what_a_token_cannot_be_is_named() {
+async fn a_bad_token_request_names_the_field() {
     let world = World::new().await;
     let pointer = async |body: Value| {
         let problem = world.post("/v1/tokens", &body).await.refused(422, "invalid");

@@ -61,7 +61,7 @@ async fn a_node_joins_through_one_door_and_works_through_the_other() {
     let made: Value = made.send().await.expect("answers").json().await.expect("JSON");
     let join_token: muster_api::token::JoinToken = made["token"].as_str().expect("text").parse().expect("a join token");
 
-    // The agent knows nothing but the fingerprint in its token.
+    // The agent knows only the fingerprint in its token.
     let ca_sha256: String = join_token.ca_sha256.iter().map(|b| format!("{b:02x}")).collect();
     let pinned = pinned_client_config(&ca_sha256).expect("a configuration");
     let joiner = reqwest::Client::builder().tls_backend_preconfigured(pinned).build().expect("a client");
@@ -85,7 +85,7 @@ async fn a_node_joins_through_one_door_and_works_through_the_other() {
     };
     let heard: HeartbeatAnswer = beat(&node).send().await.expect("answers").json().await.expect("heard");
     assert_eq!(heard.incarnation.number, 1);
-    // Without a certificate the handshake is the end, and the people's door has no node protocol.
+    // Without a certificate the handshake fails, and the people's door does not speak the node protocol.
     let bare = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(ca_pem.as_bytes()).expect("the CA")])
         .resolve(CONTROLLER_TLS_NAME, node_door)
@@ -96,7 +96,7 @@ async fn a_node_joins_through_one_door_and_works_through_the_other() {
     let elsewhere = person.post(format!("{url}/node/v1/heartbeat")).json(&agent.beat()).send().await.expect("answers");
     assert_eq!(elsewhere.status().as_u16(), 404);
 
-    // A long-poll under way does not hold up the end.
+    // A long-poll under way does not delay the shutdown.
     let revision = heard.desired_revision + 1;
     let poll = node.get(format!("https://{CONTROLLER_TLS_NAME}/node/v1/desired?after={revision}&wait_s=60"));
     let poll = tokio::spawn(poll.send());
@@ -138,7 +138,7 @@ async fn a_token_made_beside_the_daemon_works_at_once_and_changes_nothing_else()
     let (app, url) = (server.app.clone(), server.url().expect("bound"));
     let running = serve(server);
     let wanted = CreateToken { name: None, role: Role::Admin, project: None, ttl_s: None, uses: None };
-    // The command does not know how the daemon was started.
+    // The command gets none of the options with which the daemon was started.
     let text = create_token(&config(dir.path()), Arc::new(SystemClock), &wanted).await.expect("a token");
     let me = reqwest::Client::new().get(format!("{url}/v1/me")).bearer_auth(text).send().await.expect("answers");
     assert_eq!(me.status().as_u16(), 200);

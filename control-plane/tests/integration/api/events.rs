@@ -6,11 +6,11 @@ use axum::body::{Body, BodyDataStream};
 use futures::StreamExt as _;
 use muster_api::{Labels, event::Event, operation::Target};
 use muster_controller::{
-    reconcile::Loop,
     store::{
         StoreError,
         events::{self, NewEvent},
     },
+    wake::Loop,
 };
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -84,7 +84,7 @@ async fn as_of(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn what_happens_after_a_list_is_told_and_resumed_by_id() {
+async fn a_stream_from_a_list_tells_later_events_and_resumes_by_id() {
     let world = World::new().await;
     let position = as_of(&world).await;
     for id in ["a", "b", "c"] {
@@ -95,7 +95,7 @@ async fn what_happens_after_a_list_is_told_and_resumed_by_id() {
     let first = stream.event().await;
     assert_eq!((first.target.id.as_str(), first.actor.as_str()), ("a", "muster"));
     assert_eq!(stream.event().await.target.id, "b");
-    // What comes later than the subscription comes too, without waiting for the next look.
+    // Later events wake the stream; it does not wait for its next look.
     tell(&world, thing("default", "d")).await;
     assert_eq!(stream.event().await.target.id, "c");
     assert_eq!(stream.event().await.target.id, "d");
@@ -106,7 +106,7 @@ async fn what_happens_after_a_list_is_told_and_resumed_by_id() {
 }
 
 #[tokio::test]
-async fn filters_and_projects_hold() {
+async fn a_stream_keeps_to_its_filters_and_project() {
     let world = World::new().await;
     let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
     let position = as_of(&world).await;
@@ -128,14 +128,14 @@ async fn filters_and_projects_hold() {
     assert_eq!(first(&world.token, "&project=*&state=down").await, "down");
     let node = world.get("/v1/nodes/n1").await.json()["id"].as_str().expect("an id").to_owned();
     assert_eq!(first(&world.token, "&node=n1").await, node);
-    // Node events are the operators', also for a tenant of the project they are filed under.
+    // Only operators see events of nodes, also in the project under which they are stored.
     let default = world.make_token(json!({ "role": "tenant" })).await;
     tell(&world, thing("default", "mine")).await;
     assert_eq!(first(&default, "").await, "mine");
 }
 
 #[tokio::test]
-async fn an_id_that_is_no_longer_kept_says_reset() {
+async fn a_stream_from_a_forgotten_event_begins_with_reset() {
     let world = World::new().await;
     let position = as_of(&world).await;
     tell(&world, thing("default", "a")).await;
@@ -150,7 +150,7 @@ async fn an_id_that_is_no_longer_kept_says_reset() {
     // A position this database has not reached, and one of another history: it was replaced by an older copy.
     let (history, seq) = at.split_once('-').expect("two parts");
     let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
-    // And one of the form without a history.
+    // And one in the older form without a history.
     for lost in [format!("{history}-0000ffffffff"), format!("{elsewhere}-{seq}"), seq.to_owned()] {
         let mut stream = Followed::new(&world, &world.token, &format!("?after={lost}"), &[]).await;
         assert!(matches!(stream.next().await, Some(Frame::Reset(_))), "{lost}");
@@ -212,7 +212,7 @@ async fn a_stream_ends_with_the_controller() {
 }
 
 #[tokio::test]
-async fn one_token_follows_so_many_streams_and_no_more() {
+async fn the_event_streams_of_one_token_are_limited() {
     let world = World::new().await;
     let mut streams = Vec::new();
     for _ in 0..64 {

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: one effect, the first answer, its operation as it is now.
+//! `Idempotency-Key`: repeated calls have one effect and one answer; an operation is shown as it is now.
 
 use futures::future::join_all;
 use muster_api::operation::{Progress, Target};
@@ -20,7 +20,7 @@ async fn count(world: &World) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn ten_at_once_have_one_effect_and_one_answer() {
+async fn ten_calls_with_one_key_have_one_effect_and_one_answer() {
     let world = World::new().await;
     let before = count(&world).await;
     let answers = join_all((0..10).map(|_| make(&world, "same", "/v1/tokens", r#"{"role":"admin"}"#))).await;
@@ -41,7 +41,7 @@ async fn another_request_with_the_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_not_remembered() {
+async fn a_refusal_is_not_stored_with_the_key() {
     let world = World::new().await;
     let body = r#"{"role":"admin","name":"later"}"#;
     world.post("/v1/tokens", &json!({ "role": "tenant", "name": "later" })).await.ok::<Value>(201);
@@ -76,7 +76,7 @@ async fn a_bad_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_replay_tells_the_operation_as_it_is_now() {
+async fn a_repeated_call_shows_the_operation_as_it_is_now() {
     let world = World::new().await;
     let once = Once {
         project: "default".to_owned(),

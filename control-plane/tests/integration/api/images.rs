@@ -202,7 +202,7 @@ async fn a_name_is_taken_until_its_image_is_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clone_copies_nothing_and_lives_on_its_own() {
+async fn a_clone_copies_nothing_and_outlives_its_origin() {
     let world = PoolWorld::new().await;
     let bytes = sample(1, 500_000);
     let version = world.image("base", &bytes).await;
@@ -308,7 +308,7 @@ async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
     };
     let same = world.put("base", &format!("?format=qcow2&sha256={sha256}"), sent.clone()).await.value(200);
     assert_eq!(same["id"], version["id"]);
-    // Cut short: what is missing is noticed, and the spool is empty again.
+    // The body ends too early: that is noticed, and the spool is empty again.
     world.put("base", "", sent[..sent.len() / 2].to_vec()).await.refused(422, "bad_image");
     qemu_img(&["create", "-q", "-f", "qcow2", "-F", "raw", "-b", text(&raw), text(&image)]);
     let backed = world.put("base", "", std::fs::read(&image).expect("reads")).await.refused(422, "bad_image");
@@ -429,7 +429,7 @@ async fn versions_go_in_any_order_and_the_others_still_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_tells_what_would_come_back() {
+async fn a_dry_run_tells_how_many_bytes_would_be_freed() {
     let world = PoolWorld::new().await;
     let freed =
         async |path: &str| world.delete(&format!("{path}?dry_run=true")).await.value(200)["freed_bytes"].clone();
@@ -477,7 +477,7 @@ async fn a_patch_changes_what_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn projects_see_nothing_of_each_other() {
+async fn a_project_sees_nothing_of_another() {
     let world = PoolWorld::new().await;
     let (a, b) = (world.tenant("a").await, world.tenant("b").await);
     let bytes = sample(9, 400_000);
@@ -573,7 +573,7 @@ async fn a_repeated_create_with_a_key_is_done_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_ends_what_the_process_before_left() {
+async fn a_start_ends_the_uploads_of_the_process_before() {
     let world = PoolWorld::new().await;
     let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
     let until = world.app.clock.now().plus_ms(60_000);
@@ -604,7 +604,7 @@ async fn events_tell_what_happened_to_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_who_goes_away_ends_the_reading() {
+async fn reading_ends_when_the_client_disconnects() {
     let world = PoolWorld::new().await;
     let version = world.image("base", &sample(3, 3 << 20)).await;
     let path = format!("/v1/versions/{}/content", id(&version));

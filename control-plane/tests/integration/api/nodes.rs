@@ -7,7 +7,7 @@ use muster_api::{
     node::{Condition, Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
-use muster_controller::reconcile::Loop;
+use muster_controller::wake::Loop;
 use serde_json::{Value, json};
 use storage_core::membership::Membership;
 
@@ -47,7 +47,7 @@ async fn a_node_joins_is_heard_and_listed() {
 }
 
 #[tokio::test]
-async fn a_token_lets_in_as_many_as_it_says_and_a_lost_answer_costs_none() {
+async fn a_token_allows_its_number_of_joins_and_a_repeated_join_costs_none() {
     let world = World::new().await;
     let token = world.make_token(json!({ "role": "node" })).await;
     let agent = Agent::new("a");
@@ -55,7 +55,7 @@ async fn a_token_lets_in_as_many_as_it_says_and_a_lost_answer_costs_none() {
     let again: JoinAnswer = world.try_join(&token, &agent.join_request()).await.ok(200);
     assert_eq!(first.node, again.node);
     world.try_join(&token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
-    // Another key with a pool that is known: a copied data folder.
+    // Another key with a known store: somebody copied the data folder.
     let two = world.make_token(json!({ "role": "node", "uses": 2 })).await;
     let copy = Agent { store: agent.store, ..Agent::new("c") };
     world.try_join(&two, &copy.join_request()).await.refused(403, "forbidden");
@@ -87,19 +87,19 @@ async fn who_does_not_belong_is_refused_clearly() {
     assert_eq!(world.try_join(&token, &forged).await.refused(422, "invalid")["errors"][0]["pointer"], "/csr_pem");
     world.clock.advance_ms(3_600_001);
     world.try_join(&token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
-    // None of the refusals cost a use or left a node.
+    // The refusals used the token not once and left no node.
     let list: Value = world.get("/v1/nodes").await.ok(200);
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
-async fn the_node_door_knows_nodes_by_their_key() {
+async fn the_node_door_identifies_nodes_by_their_key() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     world.node_call(None, "POST", "/node/v1/heartbeat", "{}").await.refused(401, "unauthenticated");
     let stranger = muster_pool::tls::PeerCaller { key_sha256: "ab".repeat(32), expired: false };
     world.node_call(Some(&stranger), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
-    // A certificate that ran out opens nothing but its renewal.
+    // With an expired certificate only renewing works.
     let old = muster_pool::tls::PeerCaller { expired: true, ..agent.caller.clone().expect("a key") };
     world.node_call(Some(&old), "GET", "/node/v1/desired", "").await.refused(401, "unauthenticated");
     let renew = json!({ "csr_pem": agent.csr() }).to_string();
@@ -111,7 +111,7 @@ async fn the_node_door_knows_nodes_by_their_key() {
 }
 
 #[tokio::test]
-async fn silence_is_noticed_after_30_s_and_ends_with_a_heartbeat() {
+async fn a_node_is_silent_after_30_s_and_ready_at_its_next_heartbeat() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     let epoch = membership(&world).epoch;
@@ -125,12 +125,12 @@ async fn silence_is_noticed_after_30_s_and_ends_with_a_heartbeat() {
     world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
     let back = node(&world, "a").await;
     assert_eq!((back.state, back.reason), (NodeState::Ready, None));
-    // Down is not out.
+    // A silent node stays in the membership record.
     assert_eq!(membership(&world).epoch, epoch);
 }
 
 #[tokio::test]
-async fn a_controller_that_was_off_gives_everyone_their_30_s() {
+async fn after_a_start_every_node_has_30_s_before_it_is_silent() {
     let world = World::new().await;
     world.agent("a").await;
     world.pass(Loop::Nodes).await;
@@ -162,7 +162,7 @@ async fn heartbeats_reach_the_database_in_batches() {
         world.beat(&agent, &beat).await.ok::<Value>(200);
         world.pass(Loop::Nodes).await;
     }
-    // In memory it is known at once, in the database a little later.
+    // The heartbeat is known in memory at once, and in the database a little later.
     assert_eq!(node(&world, "a").await.pool.used_bytes, 77);
     assert_eq!(stored().await.pool.used_bytes, 0);
     world.clock.advance_ms(3_000);
@@ -204,7 +204,7 @@ async fn address_and_weight_open_an_epoch_and_reach_every_node() {
 }
 
 #[tokio::test]
-async fn a_poll_waits_for_a_change() {
+async fn a_poll_of_the_desired_state_waits_for_a_change() {
     let world = World::new().await;
     let (a, b) = (world.agent("a").await, world.agent("b").await);
     let first: Desired = world.node_call(b.caller.as_ref(), "GET", "/node/v1/desired", "").await.ok(200);
@@ -235,7 +235,7 @@ async fn another_history_of_the_database_is_refused() {
 }
 
 #[tokio::test]
-async fn cordon_names_the_wanted_state() {
+async fn a_repeated_cordon_changes_nothing() {
     let world = World::new().await;
     world.agent("a").await;
     let post = async |verb: &str, etag: &str| {
@@ -271,7 +271,7 @@ async fn an_empty_node_can_be_taken_out() {
     world.beat(&agent, &agent.beat()).await.refused(401, "unauthenticated");
     let shown = world.get("/v1/nodes?deleted=true").await.ok::<Value>(200);
     assert_eq!(shown["items"][0]["state"], "deleted");
-    // Its pool does not come back by itself; its name is free.
+    // Its store may not join again; its name is free.
     let token = world.make_token(json!({ "role": "node", "uses": 2 })).await;
     world.try_join(&token, &agent.join_request()).await.refused(403, "forbidden");
     world.try_join(&token, &Agent::new("a").join_request()).await.ok::<Value>(200);
@@ -295,7 +295,7 @@ async fn nodes_are_listed_by_state() {
 }
 
 #[tokio::test]
-async fn a_node_may_say_more_at_once_than_people() {
+async fn the_node_door_takes_larger_bodies_than_the_people_door() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     let one = |_| InstanceReport {

@@ -1,4 +1,4 @@
-//! The contract in one file: a change shows in the diff. `MUSTER_UPDATE_GOLDEN=1` writes it anew.
+//! The contract in one file, so that a change shows in the diff. `MUSTER_UPDATE_GOLDEN=1` writes the file again.
 
 use std::collections::BTreeSet;
 

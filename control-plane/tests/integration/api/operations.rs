@@ -1,4 +1,4 @@
-//! Operations: looked at, waited for, cancelled, overdue.
+//! Operations: shown, waited for, cancelled, overdue.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use muster_api::{
 };
 use muster_controller::{
     app::{AppError, begin_operation},
-    reconcile::Loop,
     store::{
         StoreError,
         operations::{self, NewOperation, Origin, Outcome},
     },
+    wake::Loop,
 };
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ async fn waiting_ends_when_it_is_done_or_when_time_is_up() {
 }
 
 #[tokio::test]
-async fn cancelling_asks_and_an_ended_one_is_told_as_it_is() {
+async fn cancel_asks_an_operation_to_stop_and_shows_an_ended_one_as_it_is() {
     let world = World::new().await;
     let id = begin(&world, "default", "a").await;
     let path = format!("/v1/operations/{id}/cancel");
@@ -96,7 +96,7 @@ async fn cancelling_asks_and_an_ended_one_is_told_as_it_is() {
 }
 
 #[tokio::test]
-async fn other_projects_operations_are_not_there_and_nodes_are_for_operators() {
+async fn operations_of_other_projects_and_their_nodes_are_hidden_from_tenants() {
     let world = World::new().await;
     let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
     let (ours, theirs) = (begin(&world, "red", "a").await, begin(&world, "blue", "b").await);
@@ -145,7 +145,7 @@ async fn an_operation_past_its_deadline_is_counted_and_cancelled() {
 }
 
 #[tokio::test]
-async fn an_operation_of_any_kind_ends_although_nobody_works_on_it() {
+async fn an_operation_that_no_loop_works_on_is_ended_after_its_deadline() {
     const KINDS: [(&str, &str); 18] = [
         ("deployment.create", "deployment"),
         ("deployment.scale", "deployment"),

@@ -35,7 +35,7 @@ async fn reserved_shapes_answer_501_and_only_to_callers() {
 }
 
 #[tokio::test]
-async fn bodies_are_judged_as_the_interface_says() {
+async fn bad_bodies_get_400_or_422_with_the_field() {
     let world = World::new().await;
     let post = async |body: &str| world.send("POST", "/v1/tokens", &[], body).await;
     post("").await.refused(400, "not_json");
@@ -54,7 +54,7 @@ async fn bodies_are_judged_as_the_interface_says() {
 }
 
 #[tokio::test]
-async fn a_request_id_is_taken_over_or_made_up() {
+async fn a_usable_request_id_is_kept_and_another_is_replaced() {
     let world = World::new().await;
     let given = world.send("GET", "/v1/me", &[("x-request-id", "abc-1.2_3")], "").await;
     assert_eq!(given.header("x-request-id"), "abc-1.2_3");
@@ -65,7 +65,7 @@ async fn a_request_id_is_taken_over_or_made_up() {
 }
 
 #[tokio::test]
-async fn queries_are_never_ignored() {
+async fn unknown_query_parameters_are_refused() {
     let world = World::new().await;
     for bad in [
         "/v1/me?x=1",
@@ -128,7 +128,7 @@ async fn the_summary_counts_and_names_problems_first() {
     assert_eq!((&summary["nodes"], &summary["problems"]), (&json!({ "ready": 1 }), &json!([])));
     assert_eq!((&summary["operations_overdue"], &summary["unexplained_bytes"]), (&json!(0), &Value::Null));
     world.clock.advance_ms(31_000);
-    world.pass(muster_controller::reconcile::Loop::Nodes).await;
+    world.pass(muster_controller::wake::Loop::Nodes).await;
     let summary: Value = world.get("/v1/summary").await.ok(200);
     assert_eq!(summary["problems"][0]["kind"], "node_silent");
 }

@@ -16,12 +16,7 @@ use muster_api::{
     node_protocol::{Heartbeat, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer},
 };
 use muster_controller::{
-    app::App,
-    build_app, build_app_on,
-    clock::ManualClock,
-    config::Config,
-    http,
-    reconcile::{Loop, driver},
+    app::App, build_app, build_app_on, clock::ManualClock, config::Config, http, reconcile::driver, wake::Loop,
 };
 use muster_pool::{PoolClient, tls::PeerCaller};
 use rcgen::{CertificateParams, KeyPair};
@@ -74,7 +69,7 @@ pub(crate) struct World {
     pub(crate) token: String,
 }
 
-/// An agent as far as the controller can tell.
+/// An agent, as the controller sees it.
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) key: KeyPair,
@@ -134,12 +129,12 @@ impl World {
         Self::open(tempfile::tempdir().expect("a folder")).await
     }
 
-    /// The controller that finds this folder: also one started again.
+    /// A controller on this folder, which may have been used before.
     pub(crate) async fn open(dir: tempfile::TempDir) -> Self {
         Self::build(dir, None).await
     }
 
-    /// A controller whose pool is this one instead of its nodes'.
+    /// A controller that uses this pool client.
     pub(crate) async fn on_pool(pool: PoolClient) -> Self {
         Self::build(tempfile::tempdir().expect("a folder"), Some(pool)).await
     }

@@ -92,7 +92,7 @@ async fn bad_input_gets_a_clear_error_and_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dry_run_tells_where_and_why_not_and_makes_nothing() {
+async fn a_dry_run_tells_places_and_refusals_and_writes_nothing() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let nodes = world.nodes(2).await;
@@ -161,7 +161,7 @@ async fn delete_twice_is_one_operation_and_then_nothing() {
     assert_eq!(clear.text("/id"), first.text("/id"), "its members go already");
     assert_eq!(world.get(&format!("/v1/deployments/{id}")).await.text("/state"), "deleting");
     world.get("/v1/deployments/web").await.refused(404, "not_found");
-    // The name is free at once. On the node that answers, whichever has fewer instances by now.
+    // The name is free at once. The new member goes to the node that answers, whichever has fewer instances now.
     let mut anew = order("web", 1);
     anew["placement"] = json!({ "nodes": [nodes[1].id] });
     let again = world.deploy(anew).await.expect(202);
@@ -294,7 +294,7 @@ async fn scale_takes_the_highest_numbers_and_never_uses_one_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_never_answers_delays_nobody_and_fails_at_the_deadline() {
+async fn a_member_that_never_starts_delays_no_other_and_fails_at_the_deadline() {
     let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
     let world = World::with_clock(Arc::new(clock.clone())).await;
     world.image("debian", MIB).await;
@@ -381,7 +381,7 @@ async fn labels_are_patched_with_if_match() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletion_on_a_silent_node_is_asked_for_again_until_it_is_done() {
+async fn delete_of_a_deployment_on_a_silent_node_can_be_repeated_until_it_is_done() {
     let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
     let world = World::with_clock(Arc::new(clock.clone())).await;
     world.image("debian", MIB).await;

@@ -1,4 +1,4 @@
-//! A controller in this process and agents that do as they are told.
+//! A controller in this process, and fake agents that behave as a test says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -107,7 +107,7 @@ impl World {
         Self::open(clock, None).await
     }
 
-    /// On another database than the file.
+    /// The same on another database than the file.
     pub(crate) async fn on(database: DatabaseUrl) -> Self {
         Self::open(Arc::new(muster_controller::clock::SystemClock), Some(database)).await
     }
@@ -138,7 +138,7 @@ impl World {
         self.loops.close();
     }
 
-    /// Ends the controller without a word to anybody and opens the same file again.
+    /// Ends the controller as a kill would, and opens the same file again.
     pub(crate) async fn restart(&mut self) {
         self.doors.write().unwrap().take();
         self.stop.cancel();
@@ -293,7 +293,7 @@ impl World {
     }
 }
 
-/// Waits for a level, at most a minute: the machine may be busy with other tests.
+/// Waits until something is true, at most a minute: the machine may be busy with other tests.
 pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
@@ -308,15 +308,15 @@ pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>)
 /// How an agent behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
-    /// It reports nothing and does nothing.
+    /// It does nothing and reports nothing.
     pub(crate) mute: bool,
-    /// These it never gets to run.
+    /// Instances that it never gets to run.
     pub(crate) stuck: BTreeSet<String>,
     /// It cannot start anything.
     pub(crate) fails: bool,
     /// The next cuts it coordinates are refused for this reason.
     pub(crate) refuse_cuts: Vec<String>,
-    /// It saves nothing.
+    /// It commits nothing.
     pub(crate) saves: bool,
     /// Bytes its guests wrote.
     pub(crate) dirty_bytes: u64,
@@ -425,7 +425,7 @@ impl Agent {
         }
     }
 
-    /// Does what is wanted and says so.
+    /// Does what the desired state says and reports it.
     pub(crate) async fn act(&self) {
         let (desired, script) = {
             let seen = self.seen.lock().unwrap();
@@ -484,7 +484,7 @@ impl Agent {
         }
     }
 
-    /// A content nobody had before.
+    /// Content that no version had before.
     pub(crate) fn root(&self, size: u64) -> VersionRoot {
         let page = {
             let mut seen = self.seen.lock().unwrap();

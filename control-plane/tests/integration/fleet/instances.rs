@@ -18,7 +18,7 @@ async fn state(world: &World, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn verbs_name_the_wanted_state() {
+async fn a_repeated_verb_changes_nothing() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let _nodes = world.nodes(2).await;
@@ -102,7 +102,7 @@ async fn delete_of_an_instance_lowers_count_and_is_one_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
+async fn delete_of_instances_that_are_being_deleted_waits_for_all_of_them() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let nodes = world.nodes(1).await;
@@ -112,7 +112,7 @@ async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
     nodes[0].script(|s| s.mute = true);
     let delete = async |select: Value| world.post("/v1/instances/-/delete", json!({ "select": select })).await;
     let first = delete(json!({ "instances": ["web.0", "web.1"] })).await.expect(202);
-    // All that is meant waits for one operation: that one, however they are named.
+    // If all selected instances wait for one operation, the answer is that operation, however they are named.
     for select in [
         json!({ "instances": ["web.0", "web.1"] }),
         json!({ "instances": ["web.1"] }),
@@ -121,7 +121,7 @@ async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
     ] {
         assert_eq!(delete(select.clone()).await.expect(202).text("/id"), first.text("/id"), "{select}");
     }
-    // Together with others: an operation that waits for all of them.
+    // Together with other instances: a new operation that waits for all of them.
     let second = delete(json!({ "instances": ["web.0", "web.2"] })).await.expect(202);
     assert_ne!(second.text("/id"), first.text("/id"));
     assert_eq!((second.text("/state"), second.number("/progress/total")), ("pending", 2));
@@ -138,7 +138,7 @@ async fn delete_of_many_that_go_already_ends_when_they_are_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_reserved_answers_501() {
+async fn reserved_fields_and_verbs_answer_501() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let _nodes = world.nodes(1).await;
@@ -181,7 +181,7 @@ async fn a_silent_node_makes_its_instances_unknown_until_it_is_heard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reports_of_older_generations_starts_and_other_nodes_count_for_nothing() {
+async fn reports_of_older_generations_or_starts_or_other_nodes_are_ignored() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let nodes = world.nodes(2).await;
@@ -203,7 +203,7 @@ async fn reports_of_older_generations_starts_and_other_nodes_count_for_nothing()
     }
     assert_eq!(world.get(&format!("/v1/instances/{}", mine.name)).await.text("/etag"), before);
     assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready");
-    // The same again is no news: nothing is written.
+    // The same report again writes nothing.
     let position = world.get("/v1/instances").await.text("/as_of").to_owned();
     let same = report_of(&mine, Observed::Running);
     let known = world.get(&format!("/v1/instances/{}", mine.name)).await;
@@ -216,7 +216,7 @@ async fn reports_of_older_generations_starts_and_other_nodes_count_for_nothing()
     };
     assert_eq!(nodes[0].report(&desired, false, vec![same]).await.status, 204);
     assert_eq!(world.get("/v1/instances").await.text("/as_of"), position);
-    // And a true one counts.
+    // A report that is about this start counts.
     assert_eq!(nodes[0].report(&desired, false, vec![failed]).await.status, 204);
     assert_eq!(state(&world, &mine.name).await, "failed");
 }
@@ -256,7 +256,7 @@ async fn list_then_events_after_as_of_misses_nothing_under_load() {
         world.ends(&gone, "succeeded").await;
     };
     let follower = async {
-        // Whatever their state: each but being there is over before it is looked at again.
+        // Other states are left out, because they may be over before they are compared.
         eventually("some load", async || {
             (!world.get("/v1/instances?limit=1").await.body["items"].as_array().unwrap().is_empty()).then_some(())
         })
@@ -311,7 +311,7 @@ async fn events(world: &World, after: &str, until: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletion_of_an_instance_on_a_silent_node_is_asked_for_again_until_it_is_done() {
+async fn delete_of_an_instance_on_a_silent_node_can_be_repeated_until_it_is_done() {
     let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
     let world = World::with_clock(Arc::new(clock.clone())).await;
     world.image("debian", MIB).await;
@@ -329,7 +329,7 @@ async fn deletion_of_an_instance_on_a_silent_node_is_asked_for_again_until_it_is
 
     let second = world.delete("/v1/instances/web.0").await.expect(202);
     assert_ne!(second.text("/id"), first.text("/id"));
-    // It is wanted no more only once.
+    // It lowers the count only once.
     assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 2);
     nodes[0].script(|s| s.mute = false);
     world.ends(&second, "succeeded").await;

@@ -1,4 +1,4 @@
-//! One life of a deployment and a snapshot on the other database: every statement of the fleet runs there as well.
+//! A deployment and a snapshot from beginning to end on PostgreSQL, so that every SQL statement runs there as well.
 
 use serde_json::{Value, json};
 

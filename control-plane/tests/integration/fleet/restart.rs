@@ -1,4 +1,4 @@
-//! The controller ends at any instant; what it began ends right after it is back.
+//! The controller is killed at any instant, and finishes what it began when it is started again.
 
 use serde_json::json;
 

@@ -76,7 +76,7 @@ async fn all_members_become_visible_at_once_and_can_be_forked() {
     }
     let more = world.post("/v1/deployments/fork/scale", json!({ "count": 7 })).await;
     more.refused(422, "invalid");
-    // It outlives its instances, and its versions their snapshot.
+    // The snapshot outlives its instances, and disks that began with its versions outlive the snapshot.
     let gone = world.delete("/v1/deployments/web").await.expect(202);
     world.ends(&gone, "succeeded").await;
     assert_eq!(world.get("/v1/snapshots/s1").await.text("/state"), "ready");
@@ -92,7 +92,7 @@ async fn all_members_become_visible_at_once_and_can_be_forked() {
 async fn a_refused_cut_is_tried_again_by_another_coordinator() {
     let (world, nodes) = ready_world(3, 3).await;
     nodes.iter().for_each(|node| node.script(|s| s.refuse_cuts = vec!["hold_expired".to_owned()]));
-    // Three tries, three coordinators, each refusing once: given up with the last reason.
+    // Three attempts with three coordinators, each of which refuses: it is given up with the last reason.
     let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);
     let failed = world.ends(&operation, "failed").await;
     assert_eq!(failed.body["error"]["reason"], "hold_expired");
@@ -114,7 +114,7 @@ async fn a_refused_cut_is_tried_again_by_another_coordinator() {
             assert_eq!(node.outcome(commit).await, CommitOutcome::Abandoned);
         }
     }
-    // The next one finds everybody willing.
+    // The next snapshot is not refused.
     let operation = world.post("/v1/snapshots", of_web("s2")).await.expect(202);
     world.ends(&operation, "succeeded").await;
     nodes[0].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
@@ -124,7 +124,7 @@ async fn a_refused_cut_is_tried_again_by_another_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failed_and_pending_ones_are_left_out_and_nobody_left_is_409() {
+async fn failed_and_pending_instances_are_skipped_and_an_empty_snapshot_is_409() {
     let world = World::new().await;
     world.image("debian", MIB).await;
     let nodes = world.nodes(2).await;
@@ -183,7 +183,7 @@ async fn one_snapshot_of_a_disk_at_a_time_and_cancel_publishes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_is_taken_only_from_its_place_on_its_head_under_its_upload() {
+async fn a_commit_is_accepted_only_from_its_node_on_its_head_and_under_its_upload() {
     let (world, nodes) = ready_world(2, 2).await;
     nodes.iter().for_each(|node| node.script(|s| s.saves = false));
     let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);
@@ -224,7 +224,7 @@ async fn a_commit_is_taken_only_from_its_place_on_its_head_under_its_upload() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_deleted_meanwhile_fails_the_whole() {
+async fn a_member_deleted_during_the_snapshot_fails_the_snapshot() {
     let (world, nodes) = ready_world(2, 2).await;
     nodes[1].script(|s| s.saves = false);
     let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);

@@ -191,7 +191,7 @@ async fn a_dropped_transaction_leaves_nothing(fresh: Fresh) {
     has_begun.await.unwrap();
     writer.abort();
     assert!(writer.await.unwrap_err().is_cancelled());
-    // The turn to write is free again and the half-done work is gone.
+    // The next transaction can write, and the half-done work is gone.
     let seq = store.run_tx("test", async |tx| tell(tx, "b").await).await.unwrap();
     assert_eq!(seq, 1);
 }
@@ -219,7 +219,8 @@ async fn a_read_is_one_snapshot(fresh: Fresh) {
     assert_eq!(seen, (1, 1, 1));
 }
 
-/// Two processes write at once while a third follows by `seq`: nobody ever sees a number after a higher one.
+/// Two processes write at once while a third reads in `seq` order. It never sees a number that is lower than one it saw
+/// before.
 async fn seq_order_is_commit_order(fresh: Fresh) {
     const WRITERS: usize = 4;
     const EACH: usize = 15;
@@ -336,7 +337,7 @@ async fn an_operation_goes_through_its_life_once(fresh: Fresh) {
         .run_tx("test", async |tx| operations::finish(tx, made.id, Outcome::Failed(problem.clone())).await)
         .await
         .unwrap();
-    // What has ended stays as it is, whoever comes late.
+    // What has ended stays as it is; late changes are ignored.
     store.run_tx("test", async |tx| operations::finish(tx, made.id, Outcome::Succeeded(None)).await).await.unwrap();
     store.run_tx("test", async |tx| operations::request_cancel(tx, made.id, "me").await).await.unwrap();
     let ended = load().await;
@@ -386,7 +387,7 @@ async fn events_are_kept_a_week(fresh: Fresh) {
     store.run_tx("test", async |tx| tell(tx, "c").await).await.unwrap();
     assert_eq!((forget().await, kept_after().await), (0, 0));
     fresh.clock.advance_ms(4 * 86_400_000);
-    // Whoever saw 2 has missed nothing, whoever saw 1 has.
+    // A subscriber at 2 has missed nothing, one at 1 has.
     assert_eq!((forget().await, kept_after().await), (2, 2));
     fresh.clock.advance_ms(8 * 86_400_000);
     assert_eq!((forget().await, kept_after().await), (1, 3));
@@ -398,7 +399,7 @@ async fn a_stale_save_is_a_conflict(fresh: Fresh) {
     let save = async |row: &NodeRow| store.run_tx("test", async |tx| nodes::save(tx, row).await).await;
     save(&row).await.unwrap();
     assert!(matches!(save(&row).await, Err(StoreError::Conflict { table: "nodes", .. })));
-    // A heartbeat's flush is nobody's conflict.
+    // Flushing a heartbeat makes no other save conflict.
     store.run_tx("test", async |tx| nodes::flush(tx, row.id, tx.now(), &PoolUse::default(), &[]).await).await.unwrap();
     save(&NodeRow { revision: 2, ..row }).await.unwrap();
 }
@@ -408,7 +409,7 @@ async fn a_pool_joins_once(fresh: Fresh) {
     let row = insert_node(&store, "a").await;
     let gone = NodeRow { state: NodeState::Deleted, ..row.clone() };
     store.run_tx("test", async |tx| nodes::save(tx, &gone).await).await.unwrap();
-    // Its name is free at once, its pool never is.
+    // Its name is free at once; its store may never join again.
     let again = insert_node(&store, "a").await;
     assert_ne!(again.id, row.id);
     let same_pool = store

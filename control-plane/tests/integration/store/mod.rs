@@ -14,7 +14,7 @@ use muster_controller::{
     wake::Wakes,
 };
 
-/// A fresh database and the hand on its clock.
+/// A fresh database and its clock.
 pub(crate) struct Fresh {
     pub(crate) url: DatabaseUrl,
     pub(crate) clock: ManualClock,
@@ -36,7 +36,7 @@ impl Fresh {
 async fn sqlite_conforms() {
     for (name, check) in checks::ALL.iter().chain(images::ALL) {
         let dir = tempfile::tempdir().unwrap();
-        // A path that a careless URL would trip over.
+        // A path with characters that are special in URLs.
         let url = DatabaseUrl::Sqlite(dir.path().join("a b%20ü?.db"));
         eprintln!("sqlite: {name}");
         check(Fresh::new(url)).await;

@@ -1,0 +1,189 @@
+//! Who is asking, and what they may do: 401 without a good token, 404 for what is not theirs, 403 for what they may see
+//! but not do.
+
+use std::net::SocketAddr;
+
+use muster_api::{
+    ErrorCode, Name, Timestamp, TokenId,
+    operation::Operation,
+    token::{ApiToken, Role, Secret},
+};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::{App, AppError};
+use crate::{
+    ca::Authority,
+    store::{
+        operations::Origin,
+        tokens::{self, TokenRow},
+    },
+};
+
+/// The project used where none is named.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Whose things a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one project.
+    One(String),
+    /// Those of all projects (operators, `?project=*`).
+    All,
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The token they sent.
+    pub token: TokenId,
+    /// The token's name. Events and operations show it as the actor.
+    pub name: String,
+    /// What the token allows.
+    pub role: Role,
+    /// The project of a tenant; `None` for operators.
+    pub bound_to: Option<String>,
+    /// When the token ends.
+    pub expires_at: Timestamp,
+    /// Whose things the request is about.
+    pub scope: Scope,
+    /// Id of the request, in the logs of every daemon.
+    pub request_id: String,
+}
+
+impl Caller {
+    /// Whether they are an operator.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        self.role == Role::Admin
+    }
+
+    /// Refuses everybody but operators.
+    pub fn require_operator(&self) -> Result<(), AppError> {
+        if self.is_operator() {
+            Ok(())
+        } else {
+            Err(AppError::Forbidden("this is for operators (role admin)".to_owned()))
+        }
+    }
+
+    /// The one project in which things are made and names are looked up.
+    pub fn one_project(&self) -> Result<&str, AppError> {
+        match &self.scope {
+            Scope::One(project) => Ok(project),
+            Scope::All => Err(AppError::BadRequest("name one project here: ?project=* is for lists".to_owned())),
+        }
+    }
+
+    /// For lists: the one project, or `None` for all of them.
+    #[must_use]
+    pub fn list_project(&self) -> Option<&str> {
+        match &self.scope {
+            Scope::One(project) => Some(project),
+            Scope::All => None,
+        }
+    }
+
+    /// Whether they may know of things of that project. A thing they may not know of is answered with 404.
+    #[must_use]
+    pub fn can_see(&self, project: &str) -> bool {
+        self.is_operator() || self.bound_to.as_deref() == Some(project)
+    }
+
+    /// For `requested_by` of operations and the actor of events.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { actor: self.name.clone(), request_id: self.request_id.clone() }
+    }
+}
+
+/// The operation as its caller may see it: the nodes it waits for are shown to operators only.
+#[must_use]
+pub fn visible(mut operation: Operation, operator: bool) -> Operation {
+    if !operator {
+        operation.waiting_on.iter_mut().for_each(|waiting| waiting.node = None);
+    }
+    operation
+}
+
+impl App {
+    /// Who sent the token `text`, and whose things they ask about.
+    pub async fn sign_in(&self, text: &str, project: Option<&str>, request_id: String) -> Result<Caller, AppError> {
+        let refused = || AppError::Unauthenticated("the token is unknown, revoked or expired".to_owned());
+        let token: ApiToken = text.parse().map_err(|_| refused())?;
+        if !self.genuine(token.id, &token.secret) {
+            return Err(refused());
+        }
+        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, token.id).await).await?;
+        let row = row.filter(|row| matches_secret(row, token.secret.as_bytes())).ok_or_else(refused)?;
+        if row.expires_at <= self.clock.now() {
+            return Err(refused());
+        }
+        let scope = scope_of(&row, project)?;
+        Ok(Caller {
+            token: row.id,
+            name: row.name,
+            role: row.role,
+            bound_to: row.project,
+            expires_at: row.expires_at,
+            scope,
+            request_id,
+        })
+    }
+
+    /// The error that a failed call from this address is answered with: as it is, or 429 if it was one bad token too
+    /// many.
+    pub fn sign_in_failed(&self, error: AppError, from: Option<SocketAddr>) -> AppError {
+        match (&error, from) {
+            (AppError::Unauthenticated(_), Some(from)) if self.sign_ins.too_many(from.ip(), self.clock.now()) => {
+                metrics::counter!("muster_sign_ins_limited_total").increment(1);
+                let said =
+                    format!("{error}; too many such calls from this address: a good token is let in at any time");
+                AppError::code(ErrorCode::TooManyRequests, said)
+            }
+            _ => error,
+        }
+    }
+
+    /// Whether the caller's token is still good. Long streams ask now and then.
+    pub async fn still_good(&self, caller: &Caller) -> Result<bool, AppError> {
+        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, caller.token).await).await?;
+        Ok(row.is_some_and(|row| row.expires_at > self.clock.now()))
+    }
+
+    /// Whether the CA of this cluster made the token. It needs no database, so a made-up token costs little; whether a
+    /// genuine one is still good stands in the database.
+    pub(crate) fn genuine(&self, id: TokenId, secret: &Secret) -> bool {
+        secret_of(&self.ca, id).as_bytes().ct_eq(secret.as_bytes()).into()
+    }
+}
+
+fn scope_of(row: &TokenRow, project: Option<&str>) -> Result<Scope, AppError> {
+    match (row.role, project) {
+        (Role::Node, _) => Err(AppError::Forbidden("a node token can only join nodes".to_owned())),
+        (Role::Admin, Some("*")) => Ok(Scope::All),
+        (Role::Admin, None) => Ok(Scope::One(DEFAULT_PROJECT.to_owned())),
+        (Role::Admin, Some(wanted)) => match wanted.parse::<Name>() {
+            Ok(project) => Ok(Scope::One(project.to_string())),
+            Err(e) => Err(AppError::BadRequest(format!("the query parameter 'project': {e}"))),
+        },
+        (Role::Tenant, wanted) => {
+            let own = row.project.clone().expect("a CHECK of the table gives every tenant token a project");
+            if wanted.is_some_and(|wanted| wanted != own) {
+                return Err(AppError::code(ErrorCode::NotFound, "there is no such project"));
+            }
+            Ok(Scope::One(own))
+        }
+    }
+}
+
+/// The secret of a token. It is derived from the token's id with the key of the CA, so the database need not hold it.
+pub(crate) fn secret_of(authority: &Authority, id: TokenId) -> Secret {
+    Secret::from_bytes(authority.derive("token secret", id.uuid().as_bytes()))
+}
+
+/// Compares in constant time, so that the time it takes tells nothing about the stored hash.
+pub(crate) fn matches_secret(row: &TokenRow, secret: &[u8; 32]) -> bool {
+    let given = hex::encode(Sha256::digest(secret));
+    given.as_bytes().ct_eq(row.secret_sha256.as_bytes()).into()
+}

@@ -1,0 +1,78 @@
+//! Deployments are shown and labelled.
+
+use muster_api::{
+    DeploymentId, Page, Ref,
+    deployment::{Deployment, PatchDeployment},
+};
+
+use super::{
+    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
+    event, view,
+};
+use crate::{
+    domain::deployment::Tally,
+    store::{
+        column,
+        deployments::{self, DeploymentRow},
+        events, instances,
+    },
+};
+
+impl App {
+    /// One deployment.
+    pub async fn deployment(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Deployment, AppError> {
+        self.store
+            .read("deployments.show", async |tx| {
+                let row = find::deployment(tx, caller, wanted).await?;
+                view::show(tx, caller, row).await
+            })
+            .await
+    }
+
+    /// A page of deployments.
+    pub async fn deployments(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Deployment>, AppError> {
+        list.filter.only(&["state", "label", "deployment"])?;
+        self.store
+            .read("deployments.list", async |tx| {
+                let filter = list.row_filter(tx, caller).await?;
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    let rows = deployments::list(tx, &filter, after, n).await?;
+                    // The state follows from the members, so it is counted before it is compared.
+                    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+                    let tallies = instances::tallies(tx, &ids).await?;
+                    let no_members = Tally::default();
+                    let keep = |row: DeploymentRow| {
+                        let tally = tallies.get(&row.id).unwrap_or(&no_members);
+                        let timing = row.timing.clone();
+                        let shown = view::view(caller, row, tally, timing, None);
+                        let state = column::word_text(shown.state).expect("a state is a word");
+                        list.filter.keeps(&state, &shown.labels).then_some(shown)
+                    };
+                    pager.take(rows, |row| row.seq, keep);
+                }
+                Ok(pager.page())
+            })
+            .await
+    }
+
+    /// Changes the labels.
+    pub async fn patch_deployment(
+        &self,
+        asked: &Asked<Ref<DeploymentId>>,
+        patch: &PatchDeployment,
+    ) -> Result<Answer, AppError> {
+        self.once(&asked.once, "deployments.patch", async |tx| {
+            let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
+            if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
+                row.labels = labels.clone();
+                deployments::save(tx, &row).await?;
+                events::append(tx, event(&row, &asked.caller.name)?).await?;
+                row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;
+            }
+            Answer::ok(&view::show(tx, &asked.caller, row).await?)
+        })
+        .await
+    }
+}

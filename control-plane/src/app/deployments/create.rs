@@ -1,0 +1,177 @@
+//! A deployment is started, or only asked where it would go.
+
+use muster_api::{
+    DeploymentId, Ref,
+    deployment::{CreateDeployment, DeploymentState, Placement, Timing},
+    node::NodeState,
+};
+use storage_core::units::u64_from;
+
+use super::{
+    super::{Answer, App, AppError, Caller, Once, begin_operation},
+    event,
+    members::NewMembers,
+    placing::Placing,
+    source::{Start, StartVersions},
+};
+use crate::{
+    domain::{
+        names::made_up,
+        order::{NotAnOrder, Order},
+    },
+    store::{
+        Tx,
+        deployments::{self, DeploymentRow},
+        events, nodes,
+        operations::{self, NewOperation},
+    },
+};
+
+impl App {
+    /// Starts a deployment. With `dry_run` nothing is written and the answer tells where the members would go.
+    pub async fn create_deployment(
+        &self,
+        caller: &Caller,
+        once: &Once,
+        wanted: CreateDeployment,
+    ) -> Result<Answer, AppError> {
+        let dry = wanted.dry_run;
+        let order = read_order(wanted)?;
+        if order.placement.nodes.is_some() {
+            caller.require_operator()?;
+        }
+        if dry {
+            let dry_run = self
+                .store
+                .read("deployments.dry_run", async |tx| {
+                    let (row, _) = prepare(tx, caller, &order).await?;
+                    Ok::<_, AppError>(Placing::find(tx, &row, row.count).await?.dry_run(caller))
+                })
+                .await?;
+            return Answer::ok(&dry_run);
+        }
+        self.once(once, "deployments.create", async |tx| {
+            let (mut row, start) = prepare(tx, caller, &order).await?;
+            if let Some(existing) = deployments::by_name(tx, &row.project, &row.name).await? {
+                let existing = existing.id.to_string();
+                return Err(AppError::NameTaken { kind: "deployment", name: row.name, existing });
+            }
+            let placing = Placing::find(tx, &row, row.count).await?;
+            if placing.fit() < row.min_count {
+                return Err(placing.no_capacity(caller, row.count));
+            }
+            row.seq = tx.next_seq().await?;
+            row.next_number = row.count;
+            deployments::insert(tx, &row).await?;
+            events::append(tx, event(&row, &caller.name)?).await?;
+            let new = NewOperation {
+                project: row.project.clone(),
+                kind: "deployment.create",
+                target: row.target(),
+                phase: "starting",
+                progress: operations::to_do(row.count, "instances"),
+                deadline: row.deadline_after(tx.now()),
+            };
+            let operation = begin_operation(tx, &caller.origin(), new).await?;
+            let count = usize::try_from(row.count).expect("a deployment has at most 10,000 members");
+            let disks = start.disks(count, order.disk_bytes);
+            let members = NewMembers { deployment: &row, first: 0, disks, placing: &placing, operation: operation.id };
+            members.insert(tx, &caller.name).await?;
+            Answer::accepted(&operation)
+        })
+        .await
+    }
+}
+
+fn read_order(wanted: CreateDeployment) -> Result<Order, AppError> {
+    Order::read(wanted).map_err(|error| match error {
+        NotAnOrder::Reserved(fields) => AppError::NotBuiltYet(format!("the field {}", fields.join(", "))),
+        NotAnOrder::Fields(fields) => AppError::Invalid(fields),
+    })
+}
+
+/// The row that an order makes, and what its disks start as. Nothing is written.
+async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(DeploymentRow, Start), AppError> {
+    let project = caller.one_project()?.to_owned();
+    let start = Start::resolve(tx, caller, &order.source).await?;
+    let disk_bytes = disk_bytes(order, &start)?;
+    let (count, min_count) = counts(order, &start)?;
+    let id = DeploymentId::generate();
+    let now = tx.now();
+    let row = DeploymentRow {
+        id,
+        project,
+        name: order.name.as_ref().map_or_else(|| made_up("d", id.uuid()), ToString::to_string),
+        labels: order.labels.clone(),
+        state: DeploymentState::Deploying,
+        reason: None,
+        source: start.source.clone(),
+        source_name: start.source_name.clone(),
+        version: start.version(),
+        count,
+        min_count,
+        next_number: 0,
+        cpus: order.cpus,
+        memory_bytes: order.memory_bytes,
+        disk_bytes,
+        runtime: order.runtime,
+        ready: order.ready.clone(),
+        placement: resolve_nodes(tx, &order.placement).await?,
+        deadline_s: order.deadline_s,
+        timing: Timing::default(),
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        seq: 0,
+    };
+    Ok((row, start))
+}
+
+/// The size of the disks: what the order says, else that of the source.
+fn disk_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
+    let source_bytes = start.size_bytes();
+    match order.disk_bytes {
+        Some(wanted) if wanted < source_bytes => {
+            let detail = format!("at least {source_bytes}, what the source has; got {wanted}");
+            Err(AppError::invalid("/disk_bytes", "out_of_range", detail))
+        }
+        wanted => Ok(wanted.unwrap_or(source_bytes)),
+    }
+}
+
+/// `count` and `min_count`. A fork has as many members as its snapshot.
+fn counts(order: &Order, start: &Start) -> Result<(u64, u64), AppError> {
+    let count = match &start.versions {
+        StartVersions::One(_) => order.count.expect("an order without a snapshot has a count"),
+        StartVersions::Each(versions) => {
+            let members = u64_from(versions.len());
+            if order.count.is_some_and(|count| count != members) {
+                let detail = format!("the snapshot has {members} members: leave count out, or say {members}");
+                return Err(AppError::invalid("/count", "out_of_range", detail));
+            }
+            members
+        }
+    };
+    let min_count = order.min_count.unwrap_or(count);
+    if min_count > count {
+        return Err(AppError::invalid("/min_count", "out_of_range", format!("1 to {count}, got {min_count}")));
+    }
+    Ok((count, min_count))
+}
+
+/// The placement with the ids of the nodes that it names.
+async fn resolve_nodes(tx: &mut Tx, placement: &Placement) -> Result<Placement, AppError> {
+    let mut resolved = placement.clone();
+    for (index, node) in resolved.nodes.iter_mut().flatten().enumerate() {
+        let found = match &*node {
+            Ref::Id(id) => nodes::load(tx, *id).await?.filter(|row| row.state != NodeState::Deleted),
+            Ref::Name(name) => nodes::by_name(tx, name).await?,
+        };
+        let Some(found) = found else {
+            let pointer = format!("/placement/nodes/{index}");
+            return Err(AppError::MissingReference { kind: "node", reference: node.to_string(), pointer });
+        };
+        *node = Ref::Id(found.id);
+    }
+    Ok(resolved)
+}

@@ -1,0 +1,95 @@
+//! Members are made: their rows, disks and events, and what their nodes are told.
+
+use std::collections::BTreeSet;
+
+use muster_api::{DiskId, InstanceId, OperationId};
+
+use super::{
+    super::{AppError, instances as app_instances},
+    placing::Placing,
+    source::DiskStart,
+};
+use crate::{
+    domain::{
+        instance::{Edge, Life},
+        names::member_name,
+    },
+    store::{
+        Tx,
+        deployments::{self, DeploymentRow},
+        events,
+        instances::{self, DiskRow, InstanceRow},
+        nodes,
+    },
+    wake::Loop,
+};
+
+/// Members to make.
+pub(super) struct NewMembers<'a> {
+    /// Their deployment.
+    pub deployment: &'a DeploymentRow,
+    /// Number of the first one; the others follow.
+    pub first: u64,
+    /// What the disk of each of them starts with.
+    pub disks: Vec<DiskStart>,
+    /// Places for them, in their order. Members beyond the last place fail.
+    pub placing: &'a Placing,
+    /// The operation that waits for them.
+    pub operation: OperationId,
+}
+
+impl NewMembers<'_> {
+    /// Inserts them. `actor` is the name of the token that asks for them.
+    pub(super) async fn insert(self, tx: &mut Tx, actor: &str) -> Result<(), AppError> {
+        let refusal = self.placing.why();
+        let (mut members, mut disks) = (Vec::new(), Vec::new());
+        let mut places = self.placing.solution.places.iter();
+        for (number, (version, size_bytes)) in (self.first..).zip(&self.disks) {
+            let edge = places.next().map_or(Edge::NoPlace(&refusal), |node| Edge::Place(*node));
+            let member = self.member(tx, number, &edge).await?;
+            disks.push(DiskRow {
+                id: DiskId::generate(),
+                project: member.project.clone(),
+                instance: member.id,
+                name: "root".to_owned(),
+                size_bytes: *size_bytes,
+                version: *version,
+                saved_at: None,
+                path: None,
+                unsaved_bytes: 0,
+                fetched_bytes: 0,
+                local_bytes: 0,
+            });
+            members.push(member);
+        }
+        instances::insert_many(tx, &members, &disks).await?;
+        events::append_many(tx, members.iter().map(|member| app_instances::event(member, actor)).collect()).await?;
+        for node in members.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
+            nodes::bump_desired(tx, node).await?;
+        }
+        deployments::mark(tx, &[self.deployment.id]).await?;
+        tx.wake(Loop::Deployments);
+        Ok(())
+    }
+
+    async fn member(&self, tx: &mut Tx, number: u64, edge: &Edge<'_>) -> Result<InstanceRow, AppError> {
+        let (row, now) = (self.deployment, tx.now());
+        Ok(InstanceRow {
+            id: InstanceId::generate(),
+            project: row.project.clone(),
+            deployment: row.id,
+            number,
+            name: member_name(&row.name, number),
+            labels: row.labels.clone(),
+            life: Life::new(now).after(edge, now).expect("a new instance may be placed"),
+            cpus: row.cpus,
+            memory_bytes: row.memory_bytes,
+            runtime: row.runtime,
+            operation: Some(self.operation),
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+            seq: tx.next_seq().await?,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Places for members: the cluster as the scheduler sees it, and its answer as callers see it.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use muster_api::{
+    DeploymentId, ErrorCode, NodeId, Problem, Ref,
+    deployment::{DryRun, DryRunNode, Runtime},
+    node::NodeState,
+};
+use serde_json::json;
+use storage_core::units::u64_from;
+
+use super::super::{AppError, Caller};
+use crate::{
+    scheduler::{Demand, NodeView, Problem as PlaceProblem, Solution, place},
+    store::{Tx, deployments::DeploymentRow, instances, nodes},
+};
+
+/// Most nodes that are named in one answer.
+const NODES_MAX: usize = 20;
+
+/// What the scheduler found for some members, and the nodes it chose from.
+pub(crate) struct Placing {
+    /// Its answer.
+    pub solution: Solution,
+    nodes: Vec<NodeView>,
+}
+
+impl Placing {
+    /// Looks for places for `count` more members of the deployment.
+    pub(crate) async fn find(tx: &mut Tx, row: &DeploymentRow, count: u64) -> Result<Self, AppError> {
+        let nodes = node_views(tx, row.id).await?;
+        let problem = PlaceProblem { nodes, demand: demand(row), count };
+        let solution = place(&problem);
+        Ok(Self { solution, nodes: problem.nodes })
+    }
+
+    /// How many members have a place.
+    pub(super) fn fit(&self) -> u64 {
+        u64_from(self.solution.places.len())
+    }
+
+    /// Why members have no place, in a sentence.
+    pub(crate) fn why(&self) -> String {
+        if self.solution.refusals.is_empty() {
+            return "there is no node".to_owned();
+        }
+        let counts = self.solution.reason_counts();
+        let parts: Vec<_> = counts.iter().map(|r| format!("{} ({})", r.reason, r.count)).collect();
+        format!("nodes refuse: {}", parts.join(", "))
+    }
+
+    /// The refusal when too few of `wanted` members fit. Operators are told which nodes refuse.
+    pub(super) fn no_capacity(&self, caller: &Caller, wanted: u64) -> AppError {
+        let detail = format!("{} of {wanted} members fit; {}", self.fit(), self.why());
+        let problem = Problem::new(ErrorCode::NoCapacity, detail).with("reasons", json!(self.solution.reason_counts()));
+        if !caller.is_operator() {
+            return problem.into();
+        }
+        let names = self.names();
+        let refusals: Vec<_> = self
+            .solution
+            .refusals
+            .iter()
+            .take(NODES_MAX)
+            .map(|(id, reason)| json!({ "node": id, "node_name": names.get(id), "reason": reason.as_str() }))
+            .collect();
+        problem.with("nodes", json!(refusals)).into()
+    }
+
+    /// The answer to a dry run. Operators are told how many members go to which node.
+    pub(super) fn dry_run(&self, caller: &Caller) -> DryRun {
+        let mut counts: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for id in &self.solution.places {
+            *counts.entry(*id).or_default() += 1;
+        }
+        let names = self.names();
+        let mut nodes: Vec<DryRunNode> = counts
+            .into_iter()
+            .map(|(node, count)| DryRunNode { node, node_name: names[&node].to_owned(), count })
+            .collect();
+        nodes.sort_by_key(|node| (Reverse(node.count), node.node));
+        nodes.truncate(if caller.is_operator() { NODES_MAX } else { 0 });
+        let reasons = self.solution.reason_counts();
+        DryRun { placed: self.fit(), unplaced: self.solution.unplaced, nodes, reasons }
+    }
+
+    fn names(&self) -> BTreeMap<NodeId, &str> {
+        self.nodes.iter().map(|node| (node.id, node.name.as_str())).collect()
+    }
+}
+
+/// All nodes as the scheduler sees them, with the members they have of the deployment.
+async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeView>, AppError> {
+    let promised = instances::promised(tx).await?;
+    let members = instances::members_by_node(tx, deployment).await?;
+    let nodes = nodes::listed(tx).await?;
+    Ok(nodes
+        .into_iter()
+        .map(|node| {
+            let used = promised.get(&node.id).copied().unwrap_or_default();
+            NodeView {
+                id: node.id,
+                name: node.name,
+                zone: node.zone,
+                heard: node.state == NodeState::Ready,
+                schedulable: node.schedulable,
+                disk_full: node.conditions.iter().any(|condition| condition.kind == "disk_full"),
+                runs_libvirt: node.runtimes.contains(&Runtime::Libvirt),
+                // A node that offers less than it did may have promised more than it offers.
+                free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),
+                free_memory_bytes: node.memory_bytes.saturating_sub(used.memory_bytes),
+                instances: used.instances,
+                members: members.get(&node.id).copied().unwrap_or(0),
+            }
+        })
+        .collect())
+}
+
+fn demand(row: &DeploymentRow) -> Demand {
+    let node_id = |node: &Ref<NodeId>| match node {
+        Ref::Id(id) => *id,
+        Ref::Name(name) => unreachable!("node '{name}' was not resolved when the deployment was made"),
+    };
+    let nodes = row.placement.nodes.as_ref().map(|nodes| nodes.iter().map(node_id).collect::<BTreeSet<_>>());
+    Demand {
+        cpus: u64::from(row.cpus),
+        memory_bytes: row.memory_bytes,
+        runtime: row.runtime,
+        policy: row.placement.policy,
+        zones: row.placement.zones.as_ref().map(|zones| zones.iter().cloned().collect()),
+        nodes,
+        max_per_node: row.placement.max_per_node.map(u64::from),
+    }
+}

@@ -1,0 +1,113 @@
+//! What the disks of a deployment's members start as.
+
+use muster_api::{
+    ImageId, Ref, SnapshotId, VersionId, deployment::DeploymentSource, image::VersionOrNumber, snapshot::SnapshotState,
+};
+
+use super::super::{AppError, Caller, at, find};
+use crate::{
+    domain::order::rounded,
+    store::{
+        Tx, column,
+        versions::{self, VersionRow},
+    },
+};
+
+/// What the disks of the members start as.
+pub(super) struct Start {
+    /// As the API shows it: references are ids.
+    pub source: DeploymentSource,
+    /// Name of the image or snapshot, else of the version.
+    pub source_name: Option<String>,
+    /// The versions.
+    pub versions: StartVersions,
+}
+
+/// The versions that the disks start as.
+pub(super) enum StartVersions {
+    /// All members start from this one.
+    One(Box<VersionRow>),
+    /// A fork: the first member starts from the first, and so on.
+    Each(Vec<VersionRow>),
+}
+
+/// The version and the size in bytes that one disk starts with.
+pub(super) type DiskStart = (VersionId, u64);
+
+impl Start {
+    /// Resolves the references of a source.
+    pub(super) async fn resolve(tx: &mut Tx, caller: &Caller, source: &DeploymentSource) -> Result<Self, AppError> {
+        match (&source.image, source.version, &source.snapshot) {
+            (Some(image), version, _) => of_image(tx, caller, image, version).await,
+            (None, _, Some(snapshot)) => of_snapshot(tx, caller, snapshot).await,
+            (None, Some(VersionOrNumber::Id(id)), None) => {
+                let version = find::version(tx, caller, id).await.map_err(at("/source/version"))?;
+                let source_name = Some(version.version.name.clone());
+                Ok(Self { source: source.clone(), source_name, versions: StartVersions::One(Box::new(version)) })
+            }
+            (None, _, None) => Err(AppError::invalid("/source", "invalid", "exactly one of image, version, snapshot")),
+        }
+    }
+
+    /// The size of the largest version, rounded up to what a disk may have.
+    pub(super) fn size_bytes(&self) -> u64 {
+        let versions = match &self.versions {
+            StartVersions::One(version) => std::slice::from_ref(&**version),
+            StartVersions::Each(versions) => versions,
+        };
+        let largest = versions.iter().map(|version| version.version.size_bytes).max();
+        rounded(largest.expect("a start has at least one version"))
+    }
+
+    /// The version that all members start from; `None` for a fork.
+    pub(super) fn version(&self) -> Option<VersionId> {
+        match &self.versions {
+            StartVersions::One(version) => Some(version.version.id),
+            StartVersions::Each(_) => None,
+        }
+    }
+
+    /// What the disk of each of `count` members starts with. Without `disk_bytes` disks have the sizes of their
+    /// versions.
+    pub(super) fn disks(&self, count: usize, disk_bytes: Option<u64>) -> Vec<DiskStart> {
+        let of = |row: &VersionRow| (row.version.id, disk_bytes.unwrap_or_else(|| rounded(row.version.size_bytes)));
+        match &self.versions {
+            StartVersions::One(version) => vec![of(version); count],
+            StartVersions::Each(versions) => versions.iter().map(of).collect(),
+        }
+    }
+}
+
+async fn of_image(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<ImageId>,
+    number: Option<VersionOrNumber>,
+) -> Result<Start, AppError> {
+    let number = match number {
+        Some(VersionOrNumber::Number(number)) => Some(number),
+        _ => None,
+    };
+    let (image, version) = find::source_image(tx, caller, wanted, number).await?;
+    let source = DeploymentSource {
+        image: Some(Ref::Id(image.image.id)),
+        version: version.version.number.map(VersionOrNumber::Number),
+        snapshot: None,
+    };
+    Ok(Start { source, source_name: Some(image.image.name), versions: StartVersions::One(Box::new(version)) })
+}
+
+async fn of_snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Start, AppError> {
+    let snapshot = find::snapshot(tx, caller, wanted).await.map_err(at("/source/snapshot"))?;
+    if snapshot.state != SnapshotState::Ready {
+        let state = column::word_text(snapshot.state)?;
+        return Err(AppError::WrongState { kind: "snapshot", state, allowed: vec!["ready"] });
+    }
+    let versions = versions::of_snapshot(tx, snapshot.id).await?;
+    if versions.is_empty() {
+        let missing = AppError::not_found("version", format!("{}/*", snapshot.name));
+        return Err(at("/source/snapshot")(missing));
+    }
+    let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)) };
+    Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions) })
+}

@@ -1,0 +1,63 @@
+//! Deployments as their callers may see them: nodes and bytes are shown to operators only.
+
+use muster_api::{
+    deployment::{Deployment, DeploymentState, Placement, Timing},
+    etag,
+};
+
+use super::super::{AppError, Caller};
+use crate::{
+    domain::deployment::{Tally, timing},
+    store::{Tx, deployments::DeploymentRow, instances},
+};
+
+/// One deployment with its members counted.
+pub(super) async fn show(tx: &mut Tx, caller: &Caller, row: DeploymentRow) -> Result<Deployment, AppError> {
+    let tally = instances::tallies(tx, &[row.id]).await?.remove(&row.id).unwrap_or_default();
+    let timing = timing(&instances::ways(tx, row.id).await?);
+    let bytes = instances::bytes(tx, row.id).await?;
+    Ok(view(caller, row, &tally, timing, Some(bytes)))
+}
+
+/// The deployment with these members. `bytes` are those fetched for its disks and those kept locally.
+pub(super) fn view(
+    caller: &Caller,
+    row: DeploymentRow,
+    tally: &Tally,
+    timing: Timing,
+    bytes: Option<(u64, u64)>,
+) -> Deployment {
+    let operator = caller.is_operator();
+    let state = match row.state {
+        DeploymentState::Deleting | DeploymentState::Deleted => row.state,
+        _ => tally.state(),
+    };
+    let placement = Placement { nodes: row.placement.nodes.filter(|_| operator), ..row.placement };
+    Deployment {
+        id: row.id,
+        name: row.name,
+        project: row.project,
+        labels: row.labels,
+        state,
+        reason: row.reason,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        etag: etag::of_revision(row.revision),
+        source: row.source.into(),
+        source_name: row.source_name,
+        count: row.count,
+        min_count: row.min_count,
+        cpus: row.cpus,
+        memory_bytes: row.memory_bytes,
+        disk_bytes: row.disk_bytes,
+        runtime: row.runtime.into(),
+        ready_when: row.ready.into(),
+        placement: placement.into(),
+        counts: tally.counts.clone(),
+        ready: tally.ready,
+        timing,
+        fetched_bytes: bytes.map(|(fetched, _)| fetched).filter(|_| operator),
+        local_bytes: bytes.map(|(_, local)| local).filter(|_| operator),
+        version: row.version,
+    }
+}

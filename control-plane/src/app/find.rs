@@ -1,0 +1,141 @@
+//! Things that a path or a body names, by id or name. What the caller may not know of is answered as if it were not
+//! there. Names are looked up in the one project of the request.
+
+use muster_api::{
+    DeploymentId, ErrorCode, ImageId, InstanceId, NodeId, Problem, Ref, SnapshotId, VersionId,
+    deployment::DeploymentState, image::ImageState, instance::InstanceState, snapshot::SnapshotState,
+    version::VersionState,
+};
+
+use super::{AppError, Caller, at};
+use crate::store::{
+    Tx,
+    deployments::{self, DeploymentRow},
+    images::{self, ImageRow},
+    instances::{self, InstanceRow},
+    nodes::{self, NodeRow},
+    snapshots::{self, SnapshotRow},
+    versions::{self, VersionRow},
+};
+
+/// The deployment, unless it is deleted. One that is being deleted is found by its id only: its name is free.
+pub(crate) async fn deployment(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<DeploymentId>,
+) -> Result<DeploymentRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => deployments::load(tx, *id).await?,
+        Ref::Name(name) => deployments::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found
+        .filter(|row| caller.can_see(&row.project) && row.state != DeploymentState::Deleted)
+        .ok_or_else(|| AppError::not_found("deployment", wanted))
+}
+
+/// As [`deployment`]; if none has the name, the newest that had it and is being deleted. For DELETE, which may be
+/// repeated.
+pub(crate) async fn deployment_or_going(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<DeploymentId>,
+) -> Result<DeploymentRow, AppError> {
+    match (deployment(tx, caller, wanted).await, wanted) {
+        (Err(missing @ AppError::NotFound { .. }), Ref::Name(name)) => {
+            deployments::going_by_name(tx, caller.one_project()?, name).await?.ok_or(missing)
+        }
+        (found, _) => found,
+    }
+}
+
+/// The instance, unless it is deleted. One that is being deleted is found by its id only.
+pub(crate) async fn instance(tx: &mut Tx, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<InstanceRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => instances::load(tx, *id).await?,
+        Ref::Name(name) => instances::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found
+        .filter(|row| caller.can_see(&row.project) && row.life.state != InstanceState::Deleted)
+        .ok_or_else(|| AppError::not_found("instance", wanted))
+}
+
+/// As [`instance`]; if none has the name, the newest that had it and is being deleted. For DELETE, which may be
+/// repeated.
+pub(crate) async fn instance_or_going(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<InstanceId>,
+) -> Result<InstanceRow, AppError> {
+    match (instance(tx, caller, wanted).await, wanted) {
+        (Err(missing @ AppError::NotFound { .. }), Ref::Name(name)) => {
+            instances::going_by_name(tx, caller.one_project()?, name).await?.ok_or(missing)
+        }
+        (found, _) => found,
+    }
+}
+
+/// The snapshot, unless it is deleted.
+pub(crate) async fn snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<SnapshotRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => snapshots::load(tx, *id).await?,
+        Ref::Name(name) => snapshots::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found
+        .filter(|row| caller.can_see(&row.project) && row.state != SnapshotState::Deleted)
+        .ok_or_else(|| AppError::not_found("snapshot", wanted))
+}
+
+/// The node. One found by its id may be deleted.
+pub(crate) async fn node(tx: &mut Tx, wanted: &Ref<NodeId>) -> Result<NodeRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => nodes::load(tx, *id).await?,
+        Ref::Name(name) => nodes::by_name(tx, name).await?,
+    };
+    found.ok_or_else(|| AppError::not_found("node", wanted))
+}
+
+/// The image, unless it is deleted.
+pub(crate) async fn image(tx: &mut Tx, caller: &Caller, wanted: &Ref<ImageId>) -> Result<ImageRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => images::load(tx, *id).await?.filter(|row| caller.can_see(&row.image.project)),
+        Ref::Name(name) => images::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found.filter(|row| row.image.state != ImageState::Deleted).ok_or_else(|| AppError::not_found("image", wanted))
+}
+
+/// The version, unless it is deleted.
+pub(crate) async fn version(tx: &mut Tx, caller: &Caller, id: VersionId) -> Result<VersionRow, AppError> {
+    let row = versions::load(tx, id).await?.filter(|row| is_live(row) && caller.can_see(&row.version.project));
+    row.ok_or_else(|| AppError::not_found("version", id))
+}
+
+/// The version with this number of an image; the newest one if no number is given.
+pub(crate) async fn version_of(tx: &mut Tx, image: &ImageRow, number: Option<u64>) -> Result<VersionRow, AppError> {
+    let Some(number) = number else {
+        return versions::newest(tx, image.image.id).await?.ok_or_else(|| empty(image));
+    };
+    let found = versions::by_number(tx, image.image.id, number).await?.filter(is_live);
+    found.ok_or_else(|| AppError::not_found("version", format!("{}@{number}", image.image.name)))
+}
+
+/// The image and version that `{image, version?}` in a body's `/source` names.
+pub(crate) async fn source_image(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<ImageId>,
+    number: Option<u64>,
+) -> Result<(ImageRow, VersionRow), AppError> {
+    let image = image(tx, caller, wanted).await.map_err(at("/source/image"))?;
+    let version = version_of(tx, &image, number).await.map_err(at("/source/version"))?;
+    Ok((image, version))
+}
+
+fn is_live(row: &VersionRow) -> bool {
+    row.version.state == VersionState::Ready
+}
+
+fn empty(row: &ImageRow) -> AppError {
+    let name = &row.image.name;
+    let said = format!("image {name} has no version yet: send its content (PUT /v1/images/{name}/content)");
+    Problem::new(ErrorCode::WrongState, said).with("state", "empty").with("allowed", vec!["ready"]).into()
+}

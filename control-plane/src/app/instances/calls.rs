@@ -1,0 +1,112 @@
+//! Instances are shown and labelled; what their consoles printed.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use muster_api::{
+    InstanceId, NodeId, Page, Ref,
+    instance::{Instance, PatchInstance},
+    peer_protocol::log_path,
+};
+use muster_pool::Call;
+use storage_core::units::usize_from;
+
+use super::{
+    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
+    change::event,
+    view,
+};
+use crate::store::{Filter, Tx, events, instances, nodes};
+
+/// How long a node may take to answer with a console log.
+const LOG_WAIT: Duration = Duration::from_secs(6);
+
+impl App {
+    /// One instance.
+    pub async fn instance(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Instance, AppError> {
+        self.store
+            .read("instances.show", async |tx| {
+                let row = find::instance(tx, caller, wanted).await?;
+                view::one(tx, caller, row).await
+            })
+            .await
+    }
+
+    /// A page of instances.
+    pub async fn instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Instance>, AppError> {
+        if !list.filter.nodes.is_empty() {
+            caller.require_operator()?;
+        }
+        self.store
+            .read("instances.list", async |tx| {
+                let nodes = node_ids(tx, &list.filter.nodes).await?;
+                let filter = Filter { nodes, ..list.row_filter(tx, caller).await? };
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    pager.take(instances::list(tx, &filter, after, n).await?, |row| row.seq, Some);
+                }
+                let page = pager.page();
+                let items = view::many(tx, caller, page.items).await?;
+                Ok(Page { items, next_page_token: page.next_page_token, as_of: page.as_of })
+            })
+            .await
+    }
+
+    /// Changes the labels.
+    pub async fn patch_instance(
+        &self,
+        asked: &Asked<Ref<InstanceId>>,
+        patch: &PatchInstance,
+    ) -> Result<Answer, AppError> {
+        self.once(&asked.once, "instances.patch", async |tx| {
+            let mut row = find::instance(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
+            if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
+                instances::save_labels(tx, &row, labels).await?;
+                row = find::instance(tx, &asked.caller, &Ref::Id(row.id)).await?;
+                events::append(tx, event(&row, &asked.caller.name)).await?;
+            }
+            Answer::ok(&view::one(tx, &asked.caller, row).await?)
+        })
+        .await
+    }
+
+    /// The last `tail_bytes` of what the instance's console printed. Its node is asked for them.
+    pub async fn instance_log(
+        &self,
+        caller: &Caller,
+        wanted: &Ref<InstanceId>,
+        tail_bytes: u64,
+    ) -> Result<Bytes, AppError> {
+        let row = self.store.read("instances.log", async |tx| find::instance(tx, caller, wanted).await).await?;
+        // Without a node it has not run, so it printed nothing.
+        let Some(node) = row.life.node else { return Ok(Bytes::new()) };
+        let call = Call {
+            method: Method::GET,
+            path: &log_path(row.id, tail_bytes),
+            json: None,
+            limit: LOG_WAIT,
+            answer_bytes_max: usize_from(tail_bytes).max(64 << 10),
+        };
+        self.pool.call(node, call).await.map_err(|error| {
+            tracing::warn!(instance.id = %row.id, node.id = %node, "no console log: {error}");
+            AppError::Unavailable(format!("the node of {} does not answer: try again", row.name))
+        })
+    }
+}
+
+/// The ids of the nodes that a filter names. A name that no node has stays as it is and matches no row.
+async fn node_ids(tx: &mut Tx, wanted: &[String]) -> Result<Vec<String>, AppError> {
+    let mut ids = Vec::new();
+    for reference in wanted {
+        let id = match reference.parse::<NodeId>() {
+            Ok(id) => id.to_string(),
+            Err(_) => {
+                nodes::by_name(tx, reference).await?.map_or_else(|| reference.clone(), |node| node.id.to_string())
+            }
+        };
+        ids.push(id);
+    }
+    Ok(ids)
+}

@@ -1,0 +1,153 @@
+//! The one way the rows of instances change: an edge of `domain/instance.rs` makes a [`Changed`], [`save`] writes many
+//! of them and tells everybody concerned.
+
+use std::collections::BTreeSet;
+
+use muster_api::{NodeId, instance::InstanceState, operation::Operation};
+use serde_json::json;
+
+use super::super::{AppError, StoreError, begin_operation};
+use crate::{
+    domain::instance::{Edge, Life, Refused, Step, step, word},
+    store::{
+        Tx, deployments,
+        events::{self, NewEvent},
+        instances::{self, InstanceRow},
+        nodes,
+        operations::{NewOperation, Origin},
+    },
+    wake::Loop,
+};
+
+/// An instance before and after a change.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed {
+    /// Its life as it was loaded.
+    pub before: Life,
+    /// Its row as it is to be saved.
+    pub after: InstanceRow,
+}
+
+impl Changed {
+    /// What an edge makes of an instance; `None` if nothing changes.
+    pub(crate) fn by(row: InstanceRow, edge: &Edge<'_>, tx: &Tx) -> Result<Option<Self>, Refused> {
+        let life = row.life.after(edge, tx.now())?;
+        if life == row.life {
+            return Ok(None);
+        }
+        Ok(Some(Self { before: row.life, after: InstanceRow { life, ..row } }))
+    }
+
+    /// An instance that stays as it is and that a new operation is to wait for.
+    pub(super) fn not_at_all(row: InstanceRow) -> Self {
+        Self { before: row.life.clone(), after: row }
+    }
+
+    /// Whether its node is to be told something new.
+    fn told_otherwise(&self) -> bool {
+        let told = |life: &Life| (life.wanted, life.boot, life.generation, life.node, life.stop);
+        told(&self.before) != told(&self.after.life)
+    }
+
+    /// Whether those who watch it see something new.
+    fn seen_otherwise(&self) -> bool {
+        let seen = |life: &Life| (life.state, life.is_ready(), life.reason.clone());
+        seen(&self.before) != seen(&self.after.life)
+    }
+}
+
+/// What an edge makes of each instance. Instances whose state does not allow the edge stay as they are.
+pub(crate) fn all_by(rows: impl IntoIterator<Item = InstanceRow>, edge: &Edge<'_>, tx: &Tx) -> Vec<Changed> {
+    rows.into_iter().filter_map(|row| Changed::by(row, edge, tx).ok().flatten()).collect()
+}
+
+/// What deleting makes of a member; one that is being deleted stays as it is and is waited for as well.
+pub(crate) fn deleted(row: InstanceRow, tx: &Tx) -> Option<Changed> {
+    if row.life.state == InstanceState::Deleting {
+        return Some(Changed::not_at_all(row));
+    }
+    Changed::by(row, &Edge::Delete, tx).ok().flatten()
+}
+
+/// Saves what changed: the rows, their events, the desired state of their nodes. Deployments are marked so that their
+/// members are counted again.
+pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Result<(), StoreError> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    instances::save_many(tx, changed.iter().map(|c| &c.after)).await?;
+    let seen = changed.iter().filter(|c| c.seen_otherwise()).map(|c| event(&c.after, actor)).collect();
+    events::append_many(tx, seen).await?;
+    let told: BTreeSet<NodeId> = changed
+        .iter()
+        .filter(|c| c.told_otherwise())
+        .flat_map(|c| [c.before.node, c.after.life.node])
+        .flatten()
+        .collect();
+    for node in told {
+        nodes::bump_desired(tx, node).await?;
+    }
+    let marked: BTreeSet<_> = changed.iter().map(|c| c.after.deployment).collect();
+    deployments::mark(tx, &marked.into_iter().collect::<Vec<_>>()).await?;
+    tx.wake(Loop::Deployments);
+    if changed.iter().any(|c| matches!(c.after.life.state, InstanceState::Deleting | InstanceState::Deleted)) {
+        // A snapshot under way that has this member has to fail.
+        tx.wake(Loop::Snapshots);
+    }
+    Ok(())
+}
+
+/// Begins an operation that waits for the changed instances, and saves them.
+pub(crate) async fn begin(
+    tx: &mut Tx,
+    origin: &Origin,
+    new: NewOperation,
+    mut changed: Vec<Changed>,
+) -> Result<Operation, AppError> {
+    let operation = begin_operation(tx, origin, new).await?;
+    for change in &mut changed {
+        change.after.operation = Some(operation.id);
+    }
+    save(tx, &origin.actor, &changed).await?;
+    tx.wake(Loop::Deployments);
+    Ok(operation)
+}
+
+/// The event that tells an instance's state. `actor` is a token's name, `node:NAME` or `muster`.
+pub(crate) fn event(row: &InstanceRow, actor: &str) -> NewEvent {
+    let mut data = json!({ "state": word(row.life.state), "ready": row.life.is_ready() });
+    if let Some(reason) = &row.life.reason {
+        data["reason"] = reason.as_str().into();
+    }
+    NewEvent {
+        operation: row.operation,
+        actor: actor.to_owned(),
+        data,
+        labels: row.labels.clone(),
+        deployment: Some(row.deployment),
+        node: row.life.node,
+        ..NewEvent::new("instance.state", row.project.clone(), row.target())
+    }
+}
+
+/// Refuses if an operation waits for one of the instances.
+pub(crate) fn check_idle(rows: &[InstanceRow]) -> Result<(), AppError> {
+    match rows.iter().find_map(|row| row.operation) {
+        Some(operation) => Err(AppError::Busy { operation }),
+        None => Ok(()),
+    }
+}
+
+/// The refusal of an edge that the state does not allow.
+pub(super) fn refused(refusal: &Refused) -> AppError {
+    AppError::WrongState {
+        kind: "instance",
+        state: word(refusal.state).to_owned(),
+        allowed: refusal.allowed.iter().map(|state| word(*state)).collect(),
+    }
+}
+
+/// Whether an operation on the instance still has to wait for it.
+pub(crate) fn under_way(row: &InstanceRow) -> bool {
+    step(row.life.state, row.life.wanted, row.life.is_ready()) == Step::UnderWay
+}

@@ -1,0 +1,16 @@
+//! Instances: what callers ask of one or of many, and the one way their rows change ([`change`]).
+
+mod calls;
+pub(crate) mod change;
+mod delete;
+mod power;
+mod selection;
+mod view;
+
+pub use self::power::Verb;
+pub(crate) use self::{
+    change::{Changed, begin, check_idle, event, save, under_way},
+    delete::same_operation,
+    power::power,
+    selection::{Going, selected},
+};

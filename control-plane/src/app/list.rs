@@ -1,0 +1,184 @@
+//! Lists: which rows a caller asks for, and a page of them.
+
+use muster_api::{DeploymentId, Labels, Page};
+
+use super::{AppError, Caller};
+use crate::store::{self, Tx, deployments};
+pub use crate::store::{NoPosition, Position};
+
+/// What a list is asked for: place, length and filters.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// Only rows after this place; from the beginning if `None`.
+    pub after: Option<Position>,
+    /// Most items of the page, 1 to 1000.
+    pub limit: usize,
+    /// Also what was deleted in the last 24 hours.
+    pub deleted: bool,
+    /// Which rows are wanted.
+    pub filter: Filter,
+}
+
+/// Equality filters. Values of one name are alternatives; different names must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// `state=`
+    pub states: Vec<String>,
+    /// `label=KEY=VALUE`
+    pub labels: Vec<(String, String)>,
+    /// `deployment=`, ids or names.
+    pub deployments: Vec<String>,
+    /// `node=`, ids or names.
+    pub nodes: Vec<String>,
+}
+
+impl Filter {
+    /// Names of the filters in queries.
+    pub const NAMES: [&'static str; 4] = ["state", "label", "deployment", "node"];
+
+    /// Refuses a filter that this list does not have, because a filter that is ignored would show too much.
+    pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
+        let given = [
+            ("state", self.states.is_empty()),
+            ("label", self.labels.is_empty()),
+            ("deployment", self.deployments.is_empty()),
+            ("node", self.nodes.is_empty()),
+        ];
+        match given.iter().find(|(name, empty)| !empty && !known.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(AppError::BadRequest(format!("this list cannot be filtered by {name}"))),
+        }
+    }
+
+    /// Whether a thing in `state` with `labels` is wanted.
+    #[must_use]
+    pub fn keeps(&self, state: &str, labels: &Labels) -> bool {
+        (self.states.is_empty() || self.states.iter().any(|s| s == state)) && self.keeps_labels(labels)
+    }
+
+    /// Whether a thing with `labels` is wanted. `label=a=1&label=a=2` are alternatives, `label=a=1&label=b=2` must both
+    /// hold.
+    #[must_use]
+    pub fn keeps_labels(&self, labels: &Labels) -> bool {
+        self.labels.iter().all(|(key, _)| {
+            self.labels.iter().any(|(other, value)| other == key && labels.get(key) == Some(value.as_str()))
+        })
+    }
+}
+
+impl ListQuery {
+    /// Begins a page that is true at the transaction's position.
+    ///
+    /// ```ignore
+    /// self.store.read("images.list", async |tx| {
+    ///     let mut pager = list.pager(tx).await?;
+    ///     while let Some((after, n)) = pager.wants() {
+    ///         let rows = images::list(tx, project, after, n).await?;        // WHERE seq > $1 ORDER BY seq LIMIT $2
+    ///         pager.take(rows, |row| row.seq, |row| list.filter.keeps(row.state, &row.labels).then(|| row.view()));
+    ///     }
+    ///     Ok::<_, AppError>(pager.page())
+    /// }).await
+    /// ```
+    pub async fn pager<T>(&self, tx: &mut Tx) -> Result<Pager<T>, AppError> {
+        let as_of = tx.as_of().await?;
+        let after = self.after.map_or(Ok(0), |after| in_history(after, as_of))?;
+        Ok(Pager { items: Vec::new(), limit: self.limit, after, asked: self.limit.max(100) + 1, end: None, as_of })
+    }
+
+    /// The filter for the database. Filters by node are left to the lists that have nodes.
+    pub(crate) async fn row_filter(&self, tx: &mut Tx, caller: &Caller) -> Result<store::Filter, AppError> {
+        Ok(store::Filter {
+            project: caller.list_project().map(str::to_owned),
+            states: self.filter.states.clone(),
+            labels: self.filter.labels.clone(),
+            deployments: deployment_ids(tx, caller, &self.filter.deployments).await?,
+            nodes: Vec::new(),
+            deleted: self.deleted,
+        })
+    }
+}
+
+/// The ids of the deployments that a filter names. A name that no deployment has stays as it is and matches no row.
+async fn deployment_ids(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Result<Vec<String>, AppError> {
+    let mut ids = Vec::new();
+    for reference in wanted {
+        let found = match (reference.parse::<DeploymentId>(), caller.list_project()) {
+            (Ok(id), _) => Some(id.to_string()),
+            (Err(_), Some(project)) => {
+                deployments::by_name(tx, project, reference).await?.map(|row| row.id.to_string())
+            }
+            (Err(_), None) => {
+                return Err(AppError::BadRequest(format!("'{reference}': with ?project=* name deployments by id")));
+            }
+        };
+        ids.push(found.unwrap_or_else(|| reference.clone()));
+    }
+    Ok(ids)
+}
+
+/// The `seq` of a position that was given to a caller.
+///
+/// # Errors
+/// The database was replaced by an older copy: the position is of another history, where the same number is another
+/// row, or the database has not reached it.
+pub(crate) fn in_history(given: Position, as_of: Position) -> Result<i64, AppError> {
+    if given.history == as_of.history && given.seq <= as_of.seq {
+        return Ok(given.seq);
+    }
+    let why = "is not of this database as it is now: list again from the beginning";
+    Err(AppError::BadRequest(format!("the position '{given}' {why}")))
+}
+
+/// A page that is being collected: it asks for rows in `seq` order until it is full or no rows are left.
+#[derive(Debug)]
+pub struct Pager<T> {
+    items: Vec<T>,
+    limit: usize,
+    after: i64,
+    asked: usize,
+    end: Option<End>,
+    as_of: Position,
+}
+
+#[derive(Debug)]
+enum End {
+    NoMoreRows,
+    /// The page is full and something is left for the next one.
+    Full,
+}
+
+impl<T> Pager<T> {
+    /// Which rows to fetch next: those with a `seq` above the first number, at most as many as the second.
+    #[must_use]
+    pub fn wants(&self) -> Option<(i64, i64)> {
+        let asked = i64::try_from(self.asked).expect("a page has at most 1000 items");
+        self.end.is_none().then_some((self.after, asked))
+    }
+
+    /// Takes the rows that were fetched. `seq_of` tells a row's place; `keep` makes the item, or `None` for a row that
+    /// is filtered out.
+    pub fn take<R>(&mut self, rows: Vec<R>, seq_of: impl Fn(&R) -> i64, keep: impl Fn(R) -> Option<T>) {
+        if rows.len() < self.asked {
+            self.end = Some(End::NoMoreRows);
+        }
+        for row in rows {
+            let seq = seq_of(&row);
+            if let Some(item) = keep(row) {
+                if self.items.len() == self.limit {
+                    self.end = Some(End::Full);
+                    return;
+                }
+                self.items.push(item);
+            }
+            self.after = seq;
+        }
+    }
+
+    /// The page.
+    #[must_use]
+    pub fn page(self) -> Page<T> {
+        let next_page_token =
+            matches!(self.end, Some(End::Full)).then(|| Position { seq: self.after, ..self.as_of }.to_string());
+        Page { items: self.items, next_page_token, as_of: self.as_of.to_string() }
+    }
+}

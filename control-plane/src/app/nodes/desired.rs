@@ -1,0 +1,159 @@
+//! The desired state of a node: everything wanted of it, put together from rows at one instant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use muster_api::{
+    DeploymentId, NodeId, VersionId,
+    deployment::Ready,
+    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment},
+    snapshot::SnapshotState,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    super::{App, AppError},
+    NodeCaller,
+};
+use crate::{
+    domain::names::host_name,
+    store::{
+        StoreError, Tx, deployments, instances, nodes,
+        snapshots::{self, MemberRow, SnapshotRow},
+        versions,
+    },
+};
+
+/// How often a poll looks without having been woken, because another controller's change wakes nobody here.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+impl App {
+    /// Everything wanted of a node.
+    pub async fn desired(&self, node: &NodeCaller) -> Result<Desired, AppError> {
+        self.store
+            .read("nodes.desired", async |tx| {
+                let (_, membership) =
+                    nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;
+                let assignments = assignments(tx, node.id).await?;
+                let named: BTreeSet<VersionId> =
+                    assignments.iter().flat_map(|a| a.disks.iter().map(|disk| disk.version)).collect();
+                Ok(Desired {
+                    revision: nodes::desired_revision(tx, node.id).await?,
+                    incarnation: self.incarnation(),
+                    membership,
+                    cuts: cuts(tx, node.id).await?,
+                    versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
+                    assignments,
+                })
+            })
+            .await
+    }
+
+    /// Returns true when the node's desired state has another revision than `after`, false when time is up.
+    pub async fn wait_desired(&self, node: NodeId, after: u64, wait: Duration) -> Result<bool, AppError> {
+        let mut watch = self.store.wakes().watch_node(node);
+        let end = Instant::now() + wait;
+        loop {
+            watch.mark_unchanged();
+            let now =
+                self.store.read("nodes.desired_revision", async |tx| nodes::desired_revision(tx, node).await).await?;
+            // "Another", not "a higher one": after a restore the revision may be lower than one the node has seen.
+            if now != after {
+                return Ok(true);
+            }
+            let next = end.min(Instant::now() + LOOK_EVERY);
+            tokio::select! {
+                () = self.closing.cancelled() => return Ok(false),
+                changed = tokio::time::timeout_at(next, watch.changed()) => {
+                    if changed.is_err() && Instant::now() >= end {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, StoreError> {
+    let rows = instances::on_node(tx, node).await?;
+    let of: BTreeSet<DeploymentId> = rows.iter().map(|row| row.deployment).collect();
+    let ready: BTreeMap<DeploymentId, Ready> = deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
+        .await?
+        .into_iter()
+        .map(|row| (row.id, row.ready))
+        .collect();
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let mut disks = instances::disks_of(tx, &ids).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Assignment {
+            instance: row.id,
+            host_name: host_name(&row.name),
+            name: row.name,
+            project: row.project,
+            generation: row.life.generation,
+            wanted: row.life.wanted,
+            boot: row.life.boot,
+            stop_force: row.life.stop.force,
+            stop_timeout_s: row.life.stop.timeout_s,
+            cpus: row.cpus,
+            memory_bytes: row.memory_bytes,
+            runtime: row.runtime,
+            ready: ready.get(&row.deployment).cloned().expect("a deployment is kept while it has instances"),
+            disks: disks
+                .remove(&row.id)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|disk| DiskAssignment { disk: disk.id, size_bytes: disk.size_bytes, version: disk.version })
+                .collect(),
+        })
+        .collect())
+}
+
+async fn cuts(tx: &mut Tx, node: NodeId) -> Result<Vec<CutOrder>, StoreError> {
+    let mut orders = Vec::new();
+    for row in snapshots::under_way_on(tx, node).await? {
+        // Between two attempts there is no order, so that members which flipped in the last one abandon it.
+        if row.refused.is_some() {
+            continue;
+        }
+        let members = snapshots::members(tx, row.id).await?;
+        orders.push(order(&row, node, &members));
+    }
+    Ok(orders)
+}
+
+fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> CutOrder {
+    let phase = if row.state == SnapshotState::Cutting { CutPhase::Cut } else { CutPhase::Save };
+    let coordinates = phase == CutPhase::Cut && row.coordinator == Some(node);
+    CutOrder {
+        snapshot: row.id,
+        attempt: u32::try_from(row.attempt).expect("a snapshot has few attempts"),
+        phase,
+        max_pause_ms: row.max_pause_ms,
+        coordinate: coordinates.then(|| by_node(members)),
+        disks: members
+            .iter()
+            .filter(|member| member.node == node)
+            .map(|member| CutDisk {
+                instance: member.instance,
+                disk: member.disk,
+                generation: member.generation,
+                commit: member.commit,
+            })
+            .collect(),
+        upload: row.upload.expect("a snapshot under way has an upload"),
+        round: row.round.expect("a snapshot under way has a round"),
+    }
+}
+
+fn by_node(members: &[MemberRow]) -> Vec<CutNode> {
+    let mut nodes: BTreeMap<NodeId, Vec<_>> = BTreeMap::new();
+    for member in members {
+        nodes.entry(member.node).or_default().push(member.disk);
+    }
+    nodes.into_iter().map(|(node, disks)| CutNode { node, disks }).collect()
+}

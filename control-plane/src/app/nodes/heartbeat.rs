@@ -1,0 +1,128 @@
+//! Heartbeats: what a node says of itself every few seconds.
+
+use std::net::SocketAddr;
+
+use muster_api::{
+    ErrorCode, Timestamp,
+    node::NodeState,
+    node_protocol::{Heartbeat, HeartbeatAnswer, NODE_PROTOCOL},
+};
+
+use super::{
+    super::{App, AppError, membership},
+    NodeCaller, state_event,
+};
+use crate::{
+    store::{
+        events,
+        nodes::{self, NodeRow},
+    },
+    wake::Loop,
+};
+
+impl App {
+    /// Takes a heartbeat. What others act on is stored at once, the rest in batches.
+    pub async fn heartbeat(&self, node: &NodeCaller, beat: Heartbeat) -> Result<HeartbeatAnswer, AppError> {
+        check_protocol(beat.protocol)?;
+        check_address(&beat.advertise, "/advertise")?;
+        let ours = self.incarnation();
+        let theirs = beat.incarnation;
+        // The same number with another random part is another history. A higher number means that this database is a
+        // stale copy. Either way the node must not be told what this database wants.
+        if theirs.number > ours.number || (theirs.number == ours.number && theirs.random != ours.random) {
+            return Err(AppError::code(
+                ErrorCode::Stale,
+                format!(
+                    "the node has seen incarnation {} of the database, this is {} of another history",
+                    theirs.number, ours.number
+                ),
+            ));
+        }
+        let now = self.clock.now();
+        let row = self.store.read("nodes.load", async |tx| nodes::load(tx, node.id).await).await?;
+        let row = row.ok_or_else(|| AppError::not_found("node", node.id))?;
+        self.heartbeats.hear(node.id, now, beat.clone());
+        if changed(&row, &beat).is_some() {
+            self.take_over(node, &beat).await?;
+        }
+        Ok(HeartbeatAnswer {
+            incarnation: ours,
+            desired_revision: row.desired_revision,
+            membership_epoch: self.pool.membership().epoch,
+        })
+    }
+
+    /// Stores what the heartbeat changes for others.
+    async fn take_over(&self, node: &NodeCaller, beat: &Heartbeat) -> Result<(), AppError> {
+        self.store
+            .run_tx("nodes.heard", async |tx| {
+                let Some(row) = nodes::load(tx, node.id).await? else { return Ok(()) };
+                let Some(next) = changed(&row, beat) else { return Ok(()) };
+                let next = NodeRow { last_seen_at: Some(tx.now()), ..next };
+                nodes::save(tx, &next).await?;
+                if next.state != row.state {
+                    events::append(tx, state_event(&next, &format!("node:{}", next.name))).await?;
+                    tracing::info!(node.id = %next.id, "node '{}' is ready", next.name);
+                }
+                // There may be room for more members, or a silent node is back.
+                tx.wake(Loop::Instances);
+                tx.wake(Loop::Deployments);
+                if next.state == NodeState::Ready {
+                    nodes::bump_desired(tx, next.id).await?;
+                }
+                self.refresh_membership(tx).await
+            })
+            .await?;
+        self.follow_membership().await
+    }
+
+    /// When the node was last heard from: the newest heartbeat in memory or in the database.
+    pub(crate) fn last_seen(&self, row: &NodeRow) -> Option<Timestamp> {
+        self.heartbeats.last(row.id).map(|(at, _)| at).max(row.last_seen_at)
+    }
+}
+
+/// The row as the heartbeat makes it; `None` if nothing changes that others act on.
+fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
+    let state = match row.state {
+        NodeState::Joining | NodeState::Silent => NodeState::Ready,
+        other => other,
+    };
+    let reason = if state == row.state { row.reason.clone() } else { None };
+    let next = NodeRow {
+        state,
+        reason,
+        address: beat.advertise.clone(),
+        cpus: beat.offer.cpus,
+        memory_bytes: beat.offer.memory_bytes,
+        weight: membership::weight(row.weight, &beat.pool),
+        conditions: beat.conditions.clone(),
+        runtimes: beat.runtimes.clone(),
+        hypervisor: beat.hypervisor.clone(),
+        agent_version: beat.agent_version.clone(),
+        protocol: beat.protocol,
+        ..row.clone()
+    };
+    // The pool's use changes all the time and nobody acts on it, so it alone is left to the batches.
+    if next == *row { None } else { Some(NodeRow { pool: beat.pool, ..next }) }
+}
+
+pub(super) fn check_protocol(protocol: u32) -> Result<(), AppError> {
+    // An agent one minor version older is to work as well; there is none yet.
+    if protocol == NODE_PROTOCOL {
+        return Ok(());
+    }
+    let detail =
+        format!("this controller speaks node protocol {NODE_PROTOCOL}, the agent {protocol}: update the older one");
+    Err(AppError::invalid("/protocol", "invalid", detail))
+}
+
+pub(super) fn check_address(text: &str, pointer: &str) -> Result<(), AppError> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() || address.port() == 0 => {
+            Err(AppError::invalid(pointer, "invalid", format!("peers cannot reach {address}: say --advertise IP:PORT")))
+        }
+        Ok(_) => Ok(()),
+        Err(e) => Err(AppError::invalid(pointer, "invalid", format!("'{text}' is not IP:PORT: {e}"))),
+    }
+}

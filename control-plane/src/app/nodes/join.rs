@@ -1,0 +1,181 @@
+//! A node joins, is known by its key, and renews its certificate.
+
+use muster_api::{
+    ErrorCode, Labels, NodeId, Timestamp,
+    node::{NodeState, PoolUse},
+    node_protocol::{JoinAnswer, JoinRequest, RenewAnswer, RenewRequest},
+    token::{JoinToken, Role},
+};
+
+use super::{
+    super::{App, AppError, caller::matches_secret},
+    NodeCaller,
+    heartbeat::{check_address, check_protocol},
+    state_event,
+};
+use crate::{
+    ca::{CsrError, Subject},
+    domain::names::made_up,
+    store::{
+        Tx, events,
+        nodes::{self, NodeRow},
+        tokens,
+    },
+};
+
+/// What the bearer of a bad join token is told. It is the same for every fault, so that it helps nobody to guess.
+const JOIN_TOKEN_REFUSED: &str = "the join token is unknown, revoked or expired";
+
+impl App {
+    /// Lets a node join. The use of the token, the node's row and the new membership epoch are one transaction. A node
+    /// that asks again with the same store and key, because the answer was lost, stays the same node.
+    pub async fn join(&self, bearer: &str, wanted: JoinRequest) -> Result<JoinAnswer, AppError> {
+        let token = self.read_join_token(bearer)?;
+        check_protocol(wanted.protocol)?;
+        check_address(&wanted.advertise, "/advertise")?;
+        let id = NodeId::generate();
+        let (row, certificate_pem) = self
+            .store
+            .run_tx("nodes.join", async |tx| {
+                check_join_token(tx, &token).await?;
+                let known = nodes::by_store(tx, wanted.store).await?;
+                let id = known.as_ref().map_or(id, |row| row.id);
+                let (certificate, key_sha256) = self.sign(&wanted.csr_pem, id, tx.now())?;
+                if let Some(row) = known {
+                    // The answer to the first join was lost. This is no second join, so it costs no use of the token.
+                    if row.key_sha256 == key_sha256 && row.state != NodeState::Deleted {
+                        return Ok((row, certificate));
+                    }
+                    return Err(AppError::code(
+                        ErrorCode::Forbidden,
+                        format!(
+                            "store {} has joined before, as node '{}': an agent with a fresh data folder can join",
+                            wanted.store, row.name
+                        ),
+                    ));
+                }
+                if !tokens::take_use(tx, token.id).await? {
+                    return Err(AppError::Unauthenticated("the join token is used up".to_owned()));
+                }
+                let row = self.admit(tx, id, key_sha256, &wanted).await?;
+                Ok::<_, AppError>((row, certificate))
+            })
+            .await?;
+        self.follow_membership().await?;
+        tracing::info!(node.id = %row.id, "node '{}' joined at {}", row.name, row.address);
+        Ok(JoinAnswer {
+            node: row.id,
+            name: row.name,
+            cluster: self.cluster.id,
+            ca_pem: self.ca.ca_pem().to_owned(),
+            certificate_pem,
+            node_port: self.node_port,
+            incarnation: self.incarnation(),
+        })
+    }
+
+    /// Reads a join token and checks all that needs no database. This door is open to everybody, so a bad token must
+    /// not take a turn to write.
+    fn read_join_token(&self, bearer: &str) -> Result<JoinToken, AppError> {
+        let token: JoinToken =
+            bearer.parse().map_err(|_| AppError::Unauthenticated("joining takes a join token: mjt1_…".to_owned()))?;
+        if token.cluster != self.cluster.id || token.ca_sha256 != self.ca.sha256() {
+            return Err(AppError::Unauthenticated(format!(
+                "this join token is for cluster {}, this is cluster {}",
+                token.cluster, self.cluster.id
+            )));
+        }
+        if !self.genuine(token.id, &token.secret) {
+            return Err(AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned()));
+        }
+        Ok(token)
+    }
+
+    /// Signs a certificate for the node. Returns it as PEM, with the SHA-256 of its public key in hex.
+    fn sign(&self, csr_pem: &str, node: NodeId, now: Timestamp) -> Result<(String, String), AppError> {
+        self.ca
+            .sign_request(csr_pem, &Subject::Node(node), now)
+            .map_err(|e: CsrError| AppError::invalid("/csr_pem", "invalid", e.to_string()))
+    }
+
+    async fn admit(
+        &self,
+        tx: &mut Tx,
+        id: NodeId,
+        key_sha256: String,
+        wanted: &JoinRequest,
+    ) -> Result<NodeRow, AppError> {
+        let name = wanted.name.as_ref().map_or_else(|| made_up("node", id.uuid()), ToString::to_string);
+        if let Some(other) = nodes::by_name(tx, &name).await? {
+            return Err(AppError::NameTaken { kind: "node", name, existing: other.id.to_string() });
+        }
+        if nodes::by_key(tx, &key_sha256).await?.is_some() {
+            return Err(AppError::Forbidden("another node has this key: every agent makes its own".to_owned()));
+        }
+        let now = tx.now();
+        let row = NodeRow {
+            id,
+            name,
+            labels: Labels::default(),
+            state: NodeState::Joining,
+            reason: None,
+            schedulable: true,
+            zone: wanted.zone.clone(),
+            address: wanted.advertise.clone(),
+            store: wanted.store,
+            key_sha256,
+            // Until its first heartbeat tells how large its pool is.
+            weight: 1,
+            accepting: true,
+            cpus: wanted.offer.cpus,
+            memory_bytes: wanted.offer.memory_bytes,
+            pool: PoolUse::default(),
+            conditions: Vec::new(),
+            runtimes: wanted.runtimes.clone(),
+            hypervisor: None,
+            agent_version: wanted.agent_version.clone(),
+            protocol: wanted.protocol,
+            desired_revision: 1,
+            created_at: now,
+            updated_at: now,
+            last_seen_at: None,
+            revision: 1,
+            seq: tx.next_seq().await?,
+        };
+        nodes::insert(tx, &row).await?;
+        events::append(tx, state_event(&row, &format!("node:{}", row.name))).await?;
+        self.refresh_membership(tx).await?;
+        Ok(row)
+    }
+
+    /// The node that calls at the node door with this key.
+    pub async fn node_caller(&self, key_sha256: &str, expired: bool) -> Result<NodeCaller, AppError> {
+        let row = self.store.read("nodes.by_key", async |tx| nodes::by_key(tx, key_sha256).await).await?;
+        match row {
+            Some(row) => Ok(NodeCaller { id: row.id, name: row.name, expired }),
+            None => Err(AppError::Unauthenticated(
+                "this key belongs to no node of this cluster: the node was removed or never joined".to_owned(),
+            )),
+        }
+    }
+
+    /// Makes a new certificate for the same key.
+    pub fn renew(&self, node: &NodeCaller, key_sha256: &str, wanted: &RenewRequest) -> Result<RenewAnswer, AppError> {
+        let (certificate_pem, key) = self.sign(&wanted.csr_pem, node.id, self.clock.now())?;
+        if key != key_sha256 {
+            return Err(AppError::Forbidden(
+                "a certificate is renewed for the key that is listed, not another".to_owned(),
+            ));
+        }
+        Ok(RenewAnswer { certificate_pem })
+    }
+}
+
+async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<(), AppError> {
+    let refused = || AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned());
+    let row = tokens::load(tx, token.id).await?.ok_or_else(refused)?;
+    if row.role != Role::Node || !matches_secret(&row, token.secret.as_bytes()) || row.expires_at <= tx.now() {
+        return Err(refused());
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Nodes: joining, staying in touch, being looked at and taken out.
+//!
+//! ```text
+//!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it) ──► deleted
+//!                                    └──30 s without──────┘
+//! ```
+//! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
+//! stored at once, because it changes seldom. The nodes loop notices silence, which changes only the node's row. The
+//! instances loop sees that row and marks the node's instances as `unknown`.
+
+mod cordon;
+mod desired;
+mod heartbeat;
+mod join;
+mod remove;
+mod view;
+
+use muster_api::NodeId;
+use serde_json::json;
+
+pub use self::cordon::Schedulable;
+use crate::store::{events::NewEvent, nodes::NodeRow};
+
+/// A node that is calling, known by its key.
+#[derive(Clone, Debug)]
+pub struct NodeCaller {
+    /// Id of the node.
+    pub id: NodeId,
+    /// Name of the node.
+    pub name: String,
+    /// Whether its certificate has ended. Then only renewing is allowed.
+    pub expired: bool,
+}
+
+/// The event that tells a node's state. `actor` is a token's name, `node:NAME` or `muster`.
+pub(crate) fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
+    NewEvent {
+        actor: actor.to_owned(),
+        labels: row.labels.clone(),
+        node: Some(row.id),
+        data: json!({ "state": row.state, "reason": row.reason, "schedulable": row.schedulable }),
+        ..NewEvent::new("node.state", "default", row.target())
+    }
+}

@@ -1,0 +1,59 @@
+//! A node is taken out.
+
+use muster_api::{NodeId, Ref, node::NodeState};
+use serde_json::json;
+
+use super::{
+    super::{Answer, App, AppError, Asked, find},
+    state_event,
+};
+use crate::store::{
+    Tx, events, instances,
+    nodes::{self, NodeRow},
+};
+
+impl App {
+    /// Takes out a node that holds nothing: it has no instance and its share of the pool is empty.
+    pub async fn delete_node(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
+        asked.caller.require_operator()?;
+        let answer = self
+            .once(&asked.once, "nodes.delete", async |tx| {
+                let row = self.removable(tx, asked).await?;
+                let next = NodeRow { state: NodeState::Deleted, reason: None, schedulable: false, ..row };
+                nodes::save(tx, &next).await?;
+                events::append(tx, state_event(&next, &asked.caller.name)).await?;
+                self.refresh_membership(tx).await?;
+                self.heartbeats.forget(next.id);
+                Ok(Answer::no_content())
+            })
+            .await?;
+        self.follow_membership().await?;
+        Ok(answer)
+    }
+
+    /// What [`App::delete_node`] would free: nothing, because it refuses a node that holds something.
+    pub async fn node_freed(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
+        asked.caller.require_operator()?;
+        self.once(&asked.once, "nodes.delete", async |tx| {
+            self.removable(tx, asked).await?;
+            Answer::ok(&json!({ "freed_bytes": 0 }))
+        })
+        .await
+    }
+
+    async fn removable(&self, tx: &mut Tx, asked: &Asked<Ref<NodeId>>) -> Result<NodeRow, AppError> {
+        let row = find::node(tx, &asked.thing).await?;
+        asked.check_if_match(row.revision)?;
+        if row.state == NodeState::Deleted {
+            return Err(AppError::not_found("node", &asked.thing));
+        }
+        let instances = instances::promised(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
+        let objects = self.heartbeats.last(row.id).map_or(row.pool.objects, |(_, beat)| beat.pool.objects);
+        if instances > 0 || objects > 0 {
+            return Err(AppError::NotBuiltYet(format!(
+                "deleting a node that still has {instances} instances and {objects} objects (draining)"
+            )));
+        }
+        Ok(row)
+    }
+}

@@ -1,0 +1,94 @@
+//! Nodes as operators see them.
+
+use std::collections::BTreeMap;
+
+use muster_api::{
+    NodeId, Page, Ref, etag,
+    node::{Capacity, Node, NodeState},
+};
+
+use super::super::{App, AppError, Caller, find, list::ListQuery};
+use crate::store::{
+    column,
+    instances::{self, Promised},
+    nodes::{self, NodeRow},
+};
+
+/// How long deleted nodes are shown, milliseconds.
+const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
+
+impl App {
+    /// A page of the nodes, for operators.
+    pub async fn nodes(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Node>, AppError> {
+        caller.require_operator()?;
+        list.filter.only(&["state", "label"])?;
+        let since = list.deleted.then(|| self.clock.now().plus_ms(-DELETED_SHOWN_MS));
+        self.store
+            .read("nodes.list", async |tx| {
+                let promised = instances::promised(tx).await?;
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    let rows = nodes::list(tx, after, since, n).await?;
+                    let keep = |row: NodeRow| {
+                        let state = column::word_text(row.state).expect("a state is a word");
+                        list.filter.keeps(&state, &row.labels).then(|| self.node_view(&row, &promised))
+                    };
+                    pager.take(rows, |row| row.seq, keep);
+                }
+                Ok(pager.page())
+            })
+            .await
+    }
+
+    /// One node, for operators.
+    pub async fn node(&self, caller: &Caller, node: &Ref<NodeId>) -> Result<Node, AppError> {
+        caller.require_operator()?;
+        self.store
+            .read("nodes.show", async |tx| {
+                let row = find::node(tx, node).await?;
+                let promised = instances::promised(tx).await?;
+                Ok(self.node_view(&row, &promised))
+            })
+            .await
+    }
+
+    pub(super) fn node_view(&self, row: &NodeRow, promised: &BTreeMap<NodeId, Promised>) -> Node {
+        let promised = promised.get(&row.id).copied().unwrap_or_default();
+        let fresh = self.heartbeats.last(row.id).filter(|_| row.state != NodeState::Deleted);
+        let (pool, conditions) = match &fresh {
+            Some((_, beat)) => (beat.pool, beat.conditions.clone()),
+            None => (row.pool, row.conditions.clone()),
+        };
+        Node {
+            id: row.id,
+            name: row.name.clone(),
+            project: "default".to_owned(),
+            labels: row.labels.clone(),
+            state: row.state,
+            reason: row.reason.clone(),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            etag: etag::of_revision(row.revision),
+            schedulable: row.schedulable,
+            zone: row.zone.clone(),
+            address: row.address.clone(),
+            conditions,
+            capacity: Capacity {
+                cpus: row.cpus,
+                cpus_used: u32::try_from(promised.cpus).expect("no node is promised more processors than it offers"),
+                memory_bytes: row.memory_bytes,
+                memory_used_bytes: promised.memory_bytes,
+            },
+            pool,
+            runtimes: row
+                .runtimes
+                .iter()
+                .map(|runtime| column::word_text(*runtime).expect("a runtime is a word"))
+                .collect(),
+            hypervisor: row.hypervisor.clone(),
+            instances: promised.instances,
+            agent_version: row.agent_version.clone(),
+            last_seen_at: self.last_seen(row),
+        }
+    }
+}

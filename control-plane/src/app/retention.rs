@@ -1,0 +1,26 @@
+//! What is kept long enough is dropped.
+
+use super::{App, StoreError};
+use crate::store::{deployments, events, idempotency, instances, operations, snapshots, tokens};
+
+/// How long deleted instances, deployments and snapshots are shown, milliseconds.
+const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
+
+impl App {
+    /// Drops old events, operations, idempotency keys and tokens, and what was deleted more than a day ago. Returns how
+    /// many rows.
+    pub(crate) async fn forget_old(&self) -> Result<u64, StoreError> {
+        self.store
+            .run_tx("forget", async |tx| {
+                let deleted_before = tx.now().plus_ms(-DELETED_SHOWN_MS);
+                Ok(events::forget_old(tx).await?
+                    + operations::forget_old(tx).await?
+                    + idempotency::forget_old(tx).await?
+                    + tokens::forget_old(tx).await?
+                    + instances::forget(tx, deleted_before).await?
+                    + deployments::forget(tx, deleted_before).await?
+                    + snapshots::forget(tx, deleted_before).await?)
+            })
+            .await
+    }
+}

@@ -1,0 +1,129 @@
+//! Snapshots are shown, renamed, labelled and unlinked.
+
+use muster_api::{
+    Page, Ref, SnapshotId,
+    snapshot::{PatchSnapshot, Snapshot, SnapshotMember, SnapshotState},
+    version::Freed,
+};
+
+use super::{
+    super::{Answer, App, AppError, Asked, Caller, begin_operation, find, list::ListQuery, operations::existing},
+    attempt::give_up,
+    event, view,
+};
+use crate::{
+    domain::snapshot::SAVE_MS,
+    store::{
+        events,
+        operations::{self, NewOperation, Outcome},
+        snapshots, versions,
+    },
+};
+
+impl App {
+    /// One snapshot.
+    pub async fn snapshot(&self, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Snapshot, AppError> {
+        self.store.read("snapshots.show", async |tx| Ok(view::view(find::snapshot(tx, caller, wanted).await?))).await
+    }
+
+    /// A page of snapshots.
+    pub async fn snapshots(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Snapshot>, AppError> {
+        list.filter.only(&["state", "label", "deployment"])?;
+        self.store
+            .read("snapshots.list", async |tx| {
+                let filter = list.row_filter(tx, caller).await?;
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    let rows = snapshots::list(tx, &filter, after, n).await?;
+                    pager.take(rows, |row| row.seq, |row| Some(view::view(row)));
+                }
+                Ok(pager.page())
+            })
+            .await
+    }
+
+    /// A page of a snapshot's members.
+    pub async fn snapshot_members(
+        &self,
+        caller: &Caller,
+        wanted: &Ref<SnapshotId>,
+        list: &ListQuery,
+    ) -> Result<Page<SnapshotMember>, AppError> {
+        list.filter.only(&[])?;
+        self.store
+            .read("snapshots.members", async |tx| {
+                let row = find::snapshot(tx, caller, wanted).await?;
+                let mut pager = list.pager(tx).await?;
+                while let Some((after, n)) = pager.wants() {
+                    let rows = snapshots::members_after(tx, row.id, after, n).await?;
+                    pager.take(rows, |member| member.seq, |member| Some(view::member_view(member)));
+                }
+                Ok(pager.page())
+            })
+            .await
+    }
+
+    /// Changes name and labels.
+    pub async fn patch_snapshot(
+        &self,
+        asked: &Asked<Ref<SnapshotId>>,
+        patch: &PatchSnapshot,
+    ) -> Result<Answer, AppError> {
+        self.once(&asked.once, "snapshots.patch", async |tx| {
+            let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
+            let name = patch.name.as_ref().map(ToString::to_string).filter(|name| *name != row.name);
+            let labels = patch.labels.clone().filter(|labels| *labels != row.labels);
+            if name.is_none() && labels.is_none() {
+                return Answer::ok(&view::view(row));
+            }
+            if let Some(name) = name {
+                if let Some(existing) = snapshots::by_name(tx, &row.project, &name).await? {
+                    return Err(AppError::NameTaken { kind: "snapshot", name, existing: existing.id.to_string() });
+                }
+                versions::rename_snapshot(tx, row.id, &name).await?;
+                row.name = name;
+            }
+            row.labels = labels.unwrap_or(row.labels);
+            snapshots::save(tx, &row).await?;
+            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            Answer::ok(&view::view(find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?))
+        })
+        .await
+    }
+
+    /// Unlinks a snapshot in any state. One under way is given up first.
+    pub async fn delete_snapshot(&self, asked: &Asked<Ref<SnapshotId>>) -> Result<Answer, AppError> {
+        self.once(&asked.once, "snapshots.delete", async |tx| {
+            let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
+            if row.is_under_way() {
+                give_up(tx, &mut row, "deleted", "the snapshot was deleted", Outcome::Cancelled(None)).await?;
+                row = find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?;
+            }
+            let new = NewOperation {
+                project: row.project.clone(),
+                kind: "snapshot.delete",
+                target: row.target(),
+                phase: "unlinking",
+                progress: operations::to_do(row.members, "disks"),
+                deadline: tx.now().plus_ms(SAVE_MS),
+            };
+            let operation = begin_operation(tx, &asked.caller.origin(), new).await?;
+            // I5: unlinking is one step whatever the size. The bytes stay until nothing uses them.
+            versions::unlink_snapshot(tx, row.id).await?;
+            row.state = SnapshotState::Deleted;
+            snapshots::save(tx, &row).await?;
+            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
+            Answer::accepted(&existing(tx, operation.id).await?)
+        })
+        .await
+    }
+
+    /// The bytes that deleting the snapshot would free. Always unknown until the sweep can count them.
+    pub async fn snapshot_freed(&self, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Freed, AppError> {
+        self.store.read("snapshots.freed", async |tx| find::snapshot(tx, caller, wanted).await).await?;
+        Ok(Freed { freed_bytes: None })
+    }
+}

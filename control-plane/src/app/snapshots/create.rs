@@ -1,0 +1,229 @@
+//! A snapshot is asked for: which disks take part, and the rows from which the nodes and the loop go on.
+
+use muster_api::{
+    CommitId, ErrorCode, Problem, SnapshotId, Timestamp,
+    instance::InstanceState,
+    operation::Target,
+    snapshot::{Consistency, CreateSnapshot, SnapshotState},
+};
+use storage_core::units::u64_from;
+
+use super::{
+    super::{
+        Answer, App, AppError, Caller, Once, begin_operation,
+        instances::{Going, selected},
+    },
+    attempt::{next_attempt, tell_nodes},
+    event,
+};
+use crate::{
+    domain::{names::made_up, snapshot::SAVE_MS},
+    store::{
+        Tx,
+        deployments::DeploymentRow,
+        events,
+        instances::{self, InstanceRow},
+        operations::{self, NewOperation},
+        snapshots::{self, MemberRow, SnapshotRow},
+        uploads::{self, NewUpload, Upload, UploadTarget},
+    },
+    wake::Loop,
+};
+
+/// Longest time a guest's write may be held where the request does not say, milliseconds.
+const PAUSE_MS: u64 = 500;
+/// Longest such time that a request may ask for, milliseconds.
+const PAUSE_MAX_MS: u64 = 10_000;
+/// How long the lease of the upload outlives the snapshot's deadline, milliseconds. The snapshots loop ends the upload
+/// before that.
+const LEASE_MS: i64 = 120_000;
+
+/// The instances that a snapshot is taken of.
+struct Taken {
+    /// Project of all of them.
+    project: String,
+    /// At least one.
+    rows: Vec<InstanceRow>,
+    /// How many of the selected instances have no disk that can be cut.
+    skipped: u64,
+    /// The deployment, if the request names one.
+    deployment: Option<DeploymentRow>,
+}
+
+impl App {
+    /// Begins a snapshot of all selected instances that have a disk.
+    pub async fn create_snapshot(
+        &self,
+        caller: &Caller,
+        once: &Once,
+        wanted: &CreateSnapshot,
+    ) -> Result<Answer, AppError> {
+        if wanted.consistency == Consistency::Filesystem {
+            return Err(AppError::NotBuiltYet("consistency filesystem".to_owned()));
+        }
+        let max_pause_ms = max_pause_ms(wanted)?;
+        self.once(once, "snapshots.create", async |tx| {
+            let taken = take(tx, caller, wanted).await?;
+            let id = SnapshotId::generate();
+            let name = free_name(tx, &taken.project, id, wanted).await?;
+            let members = members(tx, id, &taken.rows).await?;
+            refuse_if_cut(tx, &members).await?;
+            let (now, count) = (tx.now(), u64_from(members.len()));
+            let deadline = now.plus_ms(SAVE_MS);
+            let upload = begin_upload(tx, &taken.project, id, deadline).await?;
+            let new = NewOperation {
+                project: taken.project.clone(),
+                kind: "snapshot.create",
+                target: Target { kind: "snapshot".to_owned(), id: id.to_string(), name: name.clone() },
+                phase: "cutting",
+                progress: operations::to_do(count, "disks"),
+                deadline,
+            };
+            let operation = begin_operation(tx, &caller.origin(), new).await?;
+            let mut row = SnapshotRow {
+                id,
+                project: taken.project,
+                name,
+                labels: wanted.labels.clone(),
+                state: SnapshotState::Cutting,
+                reason: None,
+                deployment: taken.deployment.as_ref().map(|deployment| deployment.id),
+                deployment_name: taken.deployment.map(|deployment| deployment.name),
+                consistency: wanted.consistency,
+                max_pause_ms,
+                cut_at: None,
+                durable_at: None,
+                members: count,
+                skipped: taken.skipped,
+                dirty_bytes: 0,
+                stored_bytes: 0,
+                pause_max_us: None,
+                attempt: 0,
+                coordinator: None,
+                attempt_until: None,
+                refused: None,
+                refused_detail: None,
+                deadline,
+                upload: Some(upload.id),
+                round: Some(upload.round),
+                operation: operation.id,
+                created_at: now,
+                updated_at: now,
+                revision: 1,
+                seq: tx.next_seq().await?,
+            };
+            next_attempt(tx, &mut row, &members).await?;
+            snapshots::insert(tx, &row, &members).await?;
+            events::append(tx, event(&row, &caller.name)?).await?;
+            tell_nodes(tx, &members).await?;
+            tx.wake(Loop::Snapshots);
+            Answer::accepted(&operation)
+        })
+        .await
+    }
+}
+
+fn max_pause_ms(wanted: &CreateSnapshot) -> Result<u64, AppError> {
+    let max_pause_ms = wanted.max_pause_ms.unwrap_or(PAUSE_MS);
+    if !(1..=PAUSE_MAX_MS).contains(&max_pause_ms) {
+        let detail = format!("1 to {PAUSE_MAX_MS}, got {max_pause_ms}");
+        return Err(AppError::invalid("/max_pause_ms", "out_of_range", detail));
+    }
+    Ok(max_pause_ms)
+}
+
+async fn take(tx: &mut Tx, caller: &Caller, wanted: &CreateSnapshot) -> Result<Taken, AppError> {
+    let selected = selected(tx, caller, &wanted.select, Going::LeftOut).await?;
+    let (mut rows, mut skipped) = (Vec::new(), 0);
+    for row in selected.rows {
+        if has_disk(&row)? {
+            rows.push(row);
+        } else {
+            skipped += 1;
+        }
+    }
+    let Some(project) = rows.first().map(|row| row.project.clone()) else {
+        return Err(AppError::WrongState {
+            kind: "selection",
+            state: "empty".to_owned(),
+            allowed: vec!["running", "paused", "stopping", "stopped"],
+        });
+    };
+    if let Some(other) = rows.iter().find(|row| row.project != project) {
+        let detail = format!("{} belongs to another project than the others", other.name);
+        return Err(AppError::invalid("/select", "invalid", detail));
+    }
+    Ok(Taken { project, rows, skipped, deployment: selected.deployment })
+}
+
+/// Whether an instance has a disk that can be cut. Refuses if that is not known.
+fn has_disk(row: &InstanceRow) -> Result<bool, AppError> {
+    match row.life.state {
+        InstanceState::Unknown => {
+            let detail = format!("{} is unknown: its node is silent, so its disk cannot be cut", row.name);
+            Err(Problem::new(ErrorCode::MemberUnknown, detail).with("instance", row.id.to_string()).into())
+        }
+        InstanceState::Pending | InstanceState::Failed | InstanceState::Deleting | InstanceState::Deleted => Ok(false),
+        // Until its node reports the disk it has none.
+        InstanceState::Starting => {
+            Ok(row.life.node.is_some() && (row.life.steps.disk_at.is_some() || row.life.was_ready))
+        }
+        _ => Ok(row.life.node.is_some()),
+    }
+}
+
+async fn free_name(tx: &mut Tx, project: &str, id: SnapshotId, wanted: &CreateSnapshot) -> Result<String, AppError> {
+    let name = wanted.name.as_ref().map_or_else(|| made_up("s", id.uuid()), ToString::to_string);
+    match snapshots::by_name(tx, project, &name).await? {
+        Some(existing) => Err(AppError::NameTaken { kind: "snapshot", name, existing: existing.id.to_string() }),
+        None => Ok(name),
+    }
+}
+
+async fn begin_upload(tx: &mut Tx, project: &str, id: SnapshotId, deadline: Timestamp) -> Result<Upload, AppError> {
+    let new = NewUpload {
+        project: project.to_owned(),
+        target: UploadTarget::Snapshot,
+        target_id: id.to_string(),
+        until: deadline.plus_ms(LEASE_MS),
+    };
+    Ok(uploads::begin(tx, &new).await?)
+}
+
+/// One member row for each disk of the instances.
+async fn members(tx: &mut Tx, id: SnapshotId, taken: &[InstanceRow]) -> Result<Vec<MemberRow>, AppError> {
+    let ids: Vec<_> = taken.iter().map(|row| row.id).collect();
+    let mut disks = instances::disks_of(tx, &ids).await?;
+    let mut members = Vec::with_capacity(taken.len());
+    for row in taken {
+        let node = row.life.node.expect("an instance that takes part has a node");
+        for disk in disks.remove(&row.id).unwrap_or_default() {
+            members.push(MemberRow {
+                snapshot: id,
+                disk: disk.id,
+                instance: row.id,
+                instance_name: row.name.clone(),
+                size_bytes: disk.size_bytes,
+                node,
+                generation: row.life.generation,
+                commit: CommitId::generate(),
+                version: None,
+                pause_us: None,
+                dirty_bytes: 0,
+                stored_bytes: 0,
+                staged: None,
+                seq: tx.next_seq().await?,
+            });
+        }
+    }
+    Ok(members)
+}
+
+/// Refuses if another snapshot under way has one of the disks.
+async fn refuse_if_cut(tx: &mut Tx, members: &[MemberRow]) -> Result<(), AppError> {
+    let disks: Vec<_> = members.iter().map(|member| member.disk).collect();
+    match snapshots::busy_with(tx, &disks).await? {
+        Some(operation) => Err(AppError::Busy { operation }),
+        None => Ok(()),
+    }
+}

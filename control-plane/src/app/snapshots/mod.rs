@@ -1,0 +1,32 @@
+//! Snapshots: asked for, published as a whole, renamed, unlinked. The nodes make the cut between them.
+
+pub(crate) mod attempt;
+mod calls;
+mod create;
+mod publish;
+mod view;
+
+use serde_json::json;
+
+pub(crate) use self::{
+    attempt::{failed, give_up, tell_nodes},
+    publish::publish,
+};
+use super::StoreError;
+use crate::store::{column, events::NewEvent, snapshots::SnapshotRow};
+
+/// The event that tells a snapshot's state. `actor` is a token's name or `muster`.
+fn event(row: &SnapshotRow, actor: &str) -> Result<NewEvent, StoreError> {
+    let mut data = json!({ "state": column::word_text(row.state)? });
+    if let Some(reason) = &row.reason {
+        data["reason"] = reason.as_str().into();
+    }
+    Ok(NewEvent {
+        operation: Some(row.operation),
+        actor: actor.to_owned(),
+        data,
+        labels: row.labels.clone(),
+        deployment: row.deployment,
+        ..NewEvent::new("snapshot.state", row.project.clone(), row.target())
+    })
+}

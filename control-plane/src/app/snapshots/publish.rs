@@ -1,0 +1,121 @@
+//! A complete snapshot becomes visible.
+
+use muster_api::{
+    Labels, UploadId, VersionId,
+    node_protocol::VersionRoot,
+    operation::{Progress, Target},
+    snapshot::SnapshotState,
+};
+use serde_json::json;
+
+use super::{
+    super::AppError,
+    attempt::{failed, give_up, tell_nodes},
+    event,
+};
+use crate::{
+    domain::versions::Content,
+    store::{
+        Tx,
+        events::{self, NewEvent},
+        instances::{self, NewHead},
+        operations::{self, Outcome},
+        snapshots::{self, MemberRow, SnapshotRow, Staged},
+        uploads,
+        versions::{self, NewVersion, Of},
+    },
+};
+
+/// Makes every member visible at once (I3, I7): versions, heads, the snapshot, the operation, the end of the upload.
+/// The caller has seen in this transaction that all members flipped and all commits are staged.
+pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), AppError> {
+    if let Some(lost) = snapshots::lost(tx, row.id).await? {
+        return give_up(tx, row, "member_lost", &lost, failed("member_lost", &lost)).await;
+    }
+    let live = match row.upload {
+        Some(upload) => uploads::live(tx, upload).await?,
+        None => None,
+    };
+    let Some(upload) = live else {
+        let detail = "its upload was ended, so its objects may be swept";
+        return give_up(tx, row, "upload_ended", detail, failed("upload_ended", detail)).await;
+    };
+    let members = snapshots::members(tx, row.id).await?;
+    publish_members(tx, row, &members, upload.id).await?;
+    uploads::end(tx, upload.id).await?;
+    row.state = SnapshotState::Ready;
+    row.durable_at = Some(tx.now());
+    row.dirty_bytes = members.iter().map(|member| member.dirty_bytes).sum();
+    row.stored_bytes = members.iter().map(|member| member.stored_bytes).sum();
+    (row.coordinator, row.attempt_until) = (None, None);
+    snapshots::save(tx, row).await?;
+    events::append(tx, event(row, "muster")?).await?;
+    let progress = Progress { done: row.members, total: row.members, failed: 0, unit: "disks".to_owned() };
+    operations::progress(tx, row.operation, "ready", &progress, &[]).await?;
+    let result = json!({ "snapshot": row.id, "members": row.members, "stored_bytes": row.stored_bytes });
+    operations::finish(tx, row.operation, Outcome::Succeeded(Some(result))).await?;
+    tell_nodes(tx, &members).await?;
+    Ok(())
+}
+
+/// Makes a version of each member and the head of its disk.
+async fn publish_members(
+    tx: &mut Tx,
+    row: &SnapshotRow,
+    members: &[MemberRow],
+    upload: UploadId,
+) -> Result<(), AppError> {
+    let (mut published, mut heads, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for member in members {
+        let staged = member.staged.as_ref().expect("a snapshot is published when all its members are staged");
+        let new = new_version(row, member, staged, upload)?;
+        versions::insert(tx, &new).await?;
+        heads.push(NewHead { disk: member.disk, base: staged.base, version: new.id, dirty_bytes: member.dirty_bytes });
+        published.push((member.disk, new.id));
+        told.push(published_event(row, member, new.id));
+    }
+    instances::advance_heads(tx, &heads).await?;
+    snapshots::save_versions(tx, row.id, &published).await?;
+    events::append_many(tx, told).await?;
+    Ok(())
+}
+
+fn new_version(
+    row: &SnapshotRow,
+    member: &MemberRow,
+    staged: &Staged,
+    upload: UploadId,
+) -> Result<NewVersion, AppError> {
+    let root = VersionRoot { descriptor: staged.descriptor.clone(), root_page: staged.root_page.clone(), commit: None };
+    Ok(NewVersion {
+        id: VersionId::generate(),
+        project: row.project.clone(),
+        labels: Labels::default(),
+        of: Of::Disk {
+            instance: member.instance,
+            instance_name: member.instance_name.clone(),
+            disk: member.disk,
+            snapshot: Some((row.id, row.name.clone())),
+            commit: member.commit,
+        },
+        content: Content::from_root(&root).map_err(anyhow::Error::from)?,
+        digest: None,
+        stored_bytes: member.stored_bytes,
+        reached_bytes: None,
+        upload: Some(upload),
+    })
+}
+
+fn published_event(row: &SnapshotRow, member: &MemberRow, version: VersionId) -> NewEvent {
+    let target = Target {
+        kind: "version".to_owned(),
+        id: version.to_string(),
+        name: format!("{}/{}", row.name, member.instance_name),
+    };
+    NewEvent {
+        operation: Some(row.operation),
+        data: json!({ "state": "ready", "snapshot": row.id, "instance": member.instance, "disk": member.disk }),
+        deployment: row.deployment,
+        ..NewEvent::new("version.published", row.project.clone(), target)
+    }
+}
