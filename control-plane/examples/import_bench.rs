@@ -1,10 +1,10 @@
-//! How fast an image becomes a version, without a network: the import pipeline into a segment store on this disk,
-//! beside hashing and copying the same file.
+//! Measures the import pipeline into a segment store on a local disk, without a network, and compares it with hashing
+//! and copying the same file.
 //!
 //! ```text
 //! cargo run --release -p muster-controller --example import_bench -- FILE FOLDER
 //! ```
-//! Prints one line per step. FOLDER is on the disk to measure; what is made in it is removed again.
+//! Prints one line per step. FOLDER is on the disk to measure; the files that are made in it are removed at the end.
 
 use std::{
     fs::File,
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let begun = Instant::now();
     let imported = import(&target, Stated::default(), folder.path(), frames(file.clone())).await?;
     let imported_in = begun.elapsed();
-    anyhow::ensure!(imported.digest == Some(digest), "the digest is another one");
+    anyhow::ensure!(imported.digest == Some(digest), "the import computed another digest");
     let usage = store.usage();
 
     let begun = Instant::now();
@@ -59,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
         bytes += piece?.len() as u64;
     }
     let exported_in = begun.elapsed();
-    anyhow::ensure!(bytes == size, "{bytes} bytes came out of {size}");
+    anyhow::ensure!(bytes == size, "exported {bytes} bytes of {size}");
 
     line("hash", size, hashed);
     line("copy and sync", size, copied);
@@ -82,7 +82,7 @@ fn line(what: &str, bytes: u64, took: Duration) {
     println!("{what:14} {:7.2} s  {:7.0} MiB/s", took.as_secs_f64(), mib / took.as_secs_f64());
 }
 
-/// Reads a file a frame at a time, as an HTTP body would come.
+/// Reads a file in frames, like an HTTP body.
 fn frames(path: PathBuf) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send + Unpin {
     let (to, frames) = tokio::sync::mpsc::channel(4);
     std::thread::spawn(move || {
@@ -100,7 +100,7 @@ fn frames(path: PathBuf) -> impl futures::Stream<Item = Result<Bytes, std::io::E
             }
         };
         if let Err(error) = read() {
-            // Nobody listens any more.
+            // If the import has ended, nobody needs the error.
             let _ = to.blocking_send(Err(error));
         }
     });

@@ -1,7 +1,7 @@
-//! The cluster's own CA: it issues certificates of 90 days and signs membership records.
+//! The cluster's own CA. It issues certificates that are valid for 90 days, and signs membership records.
 //!
-//! Files: `DIR/ca.pem` (0644, what clients trust), `DIR/ca.key` (0600). Made at the first start, never replaced: join
-//! tokens, nodes and clients hold its fingerprint.
+//! Its files are `DIR/ca.pem` (0644, the certificate that clients trust) and `DIR/ca.key` (0600). They are made at the
+//! first start and never replaced, because join tokens, nodes and clients remember the certificate's fingerprint.
 
 use std::{
     io::Write as _,
@@ -21,12 +21,12 @@ use sha2::{Digest as _, Sha256};
 use storage_core::membership::{Membership, SignedMembership};
 use time::{Duration, OffsetDateTime};
 
-/// Days a certificate is valid. Renewed with a third of them left.
+/// Days a certificate is valid. It is renewed when a third of them is left.
 pub const CERTIFICATE_DAYS: i64 = 90;
-/// Years the CA itself is valid: replacing it means joining every node again.
+/// Years the CA itself is valid. It is long because every node must join again when the CA is replaced.
 const CA_YEARS: i64 = 30;
 
-/// Signs for the cluster.
+/// The CA with its key.
 pub struct Authority {
     ca_pem: String,
     sha256: [u8; 32],
@@ -39,34 +39,37 @@ impl std::fmt::Debug for Authority {
     }
 }
 
-/// A certificate request that cannot be taken.
+/// Why a certificate request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CsrError {
-    /// Not a request, or not signed by its key.
+    /// It is not a PKCS#10 request, or is not signed by the key it contains.
     #[error("the certificate request cannot be used: {0}")]
     Unusable(String),
 }
 
-/// What a certificate is for.
+/// The holder of a certificate.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// A node: client and server.
+    /// A node, as client and server.
     Node(NodeId),
-    /// The controller at the node door, and as a client of the nodes.
+    /// The controller, as server for nodes and as their client.
     Controller,
-    /// The people's door: these names and addresses.
+    /// The controller, as server for people under these host names and IP addresses.
     People(Vec<String>),
 }
 
 impl Authority {
-    /// Opens the CA in `dir`, or makes it.
+    /// Opens the CA in the folder `dir`, or makes it there. `now` is the time of day, from which a new CA is valid.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or key and certificate do not belong together.
     pub fn open_or_create(dir: &Path, now: Timestamp) -> anyhow::Result<Self> {
         let (cert, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         match (cert.exists(), key.exists()) {
             (true, true) => Self::open(&cert, &key),
-            // The key is written first: a certificate without a key was never used for anything.
+            // `create` writes the key first, so a key without a certificate was never used.
             (false, _) => Self::create(&cert, &key, now),
-            (true, false) => bail!("{} is missing: the cluster's CA cannot sign without its key", key.display()),
+            (true, false) => bail!("{} is missing: the CA of the cluster cannot sign without its key", key.display()),
         }
     }
 
@@ -81,7 +84,7 @@ impl Authority {
         let der = muster_pool::tls::certificates("CA certificate", &ca_pem)?
             .into_iter()
             .next()
-            .context("no certificate in it")?;
+            .context("there is no certificate in it")?;
         let listed = muster_pool::tls::fingerprint(&der)?;
         if listed != hex::encode(Sha256::digest(key.subject_public_key_info())) {
             bail!("key and certificate do not belong together");
@@ -93,7 +96,7 @@ impl Authority {
     fn create(cert: &Path, key_path: &Path, now: Timestamp) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        // A short name of its own, so that a person sees two clusters' CAs apart.
+        // Part of the key's hash is in the name, so that people can tell the CAs of two clusters apart.
         let short = hex::encode(Sha256::digest(key.subject_public_key_info()))[..8].to_owned();
         params.distinguished_name = named(&format!("Muster CA {short}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -107,20 +110,23 @@ impl Authority {
         Self::from_pem(certificate.pem(), &key.serialize_pem())
     }
 
-    /// The CA's certificate, PEM.
+    /// The certificate of the CA, PEM.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// SHA-256 of the CA's certificate, DER.
+    /// SHA-256 of the certificate of the CA in DER, its fingerprint.
     #[must_use]
     pub const fn sha256(&self) -> [u8; 32] {
         self.sha256
     }
 
-    /// Signs a certificate for the key of a PKCS#10 request, which proves that the asker has the key. What else the
-    /// request says is ignored. Returns the certificate, PEM, and the SHA-256 of the key.
+    /// Signs a certificate for the key of a PKCS#10 request (PEM). The request proves that its sender has the key; its
+    /// other fields are ignored. Returns the certificate (PEM), and the SHA-256 of the key (hex).
+    ///
+    /// # Errors
+    /// [`CsrError`] if the request cannot be used.
     pub fn sign_request(&self, csr_pem: &str, subject: &Subject, now: Timestamp) -> Result<(String, String), CsrError> {
         let unusable = |e: rcgen::Error| CsrError::Unusable(e.to_string());
         let request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(unusable)?;
@@ -130,26 +136,32 @@ impl Authority {
         Ok((certificate.pem(), key_sha256))
     }
 
-    /// Signs a certificate for an own key. Returns certificate and CA certificate as one chain, PEM: a joining agent
-    /// looks for the CA in the chain.
+    /// Signs a certificate for a key of the controller. Returns the certificate and that of the CA as one chain (PEM),
+    /// because a joining agent looks for the CA in the chain.
+    ///
+    /// # Errors
+    /// A name of the subject cannot be in a certificate.
     pub fn issue(&self, key: &KeyPair, subject: &Subject, now: Timestamp) -> anyhow::Result<String> {
         let certificate = params(subject, now)?.signed_by(key, &self.issuer)?;
         Ok(format!("{}{}", certificate.pem(), self.ca_pem))
     }
 
-    /// A secret only the holder of the CA's key can make, for `what` and `input`.
+    /// Derives a secret for the purpose `what` from `input`. Only the holder of the CA's key can compute it.
     #[must_use]
     pub fn derive(&self, what: &str, input: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("muster 2026-11 secrets of the cluster's CA");
-        // Lengths first, so that no two triples read the same.
+        // The length precedes each part, so that no two triples hash the same bytes.
         for part in [self.issuer.key().serialized_der(), what.as_bytes(), input] {
-            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
         hasher.finalize().into()
     }
 
-    /// Signs a membership record.
+    /// Signs the JSON text of a membership record.
+    ///
+    /// # Errors
+    /// The key cannot sign.
     pub fn sign_membership(&self, membership: &Membership) -> anyhow::Result<SignedMembership> {
         let record = serde_json::to_string(membership)?;
         let signature = self.issuer.key().sign(record.as_bytes())?;
@@ -178,7 +190,7 @@ fn params(subject: &Subject, now: Timestamp) -> anyhow::Result<CertificateParams
     };
     params.use_authority_key_identifier_extension = true;
     let start = instant(now)?;
-    // An hour back: the other side's clock may be behind.
+    // Valid from an hour ago, because the clock of the other side may be behind.
     params.not_before = start - Duration::hours(1);
     params.not_after = start + Duration::days(CERTIFICATE_DAYS);
     Ok(params)
@@ -194,7 +206,10 @@ fn instant(now: Timestamp) -> anyhow::Result<OffsetDateTime> {
     Ok(OffsetDateTime::from_unix_timestamp(now.micros() / 1_000_000)?)
 }
 
-/// The key in `path`, made there (0600) if it is not there.
+/// Reads the private key in the file `path` (PEM), or makes it there with mode 0600.
+///
+/// # Errors
+/// The file cannot be read or written, or has no key.
 pub fn key_or_create(path: &Path) -> anyhow::Result<KeyPair> {
     if path.exists() {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
@@ -205,14 +220,17 @@ pub fn key_or_create(path: &Path) -> anyhow::Result<KeyPair> {
     Ok(key)
 }
 
-/// Writes a file so that after a crash either the old or the new content is there, never a part.
+/// Writes a file durably. After a crash it has either the old or the new content, never a part of it.
+///
+/// # Errors
+/// An I/O error, with the path.
 pub fn write_file(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
     let dir = path.parent().context("a file has a folder")?;
     let temporary: PathBuf = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        // The file may have been left by an earlier try with another mode.
+        // An earlier try may have left the file with another mode.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;

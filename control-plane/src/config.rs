@@ -1,6 +1,7 @@
-//! What the controller is told: flag before environment (`MUSTER_CONTROLLER_…`) before TOML before default.
+//! The configuration of the controller. A flag overrides its environment variable (`MUSTER_CONTROLLER_…`), which
+//! overrides the TOML file, which overrides the default.
 //!
-//! `deploy/config/control-plane.example.toml` lists every key with its default; a test compares the two.
+//! `deploy/config/control-plane.example.toml` documents every key with its default. Tests compare it with [`Config`].
 
 use std::{
     fmt,
@@ -12,89 +13,90 @@ use serde::Deserialize;
 
 use crate::store::DatabaseUrl;
 
-/// A setting that cannot be used.
+/// Why a configuration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The TOML file cannot be read or parsed.
     #[error("cannot read {}: {why}", path.display())]
     File {
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error, for people.
         why: String,
     },
-    /// A value does not fit.
+    /// The value of a setting is invalid.
     #[error("{key}: {why}")]
     Value {
-        /// The setting, as in the TOML file.
+        /// Name of the setting in the TOML file.
         key: &'static str,
-        /// Why.
+        /// What is wrong with it, for people.
         why: String,
     },
 }
 
-/// The effective configuration.
+/// The effective configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Where CA, keys, the first token and, by default, the database are kept.
+    /// Folder for the CA, keys, the first token and, by default, the database.
     pub data_dir: PathBuf,
-    /// The doors.
+    /// Listeners and their TLS.
     pub doors: Doors,
-    /// The database; none means `DATA/muster.db`.
+    /// The database; `None`: `muster.db` in `data_dir`. See [`Self::database_url`].
     pub database: Option<DatabaseUrl>,
-    /// The pool.
+    /// Settings of the pool.
     pub pool: Pool,
-    /// The log.
+    /// Settings of the log.
     pub log: Log,
 }
 
-/// The doors.
+/// Listeners and their TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doors {
-    /// For people and for joining.
+    /// Address of the public listener: the API for people, and joining of nodes.
     pub listen: SocketAddr,
-    /// For joined nodes, always mutual TLS; none means the next port.
+    /// Address of the listener for joined nodes, always with mutual TLS; `None`: the port after `listen`. See
+    /// [`Config::node_listen`].
     pub node_listen: Option<SocketAddr>,
-    /// How the people's door is reached from outside, if that differs.
+    /// URL under which people reach the public listener, if it differs from its address.
     pub public_url: Option<String>,
-    /// Certificate chain for the people's door; none means one by the cluster's CA.
+    /// Certificate chain of the public listener, PEM; `None`: the cluster's CA issues one.
     pub tls_cert: Option<PathBuf>,
-    /// Its key.
+    /// Private key of `tls_cert`, PEM.
     pub tls_key: Option<PathBuf>,
-    /// Makes the people's door plain.
+    /// Whether the public listener is plain HTTP.
     pub insecure_http: bool,
-    /// A door of its own for `/metrics`, without a token.
+    /// Address of a listener that only serves `/metrics`, without a token; `None`: there is none.
     pub metrics_listen: Option<SocketAddr>,
 }
 
-/// The pool.
+/// Settings of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    /// Copies wanted of every object.
+    /// Number of copies wanted of every object, 1 to 7.
     pub min_copies: u32,
 }
 
-/// The log.
+/// Settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// What is logged, as `RUST_LOG`.
+    /// Which lines are logged, in the syntax of `RUST_LOG`.
     pub filter: String,
-    /// How.
+    /// How the lines are written.
     pub format: LogFormat,
 }
 
-/// How the log looks.
+/// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// For people.
+    /// One line of text each, for people.
     #[default]
     Text,
-    /// For programs.
+    /// One JSON object each, for programs.
     Json,
 }
 
-/// The people's door where nothing else is said.
+/// Default port of the public listener. The node listener takes the next port.
 pub const DEFAULT_PORT: u16 = 7400;
 
 impl Default for Config {
@@ -118,24 +120,30 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Where the database is.
+    /// The configured database, or the default one in the data folder.
     #[must_use]
     pub fn database_url(&self) -> DatabaseUrl {
         self.database.clone().unwrap_or_else(|| DatabaseUrl::Sqlite(self.data_dir.join("muster.db")))
     }
 
-    /// Where joined nodes knock.
+    /// The configured address of the node listener, or the port after the public one.
     #[must_use]
     pub fn node_listen(&self) -> SocketAddr {
         self.doors.node_listen.unwrap_or_else(|| {
             let listen = self.doors.listen;
-            // Port 0 asks for any free port; so does the node door then.
-            let port = if listen.port() == 0 { 0 } else { listen.port().wrapping_add(1) };
+            // Port 0 asks for any free port, then for both listeners.
+            let port = match listen.port() {
+                0 => 0,
+                port => port.checked_add(1).expect("`check` refuses port 65535 without node_listen"),
+            };
             SocketAddr::new(listen.ip(), port)
         })
     }
 
-    /// The default, changed by the TOML file if there is one, changed by `given` (flags and environment).
+    /// The defaults, overridden by the TOML file if there is one, overridden by `given` (flags and environment).
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the file cannot be read, or a value is invalid.
     pub fn load(file: Option<&Path>, given: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         if let Some(path) = file {
@@ -170,24 +178,24 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |key, why: &str| Err(ConfigError::Value { key, why: why.to_owned() });
         if self.doors.tls_cert.is_some() != self.doors.tls_key.is_some() {
-            return wrong("tls_cert", "certificate and key come together: give both or none");
+            return wrong("tls_cert", "a certificate needs its key and a key its certificate: give both or none");
         }
         if self.doors.insecure_http && self.doors.tls_cert.is_some() {
-            return wrong("insecure_http", "a plain door has no certificate: give one or the other");
+            return wrong("insecure_http", "plain HTTP has no certificate: give one of insecure_http and tls_cert");
         }
         if !(1..=7).contains(&self.pool.min_copies) {
-            return wrong("pool.min_copies", "1 to 7 copies");
+            return wrong("pool.min_copies", "it must be from 1 to 7");
         }
         if self.doors.node_listen.is_none() && self.doors.listen.port() == u16::MAX {
-            return wrong("node_listen", "there is no next port after 65535: say which one");
+            return wrong("node_listen", "there is no port after 65535: give node_listen");
         }
         if let Some(url) = &self.doors.public_url
             && reqwest::Url::parse(url).ok().and_then(|u| u.host_str().map(str::to_owned)).is_none()
         {
-            return wrong("public_url", "not a URL with a host");
+            return wrong("public_url", "it is not a URL with a host");
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
-            return wrong("log.filter", "not a filter like info or muster_controller=debug,info");
+            return wrong("log.filter", "it is not a filter such as info or muster_controller=debug,info");
         }
         Ok(())
     }
@@ -205,7 +213,7 @@ fn set_some<T>(to: &mut Option<T>, from: Option<T>) {
     }
 }
 
-/// A value that may be kept in a file: `@FILE` is its content.
+/// A value that may be a secret: the text itself, or the content of FILE for `@FILE`.
 fn secret(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
         None => Ok(text.to_owned()),
@@ -216,43 +224,44 @@ fn secret(text: &str) -> Result<String, String> {
     }
 }
 
-/// What one source says: flags with environment, or a TOML file. Absent means nothing is said.
+/// The settings from one source: from flags and environment, or from the TOML file. `None`: the source does not have
+/// it.
 #[derive(Clone, Default, clap::Args)]
 pub struct Settings {
     /// Folder for CA, keys, the first token and, by default, the database
     #[arg(long, value_name = "DIR", env = "MUSTER_CONTROLLER_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The door for people and for joining [default: 127.0.0.1:7400]
+    /// Address of the API for people and for joining nodes [default: 127.0.0.1:7400]
     #[arg(long, value_name = "IP:PORT", env = "MUSTER_CONTROLLER_LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// The door for joined nodes, always mutual TLS [default: the next port]
+    /// Address for joined nodes, always with mutual TLS [default: the port after --listen]
     #[arg(long, value_name = "IP:PORT", env = "MUSTER_CONTROLLER_NODE_LISTEN")]
     pub node_listen: Option<SocketAddr>,
-    /// How the people's door is reached from outside, if that differs
+    /// URL under which people reach the API, if it differs from --listen
     #[arg(long, value_name = "URL", env = "MUSTER_CONTROLLER_PUBLIC_URL")]
     pub public_url: Option<String>,
-    /// Certificate chain of the people's door [default: one by the cluster's CA]
+    /// Certificate chain of the API, PEM [default: issued by the cluster's CA]
     #[arg(long, value_name = "FILE", env = "MUSTER_CONTROLLER_TLS_CERT")]
     pub tls_cert: Option<PathBuf>,
-    /// Key of that certificate
+    /// Private key of that certificate, PEM
     #[arg(long, value_name = "FILE", env = "MUSTER_CONTROLLER_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// sqlite:PATH, or @FILE with it inside [default: sqlite:DATA/muster.db]
+    /// The database: sqlite:PATH, or @FILE for a file with that text [default: muster.db in the data folder]
     #[arg(long, value_name = "URL", env = "MUSTER_CONTROLLER_DATABASE", hide_env_values = true)]
     pub database: Option<String>,
-    /// Make the people's door plain HTTP: for loopback and test networks only
+    /// Serve the API as plain HTTP; only for loopback and test networks
     #[arg(long, env = "MUSTER_CONTROLLER_INSECURE_HTTP", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub insecure_http: Option<bool>,
-    /// A door of its own for /metrics, without a token
+    /// Address where only /metrics is served, without a token
     #[arg(long, value_name = "IP:PORT", env = "MUSTER_CONTROLLER_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
-    /// Copies wanted of every object [default: 2]
+    /// Number of copies of every object, 1 to 7 [default: 2]
     #[arg(long, value_name = "N", env = "MUSTER_CONTROLLER_MIN_COPIES")]
     pub min_copies: Option<u32>,
-    /// What is logged [default: info]
+    /// Which lines are logged, such as info or muster_controller=debug,info [default: info]
     #[arg(long, value_name = "FILTER", env = "MUSTER_CONTROLLER_LOG")]
     pub log_filter: Option<String>,
-    /// How the log looks [default: text]
+    /// How log lines are written [default: text]
     #[arg(long, value_name = "FORMAT", env = "MUSTER_CONTROLLER_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 }
@@ -319,14 +328,14 @@ mod tests {
     const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/control-plane.example.toml");
 
     #[test]
-    fn the_example_is_the_default() {
+    fn the_example_file_has_the_defaults() {
         let config = Config::load(Some(Path::new(EXAMPLE)), Settings::default()).expect("the example");
         assert_eq!(config, Config::default());
     }
 
     #[test]
-    fn the_example_names_every_key() {
-        // Keys without a default stand behind `#`; with the marks taken away the file must still parse.
+    fn the_example_file_has_every_key() {
+        // Keys without a default are commented out with `#: `. Without these marks the file must still parse.
         let text = std::fs::read_to_string(EXAMPLE).expect("the example");
         let all: String =
             text.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l)).fold(String::new(), |t, l| t + l + "\n");
@@ -351,7 +360,16 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_before_the_file() {
+    fn the_help_has_the_defaults() {
+        let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
+        let Config { doors, pool, log, .. } = Config::default();
+        for default in [doors.listen.to_string(), pool.min_copies.to_string(), log.filter] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
+        }
+    }
+
+    #[test]
+    fn flags_override_the_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("c.toml");
         std::fs::write(&file, "listen = \"127.0.0.1:1\"\nnode_listen = \"127.0.0.1:9\"\n[pool]\nmin_copies = 3\n")
@@ -362,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_and_named() {
+    fn an_invalid_value_is_refused_with_its_key() {
         let key = |given: Settings| match Config::load(None, given) {
             Err(ConfigError::Value { key, .. }) => key,
             other => panic!("{other:?}"),

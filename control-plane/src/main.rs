@@ -1,4 +1,4 @@
-//! `muster-controller`: arguments, configuration, log, build, run, drain.
+//! The daemon `muster-controller`: reads arguments and configuration, builds the controller, runs it until a signal.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -29,32 +29,32 @@ struct Cli {
 enum Command {
     /// Run the controller until SIGTERM
     Serve(Configured),
-    /// Tokens, without going through the API
+    /// Manage tokens without the API
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Say whether the configuration can be used: exit 0 or 1
+    /// Check the configuration; exit with 0 if it can be used, else with 1
     CheckConfig(Configured),
 }
 
 #[derive(Subcommand)]
 enum TokenCommand {
-    /// Make a token and print it; works while the controller runs
+    /// Create a token and print it; also works while the controller runs
     Create {
         #[command(flatten)]
         configured: Configured,
-        /// What it may do: node, admin or tenant
+        /// Role of the token: node, admin or tenant
         #[arg(long)]
         role: Role,
-        /// Its name [default: made up]
+        /// Name of the token [default: a generated one]
         #[arg(long)]
         name: Option<Name>,
-        /// Tenant: its project [default: default]
+        /// Project of a tenant token [default: default]
         #[arg(long)]
         project: Option<Name>,
-        /// How long it lives: 30m, 12h, 90d [default: node 1h, others 90d]
+        /// Time until it expires, such as 30m, 12h or 90d [default: 1h for role node, else 90d]
         #[arg(long, value_parser = parse_duration)]
         ttl: Option<Duration>,
-        /// Node: how many nodes may join with it [default: 1]
+        /// Number of nodes that may join with a node token [default: 1]
         #[arg(long)]
         uses: Option<u32>,
     },
@@ -62,7 +62,7 @@ enum TokenCommand {
 
 #[derive(Args)]
 struct Configured {
-    /// TOML file with settings; flags and environment go before it
+    /// TOML file with settings; flags and environment variables override it
     #[arg(long, value_name = "FILE", env = "MUSTER_CONTROLLER_CONFIG")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -77,7 +77,7 @@ impl Configured {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What this process makes is for its user alone; what others may read says so itself (ca.pem).
+    // Files are readable by this user only, unless the code that writes them says otherwise (ca.pem).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let result = runtime.context("start the runtime").and_then(|runtime| runtime.block_on(run(cli.command)));
@@ -95,7 +95,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(configured) => serve(configured.load()?).await,
         Command::CheckConfig(configured) => {
             check_servable(&configured.load()?)?;
-            println!("the configuration is good");
+            println!("the configuration can be used");
             Ok(())
         }
         Command::Token(TokenCommand::Create { configured, role, name, project, ttl, uses }) => {
@@ -115,7 +115,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let server = build(config, Arc::new(SystemClock)).await?;
     tracing::info!(
         cluster.id = %server.app.cluster.id,
-        "serving people at {} and nodes at {}", server.url()?, server.node_address()?
+        "serving the API at {} and nodes at {}", server.url()?, server.node_address()?
     );
     let stopper = stop.clone();
     tokio::spawn(async move {

@@ -1,9 +1,9 @@
-//! What the doors show: certificates of 90 days, renewed in the running daemon.
+//! The certificates of the controller's listeners. They are valid for 90 days and renewed while the daemon runs.
 //!
-//! | door | certificate | asks for one |
+//! | listener | certificate | asks clients for one |
 //! |---|---|---|
-//! | people | `--tls-cert`, else by the cluster's CA for listen address, host names, public URL; none with `--insecure-http` | no |
-//! | nodes | by the cluster's CA for `controller.muster`; its key is in the membership record | always |
+//! | public (`listen`) | `--tls-cert`; else by the cluster's CA, for the listen address, host names and public URL; none with `--insecure-http` | no |
+//! | node (`node_listen`) | by the cluster's CA, for `controller.muster`; its key is in the membership record | always |
 
 use std::{
     collections::BTreeSet,
@@ -25,17 +25,20 @@ use crate::{
     config::Doors,
 };
 
-/// How often certificates are looked at.
+/// Time between two checks whether a certificate needs renewal.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 
-/// Where the people's certificate comes from.
+/// Where the certificate of the public listener comes from.
 enum People {
+    /// There is none: plain HTTP.
     Plain,
+    /// The files of the configuration.
     Files,
+    /// The cluster's CA.
     Issued { names: Vec<String>, key: KeyPair },
 }
 
-/// The identities of both doors.
+/// Keys and certificates of both listeners.
 pub struct Identities {
     people: Option<Identity>,
     people_from: People,
@@ -46,7 +49,11 @@ pub struct Identities {
 }
 
 impl Identities {
-    /// Reads or issues what the doors show. The node door's key is kept in `dir`: the membership record lists it.
+    /// Reads or issues the certificates. The key of the node listener is kept in the folder `dir`, because the
+    /// membership record lists it.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or a certificate cannot be used.
     pub fn new(dir: &Path, authority: &Authority, doors: &Doors, now: Timestamp) -> anyhow::Result<Self> {
         let node_key = ca::key_or_create(&dir.join("controller.key"))?;
         let chain = authority.issue(&node_key, &Subject::Controller, now)?;
@@ -64,35 +71,45 @@ impl Identities {
         Ok(Self { people, people_from, node, node_key, trusted, doors: doors.clone() })
     }
 
-    /// What the people's door speaks; none is plain HTTP.
+    /// TLS settings of the public listener; `None` for plain HTTP.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
     pub fn people_config(&self) -> anyhow::Result<Option<Arc<ServerConfig>>> {
         Ok(self.people.as_ref().map(tls::people_server_config).transpose()?)
     }
 
-    /// What the node door speaks. A certificate that ran out while its node was off is let in to be renewed.
+    /// TLS settings of the node listener. It accepts expired certificates of nodes, so that a node that was off for
+    /// long can renew its own.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
     pub fn node_config(&self) -> anyhow::Result<Arc<ServerConfig>> {
         Ok(tls::server_config(&self.node, &self.trusted, ClientCertificates::CurrentOrExpired)?)
     }
 
-    /// The controller as a client of the nodes.
+    /// The identity that the controller shows to nodes, as their server and as their client.
     #[must_use]
     pub fn node_identity(&self) -> &Identity {
         &self.node
     }
 
-    /// The CA as others see it.
+    /// The certificate of the CA, as nodes and clients trust it.
     #[must_use]
     pub fn trusted(&self) -> &Ca {
         &self.trusted
     }
 
-    /// Renews what has less than a third of its life left; reads files again.
+    /// Renews certificates that have less than a third of their life left, and reads the configured files again.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a certificate cannot be used.
     pub fn renew(&self, authority: &Authority, now: Timestamp) -> anyhow::Result<()> {
         let now_s = now.micros() / 1_000_000;
         if self.node.validity()?.wants_renewal(now_s) {
             let chain = authority.issue(&self.node_key, &Subject::Controller, now)?;
             self.node.replace(&chain, &self.node_key.serialize_pem())?;
-            tracing::info!("renewed the node door's certificate");
+            tracing::info!("renewed the certificate of the node listener");
         }
         let Some(people) = &self.people else { return Ok(()) };
         match &self.people_from {
@@ -106,7 +123,7 @@ impl Identities {
                 if people.validity()?.wants_renewal(now_s) {
                     let chain = authority.issue(key, &Subject::People(names.clone()), now)?;
                     people.replace(&chain, &key.serialize_pem())?;
-                    tracing::info!("renewed the people's door's certificate");
+                    tracing::info!("renewed the certificate of the public listener");
                 }
             }
         }
@@ -114,7 +131,7 @@ impl Identities {
     }
 }
 
-/// Renews for as long as the daemon runs.
+/// Calls [`Identities::renew`] every ten minutes, for as long as the daemon runs.
 pub async fn keep_renewed(identities: Arc<Identities>, authority: Arc<Authority>, clock: Arc<dyn Clock>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -130,7 +147,8 @@ fn files(doors: &Doors) -> anyhow::Result<Option<(String, String)>> {
     Ok(Some((read(cert)?, read(key)?)))
 }
 
-/// Names and addresses a person may use for this host: what it listens on, what it is called, loopback.
+/// Host names and IP addresses that people may use for this host: the listen address, its host name, loopback, and the
+/// host of the public URL.
 fn names(doors: &Doors) -> Vec<String> {
     let mut names = BTreeSet::from(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]);
     if doors.listen.ip().is_unspecified() {
@@ -155,7 +173,7 @@ fn names(doors: &Doors) -> Vec<String> {
     names.into_iter().filter(usable).collect()
 }
 
-/// The address this host would speak to the world from. Connecting a UDP socket sends nothing.
+/// The address from which this host would reach the internet. Connecting a UDP socket sends no packet.
 fn outward(v6: bool) -> Option<IpAddr> {
     let (from, to) = if v6 { ("[::]:0", "[2001:db8::1]:9") } else { ("0.0.0.0:0", "192.0.2.1:9") };
     let socket = UdpSocket::bind(from).ok()?;

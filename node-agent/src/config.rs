@@ -1,8 +1,11 @@
-//! What an agent is told at start: flag before environment (`MUSTER_AGENT_…`) before TOML (`--config`) before default.
+//! The configuration of the agent. A flag overrides its environment variable (`MUSTER_AGENT_…`), which overrides the
+//! TOML file (`--config`), which overrides the default.
 //!
-//! [`Settings`] is one layer, everything optional, with the same keys as flags and in the file; [`Config`] is the result,
-//! checked once. Sizes are texts such as `256KiB`, shares of the file system `5%`; a secret is `@FILE` or in the
-//! environment, and never printed. Unknown keys are refused. `deploy/config/node-agent.example.toml` lists every key.
+//! [`Settings`] is one of these layers: every key is optional, and flags and file have the same keys. [`Config`] is the
+//! checked result. Sizes are texts such as `256KiB`, and shares of a file system texts such as `5%`. A secret is given
+//! as `@FILE` or in the environment, and is never printed. Unknown keys are refused.
+//!
+//! `deploy/config/node-agent.example.toml` documents every key with its default. Tests compare it with [`Config`].
 
 use std::{
     fmt,
@@ -18,31 +21,31 @@ use serde::{Deserialize, Deserializer, de};
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
+    /// The TOML file, or the file of a secret, cannot be read.
     #[error("cannot read {file}: {source}")]
     Read {
-        /// Which.
+        /// Path of the file.
         file: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: std::io::Error,
     },
-    /// The file is not a configuration.
+    /// The TOML file cannot be parsed, or has an unknown key or an invalid value.
     #[error("{file} is not a configuration of muster-agent: {source}")]
     Parse {
-        /// Which.
+        /// Path of the file.
         file: PathBuf,
-        /// Where and why; boxed, as it carries the place.
+        /// The error with its place; boxed because it is large.
         source: Box<toml::de::Error>,
     },
-    /// A value that must be given.
+    /// A required setting is missing; its key is given.
     #[error("{0} is missing: give --{flag}, {env} or the key in the file", flag = .0.replace('_', "-"), env = env_name(.0))]
     Missing(&'static str),
-    /// A value that cannot be.
+    /// The value of a setting is invalid.
     #[error("{key}: {detail}")]
     Invalid {
-        /// Its key.
+        /// Key of the setting.
         key: &'static str,
-        /// What is wrong.
+        /// What is wrong with it, for people.
         detail: String,
     },
 }
@@ -51,7 +54,8 @@ fn env_name(key: &str) -> String {
     format!("MUSTER_AGENT_{}", key.to_ascii_uppercase())
 }
 
-/// A number of bytes: `4096`, `256KiB`, `1.5GiB`; K, M, G, T are binary, kB, MB, GB, TB decimal.
+/// A number of bytes, given as `4096`, `256KiB` or `1.5GiB`. K, M, G and T are binary units, kB, MB, GB and TB decimal
+/// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -63,22 +67,23 @@ impl FromStr for Size {
     }
 }
 
-/// A part of a file system: `5%`, or a [`Size`].
+/// A part of a file system: a percentage such as `5%`, or a [`Size`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
-    /// Hundredths of it.
+    /// Percentage of the file system's size, 0 to 100.
     Percent(u64),
-    /// So many bytes.
+    /// Number of bytes.
     Bytes(u64),
 }
 
 impl Share {
-    /// Bytes of a file system of `total_bytes`.
+    /// The share in bytes, on a file system of `total_bytes`.
     #[must_use]
     pub fn of(self, total_bytes: u64) -> u64 {
         match self {
             Self::Percent(percent) => {
-                u64::try_from(u128::from(total_bytes) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+                let bytes = u128::from(total_bytes) * u128::from(percent) / 100;
+                u64::try_from(bytes).expect("at most 100 % of `total_bytes`")
             }
             Self::Bytes(bytes) => bytes,
         }
@@ -111,16 +116,16 @@ macro_rules! deserialize_from_text {
 
 deserialize_from_text!(Size, Share);
 
-/// A secret as it is given: the text itself or `@FILE`. `Debug` does not print it.
+/// A secret as it was given: the text itself, or `@FILE`. `Debug` prints the file, but never the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret itself, without white space around it.
+    /// The secret, without white space around it. Reads the file if it is in one.
     ///
     /// # Errors
-    /// When the file it is in cannot be read.
+    /// [`ConfigError::Read`] if the file cannot be read.
     pub fn reveal(&self) -> Result<String, ConfigError> {
         let text = match self.0.strip_prefix('@') {
             None => self.0.clone(),
@@ -158,57 +163,57 @@ macro_rules! words {
 }
 
 words! {
-    /// The most a node does for its instances.
+    /// Which kinds of instances a node offers to run.
     RuntimeChoice {
-        /// Virtual machines under libvirt, and plain disk files.
+        /// Virtual machines under libvirt, and instances that are plain disk files.
         #[default]
         Libvirt,
-        /// Plain disk files only.
+        /// Only instances that are plain disk files.
         None,
     }
 
-    /// What runs guests.
+    /// What executes the instructions of guests.
     HypervisorChoice {
-        /// KVM where a probe boot works, plain QEMU elsewhere.
+        /// KVM if a probe boot works, else plain QEMU.
         #[default]
         Auto,
-        /// KVM or nothing.
+        /// KVM, without a probe boot.
         Kvm,
-        /// QEMU's emulation.
+        /// QEMU's emulation, which works everywhere and is slow.
         Qemu,
     }
 
-    /// How writes that leave gaps are treated.
+    /// What a write does that leaves a gap in a chunk.
     WritePolicyChoice {
-        /// A bit per block.
+        /// A bit per block records what was written.
         #[default]
         Bitmap,
-        /// One contiguous region per chunk: the gap's chunk is fetched first.
+        /// The written part of a chunk stays contiguous: the chunk is fetched first.
         Contiguous,
     }
 
-    /// Whether deltas go through the page cache.
+    /// How the files that hold guests' writes (deltas) are opened.
     DeltaIoChoice {
-        /// They do.
+        /// Through the page cache.
         #[default]
         Buffered,
-        /// Opened with `O_DIRECT`.
+        /// With `O_DIRECT`.
         Direct,
     }
 
-    /// How log lines look.
+    /// How log lines are written.
     LogFormat {
-        /// For people.
+        /// One line of text each, for people.
         #[default]
         Text,
-        /// For programs.
+        /// One JSON object each, for programs.
         Json,
     }
 }
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty, $env:literal, $value:literal;)*) => {
-        /// One layer of configuration: flags with environment, or the file. Same keys in both.
+        /// One layer of the configuration: flags with environment, or the TOML file. Both have the same keys.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, clap::Args)]
         #[serde(deny_unknown_fields)]
         pub struct Settings {
@@ -216,10 +221,10 @@ macro_rules! settings {
         }
 
         impl Settings {
-            /// Every key there is.
+            /// The names of all keys.
             pub const KEYS: &'static [&'static str] = &[$(stringify!($name)),*];
 
-            /// This layer, and `below` where it says nothing.
+            /// This layer, with missing values taken from `below`.
             #[must_use]
             pub fn or(self, below: Self) -> Self {
                 Self { $($name: self.$name.or(below.$name),)* }
@@ -229,53 +234,53 @@ macro_rules! settings {
 }
 
 settings! {
-    /// Everything this agent keeps is below this folder
+    /// Folder for everything the agent keeps
     data_dir: PathBuf, "MUSTER_AGENT_DATA_DIR", "DIR";
-    /// People's door of the controller, for joining: https://HOST:PORT
+    /// URL of the controller's API, needed to join: https://HOST:PORT
     controller: String, "MUSTER_AGENT_CONTROLLER", "URL";
-    /// Token of role node, needed once: TOKEN or @FILE
+    /// Join token, needed once: TOKEN or @FILE
     join_token: Secret, "MUSTER_AGENT_JOIN_TOKEN", "TOKEN|@FILE";
-    /// Where peers reach this node
+    /// Address where other nodes and the controller reach this node [default: 0.0.0.0:7450]
     listen: SocketAddr, "MUSTER_AGENT_LISTEN", "IP:PORT";
-    /// The same as other nodes see it, where that differs
+    /// That address as others see it, if it differs; required with 0.0.0.0
     advertise: SocketAddr, "MUSTER_AGENT_ADVERTISE", "IP:PORT";
-    /// Wanted name of the node; made up if left out
+    /// Name of the node [default: the controller chooses one]
     name: String, "MUSTER_AGENT_NAME", "NAME";
-    /// Failure domain
+    /// Failure domain of the node [default: none]
     zone: String, "MUSTER_AGENT_ZONE", "NAME";
-    /// The most this node does for instances
+    /// Which kinds of instances the node offers to run [default: libvirt]
     runtime: RuntimeChoice, "MUSTER_AGENT_RUNTIME", "RUNTIME";
-    /// What runs guests
+    /// What executes the instructions of guests [default: auto]
     hypervisor: HypervisorChoice, "MUSTER_AGENT_HYPERVISOR", "HYPERVISOR";
-    /// Where libvirt is
+    /// URI of libvirt [default: qemu:///system]
     libvirt_uri: String, "MUSTER_AGENT_LIBVIRT_URI", "URI";
-    /// Virtual processors offered to instances; default: the host's
+    /// Virtual processors that instances may use [default: the host's]
     cpus: u32, "MUSTER_AGENT_CPUS", "N";
-    /// Memory offered to instances; default: the host's
+    /// Memory that instances may use [default: the host's]
     memory: Size, "MUSTER_AGENT_MEMORY", "SIZE";
-    /// Most the pool may take here
+    /// Most space for this node's part of the pool [default: 50%]
     pool_size: Share, "MUSTER_AGENT_POOL_SIZE", "SIZE|N%";
-    /// Most the cache of clean chunks may take
+    /// Most space for the cache of clean chunks [default: 20%]
     cache_size: Share, "MUSTER_AGENT_CACHE_SIZE", "SIZE|N%";
-    /// Free space nothing but a guest's write touches; default 5 % and at least 2 GiB
+    /// Free space that only writes of guests may use [default: 5% and at least 2GiB]
     keep_free: Share, "MUSTER_AGENT_KEEP_FREE", "SIZE|N%";
-    /// How writes that leave gaps are treated
+    /// What a write does that leaves a gap in a chunk [default: bitmap]
     write_policy: WritePolicyChoice, "MUSTER_AGENT_WRITE_POLICY", "POLICY";
-    /// Whether deltas go through the page cache
+    /// How the files that hold guests' writes are opened [default: buffered]
     delta_io: DeltaIoChoice, "MUSTER_AGENT_DELTA_IO", "WAY";
-    /// Serve /metrics here, without a token; default: nowhere
+    /// Address where only /metrics is served, without a token [default: none]
     metrics_listen: SocketAddr, "MUSTER_AGENT_METRICS_LISTEN", "IP:PORT";
-    /// What is logged: error, warn, info, debug, or directives of tracing-subscriber
+    /// Which lines are logged: error, warn, info, debug, or directives such as muster_agent=debug,info [default: info]
     log: String, "MUSTER_AGENT_LOG", "FILTER";
-    /// How log lines look
+    /// How log lines are written [default: text]
     log_format: LogFormat, "MUSTER_AGENT_LOG_FORMAT", "FORMAT";
 }
 
 impl Settings {
-    /// The layer a file gives.
+    /// Reads the layer in a TOML file.
     ///
     /// # Errors
-    /// When it cannot be read, or has unknown keys or values.
+    /// [`ConfigError::Read`] or [`ConfigError::Parse`].
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
@@ -283,14 +288,14 @@ impl Settings {
     }
 }
 
-/// The people's door of the controller.
+/// The URL of the controller's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControllerUrl {
-    /// Without a slash at its end.
+    /// The URL, without a slash at its end.
     pub url: String,
-    /// Host name or address, without brackets.
+    /// Its host name or IP address; an IPv6 address without brackets.
     pub host: String,
-    /// Whether it is plain http.
+    /// Whether its scheme is `http`.
     pub plain: bool,
 }
 
@@ -312,50 +317,51 @@ impl FromStr for ControllerUrl {
     }
 }
 
-/// The configuration of an agent, checked.
+/// The effective configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Everything this agent keeps is below this folder.
+    /// Folder for everything the agent keeps; absolute.
     pub data_dir: PathBuf,
-    /// Needed until the node has joined; afterwards it overrides where the controller was then.
+    /// Needed until the node has joined. Afterwards its host overrides the one that was joined at.
     pub controller: Option<ControllerUrl>,
     /// Needed until the node has joined.
     pub join_token: Option<Secret>,
-    /// Where the peer server listens.
+    /// Address of the peer server.
     pub listen: SocketAddr,
-    /// What other nodes are told; none: where it listens.
+    /// Address of the peer server as other nodes see it; `None`: that of `listen`.
     pub advertise: Option<SocketAddr>,
-    /// Wanted name.
+    /// Wanted name of the node; `None`: the controller chooses one.
     pub name: Option<DottedName>,
-    /// Failure domain.
+    /// Failure domain of the node, 1 to 55 visible ASCII characters.
     pub zone: Option<String>,
-    /// The most this node does for instances.
+    /// Which kinds of instances the node offers to run.
     pub runtime: RuntimeChoice,
-    /// What runs guests.
+    /// What executes the instructions of guests.
     pub hypervisor: HypervisorChoice,
-    /// Where libvirt is.
+    /// URI of libvirt.
     pub libvirt_uri: String,
-    /// Virtual processors offered; none: the host's.
+    /// Virtual processors that instances may use, at least 1; `None`: the host's.
     pub cpus: Option<u32>,
-    /// Memory offered; none: the host's.
+    /// Memory in bytes that instances may use; `None`: the host's.
     pub memory_bytes: Option<u64>,
-    /// Most the pool may take.
+    /// Most space for this node's part of the pool.
     pub pool_size: Share,
-    /// Most the cache may take.
+    /// Most space for the cache of clean chunks.
     pub cache_size: Share,
-    /// Free space nothing but a guest's write touches; none: 5 % and at least 2 GiB.
+    /// Free space that only writes of guests may use; `None`: see [`Self::keep_free_bytes`].
     pub keep_free: Option<Share>,
-    /// How writes that leave gaps are treated.
+    /// What a write does that leaves a gap in a chunk.
     pub write_policy: WritePolicyChoice,
-    /// Whether deltas go through the page cache.
+    /// How the files that hold guests' writes are opened.
     pub delta_io: DeltaIoChoice,
-    /// Where metrics are served.
+    /// Address where only `/metrics` is served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// What is logged.
+    /// Which lines are logged, in the syntax of `RUST_LOG`.
     pub log: String,
-    /// How log lines look.
+    /// How log lines are written.
     pub log_format: LogFormat,
-    /// The muster-agent executable to start the holder from; none: this one. For tests, which are another.
+    /// Executable of muster-agent to start the holder with; `None`: that of this process. Set by tests, whose process
+    /// is another program.
     pub holder_program: Option<PathBuf>,
 }
 
@@ -363,7 +369,7 @@ pub struct Config {
 pub const DEFAULT_PORT: u16 = 7450;
 
 impl Config {
-    /// The defaults, for a data folder.
+    /// The default configuration with this data folder.
     #[must_use]
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
@@ -391,10 +397,10 @@ impl Config {
         }
     }
 
-    /// The configuration the layers add up to.
+    /// Checks the combined layers and fills in the defaults.
     ///
     /// # Errors
-    /// When something is missing or cannot be.
+    /// [`ConfigError::Missing`] or [`ConfigError::Invalid`].
     pub fn resolve(settings: Settings) -> Result<Self, ConfigError> {
         let invalid = |key: &'static str, detail: String| ConfigError::Invalid { key, detail };
         let data_dir = settings.data_dir.ok_or(ConfigError::Missing("data_dir"))?;
@@ -412,15 +418,15 @@ impl Config {
             return Err(invalid("zone", format!("a zone has 1 to 55 visible ASCII characters, got '{zone}'")));
         }
         if settings.cpus == Some(0) {
-            return Err(invalid("cpus", "a node offers at least 1; cordon it to keep instances away".to_owned()));
+            return Err(invalid("cpus", "a node offers at least 1; to keep instances away, cordon it".to_owned()));
         }
         if settings.advertise.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0) {
-            return Err(invalid("advertise", "other nodes need an address and a port they can reach".to_owned()));
+            return Err(invalid("advertise", "it must be an address and a port that other nodes can reach".to_owned()));
         }
         if settings.advertise.is_none() && settings.listen.unwrap_or(default.listen).ip().is_unspecified() {
             return Err(invalid(
                 "advertise",
-                "listen has no particular address, so say where other nodes reach this one".to_owned(),
+                "listen has no particular address: give the address where other nodes reach this one".to_owned(),
             ));
         }
         Ok(Self {
@@ -448,17 +454,18 @@ impl Config {
         })
     }
 
-    /// The join token, if one was given.
+    /// The join token, if one was given. Reads its file if it is in one.
     ///
     /// # Errors
-    /// When it cannot be read or is not a join token.
+    /// [`ConfigError::Read`], or [`ConfigError::Invalid`] if it is not a join token.
     pub fn join_token(&self) -> Result<Option<JoinToken>, ConfigError> {
         let Some(secret) = &self.join_token else { return Ok(None) };
         let token = secret.reveal()?.parse::<JoinToken>();
         token.map(Some).map_err(|e| ConfigError::Invalid { key: "join_token", detail: e.to_string() })
     }
 
-    /// Free bytes nothing but a guest's write touches, on a file system of `total_bytes`.
+    /// Bytes of free space that only writes of guests may use, on a file system of `total_bytes`. The default is 5 %
+    /// and at least 2 GiB; a configured value has no minimum.
     #[must_use]
     pub fn keep_free_bytes(&self, total_bytes: u64) -> u64 {
         match self.keep_free {
@@ -467,7 +474,7 @@ impl Config {
         }
     }
 
-    /// Runtimes this node offers, as long as the parts for them are there.
+    /// The runtimes this node is configured to offer.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Runtime> {
         match self.runtime {
@@ -488,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_gives_the_defaults() {
+    fn the_example_file_has_the_defaults() {
         let example: Settings = toml::from_str(EXAMPLE).expect("the example file");
         let data_dir = example.data_dir.clone().expect("data_dir");
         let resolved = Config::resolve(Settings { advertise: given().advertise, ..example }).expect("resolves");
@@ -496,8 +503,8 @@ mod tests {
     }
 
     #[test]
-    fn the_example_lists_every_key() {
-        // Keys without a default are there as comments: `# key = value`.
+    fn the_example_file_has_every_key() {
+        // Keys without a default are commented out: `# key = value`.
         let all: String = EXAMPLE
             .lines()
             .map(|line| line.strip_prefix("# ").filter(|rest| rest.contains(" = ")).unwrap_or(line))
@@ -514,7 +521,16 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_layer_wins_and_the_lower_fills_in() {
+    fn the_help_has_the_defaults() {
+        let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
+        let Config { listen, libvirt_uri, log, .. } = Config::new("/x".into());
+        for default in [listen.to_string(), libvirt_uri, log] {
+            assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_higher_layer_overrides_a_lower_one() {
         let file: Settings = toml::from_str("name = 'low'\nzone = 'z'\ncpus = 2").expect("settings");
         let flags = Settings { name: Some("high".to_owned()), ..given() };
         let config = Config::resolve(flags.or(file)).expect("resolves");
@@ -523,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_and_bad_values_are_refused_by_name() {
+    fn unknown_keys_and_bad_values_are_named_in_the_error() {
         let unknown = toml::from_str::<Settings>("data_dri = '/x'").expect_err("unknown").to_string();
         assert!(unknown.contains("data_dri"), "{unknown}");
         assert!(toml::from_str::<Settings>("keep_free = '101%'").is_err());
@@ -547,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_floor_has_a_minimum_and_a_stated_one_has_none() {
+    fn only_the_default_of_keep_free_has_a_minimum() {
         let mut config = Config::new("/x".into());
         assert_eq!(config.keep_free_bytes(10 << 30), 2 << 30);
         assert_eq!(config.keep_free_bytes(100 << 30), 5 << 30);
@@ -556,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_read_from_its_file_and_never_printed() {
+    fn a_secret_is_read_from_its_file_and_not_printed() {
         let folder = tempfile::tempdir().expect("folder");
         let file = folder.path().join("token");
         std::fs::write(&file, "hush\n").expect("write");

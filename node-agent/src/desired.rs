@@ -1,15 +1,16 @@
-//! What this node was last told to be: accepted by rule, kept on disk, handed to whoever works on it.
+//! The desired state of this node: which answers of the controller are accepted, and how the last one is kept on disk.
 //!
-//! Three counters guard it, each compared by itself within one incarnation of the database:
+//! Three counters protect against answers of a controller whose database was reset or restored. Epochs and generations
+//! are only compared within one incarnation of the database.
 //!
-//! | counter | older than seen | newer |
+//! | counter | in the answer it is older | in the answer it is newer |
 //! |---|---|---|
-//! | incarnation | the whole answer is refused; the same number with another random likewise | all others start anew |
-//! | membership epoch | the record that is here stays | taken if the CA signed it |
-//! | generation of an instance | that assignment stays as it is here | taken |
+//! | incarnation | the whole answer is refused, also if the number is the same and `random` differs | all other counters start anew |
+//! | membership epoch | the record known here stays | accepted if the CA signed it |
+//! | generation of an instance | the assignment known here stays | accepted |
 //!
-//! The accepted state is durable in `DATA/desired.json` before anyone works on it, so an agent that starts while the controller is away
-//! goes on with it.
+//! The accepted state is durable in `DATA/desired.json` before the agent works on it. So an agent that starts while the
+//! controller is away goes on with it.
 
 use std::{
     collections::HashMap,
@@ -31,35 +32,35 @@ use tracing::warn;
 
 use crate::identity::replace_file;
 
-/// Why an answer of the controller is not taken.
+/// Why an answer of the controller is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// An older state of the database than one seen here.
+    /// It comes from an older incarnation of the database than this node has seen.
     #[error("the controller's database is at incarnation {got}, this node has seen {seen}")]
     OlderIncarnation {
-        /// Number in the answer.
+        /// Incarnation in the answer.
         got: u64,
-        /// Number seen.
+        /// Newest incarnation seen by this node.
         seen: u64,
     },
-    /// Another history with the same number.
+    /// It has the incarnation that this node has seen, but comes from another database.
     #[error("the controller's database claims incarnation {0}, but is not the one this node has seen")]
     OtherHistory(u64),
 }
 
-/// The desired state as accepted, with what has to be remembered to accept the next one.
+/// The accepted desired state, and what is needed to check the next one.
 #[derive(Clone, Debug)]
 pub struct Known {
-    /// What should be. Its membership text is the signed one of `membership`.
+    /// The desired state. Its `membership` is the signed form of the record below.
     pub desired: Desired,
-    /// The verified record; none before the first one.
+    /// The verified membership record; `None` before the first one.
     pub membership: Option<Membership>,
-    /// Whether it came from the controller in this process's life, not from disk: only then may cuts be begun.
+    /// Whether it came from the controller since this process started, not from disk. Only then may cuts begin.
     pub fresh: bool,
 }
 
 impl Known {
-    /// What a node knows before it was told anything.
+    /// The state of a node before the first answer of the controller.
     #[must_use]
     pub fn nothing(incarnation: Incarnation) -> Self {
         let membership = SignedMembership { record: String::new(), signature: String::new() };
@@ -74,16 +75,16 @@ impl Known {
         Self { desired, membership: None, fresh: false }
     }
 
-    /// The order with this snapshot and attempt.
+    /// The cut order with this snapshot and attempt, if there is one.
     #[must_use]
     pub fn cut(&self, key: crate::cuts::CutKey) -> Option<&CutOrder> {
         self.desired.cuts.iter().find(|order| (order.snapshot, order.attempt) == key)
     }
 
-    /// What follows from an answer of the controller.
+    /// Checks an answer of the controller and returns the state that follows from it.
     ///
     /// # Errors
-    /// When it is of an older incarnation or of another history; what is known stays.
+    /// [`Refusal`] if the answer is of an older incarnation or from another database. The known state stays then.
     pub fn accept(&self, mut answer: Desired, ca: &Ca, cluster: ClusterId) -> Result<Self, Refusal> {
         let (seen, got) = (self.desired.incarnation, answer.incarnation);
         if got.number < seen.number {
@@ -92,47 +93,69 @@ impl Known {
         if got.number == seen.number && got.random != seen.random {
             return Err(Refusal::OtherHistory(got.number));
         }
-        let same = got.number == seen.number;
-        let membership = match verify(&answer.membership, ca, cluster) {
-            Ok(record) => match &self.membership {
-                Some(have) if same && record.epoch < have.epoch => {
-                    warn!(epoch = record.epoch, have = have.epoch, "an older membership record was not taken");
-                    answer.membership = self.desired.membership.clone();
-                    self.membership.clone()
-                }
-                _ => Some(record),
-            },
-            Err(error) => {
-                warn!(%error, "a membership record was not taken");
+        let same_incarnation = got.number == seen.number;
+        let membership = match self.newer_membership(&answer.membership, ca, cluster, same_incarnation) {
+            Some(record) => Some(record),
+            None => {
                 answer.membership = self.desired.membership.clone();
                 self.membership.clone()
             }
         };
-        if same {
-            let have: HashMap<_, &Assignment> = self.desired.assignments.iter().map(|a| (a.instance, a)).collect();
-            for assignment in &mut answer.assignments {
-                if let Some(have) = have.get(&assignment.instance)
-                    && assignment.generation < have.generation
-                {
-                    warn!(
-                        instance.id = %assignment.instance, generation = assignment.generation, have = have.generation,
-                        "an assignment of an older generation was not taken"
-                    );
-                    *assignment = (*have).clone();
-                    // Its base may no longer be among the answer's versions.
-                    for disk in &have.disks {
-                        if let Some(root) = self.desired.versions.get(&disk.version) {
-                            answer.versions.entry(disk.version).or_insert_with(|| root.clone());
-                        }
-                    }
-                }
-            }
+        if same_incarnation {
+            self.keep_newer_generations(&mut answer);
         }
         Ok(Self { desired: answer, membership, fresh: true })
     }
+
+    /// Verifies a membership record; `None` if the known one stays.
+    fn newer_membership(
+        &self,
+        signed: &SignedMembership,
+        ca: &Ca,
+        cluster: ClusterId,
+        same_incarnation: bool,
+    ) -> Option<Membership> {
+        let record = match verify(signed, ca, cluster) {
+            Ok(record) => record,
+            Err(error) => {
+                warn!(%error, "a membership record was not accepted");
+                return None;
+            }
+        };
+        if let Some(have) = &self.membership
+            && same_incarnation
+            && record.epoch < have.epoch
+        {
+            warn!(epoch = record.epoch, have = have.epoch, "an older membership record was not accepted");
+            return None;
+        }
+        Some(record)
+    }
+
+    /// Replaces assignments in the answer by the known ones where those have a newer generation.
+    fn keep_newer_generations(&self, answer: &mut Desired) {
+        let known: HashMap<_, &Assignment> = self.desired.assignments.iter().map(|a| (a.instance, a)).collect();
+        for assignment in &mut answer.assignments {
+            let Some(have) = known.get(&assignment.instance) else { continue };
+            if assignment.generation >= have.generation {
+                continue;
+            }
+            warn!(
+                instance.id = %assignment.instance, generation = assignment.generation, have = have.generation,
+                "an assignment of an older generation was not accepted"
+            );
+            *assignment = (*have).clone();
+            // The version it starts from may not be in the answer.
+            for disk in &have.disks {
+                if let Some(root) = self.desired.versions.get(&disk.version) {
+                    answer.versions.entry(disk.version).or_insert_with(|| root.clone());
+                }
+            }
+        }
+    }
 }
 
-/// `DATA/desired.json`.
+/// The file `DATA/desired.json`, which holds the accepted desired state.
 #[derive(Clone, Debug)]
 pub struct DesiredFile {
     file: PathBuf,
@@ -144,14 +167,14 @@ struct Stored {
 }
 
 impl DesiredFile {
-    /// In a data folder.
+    /// The file in this data folder.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
         Self { file: data_dir.join("desired.json") }
     }
 
-    /// What was stored last; none before the first. A file that cannot be read is as good as none: the controller has
-    /// the truth and the disks keep their generations themselves.
+    /// Reads the stored state; `None` if there is none. A file that cannot be read counts as none, which is safe: the
+    /// controller sends the state again, and the disks keep their generations themselves.
     #[must_use]
     pub fn load(&self, ca: &Ca, cluster: ClusterId) -> Option<Known> {
         let text = match std::fs::read(&self.file) {
@@ -181,10 +204,10 @@ impl DesiredFile {
         }
     }
 
-    /// Stores what was accepted, durably.
+    /// Stores the accepted state durably.
     ///
     /// # Errors
-    /// When the file cannot be written; the old one stays.
+    /// An I/O error. The old file stays then.
     pub fn store(&self, known: &Known) -> io::Result<()> {
         let stored = Stored { desired: known.desired.clone() };
         replace_file(&self.file, &serde_json::to_vec(&stored).map_err(io::Error::other)?)

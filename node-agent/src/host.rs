@@ -1,5 +1,5 @@
-//! [`Host`]: what the agent's loops drive, behind one seam. The real one has mirrored disks and a hypervisor; tests of the
-//! loops have a scripted one.
+//! [`Host`]: what the agent's loops drive. The real one has mirrored disks and a hypervisor; tests of the loops use a
+//! scripted one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,23 +12,25 @@ use tokio::sync::watch;
 
 use crate::cuts::DiskCuts;
 
-/// The instances of this node: their disks and what runs them.
+/// The instances of this node: their disks, and the hypervisor that runs them.
 pub trait Host: Send + Sync {
-    /// Brings what is true nearer to what should be and says what is true now. Never waits for one slow instance (I11).
+    /// Takes the next steps from the actual towards the desired state, and reports the actual state of all instances.
+    /// Never waits for one slow instance (I11).
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>>;
-    /// Changes when a pass is worth while.
+    /// Changes when another pass may find something to do.
     fn changed(&self) -> watch::Receiver<u64>;
-    /// The disks, as far as cuts go.
+    /// The disks, for cutting snapshots.
     fn cuts(&self) -> Arc<dyn DiskCuts>;
-    /// Bytes of clean chunks kept.
+    /// Bytes that the cache of clean chunks takes on disk.
     fn cache_bytes(&self) -> u64;
-    /// Runtimes that work here now.
+    /// The runtimes that work on this node now.
     fn runtimes(&self) -> Vec<Runtime>;
-    /// `kvm`, `qemu`, or none without libvirt.
+    /// `kvm` or `qemu`; `None` if libvirt is not wanted or does not work.
     fn hypervisor(&self) -> Option<String>;
-    /// Why there is no hypervisor although one is wanted.
+    /// Why the hypervisor does not work, for people; `None` if it works or is not wanted.
     fn hypervisor_trouble(&self) -> Option<String>;
-    /// Asks guests to turn themselves off, cuts their power after `limit`; the last state of all instances.
+    /// Asks all guests to turn themselves off, and cuts the power of those that still run after `limit`. Returns the
+    /// final state of all instances.
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>>;
     /// Flushes and unmounts every disk.
     fn close(&self) -> BoxFuture<'_, ()>;

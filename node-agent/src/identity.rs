@@ -1,14 +1,17 @@
-//! Who this node is: its key, its certificate, its cluster; how it joins and how it stays a member.
+//! The identity of this node: its key, its certificate and its cluster; how it joins, and how it stays a member.
 //!
 //! ```text
 //! DATA/identity/node.key       made once, never leaves the node
-//! DATA/identity/identity.json  store id from the start; node, name, cluster and node door once joined
-//! DATA/identity/ca.pem, node.crt
+//! DATA/identity/identity.json  store id; after joining also node id, name, cluster and the controller's node port
+//! DATA/identity/ca.pem         certificate of the cluster's CA, once joined
+//! DATA/identity/node.crt       certificate of the node, once joined
 //! ```
-//! Joining can be repeated at any point: key and store id are durable before the first request, and the same store id
-//! joins once. The people's door is trusted when its chain leads to the CA whose fingerprint the join token carries (or
-//! is publicly trusted, or is plain http because the operator said so); whatever it answers, the CA it names must have that
-//! fingerprint. The certificate is renewed with the same key when a third of its life is left.
+//! Joining can be repeated whenever it failed: key and store id are durable before the first request, and the
+//! controller joins a store id only once.
+//!
+//! The controller is trusted if its certificate chain contains the CA whose fingerprint is in the join token, if it is
+//! publicly trusted, or if the operator gave an `http` URL. In each case, the CA in its answer must have that
+//! fingerprint. The node renews its certificate with the same key when a third of its life is left.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -38,72 +41,73 @@ use crate::{
     controller::{ControllerClient, ControllerError, read, refused},
 };
 
-/// Longest a join request may take.
-const JOIN: Duration = Duration::from_secs(20);
+/// Longest time a join request may take.
+const JOIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why the node has no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// A file of the identity.
-    #[error("{op} {file}: {source}")]
+    /// A file of the identity cannot be read or written.
+    #[error("cannot {op} {file}: {source}")]
     File {
-        /// What was tried.
+        /// What was tried: `make`, `read` or `write`.
         op: &'static str,
-        /// Which.
+        /// Path of the file or folder.
         file: PathBuf,
-        /// Why not.
+        /// The I/O error.
         source: io::Error,
     },
-    /// `identity.json` cannot be read.
+    /// `identity.json` is damaged.
     #[error("{file} is not an identity: {source}")]
     Format {
-        /// Which.
+        /// Path of the file.
         file: PathBuf,
-        /// Why not.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// Keys or certificates.
+    /// A key or certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The key or the request for a certificate.
-    #[error("cannot make a key or a request for a certificate: {0}")]
+    /// The key or the certificate request cannot be made.
+    #[error("cannot make a key or a certificate request: {0}")]
     Key(#[from] rcgen::Error),
-    /// Configuration.
+    /// A setting that joining needs is missing or invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The controller said no, or cannot be asked.
+    /// The controller refused, or cannot be reached.
     #[error("cannot join: {0}")]
     Controller(#[from] ControllerError),
-    /// The door answered with a CA other than the token's.
+    /// The controller answered with another CA than that of the join token.
     #[error("the controller at {url} named a CA with the fingerprint {got}, the join token expects {expected}")]
     WrongCa {
-        /// Door.
+        /// URL of the controller.
         url: String,
-        /// Token's.
+        /// Fingerprint in the join token, hex.
         expected: String,
-        /// Answer's.
+        /// Fingerprint of the CA in the answer, hex.
         got: String,
     },
-    /// The door's certificate leads neither to the token's CA nor to a public one. Waiting does not mend that.
+    /// The controller's certificate is neither from the CA of the join token nor publicly trusted. Trying again is
+    /// useless.
     #[error(
         "the controller at {url} is not the one the join token is for ({why}): expected a CA with the fingerprint {expected}; check --controller, or get a token from that controller"
     )]
     Untrusted {
-        /// Door.
+        /// URL of the controller.
         url: String,
-        /// The token's CA.
+        /// Fingerprint in the join token, hex.
         expected: String,
-        /// What TLS says.
+        /// The error of the TLS library.
         why: rustls::CertificateError,
     },
     /// The data folder belongs to another cluster than the token.
     #[error("{data_dir} belongs to cluster {have}, the join token is for cluster {asked}: use another --data-dir")]
     OtherCluster {
-        /// Folder.
+        /// The data folder.
         data_dir: PathBuf,
-        /// Its cluster.
+        /// The cluster it belongs to.
         have: ClusterId,
-        /// The token's.
+        /// The cluster of the token.
         asked: ClusterId,
     },
 }
@@ -116,20 +120,20 @@ impl IdentityError {
     }
 }
 
-/// What a joined node is.
+/// What the controller told the node when it joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
-    /// Its id.
+    /// Id of the node.
     pub node: NodeId,
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Its cluster.
+    /// Cluster of the node.
     pub cluster: ClusterId,
-    /// Host the controller was joined at.
+    /// Host of the controller: from the URL that was joined at, or from today's `controller` setting.
     pub controller_host: String,
-    /// Port of its node door.
+    /// Port where the controller listens for joined nodes.
     pub node_port: u16,
-    /// The database's state when it joined.
+    /// Incarnation of the controller's database at that time.
     pub incarnation: Incarnation,
 }
 
@@ -139,22 +143,22 @@ struct Stored {
     joined: Option<Joined>,
 }
 
-/// A node that has joined, ready to speak.
+/// The identity of a node that has joined.
 #[derive(Clone, Debug)]
 pub struct NodeIdentity {
-    /// The id of its pool.
+    /// Id of its store, its share of the pool.
     pub store: StoreId,
-    /// Node, name, cluster, node door.
+    /// What the controller told it when it joined.
     pub joined: Joined,
-    /// Key and certificate; replaced by renewals.
+    /// Key and certificate. A renewal replaces the certificate in all clones.
     pub tls: Identity,
-    /// The cluster's CA.
+    /// Certificate of the cluster's CA.
     pub ca: Ca,
     dir: PathBuf,
     key_pem: String,
 }
 
-/// What is known before joining.
+/// The content of `DATA/identity`, of a node that may not have joined yet.
 #[derive(Debug)]
 pub struct Candidate {
     dir: PathBuf,
@@ -163,10 +167,10 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Opens or makes `DATA/identity`.
+    /// Opens `DATA/identity`, or makes it with a new key and store id.
     ///
     /// # Errors
-    /// When it cannot be made or read.
+    /// [`IdentityError::File`] or [`IdentityError::Format`].
     pub fn open(data_dir: &Path) -> Result<Self, IdentityError> {
         let dir = data_dir.join("identity");
         fs::DirBuilder::new().mode(0o700).recursive(true).create(&dir).map_err(|e| file_error("make", &dir, e))?;
@@ -191,19 +195,19 @@ impl Candidate {
         Ok(Self { dir, stored, key_pem })
     }
 
-    /// What the node is, if it has joined.
+    /// What the controller told the node, if it has joined.
     #[must_use]
     pub const fn joined(&self) -> Option<&Joined> {
         self.stored.joined.as_ref()
     }
 
-    /// The identity of a node that has joined; none before.
+    /// The identity of the node; `None` if it has not joined yet.
     ///
     /// # Errors
-    /// When its files cannot be read, or the configuration's token is for another cluster.
+    /// The files cannot be read or used, or the configured join token is for another cluster.
     pub fn identity(&self, config: &Config) -> Result<Option<NodeIdentity>, IdentityError> {
         let Some(mut joined) = self.stored.joined.clone() else { return Ok(None) };
-        // A token that is no longer there is not needed any more.
+        // A joined node needs no token, so one that cannot be read any more is ignored.
         if let Ok(Some(token)) = config.join_token()
             && token.cluster != joined.cluster
         {
@@ -231,14 +235,15 @@ impl Candidate {
         }))
     }
 
-    /// Asks the people's door for a certificate, once. What it answers is durable before this returns.
+    /// Sends one join request to the controller. Its answer is durable before this returns. `advertise` is the
+    /// `IP:PORT` where other nodes reach this one.
     ///
     /// # Errors
-    /// When it cannot be asked ([`IdentityError::passes`]) or refuses.
+    /// The controller refused or cannot be reached (see [`IdentityError::passes`]), or its answer cannot be used.
     pub async fn join(&mut self, config: &Config, advertise: &str, offer: Offer) -> Result<(), IdentityError> {
         let controller = config.controller.as_ref().ok_or(ConfigError::Missing("controller"))?;
         let token = config.join_token()?.ok_or(ConfigError::Missing("join_token"))?;
-        let expected: String = token.ca_sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = hex::encode(token.ca_sha256);
         let request = JoinRequest {
             protocol: NODE_PROTOCOL,
             name: config.name.clone(),
@@ -255,11 +260,11 @@ impl Candidate {
         if ca.sha256() != expected {
             return Err(IdentityError::WrongCa { url: controller.url.clone(), expected, got: ca.sha256() });
         }
-        // Refuses a certificate that is not for this key before anything is written.
+        // A certificate that is not for this key is refused before anything is written.
         Identity::from_pem(&answer.certificate_pem, &self.key_pem)?;
         replace(&self.dir.join("ca.pem"), answer.ca_pem.as_bytes())?;
         replace(&self.dir.join("node.crt"), answer.certificate_pem.as_bytes())?;
-        // Last: from here on the node has joined.
+        // Written last, because from here on the node counts as joined.
         self.stored.joined = Some(Joined {
             node: answer.node,
             name: answer.name,
@@ -278,9 +283,9 @@ async fn ask(
     ca_sha256: &str,
     request: &JoinRequest,
 ) -> Result<JoinAnswer, IdentityError> {
-    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(JOIN);
+    let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(JOIN_LIMIT);
     let builder = if controller.plain {
-        warn!(url = %controller.url, "joining without TLS: whoever is on this network can read the join token");
+        warn!(url = %controller.url, "joining without TLS: everyone on this network can read the join token");
         builder
     } else {
         builder.tls_backend_preconfigured(pinned_client_config(ca_sha256)?)
@@ -295,7 +300,7 @@ async fn ask(
     if answer.status().is_success() { Ok(read(answer).await?) } else { Err(refused(answer).await.into()) }
 }
 
-/// What was wrong with the door's certificate, if that is why there is no answer.
+/// What is wrong with the controller's certificate, if that is why the request failed.
 fn refused_certificate(error: &reqwest::Error) -> Option<rustls::CertificateError> {
     causes(error).find_map(|cause| match cause.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(why)) => Some(why.clone()),
@@ -304,11 +309,11 @@ fn refused_certificate(error: &reqwest::Error) -> Option<rustls::CertificateErro
 }
 
 impl NodeIdentity {
-    /// `HOST:PORT` of the controller's node door.
+    /// `HOST:PORT` where the controller listens for joined nodes.
     #[must_use]
     pub fn node_door(&self) -> String {
         let host = &self.joined.controller_host;
-        // A bare IPv6 address needs its brackets back.
+        // An IPv6 address is kept without the brackets that it needs here.
         if host.contains(':') {
             format!("[{host}]:{}", self.joined.node_port)
         } else {
@@ -319,15 +324,15 @@ impl NodeIdentity {
     /// Whether a third or less of the certificate's life is left.
     ///
     /// # Errors
-    /// When the certificate cannot be read.
+    /// [`IdentityError::Tls`] if the certificate cannot be parsed.
     pub fn wants_renewal(&self) -> Result<bool, IdentityError> {
         Ok(self.tls.validity()?.wants_renewal(clock::now_s()))
     }
 
-    /// Gets a new certificate for the same key and puts it in place, on disk and in all running connections' factories.
+    /// Gets a new certificate for the same key. New connections use it from then on, and it is written to disk.
     ///
     /// # Errors
-    /// When the controller cannot be asked or refuses, or its certificate does not fit; the old one stays.
+    /// The controller refused or cannot be reached, or its certificate cannot be used. The old certificate stays then.
     pub async fn renew(&self, controller: &dyn ControllerClient) -> Result<(), IdentityError> {
         let request = RenewRequest { csr_pem: csr(&self.key_pem, &node_tls_name(self.joined.node))? };
         let answer = controller.renew(request).await?;
@@ -338,7 +343,7 @@ impl NodeIdentity {
     }
 }
 
-/// A request for a certificate; the controller takes the key from it and nothing else.
+/// A certificate request, PEM. The controller uses only the key in it.
 fn csr(key_pem: &str, common_name: &str) -> Result<String, IdentityError> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, common_name);
@@ -368,7 +373,7 @@ fn replace(file: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     replace_file(file, bytes).map_err(|e| file_error("write", file, e))
 }
 
-/// Replaces a file as a whole, durably, readable by its owner only: after a crash there is the old or the new one.
+/// Replaces a file durably, readable by its owner only. After a crash it has either the old or the new content.
 pub(crate) fn replace_file(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = file.with_extension("new");
     let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;

@@ -1,4 +1,5 @@
-//! muster-agent: arguments, configuration, logs, build, run.
+//! The daemon `muster-agent`: reads arguments and configuration, sets up logs, builds the agent, runs it until a
+//! signal.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -23,7 +24,7 @@ struct Arguments {
 
 #[derive(Args)]
 struct Configured {
-    /// Settings from a TOML file; flags and environment go before it
+    /// TOML file with settings; flags and environment variables override it
     #[arg(long, env = "MUSTER_AGENT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -33,7 +34,7 @@ struct Configured {
 impl Configured {
     fn resolve(self) -> anyhow::Result<Config> {
         let file = self.config.map(|file| Settings::from_file(&file)).transpose()?.unwrap_or_default();
-        // What everybody sets when in a hurry; after everything that is meant for this daemon.
+        // RUST_LOG is common to many programs, so every setting of this daemon overrides it.
         let common = Settings { log: std::env::var("RUST_LOG").ok(), ..Settings::default() };
         Ok(Config::resolve(self.settings.or(file).or(common))?)
     }
@@ -41,18 +42,18 @@ impl Configured {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Be a node until SIGTERM
+    /// Run the agent until SIGTERM
     Run(Configured),
-    /// Say what this host lacks; exit 1 if something that is needed does
+    /// Check what this host lacks; exit with 1 if it lacks something that is needed
     Check(Configured),
-    /// Ask the agent that runs on a data folder how it is
+    /// Show the status of the agent that runs on a data folder
     Status(Configured),
-    /// Say whether the configuration is good
+    /// Check the configuration; exit with 0 if it can be used, else with 1
     CheckConfig(Configured),
-    /// Keeps the live maps; started by the agent itself
+    /// Run the holder, a process that keeps the live maps of disks; the agent starts it
     #[command(hide = true)]
     Holder {
-        /// Where it listens
+        /// Path of its socket
         #[arg(long)]
         socket: PathBuf,
     },
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
         Command::Check(configured) => host_check(configured),
         Command::Status(configured) => agent_status(configured),
         Command::CheckConfig(configured) => configured.resolve().map(|config| {
-            println!("the configuration is good: {config:#?}");
+            println!("the configuration can be used: {config:#?}");
             ExitCode::SUCCESS
         }),
         Command::Holder { socket } => muster_agent::holder_main(&socket).context("holder").map(|()| ExitCode::SUCCESS),
@@ -93,7 +94,8 @@ fn run(configured: Configured) -> anyhow::Result<ExitCode> {
         stop.abort();
         Ok(ended?)
     });
-    // What blocking work is left (a disk that hangs) must not keep the process: kill -9 would be as correct.
+    // Blocking work that is left, such as I/O on a disk that hangs, must not keep the process. Ending it is safe,
+    // because even kill -9 is.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     if let Err(error) = &ended {
         error!(error = format!("{error:#}"), "muster-agent ends");
@@ -101,14 +103,14 @@ fn run(configured: Configured) -> anyhow::Result<ExitCode> {
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// The first SIGTERM or SIGINT asks for an orderly end, a second one ends the process at once.
+/// On the first SIGTERM or SIGINT, cancels the token for an orderly end. A second one ends the process at once.
 fn on_signal(cancel: CancellationToken) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(tokio::spawn(async move {
         loop {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             if cancel.is_cancelled() {
-                eprintln!("muster-agent: asked twice, ending at once");
+                eprintln!("muster-agent: second signal, ending at once");
                 std::process::exit(130);
             }
             cancel.cancel();
@@ -117,7 +119,7 @@ fn on_signal(cancel: CancellationToken) -> anyhow::Result<tokio::task::JoinHandl
 }
 
 fn host_check(mut configured: Configured) -> anyhow::Result<ExitCode> {
-    // What a host lacks can be asked before anything is decided.
+    // The check needs no configuration yet: it also works with these stand-ins.
     configured.settings.data_dir.get_or_insert_with(|| PathBuf::from("/var/lib/muster-agent"));
     configured.settings.advertise.get_or_insert_with(|| std::net::SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT)));
     let findings = check::host(&configured.resolve()?);

@@ -1,4 +1,4 @@
-//! The [`Host`] of a real node: mirrored disks, and the hypervisor where one is wanted.
+//! The [`Host`] of a real node: mirrored disks, and a hypervisor if one is configured.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
     reconcile::{Reconciler, ReconcilerParts},
 };
 
-/// Opens disks and hypervisor.
+/// Opens the disks and the hypervisor, and looks once at what is there.
 pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> {
     let HostParts { config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
     let start = match &config.holder_program {
@@ -61,14 +61,22 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
         disks: disks.clone().into(),
         hypervisor: hypervisor.clone(),
         run: RunId::generate(),
-        host_boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        host_boot: host_boot()?,
         now: Arc::new(clock::now),
     })
     .map_err(|e| AgentError::Disks(e.to_string()))?;
-    // What libvirt says before the first heartbeat decides whether virtual machines are offered.
+    // This pass asks libvirt before the first heartbeat, so that the heartbeat says whether virtual machines are
+    // offered.
     reconciler.pass(&[], &BTreeMap::new()).await;
     let disks_dir = config.data_dir.join("disks");
     Ok(Arc::new(RealHost { disks, disks_dir, holder, hypervisor, reconciler, desired: Mutex::default() }))
+}
+
+/// The id of this boot of the host. A domain that was started under another one is gone.
+fn host_boot() -> Result<String, AgentError> {
+    const FILE: &str = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(FILE).map_err(|e| AgentError::Disks(format!("cannot read {FILE}: {e}")))?;
+    Ok(text.trim().to_owned())
 }
 
 async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
@@ -78,7 +86,7 @@ async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
         HypervisorChoice::Qemu => probe::Choice::Qemu,
     };
     let verdict = probe::choose(choice, &config.data_dir).await;
-    // Lazy: libvirt may come later, and domains of ours may be there already.
+    // It connects when first used: libvirt may start later, and domains of this node may be there already.
     Arc::new(Libvirt::lazy(&config.libvirt_uri, owner, verdict.acceleration))
 }
 
@@ -88,7 +96,7 @@ struct RealHost {
     holder: Holder,
     hypervisor: Option<Arc<dyn Hypervisor>>,
     reconciler: Reconciler,
-    /// What was wanted last.
+    /// The desired state of the last pass.
     desired: Mutex<Option<Arc<Desired>>>,
 }
 
@@ -148,7 +156,8 @@ impl Host for RealHost {
 }
 
 impl RealHost {
-    /// Whether there are disks here that could not be opened: their live maps know more than their journals.
+    /// Whether there are disks that could not be opened. The holder must go on for them, because their live maps know
+    /// more than their journals.
     fn unopened_disks(&self) -> bool {
         let known = self.disks.list();
         let Ok(folders) = std::fs::read_dir(&self.disks_dir) else { return true };

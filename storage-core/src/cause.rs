@@ -1,9 +1,9 @@
-//! What lies behind an error.
+//! The causes of an error, as a list and as text.
 
 use std::{error::Error, io, iter};
 
-/// The error and all its causes, outermost first. An I/O error's `source` is that of the error inside it, so the one
-/// inside is asked for itself.
+/// The error and all its causes, outermost first. `io::Error::source` skips the error that is wrapped in it, so this
+/// function asks for the wrapped error itself.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |now| {
         let now: &'a (dyn Error + 'static) = *now;
@@ -14,8 +14,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The whole chain in one line, `outer: inner: innermost`: many errors only say what failed, not why. What an error
-/// has said is not said again by its cause.
+/// The error and all its causes in one line, `outer: inner: innermost`. It is for messages, because many errors only
+/// say what failed and not why. A cause whose text its error has included already is left out.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {
     causes(error).fold(String::new(), |said, cause| match cause.to_string() {
@@ -47,14 +47,14 @@ mod tests {
     }
 
     #[test]
-    fn what_an_io_error_wraps_is_among_the_causes() {
+    fn the_error_inside_an_io_error_is_among_the_causes() {
         let error = wrapped();
         assert!(causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(Layer::Middle(_)))));
         assert!(causes(&error).any(|cause| cause.is::<Inner>()));
     }
 
     #[test]
-    fn the_chain_is_told_once() {
+    fn each_cause_is_said_once() {
         assert_eq!(explain(&wrapped()), "cannot send: the certificate is not trusted: it ended yesterday");
         assert_eq!(explain(&io::Error::from(io::ErrorKind::NotFound)), "entity not found");
     }

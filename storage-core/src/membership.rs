@@ -8,17 +8,17 @@ use crate::{ClusterId, NodeId, StoreId};
 /// One member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Node.
+    /// Id of the node.
     pub node: NodeId,
-    /// Its name, for messages.
+    /// Name of the node, for messages.
     pub name: String,
-    /// Its pool; placement hashes this.
+    /// Id of its store. Placement hashes this.
     pub store: StoreId,
     /// `IP:PORT` of its peer server.
     pub address: String,
-    /// Failure domain.
+    /// Failure domain of the node.
     pub zone: Option<String>,
-    /// Share of the pool, relative; 0 owns nothing.
+    /// Its share of the pool, relative to the other weights. With 0 it owns no objects.
     pub weight: u32,
     /// Whether it takes new objects.
     pub accepting: bool,
@@ -26,27 +26,28 @@ pub struct Member {
     pub key_sha256: String,
 }
 
-/// A key that may ask peers but owns nothing: the controllers.
+/// A key that may read and write the pool but owns no objects: that of a controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// For messages.
+    /// Name of the client, for messages.
     pub name: String,
     /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), hex.
     pub key_sha256: String,
 }
 
-/// One epoch of the pool's membership.
+/// The membership of the pool in one epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The cluster.
+    /// The cluster of the pool.
     pub cluster: ClusterId,
-    /// Membership epoch; grows by one with every join, leave, weight or accepting change. Down never makes one.
+    /// Number of the epoch. It grows by one when a member joins or leaves, or its weight or `accepting` changes; not
+    /// when a node is down.
     pub epoch: u64,
-    /// Copies wanted of every object.
+    /// Number of copies wanted of every object.
     pub min_copies: u32,
-    /// Members in node id order.
+    /// Members in the order of their node ids.
     pub members: Vec<Member>,
-    /// Controllers.
+    /// The controllers.
     pub clients: Vec<Client>,
 }
 

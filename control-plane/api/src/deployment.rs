@@ -1,4 +1,4 @@
-//! Deployments: N instances started together from one source, `POST /v1/deployments`.
+//! Deployments: instances that are started together from one source, `/v1/deployments`.
 
 use std::collections::BTreeMap;
 
@@ -8,83 +8,85 @@ use crate::{
     DeploymentId, ImageId, InstanceId, Labels, Name, NodeId, OrUnknown, Ref, SnapshotId, Timestamp, VersionId,
 };
 
-/// `POST /v1/deployments`.
+/// Request of `POST /v1/deployments`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateDeployment {
-    /// Made up if left out.
+    /// Name of the deployment; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// What the disks start as.
+    /// What the disks of the members start as.
     pub source: DeploymentSource,
-    /// 1 to 10000; required unless the source is a snapshot, then its members.
+    /// Number of members, 1 to 10000. Required, unless the source is a snapshot: then it defaults to the number of
+    /// members of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<i64>,
-    /// Fewer than this many that fit: nothing starts. Default `count`.
+    /// If fewer members than this fit onto the nodes, none is started. Default: `count`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_count: Option<i64>,
-    /// Virtual processors of each, default 1.
+    /// Virtual processors of each member. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<u32>,
-    /// Memory of each, default 512 MiB.
+    /// Memory of each member in bytes. Default: 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Size of each disk; at least the source's.
+    /// Size of each disk in bytes, at least that of the source. Default: that of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
-    /// Default `libvirt`.
+    /// What runs the members. Default: `libvirt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// When a member counts as ready.
+    /// When a member counts as ready. Default: when it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<Ready>,
-    /// Where members may go.
+    /// Which nodes the members may be placed on. Default: all, spread over zones and nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// When the operation gives up.
+    /// Seconds after which the operation gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<u64>,
-    /// Only tell where it would go and why not.
+    /// Start nothing; answer where the members would be placed.
     #[serde(default)]
     pub dry_run: bool,
-    /// Labels of the deployment and its members.
+    /// Labels of the deployment and of its members.
     #[serde(default)]
     pub labels: Labels,
-    /// Reserved fields: shape fixed, 501 when given.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_keys: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nics: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect: Option<serde_json::Value>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_node_loss: Option<serde_json::Value>,
 }
 
-/// What the disks start as: exactly one of `image` (with an optional number), `version`, `snapshot`.
+/// What the disks start as. Exactly one of these is given: `image` (with an optional `version` number), `version`,
+/// `snapshot`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeploymentSource {
-    /// An image's newest version, or number `version` of it.
+    /// Id or name of an image: its newest version, or the one with the number `version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub image: Option<Ref<ImageId>>,
-    /// Alone: a version's id. With `image`: a number.
+    /// Without `image`: the id of a version. With `image`: the number of a version of that image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<crate::image::VersionOrNumber>,
-    /// Each member forks one member of this snapshot.
+    /// Id or name of a snapshot: each member starts with the disk of one member of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub snapshot: Option<Ref<SnapshotId>>,
@@ -97,7 +99,7 @@ pub enum Runtime {
     /// A virtual machine under libvirt.
     #[default]
     Libvirt,
-    /// Only the disk file: for foreign hypervisors and for measuring storage. Reserves no processor and memory.
+    /// Only the disk file, for other hypervisors and for measuring storage. It reserves no processors and no memory.
     None,
 }
 
@@ -105,227 +107,226 @@ pub enum Runtime {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ready {
-    /// How it is found out.
+    /// How it is found out whether the instance is ready.
     #[serde(default)]
     pub probe: Probe,
-    /// With `console`: the text to wait for, default `MUSTER-READY`.
+    /// With probe `console`: the text to wait for. Default: `MUSTER-READY`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Not ready by then: failed. Default 300.
+    /// Seconds after which an instance that is not ready counts as failed. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
 }
 
-/// How readiness is found out.
+/// How it is found out whether an instance is ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// The hypervisor says it runs (runtime none: the file is there).
+    /// It is ready when the hypervisor runs it (with runtime `none`: when its disk file exists).
     #[default]
     Running,
-    /// A marker was printed on the serial console since this start.
+    /// It is ready when it has printed the marker on its serial console since this start.
     Console,
-    /// The guest agent answers.
+    /// It is ready when its guest agent answers.
     GuestAgent,
 }
 
-/// Where members may go.
+/// Which nodes the members may be placed on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Placement {
-    /// Spread over nodes, or fill one after the other.
+    /// Whether members are spread over the nodes, or fill one node after the other. Default: `spread`.
     #[serde(default)]
     pub policy: PlacementPolicy,
-    /// Only these zones.
+    /// Only nodes in these zones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<String>>,
-    /// Only these nodes (operators).
+    /// Only these nodes, by id or name. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub nodes: Option<Vec<Ref<NodeId>>>,
-    /// At most this many members on one node.
+    /// Most members on one node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_per_node: Option<u32>,
 }
 
-/// Spread or pack.
+/// How members are distributed over nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlacementPolicy {
-    /// Evenly over zones, then nodes.
+    /// Evenly over zones, then over nodes.
     #[default]
     Spread,
-    /// Fullest node that fits first.
+    /// On the fullest node that has room, so that other nodes stay free.
     Pack,
 }
 
-/// Answer of a dry run: where members would go and why others would not.
+/// Answer of a dry run: where members would be placed, and why others would not.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DryRun {
-    /// Members that fit.
+    /// Number of members that fit.
     pub placed: u64,
-    /// Members that do not.
+    /// Number of members that do not fit.
     pub unplaced: u64,
-    /// Per node (operators only; else empty), fullest first, at most 20.
+    /// The nodes they would be placed on, most members first, at most 20. Empty unless an operator asks.
     pub nodes: Vec<DryRunNode>,
-    /// Why nodes refuse, counted.
+    /// Why nodes take no more members.
     pub reasons: Vec<ReasonCount>,
 }
 
 /// How many members one node would get.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DryRunNode {
-    /// Node.
+    /// Id of the node.
     pub node: NodeId,
-    /// Its name.
+    /// Name of the node.
     pub node_name: String,
-    /// Members it would get.
+    /// Number of members it would get.
     pub count: u64,
 }
 
-/// A reason and how many nodes gave it.
+/// A reason, and the number of nodes it holds for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
-    /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`, `disk_full`.
+    /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
+    /// `disk_full`.
     pub reason: String,
-    /// How many nodes.
+    /// Number of nodes.
     pub count: u64,
 }
 
-/// `PATCH /v1/deployments/{d}` (merge patch).
+/// Request of `PATCH /v1/deployments/{d}`, a JSON merge patch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchDeployment {
-    /// Replaces all labels.
+    /// The new labels, which replace all old ones; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
 }
 
-/// `POST /v1/deployments/{d}/scale`.
+/// Request of `POST /v1/deployments/{d}/scale`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Wanted number of members, 1 to 10000.
     pub count: i64,
-    /// Members to remove when scaling down; default the highest numbers.
+    /// Members to remove when scaling down, by id or name. Default: those with the highest numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub remove: Option<Vec<Ref<InstanceId>>>,
 }
 
-/// Where a deployment is in its life.
+/// State of a deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeploymentState {
     /// Members are being placed or started.
     Deploying,
-    /// All members are as wanted.
+    /// All members are in the state that was asked for.
     Ready,
-    /// Some member is failed or unknown.
+    /// At least one member is failed or unknown.
     Degraded,
-    /// Reserved.
+    /// Reserved: not used yet.
     Shelved,
-    /// Going away.
+    /// It is being deleted.
     Deleting,
-    /// Gone; shown for 24 h with `?deleted=true`.
+    /// It is deleted. It is listed with `?deleted=true` for 24 hours.
     Deleted,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// A deployment: N instances started together and kept as a group. Nothing is replaced unasked.
+/// A deployment: instances that were started together and are kept as a group. Lost members are not replaced on their
+/// own.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Deployment {
-    /// Id.
+    /// Id of the deployment.
     pub id: DeploymentId,
     /// Unique among the project's deployments.
     pub name: String,
-    /// Owner.
+    /// Name of the project that owns the deployment.
     pub project: String,
-    /// Labels.
+    /// Labels of the deployment.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: DeploymentState,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state, a stable word; null where the state says it all.
     pub reason: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the deployment; give it as `If-Match`.
     pub etag: String,
-    /// What was asked for, references resolved to ids.
-    #[schema(value_type = DeploymentSource)]
+    /// The source as it was requested, with names replaced by ids.
     pub source: OrUnknown<DeploymentSource>,
-    /// The image's, snapshot's name where there is one.
+    /// Name of the source image or snapshot; null if the source is a version.
     pub source_name: Option<String>,
-    /// Wanted members.
+    /// Wanted number of members.
     pub count: u64,
-    /// Fewest that make it a success.
+    /// Fewest members with which creating it succeeds.
     pub min_count: u64,
-    /// Virtual processors of each.
+    /// Virtual processors of each member.
     pub cpus: u32,
-    /// Memory of each.
+    /// Memory of each member in bytes.
     pub memory_bytes: u64,
-    /// Size of each disk.
+    /// Size of each disk in bytes.
     pub disk_bytes: u64,
-    /// What runs them.
-    #[schema(value_type = Runtime)]
+    /// What runs the members.
     pub runtime: OrUnknown<Runtime>,
-    /// When one is ready.
-    #[schema(value_type = Ready)]
+    /// When a member counts as ready.
+    #[serde(rename = "ready_when")]
     pub ready_when: OrUnknown<Ready>,
-    /// Where they may go.
-    #[schema(value_type = Placement)]
+    /// Which nodes the members may be placed on.
     pub placement: OrUnknown<Placement>,
-    /// Members by state.
+    /// Number of members by state.
     pub counts: BTreeMap<String, u64>,
-    /// Members that are ready.
+    /// Number of members that are ready.
     pub ready: u64,
-    /// How long the steps took over all ready members.
+    /// How long the steps of starting took, over all ready members.
     pub timing: Timing,
-    /// Bytes fetched from other nodes for its disks (operators).
+    /// Bytes that were fetched from other nodes for its disks. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_bytes: Option<u64>,
-    /// Bytes its guests wrote that are kept locally (operators).
+    /// Bytes that its guests wrote and that are kept on their nodes. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_bytes: Option<u64>,
-    /// Version each member without one of its own starts from; null when the source is a snapshot.
+    /// Version that members start from; null if the source is a snapshot.
     pub version: Option<VersionId>,
 }
 
-/// How long the steps took.
+/// How long the steps of starting took.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Timing {
-    /// From the request to a place.
+    /// From the request until a node was chosen.
     pub placed: Spread,
-    /// From the request to running.
+    /// From the request until the member ran.
     pub started: Spread,
-    /// From the request to ready.
+    /// From the request until the member was ready.
     pub ready: Spread,
 }
 
-/// Percentiles of one step, and who was slowest.
+/// Percentiles of the time one step took, and the slowest members.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Spread {
-    /// Median; null when nobody got there.
+    /// Median in milliseconds; null if no member has reached the step.
     pub p50_ms: Option<u64>,
-    /// 90th percentile.
+    /// 90th percentile in milliseconds.
     pub p90_ms: Option<u64>,
-    /// 99th percentile.
+    /// 99th percentile in milliseconds.
     pub p99_ms: Option<u64>,
-    /// The three slowest.
+    /// The three slowest members.
     pub slowest: Vec<SlowMember>,
 }
 
-/// A member and its time.
+/// A member, and how long it took.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SlowMember {
-    /// Instance.
+    /// Id of the instance.
     pub instance: InstanceId,
-    /// Its name.
+    /// Name of the instance.
     pub instance_name: String,
-    /// Milliseconds since the request.
+    /// Milliseconds from the request until it reached the step.
     pub ms: u64,
 }

@@ -1,4 +1,4 @@
-//! Errors on the wire: RFC 9457 problem documents with a stable `code`.
+//! Errors as they are sent: problem documents (RFC 9457) with a stable `code`.
 
 use std::fmt;
 
@@ -7,23 +7,23 @@ use serde_json::{Map, Value};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal;)*) => {
-        /// The closed list of what can be wrong. Clients match on these, never on text.
+        /// What went wrong. Programs compare this code, never the text of an error.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         pub enum ErrorCode {
             $($(#[$doc])* #[serde(rename = $text)] $variant,)*
-            /// A code this program does not know.
+            /// A code that this program does not know.
             #[serde(other, rename = "unknown")]
             Unknown,
         }
 
         impl ErrorCode {
-            /// The word on the wire.
+            /// The code as it is sent.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* Self::Unknown => "unknown" }
             }
 
-            /// The HTTP status the code always comes with.
+            /// The HTTP status that always goes with the code.
             #[must_use]
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status,)* Self::Unknown => 500 }
@@ -37,53 +37,53 @@ codes! {
     NotJson = "not_json", 400;
     /// A query parameter, header or page token cannot be read.
     BadRequest = "bad_request", 400;
-    /// No token, or one that is unknown, revoked or expired.
+    /// There is no token, or it is unknown, revoked or expired.
     Unauthenticated = "unauthenticated", 401;
-    /// The caller may see it but not do this.
+    /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
-    /// There is no such thing, or it is hidden from the caller.
+    /// The target does not exist, or is hidden from the caller.
     NotFound = "not_found", 404;
-    /// There is no such path.
+    /// The API has no such path.
     NoSuchPath = "no_such_path", 404;
-    /// The path has no such method.
+    /// The path does not have this method.
     MethodNotAllowed = "method_not_allowed", 405;
-    /// The name is taken; `existing` has its id.
+    /// The name is in use; `existing` is the id of the one that has it.
     NameTaken = "name_taken", 409;
-    /// The thing's state does not allow this; `state` and `allowed` tell.
+    /// The target's state does not allow this; `state` is its state, `allowed` the states that do.
     WrongState = "wrong_state", 409;
-    /// Another operation runs on the target; `operation` has its id.
+    /// Another operation runs on the target; `operation` is its id.
     Busy = "busy", 409;
-    /// A member's node is silent, so its disk cannot be cut.
+    /// The node of a member is silent, so no snapshot of its disk can be taken.
     MemberUnknown = "member_unknown", 409;
-    /// The guest agent is needed and does not answer.
+    /// This needs the guest agent, which does not answer.
     NoGuestAgent = "no_guest_agent", 409;
     /// A generation, base or revision is older than the current one.
     Stale = "stale", 409;
-    /// `If-Match` does not match.
+    /// `If-Match` is not the current etag.
     PreconditionFailed = "precondition_failed", 412;
     /// The body or the disk is over a limit.
     TooLarge = "too_large", 413;
     /// The range of a download is outside the content.
     RangeNotSatisfiable = "range_not_satisfiable", 416;
-    /// The JSON does not fit; `errors` name the fields.
+    /// The JSON has unknown fields or invalid values; `errors` lists them.
     Invalid = "invalid", 422;
     /// The idempotency key was used with another body.
     KeyReused = "key_reused", 422;
     /// The uploaded content is not a usable image.
     BadImage = "bad_image", 422;
-    /// The bytes received do not have the `sha256` that was stated.
+    /// The SHA-256 of the bytes received is not the stated one.
     DigestMismatch = "digest_mismatch", 422;
     /// Too many requests from this caller.
     TooManyRequests = "too_many_requests", 429;
-    /// A bug or a broken disk; the log has the request id.
+    /// A bug or a broken disk. The controller logged it with the request id.
     Internal = "internal", 500;
-    /// Its shape is reserved; it is not built yet.
+    /// This part of the API is reserved and not built yet.
     NotBuiltYet = "not_built_yet", 501;
-    /// For now; retry after `Retry-After`.
+    /// This cannot be done now; try again after `Retry-After` seconds.
     Unavailable = "unavailable", 503;
-    /// The wanted capacity is not there; `reasons` count why.
+    /// The nodes do not have the capacity; `reasons` counts why.
     NoCapacity = "no_capacity", 507;
-    /// No node offers room in the pool.
+    /// No node has room in its share of the pool.
     NoNodes = "no_nodes", 507;
 }
 
@@ -93,38 +93,39 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// One thing wrong with one place of the request.
+/// An error in one place of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FieldError {
     /// JSON pointer into the body, or the name of a query parameter or header.
     pub pointer: String,
     /// A stable word: `missing`, `unknown_field`, `invalid`, `out_of_range`, `not_found`.
     pub code: String,
-    /// For people.
+    /// What is wrong, for people.
     pub detail: String,
 }
 
-/// The body of every answer that is not a success (`application/problem+json`).
+/// The body of every error answer, `application/problem+json` (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Problem {
-    /// `about:blank`: the code says it all.
+    /// Always `about:blank`; the kind of error is in `code`.
     #[serde(rename = "type", default = "about_blank")]
     pub kind: String,
-    /// Short and the same for all errors of the code.
+    /// A short text, the same for all errors with this code.
     pub title: String,
-    /// The HTTP status once more.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// What is wrong, for programs.
+    /// The kind of error, for programs.
     pub code: ErrorCode,
-    /// What is wrong here, for people: what, where, expected and got, and what to do.
+    /// What is wrong and what to do about it, for people.
     pub detail: String,
-    /// Quote it when you ask for help.
+    /// Id of the request, which is in the logs of all daemons it reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
-    /// The places of the request that are wrong.
+    /// The places of the request that have errors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// Fields of the one code: `existing`, `state`, `allowed`, `operation`, `reasons`, `limit`, `used`, `wanted`.
+    /// Further fields, which depend on the code: `existing`, `state`, `allowed`, `operation`, `reasons`, `limit`,
+    /// `used`, `wanted`.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
@@ -134,7 +135,7 @@ fn about_blank() -> String {
 }
 
 impl Problem {
-    /// A problem of the given code.
+    /// An error with this code and this detail.
     #[must_use]
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
@@ -149,14 +150,14 @@ impl Problem {
         }
     }
 
-    /// Adds a field of the code, for example `existing`.
+    /// Adds a further field, for example `existing`.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.more.insert(key.to_owned(), value.into());
         self
     }
 
-    /// Adds a place of the request that is wrong.
+    /// Adds an error in one place of the request; see [`FieldError`].
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>, code: &str, detail: impl Into<String>) -> Self {
         self.errors.push(FieldError { pointer: pointer.into(), code: code.to_owned(), detail: detail.into() });

@@ -1,29 +1,30 @@
-//! Events: what `GET /v1/events` streams, at least once, in order per thing.
+//! Events: the stream of `GET /v1/events`. Each event is sent at least once; the events of one target are in order.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{OperationId, Timestamp, operation::Target};
 
-/// Something that happened.
+/// Something that happened to a target.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Event {
-    /// Opaque position; give it as `after` or `Last-Event-ID`.
+    /// Position in the stream, opaque. Give it as `after` or `Last-Event-ID` to go on after this event.
     pub id: String,
-    /// When.
+    /// When it happened.
     pub time: Timestamp,
-    /// `image.created`, `version.published`, `deployment.state`, `instance.state`, `operation.state`, `node.state`, …
+    /// What happened: `image.created`, `version.published`, `deployment.state`, `instance.state`, `operation.state`,
+    /// `node.state`, …
     pub kind: String,
-    /// Owner of the target.
+    /// Name of the project that owns the target.
     pub project: String,
     /// What it happened to.
     pub target: Target,
-    /// The operation it belongs to.
+    /// The operation that caused it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<OperationId>,
-    /// Who: a token's name, `node:NAME`, or `muster`.
+    /// Who caused it: the name of a token, `node:NAME`, or `muster` for the controller itself.
     pub actor: String,
-    /// Of the kind: `state`, `reason`, ids.
+    /// Further fields, which depend on the kind: `state`, `reason`, ids.
     #[schema(value_type = Object)]
     pub data: Value,
 }

@@ -1,5 +1,5 @@
-//! Identifiers: one newtype per kind of thing. Those of nodes, stores and the cluster come from `storage-core`, which
-//! places objects by them.
+//! Ids: one type per kind of resource, all UUIDv7. Nothing is ordered by them. Those of nodes, stores and the cluster
+//! come from `storage-core`, which places objects by them.
 
 pub use storage_core::{ClusterId, NodeId, StoreId};
 
@@ -8,26 +8,26 @@ storage_core::ids! {
         #[derive(utoipa::ToSchema)]
         #[schema(value_type = String, format = Uuid)]
     ]
-    /// An image: a named, numbered line of versions.
+    /// Id of an image: a name with numbered versions.
     ImageId;
-    /// A version: one immutable state of a disk.
+    /// Id of a version: one immutable state of a disk.
     VersionId;
-    /// A deployment: N instances started together.
+    /// Id of a deployment: instances that were started together.
     DeploymentId;
-    /// An instance: one virtual machine, or one disk file with runtime `none`.
+    /// Id of an instance: one virtual machine, or one disk file with runtime `none`.
     InstanceId;
-    /// A disk: what an instance writes to.
+    /// Id of a disk, which an instance writes to.
     DiskId;
-    /// A snapshot of one or many instances.
+    /// Id of a snapshot of one or more instances.
     SnapshotId;
-    /// The record of slow work.
+    /// Id of an operation: the record of work that outlives its request.
     OperationId;
-    /// One turn of a disk's writes into a version; publishing is once per commit.
+    /// Id of a commit, which makes a version of what was written to a disk. A commit is published at most once.
     CommitId;
-    /// A live upload: what keeps the sweep away from objects not yet published.
+    /// Id of an upload. While it lives, the sweep keeps its objects, which no version names yet.
     UploadId;
-    /// An API token (its row, never its secret).
+    /// Id of a token. It is no secret.
     TokenId;
-    /// One request, for finding it in the logs of every daemon it touched.
+    /// Id of a request, which is in the logs of all daemons it reached.
     RequestId;
 }

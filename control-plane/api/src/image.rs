@@ -1,23 +1,24 @@
-//! Images: `POST /v1/images`, `PUT /v1/images/{i}/content`.
+//! Images and uploads of their content, `/v1/images`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{DottedName, ImageId, Labels, Ref, Timestamp, VersionId};
 
-/// `POST /v1/images`.
+/// Request of `POST /v1/images`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateImage {
-    /// Made up if left out.
+    /// Name of the image; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DottedName>,
-    /// Where the content comes from; default `{"upload": {}}`.
+    /// Where the content comes from. Default: `{"upload": {}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<ImageSource>,
-    /// A power of two from 64 KiB to 4 MiB; default 256 KiB. Only with an upload: a clone inherits it.
+    /// Chunk size in bytes, a power of two from 64 KiB to 4 MiB. Default: 256 KiB. Only for an upload; a clone has the
+    /// chunk size of its source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunk_bytes: Option<u64>,
-    /// Labels.
+    /// Labels of the image.
     #[serde(default)]
     pub labels: Labels,
 }
@@ -26,20 +27,20 @@ pub struct CreateImage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSource {
-    /// The caller sends it with `PUT …/content`.
+    /// The caller uploads the content with `PUT …/content`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Empty>,
-    /// Clone this image's newest version, or the one numbered `version`.
+    /// Id or name of an image to clone: its newest version, or the one with the number `version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub image: Option<Ref<ImageId>>,
-    /// Alone: the id of a version to clone. With `image`: a number.
+    /// Without `image`: the id of a version to clone. With `image`: the number of a version of that image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionOrNumber>,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Reserved, with `url`.
+    /// Reserved, for `url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
 }
@@ -49,72 +50,72 @@ pub struct ImageSource {
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
-/// A version's id, or its number within an image.
+/// The id of a version, or its number within an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum VersionOrNumber {
-    /// A number within the image, from 1.
+    /// Number within the image, from 1.
     Number(u64),
-    /// A version's id.
+    /// Id of a version.
     Id(VersionId),
 }
 
-/// `PATCH /v1/images/{i}` (merge patch).
+/// Request of `PATCH /v1/images/{i}`, a JSON merge patch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchImage {
-    /// New name.
+    /// The new name; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DottedName>,
-    /// Replaces all labels.
+    /// The new labels, which replace all old ones; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
 }
 
-/// Where an image is in its life.
+/// State of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageState {
-    /// No version yet.
+    /// It has no version yet.
     Empty,
-    /// Has a newest version.
+    /// It has at least one version.
     Ready,
-    /// Unlinked.
+    /// It is deleted.
     Deleted,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// An image: a named, numbered line of versions.
+/// An image: a name with numbered versions.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Image {
-    /// Id.
+    /// Id of the image.
     pub id: ImageId,
     /// Unique among the project's images.
     pub name: String,
-    /// Owner.
+    /// Name of the project that owns the image.
     pub project: String,
-    /// Labels.
+    /// Labels of the image.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: ImageState,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state, a stable word; null where the state says it all.
     pub reason: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the image; give it as `If-Match`.
     pub etag: String,
-    /// Chunk size of its versions.
+    /// Chunk size of its versions in bytes.
     pub chunk_bytes: u64,
-    /// Number of the newest version; null while empty.
+    /// Number of its newest version; null if it has none.
     pub newest_number: Option<u64>,
-    /// Id of the newest version; null while empty.
+    /// Id of its newest version; null if it has none.
     pub newest_version: Option<VersionId>,
-    /// Size of the newest version.
+    /// Logical size of its newest version in bytes; null if it has none.
     pub size_bytes: Option<u64>,
-    /// Number of versions that exist.
+    /// Number of its versions, without deleted ones.
     pub version_count: u64,
 }

@@ -1,4 +1,4 @@
-//! Instances: one virtual machine each, or one disk file with runtime `none`.
+//! Instances: a virtual machine each, or only a disk file with runtime `none`. `/v1/instances`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,31 +6,31 @@ use crate::{
     DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Ref, Timestamp, VersionId, deployment::Runtime,
 };
 
-/// Where an instance is in its life.
+/// State of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
-    /// Has no place yet.
+    /// No node was chosen yet.
     Pending,
-    /// Placed; its disk and domain are being made.
+    /// A node was chosen; its disk and virtual machine are being made.
     Starting,
-    /// The hypervisor runs it.
+    /// The hypervisor runs it (with runtime `none`: its disk file exists).
     Running,
-    /// Held: its disk is full or away; goes on by itself.
+    /// The hypervisor paused it because its disk is full or cannot be read. It goes on by itself when that ends.
     Paused,
-    /// Told to stop.
+    /// It was told to stop.
     Stopping,
-    /// Not running; its disk is kept.
+    /// It does not run. Its disk is kept.
     Stopped,
-    /// Reserved.
+    /// Reserved: not used yet.
     Migrating,
-    /// Could not start, or lost its disk; `reason` tells.
+    /// It could not start, ended unasked, or lost its disk; see `reason`.
     Failed,
-    /// Going away.
+    /// It is being deleted.
     Deleting,
-    /// Gone; shown for 24 h with `?deleted=true`.
+    /// It is deleted. It is listed with `?deleted=true` for 24 hours.
     Deleted,
-    /// Its node is silent (or: a word this program does not know).
+    /// Its node is silent, so its state is not known. Also a word that this program does not know.
     #[serde(other)]
     Unknown,
 }
@@ -38,141 +38,141 @@ pub enum InstanceState {
 /// A disk of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Disk {
-    /// Id; also its file name on the node.
+    /// Id of the disk, which is also in the name of its file on the node.
     pub id: DiskId,
-    /// `root`.
+    /// Name of the disk within the instance: `root`.
     pub name: String,
-    /// Logical size.
+    /// Logical size in bytes.
     pub size_bytes: u64,
-    /// The raw file on the node (operators).
+    /// Path of its raw file on the node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Newest published version: what a start on another node would begin from.
+    /// Its newest published version, from which a start on another node would begin.
     pub version: VersionId,
-    /// Written since the newest published version, as last reported.
+    /// Bytes written since the newest published version, as last reported by the node.
     pub unsaved_bytes: u64,
-    /// When the newest version of its own was published; null before the first.
+    /// When the newest version of its own was published; null if it has none of its own yet.
     pub saved_at: Option<Timestamp>,
 }
 
-/// When each step of this start happened.
+/// When the steps of this start happened; null for steps that have not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Steps {
-    /// Got a node.
+    /// A node was chosen.
     pub placed_at: Option<Timestamp>,
-    /// The node's disk file was there.
+    /// Its disk file was ready on the node.
     pub disk_at: Option<Timestamp>,
-    /// The hypervisor ran it.
+    /// The hypervisor began to run it.
     pub started_at: Option<Timestamp>,
 }
 
-/// One virtual machine.
+/// An instance.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Instance {
-    /// Id.
+    /// Id of the instance.
     pub id: InstanceId,
-    /// DEPLOYMENT.N
+    /// Name: DEPLOYMENT.N
     pub name: String,
-    /// DEPLOYMENT-N, what the guest may call itself.
+    /// Host name that the guest may take: DEPLOYMENT-N.
     pub host_name: String,
-    /// Owner.
+    /// Name of the project that owns the instance.
     pub project: String,
-    /// Labels.
+    /// Labels of the instance.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: InstanceState,
-    /// Why it is in that state: `no_capacity`, `disk_lost`, `disk_full`, `not_ready_in_time`, `start_failed`, …
+    /// Why it is in that state, a stable word: `no_capacity`, `disk_lost`, `disk_full`, `not_ready_in_time`,
+    /// `start_failed`, …
     pub reason: Option<String>,
-    /// The reason in a sentence.
+    /// The reason in a sentence, for people.
     pub detail: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the instance; give it as `If-Match`.
     pub etag: String,
     /// The deployment it is a member of.
     pub deployment: DeploymentId,
-    /// That deployment's name.
+    /// Name of that deployment.
     pub deployment_name: String,
-    /// Its number there.
+    /// Number of the instance within the deployment.
     pub number: u64,
-    /// Virtual processors.
+    /// Number of virtual processors.
     pub cpus: u32,
-    /// Memory.
+    /// Memory in bytes.
     pub memory_bytes: u64,
     /// What runs it.
-    #[schema(value_type = Runtime)]
     pub runtime: OrUnknown<Runtime>,
-    /// When this start became ready; null while it is not.
+    /// When it became ready in this start; null while it is not.
     pub ready_at: Option<Timestamp>,
-    /// Steps of this start.
+    /// When the steps of this start happened.
     pub steps: Steps,
-    /// Disks.
+    /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
     /// Network cards; empty until networks are built.
     pub nics: Vec<serde_json::Value>,
-    /// Where it is (operators).
+    /// Id of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
-    /// That node's name (operators).
+    /// Name of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
-    /// That node's zone.
+    /// Failure domain of its node.
     pub zone: Option<String>,
-    /// Counts the places its disk may be written in (operators).
+    /// Raised whenever its disk is assigned to a node; only the newest generation may write. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
 }
 
-/// `PATCH /v1/instances/{i}` (merge patch).
+/// Request of `PATCH /v1/instances/{i}`, a JSON merge patch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchInstance {
-    /// Replaces all labels.
+    /// The new labels, which replace all old ones; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
 }
 
-/// `POST …/stop`.
+/// Request of `POST /v1/instances/{i}/stop`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// Cut the power instead of asking the guest.
+    /// Cut the power at once instead of asking the guest to turn itself off.
     #[serde(default)]
     pub force: bool,
-    /// How long the guest may take before the power is cut; default 30.
+    /// Seconds the guest may take before its power is cut. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
 }
 
-/// What a verb on many is meant for: exactly one of the three.
+/// The instances that a request is about. Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Select {
-    /// All members of a deployment.
+    /// Id or name of a deployment: all of its members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub deployment: Option<Ref<DeploymentId>>,
-    /// These.
+    /// Ids or names of instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub instances: Option<Vec<Ref<InstanceId>>>,
-    /// All of the project with this label, `KEY=VALUE`.
+    /// A label as `KEY=VALUE`: all instances of the project that have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
 
-/// `POST /v1/instances/-/VERB`.
+/// Request of `POST /v1/instances/-/VERB`, which acts on many instances.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OnMany {
-    /// Whom.
+    /// The instances to act on.
     pub select: Select,
-    /// With `stop` and `reboot`: cut the power instead of asking the guest.
+    /// For `stop` and `reboot`: cut the power at once instead of asking the guest to turn itself off.
     #[serde(default)]
     pub force: bool,
-    /// With `stop` and `reboot`: how long the guest may take; default 30.
+    /// For `stop` and `reboot`: seconds the guest may take before its power is cut. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
 }

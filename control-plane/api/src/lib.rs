@@ -1,13 +1,14 @@
-//! The words the two daemons and their clients speak: serde types only, no I/O, no async.
+//! The types that the two daemons and their clients exchange. Only serde types: no I/O, no async.
 //!
-//! Reading order: [`ids`] and [`names`] (what things are called), one file per noun of the public REST API
+//! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
 //! [`summary`]), [`error`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two protocols
 //! that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller
 //! and agent).
 //!
-//! Rules: answers may gain fields, clients ignore unknown ones and read unknown words as `unknown`; requests refuse
-//! unknown fields. Units end the field name (`_bytes`, `_ms`, `_s`); instants are RFC 3339.
+//! Rules: answers may gain fields; clients ignore fields they do not know, and read unknown words as `unknown`.
+//! Requests with unknown fields are refused. The names of numbers end with their unit (`_bytes`, `_ms`, `_s`). Times
+//! are RFC 3339.
 
 pub mod deployment;
 pub mod error;
@@ -38,5 +39,5 @@ pub use page::Page;
 pub use storage_core::cause;
 pub use timestamp::Timestamp;
 
-/// Version of the REST API and of both protocols, as printed by `--version`.
+/// Version of the REST API and of both protocols.
 pub const API_VERSION: &str = "v1";

@@ -1,30 +1,31 @@
-//! Names and labels: parsed once at the door; inside, the type is the proof.
+//! Names and labels. They are checked once, when a request is parsed; after that, their types prove that they are
+//! valid.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// Longest name in characters; leaves room for `.` and a member number in a 63 character host name.
+/// Longest name in characters. It leaves room for a separator and a member number in a host name of 63 characters.
 pub const NAME_CHARS_MAX: usize = 55;
 
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Empty or over the limit.
+    /// It is empty or too long; its length is given.
     #[error("a name has 1 to {NAME_CHARS_MAX} characters, got {0}")]
     Length(usize),
     /// The first character is not a letter.
     #[error("a name starts with a letter a-z, got '{0}'")]
     First(char),
-    /// A character outside the allowed set.
+    /// It has a character that is not allowed.
     #[error("a name is made of {allowed}, got '{got}'")]
     Character {
-        /// What may stand there.
+        /// The characters that are allowed, for people.
         allowed: &'static str,
-        /// What stood there.
+        /// The character that is not.
         got: char,
     },
-    /// It could be taken for an id.
+    /// It is a UUID, so that it could be taken for an id.
     #[error("a name must not look like a UUID")]
     LikeUuid,
 }
@@ -85,25 +86,25 @@ macro_rules! names {
 }
 
 names! {
-    /// Name of a deployment, snapshot or project: `a-z0-9-`, letter first, 1 to 55 characters, not like a UUID.
+    /// Name of a deployment, snapshot or project: 1 to 55 characters from `a-z0-9-`, the first a letter, not a UUID.
     Name, [], "a-z, 0-9 and -", "^[a-z][a-z0-9-]{0,54}$";
-    /// Name of an image or a node: as [`Name`], also `.` and `_`.
+    /// Name of an image or node: as [`Name`], also with `.` and `_`.
     DottedName, ['.', '_'], "a-z, 0-9, -, . and _", "^[a-z][a-z0-9._-]{0,54}$";
 }
 
-/// How a request points at a thing: by id, or by the name it has in the project.
+/// How a request refers to a resource: by id, or by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ref<Id> {
-    /// By id.
+    /// Its id.
     Id(Id),
-    /// By name, looked up in the request's project.
+    /// Its name, in the project of the request.
     Name(String),
 }
 
 impl<Id: FromStr> FromStr for Ref<Id> {
     type Err = NameError;
 
-    /// Whatever does not read as an id is taken for a name; a name that could not exist is refused here.
+    /// A text that is not an id is taken for a name. It is only refused if no name can have its length.
     fn from_str(text: &str) -> Result<Self, NameError> {
         match text.parse::<Id>() {
             Ok(id) => Ok(Self::Id(id)),
@@ -134,25 +135,25 @@ impl<'de, Id: FromStr> Deserialize<'de> for Ref<Id> {
     }
 }
 
-/// Labels of a thing: at most 50; keys 1 to 128, values 0 to 256 characters.
+/// Labels of a resource: at most 50, with keys of 1 to 128 and values of 0 to 256 characters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = BTreeMap<String, String>)]
 pub struct Labels(BTreeMap<String, String>);
 
 impl Labels {
-    /// The labels in key order.
+    /// The labels as pairs of key and value, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
-    /// The value of `key`.
+    /// The value of the label `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// Whether there are none.
+    /// Whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -191,7 +192,7 @@ mod tests {
     use crate::ImageId;
 
     #[test]
-    fn names_follow_the_one_rule() {
+    fn names_are_checked() {
         for good in ["a", "web", "web-0", "a1-b2"] {
             assert_eq!(good.parse::<Name>().expect("a name").as_str(), good);
         }

@@ -1,108 +1,108 @@
-//! Nodes as operators see them.
+//! Nodes, as operators see them. `/v1/nodes`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Labels, NodeId, Timestamp};
 
-/// Where a node is in its life.
+/// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    /// Has a certificate, not heard from yet.
+    /// It has a certificate, but has sent no heartbeat yet.
     Joining,
-    /// Heard from lately.
+    /// It sent a heartbeat within the last 30 s.
     Ready,
-    /// Not heard from for 30 s; its instances are `unknown`.
+    /// It has sent no heartbeat for 30 s. The state of its instances is `unknown`.
     Silent,
-    /// Reserved.
+    /// Reserved: not used yet.
     Fenced,
-    /// Reserved.
+    /// Reserved: not used yet.
     Leaving,
-    /// Removed.
+    /// It was removed from the cluster.
     Deleted,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// Something about a node an operator should know.
+/// Something about a node that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
     /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`.
     pub kind: String,
-    /// For people.
+    /// The condition in a sentence, for people.
     pub detail: String,
 }
 
-/// What a node offers and what of it is in use.
+/// What a node offers to instances, and how much of it is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Capacity {
     /// Virtual processors offered.
     pub cpus: u32,
-    /// Virtual processors promised to instances.
+    /// Virtual processors of the instances placed on it.
     pub cpus_used: u32,
-    /// Memory offered.
+    /// Memory offered, in bytes.
     pub memory_bytes: u64,
-    /// Memory promised to instances.
+    /// Memory of the instances placed on it, in bytes.
     pub memory_used_bytes: u64,
 }
 
-/// The node's share of the pool.
+/// A node's share of the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoolUse {
-    /// Most the pool may take.
+    /// Most bytes it may take.
     pub limit_bytes: u64,
-    /// Live objects.
+    /// Bytes of the objects in it.
     pub used_bytes: u64,
-    /// Number of objects.
+    /// Number of objects in it.
     pub objects: u64,
-    /// Free on its file system.
+    /// Free bytes on its file system.
     pub free_bytes: u64,
-    /// Clean chunks kept for reading.
+    /// Bytes of the cache of clean chunks, which is beside the pool.
     pub cache_bytes: u64,
 }
 
-/// A node.
+/// A node: a compute host with an agent.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Node {
-    /// Id.
+    /// Id of the node.
     pub id: NodeId,
     /// Unique in the cluster.
     pub name: String,
     /// Always `default`: nodes belong to the operators.
     pub project: String,
-    /// Labels.
+    /// Labels of the node.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: NodeState,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state, a stable word; null where the state says it all.
     pub reason: Option<String>,
     /// When it joined.
     pub created_at: Timestamp,
-    /// When its row last changed.
+    /// When it last changed; heartbeats do not count.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the node; give it as `If-Match`.
     pub etag: String,
-    /// False when cordoned.
+    /// Whether new instances may be placed on it; false when it is cordoned.
     pub schedulable: bool,
-    /// Failure domain.
+    /// Its failure domain.
     pub zone: Option<String>,
-    /// Where peers reach it.
+    /// `IP:PORT` where other nodes reach it.
     pub address: String,
-    /// What an operator should know.
+    /// What an operator should know about it.
     pub conditions: Vec<Condition>,
-    /// Processors and memory.
+    /// Its processors and memory.
     pub capacity: Capacity,
-    /// Share of the pool.
+    /// Its share of the pool.
     pub pool: PoolUse,
     /// Runtimes it offers: `libvirt`, `none`.
     pub runtimes: Vec<String>,
-    /// What runs guests: `kvm`, `qemu`, or null without libvirt.
+    /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.
     pub hypervisor: Option<String>,
-    /// Instances on it.
+    /// Number of instances placed on it.
     pub instances: u64,
     /// Version of its agent.
     pub agent_version: String,
-    /// Last heartbeat.
+    /// Time of its last heartbeat.
     pub last_seen_at: Option<Timestamp>,
 }

@@ -1,14 +1,14 @@
-//! Operations: the record of slow work.
+//! Operations: the records of work that outlives its request. `/v1/operations`.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{NodeId, OperationId, Problem, Timestamp};
 
-/// What an operation works on.
+/// What an operation works on, or an event happened to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Target {
-    /// `deployment`, `instance`, `image`, `version`, `snapshot`, `node`.
+    /// Its kind: `deployment`, `instance`, `image`, `version`, `snapshot`, `node`.
     pub kind: String,
     /// Its id.
     pub id: String,
@@ -16,97 +16,98 @@ pub struct Target {
     pub name: String,
 }
 
-/// Where an operation is.
+/// State of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
-    /// Accepted.
+    /// It was accepted and has not begun.
     Pending,
-    /// Under way.
+    /// It is under way.
     Running,
-    /// Asked to stop.
+    /// It was asked to stop.
     Cancelling,
-    /// Did what was asked.
+    /// It did what was asked.
     Succeeded,
-    /// Could not; `error` tells.
+    /// It failed; see `error`.
     Failed,
-    /// Stopped on request; what was done is kept.
+    /// It was stopped on request. What it had done is kept.
     Cancelled,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
 
 impl OperationState {
-    /// Whether nothing will change any more.
+    /// Whether it has ended, so that its state will not change again.
     #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
 }
 
-/// How far it is.
+/// How far an operation is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Progress {
-    /// Done so far.
+    /// Number that is done.
     pub done: u64,
-    /// Of so many.
+    /// Number in all.
     pub total: u64,
-    /// Failed so far.
+    /// Number that failed.
     pub failed: u64,
-    /// Of what: `instances`, `disks`, `bytes`.
+    /// What is counted: `instances`, `disks`, `bytes`.
     pub unit: String,
 }
 
-/// Something the operation waits for.
+/// Something that an operation waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WaitingOn {
-    /// In words: `web.3: starting`.
+    /// What it waits for, for people: `web.3: starting`.
     pub what: String,
-    /// Where (operators).
+    /// The node where that happens. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
-    /// Since when.
+    /// Since when it waits.
     pub since: Timestamp,
-    /// Until when it is waited for.
+    /// Until when it waits.
     pub deadline: Option<Timestamp>,
 }
 
-/// The record of slow work, kept 30 days.
+/// An operation: the record of work that outlives its request. It is kept for 30 days.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Operation {
-    /// Id.
+    /// Id of the operation.
     pub id: OperationId,
-    /// Owner.
+    /// Name of the project that owns the operation.
     pub project: String,
-    /// `deployment.create`, `deployment.scale`, `deployment.delete`, `instance.start`, `snapshot.create`, …
+    /// What it does: `deployment.create`, `deployment.scale`, `deployment.delete`, `instance.start`, `snapshot.create`,
+    /// …
     pub kind: String,
-    /// What it works on; can be read at once.
+    /// What it works on, which exists from the beginning.
     pub target: Target,
-    /// State.
+    /// Current state.
     pub state: OperationState,
-    /// Step within its kind, for people.
+    /// The step it is at, for people.
     pub phase: String,
-    /// How far.
+    /// How far it is.
     pub progress: Progress,
-    /// What for, first 20.
+    /// What it waits for, at most 20 entries.
     pub waiting_on: Vec<WaitingOn>,
     /// When it gives up.
     pub deadline: Option<Timestamp>,
-    /// Why it failed.
+    /// Why it failed; null unless it did.
     pub error: Option<Problem>,
-    /// What came of it.
+    /// Its result, whose fields depend on the kind.
     #[schema(value_type = Object)]
     pub result: Option<Value>,
-    /// The token's name.
+    /// Name of the token that requested it.
     pub requested_by: String,
-    /// The request that began it.
+    /// Id of the request that began it.
     pub request_id: String,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// When work began.
+    /// When the work began.
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,

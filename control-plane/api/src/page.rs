@@ -1,16 +1,16 @@
-//! Lists: every list answer has this one shape.
+//! Pages: the shape of every answer that is a list.
 
 use serde::{Deserialize, Serialize};
 
-/// One page of a list, oldest first. Page tokens and `as_of` are opaque; `GET /v1/events?after=as_of` misses nothing
+/// One page of a list, oldest first. Page tokens and `as_of` are opaque. `GET /v1/events?after=AS_OF` gives everything
 /// that happened after the page was read.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Page<T> {
-    /// At most `limit` things.
+    /// At most `limit` resources.
     pub items: Vec<T>,
-    /// Give it as `page_token` for the next page; absent on the last one.
+    /// Give it as `page_token` to get the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-    /// The event position this page is true at.
+    /// Position in the stream of events at which the page was read.
     pub as_of: String,
 }

@@ -1,4 +1,4 @@
-//! Snapshots: the versions of all disks of their members, cut at one instant.
+//! Snapshots: versions of the disks of their members, all cut at one instant. `/v1/snapshots`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,52 +6,52 @@ use crate::{
     DeploymentId, DiskId, InstanceId, Labels, Name, OrUnknown, SnapshotId, Timestamp, VersionId, instance::Select,
 };
 
-/// `POST /v1/snapshots`.
+/// Request of `POST /v1/snapshots`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSnapshot {
-    /// Made up if left out.
+    /// Name of the snapshot; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// Whom.
+    /// The instances to take it of.
     pub select: Select,
-    /// Default `crash`.
+    /// What it promises about file systems. Default: `crash`.
     #[serde(default)]
     pub consistency: Consistency,
-    /// Longest a guest's write may be held, 1 to 10000; default 500.
+    /// Longest time that a write of a guest may be held, in milliseconds, 1 to 10000. Default: 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pause_ms: Option<u64>,
-    /// Labels.
+    /// Labels of the snapshot.
     #[serde(default)]
     pub labels: Labels,
 }
 
-/// What a snapshot promises about the guests' file systems.
+/// What a snapshot promises about the file systems of guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Consistency {
-    /// As after a power cut at one instant on all members.
+    /// The disks are as after a power cut of all members at one instant.
     #[default]
     Crash,
-    /// Reserved.
+    /// Reserved: refused with 501, because it is not built yet.
     Filesystem,
 }
 
-/// Where a snapshot is in its life.
+/// State of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SnapshotState {
-    /// Waiting for the instant.
+    /// The disks are not cut yet.
     Cutting,
-    /// Cut; members upload what changed.
+    /// The disks are cut; their nodes upload what was written.
     Saving,
-    /// Durable; all versions are visible.
+    /// All objects are durable, and all versions are visible.
     Ready,
-    /// Nothing was published.
+    /// It failed, and no version of it is visible.
     Failed,
-    /// Unlinked.
+    /// It is deleted.
     Deleted,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
@@ -59,76 +59,75 @@ pub enum SnapshotState {
 /// A snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Snapshot {
-    /// Id.
+    /// Id of the snapshot.
     pub id: SnapshotId,
     /// Unique among the project's snapshots.
     pub name: String,
-    /// Owner.
+    /// Name of the project that owns the snapshot.
     pub project: String,
-    /// Labels.
+    /// Labels of the snapshot.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: SnapshotState,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state, a stable word; null where the state says it all.
     pub reason: Option<String>,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the snapshot; give it as `If-Match`.
     pub etag: String,
-    /// The deployment it was taken of, if it was one.
+    /// The deployment it was taken of; null if its members were selected otherwise.
     pub deployment: Option<DeploymentId>,
-    /// That deployment's name.
+    /// Name of that deployment.
     pub deployment_name: Option<String>,
-    /// What it promises.
-    #[schema(value_type = Consistency)]
+    /// What it promises about file systems.
     pub consistency: OrUnknown<Consistency>,
-    /// Longest a guest's write may be held.
+    /// Longest time that a write of a guest could be held, in milliseconds.
     pub max_pause_ms: u64,
-    /// The instant.
+    /// The instant of the cut; null until then.
     pub cut_at: Option<Timestamp>,
-    /// When every object was durable and the versions visible.
+    /// When all objects were durable and the versions became visible.
     pub durable_at: Option<Timestamp>,
-    /// Disks in it.
+    /// Number of disks in it.
     pub members: u64,
-    /// Instances left out because they were failed, pending or deleting.
+    /// Number of instances left out because they were failed, pending or deleting.
     pub skipped: u64,
-    /// Written by all guests since their last versions.
+    /// Bytes written by all guests since the last versions of their disks.
     pub dirty_bytes: u64,
-    /// Newly stored, one copy.
+    /// Bytes newly stored in the pool for it, one copy.
     pub stored_bytes: u64,
-    /// The longest pause of a member.
+    /// Longest time that a write of a member was held, in milliseconds.
     pub pause_max_ms: Option<f64>,
 }
 
-/// One disk of a snapshot, `GET /v1/snapshots/{s}/members`.
+/// One disk of a snapshot, an item of `GET /v1/snapshots/{s}/members`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SnapshotMember {
-    /// Instance it was taken of; may be gone.
+    /// Id of the instance it was taken of, which may be deleted.
     pub instance: InstanceId,
-    /// Its name then.
+    /// Name of that instance.
     pub instance_name: String,
-    /// Disk it was taken of.
+    /// Id of the disk it was taken of.
     pub disk: DiskId,
-    /// The disk's state; null until ready.
+    /// Version with the state of the disk; null until the snapshot is ready.
     pub version: Option<VersionId>,
-    /// How long this guest's writes were held.
+    /// How long writes to the disk were held, in milliseconds.
     pub pause_ms: Option<f64>,
-    /// Written since the disk's last version.
+    /// Bytes written since the last version of the disk.
     pub dirty_bytes: u64,
-    /// Newly stored, one copy.
+    /// Bytes newly stored in the pool for it, one copy.
     pub stored_bytes: u64,
 }
 
-/// `PATCH /v1/snapshots/{s}` (merge patch).
+/// Request of `PATCH /v1/snapshots/{s}`, a JSON merge patch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchSnapshot {
-    /// New name.
+    /// The new name; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// Replaces all labels.
+    /// The new labels, which replace all old ones; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/summary` and `GET /v1/me`: answers that do not grow with the cluster.
+//! `GET /v1/summary` and `GET /v1/me`: overviews whose size does not grow with the cluster.
 
 use std::collections::BTreeMap;
 
@@ -6,56 +6,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, OrUnknown, Timestamp, token::Role};
 
-/// Counts by state, problems first.
+/// Answer of `GET /v1/summary`: problems, and the number of resources by state.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Summary {
-    /// What someone should look at, worst first, at most 20.
+    /// Problems that someone should look at, worst first, at most 20.
     pub problems: Vec<ProblemLine>,
-    /// Deployments by state.
+    /// Number of deployments by state.
     pub deployments: BTreeMap<String, u64>,
-    /// Instances by state.
+    /// Number of instances by state.
     pub instances: BTreeMap<String, u64>,
-    /// Images by state.
+    /// Number of images by state.
     pub images: BTreeMap<String, u64>,
-    /// Snapshots by state.
+    /// Number of snapshots by state.
     pub snapshots: BTreeMap<String, u64>,
-    /// Nodes by state (operators; else empty).
+    /// Number of nodes by state. Empty unless an operator asks.
     pub nodes: BTreeMap<String, u64>,
-    /// Operations by state.
+    /// Number of operations by state.
     pub operations: BTreeMap<String, u64>,
-    /// Operations past their deadline.
+    /// Number of operations that are past their deadline.
     pub operations_overdue: u64,
-    /// Bytes no version explains; null until the sweep is built.
+    /// Bytes in the pool that no version reaches. Always null until the sweep is built.
     pub unexplained_bytes: Option<u64>,
-    /// The position this is true at.
+    /// Position in the stream of events at which this was read.
     pub as_of: String,
 }
 
-/// One thing someone should look at.
+/// A kind of problem that someone should look at.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ProblemLine {
-    /// `node_silent`, `instance_failed`, `operation_overdue`, …
+    /// The kind: `node_silent`, `instance_failed`, `operation_overdue`, …
     pub kind: String,
-    /// How many.
+    /// Number of resources that have it.
     pub count: u64,
-    /// For people.
+    /// The problem in a sentence, for people.
     pub detail: String,
 }
 
-/// Who is asking, `GET /v1/me`.
+/// Answer of `GET /v1/me`: the token of the request.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Me {
-    /// The token's name.
+    /// Name of the token.
     pub name: String,
     /// What it may do.
     #[schema(value_type = Role)]
     pub role: OrUnknown<Role>,
     /// The project it is bound to; null for operators.
     pub project: Option<String>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// The cluster.
+    /// Id of the cluster.
     pub cluster: ClusterId,
-    /// The controller's version.
+    /// Version of the controller.
     pub version: String,
 }

@@ -1,11 +1,11 @@
-//! Instants on the wire: RFC 3339 in UTC with microseconds; inside, microseconds since 1970.
+//! Points in time: RFC 3339 in UTC with microseconds when sent, microseconds since 1970 in memory.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// An instant in microseconds since 1970-01-01 UTC. For reading, never for ordering rows.
+/// A time in microseconds since 1970-01-01 UTC. It is for people; rows are never ordered by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
 #[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(i64);
@@ -23,13 +23,13 @@ impl Timestamp {
         self.0
     }
 
-    /// This instant plus `ms` milliseconds (negative: minus), saturating.
+    /// This time plus `ms` milliseconds, which may be negative. Saturates.
     #[must_use]
     pub const fn plus_ms(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms.saturating_mul(1000)))
     }
 
-    /// Milliseconds from `earlier` to this instant; negative when `earlier` is later.
+    /// Milliseconds from `earlier` to this time; negative if `earlier` is later.
     #[must_use]
     pub const fn ms_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0) / 1000

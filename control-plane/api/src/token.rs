@@ -1,9 +1,9 @@
-//! Tokens: `POST /v1/tokens`. Stored hashed; the secret is shown once.
+//! Tokens, `/v1/tokens`. The controller stores only the hash of a secret, so the secret is shown once.
 //!
-//! | text | what it carries |
+//! | text | type |
 //! |---|---|
-//! | `mst1_{token id, 32 hex}_{secret, 43 base64url}` | [`ApiToken`]: signs its bearer in |
-//! | `mjt1_{token id, 32 hex}_{cluster id, 32 hex}_{SHA-256 of the CA certificate, 64 hex}_{secret, 43 base64url}` | [`JoinToken`]: lets a node join and tells it which cluster and CA to expect |
+//! | `mst1_{token id, 32 hex}_{secret, 43 base64url}` | [`ApiToken`]: signs people and programs in |
+//! | `mjt1_{token id, 32 hex}_{cluster id, 32 hex}_{SHA-256 of the CA certificate, 64 hex}_{secret, 43 base64url}` | [`JoinToken`]: lets a node join, and names the cluster and CA it must find |
 
 use std::{fmt, str::FromStr};
 
@@ -17,16 +17,16 @@ use crate::{ClusterId, Name, OrUnknown, Timestamp, TokenId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Everything (operator).
+    /// Everything: the role of operators.
     Admin,
     /// Everything within one project.
     Tenant,
-    /// Joining nodes, nothing else.
+    /// Only joining nodes.
     Node,
 }
 
 impl Role {
-    /// The word on the wire.
+    /// The role as it is sent.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -56,55 +56,55 @@ impl FromStr for Role {
     }
 }
 
-/// `POST /v1/tokens`.
+/// Request of `POST /v1/tokens`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// Made up if left out.
+    /// Name of the token; generated if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
     /// What it may do.
     pub role: Role,
-    /// Tenant: the project, default `default`.
+    /// Project of a tenant token. Default: `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Name>,
-    /// Seconds until it ends; default 1 h for nodes, 90 days for others.
+    /// Seconds until it expires. Default: 1 hour for role `node`, else 90 days.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_s: Option<u64>,
-    /// Node: how many nodes may join with it, default 1.
+    /// Number of nodes that may join with a node token. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses: Option<u32>,
 }
 
-/// A token, without its secret.
+/// A token, without its secret except when it is created.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Token {
-    /// Id.
+    /// Id of the token.
     pub id: TokenId,
-    /// Name.
+    /// Name of the token.
     pub name: String,
     /// What it may do.
     #[schema(value_type = Role)]
     pub role: OrUnknown<Role>,
     /// The project it is bound to; null for operators and nodes.
     pub project: Option<String>,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Timestamp,
-    /// Node: joins left.
+    /// Number of nodes that may still join with a node token; null for other roles.
     pub uses_left: Option<u32>,
-    /// The secret; only in the answer that made it.
+    /// The token itself, a secret; only in the answer to its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
 }
 
-/// 32 random bytes only the bearer knows. Not printed by `Debug`.
+/// The secret of a token: 32 random bytes. `Debug` does not print them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
 impl Secret {
-    /// From freshly drawn bytes.
+    /// A secret of these bytes, which must be random.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -132,23 +132,23 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a text is not a token. Never repeats the text.
+/// Why a text is not a token. The text is never repeated, because it may be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It does not begin with the kind's mark.
+    /// It does not begin with the prefix of this kind of token, which is given.
     #[error("a token of this kind begins with {0}")]
     Prefix(&'static str),
-    /// A part is missing or cannot be read.
+    /// A part is missing or invalid; its name is given.
     #[error("the token's {0} cannot be read: is the text complete?")]
     Part(&'static str),
 }
 
-/// What a person or program signs in with.
+/// A token for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
-    /// Its row.
+    /// Id of the token.
     pub id: TokenId,
-    /// What proves it.
+    /// Secret of the token.
     pub secret: Secret,
 }
 
@@ -166,32 +166,29 @@ impl FromStr for ApiToken {
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let rest = text.strip_prefix(API_PREFIX).ok_or(TokenError::Prefix(API_PREFIX))?;
-        // The secret's alphabet has `_`, so only the first separator counts.
+        // The secret may contain `_`, so only the first one is a separator.
         let (id, secret) = rest.split_once('_').ok_or(TokenError::Part("secret"))?;
         Ok(Self { id: bare_uuid(id).ok_or(TokenError::Part("id"))?.into(), secret: Secret::parse(secret)? })
     }
 }
 
-/// What a node joins with.
+/// A token that lets nodes join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinToken {
-    /// Its row.
+    /// Id of the token.
     pub id: TokenId,
-    /// The cluster it is for.
+    /// Id of the cluster it is for.
     pub cluster: ClusterId,
-    /// SHA-256 of the DER of that cluster's CA certificate.
+    /// SHA-256 of the certificate of that cluster's CA, in DER.
     pub ca_sha256: [u8; 32],
-    /// What proves it.
+    /// Secret of the token.
     pub secret: Secret,
 }
 
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{JOIN_PREFIX}{}_{}_", self.id.uuid().simple(), self.cluster.uuid().simple())?;
-        for byte in self.ca_sha256 {
-            write!(f, "{byte:02x}")?;
-        }
-        write!(f, "_{}", self.secret.text())
+        let (id, cluster) = (self.id.uuid().simple(), self.cluster.uuid().simple());
+        write!(f, "{JOIN_PREFIX}{id}_{cluster}_{}_{}", hex::encode(self.ca_sha256), self.secret.text())
     }
 }
 
@@ -205,7 +202,7 @@ impl FromStr for JoinToken {
         Ok(Self {
             id: bare_uuid(next("id")?).ok_or(TokenError::Part("id"))?.into(),
             cluster: bare_uuid(next("cluster")?).ok_or(TokenError::Part("cluster"))?.into(),
-            ca_sha256: bare_sha256(next("CA fingerprint")?).ok_or(TokenError::Part("CA fingerprint"))?,
+            ca_sha256: sha256(next("CA fingerprint")?).ok_or(TokenError::Part("CA fingerprint"))?,
             secret: Secret::parse(next("secret")?)?,
         })
     }
@@ -215,15 +212,10 @@ fn bare_uuid(text: &str) -> Option<Uuid> {
     (text.len() == 32).then(|| Uuid::try_parse(text).ok()).flatten()
 }
 
-fn bare_sha256(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -231,8 +223,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_read_back_what_they_print() {
-        // All ones: the secret's text is full of `_`, the separator.
+    fn a_token_reads_back_as_it_was_printed() {
+        // With all bits set, the text of the secret is full of `_`, which is also the separator.
         let secret = Secret::from_bytes([0xff; 32]);
         let api = ApiToken { id: TokenId::generate(), secret: secret.clone() };
         assert_eq!(api.to_string().parse(), Ok(api.clone()));
@@ -243,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_token_is_refused_without_repeating_it() {
+    fn an_invalid_token_is_refused_without_repeating_it() {
         let good = ApiToken { id: TokenId::generate(), secret: Secret::from_bytes([7; 32]) }.to_string();
         assert_eq!("hello".parse::<ApiToken>(), Err(TokenError::Prefix("mst1_")));
         assert_eq!(good.parse::<JoinToken>(), Err(TokenError::Prefix("mjt1_")));

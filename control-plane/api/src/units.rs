@@ -1,14 +1,15 @@
-//! Sizes and times as people write them: in flags, configuration files and queries.
+//! Sizes and durations as people write them in flags, configuration files and queries.
 
 use std::time::Duration;
 
-/// Longest time anybody may mean: 100 years.
+/// Longest duration that is accepted: 100 years.
 const SECONDS_MAX: u64 = 100 * 365 * 86_400;
 
-/// Reads `512MiB`, `4G`, `1.5GiB`, `4096`: K, M, G, T are binary as with QEMU; kB, MB, GB, TB are decimal.
+/// Parses a size such as `512MiB`, `4G`, `1.5GiB` or `4096` into bytes. K, M, G and T are binary units, as with QEMU;
+/// kB, MB, GB and TB are decimal ones.
 ///
 /// # Errors
-/// What was expected and what was there, for people.
+/// A message for people with what was expected and what was given.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("expected a size such as 512MiB or 10GiB, got '{text}'");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -29,7 +30,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let whole: u64 = whole.parse().map_err(|_| wrong())?;
     let mut total = u128::from(whole) * u128::from(factor);
     if !fraction.is_empty() {
-        // Nine digits keep the arithmetic exact; nobody writes more.
+        // With up to nine digits the arithmetic is exact, and people write no more.
         if fraction.len() > 9 {
             return Err(wrong());
         }
@@ -40,10 +41,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     u64::try_from(total).map_err(|_| wrong())
 }
 
-/// Reads `500ms`, `30s`, `5m`, `2h`, `90d`.
+/// Parses a duration such as `500ms`, `30s`, `5m`, `2h` or `90d`.
 ///
 /// # Errors
-/// What was expected and what was there, for people.
+/// A message for people with what was expected and what was given.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a time such as 500ms, 30s, 5m, 2h or 90d, got '{text}'");
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_people_write_them() {
+    fn sizes_are_read_as_people_write_them() {
         for (text, expected) in [
             ("0", 0),
             ("4096", 4096),
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn times_need_a_unit_and_end() {
+    fn durations_need_a_unit_and_are_limited() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("2min"), parse_duration("2m"));
         assert_eq!(parse_duration("90d"), Ok(Duration::from_secs(90 * 86_400)));

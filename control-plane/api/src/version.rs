@@ -1,83 +1,84 @@
-//! Versions: every state of every disk, `GET /v1/versions/{v}`, `…/content`, `…/extents`.
+//! Versions: the immutable states of disks. `/v1/versions/{v}`, `…/content`, `…/extents`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{DiskId, ImageId, InstanceId, Labels, SnapshotId, Timestamp, VersionId};
 
-/// Where a version is in its life.
+/// State of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VersionState {
-    /// Readable, deployable, exportable.
+    /// It can be read, deployed and exported.
     Ready,
-    /// Unlinked.
+    /// It is deleted.
     Deleted,
-    /// A word this program does not know.
+    /// A word that this program does not know.
     #[serde(other)]
     Unknown,
 }
 
-/// One immutable state of a disk.
+/// A version: one immutable state of a disk.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Version {
-    /// Id.
+    /// Id of the version.
     pub id: VersionId,
-    /// `IMAGE@N` or `SNAPSHOT/INSTANCE`.
+    /// Name of the version: `IMAGE@N` or `SNAPSHOT/INSTANCE`.
     pub name: String,
-    /// Owner.
+    /// Name of the project that owns the version.
     pub project: String,
-    /// Labels.
+    /// Labels of the version.
     pub labels: Labels,
-    /// State.
+    /// Current state.
     pub state: VersionState,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state, a stable word; null where the state says it all.
     pub reason: Option<String>,
     /// When it was published.
     pub created_at: Timestamp,
-    /// When its row last changed.
+    /// When it last changed.
     pub updated_at: Timestamp,
-    /// For `If-Match`.
+    /// Changes with every change of the version; give it as `If-Match`.
     pub etag: String,
-    /// The image it is a number of, if any.
+    /// Id of the image it belongs to, if any.
     pub image: Option<ImageId>,
-    /// That image's name.
+    /// Name of that image.
     pub image_name: Option<String>,
-    /// Its number in that image.
+    /// Number of the version within that image, from 1.
     pub number: Option<u64>,
-    /// The instance whose disk it is a state of, if any.
+    /// Id of the instance whose disk it is a state of, if any.
     pub instance: Option<InstanceId>,
-    /// That instance's name.
+    /// Name of that instance.
     pub instance_name: Option<String>,
-    /// The disk it is a state of, if any.
+    /// Id of the disk it is a state of, if any.
     pub disk: Option<DiskId>,
-    /// The snapshot it belongs to, if any.
+    /// Id of the snapshot it belongs to, if any.
     pub snapshot: Option<SnapshotId>,
-    /// That snapshot's name.
+    /// Name of that snapshot.
     pub snapshot_name: Option<String>,
-    /// Logical size.
+    /// Logical size in bytes.
     pub size_bytes: u64,
-    /// Chunk size.
+    /// Chunk size in bytes.
     pub chunk_bytes: u64,
-    /// Name of the descriptor, hex: proves the bytes, but equal contents may have different roots.
+    /// Name of its descriptor object, hex. Versions with equal roots have equal bytes, but equal bytes may have
+    /// different roots.
     pub root: String,
-    /// BLAKE3 of the raw bytes, hex; null where they never passed by as a whole.
+    /// BLAKE3 of its raw bytes, hex; null if no upload computed it.
     pub digest: Option<String>,
-    /// What its publish newly stored, one copy, counted within the project.
+    /// Bytes that publishing it newly stored in the pool, one copy, compared with the other versions of the project.
     pub stored_bytes: u64,
 }
 
-/// One run of a version's content, `GET /v1/versions/{v}/extents`: absent ranges are zeros.
+/// A range of a version that has data, an item of `GET /v1/versions/{v}/extents`. All other ranges are zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Extent {
-    /// First byte.
+    /// Offset of its first byte on the disk.
     pub offset_bytes: u64,
-    /// Length.
+    /// Length in bytes.
     pub length_bytes: u64,
 }
 
-/// Answer of `DELETE …?dry_run=true`.
+/// Answer of `DELETE` with `?dry_run=true`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Freed {
-    /// Bytes that would come back, one copy; null when not known in 2 s.
+    /// Bytes that deleting would free, one copy; null if that could not be found out within 2 s.
     pub freed_bytes: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! A range of a version's bytes, as a stream.
+//! Streams a range of a version's bytes.
 //!
 //! ```text
 //!   walk the tree (64 chunks' leaves at a time) ──► groups of chunks ──get, 4 at a time, in order──► bytes
@@ -20,22 +20,21 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{ReadError, pages::PageSource};
 use crate::domain::versions::Content;
 
-/// A read with no source left waits so long before the stream is broken off.
+/// Longest wait for the pages or chunks of one step; then the stream ends with an error.
 const READ_WITHIN: Duration = Duration::from_secs(60);
-/// Bytes asked of the pool in one request.
+/// Bytes of chunks that one request to the pool asks for.
 const GROUP_BYTES: u64 = 4 << 20;
-/// Requests ahead of the client.
+/// Most requests that run ahead of the client.
 const GROUPS_AHEAD: usize = 4;
-/// Tree entries looked up at a time, in bytes of the disk.
+/// Bytes of the disk whose tree entries are looked up at a time.
 const WALK_BYTES: u64 = 256 << 20;
-/// Zeros are handed out in pieces of this size.
+/// Most zeros in one piece of the stream.
 const ZEROS_BYTES: usize = 256 << 10;
 
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 
-/// The bytes of `range` (inside the disk), in order. An error ends the stream.
-///
-/// Dropping the stream ends the reading.
+/// Streams the bytes of `range` in order. The range must be inside the disk. An error ends the stream; dropping the
+/// stream ends the reading.
 pub fn stream(
     pool: PoolClient,
     content: &Content,
@@ -45,7 +44,7 @@ pub fn stream(
     let reading = read(pool, content.clone(), range, out.clone());
     tokio::spawn(async move {
         if let Err(error) = reading.boxed().await {
-            // Nobody listens any more: nobody misses the error.
+            // If the stream was dropped, nobody needs the error.
             let _ = out.send(Err(error)).await;
         }
     });
@@ -54,10 +53,10 @@ pub fn stream(
 
 type Out = mpsc::Sender<Result<Bytes, ReadError>>;
 
-/// What comes next.
+/// The next part of the stream, not fetched yet.
 enum Next {
     Zeros(u64),
-    /// Consecutive chunks, of which the bytes of the range are wanted.
+    /// Consecutive chunks, and the range of the disk's bytes that is wanted of them.
     Chunks(Vec<(ChunkIndex, Leaf)>, Range<u64>),
 }
 
@@ -92,7 +91,7 @@ async fn read(pool: PoolClient, content: Content, range: Range<u64>, out: Out) -
     Ok(())
 }
 
-/// Groups what is present and the zeros between, in order, exactly covering `range`.
+/// Makes groups of the present chunks and of the zeros between them. In order, they cover exactly `range`.
 fn plan(leaves: Vec<(ChunkIndex, Leaf)>, range: Range<u64>, chunk_bytes: u64) -> Vec<Next> {
     let mut plan = Vec::new();
     let mut at = range.start;
@@ -122,13 +121,13 @@ fn plan(leaves: Vec<(ChunkIndex, Leaf)>, range: Range<u64>, chunk_bytes: u64) ->
     plan
 }
 
-/// Bytes of a group, fetched.
+/// A part of the stream, fetched.
 enum Done {
     Zeros(u64),
     Pieces(Vec<Piece>),
 }
 
-/// Some bytes and the zeros after them.
+/// Some bytes, and the number of zeros after them.
 struct Piece {
     bytes: Bytes,
     zeros: u64,
@@ -151,27 +150,33 @@ async fn fetch(pool: PoolClient, next: Next, chunk_bytes: u64) -> Result<Done, R
     let mut pieces = Vec::with_capacity(chunks.len());
     for (index, leaf) in &chunks {
         let body = match leaf {
-            Leaf::Whole(name) => objects.get(name).cloned().unwrap_or_default(),
+            Leaf::Whole(name) => fetched(&objects, name).clone(),
             Leaf::Patched(patched) => assemble(patched, &objects, chunk_bytes)?,
         };
         let begins = index.0 * chunk_bytes;
         let from = range.start.max(begins) - begins;
         let to = range.end.min(begins + chunk_bytes) - begins;
-        let there = to.min(body.len() as u64).max(from);
-        let bytes = if from < there { body.slice(in_memory(from)..in_memory(there)) } else { Bytes::new() };
+        // The body lacks the trailing zeros of the chunk.
+        let end = to.min(body.len() as u64).max(from);
+        let bytes = if from < end { body.slice(in_memory(from)..in_memory(end)) } else { Bytes::new() };
         pieces.push(Piece { zeros: to - from - bytes.len() as u64, bytes });
     }
     Ok(Done::Pieces(pieces))
 }
 
-/// A chunk made of its base and the blocks of packs over it.
+/// One of the objects that were asked for.
+fn fetched<'a>(objects: &'a HashMap<ObjectName, Bytes>, name: &ObjectName) -> &'a Bytes {
+    objects.get(name).expect("the pool returns every object it was asked for, or an error")
+}
+
+/// Makes a chunk of its base and of the blocks in packs that replace parts of it.
 fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes: u64) -> Result<Bytes, Corrupt> {
     const WHAT: &str = "patched chunk";
     let short = |needed: u64, got: usize| Corrupt::Short { what: WHAT, needed, got: got as u64 };
     let mut body = BytesMut::zeroed(in_memory(chunk_bytes));
-    if let Some(base) = patched.base().and_then(|name| objects.get(name)) {
-        let there = base.len().min(body.len());
-        body[..there].copy_from_slice(&base[..there]);
+    if let Some(base) = patched.base().map(|name| fetched(objects, name)) {
+        let present = base.len().min(body.len());
+        body[..present].copy_from_slice(&base[..present]);
     }
     for run in patched.runs() {
         let bytes = u64::from(run.count) * BLOCK_BYTES;
@@ -181,8 +186,8 @@ fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes
         match run.source {
             RunSource::Zeros => to.fill(0),
             RunSource::Pack { pack, block } => {
-                let pack = patched.packs().get(usize::from(pack)).and_then(|name| objects.get(name));
-                let pack = pack.ok_or_else(|| short(bytes, 0))?;
+                let name = patched.packs().get(usize::from(pack)).ok_or_else(|| short(bytes, 0))?;
+                let pack = fetched(objects, name);
                 let first = u64::from(block) * BLOCK_BYTES;
                 let source = pack.get(in_memory(first)..in_memory(first + bytes));
                 to.copy_from_slice(source.ok_or_else(|| short(first + bytes, pack.len()))?);
@@ -192,7 +197,7 @@ fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes
     Ok(body.freeze())
 }
 
-/// Sends what was fetched; false when nobody wants it any more.
+/// Sends what was fetched; false if the stream was dropped.
 async fn hand_out(done: Done, out: &Out) -> bool {
     match done {
         Done::Zeros(count) => hand_out_zeros(count, out).await,
@@ -212,7 +217,7 @@ async fn hand_out(done: Done, out: &Out) -> bool {
 
 async fn hand_out_zeros(mut count: u64, out: &Out) -> bool {
     while count > 0 {
-        let part = usize::try_from(count).unwrap_or(usize::MAX).min(ZEROS_BYTES);
+        let part = in_memory(count.min(ZEROS_BYTES as u64));
         if out.send(Ok(Bytes::from_static(&ZEROS[..part]))).await.is_err() {
             return false;
         }
@@ -221,7 +226,7 @@ async fn hand_out_zeros(mut count: u64, out: &Out) -> bool {
     true
 }
 
-/// Places within a chunk or a group, at most some MiB.
+/// For offsets and lengths within a chunk or a piece.
 fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).expect("bounded by a few MiB")
 }

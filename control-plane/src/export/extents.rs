@@ -1,4 +1,4 @@
-//! Where a version has data: runs of present chunks; what is absent is zeros.
+//! Lists the extents of a version: runs of chunks that are present. Everything between them is zeros.
 
 use std::time::Duration;
 
@@ -10,37 +10,38 @@ use tokio::time::Instant;
 use super::{ReadError, pages::PageSource};
 use crate::domain::versions::Content;
 
-/// Longest wait for pages.
+/// Longest wait for the pages of one step.
 const READ_WITHIN: Duration = Duration::from_secs(30);
-/// Chunks looked at in one step: costs what is present of them.
+/// Chunks looked up in one step. The cost grows with the number of those that are present.
 const STEP_CHUNKS: u64 = 1 << 16;
 
-/// Some extents, and where to go on.
+/// One page of extents.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Extents {
-    /// In order, apart from each other.
+    /// In the order of the disk. They neither overlap nor touch.
     pub items: Vec<Extent>,
-    /// The first byte not looked at; none at the end of the disk.
+    /// Byte to continue from; `None` at the end of the disk.
     pub next: Option<u64>,
 }
 
-/// The first `limit` extents from byte `from` on; none from the end on. At the grain of chunks: zeros inside a present chunk count as data.
+/// Lists the first `limit` extents from byte `from` on; there are none if `from` is at or after the end of the disk.
+/// Extents consist of whole chunks, so zeros inside a chunk that is present count as data.
 ///
 /// # Errors
-/// Pages that cannot be had, or are damaged.
+/// [`ReadError`] if pages cannot be read or are damaged.
 pub async fn extents(pool: PoolClient, content: &Content, from: u64, limit: usize) -> Result<Extents, ReadError> {
     let mut pages = PageSource::new(pool);
     pages.add_root(content)?;
     let descriptor = *content.descriptor();
     let (size, chunk_bytes) = (content.size_bytes(), content.chunk_bytes());
     let mut items: Vec<Extent> = Vec::new();
-    // The last chunk may end after the disk.
+    // Checked first, because the last chunk may extend beyond the end of the disk.
     if from >= size {
         return Ok(Extents { items, next: None });
     }
     let mut index = from / chunk_bytes;
     while index < descriptor.chunks() {
-        let end = index.saturating_add(STEP_CHUNKS).min(descriptor.chunks());
+        let end = (index + STEP_CHUNKS).min(descriptor.chunks());
         let range = ChunkIndex(index)..ChunkIndex(end);
         let deadline = Instant::now() + READ_WITHIN;
         for (chunk, _) in pages.with(deadline, |pages| lookup_present(&descriptor, range.clone(), pages)).await? {

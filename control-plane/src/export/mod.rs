@@ -1,11 +1,13 @@
-//! Versions on their way out: bytes, extents, and what a delete would give back. Read from the pool alone.
+//! Reads versions from the pool: their bytes, their extents, and the bytes that deleting them would free.
 //!
-//! [`pages`] walks trees whose pages are elsewhere, [`content`] streams a range of bytes, [`extents`] tells where there
-//! is data, [`reach`] tells which objects only one version reaches.
+//! - [`pages`] fetches the pages of a tree as they are needed.
+//! - [`content`] streams a range of bytes.
+//! - [`extents`] lists the ranges that have data.
+//! - [`reach`] finds the objects that only one version reaches.
 //!
 //! Its share of the invariants: **I1, I4** every byte comes from an object that was checked against its name, or is a
-//! zero that the tree promises; a read that cannot be answered breaks the stream off, it never makes bytes up.
-//! **I11** memory and requests in flight are bounded per reader.
+//! zero by the tree; a read that cannot be answered ends the stream with an error and never invents bytes. **I11** each
+//! reader has bounded memory and a bounded number of requests in flight.
 
 pub mod content;
 pub mod extents;
@@ -18,14 +20,14 @@ use storage_core::Corrupt;
 /// Why a version could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Some of its objects could not be had in time.
-    #[error("objects of this version cannot be had now")]
+    /// The pool did not return some of its objects in time.
+    #[error("objects of this version cannot be read now")]
     Pool(#[from] PoolError),
-    /// An object is not what its place says.
+    /// An object or page does not fit the tree that names it.
     #[error("this version is damaged")]
     Corrupt(#[from] Corrupt),
-    /// Looking at all of it would take more memory than an answer is worth.
-    #[error("more than {0} pages would have to be looked at")]
+    /// The operation needs more pages than its limit, which is given.
+    #[error("more than {0} pages would have to be read")]
     TooLarge(usize),
     /// A thread that worked for the reader panicked.
     #[error("a thread of the reader failed")]

@@ -1,4 +1,5 @@
-//! Trees whose pages are in the pool: asked, fetched what is missing, asked again.
+//! Runs operations on trees whose pages are in the pool. An operation names the pages it lacks; they are fetched, and
+//! it runs again.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,12 +13,12 @@ use tokio::time::Instant;
 use super::ReadError;
 use crate::domain::versions::Content;
 
-/// Pages kept; each is about 9 KiB. What is dropped is fetched again.
+/// Most pages kept in memory, about 9 KiB each. A dropped page is fetched again when it is needed.
 const KEPT_MAX: usize = 2048;
-/// Pages fetched at a time: a tree may miss thousands, and the pool answers batches.
+/// Pages fetched in one request. An operation may lack thousands.
 const FETCH_MAX: usize = 256;
 
-/// The pages of one or more trees, as far as they were needed.
+/// The pages of one or more trees that were needed so far.
 pub struct PageSource {
     pool: PoolClient,
     pages: HashMap<ObjectName, Arc<Page>>,
@@ -26,22 +27,22 @@ pub struct PageSource {
 }
 
 impl PageSource {
-    /// Nothing fetched yet; old pages make room for new ones. For operations that look at a part of a tree at a time.
+    /// A source that drops old pages for new ones. For operations that look at one part of a tree at a time.
     #[must_use]
     pub fn new(pool: PoolClient) -> Self {
         Self { pool, pages: HashMap::new(), fetched: 0, fetched_max: None }
     }
 
-    /// Nothing fetched yet, and never more than `pages_max`. For operations that look at whole trees.
+    /// A source that fetches at most `pages_max` pages in all. For operations that look at whole trees.
     #[must_use]
     pub fn bounded(pool: PoolClient, pages_max: usize) -> Self {
         Self { fetched_max: Some(pages_max), ..Self::new(pool) }
     }
 
-    /// Takes the root page that a version row keeps.
+    /// Adds the root page, which is kept in the database with the version.
     ///
     /// # Errors
-    /// It does not decode.
+    /// [`Corrupt`] if it does not decode.
     pub fn add_root(&mut self, content: &Content) -> Result<(), Corrupt> {
         if let (Some(name), Some(bytes)) = (content.descriptor().root, content.root_page()) {
             self.pages.insert(name, Arc::new(Page::decode(bytes)?));
@@ -49,10 +50,10 @@ impl PageSource {
         Ok(())
     }
 
-    /// Runs an operation on trees until it has all pages it needs.
+    /// Runs `operation` until it has all pages it needs, and returns its answer.
     ///
     /// # Errors
-    /// Pages that cannot be had by the deadline, or that are not what their place says.
+    /// [`ReadError`] if pages cannot be read by the deadline, do not fit the tree, or are more than the limit.
     pub async fn with<T, E>(
         &mut self,
         deadline: Instant,
@@ -70,7 +71,8 @@ impl PageSource {
             if let Some(most) = self.fetched_max.filter(|most| self.fetched > *most) {
                 return Err(ReadError::TooLarge(most));
             }
-            // Never between finding pages and using them: only what this round brings has to stay.
+            // Pages are dropped here and not after the fetch, so that the ones this round brings are all there when
+            // the operation runs again.
             if self.fetched_max.is_none() && self.pages.len() + missing.len() > KEPT_MAX {
                 let spare = self.pages.len() / 2;
                 let names: Vec<ObjectName> = self.pages.keys().copied().take(spare).collect();

@@ -1,4 +1,5 @@
-//! What only one version reaches: the bytes its deletion would give back, and the bytes its publish brought.
+//! Finds the objects that only some versions reach: the bytes that deleting these versions would free, and the bytes
+//! that publishing a version added.
 
 use std::collections::HashMap;
 
@@ -10,19 +11,20 @@ use tokio::time::Instant;
 use super::{ReadError, pages::PageSource};
 use crate::domain::versions::Content;
 
-/// Objects measured at a time.
+/// Number of objects fetched at a time to measure them.
 const MEASURE: usize = 32;
 
-/// Pages looked at for one answer: 256 GiB of data at the default chunk size, some 100 MiB of memory for 2 s.
+/// Most pages read for one answer: enough for 256 GiB of data at the default chunk size. They take some 100 MiB of
+/// memory for about 2 s.
 const PAGES_MAX: usize = 4096;
 
-/// Stored bytes of one copy of the objects that these versions reach and `kept` do not.
+/// Stored bytes (one copy) of the objects that the versions `gone` reach and the versions `kept` do not.
 ///
-/// `reached_bytes` is what all of `gone` takes together, where that is known: then nothing has to be measured as long
-/// as they share nothing. Otherwise each object is fetched, because no table says how large it is.
+/// `reached_bytes` are the stored bytes of all objects that `gone` reach, if known. If `kept` share none of them, that
+/// is the answer. Otherwise the objects are fetched and measured, because no table has their sizes.
 ///
 /// # Errors
-/// Objects that cannot be had by the deadline: then it is not known.
+/// [`ReadError`] if objects cannot be read by the deadline, or there are too many pages.
 pub async fn exclusive_bytes(
     pool: &PoolClient,
     gone: &[Content],
@@ -46,10 +48,10 @@ pub async fn exclusive_bytes(
     }
 }
 
-/// Stored bytes of the objects of one import that nothing in `kept` reaches.
+/// Stored bytes (one copy) of those `objects` of an import that no version in `kept` reaches.
 ///
 /// # Errors
-/// Pages that cannot be had by the deadline: then it is not known.
+/// [`ReadError`] if pages cannot be read by the deadline, or there are too many.
 pub async fn new_bytes(
     pool: &PoolClient,
     objects: &HashMap<ObjectName, u32>,
@@ -70,14 +72,15 @@ async fn reach(pages: &mut PageSource, roots: &[Descriptor], deadline: Instant) 
 }
 
 async fn measure(pool: &PoolClient, names: &[ObjectName], deadline: Instant) -> Result<u64, ReadError> {
-    // Owned parts: what borrows through the stream's closure cannot move between threads as far as rustc can tell.
+    // The parts are owned: with borrowed ones, rustc does not see that the stream is `Send`.
     let parts: Vec<(PoolClient, Vec<ObjectName>)> =
         names.chunks(MEASURE).map(|names| (pool.clone(), names.to_vec())).collect();
     let mut sizes = futures::stream::iter(parts)
         .map(move |(pool, names)| async move {
             let got = pool.get(&names, deadline).await?;
             let sizes = tokio::task::spawn_blocking(move || {
-                // The name is of the bytes, the stored form is the copy's own; all nodes of this release make the same.
+                // The pool returns the plain bytes. Encoding them again gives the stored size, as all nodes of a
+                // release compress alike.
                 got.iter().map(|got| stored_bytes(got.object.kind, &got.object.body)).sum::<u64>()
             });
             Ok::<u64, ReadError>(sizes.await?)
@@ -95,7 +98,7 @@ fn stored_bytes(kind: Kind, body: &[u8]) -> u64 {
         Kind::Chunk | Kind::Pack => Compression::Auto,
         Kind::Page | Kind::Descriptor => return body.len() as u64,
     };
-    // The chunk's padded size only goes into its name, which is not looked at here.
+    // The chunk size only affects the name, which is not used here.
     let chunk = (kind == Kind::Chunk).then_some(storage_core::ChunkSize::MAX);
     let record = Record::encode(kind, storage_core::Salt::SHARED, chunk, body, compression);
     record.stored().len() as u64

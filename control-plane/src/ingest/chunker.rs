@@ -1,7 +1,7 @@
-//! A stream of bytes of any split, cut into chunks.
+//! Cuts a stream of bytes into chunks, whatever the pieces it arrives in.
 //!
-//! Chunks of zeros are left out, trailing zeros of the others are cut off, and zeros cost next to nothing: a part
-//! that is all zeros is only looked at, never copied. The BLAKE3 digest of all raw bytes is made on the way.
+//! Chunks of zeros are left out, and the trailing zeros of other chunks are cut off. Zeros cost next to nothing: a part
+//! of zeros is read, but never copied. The chunker also computes the BLAKE3 digest of all raw bytes.
 
 use bytes::Bytes;
 use storage_core::{
@@ -12,14 +12,14 @@ use storage_core::{
 /// A chunk that is not all zeros. The body lacks its trailing zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Where in the disk.
+    /// Its place on the disk.
     pub index: ChunkIndex,
-    /// Its bytes.
+    /// Its bytes, up to the last one that is not zero.
     pub body: Bytes,
 }
 
-/// Zeros known from tables alone are hashed too, for the digest, up to so many bytes: some 10 s of one processor.
-/// With more the digest stays unknown: these bytes never passed by.
+/// Most bytes of holes (zeros that nobody sent, known from tables) that are hashed for the digest. Hashing them takes
+/// some 10 s of one processor. A disk with more holes has no digest.
 const DIGEST_HOLES_MAX: u64 = 32 << 30;
 
 /// Cuts one disk into chunks.
@@ -29,24 +29,24 @@ pub struct Chunker {
     index: u64,
     /// The current chunk up to its last part that is not all zeros.
     body: Vec<u8>,
-    /// Zeros after that.
+    /// Number of zeros after `body`.
     zeros: usize,
     total: u64,
     digest: Option<blake3::Hasher>,
     holes: u64,
 }
 
-/// All bytes passed by.
+/// What is known about the disk once all of its bytes were pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passed {
-    /// How many.
+    /// Number of bytes, holes included.
     pub bytes: u64,
-    /// Their BLAKE3 digest, unless most of them were holes.
+    /// BLAKE3 of these bytes; `None` if there were more than 32 GiB of holes.
     pub digest: Option<blake3::Hash>,
 }
 
 impl Chunker {
-    /// Begins at the disk's first byte.
+    /// A chunker at the first byte of a disk, for chunks of `size`.
     #[must_use]
     pub fn new(size: ChunkSize) -> Self {
         Self {
@@ -61,13 +61,13 @@ impl Chunker {
         }
     }
 
-    /// Bytes taken so far.
+    /// Number of bytes pushed so far, holes included.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.total
     }
 
-    /// Takes the next bytes and hands out the chunks they complete.
+    /// Takes the next bytes of the disk and passes the chunks that they complete to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut impl FnMut(Cut)) {
         if let Some(digest) = &mut self.digest {
             digest.update(bytes);
@@ -91,17 +91,17 @@ impl Chunker {
         }
     }
 
-    /// Takes `count` zeros that nobody had to look at.
+    /// Takes a hole: `count` zero bytes that nobody sent. Passes the chunk that it completes to `out`.
     pub fn push_zeros(&mut self, count: u64, out: &mut impl FnMut(Cut)) {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        self.holes = self.holes.saturating_add(count);
+        self.holes += count;
         if self.holes > DIGEST_HOLES_MAX {
             self.digest = None;
         }
         if let Some(digest) = &mut self.digest {
             let mut left = count;
             while left > 0 {
-                let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+                let part = at_most(left, ZEROS.len());
                 digest.update(&ZEROS[..part]);
                 left -= part as u64;
             }
@@ -110,17 +110,17 @@ impl Chunker {
         let mut left = count;
         let filled = self.body.len() + self.zeros;
         if filled > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(self.chunk_bytes - filled);
+            let part = at_most(left, self.chunk_bytes - filled);
             self.zeros += part;
             left -= part as u64;
             self.end_chunk_if_full(out);
         }
         self.index += left / self.size.bytes();
-        // What is left over begins a chunk; with `left` at 0 it adds nothing to the one under way.
+        // The rest begins a chunk. If the hole ended within the current chunk, `left` is 0 here.
         self.zeros += usize::try_from(left % self.size.bytes()).expect("less than a chunk");
     }
 
-    /// Hands out the last, partly filled chunk.
+    /// Ends the disk: passes the last, partly filled chunk to `out`.
     pub fn finish(mut self, out: &mut impl FnMut(Cut)) -> Passed {
         self.end_chunk(out);
         Passed { bytes: self.total, digest: self.digest.map(|d| d.finalize()) }
@@ -137,7 +137,7 @@ impl Chunker {
         if self.body.len() * 2 > self.chunk_bytes {
             out(Cut { index: ChunkIndex(self.index), body: std::mem::take(&mut self.body).into() });
         } else if !self.body.is_empty() {
-            // A chunk with little in it must not hold the memory of a whole one while it waits.
+            // A chunk with few bytes is copied, so that it does not hold the memory of a whole chunk while it waits.
             out(Cut { index: ChunkIndex(self.index), body: Bytes::copy_from_slice(&self.body) });
             self.body.clear();
         }
@@ -146,13 +146,18 @@ impl Chunker {
     }
 }
 
+/// The smaller of both.
+fn at_most(count: u64, most: usize) -> usize {
+    usize::try_from(count.min(most as u64)).expect("not more than `most`")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// What a program without any cleverness makes of it.
+    /// The chunks of `bytes` by the simplest program.
     fn model(bytes: &[u8], chunk: usize) -> Vec<(u64, Vec<u8>)> {
         let mut cuts = Vec::new();
         for (n, body) in bytes.chunks(chunk).enumerate() {
@@ -205,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_of_terabytes_is_free_and_has_no_digest() {
+    fn a_hole_of_terabytes_costs_nothing_and_has_no_digest() {
         let mut chunker = Chunker::new(ChunkSize::from_bytes(256 << 10).expect("a chunk size"));
         let mut cuts = Vec::new();
         chunker.push_zeros(8 << 40, &mut |cut| cuts.push(cut));

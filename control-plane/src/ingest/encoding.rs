@@ -1,8 +1,8 @@
-//! How a body is encoded on its way here (`Content-Encoding`), and its way back to the content.
+//! Decodes the body of an upload (`Content-Encoding`).
 //!
-//! zstd is for senders of sparse files: zeros cost a few bytes in a frame of any make. What is decoded is as bounded as
-//! what would be sent plainly: a piece at a time, only as fast as it is taken, with a window that [`WINDOW_LOG_MAX`]
-//! bounds.
+//! zstd is for senders of sparse files: long runs of zeros cost a few bytes in every zstd frame. Decoding needs bounded
+//! memory whatever the sender does: it makes one piece at a time, only when the next step takes it, and refuses frames
+//! with a window over [`WINDOW_LOG_MAX`].
 
 use bytes::{Buf as _, Bytes};
 use zstd::zstd_safe::{
@@ -10,9 +10,10 @@ use zstd::zstd_safe::{
     zstd_sys::ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as WINDOW_TOO_LARGE,
 };
 
-/// 8 MiB: what RFC 8878 (3.1.1.1.2) recommends decoders to support, and no encoder needs more unless told to.
+/// log2 of the largest window: 8 MiB. RFC 8878 (3.1.1.1.2) recommends that decoders support it, and encoders exceed it
+/// only when told to.
 const WINDOW_LOG_MAX: u32 = 23;
-/// Content is made in pieces of this size: some 100 us of a processor.
+/// Size of a piece of decoded content. Making one takes some 100 us of a processor.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// The encodings a body may have.
@@ -21,7 +22,7 @@ pub enum Encoding {
     /// The content itself.
     #[default]
     Identity,
-    /// Frames of zstd, one after the other (RFC 8878).
+    /// One or more zstd frames, one after the other (RFC 8878).
     Zstd,
 }
 
@@ -37,7 +38,7 @@ impl std::str::FromStr for Encoding {
     }
 }
 
-/// Not an encoding that a body may have.
+/// A text that names no encoding a body may have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected the Content-Encoding 'zstd' or 'identity', or none, got '{0}'")]
 pub struct UnknownEncoding(String);
@@ -45,15 +46,15 @@ pub struct UnknownEncoding(String);
 /// Why a body could not be decoded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodingError {
-    /// Memory of the sender's choice.
+    /// A frame asks for more memory than [`WINDOW_LOG_MAX`] allows.
     #[error("a zstd frame in it needs a window of more than 8 MiB: compress it again with a smaller one")]
     WindowTooLarge,
-    /// Not what zstd makes.
+    /// It is not zstd data, or is damaged.
     #[error("its zstd data is bad after {content_bytes} bytes of content: {said}")]
     BadZstd {
-        /// Decoded until then.
+        /// Bytes of content decoded before the error.
         content_bytes: u64,
-        /// The decoder's word.
+        /// The decoder's error message.
         said: &'static str,
     },
 }
@@ -62,23 +63,22 @@ pub enum EncodingError {
 pub(super) struct Decoder {
     context: DCtx<'static>,
     encoded: Bytes,
-    /// The last step may have had more to say than it had room for.
+    /// Whether the decoder may hold content that did not fit into the last piece.
     more: bool,
-    /// Begun, and not ended yet.
+    /// Whether a frame has begun and not ended yet.
     in_frame: bool,
     content_bytes: u64,
     promised: Option<u64>,
 }
 
 impl Decoder {
-    /// Begins before the first frame.
     pub(super) fn new() -> Self {
         let mut context = DCtx::create();
-        context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).expect("between 10 and 31");
+        context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).expect("23 is between 10 and 31");
         Self { context, encoded: Bytes::new(), more: false, in_frame: false, content_bytes: 0, promised: None }
     }
 
-    /// Whether everything given was decoded and the next step needs more.
+    /// Whether all bytes given so far were decoded, so that [`Self::decode`] needs more.
     pub(super) fn is_hungry(&self) -> bool {
         self.encoded.is_empty() && !self.more
     }
@@ -88,31 +88,31 @@ impl Decoder {
         !self.in_frame
     }
 
-    /// How much content the head of the first frame promises, where it does: there may be more frames, but not less.
+    /// Length of the first frame's content in bytes, if its header says so. The content is at least this long.
     pub(super) fn promised(&self) -> Option<u64> {
         self.promised
     }
 
-    /// Gives the next bytes of the body to a hungry decoder.
+    /// Gives the next bytes of the body to a decoder that [`Self::is_hungry`].
     pub(super) fn feed(&mut self, encoded: Bytes) {
-        debug_assert!(self.is_hungry(), "bytes of the body would be lost");
+        assert!(self.is_hungry(), "bytes of the body would be lost");
         if self.content_bytes == 0 && !self.in_frame {
             self.promised = get_frame_content_size(&encoded).ok().flatten();
         }
         self.encoded = encoded;
     }
 
-    /// Room for the next piece of content.
+    /// An empty buffer for the next piece of content.
     pub(super) fn piece() -> Vec<u8> {
         Vec::with_capacity(PIECE_BYTES)
     }
 
-    /// Appends what fits into the `piece`. Nothing can be decoded after an error.
+    /// Appends decoded content to `piece`, up to its capacity. After an error the decoder cannot be used any more.
     pub(super) fn decode(&mut self, piece: &mut Vec<u8>) -> Result<(), EncodingError> {
         let before = piece.len();
         let (mut from, mut to) = (InBuffer::around(&self.encoded), OutBuffer::around_pos(piece, before));
         let hint = self.context.decompress_stream(&mut to, &mut from).map_err(|code| {
-            // The library gives errors as negative numbers in a usize.
+            // The library returns an error as a negative number in a usize.
             if code.wrapping_neg() == WINDOW_TOO_LARGE as usize {
                 return EncodingError::WindowTooLarge;
             }

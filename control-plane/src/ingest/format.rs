@@ -1,14 +1,14 @@
-//! What kind of file an upload is, told from its first bytes.
+//! Detects the kind of an uploaded file from its first bytes.
 
 use super::qcow2;
 
-/// So many bytes are enough to tell (a tar archive says so at byte 257).
+/// Number of bytes that [`detect`] needs. The furthest mark, that of a tar archive, is at byte 257.
 pub const HEAD_BYTES: usize = 512;
 
 /// The formats that can be uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The bytes of the disk themselves.
+    /// The plain bytes of the disk.
     Raw,
     /// qcow2, version 2 or 3.
     Qcow2,
@@ -26,26 +26,26 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// Not a format that can be uploaded.
+/// A text that names no format that can be uploaded.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 'raw' or 'qcow2', got '{0}'")]
 pub struct UnknownFormat(String);
 
-/// Why bytes were not taken as an image.
+/// Why an upload is not taken as an image.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// Nothing was sent.
+    /// The body is empty.
     #[error("the content is empty: nothing was sent")]
     Empty,
     /// A known kind of file that is not the bytes of a disk.
     #[error("the content is {found}: {hint}")]
     NotADisk {
-        /// What it is.
+        /// The kind of file, with its article.
         found: &'static str,
-        /// What to do.
+        /// What the sender can do, for people.
         hint: &'static str,
     },
-    /// `format=qcow2` was stated.
+    /// The request says `format=qcow2`, but the body is not qcow2.
     #[error("the content was stated to be qcow2 but does not begin like one")]
     NotQcow2,
 }
@@ -54,8 +54,8 @@ const CONVERT: &str = "convert it first (qemu-img convert -O raw), or say format
 const UNPACK: &str = "unpack it first, or say format=raw if these bytes are the disk";
 const LOOK: &str = "look at what was downloaded, or say format=raw if these bytes are the disk";
 
-/// Files people send by mistake: (where, bytes there, what it is, what to do). Taken as a raw disk they would give
-/// machines that do not boot, which is found out much later.
+/// Files that people send by mistake: (offset of the mark, mark, kind, hint). If they were taken as raw disks, the
+/// mistake would only show when a machine does not boot.
 const OTHERS: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\x1f\x8b\x08", "gzip data", UNPACK),
     (0, b"\xfd7zXZ\0", "xz data", UNPACK),
@@ -81,11 +81,11 @@ const OTHERS: &[(usize, &[u8], &str, &str)] = &[
     (0, b"<?xml", "an XML text", LOOK),
 ];
 
-/// Tells what an upload is from its `head`: the first [`HEAD_BYTES`], or all of it if it is shorter. What was stated
-/// is binding: a stated raw is raw whatever it looks like, a stated qcow2 must be one.
+/// Detects the format of an upload. `head` is its first [`HEAD_BYTES`] bytes, or all of it if it is shorter. A `stated`
+/// format is binding: with raw, the bytes are the disk whatever they look like; with qcow2, they must be a qcow2 file.
 ///
 /// # Errors
-/// Nothing was sent, or it is not a disk.
+/// [`FormatError`] if nothing was sent, or it is not a disk.
 pub fn detect(head: &[u8], stated: Option<Format>) -> Result<Format, FormatError> {
     if head.is_empty() {
         return Err(FormatError::Empty);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_stated_is_found_out() {
+    fn an_unstated_format_is_detected() {
         assert_eq!(detect(b"QFI\xfb\0\0\0\x03", None), Ok(Format::Qcow2));
         assert_eq!(detect(&[0; 512], None), Ok(Format::Raw));
         assert_eq!(detect(b"x", None), Ok(Format::Raw));

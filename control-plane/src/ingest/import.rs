@@ -1,17 +1,20 @@
-//! From bytes as they arrive to a version's content, durable in the pool.
+//! Turns the bytes of an upload into a version's content that is durable in the pool.
 //!
 //! ```text
 //!  body ──frames──► cut (one thread)             ──batches──► encode (threads) ──► put (pool)
 //!        8 of them   digest, sha256, zeros, chunks  1 waiting    name, compress       on min_copies nodes
 //!                                                   of 8 MiB     ╰──────── 3 batches at a time ────────╯
 //! ```
-//! A body that was sent as zstd is decoded by the task that feeds the cutting thread, beside it and never further ahead
-//! than those 8 frames: what stands for terabytes is decoded only as long as somebody takes them. A qcow2 file is spooled first and then read where the frames would come from. Everything is bounded: about 64 MiB
-//! are in flight whatever the size of the image. The order of puts does not matter: nothing is visible before the
-//! version is published, and its tree is put last. A future that is dropped, or a body that breaks off, leaves objects
-//! that nobody reaches: their stamps lead the sweep to them.
+//! A zstd body is decoded by the task that feeds the cutting thread, at most those 8 frames ahead of it: a small body
+//! that stands for terabytes is only decoded as far as somebody takes the content. A qcow2 file is spooled first and
+//! then read by the cutting thread.
 //!
-//! It does not know images, projects or the database; `app/uploads.rs` does.
+//! Everything is bounded: about 64 MiB are in flight, whatever the size of the image. The order of puts does not
+//! matter, because nothing is visible before the version is published, and its tree is put last. If the future is
+//! dropped or the body ends early, unreachable objects stay behind; the sweep finds them by the round they are stamped
+//! with.
+//!
+//! This module does not know images, projects or the database; `app/uploads.rs` does.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,21 +43,22 @@ use super::{
 };
 use crate::domain::versions::{BadContent, Content, SIZE_BYTES_MAX};
 
-/// Chunks travel in batches of this size: one sync per node and batch.
+/// Size of a batch of chunks. Each batch costs every node one sync.
 const BATCH_BYTES: usize = 8 << 20;
-/// What a chunk costs beside its bytes: an image may have some bytes in each of very many chunks.
+/// Memory that a chunk in a batch costs beside its bytes. It matters for an image with a few bytes in very many chunks.
 const CUT_BYTES: usize = 1024;
-/// Batches encoded and put at a time: enough to keep both encoding and syncing busy.
+/// Number of batches that are encoded and put at a time: enough to keep both processors and disks busy.
 const BATCHES_AT_A_TIME: usize = 3;
-/// Frames waiting to be cut. The HTTP server makes them up to some 400 KiB.
+/// Most frames that wait to be cut. The HTTP server makes frames of up to some 400 KiB.
 const FRAMES_WAITING: usize = 8;
-/// A frame is cut in parts of this size, so that one huge frame does not become one huge batch.
+/// Most bytes of a frame that are cut at a time, so that one huge frame does not become one huge batch.
 const PART_BYTES: usize = 1 << 20;
-/// A body that brings nothing for so long is broken off (I10).
+/// Longest time a body may bring no bytes; then the import fails (I10).
 const IDLE_MAX: Duration = Duration::from_secs(120);
-/// Leaves held back before they are written to the tree: 16 GiB of data at the default chunk size, some 5 MiB.
+/// Most leaves kept in memory before they are written to the tree: some 5 MiB, for 16 GiB of data at the default chunk
+/// size.
 const LEAVES_MAX: usize = 1 << 16;
-/// Objects whose sizes are remembered, for telling what the version takes: 256 GiB at the default chunk size, 64 MiB.
+/// Most objects whose sizes a [`Tally`] remembers: some 64 MiB, for 256 GiB of data at the default chunk size.
 const TALLY_MAX: usize = 1 << 20;
 /// Longest wait for pages of the tree under construction.
 const PAGES_WITHIN: Duration = Duration::from_secs(60);
@@ -68,41 +72,41 @@ pub struct Target {
     pub round: u64,
     /// Chunk size of the image.
     pub chunk: ChunkSize,
-    /// Part of the names of its objects.
+    /// Salt that goes into the names of the objects.
     pub salt: Salt,
 }
 
-/// What the caller said about the bytes.
+/// What the request says about the body.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stated {
-    /// Binding.
+    /// Format of the content; `None`: it is detected.
     pub format: Option<Format>,
-    /// Of the bytes as they were before they were encoded.
+    /// SHA-256 of the content, before it was encoded.
     pub sha256: Option<[u8; 32]>,
     /// How the body is encoded.
     pub encoding: Encoding,
-    /// Length of the content, where it is known: that of an encoded body is not.
+    /// Length of the content in bytes, if known. For an encoded body it is not.
     pub length: Option<u64>,
 }
 
-/// The content is durable, and no version names it yet.
+/// Content that is durable in the pool, but that no version names yet.
 #[derive(Debug)]
 pub struct Imported {
-    /// The root of its bytes.
+    /// Descriptor and root page of the content.
     pub content: Content,
-    /// BLAKE3 of the raw bytes, unless most of them were holes.
+    /// BLAKE3 of the raw bytes; `None` if more than 32 GiB of them were holes.
     pub digest: Option<blake3::Hash>,
-    /// What it was sent as.
+    /// The format that was sent.
     pub format: Format,
-    /// The objects it is made of.
+    /// The objects that the content is made of.
     pub tally: Tally,
 }
 
-/// The objects of one version and their stored bytes, as far as it pays to remember them.
+/// The objects of one version and their stored bytes, up to a limit ([`Self::objects`]).
 #[derive(Debug, Default)]
 pub struct Tally {
     objects: HashMap<ObjectName, u32>,
-    /// Stored bytes of all objects, repeated ones counted again once the table is full.
+    /// Stored bytes of all objects. Once the table is full, repeated objects are counted again.
     bytes: u64,
     full: bool,
 }
@@ -117,61 +121,61 @@ impl Tally {
         }
     }
 
-    /// Every object with its stored bytes; none if there are too many to remember.
+    /// Every object with its stored bytes; `None` if there are more than 2^20.
     #[must_use]
     pub fn objects(&self) -> Option<&HashMap<ObjectName, u32>> {
         (!self.full).then_some(&self.objects)
     }
 
-    /// Stored bytes of one copy of everything; an upper bound when there are too many to remember.
+    /// Stored bytes of one copy of all objects; an upper bound if there are more than 2^20.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// Why bytes did not become content.
+/// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// Not an image, by its first bytes.
+    /// By its first bytes, the body is not an image.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// Not a usable qcow2 file.
+    /// The qcow2 file cannot be used.
     #[error("the qcow2 file cannot be used: {0}")]
     Qcow2(#[from] Qcow2Error),
-    /// More than a disk may have.
+    /// The content is over 16 TiB; it has at least this many bytes.
     #[error("an image has at most 16 TiB, this one has at least {0} bytes")]
     TooLarge(u64),
-    /// The bytes are not the stated ones.
+    /// The SHA-256 of the content is not the stated one.
     #[error("the bytes received have the sha256 {got}, stated was {stated}")]
     DigestMismatch {
-        /// What the caller said.
+        /// The SHA-256 in the request, hex.
         stated: String,
-        /// What arrived.
+        /// The SHA-256 of what arrived, hex.
         got: String,
     },
-    /// The body is not what its encoding makes.
+    /// The body is not valid in its encoding.
     #[error("the body cannot be decoded: {0}")]
     Encoding(#[from] EncodingError),
-    /// The body ended too early or stood still.
-    #[error("the body was broken off: {0}")]
+    /// The body ended too early, or brought no bytes for too long.
+    #[error("the body ended early: {0}")]
     Broken(String),
-    /// The spool.
+    /// A qcow2 file could not be spooled.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// The pool.
+    /// The pool could not store or return an object.
     #[error(transparent)]
     Pool(#[from] PoolError),
-    /// A page of the tree under construction came back wrong.
+    /// The tree of the new version cannot be built.
     #[error("the new tree cannot be built")]
     Tree(#[from] TreeError),
-    /// As [`IngestError::Tree`].
+    /// A page of the new tree came back damaged from the pool.
     #[error("the new tree cannot be built")]
     Page(#[from] Corrupt),
-    /// A bug: the tree does not describe a disk.
+    /// The tree does not describe a disk. This is a bug.
     #[error("the new tree cannot be used")]
     Content(#[from] BadContent),
-    /// The other end of the pipeline stopped; its error is the one that counts.
+    /// The other end of the pipeline stopped. That end returns the error that matters.
     #[error("the import was stopped")]
     Stopped,
     /// A thread of the pipeline panicked.
@@ -179,10 +183,10 @@ pub enum IngestError {
     Thread(#[from] JoinError),
 }
 
-/// Takes a whole body and makes its content durable.
+/// Reads a whole body and makes its content durable in the pool. `spool` is the folder for temporary files.
 ///
 /// # Errors
-/// Whatever keeps the bytes from becoming a version; what was put by then is left to the sweep.
+/// [`IngestError`]. The objects that were put by then are left to the sweep.
 pub async fn import<B, E>(target: &Target, stated: Stated, spool: &Path, body: B) -> Result<Imported, IngestError>
 where
     B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -191,7 +195,7 @@ where
     let decoder = (stated.encoding == Encoding::Zstd).then(Decoder::new);
     let mut frames = Frames { body, decoder, head: Vec::new() };
     frames.read_head().await?;
-    // What can only be refused should be refused before it was sent.
+    // A body that is too long is refused before it is sent, if its length is known.
     let length = stated.length.or_else(|| frames.decoder.as_ref()?.promised());
     if let Some(length) = length.filter(|length| *length > SIZE_BYTES_MAX) {
         return Err(IngestError::TooLarge(length));
@@ -213,7 +217,7 @@ where
     }
 }
 
-/// A body, decoded, and its first frames, which were looked at.
+/// The decoded frames of a body. `head` holds the first ones, which [`format::detect`] needs.
 struct Frames<B> {
     body: B,
     decoder: Option<Decoder>,
@@ -233,7 +237,7 @@ where
                 match receive(&mut self.body).await? {
                     Some(encoded) => decoder.feed(encoded),
                     None if decoder.is_at_end_of_frame() => break,
-                    None => return Err(IngestError::Broken("it ends inside of a zstd frame".to_owned())),
+                    None => return Err(IngestError::Broken("it ends inside a zstd frame".to_owned())),
                 }
             } else {
                 decoder.decode(&mut piece)?;
@@ -272,11 +276,12 @@ where
         Ok(Some(Ok(frame))) => Ok(Some(frame)),
         Ok(Some(Err(e))) => Err(IngestError::Broken(e.to_string())),
         Ok(None) => Ok(None),
-        Err(_) => Err(IngestError::Broken(format!("nothing came for {} s", IDLE_MAX.as_secs()))),
+        Err(_) => Err(IngestError::Broken(format!("no bytes came for {} s", IDLE_MAX.as_secs()))),
     }
 }
 
-/// Runs both ends. When the taking end stops, the feeding one only learns that it did: the reason is the other's.
+/// Runs both ends of a channel. When the taking end stops, the feeding end fails with [`IngestError::Stopped`]; the
+/// error of the taking end is returned then.
 async fn feeding<T>(
     feed: impl Future<Output = Result<(), IngestError>> + Send,
     take: impl Future<Output = Result<T, IngestError>> + Send,
@@ -289,7 +294,7 @@ async fn feeding<T>(
     Ok(taken)
 }
 
-/// Hands batches of chunks from the cutting thread to the encoding ones.
+/// Collects chunks into batches, and sends them from the cutting thread to the encoding threads.
 struct Batches {
     to: mpsc::Sender<Vec<Cut>>,
     batch: Vec<Cut>,
@@ -302,7 +307,7 @@ impl Batches {
         self.batch.push(cut);
     }
 
-    /// Sends what has come together if it is enough. Blocks while the pool is slower: this is what bounds memory.
+    /// Sends the batch if it has at least `enough` bytes. Blocks while the pool is slower, which bounds memory.
     fn pass_on(&mut self, enough: usize) -> Result<(), IngestError> {
         if self.to.is_closed() {
             return Err(IngestError::Stopped);
@@ -371,7 +376,7 @@ fn check_sha256(stated: [u8; 32], hasher: Sha256) -> Result<(), IngestError> {
     Err(IngestError::DigestMismatch { stated: hex::encode(stated), got: hex::encode(got) })
 }
 
-/// Spools a qcow2 body. Its header is looked at as soon as it is there: most refusals need no more.
+/// Spools a qcow2 body. Its header is checked as soon as it is there, because that suffices for most refusals.
 async fn spool_qcow2<B, E>(frames: Frames<B>, stated: Stated, folder: &Path) -> Result<qcow2::Reader, IngestError>
 where
     B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -409,7 +414,7 @@ where
     .await?
 }
 
-/// Runs `source` on a thread of its own and everything after it.
+/// Runs the pipeline: `source` cuts on its own thread, its batches are encoded and put, and the tree grows from them.
 async fn run<S>(target: &Target, format: Format, source: S) -> Result<Imported, IngestError>
 where
     S: FnOnce(Batches) -> Result<Passed, IngestError> + Send + 'static,
@@ -456,15 +461,15 @@ async fn put(target: &Target, batch: Vec<Cut>) -> Result<Vec<Stored>, IngestErro
 }
 
 fn stored_bytes(record: &Record) -> u32 {
-    u32::try_from(record.stored().len()).unwrap_or(u32::MAX)
+    u32::try_from(record.stored().len()).expect("an object has at most a few MiB")
 }
 
-/// The tree under construction.
+/// The tree of the new version, while it grows.
 struct Growing<'a> {
     target: &'a Target,
     base: Descriptor,
     leaves: BTreeMap<ChunkIndex, Option<ObjectName>>,
-    /// Pages of the last step, which the next one most likely needs.
+    /// New pages of the last step. The next step most likely needs them.
     pages: HashMap<ObjectName, Arc<Page>>,
     tally: Tally,
 }
@@ -488,14 +493,14 @@ impl<'a> Growing<'a> {
         if self.leaves.len() >= LEAVES_MAX
             && let Some((last, _)) = self.leaves.last_key_value()
         {
-            // The last chunk has at least one byte; how many more is not known yet, and a disk never shrinks.
+            // The final size is not known yet. The last chunk has at least one byte, and a disk must never shrink.
             let size = ByteLen((last.0 * self.target.chunk.bytes() + 1).max(self.base.size_bytes.get()));
             self.step(size).await?;
         }
         Ok(())
     }
 
-    /// Writes the leaves held back to the tree and puts its new pages.
+    /// Writes the collected leaves to the tree and puts its new pages.
     async fn step(&mut self, size: ByteLen) -> Result<Committed, IngestError> {
         let committed = loop {
             let pages = |name: &ObjectName| self.pages.get(name).cloned();

@@ -1,12 +1,14 @@
-//! Image content on its way in: what kind of file it is, its raw bytes, the chunks they make, the pool.
+//! Turns an uploaded image into chunks in the pool.
 //!
-//! [`encoding`] takes off what the body was encoded with for its way, [`format`] tells raw from qcow2 (and both from what is
-//! no disk), [`spool`] keeps what must be there as a whole, [`qcow2`] reads it, [`chunker`] cuts, [`import`] runs all of it
-//! as one bounded pipeline.
+//! - [`encoding`] decodes the body (zstd) if its sender encoded it.
+//! - [`format`] tells raw disks from qcow2 files, and refuses files that are no disk.
+//! - [`spool`] keeps a qcow2 file on the controller's disk until it is there as a whole; [`qcow2`] reads it.
+//! - [`chunker`] cuts the raw bytes into chunks.
+//! - [`import`] runs all of it as one bounded pipeline.
 //!
-//! Its share of the invariants: **I3** what [`import::import`] returns is durable on the required copies, and nothing
-//! names it yet; **I10** a body that stands still is broken off; **I12** the content of a stranger can be refused, but
-//! costs neither memory nor a second file.
+//! Its share of the invariants: **I3** what [`import::import`] returns is durable on the required copies, and no
+//! version names it yet. **I10** a body that brings no bytes for two minutes ends the import. **I12** content from a
+//! stranger can be refused, but never costs more than bounded memory, and never opens another file.
 
 pub mod chunker;
 pub mod encoding;

@@ -1,7 +1,8 @@
-//! Files that must be there as a whole before they can be read: qcow2 points forth and back.
+//! Keeps an upload in a temporary file. A qcow2 file needs that: its tables point forward and back, so that it can only
+//! be read when all of it is there.
 //!
-//! A spool file has no name (`O_TMPFILE`), so it is gone with its last handle, also after kill -9. Where the file
-//! system cannot do that, [`clear`] removes what an earlier process left.
+//! A spool file has no name (`O_TMPFILE`), so it disappears with its last handle, also after kill -9. On a file system
+//! without such files it has a name, and [`clear`] removes what an earlier process left.
 
 use std::{
     fs::File,
@@ -9,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Bytes of free space that stay untouched: the database is on the same disk.
+/// Bytes of free space that spooling leaves untouched, because the database is on the same disk.
 pub const KEEP_FREE_BYTES: u64 = 512 << 20;
 
-/// Free space is looked at again after so many bytes.
+/// Number of bytes after which the free space is checked again.
 const LOOK_EVERY_BYTES: u64 = 64 << 20;
 
 /// Why a file could not be spooled.
@@ -23,13 +24,13 @@ pub enum SpoolError {
         "the controller's disk has {free_bytes} bytes free: not enough for {wanted_bytes} more and {KEEP_FREE_BYTES} to spare"
     )]
     Full {
-        /// Free now.
+        /// Bytes that are free now.
         free_bytes: u64,
-        /// Still to come, as far as known.
+        /// Bytes still to be written, as far as known.
         wanted_bytes: u64,
     },
-    /// The disk failed.
-    #[error("the spool file failed")]
+    /// The file cannot be made, written or read.
+    #[error("the temporary file of the upload failed")]
     Io(#[from] io::Error),
 }
 
@@ -39,29 +40,30 @@ pub struct Spool {
     folder: PathBuf,
     file: File,
     written: u64,
-    looked: u64,
+    /// Value of `written` when the free space was last checked.
+    checked: u64,
 }
 
 impl Spool {
-    /// Begins a file of `expected` bytes, if that is known. Blocks.
+    /// Begins a file in `folder`, which is made if needed. `expected` is its length in bytes, if known. Blocks.
     ///
     /// # Errors
-    /// No room, or a broken disk.
+    /// [`SpoolError::Full`] if it does not fit, or an I/O error.
     pub fn create(folder: &Path, expected: Option<u64>) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(folder)?;
         check_room(folder, expected.unwrap_or(0))?;
         let file = tempfile::tempfile_in(folder)?;
-        Ok(Self { folder: folder.to_owned(), file, written: 0, looked: 0 })
+        Ok(Self { folder: folder.to_owned(), file, written: 0, checked: 0 })
     }
 
-    /// Appends. Blocks.
+    /// Appends bytes. Blocks.
     ///
     /// # Errors
-    /// No room any more, or a broken disk.
+    /// [`SpoolError::Full`] if there is no room any more, or an I/O error.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
-        if self.written >= self.looked + LOOK_EVERY_BYTES {
+        if self.written >= self.checked + LOOK_EVERY_BYTES {
             check_room(&self.folder, bytes.len() as u64)?;
-            self.looked = self.written;
+            self.checked = self.written;
         }
         io::Write::write_all(&mut self.file, bytes).map_err(|e| match e.kind() {
             io::ErrorKind::StorageFull => SpoolError::Full { free_bytes: 0, wanted_bytes: bytes.len() as u64 },
@@ -71,7 +73,7 @@ impl Spool {
         Ok(())
     }
 
-    /// All is there: the file and its length.
+    /// Ends the file and returns it with its length in bytes.
     #[must_use]
     pub fn finish(self) -> (File, u64) {
         (self.file, self.written)
@@ -87,10 +89,10 @@ fn check_room(folder: &Path, wanted_bytes: u64) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// At start: removes what an earlier process left. Blocks.
+/// Removes all files in the spool folder; called once at start. Blocks.
 ///
 /// # Errors
-/// A broken disk.
+/// An I/O error. A folder that does not exist is fine.
 pub fn clear(folder: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_fit_is_refused_before_its_first_byte() {
+    fn a_file_too_large_for_the_disk_is_refused_before_its_first_byte() {
         let dir = tempfile::tempdir().expect("a folder");
         assert!(matches!(Spool::create(dir.path(), Some(1 << 60)), Err(SpoolError::Full { .. })));
     }

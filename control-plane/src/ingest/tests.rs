@@ -1,4 +1,4 @@
-//! The whole way: bytes in, chunks in a pool of one store, bytes out.
+//! Imports into a pool of one store, and exports from it again.
 
 use std::{ops::Range, path::Path, process::Command, sync::Arc, time::Duration};
 
@@ -62,7 +62,7 @@ fn frames(bytes: &[u8], split: usize) -> impl Stream<Item = Result<Bytes, String
     stream::iter(frames)
 }
 
-/// Data, zeros and repeated data; ends in the middle of everything.
+/// Random data, repeated data and zeros, in parts that match no chunk boundary.
 fn sample(len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).expect("small")];
     let mut random = blake3::Hasher::new().update(b"sample").finalize_xof();
@@ -79,7 +79,7 @@ fn sample(len: u64) -> Vec<u8> {
 
 const ZSTD: Stated = Stated { format: None, sha256: None, encoding: Encoding::Zstd, length: None };
 
-/// A frame as the usual encoder makes it, with a checksum.
+/// A zstd frame with a checksum, made by the library.
 fn compressed(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
     encoder.include_checksum(true).expect("a parameter");
@@ -87,12 +87,12 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("ends")
 }
 
-/// The head of a frame whose window is said in this byte.
+/// The header of a zstd frame with this window descriptor (RFC 8878, 3.1.1.1.2).
 fn frame_head(window: u8) -> Vec<u8> {
     vec![0x28, 0xb5, 0x2f, 0xfd, 0, window]
 }
 
-/// 128 KiB of zeros, not the last block of their frame.
+/// A zstd block of 128 KiB of zeros that is not the last one of its frame.
 const ZEROS_BLOCK: [u8; 4] = [0x02, 0x00, 0x10, 0];
 
 fn qemu_img(args: &[&str]) {
@@ -120,7 +120,7 @@ async fn n_bytes_in_are_n_bytes_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn zeros_store_a_descriptor_and_nothing_else() {
+async fn an_image_of_zeros_stores_only_a_descriptor() {
     let world = world(256 * KIB);
     let imported = world.import(Stated::default(), &vec![0; 5 << 20], 65536).await.expect("imports");
     assert_eq!(imported.content.root_page(), None);
@@ -155,7 +155,7 @@ async fn any_range_is_the_range_of_the_original() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_qcow2_is_the_raw_disk_it_stands_for() {
+async fn a_qcow2_import_equals_the_import_of_its_raw_disk() {
     let dir = tempfile::tempdir().expect("a folder");
     let (raw, image) = (dir.path().join("a.raw"), dir.path().join("a.qcow2"));
     let bytes = sample(20 * MIB + 512);
@@ -184,7 +184,7 @@ async fn a_qcow2_is_the_raw_disk_it_stands_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_an_image_is_refused() {
+async fn a_body_that_is_no_image_is_refused() {
     let world = world(256 * KIB);
     let refused = world.import(Stated::default(), b"", 1).await.expect_err("refused");
     assert!(matches!(refused, IngestError::Format(FormatError::Empty)));
@@ -200,7 +200,7 @@ async fn what_is_not_an_image_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_sha256_and_a_broken_body_give_nothing() {
+async fn a_wrong_sha256_or_an_early_end_of_the_body_makes_no_tree() {
     let world = world(64 * KIB);
     let bytes = sample(MIB);
     let stated = Stated { sha256: Some([1; 32]), ..Stated::default() };
@@ -217,7 +217,7 @@ async fn a_wrong_sha256_and_a_broken_body_give_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_qcow2_that_is_refused_by_its_header_is_not_awaited() {
+async fn a_qcow2_refused_by_its_header_ends_the_upload_early() {
     let dir = tempfile::tempdir().expect("a folder");
     let (base, top) = (dir.path().join("base.qcow2"), dir.path().join("top.qcow2"));
     qemu_img(&["create", "-q", "-f", "qcow2", text(&base), "1M"]);
@@ -237,7 +237,7 @@ async fn a_qcow2_that_is_refused_by_its_header_is_not_awaited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_ends_inside_of_a_frame_is_broken_off() {
+async fn a_body_that_ends_inside_a_zstd_frame_is_an_error() {
     let world = world(64 * KIB);
     let (bytes, first) = (sample(MIB), compressed(b"one"));
     let body = [first.clone(), compressed(&bytes)].concat();
@@ -251,7 +251,7 @@ async fn a_body_that_ends_inside_of_a_frame_is_broken_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_zstd_does_not_make_is_refused() {
+async fn bad_zstd_data_is_refused() {
     let world = world(64 * KIB);
     let bytes = sample(MIB);
     let good = compressed(&bytes);
@@ -284,7 +284,7 @@ async fn a_window_of_more_than_8_mib_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_frame_promises_is_refused_before_it_comes() {
+async fn an_oversized_zstd_frame_is_refused_by_its_header() {
     let world = world(64 * KIB);
     let promising = |length: u64, content: &[u8]| {
         let head = u32::try_from(content.len() << 3).expect("small").to_le_bytes();
@@ -306,7 +306,7 @@ async fn what_a_frame_promises_is_refused_before_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sha256_is_that_of_what_was_encoded() {
+async fn the_stated_sha256_is_of_the_decoded_content() {
     let world = world(64 * KIB);
     let bytes = sample(MIB);
     let body = compressed(&bytes);
@@ -317,7 +317,7 @@ async fn the_sha256_is_that_of_what_was_encoded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_few_bytes_in_every_chunk_do_not_hold_whole_chunks() {
+async fn chunks_with_few_bytes_need_little_memory() {
     let size = ChunkSize::from_bytes(4 * MIB).expect("a chunk size");
     let mut chunker = super::chunker::Chunker::new(size);
     let mut cuts = Vec::new();
@@ -358,7 +358,7 @@ async fn extents_are_the_runs_of_chunks_with_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_given_back_are_those_nobody_else_reaches() {
+async fn freed_bytes_are_those_that_no_other_version_reaches() {
     let world = world(64 * KIB);
     let soon = || Instant::now() + Duration::from_secs(20);
     let bytes = sample(2 * MIB);
@@ -383,7 +383,7 @@ async fn bytes_given_back_are_those_nobody_else_reaches() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn any_disk_in_any_split_comes_back(
+    fn any_disk_in_any_split_is_exported_unchanged(
         parts in proptest::collection::vec((any::<u8>(), 1_usize..300_000), 1..10),
         split in 1000_usize..500_000,
     ) {
@@ -401,7 +401,7 @@ proptest! {
         });
     }
     #[test]
-    fn any_frames_in_any_split_are_the_content(
+    fn zstd_frames_in_any_split_are_decoded_to_the_content(
         parts in proptest::collection::vec((any::<u8>(), 0_usize..400_000, 0_u8..4), 1..8),
         split in prop_oneof![1_usize..20, 1000_usize..500_000],
     ) {
@@ -412,10 +412,10 @@ proptest! {
                 part.fill(0);
             }
             match kind {
-                // Without a checksum, of known length.
+                // A frame without a checksum, with its length in the header.
                 0 => body.extend(zstd::bulk::compress(&part, 3).expect("compresses")),
                 1 => body.extend(compressed(&part)),
-                // Blocks that are stored, as `muster image import` sends them.
+                // Blocks without compression, as `muster image import` sends them.
                 2 => {
                     body.extend(frame_head(0x38));
                     for block in part.chunks(100_000) {
@@ -424,7 +424,7 @@ proptest! {
                     }
                     body.extend([1, 0, 0]);
                 }
-                // Something to be skipped.
+                // A skippable frame, which has no content.
                 _ => {
                     body.extend([0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
                     continue;

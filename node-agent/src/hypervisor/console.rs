@@ -1,6 +1,8 @@
-//! The log of an instance's serial console: `DATA/console/<instance>.log`, kept over restarts, bounded in size.
+//! The log of an instance's serial console, `DATA/console/<instance>.log`. It is kept over restarts and bounded in
+//! size.
 //!
-//! Each start begins with a line of ours, so that "since this start" needs no memory and survives the agent:
+//! The agent writes a line before each start, so that the output since a start can be found again, also by another
+//! agent process:
 //!
 //! ```text
 //! ...output of boot 1...
@@ -8,9 +10,9 @@
 //! ...output of boot 2...
 //! ```
 //!
-//! Who writes: we before a start, QEMU (through libvirt's `virtlogd`, which moves the file to `.log.0` at 2 MiB and
-//! keeps three such) while the domain is there. Where there is no `virtlogd` QEMU appends without a bound, and
-//! [`bound`] empties the file when it grew too much: the writer appends, so it goes on at the start.
+//! While the domain exists, QEMU writes to the log through libvirt's `virtlogd`, which moves the file to `.log.0` at 2
+//! MiB and keeps three such files. Without `virtlogd`, QEMU appends to the file without a limit. Then [`bound`] empties
+//! it when it is too long; QEMU appends, so it goes on at the start of the file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,18 +21,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// At a start, a log longer than this keeps only its end.
+/// Most bytes of earlier output that a start keeps.
 const KEPT_BYTES: u64 = 1 << 20;
-/// While a domain runs, a log longer than this is emptied (only without `virtlogd`).
+/// Length at which the log of a running domain is emptied. Only reached without `virtlogd`.
 const RUNNING_BYTES_MAX: u64 = 16 << 20;
-/// Rotated files `virtlogd` may leave, newest first.
+/// Number of rotated files that `virtlogd` may leave; `.log.0` is the newest.
 const ROTATED: u32 = 3;
 
+/// The line before the output of a start.
 fn boundary(boot: u64) -> String {
     format!("[muster] boot {boot} {:-<48}\n", "")
 }
 
-/// Files of one console, oldest first.
+/// All files of one console log, oldest first.
 fn files(path: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = (0..ROTATED)
         .rev()
@@ -44,13 +47,13 @@ fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Called before a domain is started: shortens the log and marks where this start begins. Fine to repeat.
+/// Shortens the log and marks the beginning of a start. Called before the domain is started; can be repeated.
 ///
 /// # Errors
-/// The file system's.
+/// An I/O error.
 pub fn begin(path: &Path, boot: u64) -> io::Result<()> {
     if let Some(dir) = path.parent() {
-        // Passable, not listable: QEMU's user reaches the files it is told about and no others.
+        // QEMU's user may enter the folder, but not list it: it reaches only the files it is told about.
         fs::DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
     }
     let mark = boundary(boot);
@@ -96,10 +99,10 @@ fn file_len(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// The last `bytes` of the output, all starts; empty when there is none.
+/// Reads the last `bytes` bytes of the output, over all starts. Empty if there is none.
 ///
 /// # Errors
-/// The file system's.
+/// An I/O error.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
     let mut left = bytes;
@@ -112,14 +115,14 @@ pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
         file.seek(SeekFrom::Start(len.saturating_sub(left)))?;
         let mut part = Vec::new();
         file.take(left).read_to_end(&mut part)?;
-        left = left.saturating_sub(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        left -= part.len() as u64;
         parts.push(part);
     }
     parts.reverse();
     Ok(parts.concat())
 }
 
-/// A regular file; never what a link leads to.
+/// Opens a regular file; `None` for anything else. Links are not followed.
 fn open(path: &Path) -> io::Result<Option<File>> {
     match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
         Ok(file) => Ok(file.metadata()?.is_file().then_some(file)),
@@ -128,10 +131,10 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Empties a log that nobody bounds. Cheap; meant to be called now and then.
+/// Empties the log if it is over 16 MiB. Cheap; called regularly while the domain runs.
 ///
 /// # Errors
-/// The file system's.
+/// An I/O error.
 pub fn bound(path: &Path) -> io::Result<()> {
     if file_len(path)? <= RUNNING_BYTES_MAX {
         return Ok(());
@@ -139,35 +142,35 @@ pub fn bound(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.set_len(0)
 }
 
-/// Removes the log and what was rotated away from it. Fine when there is none.
+/// Removes the log and its rotated files. It is no error if there are none.
 ///
 /// # Errors
-/// The file system's.
+/// An I/O error.
 pub fn remove(path: &Path) -> io::Result<()> {
     files(path).iter().try_for_each(|file| ignore_absent(fs::remove_file(file)))
 }
 
-/// Looks for a text in the output since one start, reading each byte once.
+/// Searches the output since a start for a text, and reads each byte only once.
 #[derive(Clone, Debug)]
 pub struct Scan {
     boot: u64,
-    /// File (its inode: a rotated log is another file) and how far it was read.
+    /// Inode of the log file and number of bytes read of it. After a rotation the log has another inode.
     read: Option<(u64, u64)>,
-    /// The end of what was read, as much as may be the beginning of the text.
+    /// The last bytes that were read, because the text may begin in them.
     carry: Vec<u8>,
 }
 
 impl Scan {
-    /// From the beginning of start number `boot`.
+    /// A search from the beginning of the start with this boot number.
     #[must_use]
     pub const fn new(boot: u64) -> Self {
         Self { boot, read: None, carry: Vec::new() }
     }
 
-    /// Whether `marker` was printed since the start. Reads what is new since the last call.
+    /// Whether `marker` was printed since the start. Reads only the output since the last call.
     ///
     /// # Errors
-    /// The file system's.
+    /// An I/O error.
     pub fn found(&mut self, path: &Path, marker: &str) -> io::Result<bool> {
         let marker = marker.as_bytes();
         if marker.is_empty() {
@@ -180,17 +183,18 @@ impl Scan {
                 file.seek(SeekFrom::Start(offset))?;
                 let mut new = Vec::new();
                 file.take(RUNNING_BYTES_MAX).read_to_end(&mut new)?;
-                self.read = Some((inode, offset.saturating_add(u64::try_from(new.len()).unwrap_or(0))));
+                self.read = Some((inode, offset + new.len() as u64));
                 new
             }
-            // The first look, or the file was rotated or emptied: everything that is kept since our line.
+            // This is the first call, or the file was rotated or emptied: read all that is kept since the line of the
+            // start.
             _ => {
                 self.read = Some((meta.ino(), meta.len()));
                 self.carry.clear();
                 let all = tail(path, RUNNING_BYTES_MAX)?;
                 let mark = boundary(self.boot);
                 match find_last(&all, mark.as_bytes()) {
-                    Some(at) => all.get(at + mark.len()..).unwrap_or_default().to_vec(),
+                    Some(at) => all[at + mark.len()..].to_vec(),
                     None => all,
                 }
             }
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn marker_of_an_earlier_start_does_not_count() {
+    fn a_marker_of_an_earlier_start_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console/i.log");
         begin(&path, 1).unwrap();
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn beginning_twice_marks_once() {
+    fn a_repeated_begin_writes_one_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i.log");
         begin(&path, 7).unwrap();
@@ -244,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn long_and_rotated_logs_are_shortened_at_a_start() {
+    fn a_start_shortens_long_and_rotated_logs() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i.log");
         append(&dir.path().join("i.log.0"), &"a".repeat(900_000));
@@ -258,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn marker_survives_rotation() {
+    fn a_marker_is_found_after_a_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i.log");
         begin(&path, 1).unwrap();

@@ -1,7 +1,7 @@
-//! [`InstanceSpec`] to libvirt's domain XML, and our mark on a domain back to [`Mark`]. Pure; golden files in
-//! `tests/golden/`.
+//! Makes libvirt's domain XML from an [`InstanceSpec`], and reads the [`Mark`] of a domain back from its metadata.
+//! Pure; its golden files are in `tests/golden/`.
 //!
-//! Data only ever enters through [`Xml`], which escapes it: a host name cannot add a device.
+//! All data is written by [`Xml`], which escapes it, so that for example a host name cannot add a device.
 
 use std::{fmt::Write as _, str::FromStr};
 
@@ -10,22 +10,22 @@ use uuid::Uuid;
 
 use super::{Acceleration, InstanceSpec, Owner, RunId};
 
-/// Name space of our metadata element.
+/// XML namespace of the metadata element that marks a domain.
 pub const METADATA_URI: &str = "https://muster.example/libvirt/1";
-/// Channel of the QEMU guest agent.
+/// Name of the channel to the QEMU guest agent.
 pub const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 
-/// How QEMU reaches the disk files. Measured with `qemu-img bench` on a mount, 4 KiB: reads are the same with `native` and
-/// `io_uring`, writes at depth 16 are a quarter slower with `io_uring` (the kernel gives each to a worker of its own).
-/// `native` also works where a seccomp policy forbids `io_uring`.
+/// How QEMU does I/O on the disk files. Measured with `qemu-img bench` on a mount with 4 KiB requests: reads are
+/// equally fast with `native` and `io_uring`; writes at depth 16 are a quarter slower with `io_uring`, because the
+/// kernel hands each to its own worker thread. `native` also works where a seccomp policy forbids `io_uring`.
 const DISK_IO: &str = "native";
 
-/// What stays the same for all domains of a node, and what this start is called.
+/// What the XML of a domain needs beside its [`InstanceSpec`].
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
-    /// Whose domain it is.
+    /// Owner of the domain.
     pub owner: Owner,
-    /// What executes it.
+    /// What executes its instructions.
     pub acceleration: Acceleration,
     /// Name of the domain.
     pub name: &'a str,
@@ -33,29 +33,29 @@ pub struct Place<'a> {
     pub uuid: Uuid,
 }
 
-/// The domain's usual name.
+/// The name a domain has unless another domain has it already.
 #[must_use]
 pub fn domain_name(instance: InstanceId) -> String {
     format!("muster-{instance}")
 }
 
-/// Our mark on a domain.
+/// The metadata that marks a domain as one of Muster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Whose it is.
+    /// Owner of the domain.
     pub owner: Owner,
-    /// Instance.
+    /// The instance it runs.
     pub instance: InstanceId,
-    /// Generation.
+    /// Generation of the assignment it was started with.
     pub generation: u64,
-    /// Boot.
+    /// Number of this start of the instance.
     pub boot: u64,
-    /// Agent process.
+    /// The agent process that started it.
     pub run: RunId,
 }
 
 impl Mark {
-    /// Reads the metadata element as libvirt gives it back; `None` when it is not ours or of another form.
+    /// Reads the metadata element as libvirt returns it; `None` if it is of another program or another form.
     #[must_use]
     pub fn parse(element: &str) -> Option<Self> {
         fn read<T: FromStr>(element: &str, name: &str) -> Option<T> {
@@ -71,7 +71,7 @@ impl Mark {
     }
 }
 
-/// The value of an attribute of the first element. Enough for ours: values are ids and numbers, never escaped.
+/// The value of an attribute of the first element. It does not unescape, because the values here are ids and numbers.
 fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     let tag = element.get(..element.find('>')?)?;
     let mut rest = tag;
@@ -89,7 +89,7 @@ fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// The domain's XML.
+/// Makes the XML of a domain.
 #[must_use]
 pub fn domain_xml(spec: &InstanceSpec, place: &Place<'_>) -> String {
     let mut xml = Xml::default();
@@ -115,7 +115,7 @@ pub fn domain_xml(spec: &InstanceSpec, place: &Place<'_>) -> String {
             Acceleration::Qemu => xml.empty("cpu", &[("mode", "maximum"), ("check", "none")]),
         }
         xml.empty("clock", &[("offset", "utc")]);
-        // A guest that turns itself off is gone; one that reboots itself keeps its domain and its boot number.
+        // The domain ends when the guest turns itself off. If the guest reboots, its domain and boot number stay.
         xml.text("on_poweroff", "destroy");
         xml.text("on_reboot", "restart");
         xml.text("on_crash", "destroy");
@@ -141,7 +141,7 @@ fn metadata(xml: &mut Xml, spec: &InstanceSpec, owner: Owner) {
     });
 }
 
-/// What a guest can read about itself without a network: `/sys/class/dmi/id/*`.
+/// Data that a guest can read about itself without a network, in `/sys/class/dmi/id/*`.
 fn smbios(xml: &mut Xml, spec: &InstanceSpec) {
     xml.nest("sysinfo", &[("type", "smbios")], |xml| {
         xml.nest("system", &[], |xml| {
@@ -153,7 +153,7 @@ fn smbios(xml: &mut Xml, spec: &InstanceSpec) {
         });
         xml.nest("chassis", &[], |xml| {
             xml.text_with("entry", &[("name", "manufacturer")], "Muster");
-            // The host name: readable without privileges, unlike the serial numbers.
+            // The host name is in this field because guests can read it without privileges, unlike serial numbers.
             xml.text_with("entry", &[("name", "asset")], &spec.host_name);
         });
     });
@@ -176,12 +176,13 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
                 ],
             );
             xml.nest("source", &[("file", &disk.path.to_string_lossy())], |xml| {
-                // The file is a mount of ours and belongs to the QEMU user already: no chown, no remembered owner.
+                // The file is a mount of the agent and belongs to QEMU's user already, so libvirt must not change its
+                // owner.
                 xml.empty("seclabel", &[("model", "dac"), ("relabel", "no")]);
             });
             xml.empty("target", &[("dev", &target), ("bus", "virtio")]);
             xml.empty("blockio", &[("logical_block_size", "512"), ("physical_block_size", "4096")]);
-            // virtio-blk has room for 20 bytes.
+            // A serial number of virtio-blk has at most 20 bytes.
             let serial: String = disk.disk.uuid().simple().to_string().chars().take(20).collect();
             xml.text("serial", &serial);
         });
@@ -200,17 +201,17 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
     xml.nest("rng", &[("model", "virtio")], |xml| {
         xml.text_with("backend", &[("model", "random")], "/dev/urandom");
     });
-    // A guest that panics says so: it ends as crashed and not as turned off.
+    // With this device a guest that panics ends as crashed, not as turned off.
     xml.empty("panic", &[("model", "isa")]);
 }
 
-/// vda, vdb, …, vdz, vdaa, …
+/// The device names of disks: vda, vdb, …, vdz, vdaa, …
 fn target_names() -> impl Iterator<Item = String> {
     let letters = || ('a'..='z').map(String::from);
     letters().chain(letters().flat_map(move |a| letters().map(move |b| format!("{a}{b}")))).map(|l| format!("vd{l}"))
 }
 
-/// Writes elements; everything that is data passes [`escape`].
+/// Writes elements. All attribute values and texts pass through [`escape`].
 #[derive(Default)]
 struct Xml {
     out: String,
@@ -253,7 +254,8 @@ impl Xml {
     }
 }
 
-/// Text for an element or an attribute in single or double quotes. What XML 1.0 cannot hold becomes U+FFFD.
+/// Escapes text for an element, or for an attribute in single or double quotes. Characters that XML 1.0 does not allow
+/// become U+FFFD.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -290,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn disks_are_named_like_linux_names_them() {
+    fn disks_have_the_names_that_linux_gives_them() {
         let names: Vec<String> = target_names().take(28).collect();
         assert_eq!((&*names[0], &*names[25], &*names[26], &*names[27]), ("vda", "vdz", "vdaa", "vdab"));
     }
 
     #[test]
-    fn foreign_metadata_is_not_ours() {
+    fn foreign_metadata_gives_no_mark() {
         for text in ["", "<a/>", "<a cluster='x' node='y'/>", "<muster:instance boot=", "<é instance"] {
             assert_eq!(Mark::parse(text), None, "{text}");
         }
@@ -304,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn mark_survives_libvirt(a: u128, b: u128, c: u128, d: u128, generation: u64, boot: u64, quote in "['\"]") {
+        fn a_mark_is_read_back_as_libvirt_returns_it(a: u128, b: u128, c: u128, d: u128, generation: u64, boot: u64, quote in "['\"]") {
             let text = format!(
                 "<muster:instance xmlns:muster={q}{METADATA_URI}{q} cluster={q}{}{q}\n node={q}{}{q} instance={q}{}{q} \
                  generation={q}{generation}{q} boot = {q}{boot}{q} run={q}{}{q}/>",
@@ -318,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_of_the_metadata_is_survived(text: String) {
+        fn any_metadata_is_read_without_a_panic(text: String) {
             let _ = Mark::parse(&text);
         }
     }

@@ -1,8 +1,9 @@
-//! The twin in memory: same contract as [`super::libvirt`], passes the same suite, fails when told to.
+//! A hypervisor in memory for tests. It has the same contract as [`super::libvirt`] and passes the same suite, and it
+//! fails when a test tells it to.
 //!
-//! A [`FakeHost`] is the machine; [`FakeHost::hypervisor`] is one agent's view of it, so that several owners can share
-//! a machine as they do in a quickstart. Its guests boot at once: they print their banner on the console, answer their
-//! agent and obey the power button, unless a test says otherwise.
+//! A [`FakeHost`] is the machine, and [`FakeHost::hypervisor`] one agent's view of it: several agents can share a
+//! machine, as they do in the quickstart. Its guests boot at once. They print a banner on the console, their guest
+//! agent answers, and they obey the power button, unless a test sets it otherwise.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -21,21 +22,21 @@ use super::{
     console,
 };
 
-/// A machine without hardware.
+/// The machine that the fake domains run on. Clones are the same machine.
 #[derive(Clone)]
 pub struct FakeHost {
     world: Arc<Mutex<World>>,
     changed: watch::Sender<u64>,
 }
 
-/// What every new guest does.
+/// How guests behave.
 #[derive(Clone, Debug)]
 pub struct Guests {
-    /// Printed on the console at each start.
+    /// Text they print on the console at each start.
     pub banner: String,
-    /// Whether the agent answers.
+    /// Whether the guest agent answers.
     pub agent: bool,
-    /// Whether the power button works.
+    /// Whether they turn off when the power button is pressed.
     pub obeys: bool,
 }
 
@@ -54,7 +55,7 @@ struct World {
     hanging: BTreeSet<InstanceId>,
     starts: u64,
     resumes: u64,
-    /// A resume finds room.
+    /// Whether a resumed domain runs, or is paused again.
     room: bool,
 }
 
@@ -64,7 +65,7 @@ struct Running {
     guests: Guests,
 }
 
-/// One owner's view of a [`FakeHost`].
+/// The hypervisor of one owner on a [`FakeHost`].
 #[derive(Clone)]
 pub struct FakeHypervisor {
     host: FakeHost,
@@ -86,40 +87,40 @@ impl FakeHost {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// The view of one owner.
+    /// The hypervisor of this owner.
     #[must_use]
     pub fn hypervisor(&self, owner: Owner) -> FakeHypervisor {
         FakeHypervisor { host: self.clone(), owner }
     }
 
-    /// What guests started from now on do.
+    /// Sets how guests behave that are started from now on.
     pub fn set_guests(&self, guests: Guests) {
         self.world().guests = guests;
     }
 
-    /// The next call of this kind (`list`, `start`, `shut down`, `destroy`, `resume`, `agent`) fails with this.
+    /// Lets the next call of this kind fail: `list`, `start`, `shut down`, `destroy`, `resume` or `agent`.
     pub fn fail_next(&self, what: &'static str, error: HypervisorError) {
         self.world().faults.entry(what).or_default().push_back(error);
     }
 
-    /// Calls on this instance never answer, until [`Self::unhang`].
+    /// Lets calls on this instance hang until [`Self::unhang`].
     pub fn hang(&self, instance: InstanceId) {
         self.world().hanging.insert(instance);
     }
 
-    /// They answer again.
+    /// Lets calls on this instance go on.
     pub fn unhang(&self, instance: InstanceId) {
         self.world().hanging.remove(&instance);
         self.bump();
     }
 
-    /// A domain ends by itself.
+    /// Ends the domain of an instance, as if by itself.
     pub fn end(&self, instance: InstanceId, ending: Ending) {
         self.world().end(instance, ending);
         self.bump();
     }
 
-    /// A domain is held by its hypervisor. While there is no room, a resume is followed by the same pause.
+    /// Pauses the domain of an instance. Until [`Self::make_room`], a resumed domain is paused again at once.
     pub fn pause(&self, instance: InstanceId, reason: &PauseReason) {
         let mut world = self.world();
         world.room = false;
@@ -132,15 +133,15 @@ impl FakeHost {
         self.bump();
     }
 
-    /// From now on a resume lets a domain run.
+    /// Lets resumed domains run from now on.
     pub fn make_room(&self) {
         self.world().room = true;
     }
 
-    /// Prints on a guest's console.
+    /// Prints on the console of an instance.
     ///
     /// # Errors
-    /// The file system's.
+    /// An I/O error.
     pub fn print(&self, instance: InstanceId, text: &str) -> std::io::Result<()> {
         let logs: Vec<_> = self
             .world()
@@ -152,19 +153,19 @@ impl FakeHost {
         logs.iter().try_for_each(|log| append(log, text))
     }
 
-    /// Domains of any owner that are there.
+    /// The specs of all domains that exist now, of any owner.
     #[must_use]
     pub fn running(&self) -> Vec<InstanceSpec> {
         self.world().domains.values().map(|running| running.spec.clone()).collect()
     }
 
-    /// Starts so far.
+    /// Number of domains started so far.
     #[must_use]
     pub fn starts(&self) -> u64 {
         self.world().starts
     }
 
-    /// Resumes so far.
+    /// Number of resume calls so far.
     #[must_use]
     pub fn resumes(&self) -> u64 {
         self.world().resumes
@@ -191,7 +192,7 @@ impl FakeHypervisor {
         (format!("{} {}", self.owner.cluster, self.owner.node), instance)
     }
 
-    /// What every call does first: hang or fail if told to.
+    /// The beginning of every call: hangs or fails if a test asked for it.
     async fn enter(&self, what: &'static str, instance: Option<InstanceId>) -> Result<(), HypervisorError> {
         let mut changed = self.host.changed.subscribe();
         while instance.is_some_and(|i| self.host.world().hanging.contains(&i)) {

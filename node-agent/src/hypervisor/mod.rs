@@ -1,7 +1,8 @@
-//! Virtual machines on this node: started, listed, stopped, asked; nothing about disks, desired state or the network.
+//! Starts, lists and stops the virtual machines of this node. It knows nothing of mirrored disks, desired state or the
+//! network.
 //!
 //! ```text
-//!  InstanceSpec --domain_xml--> XML --libvirt--> QEMU            who asks            what answers
+//!  InstanceSpec --domain_xml--> XML --libvirt--> QEMU            caller              implementations
 //!                                                                reconcile  ------>  dyn Hypervisor
 //!  start ---> Running <---> Paused (its disk is full or away)                        ├ libvirt::Libvirt
 //!                │                                                                   └ fake::FakeHypervisor
@@ -9,14 +10,16 @@
 //! ```
 //!
 //! Promises:
-//! - Only domains whose metadata carries this cluster *and* this node are ever listed or touched ([`Owner`]).
-//! - Domains are transient: when one ends nothing is left of it but its console log and, in memory, how it ended.
-//! - `start` and `destroy` can be repeated (I9); every call ends within its time limit (I10) and a call that hangs on
+//! - Only domains whose metadata names this cluster *and* this node are listed or changed ([`Owner`]).
+//! - Domains are transient. When one ends, only its console log remains, and in memory how it ended.
+//! - `start` and `destroy` can be repeated (I9). Every call ends within its time limit (I10), and a call that hangs on
 //!   one domain never delays a call on another (I11).
-//! - [`Hypervisor::watch`] changes whenever something may have happened to a domain; it never says what, look again.
+//! - [`Hypervisor::watch`] changes whenever something may have happened to a domain. It does not say what; the caller
+//!   lists the domains again.
 //!
-//! Reading order: [`domain_xml`] (pure), [`console`] (the log file of the serial console), [`libvirt`] (the real one),
-//! [`fake`] (its twin in memory; both pass `tests/hypervisor_suite.rs`), [`probe`] (does KVM work here).
+//! Reading order: [`domain_xml`] (pure), [`console`] (the log file of the serial console), [`libvirt`] (the real
+//! hypervisor), [`fake`] (one in memory for tests; both pass `tests/hypervisor_suite.rs`), [`probe`] (whether KVM
+//! works).
 
 pub mod console;
 pub mod domain_xml;
@@ -32,22 +35,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Whose domains these are: every domain carries it, all others are invisible.
+/// The owner of domains, which is recorded in each of them. Domains of other owners are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Cluster.
+    /// Cluster of the node.
     pub cluster: ClusterId,
-    /// Node of that cluster.
+    /// The node.
     pub node: NodeId,
 }
 
-/// One life of an agent process. A domain of another run lost its disk: the mount died with that agent.
+/// Id of one agent process. A domain that another process started has lost its disks, because their mounts ended with
+/// that process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(Uuid);
 
 impl RunId {
-    /// A fresh one.
+    /// A new id, for this process.
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
@@ -66,18 +70,18 @@ impl fmt::Display for RunId {
     }
 }
 
-/// What executes the guest's instructions.
+/// What executes the instructions of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acceleration {
-    /// The processor itself.
+    /// The processor, through KVM.
     Kvm,
-    /// QEMU's translator: slow, works everywhere.
+    /// QEMU's emulation, which works everywhere and is slow.
     Qemu,
 }
 
 impl Acceleration {
-    /// The word in heartbeats and in the domain's `type`.
+    /// The name in heartbeats and in the `type` attribute of domains.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,54 +97,54 @@ impl fmt::Display for Acceleration {
     }
 }
 
-/// Everything a start needs to know.
+/// What a hypervisor needs to start an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceSpec {
-    /// Instance; the domain's UUID too.
+    /// The instance. Its id is usually the UUID of the domain as well.
     pub instance: InstanceId,
-    /// Generation of its disks.
+    /// Generation of the assignment that the disks are mounted for.
     pub generation: u64,
-    /// Number of this start.
+    /// Number of this start of the instance.
     pub boot: u64,
-    /// The agent process that holds its mounts.
+    /// The agent process that serves the mounts of its disks.
     pub run: RunId,
-    /// DEPLOYMENT.N, shown as the domain's title.
+    /// Name of the instance, DEPLOYMENT.N; the title of the domain.
     pub name: String,
-    /// What the guest may call itself, in SMBIOS.
+    /// Host name that the guest may take; in SMBIOS.
     pub host_name: String,
-    /// Owner, in SMBIOS.
+    /// Project of the instance; in SMBIOS.
     pub project: String,
-    /// Virtual processors.
+    /// Number of virtual processors.
     pub cpus: u32,
-    /// Memory.
+    /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Disks, boot disk first.
+    /// Its disks, boot disk first.
     pub disks: Vec<DiskSpec>,
-    /// Serial console output is appended here.
+    /// File that the output of the serial console is appended to.
     pub console_log: PathBuf,
 }
 
 /// One disk of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
-    /// Disk; the guest sees the first 20 digits as its serial number.
+    /// The disk. The guest sees the first 20 hex digits of its id as the serial number.
     pub disk: DiskId,
-    /// Its raw file.
+    /// Path of its raw file.
     pub path: PathBuf,
 }
 
-/// A domain that is there.
+/// A domain that exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// Instance it runs.
+    /// The instance it runs.
     pub instance: InstanceId,
-    /// Generation it was started with.
+    /// Generation of the assignment it was started with.
     pub generation: u64,
-    /// Number of its start.
+    /// Number of this start of the instance.
     pub boot: u64,
     /// The agent process that started it.
     pub run: RunId,
-    /// What it does.
+    /// What it does now.
     pub state: DomainState,
 }
 
@@ -149,20 +153,20 @@ pub struct Domain {
 pub enum DomainState {
     /// Its processors run.
     Running,
-    /// Held.
+    /// Its processors are stopped.
     Paused(PauseReason),
-    /// On its way out.
+    /// It shuts down.
     Stopping,
 }
 
-/// Why a domain is held.
+/// Why a domain is paused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PauseReason {
-    /// A write found no space; it goes on when there is some.
+    /// A write found no space. The domain can be resumed when there is some.
     DiskFull,
     /// A request to its disk failed.
     DiskError,
-    /// Somebody else paused it; it is left alone.
+    /// Another program or the guest paused it, with this reason. The agent leaves it paused.
     Other(String),
 }
 
@@ -174,81 +178,81 @@ pub enum Ending {
     Shutdown,
     /// The guest panicked, or its QEMU process died.
     Crashed,
-    /// The power was cut.
+    /// Its power was cut.
     Destroyed,
 }
 
-/// What a start found.
+/// Result of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
-    /// Started now.
+    /// The domain was started by this call.
     Now,
-    /// The same start was there already.
+    /// A domain of the same start was running already.
     Already,
 }
 
-/// Why a hypervisor did not do as told.
+/// Why a call to a hypervisor failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HypervisorError {
-    /// No answer from the daemon: nothing is known about any domain.
+    /// The daemon does not answer, so nothing is known about any domain.
     #[error("libvirt at {uri} does not answer: {detail}")]
     Unavailable {
-        /// Where.
+        /// URI of the daemon.
         uri: String,
-        /// What the library says.
+        /// The error message of the library.
         detail: String,
     },
-    /// It said no.
+    /// The daemon refused the call.
     #[error("libvirt refused to {what} {instance}: {detail}")]
     Refused {
-        /// The call.
+        /// The call, as a verb.
         what: &'static str,
-        /// Instance.
+        /// The instance it is about.
         instance: InstanceId,
-        /// What the library says.
+        /// The error message of the library.
         detail: String,
     },
-    /// Another start of this instance is still there.
+    /// A domain of another start of this instance still exists.
     #[error("instance {instance} still runs generation {generation}, boot {boot}")]
     OtherStart {
-        /// Instance.
+        /// The instance.
         instance: InstanceId,
-        /// What runs.
+        /// Generation of the existing domain.
         generation: u64,
-        /// What runs.
+        /// Boot number of the existing domain.
         boot: u64,
     },
-    /// No such domain.
+    /// No domain of this instance exists on this node.
     #[error("instance {0} does not run here")]
     NotRunning(InstanceId),
-    /// The guest agent is not there or does not answer.
+    /// The guest agent does not run, or does not answer.
     #[error("the guest agent of instance {instance} does not answer: {detail}")]
     NoAgent {
-        /// Instance.
+        /// The instance.
         instance: InstanceId,
-        /// What the library says.
+        /// The error message of the library.
         detail: String,
     },
-    /// No answer within the limit; the call goes on in the background, find out what is true.
+    /// There was no answer within the time limit. The call goes on in the background, so its effect is not known.
     #[error("no answer to {what} within {after:?}")]
     TimedOut {
-        /// The call.
+        /// The call, as a verb.
         what: &'static str,
-        /// The limit.
+        /// The time limit.
         after: Duration,
     },
-    /// Too many calls hang already.
+    /// Too many calls are under way or hang. This one was not made.
     #[error("too many calls wait for libvirt, {what} was not tried")]
     Busy {
-        /// The call.
+        /// The call, as a verb.
         what: &'static str,
     },
-    /// The console log cannot be written.
+    /// The console log cannot be prepared for a start.
     #[error("cannot prepare console log {}", path.display())]
     Console {
-        /// Where.
+        /// Path of the log.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         #[source]
         source: std::io::Error,
     },
@@ -256,25 +260,26 @@ pub enum HypervisorError {
 
 /// Runs virtual machines.
 pub trait Hypervisor: Send + Sync + 'static {
-    /// What executes the guests' instructions.
+    /// What executes the instructions of guests.
     fn acceleration(&self) -> Acceleration;
 
-    /// All domains of this [`Owner`] that are there. An error means that nothing is known, never that nothing is there.
+    /// Lists all domains of this [`Owner`]. After an error nothing is known about them; they may well exist.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Domain>, HypervisorError>>;
 
-    /// Starts a domain. The same start again is [`Started::Already`]; another one is refused.
+    /// Starts a domain. If one of the same start exists, the result is [`Started::Already`]; one of another start is an
+    /// error.
     fn start(&self, spec: InstanceSpec) -> BoxFuture<'_, Result<Started, HypervisorError>>;
 
-    /// Asks the guest to turn itself off: power button, and the guest agent where there is one. Returns at once.
+    /// Asks the guest to turn itself off, by power button and by guest agent. Does not wait until it has.
     fn request_shutdown(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
-    /// Cuts the power. Fine when nothing runs.
+    /// Cuts the power of a domain. It is no error if there is none.
     fn destroy(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
-    /// Lets a paused domain go on.
+    /// Lets a paused domain run again.
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
-    /// Sends one command to the guest agent and returns its answer, both JSON.
+    /// Sends a command to the guest agent and returns its answer, both JSON. Waits at most `timeout` for the answer.
     fn agent(
         &self,
         instance: InstanceId,
@@ -282,17 +287,17 @@ pub trait Hypervisor: Send + Sync + 'static {
         timeout: Duration,
     ) -> BoxFuture<'_, Result<String, HypervisorError>>;
 
-    /// How start number `boot` ended, as far as this process saw it.
+    /// How the start with this boot number ended; `None` if it runs, or this process did not see it end.
     fn ending(&self, instance: InstanceId, boot: u64) -> Option<Ending>;
 
     /// Changes when something may have happened to a domain.
     fn watch(&self) -> watch::Receiver<u64>;
 }
 
-/// Whether the guest agent answers.
+/// Checks that the guest agent answers within 2 s.
 ///
 /// # Errors
-/// [`HypervisorError::NoAgent`], or whatever kept the question from being asked.
+/// [`HypervisorError::NoAgent`] if it does not, or another error if it could not be asked.
 pub async fn ping_agent(hypervisor: &dyn Hypervisor, instance: InstanceId) -> Result<(), HypervisorError> {
     hypervisor.agent(instance, r#"{"execute":"guest-ping"}"#.to_owned(), Duration::from_secs(2)).await.map(drop)
 }

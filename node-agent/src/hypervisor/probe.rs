@@ -1,13 +1,14 @@
-//! Does KVM work here? A device node proves nothing: inside some virtual machines `/dev/kvm` opens and simple code runs,
-//! but a real kernel hangs on its way to 64-bit mode. So a kernel is booted, for real, with a time limit.
+//! Finds out whether KVM works on this host. That `/dev/kvm` exists proves nothing: inside some virtual machines it
+//! opens and simple code runs, but a real kernel hangs on its way to 64-bit mode. So the probe boots a kernel, with a
+//! time limit.
 //!
-//! What is booted: a kernel that is at hand (the host's own in `/boot`, one the demo image left in its cache, or
-//! `MUSTER_PROBE_KERNEL`), without a root disk: it has passed when it looks for one, because by then it has decompressed
-//! itself, set up paging, clock, interrupts and all its drivers. With no kernel at hand the answer is plain emulation: a
-//! slow guest is better than one that never boots.
+//! The kernel is one that is on the host already: `MUSTER_PROBE_KERNEL`, one in the cache of the demo image, or the
+//! host's own in `/boot`. It boots without a root disk, and has passed when it looks for one: by then it has
+//! decompressed itself and set up paging, clock, interrupts and all drivers. Without a kernel the answer is plain
+//! emulation, because a slow guest is better than one that never boots.
 //!
-//! The verdict is kept in `DATA/kvm-probe.json`, and for other agents of the machine in `/var/cache/muster`, under a key
-//! of everything it depends on: host kernel, QEMU, processor, and this form of the probe.
+//! The verdict is stored in `DATA/kvm-probe.json`, and in `/var/cache/muster` for other agents of the machine. It is
+//! stored with a key of everything it depends on: host kernel, QEMU, processor, and the form of the probe.
 
 use std::{
     fs, io,
@@ -18,60 +19,65 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt as _, process::Command, time::Instant};
+use tokio::{
+    io::AsyncReadExt as _,
+    process::{Child, ChildStdout, Command},
+    time::Instant,
+};
 
 use super::Acceleration;
 
-/// What `--hypervisor` says.
+/// The value of the setting `hypervisor`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
-    /// KVM where a probe boot works, else plain QEMU emulation.
+    /// KVM if a probe boot works, else plain QEMU.
     #[default]
     Auto,
-    /// KVM, unproved.
+    /// KVM, without a probe boot.
     Kvm,
-    /// Plain QEMU emulation.
+    /// Plain QEMU, which emulates the processor.
     Qemu,
 }
 
-/// How it came out.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What runs guests.
+    /// What executes the instructions of guests.
     pub acceleration: Acceleration,
-    /// Why, in a sentence: the detail of condition `no_kvm`.
+    /// The reason in a sentence, for the detail of condition `no_kvm`.
     pub why: String,
-    /// What it depends on.
+    /// Everything the result depends on. It is probed again when this changes.
     key: String,
 }
 
 const QEMU: &str = "qemu-system-x86_64";
 const KVM: &str = "/dev/kvm";
-/// A kernel under working KVM, nested twice, is there in 3 s.
+/// Time limit of a probe boot. Under working KVM, nested twice, a kernel needs 3 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
-/// Console text behind which a kernel is up: it looks for its root and has none.
+/// Console output of a kernel that is up: it looks for its root disk, and has none.
 const PASSED: [&str; 4] =
     ["VFS: Cannot open root device", "VFS: Unable to mount root", "Run /init as init", "Run /sbin/init as init"];
+/// Version of the probe. A higher number makes all hosts probe again.
 const FORM: u32 = 2;
 const FILE: &str = "kvm-probe.json";
-/// A probe that hangs costs [`BOOT_LIMIT`]: once per machine is enough.
+/// Folder that all agents of the machine share, so that a probe that hangs costs [`BOOT_LIMIT`] only once.
 const SHARED: &str = "/var/cache/muster";
 
-/// Chooses, and remembers the choice in `data_dir` and for the machine's other agents.
+/// Chooses what executes guests. A probe is stored in `data_dir` and for other agents of the machine.
 pub async fn choose(choice: Choice, data_dir: &Path) -> Verdict {
     choose_in(choice, &[data_dir, Path::new(SHARED)]).await
 }
 
 async fn choose_in(choice: Choice, dirs: &[&Path]) -> Verdict {
-    let told = |acceleration| Verdict {
+    let configured = |acceleration| Verdict {
         acceleration,
         why: format!("chosen by --hypervisor {acceleration}"),
         key: String::new(),
     };
     match choice {
-        Choice::Kvm => told(Acceleration::Kvm),
-        Choice::Qemu => told(Acceleration::Qemu),
+        Choice::Kvm => configured(Acceleration::Kvm),
+        Choice::Qemu => configured(Acceleration::Qemu),
         Choice::Auto => {
             let kernel = kernels().into_iter().next();
             let key = key(kernel.as_deref()).await;
@@ -87,10 +93,10 @@ async fn choose_in(choice: Choice, dirs: &[&Path]) -> Verdict {
                 },
                 Err(why) => Verdict { acceleration: Acceleration::Qemu, why, key },
             };
-            tracing::info!(acceleration = %verdict.acceleration, "probed for KVM: {}", verdict.why);
+            tracing::info!(acceleration = %verdict.acceleration, "probed KVM: {}", verdict.why);
             for file in files {
                 if let Err(error) = remember(&file, &verdict) {
-                    tracing::debug!(%error, "the result of the KVM probe could not be kept in {}", file.display());
+                    tracing::debug!(%error, "the result of the KVM probe could not be stored in {}", file.display());
                 }
             }
             verdict
@@ -111,7 +117,7 @@ fn remember(file: &Path, verdict: &Verdict) -> io::Result<()> {
     fs::rename(new, file)
 }
 
-/// Kernels at hand, best first.
+/// Kernels on this host that can be read, best first.
 fn kernels() -> Vec<PathBuf> {
     let newest = |dir: &Path, wanted: &dyn Fn(&str) -> bool| -> Vec<PathBuf> {
         let mut found: Vec<_> = fs::read_dir(dir)
@@ -154,33 +160,42 @@ async fn key(kernel: Option<&Path>) -> String {
     )
 }
 
-/// Boots; how long it took, or why not.
+/// Boots a kernel under KVM. Returns the time it took, or why KVM is not used.
 async fn probe(kernel: Option<&Path>) -> Result<Duration, String> {
-    match fs::OpenOptions::new().read(true).write(true).open(KVM).and_then(|file| file.metadata()) {
-        Err(error) => return Err(format!("{KVM} cannot be opened: {error}")),
-        // Guests run as a user of their own.
-        Ok(meta) if meta.permissions().mode() & 0o066 == 0 => {
-            return Err(format!("{KVM} can be opened by root only, QEMU runs as another user (chgrp kvm, chmod 660)"));
-        }
-        Ok(_) => {}
-    }
+    check_device()?;
     let Some(kernel) = kernel else {
-        return Err("no kernel at hand for a probe boot (none in /boot, none in the demo image's cache)".to_owned());
+        let searched = "none in /boot, none in the cache of the demo image";
+        return Err(format!("there is no kernel for a probe boot ({searched})"));
     };
     let started = Instant::now();
-    let mut qemu = Command::new(QEMU)
-        .args([
-            "-machine",
-            "q35,accel=kvm",
-            "-cpu",
-            "host",
-            "-m",
-            "256",
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-        ])
-        .args(["-display", "none", "-serial", "stdio", "-kernel"])
+    let mut qemu = start_qemu(kernel).map_err(|error| format!("{QEMU} does not start: {error}"))?;
+    let out = qemu.stdout.take().expect("its output is a pipe");
+    let passed = tokio::time::timeout(BOOT_LIMIT, boots(out)).await;
+    // The signal also ends a QEMU whose guest hangs. `kill` waits for the process, so that no zombie is left.
+    let _ = qemu.kill().await;
+    match passed {
+        Ok(true) => Ok(started.elapsed()),
+        Ok(false) => Err(format!("a probe boot of {} under KVM ended early", kernel.display())),
+        Err(_) => Err(format!("a probe boot of {} under KVM did not finish within {BOOT_LIMIT:?}", kernel.display())),
+    }
+}
+
+/// Checks that this process and QEMU, which runs as another user, can open the device.
+fn check_device() -> Result<(), String> {
+    match fs::OpenOptions::new().read(true).write(true).open(KVM).and_then(|file| file.metadata()) {
+        Err(error) => Err(format!("{KVM} cannot be opened: {error}")),
+        Ok(meta) if meta.permissions().mode() & 0o066 == 0 => {
+            let hint = "chgrp kvm, chmod 660";
+            Err(format!("{KVM} can only be opened by root, but QEMU runs as another user ({hint})"))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn start_qemu(kernel: &Path) -> io::Result<Child> {
+    Command::new(QEMU)
+        .args(["-machine", "q35,accel=kvm", "-cpu", "host", "-m", "256"])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel"])
         .arg(kernel)
         .args(["-append", "console=ttyS0 panic=-1 root=/dev/none rootwait=0"])
         .stdin(Stdio::null())
@@ -188,28 +203,20 @@ async fn probe(kernel: Option<&Path>) -> Result<Duration, String> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| format!("{QEMU} does not start: {error}"))?;
+}
+
+/// Reads the console until the kernel is up (true), or QEMU ends.
+async fn boots(mut out: ChildStdout) -> bool {
     let mut console = Vec::new();
-    let watched = async {
-        let Some(mut out) = qemu.stdout.take() else { return false };
-        let mut buffer = [0_u8; 4096];
-        while let Ok(n @ 1..) = out.read(&mut buffer).await {
-            console.extend_from_slice(buffer.get(..n).unwrap_or_default());
-            let text = String::from_utf8_lossy(&console);
-            if PASSED.iter().any(|passed| text.contains(passed)) {
-                return true;
-            }
+    let mut buffer = [0_u8; 4096];
+    while let Ok(n @ 1..) = out.read(&mut buffer).await {
+        console.extend_from_slice(&buffer[..n]);
+        let text = String::from_utf8_lossy(&console);
+        if PASSED.iter().any(|passed| text.contains(passed)) {
+            return true;
         }
-        false
-    };
-    let passed = tokio::time::timeout(BOOT_LIMIT, watched).await;
-    // A hung guest does not hold its process: the signal ends it. Reaped here, so that nothing is left behind.
-    let _ = qemu.kill().await;
-    match passed {
-        Ok(true) => Ok(started.elapsed()),
-        Ok(false) => Err(format!("a probe boot of {} under KVM ended early", kernel.display())),
-        Err(_) => Err(format!("a probe boot of {} under KVM was not there after {BOOT_LIMIT:?}", kernel.display())),
     }
+    false
 }
 
 #[cfg(test)]
@@ -219,7 +226,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_told_choice_is_not_probed() {
+    async fn a_configured_choice_is_not_probed() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(choose_in(Choice::Kvm, &[dir.path()]).await.acceleration, Acceleration::Kvm);
         assert_eq!(choose_in(Choice::Qemu, &[dir.path()]).await.acceleration, Acceleration::Qemu);
@@ -227,12 +234,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_verdict_is_probed_once() {
+    async fn a_verdict_is_probed_once_per_machine() {
         let dir = tempfile::tempdir().unwrap();
         let first = choose_in(Choice::Auto, &[dir.path()]).await;
-        // Whether it was probed again would show in how long it took; that it was remembered shows here.
+        // A second probe would only show in its duration, so check that the first one was stored.
         assert_eq!(remembered(&dir.path().join(FILE)), Some(first.clone()));
-        // Another agent of the machine.
+        // Another agent of the machine finds it and does not store it again.
         let other = tempfile::tempdir().unwrap();
         assert_eq!(choose_in(Choice::Auto, &[other.path(), dir.path()]).await, first);
         assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);

@@ -1,10 +1,13 @@
 //! Reading a qcow2 file (versions 2 and 3) as the raw disk it stands for.
 //!
-//! The file comes from a stranger. What is promised: every byte that is handed out is what QEMU would read, or there
-//! is an error; never a panic, never more memory than a few megabytes (and one bit per cluster of the file), never
-//! more than [`READ_FACTOR_MAX`] times the file's length of reading, never a second file opened (backing and external
-//! data files are refused). No table is trusted: sizes are bounded before anything is allocated, offsets are checked
-//! against the length of the file, and clusters of tables must not be used for anything else.
+//! The file comes from a stranger, so nothing in it is trusted. The reader promises:
+//! - Every byte that it hands out is the byte QEMU would read; otherwise there is an error and never a panic.
+//! - It needs a few megabytes of memory and one bit per cluster of the file, and reads at most [`READ_FACTOR_MAX`]
+//!   times the length of the file.
+//! - It never opens a second file: backing and external data files are refused.
+//!
+//! To keep them, it bounds sizes before it allocates, checks offsets against the length of the file, and refuses a
+//! cluster that is used both as a table and as something else.
 //!
 //! ```text
 //!   header --> L1 table --> L2 table --> data cluster          (uncompressed, or one of 32 subclusters of it)
@@ -12,8 +15,8 @@
 //!                                          \-> zeros            (zero flag, or nothing allocated)
 //! ```
 //!
-//! Read are the active tables only; internal snapshots stay behind. A *dirty* file is read (its reference counts may
-//! be wrong and are not used here, as `qemu-img convert` does), a *corrupt* one is refused.
+//! Only the active tables are read; internal snapshots are left out. A *dirty* file is read, as `qemu-img convert`
+//! does: its reference counts may be wrong, but they are not used here. A file marked *corrupt* is refused.
 
 mod decompress;
 mod header;
@@ -22,102 +25,103 @@ mod walk;
 pub use header::{Compression, HEAD_BYTES, Header};
 pub use walk::{Piece, Reader};
 
-/// `QFI\xfb`
+/// The first four bytes of every qcow2 file: `QFI\xfb`.
 pub const MAGIC: [u8; 4] = [b'Q', b'F', b'I', 0xfb];
 
-/// Largest logical size: what a disk may have.
+/// Largest logical size that is accepted, 16 TiB: the limit for every disk.
 pub const SIZE_BYTES_MAX: u64 = 16 << 40;
 
 /// Largest L1 table, as in QEMU.
 const L1_BYTES_MAX: u64 = 32 << 20;
 
-/// More clusters than this cost too much to keep apart: one bit each, 64 MiB. Only files with absurdly small clusters
-/// (512 bytes and over 256 GiB) get there.
+/// Most clusters a file may have. The reader keeps one bit for each, 64 MiB at this limit. Only a file of more than
+/// 256 GiB with clusters of 512 bytes has more.
 const CLUSTERS_MAX: u64 = 512 << 20;
 
-/// A file whose tables point to the same bytes again and again can stand for more data than anyone can hash. Honest
-/// ones stay below 1; small compressed clusters are read in whole sectors, which makes about 26 of it at worst.
+/// Most bytes that are read, as a multiple of the file's length. A file whose tables point to the same bytes again and
+/// again can stand for more data than anyone can hash. Honest files stay below 1, or below about 26 if they have small
+/// compressed clusters, because those are read in whole sectors.
 pub const READ_FACTOR_MAX: u64 = 32;
 
 /// Why a file is not a usable qcow2 image.
 #[derive(Debug, thiserror::Error)]
 pub enum Qcow2Error {
-    /// It ends before what its header or tables point to.
+    /// The file ends before something that its header or tables point to.
     #[error("the file is truncated: {what} at byte {at} ({bytes} bytes) is beyond its end at {end}")]
     Truncated {
-        /// What should be there.
+        /// Which part is missing.
         what: &'static str,
-        /// Where it should begin.
+        /// Offset of the part in the file.
         at: u64,
-        /// How long it should be.
+        /// Length of the part in bytes.
         bytes: u64,
-        /// Where the file ends.
+        /// Length of the file in bytes.
         end: u64,
     },
-    /// Another kind of file.
+    /// It is another kind of file; these are its first bytes.
     #[error("not a qcow2 file: it begins with {0:02x?}")]
     Magic([u8; 4]),
-    /// A version nobody has written yet.
+    /// It has a version other than 2 and 3.
     #[error("qcow2 version {0} is not known (2 and 3 are)")]
     Version(u32),
-    /// Its content is partly elsewhere.
+    /// Part of its content is in a backing file, whose name is given if it could be read.
     #[error("it has a backing file{}: flatten it first (qemu-img convert -O qcow2)", named(.0))]
     BackingFile(Option<String>),
-    /// Its content is elsewhere.
+    /// Its content is in another file, whose name is given if it could be read.
     #[error("its data is in an external file{}: flatten it first (qemu-img convert -O qcow2)", named(.0))]
     ExternalData(Option<String>),
-    /// Its content cannot be read without a key.
+    /// Its content is encrypted, with this method.
     #[error("it is encrypted ({0}): decrypt it first (qemu-img convert)")]
     Encrypted(&'static str),
-    /// The program that wrote it found it damaged.
+    /// Its corrupt bit is set: a program that wrote it found it damaged.
     #[error("it is marked corrupt: repair it first (qemu-img check -r all)")]
     MarkedCorrupt,
-    /// It needs something this reader does not know.
+    /// It needs features that this reader does not know; these are their bits.
     #[error("it needs features this version does not know: incompatible bits {0:#x}")]
     UnknownFeatures(u64),
-    /// A compression this reader does not know.
+    /// Its clusters are compressed in a way this reader does not know.
     #[error("its compression type {0} is not known (0 deflate and 1 zstd are)")]
     UnknownCompression(u8),
-    /// Bigger than a disk may be.
+    /// Its logical size in bytes is over [`SIZE_BYTES_MAX`].
     #[error("its logical size of {0} bytes is over the limit of 16 TiB")]
     TooLarge(u64),
-    /// It stands for no byte at all.
+    /// Its logical size is 0.
     #[error("its logical size is 0 bytes")]
     Empty,
-    /// A field of the header makes no sense.
+    /// A field of the header has an impossible value.
     #[error("{field} is {got}, which {why}")]
     Absurd {
-        /// Which field.
+        /// Name of the field in the qcow2 specification.
         field: &'static str,
-        /// What it says.
+        /// Its value.
         got: u64,
-        /// What is wrong with that.
+        /// The end of a sentence that begins with "which".
         why: &'static str,
     },
-    /// A table entry makes no sense.
+    /// A table entry has an impossible value.
     #[error("the {table} entry for disk offset {disk_offset} is {entry:#018x}: {why}")]
     Entry {
         /// `L1` or `L2`.
         table: &'static str,
-        /// First byte of the disk it is about.
+        /// Offset on the disk of the first byte it is about.
         disk_offset: u64,
-        /// The entry.
+        /// Its value.
         entry: u64,
-        /// What is wrong with it.
+        /// What is wrong with it, for people.
         why: &'static str,
     },
-    /// A compressed cluster does not give a whole cluster.
+    /// A compressed cluster does not expand to a whole cluster.
     #[error("the compressed cluster for disk offset {disk_offset} cannot be expanded: {why}")]
     Expand {
-        /// First byte of the disk it is about.
+        /// Offset on the disk of the first byte it is about.
         disk_offset: u64,
-        /// What is wrong with it.
+        /// What is wrong with it, for people.
         why: String,
     },
-    /// Its tables make more out of it than it can honestly hold.
+    /// Its tables use the same bytes again and again, see [`READ_FACTOR_MAX`].
     #[error("its tables use the same bytes many times over (more than {READ_FACTOR_MAX} times the file)")]
     Amplified,
-    /// The spool cannot be read.
+    /// The spooled file cannot be read.
     #[error("cannot read the spooled file")]
     Io(#[from] std::io::Error),
 }

@@ -1,4 +1,4 @@
-//! Against QEMU: what `qemu-img` writes is read as `qemu-img convert` reads it. Against everybody else: an error.
+//! Files that `qemu-img` writes are read as `qemu-img convert` reads them. Damaged and hostile files give an error.
 
 use std::{
     fs::File,
@@ -64,7 +64,7 @@ fn sample(path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn what_qemu_img_writes_is_read_as_qemu_reads_it() {
+fn files_by_qemu_img_are_read_as_qemu_reads_them() {
     let dir = tempfile::tempdir().expect("a folder");
     let raw = dir.path().join("disk.raw");
     let bytes = sample(&raw);
@@ -130,7 +130,7 @@ fn clusters_written_zeroed_and_discarded_by_a_guest_are_read_as_qemu_reads_them(
 }
 
 #[test]
-fn internal_snapshots_stay_behind() {
+fn internal_snapshots_are_not_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let image = dir.path().join("disk.qcow2");
     run("qemu-img", &["create", "-q", "-f", "qcow2", text(&image), "1M"]);
@@ -142,7 +142,7 @@ fn internal_snapshots_stay_behind() {
 }
 
 #[test]
-fn content_that_is_elsewhere_or_locked_is_refused() {
+fn external_or_encrypted_content_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     run("qemu-img", &["create", "-q", "-f", "qcow2", text(&at("base.qcow2")), "1M"]);
@@ -161,7 +161,7 @@ fn content_that_is_elsewhere_or_locked_is_refused() {
     let options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=50";
     let luks = at("luks.qcow2");
     let args = ["create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=geheim", "-o", options, text(&luks), "1M"];
-    // It measures how fast the processor is, and gives up when that is busy with other tests.
+    // `qemu-img` measures how fast the processor is for LUKS, and gives up when other tests keep it busy.
     assert!((0..50).any(|_| Command::new("qemu-img").args(args).output().expect("runs").status.success()));
     assert!(matches!(open(&at("luks.qcow2")), Err(Qcow2Error::Encrypted("LUKS"))));
 }
@@ -218,7 +218,7 @@ fn absurd_headers_are_refused() {
     case("header_length huge", 100, &0xffff_fff8_u32.to_be_bytes());
     case("compression type", 104, &[9]);
     for (name, bytes) in cases {
-        let refused = open_bytes(&bytes).err().unwrap_or_else(|| panic!("{name} was taken"));
+        let refused = open_bytes(&bytes).err().unwrap_or_else(|| panic!("{name} was accepted"));
         assert!(!matches!(refused, Qcow2Error::Io(_)), "{name}: {refused:?}");
     }
     assert!(open_bytes(&with(&good, 72, &1_u64.to_be_bytes())).is_ok(), "a dirty file is read");
@@ -236,7 +236,7 @@ fn reading(bytes: &[u8]) -> Result<Vec<u8>, Qcow2Error> {
 }
 
 #[test]
-fn entries_that_cannot_be_are_refused() {
+fn impossible_table_entries_are_refused() {
     let good = small("compat=1.1");
     let (l1, l2) = tables(&good);
     assert!(reading(&good).is_ok());
@@ -257,7 +257,7 @@ fn entries_that_cannot_be_are_refused() {
         if name.contains("header's cluster") {
             continue; // offset 0 means "no table", which is a disk of zeros
         }
-        assert!(reading(&bytes).is_err(), "{name} was taken");
+        assert!(reading(&bytes).is_err(), "{name} was accepted");
     }
     let garbage = (1_u64 << 62) | l1 as u64;
     assert!(matches!(reading(&with(&good, l2, &garbage.to_be_bytes())), Err(Qcow2Error::Expand { .. })));
@@ -272,7 +272,7 @@ fn a_truncated_file_is_refused() {
         run("qemu-img", &[&["convert", "-O", "qcow2"], options, &[text(&raw), text(&image)]].concat());
         let bytes = std::fs::read(&image).expect("reads");
         for keep in [0, 3, 71, 103, 500, 1 << 16, 3 << 16, bytes.len() / 2, bytes.len() - (1 << 17)] {
-            let refused = reading(&bytes[..keep]).err().unwrap_or_else(|| panic!("{keep} bytes were taken"));
+            let refused = reading(&bytes[..keep]).err().unwrap_or_else(|| panic!("{keep} bytes were accepted"));
             assert!(matches!(refused, Qcow2Error::Truncated { .. } | Qcow2Error::Expand { .. }), "{keep}: {refused}");
         }
     }
@@ -322,7 +322,7 @@ fn a_disk_of_16_tib_without_data_is_read_at_once() {
     assert!(matches!(open(&image), Err(Qcow2Error::TooLarge(_))));
 }
 
-/// Reads what there is, up to some pieces: the disk may be one of terabytes.
+/// Reads up to 4096 pieces (the disk may have terabytes) and checks that lengths and memory stay within bounds.
 fn survives(bytes: &[u8]) {
     let Ok(mut reader) = open_bytes(bytes) else { return };
     let size = reader.header().size_bytes;
