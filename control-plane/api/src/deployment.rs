@@ -260,6 +260,7 @@ pub struct Deployment {
     /// Changes with every change of the deployment; give it as `If-Match`.
     pub etag: String,
     /// The source as it was requested, with names replaced by ids.
+    #[schema(value_type = DeploymentSource)]
     pub source: OrUnknown<DeploymentSource>,
     /// Name of the source image or snapshot; null if the source is a version.
     pub source_name: Option<String>,
@@ -274,11 +275,13 @@ pub struct Deployment {
     /// Size of each disk in bytes.
     pub disk_bytes: u64,
     /// What runs the members.
+    #[schema(value_type = Runtime)]
     pub runtime: OrUnknown<Runtime>,
     /// When a member counts as ready.
-    #[serde(rename = "ready_when")]
+    #[schema(value_type = Ready)]
     pub ready_when: OrUnknown<Ready>,
     /// Which nodes the members may be placed on.
+    #[schema(value_type = Placement)]
     pub placement: OrUnknown<Placement>,
     /// Number of members by state.
     pub counts: BTreeMap<String, u64>,

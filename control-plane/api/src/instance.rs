@@ -103,6 +103,7 @@ pub struct Instance {
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// What runs it.
+    #[schema(value_type = Runtime)]
     pub runtime: OrUnknown<Runtime>,
     /// When it became ready in this start; null while it is not.
     pub ready_at: Option<Timestamp>,

@@ -82,6 +82,7 @@ pub struct Snapshot {
     /// Name of that deployment.
     pub deployment_name: Option<String>,
     /// What it promises about file systems.
+    #[schema(value_type = Consistency)]
     pub consistency: OrUnknown<Consistency>,
     /// Longest time that a write of a guest could be held, in milliseconds.
     pub max_pause_ms: u64,
