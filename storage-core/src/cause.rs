@@ -1,9 +1,9 @@
-//! What lies behind an error.
+//! The causes behind an error, as a list and as one line of text.
 
 use std::{error::Error, io, iter};
 
-/// The error and all its causes, outermost first. An I/O error's `source` is that of the error inside it, so the one
-/// inside is asked for itself.
+/// The error and all its causes, outermost first. An I/O error skips the error it wraps in its own `source`; that one is
+/// part of this list.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |now| {
         let now: &'a (dyn Error + 'static) = *now;
@@ -14,8 +14,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The whole chain in one line, `outer: inner: innermost`: many errors only say what failed, not why. What an error
-/// has said is not said again by its cause.
+/// The whole chain in one line, `outer: inner: innermost`, because many errors tell only what failed and not why. A cause
+/// whose text its outer error ends with is left out.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {
     causes(error).fold(String::new(), |said, cause| match cause.to_string() {
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_told_once() {
+    fn each_cause_is_in_the_text_once() {
         assert_eq!(explain(&wrapped()), "cannot send: the certificate is not trusted: it ended yesterday");
         assert_eq!(explain(&io::Error::from(io::ErrorKind::NotFound)), "entity not found");
     }

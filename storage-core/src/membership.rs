@@ -8,53 +8,54 @@ use crate::{ClusterId, NodeId, StoreId};
 /// One member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Node.
+    /// The node's id.
     pub node: NodeId,
-    /// Its name, for messages.
+    /// The node's name, for messages.
     pub name: String,
-    /// Its pool; placement hashes this.
+    /// Id of the node's store, which placement hashes.
     pub store: StoreId,
-    /// `IP:PORT` of its peer server.
+    /// `IP:PORT` of the node's peer server.
     pub address: String,
-    /// Failure domain.
+    /// Failure domain. None: the node is a zone of its own.
     pub zone: Option<String>,
-    /// Share of the pool, relative; 0 owns nothing.
+    /// The node's share of the pool, relative to the others'. With 0 it owns nothing.
     pub weight: u32,
-    /// Whether it takes new objects.
+    /// Whether the node takes new objects.
     pub accepting: bool,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), hex.
+    /// SHA-256 of the node's public key (SubjectPublicKeyInfo, DER), in hex.
     pub key_sha256: String,
 }
 
-/// A key that may ask peers but owns nothing: the controllers.
+/// A controller: its key may ask peers, but it owns no objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// For messages.
+    /// The controller's name, for messages.
     pub name: String,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), hex.
+    /// SHA-256 of the controller's public key (SubjectPublicKeyInfo, DER), in hex.
     pub key_sha256: String,
 }
 
 /// One epoch of the pool's membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The cluster.
+    /// The cluster that the pool belongs to.
     pub cluster: ClusterId,
-    /// Membership epoch; grows by one with every join, leave, weight or accepting change. Down never makes one.
+    /// Number of this record. It grows by one with every join, leave, or change of weight or accepting. A node that is
+    /// only down does not change it.
     pub epoch: u64,
-    /// Copies wanted of every object.
+    /// Number of copies wanted of every object.
     pub min_copies: u32,
-    /// Members in node id order.
+    /// The nodes, in the order of their ids.
     pub members: Vec<Member>,
-    /// Controllers.
+    /// The controllers.
     pub clients: Vec<Client>,
 }
 
 /// A membership record with the CA's signature over its exact bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedMembership {
-    /// [`Membership`] as JSON text: these bytes are signed.
+    /// [`Membership`] as JSON text. These exact bytes are signed.
     pub record: String,
-    /// ECDSA P-256 SHA-256 signature by the CA's key, DER, hex.
+    /// Signature by the CA's key: ECDSA, P-256, SHA-256; DER in hex.
     pub signature: String,
 }
