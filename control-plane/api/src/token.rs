@@ -215,7 +215,7 @@ fn bare_uuid(text: &str) -> Option<Uuid> {
 }
 
 fn bare_sha256(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     let mut out = [0; 32];
@@ -251,6 +251,14 @@ mod tests {
         assert_eq!(good[..good.len() - 1].parse::<ApiToken>(), Err(TokenError::Part("secret")));
         assert_eq!("mst1_12_34".parse::<ApiToken>(), Err(TokenError::Part("id")));
         assert!(!format!("{:?}", good.parse::<ApiToken>()).contains(&good[38..]));
+    }
+
+    #[test]
+    fn a_sign_is_not_a_hex_digit() {
+        let (id, cluster) = (TokenId::generate(), ClusterId::generate());
+        let join = JoinToken { id, cluster, ca_sha256: [0x0b; 32], secret: Secret::from_bytes([7; 32]) }.to_string();
+        let signed = join.replacen("0b0b", "+b0b", 1);
+        assert_eq!(signed.parse::<JoinToken>(), Err(TokenError::Part("CA fingerprint")));
     }
 
     #[global_allocator]
