@@ -1,9 +1,9 @@
-//! The causes of an error, as a list and as text.
+//! The causes behind an error, as a list and as one line of text.
 
 use std::{error::Error, io, iter};
 
-/// The error and all its causes, outermost first. `io::Error::source` skips the error that is wrapped in it, so this
-/// function asks for the wrapped error itself.
+/// The error and all its causes, outermost first. An I/O error skips the error it wraps in its own `source`; that one is
+/// part of this list.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(Some(error), |now| {
         let now: &'a (dyn Error + 'static) = *now;
@@ -14,8 +14,8 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
     })
 }
 
-/// The error and all its causes in one line, `outer: inner: innermost`. It is for messages, because many errors only
-/// say what failed and not why. A cause whose text its error has included already is left out.
+/// The whole chain in one line, `outer: inner: innermost`, because many errors tell only what failed and not why. A cause
+/// whose text its outer error ends with is left out.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {
     causes(error).fold(String::new(), |said, cause| match cause.to_string() {
@@ -47,14 +47,14 @@ mod tests {
     }
 
     #[test]
-    fn the_error_inside_an_io_error_is_among_the_causes() {
+    fn what_an_io_error_wraps_is_among_the_causes() {
         let error = wrapped();
         assert!(causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(Layer::Middle(_)))));
         assert!(causes(&error).any(|cause| cause.is::<Inner>()));
     }
 
     #[test]
-    fn each_cause_is_said_once() {
+    fn each_cause_is_in_the_text_once() {
         assert_eq!(explain(&wrapped()), "cannot send: the certificate is not trusted: it ended yesterday");
         assert_eq!(explain(&io::Error::from(io::ErrorKind::NotFound)), "entity not found");
     }

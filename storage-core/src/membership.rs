@@ -8,44 +8,44 @@ use crate::{ClusterId, NodeId, StoreId};
 /// One member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Id of the node.
+    /// The node's id.
     pub node: NodeId,
-    /// Name of the node, for messages.
+    /// The node's name, for messages.
     pub name: String,
-    /// Id of its store. Placement hashes this.
+    /// Id of the node's store, which placement hashes.
     pub store: StoreId,
-    /// `IP:PORT` of its peer server.
+    /// `IP:PORT` of the node's peer server.
     pub address: String,
-    /// Failure domain of the node.
+    /// Failure domain. None: the node is a zone of its own.
     pub zone: Option<String>,
-    /// Its share of the pool, relative to the other weights. With 0 it owns no objects.
+    /// The node's share of the pool, relative to the others'. With 0 it owns nothing.
     pub weight: u32,
-    /// Whether it takes new objects.
+    /// Whether the node takes new objects.
     pub accepting: bool,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), hex.
+    /// SHA-256 of the node's public key (SubjectPublicKeyInfo, DER), in hex.
     pub key_sha256: String,
 }
 
-/// A key that may read and write the pool but owns no objects: that of a controller.
+/// A controller: its key may ask peers, but it owns no objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// Name of the client, for messages.
+    /// The controller's name, for messages.
     pub name: String,
-    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), hex.
+    /// SHA-256 of the controller's public key (SubjectPublicKeyInfo, DER), in hex.
     pub key_sha256: String,
 }
 
-/// The membership of the pool in one epoch.
+/// One epoch of the pool's membership.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// The cluster of the pool.
+    /// The cluster that the pool belongs to.
     pub cluster: ClusterId,
-    /// Number of the epoch. It grows by one when a member joins or leaves, or its weight or `accepting` changes; not
-    /// when a node is down.
+    /// Number of this record. It grows by one with every join, leave, or change of weight or accepting. A node that is
+    /// only down does not change it.
     pub epoch: u64,
     /// Number of copies wanted of every object.
     pub min_copies: u32,
-    /// Members in the order of their node ids.
+    /// The nodes, in the order of their ids.
     pub members: Vec<Member>,
     /// The controllers.
     pub clients: Vec<Client>,
@@ -54,8 +54,8 @@ pub struct Membership {
 /// A membership record with the CA's signature over its exact bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedMembership {
-    /// [`Membership`] as JSON text: these bytes are signed.
+    /// [`Membership`] as JSON text. These exact bytes are signed.
     pub record: String,
-    /// ECDSA P-256 SHA-256 signature by the CA's key, DER, hex.
+    /// Signature by the CA's key: ECDSA, P-256, SHA-256; DER in hex.
     pub signature: String,
 }

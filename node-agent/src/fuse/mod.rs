@@ -14,6 +14,8 @@
 
 mod connection;
 pub(crate) mod errno;
+#[cfg(test)]
+mod fuzz_tests;
 mod mount;
 mod opens;
 mod readers;
