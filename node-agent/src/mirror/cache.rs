@@ -21,7 +21,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -32,7 +32,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, units::usize_from};
 use tokio::sync::watch;
 
-use super::error::Fault;
+use super::{disk::lock, error::Fault};
 
 const ENTRY: usize = 64;
 const CLEAN: &str = "clean";
@@ -555,8 +555,4 @@ fn stopped_clean_in_this_boot(dir: &Path) -> bool {
     let mark = std::fs::read_to_string(dir.join(CLEAN)).ok();
     let removed = std::fs::remove_file(dir.join(CLEAN)).is_ok();
     removed && mark.is_some() && mark == boot_id()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

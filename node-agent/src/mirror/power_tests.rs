@@ -8,7 +8,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -30,7 +30,11 @@ use storage_core::{
 use tokio::time::Instant;
 
 use super::{
-    Config, DiskError, DiskWant, Disks, disk::Disk, epoch::FlushError, error::Fault, stable::recorder::Recorder,
+    Config, DiskError, DiskWant, Disks,
+    disk::{Disk, lock},
+    epoch::FlushError,
+    error::Fault,
+    stable::recorder::Recorder,
     write::OwnedChange,
 };
 use crate::holder::{Holder, Start};
@@ -47,10 +51,6 @@ fn holder_process() {
     if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
         crate::holder::main(Path::new(&socket)).expect("the holder ends well");
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The bytes that the n-th write puts into a sector. All differ, except that some are zeros. Number 0 is the image.
