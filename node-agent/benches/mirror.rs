@@ -1,10 +1,10 @@
-//! The mount beside a raw file on the same disk, as fio and `qemu-img bench` see them.
+//! Compares the mount with a raw file on the same disk, as fio and `qemu-img bench` see them.
 //!
 //! `cargo bench -p muster-agent --bench mirror -- [--dir DIR] [--size-mib 1024] [--seconds 2] [--runs 3] [--json]`
 //!
-//! Warm: every block was written before. Direct against direct (the delta opened O_DIRECT, both sides O_DIRECT), cached
-//! against cached (buffered reads after warm-up). Runs of both sides take turns, the ratio is that of the medians. The
-//! last lines are memory of an idle node, and a commit beside copying the same bytes twice with a sync each.
+//! Every block was written before. Direct is compared with direct (the delta and both files are opened with O_DIRECT), and
+//! buffered with buffered (reads after a warm-up). Runs of both sides alternate, and the ratio is that of the medians. Two
+//! more lines show the memory of an idle node, and a commit compared with copying the same bytes twice with a sync each.
 
 use std::{
     os::unix::fs::FileExt,
@@ -62,7 +62,7 @@ fn main() -> anyhow::Result<()> {
             "--runs" => options.runs = value()?.parse()?,
             "--only" => options.only = Some(value()?),
             "--json" => options.json = true,
-            // Cargo's own.
+            // Passed by cargo.
             "--bench" => {}
             other => anyhow::bail!("{other} is not an option"),
         }
@@ -84,7 +84,6 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One line of the table.
 #[derive(serde::Serialize)]
 struct Row {
     what: String,
@@ -95,7 +94,7 @@ struct Row {
     target: Option<f64>,
 }
 
-/// The node under test; takes its mounts and its holder away whatever happens.
+/// The node under test. Dropping it removes its mounts and ends its holder.
 struct Node {
     disks: Arc<Disks>,
     runtime: tokio::runtime::Handle,
@@ -233,10 +232,10 @@ fn print_row(row: &Row, json: bool) {
 
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    values[values.len() / 2]
 }
 
-/// Every block written once, with bytes that are not zero.
+/// Writes every block once, with bytes that are not all zero.
 fn fill(path: &Path, size: u64) -> anyhow::Result<()> {
     let file = std::fs::File::options().write(true).create(true).truncate(false).open(path)?;
     file.set_len(size)?;
@@ -259,7 +258,7 @@ struct Job<'a> {
 
 fn fio(path: &Path, job: &Job<'_>) -> anyhow::Result<f64> {
     if !job.direct && job.mode.ends_with("read") {
-        // Warm-up: the page cache of whichever side has one.
+        // Fill the page cache.
         let mut file = std::fs::File::open(path)?;
         std::io::copy(&mut file, &mut std::io::sink())?;
     }
@@ -279,8 +278,8 @@ fn fio_with(path: &Path, job: &Job<'_>, more: &[&str]) -> anyhow::Result<f64> {
         .arg(format!("--iodepth={}", job.depth))
         .arg(format!("--direct={}", u8::from(job.direct)))
         .arg(format!("--runtime={}", job.seconds))
-        // As QEMU with io=native. Through FUSE, io_uring hands each request to a worker thread of its own, which costs
-        // half of the speed at depth 16: the kernel's FUSE does not do non-blocking issue.
+        // Like QEMU with io=native. The kernel's FUSE cannot issue requests without blocking, so io_uring would hand each
+        // request to a worker thread, which halves the speed at depth 16.
         .arg(format!("--ioengine={}", if job.direct { "libaio" } else { "psync" }))
         .args(if job.direct || job.depth == 1 {
             vec![]
@@ -292,16 +291,16 @@ fn fio_with(path: &Path, job: &Job<'_>, more: &[&str]) -> anyhow::Result<f64> {
         .context("fio")?;
     ensure!(output.status.success(), "fio: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
-    // It may say something else first.
-    let json = text.get(text.find('{').context("fio gave no JSON")?..).unwrap_or_default();
+    // fio may print warnings first.
+    let json = &text[text.find('{').context("fio printed no JSON")?..];
     let report: serde_json::Value = serde_json::from_str(json)?;
     let side = if job.mode.ends_with("read") { "read" } else { "write" };
-    report["jobs"][0][side]["iops"].as_f64().context("fio gave no IOPS")
+    report["jobs"][0][side]["iops"].as_f64().context("fio printed no IOPS")
 }
 
 fn qemu_img_bench(path: &Path, bs: &str, op: &str, depth: u32, size: u64) -> anyhow::Result<f64> {
     let bytes: u64 = if bs == "4k" { 4096 } else { 262_144 };
-    // One pass over the file at most, so that it is the same work on both sides; a second or so.
+    // At most one pass over the file, so that both sides do the same work. It takes about a second.
     let count = (size / bytes).min(if depth == 1 { 20_000 } else { 60_000 });
     let mut command = Command::new("qemu-img");
     command.args(["bench", "-f", "raw", "-t", "none", "-i", "native"]);
@@ -312,12 +311,16 @@ fn qemu_img_bench(path: &Path, bs: &str, op: &str, depth: u32, size: u64) -> any
     let output = command.arg(path).output().context("qemu-img")?;
     ensure!(output.status.success(), "qemu-img: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
-    let seconds = text.split("completed in ").nth(1).and_then(|rest| rest.split(' ').next()).context("no time")?;
+    let seconds = text
+        .split("completed in ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .context("qemu-img printed no time")?;
     #[expect(clippy::cast_precision_loss, reason = "at most 60,000")]
     Ok(count as f64 / seconds.parse::<f64>()?)
 }
 
-/// 15 MB of whole chunks: cut and save, into two real stores on this disk, beside copying the same bytes to two files
+/// Cuts and saves 15 MB of whole chunks to two real stores on this disk, compared with copying the same bytes to two files
 /// with a sync each.
 fn commit(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Result<Row> {
     const BYTES: u64 = 60 << 18;
@@ -354,7 +357,7 @@ fn commit(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Resul
             node.disks.save(disk.disk, cut.commit, 1).await
         })?;
         ours.push(started.elapsed().as_secs_f64() * 1000.0);
-        // Published: the next one builds on it and holds only its own 15 MB.
+        // Publish, so that the next commit has only its own 15 MB.
         let next = DiskWant { version: VersionId::generate(), root: saved.root, ..disk.clone() };
         runtime.block_on(node.disks.ensure(&next))?;
         let started = Instant::now();
@@ -370,7 +373,7 @@ fn commit(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Resul
     Ok(row)
 }
 
-/// Two nodes' stores: what is put is in both, side by side.
+/// The stores of two nodes. Objects are put into both, in parallel.
 struct Both([SegmentStore; 2]);
 
 impl Both {
@@ -379,7 +382,7 @@ impl Both {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| work(b));
             let first = work(a);
-            other.join().expect("a store does not panic").and(first)
+            other.join().expect("the store does not panic").and(first)
         })
     }
 }
@@ -418,7 +421,7 @@ impl ChunkStore for Both {
     }
 }
 
-/// Ten disks that nobody uses: resident memory of this process and of the holder.
+/// Resident memory of this process and of the holder, with ten disks that are not in use.
 fn idle_memory(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Result<Row> {
     let node = Node::open(runtime.handle(), &options.dir, DeltaIo::Buffered, Arc::new(MemoryStore::new()))?;
     for _ in 0..10 {

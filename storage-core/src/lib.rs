@@ -35,6 +35,8 @@ pub mod ids;
 pub mod membership;
 pub mod object;
 pub mod placement;
+#[cfg(feature = "testing")]
+pub mod power;
 pub mod record;
 pub mod store;
 pub mod tree;

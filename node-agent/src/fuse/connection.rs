@@ -1,8 +1,8 @@
-//! One connection with the kernel: the device it talks through and the answers.
+//! One connection to the kernel: the FUSE device, and replies to requests.
 //!
-//! Why not a FUSE crate: the bytes of a WRITE lie at a block boundary here, so that they go from where the kernel put
-//! them straight to a delta opened `O_DIRECT`, without a second copy. Measured and left: taking them as pages through a
-//! pipe (`splice`) instead of a copy is no faster, neither at 64 KiB nor at 256 KiB.
+//! No FUSE crate is used because none aligns the data of a WRITE in memory. Here it starts at a block boundary, so it
+//! can be written to a delta opened with `O_DIRECT` without a second copy. Reading the data through a pipe (`splice`)
+//! was measured and is not faster, neither at 64 KiB nor at 256 KiB.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,15 +18,18 @@ use rustix::{io::Errno, ioctl};
 
 use super::{
     space::RequestSpace,
-    wire::{Answer, Greeting, Operation, Request, Terms, answer_header, forget_pages_notice},
+    wire::{Answer, Greeting, Operation, PAGE_BYTES, Request, Terms, answer_header, forget_pages_notice},
 };
 
-/// Largest READ and WRITE.
-pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
-/// Requests in flight before the kernel makes writers wait: far above any guest's queue depth.
+/// Pages of the largest READ and WRITE.
+const REQUEST_PAGES_MAX: u16 = 256;
+/// Bytes of the largest READ and WRITE: 1 MiB.
+pub(super) const REQUEST_BYTES_MAX: u32 = REQUEST_PAGES_MAX as u32 * PAGE_BYTES;
+/// Number of asynchronous requests in flight above which the kernel makes their callers wait. It is far above the
+/// queue depth of any guest.
 const IN_FLIGHT_MAX: u16 = 4096;
 
-/// The kernel's end of a connection.
+/// An open `/dev/fuse`.
 pub(super) struct Device {
     file: File,
 }
@@ -36,48 +39,49 @@ impl Device {
         Ok(Self { file: OpenOptions::new().read(true).write(true).open("/dev/fuse")? })
     }
 
-    /// What mount(2) is told.
+    /// The descriptor, for the options of mount(2).
     pub(super) fn number(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// A second way to the same connection, for requests that wait already ([`Self::receive_waiting`]). They are answered
-    /// the way they came.
+    /// Opens the same connection a second time, without blocking, for [`Self::receive_waiting`]. A request must be
+    /// answered through the device it was read from.
     pub(super) fn twin(&self) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")?;
         // FUSE_DEV_IOC_CLONE
         const CLONE: ioctl::Opcode = ioctl::opcode::read::<u32>(229, 0);
         let mut number = self.number().cast_unsigned();
-        // SAFETY: this request reads one u32, the descriptor of the connection, and keeps nothing.
+        // SAFETY: this ioctl reads one u32, the descriptor of the connection, and keeps no pointer to it.
         unsafe { ioctl::ioctl(&file, ioctl::Updater::<CLONE, u32>::new(&mut number))? };
         Ok(Self { file })
     }
 
-    /// Waits for the next request; false when the connection is over.
+    /// Waits for the next request. Returns false when the connection has ended.
     pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<bool> {
         loop {
             match self.read(space) {
                 Ok(()) => return Ok(true),
-                // ENOENT: its caller was interrupted and has gone. ENOMEM: there may be memory for the next one.
+                // ENOENT: the caller was interrupted and no longer waits. ENOMEM: the next request may find memory.
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOENT | Errno::NOMEM) => {}
-                // ECONNABORTED: it ended while this was reading.
+                // ECONNABORTED: the connection ended during this read.
                 Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Takes a request that waits already; false when none does, or when [`Self::receive`] has to say why not.
+    /// Takes a request that is already waiting, if there is one. Errors count as "none waits": the next
+    /// [`Self::receive`] meets and reports them.
     pub(super) fn receive_waiting(&self, space: &mut RequestSpace) -> bool {
         self.read(space).is_ok()
     }
 
     fn read(&self, space: &mut RequestSpace) -> Result<(), Errno> {
         let bytes = rustix::io::read(self.file.as_fd(), space.bytes()).inspect_err(|error| {
-            // The kernel answered this request itself.
+            // In this case the kernel itself has answered the request, with EIO.
             if *error == Errno::NOMEM {
-                tracing::error!("no memory for a request of a guest; it was answered with EIO");
+                tracing::error!("the kernel had no memory to pass on a guest's request and answered it with EIO");
             }
         })?;
         space.set_filled(bytes);
@@ -86,26 +90,29 @@ impl Device {
 
     fn send(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
         match rustix::io::writev(self.file.as_fd(), parts) {
-            // ENOENT: nobody waits any more. ENODEV: the connection is over.
+            // ENOENT: the caller no longer waits. ENODEV: the connection has ended.
             Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// The kernel forgets what it cached of a range. Only where waiting harms nobody: it may wait for a read that a
-    /// serving thread, or a worker, has to answer.
+    /// Makes the kernel drop the cached pages of a range that lies on the disk.
+    ///
+    /// Call this on a blocking thread only: the kernel may first wait for a read of these pages, which a serving thread
+    /// or an async worker has to answer.
     pub(super) fn forget_pages(&self, offset: u64, bytes: u32) {
-        let Ok(offset) = i64::try_from(offset) else { return };
-        // NOENT: it has nothing of this file.
+        let offset = i64::try_from(offset).expect("disks are much smaller than 2^63 bytes");
         if let Err(error) = self.send(&[IoSlice::new(&forget_pages_notice(offset, bytes.into()))]) {
-            tracing::warn!(error = %error, "the kernel keeps pages that were written around");
+            tracing::warn!(error = %error, "the kernel did not drop cached pages that a direct write has replaced");
         }
     }
 
-    /// Answers the kernel's first words. After mount(2), before anything else.
+    /// Answers INIT, which the kernel sends after mount(2) and before any other request.
+    ///
+    /// Fails when the kernel's protocol is too old, and when the connection ends first.
     pub(super) fn greet(self: &Arc<Self>) -> io::Result<()> {
         let mut space = RequestSpace::new()?;
-        let terms = Terms { request_bytes_max: REQUEST_BYTES_MAX, in_flight_max: IN_FLIGHT_MAX };
+        let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
         loop {
             if !self.receive(&mut space)? {
                 return Err(io::ErrorKind::NotConnected.into());
@@ -130,7 +137,7 @@ impl Device {
     }
 }
 
-/// The answer that a request waits for, from any thread. Dropped unanswered, it is EIO.
+/// The obligation to answer one request; may be sent to another thread. Dropping it without an answer answers EIO.
 pub(super) struct Reply {
     device: Arc<Device>,
     unique: u64,
@@ -154,7 +161,7 @@ impl Reply {
         let header = answer_header(self.unique, 0, bytes.len());
         match self.device.send(&[IoSlice::new(&header), IoSlice::new(bytes)]) {
             Ok(()) => self.owed = false,
-            Err(error) => tracing::error!(error = %error, bytes = bytes.len(), "the kernel takes no such answer"),
+            Err(error) => tracing::error!(error = %error, bytes = bytes.len(), "the kernel refused a reply"),
         }
     }
 
@@ -165,7 +172,7 @@ impl Reply {
     fn fail(&mut self, errno: Errno) {
         self.owed = false;
         if let Err(error) = self.device.send(&[IoSlice::new(&answer_header(self.unique, errno.raw_os_error(), 0))]) {
-            tracing::error!(error = %error, errno = %errno, "the kernel takes no such answer");
+            tracing::error!(error = %error, errno = %errno, "the kernel refused an error reply");
         }
     }
 }

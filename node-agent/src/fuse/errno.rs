@@ -1,14 +1,13 @@
-//! The one table from facts to errno.
+//! The only table from a [`Fault`] to the errno that the caller of a system call sees.
 
 use rustix::io::Errno;
 
 use crate::mirror::Fault;
 
-/// What the caller of a system call sees.
 pub(crate) fn errno(fault: &Fault) -> Errno {
     match fault {
         Fault::NoSpace => Errno::NOSPC,
-        // A lost source is never EIO at once: this is after the deadline.
+        // `Unavailable` becomes EIO only here, after the read deadline: until then the request keeps waiting.
         Fault::Io(_) | Fault::Failed(_) | Fault::Unavailable(_) | Fault::Corrupt(_) => Errno::IO,
         Fault::OutOfRange => Errno::FBIG,
         Fault::NotPermitted => Errno::PERM,

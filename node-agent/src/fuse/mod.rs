@@ -1,16 +1,17 @@
-//! The shim: kernel request, mirror call, reply; nothing else.
+//! The shim between the kernel and the mirror: it turns each kernel request into a mirror call and sends the reply.
 //!
-//! | request | answer |
+//! | request | answered by |
 //! |---|---|
 //! | READ, WRITE, FALLOCATE (punch, zero range, plain inside the size), SETATTR, FSYNC, LSEEK | the mirror |
-//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | from memory |
+//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | this module, from memory |
 //! | IOCTL | ENOTTY |
-//! | FORGET | none is waited for |
-//! | everything else | ENOSYS: the kernel does without, and does not ask again |
+//! | FORGET | nothing: the kernel expects no answer |
+//! | everything else | ENOSYS: the kernel copes without it and does not ask again |
 //!
-//! Requests are pure functions of offset and bytes: one inode, no state in handles. What is here is answered on the
-//! thread that read the request; what has to be fetched, and large zeroing, goes to tokio with the reply; flushes
-//! run on blocking threads and are grouped; a write that a cut holds is parked with its bytes, no thread waits.
+//! There is one inode, and handles carry no state except how the open is cached (`opens`). A request whose data is on
+//! this node is answered by the thread that read it. Fetches and the zeroing of large ranges continue on tokio, which
+//! sends the reply. Flushes run on blocking threads and are grouped. A write that a cut holds is parked with its bytes,
+//! so that no thread waits.
 
 mod connection;
 pub(crate) mod errno;
@@ -53,10 +54,11 @@ use crate::mirror::{
     write::{Change, NotNow, OwnedChange, PIECE_BYTES_MAX},
 };
 
-/// How long the kernel may keep attributes, in seconds: they change only by requests that pass here.
+/// How long the kernel may cache attributes, in seconds. It can be long because they only change by requests of the
+/// kernel itself.
 const ATTR_VALID_SECONDS: u64 = 3600;
 
-/// One disk as a file system of one file.
+/// One disk as a file system with one file.
 pub(crate) struct DiskFs {
     disk: Arc<Disk>,
     device: Arc<Device>,
@@ -79,7 +81,7 @@ impl DiskFs {
         }
     }
 
-    /// Answers one request, here or later.
+    /// Handles one request. The reply may be sent after this returns.
     fn handle(&self, operation: Operation<'_>, reply: Reply) {
         match operation {
             Operation::Read { offset, bytes } => self.read(offset, bytes, reply),
@@ -99,13 +101,14 @@ impl DiskFs {
             }
             Operation::StatFs => reply.with(&Answer::statfs(self.disk.size_bytes() / BLOCK_BYTES, 4096)),
             Operation::Flush | Operation::Destroy => reply.ok(),
-            // Not ENOSYS: this is what programs that ask whether it is a terminal or a block device expect of a file.
+            // Not ENOSYS: programs use ioctls to find out whether a file is a terminal or a block device, and expect
+            // this error for a regular file.
             Operation::Ioctl => reply.error(Errno::NOTTY),
             Operation::Init(_) | Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
         }
     }
 
-    /// Begins what only moves bytes between a request and a delta. Never waits.
+    /// Begins a request that only moves bytes between its buffer and a delta. `None` for all others. Never waits.
     fn begin(&self, operation: &Operation<'_>) -> Option<Transfer<'_>> {
         match *operation {
             Operation::Read { offset, bytes } if bytes <= REQUEST_BYTES_MAX => {
@@ -113,7 +116,7 @@ impl DiskFs {
                 Some(Transfer { pending: Pending::Read(pending), offset, bytes })
             }
             Operation::Write { handle, offset, flags, data } if !is_mixed(handle, flags) => {
-                let bytes = u32::try_from(data.len()).ok()?;
+                let bytes = length(data);
                 let pending = self.disk.begin_write(offset, bytes.into())?;
                 Some(Transfer { pending: Pending::Write { pending, durable: is_durable(flags) }, offset, bytes })
             }
@@ -121,10 +124,10 @@ impl DiskFs {
         }
     }
 
-    /// Answers what was begun; all of its bytes were moved from or to `space`.
+    /// Finishes and answers a transfer whose bytes have all been moved from or to `space`.
     fn finish(&self, transfer: Transfer<'_>, space: &mut RequestSpace, reply: Reply) {
         match transfer.pending {
-            Pending::Read(_) => reply.data(space.data(transfer.bytes as usize)),
+            Pending::Read(_) => reply.data(space.data(transfer.bytes())),
             Pending::Write { pending, durable } => {
                 pending.finish();
                 finish_write(&self.disk, reply, transfer.bytes, durable, &Ok(()));
@@ -146,7 +149,7 @@ impl DiskFs {
         Instant::now() + self.disk.node().config.read_deadline
     }
 
-    /// Does a change away from this thread and answers when it is done.
+    /// Makes a change on tokio, then calls `done` with its result.
     fn change_later(&self, offset: u64, change: OwnedChange, done: impl FnOnce(Result<(), Fault>) + Send + 'static) {
         let (disk, deadline) = (self.disk.clone(), self.deadline());
         self.disk.node().runtime.spawn(async move {
@@ -208,7 +211,7 @@ impl DiskFs {
 
     fn write(&self, handle: u64, offset: u64, flags: i32, data: &[u8], reply: Reply) {
         let (durable, mixed) = (is_durable(flags), is_mixed(handle, flags));
-        let Ok(bytes) = u32::try_from(data.len()) else { return reply.error(Errno::INVAL) };
+        let bytes = length(data);
         if u64::from(bytes) <= PIECE_BYTES_MAX {
             match self.disk.try_change(offset, Change::Data(data), &Pinned::default()) {
                 Ok(()) if mixed => {
@@ -232,17 +235,17 @@ impl DiskFs {
                 }
                 finish_write(&disk, reply, bytes, durable, &done);
             };
-            // The kernel may wait for a read, and the read for this worker.
+            // `forget_pages` may wait for a read, which may need this worker: do it on a blocking thread.
             if mixed { drop(tokio::task::spawn_blocking(finish)) } else { finish() }
         });
     }
 
     fn fallocate(&self, offset: u64, bytes: u64, mode: i32, reply: Reply) {
         let size = self.disk.size_bytes();
-        let end = offset.saturating_add(bytes);
+        let Some(end) = offset.checked_add(bytes) else { return reply.error(errno(&Fault::OutOfRange)) };
         let keep = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
         match mode & !libc::FALLOC_FL_KEEP_SIZE {
-            // Nothing is reserved: writes may still find the node full, and the guest waits then.
+            // No space is reserved: a later write may still find the node's disk full.
             0 if keep || end <= size => reply.ok(),
             libc::FALLOC_FL_PUNCH_HOLE if keep => self.zero(offset.min(size), end.min(size) - offset.min(size), reply),
             libc::FALLOC_FL_ZERO_RANGE if keep || end <= size => {
@@ -259,7 +262,7 @@ impl DiskFs {
             libc::SEEK_HOLE => Seek::Hole,
             _ => return reply.error(Errno::INVAL),
         };
-        // From memory, but over a large disk that may be much memory.
+        // The answer comes from memory, but for a large disk there may be much of it to look at.
         let disk = self.disk.clone();
         self.disk.node().runtime.spawn_blocking(move || match disk.seek(offset, what) {
             Ok(found) => reply.with(&Answer::offset(found)),
@@ -268,7 +271,7 @@ impl DiskFs {
     }
 }
 
-/// Bytes on their way between a request and a delta.
+/// A request in progress that only moves bytes between its buffer and a delta.
 struct Transfer<'a> {
     pending: Pending<'a>,
     offset: u64,
@@ -285,26 +288,32 @@ impl Transfer<'_> {
         self.bytes as usize
     }
 
-    /// What the kernel is asked for; `memory` is as long as the transfer.
+    /// The io_uring entry that moves all of `memory`, and no byte outside of it.
     fn entry(&self, memory: &mut [u8]) -> squeue::Entry {
         let fd = |file: BorrowedFd<'_>| types::Fd(file.as_raw_fd());
+        let (start, bytes) = (memory.as_mut_ptr(), length(memory));
         match &self.pending {
-            Pending::Read(pending) => {
-                opcode::Read::new(fd(pending.file()), memory.as_mut_ptr(), self.bytes).offset(self.offset).build()
-            }
+            Pending::Read(pending) => opcode::Read::new(fd(pending.file()), start, bytes).offset(self.offset).build(),
             Pending::Write { pending, .. } => {
-                opcode::Write::new(fd(pending.file()), memory.as_ptr(), self.bytes).offset(self.offset).build()
+                opcode::Write::new(fd(pending.file()), start, bytes).offset(self.offset).build()
             }
         }
     }
 }
 
-/// `O_SYNC` contains `O_DSYNC`; a per-request `RWF_DSYNC` arrives here as well.
+/// Length of the data of a request, as the kernel counts it.
+fn length(data: &[u8]) -> u32 {
+    u32::try_from(data.len()).expect("requests have at most 1 MiB of data")
+}
+
+/// Whether a write must be durable before it is answered. `O_SYNC` contains `O_DSYNC`, and the kernel passes on the
+/// `RWF_DSYNC` of a single request the same way.
 fn is_durable(flags: i32) -> bool {
     flags & libc::O_DSYNC != 0
 }
 
-/// A direct writer beside buffered readers: their pages have to go before it is told.
+/// Whether this is a direct write while buffered readers have the file open. Their cached pages must be dropped before
+/// the write is answered.
 fn is_mixed(handle: u64, flags: i32) -> bool {
     flags & libc::O_DIRECT != 0 && Way::from(handle) == Way::Cached
 }
@@ -316,7 +325,7 @@ fn answer(reply: Reply, result: &Result<(), Fault>) {
     }
 }
 
-/// Answers a write; one that has to be durable first joins the next flush.
+/// Answers a write. One that must be durable joins the next flush first.
 fn finish_write(disk: &Arc<Disk>, reply: Reply, bytes: u32, durable: bool, result: &Result<(), Fault>) {
     let written = move |result: &Result<(), Fault>| match result {
         Ok(()) => reply.with(&Answer::written(bytes)),

@@ -1,8 +1,10 @@
 //! One FUSE connection per disk, mounted on the regular file `disks/<disk>.raw`.
 //!
-//! A mount carries cluster, node and disk in its source, `muster:CLUSTER:NODE:DISK`, and `fuse.muster` as its type: only
-//! mounts with our cluster and node are ever touched. Mounts are looked up in mountinfo, never by stat: a mount whose
-//! process died answers nothing, and the agent must not hang on, or hold open, what it serves itself.
+//! The source of a mount names its cluster, node and disk: `muster:CLUSTER:NODE:DISK`. Its type is `fuse.muster`. Only
+//! mounts of our own cluster and node are ever touched.
+//!
+//! Mounts are found in mountinfo, never by stat(2): a mount whose process has died does not answer, and the agent must
+//! neither wait for nor keep open a file that it serves itself.
 
 use std::{
     ffi::OsString,
@@ -27,16 +29,16 @@ use super::{
 use crate::mirror::{DeltaIo, disk::Disk};
 
 const FS_TYPE: &str = "fuse.muster";
-/// Threads per connection, on one shared descriptor, while deltas go through the page cache: most requests are answered
-/// from memory, and a few more threads than cores keep those going while one waits for the disk below.
+/// Threads per connection while deltas are buffered. Most requests are then answered from memory; with a few more threads
+/// than cores that goes on while one thread waits for the node's disk.
 const THREADS_BUFFERED: usize = 4;
-/// With direct deltas every request waits for the disk below. A thread has several of them under way (`worker`); more are
-/// for what it does one by one, and for kernels without io_uring.
+/// Threads per connection with direct deltas, where every request waits for the node's disk. One thread has several
+/// requests in progress (`worker`). The others serve what it handles one by one, and kernels without io_uring.
 const THREADS_DIRECT: usize = 8;
-/// Longest wait for a connection's threads to end.
+/// Longest time an unmount waits for the threads of its connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A mounted disk.
+/// A mounted disk. Dropping it unmounts.
 pub(crate) struct Mounted {
     path: PathBuf,
     threads: Arc<Threads>,
@@ -56,7 +58,7 @@ impl Threads {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts one more.
+    /// Starts one more thread.
     fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Option<Arc<Device>>, path: &Path) -> io::Result<()> {
         let (threads, path) = (self.clone(), path.to_owned());
         *self.running() += 1;
@@ -64,12 +66,12 @@ impl Threads {
             let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
             let serve = || worker::serve(&fs, twin.as_ref(), &threads.readers);
             let ended = std::panic::catch_unwind(AssertUnwindSafe(serve));
-            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a thread of it panicked"))) {
-                tracing::error!(error = %error, "a disk's connection failed and is ended; it will be mounted again");
+            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a serving thread panicked"))) {
+                tracing::error!(error = %error, "the connection of a disk failed; the disk will be mounted again");
                 end_connection(&path);
             }
             threads.readers.end();
-            // Before it is told: who waits for the end may count on the disk being let go.
+            // Release the disk before reporting the end: whoever waits for the end expects the disk to be unused.
             drop(fs);
             threads.one_ended();
         });
@@ -83,12 +85,14 @@ impl Threads {
 
     fn end_within(&self, wait: Duration) -> bool {
         let waited = self.ended.wait_timeout_while(self.running(), wait, |running| *running > 0);
-        waited.is_ok_and(|(running, _)| *running == 0)
+        let (running, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *running == 0
     }
 }
 
 impl Mounted {
-    /// Mounts the disk on `path`, which is made if it is not there, and starts to serve it.
+    /// Mounts the disk on the file `path`, which is created if needed, and starts to serve it. Fails when something is
+    /// mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
     pub(crate) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
@@ -104,7 +108,7 @@ impl Mounted {
         );
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
-        // From here on dropping it unmounts.
+        // From here on, an error drops this value, which unmounts.
         let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
         device.greet()?;
         let twin = match disk.node().config.delta_io {
@@ -118,31 +122,31 @@ impl Mounted {
         Ok(mounted)
     }
 
-    /// The kernel still talks to us.
+    /// Whether the connection to the kernel still works.
     pub(crate) fn is_serving(&self) -> bool {
         *self.threads.running() > 0
     }
 
-    /// Takes the mount away and ends its threads. Who has the file open, gets errors from now on.
+    /// Unmounts the disk and ends its threads. Programs that have the file open get errors from now on.
     pub(crate) fn unmount(&mut self) {
         if self.unmounted {
             return;
         }
         self.unmounted = true;
         if !self.is_serving() {
-            // Aborted from outside, or never served: the mount may still be there, and with answers still owed so is the
-            // connection.
+            // The connection was aborted from outside, or never served. The mount may still exist, and while replies are
+            // outstanding so does the connection.
             end_connection(&self.path);
             return;
         }
-        // FORCE ends the connection itself, whoever has it open: a plain unmount ends only this namespace's mount, and
-        // each guest of libvirt has a namespace with a copy of it, which nothing reaches where `/` is not shared.
-        // DETACH takes the name away, whoever uses it.
+        // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from
+        // this mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach
+        // where `/` is not a shared mount. DETACH removes the mount from its path even while it is in use.
         if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
             tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
         }
         if !self.threads.end_within(END_TIMEOUT) {
-            tracing::warn!(path = %self.path.display(), "the threads of a disk's connection did not end");
+            tracing::warn!(path = %self.path.display(), "the threads that serve a disk did not end");
         }
     }
 }
@@ -153,17 +157,17 @@ impl Drop for Mounted {
     }
 }
 
-/// Ends a connection and takes its mount away, where they are not gone already.
+/// Ends a connection and removes its mount, unless both are gone already.
 fn end_connection(path: &Path) {
     if let Err(error) = unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-        tracing::debug!(path = %path.display(), error = %error, "the mount was gone");
+        tracing::debug!(path = %path.display(), error = %error, "the mount was gone already");
     }
 }
 
-/// An empty regular file; nothing is opened if something is mounted there already.
+/// Creates the empty file to mount on. Checks first that nothing is mounted there: opening a mount could hang.
 fn ensure_mount_point(path: &Path) -> io::Result<()> {
     if mounts()?.iter().any(|mount| mount.path == path) {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there"));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there already"));
     }
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
@@ -176,13 +180,13 @@ struct MountEntry {
     source: String,
 }
 
-/// Unmounts what an earlier process of this node left below `dir`: its connections died with it.
+/// Unmounts what an earlier process of this node left mounted below `dir`. The connections ended with that process.
 pub(crate) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io::Result<()> {
     let ours = format!("muster:{cluster}:{node}:");
     let dir = dir.canonicalize()?;
     for mount in mounts()? {
         if mount.fs_type == FS_TYPE && mount.source.starts_with(&ours) && mount.path.starts_with(&dir) {
-            tracing::info!(path = %mount.path.display(), "unmounting what an earlier process left");
+            tracing::info!(path = %mount.path.display(), "unmounting a disk that an earlier process left mounted");
             unmount(&mount.path, UnmountFlags::FORCE | UnmountFlags::DETACH)?;
         }
     }
@@ -190,12 +194,12 @@ pub(crate) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io:
 }
 
 fn mounts() -> io::Result<Vec<MountEntry>> {
-    // Bytes: whoever may mount, may name a mount as they like.
+    // Not text: a mount may have any bytes in its name.
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 
-/// `ID PARENT MAJ:MIN ROOT PATH OPTIONS… - TYPE SOURCE SUPER`, blanks and the like as `\ooo`.
+/// Parses `ID PARENT MAJ:MIN ROOT PATH OPTIONS… - TYPE SOURCE SUPER`, in which blanks are written as `\040`.
 fn parse_mount(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
     let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(4)?)));
@@ -208,19 +212,17 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = text;
     while let Some((&byte, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(code) if byte == b'\\' => {
-                out.push(code);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            _ => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
+        let escaped = tail.split_at_checked(3).filter(|_| byte == b'\\');
+        let decoded = escaped.and_then(|(digits, after)| Some((parse_octal(digits)?, after)));
+        let (byte, after) = decoded.unwrap_or((byte, tail));
+        out.push(byte);
+        rest = after;
     }
     out
+}
+
+fn parse_octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
 #[cfg(test)]
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mountinfo_lines_are_read_with_their_escapes() {
+    fn mountinfo_lines_with_escapes_are_parsed() {
         let line = br"36 35 98:0 / /mnt/a\040b rw,noatime master:1 - fuse.muster muster:c:n:d rw";
         let mount = parse_mount(line).expect("a mount");
         assert_eq!(mount.path, PathBuf::from("/mnt/a b"));

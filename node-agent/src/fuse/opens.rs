@@ -1,22 +1,25 @@
-//! How the kernel treats each open of the file: with its page cache, or around it.
+//! Decides for each open of the file whether its requests use the kernel's page cache or bypass it.
 //!
-//! | who has it open | the next direct open | the next buffered open |
+//! | already open | a direct open then | a buffered open then |
 //! |---|---|---|
-//! | nobody | around | cached |
-//! | direct openers | around | around |
-//! | buffered openers | cached (the kernel's own O_DIRECT on a cached file) | cached |
+//! | not at all | bypasses the cache | is cached |
+//! | bypassing the cache | bypasses the cache | bypasses the cache |
+//! | cached | is cached (the kernel handles O_DIRECT on a cached file itself) | is cached |
 //!
-//! Measured: around the cache, direct requests run side by side (through it, the kernel lets one synchronous write in at
-//! a time), and buffered reads of warm pages never reach us. A guest's disk is opened once, direct; tools read it
-//! buffered. Both ways at once would leave stale pages behind, so an inode is only ever in one; the one mixture that is
-//! left (a direct writer that came while buffered readers were there) drops the pages it wrote before it is answered.
-//! Pages kept from earlier opens are dropped at the first cached open after anything went around them.
+//! Measured: when they bypass the cache, direct requests run in parallel (on a cached file the kernel admits one
+//! synchronous write at a time). When they are cached, buffered reads of warm pages never reach this process. A guest
+//! opens its disk once, direct; tools read it buffered.
+//!
+//! Using both ways at once would leave stale pages in the cache, so all opens of the inode use the same way. One mixture
+//! remains: a direct writer that arrives while buffered readers are there. The pages it wrote are dropped from the cache
+//! before its write is answered. Pages kept from earlier opens are dropped at the first cached open after requests have
+//! bypassed the cache.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::wire::{OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_PARALLEL_DIRECT_WRITES};
 
-/// How one open is treated; travels as its file handle.
+/// How one open of the file is treated. Its number is the file handle of that open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Cached,
@@ -38,14 +41,13 @@ impl From<Way> for u64 {
     }
 }
 
-/// An open that was let in.
 pub(super) struct Opened {
     pub(super) way: Way,
-    /// For the kernel, `OPEN_…`.
+    /// `OPEN_…` flags for the answer to the kernel.
     pub(super) flags: u32,
 }
 
-/// Who has the file open.
+/// Counts the opens of the file.
 #[derive(Default)]
 pub(super) struct Opens {
     counts: Mutex<Counts>,
@@ -55,7 +57,7 @@ pub(super) struct Opens {
 struct Counts {
     cached: u64,
     around: u64,
-    /// Something went around the pages since the last cached open.
+    /// Whether requests may have bypassed the page cache since the last cached open.
     stale: bool,
 }
 
@@ -80,7 +82,7 @@ impl Opens {
             Way::Cached => &mut counts.cached,
             Way::Around => &mut counts.around,
         };
-        *count = count.saturating_sub(1);
+        *count = count.checked_sub(1).expect("the kernel releases each open once");
     }
 }
 
@@ -89,19 +91,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inode_is_only_ever_in_one_way() {
+    fn all_opens_of_the_file_are_treated_the_same_way() {
         let opens = Opens::default();
         assert_eq!(opens.open(false).way, Way::Cached);
-        assert_eq!(opens.open(true).way, Way::Cached, "buffered readers are there");
+        assert_eq!(opens.open(true).way, Way::Cached, "buffered readers have it open");
         opens.release(Way::Cached);
         opens.release(Way::Cached);
         assert_eq!(opens.open(true).way, Way::Around);
-        assert_eq!(opens.open(false).way, Way::Around, "direct writers are there");
+        assert_eq!(opens.open(false).way, Way::Around, "direct writers have it open");
         opens.release(Way::Around);
         opens.release(Way::Around);
         let after = opens.open(false);
         assert_eq!(after.way, Way::Cached);
-        assert_eq!(after.flags, 0, "pages from before are dropped");
+        assert_eq!(after.flags, 0, "pages of earlier opens are dropped");
         assert_eq!(opens.open(false).flags, OPEN_KEEP_CACHE);
     }
 }

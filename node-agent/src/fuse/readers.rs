@@ -1,14 +1,16 @@
-//! Which of a connection's threads reads next: the one that worked last.
+//! Decides which of a connection's threads reads the next request: the one that worked most recently.
 //!
-//! The kernel gives requests to waiting readers in turn. Were all of them to wait there, a guest that asks for one thing
-//! at a time would warm the buffers of every thread, one after the other. So four read, the others rest here, and who
-//! came to rest last is called first: little more threads are warm than there are requests at a time.
+//! The kernel hands requests to waiting readers in turn. If all threads waited in the kernel, a guest that sends one
+//! request at a time would touch the buffers of every thread, one after the other. So at most four threads read, and the
+//! others rest here. The thread that came to rest last is woken first, so that only about as many threads have warm
+//! buffers as there are requests at a time.
 //!
 //! ```text
-//!            take_turn                received
-//!  resting ──────────────► reading ──────────────► working
-//!     ▲      called when nobody reads                 │
-//!     ╰───────────────── take_turn: few read ─────────╯
+//!            take_turn                       received
+//!  resting ─────────────────────► reading ────────────► working
+//!     ▲      woken when no thread reads  ▲                 │
+//!     │                                  ╰── take_turn ────┤  fewer than four read
+//!     ╰───────────────────────────────────── take_turn ────╯  four read already
 //! ```
 
 use std::{
@@ -16,13 +18,13 @@ use std::{
     time::Duration,
 };
 
-/// Measured with 4 KiB writes at depth 1: with one, which has to call another thread for each request, 0.55 of the raw
-/// file, with two 0.66, with four or sixteen 0.70.
+/// Most threads that read at a time. Measured with 4 KiB writes at depth 1, relative to a raw file: one reader, which has
+/// to wake another thread for each request, 0.55; two 0.66; four or sixteen 0.70.
 const READING_MAX: usize = 4;
-/// Who rests for so long gives its memory back.
+/// Idle time after which a thread releases its buffers.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The turns of one connection's threads.
+/// Coordinates the threads of one connection.
 #[derive(Default)]
 pub(super) struct Readers {
     turns: Mutex<Turns>,
@@ -30,9 +32,9 @@ pub(super) struct Readers {
 
 #[derive(Default)]
 struct Turns {
-    /// That read, or were called to.
+    /// Threads that read, or were woken to read.
     reading: usize,
-    /// Last come, first called.
+    /// Threads that rest; the last one is woken first.
     resting: Vec<Arc<Condvar>>,
     over: bool,
 }
@@ -42,7 +44,8 @@ impl Readers {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until this thread should read. `idle` is called once when that takes long; false when the connection is over.
+    /// Waits until this thread should read. Calls `idle` once if that takes longer than [`IDLE`]. Returns false when the
+    /// connection has ended.
     pub(super) fn take_turn(&self, idle: impl FnOnce()) -> bool {
         let mut turns = self.turns();
         if turns.over || turns.reading < READING_MAX {
@@ -63,7 +66,7 @@ impl Readers {
         !turns.over
     }
 
-    /// This thread has read a request and works on it. Calls another one if nobody would read.
+    /// Records that this thread has read a request and works on it now. Wakes another thread if none would read.
     pub(super) fn received(&self) {
         let mut turns = self.turns();
         turns.reading -= 1;
@@ -76,7 +79,7 @@ impl Readers {
         }
     }
 
-    /// The connection is over: nobody rests any more.
+    /// Records that the connection has ended and wakes all resting threads.
     pub(super) fn end(&self) {
         let mut turns = self.turns();
         turns.over = true;
@@ -92,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Threads that each take a turn, say so, and do not read on.
+    /// Starts threads that each take one turn, report its result and end.
     fn takers(readers: &Arc<Readers>, numbers: std::ops::Range<usize>) -> mpsc::Receiver<(usize, bool)> {
         let (said, heard) = mpsc::channel();
         for number in numbers {
@@ -103,7 +106,7 @@ mod tests {
                 let turn = readers.take_turn(|| {});
                 let _ = said.send((number, turn));
             });
-            // One after the other: the order in which they come to rest is what counts.
+            // Wait for it to rest before starting the next one: the test is about the order.
             while resting.turns().resting.len() == before {
                 std::thread::yield_now();
             }
@@ -114,17 +117,17 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn some_read_and_the_last_that_came_to_rest_is_called_when_none_does() {
+    fn four_threads_read_and_the_last_to_rest_is_woken_when_none_reads() {
         let readers = Arc::new(Readers::default());
         assert!((0..READING_MAX).all(|_| readers.take_turn(|| {})));
         let heard = takers(&readers, 0..3);
         (1..READING_MAX).for_each(|_| readers.received());
-        assert!(heard.try_recv().is_err(), "one still reads");
+        assert!(heard.try_recv().is_err(), "one thread still reads");
         readers.received();
         assert_eq!(heard.recv_timeout(SOON), Ok((2, true)));
         readers.received();
         assert_eq!(heard.recv_timeout(SOON), Ok((1, true)));
-        // Who comes back while one reads, reads as well.
+        // A thread that comes back while only one reads gets a turn at once.
         assert!(readers.take_turn(|| {}));
         readers.end();
         assert_eq!(heard.recv_timeout(SOON), Ok((0, false)));
@@ -132,15 +135,15 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_for_long_is_told_once() {
+    fn a_thread_that_rests_for_long_becomes_idle_once() {
         let readers = Arc::new(Readers::default());
         assert!((0..READING_MAX).all(|_| readers.take_turn(|| {})));
         let (told, heard) = mpsc::channel();
         let resting = readers.clone();
-        let taker = std::thread::spawn(move || resting.take_turn(|| told.send(()).expect("heard")));
-        heard.recv_timeout(IDLE * 2).expect("told");
+        let taker = std::thread::spawn(move || resting.take_turn(|| told.send(()).expect("the test listens")));
+        heard.recv_timeout(IDLE * 2).expect("it became idle");
         (0..READING_MAX).for_each(|_| readers.received());
         assert!(taker.join().expect("no panic"));
-        assert!(heard.recv().is_err(), "told twice");
+        assert!(heard.recv().is_err(), "it became idle twice");
     }
 }

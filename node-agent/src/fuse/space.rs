@@ -1,4 +1,4 @@
-//! Memory that requests are read to.
+//! The buffer that requests are read into.
 
 use std::io;
 
@@ -8,23 +8,24 @@ use storage_core::BLOCK_BYTES;
 use super::{connection::REQUEST_BYTES_MAX, wire::WRITE_DATA_AT};
 use crate::mirror::read::BLOCK;
 
-/// Where requests are read to, one at a time. The data of a WRITE starts at a block boundary. What it has beyond
-/// `SMALL_BYTES` may lie in a huge page: the kernel pins that once instead of each 4 KiB, to fill it and to write it to the
-/// disk (256 KiB writes to direct deltas at depth 1: 0.72 of the raw file, with small pages 0.63). Pages are taken as
-/// requests need them.
+/// A buffer for one request at a time. The data of a WRITE starts at a block boundary in memory.
+///
+/// The data beyond `SMALL_BYTES` may lie in a huge page. The kernel then pins one page instead of one per 4 KiB, both to
+/// fill it and to write it to the disk. (256 KiB writes to direct deltas at depth 1 reach 0.72 of a raw file with a huge
+/// page, 0.63 without.) Memory is only used once a request touches it.
 ///
 /// ```text
-/// anywhere … | header | SMALL_BYTES in small pages | the rest of REQUEST_BYTES_MAX, maybe in a huge page |
-///                     ^ a block                    ^ HUGE_PAGE_BYTES
+/// unaligned … | header | SMALL_BYTES in small pages | the rest of REQUEST_BYTES_MAX, maybe in a huge page |
+///                      ^ aligned to a block         ^ aligned to HUGE_PAGE_BYTES
 /// ```
 pub(super) struct RequestSpace {
     memory: MmapMut,
-    /// Where the data of a WRITE starts.
+    /// Where the data of a WRITE starts in `memory`.
     data_at: usize,
-    /// Length of the request that is in it.
+    /// Length of the request it holds, in bytes.
     filled: usize,
     huge: bool,
-    /// Something large was in it.
+    /// Whether a request touched more than the small pages.
     large: bool,
 }
 
@@ -33,7 +34,7 @@ impl RequestSpace {
         Self::map(false)
     }
 
-    /// With a huge page for what is large.
+    /// A buffer whose large part is a huge page, if the kernel agrees.
     pub(super) fn with_huge_page() -> io::Result<Self> {
         Self::map(true)
     }
@@ -42,43 +43,43 @@ impl RequestSpace {
         let memory = MmapMut::map_anon(BLOCK + SMALL_BYTES + 2 * HUGE_PAGE_BYTES)?;
         let start = memory.as_ptr().addr();
         let huge_at = (start + BLOCK + SMALL_BYTES).next_multiple_of(HUGE_PAGE_BYTES) - start;
-        // Without the first a small request may take 2 MiB. EINVAL: this kernel has no huge pages at all.
+        // Without `NoHugePage` for the rest, even a small request could take 2 MiB. EINVAL: this kernel has no huge
+        // pages at all.
         let mut advised = memory.advise(memmap2::Advice::NoHugePage);
         if huge && advised.is_ok() {
             advised = memory.advise_range(memmap2::Advice::HugePage, huge_at, HUGE_PAGE_BYTES);
         }
         if let Err(error) = advised {
-            tracing::debug!(error = %error, "request buffers are whatever pages the kernel likes");
+            tracing::debug!(error = %error, "the kernel chooses the page size of request buffers");
         }
         Ok(Self { memory, data_at: huge_at - SMALL_BYTES, filled: 0, huge, large: false })
     }
 
-    /// All of it, to be filled.
+    /// The whole buffer, to read a request into; then call [`Self::set_filled`].
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        let header_at = self.data_at - WRITE_DATA_AT;
-        self.memory.get_mut(header_at..self.data_at + REQUEST_BYTES_MAX as usize).unwrap_or_default()
+        &mut self.memory[self.data_at - WRITE_DATA_AT..self.data_at + REQUEST_BYTES_MAX as usize]
     }
 
-    /// A request of `bytes` was read to it.
+    /// Records that a request of `bytes` bytes was read.
     pub(super) fn set_filled(&mut self, bytes: usize) {
         self.filled = bytes;
         self.large |= bytes > WRITE_DATA_AT + SMALL_BYTES;
     }
 
-    /// The request that is in it.
+    /// The request it holds.
     pub(super) fn request(&self) -> &[u8] {
-        let header_at = self.data_at - WRITE_DATA_AT;
-        self.memory.get(header_at..header_at + self.filled).unwrap_or_default()
+        &self.memory[self.data_at - WRITE_DATA_AT..][..self.filled]
     }
 
-    /// The data of a WRITE, or room for that of a READ, whose request ends before it.
+    /// The data of the WRITE it holds, or room for the data of a READ (a READ request ends before this place). `bytes` is
+    /// at most [`REQUEST_BYTES_MAX`].
     pub(super) fn data(&mut self, bytes: usize) -> &mut [u8] {
         self.large |= bytes > SMALL_BYTES;
-        self.memory.get_mut(self.data_at..self.data_at + bytes).unwrap_or_default()
+        &mut self.memory[self.data_at..][..REQUEST_BYTES_MAX as usize][..bytes]
     }
 
-    /// Gives back what something large took.
-    pub(super) fn give_back(&mut self) {
+    /// Releases the memory that a large request used.
+    pub(super) fn release_memory(&mut self) {
         if self.large
             && let Ok(fresh) = Self::map(self.huge)
         {
@@ -87,9 +88,9 @@ impl RequestSpace {
     }
 }
 
-/// Requests up to this size, which most are, take no huge page.
+/// Requests with up to this many bytes of data do not touch the huge page. Most requests are that small.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
-/// Of x86-64 and of ARM with 4 KiB pages; elsewhere it is only a hint that is not taken.
+/// Size of a huge page on x86-64, and on ARM with 4 KiB pages. Elsewhere the advice has no effect.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 const _: () = assert!((REQUEST_BYTES_MAX as u64).is_multiple_of(BLOCK_BYTES), "requests are whole blocks");
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_of_a_write_start_at_a_block_and_the_largest_fits() {
+    fn the_data_of_a_write_is_block_aligned_and_the_largest_fits() {
         let mut space = RequestSpace::new().expect("memory");
         let data = space.data(REQUEST_BYTES_MAX as usize);
         assert!(data.as_ptr().addr().is_multiple_of(BLOCK), "{:p}", data.as_ptr());
@@ -110,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_large_request_took_is_given_back() {
+    fn memory_of_a_large_request_is_released() {
         let mut space = RequestSpace::with_huge_page().expect("memory");
         space.data(SMALL_BYTES).fill(7);
-        space.give_back();
-        assert_eq!(space.data(1), [7], "nothing large was in it");
+        space.release_memory();
+        assert_eq!(space.data(1), [7], "a small request keeps its memory");
         space.data(REQUEST_BYTES_MAX as usize).fill(7);
-        space.give_back();
+        space.release_memory();
         assert!(space.data(REQUEST_BYTES_MAX as usize).iter().all(|byte| *byte == 0));
     }
 }

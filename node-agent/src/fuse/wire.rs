@@ -1,7 +1,7 @@
-//! The kernel's side of the conversation: what a request and an answer are in bytes.
+//! The FUSE protocol: decodes requests of the kernel and encodes replies.
 //!
-//! Numbers are in the machine's own order; the layouts are those of `linux/fuse.h`, protocol 7.31 and later (Linux 5.4).
-//! Only what a file system of one regular file is asked for is taken apart.
+//! Numbers are in the machine's own byte order. The layouts are those of `linux/fuse.h`, protocol 7.31 and later (Linux
+//! 5.4). Only the requests that a file system with one regular file gets are decoded.
 //!
 //! ```text
 //! request   | length u32 | opcode u32 | unique u64 | node u64 | uid, gid, pid u32 | extensions u16, 0 u16 | arguments, data
@@ -9,17 +9,19 @@
 //! notice    | length u32 | code i32   | 0 u64      | arguments
 //! ```
 
-/// Bytes before a request's arguments.
+/// Bytes of a request before its arguments.
 const REQUEST_HEADER_BYTES: usize = 40;
-/// Bytes before the data of a WRITE: the header and its own arguments.
+/// Bytes of a WRITE before its data: the header and its arguments.
 pub(super) const WRITE_DATA_AT: usize = REQUEST_HEADER_BYTES + 40;
-/// Bytes before an answer's result.
+/// Bytes of an answer before its result.
 const ANSWER_HEADER_BYTES: usize = 16;
+/// The unit in which the kernel is told the largest request.
+pub(super) const PAGE_BYTES: u32 = 4096;
 
-/// Protocol spoken here. The kernel may be newer or older: it keeps to the older of both.
+/// The protocol spoken here, `MAJOR.MINOR`. The kernel may be newer or older and uses the older of both.
 const MAJOR: u32 = 7;
 const MINOR: u32 = 38;
-/// Oldest protocol of a kernel that has all that is relied on (LSEEK, `max_pages`).
+/// Oldest usable protocol of a kernel: the first with both LSEEK and `max_pages`.
 const MINOR_MIN: u32 = 31;
 
 const FORGET: u32 = 2;
@@ -39,10 +41,10 @@ const BATCH_FORGET: u32 = 42;
 const FALLOCATE: u32 = 43;
 const LSEEK: u32 = 46;
 
-/// A handle that says nothing to us: what is asked for is the same for all.
+/// Length of a file handle, where it is skipped because the answer does not depend on it.
 const HANDLE_BYTES: usize = 8;
 
-/// Which attributes a SETATTR sets.
+// Bits of a SETATTR that say which attributes it sets.
 const SET_MODE: u32 = 1 << 0;
 const SET_UID: u32 = 1 << 1;
 const SET_GID: u32 = 1 << 2;
@@ -53,27 +55,26 @@ const INIT_BIG_WRITES: u32 = 1 << 5;
 const INIT_ASYNC_DIO: u32 = 1 << 15;
 const INIT_MAX_PAGES: u32 = 1 << 22;
 
-/// Of an open file: its pages are left alone.
+/// Answer to OPEN: requests of this open bypass the page cache.
 pub(super) const OPEN_DIRECT_IO: u32 = 1 << 0;
-/// Its pages from earlier opens still hold.
+/// Answer to OPEN: pages cached by earlier opens are still valid.
 pub(super) const OPEN_KEEP_CACHE: u32 = 1 << 1;
-/// Direct writes need not wait for each other.
+/// Answer to OPEN: the kernel may send direct writes in parallel.
 pub(super) const OPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 const NOTIFY_INVAL_INODE: i32 = 2;
 
-/// The one inode there is.
+/// Number of the only inode.
 const ROOT: u64 = 1;
 
-/// A request of the kernel, taken apart.
+/// A decoded request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request<'a> {
-    /// Names it in the answer.
+    /// The kernel's number for this request, which its answer repeats.
     pub(super) unique: u64,
     pub(super) operation: Operation<'a>,
 }
 
-/// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Operation<'a> {
     Init(Hello),
@@ -93,7 +94,7 @@ pub(super) enum Operation<'a> {
     Write {
         handle: u64,
         offset: u64,
-        /// Of the open file, with what the single request added (`RWF_DSYNC`).
+        /// Flags of the open file, and those that this request adds (`RWF_DSYNC`).
         flags: i32,
         data: &'a [u8],
     },
@@ -109,15 +110,15 @@ pub(super) enum Operation<'a> {
     },
     StatFs,
     Ioctl,
-    /// The kernel forgets a name or an inode, and waits for no answer.
+    /// The kernel forgets a name or an inode. It expects no answer.
     Forget,
-    /// The last mount is gone.
+    /// The last mount of the connection is gone.
     Destroy,
-    /// Anything else.
+    /// An operation that is not supported here.
     Other,
 }
 
-/// The kernel's first words.
+/// Arguments of INIT: the kernel's protocol and what it can do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hello {
     major: u32,
@@ -126,7 +127,7 @@ pub(super) struct Hello {
     flags: u32,
 }
 
-/// Attributes to set; times are not kept.
+/// Attributes to set. Times are not kept, so they are left out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SetAttr {
     pub(super) size: Option<u64>,
@@ -135,16 +136,16 @@ pub(super) struct SetAttr {
     pub(super) gid: Option<u32>,
 }
 
-/// Why a request cannot be read.
+/// Why a request cannot be decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Not even its header.
+    /// The header is incomplete, or its length is wrong, so the request cannot be answered either.
     Header,
-    /// The arguments of this one.
+    /// The arguments are too short, or contradict the length of the request.
     Arguments { unique: u64, opcode: u32 },
 }
 
-/// Numbers of a request, in order.
+/// Reads the numbers of a request one after the other. Each method returns `None` at the end.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -171,7 +172,7 @@ impl Fields<'_> {
 }
 
 impl<'a> Request<'a> {
-    /// Takes one request apart; `bytes` is what one read of the device gave.
+    /// Decodes one request. `bytes` is the result of one read of the device.
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut header = Fields(bytes);
         let (length, opcode, unique) = (header.u32(), header.u32(), header.u64());
@@ -236,7 +237,7 @@ impl SetAttr {
         let valid = fields.u32()?;
         fields.skip(12)?;
         let size = fields.u64()?;
-        // Lock owner and the times.
+        // Skip the lock owner and the times.
         fields.skip(8 + 3 * 8 + 3 * 4)?;
         let mode = fields.u32()?;
         fields.skip(4)?;
@@ -251,25 +252,26 @@ impl SetAttr {
     }
 }
 
-/// What is agreed at the beginning.
+/// Limits that the answer to INIT sets for the connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    /// Largest READ and WRITE.
-    pub(super) request_bytes_max: u32,
-    /// Asynchronous requests in flight before the kernel makes their callers wait.
+    /// Pages of the largest READ and WRITE.
+    pub(super) request_pages_max: u16,
+    /// Number of asynchronous requests in flight above which the kernel makes their callers wait.
     pub(super) in_flight_max: u16,
 }
 
-/// What the kernel is told to its first words.
+/// The answer to INIT.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Greeting {
+    /// The connection is ready after this answer.
     Agreed(Answer),
-    /// It speaks a newer protocol; told ours, it asks once more.
+    /// The kernel speaks a newer major protocol. Told ours, it sends INIT once more.
     AskAgain(Answer),
 }
 
 impl Hello {
-    /// Whether the kernel is one to talk to, and the answer to it.
+    /// The answer to the kernel, or a text that says why its FUSE cannot be used.
     pub(super) fn answer(&self, terms: Terms) -> Result<Greeting, String> {
         let mut answer = Answer::new();
         answer.u32(MAJOR).u32(MINOR);
@@ -283,20 +285,19 @@ impl Hello {
             ));
         }
         if self.flags & INIT_MAX_PAGES == 0 {
-            return Err("the kernel's FUSE refuses requests of more than 128 KiB".to_owned());
+            return Err("the kernel's FUSE does not support requests of more than 128 KiB".to_owned());
         }
         let flags = self.flags & (INIT_ASYNC_READ | INIT_BIG_WRITES | INIT_ASYNC_DIO | INIT_MAX_PAGES);
-        let pages = u16::try_from(terms.request_bytes_max / 4096).unwrap_or(u16::MAX);
         answer.u32(self.readahead_bytes_max).u32(flags);
         answer.u16(terms.in_flight_max).u16(terms.in_flight_max);
-        // Times have nanoseconds.
-        answer.u32(terms.request_bytes_max).u32(1);
-        answer.u16(pages).u16(0);
+        // The 1 is the granularity of times, in nanoseconds.
+        answer.u32(u32::from(terms.request_pages_max) * PAGE_BYTES).u32(1);
+        answer.u16(terms.request_pages_max).u16(0);
         Ok(Greeting::Agreed(answer.zeros(4 + 7 * 4)))
     }
 }
 
-/// A small answer, without its header.
+/// The result part of an answer, without the header.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Answer(Vec<u8>);
 
@@ -329,40 +330,40 @@ impl Answer {
         &self.0
     }
 
-    /// To OPEN.
+    /// The answer to OPEN.
     pub(super) fn opened(handle: u64, flags: u32) -> Self {
         let mut answer = Self::new();
         answer.u64(handle).u32(flags).u32(0);
         answer
     }
 
-    /// To WRITE.
+    /// The answer to WRITE.
     pub(super) fn written(bytes: u32) -> Self {
         let mut answer = Self::new();
         answer.u32(bytes).u32(0);
         answer
     }
 
-    /// To LSEEK.
+    /// The answer to LSEEK.
     pub(super) fn offset(offset: u64) -> Self {
         let mut answer = Self::new();
         answer.u64(offset);
         answer
     }
 
-    /// To STATFS: a full file system of one file.
+    /// The answer to STATFS: a file system with one file and no free space.
     pub(super) fn statfs(blocks: u64, block_bytes: u32) -> Self {
         let mut answer = Self::new();
         answer.u64(blocks).u64(0).u64(0).u64(1).u64(0).u32(block_bytes).u32(255).u32(block_bytes);
         answer.zeros(4 + 6 * 4)
     }
 
-    /// To GETATTR and SETATTR.
+    /// The answer to GETATTR and SETATTR.
     pub(super) fn attr(attr: &Attr, valid_seconds: u64) -> Self {
         let mut answer = Self::new();
         answer.u64(valid_seconds).u32(0).u32(0);
         answer.u64(ROOT).u64(attr.size_bytes).u64(attr.size_bytes / 512);
-        // Times of access, modification and change: none are kept.
+        // Times of access, modification and change are not kept.
         answer.u64(0).u64(0).u64(0).u32(0).u32(0).u32(0);
         answer.u32(libc::S_IFREG | attr.permissions).u32(1).u32(attr.uid).u32(attr.gid).u32(0);
         answer.u32(4096).u32(0);
@@ -370,7 +371,7 @@ impl Answer {
     }
 }
 
-/// The file's attributes.
+/// Attributes of the file.
 #[derive(Debug)]
 pub(super) struct Attr {
     pub(super) size_bytes: u64,
@@ -379,12 +380,12 @@ pub(super) struct Attr {
     pub(super) gid: u32,
 }
 
-/// What stands before a result of `bytes` bytes; `errno` 0 where it went well.
+/// The header of an answer whose result has `bytes` bytes. `errno` is 0 for success.
 pub(super) fn answer_header(unique: u64, errno: i32, bytes: usize) -> [u8; ANSWER_HEADER_BYTES] {
     header(unique, -errno, bytes)
 }
 
-/// Tells the kernel to forget its pages of `offset..offset + bytes`.
+/// A message that makes the kernel drop its cached pages of `offset..offset + bytes`.
 pub(super) fn forget_pages_notice(offset: i64, bytes: i64) -> Vec<u8> {
     let mut notice = header(0, NOTIFY_INVAL_INODE, 24).to_vec();
     notice.extend(ROOT.to_ne_bytes());
@@ -395,7 +396,7 @@ pub(super) fn forget_pages_notice(offset: i64, bytes: i64) -> Vec<u8> {
 
 fn header(unique: u64, code: i32, bytes: usize) -> [u8; ANSWER_HEADER_BYTES] {
     let length =
-        u32::try_from(ANSWER_HEADER_BYTES + bytes).expect("results are at most as long as a request's u32 asks for");
+        u32::try_from(ANSWER_HEADER_BYTES + bytes).expect("a result is at most as long as the largest request");
     let mut header = [0; ANSWER_HEADER_BYTES];
     header[..4].copy_from_slice(&length.to_ne_bytes());
     header[4..8].copy_from_slice(&code.to_ne_bytes());
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_taken_apart_with_its_data_in_place() {
+    fn a_write_is_decoded_without_moving_its_data() {
         let mut arguments = words(&[1, 8192, 4, 0, 0]);
         arguments[32..36].copy_from_slice(&libc::O_DSYNC.to_ne_bytes());
         arguments.extend(b"data");
@@ -445,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_cut_short_anywhere_is_refused_and_never_a_panic() {
+    fn a_request_truncated_anywhere_is_refused_without_a_panic() {
         for opcode in 0..64 {
             let whole = request(opcode, &[0; 88]);
             for length in 0..whole.len() {
@@ -455,16 +456,16 @@ mod tests {
                 if let Some(place) = short.get_mut(..4) {
                     place.copy_from_slice(&u32::try_from(length).expect("short").to_ne_bytes());
                 }
-                let _any_answer_but_a_panic = Request::parse(&short);
+                let _must_not_panic = Request::parse(&short);
             }
         }
-        let more_than_there_is = request(16, &words(&[0, 0, 5, 0, 0]));
-        assert_eq!(Request::parse(&more_than_there_is), Err(Malformed::Arguments { unique: 7, opcode: 16 }));
+        let claims_more_data_than_it_has = request(16, &words(&[0, 0, 5, 0, 0]));
+        assert_eq!(Request::parse(&claims_more_data_than_it_has), Err(Malformed::Arguments { unique: 7, opcode: 16 }));
     }
 
     #[test]
-    fn an_old_kernel_is_refused_and_a_newer_protocol_told_ours() {
-        let terms = Terms { request_bytes_max: 1 << 20, in_flight_max: 64 };
+    fn an_old_kernel_is_refused_and_a_newer_one_is_asked_to_use_our_protocol() {
+        let terms = Terms { request_pages_max: 256, in_flight_max: 64 };
         let flags = INIT_MAX_PAGES;
         let old = Hello { major: 7, minor: 27, readahead_bytes_max: 0, flags };
         assert!(old.answer(terms).is_err_and(|why| why.contains("7.27")));
@@ -478,9 +479,9 @@ mod tests {
         assert_eq!(hex::encode(answer.bytes()), format!("{:0<128}", agreed.replace(' ', "")));
     }
 
-    /// Against bytes put together by hand from `linux/fuse.h`, on a little-endian machine.
+    /// The expected bytes were written by hand from `linux/fuse.h`, for a little-endian machine.
     #[test]
-    fn answers_are_what_the_header_says() {
+    fn answers_have_the_layout_of_the_kernel_header() {
         let attr = Attr { size_bytes: 8192, permissions: 0o600, uid: 64_055, gid: 108 };
         let wanted = [
             // Valid for 3600 s.
@@ -506,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_from_where_the_header_says() {
+    fn arguments_are_read_from_the_places_of_the_kernel_header() {
         let read = request(READ, &words(&[9, 4096, 512, 0, 0]));
         assert!(matches!(parse(&read), Operation::Read { offset: 4096, bytes: 512 }));
         let open = request(OPEN, &words(&[0x4002]));

@@ -1,59 +1,65 @@
-//! One thread of a connection: reads requests and has them handled.
+//! The loop of one thread of a connection: read requests, handle them.
 //!
-//! With direct deltas every request waits for the disk below, and to begin and end each on its own costs more processor
-//! time than all the rest. There a thread takes what waits already, and what only moves bytes goes to the kernel in one
-//! call (io_uring), as the requests of a program with a queue do on a raw file; all of it is waited for, then answered,
-//! and meanwhile another thread reads. 4 KiB writes at depth 16 are 1.4 times as fast as with a thread for each of them.
+//! With direct deltas every request waits for the node's disk, and starting and finishing each on its own costs more
+//! processor time than everything else. So a thread takes all requests that are waiting, and submits those that only move
+//! bytes to the kernel in one call (io_uring), as a program with a queue of requests does on a raw file. It waits for all
+//! of them, answers them, and meanwhile another thread reads. With 4 KiB writes at depth 16 this is 1.4 times as fast as
+//! one thread per request.
 //!
-//! What is not so simple (part of a block, a fetch, an error) is handled after that, one by one: it may wait for locks
-//! that the others hold.
+//! Requests that need more (part of a block, a fetch, an error) are handled afterwards, one by one: they may have to wait
+//! for locks that the batch holds.
 
-use std::{io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{io, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use io_uring::IoUring;
 use rustix::io::Errno;
+use storage_core::units::{u64_from, usize_from};
 
 use super::{
-    DiskFs,
+    DiskFs, Transfer,
     connection::{Device, Reply},
     readers::Readers,
     space::{RequestSpace, SMALL_BYTES},
     wire::{Malformed, Operation, Request},
 };
 
-/// Requests of one thread at a time. 8 or 16, and to wait for one, half or all of them, made no difference; to move a
-/// single small one this way costs a tenth of its speed, to spin before sleeping a fifth.
-const TOGETHER_MAX: u8 = 8;
+/// Most requests in one batch. Measured: 8 or 16 makes no difference, and neither does waiting for one, half or all of
+/// them. Sending a single small request this way costs a tenth of its speed; spinning before sleeping costs a fifth.
+const BATCH_MAX: u8 = 8;
 
-/// Reads requests and has them handled, until the connection is over. With a `twin` several at a time.
+/// Reads and handles requests until the connection ends. With a `twin` ([`Device::twin`]), in batches.
+///
+/// Fails when the device cannot be read, or the kernel sends a request without a header.
 pub(super) fn serve(fs: &DiskFs, twin: Option<&Arc<Device>>, readers: &Readers) -> io::Result<()> {
     if let Some(twin) = twin {
-        match IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(TOGETHER_MAX.into()) {
-            Ok(ring) => return serve_many(fs, twin, readers, ring),
-            Err(error) => tracing::info!(error = %error, "no io_uring here (Linux 6.1): requests go one by one"),
+        match IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(BATCH_MAX.into()) {
+            Ok(ring) => return serve_batches(fs, twin, readers, ring),
+            Err(error) => {
+                tracing::info!(error = %error, "io_uring (Linux 6.1) is not available: requests are handled one by one");
+            }
         }
     }
     let mut space = RequestSpace::new()?;
-    while readers.take_turn(|| space.give_back()) && fs.device.receive(&mut space)? {
+    while readers.take_turn(|| space.release_memory()) && fs.device.receive(&mut space)? {
         readers.received();
         handle(fs, &fs.device, &space)?;
     }
     Ok(())
 }
 
-/// Has one request handled.
+/// Handles one request.
 fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result<()> {
     match Request::parse(space.request()) {
         Ok(Request { operation: Operation::Forget, .. }) => {}
         Ok(Request { unique, operation }) => {
             let reply = Reply::new(device.clone(), unique);
-            // One bad request must not take a thread from the disk; its reply is dropped, which is EIO.
+            // A bug in one request must not cost the disk a thread. The panic drops the reply, which answers EIO.
             if std::panic::catch_unwind(AssertUnwindSafe(|| fs.handle(operation, reply))).is_err() {
-                tracing::error!("a request of a guest ended in a panic; it was answered with EIO");
+                tracing::error!("handling a guest's request panicked; it was answered with EIO");
             }
         }
         Err(Malformed::Arguments { unique, opcode }) => {
-            tracing::warn!(opcode, "a request of the kernel cannot be read; it was answered with EINVAL");
+            tracing::warn!(opcode, "a request of the kernel is malformed; it was answered with EINVAL");
             Reply::new(device.clone(), unique).error(Errno::INVAL);
         }
         Err(Malformed::Header) => {
@@ -63,16 +69,16 @@ fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result
     Ok(())
 }
 
-/// As [`serve`], with several requests at a time.
-fn serve_many(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers, mut ring: IoUring) -> io::Result<()> {
+/// Like [`serve`], with batches of requests.
+fn serve_batches(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers, mut ring: IoUring) -> io::Result<()> {
     let device = &fs.device;
     let mut slots = vec![Slot { device, space: RequestSpace::with_huge_page()? }];
-    for _ in 1..TOGETHER_MAX {
+    for _ in 1..BATCH_MAX {
         slots.push(Slot { device: twin, space: RequestSpace::new()? });
     }
     let mut crowd = Crowd::default();
     loop {
-        let turn = readers.take_turn(|| slots.iter_mut().for_each(|slot| slot.space.give_back()));
+        let turn = readers.take_turn(|| slots.iter_mut().for_each(|slot| slot.space.release_memory()));
         if !turn || !device.receive(&mut slots[0].space)? {
             return Ok(());
         }
@@ -84,25 +90,26 @@ fn serve_many(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers, mut ring: IoUr
             handle(fs, device, &slots[0].space)?;
             continue;
         }
-        for n in move_together(fs, &mut ring, &mut slots[..=more])? {
-            handle(fs, slots[n].device, &slots[n].space)?;
+        for slot in move_batch(fs, &mut ring, &mut slots[..=more])? {
+            handle(fs, slot.device, &slot.space)?;
         }
     }
 }
 
-/// Fills slots with requests that wait already; how many.
+/// Fills slots with requests that are already waiting. Returns how many.
 fn take_waiting(slots: &mut [Slot<'_>]) -> usize {
     slots.iter_mut().map_while(|slot| slot.device.receive_waiting(&mut slot.space).then_some(())).count()
 }
 
-/// How much a request moves.
+/// How many bytes a request moves, which decides how it is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Load {
-    /// Alone it is done faster the plain way.
+    /// A batch is faster for several, the plain way for one.
     Small,
-    /// Work enough for a thread; others would take huge pages of their own. Moved to the request's huge page it is faster.
+    /// Served without looking for more: it keeps the thread busy, and more requests would need huge pages of their own.
+    /// It still goes through io_uring, which reads into the slot's huge page.
     LargeRead,
-    /// Work enough for a thread as well.
+    /// Served alone as well, the plain way.
     LargeWrite,
 }
 
@@ -116,10 +123,11 @@ impl Load {
     }
 }
 
-/// Whether it is worth asking for more requests: to ask in vain costs a guest with a queue of one some of its speed.
+/// Decides whether to look for more waiting requests. Looking in vain costs a guest that sends one request at a time some
+/// of its speed.
 #[derive(Default)]
 struct Crowd {
-    /// Times it was asked, or could have been, since there was more than one request.
+    /// Requests since the last batch: each was alone, or nobody looked for others.
     in_vain: u32,
 }
 
@@ -135,69 +143,88 @@ impl Crowd {
 
 /// Room for one request.
 struct Slot<'a> {
-    /// The way it comes, and is answered.
+    /// The device the request was read from; its answer goes there.
     device: &'a Arc<Device>,
     space: RequestSpace,
 }
 
-/// Moves the bytes of the requests that only want that, and answers these. Gives the numbers of the others.
-fn move_together(fs: &DiskFs, ring: &mut IoUring, slots: &mut [Slot<'_>]) -> io::Result<Vec<usize>> {
-    let mut transfers = Vec::with_capacity(slots.len());
-    let mut moved = vec![0; slots.len()];
-    let mut under_way = UnderWay { ring, count: 0 };
-    for (n, slot) in slots.iter_mut().enumerate() {
-        let request = Request::parse(slot.space.request()).ok();
-        let transfer = request.and_then(|request| Some((request.unique, fs.begin(&request.operation)?)));
-        if let Some((_, transfer)) = &transfer {
-            let entry = transfer.entry(slot.space.data(transfer.bytes())).user_data(n as u64);
-            // SAFETY: the file and the memory of an entry outlive what the kernel does with them: `transfers` and `slots` are
-            // left alone until `under_way` has waited for all of them, which its drop does as well.
-            unsafe { under_way.ring.submission().push(&entry) }.map_err(io::Error::other)?;
-            under_way.count += 1;
-        }
-        transfers.push(transfer);
-    }
-    under_way.wait(|n, result| moved[n] = result);
+/// Serves the requests that only move bytes. Returns the slots of the others, and of those that failed.
+fn move_batch<'s, 'd>(fs: &DiskFs, ring: &mut IoUring, slots: &'s mut [Slot<'d>]) -> io::Result<Vec<&'s mut Slot<'d>>> {
+    let transfers: Vec<_> = slots.iter().map(|slot| begin(fs, &slot.space)).collect();
+    let moved = move_bytes(ring, slots, &transfers)?;
     let mut alone = Vec::new();
-    for (n, (slot, transfer)) in slots.iter_mut().zip(transfers).enumerate() {
+    for ((slot, transfer), moved) in slots.iter_mut().zip(transfers).zip(moved) {
         match transfer {
-            Some((unique, transfer)) if usize::try_from(moved[n]) == Ok(transfer.bytes()) => {
+            Some((unique, transfer)) if usize::try_from(moved) == Ok(transfer.bytes()) => {
                 fs.finish(transfer, &mut slot.space, Reply::new(slot.device.clone(), unique));
             }
-            // Failed, or done in part: the long way says what is wrong, or does it in spite of that.
-            _ => alone.push(n),
+            // It failed or was done in part. Handled once more, it succeeds or answers with the right error.
+            _ => alone.push(slot),
         }
     }
     Ok(alone)
 }
 
-/// What the kernel was, or will be, told to move. Dropped, it waits for all of it: the kernel has the memory until then.
-struct UnderWay<'a> {
-    ring: &'a mut IoUring,
-    count: usize,
+/// Begins the transfer of a request, with the number its answer needs. `None` when it does more than move bytes.
+fn begin<'f>(fs: &'f DiskFs, space: &RequestSpace) -> Option<(u64, Transfer<'f>)> {
+    let request = Request::parse(space.request()).ok()?;
+    Some((request.unique, fs.begin(&request.operation)?))
 }
 
-impl UnderWay<'_> {
-    /// Waits for all; `done` gets their numbers and results, bytes or -errno.
+/// Moves the bytes of all transfers. Returns for each slot the number of bytes that were moved, or -errno.
+fn move_bytes(
+    ring: &mut IoUring,
+    slots: &mut [Slot<'_>],
+    transfers: &[Option<(u64, Transfer<'_>)>],
+) -> io::Result<Vec<i32>> {
+    let mut moved = vec![0; slots.len()];
+    let mut batch = Batch { ring, count: 0, borrowed: PhantomData };
+    for (n, (slot, transfer)) in slots.iter_mut().zip(transfers).enumerate() {
+        if let Some((_, transfer)) = transfer {
+            batch.push(n, transfer, slot.space.data(transfer.bytes()))?;
+        }
+    }
+    batch.wait(|n, result| moved[n] = result);
+    Ok(moved)
+}
+
+/// Transfers that the kernel works on. It borrows their files and memory, and its drop waits for all of them, so nothing
+/// else can touch these before the kernel is done.
+struct Batch<'a> {
+    ring: &'a mut IoUring,
+    count: usize,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Batch<'a> {
+    fn push(&mut self, n: usize, transfer: &'a Transfer<'_>, memory: &'a mut [u8]) -> io::Result<()> {
+        let entry = transfer.entry(memory).user_data(u64_from(n));
+        // SAFETY: the entry's file and memory are borrowed for 'a, and this value waits for the kernel before 'a ends.
+        unsafe { self.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Waits for all transfers. Calls `done` with the number of each and its result: bytes, or -errno.
     fn wait(&mut self, mut done: impl FnMut(usize, i32)) {
         while self.count > 0 {
             match self.ring.submit_and_wait(self.count) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 Err(error) => {
-                    tracing::error!(error = %error, "io_uring takes nothing more; trying again");
+                    tracing::error!(error = %error, "io_uring does not accept requests; trying again");
                     std::thread::sleep(Duration::from_millis(10));
                 }
             }
             for entry in self.ring.completion() {
                 self.count -= 1;
-                done(usize::try_from(entry.user_data()).unwrap_or(usize::MAX), entry.result());
+                done(usize_from(entry.user_data()), entry.result());
             }
         }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for Batch<'_> {
     fn drop(&mut self) {
         self.wait(|_, _| {});
     }

@@ -1,4 +1,5 @@
-//! The agent's side: finds the holder or starts it, and gives it back what it lost when it had died.
+//! The agent's side. It finds the holder, starts one if there is none, and hands a new holder the memory that the one
+//! before held when it died.
 
 use std::{
     collections::BTreeMap,
@@ -9,94 +10,110 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
+use storage_core::units::usize_from;
 
 use super::wire::{self, Answer, Ask};
 
-/// Longest wait for one answer.
+/// Longest time to wait for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest time in which a call that broke off is repeated.
+/// Longest time for which a call that broke off is repeated.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest wait for a new holder to listen.
+/// Longest time to wait until a new holder listens on its socket.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no live map.
 #[derive(Debug, thiserror::Error)]
 pub enum HolderError {
-    /// It could not be started, or does not listen.
+    /// No holder was there, and none could be started or it did not listen in time.
     #[error("the holder could not be started ({program})")]
     Start {
-        /// What was run.
+        /// The executable that was run.
         program: String,
-        /// Why not.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
-    /// It answered, but not with what was asked for.
+    /// The holder answered with an error, given here as text.
     #[error("the holder refused: {0}")]
     Refused(String),
-    /// The call broke.
+    /// The connection failed, or no valid answer came in time.
     #[error("the holder did not answer")]
     Call(#[source] io::Error),
-    /// The memory could not be mapped.
+    /// The holder gave the memory, but mapping it failed.
     #[error("the live map could not be mapped")]
     Map(#[source] io::Error),
 }
 
-/// How to start a holder: `program args… --socket PATH`.
+/// The command that starts a holder: `program args… --socket PATH`.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Executable.
+    /// Path of the executable.
     pub program: PathBuf,
-    /// What comes before `--socket PATH`.
+    /// Arguments before `--socket PATH`.
     pub args: Vec<OsString>,
-    /// Environment it gets on top.
+    /// Environment variables to set in addition to those of this process.
     pub env: Vec<(OsString, OsString)>,
 }
 
 impl Start {
-    /// This executable with `holder`.
+    /// Starts this executable with the subcommand `holder`.
     ///
     /// # Errors
-    /// When the path of this executable cannot be found out.
+    /// When the path of this executable is unknown.
     pub fn own_executable() -> io::Result<Self> {
         Ok(Self { program: std::env::current_exe()?, args: vec!["holder".into()], env: Vec::new() })
     }
+
+    fn spawn(&self, socket: &Path) -> io::Result<Child> {
+        Command::new(&self.program)
+            .args(&self.args)
+            .arg("--socket")
+            .arg(socket)
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+    }
 }
 
-/// Memory that the holder keeps, mapped here.
+/// Memory that the holder keeps, mapped into this process. Dropping it unmaps it; the holder keeps it.
 pub struct LiveMemory {
     map: MmapRaw,
     fresh: bool,
 }
 
 impl LiveMemory {
-    /// Its first byte; page aligned, shared with whoever maps it later.
+    /// The first byte. It is page aligned; processes that map this key later share the memory.
     #[must_use]
     pub fn as_ptr(&self) -> *mut u8 {
         self.map.as_mut_ptr()
     }
 
-    /// Its size.
+    /// Size in bytes; never 0.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Made by this call, so all zero; else it is what an earlier process left.
+    /// Whether the call that returned this created the memory, which is all zeros then. Otherwise it holds what an
+    /// earlier process left in it.
     #[must_use]
     pub fn fresh(&self) -> bool {
         self.fresh
     }
 }
 
-/// The client. Cheap to clone.
+/// A client of one holder. Clones are cheap and share their state.
 #[derive(Clone)]
 pub struct Holder {
     parts: Arc<Parts>,
@@ -105,42 +122,41 @@ pub struct Holder {
 struct Parts {
     socket: PathBuf,
     start: Start,
-    /// What this process uses, to give a new holder what the old one took with it.
+    /// The memory this process uses, to hand it to a new holder when the old one has died.
     held: Mutex<BTreeMap<String, OwnedFd>>,
-    /// One start at a time.
+    /// Locked while a holder is started, so that only one is.
     starting: Mutex<Life>,
 }
 
-/// Whether a holder that is not there is started.
+/// Whether to start a holder when there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Life {
     #[default]
     Wanted,
-    /// It was told to end: a look at it from elsewhere must not bring it back behind the end of this process.
+    /// The holder was told to stop. Another caller in this process must not start a new one that would outlive it.
     Ended,
 }
 
 impl Holder {
-    /// A client of the holder at `socket`; started by the first call that finds nobody there.
+    /// A client of the holder that listens at `socket`. The first call that finds no holder there starts one.
     #[must_use]
     pub fn new(socket: PathBuf, start: Start) -> Self {
         Self { parts: Arc::new(Parts { socket, start, held: Mutex::default(), starting: Mutex::default() }) }
     }
 
-    /// The memory of `key`, mapped.
+    /// Maps the memory of `key`, which has `bytes` bytes. Creates it, zeroed, if the holder does not have it.
     ///
     /// # Errors
-    /// See [`HolderError`].
+    /// See [`HolderError`]. The holder refuses when the memory of this key has another size.
     pub fn get(&self, key: &str, bytes: u64) -> Result<LiveMemory, HolderError> {
         let (answer, fd) = self.call(&Ask::Get { key: key.to_owned(), bytes }, None)?;
-        let fd = fd.ok_or_else(|| HolderError::Refused("no descriptor came".to_owned()))?;
-        let length = usize::try_from(bytes).map_err(|e| HolderError::Map(io::Error::other(e)))?;
-        let map = MmapOptions::new().len(length).map_raw(&fd).map_err(HolderError::Map)?;
+        let fd = fd.ok_or_else(|| HolderError::Refused("the answer has no descriptor".to_owned()))?;
+        let map = MmapOptions::new().len(usize_from(bytes)).map_raw(&fd).map_err(HolderError::Map)?;
         lock(&self.parts.held).insert(key.to_owned(), fd);
         Ok(LiveMemory { map, fresh: answer.fresh })
     }
 
-    /// Forgets `key`.
+    /// Makes the holder forget `key`. Succeeds when it does not have it.
     ///
     /// # Errors
     /// See [`HolderError`].
@@ -149,7 +165,7 @@ impl Holder {
         self.call(&Ask::Drop { key: key.to_owned() }, None).map(drop)
     }
 
-    /// All keys it keeps.
+    /// All keys that the holder has.
     ///
     /// # Errors
     /// See [`HolderError`].
@@ -157,23 +173,24 @@ impl Holder {
         self.call(&Ask::List, None).map(|(answer, _)| answer.keys)
     }
 
-    /// Tells it to forget everything and end; fine when there is none. This client starts no other one afterwards.
+    /// Tells the holder to forget everything and end. Succeeds when there is no holder. This client and its clones never
+    /// start another one afterwards.
     ///
     /// # Errors
-    /// See [`HolderError`].
+    /// [`HolderError::Call`].
     pub fn stop(&self) -> Result<(), HolderError> {
         *lock(&self.parts.starting) = Life::Ended;
         lock(&self.parts.held).clear();
         match self.try_call(&Ask::Stop, None) {
             Ok(_) => Ok(()),
-            Err(e) if nobody_there(&e) => Ok(()),
+            Err(e) if is_absent(&e) => Ok(()),
             Err(e) => Err(HolderError::Call(e)),
         }
     }
 
     fn call(&self, ask: &Ask, fd: Option<&OwnedFd>) -> Result<(Answer, Option<OwnedFd>), HolderError> {
         let got = match self.try_call(ask, fd) {
-            Err(e) if nobody_there(&e) => {
+            Err(e) if is_absent(&e) => {
                 self.start()?;
                 self.try_call(ask, fd)
             }
@@ -186,11 +203,11 @@ impl Holder {
         }
     }
 
-    /// Calls until an answer comes. On a busy machine this thread may come to its question so late that the holder, which
-    /// serves one caller at a time, has turned to the next one; then it asks again.
+    /// Repeats a call until an answer comes. On a busy machine this thread may send its call so late that the holder, which
+    /// serves one caller at a time, has given up waiting for it.
     ///
-    /// A question that was answered already does no harm: memory that was made for an answer that got lost has no header
-    /// yet, and is taken as fresh.
+    /// Repeating a call that was already served does no harm: memory whose answer was lost has no header yet, so it counts
+    /// as fresh.
     fn try_call(&self, ask: &Ask, fd: Option<&OwnedFd>) -> io::Result<(Answer, Option<OwnedFd>)> {
         let deadline = Instant::now() + CALLS_TIMEOUT;
         loop {
@@ -209,53 +226,26 @@ impl Holder {
         wire::receive(&mut stream)
     }
 
+    /// Starts a holder, unless another caller has done so meanwhile, and hands over the memory this process uses.
     fn start(&self) -> Result<(), HolderError> {
-        let one_at_a_time = lock(&self.parts.starting);
+        let life = lock(&self.parts.starting);
         if UnixStream::connect(&self.parts.socket).is_ok() {
             return Ok(());
         }
         let start = &self.parts.start;
         let failed = |source| HolderError::Start { program: start.program.display().to_string(), source };
-        if *one_at_a_time == Life::Ended {
-            return Err(failed(io::Error::new(io::ErrorKind::NotConnected, "it was told to end")));
+        if *life == Life::Ended {
+            return Err(failed(io::Error::new(io::ErrorKind::NotConnected, "the holder was told to end")));
         }
-        let mut child = Command::new(&start.program)
-            .args(&start.args)
-            .arg("--socket")
-            .arg(&self.parts.socket)
-            .envs(start.env.iter().map(|(k, v)| (k, v)))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
-        let deadline = Instant::now() + START_TIMEOUT;
-        let connect = |path: &Path| UnixStream::connect(path);
-        loop {
-            match connect(&self.parts.socket) {
-                Ok(_) => break,
-                Err(e) if Instant::now() >= deadline => {
-                    // It never listened: it must not turn up later and take the path over.
-                    let _it_may_be_dead = child.kill();
-                    let _reaped = child.wait();
-                    return Err(failed(e));
-                }
-                Err(_) => {
-                    if let Ok(Some(status)) = child.try_wait() {
-                        return Err(failed(io::Error::other(format!("it ended at once: {status}"))));
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
-        }
-        // Somebody has to collect it when it ends before this process does.
+        let mut child = start.spawn(&self.parts.socket).map_err(failed)?;
+        wait_until_it_listens(&mut child, &self.parts.socket).map_err(failed)?;
+        // Reap the child in case it ends before this process does.
         std::thread::Builder::new()
             .name("holder-reaper".to_owned())
             .spawn(move || drop(child.wait()))
             .map_err(failed)?;
-        // The one before died with what it held; our mappings still have the pages: keep them through the next crash.
+        // What the previous holder held died with it, but this process still has the descriptors. Hand them over, so that
+        // the memory survives the next crash of this process.
         for (key, fd) in lock(&self.parts.held).iter() {
             self.try_call(&Ask::Adopt { key: key.clone() }, Some(fd)).map_err(HolderError::Call)?;
         }
@@ -263,11 +253,33 @@ impl Holder {
     }
 }
 
-fn nobody_there(error: &io::Error) -> bool {
+fn wait_until_it_listens(child: &mut Child, socket: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(_) => return Ok(()),
+            Err(e) if Instant::now() >= deadline => {
+                // It must not appear later and take over the path.
+                let _it_may_be_dead = child.kill();
+                let _reaped = child.wait();
+                return Err(e);
+            }
+            Err(_) => {
+                if let Ok(Some(status)) = child.try_wait() {
+                    return Err(io::Error::other(format!("it ended at once: {status}")));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+/// Whether a connection failed because no holder listens.
+fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// The connection ended without an answer, or none came in time.
+/// Whether the connection ended without an answer, or none came in time.
 fn broke_off(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
     matches!(error.kind(), BrokenPipe | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock)
@@ -284,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_the_holder_broke_off_is_repeated() {
+    fn a_call_that_the_holder_breaks_off_is_repeated() {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("holder.sock");
         let listener = UnixListener::bind(&socket).expect("listen");

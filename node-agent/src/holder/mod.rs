@@ -6,11 +6,13 @@
 //!      └── maps it shared <──────────────────────────────────────┘
 //! ```
 //!
-//! A live map is a memfd: pages of the kernel that live as long as somebody holds the descriptor. The holder never
-//! looks inside. It promises: the same key gives the same memory until it is dropped, the holder is told to stop, or
-//! the host reboots. It answers only its own user (peer credentials), serves one short call per connection, and ends
-//! by itself when its socket is no longer reachable at its path (the data directory is gone, or another holder took
-//! the path over), because then nobody can ever ask it again.
+//! A live map is a memfd: memory that exists as long as some process holds its descriptor. The holder never reads or
+//! writes it. It promises that the same key gives the same memory until the key is dropped, the holder is told to stop,
+//! or the host reboots.
+//!
+//! The holder only answers processes of its own user (peer credentials) and serves one short call per connection. It ends
+//! by itself when its socket can no longer be reached at its path, because the data directory was removed or another
+//! holder took over the path: nobody can call it any more then.
 //!
 //! It deliberately does not know what a disk is.
 

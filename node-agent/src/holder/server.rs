@@ -1,4 +1,4 @@
-//! The process itself: one loop, one call at a time.
+//! The holder process: a loop that serves one call at a time.
 
 use std::{
     collections::BTreeMap,
@@ -21,18 +21,20 @@ use rustix::{
 
 use super::wire::{self, Answer, Ask};
 
-/// How often it looks whether it can still be found; also the longest a silent caller may take.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Largest map: two bits per block of a 16 TiB disk and a page.
+/// How often the holder checks whether its socket can still be reached.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// Longest time to wait for a caller to send or receive.
+const CALLER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Largest map in bytes: two bits per block of a 16 TiB disk, and a page.
 const MAP_BYTES_MAX: u64 = (1 << 30) + 4096;
 
-/// Serves `socket` until told to stop or until nobody can find it any more.
+/// Serves calls on `socket` until told to stop, or until the socket cannot be reached at its path any more.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be created or polled.
 pub fn main(socket: &Path) -> io::Result<()> {
-    // Own session: the terminal's and the service manager's signals to the agent's group are not for us.
-    // Fails only when this process leads a group already, which is as good.
+    // A session of its own: signals that a terminal or service manager sends to the agent's group must not reach this
+    // process. It fails only when this process already leads a group, which serves as well.
     let _already_leader = rustix::process::setsid();
     match std::fs::remove_file(socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -43,11 +45,10 @@ pub fn main(socket: &Path) -> io::Result<()> {
     let own = std::fs::symlink_metadata(socket)?;
     let reachable =
         || std::fs::symlink_metadata(socket).is_ok_and(|now| now.ino() == own.ino() && now.dev() == own.dev());
-    let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
     let mut maps: BTreeMap<String, OwnedFd> = BTreeMap::new();
     loop {
         let mut fds = [PollFd::new(&listener, PollFlags::IN)];
-        let waiting = match poll(&mut fds, Some(&tick)) {
+        let waiting = match poll(&mut fds, Some(&LOOK_EVERY)) {
             Ok(waiting) => waiting,
             Err(rustix::io::Errno::INTR) => continue,
             Err(e) => return Err(e.into()),
@@ -59,7 +60,7 @@ pub fn main(socket: &Path) -> io::Result<()> {
             continue;
         }
         let Ok((mut stream, _)) = listener.accept() else { continue };
-        // A caller that breaks the call off, or is not allowed to make it, is its own problem only.
+        // Errors concern only this caller, which broke off or is not allowed to call.
         if let Ok(Step::Stop) = serve(&mut stream, &mut maps) {
             let _gone_is_fine = std::fs::remove_file(socket);
             return Ok(());
@@ -73,8 +74,8 @@ enum Step {
 }
 
 fn serve(stream: &mut UnixStream, maps: &mut BTreeMap<String, OwnedFd>) -> io::Result<Step> {
-    stream.set_read_timeout(Some(LOOK_EVERY))?;
-    stream.set_write_timeout(Some(LOOK_EVERY))?;
+    stream.set_read_timeout(Some(CALLER_TIMEOUT))?;
+    stream.set_write_timeout(Some(CALLER_TIMEOUT))?;
     let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())?;
     if peer.uid != rustix::process::geteuid() {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -92,9 +93,9 @@ fn serve(stream: &mut UnixStream, maps: &mut BTreeMap<String, OwnedFd>) -> io::R
             Err(e) => answer.error = Some(e.to_string()),
         },
         Ask::Adopt { key } => match fd {
-            // What is held already is at least as good as what is offered.
+            // Memory that is held already is at least as new as what is offered.
             Some(fd) => drop(maps.entry(key).or_insert(fd)),
-            None => answer.error = Some("no descriptor came with it".to_owned()),
+            None => answer.error = Some("the call has no descriptor".to_owned()),
         },
         Ask::Drop { key } => drop(maps.remove(&key)),
         Ask::List => answer.keys = maps.keys().cloned().collect(),
@@ -105,10 +106,10 @@ fn serve(stream: &mut UnixStream, maps: &mut BTreeMap<String, OwnedFd>) -> io::R
     Ok(step)
 }
 
-/// Whether it was made.
+/// Makes sure the memory of `key` exists. Returns whether it was created.
 fn get(maps: &mut BTreeMap<String, OwnedFd>, key: &str, bytes: u64) -> io::Result<bool> {
     if bytes == 0 || bytes > MAP_BYTES_MAX {
-        return Err(io::Error::other(format!("a map of {bytes} bytes")));
+        return Err(io::Error::other(format!("a map cannot have {bytes} bytes")));
     }
     if let Some(fd) = maps.get(key) {
         let have = fstat(fd)?.st_size;
@@ -119,7 +120,7 @@ fn get(maps: &mut BTreeMap<String, OwnedFd>, key: &str, bytes: u64) -> io::Resul
     }
     let fd = memfd_create("muster-live-map", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&fd, bytes)?;
-    // A map that shrinks would kill its user with SIGBUS.
+    // If the memory could shrink, processes that have it mapped would be killed by SIGBUS.
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     maps.insert(key.to_owned(), fd);
     Ok(true)

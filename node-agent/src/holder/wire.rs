@@ -1,4 +1,4 @@
-//! One message: u32 length, JSON, and at most one descriptor that rides on the first bytes.
+//! Messages between the agent and the holder: a u32 length, then JSON. At most one descriptor travels with the length.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -13,56 +13,53 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use storage_core::units::usize_from;
 
-/// Longest message: room for the keys of thousands of epochs.
+/// Largest message in bytes. The keys of thousands of epochs fit.
 const MESSAGE_BYTES_MAX: u32 = 4 << 20;
 
-/// What the agent asks.
+/// A call of the agent.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(super) enum Ask {
-    /// The memory of this key; made, zeroed, when it is not there.
+    /// Return the memory of this key. Create it, zeroed, if there is none.
     Get { key: String, bytes: u64 },
-    /// Take over memory that the agent has (the holder before this one died).
+    /// Take over memory that the agent has, because the previous holder died.
     Adopt { key: String },
-    /// Forget it.
+    /// Forget the memory of this key.
     Drop { key: String },
-    /// All keys.
+    /// Return all keys.
     List,
     /// Forget everything and end.
     Stop,
 }
 
-/// What the holder says.
+/// The holder's answer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Answer {
-    /// Why not; none = done.
+    /// Why the call failed; `None` when it succeeded.
     pub(super) error: Option<String>,
-    /// Get: the memory was made by this call.
+    /// Answer to `Get`: this call created the memory.
     #[serde(default)]
     pub(super) fresh: bool,
-    /// List: the keys.
+    /// Answer to `List`.
     #[serde(default)]
     pub(super) keys: Vec<String>,
 }
 
 pub(super) fn send<T: Serialize>(stream: &mut UnixStream, message: &T, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let body = serde_json::to_vec(message)?;
-    let length = u32::try_from(body.len()).map_err(|_| io::Error::other("message too long"))?;
+    let length = u32::try_from(body.len()).map_err(|_| io::Error::other("the message is too long"))?;
     let head = length.to_le_bytes();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds;
     if let Some(fd) = fd {
         fds = [fd];
-        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("no room for the descriptor"));
-        }
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "there is space for one descriptor");
     }
     let sent = rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(&head)], &mut control, SendFlags::NOSIGNAL)?;
-    if sent < head.len() {
-        stream.write_all(head.get(sent..).unwrap_or_default())?;
-    }
+    stream.write_all(&head[sent..])?;
     stream.write_all(&body)
 }
 
@@ -81,12 +78,12 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> io::Resul
             fd = fds.into_iter().next();
         }
     }
-    stream.read_exact(head.get_mut(got.bytes..).unwrap_or_default())?;
+    stream.read_exact(&mut head[got.bytes..])?;
     let length = u32::from_le_bytes(head);
     if length > MESSAGE_BYTES_MAX {
-        return Err(io::Error::other(format!("message of {length} bytes")));
+        return Err(io::Error::other(format!("a message of {length} bytes is too long")));
     }
-    let mut body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    let mut body = vec![0; usize_from(length.into())];
     stream.read_exact(&mut body)?;
     Ok((serde_json::from_slice(&body)?, fd))
 }

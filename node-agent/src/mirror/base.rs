@@ -1,5 +1,5 @@
-//! The published version a disk builds on: descriptor and root page came with the assignment, other pages are fetched
-//! once and shared by all disks of the node.
+//! The published version that a disk builds on. Its descriptor and root page come with the assignment. Other pages of its
+//! tree are fetched once and shared by all disks of the node.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,13 @@ use storage_core::{
 
 use super::{
     error::{DiskError, Fault},
-    read::Pinned,
+    read::{BLOCK, Pinned},
 };
 
-/// Pages kept at most: each maps 64 MiB at 256 KiB chunks.
+/// Most pages kept in memory. With chunks of 256 KiB, one page covers 64 MiB of a disk.
 const PAGES_MAX: usize = 4096;
 
-/// Decoded pages of the node, by name.
+/// Decoded pages, shared by all disks of the node.
 #[derive(Default)]
 pub(crate) struct Pages {
     map: RwLock<HashMap<ObjectName, Arc<Page>>>,
@@ -36,7 +36,7 @@ impl Pages {
     pub(crate) fn insert(&self, name: ObjectName, page: Arc<Page>) {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         if map.len() >= PAGES_MAX {
-            // Any half: what is needed comes back, each at the price of one small object.
+            // Drop every second page, whichever it is: a page that is needed again costs one small fetch.
             let mut keep = false;
             map.retain(|_, _| {
                 keep = !keep;
@@ -47,16 +47,16 @@ impl Pages {
     }
 }
 
-/// Why a lookup has no answer.
+/// Why leaves could not be looked up.
 #[derive(Debug)]
 pub(crate) enum NoLeaves {
-    /// These pages are needed first.
+    /// These pages must be fetched first.
     Missing(Vec<ObjectName>),
     /// The tree is damaged.
     Fault(Fault),
 }
 
-/// A version, ready for lookups.
+/// A published version, ready for lookups.
 pub(crate) struct Base {
     pub(crate) version: VersionId,
     pub(crate) root: VersionRoot,
@@ -65,7 +65,7 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    /// Checks what came with the assignment: the page is the one the descriptor names (I4).
+    /// Decodes what came with the assignment, and checks that the root page is the one the descriptor names (I4).
     pub(crate) fn open(disk: DiskId, version: VersionId, root: &VersionRoot) -> Result<Self, DiskError> {
         let corrupt = |what: String| DiskError::Corrupt { disk, what };
         let bytes = hex::decode(&root.descriptor).map_err(|_| corrupt("the descriptor is not hex".to_owned()))?;
@@ -81,13 +81,13 @@ impl Base {
                 let page = Page::decode(&bytes).map_err(|e| corrupt(format!("root page: {e}")))?;
                 Some((name, Arc::new(page)))
             }
-            // It is fetched like any other page.
+            // The root page is fetched like any other page.
             (Some(_), None) => None,
         };
         Ok(Self { version, root: root.clone(), descriptor, root_page })
     }
 
-    /// Finds a page: the root, what this request holds on to, what the node has.
+    /// Finds a page: the root page, one the request has pinned, or one the node has in memory.
     pub(crate) fn page(&self, pages: &Pages, pinned: &Pinned, name: &ObjectName) -> Option<Arc<Page>> {
         match &self.root_page {
             Some((root, page)) if root == name => Some(page.clone()),
@@ -95,7 +95,7 @@ impl Base {
         }
     }
 
-    /// The leaves of `chunks`, or the pages that are needed first.
+    /// Looks up the leaves of `chunks`, one for each chunk that the version has. `None` for a chunk of zeros.
     pub(crate) fn leaves(
         &self,
         pages: &Pages,
@@ -115,9 +115,9 @@ impl Base {
     }
 }
 
-/// Puts a patched chunk together: base body, then the packs' blocks, then zeros.
+/// Assembles a patched chunk: the body of its base, overwritten by the runs of its packs and of zeros. `None` when the leaf
+/// is not patched, an object is missing, or a run does not fit.
 pub(crate) fn patch(leaf: &Leaf, chunk_bytes: usize, body: impl Fn(&ObjectName) -> Option<Bytes>) -> Option<Vec<u8>> {
-    const BLOCK: usize = 4096;
     let Leaf::Patched(patched) = leaf else { return None };
     let mut out = vec![0; chunk_bytes];
     if let Some(name) = patched.base() {

@@ -1,37 +1,41 @@
-//! Two bits per 4 KiB block of one epoch, in memory that outlives the agent.
+//! The live map of one epoch: two bits per 4 KiB block, in memory that outlives the agent.
 //!
 //! | owned | zeroed | the block |
 //! |---|---|---|
-//! | 0 | - | is an older epoch's, or the base's |
+//! | 0 | - | belongs to an older epoch or the base |
 //! | 1 | 0 | is in this epoch's delta file, at its own offset |
 //! | 1 | 1 | reads as zeros |
 //!
-//! Each change is visible by flipping one bit last, so readers need no lock: a first write clears `zeroed` and then
-//! sets `owned`; a first punch sets `zeroed` and then `owned`. A writer sets bits after its bytes are in the delta and
-//! before it answers (I2). Which words changed since the last flush is kept beside, in the agent's own memory:
-//! one bit per word of 64 blocks; after a crash it is found again by comparing with the journal.
+//! Readers need no lock, because one bit that is flipped last makes each change visible: a first write clears `zeroed`
+//! and then sets `owned`; a first punch sets `zeroed` and then `owned`. A writer sets the bits after its bytes are in the
+//! delta and before it answers (I2).
+//!
+//! The agent's own memory records which words (of 64 blocks) have changed since the last flush, one bit for each. After a
+//! crash this is restored by comparing the live map with the journal.
 //!
 //! ```text
-//! page 0            header: magic, version, blocks, tag of the epoch
+//! page 0            header: magic with the version of the layout, number of blocks, tag of the epoch
 //! then              owned words (u64, little-endian hosts only), padded to a page, then zeroed words
 //! ```
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use storage_core::units::usize_from;
+
 use crate::holder::LiveMemory;
 
 const PAGE: u64 = 4096;
-/// "MLIVEMAP" and the version of this layout.
+/// "MLIVEMP" and the version of this layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"MLIVEMP1");
 
-/// Where the bits live.
 enum Memory {
-    /// The holder's.
+    /// Memory of the holder process.
     Live(LiveMemory),
-    /// This process's only: tests of pure parts.
+    /// Memory of this process only, for tests that need no holder.
     #[cfg(test)]
     Private(memmap2::MmapRaw),
 }
@@ -54,23 +58,25 @@ impl Memory {
     }
 }
 
-/// The bits of one epoch.
+/// The live map of one epoch.
 pub(crate) struct BlockBits {
     memory: Memory,
     blocks: u64,
-    /// Words of each of the two bitmaps.
+    /// Length of each of the two bitmaps, in words.
     words: usize,
+    /// Where the second bitmap starts, in words.
     zeroed_at: usize,
+    /// One bit per word of the bitmaps.
     changed: Box<[AtomicU64]>,
     owned_blocks: AtomicU64,
 }
 
-// SAFETY: the memory is only touched through atomics, lives as long as `self`, and cannot shrink (sealed).
+// SAFETY: the memory is only accessed through atomics, lives as long as `self`, and cannot shrink (it is sealed).
 unsafe impl Send for BlockBits {}
 // SAFETY: as above.
 unsafe impl Sync for BlockBits {}
 
-/// State of one word of 64 blocks, as the journal writes it.
+/// The state of one word of 64 blocks, as the journal records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) index: u64,
@@ -78,33 +84,22 @@ pub(crate) struct Word {
     pub(crate) zeroed: u64,
 }
 
-fn round_up(n: u64, to: u64) -> u64 {
-    n.div_ceil(to) * to
-}
-
-fn index(n: u64) -> usize {
-    usize::try_from(n).expect("block counts fit in memory: at most 2^32 blocks per disk")
-}
-
 impl BlockBits {
-    /// Bytes of memory for a disk of `blocks`.
+    /// Bytes of memory that the live map of a disk of `blocks` needs.
     pub(crate) fn bytes_for(blocks: u64) -> u64 {
-        PAGE + 2 * round_up(blocks.div_ceil(64) * 8, PAGE)
+        PAGE + 2 * Self::bitmap_bytes(blocks)
     }
 
-    /// Takes the holder's memory; `Err` with the memory's own words when it is another epoch's.
+    fn bitmap_bytes(blocks: u64) -> u64 {
+        (blocks.div_ceil(64) * 8).next_multiple_of(PAGE)
+    }
+
+    /// Uses memory of the holder, and writes the header if it is new. Fails with a text when the memory belongs to another
+    /// epoch.
     pub(crate) fn from_live(live: LiveMemory, blocks: u64, tag: u64) -> Result<(Self, Found), String> {
-        let fresh = live.fresh();
         let bits = Self::on(Memory::Live(live), blocks);
-        if fresh {
-            bits.header(1).store(blocks, Ordering::Relaxed);
-            bits.header(2).store(tag, Ordering::Relaxed);
-            bits.header(0).store(MAGIC, Ordering::Release);
-            return Ok((bits, Found::Fresh));
-        }
-        let got = [0, 1, 2].map(|n| bits.header(n).load(Ordering::Acquire));
-        match got {
-            // Made for an agent that died before it wrote the header: as good as fresh.
+        match [0, 1, 2].map(|n| bits.header(n).load(Ordering::Acquire)) {
+            // It is new, or the agent it was created for died before it wrote the header.
             [0, _, _] => {
                 bits.header(1).store(blocks, Ordering::Relaxed);
                 bits.header(2).store(tag, Ordering::Relaxed);
@@ -115,28 +110,29 @@ impl BlockBits {
                 bits.recount();
                 Ok((bits, Found::Left))
             }
-            other => Err(format!("live map says {other:x?}, expected {blocks} blocks of epoch tag {tag:x}")),
+            other => Err(format!("the live map has header {other:x?}, expected {blocks} blocks and epoch tag {tag:x}")),
         }
     }
 
     #[cfg(test)]
     pub(crate) fn private(blocks: u64) -> Self {
-        let map = memmap2::MmapOptions::new().len(index(Self::bytes_for(blocks))).map_anon().expect("anonymous memory");
+        let map =
+            memmap2::MmapOptions::new().len(usize_from(Self::bytes_for(blocks))).map_anon().expect("anonymous memory");
         Self::on(Memory::Private(map.into()), blocks)
     }
 
     fn on(memory: Memory, blocks: u64) -> Self {
-        let words = index(blocks.div_ceil(64));
-        let zeroed_at = index((PAGE + round_up(blocks.div_ceil(64) * 8, PAGE)) / 8);
-        assert!(memory.len() >= (zeroed_at + words) * 8, "memory for the bits is too small");
+        let words = usize_from(blocks.div_ceil(64));
+        let zeroed_at = usize_from((PAGE + Self::bitmap_bytes(blocks)) / 8);
+        assert!(memory.len() >= (zeroed_at + words) * 8, "the memory is too small for the live map");
         let changed = (0..words.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
         Self { memory, blocks, words, zeroed_at, changed, owned_blocks: AtomicU64::new(0) }
     }
 
     fn at(&self, n: usize) -> &AtomicU64 {
-        assert!((n + 1) * 8 <= self.memory.len(), "word {n} is outside of the map");
-        // SAFETY: in bounds (checked above), 8-aligned (page-aligned base), alive as long as `self`, and every access
-        // in every process that maps it is atomic.
+        assert!((n + 1) * 8 <= self.memory.len(), "word {n} is outside of the live map");
+        // SAFETY: in bounds (checked above), 8-aligned (the base is page aligned), alive as long as `self`, and every
+        // access in every process that maps the memory is atomic.
         unsafe { AtomicU64::from_ptr(self.memory.base().cast::<u64>().add(n)) }
     }
 
@@ -157,15 +153,15 @@ impl BlockBits {
         self.blocks
     }
 
-    /// How many blocks are this epoch's.
+    /// How many blocks this epoch owns.
     pub(crate) fn owned_blocks(&self) -> u64 {
         self.owned_blocks.load(Ordering::Relaxed)
     }
 
-    /// What this epoch knows about a block.
+    /// What this epoch says about a block.
     pub(crate) fn state(&self, block: u64) -> BlockState {
-        debug_assert!(block < self.blocks, "block {block} of {}", self.blocks);
-        let (word, mask) = (index(block / 64), 1u64 << (block % 64));
+        assert!(block < self.blocks, "block {block} of {}", self.blocks);
+        let (word, mask) = (usize_from(block / 64), 1u64 << (block % 64));
         if self.owned(word).load(Ordering::Acquire) & mask == 0 {
             BlockState::Absent
         } else if self.zeroed(word).load(Ordering::Acquire) & mask == 0 {
@@ -175,13 +171,13 @@ impl BlockBits {
         }
     }
 
-    /// The state of `block` and how many blocks from there to `end` share it.
+    /// The state of `block`, and the number of blocks from there (at most to `end`) that share it.
     pub(crate) fn run(&self, block: u64, end: u64) -> (BlockState, u64) {
         let state = self.state(block);
         let mut at = block + 1;
         while at < end {
             let shift = at % 64;
-            let word = index(at / 64);
+            let word = usize_from(at / 64);
             let owned = self.owned(word).load(Ordering::Acquire);
             let zeroed = self.zeroed(word).load(Ordering::Acquire);
             let same = match state {
@@ -198,7 +194,7 @@ impl BlockBits {
         (state, at.min(end) - block)
     }
 
-    /// The blocks hold data now. Call after their bytes are in the delta.
+    /// Records that the blocks hold data. Their bytes must already be in the delta.
     pub(crate) fn set_data(&self, blocks: Range<u64>) {
         self.each_word(blocks, |bits, word, mask| {
             let was_zeroed = bits.zeroed(word).load(Ordering::Acquire) & mask != 0
@@ -208,7 +204,7 @@ impl BlockBits {
         });
     }
 
-    /// The blocks read as zeros now.
+    /// Records that the blocks read as zeros.
     pub(crate) fn set_zero(&self, blocks: Range<u64>) {
         self.each_word(blocks, |bits, word, mask| {
             let zeroed_before = bits.zeroed(word).fetch_or(mask, Ordering::AcqRel);
@@ -218,7 +214,7 @@ impl BlockBits {
     }
 
     fn own(&self, word: usize, mask: u64) -> u64 {
-        // Overwriting is the common case, and a load does not take the line away from the other thread.
+        // Overwriting is the common case, and a load does not take the cache line away from other threads.
         let seen = self.owned(word).load(Ordering::Acquire);
         if seen & mask == mask {
             return seen;
@@ -236,28 +232,25 @@ impl BlockBits {
             let end = blocks.end.min((word + 1) * 64);
             let width = end - at;
             let mask = if width == 64 { u64::MAX } else { ((1u64 << width) - 1) << (at % 64) };
-            if change(self, index(word), mask) {
-                self.mark_changed(index(word));
+            if change(self, usize_from(word), mask) {
+                self.mark_changed(usize_from(word));
             }
             at = end;
         }
     }
 
     fn mark_changed(&self, word: usize) {
-        if let Some(changed) = self.changed.get(word / 64) {
-            changed.fetch_or(1 << (word % 64), Ordering::AcqRel);
-        }
+        self.changed[word / 64].fetch_or(1 << (word % 64), Ordering::AcqRel);
     }
 
     fn word(&self, word: usize) -> Word {
-        // Owned first: a block seen as owned is then seen with a `zeroed` at least as new.
+        // Load `owned` first: a block that is seen as owned then has a `zeroed` bit that is at least as new.
         let owned = self.owned(word).load(Ordering::Acquire);
         let zeroed = self.zeroed(word).load(Ordering::Acquire);
         Word { index: word as u64, owned, zeroed: zeroed & owned }
     }
 
-    /// The words that changed since the last call, and forgets that they did. Everything they say is about bytes that
-    /// were in the delta before this call.
+    /// Takes the words that have changed since the last call. The bytes they speak of were in the delta before this call.
     pub(crate) fn take_changed(&self) -> Vec<Word> {
         let mut words = Vec::new();
         for (n, changed) in self.changed.iter().enumerate() {
@@ -274,34 +267,39 @@ impl BlockBits {
         words
     }
 
-    /// Something is to be flushed.
+    /// Whether there is something to flush.
     #[cfg(test)]
     pub(crate) fn any_changed(&self) -> bool {
         self.changed.iter().any(|word| word.load(Ordering::Acquire) != 0)
     }
 
-    /// Takes [`Self::take_changed`] back after a flush that did not reach the journal.
+    /// Undoes [`Self::take_changed`] after a flush that did not reach the journal.
     pub(crate) fn put_back_changed(&self, words: &[Word]) {
         for word in words {
-            self.mark_changed(index(word.index));
+            self.mark_changed(usize_from(word.index));
         }
     }
 
-    /// Every word that says something: the whole state, for a journal written anew.
+    /// Every word with an owned block. That is the whole state, for rewriting the journal.
     pub(crate) fn all_words(&self) -> Vec<Word> {
         (0..self.words).map(|n| self.word(n)).filter(|word| word.owned != 0).collect()
     }
 
-    /// Takes over what a journal said. Words that differ from what the memory said already are marked as changed:
-    /// the live map knows more than the journal.
-    pub(crate) fn replay(&self, journaled: &std::collections::BTreeMap<u64, Word>, found: Found) {
+    /// Applies what the journal recorded. A fresh live map takes over its words. A live map that was left by an earlier
+    /// process is newer than the journal: words that differ are marked as changed.
+    ///
+    /// Fails with a text when the journal has words beyond the end of the disk.
+    pub(crate) fn replay(&self, journaled: &BTreeMap<u64, Word>, found: Found) -> Result<(), String> {
+        if let Some((last, _)) = journaled.last_key_value()
+            && usize_from(*last) >= self.words
+        {
+            return Err(format!("the journal has word {last}, the disk has {} words", self.words));
+        }
         match found {
             Found::Fresh => {
                 for word in journaled.values() {
-                    if index(word.index) < self.words {
-                        self.zeroed(index(word.index)).store(word.zeroed, Ordering::Release);
-                        self.owned(index(word.index)).store(word.owned, Ordering::Release);
-                    }
+                    self.zeroed(usize_from(word.index)).store(word.zeroed, Ordering::Release);
+                    self.owned(usize_from(word.index)).store(word.owned, Ordering::Release);
                 }
                 self.recount();
             }
@@ -316,6 +314,7 @@ impl BlockBits {
                 }
             }
         }
+        Ok(())
     }
 
     fn recount(&self) {
@@ -323,8 +322,8 @@ impl BlockBits {
         self.owned_blocks.store(count, Ordering::Relaxed);
     }
 
-    /// Adds to `into` each group of `group` blocks (a power of two) that has a block of this epoch.
-    pub(crate) fn owned_groups(&self, group: u64, into: &mut std::collections::BTreeSet<u64>) {
+    /// Adds to `into` the number of each group of `group` blocks (a power of two) in which this epoch owns a block.
+    pub(crate) fn owned_groups(&self, group: u64, into: &mut BTreeSet<u64>) {
         for n in 0..self.words {
             let mut owned = self.owned(n).load(Ordering::Acquire);
             let first = n as u64 * 64;
@@ -340,7 +339,7 @@ impl BlockBits {
         }
     }
 
-    /// How many blocks any of `epochs` owns.
+    /// How many blocks are owned by at least one of `epochs`, which are of one disk.
     pub(crate) fn union_count(epochs: &[&Self]) -> u64 {
         let Some(first) = epochs.first() else { return 0 };
         (0..first.words)
@@ -352,23 +351,23 @@ impl BlockBits {
     }
 }
 
-/// What one epoch knows about a block.
+/// What one epoch says about a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockState {
-    /// Nothing.
+    /// The epoch does not own the block.
     Absent,
-    /// It is in the delta file.
+    /// The block is in the delta file.
     Data,
-    /// It is all zeros.
+    /// The block reads as zeros.
     Zero,
 }
 
-/// What the holder had.
+/// Whether the holder had the live map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Nothing: a new epoch, a reboot, or a lost holder.
+    /// The live map is new: the epoch is, the host was rebooted, or the holder died.
     Fresh,
-    /// What an earlier process left: every acknowledged write.
+    /// An earlier process left it. It has every acknowledged write.
     Left,
 }
 
@@ -391,10 +390,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bits_agree_with_one_state_per_block(steps in steps(1000), cut in 0..40usize) {
+        fn the_bits_agree_with_a_model_of_one_state_per_block(steps in steps(1000), cut in 0..40usize) {
             let bits = BlockBits::private(1000);
             let mut model = vec![BlockState::Absent; 1000];
-            let mut journal = std::collections::BTreeMap::new();
+            let mut journal = BTreeMap::new();
             for (n, step) in steps.iter().enumerate() {
                 let (range, state) = match step {
                     Step::Data(range) => { bits.set_data(range.clone()); (range, BlockState::Data) }
@@ -423,16 +422,25 @@ mod tests {
             }
             let owned = model.iter().filter(|s| **s != BlockState::Absent).count() as u64;
             prop_assert_eq!(bits.owned_blocks(), owned);
-            // A second map fed by the journal is the same.
+            // A second map that replays the journal has the same states.
             journal.extend(bits.take_changed().into_iter().map(|w| (w.index, w)));
             let again = BlockBits::private(1000);
-            again.replay(&journal, Found::Fresh);
+            again.replay(&journal, Found::Fresh).expect("words of the disk");
             for (n, state) in model.iter().enumerate() {
                 prop_assert_eq!(again.state(n as u64), *state);
             }
             prop_assert!(!again.any_changed());
-            again.replay(&std::collections::BTreeMap::new(), Found::Left);
+            again.replay(&BTreeMap::new(), Found::Left).expect("no words");
             prop_assert_eq!(again.any_changed(), owned > 0);
+        }
+    }
+
+    #[test]
+    fn a_journal_with_words_beyond_the_disk_is_refused() {
+        let journal = BTreeMap::from([(16, Word { index: 16, owned: 1, zeroed: 0 })]);
+        for found in [Found::Fresh, Found::Left] {
+            assert!(BlockBits::private(1000).replay(&journal, found).is_err());
+            assert!(BlockBits::private(1025).replay(&journal, found).is_ok());
         }
     }
 }

@@ -1,16 +1,17 @@
-//! The node's clean chunk bodies: raw, in slots, shared by all disks whatever their version (I1, I4).
+//! The node's cache of clean chunk bodies. They are stored raw, in slots, and shared by all disks of all versions (I1,
+//! I4).
 //!
 //! ```text
 //! cache/slots-18        slot n = bytes n << 18 ...          one pair of files per chunk size (log2)
 //! cache/names-18        64 bytes per slot: name, salt, length, checksum; all zeros = empty
-//! cache/clean           only between a clean stop and the next start: the boot it happened in
+//! cache/clean           exists between a clean stop and the next start; holds the boot id of the stop
 //!
-//! absent --get_or_fetch--> in flight (one fetch, all who ask wait for it) --verified--> slot --evicted--> absent
+//! absent --get_or_fetch--> in flight (one fetch for all that ask) --verified--> slot --evicted--> absent
 //! ```
 //!
-//! Filled once per name, evicted by a clock hand, never synced. After a stop that was not clean a slot is hashed at its
-//! first use and dropped when it is not what its name says. A slot that is in use cannot be evicted: who reads it holds
-//! it. What does not fit, is served from memory. The cache gives way before any guest's write fails: see
+//! A slot is filled once, evicted by a clock hand, and never synced. After a stop that was not clean, a slot is hashed at
+//! its first use, and dropped when its name does not match. A slot cannot be evicted while a reader holds it. Chunks that
+//! do not fit are served from memory. When the node's disk is full, the cache shrinks before a guest's write fails: see
 //! [`Cache::give_back`].
 
 use std::{
@@ -20,25 +21,25 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
-use muster_pool::PoolClient;
+use muster_pool::{Got, PoolClient};
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
-use storage_core::{ChunkSize, Kind, ObjectName, Salt};
+use storage_core::{ChunkSize, Kind, ObjectName, Salt, units::usize_from};
 use tokio::sync::watch;
 
-use super::error::Fault;
+use super::{disk::lock, error::Fault};
 
 const ENTRY: usize = 64;
 const CLEAN: &str = "clean";
-/// Slots looked at before an insertion gives up making room.
+/// Most slots the clock hand passes in search of one to evict.
 const HAND_STEPS_MAX: usize = 4096;
 
-/// The cache of a node.
+/// The chunk cache of a node.
 pub(crate) struct Cache {
     dir: PathBuf,
     bytes_max: u64,
@@ -54,21 +55,21 @@ struct Inner {
     slots: HashMap<ObjectName, Arc<Slot>>,
     flights: HashMap<ObjectName, watch::Receiver<Option<Landed>>>,
     files: HashMap<u8, Arc<SlotFile>>,
-    /// In the order of the clock hand.
+    /// Names in the order the clock hand visits them. It may have names whose slot is gone.
     clock: Vec<ObjectName>,
     hand: usize,
 }
 
 type Landed = Result<Fetched, Fault>;
 
-/// A body and what it cost.
 #[derive(Clone)]
 pub(crate) struct Fetched {
     pub(crate) body: Body,
+    /// Bytes that came from other nodes.
     pub(crate) network_bytes: u64,
 }
 
-/// One pair of files.
+/// The pair of files for one chunk size.
 struct SlotFile {
     size: ChunkSize,
     slots: File,
@@ -82,14 +83,14 @@ struct Free {
     next: u64,
 }
 
-/// One filled slot.
+/// A filled slot.
 pub(crate) struct Slot {
     file: Arc<SlotFile>,
     number: u64,
     name: ObjectName,
     salt: Salt,
     length: u32,
-    /// [`UNPROVEN`] until hashed by this process or known to be from a clean stop.
+    /// [`UNPROVEN`] until this process has hashed the body, unless the slot is from a clean stop.
     proof: AtomicU8,
     used: AtomicBool,
 }
@@ -98,24 +99,20 @@ const UNPROVEN: u8 = 0;
 const PROVEN: u8 = 1;
 const BAD: u8 = 2;
 
-/// The body of a chunk, without the zeros at its end; proven to be what its name says.
+/// The body of a chunk, verified against its name. Zeros at the end of a chunk are not part of its body.
 #[derive(Clone)]
 pub(crate) enum Body {
-    /// In the cache.
     Slot(Arc<Slot>),
-    /// There was no room.
+    /// The cache had no room for it.
     Memory(Bytes),
 }
 
 impl Body {
-    /// Bytes from `offset` of the chunk; zeros behind the body's end.
+    /// Reads the chunk from `offset` on.
     pub(crate) fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Memory(bytes) => {
-                let have = bytes.get(offset..).unwrap_or_default();
-                let n = have.len().min(into.len());
-                into.get_mut(..n).unwrap_or_default().copy_from_slice(have.get(..n).unwrap_or_default());
-                into.get_mut(n..).unwrap_or_default().fill(0);
+                copy_padded(bytes, offset, into);
                 Ok(())
             }
             Self::Slot(slot) => slot.read(offset, into),
@@ -123,21 +120,32 @@ impl Body {
     }
 }
 
+/// Copies a part of a chunk, given its body, from `offset` on: what the body has, then zeros.
+pub(crate) fn copy_padded(body: &[u8], offset: usize, into: &mut [u8]) {
+    let from = offset.min(body.len());
+    let (bytes, zeros) = into.split_at_mut((body.len() - from).min(into.len()));
+    bytes.copy_from_slice(&body[from..][..bytes.len()]);
+    zeros.fill(0);
+}
+
 impl Slot {
+    fn body_bytes(&self) -> usize {
+        usize_from(self.length.into())
+    }
+
     fn read(&self, offset: usize, into: &mut [u8]) -> io::Result<()> {
-        let length = usize::try_from(self.length).map_err(io::Error::other)?;
-        let n = length.saturating_sub(offset).min(into.len());
-        let (have, zeros) = into.split_at_mut(n);
-        if n > 0 {
-            self.file.slots.read_exact_at(have, self.number * self.file.size.bytes() + offset as u64)?;
+        let from = offset.min(self.body_bytes());
+        let (bytes, zeros) = into.split_at_mut((self.body_bytes() - from).min(into.len()));
+        if !bytes.is_empty() {
+            self.file.slots.read_exact_at(bytes, self.number * self.file.size.bytes() + from as u64)?;
         }
         zeros.fill(0);
         Ok(())
     }
 
-    /// The whole body, hashed in this pass (I4); none when it is not what its name says.
+    /// Reads the whole body and hashes it now (I4). `None` when it does not match its name.
     fn read_proven(&self) -> io::Result<Option<Vec<u8>>> {
-        let mut body = vec![0; usize::try_from(self.length).map_err(io::Error::other)?];
+        let mut body = vec![0; self.body_bytes()];
         self.read(0, &mut body)?;
         let good = ObjectName::of_chunk(self.salt, self.file.size, &body) == self.name;
         self.proof.store(if good { PROVEN } else { BAD }, Ordering::Release);
@@ -147,12 +155,13 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // The last user is gone, so the number can be used again. The name was taken off when it was evicted.
+        // The last user is gone, so the slot's number can be used again. Its name was erased at its eviction.
         lock(&self.file.free).numbers.push(self.number);
     }
 }
 
 impl Cache {
+    /// Opens the cache in `dir` and finds the chunks of an earlier process there.
     pub(crate) fn open(
         dir: PathBuf,
         bytes_max: u64,
@@ -188,7 +197,7 @@ impl Cache {
         })
     }
 
-    /// The chunk, if it is here and good. Hashes it when nobody did since an unclean stop.
+    /// The chunk, if the cache has it and it is good. Hashes it at its first use after an unclean stop.
     pub(crate) fn get(&self, name: &ObjectName) -> Option<Body> {
         let slot = lock(&self.inner).slots.get(name).cloned()?;
         slot.used.store(true, Ordering::Relaxed);
@@ -198,12 +207,12 @@ impl Cache {
             _ => match slot.read_proven() {
                 Ok(Some(_)) => Some(Body::Slot(slot)),
                 Ok(None) => {
-                    tracing::warn!(chunk.name = %name, "a cached chunk is not what its name says; it is dropped");
+                    tracing::warn!(chunk.name = %name, "dropping a cached chunk that does not match its name");
                     self.evict(name);
                     None
                 }
                 Err(error) => {
-                    tracing::warn!(chunk.name = %name, error = %error, "a cached chunk cannot be read; it is dropped");
+                    tracing::warn!(chunk.name = %name, error = %error, "dropping a cached chunk that cannot be read");
                     self.evict(name);
                     None
                 }
@@ -211,24 +220,27 @@ impl Cache {
         }
     }
 
-    /// Whether it is here, without using or proving it.
+    /// Whether the cache has the chunk. Neither counts as a use nor checks the body.
     pub(crate) fn has(&self, name: &ObjectName) -> bool {
         lock(&self.inner).slots.contains_key(name)
     }
 
-    /// The body, hashed in this pass: what a merge may give a new name to (I4).
+    /// The body, hashed now: only such a body may become part of a chunk with a new name (I4).
     pub(crate) fn get_proven(&self, name: &ObjectName) -> Option<Vec<u8>> {
         let slot = lock(&self.inner).slots.get(name).cloned()?;
         slot.used.store(true, Ordering::Relaxed);
         if let Ok(Some(body)) = slot.read_proven() {
             return Some(body);
         }
-        tracing::warn!(chunk.name = %name, "a cached chunk is not what its name says; it is dropped");
+        tracing::warn!(chunk.name = %name, "dropping a cached chunk that is unreadable or does not match its name");
         self.evict(name);
         None
     }
 
-    /// The chunks, fetched where they are not here: each once, however many ask; whole batches at once.
+    /// The chunks, by name. Fetches those that are missing, in one batch; several callers that ask for the same chunk share
+    /// one fetch.
+    ///
+    /// Fails with [`Fault::Unavailable`] when no node gives a chunk before the deadline.
     pub(crate) async fn get_or_fetch(
         self: &Arc<Self>,
         names: &[ObjectName],
@@ -258,22 +270,19 @@ impl Cache {
             }
         }
         if !mine.is_empty() {
-            // A task of its own: it goes on for the others when whoever asked first goes away.
+            // A task of its own: the fetch goes on for the other callers even if this one is dropped.
             let cache = self.clone();
             self.runtime.spawn(async move { cache.fly(mine, salt, size, deadline).await });
         }
         for (name, mut flight, first) in waiting {
             let landed = tokio::time::timeout_at(deadline, flight.wait_for(Option::is_some)).await;
             let mut fetched = match landed {
-                Ok(Ok(landed)) => match &*landed {
-                    Some(landed) => landed.clone()?,
-                    None => return Err(Fault::Unavailable("the fetch was given up".to_owned())),
-                },
+                Ok(Ok(landed)) => landed.clone().expect("it was waited for")?,
                 Ok(Err(_)) => return Err(Fault::Unavailable("the fetch was given up".to_owned())),
                 Err(_) => return Err(Fault::Unavailable(format!("chunk {name}: the deadline passed"))),
             };
             if !first {
-                // Counted by the one that started it.
+                // The caller that started the fetch counts these bytes.
                 fetched.network_bytes = 0;
             }
             found.insert(name, fetched);
@@ -281,6 +290,7 @@ impl Cache {
         Ok(found)
     }
 
+    /// Fetches chunks and tells those that wait for them.
     async fn fly(
         self: Arc<Self>,
         flights: Vec<(ObjectName, watch::Sender<Option<Landed>>)>,
@@ -292,41 +302,38 @@ impl Cache {
         let got = self.pool.get(&names, deadline).await;
         let cache = self.clone();
         // Writing the slots may wait for the disk.
-        let landing = tokio::task::spawn_blocking(move || {
-            let mut landed: HashMap<ObjectName, Landed> = HashMap::new();
-            match got {
-                Ok(got) => {
-                    for got in got {
-                        let name = got.object.name;
-                        let fetched = if got.object.kind == Kind::Chunk {
-                            Ok(Fetched {
-                                body: cache.insert(name, salt, size, &got.object.body),
-                                network_bytes: got.network_bytes,
-                            })
-                        } else {
-                            Err(Fault::Corrupt(format!("object {name} is no chunk")))
-                        };
-                        landed.insert(name, fetched);
-                    }
-                }
-                Err(error) => {
-                    let fault = Fault::Unavailable(error.to_string());
-                    landed.extend(names.iter().map(|name| (*name, Err(fault.clone()))));
-                }
-            }
-            landed
+        let landing = tokio::task::spawn_blocking(move || -> Result<HashMap<ObjectName, Landed>, Fault> {
+            let got = got.map_err(|error| Fault::Unavailable(error.to_string()))?;
+            Ok(got.into_iter().map(|got| (got.object.name, cache.land(got, salt, size))).collect())
         });
-        let mut landed = landing.await.unwrap_or_default();
+        let failed = |error| Err(Fault::Io(format!("the task that stores fetched chunks failed: {error}")));
+        let mut landed = landing.await.unwrap_or_else(failed);
         for (name, sender) in flights {
-            let result = landed.remove(&name).unwrap_or_else(|| Err(Fault::Unavailable(format!("chunk {name}"))));
-            // First out of the list, then told: who comes after finds the slot or starts anew.
+            let result = match &mut landed {
+                Ok(landed) => landed
+                    .remove(&name)
+                    .unwrap_or_else(|| Err(Fault::Unavailable(format!("the pool did not return chunk {name}")))),
+                Err(fault) => Err(fault.clone()),
+            };
+            // End the flight before telling its waiters: a later caller finds the slot, or starts a new fetch.
             lock(&self.inner).flights.remove(&name);
             sender.send_replace(Some(result));
         }
     }
 
-    /// Keeps a body that was just verified or named by this process; from memory when there is no room.
+    /// Stores a fetched object, which must be a chunk of a tree with chunks of `size`.
+    fn land(&self, got: Got, salt: Salt, size: ChunkSize) -> Landed {
+        let object = got.object;
+        if object.kind != Kind::Chunk || object.body.len() > size.as_usize() {
+            return Err(Fault::Corrupt(format!("object {} is not a chunk of {size} bytes", object.name)));
+        }
+        Ok(Fetched { body: self.insert(object.name, salt, size, &object.body), network_bytes: got.network_bytes })
+    }
+
+    /// Stores a body that this process has just verified or named. Returns it in memory when there is no room. A body is at
+    /// most `size` long.
     pub(crate) fn insert(&self, name: ObjectName, salt: Salt, size: ChunkSize, body: &Bytes) -> Body {
+        assert!(body.len() <= size.as_usize(), "a body of {} bytes for a slot of {size}", body.len());
         if let Some(slot) = lock(&self.inner).slots.get(&name)
             && slot.proof.load(Ordering::Acquire) == PROVEN
         {
@@ -337,7 +344,7 @@ impl Cache {
         if !self.make_room(size) {
             return memory();
         }
-        let Ok(length) = u32::try_from(body.len()) else { return memory() };
+        let length = u32::try_from(body.len()).expect("chunks are at most 4 MiB");
         let file = {
             let mut inner = lock(&self.inner);
             match inner.files.get(&size.log2()) {
@@ -348,7 +355,7 @@ impl Cache {
                         file
                     }
                     Err(error) => {
-                        tracing::warn!(error = %error, "the cache cannot make its files");
+                        tracing::warn!(error = %error, "the files of the cache cannot be created");
                         return memory();
                     }
                 },
@@ -363,7 +370,7 @@ impl Cache {
         };
         let slot = Slot { file, number, name, salt, length, proof: AtomicU8::new(PROVEN), used: AtomicBool::new(true) };
         if let Err(error) = slot.fill(body) {
-            tracing::debug!(error = %error, "a chunk does not fit into the cache");
+            tracing::debug!(error = %error, "a chunk could not be written to the cache");
             slot.file.punch(slot.number);
             return memory();
         }
@@ -376,7 +383,8 @@ impl Cache {
         Body::Slot(slot)
     }
 
-    /// Frees at least `bytes` of the file system if that many are kept here: the cache gives way first.
+    /// Evicts chunks until at least `bytes` bytes are free or nothing can be evicted. Returns the bytes freed. Called when the
+    /// file system is full, before a guest's write fails.
     pub(crate) fn give_back(&self, bytes: u64) -> u64 {
         let mut freed = 0;
         while freed < bytes {
@@ -388,6 +396,7 @@ impl Cache {
         freed
     }
 
+    /// Makes room for one more chunk. Returns false when none could be made.
     fn make_room(&self, size: ChunkSize) -> bool {
         while self.bytes.load(Ordering::Relaxed) + size.bytes() > self.bytes_max {
             if self.evict_one().is_none() {
@@ -402,13 +411,13 @@ impl Cache {
             return true;
         }
         if low() {
-            // The floor is near: a new chunk only in the place of another.
+            // The reserve is reached: a new chunk must replace another.
             return self.evict_one().is_some();
         }
         true
     }
 
-    /// Evicts the next chunk nobody uses; its bytes.
+    /// Evicts the next chunk that is not in use. Returns its bytes, `None` when no such chunk was found.
     fn evict_one(&self) -> Option<u64> {
         let mut inner = lock(&self.inner);
         for _ in 0..HAND_STEPS_MAX.min(2 * inner.clock.len()) {
@@ -417,7 +426,7 @@ impl Cache {
             }
             inner.hand %= inner.clock.len();
             let hand = inner.hand;
-            let name = inner.clock.get(hand).copied()?;
+            let name = inner.clock[hand];
             let Some(slot) = inner.slots.get(&name) else {
                 inner.clock.swap_remove(hand);
                 continue;
@@ -426,7 +435,7 @@ impl Cache {
                 inner.hand += 1;
                 continue;
             }
-            let slot = inner.slots.remove(&name)?;
+            let slot = inner.slots.remove(&name).expect("it was found above");
             inner.clock.swap_remove(hand);
             drop(inner);
             return Some(self.release(slot));
@@ -435,7 +444,7 @@ impl Cache {
     }
 
     fn evict(&self, name: &ObjectName) {
-        // Bound first: the lock must not be held while the slot is released.
+        // A statement of its own, so that the lock is not held while the slot is released.
         let slot = lock(&self.inner).slots.remove(name);
         if let Some(slot) = slot {
             self.release(slot);
@@ -445,9 +454,9 @@ impl Cache {
     fn release(&self, slot: Arc<Slot>) -> u64 {
         let bytes = slot.file.size.bytes();
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        // First the name, then the bytes: what is left after a crash in between is an empty slot.
+        // Erase the name before the bytes: a crash in between then leaves an empty slot.
         if let Err(error) = slot.file.names.write_all_at(&[0; ENTRY], slot.number * ENTRY as u64) {
-            tracing::warn!(error = %error, "a name stays in the cache's table; the next start will find it out");
+            tracing::warn!(error = %error, "the name of an evicted chunk could not be erased; the next start will check it");
         }
         if Arc::strong_count(&slot) == 1 {
             slot.file.punch(slot.number);
@@ -455,16 +464,16 @@ impl Cache {
         bytes
     }
 
-    /// Remembers that everything here was proven and written in this boot.
+    /// Marks the stop as clean if every chunk was verified: the next start in this boot need not hash them again.
     pub(crate) fn stop(&self) {
         let all_proven = lock(&self.inner).slots.values().all(|slot| slot.proof.load(Ordering::Acquire) == PROVEN);
         let Some(boot) = boot_id().filter(|_| all_proven) else { return };
         if let Err(error) = std::fs::write(self.dir.join(CLEAN), boot) {
-            tracing::debug!(error = %error, "the cache will be checked again at the next start");
+            tracing::debug!(error = %error, "the next start will verify the cache again");
         }
     }
 
-    /// Bytes of slots in use.
+    /// Bytes of the slots in use.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -494,7 +503,7 @@ impl SlotFile {
     }
 
     fn load(self: Arc<Self>, proof: u8) -> io::Result<Vec<Slot>> {
-        let length = usize::try_from(self.names.metadata()?.len()).map_err(io::Error::other)?;
+        let length = usize_from(self.names.metadata()?.len());
         let mut table = vec![0; length / ENTRY * ENTRY];
         self.names.read_exact_at(&mut table, 0)?;
         let mut slots = Vec::new();
@@ -521,7 +530,7 @@ impl SlotFile {
     fn punch(&self, number: u64) {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         if let Err(error) = fallocate(&self.slots, flags, number * self.size.bytes(), self.size.bytes()) {
-            tracing::debug!(error = %error, "an evicted chunk keeps its space until the slot is used again");
+            tracing::debug!(error = %error, "an evicted chunk keeps its disk space until its slot is used again");
         }
     }
 }
@@ -541,13 +550,9 @@ fn boot_id() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
 }
 
-/// Reads the mark and takes it away: from now on a stop is unclean until it is made again.
+/// Reads and removes the mark of a clean stop: until the next mark, every stop counts as unclean.
 fn stopped_clean_in_this_boot(dir: &Path) -> bool {
     let mark = std::fs::read_to_string(dir.join(CLEAN)).ok();
     let removed = std::fs::remove_file(dir.join(CLEAN)).is_ok();
     removed && mark.is_some() && mark == boot_id()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the mirrors of a node are told at start.
+//! Settings of the mirrors of a node.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,28 +7,28 @@ use muster_api::{ClusterId, NodeId};
 /// Settings of all disks of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `DATA`: disks are below `disks/`, clean chunks below `cache/`.
+    /// The data directory. Disks are below `disks/`, clean chunks below `cache/`.
     pub data_dir: PathBuf,
-    /// Carried by every mount, so that nobody touches another cluster's.
+    /// Part of the name of every mount, so that no agent touches mounts of another cluster.
     pub cluster: ClusterId,
-    /// Likewise.
+    /// Part of the name of every mount, so that no agent touches mounts of another node.
     pub node: NodeId,
-    /// How writes that leave gaps are treated.
+    /// What happens when a guest writes to a chunk that is not in the cache.
     pub write_policy: WritePolicy,
-    /// Most bytes of clean chunks kept.
+    /// Most bytes of clean chunks in the cache.
     pub cache_bytes_max: u64,
-    /// Free bytes of the file system that the cache leaves alone.
+    /// Bytes of the file system that the cache leaves free. 0 turns this limit off.
     pub keep_free_bytes: u64,
     /// How delta files are read and written.
     pub delta_io: DeltaIo,
-    /// Longest a guest's read waits for a source.
+    /// Longest time a guest's read waits for a chunk from another node before it fails with EIO.
     pub read_deadline: Duration,
-    /// Owner of the disk files: the user QEMU runs as.
+    /// User and group id that own the disk files: those that QEMU runs with.
     pub owner: (u32, u32),
 }
 
 impl Config {
-    /// The defaults, for a data directory.
+    /// The default settings for a data directory.
     #[must_use]
     pub fn new(data_dir: PathBuf, cluster: ClusterId, node: NodeId) -> Self {
         Self {
@@ -45,25 +45,25 @@ impl Config {
     }
 }
 
-/// What happens when a guest writes where nothing is known yet.
+/// What happens when a guest writes to a chunk that is not in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WritePolicy {
-    /// A bit per block: whole blocks never wait.
+    /// One bit per block records what was written. Writes of whole blocks never wait.
     #[default]
     Bitmap,
-    /// One contiguous region per chunk (the paper's second strategy): a write that would leave a gap first fetches the
-    /// chunk into the cache. The delta still holds only what the guest wrote.
+    /// Each chunk has one contiguous written region (the paper's second strategy): a write that would leave a gap first
+    /// fetches the chunk into the cache. The delta still holds only what the guest wrote.
     Contiguous,
 }
 
-/// Page cache or not below the mirror.
+/// Whether delta files use the host's page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeltaIo {
-    /// Through the page cache.
+    /// Delta files are read and written through the page cache.
     #[default]
     Buffered,
-    /// `O_DIRECT`: for comparing with a raw file opened likewise.
+    /// Delta files are opened with `O_DIRECT`, which bypasses the page cache.
     Direct,
 }

@@ -1,4 +1,4 @@
-//! The cut of one disk: a redirect, not a copy.
+//! The cut of one disk: new writes are redirected to the next epoch, and nothing is copied.
 //!
 //! ```text
 //! writable --prepare--> prepared --hold--> held --flip--> writable (next epoch; the old one frozen for its commit)
@@ -6,10 +6,10 @@
 //!    +------- abort --------+----------------+-- the hold's own timer: a late flip is refused
 //! ```
 //!
-//! *Prepare* does everything that takes time: it makes the next epoch's files, writes their place into the durable
-//! record, and flushes. *Hold* parks new writes; those admitted go on and belong to the old epoch. *Flip* swaps a
-//! pointer. The flip is journaled right after guests go on: until then a crash finds the next epoch in the record, and
-//! its bits say whether writes were let in.
+//! *Prepare* does everything that takes time: it creates the files of the next epoch, enters the epoch into the durable
+//! record, and flushes. *Hold* parks new writes; writes that were already admitted continue and belong to the old epoch.
+//! *Flip* swaps a pointer. It is recorded right after the guests continue. If the agent dies before that, the next start
+//! finds the prepared epoch in the record, and the epoch's bits say whether it has admitted writes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,13 +22,13 @@ use super::{
     meta::EpochMeta,
 };
 
-/// Most epochs a disk has, the written one included.
+/// Most epochs of a disk, including the current one.
 pub(crate) const EPOCHS_MAX: usize = 4;
 
-/// One try to cut a snapshot.
+/// One attempt at the cut of a snapshot: the snapshot and the number of the attempt. A later attempt has a larger number.
 pub type CutKey = (SnapshotId, u32);
 
-/// The next epoch, ready.
+/// The next epoch, ready to be written to.
 pub(crate) struct Prepared {
     pub(super) key: CutKey,
     pub(super) commit: CommitId,
@@ -36,14 +36,14 @@ pub(crate) struct Prepared {
     entry: EpochMeta,
 }
 
-/// A flip as it was done in memory.
+/// A flip that was made in memory and has to be recorded.
 pub(super) struct Flipped {
     commit: CommitId,
     entry: EpochMeta,
 }
 
 impl Disk {
-    /// Makes the next epoch. Repeating it with the same key changes nothing.
+    /// Creates the next epoch. Repeating it with the same key changes nothing.
     pub(super) async fn prepare(self: &Arc<Self>, key: CutKey, wanted: &CutDisk) -> Result<(), DiskError> {
         let disk = self.id();
         let changing = self.changing.lock().await;
@@ -57,10 +57,10 @@ impl Disk {
         let other = lock(&self.prepared).as_ref().map(|prepared| prepared.key);
         match other {
             Some(other) if other == key => return Ok(()),
-            // An older try of the same snapshot is given up.
+            // This replaces an older attempt for the same snapshot.
             Some(other) if other.0 == key.0 && other.1 < key.1 => self.discard_prepared(other).await?,
             Some(other) => {
-                return Err(DiskError::Busy { disk, what: format!("a cut for snapshot {}", other.0) });
+                return Err(DiskError::Busy { disk, what: format!("it is being cut for snapshot {}", other.0) });
             }
             None => {}
         }
@@ -71,15 +71,16 @@ impl Disk {
             self.merge_in_background();
             return Err(DiskError::Busy { disk, what: format!("{EPOCHS_MAX} epochs are still in use") });
         }
-        let last = meta.epochs.last().map_or(0, |epoch| epoch.number);
-        let tag = getrandom::u64()
-            .map_err(|e| DiskError::Io { what: "random numbers".to_owned(), source: std::io::Error::other(e) })?;
-        let entry = EpochMeta { number: last + 1, tag, commit: None };
+        let tag = getrandom::u64().map_err(|e| DiskError::Io {
+            what: "reading a random number".to_owned(),
+            source: std::io::Error::other(e),
+        })?;
+        let entry = EpochMeta { number: meta.current().number + 1, tag, commit: None };
         let maker = self.clone();
         let epoch = blocking(move || maker.make_epoch(entry)).await?;
         *lock(&self.prepared) = Some(Prepared { key, commit: wanted.commit, epoch: Arc::new(epoch), entry });
         drop(changing);
-        // So that little is left to write back behind the cut; a failure here is the guest's next flush's as well.
+        // Flush now, so that little is left to write back after the cut. If this fails, so will the guest's next flush.
         self.flush().await.map_err(|fault| self.fault(fault))
     }
 
@@ -100,13 +101,13 @@ impl Disk {
             self.update_meta(Apply::IfStored, |meta| meta.prepared = Some(entry)).map_err(|e| io("record", e))?;
             Ok(epoch)
         });
-        // Unless a start may look for it: the record may name one of this number, also an earlier one that was given up
-        // while there was no room to record that.
+        // Remove the files, unless the record names an epoch of this number, for which the next start will look. It may
+        // be an earlier one that was discarded while there was no room to record that.
         if stored.is_err()
             && self.meta.load().prepared.is_none_or(|prepared| prepared.number != entry.number)
             && let Err(error) = place.remove(&node.holder)
         {
-            tracing::warn!(disk.id = %disk, error = %error, "files of a cut that failed stay until the next start");
+            tracing::warn!(disk.id = %disk, error = %error, "files of a failed cut stay until the next start");
         }
         stored
     }
@@ -115,7 +116,7 @@ impl Disk {
         Place { dir: &self.dir, disk: self.id(), number: entry.number, tag: entry.tag }
     }
 
-    /// Gives the next epoch up, if it is this key's and nothing was let into it. The caller has `changing`.
+    /// Discards the prepared epoch if it belongs to this key and has not become current. The caller holds `changing`.
     pub(super) async fn discard_prepared(self: &Arc<Self>, key: CutKey) -> Result<(), DiskError> {
         let prepared = {
             let mut slot = lock(&self.prepared);
@@ -134,7 +135,8 @@ impl Disk {
         .await
     }
 
-    /// Swaps the epochs. In memory only, so that nobody waits for a disk while writes are held.
+    /// Makes the prepared epoch the current one. `None` when none is prepared for this key. Works in memory only, because
+    /// writes are held meanwhile.
     pub(super) fn flip(&self, key: CutKey) -> Option<Flipped> {
         let prepared = {
             let mut slot = lock(&self.prepared);
@@ -152,18 +154,17 @@ impl Disk {
         Some(Flipped { commit: prepared.commit, entry: prepared.entry })
     }
 
-    /// Journals a flip. Blocks on the disk below.
+    /// Records a flip durably. Blocks.
     pub(super) fn record_flip(&self, flipped: &Flipped) -> Result<(), DiskError> {
         self.update_meta(Apply::Anyway, |meta| {
-            if let Some(frozen) = meta.epochs.last_mut() {
-                frozen.commit = Some(flipped.commit);
-            }
+            meta.current_mut().commit = Some(flipped.commit);
             meta.epochs.push(flipped.entry);
             meta.prepared = None;
         })
         .map_err(|source| DiskError::Io { what: format!("record of the flip of disk {}", self.id()), source })
     }
 
+    /// What a fault means to those who manage disks.
     pub(super) fn fault(&self, fault: super::error::Fault) -> DiskError {
         use super::error::Fault;
         let disk = self.id();
@@ -186,27 +187,27 @@ pub(super) fn open_error(disk: muster_api::DiskId, error: OpenError) -> DiskErro
     }
 }
 
-/// Runs what waits for the disk below away from the async threads.
+/// Runs blocking work away from the async threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(e) => Err(DiskError::Io { what: "a task".to_owned(), source: std::io::Error::other(e) }),
+        Err(e) => Err(DiskError::Io { what: "a blocking task".to_owned(), source: std::io::Error::other(e) }),
     }
 }
 
-/// What a cut of several disks of this node is at.
+/// State of a cut of several disks of this node.
 pub(super) enum CutState {
     Prepared,
     Held {
         since: Instant,
         until: Instant,
     },
-    /// Done; asked again, the answer is the same.
+    /// All disks are cut. The answer is kept for repeated calls.
     Flipped {
         members: Vec<muster_api::node_protocol::CutMember>,
     },
-    /// The timer let the writes go before the flip came, or recording failed.
+    /// The cut ended without an answer: the hold's timer was faster than the flip, or recording the flip failed.
     Over,
 }

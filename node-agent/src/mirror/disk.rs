@@ -1,16 +1,17 @@
-//! One disk: its layers, its gate, its flushes.
+//! One disk: its layers, the gate that holds writes, and its flushes.
 //!
 //! ```text
 //!             newest                                  oldest
-//! layers:   [ epoch 7 (written to) | epoch 6 (commit b) | epoch 5 (commit a) ] -> base: version, cache, pool
-//!                ^ flip puts a new one in front              ^ fold takes published ones away and moves the base
+//! layers:   [ epoch 7 (current) | epoch 6 (commit b) | epoch 5 (commit a) ] -> base: version, cache, pool
+//!                ^ flip puts a new one in front           ^ fold removes published ones and moves the base
 //! ```
 //!
-//! `layers` is replaced as a whole and never changed in place: a reader works with the ones it loaded, and every
-//! replacement describes the same bytes (I1), except that a flip makes room for newer ones.
+//! `layers` is replaced as a whole and never changed in place, so a reader works with the value it loaded. Every
+//! replacement describes the same bytes of the disk (I1).
 
 use std::{
     io,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::holder::Holder;
 
-/// What all disks of a node share.
+/// What all disks of a node have in common.
 pub(crate) struct Node {
     pub(crate) config: Config,
     pub(crate) pool: PoolClient,
@@ -44,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) runtime: tokio::runtime::Handle,
 }
 
-/// What a disk consists of at one instant.
+/// What a disk consists of at one moment.
 pub(crate) struct Layers {
     pub(crate) base: Arc<Base>,
     /// Newest first; never empty.
@@ -52,13 +53,12 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// The one that is written to.
+    /// The epoch that is written to.
     pub(crate) fn current(&self) -> &Arc<Epoch> {
-        self.epochs.first().expect("a disk has an epoch that is written to")
+        self.epochs.first().expect("a disk always has a current epoch")
     }
 }
 
-/// One disk.
 pub(crate) struct Disk {
     node: Arc<Node>,
     id: DiskId,
@@ -71,10 +71,10 @@ pub(crate) struct Disk {
     failed: ArcSwapOption<String>,
     removed: AtomicBool,
     fetched_bytes: AtomicU64,
-    /// The durable record as it was stored last.
+    /// The durable record as it was last stored.
     pub(super) meta: ArcSwap<Meta>,
     storing: Mutex<()>,
-    /// Taken by whoever replaces `meta` or `layers`; a flip alone does not need it (see `cut`).
+    /// Held while `meta` or `layers` is replaced. A flip alone does not need it (see `cut`).
     pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) prepared: Mutex<Option<Prepared>>,
     pub(super) merging: AtomicBool,
@@ -122,7 +122,7 @@ impl Disk {
         self.layers.load_full()
     }
 
-    /// Puts other layers in place, made from the present ones; may be called more than once.
+    /// Replaces the layers with `change` of the present ones. May call `change` more than once.
     pub(super) fn change_layers(&self, change: impl Fn(&Layers) -> Layers) {
         self.layers.rcu(|old| Arc::new(change(old)));
         fence(Ordering::SeqCst);
@@ -136,23 +136,23 @@ impl Disk {
         self.fetched_bytes.load(Ordering::Relaxed)
     }
 
-    /// How it failed for good, if it did.
+    /// Why the disk has failed for good, if it has.
     pub(crate) fn failed(&self) -> Option<String> {
         self.failed.load().as_deref().cloned()
     }
 
-    /// I2: a failed flush is final.
+    /// Marks the disk as failed for good, because a failed flush is final (I2). Tries to record that.
     pub(super) fn fail(&self, what: String) {
         tracing::error!(disk.id = %self.id, "a disk failed for good: {what}");
         self.failed.store(Some(Arc::new(what.clone())));
         if let Err(error) = self.replace_meta(Apply::Anyway, |meta| meta.failed = Some(what)) {
             let error = error.into_io();
-            tracing::warn!(disk.id = %self.id, error = %error, "the failure could not be recorded");
+            tracing::warn!(disk.id = %self.id, error = %error, "the failure of a disk could not be recorded");
         }
     }
 
-    /// Replaces the durable record. Blocks on the disk below. When it cannot be known which one is durable, the new
-    /// one applies, because a start may find it, and the disk has failed, because a start may not.
+    /// Replaces the durable record. Blocks. If it is unknown whether the old or the new record is durable, the new one is
+    /// used, because the next start may find it, and the disk fails, because the next start may not find it.
     pub(super) fn update_meta(&self, apply: Apply, change: impl FnOnce(&mut Meta)) -> io::Result<()> {
         self.replace_meta(apply, change).map_err(|error| match error {
             NotStored::AsBefore(e) => e,
@@ -194,12 +194,13 @@ impl Disk {
         }
     }
 
-    /// Lets one write in, into the epoch that is current now.
+    /// Admits one write to the current epoch, unless a cut holds writes.
     pub(crate) fn admit(&self) -> Result<Admission, NotNow> {
         loop {
             let layers = self.layers();
             let epoch = layers.current().clone();
-            // Counted first, checked after: whoever freezes the epoch either sees the count or is seen here.
+            // Count this write before checking that the epoch is still current. A flip at the same time either sees the
+            // count or is seen by the check.
             epoch.enter();
             fence(Ordering::SeqCst);
             let admission = Admission { layers };
@@ -212,18 +213,18 @@ impl Disk {
         }
     }
 
-    /// Holds new writes from now on; those admitted go on.
+    /// Holds new writes from now on. Admitted writes continue.
     pub(super) fn hold(&self) {
         self.gate.held.store(true, Ordering::SeqCst);
     }
 
-    /// Lets held writes go.
+    /// Lets held writes continue.
     pub(super) fn release(&self) {
         self.gate.held.store(false, Ordering::SeqCst);
         self.gate.released.notify_waiters();
     }
 
-    /// Waits for the end of a hold.
+    /// Waits until writes are not held.
     pub(crate) async fn released(&self) {
         loop {
             let woken = self.gate.released.notified();
@@ -236,8 +237,8 @@ impl Disk {
         }
     }
 
-    /// Makes everything written before this call durable, then tells `waiter`. Calls that come while a flush runs
-    /// share the next one.
+    /// Makes everything written before this call durable, then calls `waiter` with the result. Calls that arrive during a
+    /// flush share the next one.
     pub(crate) fn flush_then(self: &Arc<Self>, waiter: Waiter) {
         let mut flusher = lock(&self.flusher);
         flusher.waiting.push(waiter);
@@ -247,7 +248,7 @@ impl Disk {
         }
     }
 
-    /// [`Self::flush_then`] to wait for.
+    /// Like [`Self::flush_then`], and waits for the result.
     pub(crate) async fn flush(self: &Arc<Self>) -> Result<(), Fault> {
         let (done, result) = tokio::sync::oneshot::channel();
         self.flush_then(Box::new(move |flushed| drop(done.send(flushed))));
@@ -264,7 +265,9 @@ impl Disk {
                 }
                 std::mem::take(&mut flusher.waiting)
             };
-            let flushed = self.flush_now();
+            // A panic must not end this loop, or all later flushes would wait for ever.
+            let flushed = std::panic::catch_unwind(AssertUnwindSafe(|| self.flush_now()))
+                .unwrap_or_else(|_| Err(self.flush_failed(FlushError::Final("a flush panicked".to_owned()))));
             for waiter in waiting {
                 waiter(flushed.clone());
             }
@@ -273,11 +276,11 @@ impl Disk {
 
     fn flush_now(&self) -> Result<(), Fault> {
         self.check_writable()?;
-        // Older epochs too: their last writes may be younger than the last flush.
+        // Older epochs too: writes they admitted may be newer than the last flush.
         self.flush_epochs(&self.layers().epochs)
     }
 
-    /// Makes what is in `epochs`, newest first, durable. Blocks on the disk below.
+    /// Makes everything in `epochs` durable; they are given newest first. Blocks.
     pub(super) fn flush_epochs(&self, epochs: &[Arc<Epoch>]) -> Result<(), Fault> {
         for epoch in epochs.iter().rev() {
             match epoch.flush() {
@@ -302,16 +305,16 @@ impl Disk {
     }
 }
 
-/// What a failure to store the record means for the one in memory.
+/// Whether the record in memory changes when storing it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Apply {
-    /// Nothing changes unless it is durable.
+    /// It only changes once it is durable.
     IfStored,
-    /// It already is so; the next record says it.
+    /// It changes in any case, because it says what has already happened. The next record that is stored includes it.
     Anyway,
 }
 
-/// A write under way; ends with its drop.
+/// A write in progress. Dropping it ends the write.
 pub(crate) struct Admission {
     layers: Arc<Layers>,
 }
@@ -328,7 +331,7 @@ impl Drop for Admission {
     }
 }
 
-/// Told how a flush went.
+/// Called with the result of a flush.
 pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 
 #[derive(Default)]

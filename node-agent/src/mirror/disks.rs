@@ -1,4 +1,4 @@
-//! The registry: which disks this node has, their mounts, and cuts of several of them.
+//! The registry of the node's disks: which disks there are, their mounts, and cuts of several of them.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use muster_api::{
     node_protocol::{CutDisk, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
-use storage_core::{BLOCK_BYTES, ByteLen};
+use storage_core::{BLOCK_BYTES, ByteLen, units::DISK_BYTES_MAX};
 
 use super::{
     base::Base,
@@ -32,56 +32,54 @@ use crate::{
     holder::Holder,
 };
 
-/// Largest disk.
-const DISK_BYTES_MAX: u64 = 16 << 40;
-/// A prepared cut that nobody holds is given up after this time (I10).
+/// A prepared cut that is not held within this time is given up (I10).
 const PREPARED_FOR: Duration = Duration::from_secs(30);
-/// How long a holder that died alone stays away at most.
-const HOLDER_LOOKED_AT_EVERY: Duration = Duration::from_secs(2);
-/// How long the outcome of a cut is remembered for those who ask again.
+/// How often to check that the holder is alive, and so the longest time it stays away when only it dies.
+const HOLDER_CHECKED_EVERY: Duration = Duration::from_secs(2);
+/// How long the outcome of a cut is remembered for repeated calls.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
-/// One disk as it should be here.
+/// The desired state of one disk on this node, as the controller assigns it.
 #[derive(Clone, Debug)]
 pub struct DiskWant {
-    /// Disk.
+    /// The disk.
     pub disk: DiskId,
-    /// Whose it is.
+    /// The instance it belongs to.
     pub instance: InstanceId,
-    /// An older one than what is here is refused.
+    /// Generation of the assignment. One that is older than the disk's own is refused.
     pub generation: u64,
-    /// Logical size, a multiple of 4096.
+    /// Logical size in bytes, a multiple of 4096.
     pub size_bytes: u64,
-    /// Its newest published version.
+    /// The newest published version of the disk.
     pub version: VersionId,
-    /// Of that version.
+    /// Descriptor and root page of that version.
     pub root: VersionRoot,
 }
 
-/// One disk as it is here.
+/// The actual state of one disk on this node.
 #[derive(Clone, Debug)]
 pub struct DiskStatus {
-    /// Disk.
+    /// The disk.
     pub disk: DiskId,
-    /// Whose it is.
+    /// The instance it belongs to.
     pub instance: InstanceId,
-    /// The raw file.
+    /// Path of the raw file.
     pub path: PathBuf,
-    /// Its newest published version, as known here.
+    /// The newest published version that this node knows of.
     pub version: VersionId,
-    /// The generation it is written under.
+    /// Generation under which the disk is written.
     pub generation: u64,
-    /// Logical size.
+    /// Logical size in bytes.
     pub size_bytes: u64,
-    /// Written since that version.
+    /// Bytes of the blocks that were written since that version.
     pub unsaved_bytes: u64,
-    /// Fetched from other nodes on its behalf.
+    /// Bytes fetched from other nodes for this disk.
     pub fetched_bytes: u64,
-    /// Kept in its deltas.
+    /// Bytes of the blocks in its deltas.
     pub local_bytes: u64,
-    /// The raw file is there and answers.
+    /// Whether the raw file is mounted and served.
     pub mounted: bool,
-    /// Set when a flush failed for good.
+    /// Why the disk has failed for good, if a flush failed.
     pub failed: Option<String>,
 }
 
@@ -89,7 +87,7 @@ pub struct DiskStatus {
 pub struct Disks {
     node: Arc<Node>,
     entries: RwLock<HashMap<DiskId, Arc<Entry>>>,
-    /// One change per disk at a time: make, mount, remove.
+    /// Locks that let one task at a time create, mount or remove a disk.
     changing: Mutex<HashMap<DiskId, Arc<tokio::sync::Mutex<()>>>>,
     cuts: Mutex<HashMap<CutKey, Cut>>,
 }
@@ -101,17 +99,32 @@ struct Entry {
 
 struct Cut {
     disks: Vec<Arc<Disk>>,
+    /// The commit of each disk.
     commits: Vec<CommitId>,
     state: CutState,
     at: Instant,
 }
 
+/// The first part of a flip, which works in memory.
+enum FlipInMemory {
+    /// It was done by an earlier call, with this answer.
+    Answered(Vec<CutMember>),
+    /// The hold has expired.
+    TooLate,
+    Done {
+        flips: Vec<(Arc<Disk>, Flipped)>,
+        pause_us: u64,
+        /// Whether all disks of the cut were flipped.
+        complete: bool,
+    },
+}
+
 impl Disks {
-    /// Finds the disks an earlier process left, takes its dead mounts away and replays its journals. Nothing is mounted
-    /// until [`Self::ensure`] asks for it: what an instance may write to is the controller's word, not this folder's.
+    /// Opens the disks that an earlier process left, after removing its dead mounts, and replays their journals. Nothing is
+    /// mounted until [`Self::ensure`] is called, because the controller decides which disks an instance may use here.
     ///
     /// # Errors
-    /// When the data directory cannot be used. One bad disk does not keep the others away: it is logged and left.
+    /// When the data directory cannot be used. A disk that cannot be opened is logged and left as it is.
     pub async fn open(config: Config, pool: PoolClient, holder: Holder) -> Result<Arc<Self>, DiskError> {
         let runtime = tokio::runtime::Handle::current();
         blocking(move || {
@@ -123,7 +136,7 @@ impl Disks {
             std::fs::create_dir_all(&config.data_dir)
                 .and_then(|()| stable::make_folder(&disks_dir))
                 .and_then(|()| stable::sync_parent(&disks_dir))
-                // The process before may have ended between making a disk and making its name durable.
+                // An earlier process may have died after creating a disk and before making its name durable.
                 .and_then(|()| stable::sync_folder(&disks_dir))
                 .map_err(io("the folder of disks"))?;
             fuse::clear_stale(&config.cluster, &config.node, &disks_dir).map_err(io("dead mounts"))?;
@@ -148,6 +161,7 @@ impl Disks {
 
     fn load_all(&self, disks_dir: &Path) -> std::io::Result<()> {
         let mut known = Vec::new();
+        let mut unopened = Vec::new();
         for entry in std::fs::read_dir(disks_dir)? {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<DiskId>().ok()) else { continue };
@@ -159,37 +173,36 @@ impl Disks {
                     self.entries_mut().insert(id, entry);
                 }
                 Ok(None) => {
-                    // It was never complete, so nothing was ever written to it.
+                    // Its creation was never completed, so nothing was written to it.
                     stable::remove_folder(&entry.path())?;
                 }
                 Err(error) => {
                     tracing::error!(disk.id = %id, error = %error, source = ?error, "a disk cannot be opened; it is left as it is");
-                    // Its maps stay: a later start may do better.
-                    known.extend(
-                        self.node
-                            .holder
-                            .list()
-                            .unwrap_or_default()
-                            .into_iter()
-                            .filter(|k| k.starts_with(&id.to_string())),
-                    );
+                    // Its live maps stay: a later start may be able to open it.
+                    unopened.push(format!("{id}/"));
                 }
             }
         }
-        for key in self.node.holder.list().unwrap_or_default() {
-            if !known.contains(&key)
-                && let Err(error) = self.node.holder.forget(&key)
-            {
-                tracing::warn!(error = %error, "a live map that nobody needs stays with the holder");
-            }
-        }
+        self.forget_live_maps(|key| !known.contains(key) && !unopened.iter().any(|disk| key.starts_with(disk)));
         Ok(())
     }
 
+    /// Makes the holder forget the live maps that no disk needs.
+    fn forget_live_maps(&self, is_unused: impl Fn(&String) -> bool) {
+        let keys = self.node.holder.list();
+        let forgotten = keys
+            .and_then(|keys| keys.iter().filter(|key| is_unused(key)).try_for_each(|key| self.node.holder.forget(key)));
+        if let Err(error) = forgotten {
+            tracing::warn!(error = %error, "live maps that no disk needs may stay in the holder");
+        }
+    }
+
+    /// Opens one disk. `None` if its creation was never completed.
     fn load(&self, id: DiskId, dir: &Path) -> Result<Option<Arc<Disk>>, DiskError> {
         let io = |source| DiskError::Io { what: format!("record of disk {id}"), source };
         let Some(mut meta) = Meta::load(dir).map_err(io)? else { return Ok(None) };
-        // Likewise between replacing this record, or a journal, and syncing the name: what is read now counts from here on.
+        // An earlier process may have died after replacing this record, or a journal, and before making the name durable.
+        // What is read now must stay.
         stable::sync_folder(dir).map_err(io)?;
         let base = Base::open(id, meta.base, &meta.root)?;
         let open = |entry: &EpochMeta| {
@@ -206,19 +219,19 @@ impl Disks {
             );
             epochs.insert(0, Arc::new(epoch));
         }
-        let mut kept = vec![meta.prepared.take()];
-        if let Some(entry) = kept.first().copied().flatten() {
+        let mut unused = meta.prepared.take();
+        if let Some(entry) = unused {
             let (epoch, _) = open(&entry)?;
             if epoch.bits.owned_blocks() > 0 {
-                // Writes were let in: the flip happened and its record did not. The cut was never reported, so what
-                // the older epoch has belongs to the next commit.
+                // It has admitted writes, so the flip happened but was not recorded. The cut was never reported, so the
+                // blocks of the older epoch belong to the next commit.
                 meta.epochs.push(entry);
                 epochs.insert(0, Arc::new(epoch));
-                kept.clear();
+                unused = None;
             }
             meta.store(dir).map_err(|e| io(e.into_io()))?;
         }
-        for entry in kept.into_iter().flatten() {
+        if let Some(entry) = unused {
             let place = Place { dir, disk: id, number: entry.number, tag: entry.tag };
             place.remove(&self.node.holder).map_err(io)?;
         }
@@ -226,10 +239,11 @@ impl Disks {
         Ok(Some(Disk::new(self.node.clone(), dir.to_owned(), meta, Layers { base: Arc::new(base), epochs })))
     }
 
-    /// Makes or adopts a disk and mounts it. Idempotent; a newer version made by one of our commits folds its epochs.
+    /// Creates a disk, or updates the existing one, and mounts it. May be repeated. If the version is newer and was made by a
+    /// commit of this disk, the epochs of that commit are folded.
     ///
     /// # Errors
-    /// See [`DiskError`]; an older generation is refused.
+    /// See [`DiskError`]. An older generation is refused.
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
         let _one_at_a_time = changing.lock().await;
@@ -269,13 +283,13 @@ impl Disks {
         Ok(self.make_or_adopt(want).await?.disk.clone())
     }
 
-    /// What opening found.
+    /// A disk that was found when the disks were opened.
     #[cfg(test)]
     pub(super) fn found(&self, disk: DiskId) -> Option<Arc<Disk>> {
         self.entry(disk).map(|entry| entry.disk.clone())
     }
 
-    /// Takes a disk away with everything that was written to it. Fine when there is none.
+    /// Removes a disk with everything that was written to it. Succeeds when there is none.
     ///
     /// # Errors
     /// When its files cannot be removed.
@@ -295,11 +309,11 @@ impl Disks {
                 entry.disk.release();
                 for epoch in entry.disk.meta.load().epochs.iter().chain(&entry.disk.meta.load().prepared) {
                     if let Err(error) = node.holder.forget(&entry.disk.place(epoch).live_key()) {
-                        tracing::warn!(disk.id = %disk, error = %error, "a live map stays with the holder");
+                        tracing::warn!(disk.id = %disk, error = %error, "a live map of a removed disk stays in the holder");
                     }
                 }
             }
-            // The record goes first: half a removal must not look like a disk.
+            // Remove the record first, so that an incomplete removal does not look like a disk.
             stable::remove(&dir.join(super::meta::FILE))
                 .and_then(|()| stable::remove_folder(&dir))
                 .and_then(|()| stable::remove(&path))
@@ -310,20 +324,20 @@ impl Disks {
         removed
     }
 
-    /// One disk as it is.
+    /// The state of one disk. `None` if it is not on this node.
     #[must_use]
     pub fn status(&self, disk: DiskId) -> Option<DiskStatus> {
         self.entry(disk).map(|entry| self.status_of(&entry))
     }
 
-    /// All disks as they are.
+    /// The state of all disks.
     #[must_use]
     pub fn list(&self) -> Vec<DiskStatus> {
         let entries: Vec<_> = self.entries().values().cloned().collect();
         entries.iter().map(|entry| self.status_of(entry)).collect()
     }
 
-    /// Commits that froze epochs still here: after a start, ask what became of them.
+    /// Commits whose outcome is open: their epochs are still here. After a start, the agent asks the controller about them.
     #[must_use]
     pub fn commits(&self) -> Vec<(DiskId, CommitId)> {
         let entries: Vec<_> = self.entries().values().cloned().collect();
@@ -334,19 +348,21 @@ impl Disks {
         entries.iter().flat_map(of).collect()
     }
 
-    /// How many epochs a disk has: the written one, those of commits under way, those being merged.
+    /// Number of epochs of a disk: the current one, those of open commits, and those being merged. `None` if the disk is not
+    /// on this node.
     #[must_use]
     pub fn epochs(&self, disk: DiskId) -> Option<usize> {
         self.entry(disk).map(|entry| entry.disk.layers().epochs.len())
     }
 
-    /// Bytes of clean chunks kept.
+    /// Bytes of the clean chunks in the cache.
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
         self.node.cache.bytes()
     }
 
-    /// Makes everything ready for a cut without making anybody wait. All disks or none.
+    /// Prepares a cut of all these disks or none, without holding writes. It ends an older attempt for the same snapshot. A
+    /// prepared cut that is not held within 30 seconds is given up.
     ///
     /// # Errors
     /// See [`DiskError`].
@@ -354,7 +370,7 @@ impl Disks {
         let older: Vec<CutKey> =
             lock(&self.cuts).keys().filter(|other| other.0 == key.0 && other.1 < key.1).copied().collect();
         for older in older {
-            // Its hold ends here, not later under the hold of this try.
+            // End the hold of the older attempt now, so that it does not end later, during the hold of this one.
             self.give_up(older, |state| matches!(state, CutState::Prepared | CutState::Held { .. })).await;
         }
         {
@@ -377,7 +393,7 @@ impl Disks {
             return Err(error);
         }
         let commits = wanted.iter().map(|wanted| wanted.commit).collect();
-        // A call that was repeated meanwhile must not take a hold back.
+        // If a repeated call was faster, its cut may already be held: keep it.
         let cut = Cut { disks, commits, state: CutState::Prepared, at: Instant::now() };
         lock(&self.cuts).entry(key).or_insert(cut);
         let this = Arc::downgrade(self);
@@ -389,10 +405,11 @@ impl Disks {
         Ok(())
     }
 
-    /// Holds new writes of all its disks, for at most `max_pause`: then they go on by themselves and a flip is refused.
+    /// Holds new writes to all disks of the cut, for at most `max_pause`. After that writes continue by themselves, and a
+    /// flip is refused.
     ///
     /// # Errors
-    /// When it was not prepared, or is over.
+    /// [`DiskError::NotPrepared`], and [`DiskError::HoldExpired`] when the cut has ended.
     pub async fn hold(self: &Arc<Self>, key: CutKey, max_pause: Duration) -> Result<(), DiskError> {
         {
             let mut cuts = lock(&self.cuts);
@@ -417,50 +434,22 @@ impl Disks {
         Ok(())
     }
 
-    /// Cuts: what was admitted before is in, what comes after is not. Asked again, it answers the same.
+    /// Cuts the disks: writes that were admitted before are in the snapshot, later ones are not. Repeated, it gives the same
+    /// answer.
     ///
     /// # Errors
-    /// [`DiskError::HoldExpired`] when the hold's own timer was faster; nothing was cut then.
+    /// [`DiskError::HoldExpired`] when the hold has ended; nothing was cut then. [`DiskError::NotPrepared`] when the cut is
+    /// not held. Others when a flip cannot be recorded.
     pub async fn flip(self: &Arc<Self>, key: CutKey) -> Result<Vec<CutMember>, DiskError> {
-        let mut late = None;
-        let mut incomplete = false;
-        let flipped: Vec<(Arc<Disk>, Flipped, u64)> = {
-            let mut cuts = lock(&self.cuts);
-            let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.0))?;
-            match &cut.state {
-                CutState::Flipped { members } => return Ok(members.clone()),
-                CutState::Over => return Err(DiskError::HoldExpired(key.0)),
-                CutState::Prepared => return Err(DiskError::NotPrepared(key.0)),
-                // The clock decides, not the timer task: it may be late itself.
-                CutState::Held { until, .. } if Instant::now() >= *until => {
-                    late = Some(());
-                    Vec::new()
-                }
-                CutState::Held { since, .. } => {
-                    let since = *since;
-                    let disks = cut.disks.clone();
-                    let mut flipped = Vec::with_capacity(disks.len());
-                    for disk in &disks {
-                        if let Some(flip) = disk.flip(key) {
-                            flipped.push((disk.clone(), flip));
-                        }
-                    }
-                    incomplete = flipped.len() < disks.len();
-                    // Only now, when every disk of this node is behind the cut.
-                    cut.state = CutState::Over;
-                    for disk in &disks {
-                        disk.release();
-                    }
-                    let pause_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-                    flipped.into_iter().map(|(disk, flip)| (disk, flip, pause_us)).collect()
-                }
+        let (flips, pause_us, complete) = match self.flip_in_memory(key)? {
+            FlipInMemory::Answered(members) => return Ok(members),
+            FlipInMemory::TooLate => {
+                self.give_up(key, |state| matches!(state, CutState::Held { .. })).await;
+                return Err(DiskError::HoldExpired(key.0));
             }
+            FlipInMemory::Done { flips, pause_us, complete } => (flips, pause_us, complete),
         };
-        if late.is_some() {
-            self.give_up(key, |state| matches!(state, CutState::Held { .. })).await;
-            return Err(DiskError::HoldExpired(key.0));
-        }
-        let recorded = flipped.into_iter().map(|(disk, flip, pause_us)| {
+        let recorded = flips.into_iter().map(|(disk, flip)| {
             blocking(move || {
                 disk.record_flip(&flip)?;
                 let layers = disk.layers();
@@ -470,8 +459,8 @@ impl Disks {
             })
         });
         let members = futures::future::try_join_all(recorded).await?;
-        if incomplete {
-            // What was prepared for it is gone from a disk: a cut of all or none is none.
+        if !complete {
+            // The prepared epoch of some disk is gone. A cut is of all disks or none, so it is none.
             self.abort(key).await?;
             return Err(DiskError::NotPrepared(key.0));
         }
@@ -481,10 +470,31 @@ impl Disks {
         Ok(members)
     }
 
-    /// Gives a cut up: held writes go on; what flipped already is abandoned.
+    /// Flips all disks of a held cut and lets their writes continue.
+    fn flip_in_memory(&self, key: CutKey) -> Result<FlipInMemory, DiskError> {
+        let mut cuts = lock(&self.cuts);
+        let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.0))?;
+        let since = match &cut.state {
+            CutState::Flipped { members } => return Ok(FlipInMemory::Answered(members.clone())),
+            CutState::Over => return Err(DiskError::HoldExpired(key.0)),
+            CutState::Prepared => return Err(DiskError::NotPrepared(key.0)),
+            // The clock decides, not the timer task, which may be late.
+            CutState::Held { until, .. } if Instant::now() >= *until => return Ok(FlipInMemory::TooLate),
+            CutState::Held { since, .. } => *since,
+        };
+        let flips: Vec<_> = cut.disks.iter().filter_map(|disk| Some((disk.clone(), disk.flip(key)?))).collect();
+        let complete = flips.len() == cut.disks.len();
+        // No write may continue on any disk before all of them are flipped.
+        cut.state = CutState::Over;
+        cut.disks.iter().for_each(|disk| disk.release());
+        let pause_us = u64::try_from(since.elapsed().as_micros()).expect("a hold lasts seconds");
+        Ok(FlipInMemory::Done { flips, pause_us, complete })
+    }
+
+    /// Gives up a cut. Held writes continue; commits of disks that were already flipped are abandoned.
     ///
     /// # Errors
-    /// When the abandoning cannot be recorded.
+    /// When that cannot be recorded.
     pub async fn abort(&self, key: CutKey) -> Result<(), DiskError> {
         self.give_up(key, |state| !matches!(state, CutState::Flipped { .. })).await;
         let Some(cut) = lock(&self.cuts).remove(&key) else { return Ok(()) };
@@ -494,6 +504,7 @@ impl Disks {
         Ok(())
     }
 
+    /// Ends a cut if it is in a state that `when` accepts: held writes continue, prepared epochs are discarded.
     async fn give_up(&self, key: CutKey, when: impl Fn(&CutState) -> bool) {
         let disks = {
             let mut cuts = lock(&self.cuts);
@@ -509,16 +520,18 @@ impl Disks {
         discard(&disks, key).await;
     }
 
-    /// Uploads what `commit` froze and builds the new tree; everything it returns is durable in the pool (I3).
+    /// Uploads what `commit` froze and builds the tree of the new version. All its objects are durable in the pool when this
+    /// returns (I3). `round` is the pool's upload round.
     ///
     /// # Errors
-    /// See [`DiskError`]; it can be repeated.
+    /// See [`DiskError`]. The call can be repeated.
     pub async fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
         let entry = self.entry(disk).ok_or(DiskError::NotFound(disk))?;
         entry.disk.save(commit, round).await
     }
 
-    /// The commit will never be published: its blocks belong to the next one. Fine when it is not known.
+    /// Abandons a commit that will never be published: its blocks belong to the next commit. Succeeds when the commit is not
+    /// known.
     ///
     /// # Errors
     /// When that cannot be recorded.
@@ -529,14 +542,14 @@ impl Disks {
         }
     }
 
-    /// Flushes and unmounts everything. Whether all that was acknowledged is in the journals now: else the live maps
-    /// are still needed.
+    /// Flushes and unmounts all disks. Returns whether every acknowledged write is durable; if not, the live maps are still
+    /// needed, and the holder must not be stopped.
     pub async fn shutdown(&self) -> bool {
         let entries: Vec<_> = self.entries().values().cloned().collect();
         let ends = entries.into_iter().map(|entry| async move {
             entry.disk.release();
             if let Err(error) = entry.disk.flush().await {
-                tracing::error!(disk.id = %entry.disk.id(), error = %error, "the last flush failed");
+                tracing::error!(disk.id = %entry.disk.id(), error = %error, "the flush before unmounting failed");
             }
             let ending = entry.clone();
             let unmounted = blocking(move || {
@@ -547,18 +560,18 @@ impl Disks {
                 Ok(())
             })
             .await;
-            // Whatever was let in while the mount went away.
+            // Flush again what was written until the mount was gone.
             let flushed = entry.disk.flush().await.map_err(|fault| entry.disk.fault(fault));
             let ended = unmounted.and(flushed);
             if let Err(error) = &ended {
-                tracing::error!(error = %error, "a disk did not end cleanly");
+                tracing::error!(error = %error, "a disk was not shut down cleanly");
             }
             ended.is_ok()
         });
         let flushed = futures::future::join_all(ends).await.into_iter().all(|flushed| flushed);
         let cache = self.node.cache.clone();
         if tokio::task::spawn_blocking(move || cache.stop()).await.is_err() {
-            tracing::warn!("the cache will be checked again at the next start");
+            tracing::warn!("the next start will verify the cache again");
         }
         flushed
     }
@@ -610,14 +623,14 @@ impl Entry {
     }
 }
 
-/// A holder that died alone is started again and gets its maps back from this process: until then a death of this one
-/// would cost writes that were acknowledged and not synced (I2).
+/// Restarts the holder when it dies alone; it then gets the live maps back from this process. Until that has happened, the
+/// death of this process would lose writes that were acknowledged but not synced (I2).
 fn watch_holder(disks: &Arc<Disks>) {
     let (holder, runtime) = (disks.node.holder.clone(), disks.node.runtime.clone());
     let disks = Arc::downgrade(disks);
     runtime.spawn(async move {
         loop {
-            tokio::time::sleep(HOLDER_LOOKED_AT_EVERY).await;
+            tokio::time::sleep(HOLDER_CHECKED_EVERY).await;
             if disks.strong_count() == 0 {
                 return;
             }
@@ -630,16 +643,17 @@ fn watch_holder(disks: &Arc<Disks>) {
     });
 }
 
+/// Discards the epochs that were prepared for a cut.
 async fn discard(disks: &[Arc<Disk>], key: CutKey) {
     for disk in disks {
         let _changing = disk.changing.lock().await;
         if let Err(error) = disk.discard_prepared(key).await {
-            tracing::warn!(disk.id = %disk.id(), error = %error, "what was prepared for a cut stays until the next start");
+            tracing::warn!(disk.id = %disk.id(), error = %error, "an epoch that was prepared for a cut stays until the next start");
         }
     }
 }
 
-/// Checks the wish against what is here and moves what is here towards it.
+/// Checks a desired state against the disk on this node, and updates base and generation to it.
 async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
     let id = want.disk;
     let meta = disk.meta.load_full();
@@ -648,7 +662,7 @@ async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
     }
     if want.size_bytes != meta.size_bytes || want.instance != meta.instance {
         let what = format!(
-            "has {} bytes and belongs to {}, asked for {} bytes of {}",
+            "it has {} bytes and belongs to {}, the request says {} bytes and {}",
             meta.size_bytes, meta.instance, want.size_bytes, want.instance
         );
         return Err(DiskError::Invalid { disk: id, what });
@@ -667,6 +681,7 @@ async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
     Ok(())
 }
 
+/// Creates a disk. Its record is durable when this returns.
 fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
     let id = want.disk;
     let invalid = |what: String| DiskError::Invalid { disk: id, what };
@@ -677,17 +692,19 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
             DiskError::Io { what: format!("making disk {id}"), source }
         }
     };
-    if want.size_bytes == 0 || !want.size_bytes.is_multiple_of(BLOCK_BYTES) || want.size_bytes > DISK_BYTES_MAX {
-        return Err(invalid(format!("a size of {} bytes", want.size_bytes)));
+    let in_range = (1..=DISK_BYTES_MAX.0).contains(&want.size_bytes);
+    if !in_range || !want.size_bytes.is_multiple_of(BLOCK_BYTES) {
+        return Err(invalid(format!("a disk cannot have {} bytes", want.size_bytes)));
     }
     let base = Base::open(id, want.version, &want.root)?;
     if base.size_bytes() > ByteLen(want.size_bytes) {
-        return Err(invalid(format!("version of {} bytes on a disk of {}", base.size_bytes(), want.size_bytes)));
+        let (version, disk) = (base.size_bytes(), want.size_bytes);
+        return Err(invalid(format!("the version has {version} bytes and the disk only {disk}")));
     }
     let dir = node.config.data_dir.join("disks").join(id.to_string());
     if dir.join(super::meta::FILE).exists() {
-        // It could not be opened at start. Making it anew would destroy what was written to it.
-        return Err(DiskError::Corrupt { disk: id, what: "what is here cannot be opened; see the log".to_owned() });
+        // It could not be opened at start. Creating it again would destroy what was written to it.
+        return Err(DiskError::Corrupt { disk: id, what: "it exists but cannot be opened; see the log".to_owned() });
     }
     stable::make_folder(&dir).map_err(io)?;
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));
@@ -708,19 +725,20 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         failed: None,
         fetched_bytes: 0,
     };
-    // Last: a folder without a record was never a disk.
+    // The record comes last: a folder without one counts as an incomplete creation.
     let stored = meta.store(&dir).map_err(NotStored::into_io).and_then(|()| stable::sync_parent(&dir));
     if let Err(error) = stored {
-        // Nothing was written to it: the next try is to find no disk.
+        // Nothing was written to the disk. Remove the record, so that the next attempt starts anew.
         if let Err(error) = stable::remove(&dir.join(super::meta::FILE)) {
-            tracing::warn!(disk.id = %id, error = %error, "half a disk stays until the next start");
+            tracing::warn!(disk.id = %id, error = %error, "an incomplete disk stays until the next start");
         }
         return Err(io(error));
     }
     Ok(Disk::new(node.clone(), dir, meta, Layers { base: Arc::new(base), epochs: vec![Arc::new(epoch)] }))
 }
 
-/// Files of epochs that the record does not know: folded, merged or given up, and the crash came before their removal.
+/// Removes files of epochs that are not in the record: an earlier process died after taking them out and before removing
+/// their files.
 fn remove_strays(dir: &Path, meta: &Meta) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

@@ -1,5 +1,5 @@
-//! One delta epoch: what the guest wrote between two cuts. A sparse file at the disk's own offsets, bits that say which
-//! blocks of it count, and the journal that makes the bits durable.
+//! One epoch: what the guest wrote between two cuts. It consists of the delta (a sparse file with the disk's own offsets),
+//! the bits that say which blocks of the delta count, and the journal that makes the bits durable.
 //!
 //! ```text
 //!            prepare                flip                       publish            fold
@@ -7,8 +7,9 @@
 //!                                             ^ next flip freezes it      \__ abandon: its blocks move into the next
 //! ```
 //!
-//! Invariants: bytes before bits (memory), data before journal (stable storage). A write counts in the epoch that
-//! admitted it, however late its bytes arrive; `writers` counts those, and a commit waits for zero.
+//! Invariants: bits are set after the bytes are in the file, and journaled after the data is durable. A write belongs to
+//! the epoch that admitted it, however late its bytes arrive. `writers` counts the writes in progress; a commit waits
+//! until there are none.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,7 +18,7 @@ use std::{
     os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -35,29 +36,30 @@ use super::{
 };
 use crate::holder::{Holder, HolderError};
 
-/// Number of an epoch within its disk; grows with every cut.
+/// Number of an epoch within its disk. Each new epoch gets a larger one.
 pub(crate) type EpochNumber = u64;
 
-/// One epoch, open.
+/// An open epoch.
 pub(crate) struct Epoch {
     pub(crate) number: EpochNumber,
     pub(crate) bits: BlockBits,
     delta: StableFile,
     delta_io: DeltaIo,
     journal: Mutex<Journal>,
-    /// A sync failed, and how (I2). Written and read with the journal's lock.
+    /// Set when a sync has failed, with the reason (I2). Accessed while the journal is locked.
     failed: OnceLock<String>,
-    /// Bytes were written that no sync has covered yet.
+    /// Whether bytes were written that no sync has covered yet.
     unsynced: AtomicBool,
     writers: AtomicU64,
     no_writers: Notify,
 }
 
-/// Why an epoch cannot be made or opened.
+/// Why an epoch cannot be created or opened.
 #[derive(Debug)]
 pub(crate) enum OpenError {
     Io(io::Error),
     Holder(HolderError),
+    /// The live map and the journal do not fit the epoch.
     Live(String),
 }
 
@@ -67,12 +69,12 @@ impl From<io::Error> for OpenError {
     }
 }
 
-/// Where the files of an epoch are and what its live map is called.
+/// Identifies an epoch, its files and its live map.
 pub(crate) struct Place<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) disk: muster_api::DiskId,
     pub(crate) number: EpochNumber,
-    /// Random: tells this epoch from an earlier one with the same number.
+    /// Random. Distinguishes this epoch from an earlier one with the same number.
     pub(crate) tag: u64,
 }
 
@@ -85,28 +87,28 @@ impl Place<'_> {
         self.dir.join(format!("{}.bits", self.number))
     }
 
-    /// Name of its live map at the holder.
+    /// Key of its live map at the holder.
     pub(crate) fn live_key(&self) -> String {
         format!("{}/{}/{:016x}", self.disk, self.number, self.tag)
     }
 
-    /// Removes the files and the live map; fine when there are none.
+    /// Removes the files and the live map. Succeeds when there are none.
     pub(crate) fn remove(&self, holder: &Holder) -> io::Result<()> {
         for path in [self.delta(), self.bits(), self.bits().with_extension("bits-new")] {
             stable::remove(&path)?;
         }
-        // A map left behind costs memory until the holder ends; the next start drops maps that nobody knows.
+        // A live map that stays costs memory until the next start, which drops those that no disk uses.
         if let Err(error) = holder.forget(&self.live_key()) {
-            tracing::warn!(error = %error, "the live map of a removed epoch stays with the holder");
+            tracing::warn!(error = %error, "the live map of a removed epoch stays in the holder");
         }
         Ok(())
     }
 }
 
 impl Epoch {
-    /// A new, empty epoch; its files are durable when this returns.
+    /// Creates an empty epoch. Its files are durable when this returns.
     pub(crate) fn create(place: &Place<'_>, bytes: u64, io: DeltaIo, holder: &Holder) -> Result<Self, OpenError> {
-        // A file of this name can only be what a prepared cut left that never flipped.
+        // If a file of this name exists, a prepared cut left it that never flipped.
         let delta = StableFile::create(&place.delta(), &mut options(io))?;
         delta.set_bytes(bytes)?;
         delta.sync_all()?;
@@ -118,7 +120,8 @@ impl Epoch {
         Ok(Self::assemble(place.number, bits, delta, io, journal))
     }
 
-    /// An epoch that an earlier process left: the live map if there still is one, else what the journal says.
+    /// Opens an epoch that an earlier process left, with its live map if the holder still has it, else with what the journal
+    /// has.
     pub(crate) fn open(
         place: &Place<'_>,
         bytes: u64,
@@ -133,9 +136,9 @@ impl Epoch {
         let blocks = bytes / BLOCK_BYTES;
         let live = holder.get(&place.live_key(), BlockBits::bytes_for(blocks)).map_err(OpenError::Holder)?;
         let (bits, found) = BlockBits::from_live(live, blocks, place.tag).map_err(OpenError::Live)?;
-        bits.replay(&words, found);
+        bits.replay(&words, found).map_err(OpenError::Live)?;
         let epoch = Self::assemble(place.number, bits, delta, io, journal);
-        // What the earlier process wrote last may not be on stable storage.
+        // The last writes of the earlier process may not be durable.
         epoch.unsynced.store(true, Ordering::Release);
         Ok((epoch, found))
     }
@@ -154,9 +157,9 @@ impl Epoch {
         }
     }
 
-    /// Whole blocks into the delta; the caller sets the bits after.
+    /// Writes whole blocks to the delta. The caller sets the bits afterwards.
     pub(crate) fn write_blocks(&self, first: u64, data: &[u8]) -> io::Result<()> {
-        debug_assert!((data.len() as u64).is_multiple_of(BLOCK_BYTES), "{} bytes are not whole blocks", data.len());
+        assert!((data.len() as u64).is_multiple_of(BLOCK_BYTES), "{} bytes are not whole blocks", data.len());
         let offset = first * BLOCK_BYTES;
         let written = match self.delta_io {
             DeltaIo::Direct if !is_block_aligned(data) => AlignedBuf::with(data.len(), |buf| {
@@ -165,52 +168,55 @@ impl Epoch {
             }),
             DeltaIo::Buffered | DeltaIo::Direct => self.delta.write_all_at(data, offset),
         };
-        // After the bytes: a flush that took the mark before them would leave them uncovered for the next one.
+        // Set after writing: a flush that cleared it earlier would not cover these bytes, and the next one would skip them.
         self.unsynced.store(true, Ordering::Release);
         written
     }
 
-    /// The delta, for bytes that are moved elsewhere, at the disk's own offsets; after writing [`Self::blocks_written`].
+    /// The delta file, for callers that move bytes themselves. It has the disk's own offsets. After writing they call
+    /// [`Self::blocks_written`].
     pub(crate) fn delta_fd(&self) -> BorrowedFd<'_> {
         self.delta.as_fd()
     }
 
-    /// What [`Self::delta_fd`] is for, where tests see it.
+    /// Writes to the delta as a user of [`Self::delta_fd`] does, but recorded for the power-cut tests.
     #[cfg(test)]
     pub(super) fn write_delta(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.delta.write_all_at(bytes, offset)
     }
 
-    /// Blocks were written to [`Self::delta_fd`].
+    /// Records that blocks were written to [`Self::delta_fd`].
     pub(crate) fn blocks_written(&self, blocks: Range<u64>) {
-        // After the bytes, as in `write_blocks`.
+        // Set after writing, as in `write_blocks`.
         self.unsynced.store(true, Ordering::Release);
         self.bits.set_data(blocks);
     }
 
-    /// Whole blocks from the delta. `into` is block aligned in memory.
+    /// Reads whole blocks from the delta. `into` is block aligned in memory.
     pub(crate) fn read_blocks(&self, first: u64, into: &mut [u8]) -> io::Result<()> {
         self.delta.read_exact_at(into, first * BLOCK_BYTES)
     }
 
-    /// Gives the space of blocks back; they read as zeros.
+    /// Frees the disk space of blocks whose bits say that they read as zeros.
     pub(crate) fn punch(&self, first: u64, blocks: u64) {
-        // The `zeroed` bits say what is read; a file system that cannot punch only keeps the space.
+        // An error costs space only: the `zeroed` bits decide what is read.
         if let Err(error) = self.delta.punch(first * BLOCK_BYTES, blocks * BLOCK_BYTES) {
-            tracing::debug!(error = %error, "a delta file keeps space that was punched");
+            tracing::debug!(error = %error, "a delta file keeps the space of punched blocks");
         }
         self.unsynced.store(true, Ordering::Release);
     }
 
-    /// Makes every write that was complete before this call durable: data, then bits (I2).
+    /// Makes every write that was complete before this call durable: the data, then the bits (I2).
     pub(crate) fn flush(&self) -> Result<(), FlushError> {
-        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        // A flush that panicked has taken marks like one that failed.
+        let mut journal = self.journal.lock().map_err(|_| FlushError::Final("an earlier flush panicked".to_owned()))?;
         if let Some(what) = self.failed.get() {
             return Err(FlushError::Final(what.clone()));
         }
         let flushed = self.flush_into(&mut journal);
         if let Err(FlushError::Final(what)) = &flushed {
-            // Before the lock goes: this flush took the marks, so the next one would find nothing left to do.
+            // Set while the journal is locked: this flush has taken the marks of what changed, so the next one would find
+            // nothing to do and succeed.
             self.failed.get_or_init(|| what.clone());
         }
         flushed
@@ -218,7 +224,7 @@ impl Epoch {
 
     fn flush_into(&self, journal: &mut Journal) -> Result<(), FlushError> {
         let words = self.bits.take_changed();
-        // Bits were set after their bytes were written, so the sync below covers whatever `words` says.
+        // Bits are set after their bytes are written, so this sync covers everything in `words`.
         if self.unsynced.swap(false, Ordering::AcqRel) || !words.is_empty() {
             self.delta.sync_data().map_err(|e| FlushError::Final(format!("sync of delta {}: {e}", self.number)))?;
         }
@@ -234,13 +240,13 @@ impl Epoch {
             }
         }
         if journal.is_long() {
-            // The live words may be ahead of the data sync above, so sync once more before they count.
+            // The live bits may be ahead of the sync above, so sync once more before they are journaled.
             let words = self.bits.all_words();
             self.delta.sync_data().map_err(|e| FlushError::Final(format!("sync of delta {}: {e}", self.number)))?;
             match journal.rewrite(&words) {
                 Ok(()) => {}
                 Err(AppendError::NotWritten(error)) => {
-                    tracing::warn!(error = %error, "a long journal could not be written anew; it goes on");
+                    tracing::warn!(error = %error, "a long journal could not be rewritten; it stays in use");
                 }
                 Err(AppendError::NotSynced(e)) => {
                     return Err(FlushError::Final(format!("sync of the folder of journal {}: {e}", self.number)));
@@ -250,24 +256,24 @@ impl Epoch {
         Ok(())
     }
 
-    /// Bytes the delta takes on disk, by its blocks.
+    /// Bytes of the blocks that this epoch owns.
     pub(crate) fn local_bytes(&self) -> u64 {
         self.bits.owned_blocks() * BLOCK_BYTES
     }
 
-    /// One more write belongs here. Counted before the caller checks that this is still the current epoch.
+    /// Counts a write that begins. Called before checking that this is still the current epoch.
     pub(crate) fn enter(&self) {
         self.writers.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// It is done.
+    /// Counts a write that ends.
     pub(crate) fn leave(&self) {
         if self.writers.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.no_writers.notify_waiters();
         }
     }
 
-    /// Waits until all writes it admitted are done. Only meaningful when it admits no more.
+    /// Waits until all writes this epoch has admitted are done. Call it once the epoch is frozen.
     pub(crate) async fn drained(&self) {
         loop {
             let woken = self.no_writers.notified();
@@ -281,12 +287,12 @@ impl Epoch {
     }
 }
 
-/// How a flush failed.
+/// Why a flush failed.
 #[derive(Debug)]
 pub(crate) enum FlushError {
-    /// Nothing is lost; a later one may work (no space for the journal).
+    /// Nothing is lost and a later flush may succeed, for example when there was no space for the journal.
     Again(Fault),
-    /// A sync failed: what it covered may be gone, whatever a later one says (I2).
+    /// A sync failed. What it covered may be lost, even if a later sync succeeds (I2).
     Final(String),
 }
 

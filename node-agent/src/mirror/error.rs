@@ -1,4 +1,4 @@
-//! Two kinds of failure: [`DiskError`] for those who manage disks, [`Fault`] for those who read and write one.
+//! Two kinds of errors: [`DiskError`] for callers that manage disks, [`Fault`] for requests that read or write one.
 
 use std::io;
 
@@ -7,112 +7,113 @@ use muster_pool::PoolError;
 
 use crate::holder::HolderError;
 
-/// Why a disk could not be made, cut, saved or removed.
+/// Why a disk could not be created, cut, saved or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// This node has no such disk.
     #[error("disk {0} is not on this node")]
     NotFound(DiskId),
-    /// The disk moved on; who asks is behind.
-    #[error("disk {disk} has generation {have}, asked for {asked}")]
+    /// The request has an older generation than the disk: its sender is out of date.
+    #[error("disk {disk} has generation {have}, the request has {asked}")]
     OlderGeneration {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// Here.
+        /// Generation of the disk on this node.
         have: u64,
-        /// Asked for.
+        /// Generation of the request.
         asked: u64,
     },
-    /// The wanted version is not the base of what is here, and local writes depend on the base.
-    #[error("disk {disk} has unsaved writes on version {have}; version {asked} is not made from them")]
+    /// The requested version is not the base of the disk on this node, which has unsaved writes on its base.
+    #[error("disk {disk} has unsaved writes on version {have}, and version {asked} does not contain them")]
     Diverged {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// Base of what is here.
+        /// Version that the disk on this node builds on.
         have: muster_api::VersionId,
-        /// Wanted.
+        /// Requested version.
         asked: muster_api::VersionId,
     },
-    /// Disk, size or bytes that cannot be.
+    /// The request contradicts the disk on this node, or its size or version is not possible.
     #[error("disk {disk}: {what}")]
     Invalid {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
         /// What is wrong.
         what: String,
     },
-    /// Another cut, or four epochs still in use: later.
+    /// The disk cannot be cut or saved now, but later: another cut is in progress, writes from before the cut are, or all
+    /// epochs are in use.
     #[error("disk {disk} is busy: {what}")]
     Busy {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// With what.
+        /// What keeps it busy.
         what: String,
     },
-    /// The hold ended before the flip came; nothing was cut.
+    /// The hold ended before the flip. Nothing was cut.
     #[error("the hold of snapshot {0} ended before the flip")]
     HoldExpired(SnapshotId),
-    /// No step of this cut came before, or it was given up.
-    #[error("snapshot {0} was not prepared here")]
+    /// This cut was not prepared on this node, or it was given up.
+    #[error("snapshot {0} was not prepared on this node")]
     NotPrepared(SnapshotId),
-    /// No epoch of this disk was frozen by that commit.
+    /// The commit has not frozen an epoch of this disk.
     #[error("disk {disk} has no commit {commit}")]
     NoCommit {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// Commit.
+        /// The unknown commit.
         commit: CommitId,
     },
-    /// No space on this node's file system.
+    /// The node's file system is full.
     #[error("no space left for disk {0}")]
     NoSpace(DiskId),
-    /// A flush failed once: what was acknowledged before cannot be vouched for.
+    /// A flush has failed, so earlier acknowledged writes may be lost. The disk takes no more writes.
     #[error("disk {disk} failed: {what}")]
     Failed {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// How.
+        /// Why it failed.
         what: String,
     },
-    /// The file system said no.
+    /// A file operation failed.
     #[error("{what}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// Why not.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
-    /// No live map.
+    /// The holder did not give the live map.
     #[error("no live map for disk {disk}")]
     Holder {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// Why.
+        /// Why it failed.
         #[source]
         source: HolderError,
     },
-    /// The pool could not give or take objects.
-    #[error("the pool failed disk {disk}")]
+    /// The pool could not return or store objects.
+    #[error("the pool could not serve disk {disk}")]
     Pool {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// Why.
+        /// Why it failed.
         #[source]
         source: PoolError,
     },
-    /// An object is not what its name says, or not of a form this release reads.
+    /// An object or a file is damaged, or has a form that this release does not read.
     #[error("disk {disk}: {what}")]
     Corrupt {
-        /// Disk.
+        /// The disk.
         disk: DiskId,
-        /// What.
+        /// What is damaged.
         what: String,
     },
 }
 
 impl DiskError {
-    /// The word for it in reports and cut answers.
+    /// The stable word for this error in reports and answers to cut calls.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -130,50 +131,50 @@ impl DiskError {
     }
 }
 
-/// Why a request of a guest is refused. [`crate::fuse::errno`] is the one table from here to errno.
+/// Why a guest's request fails. [`crate::fuse::errno`] is the only table from here to errno.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The node's file system is full; nothing earlier was harmed.
+    /// The node's file system is full. Earlier writes are not affected.
     #[error("no space left")]
     NoSpace,
-    /// The file system failed this request only.
+    /// A file operation failed for this request only.
     #[error("input/output error: {0}")]
     Io(String),
-    /// The disk failed for good (a flush did).
+    /// The disk has failed for good, because a flush failed.
     #[error("the disk failed: {0}")]
     Failed(String),
-    /// No node gave the bytes before the deadline.
+    /// No node returned the bytes before the deadline.
     #[error("no source before the deadline: {0}")]
     Unavailable(String),
-    /// All copies are bad, or of a form this release does not read.
+    /// An object is damaged, or has a form that this release does not read.
     #[error("corrupt: {0}")]
     Corrupt(String),
-    /// Beyond the end of the disk.
+    /// The range extends beyond the end of the disk.
     #[error("beyond the end of the disk")]
     OutOfRange,
-    /// Not a thing one does to this file.
+    /// The file does not allow this, for example a change of its size.
     #[error("not permitted")]
     NotPermitted,
-    /// A mode of a call that is not offered.
+    /// This mode of the call is not supported.
     #[error("not supported")]
     NotSupported,
-    /// Nothing there (SEEK_DATA behind the last data).
-    #[error("no such data")]
+    /// There is no data at or after the offset (SEEK_DATA).
+    #[error("no data from this offset on")]
     NoData,
-    /// The disk is being taken away.
+    /// The disk is being removed.
     #[error("the disk is being removed")]
     Removed,
 }
 
 impl Fault {
-    /// What an error of a local file means for a request.
+    /// What an error of a local file means for a request. `what` names the file.
     #[must_use]
     pub fn from_io(what: &str, error: &io::Error) -> Self {
         if is_no_space(error) { Self::NoSpace } else { Self::Io(format!("{what}: {error}")) }
     }
 }
 
-/// Full file system or quota.
+/// Whether an error says that the file system or the quota is full.
 #[must_use]
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

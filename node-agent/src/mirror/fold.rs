@@ -1,9 +1,10 @@
-//! What becomes of frozen epochs: published ones fold into the base, abandoned ones move into the next.
+//! What happens to frozen epochs: when their commit is published they fold into the base, when it is abandoned their
+//! blocks move into the next epoch.
 
 use std::sync::{Arc, atomic::Ordering};
 
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
-use storage_core::BLOCK_BYTES;
+use storage_core::{BLOCK_BYTES, units::usize_from};
 
 use super::{
     base::Base,
@@ -14,14 +15,13 @@ use super::{
     error::{DiskError, Fault},
     memory::AlignedBuf,
     meta::EpochMeta,
-    read::to_usize,
 };
 
-/// Blocks moved under one lock.
+/// Most blocks that are moved under one lock.
 const STEP_BLOCKS: u64 = 64;
 
 impl Disk {
-    /// Moves the base to a published version: made by one of our commits, or any while nothing was written here.
+    /// Makes a published version the base. The version was made by a commit of this disk, or the disk has no writes.
     pub(super) async fn rebase(self: &Arc<Self>, version: VersionId, root: &VersionRoot) -> Result<(), DiskError> {
         let disk = self.id();
         let base = Arc::new(Base::open(disk, version, root)?);
@@ -42,8 +42,8 @@ impl Disk {
         let root = root.clone();
         blocking(move || {
             let io = |source| DiskError::Io { what: format!("record of disk {disk}"), source };
-            let gone: Vec<EpochMeta> = meta.epochs.get(..folded).unwrap_or_default().to_vec();
-            // First the record: from here on a start reads these bytes from the version.
+            let gone: Vec<EpochMeta> = meta.epochs[..folded].to_vec();
+            // The record changes first: from then on, a start reads these blocks from the version.
             this.update_meta(Apply::IfStored, |meta| {
                 meta.base = version;
                 meta.root = root;
@@ -63,7 +63,7 @@ impl Disk {
         .await
     }
 
-    /// The commit will never be published: its blocks belong to the next one.
+    /// Abandons a commit that will never be published: its blocks belong to the next one.
     pub(super) async fn abandon(self: &Arc<Self>, commit: CommitId) -> Result<(), DiskError> {
         let changing = self.changing.lock().await;
         if self.meta.load().position(commit).is_none() {
@@ -85,7 +85,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Starts moving the blocks of abandoned epochs, unless that is under way.
+    /// Starts a task that moves the blocks of abandoned epochs, unless it is running already.
     pub(super) fn merge_in_background(self: &Arc<Self>) {
         if self.merging.swap(true, Ordering::AcqRel) {
             return;
@@ -95,18 +95,18 @@ impl Disk {
             let merged = disk.merge_abandoned().await;
             disk.merging.store(false, Ordering::Release);
             match merged {
-                // Given up between the last look and the mark above.
+                // Another commit was abandoned after the task had last looked and before it cleared its mark.
                 Ok(()) if disk.abandoned().is_some() => disk.merge_in_background(),
                 Ok(()) => {}
-                // Its blocks are read where they are; the next abandon or start tries again.
+                // Reads still find its blocks. The next abandoned commit or the next start tries again.
                 Err(error) => {
-                    tracing::warn!(disk.id = %disk.id(), error = %error, "an abandoned epoch stays for now");
+                    tracing::warn!(disk.id = %disk.id(), error = %error, "an abandoned epoch could not be merged");
                 }
             }
         });
     }
 
-    /// The oldest epoch whose commit was given up, and the one after it.
+    /// The oldest epoch whose commit was abandoned, and the epoch after it.
     fn abandoned(&self) -> Option<(EpochMeta, EpochMeta)> {
         let meta = self.meta.load();
         let pairs = meta.epochs.iter().zip(meta.epochs.iter().skip(1));
@@ -140,7 +140,7 @@ impl Disk {
                 continue;
             }
             let step = run.min(STEP_BLOCKS - at % STEP_BLOCKS);
-            // No write may come between the look and the copy.
+            // No write may come between looking at the newer epoch and copying.
             let _exclusive = self.stripes().lock_exclusive(at * BLOCK_BYTES);
             let mut block = at;
             while block < at + step {
@@ -150,7 +150,7 @@ impl Disk {
                         BlockState::Zero => to.bits.set_zero(block..block + same),
                         BlockState::Data | BlockState::Absent => {
                             let mut buf = AlignedBuf::default();
-                            let bytes = buf.slice(to_usize(same * BLOCK_BYTES));
+                            let bytes = buf.slice(usize_from(same * BLOCK_BYTES));
                             from.read_blocks(block, bytes).map_err(|e| Fault::from_io("delta", &e))?;
                             to.write_blocks(block, bytes).map_err(|e| Fault::from_io("delta", &e))?;
                             to.bits.set_data(block..block + same);
@@ -170,14 +170,14 @@ impl Disk {
         })
     }
 
-    /// Takes a merged epoch away. The caller has `changing`.
+    /// Removes an epoch whose blocks were moved. The caller holds `changing`.
     fn drop_merged(&self, old: EpochMeta, next: EpochMeta) -> Result<(), DiskError> {
         let io = |source| DiskError::Io { what: format!("record of disk {}", self.id()), source };
         let meta = self.meta.load_full();
         let at = meta.epochs.iter().position(|epoch| epoch.number == old.number);
         let follows = at.and_then(|at| meta.epochs.get(at + 1)).is_some_and(|epoch| epoch.number == next.number);
         if !follows {
-            // Folded meanwhile.
+            // One of the two was folded meanwhile.
             return Ok(());
         }
         self.update_meta(Apply::IfStored, |meta| meta.epochs.retain(|epoch| epoch.number != old.number)).map_err(io)?;

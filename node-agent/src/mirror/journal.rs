@@ -1,15 +1,17 @@
-//! The bits of one epoch made durable: an append-only file of checksummed records, one per flush.
+//! The journal makes the bits of one epoch durable. It is an append-only file of checksummed records, one per flush.
 //!
 //! ```text
 //! record  magic u32 | entries u32 | tag of the epoch u64 | sequence u64 | crc32c u32 (over the rest, this field 0) | 0 u32
 //! entry   word u64 | owned u64 | zeroed u64          the whole state of 64 blocks; later entries replace earlier ones
 //! ```
 //!
-//! Invariant (I2): bits are appended only after the data they speak of is on stable storage, so whatever the file says
-//! after a power loss is true. The file is written ahead with zeros, so that an append changes no metadata and its
-//! sync is one write. A record that was torn ends the replay: nobody was told that it is there. There is one record per
-//! sync, so behind a torn one there can be no whole one for a later replay to take for new.
-//! When the file has grown far beyond what its epoch can say, it is written anew beside and renamed.
+//! Invariant (I2): bits are appended only after the data they speak of is durable, so everything in the file is true after
+//! a power cut.
+//!
+//! The file is written ahead with zeros, so that an append changes no metadata and its sync is one write. A torn record
+//! ends the replay: its flush was never acknowledged. Each record has a sync of its own, so there can be no complete record
+//! after a torn one that a later replay would mistake for a new one. When the file has become much longer than its entries
+//! need, a new file is written beside it and renamed over it.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +19,8 @@ use std::{
     io,
     path::{Path, PathBuf},
 };
+
+use storage_core::units::usize_from;
 
 use super::{
     bits::Word,
@@ -26,26 +30,30 @@ use super::{
 const MAGIC: u32 = u32::from_le_bytes(*b"MJR1");
 const HEAD: usize = 32;
 const ENTRY: usize = 24;
-/// The first piece written ahead; later pieces are [`AHEAD`].
+/// Bytes that a new file is written ahead.
 const FIRST_AHEAD: u64 = 128 << 10;
+/// Bytes by which a longer file is written ahead.
 const AHEAD: u64 = 1 << 20;
-/// It is not written anew below this size.
+/// A journal is not rewritten below this size, in bytes.
 const REWRITE_MIN: u64 = if cfg!(test) { 512 } else { 8 << 20 };
 
-/// The file, open for appending.
+/// A journal, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
     file: StableFile,
     tag: u64,
+    /// Number of the next record.
     sequence: u64,
+    /// End of the last record, in bytes.
     end: u64,
+    /// Length of the file, in bytes.
     ahead: u64,
-    /// Rewrite when `end` passes this.
+    /// The journal is rewritten when `end` exceeds this.
     rewrite_at: u64,
 }
 
 impl Journal {
-    /// A new, empty journal, durable but for its directory entry.
+    /// Creates an empty journal. It is durable when the caller has synced the folder.
     pub(crate) fn create(path: &Path, tag: u64) -> io::Result<Self> {
         let file = StableFile::create(path, &mut File::options())?;
         let mut journal =
@@ -55,7 +63,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// What is in it, and the journal ready for more.
+    /// Opens a journal. Returns it, ready for appending, and its last entry for each word.
     pub(crate) fn replay(path: &Path, tag: u64) -> io::Result<(Self, BTreeMap<u64, Word>)> {
         let file = StableFile::open(path, &mut File::options())?;
         let length = file.bytes()?;
@@ -68,15 +76,15 @@ impl Journal {
             words.extend(entries.into_iter().map(|word| (word.index, word)));
             journal.sequence += 1;
             journal.end += used as u64;
-            rest = rest.get(used..).unwrap_or_default();
+            rest = &rest[used..];
         }
-        // The process before may have ended between writing and syncing the last one, which counts from here on.
+        // An earlier process may have died between writing and syncing the last record, which counts from now on.
         journal.file.sync_data()?;
         journal.rewrite_at = REWRITE_MIN.max(4 * journal.end);
         Ok((journal, words))
     }
 
-    /// Appends `words` and syncs. The data they speak of must be durable already.
+    /// Appends a record of `words` and syncs. The data that the words speak of must already be durable.
     pub(crate) fn append(&mut self, words: &[Word]) -> Result<(), AppendError> {
         if words.is_empty() {
             return Ok(());
@@ -84,7 +92,7 @@ impl Journal {
         let mut bytes = Vec::with_capacity(HEAD + words.len() * ENTRY);
         encode(words, self.tag, self.sequence, &mut bytes);
         let end = self.end + bytes.len() as u64;
-        // Nothing was written yet that counts: a full file system here harms nothing.
+        // Nothing that counts was written yet, so a full file system does no harm here.
         self.write_ahead(end).map_err(AppendError::NotWritten)?;
         self.file.write_all_at(&bytes, self.end).map_err(AppendError::NotWritten)?;
         self.file.sync_data().map_err(AppendError::NotSynced)?;
@@ -93,20 +101,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Worth writing anew.
+    /// Whether the journal should be rewritten.
     pub(crate) fn is_long(&self) -> bool {
         self.end > self.rewrite_at
     }
 
-    /// Writes `words` (the whole durable state) as a new file in place of this one.
+    /// Replaces the file by a new one with one record of `words`, which must be the whole durable state.
     pub(crate) fn rewrite(&mut self, words: &[Word]) -> Result<(), AppendError> {
         let beside = self.path.with_extension("bits-new");
-        let folder = self.path.parent().ok_or_else(|| io::Error::other("a journal without a folder"));
-        let folder = folder.and_then(Folder::open).map_err(AppendError::NotWritten)?;
+        let folder = self.path.parent().expect("a journal is in a folder");
+        let folder = Folder::open(folder).map_err(AppendError::NotWritten)?;
         let mut new = Self::create(&beside, self.tag).map_err(AppendError::NotWritten)?;
         new.append(words).map_err(|e| AppendError::NotWritten(e.into_io()))?;
         stable::rename(&beside, &self.path).map_err(AppendError::NotWritten)?;
-        // Without this a power loss could bring the old file back, which does not get what is appended from now on.
+        // Without this sync, a power cut could bring back the old file, which lacks all later records.
         let synced = folder.sync().map_err(AppendError::NotSynced);
         new.path.clone_from(&self.path);
         new.rewrite_at = REWRITE_MIN.max(4 * new.end);
@@ -117,7 +125,7 @@ impl Journal {
     fn write_ahead(&mut self, end: u64) -> io::Result<()> {
         while self.ahead < end {
             let step = if self.ahead == 0 { FIRST_AHEAD } else { AHEAD };
-            let zeros = vec![0; usize::try_from(step).map_err(io::Error::other)?];
+            let zeros = vec![0; usize_from(step)];
             self.file.write_all_at(&zeros, self.ahead)?;
             self.ahead += step;
         }
@@ -125,12 +133,12 @@ impl Journal {
     }
 }
 
-/// Why an append failed, which decides what it means.
+/// Why an append failed.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// The record is not there; it can be tried again.
+    /// The record is not in the journal. It can be appended again.
     NotWritten(io::Error),
-    /// It may or may not be there: final.
+    /// A sync failed, so the record may or may not be in the journal. This is final.
     NotSynced(io::Error),
 }
 
@@ -154,10 +162,9 @@ fn encode(entries: &[Word], tag: u64, sequence: u64, out: &mut Vec<u8>) {
         out.extend(word.owned.to_le_bytes());
         out.extend(word.zeroed.to_le_bytes());
     }
-    let crc = crc32c::crc32c(out.get(start..).unwrap_or_default());
-    if let Some(field) = out.get_mut(start + 24..start + 28) {
-        field.copy_from_slice(&crc.to_le_bytes());
-    }
+    let record = &mut out[start..];
+    let crc = crc32c::crc32c(record);
+    record[24..28].copy_from_slice(&crc.to_le_bytes());
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
@@ -168,11 +175,12 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// Decodes the record at the start of `bytes`. Returns its words and its length; `None` when it is torn or not this one.
 fn record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(Vec<Word>, usize)> {
     if u32_at(bytes, 0)? != MAGIC || u64_at(bytes, 8)? != tag || u64_at(bytes, 16)? != sequence {
         return None;
     }
-    let count = usize::try_from(u32_at(bytes, 4)?).ok()?;
+    let count = usize_from(u32_at(bytes, 4)?.into());
     let used = HEAD + count * ENTRY;
     let whole = bytes.get(..used)?;
     let stored = u32_at(whole, 24)?;
@@ -198,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn replay_gives_the_last_word_and_goes_on() {
+    fn replay_returns_the_last_entry_of_each_word_and_appending_continues() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("0.bits");
         let mut journal = Journal::create(&path, 7).expect("create");
@@ -210,7 +218,7 @@ mod tests {
         let (_, words) = Journal::replay(&path, 7).expect("replay");
         assert_eq!(words.len(), 3);
         let (_, words) = Journal::replay(&path, 8).expect("replay");
-        assert!(words.is_empty(), "another epoch's journal says nothing about this one");
+        assert!(words.is_empty(), "the journal of another epoch does not count");
     }
 
     #[test]
@@ -228,17 +236,14 @@ mod tests {
             bytes[at] ^= 0x55;
             std::fs::write(&path, &bytes).expect("write");
             let (journal, words) = Journal::replay(&path, 7).expect("replay");
-            // The last four bytes of a header are not used for anything.
-            if words.len() == 3 {
-                panic!("a flip at {at} was not seen");
-            }
+            assert!(words.len() < 3, "damage at {at} was not noticed");
             assert_eq!(words.into_values().collect::<Vec<_>>(), [word(1, 3)]);
             assert_eq!(journal.end, first);
         }
     }
 
     #[test]
-    fn rewritten_it_is_short_and_says_the_same() {
+    fn a_rewritten_journal_is_short_and_has_the_same_words() {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("0.bits");
         let mut journal = Journal::create(&path, 7).expect("create");

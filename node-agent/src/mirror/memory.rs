@@ -1,4 +1,5 @@
-//! Block-aligned buffers, one per thread and use: direct I/O needs them, and nothing is allocated per request.
+//! Buffers that are block aligned in memory, as direct I/O needs them. Each thread keeps two, so that requests allocate
+//! nothing.
 
 use std::cell::RefCell;
 
@@ -8,7 +9,7 @@ use storage_core::BLOCK_BYTES;
 #[derive(Clone, Copy)]
 struct Block([u8; 4096]);
 
-const _: () = assert!(BLOCK_BYTES == 4096, "Block is one block");
+const _: () = assert!(BLOCK_BYTES == 4096, "a Block is one block of a disk");
 
 /// Memory that starts at a block boundary.
 #[derive(Default)]
@@ -16,7 +17,7 @@ pub(crate) struct AlignedBuf {
     blocks: Vec<Block>,
 }
 
-/// Whether bytes start at a block boundary in memory, as direct I/O wants them.
+/// Whether bytes start at a block boundary in memory, as direct I/O needs them.
 pub(crate) fn is_block_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().addr().is_multiple_of(size_of::<Block>())
 }
@@ -27,23 +28,23 @@ thread_local! {
 }
 
 impl AlignedBuf {
-    /// At least `bytes` of aligned memory, rounded up to whole blocks; what is in it is left from before.
+    /// A slice of `bytes` bytes, rounded up to whole blocks. It starts at a block boundary and has any content.
     pub(crate) fn slice(&mut self, bytes: usize) -> &mut [u8] {
         let needed = bytes.div_ceil(size_of::<Block>());
         if self.blocks.len() < needed {
             self.blocks.resize(needed, Block([0; 4096]));
         }
-        // SAFETY: `needed` blocks are initialised (above), a Block is exactly its bytes (repr(C), size = align = 4096),
-        // and the borrow of `self` covers the slice.
+        // SAFETY: `needed` blocks are initialised (see above), a Block has no padding (repr(C), size = align = 4096), and
+        // the slice borrows `self`.
         unsafe { std::slice::from_raw_parts_mut(self.blocks.as_mut_ptr().cast::<u8>(), needed * size_of::<Block>()) }
     }
 
-    /// Uses this thread's buffer for writing, `bytes` of it.
+    /// Calls `f` with `bytes` bytes of this thread's write buffer. Calls must not be nested.
     pub(crate) fn with<R>(bytes: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
-        WRITE.with_borrow_mut(|buf| f(buf.slice(bytes).get_mut(..bytes).unwrap_or_default()))
+        WRITE.with_borrow_mut(|buf| f(&mut buf.slice(bytes)[..bytes]))
     }
 
-    /// Uses this thread's buffer for reading, `bytes` of it rounded up to whole blocks. Not to be nested.
+    /// Calls `f` with `bytes` bytes, rounded up to whole blocks, of this thread's read buffer. Calls must not be nested.
     pub(crate) fn with_read<R>(bytes: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
         READ.with_borrow_mut(|buf| f(buf.slice(bytes)))
     }

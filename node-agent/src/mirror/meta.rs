@@ -1,6 +1,6 @@
-//! What is durable about one disk beside its epochs: `DATA/disks/<disk>/meta.json`, replaced as a whole (write beside,
-//! sync, rename, sync the directory). Every state change of a disk is one such replacement, so a crash leaves either
-//! the old or the new state: a flip is journaled here, folding is decided here, files are removed only after.
+//! The durable record of one disk, `DATA/disks/<disk>/meta.json`. It is replaced as a whole: write a file beside it, sync,
+//! rename, sync the folder. Every state change of a disk (a flip, folding, a new generation) is one such replacement, so a
+//! crash leaves either the old or the new state. Files of epochs are removed only after the record no longer names them.
 
 use std::{fs::File, io, path::Path};
 
@@ -13,10 +13,9 @@ use super::{
 };
 
 const FORMAT: u32 = 1;
-/// Its file name.
+/// File name of the record.
 pub(crate) const FILE: &str = "meta.json";
 
-/// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Meta {
@@ -25,28 +24,27 @@ pub(crate) struct Meta {
     pub(crate) instance: InstanceId,
     pub(crate) generation: u64,
     pub(crate) size_bytes: u64,
-    /// The newest published version: base of everything below.
+    /// The newest published version, which the disk builds on.
     pub(crate) base: VersionId,
     pub(crate) root: VersionRoot,
-    /// Oldest first; the last one is written to.
+    /// Oldest first; the last one is current. Never empty.
     pub(crate) epochs: Vec<EpochMeta>,
-    /// Made for a cut that has not flipped, as far as this record knows. After a crash its bits tell: if it has any,
-    /// writes were let into it, so it is the current one.
+    /// Created for a cut that has not flipped, as far as this record knows. After a crash its bits decide: if it has any,
+    /// it has admitted writes, so it is the current epoch.
     pub(crate) prepared: Option<EpochMeta>,
-    /// A flush failed once (I2).
+    /// Why the disk has failed for good, if a flush failed (I2).
     pub(crate) failed: Option<String>,
-    /// Bytes fetched from other nodes on its behalf, as of the last replacement.
+    /// Bytes fetched from other nodes for this disk, as of the last replacement.
     pub(crate) fetched_bytes: u64,
 }
 
-/// One epoch of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EpochMeta {
     pub(crate) number: EpochNumber,
-    /// Random; ties the journal and the live map to it.
+    /// Random. The journal and the live map of the epoch have the same tag.
     pub(crate) tag: u64,
-    /// The commit that froze it; none for the current one and for abandoned ones.
+    /// The commit that froze it. `None` for the current epoch, and once the commit is abandoned.
     pub(crate) commit: Option<CommitId>,
 }
 
@@ -59,7 +57,7 @@ struct Sealed {
 impl Meta {
     pub(crate) const FORMAT: u32 = FORMAT;
 
-    /// From its directory. `None`: there is none (the disk was never complete).
+    /// Reads the record in `dir`. `None` if there is none, because the creation of the disk was never completed.
     pub(crate) fn load(dir: &Path) -> io::Result<Option<Self>> {
         let bytes = match std::fs::read(dir.join(FILE)) {
             Ok(bytes) => bytes,
@@ -69,16 +67,17 @@ impl Meta {
         let sealed: Sealed = serde_json::from_slice(&bytes)?;
         let crc = crc32c::crc32c(sealed.meta.as_bytes());
         if crc != sealed.crc32c {
-            return Err(io::Error::other(format!("checksum is {crc:08x}, expected {:08x}", sealed.crc32c)));
+            return Err(io::Error::other(format!("the checksum is {crc:08x}, expected {:08x}", sealed.crc32c)));
         }
         let meta: Self = serde_json::from_str(&sealed.meta)?;
         if meta.format != FORMAT || meta.epochs.is_empty() {
-            return Err(io::Error::other(format!("format {} with {} epochs", meta.format, meta.epochs.len())));
+            let (format, epochs) = (meta.format, meta.epochs.len());
+            return Err(io::Error::other(format!("a record of format {format} with {epochs} epochs cannot be read")));
         }
         Ok(Some(meta))
     }
 
-    /// Into its directory, durably.
+    /// Writes the record to `dir`, durably.
     pub(crate) fn store(&self, dir: &Path) -> Result<(), NotStored> {
         let folder = Folder::open(dir).map_err(NotStored::AsBefore)?;
         self.put_in_place(dir, &dir.join(FILE)).map_err(NotStored::AsBefore)?;
@@ -95,18 +94,27 @@ impl Meta {
         stable::rename(&beside, path)
     }
 
-    /// Where a commit's epoch is in `epochs`.
+    /// The epoch that is written to.
+    pub(crate) fn current(&self) -> &EpochMeta {
+        self.epochs.last().expect("a disk always has a current epoch")
+    }
+
+    pub(crate) fn current_mut(&mut self) -> &mut EpochMeta {
+        self.epochs.last_mut().expect("a disk always has a current epoch")
+    }
+
+    /// The index in `epochs` of the epoch that a commit froze.
     pub(crate) fn position(&self, commit: CommitId) -> Option<usize> {
         self.epochs.iter().position(|epoch| epoch.commit == Some(commit))
     }
 }
 
-/// Why a record is not stored.
+/// Why a record could not be stored.
 #[derive(Debug)]
 pub(crate) enum NotStored {
-    /// The one before is what a start finds.
+    /// The previous record is still in place.
     AsBefore(io::Error),
-    /// It is in place, but its name may not be durable: after a power loss a start finds either.
+    /// The new record is in place, but its name may not be durable: after a power cut, a start may find either.
     Unknown(io::Error),
 }
 

@@ -1,13 +1,14 @@
-//! Power cuts below the mirror (I2). A disk is written to, flushed, cut, published, abandoned; every change of its
-//! files is recorded. Then the power is cut at moments of that record: folders are made that have all that was synced
-//! and any part of the rest, and a disk is opened from them without its live map. It must read, sector by sector, as
-//! what the last acknowledged flush covered or as something written later, never as anything else; go on working; and
-//! what it acknowledges then must survive the next power cut.
+//! Power cuts below the mirror (I2). A disk is written to, flushed, cut, published and abandoned while every change of its
+//! files is recorded. Then the power is cut at moments of that record: a folder is created with everything that was synced
+//! and any part of the rest, and the disk is opened there without its live map.
+//!
+//! Each sector must read as what the last acknowledged flush covered, or as something that was written later. The disk must
+//! work again, and what it then acknowledges must survive the next power cut.
 
 use std::{
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,19 +21,20 @@ use muster_api::{
 use muster_pool::PoolClient;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt,
+    power::Random,
     store::{ChunkStore, MemoryStore},
     tree::{self, Lookup},
+    units::usize_from,
     zero::is_zero,
 };
 use tokio::time::Instant;
 
 use super::{
     Config, DiskError, DiskWant, Disks,
-    disk::Disk,
+    disk::{Disk, lock},
     epoch::FlushError,
     error::Fault,
-    read::to_usize,
-    stable::recorder::{Random, Recorder},
+    stable::recorder::Recorder,
     write::OwnedChange,
 };
 use crate::holder::{Holder, Start};
@@ -43,7 +45,7 @@ const DISK_BYTES: u64 = (SECTORS * SECTOR) as u64 / 4096 * 4096;
 const WRITERS: usize = 3;
 const HOLDER_SOCKET: &str = "MUSTER_TEST_HOLDER_SOCKET";
 
-/// Not a test: this executable, started again, is the holder.
+/// Not a test of its own: the tests start this executable again with this test as the holder process.
 #[test]
 fn holder_process() {
     if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
@@ -51,18 +53,14 @@ fn holder_process() {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the n-th write of a sector puts there: each is told from all others, some are zeros. Number 0 is the image.
+/// The bytes that the n-th write puts into a sector. All differ, except that some are zeros. Number 0 is the image.
 fn content(sector: usize, n: u32) -> [u8; SECTOR] {
     let mut bytes = [0; SECTOR];
     let zeros = if n == 0 { (sector / 128).is_multiple_of(3) } else { is_zeroing(n) };
     if !zeros {
         let mut random = Random((sector as u64) << 32 | u64::from(n));
         for word in bytes.chunks_exact_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes());
+            word.copy_from_slice(&random.next_u64().to_le_bytes());
         }
     }
     bytes
@@ -80,7 +78,7 @@ fn digests(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks(SECTOR).map(crc32c::crc32c).collect()
 }
 
-/// What the test knows of the order of things; each is also a mark in the record.
+/// An event that the test knows of. Each is also a mark in the record of file changes.
 #[derive(Clone)]
 enum Note {
     Begun {
@@ -96,20 +94,23 @@ enum Note {
     Flushed {
         id: usize,
     },
-    /// The disk was opened again by another process, and read as this.
+    /// The next process opened the disk and read these digests.
     Seen(Vec<u32>),
     Published(Box<DiskWant>),
 }
 
-/// What a sector has been and may be.
+/// What a sector may read as.
 #[derive(Clone)]
 struct Sector {
+    /// Digests of all contents so far.
     history: Vec<u32>,
+    /// Index in `history` of the newest acknowledged write.
     done: usize,
+    /// Index in `history` of the newest write that an acknowledged flush covers.
     durable: usize,
 }
 
-/// What a disk may read as, by the notes.
+/// What the disk may read as, according to the notes.
 #[derive(Clone)]
 struct Model {
     sectors: Vec<Sector>,
@@ -155,12 +156,12 @@ impl Model {
         }
     }
 
-    /// After a power cut.
+    /// Checks what is read after a power cut.
     fn check(&self, got: &[u32], when: &str) {
         self.check_from(got, when, |sector| sector.durable);
     }
 
-    /// After the end of the process only.
+    /// Checks what is read after only the process has ended.
     fn check_killed(&self, got: &[u32], when: &str) {
         self.check_from(got, when, |sector| sector.done);
     }
@@ -180,11 +181,11 @@ impl Model {
     }
 }
 
-/// One node that is recorded.
+/// A node with one disk whose file changes are recorded.
 struct Scene {
     dir: tempfile::TempDir,
     holder: Holder,
-    /// For disks opened from what a power cut left: their live maps are forgotten in between.
+    /// For disks that are opened after a power cut. It forgets their live maps in between.
     other_holder: Holder,
     store: Arc<MemoryStore>,
     recorder: Arc<Recorder>,
@@ -212,11 +213,11 @@ fn config(data: &Path) -> Config {
 fn import(store: &MemoryStore) -> DiskWant {
     let (salt, chunk) = (Salt::SHARED, ChunkSize::MIN);
     let mut image = contents(0..SECTORS, 0);
-    // Of an odd size; the disk is larger.
-    image.truncate(to_usize(DISK_BYTES) - 3000);
+    // Not a multiple of a block; the disk is larger.
+    image.truncate(usize_from(DISK_BYTES) - 3000);
     let mut changes = std::collections::BTreeMap::new();
     let mut records = Vec::new();
-    for (index, body) in (0u64..).zip(image.chunks(to_usize(chunk.bytes()))) {
+    for (index, body) in (0u64..).zip(image.chunks(usize_from(chunk.bytes()))) {
         if !is_zero(body) {
             let record = Record::encode(Kind::Chunk, salt, Some(chunk), body, Compression::Auto);
             changes.insert(ChunkIndex(index), Some(record.name()));
@@ -243,10 +244,10 @@ fn import(store: &MemoryStore) -> DiskWant {
     }
 }
 
-/// What the disk reads as before anything is written.
+/// Digests of the disk before anything is written.
 fn start() -> Vec<u32> {
     let mut image = contents(0..SECTORS, 0);
-    image.truncate(to_usize(DISK_BYTES));
+    image.truncate(usize_from(DISK_BYTES));
     let end = image.len();
     image[end - 3000..].fill(0);
     digests(&image)
@@ -283,7 +284,7 @@ impl Scene {
 
     fn note(&self, note: Note) {
         let mut notes = lock(&self.notes);
-        self.recorder.mark(notes.len());
+        self.recorder.mark();
         notes.push(note);
     }
 
@@ -320,7 +321,7 @@ impl Scene {
         };
         self.note(Note::Begun { sectors: sectors.clone(), n });
         let offset = (sectors.start * SECTOR) as u64;
-        // As the shim: what can be moved together with others is, and whatever fails goes the long way.
+        // As in the FUSE shim: begin the write if possible, and if that or the transfer fails, use the general path.
         let moved = match &change {
             OwnedChange::Data(bytes) if n.is_multiple_of(2) => {
                 disk.begin_write(offset, bytes.len() as u64).is_some_and(|write| {
@@ -348,7 +349,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Writes and flushes in its own part of the disk until something fails.
+    /// Writes and flushes in its own part of the disk, until it has done its steps or something fails.
     async fn writer(
         self: Arc<Self>,
         disk: Arc<Disk>,
@@ -359,15 +360,17 @@ impl Scene {
     ) -> Result<(), Fault> {
         let mut random = Random(seed << 8 | part as u64);
         // Parts begin and end inside of chunks and blocks.
-        let sectors = to_usize(DISK_BYTES) / SECTOR;
+        let sectors = usize_from(DISK_BYTES) / SECTOR;
         let (from, end) = (part * sectors / WRITERS / 8 * 8, (part + 1) * sectors / WRITERS / 8 * 8);
         for n in first..first + steps {
             let (at, len) = match random.below(4) {
                 // Whole blocks.
-                0 => (from + to_usize(random.below((end - from) as u64 / 8)) * 8, to_usize(random.below(6) + 1) * 8),
-                // All of it, now and then.
+                0 => {
+                    (from + usize_from(random.below((end - from) as u64 / 8)) * 8, usize_from(random.below(6) + 1) * 8)
+                }
+                // The whole part.
                 1 if random.below(8) == 0 => (from, end - from),
-                _ => (from + to_usize(random.below((end - from) as u64)), to_usize(random.below(20) + 1)),
+                _ => (from + usize_from(random.below((end - from) as u64)), usize_from(random.below(20) + 1)),
             };
             self.write(&disk, at..(at + len).min(end), n, random.below(2) == 0).await?;
             if random.below(5) == 0 {
@@ -377,7 +380,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Cuts the disk again and again; publishes some commits, gives others up.
+    /// Cuts the disk repeatedly until the writers have ended; publishes some commits and abandons others.
     async fn cutter(self: Arc<Self>, disks: Arc<Disks>, seed: u64, ended: Arc<AtomicUsize>) -> Result<(), DiskError> {
         let mut random = Random(seed ^ 0xc07);
         let mut frozen: Vec<CommitId> = Vec::new();
@@ -419,7 +422,7 @@ impl Scene {
         Ok(())
     }
 
-    /// All of it at once, until the writers have done their steps or something failed.
+    /// Runs the writers and the cutter at the same time. Returns whether nothing failed.
     async fn work(self: &Arc<Self>, disks: &Arc<Disks>, first: u32, steps: u32, seed: u64) -> bool {
         let Ok(disk) = disks.unmounted(&self.wanted()).await else { return false };
         let ended = Arc::new(AtomicUsize::new(0));
@@ -435,12 +438,12 @@ impl Scene {
         let cut = self.clone().cutter(disks.clone(), seed, ended).await.is_ok();
         let mut worked = cut;
         for writer in writers {
-            worked &= writer.await.expect("a writer that ends well");
+            worked &= writer.await.expect("the writer does not panic");
         }
         worked
     }
 
-    /// Opens what a power cut at `moment` left, and checks it; uses it again and cuts the power once more if `again`.
+    /// Opens what a power cut at `moment` left, and checks it. If `again`, uses the disk and cuts the power once more.
     async fn check_power_cut(self: &Arc<Self>, moment: usize, seed: u64, again: bool) {
         let when = format!("moment {moment}, cut {seed}");
         let dir = tempfile::Builder::new().prefix("muster-cut-").tempdir().expect("folder");
@@ -457,11 +460,11 @@ impl Scene {
         model.check(&got, &when);
         self.settle(&disks, &model, &when).await;
         let disk = disks.found(self.want.disk).expect("still there");
-        assert!(read(&disk).await == got, "{when}: it reads otherwise once commits are settled");
+        assert!(read(&disk).await == got, "{when}: it reads differently after commits are settled");
         if again {
             let mut notes = vec![Note::Seen(got)];
             for n in 10_000..10_004 {
-                let at = to_usize((u64::from(n) * 97 + seed % 700) % 700);
+                let at = usize_from((u64::from(n) * 97 + seed % 700) % 700);
                 let sectors = at..at + 11;
                 disk.change((sectors.start * SECTOR) as u64, OwnedChange::Data(contents(sectors.clone(), n)), soon())
                     .await
@@ -482,7 +485,7 @@ impl Scene {
         recorder.end();
     }
 
-    /// Without any live map.
+    /// Opens the disks of a folder without any live map.
     async fn open_after_cut(&self, data: &Path) -> Arc<Disks> {
         for key in self.other_holder.list().expect("the holder answers") {
             self.other_holder.forget(&key).expect("forgets");
@@ -490,8 +493,8 @@ impl Scene {
         self.open_at(data, &self.other_holder).await
     }
 
-    /// What the agent does with commits it finds: those that were not published are given up, the newest published
-    /// version becomes the base.
+    /// Does what the agent does with the commits it finds: abandons those that were not published, and makes the newest
+    /// published version the base.
     async fn settle(&self, disks: &Arc<Disks>, model: &Model, when: &str) {
         let want = model.published.last().unwrap_or(&self.want).clone();
         for (disk, commit) in disks.commits() {
@@ -524,29 +527,29 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 #[test]
-fn what_a_flush_acknowledged_survives_a_power_cut_at_any_moment() {
+fn flushed_writes_survive_a_power_cut_at_any_moment() {
     for seed in 1..=4 {
         let scene = Arc::new(Scene::new());
         let mut random = Random(seed);
         runtime().block_on(async {
             let disks = scene.open().await;
             assert!(scene.work(&disks, 1, 50, seed).await, "seed {seed}: nothing fails");
-            // Live reads are checked by the other suites; this is that the test's own books are right.
-            let disk = disks.found(scene.want.disk).expect("there");
+            // Checks the model itself.
+            let disk = disks.found(scene.want.disk).expect("it exists");
             scene.model(usize::MAX).check_killed(&read(&disk).await, "before any cut");
             let moments = scene.recorder.moments();
             for n in 0..60 {
-                let moment = to_usize(random.below(moments as u64 + 1));
-                scene.check_power_cut(moment, random.next() >> 8, n % 4 == 0).await;
+                let moment = usize_from(random.below(moments as u64 + 1));
+                scene.check_power_cut(moment, random.next_u64() >> 8, n % 4 == 0).await;
             }
         });
     }
 }
 
-/// The process is killed in the middle of a change; the next one has the live map and what the kernel had. It goes on
-/// from there, and then the power is cut: what it acknowledged counts, whichever process wrote it.
+/// The process is killed in the middle of a change. The next one finds the live map and everything the kernel had, goes on,
+/// and then the power is cut. What it flushed must survive, whichever process wrote it.
 #[test]
-fn what_a_killed_process_wrote_and_the_next_one_flushed_survives_a_power_cut() {
+fn writes_of_a_killed_process_that_the_next_one_flushed_survive_a_power_cut() {
     let mut random = Random(7);
     for seed in 1..=40 {
         let scene = Arc::new(Scene::new());
@@ -563,7 +566,7 @@ fn what_a_killed_process_wrote_and_the_next_one_flushed_survives_a_power_cut() {
             }
         });
         scene.recorder.go_on();
-        // Now and then the holder dies with it, and the power stays on.
+        // In some runs the holder dies as well.
         let lost_memory = seed % 3 == 0;
         if lost_memory {
             scene
@@ -589,21 +592,21 @@ fn what_a_killed_process_wrote_and_the_next_one_flushed_survives_a_power_cut() {
                 scene.flush(&disk).await.unwrap_or_else(|e| panic!("{when}: {e:?}"));
                 model = scene.model(usize::MAX);
                 scene.settle(&disks, &model, &when).await;
-                assert!(read(&disk).await == seen, "{when}: it reads otherwise once commits are settled");
+                assert!(read(&disk).await == seen, "{when}: it reads differently after commits are settled");
             } else {
                 assert!(model.sectors.iter().all(|sector| sector.history.len() == 1), "{when}: the disk is gone");
             }
             assert!(scene.work(&disks, 1000, 4, seed).await, "{when}: nothing fails");
             let moments = scene.recorder.moments();
             for n in 0..8 {
-                let moment = killed_at + to_usize(random.below((moments - killed_at) as u64 + 1));
-                scene.check_power_cut(moment, random.next() >> 8, n == 0).await;
+                let moment = killed_at + usize_from(random.below((moments - killed_at) as u64 + 1));
+                scene.check_power_cut(moment, random.next_u64() >> 8, n == 0).await;
             }
         });
     }
 }
 
-/// A sync that failed is final: nothing is acknowledged after it, and what was acknowledged before is there.
+/// A failed sync is final: no flush is acknowledged after it, and what was acknowledged before survives.
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_and_nothing_older_is_lost() {
     let mut random = Random(3);
@@ -615,16 +618,16 @@ fn after_a_failed_sync_nothing_is_acknowledged_and_nothing_older_is_lost() {
             scene.work(&disks, 1, 30, seed).await;
             let moments = scene.recorder.moments();
             for _ in 0..6 {
-                let moment = moments - to_usize(random.below(moments as u64 / 4 + 1));
-                scene.check_power_cut(moment, random.next() >> 8, false).await;
+                let moment = moments - usize_from(random.below(moments as u64 / 4 + 1));
+                scene.check_power_cut(moment, random.next_u64() >> 8, false).await;
             }
         });
     }
 }
 
-/// Whoever flushes next, before the disk as a whole counts as failed, must not be told that all is well.
+/// A flush that comes after a failed one must fail as well, even before the disk as a whole is marked as failed.
 #[test]
-fn a_flush_behind_one_that_failed_fails_too() {
+fn a_flush_after_a_failed_one_fails_too() {
     let scene = Arc::new(Scene::new());
     runtime().block_on(async {
         let disks = scene.open().await;
@@ -638,9 +641,9 @@ fn a_flush_behind_one_that_failed_fails_too() {
     });
 }
 
-/// A cut that could not be recorded, or nobody knows whether it was, leaves a disk that opens as what it was.
+/// When a cut could not be recorded, or it is unknown whether it was, the disk still opens with all its writes.
 #[test]
-fn a_cut_that_failed_at_any_sync_leaves_the_disk_whole() {
+fn a_cut_that_fails_at_any_sync_loses_no_writes() {
     for syncs in 0..8 {
         let scene = Arc::new(Scene::new());
         runtime().block_on(async {

@@ -1,7 +1,8 @@
-//! Reads: each block from the newest epoch that has it, else from the base through the cache (I1).
+//! Reads. Each block comes from the newest epoch that has it, else from the base, through the cache (I1).
 //!
-//! What is here is answered on the calling thread. What is not comes back as [`Missing`]; [`Disk::bring`] fetches it,
-//! whole chunks side by side, and holds on to it, so that the second try cannot miss it whatever is evicted meanwhile.
+//! A read whose bytes are all on this node is answered on the calling thread. Otherwise it returns what is [`Missing`].
+//! [`Disk::bring`] fetches that, in whole chunks and in parallel, and pins it, so that the next attempt finds it even if it
+//! was evicted from the cache meanwhile.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use storage_core::{
     BLOCK_BYTES, Kind, ObjectName,
     tree::{Leaf, Page},
+    units::usize_from,
 };
 use tokio::time::Instant;
 
@@ -21,7 +23,7 @@ use super::{
     memory::AlignedBuf,
 };
 
-/// What a request holds on to while it waits.
+/// What was fetched for a request. It is kept until the request is done.
 #[derive(Default)]
 pub(crate) struct Pinned {
     pub(crate) pages: HashMap<ObjectName, Arc<Page>>,
@@ -29,7 +31,7 @@ pub(crate) struct Pinned {
     pub(crate) patched: HashMap<Leaf, Bytes>,
 }
 
-/// What has to be fetched first.
+/// What a request needs and this node does not have.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
     pub(crate) pages: Vec<ObjectName>,
@@ -43,22 +45,20 @@ impl Missing {
     }
 }
 
-/// Why something local could not be done at once.
+/// Why a read could not be done at once.
 #[derive(Debug)]
 pub(crate) enum NotHere {
+    /// Fetch this first.
     Missing(Missing),
+    /// The read has failed.
     Fault(Fault),
 }
 
-/// Bytes of a block, as memory counts them.
-pub(crate) const BLOCK: usize = 4096;
-
-pub(crate) fn to_usize(n: u64) -> usize {
-    usize::try_from(n).expect("only 64-bit targets are built, so every u64 fits")
-}
+/// [`BLOCK_BYTES`] for lengths in memory.
+pub(crate) const BLOCK: usize = usize_from(BLOCK_BYTES);
 
 impl Disk {
-    /// Reads `bytes` at `offset` if all of it is here; `reply` gets them. Short at the end of the disk.
+    /// Reads `bytes` at `offset` and passes them to `reply`, if all of them are on this node. Fewer at the end of the disk.
     pub(crate) fn try_read<R>(
         &self,
         offset: u64,
@@ -74,14 +74,14 @@ impl Disk {
         let first = offset / BLOCK_BYTES;
         let blocks = end.div_ceil(BLOCK_BYTES) - first;
         let layers = self.layers();
-        AlignedBuf::with_read(to_usize(blocks * BLOCK_BYTES), |buf| {
+        AlignedBuf::with_read(usize_from(blocks * BLOCK_BYTES), |buf| {
             self.read_blocks(&layers, first, blocks, buf, pinned)?;
-            let skip = to_usize(offset - first * BLOCK_BYTES);
-            Ok(reply(buf.get(skip..skip + to_usize(end - offset)).unwrap_or_default()))
+            let skip = usize_from(offset - first * BLOCK_BYTES);
+            Ok(reply(&buf[skip..][..usize_from(end - offset)]))
         })
     }
 
-    /// Whole blocks as `layers` have them. `into` is block aligned and exactly as long.
+    /// Reads whole blocks as `layers` have them. `into` is block aligned in memory and exactly as long as the blocks.
     pub(crate) fn read_blocks(
         &self,
         layers: &Layers,
@@ -95,13 +95,12 @@ impl Disk {
         let mut at = first;
         while at < end {
             let (source, run) = layers.source(at, end);
-            let from = to_usize(at - first) * BLOCK;
-            let part = into.get_mut(from..from + to_usize(run) * BLOCK).expect("runs stay inside of the range");
+            let part = &mut into[usize_from(at - first) * BLOCK..][..usize_from(run) * BLOCK];
             match source {
                 Source::Zero => part.fill(0),
                 Source::Delta(n) => {
-                    let epoch = layers.epochs.get(n).expect("a source names one of the layers");
-                    epoch.read_blocks(at, part).map_err(|e| NotHere::Fault(Fault::from_io("delta", &e)))?;
+                    let read = layers.epochs[n].read_blocks(at, part);
+                    read.map_err(|e| NotHere::Fault(Fault::from_io("delta", &e)))?;
                 }
                 Source::Base => self.read_base(layers, at, part, pinned, &mut missing)?,
             }
@@ -110,6 +109,7 @@ impl Disk {
         if missing.is_empty() { Ok(()) } else { Err(NotHere::Missing(missing)) }
     }
 
+    /// Reads whole blocks from the base. Adds to `missing` what is not on this node.
     fn read_base(
         &self,
         layers: &Layers,
@@ -131,46 +131,45 @@ impl Disk {
             }
             Err(NoLeaves::Fault(fault)) => return Err(NotHere::Fault(fault)),
         };
-        // Beyond the version's end and where the tree says nothing: zeros.
         let mut covered = first;
         for (chunk, leaf) in leaves {
             let from = (chunk.0 * per_chunk).max(first);
             let to = ((chunk.0 + 1) * per_chunk).min(end);
-            let part = into
-                .get_mut(to_usize(from - first) * BLOCK..to_usize(to - first) * BLOCK)
-                .expect("a chunk's part stays inside of the range");
+            let part = &mut into[usize_from(from - first) * BLOCK..usize_from(to - first) * BLOCK];
             covered = to;
-            let within = to_usize(from - chunk.0 * per_chunk) * BLOCK;
-            let body = match leaf {
-                None => {
-                    part.fill(0);
-                    continue;
+            let within = usize_from(from - chunk.0 * per_chunk) * BLOCK;
+            match leaf.map(|leaf| self.local_body(leaf, pinned, missing)) {
+                None => part.fill(0),
+                Some(None) => {}
+                Some(Some(body)) => {
+                    body.read(within, part).map_err(|e| NotHere::Fault(Fault::from_io("cache", &e)))?;
                 }
-                Some(Leaf::Whole(name)) => {
-                    let body = pinned.chunks.get(&name).cloned().or_else(|| self.node().cache.get(&name));
-                    let Some(body) = body else {
-                        missing.chunks.push(name);
-                        continue;
-                    };
-                    body
-                }
-                Some(leaf) => {
-                    let Some(bytes) = pinned.patched.get(&leaf).cloned() else {
-                        missing.patched.push(leaf);
-                        continue;
-                    };
-                    Body::Memory(bytes)
-                }
-            };
-            body.read(within, part).map_err(|e| NotHere::Fault(Fault::from_io("cache", &e)))?;
+            }
         }
-        if covered < end {
-            into.get_mut(to_usize(covered - first) * BLOCK..).unwrap_or_default().fill(0);
-        }
+        // The disk may be larger than the version; beyond the version's end it has zeros.
+        into[usize_from(covered - first) * BLOCK..].fill(0);
         Ok(())
     }
 
-    /// Fetches what was missing.
+    /// The body of a chunk, if it is on this node. Otherwise adds the chunk to `missing`.
+    fn local_body(&self, leaf: Leaf, pinned: &Pinned, missing: &mut Missing) -> Option<Body> {
+        if let Leaf::Whole(name) = leaf {
+            let body = pinned.chunks.get(&name).cloned().or_else(|| self.node().cache.get(&name));
+            if body.is_none() {
+                missing.chunks.push(name);
+            }
+            return body;
+        }
+        let body = pinned.patched.get(&leaf).cloned().map(Body::Memory);
+        if body.is_none() {
+            missing.patched.push(leaf);
+        }
+        body
+    }
+
+    /// Fetches what is missing and pins it.
+    ///
+    /// Fails with [`Fault::Unavailable`] when no node gives it before the deadline.
     pub(crate) async fn bring(&self, missing: Missing, pinned: &mut Pinned, deadline: Instant) -> Result<(), Fault> {
         let descriptor = self.layers().base.descriptor;
         if !missing.pages.is_empty() {
@@ -190,16 +189,16 @@ impl Disk {
             }
         }
         for leaf in missing.patched {
-            let bytes = self.put_together(&leaf, deadline).await?;
+            let bytes = self.assemble(&leaf, deadline).await?;
             pinned.patched.insert(leaf, bytes);
         }
         Ok(())
     }
 
-    /// A patched chunk (tag 2), from its base and packs.
-    pub(crate) async fn put_together(&self, leaf: &Leaf, deadline: Instant) -> Result<Bytes, Fault> {
+    /// Assembles a patched chunk (tag 2) from its base and packs, which are fetched.
+    pub(crate) async fn assemble(&self, leaf: &Leaf, deadline: Instant) -> Result<Bytes, Fault> {
         let Leaf::Patched(patched) = leaf else {
-            return Err(Fault::Corrupt("a leaf this release does not read".to_owned()));
+            return Err(Fault::Corrupt("a leaf of a form that this release does not read".to_owned()));
         };
         let mut bodies = HashMap::new();
         if let Some(base) = patched.base() {
@@ -207,12 +206,12 @@ impl Disk {
         }
         bodies.extend(self.fetch_objects(patched.packs(), Kind::Pack, deadline).await?);
         let size = self.layers().base.descriptor.chunk;
-        patch(leaf, to_usize(size.bytes()), |name| bodies.get(name).cloned())
+        patch(leaf, usize_from(size.bytes()), |name| bodies.get(name).cloned())
             .map(Bytes::from)
-            .ok_or_else(|| Fault::Corrupt("a patched chunk whose runs do not fit".to_owned()))
+            .ok_or_else(|| Fault::Corrupt("the runs of a patched chunk do not fit its packs".to_owned()))
     }
 
-    /// Verified objects of one kind from the pool.
+    /// Fetches objects of one kind from the pool. They are verified.
     pub(crate) async fn fetch_objects(
         &self,
         names: &[ObjectName],
@@ -229,18 +228,18 @@ impl Disk {
                 if got.object.kind == kind {
                     Ok((got.object.name, got.object.body))
                 } else {
-                    Err(Fault::Corrupt(format!("object {} is of another kind", got.object.name)))
+                    Err(Fault::Corrupt(format!("object {} is not a {kind:?}", got.object.name)))
                 }
             })
             .collect()
     }
 
-    /// Reads, fetching what is missing until the deadline.
+    /// Reads `bytes` at `offset`, and fetches what is missing until the deadline.
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64, deadline: Instant) -> Result<Vec<u8>, Fault> {
         let mut pinned = Pinned::default();
         loop {
             let disk = self.clone();
-            // The bytes may have to come from the disk below.
+            // Reading may wait for the node's disk.
             let (result, back) =
                 tokio::task::spawn_blocking(move || (disk.try_read(offset, bytes, &pinned, <[u8]>::to_vec), pinned))
                     .await
@@ -258,16 +257,16 @@ impl Disk {
 /// Where a block comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The delta of the n-th layer.
+    /// The delta of the epoch with this index in [`Layers::epochs`].
     Delta(usize),
-    /// It was zeroed.
+    /// An epoch says that it reads as zeros.
     Zero,
-    /// No epoch has it.
+    /// The base, because no epoch has it.
     Base,
 }
 
 impl Layers {
-    /// Source of a block, and how many blocks from there (up to `end`) share it.
+    /// The source of a block, and the number of blocks from there (at most to `end`) that share it.
     pub(crate) fn source(&self, block: u64, end: u64) -> (Source, u64) {
         let mut end = end;
         for (n, epoch) in self.epochs.iter().enumerate() {
@@ -275,7 +274,7 @@ impl Layers {
             match state {
                 BlockState::Data => return (Source::Delta(n), run),
                 BlockState::Zero => return (Source::Zero, run),
-                // Newer epochs say nothing about these blocks only.
+                // Older epochs are asked only about the blocks that this one does not have.
                 BlockState::Absent => end = block + run,
             }
         }

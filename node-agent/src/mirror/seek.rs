@@ -1,4 +1,5 @@
-//! SEEK_DATA and SEEK_HOLE from memory: bits and the pages that are here. Pages that are not, count as data.
+//! SEEK_DATA and SEEK_HOLE. They are answered from memory: from the bits and the tree pages that are loaded. Pages that
+//! are not loaded count as data.
 
 use storage_core::{BLOCK_BYTES, ChunkIndex, tree};
 
@@ -8,10 +9,9 @@ use super::{
     read::{Pinned, Source},
 };
 
-/// Chunks asked of the tree at once.
+/// Most chunks that are looked up in the tree at once.
 const CHUNKS_AT_ONCE: u64 = 256;
 
-/// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seek {
     Data,
@@ -19,7 +19,9 @@ pub(crate) enum Seek {
 }
 
 impl Disk {
-    /// The first offset at or after `offset` that is what is looked for; the end of the disk is a hole.
+    /// The first offset at or after `offset` that is data or a hole, as `what` says. The end of the disk counts as a hole.
+    ///
+    /// Fails with [`Fault::NoData`] when `offset` is beyond the end, or no data follows.
     pub(crate) fn seek(&self, offset: u64, what: Seek) -> Result<u64, Fault> {
         let size = self.size_bytes();
         if offset >= size {
@@ -43,7 +45,7 @@ impl Disk {
         if what == Seek::Hole { Ok(size) } else { Err(Fault::NoData) }
     }
 
-    /// Whether the base has data at block `at`, and for how many blocks (up to `end`) that is so.
+    /// Whether the base has data at block `at`, and for how many blocks (at most to `end`) that is so.
     fn base_run(&self, layers: &Layers, at: u64, end: u64) -> (bool, u64) {
         let base = &layers.base;
         let per_chunk = u64::from(base.descriptor.chunk.blocks());
@@ -67,7 +69,7 @@ impl Disk {
                         }
                     }
                 }
-                // Not known without fetching: data, which is never wrong to say.
+                // Unknown without a fetch. Calling it data is always allowed.
                 Ok(tree::Lookup::Missing(_)) | Err(_) => {
                     if !*state.get_or_insert(true) {
                         return (false, chunk * per_chunk - at);
@@ -76,6 +78,6 @@ impl Disk {
             }
             chunk = to;
         }
-        (state.unwrap_or(false), known.min((last + 1) * per_chunk) - at)
+        (state.expect("at least one chunk was looked up"), known.min((last + 1) * per_chunk) - at)
     }
 }

@@ -1,5 +1,5 @@
-//! What a disk keeps on stable storage goes through here: its files, their names, their syncs. Nothing is decided here;
-//! it is one place, so that the tests can record every change and play any power cut afterwards (`recorder`).
+//! All changes of a disk's files, of their names, and all syncs go through this module. It makes no decisions. It exists so
+//! that tests can record every change and simulate power cuts (`recorder`).
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,14 +16,14 @@ use rustix::fs::{FallocateFlags, fallocate};
 #[cfg(test)]
 pub(super) mod recorder;
 
-/// A file that is written to.
+/// A file that is open for reading and writing.
 pub(crate) struct StableFile {
     file: File,
     #[cfg(test)]
     recorded: Option<recorder::Recorded>,
 }
 
-/// One change of a file.
+/// A change of a file, or a sync.
 #[derive(Clone, Copy, Debug)]
 enum Change<'a> {
     Write { offset: u64, bytes: &'a [u8] },
@@ -33,7 +33,7 @@ enum Change<'a> {
     SyncAll,
 }
 
-/// One change of names.
+/// A change of names in a folder, or a sync of the folder.
 #[derive(Clone, Copy, Debug)]
 enum Naming<'a> {
     MakeFolder(&'a Path),
@@ -43,10 +43,10 @@ enum Naming<'a> {
     SyncFolder(&'a Folder<'a>),
 }
 
-/// A folder, open: its sync can then only fail because it fails, and not for want of a descriptor.
+/// An open folder. Opening it early means that a later sync cannot fail for lack of a file descriptor.
 #[derive(Debug)]
 pub(crate) struct Folder<'a> {
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests record whose names were synced"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests record which folder was synced"))]
     path: &'a Path,
     file: File,
 }
@@ -56,14 +56,14 @@ impl<'a> Folder<'a> {
         Ok(Self { path, file: File::open(path)? })
     }
 
-    /// Makes the names in it durable.
+    /// Makes the names in the folder durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         name(Naming::SyncFolder(self))
     }
 }
 
 impl StableFile {
-    /// A file that is there.
+    /// Opens an existing file.
     pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         let file = options.read(true).write(true).open(path)?;
         Ok(Self {
@@ -73,7 +73,7 @@ impl StableFile {
         })
     }
 
-    /// An empty file, whatever was there.
+    /// Creates an empty file. A file of the same name is truncated.
     pub(crate) fn create(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         let mut create = || options.read(true).write(true).create(true).truncate(true).open(path);
         #[cfg(test)]
@@ -87,7 +87,7 @@ impl StableFile {
         })
     }
 
-    /// For bytes that are moved by others: these writes are not seen here.
+    /// The descriptor, for callers that move bytes themselves. The recorder does not see these writes.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -148,27 +148,27 @@ impl StableFile {
     }
 }
 
-/// Makes a folder if it is not there; everything above it is.
+/// Creates a folder if it does not exist. Its parent must exist.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     name(Naming::MakeFolder(path))
 }
 
-/// Puts a file in the place of another.
+/// Renames a file and replaces the one that has the new name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     name(Naming::Rename { from, to })
 }
 
-/// Removes a file; fine when there is none.
+/// Removes a file. Succeeds when there is none.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    fine_when_none(name(Naming::Remove(path)))
+    ignore_absent(name(Naming::Remove(path)))
 }
 
-/// Removes a folder with what is in it; fine when there is none.
+/// Removes a folder with its content. Succeeds when there is none.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    fine_when_none(name(Naming::RemoveFolder(path)))
+    ignore_absent(name(Naming::RemoveFolder(path)))
 }
 
-fn fine_when_none(removed: io::Result<()>) -> io::Result<()> {
+fn ignore_absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),

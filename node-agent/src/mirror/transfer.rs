@@ -1,9 +1,9 @@
-//! Requests that only move whole blocks between memory and one delta. They are begun here, the bytes are moved by
-//! whoever can do many at once, and then they are finished here.
+//! Requests that only move whole blocks between memory and one delta. Such a request is begun here, then its bytes are
+//! moved by a caller that can move those of many requests at once, and then it is finished here.
 //!
-//! Whatever stands in the way of that - a part of a block, a held disk, blocks from several places, a lock that is taken,
-//! an error - is no answer: the request is done again by [`Disk::try_change`] or [`Disk::try_read`], from the start.
-//! Nothing here waits: who has begun one request must not wait for another (the locks are the same).
+//! If that is not possible (part of a block, a held disk, blocks from several places, a lock that is taken, an error), the
+//! request cannot be begun here, and the caller uses [`Disk::try_change`] or [`Disk::try_read`] instead. Nothing here
+//! waits: a caller that has begun one request must not wait for a lock, because it may hold that lock itself.
 
 use std::{ops::Range, os::fd::BorrowedFd, sync::Arc};
 
@@ -18,20 +18,20 @@ use super::{
 
 /// A write that was admitted and whose bytes are not yet in the delta.
 pub(crate) struct PendingWrite<'a> {
-    // Dropped in this order: the epoch may be frozen before another merges.
+    // The fields are dropped in this order: the write must have ended before another one may merge into its blocks.
     admitted: Admission,
     _stripes: Guards<'a>,
     blocks: Range<u64>,
 }
 
-/// A read all of whose blocks are in one delta.
+/// A read whose blocks are all in one delta.
 pub(crate) struct PendingRead {
     layers: Arc<Layers>,
     layer: usize,
 }
 
 impl Disk {
-    /// Begins a write, or leaves it to [`Disk::try_change`].
+    /// Begins a write. `None` if it must be done by [`Disk::try_change`].
     pub(crate) fn begin_write(&self, offset: u64, bytes: u64) -> Option<PendingWrite<'_>> {
         let blocks = self.whole_blocks(offset, bytes)?;
         if bytes > PIECE_BYTES_MAX || self.node().config.write_policy != WritePolicy::Bitmap {
@@ -43,7 +43,7 @@ impl Disk {
         Some(PendingWrite { admitted, _stripes: stripes, blocks })
     }
 
-    /// Begins a read, or leaves it to [`Disk::try_read`].
+    /// Begins a read. `None` if it must be done by [`Disk::try_read`].
     pub(crate) fn begin_read(&self, offset: u64, bytes: u64) -> Option<PendingRead> {
         let blocks = self.whole_blocks(offset, bytes)?;
         self.check_usable().ok()?;
@@ -54,7 +54,7 @@ impl Disk {
         }
     }
 
-    /// The blocks of a range of the disk, if it is some and only whole ones.
+    /// The blocks of a range. `None` unless it consists of whole blocks of the disk, at least one.
     fn whole_blocks(&self, offset: u64, bytes: u64) -> Option<Range<u64>> {
         let end = offset.checked_add(bytes).filter(|end| *end <= self.size_bytes())?;
         let whole = bytes > 0 && offset.is_multiple_of(BLOCK_BYTES) && end.is_multiple_of(BLOCK_BYTES);
@@ -63,26 +63,26 @@ impl Disk {
 }
 
 impl PendingWrite<'_> {
-    /// Where the bytes go, at the disk's own offset.
+    /// The file that the bytes must be written to, at the disk's own offset.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.admitted.layers().current().delta_fd()
     }
 
-    /// Puts the bytes there, where tests see it.
+    /// Writes the bytes there, recorded for the power-cut tests.
     #[cfg(test)]
     pub(super) fn write(&self, bytes: &[u8]) -> std::io::Result<()> {
         self.admitted.layers().current().write_delta(self.blocks.start * BLOCK_BYTES, bytes)
     }
 
-    /// The bytes are in the file, all of them.
+    /// Finishes the write. All its bytes must be in the file.
     pub(crate) fn finish(self) {
         self.admitted.layers().current().blocks_written(self.blocks);
     }
 }
 
 impl PendingRead {
-    /// Where the bytes are, at the disk's own offset.
+    /// The file that has the bytes, at the disk's own offset.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.layers.epochs.get(self.layer).expect("a source names one of the layers").delta_fd()
+        self.layers.epochs[self.layer].delta_fd()
     }
 }

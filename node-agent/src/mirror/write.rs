@@ -1,17 +1,17 @@
-//! Writes: whole blocks go straight into the current epoch's delta and never wait; a part of a block waits for the rest
-//! of it, merges and writes the whole block.
+//! Writes. Whole blocks go straight to the delta of the current epoch and wait for nothing. A write of part of a block gets
+//! the rest of the block first, merges, and writes the whole block.
 //!
 //! ```text
 //! lock stripes (shared; exclusive where a block is merged) -> be admitted by the gate -> bytes -> bits -> unlock -> reply
 //! ```
 //!
-//! Order matters. Stripes before admission: a merge in the new epoch must see every write that an older epoch admitted
-//! to the same block, and those hold the stripe until they are done. Bytes before bits: a set bit means that the bytes
-//! are in the file, also for the process that comes after this one (I2).
+//! The order matters. Stripes are locked before admission, because a merge in a new epoch must see every write to the same
+//! block that an older epoch has admitted, and such a write keeps its stripe locked until it is done. Bits are set after
+//! the bytes are written, because a set bit means, also to the next process, that the bytes are in the file (I2).
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use storage_core::BLOCK_BYTES;
+use storage_core::{BLOCK_BYTES, units::usize_from};
 use tokio::time::Instant;
 
 use super::{
@@ -22,23 +22,23 @@ use super::{
     epoch::Epoch,
     error::{Fault, is_no_space},
     memory::AlignedBuf,
-    read::{BLOCK, Missing, NotHere, Pinned, to_usize},
+    read::{BLOCK, Missing, NotHere, Pinned},
 };
 
-/// Bytes of disk under one lock; a request of 1 MiB touches at most two.
+/// Bytes of the disk under one lock. A request of at most 1 MiB touches at most two stripes.
 const STRIPE_BYTES: u64 = 1 << 20;
-const STRIPES: u64 = 64;
-/// What the cache gives back at once when a write finds no room.
+const STRIPES: usize = 64;
+/// Bytes that the cache frees at once when a write finds no room on the node's disk.
 const GIVE_BACK_BYTES: u64 = 64 << 20;
 
-/// Why a write could not be done on the spot.
+/// Why a write could not be done at once.
 #[derive(Debug)]
 pub(crate) enum NotNow {
-    /// A cut holds writes: park it.
+    /// A cut holds writes.
     Held,
-    /// The rest of a block is elsewhere.
+    /// This is needed and not on this node.
     Missing(Missing),
-    /// It failed.
+    /// The write has failed.
     Fault(Fault),
 }
 
@@ -51,12 +51,12 @@ impl From<NotHere> for NotNow {
     }
 }
 
-/// The locks that keep merges and other writes of the same blocks apart.
+/// Locks that keep a merge of part of a block apart from other writes to the same blocks.
 pub(crate) struct Stripes {
-    locks: Vec<RwLock<()>>,
+    locks: [RwLock<()>; STRIPES],
 }
 
-/// The stripes of one request.
+/// The locked stripes of one request.
 pub(super) type Guards<'a> = [Option<Guard<'a>>; 2];
 
 pub(super) enum Guard<'a> {
@@ -66,35 +66,41 @@ pub(super) enum Guard<'a> {
 
 impl Stripes {
     pub(crate) fn new() -> Self {
-        Self { locks: (0..STRIPES).map(|_| RwLock::new(())).collect() }
+        Self { locks: std::array::from_fn(|_| RwLock::new(())) }
     }
 
-    /// Locks the stripes of `offset..end`; those for which `exclusive` says so, exclusively. Always in ascending order.
+    /// Which lock a region of [`STRIPE_BYTES`] has.
+    fn stripe(region: u64) -> usize {
+        usize_from(region) % STRIPES
+    }
+
+    /// Locks the stripes of `offset..end`, exclusively where `exclusive` says so about the region. To avoid deadlocks, the
+    /// lock with the smaller index is always taken first.
     fn lock(&self, offset: u64, end: u64, exclusive: impl Fn(u64) -> bool) -> Guards<'_> {
         let first = offset / STRIPE_BYTES;
         let last = (end - 1) / STRIPE_BYTES;
         assert!(last - first <= 1, "a request of {} bytes touches more than two stripes", end - offset);
-        let take = |region: u64, also: u64| {
-            let lock = self.locks.get(to_usize(region % STRIPES)).expect("modulo their number");
-            if exclusive(region) || (also % STRIPES == region % STRIPES && exclusive(also)) {
+        let take = |region: u64| {
+            let lock = &self.locks[Self::stripe(region)];
+            if exclusive(region) {
                 Guard::Exclusive { _guard: lock.write().unwrap_or_else(PoisonError::into_inner) }
             } else {
                 Guard::Shared { _guard: lock.read().unwrap_or_else(PoisonError::into_inner) }
             }
         };
         if first == last {
-            return [Some(take(first, first)), None];
+            return [Some(take(first)), None];
         }
-        let (low, high) = if first % STRIPES < last % STRIPES { (first, last) } else { (last, first) };
-        let low = take(low, low);
-        [Some(low), Some(take(high, high))]
+        let (low, high) = if Self::stripe(first) < Self::stripe(last) { (first, last) } else { (last, first) };
+        let low = take(low);
+        [Some(low), Some(take(high))]
     }
 
-    /// Locks the stripes of a request that merges nothing, unless that means to wait.
+    /// Locks the stripes of a request that merges nothing. `None` if it would have to wait.
     pub(super) fn try_lock_shared(&self, offset: u64, end: u64) -> Option<Guards<'_>> {
-        let first = offset / STRIPE_BYTES % STRIPES;
-        let last = (end - 1) / STRIPE_BYTES % STRIPES;
-        let take = |stripe: u64| match self.locks.get(to_usize(stripe)).expect("modulo their number").try_read() {
+        let first = Self::stripe(offset / STRIPE_BYTES);
+        let last = Self::stripe((end - 1) / STRIPE_BYTES);
+        let take = |stripe: usize| match self.locks[stripe].try_read() {
             Ok(guard) => Some(Guard::Shared { _guard: guard }),
             Err(TryLockError::Poisoned(poisoned)) => Some(Guard::Shared { _guard: poisoned.into_inner() }),
             Err(TryLockError::WouldBlock) => None,
@@ -104,14 +110,14 @@ impl Stripes {
         Some([Some(low), high])
     }
 
-    /// Keeps every write away from the stripe of `offset`.
+    /// Locks the stripe of `offset` against every write.
     pub(super) fn lock_exclusive(&self, offset: u64) -> RwLockWriteGuard<'_, ()> {
-        let lock = self.locks.get(to_usize(offset / STRIPE_BYTES % STRIPES)).expect("modulo their number");
+        let lock = &self.locks[Self::stripe(offset / STRIPE_BYTES)];
         lock.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a request does to a range.
+/// What a request writes to a range.
 #[derive(Clone, Copy)]
 pub(crate) enum Change<'a> {
     Data(&'a [u8]),
@@ -127,11 +133,12 @@ impl Change<'_> {
     }
 }
 
-/// Largest piece of one admission: what two stripes hold wherever it starts.
+/// Most bytes of one admitted change. Wherever it starts, it touches at most two stripes.
 pub(crate) const PIECE_BYTES_MAX: u64 = STRIPE_BYTES;
 
 impl Disk {
-    /// Does a change of at most [`PIECE_BYTES_MAX`] now, or says what stands in the way; then nothing was done.
+    /// Makes a change of at most [`PIECE_BYTES_MAX`] bytes. An error that is not a fault says why this is not possible at
+    /// once; nothing was written then.
     pub(crate) fn try_change(&self, offset: u64, change: Change<'_>, pinned: &Pinned) -> Result<(), NotNow> {
         self.check_writable().map_err(NotNow::Fault)?;
         let bytes = change.bytes();
@@ -160,43 +167,47 @@ impl Disk {
                 epoch.bits.set_data(first..last + 1);
             }
             Change::Zero { .. } if !head_partial && !tail_partial => zero_blocks(epoch, first, last + 1),
-            change => {
-                let mut buf = AlignedBuf::default();
-                let whole = buf.slice(to_usize((last + 1 - first) * BLOCK_BYTES));
-                let length = whole.len();
-                if head_partial || first == last {
-                    let block = whole.get_mut(..BLOCK).expect("at least one block");
-                    self.read_blocks(layers, first, 1, block, pinned)?;
-                }
-                if tail_partial && last != first {
-                    let block = whole.get_mut(length - BLOCK..).expect("at least one block");
-                    self.read_blocks(layers, last, 1, block, pinned)?;
-                }
-                let from = to_usize(offset - first * BLOCK_BYTES);
-                let part = whole.get_mut(from..from + to_usize(bytes)).expect("inside of its blocks");
-                match change {
-                    Change::Data(data) => part.copy_from_slice(data),
-                    Change::Zero { .. } => part.fill(0),
-                }
-                self.store(epoch, first, whole)?;
-                epoch.bits.set_data(first..last + 1);
-            }
+            change => self.merge(layers, offset, change, pinned)?,
         }
         Ok(())
     }
 
+    /// Makes a change that starts or ends inside a block: reads that block, merges, and writes whole blocks.
+    fn merge(&self, layers: &Layers, offset: u64, change: Change<'_>, pinned: &Pinned) -> Result<(), NotNow> {
+        let end = offset + change.bytes();
+        let (first, last) = (offset / BLOCK_BYTES, (end - 1) / BLOCK_BYTES);
+        let mut buf = AlignedBuf::default();
+        let whole = buf.slice(usize_from((last + 1 - first) * BLOCK_BYTES));
+        if !offset.is_multiple_of(BLOCK_BYTES) || first == last {
+            self.read_blocks(layers, first, 1, &mut whole[..BLOCK], pinned)?;
+        }
+        if !end.is_multiple_of(BLOCK_BYTES) && first != last {
+            let tail_at = whole.len() - BLOCK;
+            self.read_blocks(layers, last, 1, &mut whole[tail_at..], pinned)?;
+        }
+        let part = &mut whole[usize_from(offset - first * BLOCK_BYTES)..][..usize_from(change.bytes())];
+        match change {
+            Change::Data(data) => part.copy_from_slice(data),
+            Change::Zero { .. } => part.fill(0),
+        }
+        let epoch = layers.current();
+        self.store(epoch, first, whole)?;
+        epoch.bits.set_data(first..last + 1);
+        Ok(())
+    }
+
+    /// Writes whole blocks to the delta. If the node's disk is full, the cache makes room first.
     fn store(&self, epoch: &Epoch, first: u64, data: &[u8]) -> Result<(), NotNow> {
         loop {
             match epoch.write_blocks(first, data) {
                 Ok(()) => return Ok(()),
-                // The cache gives way before a guest's write fails.
                 Err(e) if is_no_space(&e) && self.node().cache.give_back(GIVE_BACK_BYTES) > 0 => {}
                 Err(e) => return Err(NotNow::Fault(Fault::from_io("delta", &e))),
             }
         }
     }
 
-    /// Contiguous policy: the chunk of a write that would leave a gap is brought into the cache first.
+    /// For the contiguous policy: asks for the chunk of a write that would leave a gap, unless the cache has it.
     fn close_gap(&self, layers: &Layers, offset: u64, end: u64, pinned: &Pinned) -> Result<(), NotNow> {
         let per_chunk = u64::from(layers.base.descriptor.chunk.blocks());
         let (first, last) = (offset / BLOCK_BYTES, (end - 1) / BLOCK_BYTES);
@@ -227,7 +238,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Does a change, waiting for holds and for missing bytes. Large ones in pieces, each of which is a write of its own.
+    /// Makes a change of any size. Waits while a cut holds writes, and fetches missing bytes until the deadline. A large
+    /// change is made in pieces, each of which is a write of its own.
     pub(crate) async fn change(
         self: &Arc<Self>,
         offset: u64,
@@ -243,7 +255,7 @@ impl Disk {
             loop {
                 let (disk, part) = (self.clone(), change.clone());
                 let at = done;
-                // The page cache may make the writer wait.
+                // Writing may wait for the node's disk.
                 let (result, back) = tokio::task::spawn_blocking(move || {
                     (disk.try_change(offset + at, part.part(at, piece), &pinned), pinned)
                 })
@@ -263,7 +275,7 @@ impl Disk {
     }
 }
 
-/// A change that outlives its request.
+/// A change that owns its bytes, so that it can outlive its request.
 pub(crate) enum OwnedChange {
     Data(Vec<u8>),
     Zero { bytes: u64 },
@@ -279,7 +291,7 @@ impl OwnedChange {
 
     fn part(&self, at: u64, bytes: u64) -> Change<'_> {
         match self {
-            Self::Data(data) => Change::Data(data.get(to_usize(at)..to_usize(at + bytes)).expect("pieces of the data")),
+            Self::Data(data) => Change::Data(&data[usize_from(at)..usize_from(at + bytes)]),
             Self::Zero { .. } => Change::Zero { bytes },
         }
     }
@@ -299,7 +311,7 @@ fn zero_blocks(epoch: &Epoch, first: u64, end: u64) {
     }
 }
 
-/// Whether what the epochs have of `from..to` and `new_from..new_to` together is one run of blocks.
+/// Whether the blocks that the epochs have in `from..to`, together with `new_from..new_to`, are one contiguous region.
 fn is_one_region(layers: &Layers, from: u64, to: u64, new_from: u64, new_to: u64) -> bool {
     let mut low = new_from;
     let mut high = new_to;

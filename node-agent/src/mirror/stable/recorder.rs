@@ -1,91 +1,42 @@
-//! Records every change of stable storage below a folder, and makes folders as a power cut at any recorded moment could
-//! have left them: all that was synced, and of the rest any part, torn at sectors, names in any order.
+//! Records every change of files below a folder, for power-cut tests. Afterwards it can create folders as a power cut at
+//! any recorded moment could have left them; [`storage_core::power`] decides what that may be.
 //!
-//! Syncs themselves are only recorded, not done: nothing here depends on what this machine's disk does.
+//! Changes are made to real files. Syncs are only recorded and not done, so the tests do not depend on what this machine's
+//! disk does.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Change, Naming};
+use storage_core::power::{self, Contents, Event, Faults, FileId, NameChange, Named, Storage};
 
-const SECTOR: usize = 512;
+use super::{Change, Naming};
 
 static RECORDERS: Mutex<Vec<Arc<Recorder>>> = Mutex::new(Vec::new());
 
-type FileId = usize;
-
-/// The recorder of one folder; ends with [`Recorder::end`].
+/// Records one folder until [`Recorder::end`].
 pub(crate) struct Recorder {
     root: PathBuf,
+    /// What was there at the beginning, which counts as durable.
+    start: Contents,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    start: Contents,
     log: Vec<Event>,
-    /// Names as they are now, relative to the root.
-    names: BTreeMap<PathBuf, FileId>,
-    files: usize,
-    stop_after: Option<u64>,
-    fail_sync_after: Option<u64>,
+    /// For each mark, the number of events before it.
+    marks: Vec<usize>,
+    /// Names as they are now. The bytes are in the real files.
+    now: Contents,
+    files: FileId,
+    faults: Faults,
 }
 
-#[derive(Clone, Default)]
-struct Contents {
-    /// Folders too, without a file.
-    names: BTreeMap<PathBuf, Option<FileId>>,
-    files: BTreeMap<FileId, Vec<u8>>,
-}
-
-/// What happened.
-enum Event {
-    Write {
-        file: FileId,
-        offset: u64,
-        bytes: Vec<u8>,
-    },
-    Length {
-        file: FileId,
-        bytes: u64,
-    },
-    Punch {
-        file: FileId,
-        offset: u64,
-        bytes: u64,
-    },
-    Synced {
-        file: FileId,
-    },
-    /// A sync that failed: what it should have covered counts as clean from then on, wherever it is.
-    Lost {
-        file: FileId,
-    },
-    /// `folder` got or lost names.
-    Named {
-        folder: PathBuf,
-        names: Vec<(PathBuf, Name)>,
-    },
-    NamesSynced {
-        folder: PathBuf,
-    },
-    /// The test's own.
-    Mark(usize),
-}
-
-/// What a name leads to; none: a folder.
-#[derive(Clone, Copy)]
-enum Name {
-    Is(Option<FileId>),
-    IsNoMore(Option<FileId>),
-}
-
-/// A file that is recorded.
+/// A file whose changes are recorded.
 pub(super) struct Recorded {
     recorder: Arc<Recorder>,
     file: FileId,
@@ -101,7 +52,7 @@ fn of(path: &Path) -> Option<Arc<Recorder>> {
 
 pub(super) fn opened(path: &Path) -> Option<Recorded> {
     let recorder = of(path)?;
-    let file = recorder.state().names.get(&recorder.relative(path)).copied()?;
+    let file = recorder.state().now.file(&recorder.relative(path))?;
     Some(Recorded { recorder, file })
 }
 
@@ -111,29 +62,25 @@ pub(super) fn created(
 ) -> io::Result<Option<(File, Recorded)>> {
     let Some(recorder) = of(path) else { return Ok(None) };
     let name = recorder.relative(path);
-    let (made, id) = {
+    let (created, file) = {
         let mut state = recorder.state();
-        let goes_on = state.begin()?;
-        let made = create()?;
-        let id = match state.names.get(&name).copied() {
+        let extent = state.faults.begin_change()?;
+        let created = create()?;
+        let file = match state.now.file(&name) {
             Some(file) => {
-                state.log.push(Event::Length { file, bytes: 0 });
+                state.log.push(Event::Changed(file, power::Change::Length(0)));
                 file
             }
             None => {
                 let file = state.new_file();
-                state.names.insert(name.clone(), file);
-                let names = vec![(name.clone(), Name::Is(Some(file)))];
-                state.log.push(Event::Named { folder: parent(&name), names });
+                state.rename(parent(&name), vec![NameChange::Added(name, Named::File(file))]);
                 file
             }
         };
-        if !goes_on {
-            return Err(stopped());
-        }
-        (made, id)
+        extent.result()?;
+        (created, file)
     };
-    Ok(Some((made, Recorded { recorder, file: id })))
+    Ok(Some((created, Recorded { recorder, file })))
 }
 
 pub(super) fn named(naming: Naming<'_>, apply: &dyn Fn(Naming<'_>) -> io::Result<()>) -> Option<io::Result<()>> {
@@ -148,49 +95,46 @@ pub(super) fn named(naming: Naming<'_>, apply: &dyn Fn(Naming<'_>) -> io::Result
 
 impl Recorded {
     pub(super) fn change(&self, change: Change<'_>, apply: impl Fn(Change<'_>) -> io::Result<()>) -> io::Result<()> {
-        let file = self.file;
-        // Changes happen under the lock, so that the record has them in the order in which they took effect.
+        // Changes are made while the state is locked, so that they are recorded in the order in which they happen.
         let mut state = self.recorder.state();
-        let goes_on = state.begin()?;
-        match change {
+        let extent = state.faults.begin_change()?;
+        let recorded = match change {
             Change::Write { offset, bytes } => {
-                // What the end of the process came into is done in part.
-                let bytes = bytes.get(..if goes_on { bytes.len() } else { bytes.len() / 2 }).unwrap_or_default();
+                let bytes = &bytes[..extent.of(bytes.len())];
                 apply(Change::Write { offset, bytes })?;
-                state.log.push(Event::Write { file, offset, bytes: bytes.to_vec() });
+                power::Change::Write { offset, bytes: bytes.to_vec().into() }
             }
             Change::Length(bytes) => {
                 apply(change)?;
-                state.log.push(Event::Length { file, bytes });
+                power::Change::Length(bytes)
             }
             Change::Punch { offset, bytes } => {
                 apply(change)?;
-                state.log.push(Event::Punch { file, offset, bytes });
+                power::Change::Punch { offset, bytes }
             }
-            Change::SyncData | Change::SyncAll if goes_on => {
-                let fails = state.sync_fails();
-                state.log.push(if fails { Event::Lost { file } } else { Event::Synced { file } });
-                if fails {
-                    return Err(io::Error::other("the recorder lost these writes"));
+            Change::SyncData | Change::SyncAll => {
+                extent.result()?;
+                if state.faults.sync_fails() {
+                    state.log.push(Event::Lost(self.file));
+                    return Err(power::lost());
                 }
+                state.log.push(Event::Synced(self.file));
+                return Ok(());
             }
-            Change::SyncData | Change::SyncAll => {}
-        }
-        if goes_on { Ok(()) } else { Err(stopped()) }
+        };
+        state.log.push(Event::Changed(self.file, recorded));
+        extent.result()
     }
 }
 
-fn stopped() -> io::Error {
-    io::Error::other("the recorder has stopped")
-}
-
 fn parent(name: &Path) -> PathBuf {
-    name.parent().map(Path::to_owned).unwrap_or_default()
+    name.parent().expect("names are below the root").to_owned()
 }
 
 impl Recorder {
-    /// Begins to record what happens below `root`. What is there counts as durable.
+    /// Begins to record what happens below `root`. What is there already counts as durable.
     pub(crate) fn attach(root: &Path) -> Arc<Self> {
+        let mut start = Contents::default();
         let mut state = State::default();
         let mut folders = vec![root.to_owned()];
         while let Some(folder) = folders.pop() {
@@ -198,184 +142,121 @@ impl Recorder {
                 let name = entry.path().strip_prefix(root).expect("below").to_owned();
                 let kind = entry.file_type().expect("kind");
                 if kind.is_dir() {
-                    state.start.names.insert(name, None);
+                    start.names.insert(name, Named::Folder);
                     folders.push(entry.path());
                 } else if kind.is_file() {
                     let file = state.new_file();
-                    state.start.files.insert(file, std::fs::read(entry.path()).expect("file"));
-                    state.start.names.insert(name.clone(), Some(file));
-                    state.names.insert(name, file);
+                    start.files.insert(file, std::fs::read(entry.path()).expect("file"));
+                    start.names.insert(name, Named::File(file));
                 }
             }
         }
-        let recorder = Arc::new(Self { root: root.to_owned(), state: Mutex::new(state) });
+        state.now.names.clone_from(&start.names);
+        let recorder = Arc::new(Self { root: root.to_owned(), start, state: Mutex::new(state) });
         all().push(recorder.clone());
         recorder
     }
 
-    /// Records no more.
+    /// Stops recording.
     pub(crate) fn end(&self) {
         all().retain(|other| other.root != self.root);
     }
 
-    /// How much was recorded: moments to cut the power at are below or at it.
+    /// The number of recorded events. The power can be cut after any number of them, from 0 to all.
     pub(crate) fn moments(&self) -> usize {
         self.state().log.len()
     }
 
-    /// The test's own mark.
-    pub(crate) fn mark(&self, mark: usize) {
-        self.state().log.push(Event::Mark(mark));
+    /// Sets the next mark of the test.
+    pub(crate) fn mark(&self) {
+        let mut state = self.state();
+        let moment = state.log.len();
+        state.marks.push(moment);
     }
 
-    /// How many marks are before a moment: marks count up from 0.
+    /// How many marks were set up to a moment.
     pub(crate) fn marks_before(&self, moment: usize) -> usize {
-        let state = self.state();
-        let newest = state.log.iter().take(moment).rev().find_map(|event| match event {
-            Event::Mark(mark) => Some(mark + 1),
-            _ => None,
-        });
-        newest.unwrap_or(0)
+        self.state().marks.partition_point(|mark| *mark <= moment)
     }
 
-    /// From after so many changes on nothing works, as when the process was killed in the middle of the last of them.
+    /// Makes everything fail after so many changes, as if the process was killed in the middle of the last of them.
     pub(crate) fn stop_after(&self, changes: u64) {
-        self.state().stop_after = Some(changes);
+        self.state().faults.stop_after(Some(changes));
     }
 
-    /// Goes on, as for the next process.
+    /// Makes everything work again, for the next process.
     pub(crate) fn go_on(&self) {
-        self.state().stop_after = None;
+        self.state().faults.stop_after(None);
     }
 
-    /// The sync after so many more fails, once, and loses what it should have saved.
+    /// Makes one sync fail, after so many more that succeed. It loses what it should have made durable.
     pub(crate) fn fail_sync_after(&self, syncs: u64) {
-        self.state().fail_sync_after = Some(syncs);
+        self.state().faults.fail_sync_after(syncs);
     }
 
-    /// Writes what a power cut at `moment` left into the empty folder `into`; `seed` decides about what was not synced.
+    /// Writes what a power cut at `moment` leaves into the empty folder `into`. `seed` decides about what was not synced.
     pub(crate) fn after_power_cut(&self, moment: usize, seed: u64, into: &Path) {
-        let contents = self.contents_after(moment, seed);
-        for (name, file) in &contents.names {
-            // Names sort behind the folder they are in; one whose folder is lost is lost with it.
+        let mut storage = Storage::holding(self.start.clone());
+        self.state().log.iter().take(moment).for_each(|event| storage.happened(event));
+        let contents = storage.after_power_cut(seed);
+        for (name, named) in &contents.names {
             let path = into.join(name);
+            // What is in a folder is lost with the name of the folder.
             if !path.parent().is_some_and(Path::is_dir) {
                 continue;
             }
-            match file {
-                None => std::fs::create_dir(&path).expect("folder"),
-                Some(file) => {
-                    let bytes = contents.files.get(file).map(Vec::as_slice).unwrap_or_default();
-                    std::fs::write(&path, bytes).expect("file");
-                }
+            match named {
+                Named::Folder => std::fs::create_dir(&path).expect("folder"),
+                Named::File(file) => std::fs::write(&path, &contents.files[file]).expect("file"),
             }
         }
-    }
-
-    fn contents_after(&self, moment: usize, seed: u64) -> Contents {
-        let state = self.state();
-        let mut durable = state.start.clone();
-        let mut pending: BTreeMap<FileId, Vec<&Event>> = BTreeMap::new();
-        let mut namings: Vec<&Event> = Vec::new();
-        for event in state.log.iter().take(moment) {
-            match event {
-                Event::Write { file, .. } | Event::Length { file, .. } | Event::Punch { file, .. } => {
-                    pending.entry(*file).or_default().push(event);
-                }
-                Event::Synced { file } => {
-                    let bytes = durable.files.entry(*file).or_default();
-                    pending.remove(file).into_iter().flatten().for_each(|event| apply(bytes, event));
-                }
-                Event::Lost { file } => drop(pending.remove(file)),
-                Event::Named { .. } => namings.push(event),
-                Event::NamesSynced { folder } => namings.retain(|event| match event {
-                    Event::Named { folder: of, names } if of == folder => {
-                        durable.rename(names);
-                        false
-                    }
-                    _ => true,
-                }),
-                Event::Mark(_) => {}
-            }
-        }
-        let mut random = Random(seed);
-        // Nothing that was not synced, everything, all up to some change, or any part.
-        let keep = random.below(4);
-        let up_to = |random: &mut Random, n: usize| match keep {
-            0 => 0,
-            2 => random.below(n as u64 + 1),
-            _ => n as u64,
-        };
-        let last = up_to(&mut random, namings.len());
-        for (_, event) in (0..last).zip(&namings) {
-            if let (Event::Named { names, .. }, true) = (event, keep != 3 || random.below(2) == 0) {
-                durable.rename(names);
-            }
-        }
-        for (file, events) in &pending {
-            let bytes = durable.files.entry(*file).or_default();
-            let last = up_to(&mut random, events.len());
-            for (_, event) in (0..last).zip(events) {
-                match (keep, event) {
-                    (3, Event::Write { offset, bytes: written, .. }) if random.below(3) == 0 => {
-                        for (n, sector) in (0u64..).zip(written.chunks(SECTOR)) {
-                            if random.below(2) == 0 {
-                                write(bytes, offset + n * SECTOR as u64, sector);
-                            }
-                        }
-                    }
-                    (3, _) if random.below(2) == 0 => {}
-                    (_, event) => apply(bytes, event),
-                }
-            }
-        }
-        durable
     }
 
     fn name(&self, naming: Naming<'_>, apply: &dyn Fn(Naming<'_>) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.state();
-        let goes_on = state.begin()?;
-        let (folder, names) = match naming {
+        let extent = state.faults.begin_change()?;
+        let names = match naming {
             Naming::SyncFolder(folder) => {
-                if !goes_on {
-                    return Err(stopped());
+                extent.result()?;
+                if state.faults.sync_fails() {
+                    return Err(power::lost());
                 }
-                if state.sync_fails() {
-                    return Err(io::Error::other("the recorder lost these names"));
-                }
-                state.log.push(Event::NamesSynced { folder: self.relative(folder.path) });
+                state.log.push(Event::NamesSynced(self.relative(folder.path)));
                 return Ok(());
             }
             Naming::MakeFolder(path) => {
-                let there = path.is_dir();
+                let exists = path.is_dir();
                 apply(naming)?;
-                let name = self.relative(path);
-                (parent(&name), if there { Vec::new() } else { vec![(name, Name::Is(None))] })
+                if exists {
+                    return extent.result();
+                }
+                vec![NameChange::Added(self.relative(path), Named::Folder)]
             }
             Naming::Remove(path) => {
                 apply(naming)?;
-                let name = self.relative(path);
-                let was = state.names.remove(&name);
-                (parent(&name), vec![(name, Name::IsNoMore(was))])
+                vec![state.removal(self.relative(path))]
             }
             Naming::RemoveFolder(path) => {
                 apply(naming)?;
                 let name = self.relative(path);
-                let below = state.names.extract_if(.., |file, _| file.starts_with(&name));
-                let mut gone: Vec<_> = below.map(|(file, was)| (file, Name::IsNoMore(Some(was)))).collect();
-                gone.push((name.clone(), Name::IsNoMore(None)));
-                (parent(&name), gone)
+                let below: Vec<PathBuf> =
+                    state.now.names.keys().filter(|path| path.starts_with(&name)).cloned().collect();
+                // The folder itself comes last.
+                below.into_iter().rev().map(|path| state.removal(path)).collect()
             }
             Naming::Rename { from, to } => {
                 apply(naming)?;
                 let (from, to) = (self.relative(from), self.relative(to));
-                let file = state.names.remove(&from).expect("a file that was created here");
-                state.names.insert(to.clone(), file);
-                (parent(&to), vec![(from, Name::IsNoMore(Some(file))), (to, Name::Is(Some(file)))])
+                let file = state.now.file(&from).expect("only files that were created here are renamed");
+                vec![NameChange::Removed(from, Named::File(file)), NameChange::Added(to, Named::File(file))]
             }
         };
-        state.log.push(Event::Named { folder, names });
-        if goes_on { Ok(()) } else { Err(stopped()) }
+        let folder = match &names[..] {
+            [.., NameChange::Added(name, _) | NameChange::Removed(name, _)] => parent(name),
+            [] => unreachable!("each naming that succeeds changes a name"),
+        };
+        state.rename(folder, names);
+        extent.result()
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
@@ -393,77 +274,13 @@ impl State {
         self.files
     }
 
-    fn sync_fails(&mut self) -> bool {
-        let fails = self.fail_sync_after == Some(0);
-        self.fail_sync_after = self.fail_sync_after.and_then(|n| n.checked_sub(1));
-        fails
+    fn removal(&self, name: PathBuf) -> NameChange {
+        let was = *self.now.names.get(&name).expect("a name that was recorded");
+        NameChange::Removed(name, was)
     }
 
-    /// Whether the change that begins is done whole; an error if it is not begun at all.
-    fn begin(&mut self) -> io::Result<bool> {
-        match &mut self.stop_after {
-            None => Ok(true),
-            Some(0) => Err(stopped()),
-            Some(left) => {
-                *left -= 1;
-                Ok(*left > 0)
-            }
-        }
-    }
-}
-
-impl Contents {
-    fn rename(&mut self, names: &[(PathBuf, Name)]) {
-        for (name, now) in names {
-            match now {
-                Name::Is(file) => drop(self.names.insert(name.clone(), *file)),
-                // The name may have been given anew meanwhile, and made durable sooner.
-                Name::IsNoMore(was) if self.names.get(name) == Some(was) => drop(self.names.remove(name)),
-                Name::IsNoMore(_) => {}
-            }
-        }
-    }
-}
-
-fn apply(into: &mut Vec<u8>, event: &Event) {
-    match event {
-        Event::Write { offset, bytes, .. } => write(into, *offset, bytes),
-        Event::Length { bytes, .. } => into.resize(to_usize(*bytes), 0),
-        Event::Punch { offset, bytes, .. } => {
-            let end = to_usize(offset + bytes).min(into.len());
-            if let Some(hole) = into.get_mut(to_usize(*offset)..end) {
-                hole.fill(0);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn write(into: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
-    let (from, end) = (to_usize(offset), to_usize(offset) + bytes.len());
-    if into.len() < end {
-        into.resize(end, 0);
-    }
-    into.get_mut(from..end).expect("long enough").copy_from_slice(bytes);
-}
-
-fn to_usize(n: u64) -> usize {
-    usize::try_from(n).expect("small")
-}
-
-/// SplitMix64: the same seed, the same power cut.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+    fn rename(&mut self, folder: PathBuf, names: Vec<NameChange>) {
+        self.now.rename(&names);
+        self.log.push(Event::Renamed { folder, names });
     }
 }

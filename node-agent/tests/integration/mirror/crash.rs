@@ -1,9 +1,8 @@
-//! The serving process killed under writes, again and again, also in the middle of cuts: what was acknowledged is there
-//! after the next start; with the holder gone as well (as after a power cut, as far as one process can play it), what was
-//! synced is there.
+//! The serving process is killed repeatedly during writes and cuts. Every acknowledged write must be there after the next
+//! start. When the holder is killed as well (which resembles a power cut), every synced write must be there.
 //!
-//! The process that is killed is this executable, started again with one test as its name; it serves one disk from a
-//! data directory it is told. The writer is the test itself, through the mount.
+//! The killed process is this executable, started again to run only the test `serving_process`. It serves one disk from a
+//! given data directory. The test itself writes to the mount.
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
 
@@ -29,7 +28,7 @@ const BLOCKS: usize = 512;
 const BLOCK: usize = 4096;
 
 fn image() -> Vec<u8> {
-    // Zeros in the counters' places, so that "never written" is count 0.
+    // Zeros in the places of the counters, so that a block that was never written has count 0.
     let mut image = Rng(21).bytes(BLOCKS * BLOCK);
     for block in image.chunks_mut(BLOCK) {
         block[..16].fill(0);
@@ -48,7 +47,7 @@ fn want(store: &MemoryStore) -> DiskWant {
     }
 }
 
-/// Not a test: the process that gets killed.
+/// Not a test of its own: the process that is killed.
 #[test]
 fn serving_process() {
     let Some(dir) = std::env::var_os(SERVE).map(PathBuf::from) else { return };
@@ -66,7 +65,7 @@ fn serving_process() {
         assert!(status.mounted);
         std::fs::write(dir.join("ready-new"), status.path.to_str().unwrap()).unwrap();
         std::fs::rename(dir.join("ready-new"), dir.join("ready")).unwrap();
-        // Cuts until it is killed: published ones are not played, so each is given up at some point.
+        // Cut repeatedly until the process is killed. Nothing is published, so every commit is abandoned.
         for attempt in 1.. {
             let key = (SnapshotId::generate(), attempt);
             let cut = cut_disk(&want);
@@ -117,7 +116,7 @@ impl Drop for Serving {
     }
 }
 
-/// What one half of a block may hold: counts are written upwards.
+/// The counts that one half of a block may hold. Counts only grow.
 #[derive(Clone, Copy, Default)]
 struct Half {
     acked: u64,
@@ -133,7 +132,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes until it fails: whole blocks (both halves) and odd pieces (one half), some with a sync.
+    /// Writes until it fails: whole blocks (both halves), and pieces of a block (one half). Syncs after some writes.
     fn run(&mut self, path: &Path) {
         let Ok(file) = File::options().read(true).write(true).open(path) else { return };
         loop {
@@ -145,7 +144,7 @@ impl Writer {
             let mut bytes = Vec::new();
             for half in &halves {
                 self.halves[*half].issued = self.count;
-                // Not the whole half: the rest of it is the image's, or zeros that a whole write put there.
+                // A piece is only the first bytes of a half. The rest is the image's, or zeros from a whole write.
                 let mut part = vec![0; if whole { 2048 } else { 16 }];
                 part[..8].copy_from_slice(&self.count.to_le_bytes());
                 bytes.extend(part);
@@ -168,7 +167,7 @@ impl Writer {
         }
     }
 
-    /// Reads everything back and takes what is there as the new truth.
+    /// Reads everything, checks it, and continues from what was read.
     fn check(&mut self, path: &Path, lost_memory: bool) {
         let bytes = std::fs::read(path).unwrap();
         for (n, half) in self.halves.iter_mut().enumerate() {
@@ -176,7 +175,7 @@ impl Writer {
             let least = if lost_memory { half.synced } else { half.acked };
             assert!(
                 there == half.issued || (there >= least && there <= half.issued),
-                "half {n}: {there} is there, {least} was promised, {} was issued last",
+                "half {n} has {there}, expected at least {least} and at most {}",
                 half.issued
             );
             *half = Half { acked: there, issued: there, synced: half.synced.min(there) };
@@ -199,7 +198,8 @@ async fn killed_again_and_again(rounds: u64, lost_memory: bool, seed: u64) {
             checking
         });
         let enough = acked.load(Ordering::Relaxed) + 30 + rng.below(150);
-        eventually("it writes", Duration::from_secs(60), || acked.load(Ordering::Relaxed) >= enough).await;
+        eventually("the writer makes progress", Duration::from_secs(60), || acked.load(Ordering::Relaxed) >= enough)
+            .await;
         drop(serving);
         let written = tokio::time::timeout(Duration::from_secs(30), writing).await.unwrap().unwrap();
         writer = Some(written);
@@ -213,17 +213,17 @@ async fn killed_again_and_again(rounds: u64, lost_memory: bool, seed: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn acknowledged_writes_survive_the_death_of_the_process() {
+async fn acknowledged_writes_survive_when_the_process_is_killed() {
     killed_again_and_again(8, false, 31).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn synced_writes_survive_also_without_the_live_map() {
+async fn synced_writes_survive_without_the_live_map() {
     killed_again_and_again(6, true, 41).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_that_died_alone_gets_its_maps_back() {
+async fn a_new_holder_gets_the_live_maps_when_only_the_old_one_died() {
     let world = World::new().await;
     let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
@@ -236,9 +236,9 @@ async fn a_holder_that_died_alone_gets_its_maps_back() {
     };
     write(2).await;
     world.data.holder().stop().unwrap();
-    // Writes go on: the memory is mapped here.
+    // Writes still work, because the live map is mapped into this process.
     write(3).await;
-    // The next thing that needs the holder starts a new one and hands over what this process has.
+    // The next call that needs the holder starts a new one and hands over the live maps of this process.
     world.cut(&[&want]).await;
     write(4).await;
     let World { disks, store, config, data, .. } = world;
@@ -252,12 +252,12 @@ async fn a_holder_that_died_alone_gets_its_maps_back() {
 }
 
 #[test]
-fn a_holder_whose_folder_is_gone_ends() {
+fn a_holder_ends_when_its_socket_cannot_be_reached() {
     let data = DataDir::new();
     let holder = data.holder();
     holder.get("a", 8192).unwrap();
     assert!(!holder.get("a", 8192).unwrap().fresh());
-    assert!(holder.get("a", 4096).is_err(), "another size is a mistake");
+    assert!(holder.get("a", 4096).is_err(), "another size is refused");
     assert_eq!(holder.list().unwrap(), ["a"]);
     holder.forget("a").unwrap();
     assert!(holder.get("a", 8192).unwrap().fresh());
@@ -265,7 +265,7 @@ fn a_holder_whose_folder_is_gone_ends() {
     std::fs::rename(data.socket(), &aside).unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while std::os::unix::net::UnixStream::connect(&aside).is_ok() {
-        assert!(std::time::Instant::now() < deadline, "it did not end");
+        assert!(std::time::Instant::now() < deadline, "the holder did not end");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

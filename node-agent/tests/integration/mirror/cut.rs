@@ -1,4 +1,4 @@
-//! Cuts and commits: what is in a version, what holds, what is refused, what is stored.
+//! Cuts and commits: which writes are in a version, how long writes are held, which cuts are refused, and what is stored.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -40,7 +40,7 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
     let key = (SnapshotId::generate(), 1);
     let cut = cut_disk(&want);
     world.disks.prepare(key, std::slice::from_ref(&cut)).await.unwrap();
-    // Prepared only: writes go on, and are in.
+    // While the cut is only prepared, writes continue and are in the version.
     write(&path, 4096, vec![2; 4096]).await;
     world.disks.hold(key, Duration::from_secs(20)).await.unwrap();
     let (written, told) = mpsc::channel();
@@ -51,8 +51,8 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
             written.send(()).unwrap();
         }
     });
-    // Reads do not wait. (A sync of the same file does, in the kernel: it takes the inode's lock, which a write under
-    // way has.)
+    // Reads do not wait. (A sync of the same file does wait in the kernel, for the inode's lock, which the write in
+    // progress holds.)
     let file = open(&path);
     let mut block = [0; 4096];
     let block = blocking(move || {
@@ -67,7 +67,7 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
     held.join().unwrap();
     assert_eq!(members.len(), 1);
     assert_eq!(members[0].dirty_bytes, 8192);
-    assert_eq!(world.disks.flip(key).await.unwrap(), members, "asked again, the answer is the same");
+    assert_eq!(world.disks.flip(key).await.unwrap(), members, "a repeated flip gives the same answer");
     let saved = world.save(&want, cut.commit).await;
     assert_eq!(saved.dirty_bytes, 8192);
     let version = export(&*world.store, &saved.root);
@@ -80,7 +80,7 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hold_ends_by_itself_and_a_late_flip_is_refused() {
+async fn a_hold_ends_after_its_limit_and_a_late_flip_is_refused() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     let key = (SnapshotId::generate(), 1);
@@ -88,17 +88,21 @@ async fn a_hold_ends_by_itself_and_a_late_flip_is_refused() {
     let held = Instant::now();
     world.disks.hold(key, Duration::from_millis(200)).await.unwrap();
     write(&path, 0, vec![1; 4096]).await;
-    assert!(held.elapsed() >= Duration::from_millis(190), "the write waited for the timer, {:?}", held.elapsed());
+    assert!(
+        held.elapsed() >= Duration::from_millis(190),
+        "the write waited for the end of the hold, {:?}",
+        held.elapsed()
+    );
     assert!(matches!(world.disks.flip(key).await, Err(DiskError::HoldExpired(_))));
     assert_eq!(world.disks.epochs(want.disk), Some(1));
-    // The next try works.
+    // The next cut works.
     let (commit, member) = world.cut(&[&want]).await.pop().unwrap();
     assert_eq!(member.dirty_bytes, 4096);
     assert_eq!(export(&*world.store, &world.save(&want, commit).await.root)[..4096], [1; 4096]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_aborted_cut_changes_nothing_and_lets_writes_go() {
+async fn an_aborted_cut_changes_nothing_and_lets_writes_continue() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     let key = (SnapshotId::generate(), 1);
@@ -115,7 +119,7 @@ async fn an_aborted_cut_changes_nothing_and_lets_writes_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_four_epochs_in_use_a_further_cut_is_busy_until_one_is_published() {
+async fn a_disk_with_four_epochs_is_busy_until_one_is_published() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     let mut commits = Vec::new();
@@ -130,7 +134,7 @@ async fn with_four_epochs_in_use_a_further_cut_is_busy_until_one_is_published() 
     world.ensure(&want).await;
     assert_eq!(world.disks.epochs(want.disk), Some(3));
     world.cut(&[&want]).await;
-    // Saved on the newer base: everything since, nothing twice.
+    // The second commit builds on the new base, and counts only what was written since.
     let second = world.save(&want, commits[1]).await;
     assert_eq!((second.base, second.dirty_bytes), (want.version, 4096));
     let version = export(&*world.store, &second.root);
@@ -146,7 +150,7 @@ async fn a_disk_without_changes_stores_nothing_and_keeps_its_descriptor() {
     let saved = world.save(&want, commit).await;
     assert_eq!((saved.dirty_bytes, saved.stored_bytes), (0, 0));
     assert_eq!(saved.root.descriptor, want.root.descriptor);
-    // Written with what was there: dirty, but the same bytes have the same names.
+    // Overwritten with the same bytes, blocks are dirty, but the chunks keep their names.
     let bytes = blocking({
         let path = path.clone();
         move || std::fs::read(path).unwrap()
@@ -165,7 +169,7 @@ async fn a_disk_without_changes_stores_nothing_and_keeps_its_descriptor() {
 async fn zeroed_chunks_become_absent_and_an_all_zero_disk_has_no_root() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &Rng(3).bytes(3 * CHUNK)).await;
-    // One by writing zeros, one by punching, one by half of each.
+    // One chunk is zeroed by writing, one by punching, one by half of each.
     write(&path, 0, vec![0; CHUNK]).await;
     write(&path, 2 * CHUNK as u64, vec![0; CHUNK / 2]).await;
     let file = open(&path);
@@ -182,7 +186,7 @@ async fn zeroed_chunks_become_absent_and_an_all_zero_disk_has_no_root() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folding_keeps_what_was_written_on_this_node() {
+async fn after_folding_written_chunks_are_read_from_the_cache() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &Rng(3).bytes(4 * CHUNK)).await;
     let written = Rng(4).bytes(CHUNK);
@@ -193,10 +197,10 @@ async fn folding_keeps_what_was_written_on_this_node() {
     let status = world.ensure(&want).await;
     assert_eq!((status.unsaved_bytes, status.local_bytes), (0, 0));
     assert_eq!(world.disks.epochs(want.disk), Some(1));
-    // Were the chunk asked of the pool now, it would not be given.
+    // From now on the pool cannot return this chunk.
     let memory = world.memory.as_ref().unwrap();
     assert!(memory.damage(&ObjectName::of_chunk(Salt::SHARED, ChunkSize::DEFAULT, &written)));
-    // A handle of its own and no page cache of the kernel.
+    // Open the file again and drop the kernel's page cache.
     let file = open(&path);
     let got = blocking(move || {
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -220,14 +224,14 @@ async fn a_cut_of_many_disks_is_all_or_none() {
     let old = muster_api::node_protocol::CutDisk { generation: 0, ..cut_disk(&b) };
     let refused = world.disks.prepare(key, &[cut_disk(&a), old]).await;
     assert!(matches!(refused, Err(DiskError::OlderGeneration { .. })));
-    // Nothing of it is left in the way.
+    // The failed attempts are no obstacle to the next cut.
     write(&path, 0, vec![9; 4096]).await;
     let members = world.cut(&[&a, &b]).await;
     assert_eq!(members.iter().map(|(_, m)| m.dirty_bytes).collect::<Vec<_>>(), [0, 4096]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_newer_try_takes_over_and_another_snapshot_is_busy() {
+async fn a_newer_attempt_takes_over_and_another_snapshot_is_refused() {
     let world = World::new().await;
     let (want, _) = disk_of(&world, &vec![1; 1 << 20]).await;
     let snapshot = SnapshotId::generate();
@@ -240,9 +244,9 @@ async fn a_newer_try_takes_over_and_another_snapshot_is_busy() {
     assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap().len(), 1);
 }
 
-/// The hold of a try that was given up must not end the hold of the next one (I7).
+/// When an attempt is replaced, its timer must not end the hold of the next attempt (I7).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_timer_of_an_older_try_does_not_release_a_newer_hold() {
+async fn the_timer_of_an_older_attempt_does_not_end_a_newer_hold() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     let snapshot = SnapshotId::generate();
@@ -251,7 +255,7 @@ async fn the_timer_of_an_older_try_does_not_release_a_newer_hold() {
     let cut = cut_disk(&want);
     world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.unwrap();
     world.disks.hold((snapshot, 2), Duration::from_secs(20)).await.unwrap();
-    // A late repetition of an earlier call changes nothing either.
+    // A late repetition of an earlier call changes nothing.
     assert!(world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.is_err());
     let (written, told) = mpsc::channel();
     let writer = std::thread::spawn(move || {
@@ -267,7 +271,7 @@ async fn the_timer_of_an_older_try_does_not_release_a_newer_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_cannot_be_opened_is_never_made_anew() {
+async fn a_disk_that_cannot_be_opened_is_never_replaced_by_a_new_one() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     write(&path, 0, vec![1; 4096]).await;
@@ -279,7 +283,7 @@ async fn a_disk_that_cannot_be_opened_is_never_made_anew() {
     std::fs::write(dir.join("meta.json"), &meta[..meta.len() / 2]).unwrap();
     let world = World::open(data, config, store).await;
     assert!(matches!(world.disks.ensure(&want).await, Err(DiskError::Corrupt { .. })));
-    // With its record back it is what it was.
+    // With its record restored, the disk has its bytes again.
     let World { disks, store, config, data, .. } = world;
     drop(disks);
     std::fs::write(dir.join("meta.json"), meta).unwrap();
@@ -289,7 +293,7 @@ async fn a_disk_that_cannot_be_opened_is_never_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn generations_and_versions_that_do_not_fit_are_refused() {
+async fn requests_that_contradict_the_disk_are_refused() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![1; 1 << 20]).await;
     let newer = DiskWant { generation: 2, ..want.clone() };
@@ -312,7 +316,7 @@ async fn a_disk_larger_than_its_version_grows_the_tree() {
     let world = World::new().await;
     let image = Rng(3).bytes(CHUNK + 777);
     let mut want = import(&*world.store, &image, ChunkSize::MIN);
-    // 64 KiB chunks: beyond 16 MiB the tree needs another level.
+    // With chunks of 64 KiB, the tree needs another level beyond 16 MiB.
     want.size_bytes = 40 << 20;
     let path = world.ensure(&want).await.path;
     write(&path, 39 << 20, vec![5; 10_000]).await;

@@ -1,4 +1,4 @@
-//! The raw file as programs see it: which calls it takes, what it reads, how cached bytes are trusted.
+//! The raw file as programs see it: which system calls it supports, what is read, and when cached chunks are verified.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -19,7 +19,7 @@ use storage_core::ChunkSize;
 const CHUNK: usize = 256 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_takes_the_calls_of_a_disk_and_no_others() {
+async fn the_file_supports_the_system_calls_of_a_disk_and_no_others() {
     let world = World::new().await;
     let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
@@ -101,8 +101,8 @@ async fn holes_are_found_from_memory() {
     .await;
 }
 
-/// Direct writers and buffered readers of one file at once: what was acknowledged is what is read, also by the reader
-/// whose pages the kernel had cached before.
+/// With direct writers and buffered readers of one file, an acknowledged write is read at once, also by a reader whose
+/// pages the kernel had cached before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn buffered_reads_see_direct_writes() {
     let world = World::new().await;
@@ -126,7 +126,7 @@ async fn buffered_reads_see_direct_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cached_chunk_that_changed_on_disk_is_never_served_after_an_unclean_stop() {
+async fn a_damaged_cached_chunk_is_never_served_after_an_unclean_stop() {
     let world = World::new().await;
     let image = Rng(11).bytes(4 * CHUNK);
     let want = import(&*world.store, &image, ChunkSize::DEFAULT);
@@ -134,7 +134,7 @@ async fn a_cached_chunk_that_changed_on_disk_is_never_served_after_an_unclean_st
     assert!(blocking(move || std::fs::read(path).unwrap()).await == image);
     assert_eq!(world.disks.cache_bytes(), 4 * CHUNK as u64);
     let World { disks, store, config, data, .. } = world;
-    // No shutdown: as after a kill.
+    // No shutdown, as if the process was killed.
     drop(disks);
     let slots = File::options().write(true).open(data.path.join("cache/slots-18")).unwrap();
     slots.write_all_at(b"rot", CHUNK as u64 + 5).unwrap();
@@ -144,7 +144,7 @@ async fn a_cached_chunk_that_changed_on_disk_is_never_served_after_an_unclean_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_never_gives_a_name_to_bytes_that_rotted_in_the_cache() {
+async fn a_commit_never_uses_damaged_bytes_of_the_cache() {
     let world = World::new().await;
     let image = Rng(11).bytes(2 * CHUNK);
     let want = import(&*world.store, &image, ChunkSize::DEFAULT);
@@ -176,7 +176,7 @@ async fn a_commit_never_gives_a_name_to_bytes_that_rotted_in_the_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_without_a_source_ends_at_its_deadline_and_disturbs_nobody() {
+async fn a_read_without_a_source_fails_at_its_deadline_and_other_reads_work() {
     let world = World::with(|config| config.read_deadline = Duration::from_millis(300)).await;
     let image = Rng(11).bytes(2 * CHUNK);
     let want = import(&storage_core::MemoryStore::new(), &image, ChunkSize::DEFAULT);
@@ -215,7 +215,7 @@ async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
     fio_verifies_while_the_disk_is_cut(DeltaIo::Buffered).await;
 }
 
-/// Requests are moved many at a time there, beside those that are not whole blocks.
+/// With direct deltas, requests of whole blocks are moved in batches; others are handled one by one at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fio_verifies_what_it_wrote_to_direct_deltas_while_the_disk_is_cut() {
     fio_verifies_while_the_disk_is_cut(DeltaIo::Direct).await;

@@ -1,5 +1,6 @@
-//! Random writes, punches, syncs, cuts, publishes and restarts through a real mount, against a plain byte vector; every
-//! version compared byte for byte with what the vector was at its cut. Then many writers at once over the same blocks.
+//! Random writes, punches, syncs, cuts, publishes and restarts through a real mount are compared with a byte vector: the
+//! disk at every read, and every version with the vector at the time of its cut. Another test has many writers of the same
+//! blocks at once.
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
 
@@ -23,7 +24,7 @@ use storage_core::ChunkSize;
 fn image(bytes: usize, seed: u64) -> Vec<u8> {
     let mut rng = Rng(seed);
     let mut image = vec![0; bytes];
-    // Data, holes and a chunk that ends early.
+    // Data and holes. The last chunk is a partial one.
     for part in image.chunks_mut(96 << 10).step_by(2) {
         rng.fill(part);
     }
@@ -112,7 +113,7 @@ impl Model {
         }
     }
 
-    /// Publishes the oldest open commit, or gives it up.
+    /// Publishes or abandons the oldest open commit.
     async fn settle(&mut self) {
         if self.open.is_empty() {
             return;
@@ -135,7 +136,7 @@ impl Model {
     }
 
     async fn restart(&mut self) {
-        // Taken apart and put together: nothing of the old process's memory may matter.
+        // Drop everything except the files: nothing in the memory of the old process may matter.
         let World { disks, store, config, data, .. } = std::mem::replace(&mut self.world, World::new().await);
         disks.shutdown().await;
         drop(disks);
@@ -152,11 +153,14 @@ impl Model {
             got
         })
         .await;
-        assert!(got == self.bytes, "the disk is what was written");
+        assert!(got == self.bytes, "the disk has what was written");
         for (n, (root, bytes)) in self.versions.iter().enumerate() {
             let got = export(&*self.world.store, root);
-            assert!(got[..] == bytes[..got.len()], "version {n} is what the disk was at its cut");
-            assert!(bytes[got.len()..].iter().all(|b| *b == 0), "version {n} ends where only zeros follow");
+            assert!(got[..] == bytes[..got.len()], "version {n} has the bytes of the disk at its cut");
+            assert!(
+                bytes[got.len()..].iter().all(|b| *b == 0),
+                "the disk has only zeros beyond the end of version {n}"
+            );
         }
     }
 }
@@ -169,7 +173,7 @@ async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u
         config.cache_bytes_max = 2 << 20;
     })
     .await;
-    // Not a multiple of a block: the disk is rounded up, the version is not.
+    // Not a multiple of a block: the size of the disk is rounded up, that of the version is not.
     let mut bytes = image((6 << 20) - 1234, seed);
     let want = import(&*world.store, &bytes, chunk);
     bytes.resize(usize::try_from(want.size_bytes).unwrap(), 0);
@@ -185,29 +189,29 @@ async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_version_is_what_the_disk_was_at_its_cut() {
+async fn every_version_has_the_bytes_of_the_disk_at_its_cut() {
     model(WritePolicy::Bitmap, DeltaIo::Buffered, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_version_is_what_the_disk_was_at_its_cut_with_direct_deltas() {
+async fn every_version_has_the_bytes_of_the_disk_at_its_cut_with_direct_deltas() {
     model(WritePolicy::Bitmap, DeltaIo::Direct, ChunkSize::DEFAULT, 0x5eed_0003, 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_version_is_what_the_disk_was_at_its_cut_with_contiguous_writes() {
+async fn every_version_has_the_bytes_of_the_disk_at_its_cut_with_contiguous_writes() {
     model(WritePolicy::Contiguous, DeltaIo::Buffered, ChunkSize::MIN, 0x5eed_0002, 400).await;
 }
 
-/// Eight writers, each with its own 512 bytes of every block, over the same few blocks, and four that write whole blocks
-/// of their own, while the disk is cut again and again: no writer's last bytes are ever lost to a neighbour's merge, and
-/// every version has every write that was acknowledged before its cut.
+/// Eight writers share a few blocks, each with its own 512 bytes of every block. Four others write whole blocks of their own.
+/// Meanwhile the disk is cut repeatedly. No writer's last bytes may be lost to the merge of a neighbour, and every version
+/// must have every write that was acknowledged before its cut.
 async fn neighbours(delta_io: DeltaIo) {
     const SHARERS: usize = 8;
     const SHARED_BLOCKS: u64 = 24;
     const OWNERS: usize = 4;
     const OWNED_BLOCKS: u64 = 16;
-    /// Where the n-th count is.
+    /// Where a writer puts its count of a block.
     fn place(writer: usize, block: u64) -> u64 {
         if writer < SHARERS {
             block * 4096 + writer as u64 * 512
@@ -227,7 +231,7 @@ async fn neighbours(delta_io: DeltaIo) {
             let (path, stop, acked) = (path.clone(), stop.clone(), acked.clone());
             let (length, blocks) = if writer < SHARERS { (512, SHARED_BLOCKS) } else { (4096, OWNED_BLOCKS) };
             std::thread::spawn(move || {
-                // O_DIRECT: each write is a request of its own, side by side with the others'.
+                // With O_DIRECT each write is a request of its own, in parallel with those of the others.
                 let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
                 let mut rng = Rng(writer as u64 + 99);
                 let mut bytes = Aligned::new(length);
@@ -255,7 +259,10 @@ async fn neighbours(delta_io: DeltaIo) {
         let version = export(&*world.store, &saved.root);
         for (at, before) in before {
             let there = count_at(&version, at);
-            assert!(before == 0 || there >= before, "round {round}: {at} has {there}, {before} was acknowledged");
+            assert!(
+                before == 0 || there >= before,
+                "round {round}: offset {at} has {there}, {before} was acknowledged"
+            );
         }
         if round % 3 == 2 {
             want = published(&want, &saved);
@@ -263,7 +270,7 @@ async fn neighbours(delta_io: DeltaIo) {
         } else {
             world.disks.abandon(want.disk, commit).await.unwrap();
             let (disks, disk) = (world.disks.clone(), want.disk);
-            eventually("it merges", Duration::from_secs(20), || disks.epochs(disk) == Some(1)).await;
+            eventually("the abandoned epoch merges", Duration::from_secs(20), || disks.epochs(disk) == Some(1)).await;
         }
     }
     stop.store(true, Ordering::Relaxed);
@@ -271,7 +278,7 @@ async fn neighbours(delta_io: DeltaIo) {
     let bytes = blocking(move || std::fs::read(path).unwrap()).await;
     for (at, acked) in &*acked {
         let (there, acked) = (count_at(&bytes, *at), acked.load(Ordering::SeqCst));
-        assert!(acked == 0 || there == acked, "{at} has {there}, {acked} was acknowledged last");
+        assert!(acked == 0 || there == acked, "offset {at} has {there}, {acked} was acknowledged last");
     }
 }
 

@@ -1,5 +1,5 @@
-//! A version whose chunks are patched by packs (leaf tag 2, written by later releases): it is read, written over in
-//! part, cut and saved, and what comes out is what a plain byte vector says. The version is made by hand.
+//! A version with patched chunks (leaf tag 2, written by later releases) is read, partly overwritten, cut and saved, and the
+//! result is compared with a byte vector. The test builds the version by hand.
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, on 64-bit hosts")]
 
@@ -16,7 +16,7 @@ use storage_core::{
 
 const CHUNK: usize = 64 << 10;
 const BLOCK: usize = 4096;
-/// The last chunk is a part of one.
+/// Size of the version. The last chunk is a partial one.
 const BYTES: usize = 6 * CHUNK + 5 * BLOCK + 700;
 
 struct Version {
@@ -39,7 +39,7 @@ fn pack(pack: u8, block: u16) -> RunSource {
     RunSource::Pack { pack, block }
 }
 
-/// Every form an entry can have, over one shared pack and some of their own.
+/// A version with every form of an entry. One pack is shared by several entries.
 fn version(store: &dyn ChunkStore) -> Version {
     let mut rng = Rng(77);
     let mut bytes = vec![0; BYTES];
@@ -71,21 +71,21 @@ fn version(store: &dyn ChunkStore) -> Version {
         let entry = Patched::new(base.map(|(name, _)| name), of, runs).unwrap();
         leaves.push((slot, Leaf::Patched(Box::new(entry))));
     };
-    // A base, a pack, and zeros over the base.
+    // A base, partly replaced by a pack and by zeros.
     patched(
         1,
         Some((base_name, &base)),
         &[0],
         vec![run(0, 2, pack(0, 1)), run(5, 3, RunSource::Zeros), run(15, 1, pack(0, 0))],
     );
-    // No base: what no run names is zeros.
+    // No base: blocks outside of all runs are zeros.
     patched(2, None, &[1, 2], vec![run(3, 4, pack(1, 2)), run(9, 5, pack(0, 0))]);
-    // 3 is absent. Four packs, and a base that ends early.
+    // Chunk 3 is absent. Chunk 4 has four packs, and a base that is shorter than a chunk.
     let four = vec![run(2, 1, pack(3, 6)), run(3, 1, pack(0, 3)), run(8, 2, pack(2, 4)), run(12, 4, pack(1, 1))];
     patched(4, Some((short_name, &short)), &[0, 1, 2, 3], four);
-    // Only zeros over a base.
+    // A base, partly replaced by zeros only.
     patched(5, Some((base_name, &base)), &[], vec![run(1, 14, RunSource::Zeros)]);
-    // The last one, of which the disk has five blocks and a bit.
+    // The last chunk. The disk has only five blocks and a part of it.
     patched(6, Some((short_name, &short)), &[3], vec![run(0, 1, pack(0, 0)), run(4, 1, pack(0, 5))]);
     let page = Page::leaf(leaves).unwrap();
     let root = put(store, Kind::Page, &page.encode());
@@ -108,7 +108,7 @@ fn open(path: &PathBuf) -> File {
 async fn over_patched_chunks(policy: WritePolicy) {
     let world = World::with(|config| config.write_policy = policy).await;
     let Version { want, mut bytes } = version(&*world.store);
-    assert!(export(&*world.store, &want.root) == bytes, "made by hand as meant");
+    assert!(export(&*world.store, &want.root) == bytes, "the version was built correctly");
     bytes.resize(want.size_bytes as usize, 0);
     let path = world.ensure(&want).await.path;
     let read = {
@@ -117,7 +117,7 @@ async fn over_patched_chunks(policy: WritePolicy) {
     };
     assert!(read == bytes, "read");
 
-    // Parts of blocks and of chunks: over runs, over the base, over what neither names, over the absent one.
+    // Overwrite parts of blocks and chunks: in runs, in the base, outside of both, and in the absent chunk.
     let file = open(&path);
     let mut rng = Rng(5);
     let writes = [
@@ -146,17 +146,17 @@ async fn over_patched_chunks(policy: WritePolicy) {
     .await;
     let expected = bytes.clone();
     let again = path.clone();
-    assert!(blocking(move || std::fs::read(again).unwrap()).await == expected, "written over");
+    assert!(blocking(move || std::fs::read(again).unwrap()).await == expected, "after overwriting");
 
     let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
     let saved = world.save(&want, commit).await;
-    assert!(export(&*world.store, &saved.root) == bytes, "the version made of it");
-    // What was not written keeps its entry, tag and all; what was is whole.
+    assert!(export(&*world.store, &saved.root) == bytes, "the new version");
+    // Chunks that were not written keep their entry with its tag; the others are whole chunks now.
     let page = Page::decode(&hex::decode(saved.root.root_page.as_ref().unwrap()).unwrap()).unwrap();
     let tags: Vec<_> = page.entries().map(|(slot, leaf)| (slot, matches!(leaf, Leaf::Whole(_)))).collect();
     assert_eq!(tags, [(0, true), (1, true), (2, true), (3, true), (4, true), (5, false), (6, true)]);
 
-    // And on top of it, by another process.
+    // The next process continues on the new version.
     let want = published(&want, &saved);
     world.ensure(&want).await;
     let world = world.restart().await;
@@ -166,11 +166,11 @@ async fn over_patched_chunks(policy: WritePolicy) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn patched_chunks_are_read_written_over_and_saved() {
+async fn patched_chunks_are_read_overwritten_and_saved() {
     over_patched_chunks(WritePolicy::Bitmap).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_with_contiguous_writes() {
+async fn patched_chunks_are_read_overwritten_and_saved_with_contiguous_writes() {
     over_patched_chunks(WritePolicy::Contiguous).await;
 }

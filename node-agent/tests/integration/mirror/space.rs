@@ -1,4 +1,4 @@
-//! A full file system below the disks: the cache gives way, then writes fail cleanly, then they work again.
+//! The node's file system becomes full: the cache shrinks, then writes fail without damage, then they work again.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -48,7 +48,7 @@ impl Drop for Small {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
+async fn writes_to_a_full_node_fail_without_damage_and_work_again_when_there_is_room() {
     const MIB: usize = 1 << 20;
     let mut small = Small::new(40);
     small.data = Some(DataDir::borrowed(small.dir.path().to_owned()));
@@ -62,7 +62,7 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
     let path = world.ensure(&want).await.path;
     let mut bytes = image;
     bytes.resize(64 * MIB, 0);
-    // The cache takes what is free.
+    // The cache uses all free space.
     assert!(
         blocking({
             let path = path.clone();
@@ -76,7 +76,6 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut rng = Rng(6);
         let mut written = 0;
-        // Backwards: the last 64 KiB of each MiB step differ from the image in any case.
         let full = (0..1024usize).find_map(|n| {
             let data = rng.bytes(64 << 10);
             match file.write_all_at(&data, (n * data.len()) as u64) {
@@ -88,11 +87,11 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
                 Err(error) => Some((n * data.len(), Errno::from_io_error(&error))),
             }
         });
-        let (at, errno) = full.expect("it is full at some point");
+        let (at, errno) = full.expect("it becomes full");
         assert_eq!(errno, Some(Errno::NOSPC));
-        assert!(written > 30 * MIB, "the cache gave way: {written} bytes went in");
+        assert!(written > 30 * MIB, "the cache made room for only {written} bytes");
         file.sync_data().unwrap();
-        // The block that did not fit may have either; everything else is as it was.
+        // The range that did not fit may have old or new bytes. Everything else is unchanged.
         let got = std::fs::read(&path).unwrap();
         assert!(got[..at] == bytes[..at]);
         assert!(got[at + (64 << 10)..] == bytes[at + (64 << 10)..]);
@@ -100,7 +99,7 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
         (path, bytes)
     })
     .await;
-    // A cut finds no room for its next epoch or does; either way nothing is harmed.
+    // A cut may or may not find room for its next epoch. Neither does any damage.
     match world.disks.prepare((SnapshotId::generate(), 1), &[cut_disk(&want)]).await {
         Ok(()) | Err(DiskError::NoSpace(_)) => {}
         other => panic!("{other:?}"),
@@ -122,9 +121,9 @@ async fn a_full_node_fails_writes_cleanly_and_goes_on_when_there_is_room() {
     world.disks.shutdown().await;
 }
 
-/// With direct deltas several writes go to the disk below in one call: each of them fits or fails for itself.
+/// With direct deltas, several writes go to the node's disk in one call. Each must succeed or fail on its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_writes_to_a_full_node_each_fits_or_fails_for_itself() {
+async fn each_of_many_writes_to_a_full_node_succeeds_or_fails_on_its_own() {
     const BLOCK: usize = 4096;
     const WRITERS: usize = 8;
     let mut small = Small::new(24);

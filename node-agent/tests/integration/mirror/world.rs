@@ -1,7 +1,7 @@
-//! A node's disks without a cluster: a store in memory behind the pool client, a real holder process, real mounts.
-//! Everything is taken away again on drop, also when a test panics.
+//! The disks of one node without a cluster: a store in memory behind the pool client, a real holder process, real mounts.
+//! Dropping the values removes everything, also when a test panics.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ use storage_core::{
 
 pub const HOLDER_SOCKET: &str = "MUSTER_TEST_HOLDER_SOCKET";
 
-/// Not a test: this executable, started again, is the holder.
+/// Not a test of its own: the tests start this executable again with this test as the holder process.
 #[test]
 fn holder_process() {
     if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
@@ -38,14 +38,14 @@ fn holder_process() {
     }
 }
 
-/// Starts this test executable as the holder.
+/// How to start this test executable as the holder.
 pub fn holder_start() -> Start {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
     let script = format!("{HOLDER_SOCKET}=\"$2\" exec \"{exe}\" --exact mirror::world::holder_process --nocapture");
     Start { program: "/bin/sh".into(), args: vec!["-c".into(), script.into(), "sh".into()], env: Vec::new() }
 }
 
-/// A data directory that leaves nothing behind.
+/// A data directory. Dropping it unmounts what is below, stops the holder and removes the files.
 pub struct DataDir {
     pub path: PathBuf,
     _temp: Option<tempfile::TempDir>,
@@ -58,7 +58,7 @@ impl DataDir {
         Self { path: temp.path().to_owned(), _temp: Some(temp) }
     }
 
-    /// Of somebody else, who removes it.
+    /// A data directory that someone else removes.
     pub fn borrowed(path: PathBuf) -> Self {
         Self { path, _temp: None }
     }
@@ -99,20 +99,20 @@ fn unmount_below(dir: &Path) {
     }
 }
 
-/// One node.
+/// A node with its disks.
 pub struct World {
     pub disks: Arc<Disks>,
     pub pool: PoolClient,
     pub store: Arc<dyn ChunkStore>,
-    /// The same, where a test needs to harm it.
+    /// The same store, for tests that damage it.
     pub memory: Option<Arc<MemoryStore>>,
     pub config: Config,
-    // Last, so that it goes last.
+    // The last field, so that it is dropped last.
     pub data: DataDir,
 }
 
 pub fn config(data: &DataDir) -> Config {
-    // Fixed ids: a later process of the same test is the same node.
+    // Fixed ids, so that a later process of the same test is the same node.
     let id = |n: u128| uuid::Uuid::from_u128(n);
     let mut config = Config::new(data.path.clone(), ClusterId::from(id(1)), NodeId::from(id(2)));
     config.keep_free_bytes = 0;
@@ -139,7 +139,7 @@ impl World {
         Self { disks, pool, store, memory: None, config, data }
     }
 
-    /// What a restart of the agent does. The mounts go with the old one.
+    /// Restarts the agent's part. The mounts end with the old one.
     pub async fn restart(self) -> Self {
         let Self { disks, store, config, data, .. } = self;
         disks.shutdown().await;
@@ -147,12 +147,12 @@ impl World {
         Self::open(data, config, store).await
     }
 
-    /// Makes the disk and gives its file.
+    /// Creates the disk and mounts it.
     pub async fn ensure(&self, want: &DiskWant) -> DiskStatus {
         self.disks.ensure(want).await.expect("ensure")
     }
 
-    /// One whole cut of some disks.
+    /// Cuts some disks.
     pub async fn cut(&self, wants: &[&DiskWant]) -> Vec<(CommitId, CutMember)> {
         let key = (SnapshotId::generate(), 1);
         let cuts: Vec<CutDisk> = wants.iter().map(|want| cut_disk(want)).collect();
@@ -171,7 +171,7 @@ pub fn cut_disk(want: &DiskWant) -> CutDisk {
     CutDisk { instance: want.instance, disk: want.disk, generation: want.generation, commit: CommitId::generate() }
 }
 
-/// Puts an image into the store and says what a disk of it is like.
+/// Puts an image into the store. Returns the desired state of a new disk of this image.
 pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWant {
     let salt = Salt::SHARED;
     let mut changes = BTreeMap::new();
@@ -205,7 +205,7 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
     }
 }
 
-/// All bytes of a version, read through its tree.
+/// Reads all bytes of a version through its tree.
 pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
     let descriptor = Descriptor::decode(&hex::decode(&root.descriptor).expect("hex")).expect("descriptor");
     assert!(
@@ -214,7 +214,7 @@ pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
             descriptor.salt,
             &hex::decode(page).expect("hex")
         )) == descriptor.root,
-        "the root page that travels is the one the descriptor names"
+        "the root page must be the one the descriptor names"
     );
     assert!(store.contains(&descriptor.name()).expect("store"), "the descriptor is in the pool");
     let find = |name: &ObjectName| {
@@ -263,12 +263,12 @@ pub fn export(store: &dyn ChunkStore, root: &VersionRoot) -> Vec<u8> {
     bytes
 }
 
-/// The want after a commit was published as a new version.
+/// The desired state after a commit was published as a new version.
 pub fn published(want: &DiskWant, saved: &Saved) -> DiskWant {
     DiskWant { version: VersionId::generate(), root: saved.root.clone(), ..want.clone() }
 }
 
-/// Small, seeded, good enough: the seed of a failure is printed by the test.
+/// Seeded random numbers. Tests print the seed, so that a failure can be repeated.
 #[derive(Clone)]
 pub struct Rng(pub u64);
 
@@ -298,7 +298,7 @@ impl Rng {
     }
 }
 
-/// Zeros that start at a multiple of their number (a power of two), as direct I/O wants memory.
+/// A zeroed buffer whose address is a multiple of its length (a power of two), as direct I/O needs it.
 pub struct Aligned {
     memory: Vec<u8>,
     start: usize,
@@ -327,16 +327,16 @@ impl std::ops::DerefMut for Aligned {
     }
 }
 
-/// Polls a level until it holds.
+/// Polls until a condition holds.
 pub async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds() {
-        assert!(Instant::now() < deadline, "not in {limit:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Runs a program to its end, at most `limit`; its output.
+/// Runs a program for at most `limit` and returns its output. Panics when it fails.
 pub fn run(program: &str, args: &[&str], limit: Duration) -> String {
     let mut all: Vec<OsString> = vec![limit.as_secs().to_string().into(), program.into()];
     all.extend(args.iter().map(OsString::from));
@@ -352,7 +352,7 @@ pub fn run(program: &str, args: &[&str], limit: Duration) -> String {
     text(&output.stdout)
 }
 
-/// Runs what blocks (file calls on a mount) away from the async threads.
+/// Runs blocking work, such as file operations on a mount, away from the async threads.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.expect("a task that ends well")
+    tokio::task::spawn_blocking(work).await.expect("the task does not panic")
 }
