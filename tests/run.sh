@@ -85,12 +85,14 @@ summary() {
         { sed -n 's/^ *\(PASS\|FAIL\|TIMEOUT\) \[ *>\{0,1\} *\([0-9.]*\)s\] *\(([^)]*)\)\{0,1\} *\(.*\)$/\2 s  \4/p' "$log" \
             | sort -rn | awk '!seen[$0]++' | head -n 10 >&2; } || :
         { grep -E '^ *(FAIL|TIMEOUT|SIG[A-Z]+|LEAK-FAIL) \[' "$log" | sort -u; } || :
+        # shellcheck disable=SC2016 # awk's fields
         counts='/^ *Summary \[/ { for (i = 2; i <= NF; i++) {
             if ($i ~ /^tests?$/) run += $(i - 1); if ($i ~ /^passed,?$/) passed += $(i - 1) } }
             END { print passed + 0 " passed, " run - passed " failed" }'
     else
         { sed -n 's/^test result: .* finished in \([0-9.]*\)s$/\1 s/p' "$log" | sort -rn | head -n 10 >&2; } || :
         { grep -E '^test .* FAILED$' "$log" | sort -u; } || :
+        # shellcheck disable=SC2016 # awk's fields
         counts='/^test result:/ { passed += $4; failed += $6 } END { print passed + 0 " passed, " failed + 0 " failed" }'
     fi
     say "everything took $(seconds $(($(now_ms) - started)))"
