@@ -31,7 +31,7 @@ fn reseal(bytes: &mut Vec<u8>) {
 
 #[test]
 fn fuzz_request() {
-    let terms = Terms { request_bytes_max: 1 << 20, in_flight_max: 64 };
+    let terms = Terms { request_pages_max: 256, in_flight_max: 64 };
     // The kernel's own bytes are not copied. Only an answer to its first request, or the reason why there is none,
     // takes memory.
     let fuzz = Fuzz::new((0..=48).map(request)).reseal(reseal).memory_max(|_| 4096);
