@@ -1,4 +1,4 @@
-//! Versioned images and the objects they are made of. Bytes only: no async, no network, no SQL.
+//! Versioned images and the objects they are made of. This crate handles bytes only: no async, no network, no SQL.
 //!
 //! ```text
 //!  a version names a descriptor ── root page (level 1)
@@ -10,17 +10,16 @@
 //!  stored and sent as records ([`Record`]), kept by a [`store::ChunkStore`] on the nodes [`placement`] picks
 //! ```
 //!
-//! Its share of the invariants:
-//! - **I3**: [`store::ChunkStore::sync`] is the only thing that promises durability, and promises it for every
-//!   earlier put and touch.
-//! - **I4**: what enters a store is checked against its name unless this process hashed it itself; what leaves it is
-//!   checked always; a bad copy is dropped and reported, never served.
-//! - **I5**: trees are immutable; a commit writes new pages and shares the rest, a clone writes nothing.
-//! - **I6**: every put and touch stamps the object with the round of its upload, durably; [`tree::Reach`] finds what
+//! Invariants that this crate keeps:
+//! - **I3**: only [`store::ChunkStore::sync`] promises durability, and it promises it for every earlier put and touch.
+//! - **I4**: what enters a store is checked against its name unless this process hashed it itself. What leaves a store
+//!   is always checked. A bad copy is dropped and reported, never served.
+//! - **I5**: trees are immutable. A commit writes new pages and shares the rest; a clone writes nothing.
+//! - **I6**: every put and touch stamps the object with the round of its upload, durably. [`tree::Reach`] finds what
 //!   versions reach.
 //!
-//! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`], [`placement`]. Every byte
-//! these modules write is described in `FORMAT.md` beside this crate's manifest.
+//! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`],
+//! [`placement`]. Every byte that these modules write is described in `FORMAT.md` beside this crate's manifest.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -28,6 +27,10 @@ pub mod cause;
 mod codec;
 pub mod descriptor;
 mod error;
+#[cfg(feature = "testing")]
+pub mod fuzz;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod ids;
 pub mod membership;
 pub mod object;

@@ -220,6 +220,8 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
+    use storage_core::fuzz::{CountingAllocator, Fuzz};
+
     use super::*;
 
     #[test]
@@ -242,5 +244,26 @@ mod tests {
         assert_eq!(good[..good.len() - 1].parse::<ApiToken>(), Err(TokenError::Part("secret")));
         assert_eq!("mst1_12_34".parse::<ApiToken>(), Err(TokenError::Part("id")));
         assert!(!format!("{:?}", good.parse::<ApiToken>()).contains(&good[38..]));
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+    /// A token read from any text prints as that text, apart from the case of hex digits.
+    #[test]
+    fn fuzz_token() {
+        let (id, secret) = (TokenId::generate(), Secret::from_bytes([0xb7; 32]));
+        let api = ApiToken { id, secret: secret.clone() };
+        let join = JoinToken { id, cluster: ClusterId::generate(), ca_sha256: [0xab; 32], secret };
+        Fuzz::new([api.to_string().into_bytes(), join.to_string().into_bytes()]).run(|bytes| {
+            let text = std::str::from_utf8(bytes).map_err(|_| TokenError::Part("text"))?;
+            let again = match text.parse::<ApiToken>() {
+                Ok(token) => token.to_string(),
+                Err(TokenError::Prefix(_)) => text.parse::<JoinToken>()?.to_string(),
+                Err(error) => return Err(error),
+            };
+            assert!(again.eq_ignore_ascii_case(text), "{text} is read as {again}");
+            Ok(())
+        });
     }
 }

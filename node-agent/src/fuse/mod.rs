@@ -18,6 +18,8 @@ mod mount;
 mod opens;
 mod readers;
 mod space;
+#[cfg(test)]
+mod fuzz_tests;
 mod wire;
 mod worker;
 

@@ -253,4 +253,27 @@ mod tests {
         let (_, again) = Journal::replay(&path, 7).expect("replay");
         assert_eq!(again.len(), words.len() + 1);
     }
+
+    #[test]
+    fn fuzz_record() {
+        let mut seeds = [Vec::new(), Vec::new()];
+        encode(&[word(1, 3)], 7, 0, &mut seeds[0]);
+        encode(&[word(1, 3), word(9, u64::MAX), word(u64::MAX, 0)], 7, 0, &mut seeds[1]);
+        let reseal = |bytes: &mut Vec<u8>| {
+            let Some(count) = u32_at(bytes, 4).and_then(|count| usize::try_from(count).ok()) else { return };
+            let Some(whole) = bytes.get_mut(..HEAD + count * ENTRY) else { return };
+            whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
+            whole[8..16].copy_from_slice(&7u64.to_le_bytes());
+            whole[16..HEAD].fill(0);
+            let crc = crc32c::crc32c(whole);
+            whole[24..28].copy_from_slice(&crc.to_le_bytes());
+        };
+        storage_core::fuzz::Fuzz::new(seeds).reseal(reseal).run(|bytes| {
+            let (entries, used) = record(bytes, 7, 0).ok_or("no record")?;
+            let mut again = Vec::new();
+            encode(&entries, 7, 0, &mut again);
+            assert_eq!(bytes.get(..used), Some(again.as_slice()), "a record has one form");
+            Ok::<(), &str>(())
+        });
+    }
 }

@@ -131,4 +131,6 @@ fn named(name: &Option<String>) -> String {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
