@@ -1,8 +1,8 @@
-//! Reading little-endian structures from bytes nobody has checked: every access can fail, none can panic.
+//! Reading little-endian structures from bytes that were not checked. Every access can fail, none can panic.
 
 use crate::{Corrupt, ObjectName};
 
-/// Takes fields from the front of `bytes`.
+/// Takes fields from the front of bytes. `what` names the structure in errors.
 pub(crate) struct Reader<'a> {
     what: &'static str,
     whole: usize,
@@ -24,7 +24,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Corrupt> {
-        Ok(self.take(N)?.try_into().expect("take gave N bytes"))
+        Ok(self.take(N)?.try_into().expect("take gives N bytes"))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, Corrupt> {
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
         Ok(ObjectName::from_bytes(self.array()?))
     }
 
-    /// A name, or none written as 32 zero bytes.
+    /// A name. 32 zero bytes stand for none.
     pub(crate) fn optional_name(&mut self) -> Result<Option<ObjectName>, Corrupt> {
         let name = self.array()?;
         Ok((name != [0; 32]).then(|| ObjectName::from_bytes(name)))
@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         if self.array::<N>()? == magic { Ok(()) } else { Err(Corrupt::Magic { what: self.what }) }
     }
 
-    /// Bytes every release so far writes as zero.
+    /// Reserved bytes, which every release so far writes as zero.
     pub(crate) fn zeros(&mut self, len: usize, field: &'static str) -> Result<(), Corrupt> {
         match self.take(len)?.iter().find(|b| **b != 0) {
             None => Ok(()),
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         Corrupt::Field { what: self.what, field, got: got.into() }
     }
 
-    /// A CRC-32C of the `len` bytes from the start of the structure, compared with the next field.
+    /// Compares the next field with the CRC-32C of the bytes that it covers.
     pub(crate) fn crc_of(&mut self, covered: &[u8]) -> Result<(), Corrupt> {
         let got = self.u32()?;
         let expected = crc32c::crc32c(covered);

@@ -1,52 +1,52 @@
-//! The small object a version names: how large the disk is, how it is cut into chunks, and where its tree begins.
+//! The small object that a version names. It tells how large the disk is, how it is cut into chunks, and where its tree
+//! begins.
 
 use crate::{BLOCK_BYTES, ByteLen, ChunkIndex, ChunkSize, Corrupt, Kind, ObjectName, Salt, codec::Reader};
 
 const WHAT: &str = "descriptor";
 const MAGIC: [u8; 8] = *b"MUSTERD\0";
 const FORMAT: u16 = 1;
-/// Feature bits without which a reader would read wrong bytes. The first release knows none.
+/// Bits of features that a reader must know, or it would read wrong bytes. None exist yet.
 const INCOMPAT_KNOWN: u64 = 0;
 const LOG2_FAN_OUT: u32 = 8;
-/// Far above every disk; keeps the arithmetic below clear of overflow.
+/// Far above every disk. Keeps arithmetic on sizes from overflowing.
 const SIZE_BYTES_MAX: u64 = 1 << 62;
 
-/// The root of one version. Its canonical bytes are [`Descriptor::BYTES`] long; the name of those is the version's
-/// `root`. Copying a descriptor is what a clone is.
+/// The root of one version. The name of its canonical bytes is the version's `root`. A clone is a copy of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
-    /// Size of the disk.
+    /// Size of the disk in bytes, at most 2^62.
     pub size_bytes: ByteLen,
-    /// Size of its chunks.
+    /// Size of the disk's chunks.
     pub chunk: ChunkSize,
-    /// The root page; none for a disk of zeros.
+    /// Name of the root page. None for a disk of zeros.
     pub root: Option<ObjectName>,
-    /// Part of the names of everything below.
+    /// Part of the names of all objects of the version.
     pub salt: Salt,
-    /// Features an older release may ignore. Kept as read; cleared by a commit, which may not have kept them true.
+    /// Bits of features that an older release may ignore. A commit clears them, because it may have made them untrue.
     pub compat: u64,
 }
 
 impl Descriptor {
-    /// Bytes of a descriptor.
+    /// Length of a descriptor in bytes.
     pub const BYTES: usize = 128;
 
-    /// A disk of zeros.
+    /// The descriptor of a disk of zeros.
     pub const fn empty(size_bytes: ByteLen, chunk: ChunkSize, salt: Salt) -> Descriptor {
         Descriptor { size_bytes, chunk, root: None, salt, compat: 0 }
     }
 
-    /// Chunks of the disk; the last one may reach beyond its end.
+    /// Number of chunks of the disk. The last one may reach beyond the disk's end.
     pub const fn chunks(&self) -> u64 {
         self.size_bytes.chunks(self.chunk)
     }
 
-    /// The chunk index after the last.
+    /// The index after the last chunk.
     pub const fn end(&self) -> ChunkIndex {
         ChunkIndex(self.chunks())
     }
 
-    /// Levels of pages: 0 for a disk of zeros, else as many as its size needs.
+    /// Number of levels of pages: 0 for a disk of zeros, otherwise as many as its size needs.
     pub const fn height(&self) -> u8 {
         if self.root.is_none() { 0 } else { levels(self.chunks()) }
     }
@@ -56,7 +56,7 @@ impl Descriptor {
         let mut out = Vec::with_capacity(Descriptor::BYTES);
         out.extend(MAGIC);
         out.extend(FORMAT.to_le_bytes());
-        let log2_block = u8::try_from(BLOCK_BYTES.ilog2()).expect("12");
+        let log2_block = u8::try_from(BLOCK_BYTES.ilog2()).expect("it is 12");
         let cipher = 0;
         out.extend([self.chunk.log2(), log2_block, self.height(), cipher, 0, 0]);
         out.extend(INCOMPAT_KNOWN.to_le_bytes());
@@ -70,12 +70,15 @@ impl Descriptor {
         out.try_into().expect("the fields above are 128 bytes together")
     }
 
-    /// From canonical bytes; whatever this release does not know is refused, never guessed.
+    /// From canonical bytes.
+    ///
+    /// # Errors
+    /// When the bytes are no descriptor, are damaged, or use something this release does not know.
     pub fn decode(bytes: &[u8]) -> Result<Descriptor, Corrupt> {
         let unsupported = |feature, got| Corrupt::Unsupported { what: WHAT, feature, got };
         let mut r = Reader::new(WHAT, bytes);
         r.magic(MAGIC)?;
-        // The version and the feature words come before the checksum: a later format may be longer.
+        // The format and the feature words are looked at before the checksum, because a later format may be longer.
         let format = r.u16()?;
         if format != FORMAT {
             return Err(unsupported("format", format.into()));
@@ -115,13 +118,13 @@ impl Descriptor {
         Ok(descriptor)
     }
 
-    /// The name of the canonical bytes: the version's `root`.
+    /// The name of the descriptor: the version's `root`.
     pub fn name(&self) -> ObjectName {
         ObjectName::of(Kind::Descriptor, self.salt, &self.encode())
     }
 }
 
-/// Levels of pages that so many chunks need.
+/// Number of levels of pages that this many chunks need.
 pub(crate) const fn levels(chunks: u64) -> u8 {
     let (mut levels, mut left) = (0, chunks);
     while left > 1 || (left == 1 && levels == 0) {

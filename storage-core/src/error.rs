@@ -1,74 +1,74 @@
 use crate::ObjectName;
 
-/// Bytes from a disk or a peer that are not what they say they are. Nothing of them is used.
+/// Bytes from a disk or a peer that are not what they should be. Nothing of them is used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Corrupt {
-    /// They end too early.
+    /// The bytes end too early.
     #[error("{what} needs {needed} bytes, {got} are there")]
     Short {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
-        /// Bytes it needs.
+        /// Number of bytes it needs.
         needed: u64,
-        /// Bytes there are.
+        /// Number of bytes that are there.
         got: u64,
     },
-    /// They go on after their end.
+    /// Bytes follow after the end of the structure.
     #[error("{what} has {bytes} bytes after its end")]
     Trailing {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
-        /// Surplus bytes.
+        /// Number of surplus bytes.
         bytes: u64,
     },
-    /// They begin with something else.
+    /// The bytes begin with something else.
     #[error("{what} does not begin with its magic number")]
     Magic {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
     },
-    /// Their checksum does not match.
-    #[error("checksum of {what} is {got:08x}, its bytes give {expected:08x}")]
+    /// The checksum does not match the bytes.
+    #[error("the checksum of {what} is {got:08x}, but its bytes give {expected:08x}")]
     Checksum {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
-        /// Computed from the bytes.
+        /// The checksum computed from the bytes.
         expected: u32,
-        /// Found beside them.
+        /// The checksum found beside them.
         got: u32,
     },
-    /// A field holds what no release writes.
-    #[error("{what}: {got} is no {field}")]
+    /// A field holds a value that no release writes.
+    #[error("{what}: {got} is not a valid {field}")]
     Field {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
-        /// Which field.
+        /// What the field holds.
         field: &'static str,
-        /// What it holds.
+        /// The value found.
         got: u64,
     },
-    /// A newer release wrote this and said that older ones must not guess.
+    /// A newer release wrote this, in a way that older ones cannot read.
     #[error("{what} uses {feature} {got}, which this release does not know")]
     Unsupported {
-        /// Which structure.
+        /// The structure that was read.
         what: &'static str,
-        /// Which kind of feature.
+        /// The kind of feature.
         feature: &'static str,
-        /// Which one.
+        /// The number of the feature.
         got: u64,
     },
     /// The stored bytes do not decode.
     #[error("the stored bytes of {name} do not decode")]
     Encoding {
-        /// The object they should be.
+        /// The object that the bytes should be.
         name: ObjectName,
     },
-    /// The bytes have another name.
+    /// The bytes hash to another name.
     #[error("the bytes of {expected} have the name {got}")]
     Name {
-        /// What was asked for.
+        /// The name that was asked for.
         expected: ObjectName,
-        /// What the bytes hash to.
+        /// The name that the bytes hash to.
         got: ObjectName,
     },
 }

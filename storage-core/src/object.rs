@@ -1,17 +1,17 @@
-//! Objects and their names. A name is BLAKE3, keyed with the kind of the object and its salt, over the object's
-//! canonical bytes; how a copy is encoded on a disk or a wire never changes it.
+//! Objects and their names. A name is the BLAKE3 hash of the object's canonical bytes, keyed with the object's kind and
+//! salt. How a copy is encoded on a disk or a wire does not change its name.
 
 use std::{fmt, str::FromStr};
 
 use crate::ChunkSize;
 
-/// What an object is. Part of its name: equal bytes of two kinds are two objects.
+/// What an object is. The kind is part of the name, so equal bytes of two kinds are two objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
-    /// One chunk of a disk; hashed padded with zeros to its full size.
+    /// One chunk of a disk. It is hashed padded with zeros to its full size.
     Chunk = 1,
-    /// Changed blocks of one commit, in disk order. Read from the first release on, written later.
+    /// Changed blocks of one commit, in disk order. All releases read it; none writes it yet.
     Pack = 2,
     /// One page of a segment tree.
     Page = 3,
@@ -20,7 +20,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// From the byte in a record header.
+    /// From the byte in a record header. None for a byte that no release writes.
     pub const fn from_byte(byte: u8) -> Option<Kind> {
         match byte {
             1 => Some(Kind::Chunk),
@@ -36,7 +36,7 @@ impl Kind {
         self as u8
     }
 
-    /// Most canonical bytes an object of this kind may have.
+    /// Most canonical bytes that an object of this kind may have.
     pub const fn bytes_max(self) -> u32 {
         match self {
             Kind::Chunk | Kind::Pack | Kind::Page => 4 << 20,
@@ -54,12 +54,13 @@ impl Kind {
     }
 }
 
-/// Separates the names of those who must not learn from each other's. [`Salt::SHARED`] shares.
+/// Part of each name's key. Projects with different salts share no objects, so none can find out by a name what another
+/// one stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Salt(pub [u8; 16]);
 
 impl Salt {
-    /// Zero: equal bytes are stored once for everybody.
+    /// All zeros, for objects that everybody shares: equal bytes are stored once.
     pub const SHARED: Salt = Salt([0; 16]);
 }
 
@@ -67,13 +68,13 @@ impl Salt {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName([u8; 32]);
 
-/// Text that is no object name.
+/// The error for text that is not an object name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an object name is 64 lower-case hex digits")]
 pub struct InvalidObjectName;
 
 impl ObjectName {
-    /// Bytes of a name.
+    /// Length of a name in bytes.
     pub const BYTES: usize = 32;
 
     /// The name of the object with these canonical bytes. For chunks use [`ObjectName::of_chunk`].
@@ -100,12 +101,12 @@ impl ObjectName {
         ObjectName(*hasher.finalize().as_bytes())
     }
 
-    /// The bytes.
+    /// The name's bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// From the bytes.
+    /// From the name's bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> ObjectName {
         ObjectName(bytes)
     }

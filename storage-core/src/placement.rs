@@ -1,36 +1,37 @@
-//! Where objects live: weighted rendezvous hashing, a pure function of the name and the membership, in integers only,
-//! so that every node and every release comes to the same order. `FORMAT.md` has the definition and test vectors.
+//! Where objects live: weighted rendezvous hashing. It is a pure function of the name and the membership and uses
+//! integers only, so that every node and every release finds the same order. `FORMAT.md` has the definition and test
+//! vectors.
 //!
-//! Each node draws a number from the name and its store id; `-log2(draw) / weight` orders the nodes, smallest first,
-//! which gives a node a share of the objects in proportion to its weight and moves only what a change of weights makes
-//! necessary. Zones rank and never block: the order takes the best node of every zone before a second one of any.
+//! Each node draws a number from the name and its store id. The nodes are ordered by `-log2(draw) / weight`, smallest
+//! first. So each node gets a share of the objects in proportion to its weight, and a change of weights moves no more
+//! objects than it must. Zones change the order only: the best node of every zone comes before the second of any.
 
 use std::cmp::Ordering;
 
 use crate::ObjectName;
 
-/// What placement needs to know about a member of the pool.
+/// What placement needs to know about one member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacementNode {
-    /// The id of its pool.
+    /// Id of the node's store.
     pub store: [u8; 16],
-    /// Its share, relative to the others'; 0 owns nothing.
+    /// The node's share of the objects, relative to the others'. With 0 it owns nothing.
     pub weight: u32,
-    /// Failure domain. A node without one is its own.
+    /// Failure domain. A node without one is a zone of its own.
     pub zone: Option<String>,
-    /// Whether it takes new objects.
+    /// Whether the node takes new objects.
     pub accepting: bool,
 }
 
-/// Fractional bits of logarithms.
+/// Number of fractional bits of logarithms.
 const FRACTION: u32 = 40;
-/// Logarithms of 1 + i/1024, between which values are interpolated.
+/// The table has the logarithms of 1 + i/1024. Values between them are interpolated.
 const STEPS_LOG2: u32 = 10;
 const STEPS: usize = 1 << STEPS_LOG2;
 static LOG2: [u64; STEPS + 1] = log2_table();
 
-/// All nodes, best first: the nodes that own objects in zone-aware order, then those that own none (weight 0 or not
-/// accepting). Readers follow it; a writer that finds an owner down goes on to the next.
+/// All nodes, best first: the nodes that own objects, in an order that respects zones, then those that own none (weight
+/// 0 or not accepting). Readers ask the nodes in this order; a writer that finds an owner down goes on to the next.
 pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
     let draws = draws(name, nodes);
     let (mut owning, mut others): (Vec<Draw<'_>>, Vec<Draw<'_>>) = draws.into_iter().partition(|d| d.node.owns());
@@ -38,7 +39,7 @@ pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
     others.sort_unstable_by(Draw::order);
     let mut ranked = Vec::with_capacity(nodes.len());
     while !owning.is_empty() {
-        // One round over the zones: the best of each that is left, in the order of those bests.
+        // Each round takes the best node that is left of every zone, in the order of those nodes.
         let mut used: Vec<&str> = Vec::new();
         owning.retain(|draw| match draw.node.zone.as_deref() {
             Some(zone) if used.contains(&zone) => true,
@@ -53,7 +54,8 @@ pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
     ranked
 }
 
-/// The nodes an object belongs to: the first `copies` of [`rank`] that own anything, found without ordering the rest.
+/// The nodes that an object belongs to: the first `copies` of [`rank`] that own objects. Finds them without ordering the
+/// rest. Fewer if there are not enough nodes.
 pub fn owners(name: &ObjectName, nodes: &[PlacementNode], copies: usize) -> Vec<usize> {
     let draws = draws(name, nodes);
     let mut owners: Vec<usize> = Vec::with_capacity(copies.min(nodes.len()));
@@ -82,12 +84,12 @@ impl PlacementNode {
 struct Draw<'a> {
     index: usize,
     node: &'a PlacementNode,
-    /// -log2 of the draw, 0 < cost <= 64, in units of 2^-40.
+    /// -log2 of the draw, in units of 2^-40. Above 0, at most 64.
     cost: u64,
 }
 
 impl Draw<'_> {
-    /// cost / weight, compared without dividing; equal ones by store id. Weightless nodes compare as if weight were 1.
+    /// Compares cost / weight without dividing, then the store id. Weight 0 counts as 1.
     fn order(&self, other: &Self) -> Ordering {
         let scaled = |cost: u64, weight: u32| u128::from(cost) * u128::from(weight.max(1));
         scaled(self.cost, other.node.weight)
@@ -102,8 +104,8 @@ fn draws<'a>(name: &ObjectName, nodes: &'a [PlacementNode]) -> Vec<Draw<'a>> {
     nodes.iter().enumerate().map(draw).collect()
 }
 
-/// 64 bits from a name and a store. Names are uniform already; three rounds of MurmurHash3's finalizer tie them to the
-/// store at a hundredth of the price of another cryptographic hash, which counts when 10,000 nodes are ranked.
+/// 64 bits from a name and a store. Names are uniform already. Three rounds of MurmurHash3's finalizer tie them to the
+/// store at a hundredth of the cost of another cryptographic hash, which matters when 10,000 nodes are ranked.
 fn draw(name: &ObjectName, store: &[u8; 16]) -> u64 {
     let mix = |mut x: u64| {
         x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -128,19 +130,19 @@ fn cost(draw: u64) -> u64 {
     (64 << FRACTION) - log2(draw.max(1))
 }
 
-/// log2 in units of 2^-40, rounded down between table entries.
+/// log2 in units of 2^-40, interpolated between table entries and rounded down.
 fn log2(n: u64) -> u64 {
     let whole = u64::from(n.ilog2());
-    // The bits after the leading one: ten choose the table's step, 32 more the place within it.
+    // Of the bits after the leading one, ten choose the table's step and 32 more the place within it.
     let fraction = (n << n.leading_zeros()) << 1;
-    let step = crate::units::to_usize(fraction >> (64 - STEPS_LOG2));
+    let step = crate::units::usize_from(fraction >> (64 - STEPS_LOG2));
     let within = (fraction << STEPS_LOG2) >> 32;
-    let at = |i: usize| *LOG2.get(i).expect("ten bits index a table of 1025");
+    let at = |i: usize| *LOG2.get(i).expect("ten bits are below the table's 1025 entries");
     let (low, high) = (at(step), at(step + 1));
     (whole << FRACTION) + low + (((high - low) * within) >> 32)
 }
 
-/// floor(2^40 * log2(1 + i/1024)) for i in 0..=1024, one bit at a time by squaring.
+/// floor(2^40 * log2(1 + i/1024)) for i in 0..=1024. Squaring gives one bit of the logarithm at a time.
 const fn log2_table() -> [u64; STEPS + 1] {
     let mut table = [0; STEPS + 1];
     let mut i = 0;
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_the_front_of_the_rank_and_zones_come_before_seconds() {
+    fn owners_are_the_front_of_the_rank_and_every_zone_comes_before_a_second_node_of_one() {
         let zones = [Some("a"), Some("a"), Some("a"), Some("b"), None, Some("c"), None];
         let mut nodes: Vec<_> = zones.iter().zip(0..).map(|(zone, id)| node(id, 50 + u32::from(id), *zone)).collect();
         nodes.push(PlacementNode { accepting: false, ..node(7, 1000, Some("d")) });

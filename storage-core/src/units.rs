@@ -1,23 +1,18 @@
-//! Sizes and places on a disk. The only arithmetic between bytes, blocks and chunks is here, so that no caller mixes
-//! them up: an offset is not a length, a chunk index is not a block index.
+//! Sizes and places on a disk. All arithmetic between bytes, blocks and chunks is here, each with a type of its own, so
+//! that no caller takes an offset for a length or a chunk's index for a block's.
 
 use std::fmt;
 
-/// The grain of writing and of "what changed".
+/// Size of a block in bytes: the unit in which disks are written and changes are noted.
 pub const BLOCK_BYTES: u64 = 4096;
-/// Largest disk an instance may have. A limit of the product, not of the format.
+/// Largest disk an instance may have, 16 TiB. A limit of the product, not of the format.
 pub const DISK_BYTES_MAX: ByteLen = ByteLen(16 << 40);
 
 const CHUNK_LOG2_MIN: u8 = 16;
 const CHUNK_LOG2_MAX: u8 = 22;
 const BLOCK_LOG2: u8 = 12;
 
-/// A length of memory as this crate's 64-bit targets have it.
-pub(crate) fn to_usize(n: u64) -> usize {
-    usize::try_from(n).expect("only 64-bit targets are built, so every u64 fits")
-}
-
-/// A place on a disk, in bytes.
+/// A place on a disk, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteOffset(pub u64);
 
@@ -25,45 +20,46 @@ pub struct ByteOffset(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteLen(pub u64);
 
-/// Which chunk of a disk.
+/// The number of a chunk of a disk, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkIndex(pub u64);
 
-/// Which 4 KiB block of a disk.
+/// The number of a 4 KiB block of a disk, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockIndex(pub u64);
 
-/// The size of a disk's chunks: a power of two from 64 KiB to 4 MiB, chosen at import and inherited.
+/// The size of a disk's chunks: a power of two from 64 KiB to 4 MiB. Chosen at import, and the same for all later
+/// versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkSize(u8);
 
-/// Not a chunk size.
+/// A number of bytes that is not a chunk size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a chunk size: powers of two from 65536 to 4194304 are")]
+#[error("{0} is not a chunk size: it must be a power of two from 65536 to 4194304")]
 pub struct InvalidChunkSize(pub u64);
 
 impl ByteOffset {
-    /// The number.
+    /// The offset in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The chunk this place is in.
+    /// The chunk that this place is in.
     pub const fn chunk(self, size: ChunkSize) -> ChunkIndex {
         ChunkIndex(self.0 >> size.0)
     }
 
-    /// How far into its chunk this place is.
+    /// Distance from the start of the chunk to this place.
     pub const fn within_chunk(self, size: ChunkSize) -> ByteLen {
         ByteLen(self.0 & (size.bytes() - 1))
     }
 
-    /// The block this place is in.
+    /// The block that this place is in.
     pub const fn block(self) -> BlockIndex {
         BlockIndex(self.0 >> BLOCK_LOG2)
     }
 
-    /// This place and so many bytes on; none beyond 2^64.
+    /// The place `len` bytes further on. None beyond 2^64.
     pub const fn checked_add(self, len: ByteLen) -> Option<ByteOffset> {
         match self.0.checked_add(len.0) {
             Some(n) => Some(ByteOffset(n)),
@@ -73,22 +69,22 @@ impl ByteOffset {
 }
 
 impl ByteLen {
-    /// The number.
+    /// The length in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// Chunks that hold so many bytes; the last one may be partly used.
+    /// Number of chunks that hold this many bytes. The last one may be partly used.
     pub const fn chunks(self, size: ChunkSize) -> u64 {
         self.0.div_ceil(size.bytes())
     }
 
-    /// Blocks that hold so many bytes.
+    /// Number of blocks that hold this many bytes.
     pub const fn blocks(self) -> u64 {
         self.0.div_ceil(BLOCK_BYTES)
     }
 
-    /// Rounded up to whole blocks; none beyond 2^64.
+    /// The length rounded up to whole blocks. None beyond 2^64.
     pub const fn round_up_to_block(self) -> Option<ByteLen> {
         match self.0.checked_next_multiple_of(BLOCK_BYTES) {
             Some(n) => Some(ByteLen(n)),
@@ -98,12 +94,12 @@ impl ByteLen {
 }
 
 impl ChunkIndex {
-    /// The number.
+    /// The chunk's number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// Where the chunk begins; none beyond 2^64.
+    /// Where the chunk begins. None beyond 2^64.
     pub const fn offset(self, size: ChunkSize) -> Option<ByteOffset> {
         match self.0.checked_mul(size.bytes()) {
             Some(n) => Some(ByteOffset(n)),
@@ -111,7 +107,7 @@ impl ChunkIndex {
         }
     }
 
-    /// The first block of the chunk; none beyond 2^64.
+    /// The first block of the chunk. None beyond 2^64.
     pub const fn first_block(self, size: ChunkSize) -> Option<BlockIndex> {
         match self.0.checked_mul(size.blocks() as u64) {
             Some(n) => Some(BlockIndex(n)),
@@ -121,12 +117,12 @@ impl ChunkIndex {
 }
 
 impl BlockIndex {
-    /// The number.
+    /// The block's number.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// Where the block begins; none beyond 2^64.
+    /// Where the block begins. None beyond 2^64.
     pub const fn offset(self) -> Option<ByteOffset> {
         match self.0.checked_mul(BLOCK_BYTES) {
             Some(n) => Some(ByteOffset(n)),
@@ -134,10 +130,9 @@ impl BlockIndex {
         }
     }
 
-    /// The chunk this block is in, and which of its blocks it is.
+    /// The chunk that this block is in, and the block's number within it.
     pub const fn chunk(self, size: ChunkSize) -> (ChunkIndex, u16) {
         let within = self.0 & (size.blocks() as u64 - 1);
-        // At most 1023: the mask is the blocks of a chunk less one.
         #[expect(clippy::cast_possible_truncation, reason = "masked to at most 1023")]
         (ChunkIndex(self.0 >> (size.0 - BLOCK_LOG2)), within as u16)
     }
@@ -151,7 +146,10 @@ impl ChunkSize {
     /// 4 MiB.
     pub const MAX: ChunkSize = ChunkSize(CHUNK_LOG2_MAX);
 
-    /// From a number of bytes.
+    /// The chunk size of this many bytes.
+    ///
+    /// # Errors
+    /// When that is not a power of two from 64 KiB to 4 MiB.
     pub fn from_bytes(bytes: u64) -> Result<ChunkSize, InvalidChunkSize> {
         if !bytes.is_power_of_two() {
             return Err(InvalidChunkSize(bytes));
@@ -159,27 +157,27 @@ impl ChunkSize {
         u8::try_from(bytes.trailing_zeros()).ok().and_then(ChunkSize::from_log2).ok_or(InvalidChunkSize(bytes))
     }
 
-    /// From the logarithm, as descriptors and record headers keep it.
+    /// From the base-2 logarithm, 16 to 22, which descriptors and record headers hold.
     pub const fn from_log2(log2: u8) -> Option<ChunkSize> {
         if log2 >= CHUNK_LOG2_MIN && log2 <= CHUNK_LOG2_MAX { Some(ChunkSize(log2)) } else { None }
     }
 
-    /// Bytes.
+    /// The size in bytes.
     pub const fn bytes(self) -> u64 {
         1 << self.0
     }
 
-    /// Bytes, as memory counts them.
+    /// The size in bytes, for lengths of memory.
     pub const fn as_usize(self) -> usize {
         1 << self.0
     }
 
-    /// The logarithm.
+    /// The base-2 logarithm of the size.
     pub const fn log2(self) -> u8 {
         self.0
     }
 
-    /// Blocks of a chunk: 16 to 1024.
+    /// Number of blocks of a chunk: 16 to 1024.
     pub const fn blocks(self) -> u16 {
         1 << (self.0 - BLOCK_LOG2)
     }
@@ -216,16 +214,16 @@ impl fmt::Display for ChunkSize {
     }
 }
 
-const _: () = assert!(usize::BITS == 64, "Muster runs on 64-bit hosts only: disk offsets are memory lengths, too");
+const _: () = assert!(usize::BITS == 64, "disk offsets are used as memory lengths, so only 64-bit hosts work");
 
-/// A count or length as an index into memory. Nothing is lost: both have 64 bits here.
+/// A count or length as an index into memory. It always fits: both types have 64 bits.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, asserted above")]
 pub const fn usize_from(n: u64) -> usize {
     n as usize
 }
 
-/// A length in memory as a count. Nothing is lost: both have 64 bits here.
+/// A length in memory as a count. It always fits: both types have 64 bits.
 #[must_use]
 pub const fn u64_from(n: usize) -> u64 {
     n as u64

@@ -1,5 +1,5 @@
-//! The seam between the segment store and the world: a folder of files. The real one is [`Folder`]; the tests put a
-//! simulated disk here that stops after any write and loses what was not synced.
+//! The folder of files that the segment store works on. The real one is [`Folder`]. Tests use a simulated one that stops
+//! after any write and loses what was not synced.
 
 use std::{
     fmt::Debug,
@@ -10,18 +10,18 @@ use std::{
     sync::Arc,
 };
 
-/// Most parts the kernel takes in one call (IOV_MAX).
+/// Most parts that the kernel takes in one call (`IOV_MAX`).
 const PARTS_MAX: usize = 1024;
 
 /// A folder of files.
 pub trait Disk: Debug + Send + Sync {
-    /// The names of its files.
+    /// The names of the folder's files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// A file that exists.
+    /// Opens a file that exists.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// A file that does not exist yet. Its name is durable after [`Disk::sync_names`].
+    /// Creates a file that does not exist yet. Its name is durable after [`Disk::sync_names`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Forgets a file.
+    /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync_names(&self) -> io::Result<()>;
@@ -29,20 +29,20 @@ pub trait Disk: Debug + Send + Sync {
 
 /// One file.
 pub trait DiskFile: Debug + Send + Sync {
-    /// Its length. Never 0 for a reason: an empty file is a file.
+    /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Up to `len` bytes from an offset; fewer only at the end of the file.
+    /// Reads `len` bytes from an offset, fewer only at the end of the file.
     fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
-    /// Fills the buffer from an offset, or fails.
+    /// Fills the buffer with the bytes from an offset on, or fails.
     fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes the parts one after the other from an offset on. After an error any of the bytes may have been written.
     fn write(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Cuts the file off, or extends it with zeros.
     fn set_size(&self, size: u64) -> io::Result<()>;
-    /// Makes bytes and size durable.
+    /// Makes the file's bytes and size durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Lets reads come from the disk itself from now on. After a sync that failed, in this process or in one before,
-    /// the system's memory may have what the disk has not, and counts it as written.
+    /// Drops what the system's memory holds of the file, so that reads come from the disk itself. After a sync that
+    /// failed, even in an earlier process, that memory may hold bytes that the disk does not have.
     fn forget_cached(&self) -> io::Result<()>;
 }
 
@@ -56,7 +56,7 @@ pub struct Folder {
 const LOCK: &str = "lock";
 
 impl Folder {
-    /// Opens a folder, making it if need be. None: another process, or another opener in this one, has it.
+    /// Opens a folder and creates it if it does not exist. None: it is open already, in this process or another.
     pub fn open(path: &Path) -> io::Result<Option<Folder>> {
         fs::create_dir_all(path)?;
         let lock = file_options().create(true).open(path.join(LOCK))?;
@@ -125,7 +125,7 @@ impl DiskFile for File {
         let mut offset = offset;
         let mut left = parts;
         while !left.is_empty() {
-            let now = left.get(..PARTS_MAX).unwrap_or(left);
+            let (now, _later) = left.split_at(PARTS_MAX.min(left.len()));
             match rustix::io::pwritev(self, now, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {

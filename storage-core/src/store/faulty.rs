@@ -1,4 +1,4 @@
-//! A store that fails when it is told to: for tests of everything that uses one.
+//! A store that fails when it is told to, for tests of everything that uses a store.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ pub enum Call {
     Put,
     /// [`ChunkStore::touch`]
     Touch,
-    /// [`ChunkStore::sync`]; its failure stops the store, as that of a real one does.
+    /// [`ChunkStore::sync`]. When it fails, the store stops, as a real one does.
     Sync,
     /// [`ChunkStore::get`] and [`ChunkStore::load`]
     Get,
@@ -34,7 +34,7 @@ pub enum Fault {
     Full,
 }
 
-/// Passes calls on to another store unless told otherwise.
+/// Passes calls on to another store, except those that are told to fail.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -58,24 +58,24 @@ struct Planned {
 }
 
 impl<S: ChunkStore> FaultyStore<S> {
-    /// A store without faults so far.
+    /// A store without any faults yet.
     pub fn new(inner: S) -> FaultyStore<S> {
         FaultyStore { inner, plan: Mutex::default() }
     }
 
-    /// Lets `times` calls fail, after `after` more that do not.
+    /// Makes `times` calls fail, after `after` more calls that do not.
     pub fn fail(&self, call: Call, after: u64, times: u64, fault: Fault) {
         let mut plan = self.plan();
         let from = plan.calls.get(&call).copied().unwrap_or(0) + after;
         plan.faults.push(Planned { call, from, until: from.saturating_add(times), fault });
     }
 
-    /// Lets a call take at least so long: a slow disk.
+    /// Makes a call take at least this long, as on a slow disk.
     pub fn delay(&self, call: Call, by: Duration) {
         self.plan().delays.insert(call, by);
     }
 
-    /// Forgets planned faults and delays, and starts a stopped store again.
+    /// Cancels all faults and delays, and starts a stopped store again.
     pub fn heal(&self) {
         let mut plan = self.plan();
         plan.faults.clear();
@@ -83,12 +83,12 @@ impl<S: ChunkStore> FaultyStore<S> {
         plan.stopped = false;
     }
 
-    /// How often a call was made.
+    /// Number of times a call was made.
     pub fn calls(&self, call: Call) -> u64 {
         self.plan().calls.get(&call).copied().unwrap_or(0)
     }
 
-    /// The store behind it.
+    /// The store that calls are passed on to.
     pub fn inner(&self) -> &S {
         &self.inner
     }

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! The marker is random, one per segment, and never leaves the node. A reader that lost its place (a torn tail, a
-//! rotten sector) looks for it at every multiple of 16. Content that a guest chose cannot hold it, so nobody can have
-//! bytes of their disk taken for a frame.
+//! damaged sector) looks for it at every multiple of 16. A guest cannot know it, so no bytes on a guest's disk can be
+//! taken for a frame.
 
-use crate::{Corrupt, ObjectName, Record, RecordHeader, codec::Reader, store::disk::DiskFile, units::to_usize};
+use crate::{Corrupt, ObjectName, Record, RecordHeader, codec::Reader, units::usize_from};
 
 const SEGMENT: &str = "segment header";
 const FRAME: &str = "frame";
@@ -19,8 +19,6 @@ const FORMAT: u16 = 1;
 pub(super) const ALIGN: u64 = 16;
 /// Names in one frame of stamps or drops: 256 KiB.
 pub(super) const NAMES_MAX: usize = 8192;
-/// What a scan reads at once.
-const WINDOW: usize = 1 << 20;
 /// Where an object's stored bytes begin within its frame.
 pub(super) const OBJECT_HEAD: usize = Frame::BYTES + RecordHeader::BYTES;
 const CONTENT_MAX: usize = if Record::BYTES_MAX > 8 + 32 * NAMES_MAX { Record::BYTES_MAX } else { 8 + 32 * NAMES_MAX };
@@ -31,11 +29,11 @@ pub(super) type Marker = [u8; 16];
 /// The start of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
-    /// The pool it belongs to.
+    /// The pool that the segment belongs to.
     pub(super) pool: [u8; 16],
-    /// Begins its frames.
+    /// Each frame of the segment begins with it.
     pub(super) marker: Marker,
-    /// Its number; frames of higher ones are newer.
+    /// The segment's number. Frames in segments of higher numbers are newer.
     pub(super) segment: u32,
 }
 
@@ -75,20 +73,21 @@ impl SegmentHeader {
 /// The fixed part of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
-    kind: FrameKind,
-    content_len: u32,
-    content_crc: u32,
+    pub(super) kind: FrameKind,
+    pub(super) content_len: u32,
+    /// 0 for objects.
+    pub(super) content_crc: u32,
 }
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum FrameKind {
+pub(super) enum FrameKind {
     /// A record, which carries its own checksums.
     Object = 1,
     /// A round, and the names that were touched in it.
     Stamps = 2,
-    /// Names whose copies before this frame are no longer here.
+    /// Names of objects whose earlier copies are no longer here.
     Drops = 3,
 }
 
@@ -105,7 +104,7 @@ impl Frame {
         out.try_into().expect("the fields above are 32 bytes together")
     }
 
-    fn decode(bytes: &[u8], marker: &Marker) -> Result<Frame, Corrupt> {
+    pub(super) fn decode(bytes: &[u8], marker: &Marker) -> Result<Frame, Corrupt> {
         let mut r = Reader::new(FRAME, bytes);
         let covered = Reader::new(FRAME, bytes).take(Frame::BYTES - 4)?;
         r.magic(*marker)?;
@@ -118,25 +117,25 @@ impl Frame {
             3 => FrameKind::Drops,
             n => return Err(Corrupt::Unsupported { what: FRAME, feature: "kind", got: n.into() }),
         };
-        if reserved != [0; 3] || to_usize(content_len.into()) > CONTENT_MAX {
+        if reserved != [0; 3] || usize_from(content_len.into()) > CONTENT_MAX {
             return Err(r.field("length", content_len));
         }
         Ok(Frame { kind, content_len, content_crc })
     }
 }
 
-/// Bytes of an object's frame, with the zeros behind it.
+/// Bytes of an object's frame, with the zeros after it.
 pub(super) fn object_frame_bytes(stored_len: usize) -> u64 {
     (OBJECT_HEAD as u64 + stored_len as u64).next_multiple_of(ALIGN)
 }
 
-/// Bytes of the frames that stamp so many names.
+/// Bytes of the frames that stamp this many names.
 pub(super) fn stamps_bytes(names: usize) -> u64 {
     let frames = names.div_ceil(NAMES_MAX) as u64;
     frames * (Frame::BYTES as u64 + 8).next_multiple_of(ALIGN) + names as u64 * 32
 }
 
-/// What stands before an object's stored bytes.
+/// What comes before an object's stored bytes: the frame's header and the record's.
 pub(super) fn object_head(marker: &Marker, header: &RecordHeader) -> [u8; OBJECT_HEAD] {
     let content_len = u32::try_from(RecordHeader::BYTES + header.stored_len()).expect("a record has at most 4 MiB");
     let frame = Frame { kind: FrameKind::Object, content_len, content_crc: 0 };
@@ -150,7 +149,7 @@ pub(super) fn stamps(marker: &Marker, round: u64, names: &[ObjectName]) -> Vec<u
     names.chunks(NAMES_MAX).flat_map(frame).collect()
 }
 
-/// A frame that drops names.
+/// Frames that drop names.
 pub(super) fn drops(marker: &Marker, names: &[ObjectName]) -> Vec<u8> {
     names.chunks(NAMES_MAX).flat_map(|names| whole(marker, FrameKind::Drops, &[], names)).collect()
 }
@@ -162,196 +161,11 @@ fn whole(marker: &Marker, kind: FrameKind, head: &[u8], names: &[ObjectName]) ->
     let frame = Frame { kind, content_len, content_crc: crc32c::crc32c(&content) };
     let mut out = frame.encode(marker).to_vec();
     out.extend(content);
-    out.resize(out.len().next_multiple_of(to_usize(ALIGN)), 0);
+    out.resize(out.len().next_multiple_of(usize_from(ALIGN)), 0);
     out
 }
 
-/// What a scan found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// An object; its frame begins here.
-    Object { at: u64, header: RecordHeader },
-    /// Touches.
-    Stamps { round: u64, names: Vec<ObjectName> },
-    /// Drops.
-    Drops { names: Vec<ObjectName> },
-}
-
-/// Whether a scan reads the objects' bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Payloads {
-    /// Yes: they may be torn.
-    Check,
-    /// No: they were synced before the next segment was begun.
-    Trust,
-}
-
-/// What a scan came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scanned {
-    /// Where the next frame belongs.
-    pub(super) end: u64,
-    /// Bytes before the end that are no frames: torn or rotten.
-    pub(super) damaged_bytes: u64,
-    /// Where frames begin, before the end, whose own header holds and whose content does not.
-    pub(super) damaged_frames: Vec<u64>,
-}
-
-/// Why a scan ended early.
-#[derive(Debug)]
-pub(super) enum ScanError<E> {
-    /// The file could not be read.
-    Read(std::io::Error),
-    /// A frame of a kind a later release wrote.
-    Newer(Corrupt),
-    /// The visitor's.
-    Visit(E),
-}
-
-/// Visits the frames of a segment in order from an offset on. Damaged places are passed over: what follows them may
-/// have been acknowledged.
-pub(super) fn scan<E>(
-    file: &dyn DiskFile,
-    marker: &Marker,
-    from: u64,
-    payloads: Payloads,
-    visit: &mut dyn FnMut(u64, Found) -> Result<(), E>,
-) -> Result<Scanned, ScanError<E>> {
-    let mut window = Window { file, size: file.size().map_err(ScanError::Read)?, start: 0, bytes: Vec::new() };
-    let mut at = from;
-    let mut scanned = Scanned { end: from, ..Scanned::default() };
-    // Where the frames known to be whole end; damage is what lies between that and the next whole one.
-    while at < window.size {
-        let step = read_frame(&mut window, marker, at, payloads).map_err(ScanError::Read)?;
-        match step {
-            Step::Whole { found, next } => {
-                scanned.damaged_bytes += at - scanned.end;
-                scanned.end = next;
-                at = next;
-                visit(next, found).map_err(ScanError::Visit)?;
-            }
-            Step::Damaged { next } => {
-                scanned.damaged_frames.push(at);
-                at = next;
-            }
-            Step::Newer(corrupt) => return Err(ScanError::Newer(corrupt)),
-            Step::Lost => match window.find(marker, at + ALIGN).map_err(ScanError::Read)? {
-                Some(next) => at = next,
-                None => break,
-            },
-        }
-    }
-    scanned.damaged_frames.retain(|at| *at < scanned.end);
-    Ok(scanned)
-}
-
-enum Step {
-    /// A frame whose checksums hold.
-    Whole {
-        found: Found,
-        next: u64,
-    },
-    /// A frame whose own header holds but whose content does not.
-    Damaged {
-        next: u64,
-    },
-    /// No frame begins here.
-    Lost,
-    Newer(Corrupt),
-}
-
-fn read_frame(window: &mut Window<'_>, marker: &Marker, at: u64, payloads: Payloads) -> std::io::Result<Step> {
-    let frame = match Frame::decode(window.get(at, Frame::BYTES)?, marker) {
-        Ok(frame) => frame,
-        Err(newer @ Corrupt::Unsupported { .. }) => return Ok(Step::Newer(newer)),
-        Err(_) => return Ok(Step::Lost),
-    };
-    let content_at = at + Frame::BYTES as u64;
-    let content_len = to_usize(frame.content_len.into());
-    let content_end = content_at + u64::from(frame.content_len);
-    let next = content_end.next_multiple_of(ALIGN);
-    if content_end > window.size {
-        return Ok(Step::Lost);
-    }
-    let found = match frame.kind {
-        FrameKind::Object => {
-            let Ok(header) = RecordHeader::decode(window.get(content_at, RecordHeader::BYTES)?) else {
-                return Ok(Step::Damaged { next });
-            };
-            if header.body.is_none() || RecordHeader::BYTES + header.stored_len() != content_len {
-                return Ok(Step::Damaged { next });
-            }
-            if payloads == Payloads::Check {
-                let stored = window.get(content_at + RecordHeader::BYTES as u64, header.stored_len())?;
-                if header.body.is_some_and(|b| b.stored_crc != crc32c::crc32c(stored)) {
-                    return Ok(Step::Damaged { next });
-                }
-            }
-            Found::Object { at, header }
-        }
-        FrameKind::Stamps | FrameKind::Drops => {
-            let content = window.get(content_at, content_len)?;
-            if crc32c::crc32c(content) != frame.content_crc {
-                return Ok(Step::Damaged { next });
-            }
-            match (frame.kind, content.split_first_chunk::<8>()) {
-                (FrameKind::Stamps, Some((round, names))) => {
-                    Found::Stamps { round: u64::from_le_bytes(*round), names: names_in(names) }
-                }
-                (FrameKind::Stamps, None) => return Ok(Step::Damaged { next }),
-                _ => Found::Drops { names: names_in(content) },
-            }
-        }
-    };
-    Ok(Step::Whole { found, next })
-}
-
-fn names_in(bytes: &[u8]) -> Vec<ObjectName> {
-    bytes.as_chunks::<32>().0.iter().map(|name| ObjectName::from_bytes(*name)).collect()
-}
-
-/// A part of a file in memory.
-struct Window<'a> {
-    file: &'a dyn DiskFile,
-    size: u64,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl Window<'_> {
-    /// So many bytes from an offset, fewer at the end of the file.
-    fn get(&mut self, at: u64, len: usize) -> std::io::Result<&[u8]> {
-        let len = to_usize((self.size.saturating_sub(at)).min(len as u64));
-        let inside = at >= self.start && at + len as u64 <= self.start + self.bytes.len() as u64;
-        if !inside {
-            // Small reads far apart (headers only) stay small; a tail read in order is read in large parts.
-            let ahead = if at == self.start + self.bytes.len() as u64 || len > 4096 { WINDOW } else { 4096 };
-            self.bytes = self.file.read(at, len.max(ahead))?;
-            self.start = at;
-        }
-        let from = to_usize(at - self.start);
-        Ok(self.bytes.get(from..(from + len).min(self.bytes.len())).unwrap_or_default())
-    }
-
-    /// The next place from `at` on where the marker stands.
-    fn find(&mut self, marker: &Marker, at: u64) -> std::io::Result<Option<u64>> {
-        let mut at = at;
-        while at < self.size {
-            let bytes = self.get(at, WINDOW)?;
-            let (places, _) = bytes.as_chunks::<16>();
-            if let Some(place) = places.iter().position(|bytes| bytes == marker) {
-                return Ok(Some(at + place as u64 * ALIGN));
-            }
-            if places.is_empty() {
-                break;
-            }
-            at += places.len() as u64 * ALIGN;
-        }
-        Ok(None)
-    }
-}
-
-/// The marker that whole frame begins with.
+/// The marker of a frame whose header is whole; none for other bytes.
 pub(super) fn marker_of(frame: &[u8]) -> Option<Marker> {
     let marker = *frame.first_chunk()?;
     Frame::decode(frame, &marker).is_ok().then_some(marker)

@@ -1,8 +1,8 @@
-//! Where each object is, in a redb database beside the segments. A cache of what scanning them would find: it is never
-//! trusted beyond its watermark, and thrown away and made anew when it does not fit the segments.
+//! Where each object is, in a redb database beside the segments. The index is a cache of what scanning the segments would
+//! find. When it does not fit them, it is thrown away and made anew.
 //!
-//! It knows everything up to the *watermark*, a place in the segments before which all is synced. Opening a store
-//! scans from there on. Writing it costs syncs, so it is written after every few hundred MiB and at a clean stop.
+//! It knows everything up to the *watermark*, a place in the segments before which everything is synced. Opening a store
+//! scans from there on. Writing the index costs syncs, so it is written after every few hundred MiB and at a clean stop.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,15 +21,15 @@ use crate::ObjectName;
 
 pub(super) const FILE: &str = "index.redb";
 const FORMAT: u64 = 1;
-/// Pages of the index kept in memory: the store has to stay small beside guests.
+/// Bytes of the index kept in memory. The store has to stay small beside guests.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// segment, offset of the frame, stored bytes, round
+/// Segment, offset of the frame, stored bytes, round.
 type Row = (u32, u64, u32, u64);
 const OBJECTS: TableDefinition<'_, [u8; 32], Row> = TableDefinition::new("objects");
-/// segment -> bytes of it that the index knows
+/// Segment -> bytes of it that the index knows.
 const SEGMENTS: TableDefinition<'_, u32, u64> = TableDefinition::new("segments");
-/// format, pool (two halves), objects, bytes
+/// The numbers named format, pool.0 and pool.1 (halves of the pool's id), objects, bytes.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Where an object is.
@@ -41,34 +41,34 @@ pub(super) struct Place {
     pub(super) round: u64,
 }
 
-/// How much there is.
+/// How much a store holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) objects: u64,
     pub(super) bytes: u64,
 }
 
-/// Places that changed; none: no longer here.
+/// Places that changed. None: the object is no longer here.
 pub(super) type Changes = HashMap<ObjectName, Option<Place>>;
 
 #[derive(Debug)]
 pub(super) struct Index {
     disk: Arc<dyn Disk>,
     pool: [u8; 16],
-    /// None: it failed, and opening it again did, too.
+    /// None: a write failed, and so did opening the database again.
     database: RwLock<Option<Database>>,
 }
 
 /// What an index says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Bytes known of each segment; the watermark is the end of the highest.
+    /// Bytes known of each segment. The watermark is the end of the highest one.
     pub(super) segments: BTreeMap<u32, u64>,
     pub(super) totals: Totals,
 }
 
 impl Index {
-    /// The index of this pool, if there is one that can be read and fits; else a new, empty one.
+    /// The index of this pool if it can be read and fits the segments, otherwise a new, empty one.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
         pool: [u8; 16],
@@ -79,7 +79,7 @@ impl Index {
         if exists {
             match existing(disk.as_ref(), pool) {
                 Ok(Some((database, known))) if fits(&known) => return Ok((index(database), known)),
-                // The disk itself failing is no reason to throw the index away.
+                // That the disk itself fails is no reason to throw the index away.
                 Err(redb::Error::Io(source)) if !is_damage(&source) => {
                     return Err(StoreError::Io { op: "read", file: FILE.to_owned(), source });
                 }
@@ -93,11 +93,11 @@ impl Index {
         Ok((index(database), Known::default()))
     }
 
-    /// Opens the index again after a write to it failed: redb refuses everything from then on. It is where it was
-    /// before that write. Where even that fails, whatever needs the index tries it again.
+    /// Opens the index again after a write to it failed, because redb refuses everything from then on. It is as it was
+    /// before that write. If opening fails as well, whatever needs the index next tries again.
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        // Closed before it is opened again.
+        // The old database is closed before it is opened again.
         *slot = None;
         match existing(self.disk.as_ref(), self.pool) {
             Ok(Some((database, _))) => *slot = Some(database),
@@ -112,7 +112,7 @@ impl Index {
         if let Some(database) = database.as_ref() {
             return work(database).map_err(index_error);
         }
-        // It could not be opened when it had failed; perhaps there is room now.
+        // Opening it again failed earlier. Perhaps the disk has room now.
         drop(database);
         self.reopen()?;
         match self.database.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
@@ -121,7 +121,7 @@ impl Index {
         }
     }
 
-    /// Where an object is, as far as the watermark.
+    /// Where an object was when the index was written.
     pub(super) fn get(&self, name: &ObjectName) -> Result<Option<Place>, StoreError> {
         self.with(|database| {
             let table = database.begin_read()?.open_table(OBJECTS)?;
@@ -148,7 +148,7 @@ impl Index {
         })
     }
 
-    /// Takes in changes and moves the watermark, in one transaction. Everything before the new watermark is synced.
+    /// Takes in changes and moves the watermark, in one transaction. Everything before the new watermark must be synced.
     pub(super) fn advance(
         &self,
         changes: &Changes,
@@ -157,7 +157,8 @@ impl Index {
     ) -> Result<(), StoreError> {
         self.with(|database| {
             let mut write = database.begin_write()?;
-            // Dear per commit and commits are rare; without it, opening after a crash would read the whole index.
+            // This makes a commit dearer, and commits are rare. Without it, opening after a crash would read the whole
+            // index.
             write.set_quick_repair(true);
             {
                 let mut objects = write.open_table(OBJECTS)?;
@@ -184,9 +185,9 @@ impl Index {
     }
 }
 
-/// An index that can be read and is this pool's.
+/// The index, if it can be read and is this pool's.
 fn existing(disk: &dyn Disk, pool: [u8; 16]) -> Result<Option<(Database, Known)>, redb::Error> {
-    // A damaged file makes redb answer an error, or panic; both mean the same here.
+    // On a damaged file redb answers an error or panics. Both mean here that there is no usable index.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = database(disk.open(FILE)?)?;
         let known = known(&database, pool)?;
@@ -214,7 +215,7 @@ fn begin(database: &Database, pool: [u8; 16]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// None: another format or another pool's.
+/// What the index says about itself. None: it has another format or is another pool's.
 fn known(database: &Database, pool: [u8; 16]) -> Result<Option<Known>, redb::Error> {
     let read = database.begin_read()?;
     let meta = read.open_table(META)?;
@@ -248,13 +249,13 @@ impl Place {
     }
 }
 
-/// A read beyond the end: the file was cut off, its place on the disk works.
+/// Whether an error means a damaged file (such as a read beyond its end) and not a failing disk.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
 }
 
 fn gone() -> StoreError {
-    StoreError::Failed { reason: "the index failed and cannot be opened again yet".to_owned() }
+    StoreError::Failed { reason: "a write to the index failed, and it cannot be opened again yet".to_owned() }
 }
 
 fn index_error(source: redb::Error) -> StoreError {
@@ -266,7 +267,7 @@ pub(super) fn io_error(op: &'static str, file: &str) -> impl FnOnce(io::Error) -
     move |source| StoreError::Io { op, file, source }
 }
 
-/// redb's files go through the same seam as the segments.
+/// Lets redb use the same [`Disk`] as the segments.
 #[derive(Debug)]
 struct Backend(Arc<dyn DiskFile>);
 

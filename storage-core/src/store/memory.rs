@@ -1,5 +1,5 @@
-//! The twin of the segment store for tests and simulations. It behaves like it in everything but surviving the
-//! process; [`MemoryStore::crash`] loses what was not synced, as a power cut would.
+//! A store in memory for tests and simulations. It behaves like the segment store, except that it ends with the process.
+//! [`MemoryStore::crash`] loses what was not synced, as a power cut would.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 use super::{BAD_COPIES_MAX, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
 use crate::{ObjectName, Record, RecordHeader};
 
-/// Objects in memory.
+/// A [`ChunkStore`] in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     limit_bytes: Option<u64>,
@@ -20,7 +20,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct State {
     now: BTreeMap<ObjectName, Record>,
-    /// What was in `now` at the last sync for each name that changed since; none = was not there.
+    /// For each name that changed since the last sync, what `now` had for it then. None: it was not there.
     unsynced: BTreeMap<ObjectName, Option<Record>>,
     bad_copies: u64,
     bad: Vec<BadCopy>,
@@ -32,12 +32,12 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// An empty store that takes at most so many bytes, headers included.
+    /// An empty store that takes at most this many bytes, headers included.
     pub fn with_limit(limit_bytes: u64) -> MemoryStore {
         MemoryStore { limit_bytes: Some(limit_bytes), state: Mutex::default() }
     }
 
-    /// Forgets what was not synced.
+    /// Forgets what was not synced, as a power cut would.
     pub fn crash(&self) {
         let mut state = self.state();
         for (name, before) in std::mem::take(&mut state.unsynced) {
@@ -48,14 +48,12 @@ impl MemoryStore {
         }
     }
 
-    /// Changes a byte of a stored copy, as a failing disk would. Whether the object was there.
+    /// Changes a byte of a stored copy, as a failing disk would. The answer is whether the object was there.
     pub fn damage(&self, name: &ObjectName) -> bool {
         let mut state = self.state();
         let Some(record) = state.now.get_mut(name) else { return false };
         let mut stored = record.stored().to_vec();
-        if let Some(byte) = stored.first_mut() {
-            *byte ^= 1;
-        }
+        *stored.first_mut().expect("no object is empty") ^= 1;
         *record = Record::from_parts(record.header(), stored.into()).expect("as many bytes as before");
         true
     }

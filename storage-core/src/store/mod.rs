@@ -1,16 +1,16 @@
 //! Where a node keeps its share of the pool.
 //!
-//! A [`ChunkStore`] takes records and gives them back by name. It promises four things:
-//! - **Durability is asked for, and asked for once per batch** (I3): [`ChunkStore::put`] and [`ChunkStore::touch`] may
-//!   buffer; when [`ChunkStore::sync`] returns, everything put or touched before it was called is on stable storage.
-//! - **No bad copy is served** (I4): records this process has not hashed are hashed on the way in; every record is
-//!   hashed on the way out. A copy that fails is dropped, counted in [`Usage::bad_copies`] and listed by
-//!   [`ChunkStore::take_bad_copies`]; to the caller it is absent.
-//! - **Stamps** (I6): each object carries the highest round it was put or touched in, as durable as the object.
-//! - **Failure is final**: after a sync that failed, what is on the disk is unknown; every later put, touch and sync
+//! A [`ChunkStore`] takes records and returns them by name. It promises four things:
+//! - **Callers ask for durability, once per batch** (I3): [`ChunkStore::put`] and [`ChunkStore::touch`] may buffer. When
+//!   [`ChunkStore::sync`] returns, everything put or touched before it was called is on stable storage.
+//! - **No bad copy is served** (I4): records that this process has not hashed are hashed on the way in, and every record
+//!   is hashed on the way out. A copy that fails is dropped, counted in [`Usage::bad_copies`] and listed by
+//!   [`ChunkStore::take_bad_copies`]. The caller is told that the object is absent.
+//! - **Stamps** (I6): each object carries the highest round in which it was put or touched, as durable as the object.
+//! - **Failure is final**: after a sync that failed, what is on the disk is unknown. Every later put, touch and sync
 //!   answers [`StoreError::Failed`] until the store is opened again and has read the disk.
 //!
-//! It does not know what objects mean, who owns them, or which of them are still needed.
+//! A store does not know what objects mean, who owns them, or which of them are still needed.
 
 mod disk;
 #[cfg(feature = "testing")]
@@ -18,6 +18,7 @@ mod faulty;
 mod frame;
 mod index;
 mod memory;
+mod scan;
 mod segment;
 #[cfg(feature = "testing")]
 mod sim;
@@ -34,34 +35,39 @@ pub use sim::{Full, SimDisk};
 
 use crate::{Corrupt, ObjectName, Record, VerifiedObject};
 
-/// A node's objects. Every call may block on the disk; callers on an async runtime use its blocking threads.
+/// A node's objects. Every call may block on the disk, so async callers use blocking threads.
 pub trait ChunkStore: Send + Sync {
-    /// Keeps the records and stamps them with the round; those that are here already are stamped only. All or none of
-    /// the new ones are kept when the answer is an error. Durable after [`ChunkStore::sync`].
+    /// Keeps the records and stamps them with the round. Those that are here already are only stamped. Durable after
+    /// [`ChunkStore::sync`].
+    ///
+    /// # Errors
+    /// After an error, either all or none of the new records are kept.
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError>;
 
-    /// Stamps what is here with the round and says, name by name, what is. Durable after [`ChunkStore::sync`].
+    /// Stamps those of the objects that are here with the round. The answer tells for each name whether it is here.
+    /// Durable after [`ChunkStore::sync`].
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
 
-    /// Makes every put and touch that returned before this call durable.
+    /// Makes every put and touch durable that returned before this call.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// The record of an object, proven, stamped as it is here. None when it is not here, or was until this call found
-    /// that its copy is bad.
+    /// The record of an object, proven, with its stamp. None when it is not here, or when this call found that its copy
+    /// is bad and dropped it.
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError>;
 
-    /// The object itself. As [`ChunkStore::get`] and [`Record::verify`], decoding once.
+    /// The object itself: [`ChunkStore::get`] and [`Record::verify`] in one, decoding only once.
     fn load(&self, name: &ObjectName) -> Result<Option<VerifiedObject>, StoreError> {
         Ok(self.get(name)?.map(|record| record.verify()).transpose()?)
     }
 
-    /// Whether the object is here. Does not look at its bytes.
+    /// Whether the object is here. Does not read its bytes.
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError>;
 
-    /// What is here, in name order, after a name: the next `count_max` at most. Empty at the end.
+    /// The next objects after a name, in name order, at most `count_max`. Empty at the end.
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError>;
 
-    /// All names, in order. Memory grows with their number: for small pools and tests; else [`ChunkStore::list`].
+    /// All names, in order. The memory grows with their number, so this is for small pools and tests; otherwise use
+    /// [`ChunkStore::list`].
     fn names(&self) -> Result<Vec<ObjectName>, StoreError> {
         let mut names: Vec<ObjectName> = Vec::new();
         loop {
@@ -73,99 +79,99 @@ pub trait ChunkStore: Send + Sync {
         }
     }
 
-    /// How full it is.
+    /// How full the store is.
     fn usage(&self) -> Usage;
 
-    /// The bad copies found since the last call, at most [`BAD_COPIES_MAX`]: each is gone from this store and needs a
-    /// new copy from another.
+    /// The bad copies found since the last call, at most [`BAD_COPIES_MAX`]. Each is gone from this store and has to be
+    /// fetched again from another.
     fn take_bad_copies(&self) -> Vec<BadCopy>;
 }
 
 /// Most bad copies remembered between two calls of [`ChunkStore::take_bad_copies`].
 pub const BAD_COPIES_MAX: usize = 4096;
 
-/// What a put did.
+/// What a put did with its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PutSummary {
-    /// Objects that were not here before.
+    /// Number of objects that were not here before.
     pub stored: u64,
-    /// Objects that were, and are stamped now.
+    /// Number of objects that were here and are stamped now.
     pub touched: u64,
-    /// Stored bytes of the new objects, headers not counted.
+    /// Stored bytes of the new objects, without their headers.
     pub stored_bytes: u64,
 }
 
 /// An object in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
+    /// The object's name.
     pub name: ObjectName,
-    /// The highest round it was put or touched in.
+    /// The highest round in which it was put or touched.
     pub round: u64,
-    /// Its stored bytes, header not counted.
+    /// Its stored bytes, without the header.
     pub stored_bytes: u64,
 }
 
 /// How full a store is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Objects.
+    /// Number of objects.
     pub objects: u64,
-    /// Their stored bytes, headers not counted.
+    /// Their stored bytes, without headers.
     pub bytes: u64,
-    /// What the store takes on its disk, with headers and what is dead but not yet reclaimed.
+    /// Bytes that the store takes on its disk, with headers and with dropped objects not yet reclaimed.
     pub disk_bytes: u64,
-    /// Most `disk_bytes` may become.
+    /// The most that `disk_bytes` may become. None: as much as the disk holds.
     pub limit_bytes: Option<u64>,
-    /// Copies dropped since the store was opened because their bytes were wrong.
+    /// Number of copies dropped since the store was opened because their bytes were wrong.
     pub bad_copies: u64,
 }
 
-/// A copy that was dropped.
+/// A copy that was dropped because its bytes were wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadCopy {
-    /// Its name.
+    /// The object's name.
     pub name: ObjectName,
-    /// What was wrong.
+    /// What was wrong with the copy.
     pub reason: Corrupt,
 }
 
-/// Why a store did not do what it was asked.
+/// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No room: the pool's limit or the disk's end. Nothing of the batch was kept; what is here stays whole.
+    /// The pool's limit is reached or the disk is full. Nothing of the batch was kept; everything else is unharmed.
     #[error("the pool is full: {used_bytes} bytes used, {wanted_bytes} more wanted, {limit}", limit = shown(*.limit_bytes))]
     Full {
-        /// Bytes it takes now.
+        /// Bytes that the store takes now.
         used_bytes: u64,
-        /// Bytes the batch needs.
+        /// Bytes that the batch needs.
         wanted_bytes: u64,
-        /// The pool's limit; none when the disk itself is full.
+        /// The pool's limit. None: the disk itself is full.
         limit_bytes: Option<u64>,
     },
-    /// A record that was put is not what it says it is. Nothing of the batch was kept.
-    #[error("a record is not what it says it is")]
+    /// The bytes of a record do not match its name. Nothing of the batch was kept.
+    #[error("the bytes of a record do not match its name")]
     Refused(#[from] Corrupt),
-    /// The disk could not be read or written; the store goes on.
+    /// The disk could not be read or written. The store goes on.
     #[error("{op} {file} failed")]
     Io {
-        /// What was tried.
+        /// What was tried, as a verb.
         op: &'static str,
-        /// On which file of the store.
+        /// The file it was tried on, relative to the store's folder.
         file: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The index could not be read or written. It is made anew when the store is opened again.
+    /// The index could not be read or written. Opening the store again makes a new one.
     #[error("the store's index failed")]
     Index {
-        /// What redb said.
+        /// The database's error.
         source: Box<redb::Error>,
     },
-    /// An earlier failure left the disk in an unknown state. Open the store again.
+    /// After an earlier failure, what is on the disk is unknown. The store has to be opened again.
     #[error("the store stopped: {reason}")]
     Failed {
-        /// What failed first.
+        /// The first failure.
         reason: String,
     },
     /// Another process has the store open.
@@ -174,18 +180,18 @@ pub enum StoreError {
     /// The folder holds something this release does not read.
     #[error("{file} is not a segment this release reads")]
     Format {
-        /// Which file.
+        /// The file's name.
         file: String,
-        /// Why.
+        /// What cannot be read in it.
         source: Corrupt,
     },
 }
 
 fn shown(limit: Option<u64>) -> String {
-    limit.map_or_else(|| "the disk has no room".to_owned(), |n| format!("{n} allowed"))
+    limit.map_or_else(|| "the disk has no room".to_owned(), |n| format!("{n} bytes allowed"))
 }
 
-/// A record that may enter a store: proven, or hashed here and now.
+/// Checks that a record may enter a store: it is proven, or hashed here and now.
 fn proven(record: &Record) -> Result<(), Corrupt> {
     if record.is_proven() { Ok(()) } else { record.verify().map(drop) }
 }

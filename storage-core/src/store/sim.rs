@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::disk::{Disk, DiskFile};
-use crate::units::to_usize;
+use crate::units::usize_from;
 
 const SECTOR: usize = 512;
 
@@ -108,7 +108,7 @@ impl SimDisk {
         let Some(contents) = contents else { return false };
         let mut there = false;
         for bytes in [&mut contents.now, &mut contents.durable] {
-            if let Some(byte) = bytes.get_mut(to_usize(offset)) {
+            if let Some(byte) = bytes.get_mut(usize_from(offset)) {
                 *byte ^= 0x10;
                 there = true;
             }
@@ -316,7 +316,7 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         state.works()?;
         let bytes = &state.file(self.file)?.now;
-        let from = to_usize(offset).min(bytes.len());
+        let from = usize_from(offset).min(bytes.len());
         Ok(bytes.get(from..(from + len).min(bytes.len())).unwrap_or_default().to_vec())
     }
 
@@ -341,11 +341,11 @@ impl DiskFile for SimFile {
         let used: u64 = state.files.values().map(|c| c.now.len() as u64).sum();
         let room = state.room;
         let contents = state.file(self.file)?;
-        let offset = to_usize(offset);
+        let offset = usize_from(offset);
         let grows = (offset + bytes.len()).saturating_sub(contents.now.len()) as u64;
         let fits = room.map_or(grows, |room| room.saturating_sub(used)).min(grows);
         if fits < grows {
-            bytes.truncate(bytes.len().saturating_sub(to_usize(grows - fits)));
+            bytes.truncate(bytes.len().saturating_sub(usize_from(grows - fits)));
         }
         contents.change(Change::Write { offset, bytes });
         match (goes_on, fits < grows) {
@@ -360,7 +360,7 @@ impl DiskFile for SimFile {
         state.has_room_for(self.file, size)?;
         let goes_on = state.change()?;
         let contents = state.file(self.file)?;
-        contents.change(Change::Size(to_usize(size)));
+        contents.change(Change::Size(usize_from(size)));
         if goes_on { Ok(()) } else { State::stopped() }
     }
 

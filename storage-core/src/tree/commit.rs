@@ -1,18 +1,19 @@
-//! A new version out of an old one: path copying, all new pages in one batch.
+//! Making a new version out of an old one. Only the pages on the way to a change are copied; all new pages come in one
+//! batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Leaf, Lookup, MissingPages, Page, Pages, Subtree, TreeError, slot_of, span};
+use super::{Leaf, Lookup, MissingPages, Page, Pages, Slot, Subtree, TreeError, slot_of, span};
 use crate::{ByteLen, ChunkIndex, Compression, Corrupt, Descriptor, Kind, ObjectName, Record, descriptor::levels};
 
-/// A new version and what has to be stored before it may be published (I3).
+/// A new version, and what must be stored before it may be published (I3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// Its descriptor.
+    /// The new version's descriptor.
     pub descriptor: Descriptor,
-    /// The name of that: the version's `root`.
+    /// The name of the descriptor: the version's `root`.
     pub descriptor_name: ObjectName,
     /// Pages that the old version does not have, children before parents, with their canonical bytes.
     pub pages: Vec<(ObjectName, Bytes)>,
@@ -21,10 +22,10 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// The new pages and the descriptor, ready for the pool. The chunks are the caller's.
+    /// The new pages and the descriptor as records for the pool. The caller stores the chunks.
     pub fn records(&self) -> Vec<Record> {
         let salt = self.descriptor.salt;
-        // Pages are mostly names, which do not compress: the probe would be wasted.
+        // Pages are mostly names, which do not compress, so trying would be wasted.
         let page = |(_, bytes): &(_, Bytes)| Record::encode_bytes(Kind::Page, salt, None, bytes, Compression::Off);
         let mut records: Vec<Record> = self.pages.iter().map(page).collect();
         let descriptor = self.descriptor.encode();
@@ -34,7 +35,10 @@ impl Committed {
 }
 
 /// The version that differs from `base` in these chunks (none: zeros) and may be larger. No pages are written for
-/// what stays the same; with no change at all the descriptor is the old one.
+/// what stays the same; without any change the descriptor is the old one.
+///
+/// # Errors
+/// When the disk would shrink, a change lies beyond its end, or a page is not of the level that its place needs.
 pub fn commit(
     base: &Descriptor,
     size_bytes: ByteLen,
@@ -71,7 +75,10 @@ pub fn commit(
     Ok(Lookup::unless(missing, || Committed { descriptor, descriptor_name: descriptor.name(), pages: new, root_page }))
 }
 
-/// The same bytes on a larger disk: levels above the old root, where it needs them.
+/// The same bytes on a larger disk, with levels above the old root where the new size needs them.
+///
+/// # Errors
+/// Like [`commit`].
 pub fn grow(base: &Descriptor, size_bytes: ByteLen, pages: &Pages<'_>) -> Result<Lookup<Committed>, TreeError> {
     commit(base, size_bytes, &BTreeMap::new(), pages)
 }
@@ -85,8 +92,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// The subtree with the changes made; all of them lie below it. What is returned while pages are missing is
-    /// thrown away with the rest: going on only finds more of them.
+    /// Makes the changes in a subtree that all of them lie in. While pages are missing, the answer is meaningless and
+    /// is thrown away at the end; going on finds more of the missing pages.
     fn update(
         &mut self,
         old: Subtree,
@@ -103,30 +110,9 @@ impl Writer<'_> {
             },
         };
         let old_page = page.as_ref().map(|(_, page)| page.as_ref());
-        let new_page = if level == 0 {
-            leaf_page(old_page, changes)
-        } else {
-            let mut children: BTreeMap<u8, ObjectName> =
-                old_page.into_iter().flat_map(Page::children).map(|(slot, name)| (slot, *name)).collect();
-            if let Subtree::Below { root, root_level } = old
-                && changes.first().is_none_or(|(index, _)| slot_of(*index, level) != 0)
-            {
-                children.extend(
-                    self.update(Subtree::first_child(root, root_level, level), level - 1, &[])?.map(|n| (0, n)),
-                );
-            }
-            for group in changes.chunk_by(|a, b| a.0 / span(level) == b.0 / span(level)) {
-                let slot = group.first().map_or(0, |(index, _)| slot_of(*index, level));
-                let child = match old {
-                    Subtree::Below { root, root_level } if slot == 0 => Subtree::first_child(root, root_level, level),
-                    _ => children.get(&slot).map_or(Subtree::Absent, |name| Subtree::Page(*name)),
-                };
-                match self.update(child, level - 1, group)? {
-                    Some(name) => children.insert(slot, name),
-                    None => children.remove(&slot),
-                };
-            }
-            Page::inner(level, children)
+        let new_page = match level {
+            0 => leaf_page(old_page, changes),
+            _ => Page::inner(level, self.children(old, old_page, level, changes)?),
         };
         match (page, new_page) {
             (_, None) => Ok(None),
@@ -135,10 +121,42 @@ impl Writer<'_> {
         }
     }
 
+    /// The pages below an inner page, with the changes made in them.
+    fn children(
+        &mut self,
+        old: Subtree,
+        old_page: Option<&Page>,
+        level: u8,
+        changes: &[(u64, Option<ObjectName>)],
+    ) -> Result<BTreeMap<Slot, ObjectName>, Corrupt> {
+        let mut children: BTreeMap<Slot, ObjectName> =
+            old_page.into_iter().flat_map(Page::children).map(|(slot, name)| (slot, *name)).collect();
+        if let Subtree::Below { root, root_level } = old
+            && changes.first().is_none_or(|(index, _)| slot_of(*index, level) != 0)
+        {
+            // No change lies in the old tree, which needs levels above its root all the same.
+            let first = self.update(Subtree::first_child(root, root_level, level), level - 1, &[])?;
+            children.extend(first.map(|name| (0, name)));
+        }
+        for group in changes.chunk_by(|a, b| a.0 / span(level) == b.0 / span(level)) {
+            let (index, _) = group.first().expect("chunk_by gives no empty groups");
+            let slot = slot_of(*index, level);
+            let child = match old {
+                Subtree::Below { root, root_level } if slot == 0 => Subtree::first_child(root, root_level, level),
+                _ => children.get(&slot).map_or(Subtree::Absent, |name| Subtree::Page(*name)),
+            };
+            match self.update(child, level - 1, group)? {
+                Some(name) => children.insert(slot, name),
+                None => children.remove(&slot),
+            };
+        }
+        Ok(children)
+    }
+
     fn write(&mut self, page: &Page) -> ObjectName {
         let bytes = page.encode();
         let name = ObjectName::of(Kind::Page, self.base.salt, &bytes);
-        // Equal subtrees in two places are one page.
+        // Equal subtrees in two places are one page, which is listed once.
         if self.seen.insert(name) {
             self.new.push((name, bytes.into()));
         }
@@ -147,7 +165,7 @@ impl Writer<'_> {
 }
 
 fn leaf_page(old: Option<&Page>, changes: &[(u64, Option<ObjectName>)]) -> Option<Page> {
-    let mut leaves: BTreeMap<u8, Leaf> =
+    let mut leaves: BTreeMap<Slot, Leaf> =
         old.into_iter().flat_map(Page::entries).map(|(slot, leaf)| (slot, leaf.clone())).collect();
     for (index, name) in changes {
         match name {

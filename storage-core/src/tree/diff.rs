@@ -1,21 +1,23 @@
-//! What differs between two versions, in time proportional to that.
+//! What differs between two versions. The time this takes grows with what differs, not with the disk.
 
 use super::{Leaf, Lookup, MissingPages, Page, Pages, Subtree, TreeError, span};
 use crate::{ChunkIndex, Corrupt, Descriptor};
 
-/// One chunk that is not the same in two versions.
+/// One chunk that differs between two versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which.
+    /// The chunk.
     pub index: ChunkIndex,
-    /// In the left version; none: zeros.
+    /// What it is made of in the left version; none: zeros.
     pub left: Option<Leaf>,
-    /// In the right version; none: zeros.
+    /// What it is made of in the right version; none: zeros.
     pub right: Option<Leaf>,
 }
 
-/// The chunks that differ, in order. Whole subtrees with the same name are passed over unread. The answer grows with
-/// what changed; sizes are compared by the caller.
+/// The chunks that differ, in order. Subtrees with equal names are not read. The sizes of the disks are not compared.
+///
+/// # Errors
+/// When the chunk sizes differ, or a page or entry does not fit its place.
 pub fn diff(left: &Descriptor, right: &Descriptor, pages: &Pages<'_>) -> Result<Lookup<Vec<Change>>, TreeError> {
     if left.chunk != right.chunk {
         return Err(TreeError::ChunkSizes { left: left.chunk, right: right.chunk });
@@ -62,7 +64,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// None: missing, noted.
+    /// The page of a subtree. None: it is missing, which is noted.
     fn open(&mut self, subtree: Subtree, level: u8) -> Result<Option<Opened>, Corrupt> {
         Ok(match subtree {
             Subtree::Page(name) => self.missing.page(self.pages, &name, level)?.map(Opened::Page),
@@ -73,7 +75,7 @@ impl Walk<'_> {
 
 enum Opened {
     Page(std::sync::Arc<Page>),
-    /// No page of this level: nothing at all, or a lower tree in slot 0.
+    /// No page of this level exists: there is nothing at all, or a lower tree in slot 0.
     Unwritten(Subtree),
 }
 

@@ -3,13 +3,16 @@
 use std::ops::Range;
 
 use super::{Leaf, Lookup, MissingPages, Pages, slot_of, span};
-use crate::{ChunkIndex, Corrupt, Descriptor, ObjectName, units::to_usize};
+use crate::{ChunkIndex, Corrupt, Descriptor, ObjectName, units::usize_from};
 
-/// A chunk of a disk and what it is made of; none: zeros.
+/// A chunk of a disk, and what it is made of; none: zeros.
 pub type Located = (ChunkIndex, Option<Leaf>);
 
-/// The chunks of a range, one entry each, none for zeros. The range is clipped to the disk; the answer has its length,
-/// so a caller who walks a large disk asks for a part at a time, or for [`lookup_present`].
+/// The chunks of a range, with one entry for each of them. The range is clipped to the disk. The answer is as long as
+/// the range, so for a large disk ask for a part at a time, or use [`lookup_present`].
+///
+/// # Errors
+/// When a page is not of the level that its place needs, or an entry has blocks that the disk's chunks do not have.
 pub fn lookup(
     descriptor: &Descriptor,
     range: Range<ChunkIndex>,
@@ -17,16 +20,18 @@ pub fn lookup(
 ) -> Result<Lookup<Vec<Located>>, Corrupt> {
     let range = clipped(descriptor, range);
     let mut missing = MissingPages::default();
-    let mut found = vec![None; to_usize(range.end - range.start)];
+    let mut found = vec![None; usize_from(range.end - range.start)];
     walk(descriptor, &range, pages, &mut missing, &mut |index, leaf| {
-        if let Some(place) = found.get_mut(to_usize(index.0 - range.start)) {
-            *place = Some(leaf.clone());
-        }
+        *found.get_mut(usize_from(index.0 - range.start)).expect("only chunks of the range are found") =
+            Some(leaf.clone());
     })?;
     Ok(Lookup::unless(missing, || (range.start..).map(ChunkIndex).zip(found).collect()))
 }
 
-/// The chunks of a range that are not zeros, in order. Costs what is there, not how long the range is.
+/// The chunks of a range that are not zeros, in order. The cost grows with their number, not with the range.
+///
+/// # Errors
+/// Like [`lookup`].
 pub fn lookup_present(
     descriptor: &Descriptor,
     range: Range<ChunkIndex>,
@@ -60,8 +65,8 @@ fn walk(
     }
 }
 
-/// The part of the range below one page, whose slots begin at chunk `first`.
-#[expect(clippy::too_many_arguments, reason = "one recursion; a struct would only rename its arguments")]
+/// Visits the part of the range below one page, whose slots begin at chunk `first`.
+#[expect(clippy::too_many_arguments, reason = "a struct would only rename the arguments of this recursion")]
 fn walk_page(
     descriptor: &Descriptor,
     name: &ObjectName,

@@ -13,14 +13,16 @@
 //!   copies the descriptor and nothing else; versions can be dropped in any order.
 //! - A zero chunk, an empty page and an empty tree are absent. Equal pages have equal names, so what did not change
 //!   is found by comparing names.
-//! - The height is what the disk's size needs, so a lookup costs at most that many page reads: two up to 16 GiB and
-//!   three up to 4 TiB at 256 KiB, of which the root page travels with the assignment.
+//! - The height is what the disk's size needs, and a lookup reads at most one page per level. With chunks of 256 KiB
+//!   these are two up to 16 GiB and three up to 4 TiB. The root page travels with the assignment.
 //!
-//! Nothing here fetches. Each operation is given a function that has a page or has not, and answers
-//! [`Lookup::Missing`] with all the pages it could name so far; the caller gets those, in one batch, and asks again.
+//! Nothing here fetches pages. Each operation is given a function that returns the pages at hand. When one is not, the
+//! operation answers [`Lookup::Missing`] with all missing pages it could find so far; the caller fetches those in one
+//! batch and calls again.
 
 mod commit;
 mod diff;
+mod leaf;
 mod lookup;
 mod page;
 mod reach;
@@ -29,25 +31,26 @@ use std::{collections::BTreeSet, sync::Arc};
 
 pub use commit::{Committed, commit, grow};
 pub use diff::{Change, diff};
+pub use leaf::{Leaf, Patched, Run, RunSource};
 pub use lookup::{Located, lookup, lookup_present};
-pub use page::{Leaf, Page, Patched, Run, RunSource, Slot};
+pub use page::{Page, Slot};
 pub use reach::{Reach, reach};
 
 use crate::{ByteLen, ChunkIndex, ChunkSize, Corrupt, Descriptor, ObjectName};
 
-/// Slots of a page.
+/// Number of slots of a page.
 pub const FAN_OUT: usize = 256;
 
-/// Gives a page if it is at hand. It must have been checked against its name.
+/// Gives a page if it is at hand. The page must have been checked against its name.
 pub type Pages<'a> = dyn Fn(&ObjectName) -> Option<Arc<Page>> + 'a;
 
-/// What an operation on a tree came to.
+/// The result of an operation on a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Lookup<T> {
     /// The answer.
     Found(T),
-    /// Pages it needs first; there may be more below them. Never empty, each name once.
+    /// Pages that the operation needs first, each name once, at least one. More may be missing below them.
     Missing(Vec<ObjectName>),
 }
 
@@ -57,34 +60,34 @@ pub enum TreeError {
     /// A page of the tree is not what its place says.
     #[error("the tree is damaged")]
     Corrupt(#[from] Corrupt),
-    /// A disk never becomes smaller.
-    #[error("a disk of {from} bytes does not become one of {to}")]
+    /// The new size is smaller. A disk never shrinks.
+    #[error("a disk of {from} bytes cannot shrink to {to}")]
     Shrinks {
-        /// Its size.
+        /// The disk's size.
         from: ByteLen,
         /// The size asked for.
         to: ByteLen,
     },
     /// A change lies beyond the disk's end.
-    #[error("chunk {index} of a disk of {chunks} chunks")]
+    #[error("chunk {index} is beyond the end of a disk of {chunks} chunks")]
     OutOfRange {
-        /// The chunk.
+        /// The chunk that was to be changed.
         index: ChunkIndex,
-        /// Chunks of the disk.
+        /// Number of chunks of the disk.
         chunks: u64,
     },
-    /// Versions cut into different chunks have no common places.
-    #[error("chunks of {left} and of {right} bytes do not compare")]
+    /// Two versions cannot be compared because their chunk sizes differ.
+    #[error("versions with chunks of {left} and of {right} bytes cannot be compared")]
     ChunkSizes {
-        /// Of the one.
+        /// Chunk size of the left version.
         left: ChunkSize,
-        /// Of the other.
+        /// Chunk size of the right version.
         right: ChunkSize,
     },
 }
 
 impl<T> Lookup<T> {
-    /// The answer; none if pages are missing.
+    /// The answer. None if pages are missing.
     pub fn found(self) -> Option<T> {
         match self {
             Lookup::Found(answer) => Some(answer),
@@ -102,11 +105,11 @@ impl<T> Lookup<T> {
 struct MissingPages(BTreeSet<ObjectName>);
 
 impl MissingPages {
-    /// The page at this level of the tree, or none and noted as missing.
+    /// The page at this level of the tree. None: it is missing, which is noted.
     fn page(&mut self, pages: &Pages<'_>, name: &ObjectName, level: u8) -> Result<Option<Arc<Page>>, Corrupt> {
         match pages(name) {
             Some(page) if page.level() == level => Ok(Some(page)),
-            Some(page) => Err(Corrupt::Field { what: "page", field: "level of this place", got: page.level().into() }),
+            Some(page) => Err(Corrupt::Field { what: "page", field: "level at this place", got: page.level().into() }),
             None => {
                 self.0.insert(*name);
                 Ok(None)
@@ -115,8 +118,8 @@ impl MissingPages {
     }
 }
 
-/// A subtree as seen from a level: nothing, a page of that level, or the root of a lower tree that slot 0 leads to
-/// (a disk that grew: its old root is the first of its new leaves).
+/// A subtree as seen from a level: nothing, a page of that level, or the root of a lower tree that slot 0 leads to.
+/// The last is the case on a disk that grew: the old tree is the first part of the new one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subtree {
     Absent,

@@ -1,26 +1,29 @@
-//! Everything versions need: what a sweep must keep (I6), what an audit must find, what a delete gives back.
+//! Everything that versions need: what a sweep must keep (I6), what an audit must find, what a delete frees.
 
 use std::collections::HashSet;
 
 use super::{Lookup, MissingPages, Pages};
 use crate::{Corrupt, Descriptor, ObjectName};
 
-/// Collects the objects that versions reach. Subtrees that versions share are walked once.
+/// Collects the objects that versions reach. Subtrees that several versions share are walked once.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     names: HashSet<ObjectName>,
-    /// Pages with everything below them collected.
+    /// Pages of which everything below them is collected.
     complete: HashSet<ObjectName>,
 }
 
 impl Reach {
-    /// Nothing yet.
+    /// An empty collection.
     pub fn new() -> Reach {
         Reach::default()
     }
 
-    /// Adds all that one version reaches: its descriptor, pages, chunks and packs. With pages missing, what could be
-    /// found is added; call it again once they are there.
+    /// Adds everything that one version reaches: its descriptor, pages, chunks and packs. If pages are missing, what
+    /// could be found is added; call it again with those pages.
+    ///
+    /// # Errors
+    /// When a page is not of the level that its place needs.
     pub fn add(&mut self, descriptor: &Descriptor, pages: &Pages<'_>) -> Result<Lookup<()>, Corrupt> {
         let mut missing = MissingPages::default();
         self.names.insert(descriptor.name());
@@ -30,17 +33,17 @@ impl Reach {
         Ok(Lookup::unless(missing, || ()))
     }
 
-    /// Whether an object was reached.
+    /// Whether a version added so far reaches the object.
     pub fn contains(&self, name: &ObjectName) -> bool {
         self.names.contains(name)
     }
 
-    /// The objects reached, in no order.
+    /// The objects reached, in no particular order.
     pub fn names(&self) -> &HashSet<ObjectName> {
         &self.names
     }
 
-    /// Whether everything below the page is collected now.
+    /// Collects a page and everything below it. The answer is whether nothing was missing.
     fn below(
         &mut self,
         name: &ObjectName,
@@ -65,7 +68,10 @@ impl Reach {
     }
 }
 
-/// Everything these versions reach.
+/// Everything that these versions reach.
+///
+/// # Errors
+/// Like [`Reach::add`].
 pub fn reach(roots: &[Descriptor], pages: &Pages<'_>) -> Result<Lookup<HashSet<ObjectName>>, Corrupt> {
     let mut reach = Reach::new();
     let mut missing = MissingPages::default();

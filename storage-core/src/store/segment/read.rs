@@ -1,0 +1,122 @@
+//! Reading objects. A copy that turns out to be bad is dropped.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{SegmentStore, lock, segment_name};
+use crate::{
+    Corrupt, ObjectName, Record, RecordHeader,
+    store::{
+        BAD_COPIES_MAX, BadCopy, StoreError,
+        disk::DiskFile,
+        frame::{self, Frame, OBJECT_HEAD},
+        index::{Place, io_error},
+    },
+    units::usize_from,
+};
+
+/// Segments kept open for reading.
+const FILES_MAX: usize = 64;
+
+/// The segments that are open for reading, with the time of their last use.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    open: HashMap<u32, (Arc<dyn DiskFile>, u64)>,
+    /// Uses so far, which serve as a clock.
+    uses: u64,
+}
+
+/// The bad copies found since the store was opened.
+#[derive(Debug, Default)]
+pub(super) struct Bad {
+    pub(super) copies: Vec<BadCopy>,
+    pub(super) count: u64,
+}
+
+impl SegmentStore {
+    /// Reads an object and hands it to `check`. An error of that means that the copy is bad: it is dropped.
+    pub(super) fn with_record<T>(
+        &self,
+        name: &ObjectName,
+        check: impl FnOnce(Record) -> Result<T, Corrupt>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(place) = self.place(name)? else { return Ok(None) };
+        match self.read(name, place)?.and_then(check) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(reason) => {
+                self.drop_copy(name, place, reason)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The record at a place, not proven yet. The outer error is the disk's, the inner one means a bad copy.
+    fn read(&self, name: &ObjectName, place: Place) -> Result<Result<Record, Corrupt>, StoreError> {
+        let needed = OBJECT_HEAD + usize_from(place.stored_len.into());
+        let short = |got: usize| Corrupt::Short { what: "segment", needed: needed as u64, got: got as u64 };
+        let file = match self.file(place.segment) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(short(0))),
+            Err(error) => return Err(io_error("open", &segment_name(place.segment))(error)),
+        };
+        let read = file.read(place.offset, needed).map_err(io_error("read", &segment_name(place.segment)))?;
+        Ok((|| {
+            let bytes = Bytes::from(read);
+            let header = bytes.get(Frame::BYTES..OBJECT_HEAD).ok_or_else(|| short(bytes.len()))?;
+            let header = RecordHeader::decode(header)?;
+            if header.name != *name {
+                return Err(Corrupt::Name { expected: *name, got: header.name });
+            }
+            Ok(Record::from_parts(header, bytes.slice(OBJECT_HEAD..))?.with_round(place.round))
+        })())
+    }
+
+    /// A segment, opened if it is not open yet. The one not used for longest is closed for it.
+    fn file(&self, segment: u32) -> io::Result<Arc<dyn DiskFile>> {
+        let mut files = lock(&self.files);
+        files.uses += 1;
+        let now = files.uses;
+        if let Some((file, used)) = files.open.get_mut(&segment) {
+            *used = now;
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(&segment_name(segment))?;
+        if files.open.len() >= FILES_MAX
+            && let Some(oldest) = files.open.iter().min_by_key(|(_, (_, used))| *used).map(|(n, _)| *n)
+        {
+            files.open.remove(&oldest);
+        }
+        files.open.insert(segment, (file.clone(), now));
+        Ok(file)
+    }
+
+    /// I4: a bad copy is gone from now on. It stays gone after a restart once something is synced.
+    fn drop_copy(&self, name: &ObjectName, place: Place, reason: Corrupt) -> Result<(), StoreError> {
+        let mut writer = self.writer();
+        let now = self.place(name)?;
+        if now.is_none_or(|now| (now.segment, now.offset) != (place.segment, place.offset)) {
+            // Another copy was put in the meantime.
+            return Ok(());
+        }
+        // Without the frame (no room, or a store that stopped) the next start finds the copy bad again. No harm.
+        if writer.failed.is_none()
+            && let Ok(active) = self.active(&mut writer, 64)
+        {
+            let bytes = frame::drops(&active.marker, &[*name]);
+            let _ = self.append(&mut writer, bytes.len() as u64, &mut [IoSlice::new(&bytes)]);
+        }
+        self.change(&mut writer, *name, now, None);
+        drop(writer);
+        let mut bad = lock(&self.bad);
+        bad.count += 1;
+        if bad.copies.len() < BAD_COPIES_MAX {
+            bad.copies.push(BadCopy { name: *name, reason });
+        }
+        Ok(())
+    }
+}
