@@ -1,8 +1,8 @@
-//! What the storage core costs on this machine, beside what the disk does without it.
+//! Measures what the storage core costs on this machine, compared with plain writes to its disk.
 //!
-//! `cargo run --release -p storage-core --example bench -- [FOLDER] [MIB]`: the folder (default: a temporary one) is on
-//! the disk to be measured and is left as it was found; MIB (default 1024) is how much is written. Ratios compare with
-//! plain writes and fdatasync of the same bytes in the same batches, run alternately, best of three.
+//! `cargo run --release -p storage-core --example bench -- [FOLDER] [MIB]`. FOLDER (default: the system's temporary
+//! folder) is on the disk to be measured and is left as it was. MIB (default 1024) is how much is written. Ratios compare
+//! with plain writes and fdatasync of the same bytes in the same batches, run in turn, best of three.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -98,7 +98,7 @@ fn throughput(folder: &Path, mib: usize, batch_mib: usize) -> Done {
     let batches = mib / batch_mib;
     let mut best = [0f64; 3];
     for attempt in 0..3 {
-        // Named before the clock starts: the store's part is measured here, hashing above.
+        // Hashing is measured above, so objects are named before the clock for the store starts.
         let file = folder.join("plain");
         let mut out = File::create(&file)?;
         let mut spent = [Duration::ZERO; 3];
@@ -188,7 +188,7 @@ fn reading_and_opening(folder: &Path, mib: usize) -> Done {
     }
     println!("contains           {:?} each", start.elapsed() / u32::try_from(count)?);
 
-    // Many small objects: what the index costs.
+    // Many small objects show what the index costs.
     let small = 200_000usize;
     let start = Instant::now();
     for batch in 0..small / 1000 {
@@ -211,7 +211,7 @@ fn reading_and_opening(folder: &Path, mib: usize) -> Done {
     let store = SegmentStore::open(fresh.path(), Options::default())?;
     println!("open, no index     {:?}, {} objects", start.elapsed(), store.usage().objects);
     store.close()?;
-    // In a process that has done nothing else.
+    // Memory is measured in a new process that does nothing else.
     let idle = std::process::Command::new(std::env::current_exe()?).arg("--idle").arg(fresh.path()).output()?;
     println!("open and idle      {}", String::from_utf8_lossy(&idle.stdout).trim());
     Ok(())

@@ -1,4 +1,4 @@
-//! The membership record, verified: whom peers accept and where objects belong.
+//! Verifying the membership record, which tells whom peers accept and where objects belong.
 
 use storage_core::{
     ClusterId,
@@ -7,29 +7,29 @@ use storage_core::{
 
 use crate::tls::Ca;
 
-/// Why a membership record is not taken.
+/// Why a membership record is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
-    /// The signature is not the CA's.
+    /// The signature was not made by the cluster's CA.
     #[error("the membership record is not signed by the cluster's CA")]
     Signature,
     /// The signed text is not a membership record.
     #[error("the membership record cannot be read: {0}")]
     Content(#[from] serde_json::Error),
-    /// It is of another cluster.
+    /// The record is that of another cluster.
     #[error("the membership record is of cluster {got}, expected {expected}")]
     Cluster {
-        /// Ours.
+        /// The cluster of this node.
         expected: ClusterId,
-        /// The record's.
+        /// The cluster in the record.
         got: ClusterId,
     },
 }
 
-/// Checks signature and cluster and reads the record.
+/// Checks the signature and the cluster, and reads the record.
 ///
 /// # Errors
-/// When one of them does not fit; the caller keeps the record it has.
+/// When one of them does not fit. The caller then keeps the record it has.
 pub fn verify(signed: &SignedMembership, ca: &Ca, cluster: ClusterId) -> Result<Membership, MembershipError> {
     let signature = hex::decode(&signed.signature).map_err(|_| MembershipError::Signature)?;
     if !ca.signed(signed.record.as_bytes(), &signature) {

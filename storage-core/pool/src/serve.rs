@@ -1,9 +1,9 @@
-//! The one accept loop of both daemons: plain, TLS or mutual TLS; every wait in it has a limit (I10).
+//! The accept loop of both daemons, for plain TCP, TLS and mutual TLS. Every wait in it has a limit (I10).
 //!
 //! ```text
 //! accept -> handshake (10 s) -> headers (60 s, also between requests) -> handler -> ... -> graceful end on shutdown
 //! ```
-//! Each connection is its own task, so a peer that stops half-way holds one slot until its limit and nobody else (I11).
+//! Each connection has its own task. A peer that stops half-way holds one slot until its limit and delays no other (I11).
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,25 +26,25 @@ use tracing::{debug, warn};
 
 use crate::tls::{PeerCaller, Validity, fingerprint};
 
-/// Limits of a door.
+/// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// Connections at a time; further ones wait in the kernel's queue.
+    /// Most connections at a time. Further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Longest TLS handshake.
+    /// Longest time for a TLS handshake.
     pub handshake: Duration,
     /// Longest wait for the headers of a request, also of the next one on an idle connection.
     pub headers: Duration,
-    /// After this much time without an acknowledged byte the kernel gives a connection up.
+    /// Time without an acknowledged byte after which the kernel closes a connection.
     pub dead_after: Duration,
-    /// How long requests under way may take once the door closes.
+    /// Longest time that running requests may take once the server stops.
     pub drain: Duration,
 }
 
 impl Default for ServeLimits {
     fn default() -> Self {
         Self {
-            // 1,000 nodes times a few keep-alive connections each; a connection costs some 50 KiB.
+            // Enough for 1,000 nodes with a few idle connections each. A connection costs some 50 KiB.
             connections: 4096,
             handshake: Duration::from_secs(10),
             headers: Duration::from_secs(60),
@@ -54,8 +54,8 @@ impl Default for ServeLimits {
     }
 }
 
-/// Serves `router` on `listener` until `cancel`, then drains. Requests carry [`ConnectInfo`] and, over mutual TLS,
-/// [`PeerCaller`] as extensions.
+/// Serves `router` on `listener` until `cancel`, then waits for the running requests. Requests have [`ConnectInfo`] and,
+/// over mutual TLS, [`PeerCaller`] as extensions.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -77,7 +77,8 @@ pub async fn serve(
         let (stream, address, slot) = match accepted {
             (Ok((stream, address)), Ok(slot)) => (stream, address, slot),
             (Err(error), _) => {
-                // Out of file descriptors, or the caller went away between SYN and accept: carry on, but not in a spin.
+                // There are no file descriptors left, or the caller went away before it was accepted. Go on, but not at
+                // full speed.
                 warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -96,7 +97,7 @@ pub async fn serve(
     drop(listener);
     tasks.close();
     if timeout(limits.drain, tasks.wait()).await.is_err() {
-        warn!(connections = tasks.len(), "connections did not end in time and are closed");
+        warn!(connections = tasks.len(), "some connections did not end in time and are closed now");
         hurry.cancel();
         tasks.wait().await;
     }

@@ -1,11 +1,11 @@
-//! Who is who on the wire: keys, certificates and the cluster's CA.
+//! How daemons prove to each other who they are: keys, certificates and the cluster's CA.
 //!
 //! * Every connection between daemons is mutual TLS. The *server* proves a name ([`crate::transport::node_tls_name`] or
 //!   [`crate::transport::CONTROLLER_TLS_NAME`]) under the cluster's CA. The address of a name comes from a
-//!   [`crate::transport::NameTable`] that is fed by the membership record, never from DNS.
-//! * The *client* proves a key under the same CA; [`PeerCaller`] carries its fingerprint to the handlers, which look it
-//!   up in the signed membership record. A certificate alone opens nothing.
-//! * An [`Identity`] can be replaced while servers and clients use it: the next handshake shows the new certificate.
+//!   [`crate::transport::NameTable`], which is filled from the membership record, never from DNS.
+//! * The *client* proves a key under the same CA. [`PeerCaller`] carries its fingerprint to the handlers, which look it
+//!   up in the signed membership record. A certificate alone gives no access.
+//! * An [`Identity`] can be replaced while servers and clients use it. The next handshake uses the new certificate.
 //!
 //! [`install_provider`] is called first in every `main` and test.
 
@@ -32,26 +32,26 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-/// What can be wrong with keys and certificates.
+/// Why a key or certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// Text that is not PEM, or not of the kind expected.
+    /// The text is not PEM, or is PEM of another kind.
     #[error("cannot read the {what} as PEM: {source}")]
     Pem {
-        /// Which text.
+        /// The text that was read.
         what: &'static str,
-        /// The reader's word.
+        /// The reader's error.
         source: pem::Error,
     },
-    /// No certificate in the text.
+    /// The text has no certificate.
     #[error("there is no certificate in the {0}")]
     Empty(&'static str),
-    /// Key and certificate do not belong together, or the library refuses them.
+    /// Key and certificate do not belong together, or the TLS library refuses them.
     #[error("cannot use the {what}: {source}")]
     Refused {
-        /// Which of them.
+        /// What was refused.
         what: &'static str,
-        /// The library's word.
+        /// The library's error.
         source: rustls::Error,
     },
     /// The certificate's structure cannot be read.
@@ -62,9 +62,9 @@ pub enum TlsError {
     Verifier(String),
 }
 
-/// Makes aws-lc-rs the process's one cryptography provider. Safe to call more than once.
+/// Makes aws-lc-rs the cryptography provider of this process. Safe to call more than once.
 pub fn install_provider() {
-    // An error means that a provider is there already: the same one, as nothing else in the graph installs any.
+    // An error means that a provider is installed already. It is the same one, because no other code installs one.
     let _already_there = aws_lc_rs::default_provider().install_default();
 }
 
@@ -72,7 +72,7 @@ fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
-/// SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER) in lower-case hex: what the membership record lists.
+/// SHA-256 of a certificate's public key (SubjectPublicKeyInfo, DER) in lower-case hex. The membership record lists these.
 ///
 /// # Errors
 /// When the certificate cannot be read.
@@ -82,7 +82,7 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> Result<String, TlsError>
     Ok(hex::encode(Sha256::digest(parsed.subject_public_key_info().as_ref())))
 }
 
-/// SHA-256 of a whole certificate (DER) in lower-case hex: how a join token names the CA.
+/// SHA-256 of a whole certificate (DER) in lower-case hex. A join token names the CA by it.
 #[must_use]
 pub fn certificate_sha256(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate.as_ref()))
@@ -91,7 +91,7 @@ pub fn certificate_sha256(certificate: &CertificateDer<'_>) -> String {
 /// The certificates in a PEM text.
 ///
 /// # Errors
-/// When the text is not PEM or has none.
+/// When the text is not PEM or has no certificate.
 pub fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text.as_bytes())
         .collect::<Result<_, _>>()
@@ -99,17 +99,17 @@ pub fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer
     if chain.is_empty() { Err(TlsError::Empty(what)) } else { Ok(chain) }
 }
 
-/// The time a certificate is valid, in seconds since 1970.
+/// The time during which a certificate is valid, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// First second.
+    /// First second of validity.
     pub not_before_s: i64,
-    /// Last second.
+    /// Last second of validity.
     pub not_after_s: i64,
 }
 
 impl Validity {
-    /// Reads it from the certificate.
+    /// Reads the validity of a certificate.
     ///
     /// # Errors
     /// When the certificate cannot be read.
@@ -120,21 +120,21 @@ impl Validity {
         Ok(Self { not_before_s: validity.not_before.timestamp(), not_after_s: validity.not_after.timestamp() })
     }
 
-    /// Whether less than a third of its life is left at `now_s`.
+    /// Whether less than a third of the validity is left at `now_s`.
     #[must_use]
     pub fn wants_renewal(self, now_s: i64) -> bool {
         let life = self.not_after_s.saturating_sub(self.not_before_s);
         self.not_after_s.saturating_sub(now_s) < life / 3
     }
 
-    /// Whether it has ended at `now_s`.
+    /// Whether the validity has ended at `now_s`.
     #[must_use]
     pub fn expired(self, now_s: i64) -> bool {
         now_s > self.not_after_s
     }
 }
 
-/// A private key with its certificate chain. Clones share it; [`Identity::replace`] changes it for all of them.
+/// A private key with its certificate chain. All clones share one pair, which [`Identity::replace`] changes.
 #[derive(Clone)]
 pub struct Identity {
     current: Arc<ArcSwap<CertifiedKey>>,
@@ -165,16 +165,16 @@ impl Identity {
         Ok(pair)
     }
 
-    /// Puts a new chain and key in place; running servers and clients show them from the next handshake on.
+    /// Puts a new chain and key in place. Running servers and clients use them from the next handshake on.
     ///
     /// # Errors
-    /// When one cannot be read or they do not belong together; the old ones stay.
+    /// When one cannot be read or they do not belong together. The old pair stays in use.
     pub fn replace(&self, chain_pem: &str, key_pem: &str) -> Result<(), TlsError> {
         self.current.store(Arc::new(Self::certified(chain_pem, key_pem)?));
         Ok(())
     }
 
-    /// Fingerprint of its key, as [`fingerprint`].
+    /// The key's [`fingerprint`].
     ///
     /// # Errors
     /// When the certificate cannot be read.
@@ -183,7 +183,7 @@ impl Identity {
         fingerprint(current.end_entity_cert().map_err(|e| TlsError::Refused { what: "certificate", source: e })?)
     }
 
-    /// When its certificate is valid.
+    /// The validity of the certificate.
     ///
     /// # Errors
     /// When the certificate cannot be read.
@@ -193,6 +193,7 @@ impl Identity {
     }
 }
 
+/// Answers each handshake with the identity's current certificate.
 #[derive(Debug)]
 struct Shown(Identity);
 
@@ -212,7 +213,7 @@ impl ResolvesClientCert for Shown {
     }
 }
 
-/// The cluster's certificate authority: what chains must lead to and who signs membership records.
+/// The cluster's certificate authority. All certificate chains must lead to it, and it signs the membership record.
 #[derive(Clone, Debug)]
 pub struct Ca {
     roots: Arc<RootCertStore>,
@@ -220,7 +221,7 @@ pub struct Ca {
 }
 
 impl Ca {
-    /// From its certificate, PEM. Further certificates in the text are not trusted.
+    /// From the CA's certificate, in PEM. Further certificates in the text are not trusted.
     ///
     /// # Errors
     /// When it cannot be read or used as a trust anchor.
@@ -232,19 +233,19 @@ impl Ca {
         Ok(Self { roots: Arc::new(roots), certificate })
     }
 
-    /// SHA-256 of its certificate: what join tokens carry.
+    /// SHA-256 of the CA's certificate. Join tokens carry it.
     #[must_use]
     pub fn sha256(&self) -> String {
         certificate_sha256(&self.certificate)
     }
 
-    /// The trust anchors for other verifiers.
+    /// The CA as the trust anchor of other verifiers.
     #[must_use]
     pub fn roots(&self) -> Arc<RootCertStore> {
         self.roots.clone()
     }
 
-    /// Whether `signature` (ECDSA, DER) over `message` is by this CA's key.
+    /// Whether `signature` (ECDSA, DER) of `message` was made with this CA's key.
     #[must_use]
     pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         let Ok((_, parsed)) = x509_parser::parse_x509_certificate(self.certificate.as_ref()) else { return false };
@@ -260,16 +261,17 @@ impl Ca {
     }
 }
 
-/// Which client certificates a door lets in.
+/// Which client certificates a server accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificates {
-    /// Valid now.
+    /// Those that are valid now.
     Current,
-    /// Also ones that have ended; [`PeerCaller::expired`] tells. For the node door: a node that was off for long renews.
+    /// Also those that have expired, which [`PeerCaller::expired`] tells. The controller's listener for nodes needs
+    /// this, so that a node that was off for long can renew its certificate.
     CurrentOrExpired,
 }
 
-/// Server side of mutual TLS: a client without a certificate of `ca` does not get past the handshake.
+/// Server side of mutual TLS. A client without a certificate of `ca` does not get past the handshake.
 ///
 /// # Errors
 /// When the verifier cannot be built.
@@ -290,7 +292,7 @@ pub fn server_config(identity: &Identity, ca: &Ca, accept: ClientCertificates) -
     Ok(Arc::new(config))
 }
 
-/// Server side of plain TLS, for the people's door.
+/// Server side of TLS without client certificates, for the listener that people and programs use.
 ///
 /// # Errors
 /// When the library refuses its own defaults.
@@ -316,8 +318,8 @@ pub fn client_config(identity: &Identity, ca: &Ca) -> Result<ClientConfig, TlsEr
         .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
 }
 
-/// Client side for joining: the server's chain must contain a CA certificate with this SHA-256 and lead to it; else it
-/// must be publicly trusted.
+/// Client side for joining. The server's chain must lead to a CA certificate in it with this SHA-256, or it must be
+/// publicly trusted.
 ///
 /// # Errors
 /// When the library refuses its own defaults.
@@ -331,7 +333,7 @@ pub fn pinned_client_config(ca_sha256: &str) -> Result<ClientConfig, TlsError> {
         .with_no_client_auth())
 }
 
-/// Lets a client certificate in that was valid once: it is checked as of its last second.
+/// Accepts a client certificate that has expired: it is checked as of its last second.
 #[derive(Debug)]
 struct ForgivesExpiry(Arc<dyn ClientCertVerifier>);
 
@@ -401,8 +403,8 @@ impl ServerCertVerifier for PinnedCa {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let pinned = intermediates.iter().find(|c| certificate_sha256(c) == self.ca_sha256);
         let Some(pinned) = pinned else {
-            // Not the cluster's own CA: a certificate an operator bought is as good. What the door then answers is
-            // checked against the fingerprint again (identity.rs of the agent).
+            // It is not the cluster's own CA. A publicly trusted certificate is as good, because the agent checks the CA
+            // that the server then answers against the fingerprint again (identity.rs of the agent).
             return rustls_platform_verifier::Verifier::new(self.provider.clone())?.verify_server_cert(
                 end_entity,
                 intermediates,
@@ -442,11 +444,11 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
-/// Who is on the other end of a mutual TLS connection; an extension of every request that [`crate::serve`] hands on.
+/// The other end of a mutual TLS connection. [`crate::serve`] adds it to every request as an extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCaller {
-    /// Fingerprint of its key, as [`fingerprint`]; look it up in the membership record.
+    /// The caller's key [`fingerprint`], to be looked up in the membership record.
     pub key_sha256: String,
-    /// Whether its certificate has ended (only where the door lets such in).
+    /// Whether the caller's certificate has expired. Only true where [`ClientCertificates::CurrentOrExpired`] is accepted.
     pub expired: bool,
 }

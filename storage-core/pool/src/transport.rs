@@ -1,4 +1,4 @@
-//! How the daemons of a cluster reach each other: names instead of addresses, one HTTP client, bounded answers.
+//! How the daemons of a cluster reach each other: names instead of addresses, one HTTP client, answers of limited size.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use storage_core::{NodeId, cause::explain};
 
 use crate::tls::{Ca, Identity, TlsError, client_config};
 
-/// Host name in the controller's certificate for the node door.
+/// Host name in the controller's certificate for the listener that nodes use.
 pub const CONTROLLER_TLS_NAME: &str = "controller.muster";
 
 /// Host name in a node's certificate.
@@ -22,7 +22,7 @@ pub fn node_tls_name(node: NodeId) -> String {
     format!("{node}.node.muster")
 }
 
-/// Where the names of the cluster are: the only resolver the daemons use for each other.
+/// The addresses of the names in the cluster. Daemons find each other only through this table.
 #[derive(Clone, Debug, Default)]
 pub struct NameTable {
     addresses: Arc<Mutex<HashMap<String, String>>>,
@@ -35,7 +35,7 @@ impl NameTable {
         Self::default()
     }
 
-    /// Says that `name` is at `address` (`IP:PORT` or `HOST:PORT`).
+    /// Sets the address of `name` (`IP:PORT` or `HOST:PORT`).
     pub fn set(&self, name: &str, address: &str) {
         let mut table = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         table.insert(name.to_ascii_lowercase(), address.to_owned());
@@ -47,7 +47,7 @@ impl NameTable {
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = table;
     }
 
-    /// Where `name` is.
+    /// The address of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
@@ -59,7 +59,7 @@ impl reqwest::dns::Resolve for NameTable {
         let known = self.get(name.as_str());
         let name = name.as_str().to_owned();
         Box::pin(async move {
-            let address = known.ok_or_else(|| format!("nobody is known by the name {name}"))?;
+            let address = known.ok_or_else(|| format!("no address is known for the name {name}"))?;
             let found: Vec<SocketAddr> = match address.parse::<SocketAddr>() {
                 Ok(address) => vec![address],
                 Err(_) => tokio::net::lookup_host(&address).await?.collect(),
@@ -69,7 +69,7 @@ impl reqwest::dns::Resolve for NameTable {
     }
 }
 
-/// A client for one cluster: mutual TLS, names from `names` only, no proxy, bounded connects.
+/// An HTTP client for one cluster: mutual TLS, addresses from `names` only, no proxy, connects limited in time.
 ///
 /// # Errors
 /// When the client cannot be built.
@@ -81,7 +81,7 @@ pub fn http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<req
         .https_only(true)
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(3))
-        // Below the servers' own idle limit, so that a request seldom meets a connection that is just being closed.
+        // This is below the servers' idle limit, so that a request seldom meets a connection that is just being closed.
         .pool_idle_timeout(Duration::from_secs(20))
         .pool_max_idle_per_host(16)
         .tcp_user_timeout(Duration::from_secs(15))

@@ -1,4 +1,4 @@
-//! How objects travel: names back to back, records back to back (`storage-core/FORMAT.md`), read with bounds.
+//! How objects travel: lists of names and streams of records (`storage-core/FORMAT.md`), read with limits.
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
@@ -7,40 +7,40 @@ use storage_core::{
     record::{Record, RecordHeader, Wire},
 };
 
-/// Bytes of a name.
+/// Length of a name in bytes.
 pub const NAME_BYTES: usize = 32;
 
-/// What can be wrong with a stream of names or records.
+/// Why a list of names or a stream of records cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     /// The connection broke, or the sender gave up.
     #[error("the stream broke: {0}")]
     Broken(String),
-    /// It ended in the middle of something.
+    /// The stream ended within a record.
     #[error("the stream ended {missing} bytes early")]
     Short {
-        /// What was still expected.
+        /// Number of bytes still expected.
         missing: usize,
     },
-    /// Bytes that are not a record.
+    /// The bytes are not a record.
     #[error(transparent)]
     Record(#[from] Corrupt),
-    /// More than the limit.
+    /// There is more than the limit allows.
     #[error("{what} of {got} is over the limit of {limit}")]
     TooLarge {
-        /// What.
+        /// What there is too much of.
         what: &'static str,
-        /// How much.
+        /// How much there is.
         got: usize,
-        /// At most.
+        /// The most that is allowed.
         limit: usize,
     },
-    /// Names come in multiples of 32 bytes.
+    /// The length of a list of names is not a multiple of 32 bytes.
     #[error("{0} bytes are not a list of names of {NAME_BYTES} bytes")]
     Names(usize),
 }
 
-/// Names as they travel.
+/// A list of names as bytes, one after the other.
 #[must_use]
 pub fn encode_names(names: impl IntoIterator<Item = ObjectName>) -> Bytes {
     let mut out = BytesMut::new();
@@ -53,7 +53,7 @@ pub fn encode_names(names: impl IntoIterator<Item = ObjectName>) -> Bytes {
 /// Reads a list of at most `limit` names.
 ///
 /// # Errors
-/// When there are more, or a part of one.
+/// When there are more names, or the last one is not whole.
 pub fn decode_names(body: &[u8], limit: usize) -> Result<Vec<ObjectName>, WireError> {
     let (names, rest) = body.as_chunks::<NAME_BYTES>();
     if !rest.is_empty() {
@@ -65,7 +65,7 @@ pub fn decode_names(body: &[u8], limit: usize) -> Result<Vec<ObjectName>, WireEr
     Ok(names.iter().map(|name| ObjectName::from_bytes(*name)).collect())
 }
 
-/// Cuts a stream of bytes into records. Holds one record and one piece of the stream at a time.
+/// Cuts a stream of bytes into records. Holds at most one record and one piece of the stream in memory.
 pub struct RecordReader<S> {
     stream: S,
     buffer: BytesMut,
@@ -76,15 +76,15 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: std::fmt::Display,
 {
-    /// Over the body of a request or an answer.
+    /// Reads the body of a request or an answer.
     pub fn new(stream: S) -> Self {
         Self { stream, buffer: BytesMut::new() }
     }
 
-    /// The next record, not verified yet; none at the end of the stream.
+    /// The next record, not verified yet. None at the end of the stream.
     ///
     /// # Errors
-    /// When the stream breaks, ends early or is not made of records; nothing after that can be read.
+    /// When the stream breaks, ends early or is not made of records. Nothing after that can be read.
     pub async fn next(&mut self) -> Result<Option<Wire>, WireError> {
         if !self.fill(RecordHeader::BYTES).await? {
             return match self.buffer.len() {
@@ -92,7 +92,7 @@ where
                 got => Err(WireError::Short { missing: RecordHeader::BYTES - got }),
             };
         }
-        // Decoding refuses lengths over the kind's limit, so the buffer never grows for a lie.
+        // Decoding refuses lengths over the kind's limit, so a wrong length does not make the buffer grow.
         let header = RecordHeader::decode(&self.buffer)?;
         self.buffer.advance(RecordHeader::BYTES);
         if header.body.is_none() {
@@ -106,7 +106,7 @@ where
         Ok(Some(Wire::Present(Record::from_parts(header, stored)?)))
     }
 
-    /// Whether at least `wanted` bytes are in the buffer now; false at the end of the stream.
+    /// Reads until at least `wanted` bytes are in the buffer. False: the stream ended before.
     async fn fill(&mut self, wanted: usize) -> Result<bool, WireError> {
         while self.buffer.len() < wanted {
             match self.stream.next().await {
@@ -116,5 +116,79 @@ where
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt as _, stream};
+    use storage_core::{
+        Compression, Kind, Salt,
+        fuzz::{CountingAllocator, Fuzz},
+    };
+
+    use super::*;
+
+    #[global_allocator]
+    static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+    fn records() -> Vec<u8> {
+        let text = b"the same line, again and again\n".repeat(30);
+        let packed = Record::encode(Kind::Pack, Salt::SHARED, None, &text, Compression::Auto);
+        let plain = Record::encode(Kind::Page, Salt::SHARED, None, b"some bytes", Compression::Off);
+        let absent = RecordHeader::absent(ObjectName::from_bytes([7; 32])).encode();
+        [packed.to_bytes().as_slice(), &absent, &plain.to_bytes()].concat()
+    }
+
+    /// Seals the headers of the records, as far as one follows the other.
+    fn reseal(bytes: &mut Vec<u8>) {
+        let mut at = 1;
+        while let Some(header) = bytes.get_mut(at..at + RecordHeader::BYTES) {
+            header[..4].copy_from_slice(b"MSR1");
+            let crc = crc32c::crc32c(&header[..RecordHeader::BYTES - 4]);
+            header[RecordHeader::BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+            let Ok(header) = RecordHeader::decode(header) else { return };
+            at += RecordHeader::BYTES + header.stored_len();
+        }
+    }
+
+    /// The records of a stream that comes in pieces of this many bytes, as bytes again.
+    fn read(body: &[u8], piece_bytes: usize) -> (Vec<u8>, Result<(), WireError>) {
+        let pieces = body.chunks(piece_bytes).map(|piece| Ok::<_, WireError>(Bytes::copy_from_slice(piece)));
+        let mut reader = RecordReader::new(stream::iter(pieces));
+        let mut read = Vec::new();
+        loop {
+            match reader.next().now_or_never().expect("nothing in the stream waits") {
+                Ok(Some(Wire::Present(record))) => read.extend(record.to_bytes()),
+                Ok(Some(Wire::Absent(name))) => read.extend(RecordHeader::absent(name).encode()),
+                Ok(None) => return (read, Ok(())),
+                Err(error) => return (read, Err(error)),
+            }
+        }
+    }
+
+    /// The first byte of an input is the length of the pieces that the stream comes in.
+    #[test]
+    fn fuzz_record_reader() {
+        let seeds = [1, 64, 255].map(|piece| [&[piece][..], &records()].concat());
+        Fuzz::new(seeds).reseal(reseal).run(|bytes| {
+            let Some((piece, body)) = bytes.split_first() else { return Ok(()) };
+            let (in_pieces, ended) = read(body, usize::from(*piece).max(1));
+            let (at_once, ended_at_once) = read(body, body.len().max(1));
+            assert_eq!((&in_pieces, ended.is_ok()), (&at_once, ended_at_once.is_ok()), "pieces do not matter");
+            assert_eq!(body.get(..in_pieces.len()), Some(in_pieces.as_slice()), "records have one form");
+            ended
+        });
+    }
+
+    #[test]
+    fn fuzz_names() {
+        let names = encode_names([1, 2, 3].map(|byte| ObjectName::from_bytes([byte; 32])));
+        Fuzz::new([names.to_vec()]).run(|bytes| {
+            let names = decode_names(bytes, 5)?;
+            assert!(names.len() <= 5);
+            assert_eq!(encode_names(names), bytes);
+            Ok::<(), WireError>(())
+        });
     }
 }

@@ -1,8 +1,8 @@
-//! The segment store stopped after every single write it makes, with what was not synced kept, dropped or torn.
-//! Reopened, it has everything it ever acknowledged, with its stamp, and shows nothing that is not whole; what it
-//! then says is here stays here through the next power cut.
+//! The segment store is stopped after every single write, and what was not synced is kept, dropped or torn. Opened
+//! again, it has everything that it ever acknowledged, with its stamp, and shows nothing that is not whole. What it then
+//! reports as present stays there through the next power cut.
 //!
-//! Method: one scripted run on a simulated disk is repeated once per write of it, stopping there; each stop is followed
+//! Method: one scripted run on a simulated disk is repeated once per write of it and stops there. Each stop is followed
 //! by several power cuts that differ in what the disk kept.
 
 use std::{
@@ -17,7 +17,7 @@ use storage_core::{
     store::{Disk, Options, SimDisk, StoreError},
 };
 
-/// Segments of a few objects and an index written often: every kind of write is near every other.
+/// Segments of a few objects and an index that is written often, so that every kind of write follows every other soon.
 fn options() -> Options {
     Options { limit_bytes: None, segment_bytes: 9000, index_after_bytes: 12_000, index_after_objects: 9 }
 }
@@ -29,9 +29,9 @@ fn open(disk: &SimDisk) -> Result<SegmentStore, StoreError> {
 /// What a user of the store knows.
 #[derive(Clone, Default)]
 struct Knowledge {
-    /// Everything ever put, and the highest round it may carry.
+    /// Everything ever put, and the highest round that it may have.
     tried: BTreeMap<ObjectName, (Record, u64)>,
-    /// What calls that returned have put or touched since the last sync.
+    /// What was put or touched since the last sync, by calls that returned.
     answered: BTreeMap<ObjectName, u64>,
     /// What a sync has acknowledged.
     acknowledged: BTreeMap<ObjectName, u64>,
@@ -64,12 +64,12 @@ impl Knowledge {
         Ok(())
     }
 
-    /// The script: the same writes each time, until the disk stops.
+    /// The script. It makes the same writes each time, until the disk stops.
     fn run(&mut self, disk: &SimDisk) -> Result<(), StoreError> {
         let mut round = 1;
         for part in 0..3u64 {
             let store = open(disk)?;
-            // The last step is not synced: the store is dropped with work to do.
+            // The last step is not synced, so that the store is dropped with work left to do.
             for step in 0..10u64 {
                 let first = part * 30 + step * 3;
                 // Two new objects, and one that is there already.
@@ -97,11 +97,12 @@ impl Knowledge {
         }
         let listed = store.list(None, usize::MAX).expect("lists");
         for object in &listed {
-            let (record, round_max) = self.tried.get(&object.name).unwrap_or_else(|| panic!("{when}: nobody put this"));
+            let (record, round_max) =
+                self.tried.get(&object.name).unwrap_or_else(|| panic!("{when}: this was never put"));
             let found = store.get(&object.name).expect("reads");
-            let found = found.unwrap_or_else(|| panic!("{when}: {} is visible and not whole", object.name));
+            let found = found.unwrap_or_else(|| panic!("{when}: {} is visible but not whole", object.name));
             assert_eq!(found.stored(), record.stored());
-            assert!(object.round <= *round_max, "{when}: a stamp nobody made");
+            assert!(object.round <= *round_max, "{when}: this stamp was never made");
         }
         assert!(store.take_bad_copies().is_empty(), "{when}");
         let bytes: u64 = listed.iter().map(|l| l.stored_bytes).sum();
@@ -116,7 +117,7 @@ fn survives(disk: &SimDisk, knowledge: &Knowledge, seed: u64, when: &str) {
     knowledge.holds(&store, when);
     assert_eq!(store.opened().damaged_segments, 0, "{when}");
     knowledge.answered.clear();
-    // A dedup hit on something that was never acknowledged becomes a promise with the next sync.
+    // An object that was never acknowledged but is reported as present is promised with the next sync.
     let round = 100;
     knowledge.tried.values_mut().for_each(|tried| tried.1 = round);
     knowledge.touch(&store, round).expect("touches");
@@ -149,7 +150,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen() {
     assert!(changes > 100, "{changes}");
     for stop in 0..=changes {
         let (disk, knowledge) = stopped_after(stop);
-        // Every seventh stop is looked at more closely; all of them so would be minutes.
+        // Every seventh stop is followed by more power cuts; doing so at all of them would take minutes.
         for seed in 0..if stop % 7 == 0 { 6 } else { 1 } {
             let cut = disk.after_power_cut(stop * 1000 + seed);
             survives(&cut, &knowledge, seed, &format!("stop {stop}, cut {seed}"));
@@ -183,24 +184,24 @@ fn a_power_cut_while_it_opens_changes_nothing() {
     }
 }
 
-/// Not a power cut: the process was killed, all it wrote is there.
+/// When a process is killed without a power cut, everything that it wrote is there.
 #[test]
 fn a_killed_process_loses_nothing_that_put_answered() {
     for stop in (0..=changes_of_a_whole_run()).step_by(5) {
         let (disk, mut knowledge) = stopped_after(stop);
         knowledge.acknowledged.append(&mut knowledge.answered.clone());
-        // Cuts of which the simulated disk keeps every write: one in four.
+        // The simulated disk keeps every write in one of four cuts. Such a cut is looked for.
         let kept = |seed: &u64| {
             let cut = disk.after_power_cut(*seed);
             let files = disk.list_now();
             files.iter().all(|name| cut.contents(name) == disk.contents(name))
         };
-        let Some(seed) = (0..400).find(kept) else { panic!("no cut keeps everything") };
+        let Some(seed) = (0..400).find(kept) else { panic!("none of these cuts keeps everything") };
         survives(&disk.after_power_cut(seed), &knowledge, seed, &format!("kill {stop}"));
     }
 }
 
-/// The next process says of what it finds "it is here" and writes nothing. With its next sync that is a promise.
+/// The next process reports what it finds as present and writes nothing. Its next sync promises that it stays.
 #[test]
 fn what_a_killed_process_wrote_is_durable_once_the_next_one_acknowledged_it() {
     for stop in (0..=changes_of_a_whole_run()).step_by(5) {
@@ -224,12 +225,12 @@ fn what_a_killed_process_wrote_is_durable_once_the_next_one_acknowledged_it() {
     }
 }
 
-/// Once newer segments follow, the payloads of a segment count as synced: what was torn must not be in it any more.
+/// Once newer segments follow, the payloads of a segment count as synced. So nothing torn may be left in it.
 #[test]
 fn a_torn_tail_is_gone_for_good() {
     for seed in 0..200 {
-        for header_rots in [false, true] {
-            let when = format!("cut {seed}, header rots: {header_rots}");
+        for header_damaged in [false, true] {
+            let when = format!("cut {seed}, header damaged: {header_damaged}");
             let disk = SimDisk::new();
             let mut knowledge = Knowledge::default();
             let store = open(&disk).expect("opens");
@@ -238,12 +239,12 @@ fn a_torn_tail_is_gone_for_good() {
             knowledge.put(&store, 1, &[3, 4, 5]).expect("puts");
             let cut = disk.after_power_cut(seed);
             drop(store);
-            if header_rots {
+            if header_damaged {
                 assert!(cut.damage("segment-0000000001", 9));
             }
             let store = open(&cut).unwrap_or_else(|e| panic!("{when}: {e:?}"));
             knowledge.answered.clear();
-            // Too long for what is left of the first segment.
+            // The object is too long for what is left of the first segment.
             let long = page(900, 8000);
             store.put(1, std::slice::from_ref(&long)).expect("puts");
             knowledge.tried.insert(long.name(), (long.clone(), 1));
@@ -260,9 +261,9 @@ fn a_torn_tail_is_gone_for_good() {
     }
 }
 
-/// Nothing but its checksum tells a stamp that rotted from one that was made.
+/// Only its checksum tells a stamp that the disk damaged from one that was made.
 #[test]
-fn a_stamp_that_rotted_is_no_stamp() {
+fn a_damaged_stamp_is_ignored() {
     const ROUND: u64 = 0x0102_0304_0506_0708;
     const SEGMENT: &str = "segment-0000000001";
     let disk = SimDisk::new();
@@ -271,12 +272,12 @@ fn a_stamp_that_rotted_is_no_stamp() {
     store.put(1, std::slice::from_ref(&record)).expect("puts");
     store.touch(ROUND, &[record.name()]).expect("touches");
     store.sync().expect("syncs");
-    let rotten = disk.after_power_cut(0);
+    let damaged = disk.after_power_cut(0);
     drop(store);
-    let bytes = rotten.contents(SEGMENT).expect("is there");
+    let bytes = damaged.contents(SEGMENT).expect("is there");
     let at = bytes.windows(8).position(|window| window == ROUND.to_le_bytes()).expect("the stamp");
-    assert!(rotten.damage(SEGMENT, at as u64 + 7));
-    let store = open(&rotten).expect("opens");
+    assert!(damaged.damage(SEGMENT, at as u64 + 7));
+    let store = open(&damaged).expect("opens");
     let rounds: Vec<u64> = store.list(None, 10).expect("lists").iter().map(|listed| listed.round).collect();
     assert_eq!(rounds, [1]);
 }
@@ -295,7 +296,7 @@ fn a_sync_that_fails_acknowledges_nothing_and_loses_nothing_older() {
     }
 }
 
-/// redb may panic on a damaged file; opening must not.
+/// redb may panic on a damaged file. Opening a store must not.
 #[test]
 fn damage_anywhere_in_the_index_costs_a_scan_at_most() {
     let disk = SimDisk::new();

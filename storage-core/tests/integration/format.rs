@@ -1,5 +1,5 @@
-//! The formats as `FORMAT.md` has them and as released versions wrote them (`tests/fixtures/v1`, kept for ever). A
-//! test that fails here means that disks and nodes in the field would not understand each other.
+//! The formats as `FORMAT.md` describes them and as released versions wrote them (`tests/fixtures/v1`, kept for ever).
+//! When a test fails here, this release would not understand existing disks or other nodes.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
 use std::{collections::BTreeMap, fs, io::IoSlice, path::PathBuf, sync::Arc};
@@ -58,7 +58,7 @@ fn raw_record() -> Record {
     Record::encode(Kind::Chunk, Salt::SHARED, chunk, b"muster", Compression::Auto).with_round(7)
 }
 
-/// What this release writes must be what the first one wrote, byte for byte.
+/// What this release writes. It must be what the first one wrote, byte for byte.
 fn written_by_this_release() -> BTreeMap<&'static str, Vec<u8>> {
     BTreeMap::from([
         ("page-whole", whole_page().encode()),
@@ -71,7 +71,7 @@ fn written_by_this_release() -> BTreeMap<&'static str, Vec<u8>> {
 }
 
 #[test]
-fn what_is_written_is_what_the_first_release_wrote() {
+fn this_release_writes_what_the_first_one_wrote() {
     for (name, bytes) in written_by_this_release() {
         if std::env::var_os("MUSTER_NEW_FIXTURES").is_some() && !fixture_path(name).exists() {
             fs::write(fixture_path(name), &bytes).expect("writes");
@@ -81,7 +81,7 @@ fn what_is_written_is_what_the_first_release_wrote() {
 }
 
 #[test]
-fn what_the_first_release_wrote_is_read() {
+fn this_release_reads_what_the_first_one_wrote() {
     assert_eq!(Page::decode(&fixture("page-whole")), Ok(whole_page()));
     assert_eq!(Page::decode(&fixture("page-patched")), Ok(patched_page()));
     assert_eq!(Page::decode(&fixture("page-inner")), Ok(inner_page()));
@@ -92,7 +92,7 @@ fn what_the_first_release_wrote_is_read() {
     assert!(matches!(Record::take(&mut absent), Ok(Some(Wire::Absent(name))) if name == named(0x99)));
 }
 
-/// Compressors may change; what one wrote stays readable.
+/// Compressors may change, but what one wrote must stay readable.
 #[test]
 fn a_compressed_record_of_the_first_release_is_read() {
     let body = b"It is the same line, again and again.\n".repeat(100);
@@ -151,7 +151,7 @@ fn a_segment_of_the_first_release_is_opened() {
     assert_eq!(SegmentStore::open(folder.path(), Options::default()).expect("opens").usage().objects, 2);
 }
 
-/// The hex dumps of FORMAT.md: "```hex NAME", then lines of offset, bytes and a comment after "|".
+/// Compares the hex dumps of FORMAT.md: "```hex NAME", then lines of offset, bytes and a comment after "|".
 #[test]
 fn the_worked_examples_are_the_bytes_of_the_fixtures() {
     let mut examples = 0;
@@ -184,12 +184,12 @@ fn the_names_in_the_document_are_the_names() {
     ];
     for (what, name) in rows {
         let row = format!("| {what} | `{name}` |");
-        assert!(FORMAT.contains(&row), "FORMAT.md lacks {row}");
+        assert!(FORMAT.contains(&row), "FORMAT.md does not have the row {row}");
     }
 }
 
-/// A decoder given anything answers an error or something that encodes to the same bytes. Never a panic.
-fn decoders_keep_calm(bytes: &[u8]) {
+/// A decoder given any bytes answers an error, or something that encodes to the same bytes. It never panics.
+fn decoders_do_not_panic(bytes: &[u8]) {
     if let Ok(page) = Page::decode(bytes) {
         assert_eq!(page.encode(), bytes);
     }
@@ -208,7 +208,7 @@ fn decoders_keep_calm(bytes: &[u8]) {
     }
 }
 
-/// Writes the right checksums over whatever the bytes are, so that what lies behind them is reached.
+/// The bytes with valid checksums, once for each format, so that the code behind the checks is reached.
 fn resealed(mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let mut out = vec![bytes.clone()];
     let seal = |bytes: &mut Vec<u8>, at: usize, crc: u32| {
@@ -248,7 +248,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_an_error_and_never_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..1200)) {
-        resealed(bytes).iter().for_each(|bytes| decoders_keep_calm(bytes));
+        resealed(bytes).iter().for_each(|bytes| decoders_do_not_panic(bytes));
     }
 
     #[test]
@@ -265,7 +265,7 @@ proptest! {
         }
         let kept = cut.index(bytes.len() * 2).min(bytes.len());
         bytes.truncate(kept);
-        resealed(bytes).iter().for_each(|bytes| decoders_keep_calm(bytes));
+        resealed(bytes).iter().for_each(|bytes| decoders_do_not_panic(bytes));
     }
 
     #[test]
@@ -294,7 +294,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A segment file of anything at all is opened without a panic, and nothing false comes out of it.
+    /// A segment file of any bytes is opened without a panic, and no wrong object comes out of it.
     #[test]
     fn a_damaged_segment_opens_or_is_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),

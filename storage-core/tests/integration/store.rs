@@ -1,4 +1,4 @@
-//! The stores: one suite for all of them, then what only a store on a disk can get wrong.
+//! One suite for all stores, then what only a store on a disk can get wrong.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
 use std::{
@@ -16,12 +16,12 @@ use storage_core::{
     store::{BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Usage},
 };
 
-/// Many small segments and a busy index, so that a short test crosses every border.
+/// Many small segments and an index that is written often, so that a short test meets the end of each.
 fn small() -> Options {
     Options { limit_bytes: None, segment_bytes: 20_000, index_after_bytes: 30_000, index_after_objects: 10 }
 }
 
-/// A store that the world keeps, too.
+/// A store that the world keeps a reference to.
 struct Shared<S>(Arc<S>);
 
 impl<S: ChunkStore> ChunkStore for Shared<S> {
@@ -117,7 +117,7 @@ impl World for OnSimulatedDisk {
     }
 }
 
-/// Behind the headers of segment, frame and record.
+/// Offset of the first object's bytes, after the headers of segment, frame and record.
 const FIRST_PAYLOAD: u64 = 64 + 32 + 80;
 
 fn damage_first_object(folder: &Path) {
@@ -160,7 +160,7 @@ fn open(folder: &Path) -> SegmentStore {
     SegmentStore::open(folder, small()).expect("opens")
 }
 
-/// Stops without the courtesies of a clean stop: what is in memory only is gone.
+/// Copies the folder of a running store, as a killed process would leave it: what is in memory only is not in it.
 fn kill(store: SegmentStore, folder: &Path) -> PathBuf {
     let copy = folder.join("killed");
     fs::create_dir(&copy).expect("makes");
@@ -269,7 +269,7 @@ fn an_index_that_is_damaged_or_of_another_pool_is_made_anew() {
 }
 
 #[test]
-fn a_lost_or_shortened_segment_makes_the_index_be_made_anew() {
+fn the_index_is_made_anew_when_a_segment_is_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());
     let records = fill(&store, 0..60);
@@ -289,13 +289,13 @@ fn a_lost_or_shortened_segment_makes_the_index_be_made_anew() {
 }
 
 #[test]
-fn what_follows_a_rotten_place_is_still_found() {
+fn what_follows_a_damaged_place_is_still_found() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SegmentStore::open(folder.path(), Options::default()).expect("opens");
     let records = fill(&store, 0..20);
     store.close().expect("closes");
     fs::remove_file(folder.path().join("index.redb")).expect("removes");
-    // The first frame's own header, so that the scan loses its place.
+    // The first frame's header is damaged, so that the scan does not know where the next frame begins.
     flip(&segments(folder.path())[0], 64 + 20);
     let store = open(folder.path());
     assert!(store.opened().damaged_bytes > 500);
@@ -304,7 +304,7 @@ fn what_follows_a_rotten_place_is_still_found() {
 }
 
 #[test]
-fn a_rotten_segment_header_does_not_take_the_segment_with_it() {
+fn a_segment_with_a_damaged_header_is_still_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path());
     let records = fill(&store, 0..60);
@@ -327,7 +327,7 @@ fn bytes_of_guests_are_never_taken_for_frames() {
     let records = fill(&store, 0..4);
     let begin = store.usage().disk_bytes;
 
-    // A guest that has a whole segment on its disk, with a frame that drops an object of ours.
+    // A guest has a whole segment on its disk, with a frame that drops an object of ours.
     let other = tempfile::tempdir().expect("a folder");
     let theirs = SegmentStore::open(other.path(), Options::default()).expect("opens");
     fill(&theirs, 0..4);
@@ -339,7 +339,7 @@ fn bytes_of_guests_are_never_taken_for_frames() {
     store.put(1, std::slice::from_ref(&guest)).expect("puts");
     store.close().expect("closes");
 
-    // The frame around the guest's bytes rots: the scan goes on inside them.
+    // The frame around the guest's bytes is damaged, so the scan goes on inside them.
     fs::remove_file(folder.path().join("index.redb")).expect("removes");
     flip(&segments(folder.path())[0], begin + 20);
     let store = open(folder.path());
@@ -361,7 +361,7 @@ fn a_full_disk_is_full_and_goes_on_when_there_is_room() {
     let disk = SimDisk::new();
     let store = SegmentStore::open_on(Arc::new(disk.clone()), Options::default()).expect("opens");
     let records = fill(&store, 0..10);
-    // No room at all, or for a part: of which nothing stays behind.
+    // There is no room at all, or for a part only, of which nothing is left afterwards.
     let segment = || disk.contents("segment-0000000001").map(|bytes| bytes.len());
     let before = segment();
     let used: usize = disk.list_now().iter().filter_map(|name| disk.contents(name)).map(|bytes| bytes.len()).sum();
@@ -388,7 +388,7 @@ fn an_index_that_cannot_be_written_stops_nothing_and_catches_up() {
     disk.set_full_file(Some(("index.redb", Full::Growth)));
     records.extend(fill(&store, 100..200));
     all_here(&store, &records);
-    // What a kill leaves now: the index is where it was.
+    // A process killed now leaves the index as it was.
     let cut = disk.after_power_cut(3);
     cut.set_full_file(None);
     all_here(&SegmentStore::open_on(Arc::new(cut), small()).expect("opens"), &records);
@@ -403,12 +403,12 @@ fn an_index_that_cannot_be_written_stops_nothing_and_catches_up() {
 }
 
 #[test]
-fn an_index_that_cannot_be_written_at_all_is_waited_for() {
+fn a_store_whose_index_cannot_be_written_works_again_once_it_can() {
     let disk = SimDisk::new();
     let store = SegmentStore::open_on(Arc::new(disk.clone()), small()).expect("opens");
     let mut records = fill(&store, 0..30);
     disk.set_full_file(Some(("index.redb", Full::Everywhere)));
-    // Sooner or later the index is due, fails, and cannot be looked at; what was acknowledged before counts.
+    // At some point the index is due, its write fails, and it cannot be read. What was acknowledged before counts.
     for n in 100..200 {
         let record = chunk(n, 700);
         if store.put(1, std::slice::from_ref(&record)).and_then(|_| store.sync()).is_ok() {
@@ -435,7 +435,7 @@ fn a_sync_that_failed_is_final() {
     store.put(2, &[chunk(50, 900)]).expect("puts");
     disk.fail_sync_after(0);
     assert!(matches!(store.sync(), Err(StoreError::Failed { .. })));
-    assert!(matches!(store.sync(), Err(StoreError::Failed { .. })), "a second try would lie");
+    assert!(matches!(store.sync(), Err(StoreError::Failed { .. })), "a second sync must not report success");
     assert!(matches!(store.put(2, &[chunk(51, 900)]), Err(StoreError::Failed { .. })));
     assert!(matches!(store.touch(2, &[chunk(50, 900).name()]), Err(StoreError::Failed { .. })));
     assert!(store.get(&records[0].name()).expect("reading goes on").is_some());
@@ -464,8 +464,8 @@ fn threads_that_wait_share_one_sync() {
             });
         }
     });
-    // All puts were done before the first sync: the first leader's sync serves whoever asked by then, and nobody
-    // needs a second one.
+    // All puts were done before the first sync, so that one sync serves all threads that asked by then, and at most one
+    // more the rest.
     assert_eq!(disk.changes() - before - threads, 1);
 }
 
@@ -478,11 +478,11 @@ fn a_sync_with_nothing_new_costs_nothing() {
     store.sync().expect("syncs");
     assert!(store.touch(1, &[chunk(0, 500).name()]).expect("touches")[0]);
     store.sync().expect("syncs");
-    assert_eq!(disk.changes(), before, "it has that stamp already, durably");
+    assert_eq!(disk.changes(), before, "it has that stamp already, and durably");
 }
 
 #[test]
-fn a_newer_segment_format_is_refused_not_guessed() {
+fn a_newer_segment_format_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     fill(&open(folder.path()), 0..5);
     let path = &segments(folder.path())[0];
@@ -495,7 +495,7 @@ fn a_newer_segment_format_is_refused_not_guessed() {
 }
 
 #[test]
-fn a_store_made_to_fail_fails_as_told() {
+fn a_faulty_store_fails_when_told_to() {
     let store = FaultyStore::new(MemoryStore::new());
     store.fail(Call::Put, 1, 2, Fault::Full);
     let put = |n| store.put(1, &[chunk(n, 10)]);
@@ -515,7 +515,7 @@ fn a_store_made_to_fail_fails_as_told() {
 }
 
 #[test]
-fn memory_forgets_what_was_not_synced() {
+fn a_crash_of_the_memory_store_forgets_what_was_not_synced() {
     let store = MemoryStore::new();
     store.put(1, &[chunk(0, 10)]).expect("puts");
     store.sync().expect("syncs");

@@ -1,6 +1,6 @@
-//! The segment tree against plain byte vectors: random writes, commits, clones, growths and deletes; after each step
+//! The segment tree against plain byte vectors: random writes, commits, clones, growths and deletes. After each step
 //! every version reads back byte for byte, reaches exactly the objects it needs, and differs from the others exactly
-//! where their bytes do. Every page is fetched through the "missing" answers, from a store, starting cold.
+//! where their bytes do. Each operation starts without any page and fetches those that it reports missing from a store.
 #![expect(clippy::indexing_slicing, reason = "tests")]
 
 use std::{
@@ -20,7 +20,7 @@ use storage_core::{
 const CHUNK: ChunkSize = ChunkSize::MIN;
 const SALT: Salt = Salt([5; 16]);
 
-/// Asks again with the missing pages fetched from the store, until there is an answer.
+/// Calls an operation again with the missing pages, fetched from the store, until it answers.
 fn fetching<T, E: std::fmt::Debug>(store: &MemoryStore, mut ask: impl FnMut(&Pages<'_>) -> Result<Lookup<T>, E>) -> T {
     let mut cache: HashMap<ObjectName, Arc<Page>> = HashMap::new();
     for _ in 0..10 {
@@ -43,14 +43,14 @@ fn put(store: &MemoryStore, committed: &Committed) {
     store.put(1, &committed.records()).expect("memory");
 }
 
-/// A disk's bytes, beside the version that should say the same.
+/// A version, and the bytes that it should have.
 #[derive(Clone)]
 struct Version {
     bytes: Vec<u8>,
     descriptor: Descriptor,
 }
 
-/// A disk being written to.
+/// A disk that is being written to.
 #[derive(Clone)]
 struct Disk {
     bytes: Vec<u8>,
@@ -125,7 +125,7 @@ fn read_back(store: &MemoryStore, version: &Version) {
                 assert!(head == object.body && is_zero(tail), "chunk {index}");
                 present.push((index, Leaf::Whole(name)));
             }
-            Some(Leaf::Patched(_)) => panic!("nobody wrote one"),
+            Some(Leaf::Patched(_)) => panic!("no commit writes patched chunks"),
         }
     }
     assert_eq!(fetching(store, |pages| tree::lookup_present(&version.descriptor, all.clone(), pages)), present);
@@ -162,7 +162,7 @@ fn differs_where_the_bytes_do(store: &MemoryStore, left: &Version, right: &Versi
     assert_eq!(changes.iter().map(|c| c.index.0).collect::<Vec<_>>(), expected);
 }
 
-/// Forgets whatever no version reaches.
+/// A store with only what the versions reach.
 fn sweep(store: &MemoryStore, versions: &[Version], disk: &Disk) -> MemoryStore {
     let mut roots: Vec<Descriptor> = versions.iter().map(|v| v.descriptor).collect();
     roots.push(disk.base);
@@ -226,7 +226,7 @@ proptest! {
         }
     }
 
-    /// Large disks, several levels, against a map of what is where.
+    /// Large disks with several levels, against a map from chunk to name.
     #[test]
     fn large_sparse_disks_read_as_maps_do(
         sizes in prop::collection::vec(1..1u64 << 46, 1..6),
@@ -242,7 +242,7 @@ proptest! {
             let chunks = size.div_ceil(CHUNK.bytes());
             let mut changes = BTreeMap::new();
             for (index, byte) in touched.iter().skip(round).step_by(sizes.len()) {
-                // Some close together, some far apart.
+                // Some changes are close together, some far apart.
                 let index = if byte % 2 == 0 { index % chunks } else { index % chunks.min(600) };
                 let name = (byte % 5 != 0).then(|| ObjectName::from_bytes([byte % 7; 32]));
                 changes.insert(ChunkIndex(index), name);
@@ -290,7 +290,7 @@ fn many(count: u64, store: &MemoryStore) -> Committed {
 }
 
 #[test]
-fn equal_subtrees_are_one_page() {
+fn equal_subtrees_share_one_page() {
     let store = MemoryStore::new();
     assert_eq!(many(256 * 256, &store).pages.len(), 2);
 }
@@ -382,7 +382,7 @@ fn a_page_in_the_wrong_place_is_an_error() {
 }
 
 #[test]
-fn versions_of_other_chunk_sizes_do_not_compare() {
+fn versions_of_different_chunk_sizes_cannot_be_compared() {
     let left = Descriptor::empty(ByteLen(1), ChunkSize::MIN, SALT);
     let right = Descriptor::empty(ByteLen(1), ChunkSize::MAX, SALT);
     assert!(matches!(tree::diff(&left, &right, &|_| None), Err(tree::TreeError::ChunkSizes { .. })));

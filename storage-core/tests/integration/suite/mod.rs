@@ -1,4 +1,4 @@
-//! What every [`ChunkStore`] does, whatever it is made of. `behaves_like_a_store!` turns the list into tests for one.
+//! The rules that every [`ChunkStore`] keeps. `behaves_like_a_store!` makes tests of them for one kind of store.
 
 use std::thread;
 
@@ -7,31 +7,31 @@ use storage_core::{
     ChunkSize, ChunkStore, Compression, Kind, ObjectName, Record, RecordHeader, Salt, store::StoreError,
 };
 
-/// How to get a store, and how to harm it.
+/// How to make a store of one kind, and how to damage it.
 pub(crate) trait World {
     /// An empty store.
     fn store(&self, limit_bytes: Option<u64>) -> Box<dyn ChunkStore>;
-    /// Changes a byte of the only object in the store made last.
+    /// Changes a byte of the only object in the store that was made last.
     fn damage(&self, name: &ObjectName);
 }
 
-/// Bytes that do not compress, by seed.
+/// Bytes that do not compress. The same seed gives the same bytes.
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    // The last byte counts: zeros at the end are not stored.
+    // The last byte must not be 0, because zeros at the end are not stored.
     if let Some(last) = bytes.last_mut() {
         *last |= 1;
     }
     bytes
 }
 
-/// A chunk by seed.
+/// A chunk with such bytes.
 pub(crate) fn chunk(seed: u64, len: usize) -> Record {
     Record::encode(Kind::Chunk, Salt::SHARED, Some(ChunkSize::DEFAULT), &noise(seed, len), Compression::Auto)
 }
 
-/// An object by seed that is hashed as it is: chunks are padded first, which costs more than the rest of a short test.
+/// A page with such bytes. Pages are hashed without padding, which costs more than the rest of a short test.
 pub(crate) fn page(seed: u64, len: usize) -> Record {
     Record::encode(Kind::Page, Salt::SHARED, None, &noise(seed, len), Compression::Off)
 }
@@ -40,7 +40,7 @@ fn rounds(store: &dyn ChunkStore) -> Vec<u64> {
     store.list(None, 1000).expect("lists").iter().map(|l| l.round).collect()
 }
 
-/// One test per rule, or those of a list, on the stores of a [`World`].
+/// Makes a test of each rule, or of those in a list, for the stores of a [`World`].
 macro_rules! behaves_like_a_store {
     ($world:expr) => {
         crate::suite::behaves_like_a_store!(
@@ -52,12 +52,12 @@ macro_rules! behaves_like_a_store {
             an_object_twice_in_a_batch_is_stored_once,
             a_touch_says_what_is_here_and_stamps_it,
             a_stamp_never_goes_back,
-            a_list_goes_by_name_in_parts,
+            a_list_is_in_name_order_and_comes_in_parts,
             a_record_with_another_name_is_refused_with_its_batch,
-            beyond_its_limit_it_is_full_and_stays_whole,
+            a_store_at_its_limit_is_full_and_stays_whole,
             a_bad_copy_is_absent_reported_and_replaceable,
             many_threads_put_and_sync_at_once,
-            an_empty_batch_is_nothing,
+            an_empty_batch_changes_nothing,
         );
     };
     ($world:expr, $($rule:ident),* $(,)?) => {$(
@@ -164,7 +164,7 @@ pub(crate) fn a_stamp_never_goes_back(world: &dyn World) {
     assert_eq!(rounds(store.as_ref()), [7]);
 }
 
-pub(crate) fn a_list_goes_by_name_in_parts(world: &dyn World) {
+pub(crate) fn a_list_is_in_name_order_and_comes_in_parts(world: &dyn World) {
     let store = world.store(None);
     let records: Vec<Record> = (0..50).map(|n| chunk(n, 100)).collect();
     for part in records.chunks(7) {
@@ -195,12 +195,12 @@ pub(crate) fn a_record_with_another_name_is_refused_with_its_batch(world: &dyn W
     let refused = store.put(1, &[good.clone(), forged]);
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     assert!(!store.contains(&good.name()).expect("looks"));
-    // An honest one from the wire is hashed and taken.
+    // A correct one from the wire is hashed and taken.
     let sent = Record::decode(&Bytes::from(good.to_bytes())).expect("decodes");
     assert_eq!(store.put(1, &[sent]).expect("puts").stored, 1);
 }
 
-pub(crate) fn beyond_its_limit_it_is_full_and_stays_whole(world: &dyn World) {
+pub(crate) fn a_store_at_its_limit_is_full_and_stays_whole(world: &dyn World) {
     let store = world.store(Some(60_000));
     let first = chunk(0, 40_000);
     store.put(1, std::slice::from_ref(&first)).expect("puts");
@@ -238,7 +238,7 @@ pub(crate) fn many_threads_put_and_sync_at_once(world: &dyn World) {
             let store = &store;
             scope.spawn(move || {
                 for batch in 0..10u64 {
-                    // Half of the objects are everybody's.
+                    // Half of the objects are the same in all threads.
                     let mine = (0..3).map(|n| chunk(1000 * (thread + 1) + 10 * batch + n, 300));
                     let ours = (0..3).map(|n| chunk(10 * batch + n, 300));
                     let records: Vec<Record> = mine.chain(ours).collect();
@@ -255,7 +255,7 @@ pub(crate) fn many_threads_put_and_sync_at_once(world: &dyn World) {
     assert_eq!(store.names().expect("lists").len(), 8 * 30 + 30);
 }
 
-pub(crate) fn an_empty_batch_is_nothing(world: &dyn World) {
+pub(crate) fn an_empty_batch_changes_nothing(world: &dyn World) {
     let store = world.store(Some(0));
     assert_eq!(store.put(1, &[]).expect("puts").stored, 0);
     assert!(store.touch(1, &[]).expect("touches").is_empty());
