@@ -62,8 +62,8 @@ impl Fuzz {
         Fuzz { reseal, ..self }
     }
 
-    /// Most bytes the decoder may have allocated at once for an input of so many bytes; default 64 KiB and 16 times
-    /// the input.
+    /// Most bytes the decoder may have allocated at once for an input of the given length; default 64 KiB and 16
+    /// times that length.
     #[must_use]
     pub fn memory_max(self, memory_max: fn(usize) -> usize) -> Fuzz {
         Fuzz { memory_max, ..self }

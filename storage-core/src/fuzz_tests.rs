@@ -1,5 +1,5 @@
-//! Fuzz targets of the public decoders. Those of segments are at the foot of `store/frame.rs`; how to run them long is
-//! told in `fuzz.rs`.
+//! Fuzz targets of the public decoders. That of segments is at the foot of `store/scan.rs`. `fuzz.rs` tells how to run
+//! them long.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! A store that fails when it is told to, for tests of everything that uses a store.
+//! A store that fails on demand, for tests of everything that uses a store.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub enum Fault {
     Full,
 }
 
-/// Passes calls on to another store, except those that are told to fail.
+/// Passes calls on to another store, except those that a test makes fail.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,

@@ -62,7 +62,7 @@ impl SegmentHeader {
         let (pool, marker, segment) = (r.array()?, r.array()?, r.u32()?);
         r.take(8)?;
         r.crc_of(covered)?;
-        // A later release says so in the version or in the reserved bytes: both are behind the checksum.
+        // A later release changes the format number or the reserved bytes. The checksum covers both.
         if format != FORMAT || reserved != [0; 6] {
             return Err(Corrupt::Unsupported { what: SEGMENT, feature: "format", got: format.into() });
         }

@@ -312,3 +312,28 @@ fn damage_anywhere_in_the_index_costs_a_scan_at_most() {
         assert!(matches!(opened, Ok(Ok(()))), "damage at {at}: {opened:?}");
     }
 }
+
+/// redb does not check what it reads. A damaged row leads to a wrong place, where the object is not found.
+#[test]
+fn an_object_whose_place_in_the_index_is_damaged_is_a_bad_copy() {
+    const ROUND: u64 = 0x0102_0304_0506_0708;
+    let disk = SimDisk::new();
+    let store = open(&disk).expect("opens");
+    let record = page(1, 500);
+    store.put(ROUND, std::slice::from_ref(&record)).expect("puts");
+    store.close().expect("closes");
+    // A row is the segment, the offset, the stored length and the round.
+    let row_end = [record.body().stored_len.to_le_bytes().as_slice(), &ROUND.to_le_bytes()].concat();
+    let index = disk.contents("index.redb").expect("is there");
+    let rows: Vec<usize> = (12..index.len()).filter(|at| index.get(*at..at + 12) == Some(&row_end)).collect();
+    assert!(!rows.is_empty());
+    for damaged in rows.iter().flat_map(|row| row - 12..row + 4) {
+        let disk = disk.after_power_cut(0);
+        assert!(disk.damage("index.redb", damaged as u64));
+        let store = open(&disk).expect("opens");
+        match store.load(&record.name()).expect("reads") {
+            Some(object) => assert_eq!(object.body, record.stored()),
+            None => assert_eq!((store.usage().objects, store.usage().bad_copies), (0, 1), "byte {damaged}"),
+        }
+    }
+}

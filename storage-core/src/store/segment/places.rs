@@ -41,7 +41,8 @@ impl SegmentStore {
         let totals = &mut writer.totals;
         if let Some(before) = before {
             totals.objects -= 1;
-            totals.bytes -= u64::from(before.stored_len);
+            // Nothing checks single rows of the index, so a damaged one may say more than there is.
+            totals.bytes = totals.bytes.saturating_sub(before.stored_len.into());
         }
         if let Some(now) = now {
             totals.objects += 1;

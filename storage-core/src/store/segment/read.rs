@@ -58,6 +58,11 @@ impl SegmentStore {
     /// The record at a place, not proven yet. The outer error is the disk's, the inner one means a bad copy.
     fn read(&self, name: &ObjectName, place: Place) -> Result<Result<Record, Corrupt>, StoreError> {
         let needed = OBJECT_HEAD + usize_from(place.stored_len.into());
+        if needed > Frame::BYTES + Record::BYTES_MAX {
+            // The row of the index is damaged. Memory for what it says is not allocated.
+            let got = place.stored_len.into();
+            return Ok(Err(Corrupt::Field { what: "index", field: "length of an object", got }));
+        }
         let short = |got: usize| Corrupt::Short { what: "segment", needed: needed as u64, got: got as u64 };
         let file = match self.file(place.segment) {
             Ok(file) => file,
