@@ -246,6 +246,14 @@ mod tests {
         assert!(!format!("{:?}", good.parse::<ApiToken>()).contains(&good[38..]));
     }
 
+    #[test]
+    fn a_sign_is_not_a_hex_digit() {
+        let (id, cluster) = (TokenId::generate(), ClusterId::generate());
+        let join = JoinToken { id, cluster, ca_sha256: [0x0b; 32], secret: Secret::from_bytes([7; 32]) }.to_string();
+        let signed = join.replacen("0b0b", "+b0b", 1);
+        assert_eq!(signed.parse::<JoinToken>(), Err(TokenError::Part("CA fingerprint")));
+    }
+
     #[global_allocator]
     static ALLOCATOR: CountingAllocator = CountingAllocator;
 
