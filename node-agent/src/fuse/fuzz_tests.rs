@@ -7,9 +7,9 @@ use super::wire::{Malformed, Operation, Request, Terms, WRITE_DATA_AT};
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A request of 96 bytes with this opcode.
+/// A request with this opcode, long enough for the arguments of each.
 fn request(opcode: u32) -> Vec<u8> {
-    let mut bytes = vec![0; 96];
+    let mut bytes = vec![0; 128];
     bytes[4..8].copy_from_slice(&opcode.to_ne_bytes());
     bytes[8..16].copy_from_slice(&7u64.to_ne_bytes());
     bytes[40..44].copy_from_slice(&7u32.to_ne_bytes());

@@ -100,6 +100,11 @@ fn fuzz_qcow2() {
         if let Ok(Header { compression: Compression::Zstd, version, .. }) = Header::parse(bytes) {
             assert_eq!(version, 3);
         }
-        read(&file, bytes)
+        read(&file, bytes).map_err(|error| match error {
+            // Names chosen by the file do not make an error of a new kind.
+            Qcow2Error::BackingFile(_) => Qcow2Error::BackingFile(None),
+            Qcow2Error::ExternalData(_) => Qcow2Error::ExternalData(None),
+            error => error,
+        })
     });
 }
