@@ -14,12 +14,12 @@
 
 mod connection;
 pub(crate) mod errno;
+#[cfg(test)]
+mod fuzz_tests;
 mod mount;
 mod opens;
 mod readers;
 mod space;
-#[cfg(test)]
-mod fuzz_tests;
 mod wire;
 mod worker;
 
