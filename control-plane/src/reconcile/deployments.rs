@@ -192,7 +192,8 @@ async fn needed(tx: &mut Tx, operation: &Operation, known: Option<&DeploymentRow
     if let Some(row) = known {
         return Ok(row.min_count);
     }
-    let id = operation.target.id.parse().expect("the target of deployment.create is a deployment");
+    // I10: the operation has to end, also if its deployment is gone or cannot be named.
+    let Ok(id) = operation.target.id.parse::<DeploymentId>() else { return Ok(0) };
     Ok(deployments::load(tx, id).await?.map_or(0, |row| row.min_count))
 }
 
