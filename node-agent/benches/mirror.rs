@@ -21,7 +21,7 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
-    node_protocol::{CutDisk, VersionRoot},
+    node_protocol::{CutDisk, CutKey, VersionRoot},
 };
 use muster_pool::PoolClient;
 use storage_core::{
@@ -347,7 +347,7 @@ fn commit(runtime: &tokio::runtime::Runtime, options: &Options) -> anyhow::Resul
         file.write_all_at(&bytes, n * BYTES)?;
         file.sync_all()?;
         drop(file);
-        let key = (SnapshotId::generate(), 1);
+        let key = CutKey::new(SnapshotId::generate(), 1);
         let cut = CutDisk { instance: disk.instance, disk: disk.disk, generation: 1, commit: CommitId::generate() };
         let started = Instant::now();
         let saved = runtime.block_on(async {

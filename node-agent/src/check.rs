@@ -1,48 +1,77 @@
-//! What this host has and what it lacks: for `muster-agent check`, for the conditions in heartbeats, for the offer.
+//! What this host has and what it lacks, for `muster-agent check`, the conditions in heartbeats, and the offer.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     path::Path,
 };
 
-use muster_api::{node::Condition, node_protocol::Offer};
+use muster_api::{
+    node::{Condition, ConditionKind},
+    node_protocol::Offer,
+};
 
 use crate::{
     config::{Config, HypervisorChoice, RuntimeChoice},
     peer::share::Space,
 };
 
-/// Clocks further apart than this make times in lists and certificates misleading.
+/// Clocks that are further apart than this make times in lists and certificates misleading.
 const CLOCK_OFF_S: i64 = 5;
-/// From here on the data path can survive its process.
+/// The first kernel on which guests' disks can outlive the agent's process.
 const KERNEL_WANTED: (u32, u32) = (6, 9);
 
-/// One thing looked at.
+/// What a finding is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Something that becomes a condition of the node when it is not as it should be.
+    Condition(ConditionKind),
+    /// The user that QEMU runs as.
+    QemuUser,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Condition(kind) => kind.fmt(f),
+            Self::QemuUser => f.pad("qemu_user"),
+        }
+    }
+}
+
+/// The result of one look at the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// A stable word, the condition's where it is one.
-    pub kind: &'static str,
+    /// What it is about.
+    pub subject: Subject,
     /// Whether it is as it should be.
     pub ok: bool,
-    /// Whether the agent cannot do its work without.
+    /// Whether the agent cannot work without it.
     pub needed: bool,
-    /// For people: what was found, and what to do.
+    /// What was found and what to do, in a sentence.
     pub detail: String,
 }
 
 impl Finding {
-    fn new(kind: &'static str, needed: bool, found: Result<String, String>) -> Self {
+    fn new(subject: Subject, needed: bool, found: Result<String, String>) -> Self {
         let ok = found.is_ok();
-        let detail = found.unwrap_or_else(|lack| lack);
-        Self { kind, ok, needed, detail }
+        let (Ok(detail) | Err(detail)) = found;
+        Self { subject, ok, needed, detail }
+    }
+
+    fn of(kind: ConditionKind, needed: bool, found: Result<String, String>) -> Self {
+        Self::new(Subject::Condition(kind), needed, found)
     }
 
     fn condition(self) -> Option<Condition> {
-        (!self.ok).then(|| Condition { kind: self.kind.to_owned(), detail: self.detail })
+        match self.subject {
+            Subject::Condition(kind) if !self.ok => Some(Condition { kind, detail: self.detail }),
+            _ => None,
+        }
     }
 }
 
-/// Everything that can be seen without starting anything.
+/// Looks at everything that can be seen without starting anything.
 #[must_use]
 pub fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![fuse(), kernel(), data_dir(config)];
@@ -50,9 +79,9 @@ pub fn host(config: &Config) -> Vec<Finding> {
         findings.push(kvm(config.hypervisor));
         findings.push(libvirt(&config.libvirt_uri));
         findings.push(match qemu_user() {
-            Some((uid, gid)) => Finding::new("qemu_user", false, Ok(format!("QEMU runs as {uid}:{gid}"))),
+            Some((uid, gid)) => Finding::new(Subject::QemuUser, false, Ok(format!("QEMU runs as {uid}:{gid}"))),
             None => Finding::new(
-                "qemu_user",
+                Subject::QemuUser,
                 false,
                 Err("there is no user libvirt-qemu or qemu: disk files will belong to root".to_owned()),
             ),
@@ -63,8 +92,8 @@ pub fn host(config: &Config) -> Vec<Finding> {
 
 fn fuse() -> Finding {
     let open = OpenOptions::new().read(true).write(true).open("/dev/fuse");
-    Finding::new(
-        "no_fuse",
+    Finding::of(
+        ConditionKind::NoFuse,
         true,
         open.map(|_| "/dev/fuse can be opened".to_owned())
             .map_err(|e| format!("/dev/fuse cannot be opened ({e}): load the module fuse and run as root")),
@@ -81,14 +110,14 @@ fn kernel() -> Finding {
         let (major, minor) = KERNEL_WANTED;
         Err(format!("Linux {release} is older than {major}.{minor}: guests will not survive a restart of the agent"))
     };
-    Finding::new("old_kernel", false, found)
+    Finding::of(ConditionKind::OldKernel, false, found)
 }
 
 fn kvm(wanted: HypervisorChoice) -> Finding {
     let open = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     let needed = wanted == HypervisorChoice::Kvm;
-    Finding::new(
-        "no_kvm",
+    Finding::of(
+        ConditionKind::NoKvm,
         needed,
         open.map(|_| "/dev/kvm can be opened".to_owned())
             .map_err(|e| format!("/dev/kvm cannot be opened ({e}): guests are emulated, which is slow")),
@@ -97,12 +126,12 @@ fn kvm(wanted: HypervisorChoice) -> Finding {
 
 fn libvirt(uri: &str) -> Finding {
     if !uri.starts_with("qemu:///") {
-        return Finding::new("no_libvirt", true, Ok(format!("{uri} is not on this host and not looked at")));
+        return Finding::of(ConditionKind::NoLibvirt, true, Ok(format!("{uri} is not on this host and not looked at")));
     }
     let sockets = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
     let found = sockets.iter().find(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok());
-    Finding::new(
-        "no_libvirt",
+    Finding::of(
+        ConditionKind::NoLibvirt,
         true,
         found
             .map(|socket| format!("libvirt answers on {socket}"))
@@ -132,27 +161,26 @@ fn data_dir(config: &Config) -> Finding {
             ))
         }
     });
-    Finding::new("disk_full", false, found)
+    Finding::of(ConditionKind::DiskFull, false, found)
 }
 
-/// What the host itself says about being unfit, for heartbeats; `seen` is what the agent found while working.
+/// The conditions for heartbeats. `seen` is what the agent found while working.
 #[must_use]
 pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     let libvirt = config.runtime == RuntimeChoice::Libvirt;
-    let mut all: Vec<Condition> =
-        [Some(fuse()), Some(kernel())].into_iter().flatten().filter_map(Finding::condition).collect();
+    let mut all: Vec<Condition> = [fuse(), kernel()].into_iter().filter_map(Finding::condition).collect();
     let said = |otherwise: &str| seen.detail.clone().unwrap_or_else(|| otherwise.to_owned());
     if libvirt && !seen.libvirt {
-        all.push(Condition { kind: "no_libvirt".to_owned(), detail: said("libvirt does not answer") });
+        all.push(Condition { kind: ConditionKind::NoLibvirt, detail: said("libvirt does not answer") });
     } else if libvirt && !seen.kvm {
-        all.push(Condition { kind: "no_kvm".to_owned(), detail: said("guests are emulated, which is slow") });
+        all.push(Condition { kind: ConditionKind::NoKvm, detail: said("guests are emulated, which is slow") });
     }
     if let Some(detail) = &seen.pool_full {
-        all.push(Condition { kind: "disk_full".to_owned(), detail: detail.clone() });
+        all.push(Condition { kind: ConditionKind::DiskFull, detail: detail.clone() });
     }
     if let Some(offset) = seen.clock_offset_s.filter(|s| s.abs() > CLOCK_OFF_S) {
         let detail = format!("the controller's clock is {offset} s ahead of this node's");
-        all.push(Condition { kind: "clock_off".to_owned(), detail });
+        all.push(Condition { kind: ConditionKind::ClockOff, detail });
     }
     all
 }
@@ -160,19 +188,19 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
 /// What the agent found while working.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Libvirt answers.
+    /// Whether libvirt answers.
     pub libvirt: bool,
-    /// Guests run on KVM.
+    /// Whether guests run on KVM.
     pub kvm: bool,
-    /// Why one of them is not so.
+    /// Why libvirt does not answer or KVM is not used.
     pub detail: Option<String>,
-    /// Why the pool takes nothing new.
+    /// Set while the pool takes nothing new: why.
     pub pool_full: Option<String>,
-    /// The controller's clock minus this node's.
+    /// The controller's clock minus this node's; none before its first answer.
     pub clock_offset_s: Option<i64>,
 }
 
-/// What this node offers: what it was given, else what the host has.
+/// What this node offers to instances: what the configuration says, else all that the host has.
 #[must_use]
 pub fn offer(config: &Config) -> Offer {
     let cpus = config.cpus.unwrap_or_else(|| {
@@ -187,7 +215,7 @@ pub fn offer(config: &Config) -> Offer {
     Offer { cpus, memory_bytes }
 }
 
-/// User and group QEMU runs as under libvirt.
+/// The user and group that QEMU runs as under libvirt.
 #[must_use]
 pub fn qemu_user() -> Option<(u32, u32)> {
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
@@ -198,7 +226,7 @@ pub fn qemu_user() -> Option<(u32, u32)> {
     })
 }
 
-/// Whom disk files belong to: the user QEMU runs as, or whoever runs the agent where no QEMU does.
+/// The user and group that disk files belong to: QEMU's, or the agent's own on a node without QEMU.
 #[must_use]
 pub fn disk_owner(config: &Config) -> (u32, u32) {
     let own = || (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -208,14 +236,14 @@ pub fn disk_owner(config: &Config) -> (u32, u32) {
     }
 }
 
-/// An exclusive lock on a data folder, held as long as this lives.
+/// An exclusive lock on a data folder, held as long as this value lives.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
 }
 
 impl DataLock {
-    /// Takes `DATA/agent.lock`. The kernel frees it with the last thread of the process that has it.
+    /// Takes `DATA/agent.lock`. The kernel frees it when the process ends.
     ///
     /// # Errors
     /// `WouldBlock` when another agent has it.
@@ -251,10 +279,10 @@ mod tests {
     #[test]
     fn a_clock_that_is_off_and_a_full_pool_are_conditions() {
         let config = Config { runtime: RuntimeChoice::None, ..Config::new("/x".into()) };
-        let kinds = |seen: &Seen| -> Vec<String> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
+        let kinds = |seen: &Seen| -> Vec<_> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
         let well = kinds(&Seen { clock_offset_s: Some(-2), ..Seen::default() });
-        assert!(!well.contains(&"clock_off".to_owned()) && !well.contains(&"no_libvirt".to_owned()));
+        assert!(!well.contains(&ConditionKind::ClockOff) && !well.contains(&ConditionKind::NoLibvirt));
         let ill = kinds(&Seen { clock_offset_s: Some(-9), pool_full: Some("full".to_owned()), ..Seen::default() });
-        assert!(ill.contains(&"clock_off".to_owned()) && ill.contains(&"disk_full".to_owned()));
+        assert!(ill.contains(&ConditionKind::ClockOff) && ill.contains(&ConditionKind::DiskFull));
     }
 }

@@ -1,7 +1,7 @@
-//! The controller as the agent sees it: a handful of calls, each with a limit, and three ways to fail.
+//! The controller as the agent sees it: a few calls, each with a limit, and three ways to fail.
 //!
-//! [`HttpController`] is the real one, over mutual TLS to the node door; [`scripted::ScriptedController`] is the one tests
-//! drive. Nothing here retries: the loops in `agent.rs` and `cuts.rs` own that.
+//! [`HttpController`] is the real one, over mutual TLS to the node door. Tests use [`scripted::ScriptedController`].
+//! Nothing here retries: the loops in `agent` and `cuts` do.
 
 pub mod scripted;
 
@@ -30,16 +30,16 @@ use crate::clock;
 
 /// Longest a short call may take.
 const CALL: Duration = Duration::from_secs(15);
-/// Most bytes of an answer: the desired state of thousands of instances stays well below.
+/// Most bytes of an answer. The desired state of thousands of instances is far smaller.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Why a call did not work.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    /// Not reached, or not answered in time, or it says that it cannot right now: ask again later.
+    /// It was not reached, did not answer in time, or answered that it cannot do this now. Asking again later may work.
     #[error("the controller cannot be asked: {0}")]
     Unavailable(String),
-    /// It understood and said no: asking the same again is no use.
+    /// It understood the request and refused it. Asking the same again does not help.
     #[error("the controller refused: {0}")]
     Refused(Box<Problem>),
     /// Its answer cannot be read.
@@ -48,7 +48,7 @@ pub enum ControllerError {
 }
 
 impl ControllerError {
-    /// The code of a refusal.
+    /// The code of a refusal; none for the other errors.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -58,30 +58,30 @@ impl ControllerError {
     }
 }
 
-/// Answer of a call to come.
+/// The future answer of a call.
 pub type Call<'a, T> = BoxFuture<'a, Result<T, ControllerError>>;
 
 /// What an agent asks of its controller.
 pub trait ControllerClient: Send + Sync {
-    /// A sign of life.
+    /// Tells that this node lives and what changes slowly.
     fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer>;
-    /// The desired state once its revision is above `after`; none when nothing changed for `wait`.
+    /// Waits for a desired state with a revision above `after`; none when there is none within `wait`.
     fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>>;
-    /// What is true here.
+    /// Reports the instances of this node.
     fn report(&self, report: Report) -> Call<'_, ()>;
-    /// How a cut this node coordinated went.
+    /// Reports how a cut went that this node coordinated.
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()>;
-    /// A commit whose objects are all durable (I3).
+    /// Stages a commit. All its objects must be durable (I3).
     fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome>;
-    /// What became of a commit.
+    /// Asks what became of a commit.
     fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome>;
-    /// A new certificate for this node's key.
+    /// Asks for a new certificate for this node's key.
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer>;
-    /// How far the controller's clock is ahead of this node's, in seconds, as of its last answer.
+    /// Seconds that the controller's clock is ahead of this node's, as of its last answer; none before the first.
     fn clock_offset_s(&self) -> Option<i64>;
 }
 
-/// The controller at its node door.
+/// Calls the controller at its node door.
 pub struct HttpController {
     http: reqwest::Client,
     offset_s: AtomicI64,
@@ -90,7 +90,7 @@ pub struct HttpController {
 const OFFSET_UNKNOWN: i64 = i64::MIN;
 
 impl HttpController {
-    /// At `address` (`HOST:PORT` of the node door), with this node's identity.
+    /// Calls `address` (`HOST:PORT` of the node door) with this node's identity.
     ///
     /// # Errors
     /// When the TLS client cannot be built.
@@ -173,7 +173,7 @@ impl ControllerClient for HttpController {
     }
 }
 
-/// The error an unsuccessful answer stands for.
+/// The error for an answer without success.
 pub(crate) async fn refused(answer: Response) -> ControllerError {
     let status = answer.status();
     let body = match bytes(answer).await {
@@ -181,7 +181,7 @@ pub(crate) async fn refused(answer: Response) -> ControllerError {
         Err(error) => return error,
     };
     let problem = serde_json::from_slice::<Problem>(&body).unwrap_or_else(|_| {
-        let text = String::from_utf8_lossy(body.get(..300.min(body.len())).unwrap_or_default()).into_owned();
+        let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         Problem::new(ErrorCode::Unknown, format!("it answered {status}: {text}"))
     });
     match status {
@@ -191,7 +191,7 @@ pub(crate) async fn refused(answer: Response) -> ControllerError {
     }
 }
 
-/// A JSON answer, bounded.
+/// Reads a JSON answer of bounded length.
 pub(crate) async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ControllerError> {
     serde_json::from_slice(&bytes(answer).await?).map_err(|e| ControllerError::Garbled(e.to_string()))
 }

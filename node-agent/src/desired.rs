@@ -20,7 +20,7 @@ use std::{
 
 use muster_api::{
     ClusterId,
-    node_protocol::{Assignment, CutOrder, Desired, Incarnation},
+    node_protocol::{Assignment, CutKey, CutOrder, Desired, Incarnation},
 };
 use muster_pool::{
     membership::{MembershipError, verify},
@@ -77,8 +77,8 @@ impl Known {
 
     /// The cut order with this snapshot and attempt, if there is one.
     #[must_use]
-    pub fn cut(&self, key: crate::cuts::CutKey) -> Option<&CutOrder> {
-        self.desired.cuts.iter().find(|order| (order.snapshot, order.attempt) == key)
+    pub fn cut(&self, key: CutKey) -> Option<&CutOrder> {
+        self.desired.cuts.iter().find(|order| order.key() == key)
     }
 
     /// Checks an answer of the controller and returns the state that follows from it.

@@ -129,7 +129,7 @@ fn host_check(mut configured: Configured) -> anyhow::Result<ExitCode> {
             (false, false) => "lacking",
             (false, true) => "NEEDED ",
         };
-        println!("{word} {:<11} {}", finding.kind, finding.detail);
+        println!("{word} {:<11} {}", finding.subject, finding.detail);
     }
     let fit = findings.iter().all(|finding| finding.ok || !finding.needed);
     Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,17 +3,17 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use muster_api::{
-    CommitId, DiskId,
+    DiskId,
     deployment::Runtime,
-    node_protocol::{CutDisk, CutMember, Desired, InstanceReport},
+    node_protocol::{Desired, InstanceReport},
 };
-use storage_core::cause::explain;
+use storage_core::{cause::explain, lock};
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -21,11 +21,11 @@ use crate::{
     agent::{AgentError, HostParts},
     check, clock,
     config::{Config, DeltaIoChoice, HypervisorChoice, RuntimeChoice, WritePolicyChoice},
-    cuts::{CutKey, CutRefusal, DiskCuts, SavedCommit},
+    cuts::DiskCuts,
     holder::{Holder, Start},
     host::Host,
     hypervisor::{Hypervisor, Owner, RunId, libvirt::Libvirt, probe},
-    mirror::{self, DeltaIo, DiskError, Disks, WritePolicy},
+    mirror::{self, DeltaIo, Disks, WritePolicy},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
@@ -102,7 +102,7 @@ struct RealHost {
 
 impl Host for RealHost {
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
-        *self.desired.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired.clone());
+        *lock(&self.desired) = Some(desired.clone());
         Box::pin(async move { self.reconciler.pass(&desired.assignments, &desired.versions).await })
     }
 
@@ -135,7 +135,7 @@ impl Host for RealHost {
     }
 
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
-        let desired = self.desired.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let desired = lock(&self.desired).clone();
         Box::pin(async move {
             let (assignments, versions) =
                 desired.map(|d| (d.assignments.clone(), d.versions.clone())).unwrap_or_default();
@@ -163,49 +163,5 @@ impl RealHost {
         let Ok(folders) = std::fs::read_dir(&self.disks_dir) else { return true };
         let mut here = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<DiskId>().ok());
         here.any(|id| known.iter().all(|disk| disk.disk != id))
-    }
-}
-
-fn refusal(error: &DiskError) -> CutRefusal {
-    let no_commit = matches!(error, DiskError::NoCommit { .. } | DiskError::NotFound(_));
-    CutRefusal { no_commit, ..CutRefusal::new(error.reason(), explain(error)) }
-}
-
-impl DiskCuts for Arc<Disks> {
-    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { Disks::prepare(self, key, &disks).await.map_err(|e| refusal(&e)) })
-    }
-
-    fn hold(&self, key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { Disks::hold(self, key, max_pause).await.map_err(|e| refusal(&e)) })
-    }
-
-    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
-        Box::pin(async move { Disks::flip(self, key).await.map_err(|e| refusal(&e)) })
-    }
-
-    fn abort(&self, key: CutKey) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            if let Err(error) = Disks::abort(self, key).await {
-                // The controller abandons the attempt as well; its outcome is asked for until that is recorded.
-                tracing::warn!(snapshot.id = %key.0, attempt = key.1, error = explain(&error), "a cut was not given up cleanly");
-            }
-        })
-    }
-
-    fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
-        Box::pin(async move {
-            let saved = Disks::save(self, disk, commit, round).await.map_err(|e| refusal(&e))?;
-            let mirror::Saved { base, root, dirty_bytes, stored_bytes } = saved;
-            Ok(SavedCommit { base, root, dirty_bytes, stored_bytes })
-        })
-    }
-
-    fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async move { Disks::abandon(self, disk, commit).await.map_err(|e| refusal(&e)) })
-    }
-
-    fn commits(&self) -> Vec<(DiskId, CommitId)> {
-        Disks::commits(self)
     }
 }

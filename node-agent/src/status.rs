@@ -1,4 +1,4 @@
-//! `muster-agent status`: how the agent on a data folder is, over a socket in that folder.
+//! `muster-agent status`: asks the agent that runs on a data folder, over a socket in that folder.
 
 use std::{
     io::{self, Read as _},
@@ -17,33 +17,33 @@ use tokio::{io::AsyncWriteExt as _, net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Connections are answered one after the other, each within this time.
+/// Longest time for one connection. Connections are answered one after the other.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// How an agent is.
+/// What an agent says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Its version.
+    /// Version of the agent.
     pub version: &'static str,
-    /// Node.
+    /// Id of the node.
     pub node: NodeId,
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Cluster.
+    /// Id of the cluster it has joined.
     pub cluster: ClusterId,
-    /// Node door of its controller.
+    /// `HOST:PORT` of the controller's node door.
     pub controller: String,
     /// Whether the last heartbeat was answered.
     pub connected: bool,
-    /// When one was last.
+    /// When a heartbeat was last answered; none since the start.
     pub last_answer_at: Option<Timestamp>,
-    /// Where peers reach it.
+    /// `IP:PORT` at which other nodes reach it.
     pub advertise: String,
     /// Revision of the desired state it works on.
     pub desired_revision: u64,
     /// Membership epoch it works with.
     pub membership_epoch: u64,
-    /// What it offers.
+    /// What it offers to instances.
     pub offer: Offer,
     /// Its share of the pool.
     pub pool: PoolUse,
@@ -69,10 +69,10 @@ pub fn ask(data_dir: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Answers everyone who connects until `cancel`. Without the socket the agent works all the same.
+/// Answers everyone who connects until `cancel`. The agent also works when the socket cannot be made.
 pub async fn serve(data_dir: PathBuf, status: impl Fn() -> Status + Send, cancel: CancellationToken) {
     let path = socket(&data_dir);
-    // Left by an earlier process; the lock says that there is no other.
+    // An earlier process left it. The lock on the data folder says that no other agent runs.
     let _was_not_there = std::fs::remove_file(&path);
     let listener = match UnixListener::bind(&path) {
         Ok(listener) => listener,
@@ -87,7 +87,7 @@ pub async fn serve(data_dir: PathBuf, status: impl Fn() -> Status + Send, cancel
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let text = serde_json::to_string_pretty(&status()).unwrap_or_default();
+        let text = serde_json::to_string_pretty(&status()).expect("a status is JSON");
         let _asker_gone = timeout(ANSWER, stream.write_all(text.as_bytes())).await;
     }
     let _gone_already = std::fs::remove_file(&path);

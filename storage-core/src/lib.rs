@@ -20,9 +20,11 @@
 //!
 //! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`],
 //! [`placement`]. Every byte that these modules write is described in `FORMAT.md` beside this crate's manifest.
+//! [`lock`] and [`backoff`] are small helpers that the daemons share.
 
 #![warn(clippy::indexing_slicing)]
 
+pub mod backoff;
 pub mod cause;
 mod codec;
 pub mod descriptor;
@@ -32,6 +34,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod fuzz_tests;
 pub mod ids;
+pub mod lock;
 pub mod membership;
 pub mod object;
 pub mod placement;
@@ -43,9 +46,11 @@ pub mod tree;
 pub mod units;
 pub mod zero;
 
+pub use backoff::Backoff;
 pub use descriptor::Descriptor;
 pub use error::Corrupt;
 pub use ids::{ClusterId, NodeId, StoreId};
+pub use lock::lock;
 pub use object::{Kind, ObjectName, Salt};
 pub use record::{Compression, Record, RecordHeader, VerifiedObject};
 pub use store::{ChunkStore, MemoryStore, SegmentStore, StoreError};

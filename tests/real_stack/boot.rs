@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use muster_api::instance::{Instance, InstanceState};
+use muster_api::{
+    Reason,
+    instance::{Instance, InstanceState},
+};
 use muster_tests::{Cluster, ClusterOptions, eventually, eventually_for_guests, guest};
 use serde_json::{Value, json};
 
@@ -86,7 +89,7 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     let state = async || cluster.api.instances("web").await.remove(0);
     eventually("the guest is found lost", Duration::from_secs(90), async || {
         let now = state().await;
-        if now.state == InstanceState::Failed && now.reason.as_deref() == Some("disk_lost") {
+        if now.state == InstanceState::Failed && now.reason == Some(Reason::DiskLost) {
             Ok(())
         } else {
             Err(format!("{now:?}"))

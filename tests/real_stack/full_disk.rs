@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _, path::PathBuf, time::Duration};
 
-use muster_api::instance::InstanceState;
+use muster_api::{Reason, instance::InstanceState};
 use muster_tests::{Cluster, ClusterOptions, Pattern, eventually, eventually_for_guests, guest};
 use serde_json::json;
 
@@ -75,7 +75,7 @@ async fn a_guest_is_held_and_goes_on_when_there_is_room() {
         .expect("start the writer");
     eventually_for_guests("held", &cluster.dir, Duration::from_secs(60), async || {
         let now = cluster.api.instances("web").await.remove(0);
-        if now.state == InstanceState::Paused && now.reason.as_deref() == Some("disk_full") {
+        if now.state == InstanceState::Paused && now.reason == Some(Reason::DiskFull) {
             Ok(())
         } else {
             Err(format!("{now:?}"))

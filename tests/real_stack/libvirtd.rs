@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use muster_api::{
     instance::{Instance, InstanceState},
-    node::Node,
+    node::{ConditionKind, Node},
 };
 use muster_tests::{Cluster, ClusterOptions, Libvirtd, eventually, eventually_for_guests, guest};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ async fn member(cluster: &Cluster) -> Instance {
 
 async fn lacks_libvirt(cluster: &Cluster) -> bool {
     let node = cluster.api.list::<Node>("/v1/nodes").await.remove(0);
-    node.conditions.iter().any(|condition| condition.kind == "no_libvirt")
+    node.conditions.iter().any(|condition| condition.kind == ConditionKind::NoLibvirt)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Ref, Timestamp, VersionId, deployment::Runtime,
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId, deployment::Runtime,
 };
 
 /// State of an instance.
@@ -81,9 +81,11 @@ pub struct Instance {
     pub labels: Labels,
     /// Current state.
     pub state: InstanceState,
-    /// Why it is in that state, a stable word: `no_capacity`, `disk_lost`, `disk_full`, `not_ready_in_time`,
-    /// `start_failed`, …
-    pub reason: Option<String>,
+    /// Why it is in that state: `no_capacity`, `node_silent`, `start_failed`, `not_started_in_time`, `not_ready_in_time`,
+    /// `guest_ended`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
+    /// `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer release.
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<Reason>,
     /// The reason in a sentence, for people.
     pub detail: Option<String>,
     /// When it was created.

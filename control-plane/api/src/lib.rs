@@ -2,9 +2,9 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two protocols
-//! that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent, controller
-//! and agent).
+//! [`summary`]), [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
+//! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
+//! controller and agent).
 //!
 //! Rules: answers may gain fields; clients ignore fields they do not know, and read unknown words as `unknown`.
 //! Requests with unknown fields are refused. The names of numbers end with their unit (`_bytes`, `_ms`, `_s`). Times
@@ -24,18 +24,21 @@ pub mod operation;
 pub mod or_unknown;
 pub mod page;
 pub mod peer_protocol;
+pub mod reason;
 pub mod snapshot;
 pub mod summary;
 pub mod timestamp;
 pub mod token;
 pub mod units;
 pub mod version;
+mod words;
 
 pub use error::{ErrorCode, Problem};
 pub use ids::*;
 pub use names::{DottedName, Labels, Name, Ref};
 pub use or_unknown::OrUnknown;
 pub use page::Page;
+pub use reason::Reason;
 pub use storage_core::cause;
 pub use timestamp::Timestamp;
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, NodeId, Timestamp};
+use crate::{Labels, NodeId, Timestamp, words::words};
 
 /// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,11 +25,30 @@ pub enum NodeState {
     Unknown,
 }
 
+words! {
+    /// What is wrong with a node.
+    pub enum ConditionKind {
+        /// The file system or the pool is full: the pool takes no new objects.
+        DiskFull = "disk_full",
+        /// The node's clock and the controller's differ by more than five seconds.
+        ClockOff = "clock_off",
+        /// Guests are emulated, because KVM cannot be used.
+        NoKvm = "no_kvm",
+        /// Libvirt does not answer, so no guests can run.
+        NoLibvirt = "no_libvirt",
+        /// FUSE cannot be used, so there are no disks.
+        NoFuse = "no_fuse",
+        /// The kernel is too old for guests to survive a restart of the agent.
+        OldKernel = "old_kernel",
+    }
+}
+
 /// Something about a node that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
     /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`.
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: ConditionKind,
     /// The condition in a sentence, for people.
     pub detail: String,
 }

@@ -1,44 +1,45 @@
-//! What controller and agent say to each other, under `/node/v1`.
+//! The protocol between controller and agents, under `/node/v1`.
 //!
-//! Agents pull: one long-poll brings the whole desired state of the node, reports say what is true; both are levels,
-//! so a lost message costs a delay and nothing else. `join` goes to the people's door with a join token; everything
-//! else goes to the node door over mutual TLS, where the certificate says which node is calling.
+//! Agents pull. One long-poll brings the whole desired state of the node, and reports tell what is true there. Both
+//! carry whole states, so a lost message costs a delay and nothing else. `join` goes to the people's door with a join
+//! token. Every other call goes to the node door over mutual TLS, where the certificate says which node is calling.
 //!
 //! | call | meaning |
 //! |---|---|
-//! | `POST /node/v1/join` [`JoinRequest`] -> [`JoinAnswer`] | a key gets its certificate; the same store id joins once |
-//! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | a new certificate for the same key, while listed |
-//! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | every 3 s; kept in memory, stored in batches |
-//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | when the node's revision is above R |
-//! | `POST /node/v1/report` [`Report`] | what is true |
-//! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | the coordinator tells how the cut went |
-//! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | everything durable, publish it |
-//! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | a returning agent asks first |
+//! | `POST /node/v1/join` [`JoinRequest`] -> [`JoinAnswer`] | gives a key its certificate; the same store id joins once |
+//! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | gives a listed key a new certificate |
+//! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; kept in memory, stored in batches |
+//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers when the node's revision is above R, or after 25 s |
+//! | `POST /node/v1/report` [`Report`] | tells what is true on the node |
+//! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | tells how the cut went that the node coordinated |
+//! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit; all its objects are durable |
+//! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | tells what became of a commit; an agent asks this first after its start |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use storage_core::membership::SignedMembership;
 
 use crate::{
-    ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, StoreId, Timestamp, UploadId, VersionId,
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, SnapshotId, StoreId, Timestamp, UploadId, VersionId,
     deployment::{Ready, Runtime},
     node::{Condition, PoolUse},
 };
 
-/// The protocol both sides of this release speak; an agent one minor version older works.
+/// Version of this protocol. The controller also accepts agents that are one minor version older.
 pub const NODE_PROTOCOL: u32 = 1;
 /// Seconds between heartbeats.
 pub const HEARTBEAT_S: u64 = 3;
-/// A node not heard from for this long is silent.
+/// Seconds without a heartbeat after which a node is silent.
 pub const SILENT_AFTER_S: u64 = 30;
 
-/// A state of the database. A restore raises `number`; the same number with another `random` is refused.
+/// A history of the database. A restore begins a new one. An agent refuses a lower number than it has seen, and the
+/// same number with another `random`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incarnation {
     /// Raised by every restore.
     pub number: u64,
-    /// Drawn with it.
+    /// Drawn at random when `number` is raised.
     pub random: u64,
 }
 
@@ -47,7 +48,7 @@ pub struct Incarnation {
 pub struct Offer {
     /// Virtual processors.
     pub cpus: u32,
-    /// Memory.
+    /// Memory for guests.
     pub memory_bytes: u64,
 }
 
@@ -57,15 +58,15 @@ pub struct Offer {
 pub struct JoinRequest {
     /// [`NODE_PROTOCOL`].
     pub protocol: u32,
-    /// Wanted name; made up if left out.
+    /// The wanted name. The controller makes one up when it is left out.
     pub name: Option<crate::DottedName>,
-    /// The id of its pool.
+    /// The id of the node's share of the pool.
     pub store: StoreId,
-    /// PKCS#10 request, PEM: proves that the caller has the key.
+    /// PKCS#10 request in PEM. It proves that the caller has the key.
     pub csr_pem: String,
     /// `IP:PORT` where peers reach it.
     pub advertise: String,
-    /// Failure domain.
+    /// Failure domain; none puts the node into no zone.
     pub zone: Option<String>,
     /// What it offers.
     pub offer: Offer,
@@ -75,20 +76,20 @@ pub struct JoinRequest {
     pub agent_version: String,
 }
 
-/// The node's identity.
+/// The identity that a node gets when it joins.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JoinAnswer {
-    /// Its id.
+    /// The node's id.
     pub node: NodeId,
-    /// Its name.
+    /// The node's name, unique in the cluster.
     pub name: String,
-    /// The cluster.
+    /// The cluster it has joined.
     pub cluster: ClusterId,
-    /// The cluster's CA, PEM; its SHA-256 must be the join token's.
+    /// The certificate of the cluster's CA in PEM. Its SHA-256 must be the one in the join token.
     pub ca_pem: String,
-    /// Certificate for client and server, 90 days, PEM.
+    /// The node's certificate in PEM, for client and server, valid for 90 days.
     pub certificate_pem: String,
-    /// Port of the node door, on the host that was joined at.
+    /// Port of the node door. Its host is the one that the node joined at.
     pub node_port: u16,
     /// State of the database.
     pub incarnation: Incarnation,
@@ -98,28 +99,28 @@ pub struct JoinAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// PKCS#10 request, PEM, of the key that is listed.
+    /// PKCS#10 request in PEM, by the node's key.
     pub csr_pem: String,
 }
 
 /// The renewed certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RenewAnswer {
-    /// PEM.
+    /// The certificate in PEM.
     pub certificate_pem: String,
 }
 
-/// Sign of life and what changes slowly.
+/// Tells that a node lives, and what changes slowly on it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
     /// [`NODE_PROTOCOL`].
     pub protocol: u32,
-    /// The highest incarnation it has seen.
+    /// The highest incarnation the node has seen.
     pub incarnation: Incarnation,
-    /// Membership epoch it works with.
+    /// Epoch of the membership record it works with; 0 before the first.
     pub membership_epoch: u64,
-    /// `IP:PORT` where peers reach it; a change makes a new membership epoch.
+    /// `IP:PORT` where peers reach it. A change makes a new membership epoch.
     pub advertise: String,
     /// What it offers.
     pub offer: Offer,
@@ -127,15 +128,15 @@ pub struct Heartbeat {
     pub pool: PoolUse,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
-    /// Runtimes it can run.
+    /// Runtimes that work there now.
     pub runtimes: Vec<Runtime>,
-    /// `kvm`, `qemu`, or none without libvirt.
+    /// `kvm` or `qemu`; none without libvirt.
     pub hypervisor: Option<String>,
     /// Version of its agent.
     pub agent_version: String,
 }
 
-/// What the agent may have missed.
+/// Tells the agent what it may have missed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HeartbeatAnswer {
     /// State of the database.
@@ -146,20 +147,20 @@ pub struct HeartbeatAnswer {
     pub membership_epoch: u64,
 }
 
-/// Everything wanted of a node.
+/// Everything that a node should have and do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Desired {
-    /// Give it as `after` in the next poll.
+    /// Grows with every change for this node. The next poll sends it as `after`.
     pub revision: u64,
     /// State of the database.
     pub incarnation: Incarnation,
     /// The newest membership record.
     pub membership: SignedMembership,
-    /// All instances this node should have. A generation or incarnation older than one seen is refused.
+    /// All instances this node should have. The agent refuses a generation that is older than one it has seen.
     pub assignments: Vec<Assignment>,
     /// Snapshots under way that have members here.
     pub cuts: Vec<CutOrder>,
-    /// The versions named above.
+    /// What the node needs to read the versions that the assignments name.
     pub versions: BTreeMap<VersionId, VersionRoot>,
 }
 
@@ -171,85 +172,122 @@ pub enum Wanted {
     Running,
     /// Its disk is there and nothing runs.
     Stopped,
-    /// Neither domain nor disk; what was not published is given up.
+    /// Neither domain nor disk is there. What was not published is given up.
     Gone,
 }
 
 /// One instance as it should be here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Instance.
+    /// Id of the instance.
     pub instance: InstanceId,
-    /// DEPLOYMENT.N
+    /// Its name, `DEPLOYMENT.N`.
     pub name: String,
-    /// DEPLOYMENT-N
+    /// What the guest may call itself, `DEPLOYMENT-N`.
     pub host_name: String,
-    /// Owner, for messages and metadata.
+    /// The project that owns it, for messages and metadata.
     pub project: String,
-    /// Counts the places its disks may be written in.
+    /// Grows when another node may write its disks. Assignments of an older generation are refused.
     pub generation: u64,
-    /// What should be.
+    /// The state it should be in.
     pub wanted: Wanted,
-    /// Counts starts: a running domain of a lower number is stopped and started again (reboot); one that ended by
+    /// Counts starts. A running domain of a lower number is stopped and started again (a reboot). One that ended by
     /// itself under this number is not started again.
     pub boot: u64,
-    /// How to stop: cut the power at once.
+    /// Stops by cutting the power at once.
     pub stop_force: bool,
-    /// How to stop: the longest a guest may take before the power is cut.
+    /// How long a guest may take to turn itself off before its power is cut.
     pub stop_timeout_s: u64,
     /// Virtual processors.
     pub cpus: u32,
-    /// Memory.
+    /// Memory of the guest.
     pub memory_bytes: u64,
     /// What runs it.
     pub runtime: Runtime,
     /// When it is ready.
     pub ready: Ready,
-    /// Its disks, boot disk first.
+    /// Its disks. The boot disk is the first.
     pub disks: Vec<DiskAssignment>,
 }
 
 /// One disk as it should be here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskAssignment {
-    /// Disk; its file is `DATA/disks/{disk}.raw`.
+    /// The disk. Its file is `DATA/disks/{disk}.raw`.
     pub disk: DiskId,
     /// Logical size, a multiple of 4096.
     pub size_bytes: u64,
-    /// Its newest published version (its base): a key of [`Desired::versions`].
+    /// Its newest published version, which is its base: a key of [`Desired::versions`].
     pub version: VersionId,
 }
 
 /// What a node needs to read a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRoot {
-    /// The canonical bytes of the descriptor, hex.
+    /// The canonical bytes of the descriptor, in hex.
     pub descriptor: String,
-    /// The canonical bytes of the root page, hex; none for an all-zero disk.
+    /// The canonical bytes of the root page, in hex; none for an all-zero disk.
     pub root_page: Option<String>,
-    /// The commit that made it, if one did: an agent folds the epochs of that commit.
+    /// The commit that made it, if one did. The agent folds the epochs of that commit.
     pub commit: Option<CommitId>,
 }
 
 /// A snapshot under way with members on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOrder {
-    /// Snapshot.
+    /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Counts tries; a cut of an older attempt is abandoned.
+    /// Counts the tries. The cut of an earlier attempt is abandoned.
     pub attempt: u32,
-    /// Cut first, then save. Agents upload as soon as they flipped.
+    /// How far the controller knows the cut to be. Agents upload as soon as they have flipped.
     pub phase: CutPhase,
-    /// Longest a guest's write may be held.
+    /// Longest time a guest's write may be held.
     pub max_pause_ms: u64,
-    /// Set on one node only: it coordinates.
+    /// The nodes with members, for the one node that coordinates; none on all other nodes.
     pub coordinate: Option<Vec<CutNode>>,
     /// The disks of this node.
     pub disks: Vec<CutDisk>,
-    /// The live upload the objects go under.
+    /// The live upload that keeps the sweep away from the new objects.
     pub upload: UploadId,
-    /// Its round, stamped on every object.
+    /// The round of that upload, stamped on every object.
     pub round: u64,
+}
+
+impl CutOrder {
+    /// Which try of which snapshot this is.
+    #[must_use]
+    pub const fn key(&self) -> CutKey {
+        CutKey { snapshot: self.snapshot, attempt: self.attempt }
+    }
+}
+
+/// One try to cut a snapshot: what the coordinator and the members of a cut know it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CutKey {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Counts its tries, as in [`CutOrder::attempt`].
+    pub attempt: u32,
+}
+
+impl CutKey {
+    /// The try with this number.
+    #[must_use]
+    pub const fn new(snapshot: SnapshotId, attempt: u32) -> Self {
+        Self { snapshot, attempt }
+    }
+
+    /// Whether this is an earlier try of the same snapshot.
+    #[must_use]
+    pub fn is_before(self, other: Self) -> bool {
+        self.snapshot == other.snapshot && self.attempt < other.attempt
+    }
+}
+
+impl fmt::Display for CutKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt {} of snapshot {}", self.attempt, self.snapshot)
+    }
 }
 
 /// How far the controller knows a cut to be.
@@ -258,58 +296,58 @@ pub struct CutOrder {
 pub enum CutPhase {
     /// The coordinator has not reported yet.
     Cut,
-    /// Flipped everywhere; waiting for the commits.
+    /// All members have flipped, and their commits are awaited.
     Save,
 }
 
-/// A node with members, for the coordinator.
+/// A node with members, as the coordinator needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutNode {
-    /// Node; its address is in the membership record.
+    /// The node. Its address is in the membership record.
     pub node: NodeId,
-    /// Its disks.
+    /// Its disks that are in the cut.
     pub disks: Vec<DiskId>,
 }
 
-/// One disk to cut.
+/// One disk that is to be cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutDisk {
-    /// Instance.
+    /// Id of the instance.
     pub instance: InstanceId,
-    /// Disk.
+    /// Id of the disk.
     pub disk: DiskId,
-    /// Generation it must have.
+    /// The generation it must have.
     pub generation: u64,
-    /// Id of the commit.
+    /// The id that the commit will have.
     pub commit: CommitId,
 }
 
-/// How the cut went.
+/// The coordinator's report of a cut.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CutReport {
-    /// Which try.
+    /// The attempt it is about.
     pub attempt: u32,
-    /// All or none.
+    /// How the cut went.
     pub outcome: CutResult,
 }
 
-/// All or none.
+/// How a cut went: for all of its disks, or for none.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutResult {
     /// Every member flipped within its hold.
     Flipped {
-        /// The instant (the coordinator's clock).
+        /// The instant, by the coordinator's clock.
         cut_at: Timestamp,
         /// One entry per disk.
         members: Vec<CutMember>,
     },
-    /// At least one did not; those that did are abandoned.
+    /// At least one member did not flip. Those that did are abandoned.
     Failed {
-        /// `unreachable`, `hold_expired`, `busy`, `no_space`, `not_assigned`
-        reason: String,
-        /// For people.
+        /// The refusal of the first member that refused.
+        reason: Reason,
+        /// What went wrong, in a sentence.
         detail: String,
     },
 }
@@ -317,23 +355,23 @@ pub enum CutResult {
 /// How one disk's cut went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CutMember {
-    /// Disk.
+    /// Id of the disk.
     pub disk: DiskId,
-    /// How long its writes were held, microseconds.
+    /// How long its writes were held, in microseconds.
     pub pause_us: u64,
-    /// Written since its last published version.
+    /// Bytes written since its newest published version.
     pub dirty_bytes: u64,
 }
 
-/// What is true on a node.
+/// What is true about the instances of a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// The revision of the desired state it worked with.
+    /// The revision of the desired state that the node worked with.
     pub desired_revision: u64,
-    /// Whether `instances` is all there is (at start), or only what changed.
+    /// Whether `instances` has all instances of the node, or only those that changed since the last report.
     pub full: bool,
-    /// Instances.
+    /// The instances.
     pub instances: Vec<InstanceReport>,
 }
 
@@ -343,83 +381,103 @@ pub struct Report {
 pub enum Observed {
     /// Disk and domain are being made.
     Preparing,
-    /// The hypervisor runs it (runtime none: the file is there).
+    /// The hypervisor runs it. With runtime none: its file is there.
     Running,
-    /// Held by the hypervisor: its disk is full or away.
+    /// The hypervisor holds it, because its disk is full or does not answer.
     Paused,
     /// Told to stop.
     Stopping,
     /// Its disk is there and nothing runs.
     Stopped,
-    /// It could not start, or ended unasked; `reason` tells.
+    /// It could not start, or ended unasked. `reason` tells which.
     Failed,
     /// Neither domain nor disk is here.
     Gone,
 }
 
-/// One instance as it is.
+impl Observed {
+    /// All states.
+    pub const ALL: [Self; 7] =
+        [Self::Preparing, Self::Running, Self::Paused, Self::Stopping, Self::Stopped, Self::Failed, Self::Gone];
+
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// One instance as it is on the node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceReport {
-    /// Instance.
+    /// Id of the instance.
     pub instance: InstanceId,
-    /// Generation it is here with.
+    /// The generation it has on the node.
     pub generation: u64,
-    /// Number of the start this is about.
+    /// The number of the start that this report is about.
     pub boot: u64,
-    /// State.
+    /// The state it is in.
     pub state: Observed,
-    /// `disk_lost`, `disk_full`, `start_failed`, `not_ready_in_time`, `guest_ended`, …
-    pub reason: Option<String>,
-    /// For people.
+    /// Why it is in that state, where that needs saying.
+    pub reason: Option<Reason>,
+    /// The reason in a sentence.
     pub detail: Option<String>,
-    /// When the disk file was there (this start).
+    /// When its disk file was there, in this start.
     pub disk_at: Option<Timestamp>,
-    /// When the hypervisor ran it (this start).
+    /// When the hypervisor ran it, in this start.
     pub started_at: Option<Timestamp>,
-    /// When it was ready (this start).
+    /// When it was ready, in this start.
     pub ready_at: Option<Timestamp>,
-    /// Its disks.
+    /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
 }
 
-/// One disk as it is.
+/// One disk as it is on the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskReport {
-    /// Disk.
+    /// Id of the disk.
     pub disk: DiskId,
-    /// The raw file.
+    /// Path of the raw file on the node.
     pub path: String,
-    /// Its newest published version, as the agent knows it.
+    /// The newest published version that the agent knows of.
     pub version: VersionId,
-    /// Written since.
+    /// Bytes written since that version.
     pub unsaved_bytes: u64,
-    /// Fetched from other nodes on its behalf.
+    /// Bytes fetched from other nodes for it.
     pub fetched_bytes: u64,
-    /// Kept in its deltas.
+    /// Bytes kept in its deltas.
     pub local_bytes: u64,
 }
 
-/// All objects of a commit are durable on the required copies (I3): publish it with its snapshot.
+/// A commit whose objects are all durable on the required number of nodes (I3). It is published with its snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StagedCommit {
-    /// Snapshot it is a member of.
+    /// The snapshot that it is a member of.
     pub snapshot: SnapshotId,
-    /// Try it belongs to.
+    /// The attempt that it belongs to.
     pub attempt: u32,
-    /// Disk.
+    /// Id of the disk.
     pub disk: DiskId,
-    /// Generation it was written under.
+    /// The generation that the disk was written under.
     pub generation: u64,
-    /// The version it builds on: must be the disk's head.
+    /// The version it builds on. It must be the disk's newest.
     pub base: VersionId,
-    /// The live upload.
+    /// The live upload that its objects went under.
     pub upload: UploadId,
-    /// Descriptor and root page of the new version; equal to the base's when nothing was written.
+    /// Descriptor and root page of the new version. They are the base's when nothing was written.
     pub root: VersionRoot,
-    /// Written since the base.
+    /// Bytes written since the base.
     pub dirty_bytes: u64,
-    /// Newly stored, one copy.
+    /// Bytes newly stored, counted for one copy.
     pub stored_bytes: u64,
 }
 
@@ -427,13 +485,13 @@ pub struct StagedCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum CommitOutcome {
-    /// Staged, or not staged yet; the snapshot is still under way.
+    /// Staged, or not staged yet. The snapshot is still under way.
     Pending,
-    /// It is this version.
+    /// It has become a version.
     Published {
-        /// The version.
+        /// The id of the version.
         version: VersionId,
     },
-    /// It never will be: its blocks belong to the next commit.
+    /// It will never be published. Its blocks belong to the next commit.
     Abandoned,
 }

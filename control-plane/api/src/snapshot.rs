@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, DiskId, InstanceId, Labels, Name, OrUnknown, SnapshotId, Timestamp, VersionId, instance::Select,
+    DeploymentId, DiskId, InstanceId, Labels, Name, OrUnknown, Reason, SnapshotId, Timestamp, VersionId,
+    instance::Select,
 };
 
 /// Request of `POST /v1/snapshots`.
@@ -69,8 +70,10 @@ pub struct Snapshot {
     pub labels: Labels,
     /// Current state.
     pub state: SnapshotState,
-    /// Why it is in that state, a stable word; null where the state says it all.
-    pub reason: Option<String>,
+    /// Why it failed: `unreachable`, `hold_expired`, `busy`, `disk_full`, `disk_failed`, `not_assigned`, `io`,
+    /// `invalid`, `member_lost`, `deadline`, `upload_ended`, `deleted`, `cancelled`, or a word of a newer release.
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<Reason>,
     /// When it was requested.
     pub created_at: Timestamp,
     /// When it last changed.

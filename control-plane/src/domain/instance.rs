@@ -19,7 +19,7 @@
 //! or come twice. A guest that starts after its deadline stays failed for that boot.
 
 use muster_api::{
-    NodeId, Timestamp,
+    NodeId, Reason, Timestamp,
     instance::InstanceState,
     node_protocol::{InstanceReport, Observed, Wanted},
 };
@@ -33,7 +33,7 @@ pub struct Life {
     /// Its state.
     pub state: InstanceState,
     /// Why it is in that state, a word.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The same in a sentence.
     pub detail: Option<String>,
     /// What its node is told.
@@ -167,7 +167,7 @@ impl Life {
                 next.steps.placed_at = Some(now);
             }
             (S::Pending, Edge::NoPlace(why)) if self.node.is_none() => {
-                next.set(S::Failed, Some("no_capacity"), Some((*why).to_owned()));
+                next.set(S::Failed, Some(Reason::NoCapacity), Some((*why).to_owned()));
             }
             (_, Edge::Place(_) | Edge::NoPlace(_)) => return self.refuse(&[S::Pending]),
 
@@ -214,7 +214,7 @@ impl Life {
 
             (S::Starting | S::Running | S::Paused | S::Stopping | S::Stopped, Edge::Silent) => {
                 next.known = Some(self.state);
-                next.set(S::Unknown, Some("node_silent"), Some("its node has not been heard from".to_owned()));
+                next.set(S::Unknown, Some(Reason::NodeSilent), Some("its node has not been heard from".to_owned()));
             }
             (_, Edge::Silent) => {}
             (S::Unknown, Edge::Heard) => {
@@ -228,7 +228,8 @@ impl Life {
                 if self.state != S::Pending && self.steps.ready_at.is_some() {
                     return Ok(next);
                 }
-                let reason = if self.steps.started_at.is_some() { "not_ready_in_time" } else { "not_started_in_time" };
+                let reason =
+                    if self.steps.started_at.is_some() { Reason::NotReadyInTime } else { Reason::NotStartedInTime };
                 next.set(S::Failed, Some(reason), Some((*why).to_owned()));
                 next.known = None;
                 if self.node.is_some() && !self.evicting {
@@ -244,7 +245,7 @@ impl Life {
                     next.gone(now);
                 } else if self.steps.disk_at.is_some() && self.state != S::Failed {
                     next.known = None;
-                    next.set(S::Failed, Some("disk_lost"), Some("its node no longer has its disk".to_owned()));
+                    next.set(S::Failed, Some(Reason::DiskLost), Some("its node no longer has its disk".to_owned()));
                 }
             }
             (_, Edge::Report(report)) => next.report(report, now),
@@ -266,7 +267,7 @@ impl Life {
             return;
         }
         let was = self.known.take().unwrap_or(self.state);
-        let say = (report.reason.as_deref(), report.detail.clone());
+        let say = (report.reason.clone(), report.detail.clone());
         match (self.wanted, report.state) {
             (Wanted::Gone, Observed::Gone) => return self.gone(now),
             (Wanted::Gone, _) => {
@@ -279,7 +280,7 @@ impl Life {
             (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, None, None),
             (Wanted::Stopped, Observed::Failed) if was != S::Failed => self.set(S::Failed, say.0, say.1),
             (Wanted::Stopped, Observed::Gone) if was != S::Failed => {
-                self.set(S::Failed, Some("disk_lost"), say.1);
+                self.set(S::Failed, Some(Reason::DiskLost), say.1);
             }
             (Wanted::Stopped, _) if was != S::Failed => self.set(S::Stopping, say.0, say.1),
             (Wanted::Stopped, _) => {}
@@ -287,13 +288,15 @@ impl Life {
             (Wanted::Running, _) if was == S::Failed => {}
             (Wanted::Running, Observed::Running) => self.set(S::Running, say.0, say.1),
             (Wanted::Running, Observed::Paused) => self.set(S::Paused, say.0, say.1),
-            (Wanted::Running, Observed::Failed) => self.set(S::Failed, say.0.or(Some("start_failed")), say.1),
+            (Wanted::Running, Observed::Failed) => self.set(S::Failed, say.0.or(Some(Reason::StartFailed)), say.1),
             (Wanted::Running, Observed::Stopped)
                 if say.0.is_some() || matches!(was, S::Running | S::Paused | S::Stopped) =>
             {
-                self.set(S::Stopped, say.0.or(Some("guest_ended")), say.1);
+                self.set(S::Stopped, say.0.or(Some(Reason::GuestEnded)), say.1);
             }
-            (Wanted::Running, Observed::Gone) if was != S::Starting => self.set(S::Failed, Some("disk_lost"), say.1),
+            (Wanted::Running, Observed::Gone) if was != S::Starting => {
+                self.set(S::Failed, Some(Reason::DiskLost), say.1)
+            }
             (Wanted::Running, Observed::Preparing) => self.set(S::Starting, say.0, say.1),
             (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
         }
@@ -334,9 +337,9 @@ impl Life {
         }
     }
 
-    fn set(&mut self, state: S, reason: Option<&str>, detail: Option<String>) {
+    fn set(&mut self, state: S, reason: Option<Reason>, detail: Option<String>) {
         self.state = state;
-        self.reason = reason.map(str::to_owned);
+        self.reason = reason;
         self.detail = detail;
         if matches!(state, S::Stopping | S::Stopped | S::Failed | S::Deleting | S::Deleted) {
             self.steps.ready_at = None;
@@ -505,20 +508,20 @@ mod tests {
     #[test]
     fn a_guest_that_ends_by_itself_is_stopped_and_can_be_started() {
         let ended = told(&running(), Observed::Stopped);
-        assert_eq!((ended.state, ended.reason.as_deref()), (S::Stopped, Some("guest_ended")));
+        assert_eq!((ended.state, &ended.reason), (S::Stopped, &Some(Reason::GuestEnded)));
         assert_eq!(go(&ended, Edge::Start).boot, 2);
     }
 
     #[test]
     fn the_reason_of_a_delay_is_shown_until_the_delay_is_over() {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
-        let said = InstanceReport { reason: Some("disk_failed".into()), ..report(&placed, Observed::Preparing) };
+        let said = InstanceReport { reason: Some(Reason::DiskFailed), ..report(&placed, Observed::Preparing) };
         let troubled = go(&placed, Edge::Report(&said));
-        assert_eq!((troubled.state, troubled.reason.as_deref()), (S::Starting, Some("disk_failed")));
+        assert_eq!((troubled.state, &troubled.reason), (S::Starting, &Some(Reason::DiskFailed)));
         assert_eq!(told(&troubled, Observed::Running).reason, None);
         let deleting = go(&troubled, Edge::Delete);
-        let said = InstanceReport { reason: Some("busy".into()), ..report(&deleting, Observed::Stopping) };
-        assert_eq!(go(&deleting, Edge::Report(&said)).reason.as_deref(), Some("busy"));
+        let said = InstanceReport { reason: Some(Reason::Busy), ..report(&deleting, Observed::Stopping) };
+        assert_eq!(go(&deleting, Edge::Report(&said)).reason, Some(Reason::Busy));
     }
 
     #[test]

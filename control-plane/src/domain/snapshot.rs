@@ -11,7 +11,7 @@
 //! Agents upload as soon as they have flipped, so commits may be staged while the controller still waits for the
 //! coordinator. An abandoned commit needs no undo on its node: its blocks are in the next commit.
 
-use muster_api::{NodeId, Timestamp};
+use muster_api::{NodeId, Reason, Timestamp};
 use storage_core::units::{u64_from, usize_from};
 
 /// Attempts before a snapshot is given up.
@@ -53,7 +53,7 @@ pub enum Phase {
         /// When the next attempt begins.
         retry_at: Timestamp,
         /// Its reason, a stable word.
-        reason: String,
+        reason: Reason,
         /// The same in a sentence.
         detail: String,
     },
@@ -73,7 +73,7 @@ pub enum Next {
     /// Give it up.
     Fail {
         /// The reason, a stable word.
-        reason: String,
+        reason: Reason,
         /// The same in a sentence.
         detail: String,
     },
@@ -82,23 +82,24 @@ pub enum Next {
 /// What to do about a snapshot under way.
 #[must_use]
 pub fn plan(seen: &UnderWay, now: Timestamp) -> Next {
-    let fail = |reason: &str, detail: String| Next::Fail { reason: reason.to_owned(), detail };
+    let fail = |reason: Reason, detail: String| Next::Fail { reason, detail };
     if let Some(lost) = &seen.lost {
-        return fail("member_lost", lost.clone());
+        return fail(Reason::MemberLost, lost.clone());
     }
     match &seen.phase {
         Phase::Saving if seen.staged == seen.members => Next::Publish,
-        _ if now >= seen.deadline => {
-            fail("deadline", format!("{} of {} members were durable when the time was over", seen.staged, seen.members))
-        }
+        _ if now >= seen.deadline => fail(
+            Reason::Deadline,
+            format!("{} of {} members were durable when the time was over", seen.staged, seen.members),
+        ),
         Phase::Cutting { until } if now >= *until => {
             if seen.attempt >= ATTEMPTS_MAX {
-                fail("unreachable", format!("no coordinator reported in {} attempts", seen.attempt))
+                fail(Reason::Unreachable, format!("no coordinator reported in {} attempts", seen.attempt))
             } else {
                 Next::Again
             }
         }
-        Phase::Refused { reason, detail, .. } if seen.attempt >= ATTEMPTS_MAX => fail(reason, detail.clone()),
+        Phase::Refused { reason, detail, .. } if seen.attempt >= ATTEMPTS_MAX => fail(reason.clone(), detail.clone()),
         Phase::Refused { retry_at, .. } if now >= *retry_at => Next::Again,
         Phase::Saving | Phase::Cutting { .. } | Phase::Refused { .. } => Next::Wait,
     }
@@ -150,16 +151,18 @@ mod tests {
 
     #[test]
     fn everything_that_waits_has_an_end() {
-        assert!(matches!(plan(&seen(Phase::Saving), at(1000)), Next::Fail { reason, .. } if reason == "deadline"));
+        assert!(
+            matches!(plan(&seen(Phase::Saving), at(1000)), Next::Fail { reason, .. } if reason == Reason::Deadline)
+        );
         let cutting = Phase::Cutting { until: at(500) };
         assert_eq!(plan(&seen(cutting.clone()), at(500)), Next::Again);
         let last = UnderWay { attempt: ATTEMPTS_MAX, ..seen(cutting) };
-        assert!(matches!(plan(&last, at(500)), Next::Fail { reason, .. } if reason == "unreachable"));
-        let refused = Phase::Refused { retry_at: at(200), reason: "busy".into(), detail: String::new() };
+        assert!(matches!(plan(&last, at(500)), Next::Fail { reason, .. } if reason == Reason::Unreachable));
+        let refused = Phase::Refused { retry_at: at(200), reason: Reason::Busy, detail: String::new() };
         assert_eq!(plan(&seen(refused.clone()), at(100)), Next::Wait);
         assert_eq!(plan(&seen(refused.clone()), at(200)), Next::Again);
         let last = UnderWay { attempt: ATTEMPTS_MAX, ..seen(refused) };
-        assert!(matches!(plan(&last, at(0)), Next::Fail { reason, .. } if reason == "busy"));
+        assert!(matches!(plan(&last, at(0)), Next::Fail { reason, .. } if reason == Reason::Busy));
     }
 
     #[test]
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn a_lost_member_fails_the_snapshot() {
         let lost = UnderWay { lost: Some("web.1 was deleted".into()), staged: 2, ..seen(Phase::Saving) };
-        assert!(matches!(plan(&lost, at(0)), Next::Fail { reason, .. } if reason == "member_lost"));
+        assert!(matches!(plan(&lost, at(0)), Next::Fail { reason, .. } if reason == Reason::MemberLost));
     }
 
     #[test]

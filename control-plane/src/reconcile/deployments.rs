@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    DeploymentId, ErrorCode, OperationId, Problem,
+    DeploymentId, ErrorCode, OperationId, Problem, Reason,
     deployment::DeploymentState,
     instance::InstanceState,
     operation::{Operation, OperationState, Progress, WaitingOn},
@@ -243,10 +243,10 @@ async fn problem(tx: &mut Tx, operation: &Operation, work: Work, late: bool) -> 
         if member.life.is_ready() {
             continue;
         }
-        let reason = member.life.reason.unwrap_or_else(|| word(member.life.state).to_owned());
+        let reason = member.life.reason.map_or_else(|| word(member.life.state).to_owned(), String::from);
         *reasons.entry(reason).or_default() += 1;
     }
-    let only_capacity = reasons.keys().all(|reason| reason == "no_capacity") && !reasons.is_empty();
+    let only_capacity = reasons.keys().all(|reason| reason == Reason::NoCapacity.as_str()) && !reasons.is_empty();
     let code = if only_capacity { ErrorCode::NoCapacity } else { ErrorCode::Unavailable };
     let listed: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
     let time = if late { "; its time was over" } else { "" };

@@ -2,7 +2,7 @@
 //! time or their attempts are used up.
 
 use muster_api::{
-    CommitId,
+    CommitId, Reason,
     operation::{Operation, OperationState, Progress},
     snapshot::SnapshotState,
 };
@@ -51,7 +51,7 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
     let operation = operations::load(tx, row.operation).await?;
     if operation.as_ref().is_some_and(|op| op.state == OperationState::Cancelling) {
         let outcome = Outcome::Cancelled(None);
-        app_snapshots::give_up(tx, &mut row, "cancelled", "its operation was cancelled", outcome).await?;
+        app_snapshots::give_up(tx, &mut row, Reason::Cancelled, "its operation was cancelled", outcome).await?;
         return Ok(true);
     }
     let (staged, members) = snapshots::staged(tx, row.id).await?;
@@ -75,7 +75,7 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
         Next::Publish => app_snapshots::publish(tx, &mut row).await?,
         Next::Fail { reason, detail } => {
             let outcome = app_snapshots::failed(&reason, &detail);
-            app_snapshots::give_up(tx, &mut row, &reason, &detail, outcome).await?;
+            app_snapshots::give_up(tx, &mut row, reason, &detail, outcome).await?;
         }
     }
     Ok(true)

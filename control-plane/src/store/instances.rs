@@ -117,7 +117,7 @@ fn word<T: serde::Serialize>(value: T) -> Result<Cell, StoreError> {
 fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     Ok(vec![
         instance::word(life.state).into(),
-        life.reason.clone().into(),
+        life.reason.clone().map(String::from).into(),
         life.detail.clone().into(),
         word(life.wanted)?,
         column::int(life.boot).into(),
@@ -346,7 +346,7 @@ fn from_row(row: &AnyRow) -> Result<InstanceRow, StoreError> {
         labels: column::json(row, "labels")?,
         life: Life {
             state: column::word(row, "state")?,
-            reason: column::opt_text(row, "reason")?,
+            reason: column::opt_parse(row, "reason")?,
             detail: column::opt_text(row, "detail")?,
             wanted: column::word(row, "wanted")?,
             boot: column::count(row, "boot")?,

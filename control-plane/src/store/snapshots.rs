@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_api::{
-    CommitId, DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, SnapshotId, Timestamp, UploadId,
+    CommitId, DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, SnapshotId, Timestamp, UploadId,
     VersionId,
     node_protocol::{CutMember, StagedCommit},
     operation::Target,
@@ -31,7 +31,7 @@ pub struct SnapshotRow {
     /// Its state.
     pub state: SnapshotState,
     /// Why it is in that state, where that needs saying.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The deployment it was taken of.
     pub deployment: Option<DeploymentId>,
     /// The name that the deployment had then.
@@ -61,7 +61,7 @@ pub struct SnapshotRow {
     /// When the wait for the coordinator ends. After a refusal: when the next attempt begins.
     pub attempt_until: Option<Timestamp>,
     /// Why the coordinator refused the present attempt, a word.
-    pub refused: Option<String>,
+    pub refused: Option<Reason>,
     /// The same in a sentence.
     pub refused_detail: Option<String>,
     /// When everything must be durable.
@@ -165,7 +165,7 @@ pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Re
         .bind(&row.name)
         .bind(column::json_text(&row.labels)?)
         .bind(column::word_text(row.state)?)
-        .bind(row.reason.as_deref())
+        .bind(row.reason.as_ref().map(Reason::as_str))
         .bind(row.deployment.map(|id| id.to_string()))
         .bind(row.deployment_name.as_deref())
         .bind(column::word_text(row.consistency)?)
@@ -219,7 +219,7 @@ pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
         .bind(&row.name)
         .bind(column::json_text(&row.labels)?)
         .bind(column::word_text(row.state)?)
-        .bind(row.reason.as_deref())
+        .bind(row.reason.as_ref().map(Reason::as_str))
         .bind(column::opt_micros(row.cut_at))
         .bind(column::opt_micros(row.durable_at))
         .bind(column::int(row.dirty_bytes))
@@ -228,7 +228,7 @@ pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
         .bind(column::int(row.attempt))
         .bind(row.coordinator.map(|id| id.to_string()))
         .bind(column::opt_micros(row.attempt_until))
-        .bind(row.refused.as_deref())
+        .bind(row.refused.as_ref().map(Reason::as_str))
         .bind(row.refused_detail.as_deref())
         .bind(row.upload.map(|id| id.to_string()))
         .bind(column::opt_int(row.round))
@@ -305,7 +305,7 @@ fn from_row(row: &AnyRow) -> Result<SnapshotRow, StoreError> {
         name: column::text(row, "name")?,
         labels: column::json(row, "labels")?,
         state: column::word(row, "state")?,
-        reason: column::opt_text(row, "reason")?,
+        reason: column::opt_parse(row, "reason")?,
         deployment: column::opt_parse(row, "deployment")?,
         deployment_name: column::opt_text(row, "deployment_name")?,
         consistency: column::word(row, "consistency")?,
@@ -320,7 +320,7 @@ fn from_row(row: &AnyRow) -> Result<SnapshotRow, StoreError> {
         attempt: column::count(row, "attempt")?,
         coordinator: column::opt_parse(row, "coordinator")?,
         attempt_until: column::opt_time(row, "attempt_until")?,
-        refused: column::opt_text(row, "refused")?,
+        refused: column::opt_parse(row, "refused")?,
         refused_detail: column::opt_text(row, "refused_detail")?,
         deadline: column::time(row, "deadline")?,
         upload: column::opt_parse(row, "upload")?,

@@ -1,8 +1,8 @@
-//! A controller without a network: tests say what it wants and see what it was told.
+//! A controller without a network: tests set what it wants and see what it was told.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use muster_api::{
         CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest, Report, StagedCommit,
     },
 };
+use storage_core::lock;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -19,10 +20,10 @@ use tokio::{
 
 use super::{Call, ControllerClient, ControllerError};
 
-/// What it was told so far and what it answers.
+/// What the controller was told so far and what it answers.
 #[derive(Debug, Default)]
 pub struct Script {
-    /// Newest first to be given out; none until a test sets one.
+    /// The desired state; none until a test sets one.
     pub desired: Option<Desired>,
     /// Heartbeats received.
     pub heartbeats: Vec<Heartbeat>,
@@ -32,17 +33,17 @@ pub struct Script {
     pub cut_reports: Vec<(SnapshotId, CutReport)>,
     /// Commits staged.
     pub staged: Vec<(CommitId, StagedCommit)>,
-    /// What becomes of commits; a missing one is pending.
+    /// What becomes of commits. A commit that is not here is pending.
     pub outcomes: HashMap<CommitId, CommitOutcome>,
     /// Commits that were asked about.
     pub asked: Vec<CommitId>,
-    /// Errors the next calls answer with, whatever they are.
+    /// Errors of the next calls, whichever calls they are.
     pub failures: VecDeque<String>,
-    /// Whether it can be reached at all.
+    /// Set while it cannot be reached.
     pub away: bool,
 }
 
-/// A scripted controller; clones are the same one.
+/// A scripted controller. Clones share one script.
 #[derive(Clone)]
 pub struct ScriptedController {
     script: Arc<Mutex<Script>>,
@@ -56,25 +57,21 @@ impl Default for ScriptedController {
 }
 
 impl ScriptedController {
-    /// One that wants nothing yet.
+    /// A controller that wants nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Its script, to read or to change; long-polls look again after each call.
+    /// Reads or changes the script. Long-polls look again after each call.
     pub fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
-        let out = change(&mut self.lock());
+        let out = change(&mut lock(&self.script));
         self.changed.send_modify(|n| *n += 1);
         out
     }
 
-    fn lock(&self) -> MutexGuard<'_, Script> {
-        self.script.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn answer<T>(&self, answer: impl FnOnce(&mut Script) -> T) -> Result<T, ControllerError> {
-        let mut script = self.lock();
+        let mut script = lock(&self.script);
         if script.away {
             return Err(ControllerError::Unavailable("away".to_owned()));
         }
@@ -94,9 +91,9 @@ impl ScriptedController {
     pub async fn until(&self, what: &str, wanted: impl Fn(&Script) -> bool) {
         let mut changed = self.changed.subscribe();
         let limit = Instant::now() + Duration::from_secs(10);
-        while !wanted(&self.lock()) {
+        while !wanted(&lock(&self.script)) {
             let seen = timeout_at(limit, changed.changed()).await;
-            assert!(seen.is_ok(), "not within ten seconds: {what}; {:?}", self.lock());
+            assert!(seen.is_ok(), "not within ten seconds: {what}; {:?}", lock(&self.script));
         }
     }
 }
@@ -123,7 +120,7 @@ impl ControllerClient for ScriptedController {
             let mut changed = self.changed.subscribe();
             loop {
                 let newer = {
-                    let script = self.lock();
+                    let script = lock(&self.script);
                     if script.away {
                         return Err(ControllerError::Unavailable("away".to_owned()));
                     }

@@ -13,7 +13,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use muster_api::{CommitId, SnapshotId, node_protocol::CutDisk};
+use muster_api::{
+    CommitId,
+    node_protocol::{CutDisk, CutKey},
+};
 
 use super::{
     disk::{Apply, Disk, Layers, lock},
@@ -24,9 +27,6 @@ use super::{
 
 /// Most epochs of a disk, including the current one.
 pub(crate) const EPOCHS_MAX: usize = 4;
-
-/// One attempt at the cut of a snapshot: the snapshot and the number of the attempt. A later attempt has a larger number.
-pub type CutKey = (SnapshotId, u32);
 
 /// The next epoch, ready to be written to.
 pub(crate) struct Prepared {
@@ -58,9 +58,9 @@ impl Disk {
         match other {
             Some(other) if other == key => return Ok(()),
             // This replaces an older attempt for the same snapshot.
-            Some(other) if other.0 == key.0 && other.1 < key.1 => self.discard_prepared(other).await?,
+            Some(other) if other.is_before(key) => self.discard_prepared(other).await?,
             Some(other) => {
-                return Err(DiskError::Busy { disk, what: format!("it is being cut for snapshot {}", other.0) });
+                return Err(DiskError::Busy { disk, what: format!("it is being cut for snapshot {}", other.snapshot) });
             }
             None => {}
         }

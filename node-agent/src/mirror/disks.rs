@@ -9,7 +9,7 @@ use std::{
 
 use muster_api::{
     CommitId, DiskId, InstanceId, VersionId,
-    node_protocol::{CutDisk, CutMember, VersionRoot},
+    node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
 use storage_core::{BLOCK_BYTES, ByteLen, units::DISK_BYTES_MAX};
@@ -20,7 +20,7 @@ use super::{
     cache::Cache,
     commit::Saved,
     config::Config,
-    cut::{CutKey, CutState, Flipped, blocking, open_error},
+    cut::{CutState, Flipped, blocking, open_error},
     disk::{Disk, Layers, Node, lock},
     epoch::{Epoch, Place},
     error::DiskError,
@@ -367,8 +367,7 @@ impl Disks {
     /// # Errors
     /// See [`DiskError`].
     pub async fn prepare(self: &Arc<Self>, key: CutKey, wanted: &[CutDisk]) -> Result<(), DiskError> {
-        let older: Vec<CutKey> =
-            lock(&self.cuts).keys().filter(|other| other.0 == key.0 && other.1 < key.1).copied().collect();
+        let older: Vec<CutKey> = lock(&self.cuts).keys().filter(|other| other.is_before(key)).copied().collect();
         for older in older {
             // End the hold of the older attempt now, so that it does not end later, during the hold of this one.
             self.give_up(older, |state| matches!(state, CutState::Prepared | CutState::Held { .. })).await;
@@ -379,7 +378,7 @@ impl Disks {
             match cuts.get(&key).map(|cut| &cut.state) {
                 None => {}
                 Some(CutState::Prepared) => return Ok(()),
-                Some(_) => return Err(DiskError::NotPrepared(key.0)),
+                Some(_) => return Err(DiskError::NotPrepared(key.snapshot)),
             }
         }
         let mut disks = Vec::new();
@@ -413,11 +412,11 @@ impl Disks {
     pub async fn hold(self: &Arc<Self>, key: CutKey, max_pause: Duration) -> Result<(), DiskError> {
         {
             let mut cuts = lock(&self.cuts);
-            let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.0))?;
+            let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.snapshot))?;
             match cut.state {
                 CutState::Prepared => {}
                 CutState::Held { .. } => return Ok(()),
-                CutState::Flipped { .. } | CutState::Over => return Err(DiskError::HoldExpired(key.0)),
+                CutState::Flipped { .. } | CutState::Over => return Err(DiskError::HoldExpired(key.snapshot)),
             }
             let since = Instant::now();
             for disk in &cut.disks {
@@ -445,7 +444,7 @@ impl Disks {
             FlipInMemory::Answered(members) => return Ok(members),
             FlipInMemory::TooLate => {
                 self.give_up(key, |state| matches!(state, CutState::Held { .. })).await;
-                return Err(DiskError::HoldExpired(key.0));
+                return Err(DiskError::HoldExpired(key.snapshot));
             }
             FlipInMemory::Done { flips, pause_us, complete } => (flips, pause_us, complete),
         };
@@ -462,7 +461,7 @@ impl Disks {
         if !complete {
             // The prepared epoch of some disk is gone. A cut is of all disks or none, so it is none.
             self.abort(key).await?;
-            return Err(DiskError::NotPrepared(key.0));
+            return Err(DiskError::NotPrepared(key.snapshot));
         }
         if let Some(cut) = lock(&self.cuts).get_mut(&key) {
             cut.state = CutState::Flipped { members: members.clone() };
@@ -473,11 +472,11 @@ impl Disks {
     /// Flips all disks of a held cut and lets their writes continue.
     fn flip_in_memory(&self, key: CutKey) -> Result<FlipInMemory, DiskError> {
         let mut cuts = lock(&self.cuts);
-        let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.0))?;
+        let cut = cuts.get_mut(&key).ok_or(DiskError::NotPrepared(key.snapshot))?;
         let since = match &cut.state {
             CutState::Flipped { members } => return Ok(FlipInMemory::Answered(members.clone())),
-            CutState::Over => return Err(DiskError::HoldExpired(key.0)),
-            CutState::Prepared => return Err(DiskError::NotPrepared(key.0)),
+            CutState::Over => return Err(DiskError::HoldExpired(key.snapshot)),
+            CutState::Prepared => return Err(DiskError::NotPrepared(key.snapshot)),
             // The clock decides, not the timer task, which may be late.
             CutState::Held { until, .. } if Instant::now() >= *until => return Ok(FlipInMemory::TooLate),
             CutState::Held { since, .. } => *since,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use muster_api::{CommitId, DiskId, SnapshotId};
+use muster_api::{CommitId, DiskId, Reason, SnapshotId};
 use muster_pool::PoolError;
 
 use crate::holder::HolderError;
@@ -113,20 +113,20 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// The stable word for this error in reports and answers to cut calls.
+    /// The reason for this error in reports and in the answers to the steps of a cut.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub const fn reason(&self) -> Reason {
         match self {
             Self::NotFound(_) | Self::OlderGeneration { .. } | Self::NotPrepared(_) | Self::NoCommit { .. } => {
-                "not_assigned"
+                Reason::NotAssigned
             }
-            Self::Busy { .. } => "busy",
-            Self::HoldExpired(_) => "hold_expired",
-            Self::NoSpace(_) => "no_space",
-            Self::Diverged { .. } | Self::Invalid { .. } => "invalid",
-            Self::Failed { .. } | Self::Corrupt { .. } => "disk_failed",
-            Self::Io { .. } | Self::Holder { .. } => "io",
-            Self::Pool { .. } => "unreachable",
+            Self::Busy { .. } => Reason::Busy,
+            Self::HoldExpired(_) => Reason::HoldExpired,
+            Self::NoSpace(_) => Reason::DiskFull,
+            Self::Diverged { .. } | Self::Invalid { .. } => Reason::Invalid,
+            Self::Failed { .. } | Self::Corrupt { .. } => Reason::DiskFailed,
+            Self::Io { .. } | Self::Holder { .. } => Reason::Io,
+            Self::Pool { .. } => Reason::Unreachable,
         }
     }
 }

@@ -89,6 +89,5 @@ pub(crate) mod write;
 
 pub use commit::Saved;
 pub use config::{Config, DeltaIo, WritePolicy};
-pub use cut::CutKey;
 pub use disks::{DiskStatus, DiskWant, Disks};
 pub use error::{DiskError, Fault};

@@ -16,7 +16,7 @@ use std::{
 
 use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
-    node_protocol::{CutDisk, VersionRoot},
+    node_protocol::{CutDisk, CutKey, VersionRoot},
 };
 use muster_pool::PoolClient;
 use storage_core::{
@@ -387,7 +387,7 @@ impl Scene {
         let id = self.want.disk;
         while ended.load(Ordering::Acquire) < WRITERS {
             let want = self.wanted();
-            let key = (SnapshotId::generate(), 1);
+            let key = CutKey::new(SnapshotId::generate(), 1);
             let (instance, generation) = (want.instance, want.generation);
             let cut = CutDisk { instance, disk: id, generation, commit: CommitId::generate() };
             match disks.prepare(key, std::slice::from_ref(&cut)).await {
@@ -655,7 +655,7 @@ fn a_cut_that_fails_at_any_sync_loses_no_writes() {
             let want = &scene.want;
             let (instance, generation, commit) = (want.instance, want.generation, CommitId::generate());
             let cut = CutDisk { instance, disk: want.disk, generation, commit };
-            let cut = disks.prepare((SnapshotId::generate(), 1), &[cut]).await;
+            let cut = disks.prepare(CutKey::new(SnapshotId::generate(), 1), &[cut]).await;
             assert!(cut.is_err() || syncs > 4, "sync {syncs} of a cut");
             for seed in 0..12 {
                 scene.check_power_cut(scene.recorder.moments(), seed, false).await;

@@ -1,7 +1,7 @@
 //! The peer server: what other nodes and controllers may ask of this one, under `/peer/v1` over mutual TLS.
 //!
-//! Objects and the door are the pool's ([`muster_pool::server`]). The agent adds the steps of cuts, which are between
-//! members, and console logs, which only clients (controllers) may read.
+//! The pool serves objects and admits callers ([`muster_pool::server`]). The agent adds the steps of cuts, which only
+//! members may ask for, and console logs, which only clients (controllers) may read.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -11,10 +11,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures::future::BoxFuture;
 use muster_api::{
-    DiskId, InstanceId, SnapshotId,
-    peer_protocol::{CutStep, CutStepAnswer},
+    InstanceId, SnapshotId,
+    node_protocol::CutKey,
+    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest},
 };
 use muster_pool::{
     PoolClient,
@@ -24,38 +24,26 @@ use muster_pool::{
 use serde::Deserialize;
 use storage_core::store::ChunkStore;
 
-use crate::hypervisor::console;
+use crate::{cuts::Cuts, hypervisor::console};
 
 /// Most bytes of a console log in one answer.
 const LOG_BYTES_MAX: u64 = 4 << 20;
-
-/// The steps of a cut as this node carries them out; [`crate::cuts::Cuts`] is the real one.
-pub trait CutSteps: Send + Sync {
-    /// Carries out `step` (prepare, hold, flip, abort) for exactly `disks`.
-    fn step(
-        &self,
-        snapshot: SnapshotId,
-        attempt: u32,
-        step: String,
-        disks: Vec<DiskId>,
-    ) -> BoxFuture<'_, CutStepAnswer>;
-}
 
 /// What the server works with.
 pub struct PeerServerParts {
     /// This node's share of the pool.
     pub chunks: Arc<dyn ChunkStore>,
-    /// For the membership record.
+    /// Has the current membership record.
     pub pool: PoolClient,
-    /// For the steps of cuts.
-    pub cuts: Arc<dyn CutSteps>,
+    /// Carries out the steps of cuts.
+    pub cuts: Arc<Cuts>,
     /// Folder of the console logs, `{instance}.log`.
     pub console_dir: PathBuf,
 }
 
 #[derive(Clone)]
 struct Server {
-    cuts: Arc<dyn CutSteps>,
+    cuts: Arc<Cuts>,
     console_dir: Arc<std::path::Path>,
 }
 
@@ -72,13 +60,13 @@ pub fn routes(parts: PeerServerParts) -> Router {
 async fn cut_step(
     State(server): State<Server>,
     Extension(caller): Extension<Caller>,
-    Path((snapshot, attempt, step)): Path<(SnapshotId, u32, String)>,
-    Json(body): Json<CutStep>,
+    Path((snapshot, attempt, step)): Path<(SnapshotId, u32, CutStep)>,
+    Json(body): Json<CutStepRequest>,
 ) -> Result<Json<CutStepAnswer>, Refused> {
     if caller == Caller::Client {
         return Err(Refusal::Forbidden.because("cuts are between members"));
     }
-    Ok(Json(server.cuts.step(snapshot, attempt, step, body.disks).await))
+    Ok(Json(server.cuts.step(CutKey::new(snapshot, attempt), step, body.disks).await))
 }
 
 #[derive(Deserialize)]
@@ -98,12 +86,12 @@ async fn instance_log(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refused> {
     if let Caller::Member(node) = caller {
-        // I12: consoles are the tenants'; nodes have no business with those of instances they do not run.
+        // I12: a console belongs to its tenant. Nodes read no consoles of instances that they do not run.
         return Err(Refusal::Forbidden.because(format!("node {node} may not read consoles")));
     }
     let file = server.console_dir.join(format!("{instance}.log"));
     let tail = query.tail_bytes.min(LOG_BYTES_MAX);
-    // What was rotated away belongs to it: else little is left right after.
+    // `tail` also reads the file that was rotated away: right after a rotation the newer one has little.
     let read = move || console::tail(&file, tail).map(|bytes| (!bytes.is_empty() || file.exists()).then_some(bytes));
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(Some(bytes))) => Ok(bytes.into_response()),

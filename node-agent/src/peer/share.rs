@@ -1,8 +1,8 @@
 //! [`PoolShare`]: the store with the host's free space in view.
 //!
 //! The store itself knows the pool's limit. The floor (`keep_free`) is about the file system that the pool shares with
-//! caches and guests' deltas: new replicas stop before it is reached, so that a guest's write still finds room after the
-//! pool had to give up. Reads, touches and syncs never stop.
+//! caches and guests' deltas: the pool takes no new objects once it is reached, so that guests' writes still find room.
+//! Reads, touches and syncs never stop.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,12 +14,12 @@ use storage_core::{
     store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage},
 };
 
-/// What a file system has.
+/// The space of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// All of it.
+    /// Its size.
     pub total_bytes: u64,
-    /// Free for whoever is not root.
+    /// Free to users other than root.
     pub free_bytes: u64,
 }
 
@@ -60,12 +60,12 @@ impl PoolShare {
 
 impl ChunkStore for PoolShare {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        // A system that cannot be asked is not a full one: the write itself will tell.
+        // When the file system cannot be asked, the write itself shows whether it is full.
         if let Ok(space) = Space::of(&self.dir) {
-            let wanted: u64 = records.iter().map(|r| u64::try_from(r.wire_len()).unwrap_or(u64::MAX)).sum();
+            let wanted: u64 = records.iter().map(|r| u64::try_from(r.wire_len()).expect("lengths fit 64 bits")).sum();
             if space.free_bytes.saturating_sub(wanted) < self.floor_bytes {
                 let used_bytes = self.store.usage().disk_bytes;
-                // What may still be used down to the floor counts as the limit.
+                // The limit is what is used plus the room above the floor.
                 let room = space.free_bytes.saturating_sub(self.floor_bytes);
                 let limit_bytes = Some(used_bytes.saturating_add(room));
                 return Err(StoreError::Full { used_bytes, wanted_bytes: wanted, limit_bytes });

@@ -1,9 +1,9 @@
-//! Does what the plan says, one instance per task, and keeps book.
+//! Carries out the plan, one task per instance, and remembers how far each came.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use muster_api::{
-    InstanceId, Timestamp,
+    InstanceId, Reason, Timestamp,
     deployment::{Probe, Runtime},
     node_protocol::Assignment,
 };
@@ -20,27 +20,32 @@ use crate::{
     mirror::{DiskError, DiskWant},
 };
 
-/// A start the hypervisor refuses this often is refused for good.
+/// After this many refusals by the hypervisor a start has failed.
 const REFUSALS_MAX: u32 = 3;
-/// First and longest wait after a failure; it doubles in between.
+/// First and longest wait after a failure. It doubles in between.
 const RETRY_FIRST_MS: i64 = 500;
 const RETRY_LAST_MS: i64 = 10_000;
-/// Between two looks at a guest that is not ready yet.
+/// Time between two looks at a guest that is not ready yet.
 const PROBE_AGAIN_MS: i64 = 100;
-/// Between two tries to let a paused guest go on.
+/// Time between two tries to resume a paused guest.
 const RESUME_AGAIN_MS: i64 = 2_000;
 
-/// Why a step did not get on.
+/// Why a step was not done.
 enum Stuck {
-    /// Tried again later.
+    /// It is tried again later.
     Later(Trouble),
-    /// Not by trying again under this number.
+    /// Repeating it under the same boot number does not help.
     Refused(Trouble),
 }
 
 type Step = Result<(), Stuck>;
 
-/// Runs the actions in a task of their own; the instance is busy until then.
+/// A failure after which the step is tried again.
+fn later(reason: Reason, detail: impl Into<String>) -> Stuck {
+    Stuck::Later(Trouble { reason, detail: detail.into() })
+}
+
+/// Runs the actions in a task of their own. The instance is busy until it ends.
 pub(super) fn spawn(
     inner: Arc<Inner>,
     assignment: Assignment,
@@ -49,7 +54,7 @@ pub(super) fn spawn(
 ) {
     inner.slot(assignment.instance, |slot| slot.busy = true);
     tokio::spawn(async move {
-        // Also when the task panics: an instance must not stay busy for ever.
+        // Also frees the instance when the task panics.
         let _free = Free { inner: inner.clone(), instance: assignment.instance };
         for action in actions {
             tracing::debug!(instance.id = %assignment.instance, ?action, "instance {}", assignment.name);
@@ -78,7 +83,7 @@ impl Drop for Free {
 
 fn settled(inner: &Inner, instance: InstanceId, action: &Action) {
     inner.slot(instance, |slot| {
-        // These set their own next time and are repeated until something else happens.
+        // The others set their own next time and are repeated until something else happens.
         if !matches!(action, Action::Probe | Action::Resume | Action::AskToStop) {
             (slot.retry_at, slot.failures, slot.trouble) = (None, 0, None);
         }
@@ -101,7 +106,7 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
         }
         let wait = RETRY_FIRST_MS.saturating_mul(1 << slot.failures.saturating_sub(1).min(10)).min(RETRY_LAST_MS);
         slot.retry_at = Some(now.plus_ms(wait));
-        // The same words again say nothing new.
+        // Logged once, not at every retry.
         if slot.trouble.as_ref() != Some(&trouble) {
             tracing::warn!(
                 instance.id = %assignment.instance, ?action,
@@ -112,7 +117,7 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
     });
 }
 
-/// Changes the remembered start and keeps it.
+/// Changes the remembered start and stores it.
 fn remember(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Slot)) -> Step {
     let life = inner.slot(instance, |slot| {
         change(slot);
@@ -120,9 +125,10 @@ fn remember(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Slot))
         slot.life.clone()
     });
     let Some(life) = life else { return Ok(()) };
-    inner.records.save(instance, &life).map_err(|error| {
-        Stuck::Later(Trouble { reason: "io", detail: format!("the record of the instance cannot be kept: {error}") })
-    })
+    inner
+        .records
+        .save(instance, &life)
+        .map_err(|error| later(Reason::Io, format!("the record of the instance cannot be stored: {error}")))
 }
 
 fn with_life(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Life)) -> Step {
@@ -149,7 +155,7 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
             inner.slot(instance, |slot| slot.retry_at = Some(now.plus_ms(RESUME_AGAIN_MS)));
             match resumed {
                 Ok(()) | Err(HypervisorError::NotRunning(_)) => Ok(()),
-                Err(error) => Err(later(&error)),
+                Err(error) => Err(hypervisor_failed(&error)),
             }
         }
         Action::AskToStop => {
@@ -159,37 +165,35 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
             });
             match hypervisor(inner)?.request_shutdown(instance).await {
                 Ok(()) | Err(HypervisorError::NotRunning(_)) => Ok(()),
-                Err(error) => Err(later(&error)),
+                Err(error) => Err(hypervisor_failed(&error)),
             }
         }
         Action::CutPower(end) => {
-            hypervisor(inner)?.destroy(instance).await.map_err(|error| later(&error))?;
+            hypervisor(inner)?.destroy(instance).await.map_err(|error| hypervisor_failed(&error))?;
             note(inner, assignment, end)
         }
         Action::Note(end) => note(inner, assignment, end),
         Action::RemoveDisks => remove_disks(inner, instance).await,
-        Action::Forget => {
-            let (records, log) = (inner.records.clone(), inner.console_log(instance));
-            let removed =
-                tokio::task::spawn_blocking(move || console::remove(&log).and_then(|()| records.remove(instance)));
-            match removed.await {
-                Ok(Ok(())) => {
-                    inner.slot(instance, |slot| *slot = Slot { busy: true, ..Slot::default() });
-                    Ok(())
-                }
-                Ok(Err(error)) => Err(Stuck::Later(Trouble { reason: "io", detail: error.to_string() })),
-                Err(error) => Err(Stuck::Later(Trouble { reason: "io", detail: error.to_string() })),
-            }
-        }
+        Action::Forget => forget(inner, instance).await,
     }
 }
 
-/// How the start ended that was there: remembered under its own number, which may be older than the assignment's.
+/// Removes the record and the console log of an instance.
+async fn forget(inner: &Inner, instance: InstanceId) -> Step {
+    let (records, log) = (inner.records.clone(), inner.console_log(instance));
+    let removing = move || console::remove(&log).and_then(|()| records.remove(instance));
+    let removed = tokio::task::spawn_blocking(removing).await.map_err(io::Error::other).flatten();
+    removed.map_err(|error| later(Reason::Io, error.to_string()))?;
+    inner.slot(instance, |slot| *slot = Slot { busy: true, ..Slot::default() });
+    Ok(())
+}
+
+/// Remembers how a start ended, under the start's own number, which may be older than the assignment's.
 fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
     remember(inner, assignment.instance, |slot| {
         let now = (inner.parts.now)();
         let life = slot.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
-        // The first word stays: a guest that was given up and then stopped was given up.
+        // The first end stays: a guest that was given up and then stopped counts as given up.
         if !matches!(life.phase, Phase::Ended(_)) || *end == End::Stopped {
             tracing::info!(instance.id = %assignment.instance, boot = life.boot, ?end, "instance {} ended", assignment.name);
             life.phase = Phase::Ended(end.clone());
@@ -202,29 +206,21 @@ fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
 fn hypervisor(inner: &Inner) -> Result<&dyn Hypervisor, Stuck> {
     inner.parts.hypervisor.as_deref().ok_or_else(|| {
         Stuck::Refused(Trouble {
-            reason: "start_failed",
+            reason: Reason::StartFailed,
             detail: "this node runs no virtual machines: its agent has no libvirt".to_owned(),
         })
     })
 }
 
-fn later(error: &HypervisorError) -> Stuck {
-    Stuck::Later(Trouble { reason: "hypervisor", detail: error.to_string() })
+fn hypervisor_failed(error: &HypervisorError) -> Stuck {
+    later(Reason::Hypervisor, error.to_string())
 }
 
 async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskWant, Trouble>]) -> Step {
     for want in wants {
         let want = want.clone().map_err(Stuck::Later)?;
         (inner.parts.disks.ensure)(want).await.map_err(|error| {
-            let trouble = Trouble {
-                reason: match &error {
-                    DiskError::NoSpace(_) => "disk_full",
-                    DiskError::Failed { .. } | DiskError::Corrupt { .. } => "disk_failed",
-                    DiskError::Pool { .. } => "pool_unreachable",
-                    _ => "disk_error",
-                },
-                detail: explain(&error),
-            };
+            let trouble = Trouble { reason: disk_reason(&error), detail: explain(&error) };
             match error {
                 DiskError::OlderGeneration { .. } | DiskError::Diverged { .. } | DiskError::Invalid { .. } => {
                     Stuck::Refused(trouble)
@@ -238,12 +234,18 @@ async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskW
     if first { with_life(inner, instance, |life| life.disk_at = Some(now)) } else { Ok(()) }
 }
 
+/// The reason that users see. Errors that they cannot act on have one common reason.
+fn disk_reason(error: &DiskError) -> Reason {
+    match error.reason() {
+        told @ (Reason::DiskFull | Reason::DiskFailed | Reason::Unreachable) => told,
+        _ => Reason::DiskError,
+    }
+}
+
 async fn remove_disks(inner: &Inner, instance: InstanceId) -> Step {
     let here: Vec<_> = (inner.parts.disks.list)().into_iter().filter(|disk| disk.instance == instance).collect();
     for disk in here {
-        (inner.parts.disks.remove)(disk.disk)
-            .await
-            .map_err(|error| Stuck::Later(Trouble { reason: "disk_error", detail: explain(&error) }))?;
+        (inner.parts.disks.remove)(disk.disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
     }
     Ok(())
 }
@@ -261,53 +263,49 @@ async fn start(inner: &Inner, assignment: &Assignment) -> Step {
         });
     }
     let hypervisor = hypervisor(inner)?;
-    let disks = (parts.disks.list)();
-    let spec = InstanceSpec {
-        instance,
+    let spec = instance_spec(inner, assignment)?;
+    // Stored before the call: when the agent dies in between, the start must not look like none.
+    with_life(inner, instance, |life| life.phase = started)?;
+    if let Err(error) = hypervisor.start(spec).await {
+        // A call that timed out may still work. Then a repeated `start` of the same number finds the domain.
+        with_life(inner, instance, |life| life.phase = Phase::New)?;
+        let trouble = Trouble { reason: Reason::StartFailed, detail: explain(&error) };
+        return Err(match error {
+            HypervisorError::Refused { .. } | HypervisorError::Console { .. } => Stuck::Refused(trouble),
+            _ => Stuck::Later(trouble),
+        });
+    }
+    let now = (parts.now)();
+    remember(inner, instance, |slot| {
+        slot.absent_since = None;
+        if let Some(life) = &mut slot.life {
+            life.started_at.get_or_insert(now);
+        }
+    })
+}
+
+/// What the hypervisor needs to know, once all disks of the instance are here.
+fn instance_spec(inner: &Inner, assignment: &Assignment) -> Result<InstanceSpec, Stuck> {
+    let here = (inner.parts.disks.list)();
+    let found = assignment.disks.iter().map(|want| {
+        let disk = here.iter().find(|disk| disk.disk == want.disk)?;
+        Some(DiskSpec { disk: disk.disk, path: disk.path.clone() })
+    });
+    let disks = found.collect::<Option<Vec<_>>>();
+    let gone = || later(Reason::DiskError, "its disk is not there any more");
+    Ok(InstanceSpec {
+        instance: assignment.instance,
         generation: assignment.generation,
         boot: assignment.boot,
-        run: parts.run,
+        run: inner.parts.run,
         name: assignment.name.clone(),
         host_name: assignment.host_name.clone(),
         project: assignment.project.clone(),
         cpus: assignment.cpus,
         memory_bytes: assignment.memory_bytes,
-        disks: assignment
-            .disks
-            .iter()
-            .filter_map(|want| disks.iter().find(|disk| disk.disk == want.disk))
-            .map(|disk| DiskSpec { disk: disk.disk, path: disk.path.clone() })
-            .collect(),
-        console_log: inner.console_log(instance),
-    };
-    if spec.disks.len() != assignment.disks.len() {
-        return Err(Stuck::Later(Trouble {
-            reason: "disk_error",
-            detail: "its disk is not there any more".to_owned(),
-        }));
-    }
-    // Kept before: a start whose outcome the agent did not live to see must not look like none.
-    with_life(inner, instance, |life| life.phase = started)?;
-    match hypervisor.start(spec).await {
-        Ok(_) => {
-            let now = (parts.now)();
-            remember(inner, instance, |slot| {
-                slot.absent_since = None;
-                if let Some(life) = &mut slot.life {
-                    life.started_at.get_or_insert(now);
-                }
-            })
-        }
-        Err(error) => {
-            let trouble = Trouble { reason: "start_failed", detail: explain(&error) };
-            // Whatever comes of a call that timed out: `start` of the same number again finds it.
-            with_life(inner, instance, |life| life.phase = Phase::New)?;
-            Err(match error {
-                HypervisorError::Refused { .. } | HypervisorError::Console { .. } => Stuck::Refused(trouble),
-                _ => Stuck::Later(trouble),
-            })
-        }
-    }
+        disks: disks.ok_or_else(gone)?,
+        console_log: inner.console_log(assignment.instance),
+    })
 }
 
 async fn probe(inner: &Inner, assignment: &Assignment) -> Step {
@@ -322,9 +320,7 @@ async fn probe(inner: &Inner, assignment: &Assignment) -> Step {
                 let found = scan.found(&log, &marker);
                 (scan, found)
             });
-            let io = |error: String| {
-                Stuck::Later(Trouble { reason: "io", detail: format!("its console log cannot be read: {error}") })
-            };
+            let io = |error: String| later(Reason::Io, format!("its console log cannot be read: {error}"));
             let (scan, found) = scanned.await.map_err(|error| io(error.to_string()))?;
             inner.slot(instance, |slot| slot.scan = Some(scan));
             found.map_err(|error| io(error.to_string()))?
@@ -345,7 +341,7 @@ async fn probe(inner: &Inner, assignment: &Assignment) -> Step {
     }
 }
 
-/// Ends one guest because the agent ends.
+/// Ends one guest because the agent ends: asks until `deadline`, then cuts its power.
 pub(super) async fn end_for_shutdown(inner: &Inner, instance: InstanceId, boot: u64, deadline: Instant) {
     let Some(hypervisor) = &inner.parts.hypervisor else { return };
     let mut asked: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! Makes what is true on this node what should be: observe, plan (pure), apply, for each instance by itself.
+//! Makes this node's instances what they should be: observe, plan (pure), apply, for each instance by itself.
 //!
 //! ```text
 //!  Desired ---pass()---> for each assignment:  observe (disks, domain, record)
@@ -10,13 +10,14 @@
 //! - A pass never waits for a step: steps run in tasks, one per instance at a time, so that one slow instance never
 //!   delays another (I11). The caller passes again when [`Reconciler::changed`] changes, when the desired state does,
 //!   and now and then.
-//! - Level-triggered: nothing is concluded from messages, only from what is there. A hypervisor that does not answer
-//!   means "unknown", and nothing is done about instances under it.
-//! - Every action can be repeated (I9). Removing goes stop, unmount, remove, in this order.
-//! - Each waiting state has a deadline (I10): starting and getting ready, stopping; pauses are retried for ever.
-//! - Instances that nobody asked about are left alone: taking them away is the controller's decision (`gone`).
+//! - Level-triggered: nothing is concluded from messages, only from what is there. While the hypervisor does not answer,
+//!   its instances are unknown and nothing is done about them.
+//! - Every action can be repeated (I9). A removal is stop, unmount, remove, in this order.
+//! - Starting, getting ready and stopping have deadlines (I10). A paused guest is resumed again and again, for ever.
+//! - Instances without an assignment are left alone: only the controller decides that one goes away (`gone`).
 //!
-//! Reading order: [`plan`] (all decisions), [`report`] (what is said), [`record`] (what outlives the agent), `apply`.
+//! Reading order: [`plan`] (all decisions), [`report`] (what the controller is told), [`record`] (what outlives the
+//! agent), `apply`.
 
 mod apply;
 pub mod plan;
@@ -27,16 +28,17 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use muster_api::{
-    DiskId, InstanceId, Timestamp, VersionId,
+    DiskId, InstanceId, Reason, Timestamp, VersionId,
     deployment::Runtime,
     node_protocol::{Assignment, DiskReport, InstanceReport, VersionRoot},
 };
+use storage_core::lock;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use self::{
@@ -49,11 +51,11 @@ use crate::{
     mirror::{DiskError, DiskStatus, DiskWant, Disks},
 };
 
-/// Something waits (a probe, a guest that stops, a retry): look again after this long.
+/// Time until the next pass while something waits: a probe, a guest that stops, a retry.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Console logs are looked at this often, whether they grew too much.
+/// Time between two looks at whether a console log has grown too much.
 const BOUND_EVERY: Duration = Duration::from_secs(10);
-/// Longest wait for the list of domains in a pass: others wait for it (I11).
+/// Longest wait for the list of domains in a pass. All instances wait for it (I11).
 const LIST_LIMIT: Duration = Duration::from_secs(3);
 /// The same while the hypervisor is known not to answer.
 const LIST_LIMIT_SILENT: Duration = Duration::from_millis(300);
@@ -63,7 +65,7 @@ const LIST_LIMIT_SILENT: Duration = Duration::from_millis(300);
 /// [`Desired::versions`]: muster_api::node_protocol::Desired::versions
 pub type Versions = BTreeMap<VersionId, VersionRoot>;
 
-/// What the reconciler does with disks. Made from [`Disks`]; a test may put others in.
+/// What the reconciler does with disks. Made from [`Disks`]; tests have others.
 pub struct DiskAccess {
     /// [`Disks::ensure`].
     pub ensure: Box<dyn Fn(DiskWant) -> BoxFuture<'static, Result<DiskStatus, DiskError>> + Send + Sync>,
@@ -92,24 +94,24 @@ impl From<Arc<Disks>> for DiskAccess {
 
 /// What a [`Reconciler`] is made of.
 pub struct ReconcilerParts {
-    /// `DATA`.
+    /// The data folder.
     pub data_dir: PathBuf,
-    /// Its disks.
+    /// This node's disks.
     pub disks: DiskAccess,
-    /// None where this node runs no virtual machines.
+    /// The hypervisor; none on a node that runs no virtual machines.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
-    /// This agent process: domains of another one lost their disks.
+    /// This agent process. Domains that another process started have lost their disks.
     pub run: RunId,
-    /// This boot of the host, `/proc/sys/kernel/random/boot_id`.
+    /// This boot of the host: `/proc/sys/kernel/random/boot_id`.
     pub host_boot: String,
-    /// The time.
+    /// The time of day.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
-/// Brings the instances of a node to what they should be.
+/// Brings the instances of a node to the state they should be in.
 pub struct Reconciler {
     inner: Arc<Inner>,
-    /// Looks again later, while something waits.
+    /// Asks for the next pass while something waits.
     alarm: Mutex<Option<JoinHandle<()>>>,
     listener: Option<JoinHandle<()>>,
 }
@@ -118,9 +120,9 @@ struct Inner {
     parts: ReconcilerParts,
     records: Records,
     slots: Mutex<HashMap<InstanceId, Slot>>,
-    /// Nothing is started any more.
+    /// Set once the agent ends: nothing is started any more.
     draining: Mutex<bool>,
-    /// Why the hypervisor did not answer last time.
+    /// Why the hypervisor did not answer in the last pass.
     silent: Mutex<Option<String>>,
     changed: watch::Sender<u64>,
 }
@@ -133,22 +135,17 @@ struct Slot {
     busy: bool,
     asked: Option<(Timestamp, Timestamp)>,
     retry_at: Option<Timestamp>,
-    /// Failures in a row, for the wait before the next try.
+    /// Failures in a row. They set the wait before the next try.
     failures: u32,
-    /// Refusals of this start by the hypervisor.
+    /// How often the hypervisor has refused this start.
     refusals: u32,
     refused: Option<String>,
     trouble: Option<Trouble>,
     scan: Option<Scan>,
     absent_since: Option<Timestamp>,
     bounded_at: Option<Instant>,
-    /// There may be a record or a console log.
+    /// Whether there may be a record or a console log to remove.
     traces: bool,
-}
-
-/// Nothing is left half-changed by a panic while one of these locks is held.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -168,7 +165,7 @@ impl Inner {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(instance).or_insert_with(|| {
             let mut life = self.records.load(instance);
-            // Time an agent was not there is no time a start took.
+            // The time without an agent does not count as the time a start takes.
             if let Some(life) = life.as_mut().filter(|life| life.phase == Phase::New) {
                 life.begun_at = (self.parts.now)();
             }
@@ -178,7 +175,7 @@ impl Inner {
         f(slot)
     }
 
-    /// All domains of this node, or `None` when nothing is known.
+    /// All domains of this node; none when the hypervisor does not answer within `limit`.
     async fn domains(&self, limit: Duration) -> Option<HashMap<InstanceId, Domain>> {
         let Some(hypervisor) = &self.parts.hypervisor else { return Some(HashMap::new()) };
         let listed = match tokio::time::timeout(limit, hypervisor.list()).await {
@@ -262,7 +259,7 @@ fn disk_report(disk: &DiskStatus) -> DiskReport {
 }
 
 impl Reconciler {
-    /// Ready for the first pass.
+    /// Makes a reconciler that is ready for its first pass.
     ///
     /// # Errors
     /// When the folder of the records cannot be made.
@@ -289,13 +286,13 @@ impl Reconciler {
         Ok(Self { inner, alarm: Mutex::default(), listener })
     }
 
-    /// Changes when a pass is worth while.
+    /// Changes when another pass would find something new.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
     }
 
-    /// Looks at every instance, starts what is to be done, says what is true. Never waits for a step.
+    /// Looks at every instance, starts the steps that are due, and reports. Never waits for a step.
     pub async fn pass(&self, assignments: &[Assignment], versions: &Versions) -> Vec<InstanceReport> {
         let limit = if lock(&self.inner.silent).is_some() { LIST_LIMIT_SILENT } else { LIST_LIMIT };
         let domains = self.inner.domains(limit).await;
@@ -336,7 +333,7 @@ impl Reconciler {
             self.bound_console(assignment.instance, &seen);
             reports.push(report);
         }
-        // Slots of instances nobody speaks of any more hold nothing worth keeping.
+        // A slot of an instance without an assignment holds nothing worth keeping.
         let spoken_of: HashSet<InstanceId> = assignments.iter().map(|assignment| assignment.instance).collect();
         lock(&inner.slots).retain(|instance, slot| slot.busy || spoken_of.contains(instance));
         if waiting && !draining {
@@ -378,8 +375,8 @@ impl Reconciler {
         }
     }
 
-    /// Ends every guest of this process, for the agent's own end: asks, and cuts the power of what is still there after
-    /// `limit`. Nothing is started from then on. They are started again when the agent is.
+    /// Ends every guest of this process because the agent ends: asks it to turn off, and cuts its power after `limit`.
+    /// Nothing is started from then on. The next agent starts the guests again.
     pub async fn stop_guests(
         &self,
         assignments: &[Assignment],
@@ -388,7 +385,7 @@ impl Reconciler {
     ) -> Vec<InstanceReport> {
         *lock(&self.inner.draining) = true;
         let deadline = Instant::now() + limit;
-        // A step under way may be a start; its outcome must be known before it is stopped.
+        // A step under way may be a start. It must be over before its guest can be stopped.
         while lock(&self.inner.slots).values().any(|slot| slot.busy) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -414,7 +411,7 @@ impl Drop for Reconciler {
     }
 }
 
-/// Its disks with the roots the controller sent along.
+/// The disks of an instance with the roots that the controller sent.
 fn wants(versions: &Versions, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
     let want = |disk: &muster_api::node_protocol::DiskAssignment| match versions.get(&disk.version) {
         Some(root) => Ok(DiskWant {
@@ -426,14 +423,14 @@ fn wants(versions: &Versions, assignment: &Assignment) -> Vec<Result<DiskWant, T
             root: root.clone(),
         }),
         None => Err(Trouble {
-            reason: "start_failed",
+            reason: Reason::StartFailed,
             detail: format!("the controller sent no root for version {}", disk.version),
         }),
     };
     assignment.disks.iter().map(want).collect()
 }
 
-/// Whether time alone can change something here.
+/// Whether the instance must be looked at again soon although nothing tells of a change.
 fn waits(assignment: &Assignment, seen: &Seen, report: &InstanceReport, now: Timestamp) -> bool {
     use muster_api::node_protocol::{Observed, Wanted};
     match (assignment.wanted, report.state) {

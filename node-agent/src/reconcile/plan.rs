@@ -8,8 +8,8 @@
 //!   CutPower --> RemoveDisks --> Forget                            wanted: gone
 //! ```
 //!
-//! A start ([`Life`]) is begun once per (generation, boot). What ended is not started again under the same number,
-//! except when it was the agent or the host that ended it and not the guest.
+//! A start ([`Life`]) is begun once per (generation, boot). An instance that has ended is not started again under the
+//! same number, except when the agent or the host ended it and not the guest.
 
 use muster_api::{
     DiskId, Timestamp,
@@ -20,19 +20,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::hypervisor::{Domain, DomainState, Ending, PauseReason, RunId};
 
-/// A guest that does not listen is asked again after this long.
+/// Time after which a guest that does not turn off is asked again.
 const ASK_AGAIN_MS: i64 = 3_000;
-/// A domain can be gone before libvirt has told how it ended.
+/// How long to wait for libvirt to tell how a domain ended: the domain can be gone before that.
 const ENDING_GRACE_MS: i64 = 2_000;
-/// Time to be ready where none is given.
+/// Time to get ready when the assignment gives none.
 pub(super) const READY_TIMEOUT_S: u64 = 300;
 
 /// One start of an instance, as remembered over restarts of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// Generation it is for.
+    /// Generation of the assignment.
     pub generation: u64,
-    /// Its number.
+    /// Number of the start, [`Assignment::boot`].
     pub boot: u64,
     /// How far it came.
     pub phase: Phase,
@@ -51,13 +51,13 @@ pub struct Life {
 }
 
 impl Life {
-    /// A start nothing was done for yet.
+    /// A start for which nothing was done yet.
     #[must_use]
     pub const fn begin(generation: u64, boot: u64, now: Timestamp) -> Self {
         Self { generation, boot, phase: Phase::New, begun_at: now, disk_at: None, started_at: None, ready_at: None }
     }
 
-    /// Whether it is the start an assignment speaks of.
+    /// Whether this is the start that the assignment wants.
     #[must_use]
     pub const fn is_of(&self, assignment: &Assignment) -> bool {
         self.generation == assignment.generation && self.boot == assignment.boot
@@ -77,7 +77,7 @@ pub enum Phase {
         /// In this boot of the host.
         host_boot: String,
     },
-    /// It ran, or could not.
+    /// It ran and ended, or could not start.
     Ended(End),
 }
 
@@ -104,7 +104,7 @@ pub enum End {
     AgentStopped,
 }
 
-/// Who looks, and when.
+/// The process that looks, and when.
 #[derive(Clone, Debug)]
 pub struct Here {
     /// This agent process.
@@ -118,7 +118,7 @@ pub struct Here {
 /// What is true about one instance.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// Its start, as remembered.
+    /// The remembered start.
     pub life: Option<Life>,
     /// All its disks that are here.
     pub disks: Vec<DiskSeen>,
@@ -128,9 +128,9 @@ pub struct Seen {
     pub traces: bool,
     /// Since when it has been asked to stop, and when last.
     pub asked: Option<(Timestamp, Timestamp)>,
-    /// Something failed: nothing is tried before this.
+    /// Something failed, and nothing is tried before this time.
     pub retry_at: Option<Timestamp>,
-    /// The start was refused for good: with these words.
+    /// Set when the start was refused for good: what the hypervisor said.
     pub refused: Option<String>,
 }
 
@@ -150,20 +150,20 @@ pub struct DiskSeen {
 /// What is known of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainSeen {
-    /// The hypervisor did not answer: nothing may be concluded.
+    /// The hypervisor did not answer, so nothing may be concluded.
     Unknown,
     /// It is not there.
     Absent {
-        /// How it ended, if this process saw it.
+        /// How it ended, if this process saw that.
         ending: Option<Ending>,
-        /// Since when.
+        /// Since when it has been missed.
         since: Timestamp,
     },
     /// It is there.
     Present(Domain),
 }
 
-/// One step. Each can be applied twice.
+/// One step. Each can be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Remember a new start.
@@ -172,9 +172,9 @@ pub enum Action {
     EnsureDisks,
     /// Start the domain.
     Start,
-    /// Look whether it is ready.
+    /// Find out whether it is ready.
     Probe,
-    /// Let a paused guest go on.
+    /// Resume a paused guest.
     Resume,
     /// Ask the guest to turn itself off.
     AskToStop,
@@ -188,10 +188,10 @@ pub enum Action {
     Forget,
 }
 
-/// What to do now, in this order, until something fails; empty when there is nothing to do (yet).
+/// What to do now, in this order, until a step fails. Empty when there is nothing to do yet.
 #[must_use]
 pub fn plan(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
-    // I8: an assignment of an older generation is from a controller that does not know better yet.
+    // I8: the controller sent this assignment before it knew of the newer generation that is here.
     if seen.life.as_ref().is_some_and(|life| life.generation > assignment.generation) {
         return Vec::new();
     }
@@ -199,7 +199,7 @@ pub fn plan(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
     match (&seen.domain, assignment.wanted) {
         (DomainSeen::Unknown, _) => Vec::new(),
         (DomainSeen::Present(_), Wanted::Gone) if waits => Vec::new(),
-        // What was not published is given up: there is nobody to be friendly to.
+        // Its power is cut at once: what the guest did not publish is given up anyway.
         (DomainSeen::Present(_), Wanted::Gone) => {
             vec![Action::CutPower(End::Stopped), Action::RemoveDisks, Action::Forget]
         }
@@ -222,11 +222,11 @@ fn gone(seen: &Seen, waits: bool) -> Vec<Action> {
 }
 
 fn present(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, waits: bool) -> Vec<Action> {
-    // The file it writes to is gone or another now. Before anything else, and not asked: it hangs on dead disks.
+    // The file it writes to is gone or replaced. It cannot be asked to turn off, because it hangs on dead disks.
     if domain.run != here.run {
         return if waits { Vec::new() } else { vec![Action::CutPower(End::DiskLost)] };
     }
-    // I8: cut off before the disks are adopted by the newer generation.
+    // I8: it must be off before the newer generation adopts its disks.
     if domain.generation != assignment.generation {
         return if waits { Vec::new() } else { vec![Action::CutPower(End::Stopped)] };
     }
@@ -234,14 +234,14 @@ fn present(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, w
     match assignment.wanted {
         Wanted::Running if domain.boot == assignment.boot => match life.map(|life| &life.phase) {
             _ if waits => Vec::new(),
-            // Its record was lost, or its start took longer than anybody waited: starting again finds it there.
+            // Its record was lost, or the call that started it was given up. Starting it again finds it there.
             None => vec![Action::Begin, Action::Start],
             Some(Phase::New) => vec![Action::Start],
-            // It is there although it was given up: the power cut did not come through.
+            // It was given up and is still there: the power cut did not work.
             Some(Phase::Ended(end)) => vec![Action::CutPower(end.clone())],
             Some(Phase::Started { .. }) => life.map_or_else(Vec::new, |l| running(assignment, seen, here, domain, l)),
         },
-        // A start that is newer than the assignment: the assignment is late.
+        // The assignment is older than this start and changes nothing.
         Wanted::Running if domain.boot > assignment.boot => Vec::new(),
         Wanted::Running | Wanted::Stopped | Wanted::Gone => stop(assignment, seen, here, domain),
     }
@@ -321,7 +321,7 @@ fn absent_but_wanted(
             None if here.now.ms_since(since) < ENDING_GRACE_MS => Vec::new(),
             None => vec![Action::Note(End::GuestEnded)],
         },
-        // The host went down with it: nobody asked for that, so it comes back with the host.
+        // The host went down with it. Nobody asked for that, so it comes back with the host.
         Phase::Started { host_boot, .. } if *host_boot != here.host_boot => anew(),
         Phase::Started { .. } => vec![Action::Note(End::DiskLost)],
         Phase::Ended(End::AgentStopped) => anew(),
@@ -335,7 +335,7 @@ fn file_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action>
     };
     match &life.phase {
         _ if waits => Vec::new(),
-        // A file has nothing that could end: mounting it again is all a restarted agent has to do.
+        // A file cannot end, so a restarted agent only mounts it again.
         Phase::Started { .. } if life.ready_at.is_some() => ensure(assignment, seen, waits),
         Phase::New | Phase::Started { .. } | Phase::Ended(_) => vec![Action::EnsureDisks, Action::Start],
     }
@@ -364,7 +364,7 @@ pub(super) fn disks_are_there(assignment: &Assignment, seen: &Seen) -> bool {
     })
 }
 
-/// Records keep instants as they are kept in memory.
+/// Instants as microseconds since 1970, as in memory.
 mod micros {
     use muster_api::Timestamp;
     use serde::{Deserialize as _, Deserializer, Serializer};

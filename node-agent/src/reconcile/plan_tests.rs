@@ -361,7 +361,7 @@ fn a_guest_that_ended_is_not_started_again_under_its_number() {
 }
 
 #[test]
-fn a_deaf_guest_is_asked_then_cut() {
+fn a_guest_that_does_not_stop_is_asked_again_then_cut() {
     let wanted = assignment(Wanted::Stopped);
     let life = Some(started(100, "this"));
     let mut world = World { life, domain: Some(domain(&wanted, id(100).into())), obeys: false, ..empty() };

@@ -1,7 +1,7 @@
-//! What is remembered of an instance over restarts of the agent: its [`Life`], in `DATA/instances/<instance>.json`.
+//! What an agent remembers of an instance over restarts: its [`Life`], in `DATA/instances/<instance>.json`.
 //!
-//! A lost record costs an unneeded start at worst (as after a restart of the host), never a byte: generations and
-//! journals guard the disks. So it is replaced in one rename and not synced.
+//! A lost record costs at worst an unneeded start (as after a restart of the host), never data: generations and
+//! journals guard the disks. So a record is replaced by a rename and not synced.
 
 use std::{
     fs, io,
@@ -19,10 +19,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// Those below `data_dir`.
+    /// The records below `data_dir`.
     ///
     /// # Errors
-    /// The file system's.
+    /// The error of the file system.
     pub fn open(data_dir: &Path) -> io::Result<Self> {
         let dir = data_dir.join("instances");
         fs::create_dir_all(&dir)?;
@@ -38,24 +38,26 @@ impl Records {
     pub fn load(&self, instance: InstanceId) -> Option<Life> {
         let bytes = fs::read(self.path(instance)).ok()?;
         serde_json::from_slice(&bytes)
-            .inspect_err(|error| tracing::warn!(instance.id = %instance, %error, "a record was unreadable, left out"))
+            .inspect_err(
+                |error| tracing::warn!(instance.id = %instance, %error, "a record is unreadable and is ignored"),
+            )
             .ok()
     }
 
-    /// Replaces it.
+    /// Replaces the record of an instance.
     ///
     /// # Errors
-    /// The file system's.
+    /// The error of the file system.
     pub fn save(&self, instance: InstanceId, life: &Life) -> io::Result<()> {
         let new = self.dir.join(format!("{instance}.new"));
         fs::write(&new, serde_json::to_vec(life)?)?;
         fs::rename(new, self.path(instance))
     }
 
-    /// Removes it. Fine when there is none.
+    /// Removes the record of an instance, if there is one.
     ///
     /// # Errors
-    /// The file system's.
+    /// The error of the file system.
     pub fn remove(&self, instance: InstanceId) -> io::Result<()> {
         match fs::remove_file(self.path(instance)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -1,26 +1,40 @@
-//! What is said about one instance: the same values the plan decided by. Pure.
+//! What is reported about one instance, from the same values that the plan decides by. Pure.
 
 use muster_api::{
-    DiskId,
+    DiskId, Reason,
     deployment::Runtime,
     node_protocol::{Assignment, DiskReport, InstanceReport, Observed, Wanted},
 };
 
 use super::plan::{DomainSeen, End, Here, Life, Phase, Seen, disks_are_there};
-use crate::hypervisor::{DomainState, PauseReason};
+use crate::hypervisor::{Domain, DomainState, PauseReason};
 
-/// Why the last step failed.
+/// Why the last step for an instance failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// A stable word.
-    pub reason: &'static str,
-    /// For people.
+    /// The reason, for programs.
+    pub reason: Reason,
+    /// What went wrong, in a sentence.
     pub detail: String,
 }
 
-type Said = (Observed, Option<&'static str>, Option<String>);
+/// A state, and why the instance is in it where that needs saying.
+struct Said {
+    state: Observed,
+    why: Option<Trouble>,
+}
 
-/// The report; `disks` are the parts that are known about them.
+impl Said {
+    const fn plain(state: Observed) -> Self {
+        Self { state, why: None }
+    }
+
+    fn because(state: Observed, reason: Reason, detail: impl Into<String>) -> Self {
+        Self { state, why: Some(Trouble { reason, detail: detail.into() }) }
+    }
+}
+
+/// The report. `disks` are the reports of all disks of this instance that are here.
 #[must_use]
 pub fn report(
     assignment: &Assignment,
@@ -30,7 +44,9 @@ pub fn report(
     mut disks: Vec<DiskReport>,
 ) -> InstanceReport {
     let life = seen.life.as_ref().filter(|life| life.is_of(assignment));
-    let (state, reason, detail) = said(assignment, seen, here, life, trouble);
+    let Said { state, why } = said(assignment, seen, here, life, trouble);
+    let (reason, detail) = why.map(|Trouble { reason, detail }| (reason, detail)).unzip();
+    // In the assignment's order; disks that are no longer assigned come last.
     let order = |disk: DiskId| assignment.disks.iter().position(|d| d.disk == disk).unwrap_or(usize::MAX);
     disks.sort_by_key(|disk| order(disk.disk));
     InstanceReport {
@@ -38,7 +54,7 @@ pub fn report(
         generation: seen.life.as_ref().map_or(assignment.generation, |l| l.generation.max(assignment.generation)),
         boot: assignment.boot,
         state,
-        reason: reason.map(str::to_owned),
+        reason,
         detail,
         disk_at: life.and_then(|life| life.disk_at),
         started_at: life.and_then(|life| life.started_at),
@@ -48,92 +64,94 @@ pub fn report(
 }
 
 fn said(assignment: &Assignment, seen: &Seen, here: &Here, life: Option<&Life>, trouble: Option<&Trouble>) -> Said {
-    let troubled = |state: Observed| -> Said {
-        match trouble {
-            Some(trouble) => (state, Some(trouble.reason), Some(trouble.detail.clone())),
-            None => (state, None, None),
-        }
-    };
+    let troubled = |state: Observed| Said { state, why: trouble.cloned() };
+    let phase = life.map(|life| &life.phase);
     match (&seen.domain, assignment.wanted) {
         (DomainSeen::Absent { .. }, Wanted::Gone) if seen.disks.is_empty() && !seen.traces => {
-            (Observed::Gone, None, None)
+            Said::plain(Observed::Gone)
         }
         (DomainSeen::Present(_) | DomainSeen::Absent { .. }, Wanted::Gone) => troubled(Observed::Stopping),
-        (DomainSeen::Present(domain), wanted) => match &domain.state {
-            _ if domain.run != here.run || domain.generation != assignment.generation => troubled(Observed::Stopping),
-            _ if wanted == Wanted::Stopped || domain.boot < assignment.boot => troubled(Observed::Stopping),
-            DomainState::Paused(PauseReason::DiskFull) => (
-                Observed::Paused,
-                Some("disk_full"),
-                Some("this node has no space for what it writes; it goes on when there is some".to_owned()),
-            ),
-            DomainState::Paused(PauseReason::DiskError) => (
-                Observed::Paused,
-                Some("disk_error"),
-                Some("a request to its disk failed; it is tried again".to_owned()),
-            ),
-            DomainState::Paused(PauseReason::Other(why)) => {
-                (Observed::Paused, Some("paused"), Some(format!("paused on the node: {why}")))
-            }
-            DomainState::Stopping => (Observed::Stopping, None, None),
-            DomainState::Running => match life.map(|life| &life.phase) {
-                Some(Phase::Ended(end)) => ended(end),
-                Some(Phase::Started { .. }) => troubled(Observed::Running),
-                Some(Phase::New) | None => (Observed::Preparing, None, None),
-            },
-        },
-        (DomainSeen::Absent { .. }, Wanted::Stopped) => match life.map(|life| &life.phase) {
+        (DomainSeen::Present(domain), _) => present(assignment, domain, here, phase, troubled),
+        (DomainSeen::Absent { .. }, Wanted::Stopped) => match phase {
             Some(Phase::Ended(_)) => troubled(Observed::Stopped),
             _ => troubled(Observed::Stopping),
         },
-        (DomainSeen::Absent { .. }, Wanted::Running) => match life.map(|life| &life.phase) {
+        (DomainSeen::Absent { .. }, Wanted::Running) => match phase {
             None | Some(Phase::New) => troubled(Observed::Preparing),
             Some(Phase::Started { .. }) if assignment.runtime == Runtime::None => {
-                if disks_are_there(assignment, seen) {
-                    troubled(Observed::Running)
-                } else {
-                    troubled(Observed::Preparing)
-                }
+                let there = disks_are_there(assignment, seen);
+                troubled(if there { Observed::Running } else { Observed::Preparing })
             }
-            // Gone a moment ago; how is being found out.
-            Some(Phase::Started { .. }) => (Observed::Stopping, None, None),
+            // The domain went away a moment ago, and how it ended is not known yet.
+            Some(Phase::Started { .. }) => Said::plain(Observed::Stopping),
             Some(Phase::Ended(end)) => ended(end),
         },
-        (DomainSeen::Unknown, wanted) => {
-            let silent = || Some("the hypervisor does not answer".to_owned());
-            match life.map(|life| &life.phase) {
-                Some(Phase::Ended(end)) if wanted == Wanted::Running => ended(end),
-                Some(Phase::Started { .. }) if wanted == Wanted::Running => {
-                    (Observed::Running, Some("hypervisor_silent"), silent())
-                }
-                _ if wanted == Wanted::Running => (Observed::Preparing, Some("hypervisor_silent"), silent()),
-                _ => (Observed::Stopping, Some("hypervisor_silent"), silent()),
-            }
-        }
+        (DomainSeen::Unknown, wanted) => silent(wanted, phase),
     }
 }
 
-fn ended(end: &End) -> Said {
-    let (state, reason, detail) = match end {
-        End::Stopped => (Observed::Stopped, None, None),
-        End::GuestEnded => (Observed::Stopped, Some("guest_ended"), Some("the guest turned itself off".to_owned())),
-        End::GuestCrashed => {
-            (Observed::Failed, Some("guest_crashed"), Some("the guest panicked, or its QEMU process died".to_owned()))
-        }
-        End::DiskLost => (
-            Observed::Failed,
-            Some("disk_lost"),
-            Some("the agent ended and its disk went away; start it again, nothing it flushed is missing".to_owned()),
+/// An instance whose domain is there.
+fn present(
+    assignment: &Assignment,
+    domain: &Domain,
+    here: &Here,
+    phase: Option<&Phase>,
+    troubled: impl Fn(Observed) -> Said,
+) -> Said {
+    let is_another = domain.run != here.run || domain.generation != assignment.generation;
+    if is_another || assignment.wanted == Wanted::Stopped || domain.boot < assignment.boot {
+        return troubled(Observed::Stopping);
+    }
+    match &domain.state {
+        DomainState::Paused(PauseReason::DiskFull) => Said::because(
+            Observed::Paused,
+            Reason::DiskFull,
+            "this node has no space for what it writes; it goes on when there is some",
         ),
-        End::NotReady => {
-            (Observed::Failed, Some("not_ready_in_time"), Some("it ran, but was not ready in time".to_owned()))
+        DomainState::Paused(PauseReason::DiskError) => {
+            Said::because(Observed::Paused, Reason::DiskError, "a request to its disk failed; it is tried again")
         }
-        End::StartFailed { detail } => (Observed::Failed, Some("start_failed"), Some(detail.clone())),
-        End::AgentStopped => (
-            Observed::Stopped,
-            Some("agent_stopped"),
-            Some("its node's agent was stopped; it is started again with it".to_owned()),
-        ),
+        DomainState::Paused(PauseReason::Other(why)) => {
+            Said::because(Observed::Paused, Reason::Paused, format!("paused on the node: {why}"))
+        }
+        DomainState::Stopping => Said::plain(Observed::Stopping),
+        DomainState::Running => match phase {
+            Some(Phase::Ended(end)) => ended(end),
+            Some(Phase::Started { .. }) => troubled(Observed::Running),
+            Some(Phase::New) | None => Said::plain(Observed::Preparing),
+        },
+    }
+}
+
+/// An instance whose hypervisor does not answer: the last known state.
+fn silent(wanted: Wanted, phase: Option<&Phase>) -> Said {
+    let state = match (wanted, phase) {
+        (Wanted::Running, Some(Phase::Ended(end))) => return ended(end),
+        (Wanted::Running, Some(Phase::Started { .. })) => Observed::Running,
+        (Wanted::Running, Some(Phase::New) | None) => Observed::Preparing,
+        (Wanted::Stopped | Wanted::Gone, _) => Observed::Stopping,
     };
-    (state, reason, detail)
+    Said::because(state, Reason::HypervisorSilent, "the hypervisor does not answer")
+}
+
+fn ended(end: &End) -> Said {
+    match end {
+        End::Stopped => Said::plain(Observed::Stopped),
+        End::GuestEnded => Said::because(Observed::Stopped, Reason::GuestEnded, "the guest turned itself off"),
+        End::GuestCrashed => {
+            Said::because(Observed::Failed, Reason::GuestCrashed, "the guest panicked, or its QEMU process died")
+        }
+        End::DiskLost => Said::because(
+            Observed::Failed,
+            Reason::DiskLost,
+            "the agent ended and its disk went away; start it again, nothing it flushed is missing",
+        ),
+        End::NotReady => Said::because(Observed::Failed, Reason::NotReadyInTime, "it ran, but was not ready in time"),
+        End::StartFailed { detail } => Said::because(Observed::Failed, Reason::StartFailed, detail.clone()),
+        End::AgentStopped => Said::because(
+            Observed::Stopped,
+            Reason::AgentStopped,
+            "its node's agent was stopped; it is started again with it",
+        ),
+    }
 }

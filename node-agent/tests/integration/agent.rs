@@ -14,18 +14,18 @@ use muster_agent::{
     Agent, AgentError,
     config::{Config, ControllerUrl, RuntimeChoice, Share},
     controller::{ControllerClient as _, HttpController, scripted::ScriptedController},
-    cuts::{CutKey, CutRefusal, DiskCuts, SavedCommit},
+    cuts::DiskCuts,
     desired::{Known, Refusal},
     host::Host,
     identity::{Candidate, IdentityError},
     status,
 };
 use muster_api::{
-    ClusterId, CommitId, DiskId, ErrorCode, InstanceId, NodeId, Problem, TokenId, VersionId,
+    ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, TokenId, VersionId,
     deployment::{Probe, Ready, Runtime},
     node_protocol::{
-        Assignment, CutDisk, CutMember, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest,
-        Observed, Offer, RenewAnswer, RenewRequest, VersionRoot, Wanted,
+        Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
+        RenewAnswer, RenewRequest, VersionRoot, Wanted,
     },
     token::{JoinToken, Secret},
 };
@@ -38,7 +38,7 @@ use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{TestCa, eventually};
+use crate::support::{NoDisks, TestCa, eventually};
 
 const INCARNATION: Incarnation = Incarnation { number: 3, random: 99 };
 const OFFER: Offer = Offer { cpus: 2, memory_bytes: 1 << 30 };
@@ -221,32 +221,6 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
     }
 }
 
-struct NoDisks;
-
-impl DiskCuts for NoDisks {
-    fn prepare(&self, _: CutKey, _: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn hold(&self, _: CutKey, _: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn flip(&self, _: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn abort(&self, _: CutKey) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
-    }
-    fn save(&self, _: DiskId, _: CommitId, _: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
-        Box::pin(async { Err(CutRefusal::new("not_assigned", "no disks")) })
-    }
-    fn abandon(&self, _: DiskId, _: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn commits(&self) -> Vec<(DiskId, CommitId)> {
-        Vec::new()
-    }
-}
-
 impl Host for FakeHost {
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
         Box::pin(async move {
@@ -335,7 +309,7 @@ async fn a_node_joins_once_and_is_the_same_node_afterwards() {
     let mut candidate = Candidate::open(data.path()).unwrap();
     assert!(candidate.identity(&config).unwrap().is_none());
     candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
-    // The answer to a repeated join is lost on nobody: same key, same store.
+    // A join can be repeated when its answer was lost: same key, same store.
     candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
     {
         let joins = controller.joins.lock().unwrap();
@@ -361,13 +335,13 @@ async fn a_door_of_another_ca_gets_no_token() {
     let (controller, other) = (Controller::start().await, Controller::start().await);
     let data = tempfile::tempdir().unwrap();
     let mut config = controller.config(data.path());
-    // TLS: the chain does not lead to the CA of the token, so nothing is sent.
+    // With TLS: the chain does not lead to the CA of the token, so nothing is sent.
     config.controller = Some(format!("https://{}", other.doors().0).parse().unwrap());
     let mut candidate = Candidate::open(data.path()).unwrap();
     let error = candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap_err();
     assert!(matches!(error, IdentityError::Untrusted { .. }) && !error.passes(), "{error}");
     assert!(other.joins.lock().unwrap().is_empty());
-    // Plain: the answer names another CA than the token and is not believed.
+    // Without TLS: the answer names another CA than the token, so it is refused.
     let plain: ControllerUrl = format!("http://{}", other.doors().1).parse().unwrap();
     config.controller = Some(plain);
     let foreign = JoinToken { ca_sha256: [1; 32], ..other.token.clone() };
@@ -403,13 +377,13 @@ async fn a_certificate_is_renewed_with_its_key_also_when_it_has_ended() {
     let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
     let config = controller.config(data.path());
     let mut candidate = Candidate::open(data.path()).unwrap();
-    // A third of its life is left, and less: it was valid for a day, which ends in an hour.
+    // Less than a third of its life is left: it was valid for a day, which ends in an hour.
     *controller.validity.lock().unwrap() = (-23 * 3600, 3600);
     candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
     let identity = candidate.identity(&config).unwrap().unwrap();
     assert!(identity.wants_renewal().unwrap());
     let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door()).unwrap();
-    // The new one has ended already, as after a long time off; it still opens the door to renewal.
+    // The new one has expired already, as after a long time off. It can still be renewed.
     *controller.validity.lock().unwrap() = (-90 * 86_400, -60);
     identity.renew(&door).await.unwrap();
     assert!(identity.wants_renewal().unwrap());
@@ -419,7 +393,7 @@ async fn a_certificate_is_renewed_with_its_key_also_when_it_has_ended() {
     assert!(!identity.wants_renewal().unwrap());
     assert_eq!(*controller.renewals.lock().unwrap(), [false, true]);
     assert!(door.clock_offset_s().unwrap().abs() <= 2);
-    // And on disk for the next start.
+    // It is on disk for the next start.
     let next = Candidate::open(data.path()).unwrap().identity(&config).unwrap().unwrap();
     assert!(!next.wants_renewal().unwrap());
 }
@@ -446,7 +420,7 @@ async fn older_incarnations_epochs_and_generations_are_refused() {
     assert_eq!(next.desired.assignments, std::slice::from_ref(&here), "the newer generation stays");
     assert!(next.desired.versions.contains_key(&here.disks[0].version));
 
-    // A restored database is a new start for all of them.
+    // After a restore of the database all counters begin anew.
     let restored = Incarnation { number: 4, random: 5 };
     let answer = Desired { incarnation: restored, ..controller.desired(1, 2, vec![stale.clone()]) };
     let next = known.accept(answer, &ca, cluster).unwrap();
@@ -486,7 +460,7 @@ async fn the_agent_does_what_is_wanted_and_reports_levels() {
     scripted.script(|s| {
         assert!(s.reports[0].full);
         assert_eq!((s.reports[0].desired_revision, s.reports[0].instances.len()), (1, 2));
-        // Two that do not come through.
+        // The next two calls fail.
         s.failures.extend(["lost".to_owned(), "lost again".to_owned()]);
     });
     running.host.become_state(Observed::Failed);
@@ -525,7 +499,7 @@ async fn without_a_controller_the_agent_goes_on_as_last_told_also_after_a_restar
     eventually("the host is driven", || host.with(|s| !s.passes.is_empty())).await;
     let known = host.with(|s| s.passes[0].clone());
     assert_eq!((known.revision, known.assignments.clone()), (7, vec![wanted]));
-    // Back again: told in full, and followed.
+    // The controller is back: it gets a full report, and its new desired state is followed.
     scripted.script(|s| {
         s.away = false;
         s.reports.clear();

@@ -1,7 +1,7 @@
-//! Cuts of three nodes with real disks, in which a process ends at an exact step: a trap stops one node's disks before
-//! or after one step, and the test ends whichever nodes it wants to while everything stands still there. Whatever that
-//! does to the first try, no version has one member's write without what was acknowledged before it on another (I7),
-//! guests go on, nothing that was acknowledged is missing (I1, I2), and when it is over nothing is left of it.
+//! Cuts of three nodes with real disks, in which a process ends at an exact step. A trap stops one node's disks before
+//! or after one step, and while that node stands still the test ends the nodes it wants to. Whatever that does to the
+//! first attempt: when one member's version has a write, no other member's version lacks what was acknowledged before it
+//! (I7); guests go on; nothing that was acknowledged is missing (I1, I2); and no part of the cut is left at the end.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -21,24 +21,23 @@ use crate::mirror::world::*;
 use futures::future::BoxFuture;
 use muster_agent::{
     controller::scripted::ScriptedController,
-    cuts::{CutKey, CutParts, CutRefusal, Cuts, DiskCuts, PeerSteps, SavedCommit},
+    cuts::{CutParts, Cuts, DiskCuts, PeerSteps},
     desired::Known,
-    mirror::{Config, DiskWant, Disks},
-    peer::server::CutSteps as _,
+    mirror::{Config, DiskError, DiskWant, Disks, Saved},
 };
 use muster_api::{
     CommitId, DiskId, NodeId, SnapshotId, UploadId, VersionId,
     node_protocol::{
-        CommitOutcome, CutDisk, CutMember, CutNode, CutOrder, CutPhase, CutResult, Incarnation, VersionRoot,
+        CommitOutcome, CutDisk, CutKey, CutMember, CutNode, CutOrder, CutPhase, CutResult, Incarnation, VersionRoot,
     },
-    peer_protocol::CutStepAnswer,
+    peer_protocol::{CutStep, CutStepAnswer},
 };
 use storage_core::{ChunkSize, store::ChunkStore};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 const NODES: usize = 3;
-/// The nodes by their part in it.
+/// The nodes by their part in the cut.
 const COORDINATOR: usize = 0;
 const MEMBER: usize = 1;
 const IMAGE_BYTES: usize = 1 << 20;
@@ -96,27 +95,27 @@ impl Trapped {
 }
 
 impl DiskCuts for Trapped {
-    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(self.step("prepare", DiskCuts::prepare(&self.disks, key, disks)))
     }
 
-    fn hold(&self, key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn hold(&self, key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(self.step("hold", DiskCuts::hold(&self.disks, key, max_pause)))
     }
 
-    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
+    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, DiskError>> {
         Box::pin(self.step("flip", DiskCuts::flip(&self.disks, key)))
     }
 
-    fn abort(&self, key: CutKey) -> BoxFuture<'_, ()> {
+    fn abort(&self, key: CutKey) -> BoxFuture<'_, Result<(), DiskError>> {
         DiskCuts::abort(&self.disks, key)
     }
 
-    fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
+    fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
         Box::pin(self.step("save", DiskCuts::save(&self.disks, disk, commit, round)))
     }
 
-    fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), DiskError>> {
         DiskCuts::abandon(&self.disks, disk, commit)
     }
 
@@ -125,7 +124,7 @@ impl DiskCuts for Trapped {
     }
 }
 
-/// The connections between the processes that live.
+/// The connections between the living processes.
 #[derive(Clone, Default)]
 struct Wires(Arc<Mutex<HashMap<NodeId, Living>>>);
 
@@ -135,15 +134,15 @@ impl PeerSteps for Wires {
     fn step(
         &self,
         node: NodeId,
-        (snapshot, attempt): CutKey,
-        step: &'static str,
+        key: CutKey,
+        step: CutStep,
         disks: Vec<DiskId>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<CutStepAnswer, String>> {
         Box::pin(async move {
             let (cuts, dead) = self.0.lock().unwrap().get(&node).cloned().ok_or("nobody there")?;
             tokio::select! {
-                answer = cuts.step(snapshot, attempt, step.to_owned(), disks) => Ok(answer),
+                answer = cuts.step(key, step, disks) => Ok(answer),
                 () = dead.cancelled() => Err("the connection broke".to_owned()),
                 () = tokio::time::sleep(limit) => Err("no answer".to_owned()),
             }
@@ -151,7 +150,7 @@ impl PeerSteps for Wires {
     }
 }
 
-/// What a process of a node is.
+/// One process of a node.
 struct Process {
     disks: Arc<Disks>,
     running: JoinHandle<()>,
@@ -168,7 +167,7 @@ struct Node {
     known: watch::Sender<Arc<Known>>,
     trap: Arc<Trap>,
     process: Option<Process>,
-    /// The raw file as long as it is served; never what lies below the mount.
+    /// The raw file while it is served, never the file that the mount covers.
     file: Arc<Mutex<Option<Arc<File>>>>,
 }
 
@@ -182,7 +181,7 @@ struct Fleet {
     chain: Chain,
 }
 
-/// A write to each disk after the other, each waiting for the acknowledgement of the one before, over and over.
+/// Writes to one disk after the other, over and over. Each write waits until the one before is acknowledged.
 struct Chain {
     acknowledged: Arc<Vec<AtomicU64>>,
     stop: Arc<AtomicBool>,
@@ -195,7 +194,7 @@ fn image(seed: usize) -> Vec<u8> {
     image
 }
 
-/// What the chain wrote, in a disk's bytes.
+/// The last number that the chain wrote, read from a disk's bytes.
 fn count(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(bytes[..8].try_into().unwrap())
 }
@@ -210,7 +209,7 @@ impl Chain {
             while !ended.load(Ordering::Acquire) {
                 n += 1;
                 for (at, file) in files.iter().enumerate() {
-                    // A write that failed is made again: nobody was told that it was done.
+                    // A failed write was not acknowledged, so it is repeated.
                     while file.lock().unwrap().clone().is_none_or(|f| f.write_all_at(&n.to_le_bytes(), 0).is_err()) {
                         if ended.load(Ordering::Acquire) {
                             return;
@@ -228,7 +227,7 @@ impl Chain {
         self.acknowledged[node].load(Ordering::Acquire)
     }
 
-    /// All disks are written to again and again.
+    /// Waits until every disk was written to again.
     async fn goes_on(&self, when: &str) {
         let last = NODES - 1;
         let now = self.at(last);
@@ -282,7 +281,7 @@ impl Fleet {
     }
 
     fn tell(&self, phase: CutPhase) {
-        // The coordinator last, as it happens when the others are not asleep.
+        // The coordinator last, as usual when all nodes run.
         for at in (0..NODES).rev() {
             self.tell_one(at, Some(phase));
         }
@@ -350,7 +349,7 @@ impl Fleet {
         }
     }
 
-    /// Plays the controller until a try was reported as flipped; then every member is in it.
+    /// Plays the controller until an attempt is reported as flipped, and checks that every member is in it.
     async fn until_flipped(&mut self) {
         let limit = Instant::now() + TRIES;
         loop {
@@ -368,7 +367,7 @@ impl Fleet {
         }
     }
 
-    /// The staged roots of the try that flipped, once all are there.
+    /// The staged roots of the attempt that flipped, once all are there.
     async fn staged(&self) -> Vec<VersionRoot> {
         let roots = || {
             self.controller.script(|s| {
@@ -395,7 +394,7 @@ impl Fleet {
         for (at, version) in versions.iter().enumerate() {
             assert!(version[4096..] == image(at)[4096..], "node {at}: the rest of it");
         }
-        // Published, and over.
+        // The controller publishes all commits, and the cut is over.
         let published: Vec<_> = self.commits.iter().map(|commit| (*commit, VersionId::generate())).collect();
         self.controller.script(|s| {
             let outcome = |(commit, version)| (commit, CommitOutcome::Published { version });
@@ -419,7 +418,7 @@ impl Fleet {
             let bytes = blocking(move || std::fs::read(path).unwrap()).await;
             assert_eq!(count(&bytes), self.chain.at(at), "node {at}: the last write that was acknowledged");
             assert!(bytes[4096..] == image(at)[4096..], "node {at}: the rest of it");
-            // Nothing is left of it: the record, one delta, one journal, one live map.
+            // What every disk has is left, and nothing more: its record, one delta, one journal, one live map.
             let dir = node.config.data_dir.join("disks").join(node.want.disk.to_string());
             let holder = node.data.as_ref().unwrap().holder();
             let left = || (std::fs::read_dir(&dir).unwrap().count(), holder.list().unwrap().len());
@@ -454,7 +453,7 @@ impl Node {
         self.process = Some(Process { disks, running, dead });
     }
 
-    /// The end of the process, without a word: nothing is flushed, nobody is told.
+    /// Ends the process as kill -9 does: nothing is flushed, nobody is told.
     async fn kill(&mut self, wires: &Wires) {
         let Process { disks, running, dead } = self.process.take().unwrap();
         dead.cancel();
@@ -468,7 +467,7 @@ impl Node {
     }
 }
 
-/// Ends `victims` when `trapped` is there, starts them again, and sees that all ends well.
+/// Ends `victims` when `trapped` has reached the trap, starts them again, and checks that all ends well.
 async fn ended_at(step: &'static str, side: Side, trapped: usize, victims: &[usize]) {
     let trap = Trap::new(step, side);
     let mut fleet = Fleet::new(|at| if at == trapped { trap.clone() } else { Trap::new("none", Side::Before) }).await;

@@ -10,37 +10,38 @@ use std::{
 use futures::future::BoxFuture;
 use muster_agent::{
     controller::scripted::{Script, ScriptedController},
-    cuts::{CutKey, CutParts, CutRefusal, Cuts, DiskCuts, PeerSteps, SavedCommit},
+    cuts::{CutParts, Cuts, DiskCuts, PeerSteps},
     desired::Known,
-    peer::server::CutSteps as _,
+    mirror::{DiskError, Saved},
 };
 use muster_api::{
-    CommitId, DiskId, InstanceId, NodeId, SnapshotId, UploadId, VersionId,
+    CommitId, DiskId, InstanceId, NodeId, Reason, SnapshotId, UploadId, VersionId,
     node_protocol::{
-        CommitOutcome, CutDisk, CutMember, CutNode, CutOrder, CutPhase, CutResult, Incarnation, VersionRoot,
+        CommitOutcome, CutDisk, CutKey, CutMember, CutNode, CutOrder, CutPhase, CutResult, Incarnation, VersionRoot,
     },
-    peer_protocol::CutStepAnswer,
+    peer_protocol::{CutStep, CutStepAnswer},
 };
+use muster_pool::PoolError;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
 struct Disk {
-    steps: Vec<&'static str>,
+    steps: Vec<CutStep>,
     held_until: Option<Instant>,
     frozen: Vec<(DiskId, CommitId)>,
     flipped: HashMap<CutKey, Vec<CutMember>>,
     orders: HashMap<CutKey, Vec<CutDisk>>,
     /// Steps that are refused, once each.
-    refuse: HashSet<&'static str>,
-    /// Holds end at once.
+    refuse: HashSet<CutStep>,
+    /// Set to make holds end at once.
     impatient: bool,
     saves_that_fail: u32,
     saved: Vec<CommitId>,
     abandoned: Vec<CommitId>,
 }
 
-/// One node's disks: remembers what was asked of them.
+/// One node's disks. They remember what was asked of them.
 #[derive(Clone, Default)]
 struct FakeDisks(Arc<Mutex<Disk>>);
 
@@ -49,21 +50,25 @@ impl FakeDisks {
         change(&mut self.0.lock().unwrap())
     }
 
-    fn enter(&self, step: &'static str) -> Result<(), CutRefusal> {
+    fn enter(&self, step: CutStep) -> Result<(), DiskError> {
         self.with(|d| {
             d.steps.push(step);
-            if d.refuse.remove(step) { Err(CutRefusal::new("busy", format!("{step} is refused"))) } else { Ok(()) }
+            if d.refuse.remove(&step) { Err(busy(&format!("{step} is refused"))) } else { Ok(()) }
         })
     }
 }
 
+fn busy(what: &str) -> DiskError {
+    DiskError::Busy { disk: DiskId::generate(), what: what.to_owned() }
+}
+
 impl DiskCuts for FakeDisks {
-    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn prepare(&self, key: CutKey, disks: Vec<CutDisk>) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async move {
-            self.enter("prepare")?;
+            self.enter(CutStep::Prepare)?;
             self.with(|d| {
                 if d.flipped.contains_key(&key) {
-                    return Err(CutRefusal::new("busy", "flipped already"));
+                    return Err(busy("flipped already"));
                 }
                 d.orders.insert(key, disks);
                 Ok(())
@@ -71,9 +76,9 @@ impl DiskCuts for FakeDisks {
         })
     }
 
-    fn hold(&self, _key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn hold(&self, _key: CutKey, max_pause: Duration) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async move {
-            self.enter("hold")?;
+            self.enter(CutStep::Hold)?;
             self.with(|d| {
                 let pause = if d.impatient { Duration::ZERO } else { max_pause };
                 d.held_until = Some(Instant::now() + pause);
@@ -82,15 +87,15 @@ impl DiskCuts for FakeDisks {
         })
     }
 
-    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, CutRefusal>> {
+    fn flip(&self, key: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, DiskError>> {
         Box::pin(async move {
-            self.enter("flip")?;
+            self.enter(CutStep::Flip)?;
             self.with(|d| {
                 if let Some(members) = d.flipped.get(&key) {
                     return Ok(members.clone());
                 }
                 if d.held_until.take().is_none_or(|until| Instant::now() >= until) {
-                    return Err(CutRefusal::new("hold_expired", "the hold ended before the flip"));
+                    return Err(DiskError::HoldExpired(key.snapshot));
                 }
                 let disks = d.orders.get(&key).cloned().unwrap_or_default();
                 let member = |c: &CutDisk| CutMember { disk: c.disk, pause_us: 10, dirty_bytes: 4096 };
@@ -102,35 +107,37 @@ impl DiskCuts for FakeDisks {
         })
     }
 
-    fn abort(&self, key: CutKey) -> BoxFuture<'_, ()> {
+    fn abort(&self, key: CutKey) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async move {
             self.with(|d| {
-                d.steps.push("abort");
+                d.steps.push(CutStep::Abort);
                 d.held_until = None;
                 let given_up: HashSet<_> = d.orders.remove(&key).unwrap_or_default().iter().map(|c| c.commit).collect();
                 d.frozen.retain(|(_, commit)| !given_up.contains(commit));
             });
+            Ok(())
         })
     }
 
-    fn save(&self, _: DiskId, commit: CommitId, _round: u64) -> BoxFuture<'_, Result<SavedCommit, CutRefusal>> {
+    fn save(&self, disk: DiskId, commit: CommitId, _round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
         Box::pin(async move {
             self.with(|d| {
                 if !d.frozen.iter().any(|(_, c)| *c == commit) {
-                    return Err(CutRefusal { no_commit: true, ..CutRefusal::new("not_assigned", "no such commit") });
+                    return Err(DiskError::NoCommit { disk, commit });
                 }
                 if d.saves_that_fail > 0 {
                     d.saves_that_fail -= 1;
-                    return Err(CutRefusal::new("unreachable", "no copies"));
+                    let source = PoolError::NotAMember(NodeId::generate());
+                    return Err(DiskError::Pool { disk, source });
                 }
                 d.saved.push(commit);
                 let root = VersionRoot { descriptor: "00".to_owned(), root_page: None, commit: Some(commit) };
-                Ok(SavedCommit { base: VersionId::generate(), root, dirty_bytes: 4096, stored_bytes: 4096 })
+                Ok(Saved { base: VersionId::generate(), root, dirty_bytes: 4096, stored_bytes: 4096 })
             })
         })
     }
 
-    fn abandon(&self, _: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), CutRefusal>> {
+    fn abandon(&self, _: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async move {
             self.with(|d| {
                 d.abandoned.push(commit);
@@ -149,26 +156,26 @@ impl DiskCuts for FakeDisks {
 #[derive(Clone, Default)]
 struct Wires {
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Cuts>>>>,
-    cut: Arc<Mutex<HashSet<(NodeId, &'static str)>>>,
+    cut: Arc<Mutex<HashSet<(NodeId, CutStep)>>>,
 }
 
 impl PeerSteps for Wires {
     fn step(
         &self,
         node: NodeId,
-        (snapshot, attempt): CutKey,
-        step: &'static str,
+        key: CutKey,
+        step: CutStep,
         disks: Vec<DiskId>,
         limit: Duration,
     ) -> BoxFuture<'_, Result<CutStepAnswer, String>> {
         Box::pin(async move {
             let cuts = self.nodes.lock().unwrap().get(&node).cloned().ok_or("no such node")?;
             if self.cut.lock().unwrap().contains(&(node, step)) {
-                // Nothing comes back, as from a host that lost its power.
+                // No answer comes, as from a host that lost its power.
                 tokio::time::sleep(limit).await;
                 return Err("no answer".to_owned());
             }
-            Ok(cuts.step(snapshot, attempt, step.to_owned(), disks).await)
+            Ok(cuts.step(key, step, disks).await)
         })
     }
 }
@@ -299,7 +306,7 @@ impl Fleet {
 
 fn reason(result: &CutResult) -> &str {
     match result {
-        CutResult::Failed { reason, .. } => reason,
+        CutResult::Failed { reason, .. } => reason.as_str(),
         CutResult::Flipped { .. } => "flipped",
     }
 }
@@ -312,7 +319,7 @@ async fn every_disk_is_held_before_the_first_is_flipped() {
     let CutResult::Flipped { members, .. } = fleet.report(1).await else { panic!("flipped") };
     assert_eq!(members.len(), 5);
     for node in &fleet.nodes {
-        assert_eq!(node.disks.with(|d| d.steps.clone()), ["prepare", "hold", "flip"]);
+        assert_eq!(node.disks.with(|d| d.steps.clone()), [CutStep::Prepare, CutStep::Hold, CutStep::Flip]);
     }
 }
 
@@ -326,7 +333,7 @@ async fn each_commit_is_saved_staged_and_its_outcome_known() {
     let both: HashSet<_> = fleet.nodes.iter().map(|n| n.commit).collect();
     let staged = |s: &Script| s.staged.iter().map(|(c, _)| *c).collect::<HashSet<_>>();
     fleet.controller.until("both are staged", |s| staged(s) == both).await;
-    // Asked before anything was done with it.
+    // The outcome was asked for before anything was done with the commit.
     fleet.controller.script(|s| {
         assert!(s.asked.contains(&fleet.nodes[0].commit));
         for node in &fleet.nodes {
@@ -336,7 +343,7 @@ async fn each_commit_is_saved_staged_and_its_outcome_known() {
     for at in 0..2 {
         fleet.tell(at, Vec::new());
     }
-    // Published ones stay until they are folded by the next version; nothing is given up.
+    // A published commit stays frozen until the next version folds it. Nothing is given up.
     let asked = || fleet.controller.script(|s| s.asked.len());
     fleet.eventually("both outcomes were asked for again", || asked() >= 4).await;
     assert!(fleet.nodes.iter().all(|n| n.disks.with(|d| d.abandoned.is_empty() && d.saved.len() == 1)));
@@ -345,12 +352,12 @@ async fn each_commit_is_saved_staged_and_its_outcome_known() {
 #[tokio::test]
 async fn a_member_that_cannot_prepare_fails_the_cut_and_nobody_is_held() {
     let fleet = Fleet::new(3);
-    fleet.nodes[2].disks.with(|d| d.refuse.insert("prepare"));
+    fleet.nodes[2].disks.with(|d| d.refuse.insert(CutStep::Prepare));
     fleet.start();
     fleet.order_all(1, CutPhase::Cut);
     assert_eq!(reason(&fleet.report(1).await), "busy");
     for node in &fleet.nodes {
-        assert_eq!(node.disks.with(|d| d.steps.clone()), ["prepare", "abort"]);
+        assert_eq!(node.disks.with(|d| d.steps.clone()), [CutStep::Prepare, CutStep::Abort]);
     }
 }
 
@@ -370,31 +377,31 @@ async fn a_late_flip_is_refused_and_all_are_given_up() {
 #[tokio::test]
 async fn a_member_that_does_not_answer_a_hold_fails_the_cut_within_the_pause() {
     let fleet = Fleet::new(3);
-    fleet.wires.cut.lock().unwrap().insert((fleet.nodes[2].id, "hold"));
+    fleet.wires.cut.lock().unwrap().insert((fleet.nodes[2].id, CutStep::Hold));
     fleet.start();
     let begun = Instant::now();
     fleet.order_all(1, CutPhase::Cut);
     assert_eq!(reason(&fleet.report(1).await), "unreachable");
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert!(fleet.nodes.iter().all(|n| !n.disks.with(|d| d.steps.contains(&"flip"))));
+    assert!(fleet.nodes.iter().all(|n| !n.disks.with(|d| d.steps.contains(&CutStep::Flip))));
 }
 
 #[tokio::test]
 async fn a_step_is_only_for_the_disks_that_are_ordered_here() {
     let fleet = Fleet::new(1);
     fleet.tell(0, vec![fleet.order(0, 2, CutPhase::Save)]);
-    let refused =
-        |answer: CutStepAnswer| matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == "not_assigned");
-    let step = |attempt, step: &str, disk| {
-        let (cuts, snapshot, step) = (fleet.nodes[0].cuts.clone(), fleet.snapshot, step.to_owned());
-        async move { cuts.step(snapshot, attempt, step, vec![disk]).await }
+    let refused = |answer: CutStepAnswer| matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == Reason::NotAssigned);
+    let step = |attempt, step: CutStep, disk| {
+        let (cuts, key) = (fleet.nodes[0].cuts.clone(), CutKey::new(fleet.snapshot, attempt));
+        async move { cuts.step(key, step, vec![disk]).await }
     };
     let own = fleet.nodes[0].disk;
-    assert!(refused(step(2, "prepare", DiskId::generate()).await), "another disk");
-    assert!(refused(step(1, "prepare", own).await), "an attempt that is over");
-    assert!(refused(step(3, "hold", own).await), "a hold nobody ordered");
-    assert!(matches!(step(2, "prepare", own).await, CutStepAnswer::Done { .. }));
-    assert!(matches!(step(2, "dance", own).await, CutStepAnswer::Refused { reason, .. } if reason == "invalid"));
+    let dance = serde_json::from_str("\"dance\"").unwrap();
+    assert!(refused(step(2, CutStep::Prepare, DiskId::generate()).await), "another disk");
+    assert!(refused(step(1, CutStep::Prepare, own).await), "an attempt that is over");
+    assert!(refused(step(3, CutStep::Hold, own).await), "a hold nobody ordered");
+    assert!(matches!(step(2, CutStep::Prepare, own).await, CutStepAnswer::Done { .. }));
+    assert!(matches!(step(2, dance, own).await, CutStepAnswer::Refused { reason, .. } if reason == Reason::Invalid));
 }
 
 #[tokio::test]
@@ -403,7 +410,7 @@ async fn a_member_waits_for_an_order_that_is_on_its_way() {
     fleet.start();
     fleet.tell(0, vec![fleet.order(0, 1, CutPhase::Cut)]);
     let first = fleet.nodes[0].disks.clone();
-    fleet.eventually("the coordinator has begun", || first.with(|d| d.steps.contains(&"prepare"))).await;
+    fleet.eventually("the coordinator has begun", || first.with(|d| d.steps.contains(&CutStep::Prepare))).await;
     fleet.tell(1, vec![fleet.order(1, 1, CutPhase::Cut)]);
     assert_eq!(reason(&fleet.report(1).await), "flipped");
 }
@@ -411,7 +418,7 @@ async fn a_member_waits_for_an_order_that_is_on_its_way() {
 #[tokio::test]
 async fn a_coordinator_that_starts_again_fails_the_attempt_that_was_flipped_already() {
     let mut fleet = Fleet::new(2);
-    // It dies with the report on its lips.
+    // It dies before its report reaches the controller.
     fleet.controller.script(|s| s.away = true);
     fleet.start();
     fleet.order_all(1, CutPhase::Cut);
@@ -425,16 +432,16 @@ async fn a_coordinator_that_starts_again_fails_the_attempt_that_was_flipped_alre
 }
 
 #[tokio::test]
-async fn a_cut_is_not_begun_on_an_old_word() {
+async fn a_cut_is_not_begun_on_an_order_from_disk() {
     let fleet = Fleet::new(1);
     fleet.start();
     let mut known = Known::nothing(INCARNATION);
     known.desired.cuts = vec![fleet.order(0, 1, CutPhase::Cut)];
     fleet.nodes[0].known.send_replace(Arc::new(known));
-    // The same order, fresh: begun now, and only now.
+    // The same order, now from the controller: the cut is begun now, and only now.
     fleet.tell(0, vec![fleet.order(0, 1, CutPhase::Cut)]);
     assert_eq!(reason(&fleet.report(1).await), "flipped");
-    assert_eq!(fleet.nodes[0].disks.with(|d| d.steps.clone()), ["prepare", "hold", "flip"]);
+    assert_eq!(fleet.nodes[0].disks.with(|d| d.steps.clone()), [CutStep::Prepare, CutStep::Hold, CutStep::Flip]);
 }
 
 #[tokio::test]

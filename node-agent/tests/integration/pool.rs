@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::Method;
 use muster_agent::cuts::PeerSteps;
 use muster_api::{
-    DiskId, InstanceId, NodeId, Problem, SnapshotId,
-    peer_protocol::{CutStepAnswer, log_path},
+    DiskId, InstanceId, NodeId, Problem, Reason, SnapshotId,
+    node_protocol::CutKey,
+    peer_protocol::{CutStep, CutStepAnswer, log_path},
 };
 use muster_pool::{
     Call, PoolClient, PoolError,
@@ -307,12 +308,12 @@ async fn consoles_are_for_controllers_and_bounded() {
 #[tokio::test]
 async fn cut_steps_travel_between_members_only() {
     let cluster = TestCluster::of_memory(2).await;
-    let (node, snapshot) = (cluster.nodes[0].member.node, SnapshotId::generate());
+    let (node, key) = (cluster.nodes[0].member.node, CutKey::new(SnapshotId::generate(), 1));
     let prepare = async |pool: &PoolClient, node| {
-        PeerSteps::step(pool, node, (snapshot, 1), "prepare", vec![DiskId::generate()], WAIT).await
+        PeerSteps::step(pool, node, key, CutStep::Prepare, vec![DiskId::generate()], WAIT).await
     };
     let answer = prepare(&cluster.nodes[1].pool, node).await.unwrap();
-    assert!(matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == "not_assigned"));
+    assert!(matches!(answer, CutStepAnswer::Refused { reason, .. } if reason == Reason::NotAssigned));
     let client = prepare(&cluster.client, node).await.unwrap_err();
     assert!(client.contains("403"), "{client}");
     let nobody = prepare(&cluster.client, NodeId::generate()).await.unwrap_err();

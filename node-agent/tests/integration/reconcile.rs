@@ -26,13 +26,13 @@ use muster_agent::{
     reconcile::{DiskAccess, Reconciler, ReconcilerParts, Versions},
 };
 use muster_api::{
-    ClusterId, DiskId, InstanceId, NodeId, VersionId,
+    ClusterId, DiskId, InstanceId, NodeId, Reason, VersionId,
     deployment::{Probe, Ready, Runtime},
     node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted},
 };
 use storage_core::ChunkSize;
 
-/// Disks that are there when they are asked for.
+/// Disks that exist as soon as they are asked for.
 #[derive(Clone, Default)]
 struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
 
@@ -53,7 +53,7 @@ impl FakeDisks {
         }
     }
 
-    /// What an agent finds that has just started.
+    /// Unmounts all disks: what a newly started agent finds.
     fn unmount(&self) {
         self.0.lock().unwrap().values_mut().for_each(|disk| disk.mounted = false);
     }
@@ -239,8 +239,8 @@ async fn a_full_disk_pauses_and_goes_on_when_there_is_room() {
     node.ready(&agent, &wanted).await;
     node.host.pause(wanted.instance, &PauseReason::DiskFull);
     let report = node.until(&agent, &wanted, Observed::Paused).await;
-    assert_eq!(report.reason.as_deref(), Some("disk_full"));
-    // Tried, and paused again.
+    assert_eq!(report.reason, Some(Reason::DiskFull));
+    // It was resumed, and paused again.
     let report = until(&agent, &node.versions, &wanted, (node.dir.path(), Duration::from_secs(10)), |_| {
         node.host.resumes() >= 1
     })
@@ -253,8 +253,10 @@ async fn a_full_disk_pauses_and_goes_on_when_there_is_room() {
 
 #[tokio::test]
 async fn a_guest_that_ends_by_itself_is_not_started_again() {
-    let cases =
-        [(Ending::Shutdown, Observed::Stopped, "guest_ended"), (Ending::Crashed, Observed::Failed, "guest_crashed")];
+    let cases = [
+        (Ending::Shutdown, Observed::Stopped, Reason::GuestEnded),
+        (Ending::Crashed, Observed::Failed, Reason::GuestCrashed),
+    ];
     for (ending, state, reason) in cases {
         let mut node = Node::new();
         let agent = node.agent();
@@ -262,12 +264,12 @@ async fn a_guest_that_ends_by_itself_is_not_started_again() {
         node.ready(&agent, &wanted).await;
         node.host.end(wanted.instance, ending);
         let report = node.until(&agent, &wanted, state).await;
-        assert_eq!(report.reason.as_deref(), Some(reason));
-        // Neither now nor by the next agent.
+        assert_eq!(report.reason.as_ref(), Some(&reason));
+        // Not by this agent, and not by the next one.
         drop(agent);
         let agent = node.agent();
         let report = node.until(&agent, &wanted, state).await;
-        assert_eq!((report.reason.as_deref(), node.host.starts()), (Some(reason), 1));
+        assert_eq!((report.reason, node.host.starts()), (Some(reason), 1));
         wanted.boot = 2;
         node.ready(&agent, &wanted).await;
     }
@@ -281,7 +283,7 @@ async fn not_ready_in_time_is_failed_and_off() {
     let mut wanted = node.wanted(Probe::Console);
     wanted.ready.timeout_s = Some(1);
     let report = node.until(&agent, &wanted, Observed::Failed).await;
-    assert_eq!(report.reason.as_deref(), Some("not_ready_in_time"));
+    assert_eq!(report.reason, Some(Reason::NotReadyInTime));
     assert_eq!(node.host.running(), []);
 }
 
@@ -298,7 +300,7 @@ async fn a_start_that_is_refused_is_tried_again_then_failed() {
         node.host.fail_next("start", refusal(wanted.instance));
     }
     let report = node.until(&agent, &wanted, Observed::Failed).await;
-    assert_eq!(report.reason.as_deref(), Some("start_failed"));
+    assert_eq!(report.reason, Some(Reason::StartFailed));
     assert!(report.detail.unwrap().contains("no such machine"));
     wanted.boot = 3;
     node.ready(&agent, &wanted).await;
@@ -313,7 +315,7 @@ async fn a_killed_agent_takes_its_guests_disks() {
     drop(agent);
     let agent = node.agent();
     let report = node.until(&agent, &wanted, Observed::Failed).await;
-    assert_eq!(report.reason.as_deref(), Some("disk_lost"));
+    assert_eq!(report.reason, Some(Reason::DiskLost));
     assert_eq!(node.host.running(), []);
     wanted.boot = 2;
     node.ready(&agent, &wanted).await;
@@ -326,7 +328,7 @@ async fn an_agent_that_ends_takes_its_guests_along_and_brings_them_back() {
     let wanted = node.wanted(Probe::Running);
     node.ready(&agent, &wanted).await;
     let last = agent.stop_guests(std::slice::from_ref(&wanted), &node.versions, Duration::from_secs(5)).await;
-    assert_eq!((last[0].state, last[0].reason.as_deref()), (Observed::Stopped, Some("agent_stopped")));
+    assert_eq!((last[0].state, &last[0].reason), (Observed::Stopped, &Some(Reason::AgentStopped)));
     assert_eq!(node.host.running(), []);
     // Nothing is started while it ends.
     agent.pass(std::slice::from_ref(&wanted), &node.versions).await;
@@ -338,7 +340,7 @@ async fn an_agent_that_ends_takes_its_guests_along_and_brings_them_back() {
 }
 
 #[tokio::test]
-async fn a_deaf_guest_loses_its_power_after_the_timeout() {
+async fn a_guest_that_does_not_stop_loses_its_power_after_the_timeout() {
     let mut node = Node::new();
     node.host.set_guests(Guests { obeys: false, ..Guests::default() });
     let agent = node.agent();
@@ -361,7 +363,7 @@ async fn a_silent_hypervisor_proves_nothing() {
     wanted.wanted = Wanted::Gone;
     node.host.fail_next("list", HypervisorError::Unavailable { uri: "x".to_owned(), detail: "gone".to_owned() });
     let report = agent.pass(std::slice::from_ref(&wanted), &node.versions).await.remove(0);
-    assert_eq!((report.state, report.reason.as_deref()), (Observed::Stopping, Some("hypervisor_silent")));
+    assert_eq!((report.state, report.reason), (Observed::Stopping, Some(Reason::HypervisorSilent)));
     assert!(agent.hypervisor_trouble().unwrap().contains("gone"));
     assert_eq!((node.disks.0.lock().unwrap().len(), node.host.running().len()), (1, 1));
     node.until(&agent, &wanted, Observed::Gone).await;
@@ -375,7 +377,7 @@ async fn runtime_none_is_a_file_and_nothing_else() {
     let mut wanted = node.wanted(Probe::Running);
     wanted.runtime = Runtime::None;
     node.ready(&agent, &wanted).await;
-    // A file outlives an agent that was killed.
+    // The file is still there after the agent was killed.
     drop(agent);
     let agent = node.agent();
     let report = node.ready(&agent, &wanted).await;
@@ -403,7 +405,7 @@ async fn an_older_generation_is_not_obeyed() {
 
 // ---- for real -------------------------------------------------------------------------------------------------------
 
-/// Cuts the power of what a failed test left.
+/// Cuts the power of the guests that a failed test left.
 struct Guard(Arc<Libvirt>, InstanceId);
 
 impl Drop for Guard {
@@ -422,7 +424,7 @@ impl Drop for Guard {
 async fn in_guest(hypervisor: &Libvirt, instance: InstanceId, command: &str) -> (i64, String) {
     let ask = |command: serde_json::Value| async move {
         let begun = Instant::now();
-        // Ready by its console is a moment before its agent answers; a command that found no agent was not run.
+        // The console says ready a moment before the guest agent answers. A command that found no agent was not run.
         let answer = loop {
             match hypervisor.agent(instance, command.to_string(), Duration::from_secs(10)).await {
                 Err(HypervisorError::NoAgent { .. }) if begun.elapsed() < Duration::from_secs(120) => {
@@ -509,17 +511,17 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let (code, _) = in_guest(&hypervisor, want.instance, "echo kept > /root/kept && sync /root/kept && sync").await;
     assert_eq!(code, 0);
 
-    // Reboot, ready by its agent this time.
+    // Reboot. This time the guest agent says when it is ready.
     (wanted.boot, wanted.ready.probe) = (2, Probe::GuestAgent);
     let report = until(&first, &versions, &wanted, boot, is_ready).await;
     eprintln!("ready again {} ms after its start", report.ready_at.unwrap().ms_since(report.started_at.unwrap()));
 
-    // The agent dies: its mounts are gone, its guest is there.
+    // The agent dies: its mounts are gone, and its guest is still there.
     drop(first);
     world = world.restart().await;
     let second = agent(&world);
     let report = until(&second, &versions, &wanted, within(60), |r| r.state == Observed::Failed).await;
-    assert_eq!(report.reason.as_deref(), Some("disk_lost"));
+    assert_eq!(report.reason, Some(Reason::DiskLost));
     wanted.boot = 3;
     until(&second, &versions, &wanted, boot, is_ready).await;
     let (_, kept) = in_guest(&hypervisor, want.instance, "cat /root/kept /var/lib/muster/boots").await;
@@ -540,7 +542,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
     world.disks.shutdown().await;
 }
 
-/// Ends the holder and what is mounted below a folder, also after a failure.
+/// Ends the holder and unmounts everything below a folder, also when the test failed.
 struct Holder(PathBuf);
 
 impl Drop for Holder {

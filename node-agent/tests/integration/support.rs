@@ -4,8 +4,17 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use muster_agent::peer::server::{CutSteps, PeerServerParts, routes};
-use muster_api::{ClusterId, DiskId, NodeId, SnapshotId, StoreId, peer_protocol::CutStepAnswer};
+use muster_agent::{
+    controller::scripted::ScriptedController,
+    cuts::{CutParts, Cuts, DiskCuts},
+    desired::Known,
+    mirror::{DiskError, Saved},
+    peer::server::{PeerServerParts, routes},
+};
+use muster_api::{
+    ClusterId, CommitId, DiskId, NodeId, StoreId,
+    node_protocol::{CutDisk, CutKey, CutMember, Incarnation},
+};
 use muster_pool::{
     PoolClient, PoolLimits, ServeLimits, serve,
     tls::{Ca, ClientCertificates, Identity, install_provider, server_config},
@@ -22,7 +31,7 @@ use storage_core::{
     store::{ChunkStore, MemoryStore},
 };
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct TestCa {
@@ -88,15 +97,43 @@ impl TestCa {
     }
 }
 
-/// Refuses every step.
-pub(crate) struct NoCuts;
+/// The disks of a node that has none.
+pub(crate) struct NoDisks;
 
-impl CutSteps for NoCuts {
-    fn step(&self, _: SnapshotId, _: u32, _: String, _: Vec<DiskId>) -> BoxFuture<'_, CutStepAnswer> {
-        Box::pin(async {
-            CutStepAnswer::Refused { reason: "not_assigned".to_owned(), detail: "no disks here".to_owned() }
-        })
+impl DiskCuts for NoDisks {
+    fn prepare(&self, _: CutKey, _: Vec<CutDisk>) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
     }
+    fn hold(&self, _: CutKey, _: Duration) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn flip(&self, _: CutKey) -> BoxFuture<'_, Result<Vec<CutMember>, DiskError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+    fn abort(&self, _: CutKey) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn save(&self, disk: DiskId, _: CommitId, _: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
+        Box::pin(async move { Err(DiskError::NotFound(disk)) })
+    }
+    fn abandon(&self, _: DiskId, _: CommitId) -> BoxFuture<'_, Result<(), DiskError>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn commits(&self) -> Vec<(DiskId, CommitId)> {
+        Vec::new()
+    }
+}
+
+/// Refuses every step: nothing is ordered here.
+fn no_cuts(pool: &PoolClient) -> Cuts {
+    let (_, known) = watch::channel(Arc::new(Known::nothing(Incarnation { number: 1, random: 1 })));
+    Cuts::new(CutParts {
+        node: NodeId::generate(),
+        disks: Arc::new(NoDisks),
+        peers: Arc::new(pool.clone()),
+        controller: Arc::new(ScriptedController::new()),
+        known,
+    })
 }
 
 pub(crate) struct TestNode {
@@ -189,7 +226,7 @@ impl TestCluster {
         let router = routes(PeerServerParts {
             chunks: node.store.clone(),
             pool: node.pool.clone(),
-            cuts: Arc::new(NoCuts),
+            cuts: Arc::new(no_cuts(&node.pool)),
             console_dir: node.data.path().to_owned(),
         });
         let tls = server_config(&node.identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");

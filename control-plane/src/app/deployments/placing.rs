@@ -8,7 +8,7 @@ use std::{
 use muster_api::{
     DeploymentId, ErrorCode, NodeId, Problem, Ref,
     deployment::{DryRun, DryRunNode, Runtime},
-    node::NodeState,
+    node::{ConditionKind, NodeState},
 };
 use serde_json::json;
 use storage_core::units::u64_from;
@@ -108,7 +108,7 @@ async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeVie
                 zone: node.zone,
                 heard: node.state == NodeState::Ready,
                 schedulable: node.schedulable,
-                disk_full: node.conditions.iter().any(|condition| condition.kind == "disk_full"),
+                disk_full: node.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull),
                 runs_libvirt: node.runtimes.contains(&Runtime::Libvirt),
                 // A node that offers less than it did may have promised more than it offers.
                 free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{ErrorCode, NodeId, Problem, node::NodeState, snapshot::SnapshotState};
+use muster_api::{ErrorCode, NodeId, Problem, Reason, node::NodeState, snapshot::SnapshotState};
 
 use super::{
     super::{AppError, StoreError},
@@ -50,19 +50,19 @@ fn nodes_of(members: &[MemberRow]) -> BTreeSet<NodeId> {
 pub(crate) async fn give_up(
     tx: &mut Tx,
     row: &mut SnapshotRow,
-    reason: &str,
+    reason: Reason,
     detail: &str,
     outcome: Outcome,
 ) -> Result<(), AppError> {
     let members = snapshots::members(tx, row.id).await?;
     row.state = SnapshotState::Failed;
-    row.reason = Some(reason.to_owned());
+    row.reason = Some(reason.clone());
     (row.coordinator, row.attempt_until) = (None, None);
     if let Some(upload) = row.upload {
         uploads::end(tx, upload).await?;
     }
     snapshots::save(tx, row).await?;
-    tracing::warn!(snapshot.id = %row.id, reason, "snapshot {} is given up: {detail}", row.name);
+    tracing::warn!(snapshot.id = %row.id, %reason, "snapshot {} is given up: {detail}", row.name);
     events::append(tx, event(row, "muster")?).await?;
     operations::finish(tx, row.operation, outcome).await?;
     tell_nodes(tx, &members).await?;
@@ -70,8 +70,9 @@ pub(crate) async fn give_up(
 }
 
 /// The outcome of an operation whose snapshot failed.
-pub(crate) fn failed(reason: &str, detail: &str) -> Outcome {
+pub(crate) fn failed(reason: &Reason, detail: &str) -> Outcome {
     Outcome::Failed(
-        Problem::new(ErrorCode::Unavailable, format!("nothing was published: {detail}")).with("reason", reason),
+        Problem::new(ErrorCode::Unavailable, format!("nothing was published: {detail}"))
+            .with("reason", reason.as_str()),
     )
 }

@@ -1,7 +1,7 @@
 //! Snapshots are shown, renamed, labelled and unlinked.
 
 use muster_api::{
-    Page, Ref, SnapshotId,
+    Page, Reason, Ref, SnapshotId,
     snapshot::{PatchSnapshot, Snapshot, SnapshotMember, SnapshotState},
     version::Freed,
 };
@@ -98,7 +98,7 @@ impl App {
             let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
             if row.is_under_way() {
-                give_up(tx, &mut row, "deleted", "the snapshot was deleted", Outcome::Cancelled(None)).await?;
+                give_up(tx, &mut row, Reason::Deleted, "the snapshot was deleted", Outcome::Cancelled(None)).await?;
                 row = find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
             let new = NewOperation {

@@ -1,7 +1,7 @@
 //! A complete snapshot becomes visible.
 
 use muster_api::{
-    Labels, UploadId, VersionId,
+    Labels, Reason, UploadId, VersionId,
     node_protocol::VersionRoot,
     operation::{Progress, Target},
     snapshot::SnapshotState,
@@ -30,7 +30,7 @@ use crate::{
 /// The caller has seen in this transaction that all members flipped and all commits are staged.
 pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), AppError> {
     if let Some(lost) = snapshots::lost(tx, row.id).await? {
-        return give_up(tx, row, "member_lost", &lost, failed("member_lost", &lost)).await;
+        return give_up(tx, row, Reason::MemberLost, &lost, failed(&Reason::MemberLost, &lost)).await;
     }
     let live = match row.upload {
         Some(upload) => uploads::live(tx, upload).await?,
@@ -38,7 +38,7 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
     };
     let Some(upload) = live else {
         let detail = "its upload was ended, so its objects may be swept";
-        return give_up(tx, row, "upload_ended", detail, failed("upload_ended", detail)).await;
+        return give_up(tx, row, Reason::UploadEnded, detail, failed(&Reason::UploadEnded, detail)).await;
     };
     let members = snapshots::members(tx, row.id).await?;
     publish_members(tx, row, &members, upload.id).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_api::{
     InstanceId, NodeId,
-    node::{Condition, Node, NodeState, PoolUse},
+    node::{Condition, ConditionKind, Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
 use muster_controller::wake::Loop;
@@ -172,7 +172,7 @@ async fn heartbeats_reach_the_database_in_batches() {
     assert_eq!((row.last_seen_at, row.revision), (Some(world.app.clock.now()), revision));
     // What others act on is stored at once.
     let mut beat = agent.beat();
-    beat.conditions = vec![Condition { kind: "disk_full".to_owned(), detail: "x".to_owned() }];
+    beat.conditions = vec![Condition { kind: ConditionKind::DiskFull, detail: "x".to_owned() }];
     world.beat(&agent, &beat).await.ok::<Value>(200);
     assert_eq!(stored().await.conditions.len(), 1);
 }

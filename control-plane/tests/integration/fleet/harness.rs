@@ -10,7 +10,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, StoreId, Timestamp, VersionId,
+    CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
     deployment::Runtime,
     node::PoolUse,
     node_protocol::{
@@ -315,7 +315,7 @@ pub(crate) struct Script {
     /// It cannot start anything.
     pub(crate) fails: bool,
     /// The next cuts it coordinates are refused for this reason.
-    pub(crate) refuse_cuts: Vec<String>,
+    pub(crate) refuse_cuts: Vec<Reason>,
     /// It commits nothing.
     pub(crate) saves: bool,
     /// Bytes its guests wrote.
@@ -541,7 +541,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         generation: assignment.generation,
         boot: assignment.boot,
         state,
-        reason: (state == Observed::Failed).then(|| "start_failed".to_owned()),
+        reason: (state == Observed::Failed).then_some(Reason::StartFailed),
         detail: None,
         disk_at: (state != Observed::Preparing).then(now),
         started_at: up,

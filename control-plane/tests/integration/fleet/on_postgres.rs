@@ -1,5 +1,6 @@
 //! A deployment and a snapshot from beginning to end on PostgreSQL, so that every SQL statement runs there as well.
 
+use muster_api::Reason;
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually};
@@ -18,8 +19,8 @@ async fn a_fleet_lives_on_postgresql() {
     let mut world = World::on(server.database("fleet")).await;
     world.image("debian", MIB).await;
     let nodes = world.nodes(3).await;
-    nodes[0].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
-    nodes[1].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
+    nodes[0].script(|s| s.refuse_cuts = vec![Reason::Busy]);
+    nodes[1].script(|s| s.refuse_cuts = vec![Reason::Busy]);
     world.ready("web", 40).await;
     world.restart().await;
     let web = world.call("PATCH", "/v1/deployments/web", json!({ "labels": { "tier": "front" } })).await.expect(200);

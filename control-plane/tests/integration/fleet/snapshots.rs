@@ -1,7 +1,7 @@
 //! `/v1/snapshots`, cuts and commits.
 
 use muster_api::{
-    CommitId,
+    CommitId, Reason,
     node_protocol::{CommitOutcome, CutOrder, StagedCommit},
 };
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn all_members_become_visible_at_once_and_can_be_forked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_cut_is_tried_again_by_another_coordinator() {
     let (world, nodes) = ready_world(3, 3).await;
-    nodes.iter().for_each(|node| node.script(|s| s.refuse_cuts = vec!["hold_expired".to_owned()]));
+    nodes.iter().for_each(|node| node.script(|s| s.refuse_cuts = vec![Reason::HoldExpired]));
     // Three attempts with three coordinators, each of which refuses: it is given up with the last reason.
     let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);
     let failed = world.ends(&operation, "failed").await;
@@ -117,8 +117,8 @@ async fn a_refused_cut_is_tried_again_by_another_coordinator() {
     // The next snapshot is not refused.
     let operation = world.post("/v1/snapshots", of_web("s2")).await.expect(202);
     world.ends(&operation, "succeeded").await;
-    nodes[0].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
-    nodes[1].script(|s| s.refuse_cuts = vec!["busy".to_owned()]);
+    nodes[0].script(|s| s.refuse_cuts = vec![Reason::Busy]);
+    nodes[1].script(|s| s.refuse_cuts = vec![Reason::Busy]);
     let operation = world.post("/v1/snapshots", of_web("s3")).await.expect(202);
     world.ends(&operation, "succeeded").await;
 }

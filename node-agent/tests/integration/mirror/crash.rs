@@ -20,7 +20,7 @@ use std::{
 
 use super::world::*;
 use muster_agent::mirror::DiskWant;
-use muster_api::{DiskId, InstanceId, SnapshotId, VersionId};
+use muster_api::{DiskId, InstanceId, SnapshotId, VersionId, node_protocol::CutKey};
 use storage_core::{ChunkSize, MemoryStore};
 
 const SERVE: &str = "MUSTER_TEST_SERVE";
@@ -67,7 +67,7 @@ fn serving_process() {
         std::fs::rename(dir.join("ready-new"), dir.join("ready")).unwrap();
         // Cut repeatedly until the process is killed. Nothing is published, so every commit is abandoned.
         for attempt in 1.. {
-            let key = (SnapshotId::generate(), attempt);
+            let key = CutKey::new(SnapshotId::generate(), attempt);
             let cut = cut_disk(&want);
             if world.disks.prepare(key, std::slice::from_ref(&cut)).await.is_err() {
                 tokio::task::yield_now().await;

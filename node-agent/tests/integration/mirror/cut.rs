@@ -12,7 +12,7 @@ use std::{
 
 use super::world::*;
 use muster_agent::mirror::{DiskError, DiskWant};
-use muster_api::{CommitId, SnapshotId, VersionId};
+use muster_api::{CommitId, SnapshotId, VersionId, node_protocol::CutKey};
 use storage_core::{ChunkSize, Descriptor, ObjectName, Salt};
 
 const CHUNK: usize = 256 << 10;
@@ -37,7 +37,7 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     write(&path, 0, vec![1; 4096]).await;
-    let key = (SnapshotId::generate(), 1);
+    let key = CutKey::new(SnapshotId::generate(), 1);
     let cut = cut_disk(&want);
     world.disks.prepare(key, std::slice::from_ref(&cut)).await.unwrap();
     // While the cut is only prepared, writes continue and are in the version.
@@ -83,7 +83,7 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
 async fn a_hold_ends_after_its_limit_and_a_late_flip_is_refused() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
-    let key = (SnapshotId::generate(), 1);
+    let key = CutKey::new(SnapshotId::generate(), 1);
     world.disks.prepare(key, &[cut_disk(&want)]).await.unwrap();
     let held = Instant::now();
     world.disks.hold(key, Duration::from_millis(200)).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_hold_ends_after_its_limit_and_a_late_flip_is_refused() {
 async fn an_aborted_cut_changes_nothing_and_lets_writes_continue() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
-    let key = (SnapshotId::generate(), 1);
+    let key = CutKey::new(SnapshotId::generate(), 1);
     world.disks.prepare(key, &[cut_disk(&want)]).await.unwrap();
     world.disks.hold(key, Duration::from_secs(60)).await.unwrap();
     let writer = tokio::spawn({
@@ -127,7 +127,7 @@ async fn a_disk_with_four_epochs_is_busy_until_one_is_published() {
         write(&path, u64::from(n) * 4096, vec![n + 1; 4096]).await;
         commits.push(world.cut(&[&want]).await.pop().unwrap().0);
     }
-    let refused = world.disks.prepare((SnapshotId::generate(), 1), &[cut_disk(&want)]).await;
+    let refused = world.disks.prepare(CutKey::new(SnapshotId::generate(), 1), &[cut_disk(&want)]).await;
     assert!(matches!(refused, Err(DiskError::Busy { .. })), "{refused:?}");
     let first = world.save(&want, commits[0]).await;
     let want = published(&want, &first);
@@ -218,7 +218,7 @@ async fn a_cut_of_many_disks_is_all_or_none() {
     let (a, _) = disk_of(&world, &vec![1; 1 << 20]).await;
     let (b, path) = disk_of(&world, &vec![2; 1 << 20]).await;
     let gone = DiskWant { disk: muster_api::DiskId::generate(), ..a.clone() };
-    let key = (SnapshotId::generate(), 1);
+    let key = CutKey::new(SnapshotId::generate(), 1);
     let refused = world.disks.prepare(key, &[cut_disk(&a), cut_disk(&gone)]).await;
     assert!(matches!(refused, Err(DiskError::NotFound(_))));
     let old = muster_api::node_protocol::CutDisk { generation: 0, ..cut_disk(&b) };
@@ -236,12 +236,12 @@ async fn a_newer_attempt_takes_over_and_another_snapshot_is_refused() {
     let (want, _) = disk_of(&world, &vec![1; 1 << 20]).await;
     let snapshot = SnapshotId::generate();
     let prepare = async |key| world.disks.prepare(key, &[cut_disk(&want)]).await;
-    prepare((snapshot, 1)).await.unwrap();
-    prepare((snapshot, 1)).await.unwrap();
-    assert!(matches!(prepare((SnapshotId::generate(), 1)).await, Err(DiskError::Busy { .. })));
-    prepare((snapshot, 2)).await.unwrap();
-    world.disks.hold((snapshot, 2), Duration::from_secs(5)).await.unwrap();
-    assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap().len(), 1);
+    prepare(CutKey::new(snapshot, 1)).await.unwrap();
+    prepare(CutKey::new(snapshot, 1)).await.unwrap();
+    assert!(matches!(prepare(CutKey::new(SnapshotId::generate(), 1)).await, Err(DiskError::Busy { .. })));
+    prepare(CutKey::new(snapshot, 2)).await.unwrap();
+    world.disks.hold(CutKey::new(snapshot, 2), Duration::from_secs(5)).await.unwrap();
+    assert_eq!(world.disks.flip(CutKey::new(snapshot, 2)).await.unwrap().len(), 1);
 }
 
 /// When an attempt is replaced, its timer must not end the hold of the next attempt (I7).
@@ -250,13 +250,13 @@ async fn the_timer_of_an_older_attempt_does_not_end_a_newer_hold() {
     let world = World::new().await;
     let (want, path) = disk_of(&world, &vec![7; 1 << 20]).await;
     let snapshot = SnapshotId::generate();
-    world.disks.prepare((snapshot, 1), &[cut_disk(&want)]).await.unwrap();
-    world.disks.hold((snapshot, 1), Duration::from_millis(300)).await.unwrap();
+    world.disks.prepare(CutKey::new(snapshot, 1), &[cut_disk(&want)]).await.unwrap();
+    world.disks.hold(CutKey::new(snapshot, 1), Duration::from_millis(300)).await.unwrap();
     let cut = cut_disk(&want);
-    world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.unwrap();
-    world.disks.hold((snapshot, 2), Duration::from_secs(20)).await.unwrap();
+    world.disks.prepare(CutKey::new(snapshot, 2), std::slice::from_ref(&cut)).await.unwrap();
+    world.disks.hold(CutKey::new(snapshot, 2), Duration::from_secs(20)).await.unwrap();
     // A late repetition of an earlier call changes nothing.
-    assert!(world.disks.prepare((snapshot, 2), std::slice::from_ref(&cut)).await.is_err());
+    assert!(world.disks.prepare(CutKey::new(snapshot, 2), std::slice::from_ref(&cut)).await.is_err());
     let (written, told) = mpsc::channel();
     let writer = std::thread::spawn(move || {
         open(&path).write_all_at(&[3; 4096], 8192).unwrap();
@@ -264,10 +264,10 @@ async fn the_timer_of_an_older_attempt_does_not_end_a_newer_hold() {
     });
     let waited = blocking(move || (told.recv_timeout(Duration::from_millis(700)), told)).await;
     assert_eq!(waited.0, Err(mpsc::RecvTimeoutError::Timeout), "the write still waits");
-    assert_eq!(world.disks.flip((snapshot, 2)).await.unwrap()[0].dirty_bytes, 0);
+    assert_eq!(world.disks.flip(CutKey::new(snapshot, 2)).await.unwrap()[0].dirty_bytes, 0);
     blocking(move || waited.1.recv_timeout(Duration::from_secs(10)).unwrap()).await;
     writer.join().unwrap();
-    assert!(matches!(world.disks.flip((snapshot, 1)).await, Err(DiskError::HoldExpired(_))));
+    assert!(matches!(world.disks.flip(CutKey::new(snapshot, 1)).await, Err(DiskError::HoldExpired(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

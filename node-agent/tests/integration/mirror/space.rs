@@ -10,7 +10,7 @@ use std::{
 
 use super::world::*;
 use muster_agent::mirror::{DeltaIo, DiskError};
-use muster_api::SnapshotId;
+use muster_api::{SnapshotId, node_protocol::CutKey};
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::Errno,
@@ -100,7 +100,7 @@ async fn writes_to_a_full_node_fail_without_damage_and_work_again_when_there_is_
     })
     .await;
     // A cut may or may not find room for its next epoch. Neither does any damage.
-    match world.disks.prepare((SnapshotId::generate(), 1), &[cut_disk(&want)]).await {
+    match world.disks.prepare(CutKey::new(SnapshotId::generate(), 1), &[cut_disk(&want)]).await {
         Ok(()) | Err(DiskError::NoSpace(_)) => {}
         other => panic!("{other:?}"),
     }

@@ -18,7 +18,7 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
-    node_protocol::{CutDisk, CutMember, VersionRoot},
+    node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
 use storage_core::{
@@ -154,7 +154,7 @@ impl World {
 
     /// Cuts some disks.
     pub async fn cut(&self, wants: &[&DiskWant]) -> Vec<(CommitId, CutMember)> {
-        let key = (SnapshotId::generate(), 1);
+        let key = CutKey::new(SnapshotId::generate(), 1);
         let cuts: Vec<CutDisk> = wants.iter().map(|want| cut_disk(want)).collect();
         self.disks.prepare(key, &cuts).await.expect("prepare");
         self.disks.hold(key, Duration::from_secs(5)).await.expect("hold");

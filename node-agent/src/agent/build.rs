@@ -1,0 +1,209 @@
+//! How an agent starts: everything up to its first task.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use muster_api::node_protocol::Offer;
+use muster_pool::PoolClient;
+use storage_core::{
+    Backoff,
+    membership::Membership,
+    store::{ChunkStore, SegmentStore},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::{Agent, AgentError, loops::Loops};
+use crate::{
+    check::{self, DataLock},
+    config::Config,
+    controller::{ControllerClient, HttpController},
+    desired::{DesiredFile, Known},
+    host::Host,
+    identity::{Candidate, NodeIdentity},
+    peer::share::{PoolShare, Space},
+};
+
+/// What a [`Host`] is made from.
+pub struct HostParts {
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// This node's identity.
+    pub identity: NodeIdentity,
+    /// The client with which disks read and write objects.
+    pub pool: PoolClient,
+    /// Free bytes of the file system that only guests' writes may use.
+    pub keep_free_bytes: u64,
+    /// Most bytes of clean chunks that are kept for reading.
+    pub cache_bytes_max: u64,
+}
+
+/// What all ways to build an agent begin with.
+struct Joined {
+    config: Arc<Config>,
+    lock: DataLock,
+    identity: NodeIdentity,
+    listener: TcpListener,
+    advertise: String,
+    offer: Offer,
+}
+
+impl Agent {
+    /// Builds the real agent: takes the data folder, joins if it has not yet (waiting for the controller as long as it
+    /// takes), opens pool and disks. Drop the future to give up waiting.
+    ///
+    /// # Errors
+    /// When something it needs is missing or broken, or the controller refuses it.
+    pub async fn build(config: Config) -> Result<Self, AgentError> {
+        let joined = join(config).await?;
+        let controller = HttpController::new(&joined.identity.tls, &joined.identity.ca, &joined.identity.node_door())?;
+        Self::assemble(joined, Arc::new(controller), crate::real_host::open).await
+    }
+
+    /// As [`Agent::build`], with another host and controller: for tests of the loops.
+    ///
+    /// # Errors
+    /// As [`Agent::build`].
+    pub async fn build_with(
+        config: Config,
+        controller: Arc<dyn ControllerClient>,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, AgentError> {
+        Self::assemble(join(config).await?, controller, async |_parts| Ok(host)).await
+    }
+
+    async fn assemble(
+        joined: Joined,
+        controller: Arc<dyn ControllerClient>,
+        host: impl AsyncFnOnce(HostParts) -> Result<Arc<dyn Host>, AgentError>,
+    ) -> Result<Self, AgentError> {
+        let Joined { config, lock, identity, listener, advertise, offer } = joined;
+        let data_dir = &config.data_dir;
+        let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
+        let keep_free_bytes = config.keep_free_bytes(space.total_bytes);
+        let pool_limit_bytes = config.pool_size.of(space.total_bytes);
+        let pool_dir = data_dir.join("pool");
+        let store = open_store(pool_dir.clone(), pool_limit_bytes).await?;
+        let share = Arc::new(PoolShare::new(store, pool_dir, keep_free_bytes));
+        let desired_file = DesiredFile::new(data_dir);
+        let known = desired_file
+            .load(&identity.ca, identity.joined.cluster)
+            .unwrap_or_else(|| Known::nothing(identity.joined.incarnation));
+        let pool = pool_client(&identity, &known, share.clone())?;
+        let host = host(HostParts {
+            config: config.clone(),
+            identity: identity.clone(),
+            pool: pool.clone(),
+            keep_free_bytes,
+            cache_bytes_max: config.cache_size.of(space.total_bytes),
+        })
+        .await?;
+        let loops = Arc::new(Loops {
+            config,
+            identity,
+            advertise,
+            offer,
+            share,
+            pool_limit_bytes,
+            pool,
+            host,
+            controller,
+            known: watch::Sender::new(Arc::new(known)),
+            desired_file,
+            refetch: Notify::new(),
+            instances: watch::Sender::new((0, Arc::new(Vec::new()))),
+            contact: Mutex::default(),
+        });
+        Ok(Self { loops, lock, listener, metrics: None })
+    }
+}
+
+/// The client of the pool, with the membership known from disk. Before the first record it has no members.
+fn pool_client(identity: &NodeIdentity, known: &Known, share: Arc<dyn ChunkStore>) -> Result<PoolClient, AgentError> {
+    let membership = known.membership.clone().unwrap_or_else(|| Membership {
+        cluster: identity.joined.cluster,
+        epoch: 0,
+        min_copies: 1,
+        members: Vec::new(),
+        clients: Vec::new(),
+    });
+    Ok(PoolClient::new(&identity.tls, &identity.ca, membership, Some((identity.store, share)))?)
+}
+
+fn data_dir_error(op: &'static str, path: &Path, source: io::Error) -> AgentError {
+    AgentError::DataDir { op, path: path.to_owned(), source }
+}
+
+async fn open_store(dir: PathBuf, limit_bytes: u64) -> Result<Arc<dyn ChunkStore>, AgentError> {
+    // Blocking: opening scans what was written since the index's watermark.
+    let opened = tokio::task::spawn_blocking(move || {
+        let options = storage_core::store::Options { limit_bytes: Some(limit_bytes), ..Default::default() };
+        SegmentStore::open(&dir, options)
+    });
+    match opened.await {
+        Ok(store) => Ok(Arc::new(store?)),
+        Err(error) => Err(AgentError::Task { task: "opening the pool", detail: error.to_string() }),
+    }
+}
+
+/// Takes the data folder and the address, and joins unless this node has joined before.
+async fn join(config: Config) -> Result<Joined, AgentError> {
+    let config = Arc::new(config);
+    let lock = take_data_dir(&config.data_dir)?;
+    let (listener, bound) = listen(config.listen).await?;
+    let advertise = config.advertise.unwrap_or(bound).to_string();
+    let offer = check::offer(&config);
+    let identity = identity(&config, &advertise, offer).await?;
+    Ok(Joined { config, lock, identity, listener, advertise, offer })
+}
+
+/// Makes the folders that are missing and takes the lock that keeps a second agent away.
+fn take_data_dir(data_dir: &Path) -> Result<DataLock, AgentError> {
+    // Others may pass but not list: QEMU's user must reach the disk files below it.
+    for dir in [data_dir.to_owned(), data_dir.join("disks"), data_dir.join("console")] {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o711).recursive(true).create(&dir).map_err(|e| data_dir_error("make", &dir, e))?;
+    }
+    DataLock::take(data_dir).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => AgentError::Locked(data_dir.to_owned()),
+        _ => data_dir_error("lock", data_dir, e),
+    })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), AgentError> {
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listening.await.map_err(|source| AgentError::Listen { address, source })
+}
+
+/// The identity of this node, from disk or by joining. Asks until the controller answers.
+async fn identity(config: &Config, advertise: &str, offer: Offer) -> Result<NodeIdentity, AgentError> {
+    let mut candidate = Candidate::open(&config.data_dir)?;
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
+    loop {
+        if let Some(identity) = candidate.identity(config)? {
+            return Ok(identity);
+        }
+        match candidate.join(config, advertise, offer).await {
+            Ok(()) => info!(joined = ?candidate.joined(), "joined the cluster"),
+            Err(error) if error.passes() => {
+                warn!(%error, "joining is tried again");
+                sleep(backoff.pause()).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Heartbeats: they tell the controller that this node lives, and tell this node when the long-poll has missed something.
+
+use std::time::Duration;
+
+use metrics::gauge;
+use muster_api::{
+    node::ConditionKind,
+    node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, NODE_PROTOCOL, Observed},
+};
+use storage_core::{lock, store::ChunkStore as _};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{debug, info, warn};
+
+use super::loops::{Contact, Loops};
+use crate::{clock, telemetry};
+
+/// A heartbeat that takes longer is given up: the next one is long due.
+const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
+
+impl Loops {
+    pub(super) async fn heartbeats(&self) {
+        let mut tick = interval(Duration::from_secs(HEARTBEAT_S));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let heartbeat = self.heartbeat();
+            self.publish_metrics(&heartbeat);
+            match timeout(ANSWER, self.controller.heartbeat(heartbeat)).await {
+                Ok(Ok(answer)) => self.answered(&answer),
+                Ok(Err(error)) => self.lost(&error.to_string()),
+                Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
+            }
+        }
+    }
+
+    fn answered(&self, answer: &HeartbeatAnswer) {
+        let now = Contact { connected: true, last_answer_at: Some(clock::now()) };
+        if !std::mem::replace(&mut *lock(&self.contact), now).connected {
+            info!("the controller answers");
+        }
+        let known = self.known.borrow().clone();
+        let desired = &known.desired;
+        // The long-poll brings every newer revision. It cannot see a newer membership record, nor another history of
+        // the database, whose revisions cannot be compared with ours.
+        if answer.incarnation != desired.incarnation
+            || answer.membership_epoch > self.membership_epoch()
+            || answer.desired_revision < desired.revision
+        {
+            debug!(?answer, "the desired state is asked for again");
+            self.refetch.notify_one();
+        }
+    }
+
+    fn lost(&self, error: &str) {
+        if std::mem::take(&mut lock(&self.contact).connected) {
+            warn!(error, "the controller does not answer; the node goes on with the last desired state");
+        } else {
+            debug!(error, "the controller does not answer");
+        }
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            protocol: NODE_PROTOCOL,
+            incarnation: self.known.borrow().desired.incarnation,
+            membership_epoch: self.membership_epoch(),
+            advertise: self.advertise.clone(),
+            offer: self.offer,
+            pool: self.pool_use(),
+            conditions: self.conditions(),
+            runtimes: self.host.runtimes(),
+            hypervisor: self.host.hypervisor(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn publish_metrics(&self, heartbeat: &Heartbeat) {
+        // Counts are far below the 53 bits that a gauge holds exactly.
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+        let number = |n: u64| n as f64;
+        let flag = |on: bool| f64::from(u8::from(on));
+        gauge!(telemetry::CONTROLLER_CONNECTED).set(flag(self.contact().connected));
+        gauge!(telemetry::DESIRED_REVISION).set(number(self.known.borrow().desired.revision));
+        gauge!(telemetry::MEMBERSHIP_EPOCH).set(number(heartbeat.membership_epoch));
+        gauge!(telemetry::POOL_USED_BYTES).set(number(heartbeat.pool.used_bytes));
+        gauge!(telemetry::POOL_LIMIT_BYTES).set(number(heartbeat.pool.limit_bytes));
+        gauge!(telemetry::POOL_OBJECTS).set(number(heartbeat.pool.objects));
+        gauge!(telemetry::POOL_BAD_COPIES).set(number(self.share.usage().bad_copies));
+        gauge!(telemetry::FREE_BYTES).set(number(heartbeat.pool.free_bytes));
+        let instances = self.instances.borrow().1.clone();
+        for state in Observed::ALL {
+            let count: u64 = instances.iter().map(|report| u64::from(report.state == state)).sum();
+            gauge!(telemetry::INSTANCES, "state" => state.as_str()).set(number(count));
+        }
+        for kind in ConditionKind::KNOWN {
+            let holds = heartbeat.conditions.iter().any(|c| c.kind == *kind);
+            gauge!(telemetry::CONDITIONS, "kind" => kind.to_string()).set(flag(holds));
+        }
+    }
+}

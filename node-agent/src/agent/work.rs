@@ -1,0 +1,119 @@
+//! Passes over the instances, and the reports about them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use muster_api::{
+    InstanceId,
+    node_protocol::{Incarnation, InstanceReport, Report},
+};
+use storage_core::Backoff;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tracing::{debug, warn};
+
+use super::loops::Loops;
+
+/// Time between two passes when nothing says that something changed.
+const WORK_EVERY: Duration = Duration::from_secs(5);
+/// Shortest time between two reports: guests' writes change `unsaved_bytes` all the time.
+const REPORT_APART: Duration = Duration::from_millis(200);
+/// Time between full reports, whatever was acknowledged: a restored controller learns from them what it forgot.
+const REPORT_FULL_EVERY: Duration = Duration::from_secs(300);
+/// Longest wait for the answer to the last report, at the agent's end.
+const LAST_REPORT: Duration = Duration::from_secs(2);
+
+impl Loops {
+    pub(super) async fn work(&self) {
+        let mut known = self.known.subscribe();
+        let mut changed = self.host.changed();
+        let mut tick = interval(WORK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                seen = known.changed() => if seen.is_err() { return },
+                seen = changed.changed() => if seen.is_err() {
+                    // This host tells of no changes, so only the clock starts a pass.
+                    tick.tick().await;
+                },
+            }
+            let now = known.borrow_and_update().clone();
+            if !now.fresh && now.desired.revision == 0 {
+                // This node was never told what it should have, so it leaves alone what it has.
+                continue;
+            }
+            changed.mark_unchanged();
+            let instances = self.host.pass(Arc::new(now.desired.clone())).await;
+            let next = (now.desired.revision, Arc::new(instances));
+            self.instances.send_if_modified(|last| {
+                let differs = *last != next;
+                *last = next;
+                differs
+            });
+        }
+    }
+
+    pub(super) async fn reports(&self) {
+        let mut instances = self.instances.subscribe();
+        let mut told = Told::default();
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+        loop {
+            let (revision, all) = instances.borrow_and_update().clone();
+            let incarnation = self.known.borrow().desired.incarnation;
+            // Revision 0 is before the first pass. "Nothing is here" would not be true then.
+            if revision > 0
+                && let Some(report) = told.news(revision, &all, incarnation)
+            {
+                let full = report.full;
+                if let Err(error) = self.controller.report(report).await {
+                    debug!(%error, "a report is sent again");
+                    sleep(backoff.pause()).await;
+                    continue;
+                }
+                backoff.reset();
+                told.acknowledge(&all, full.then_some(incarnation));
+            }
+            sleep(REPORT_APART).await;
+            if let Ok(Err(_closed)) = timeout(REPORT_FULL_EVERY, instances.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// Reports how the guests ended, once: the agent ends.
+    pub(super) async fn last_report(&self, instances: Vec<InstanceReport>) {
+        if instances.is_empty() {
+            return;
+        }
+        let desired_revision = self.known.borrow().desired.revision;
+        let report = Report { desired_revision, full: false, instances };
+        if !matches!(timeout(LAST_REPORT, self.controller.report(report)).await, Ok(Ok(()))) {
+            warn!("the last report did not reach the controller; the next start sends it");
+        }
+    }
+}
+
+/// What the controller has acknowledged.
+#[derive(Default)]
+struct Told {
+    instances: HashMap<InstanceId, InstanceReport>,
+    /// When a full report was last acknowledged, and by which state of the database.
+    full: Option<(Incarnation, Instant)>,
+}
+
+impl Told {
+    /// The report to send; none when there is nothing new.
+    fn news(&self, desired_revision: u64, all: &[InstanceReport], incarnation: Incarnation) -> Option<Report> {
+        let full = self.full.is_none_or(|(of, at)| of != incarnation || at.elapsed() >= REPORT_FULL_EVERY);
+        let is_news = |report: &&InstanceReport| full || self.instances.get(&report.instance) != Some(*report);
+        let instances: Vec<InstanceReport> = all.iter().filter(is_news).cloned().collect();
+        (full || !instances.is_empty()).then_some(Report { desired_revision, full, instances })
+    }
+
+    /// `full` has the incarnation that a full report was for.
+    fn acknowledge(&mut self, all: &[InstanceReport], full: Option<Incarnation>) {
+        self.instances = all.iter().map(|report| (report.instance, report.clone())).collect();
+        if let Some(incarnation) = full {
+            self.full = Some((incarnation, Instant::now()));
+        }
+    }
+}

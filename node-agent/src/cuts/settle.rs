@@ -1,0 +1,141 @@
+//! What becomes of a frozen epoch: its objects are saved, its commit is staged, and the controller publishes or abandons
+//! it together with its snapshot.
+
+use muster_api::{
+    CommitId, DiskId, ErrorCode,
+    node_protocol::{CommitOutcome, CutDisk, CutOrder, StagedCommit},
+};
+use storage_core::{Backoff, cause::explain};
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::{Cuts, RETRY_FIRST, RETRY_MOST};
+use crate::{
+    controller::ControllerError,
+    desired::Known,
+    mirror::{DiskError, Saved},
+};
+
+impl Cuts {
+    /// Works on one frozen commit until it is published or abandoned. It has no limit of its own: the controller
+    /// decides, and its snapshot has a deadline.
+    pub(super) async fn settle(&self, disk: DiskId, commit: CommitId) {
+        let mut known = self.parts.known.clone();
+        let mut saved: Option<Saved> = None;
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+        loop {
+            let ordered = ordered(&known.borrow_and_update(), disk, commit);
+            let outcome = match ordered {
+                Some((order, wanted)) => self.save_and_stage(&order, &wanted, &mut saved).await,
+                None => self.outcome(commit).await,
+            };
+            match outcome {
+                Some(CommitOutcome::Published { version }) => {
+                    info!(disk.id = %disk, commit.id = %commit, version.id = %version, "a commit was published");
+                    return;
+                }
+                Some(CommitOutcome::Abandoned) => match self.parts.disks.abandon(disk, commit).await {
+                    Ok(()) => {
+                        info!(disk.id = %disk, commit.id = %commit, "a commit was given up; the next one has its blocks");
+                        return;
+                    }
+                    Err(error) if is_gone(&error) => return,
+                    Err(error) => {
+                        let error = explain(&error);
+                        warn!(disk.id = %disk, commit.id = %commit, error, "a commit cannot be given up yet");
+                    }
+                },
+                Some(CommitOutcome::Pending) | None => {}
+            }
+            // The end of a snapshot changes the desired state, and then the outcome is known.
+            let _changed_or_time = timeout(backoff.pause(), known.changed()).await;
+        }
+    }
+
+    async fn save_and_stage(
+        &self,
+        order: &CutOrder,
+        wanted: &CutDisk,
+        saved: &mut Option<Saved>,
+    ) -> Option<CommitOutcome> {
+        let commit = wanted.commit;
+        if saved.is_none() {
+            // It may be published or abandoned already, when the agent was restarted: asked before anything is done.
+            match self.outcome(commit).await {
+                Some(CommitOutcome::Pending) => {}
+                other => return other,
+            }
+            match self.save(order, wanted).await {
+                Ok(done) => *saved = Some(done),
+                // Given up here already: the cut was aborted after this disk had flipped.
+                Err(error) if is_gone(&error) => return Some(CommitOutcome::Abandoned),
+                Err(error) => {
+                    let error = explain(&error);
+                    warn!(disk.id = %wanted.disk, commit.id = %commit, error, "a commit is not saved yet");
+                    return None;
+                }
+            }
+        }
+        let done = saved.clone()?;
+        match self.parts.controller.stage(commit, staged(order, wanted, done)).await {
+            Ok(outcome) => Some(outcome),
+            Err(ControllerError::Refused(problem)) => {
+                debug!(commit.id = %commit, %problem, "a commit was not staged");
+                // An earlier snapshot of the disk may have been published, so this commit has another base now. The
+                // next try saves it on that base.
+                *saved = None;
+                self.outcome(commit).await
+            }
+            Err(error) => {
+                debug!(commit.id = %commit, %error, "a commit is staged again");
+                None
+            }
+        }
+    }
+
+    async fn save(&self, order: &CutOrder, wanted: &CutDisk) -> Result<Saved, DiskError> {
+        let _turn = self.saves.acquire().await.expect("the semaphore is never closed");
+        self.parts.disks.save(wanted.disk, wanted.commit, order.round).await
+    }
+
+    /// What the controller says became of a commit; none when it cannot be asked now.
+    async fn outcome(&self, commit: CommitId) -> Option<CommitOutcome> {
+        match self.parts.controller.outcome(commit).await {
+            Ok(outcome) => Some(outcome),
+            // A controller that has never heard of the commit will not publish it. Nothing is lost: its blocks stay dirty.
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => Some(CommitOutcome::Abandoned),
+            Err(error) => {
+                debug!(commit.id = %commit, %error, "the outcome of a commit is asked again");
+                None
+            }
+        }
+    }
+}
+
+/// The order that wants this commit of this disk.
+fn ordered(known: &Known, disk: DiskId, commit: CommitId) -> Option<(CutOrder, CutDisk)> {
+    known.desired.cuts.iter().find_map(|order| {
+        let wanted = order.disks.iter().find(|d| d.disk == disk && d.commit == commit)?;
+        Some((order.clone(), wanted.clone()))
+    })
+}
+
+/// Whether this node has no such commit and never will have it.
+fn is_gone(error: &DiskError) -> bool {
+    matches!(error, DiskError::NoCommit { .. } | DiskError::NotFound(_))
+}
+
+fn staged(order: &CutOrder, wanted: &CutDisk, saved: Saved) -> StagedCommit {
+    let Saved { base, root, dirty_bytes, stored_bytes } = saved;
+    StagedCommit {
+        snapshot: order.snapshot,
+        attempt: order.attempt,
+        disk: wanted.disk,
+        generation: wanted.generation,
+        base,
+        upload: order.upload,
+        root,
+        dirty_bytes,
+        stored_bytes,
+    }
+}
