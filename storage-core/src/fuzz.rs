@@ -40,7 +40,7 @@ const CHANGES_MAX: u64 = 6;
 pub struct Fuzz {
     seeds: Vec<Vec<u8>>,
     bytes_max: usize,
-    reseal: fn(&mut Vec<u8>),
+    reseal: fn(&mut [u8]),
     memory_max: fn(usize) -> usize,
 }
 
@@ -58,7 +58,7 @@ impl Fuzz {
     /// Writes valid checksums and lengths over a changed input, so that the code behind those checks is reached.
     /// Three of four inputs are resealed.
     #[must_use]
-    pub fn reseal(self, reseal: fn(&mut Vec<u8>)) -> Fuzz {
+    pub fn reseal(self, reseal: fn(&mut [u8])) -> Fuzz {
         Fuzz { reseal, ..self }
     }
 
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_run_finds_a_panic_behind_a_length_and_a_checksum() {
-        let reseal = |input: &mut Vec<u8>| {
+        let reseal = |input: &mut [u8]| {
             let sum = input.iter().skip(1).fold(0u8, |sum, byte| sum.wrapping_add(*byte));
             if let Some(first) = input.first_mut() {
                 *first = sum;

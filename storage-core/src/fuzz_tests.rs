@@ -35,7 +35,7 @@ fn crc_of(bytes: &[u8], until: usize) -> [u8; 4] {
 
 #[test]
 fn fuzz_page() {
-    let reseal = |bytes: &mut Vec<u8>| {
+    let reseal = |bytes: &mut [u8]| {
         let (Some(bitmap), Some(entries)) = (bytes.get(16..48), bytes.get(48..)) else { return };
         let slots: u32 = bitmap.iter().map(|byte| byte.count_ones()).sum();
         let (slots, len) = (slots.to_le_bytes(), entries.len().to_le_bytes());
@@ -57,7 +57,7 @@ fn fuzz_page() {
 
 #[test]
 fn fuzz_descriptor() {
-    let reseal = |bytes: &mut Vec<u8>| {
+    let reseal = |bytes: &mut [u8]| {
         put(bytes, 0, b"MUSTERD\0\x01\0");
         let crc = crc_of(bytes, Descriptor::BYTES - 4);
         put(bytes, Descriptor::BYTES - 4, &crc);
@@ -72,7 +72,7 @@ fn fuzz_descriptor() {
 #[test]
 fn fuzz_stream_of_records() {
     /// Seals the header of each record; stops where the next one would begin beyond the end.
-    fn reseal(bytes: &mut Vec<u8>) {
+    fn reseal(bytes: &mut [u8]) {
         let mut at = 0;
         while let Some(record) = bytes.get_mut(at..)
             && record.len() >= RecordHeader::BYTES

@@ -388,7 +388,7 @@ mod tests {
         let cut = |seed| {
             let contents = storage.after_power_cut(seed);
             assert_eq!(contents.file(Path::new("a")), Some(1), "its name was synced");
-            let sectors = contents.files[&1].iter().step_by(SECTOR).copied().collect();
+            let sectors = contents.files.get(&1).expect("file 1 is there").iter().step_by(SECTOR).copied().collect();
             (contents.file(Path::new("b")).is_some(), sectors)
         };
         (0..400).map(cut).collect()

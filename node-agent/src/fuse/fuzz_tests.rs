@@ -22,7 +22,7 @@ fn request(opcode: u32) -> Vec<u8> {
 }
 
 /// Writes the length of the whole request into its header.
-fn reseal(bytes: &mut Vec<u8>) {
+fn reseal(bytes: &mut [u8]) {
     let length = u32::try_from(bytes.len()).expect("short").to_ne_bytes();
     if let Some(field) = bytes.get_mut(..4) {
         field.copy_from_slice(&length);

@@ -264,7 +264,7 @@ mod tests {
         let mut seeds = [Vec::new(), Vec::new()];
         encode(&[word(1, 3)], 7, 0, &mut seeds[0]);
         encode(&[word(1, 3), word(9, u64::MAX), word(u64::MAX, 0)], 7, 0, &mut seeds[1]);
-        let reseal = |bytes: &mut Vec<u8>| {
+        let reseal = |bytes: &mut [u8]| {
             let Some(count) = u32_at(bytes, 4).and_then(|count| usize::try_from(count).ok()) else { return };
             let Some(whole) = bytes.get_mut(..HEAD + count * ENTRY) else { return };
             whole[..4].copy_from_slice(&MAGIC.to_le_bytes());

@@ -141,7 +141,7 @@ mod tests {
     }
 
     /// Seals the headers of the records, as far as one follows the other.
-    fn reseal(bytes: &mut Vec<u8>) {
+    fn reseal(bytes: &mut [u8]) {
         let mut at = 1;
         while let Some(header) = bytes.get_mut(at..at + RecordHeader::BYTES) {
             header[..4].copy_from_slice(b"MSR1");

@@ -228,7 +228,7 @@ mod tests {
     }
 
     /// Seals the segment's header, and of each frame that still has its marker the header and what it holds.
-    fn reseal(bytes: &mut Vec<u8>) {
+    fn reseal(bytes: &mut [u8]) {
         put(bytes, 0, b"MUSTERS\0\x01\0");
         seal(bytes, SegmentHeader::BYTES - 4);
         let Ok(header) = SegmentHeader::decode(bytes) else { return };

@@ -35,10 +35,10 @@ fn seed(version: u32, cluster_bits: u32, incompatible: u64, compressed: &[u8]) -
     put(&mut file, 100, &112u32.to_be_bytes());
     put(&mut file, 104, &[u8::from(incompatible & 8 != 0)]);
 
-    put(&mut file, at(1), &(2 * cluster | 1 << 63).to_be_bytes());
+    put(&mut file, at(1), &((2 * cluster) | (1 << 63)).to_be_bytes());
     let extended = incompatible & 16 != 0;
     let zeros = if extended || version < 3 { 0 } else { 1 };
-    let entries = [3 * cluster | 1 << 63, zeros, 4 * cluster | 1 << 62, 0, 3 * cluster];
+    let entries = [(3 * cluster) | (1 << 63), zeros, (4 * cluster) | (1 << 62), 0, 3 * cluster];
     for (number, entry) in (0..).zip(entries) {
         let slot = at(2) + number * if extended { 16 } else { 8 };
         put(&mut file, slot, &entry.to_be_bytes());
