@@ -48,7 +48,6 @@ const EVERY_FOLDER: &[&str] = &["control-plane", "control-plane/api"];
 /// Circles that are known: the crate's folder, a module of the circle, why it is allowed.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("control-plane/cli", "answer", "`failure` shows answers, and reading an answer may be a failure"),
-    ("storage-core/pool", "client", "the methods of one `PoolClient` are spread over its files"),
     ("node-agent", "real_host", "`agent` starts it and it reports `AgentError`"),
     ("node-agent", "cuts", "`desired` tells it what is known of a cut, in a type that `cuts` keys"),
     ("node-agent", "fuse", "`mirror::disks` mounts what `fuse` serves from a mirror"),

@@ -11,7 +11,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -32,48 +32,13 @@ use tokio::{
 use crate::{
     error::PoolError,
     get::{Got, Search},
-    health::Health,
+    inner::{Inner, Local},
+    limits::PoolLimits,
     put::{PutDone, Spread},
     tls::{Ca, Identity, TlsError},
     transport::{NameTable, bounded, http_client, node_tls_name, refusal},
     view::View,
 };
-
-/// The waits and sizes of a [`PoolClient`].
-#[derive(Clone, Copy, Debug)]
-pub struct PoolLimits {
-    /// A get without progress for this long is also asked of the next node.
-    pub hedge_get: Duration,
-    /// A put not answered for this long is also sent to the next node.
-    pub hedge_put: Duration,
-    /// A node that sends nothing for this long has failed the request.
-    pub silence: Duration,
-    /// Bytes per second a node must take or give at least, on top of `silence`.
-    pub slowest_bytes_per_s: u64,
-    /// How long a put tries to get enough copies.
-    pub patience_put: Duration,
-    /// Names in one get. A small number lets several owners and hedges share the work.
-    pub get_names: usize,
-    /// Payload bytes in one put.
-    pub put_bytes: usize,
-    /// Gets at a time per node. Puts have half as many of their own, so that writing never starves reading.
-    pub per_node: usize,
-}
-
-impl Default for PoolLimits {
-    fn default() -> Self {
-        Self {
-            hedge_get: Duration::from_millis(400),
-            hedge_put: Duration::from_secs(3),
-            silence: Duration::from_secs(6),
-            slowest_bytes_per_s: 1 << 20,
-            patience_put: Duration::from_secs(30),
-            get_names: 32,
-            put_bytes: 8 << 20,
-            per_node: 16,
-        }
-    }
-}
 
 /// A cheap handle to the pool; clones share connections, membership and what is known about the nodes' health.
 #[derive(Clone)]
@@ -86,25 +51,6 @@ impl std::fmt::Debug for PoolClient {
         let view = self.inner.view.load();
         f.debug_struct("PoolClient").field("epoch", &view.membership.epoch).finish_non_exhaustive()
     }
-}
-
-pub(crate) struct Inner {
-    /// None in a pool of one node without a network.
-    pub(crate) http: Option<reqwest::Client>,
-    names: NameTable,
-    view: ArcSwap<View>,
-    /// Wakes waits when the membership changed.
-    changed: Notify,
-    pub(crate) local: Option<Local>,
-    health: Mutex<HashMap<StoreId, Arc<Health>>>,
-    pub(crate) limits: PoolLimits,
-}
-
-/// This node's own share of the pool.
-#[derive(Clone)]
-pub(crate) struct Local {
-    pub(crate) store: StoreId,
-    pub(crate) chunks: Arc<dyn ChunkStore>,
 }
 
 /// One call to one node outside of the object protocol: a step of a cut, a console log.
@@ -301,22 +247,6 @@ impl PoolClient {
         let status = answer.status();
         let body = bounded(answer, call.answer_bytes_max).await.map_err(failed)?;
         if status.is_success() { Ok(body) } else { Err(failed(refusal(status, &body))) }
-    }
-}
-
-impl Inner {
-    pub(crate) fn health(&self, store: StoreId) -> Arc<Health> {
-        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
-    }
-
-    /// The HTTP client and the URL of a member, without a trailing slash.
-    pub(crate) fn address(&self, node: NodeId) -> Result<(&reqwest::Client, String), PoolError> {
-        let known = self.view.load().membership.members.iter().any(|m| m.node == node);
-        match &self.http {
-            Some(http) if known => Ok((http, format!("https://{}", node_tls_name(node)))),
-            _ => Err(PoolError::NotAMember(node)),
-        }
     }
 }
 

@@ -27,8 +27,8 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    client::Inner,
     health::Health,
+    inner::Inner,
     protocol::NAMES_MAX,
     transport::{bounded, refusal},
     view::View,

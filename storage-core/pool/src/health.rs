@@ -1,13 +1,14 @@
 //! What a client knows about each node: how many requests are under way there, and whether it failed lately.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
+use storage_core::lock::lock;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::client::PoolLimits;
+use crate::limits::PoolLimits;
 
 /// Pause after the first failure. It doubles with each further one.
 const SUSPECT_FIRST: Duration = Duration::from_secs(1);
@@ -44,7 +45,7 @@ impl Health {
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.trouble)
     }
 
     /// A request succeeded.

@@ -23,8 +23,8 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    client::{Inner, Local},
     health::Health,
+    inner::{Inner, Local},
     protocol::{NAMES_MAX, ROUND_HEADER},
     transport::{bounded, refusal},
     view::{Copies, View},

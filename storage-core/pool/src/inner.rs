@@ -1,0 +1,54 @@
+//! [`Inner`]: what all clones of a client share, and what getting and putting work with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use arc_swap::ArcSwap;
+use storage_core::{NodeId, StoreId, lock::lock, store::ChunkStore};
+use tokio::sync::Notify;
+
+use crate::{
+    error::PoolError,
+    health::Health,
+    limits::PoolLimits,
+    transport::{NameTable, node_tls_name},
+    view::View,
+};
+
+/// The state behind a [`crate::PoolClient`].
+pub(crate) struct Inner {
+    /// None in a pool of one node without a network.
+    pub(crate) http: Option<reqwest::Client>,
+    pub(crate) names: NameTable,
+    pub(crate) view: ArcSwap<View>,
+    /// Wakes waits when the membership changed.
+    pub(crate) changed: Notify,
+    pub(crate) local: Option<Local>,
+    pub(crate) health: Mutex<HashMap<StoreId, Arc<Health>>>,
+    pub(crate) limits: PoolLimits,
+}
+
+impl Inner {
+    pub(crate) fn health(&self, store: StoreId) -> Arc<Health> {
+        let mut all = lock(&self.health);
+        all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
+    }
+
+    /// The HTTP client and the URL of a member, without a trailing slash.
+    pub(crate) fn address(&self, node: NodeId) -> Result<(&reqwest::Client, String), PoolError> {
+        let known = self.view.load().membership.members.iter().any(|m| m.node == node);
+        match &self.http {
+            Some(http) if known => Ok((http, format!("https://{}", node_tls_name(node)))),
+            _ => Err(PoolError::NotAMember(node)),
+        }
+    }
+}
+
+/// This node's own share of the pool.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub(crate) store: StoreId,
+    pub(crate) chunks: Arc<dyn ChunkStore>,
+}
