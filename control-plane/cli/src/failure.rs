@@ -94,6 +94,7 @@ pub(crate) enum Ended {
     Interrupt,
     Timeout,
     LostContact,
+    Unreadable,
 }
 
 impl Failure {
@@ -176,6 +177,7 @@ fn still_text(operation: &Operation, why: Ended) -> String {
         Ended::Interrupt => "stopped waiting",
         Ended::Timeout => "waited long enough",
         Ended::LostContact => "lost contact with the controller",
+        Ended::Unreadable => "cannot read what the controller answers",
     };
     let Operation { id, kind, target, .. } = operation;
     format!("{why}; {kind} {} goes on: muster operation wait {id}", target.name)

@@ -35,7 +35,11 @@ pub(crate) async fn for_operation(
             () = sleep_until(until) => return Err(still_going(operation, Ended::Timeout)),
         };
         operation = match answer {
-            Ok(sent) => Object::of(sent)?,
+            // The work goes on, so this is no failure of it.
+            Ok(sent) => match Object::of(sent) {
+                Ok(operation) => operation,
+                Err(_misfit) => return Err(still_going(operation, Ended::Unreadable)),
+            },
             Err(Failure::Interrupted(_)) => return Err(still_going(operation, Ended::Interrupt)),
             Err(Failure::Unreachable { .. }) => return Err(still_going(operation, Ended::LostContact)),
             Err(other) => return Err(other),

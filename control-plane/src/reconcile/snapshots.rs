@@ -115,7 +115,7 @@ fn phase(row: &SnapshotRow) -> Phase {
         (Some(reason), _) => Phase::Refused {
             retry_at: at,
             reason: reason.clone(),
-            detail: row.refused_detail.clone().expect("the reason of a refusal comes with a detail"),
+            detail: row.refused_detail.clone().unwrap_or_default(),
         },
         (None, SnapshotState::Cutting) => Phase::Cutting { until: at },
         (None, _) => Phase::Saving,

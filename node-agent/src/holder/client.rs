@@ -23,7 +23,7 @@ use super::wire::{self, Answer, Ask};
 /// Longest time to wait for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for which a call that broke off is repeated.
-const CALLS_TIMEOUT: Duration = Duration::from_secs(15);
+const CALLS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to wait until a new holder listens on its socket.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -212,7 +212,7 @@ impl Holder {
         let deadline = Instant::now() + CALLS_TIMEOUT;
         loop {
             match self.call_once(ask, fd) {
-                Err(e) if broke_off(&e) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Err(e) if broke_off(&e) && Instant::now() < deadline => std::thread::sleep(Duration::from_millis(100)),
                 answered => return answered,
             }
         }

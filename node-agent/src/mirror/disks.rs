@@ -189,11 +189,14 @@ impl Disks {
 
     /// Makes the holder forget the live maps that no disk needs.
     fn forget_live_maps(&self, is_unused: impl Fn(&String) -> bool) {
-        let keys = self.node.holder.list();
-        let forgotten = keys
-            .and_then(|keys| keys.iter().filter(|key| is_unused(key)).try_for_each(|key| self.node.holder.forget(key)));
-        if let Err(error) = forgotten {
-            tracing::warn!(error = %error, "live maps that no disk needs may stay in the holder");
+        let keys = match self.node.holder.list() {
+            Ok(keys) => keys,
+            Err(error) => return tracing::warn!(error = %error, "live maps that no disk needs may stay in the holder"),
+        };
+        for key in keys.iter().filter(|key| is_unused(key)) {
+            if let Err(error) = self.node.holder.forget(key) {
+                tracing::warn!(live_map = %key, error = %error, "a live map that no disk needs stays in the holder");
+            }
         }
     }
 

@@ -309,7 +309,11 @@ impl PutPass<'_> {
         };
         match joined.expect("each batch has a request under way") {
             Ok(event) => Some(event),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only the end of the runtime cancels requests, and it ends this one, too.
+                Err(_cancelled) => None,
+            },
         }
     }
 

@@ -114,7 +114,11 @@ impl Follower<'_> {
             self.last = id;
             return Ok(());
         }
-        print(self.ctx, &message.data)?;
+        match print(self.ctx, &message.data) {
+            // One strange event does not end the following of all later ones.
+            Err(misfit @ Failure::Misfit(_)) => self.ctx.out.notes.say(&misfit.to_string()),
+            printed => printed?,
+        }
         self.last = id.or(self.last.take());
         Ok(())
     }

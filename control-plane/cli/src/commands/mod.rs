@@ -188,7 +188,7 @@ impl Ctx {
     async fn would_free(&self, call: &Call) -> Result<Option<u64>, Failure> {
         match self.client.would_free(call).await {
             Err(e) if e.code() == Some(ErrorCode::NotFound) => Err(e),
-            Err(e @ (Failure::Interrupted(_) | Failure::Misfit(_))) => Err(e),
+            Err(e @ Failure::Interrupted(_)) => Err(e),
             other => Ok(other.unwrap_or(None)),
         }
     }

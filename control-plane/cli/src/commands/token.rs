@@ -56,10 +56,12 @@ async fn create(ctx: &Ctx, request: &CreateToken) -> Result<(), Failure> {
     if ctx.out.is_json() {
         return ctx.out.json(&answer.body);
     }
-    let token = Object::<Token>::of(answer.body)?.read;
-    let secret = token.token.ok_or_else(|| Failure::Misfit("missing field `token`".to_owned()))?;
-    let (name, role, ends) = (&token.name, word(&token.role), token.expires_at);
-    ctx.out.notes.say(&format!("token {name} ({role}), expires at {ends}; its secret is shown only now"));
-    // Standard output has nothing but the secret: `muster token create … > file`.
-    ctx.out.line(&secret)
+    // The secret comes first: nobody gives it a second time, whatever the rest of the answer looks like. Standard output
+    // has nothing else: `muster token create … > file`.
+    let secret = answer.body["token"].as_str().ok_or_else(|| Failure::Misfit("missing field `token`".to_owned()))?;
+    ctx.out.line(secret)?;
+    let Token { name, role, expires_at, .. } = Object::<Token>::of(answer.body)?.read;
+    let role = word(&role);
+    ctx.out.notes.say(&format!("token {name} ({role}), expires at {expires_at}; its secret is shown only now"));
+    Ok(())
 }

@@ -121,11 +121,12 @@ async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeVie
 }
 
 fn demand(row: &DeploymentRow) -> Demand {
+    // Names were resolved when the deployment was made. One that is still in the row stands for no node.
     let node_id = |node: &Ref<NodeId>| match node {
-        Ref::Id(id) => *id,
-        Ref::Name(name) => unreachable!("node '{name}' was not resolved when the deployment was made"),
+        Ref::Id(id) => Some(*id),
+        Ref::Name(_) => None,
     };
-    let nodes = row.placement.nodes.as_ref().map(|nodes| nodes.iter().map(node_id).collect::<BTreeSet<_>>());
+    let nodes = row.placement.nodes.as_ref().map(|nodes| nodes.iter().filter_map(node_id).collect::<BTreeSet<_>>());
     Demand {
         cpus: u64::from(row.cpus),
         memory_bytes: row.memory_bytes,

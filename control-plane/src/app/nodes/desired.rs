@@ -121,15 +121,16 @@ async fn cuts(tx: &mut Tx, node: NodeId) -> Result<Vec<CutOrder>, StoreError> {
             continue;
         }
         let members = snapshots::members(tx, row.id).await?;
-        orders.push(order(&row, node, &members));
+        orders.push(order(&row, node, &members)?);
     }
     Ok(orders)
 }
 
-fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> CutOrder {
+fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> Result<CutOrder, StoreError> {
     let phase = if row.state == SnapshotState::Cutting { CutPhase::Cut } else { CutPhase::Save };
     let coordinates = phase == CutPhase::Cut && row.coordinator == Some(node);
-    CutOrder {
+    let missing = |column: &str| StoreError::BadRow { column: format!("snapshots.{column}"), why: "null".to_owned() };
+    Ok(CutOrder {
         snapshot: row.id,
         attempt: u32::try_from(row.attempt).expect("a snapshot has few attempts"),
         phase,
@@ -145,9 +146,9 @@ fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> CutOrder {
                 commit: member.commit,
             })
             .collect(),
-        upload: row.upload.expect("a snapshot under way has an upload"),
-        round: row.round.expect("a snapshot under way has a round"),
-    }
+        upload: row.upload.ok_or_else(|| missing("upload"))?,
+        round: row.round.ok_or_else(|| missing("round"))?,
+    })
 }
 
 fn by_node(members: &[MemberRow]) -> Vec<CutNode> {
