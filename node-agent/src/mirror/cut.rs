@@ -188,7 +188,7 @@ pub(super) fn open_error(disk: muster_api::DiskId, error: OpenError) -> DiskErro
 }
 
 /// Runs blocking work away from the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
     match tokio::task::spawn_blocking(work).await {

@@ -294,7 +294,7 @@ impl Scene {
 
     async fn open_at(&self, data: &Path, holder: &Holder) -> Arc<Disks> {
         let pool = PoolClient::local_only(self.store.clone());
-        Disks::open(config(data), pool, holder.clone()).await.expect("opens")
+        crate::fuse::open_disks(config(data), pool, holder.clone()).await.expect("opens")
     }
 
     fn model(&self, moment: usize) -> Model {
@@ -555,7 +555,7 @@ fn writes_of_a_killed_process_that_the_next_one_flushed_survive_a_power_cut() {
         let scene = Arc::new(Scene::new());
         runtime().block_on(async {
             scene.recorder.stop_after(5 + random.below(250));
-            if let Ok(disks) = Disks::open(
+            if let Ok(disks) = crate::fuse::open_disks(
                 config(&scene.dir.path().join("data")),
                 PoolClient::local_only(scene.store.clone()),
                 scene.holder.clone(),

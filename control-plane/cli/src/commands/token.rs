@@ -4,7 +4,7 @@ use muster_api::token::{CreateToken, Role, Token};
 
 use super::{Ctx, Frees, body, parsed};
 use crate::{
-    answer::Object,
+    answer::{Misfit, Object},
     args::{RoleArg, TokenCommand},
     cells::{age, optional, word},
     client::Call,
@@ -57,7 +57,7 @@ async fn create(ctx: &Ctx, request: &CreateToken) -> Result<(), Failure> {
         return ctx.out.json(&answer.body);
     }
     let token = Object::<Token>::of(answer.body)?.read;
-    let secret = token.token.ok_or_else(|| Failure::Misfit("missing field `token`".to_owned()))?;
+    let secret = token.token.ok_or_else(|| Misfit("missing field `token`".to_owned()))?;
     let (name, role, ends) = (&token.name, word(&token.role), token.expires_at);
     ctx.out.notes.say(&format!("token {name} ({role}), expires at {ends}; its secret is shown only now"));
     // Standard output has nothing but the secret: `muster token create … > file`.
