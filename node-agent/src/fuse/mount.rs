@@ -19,6 +19,7 @@ use std::{
 
 use muster_api::{ClusterId, NodeId};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use storage_core::lock;
 
 use super::{
     DiskFs,
@@ -55,7 +56,7 @@ struct Threads {
 
 impl Threads {
     fn running(&self) -> MutexGuard<'_, usize> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 
     /// Starts one more thread.

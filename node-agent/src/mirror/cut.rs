@@ -17,9 +17,10 @@ use muster_api::{
     CommitId,
     node_protocol::{CutDisk, CutKey},
 };
+use storage_core::lock;
 
 use super::{
-    disk::{Apply, Disk, Layers, lock},
+    disk::{Apply, Disk, Layers},
     epoch::{Epoch, OpenError, Place},
     error::{DiskError, is_no_space},
     meta::EpochMeta,

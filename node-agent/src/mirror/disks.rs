@@ -12,7 +12,7 @@ use muster_api::{
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
-use storage_core::{BLOCK_BYTES, ByteLen, units::DISK_BYTES_MAX};
+use storage_core::{BLOCK_BYTES, ByteLen, lock, units::DISK_BYTES_MAX};
 
 use super::{
     base::Base,
@@ -21,7 +21,7 @@ use super::{
     commit::Saved,
     config::Config,
     cut::{CutState, Flipped, blocking, open_error},
-    disk::{Disk, Layers, Node, lock},
+    disk::{Disk, Layers, Node},
     epoch::{Epoch, Place},
     error::DiskError,
     meta::{EpochMeta, Meta, NotStored},
@@ -93,7 +93,7 @@ pub struct Disks {
 /// Mounts a disk as the raw file at this path and serves it.
 pub(crate) type MountDisk = fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>>;
 
-/// A mounted disk. Dropping it unmounts.
+/// A mounted disk. Dropping it unmounts. It is a trait so that the mirror does not depend on FUSE.
 pub(crate) trait MountedDisk: Send {
     /// Whether the connection to the kernel still works.
     fn is_serving(&self) -> bool;

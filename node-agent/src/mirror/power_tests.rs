@@ -20,7 +20,7 @@ use muster_api::{
 };
 use muster_pool::PoolClient;
 use storage_core::{
-    ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt,
+    ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt, lock,
     power::Random,
     store::{ChunkStore, MemoryStore},
     tree::{self, Lookup},
@@ -30,11 +30,7 @@ use storage_core::{
 use tokio::time::Instant;
 
 use super::{
-    Config, DiskError, DiskWant, Disks,
-    disk::{Disk, lock},
-    epoch::FlushError,
-    error::Fault,
-    stable::recorder::Recorder,
+    Config, DiskError, DiskWant, Disks, disk::Disk, epoch::FlushError, error::Fault, stable::recorder::Recorder,
     write::OwnedChange,
 };
 use crate::holder::{Holder, Start};
