@@ -51,7 +51,6 @@ pub mod domain;
 pub mod export;
 pub mod http;
 pub mod ingest;
-mod lock;
 pub mod reconcile;
 pub mod scheduler;
 pub mod store;

@@ -10,9 +10,8 @@ use std::{
 };
 
 use muster_api::{NodeId, Timestamp};
+use storage_core::lock;
 use tokio::sync::{Notify, watch};
-
-use crate::lock::locked;
 
 /// A reconcile loop. `reconcile/` has a file with the pass of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,11 +99,11 @@ impl Statuses {
     /// The status of one loop.
     #[must_use]
     pub fn get(&self, which: Loop) -> Status {
-        locked(&self.0)[which.index()].clone()
+        lock(&self.0)[which.index()].clone()
     }
 
     pub(crate) fn update(&self, which: Loop, change: impl FnOnce(&mut Status)) {
-        change(&mut locked(&self.0)[which.index()]);
+        change(&mut lock(&self.0)[which.index()]);
     }
 }
 
@@ -173,6 +172,6 @@ impl Wakes {
     }
 
     fn sender(&self, node: NodeId) -> watch::Sender<u64> {
-        locked(&self.0.nodes).entry(node).or_insert_with(|| watch::Sender::new(0)).clone()
+        lock(&self.0.nodes).entry(node).or_insert_with(|| watch::Sender::new(0)).clone()
     }
 }

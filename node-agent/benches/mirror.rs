@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use muster_agent::{
+    fuse,
     holder::{Holder, Start},
     mirror::{Config, DeltaIo, DiskWant, Disks},
 };
@@ -115,7 +116,7 @@ impl Node {
         let start = Start { program: std::env::current_exe()?, args: vec!["holder".into()], env: Vec::new() };
         let holder = Holder::new(data.path().join("holder.sock"), start);
         let pool = PoolClient::local_only(store);
-        let disks = runtime.block_on(Disks::open(config, pool, holder.clone()))?;
+        let disks = runtime.block_on(fuse::open_disks(config, pool, holder.clone()))?;
         Ok(Self { disks, runtime: runtime.clone(), holder, data })
     }
 

@@ -1,5 +1,5 @@
 //! [`Host`]: what the agent's loops drive. The real one has mirrored disks and a hypervisor; tests of the loops use a
-//! scripted one.
+//! scripted one. [`HostParts`] is what the agent hands over to open one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +8,29 @@ use muster_api::{
     deployment::Runtime,
     node_protocol::{Desired, InstanceReport},
 };
+use muster_pool::PoolClient;
 use tokio::sync::watch;
 
-use crate::cuts::DiskCuts;
+use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity};
+
+/// What a [`Host`] is made from.
+pub struct HostParts {
+    /// The effective configuration.
+    pub config: Arc<Config>,
+    /// This node's identity.
+    pub identity: NodeIdentity,
+    /// The client with which disks read and write objects.
+    pub pool: PoolClient,
+    /// Free bytes of the file system that only guests' writes may use.
+    pub keep_free_bytes: u64,
+    /// Most bytes of clean chunks that are kept for reading.
+    pub cache_bytes_max: u64,
+}
+
+/// The disks, or the host around them, cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("the disks of this node cannot be opened: {0}")]
+pub struct HostError(pub String);
 
 /// The instances of this node: their disks, and the hypervisor that runs them.
 pub trait Host: Send + Sync {

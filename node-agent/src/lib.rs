@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
 //! it ends), [`desired`] (what this node should be), [`controller`] (the calls it makes), [`reconcile`] (one instance
-//! from wanted to true), [`hypervisor`] (virtual machines), [`mirror`] (disks), [`cuts`] (many disks at one instant),
-//! [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
+//! from wanted to true), [`hypervisor`] (virtual machines), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
+//! (many disks at one instant), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
 //!
 //! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
 //! levels: a lost message costs a delay and nothing else.
@@ -33,7 +33,7 @@ pub mod config;
 pub mod controller;
 pub mod cuts;
 pub mod desired;
-mod fuse;
+pub mod fuse;
 pub mod holder;
 pub mod host;
 pub mod hypervisor;

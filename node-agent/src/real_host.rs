@@ -18,23 +18,23 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::{
-    agent::{AgentError, HostParts},
     check, clock,
     config::{Config, DeltaIoChoice, HypervisorChoice, RuntimeChoice, WritePolicyChoice},
     cuts::DiskCuts,
+    fuse,
     holder::{Holder, Start},
-    host::Host,
+    host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, Owner, RunId, libvirt::Libvirt, probe},
     mirror::{self, DeltaIo, Disks, WritePolicy},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
 /// Opens the disks and the hypervisor, and looks once at what is there.
-pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> {
+pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let HostParts { config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
     let start = match &config.holder_program {
         Some(program) => Start { program: program.clone(), args: vec!["holder".into()], env: Vec::new() },
-        None => Start::own_executable().map_err(|e| AgentError::Disks(e.to_string()))?,
+        None => Start::own_executable().map_err(|e| HostError(e.to_string()))?,
     };
     let holder = Holder::new(config.data_dir.join("holder.sock"), start);
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
@@ -49,7 +49,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
     settings.cache_bytes_max = cache_bytes_max;
     settings.keep_free_bytes = keep_free_bytes;
     settings.owner = check::disk_owner(&config);
-    let disks = Disks::open(settings, pool, holder.clone()).await.map_err(|e| AgentError::Disks(explain(&e)))?;
+    let disks = fuse::open_disks(settings, pool, holder.clone()).await.map_err(|e| HostError(explain(&e)))?;
     let hypervisor = match config.runtime {
         RuntimeChoice::None => None,
         RuntimeChoice::Libvirt => {
@@ -64,7 +64,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
         host_boot: host_boot()?,
         now: Arc::new(clock::now),
     })
-    .map_err(|e| AgentError::Disks(e.to_string()))?;
+    .map_err(|e| HostError(e.to_string()))?;
     // This pass asks libvirt before the first heartbeat, so that the heartbeat says whether virtual machines are
     // offered.
     reconciler.pass(&[], &BTreeMap::new()).await;
@@ -73,9 +73,9 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, AgentError> 
 }
 
 /// The id of this boot of the host. A domain that was started under another one is gone.
-fn host_boot() -> Result<String, AgentError> {
+fn host_boot() -> Result<String, HostError> {
     const FILE: &str = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(FILE).map_err(|e| AgentError::Disks(format!("cannot read {FILE}: {e}")))?;
+    let text = std::fs::read_to_string(FILE).map_err(|e| HostError(format!("cannot read {FILE}: {e}")))?;
     Ok(text.trim().to_owned())
 }
 

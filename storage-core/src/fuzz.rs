@@ -294,7 +294,9 @@ mod coverage {
 /// Reads the counters that `-Cpasses=sancov-module` puts into each branch.
 #[cfg(feature = "coverage")]
 mod coverage {
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::Mutex;
+
+    use crate::lock;
 
     /// The counters of one codegen unit, and which of them were ever seen to count.
     struct Counters {
@@ -308,7 +310,7 @@ mod coverage {
     #[unsafe(no_mangle)]
     extern "C" fn __sanitizer_cov_8bit_counters_init(first: *mut u8, end: *mut u8) {
         let (first, len) = (first.expose_provenance(), end.addr() - first.addr());
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&ALL);
         if all.iter().all(|counters| counters.first != first) {
             all.push(Counters { first, seen: vec![false; len] });
         }
@@ -317,7 +319,7 @@ mod coverage {
     /// Whether code was reached since the last call that was never reached before.
     pub(super) fn take_new() -> bool {
         let mut new = false;
-        for counters in ALL.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+        for counters in lock(&ALL).iter_mut() {
             for (at, seen) in counters.seen.iter_mut().enumerate().filter(|(_, seen)| !**seen) {
                 let counter = std::ptr::with_exposed_provenance::<u8>(counters.first + at);
                 // SAFETY: the counter is a static of this program; other threads only ever add to it.

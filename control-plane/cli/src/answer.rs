@@ -6,7 +6,14 @@ use muster_api::Problem;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::failure::Failure;
+/// An answer lacks a field of its type, or has a value of another kind there; with what is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the controller's answer does not fit: {0}\n  \
+     this is muster {version}; the controller may have another version, and -o json prints its answer as it is",
+    version = env!("CARGO_PKG_VERSION")
+)]
+pub(crate) struct Misfit(pub(crate) String);
 
 /// An object of the API that is needed in both forms.
 #[derive(Clone, Debug)]
@@ -18,7 +25,7 @@ pub(crate) struct Object<T> {
 }
 
 impl<T: Serialize + DeserializeOwned> Object<T> {
-    pub(crate) fn of(sent: Value) -> Result<Self, Failure> {
+    pub(crate) fn of(sent: Value) -> Result<Self, Misfit> {
         Ok(Self { read: read(&sent)?, sent })
     }
 }
@@ -32,8 +39,8 @@ impl Object<Problem> {
 }
 
 /// Decodes an answer. A field that its type names and the answer lacks is an error, so that nothing shows as blank.
-pub(crate) fn read<T: Serialize + DeserializeOwned>(sent: &Value) -> Result<T, Failure> {
-    let misfit = |e: &dyn std::fmt::Display| Failure::Misfit(e.to_string());
+pub(crate) fn read<T: Serialize + DeserializeOwned>(sent: &Value) -> Result<T, Misfit> {
+    let misfit = |e: &dyn std::fmt::Display| Misfit(e.to_string());
     let read: T = serde_path_to_error::deserialize(sent).map_err(|e| misfit(&e))?;
     match missing(&serde_json::to_value(&read).map_err(|e| misfit(&e))?, sent) {
         Some(path) => Err(misfit(&format!("missing field `{path}`"))),

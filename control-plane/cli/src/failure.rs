@@ -6,7 +6,10 @@ use muster_api::{ErrorCode, Problem, deployment::ReasonCount, operation::Operati
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{answer::Object, cells};
+use crate::{
+    answer::{Misfit, Object},
+    cells,
+};
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +52,9 @@ pub(crate) enum Failure {
         /// What was wrong with the answer.
         reason: String,
     },
-    /// An answer lacks a field of its type, or has a value of another kind there.
-    #[error(
-        "the controller's answer does not fit: {0}\n  \
-         this is muster {version}; the controller may have another version, and -o json prints its answer as it is",
-        version = env!("CARGO_PKG_VERSION")
-    )]
-    Misfit(String),
+    /// An answer does not have the form of its type.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
     /// The person pressed Ctrl-C; true if that was while a change was being sent.
     #[error("interrupted{}", if *.0 { "; it is not known whether the controller accepted the request" } else { "" })]
     Interrupted(bool),

@@ -3,8 +3,7 @@
 use std::{collections::HashMap, sync::Mutex};
 
 use muster_api::{NodeId, Timestamp, node_protocol::Heartbeat};
-
-use crate::lock::locked;
+use storage_core::lock;
 
 /// How much later than heard the database knows of a heartbeat that changed nothing, milliseconds.
 const FLUSH_EVERY_MS: i64 = 5_000;
@@ -22,22 +21,22 @@ struct Heard {
 
 impl Heartbeats {
     pub(crate) fn hear(&self, node: NodeId, at: Timestamp, beat: Heartbeat) {
-        let mut heard = locked(&self.0);
+        let mut heard = lock(&self.0);
         let flushed = heard.get(&node).and_then(|before| before.flushed);
         heard.insert(node, Heard { at, beat, flushed });
     }
 
     pub(crate) fn last(&self, node: NodeId) -> Option<(Timestamp, Heartbeat)> {
-        locked(&self.0).get(&node).map(|heard| (heard.at, heard.beat.clone()))
+        lock(&self.0).get(&node).map(|heard| (heard.at, heard.beat.clone()))
     }
 
     pub(crate) fn forget(&self, node: NodeId) {
-        locked(&self.0).remove(&node);
+        lock(&self.0).remove(&node);
     }
 
     /// Takes the heartbeats that have to reach the database now.
     pub(crate) fn due(&self, now: Timestamp) -> Vec<(NodeId, Timestamp, Heartbeat)> {
-        let mut heard = locked(&self.0);
+        let mut heard = lock(&self.0);
         let due = |h: &Heard| h.flushed.is_none_or(|f| h.at > f && now.ms_since(f) >= FLUSH_EVERY_MS);
         let taken = heard.iter_mut().filter(|(_, h)| due(h)).map(|(id, h)| {
             h.flushed = Some(h.at);

@@ -11,8 +11,7 @@ use std::{
 };
 
 use muster_api::Timestamp;
-
-use crate::lock::locked;
+use storage_core::lock;
 
 /// Failures at once before an address has to wait.
 const BURST: i64 = 30;
@@ -29,7 +28,7 @@ impl SignIns {
     /// Counts a failure. True when the address has to wait.
     pub(super) fn too_many(&self, address: IpAddr, now: Timestamp) -> bool {
         let now = now.micros();
-        let mut waited = locked(&self.0);
+        let mut waited = lock(&self.0);
         let mut key = network(address);
         if waited.len() >= ADDRESSES_MAX && !waited.contains_key(&key) {
             waited.retain(|_, at| *at > now);

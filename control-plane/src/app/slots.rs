@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::lock::locked;
+use storage_core::lock;
 
 /// How much of one kind of work goes on in this process, by owner. Clones share the count.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Slots {
     /// # Errors
     /// Why no slot is free.
     pub fn take(&self, owner: &str) -> Result<Slot, Full> {
-        let mut taken = locked(&self.taken);
+        let mut taken = lock(&self.taken);
         let all: usize = taken.values().sum();
         let own = taken.get(owner).copied().unwrap_or(0);
         if own >= self.each_max {
@@ -60,7 +60,7 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = locked(&self.slots.taken);
+        let mut taken = lock(&self.slots.taken);
         let own = taken.get_mut(&self.owner).expect("an owner is listed while it has slots");
         *own -= 1;
         if *own == 0 {

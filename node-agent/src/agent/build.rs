@@ -29,24 +29,11 @@ use crate::{
     config::Config,
     controller::{ControllerClient, HttpController},
     desired::{DesiredFile, Known},
-    host::Host,
+    host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
     peer::share::{PoolShare, Space},
+    real_host,
 };
-
-/// What a [`Host`] is made from.
-pub struct HostParts {
-    /// The effective configuration.
-    pub config: Arc<Config>,
-    /// This node's identity.
-    pub identity: NodeIdentity,
-    /// The client with which disks read and write objects.
-    pub pool: PoolClient,
-    /// Free bytes of the file system that only guests' writes may use.
-    pub keep_free_bytes: u64,
-    /// Most bytes of clean chunks that are kept for reading.
-    pub cache_bytes_max: u64,
-}
 
 /// What all ways to build an agent begin with.
 struct Joined {
@@ -67,7 +54,7 @@ impl Agent {
     pub async fn build(config: Config) -> Result<Self, AgentError> {
         let joined = join(config).await?;
         let controller = HttpController::new(&joined.identity.tls, &joined.identity.ca, &joined.identity.node_door())?;
-        Self::assemble(joined, Arc::new(controller), crate::real_host::open).await
+        Self::assemble(joined, Arc::new(controller), real_host::open).await
     }
 
     /// As [`Agent::build`], with another host and controller: for tests of the loops.
@@ -85,7 +72,7 @@ impl Agent {
     async fn assemble(
         joined: Joined,
         controller: Arc<dyn ControllerClient>,
-        host: impl AsyncFnOnce(HostParts) -> Result<Arc<dyn Host>, AgentError>,
+        host: impl AsyncFnOnce(HostParts) -> Result<Arc<dyn Host>, HostError>,
     ) -> Result<Self, AgentError> {
         let Joined { config, lock, identity, listener, advertise, offer } = joined;
         let data_dir = &config.data_dir;

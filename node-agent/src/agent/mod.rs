@@ -32,10 +32,10 @@ use muster_pool::{PoolClient, tls::TlsError};
 use storage_core::store::{ChunkStore, StoreError};
 use tokio::net::TcpListener;
 
-pub use self::build::HostParts;
 use self::loops::Loops;
 use crate::{
     check::DataLock,
+    host::HostError,
     identity::{IdentityError, NodeIdentity},
 };
 
@@ -73,8 +73,8 @@ pub enum AgentError {
     #[error("this node's share of the pool cannot be opened: {0}")]
     Store(#[from] StoreError),
     /// The disks, or the host around them, cannot be opened.
-    #[error("the disks of this node cannot be opened: {0}")]
-    Disks(String),
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A task ended that must run until the agent ends.
     #[error("{task} ended: {detail}")]
     Task {

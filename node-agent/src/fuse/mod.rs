@@ -26,6 +26,7 @@ mod worker;
 
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -33,30 +34,51 @@ use std::{
 };
 
 use io_uring::{opcode, squeue, types};
+use muster_pool::PoolClient;
 use rustix::io::Errno;
 use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
 
-pub(crate) use self::mount::{Mounted, clear_stale};
 use self::{
     connection::{Device, REQUEST_BYTES_MAX, Reply},
     errno::errno,
+    mount::{Mounted, clear_stale},
     opens::{Opens, Way},
     space::RequestSpace,
     wire::{Answer, Attr, Operation, SetAttr},
 };
-use crate::mirror::{
-    Fault,
-    disk::Disk,
-    read::{NotHere, Pinned},
-    seek::Seek,
-    transfer::{PendingRead, PendingWrite},
-    write::{Change, NotNow, OwnedChange, PIECE_BYTES_MAX},
+use crate::{
+    holder::Holder,
+    mirror::{
+        Config, DiskError, Disks, Fault,
+        cut::blocking,
+        disk::Disk,
+        disks::MountedDisk,
+        read::{NotHere, Pinned},
+        seek::Seek,
+        transfer::{PendingRead, PendingWrite},
+        write::{Change, NotNow, OwnedChange, PIECE_BYTES_MAX},
+    },
 };
 
 /// How long the kernel may cache attributes, in seconds. It can be long because they only change by requests of the
 /// kernel itself.
 const ATTR_VALID_SECONDS: u64 = 3600;
+
+/// Opens the disks that an earlier process left, after removing its dead mounts. They are mounted when
+/// [`Disks::ensure`] asks for them.
+///
+/// # Errors
+/// When the data directory cannot be used. A disk that cannot be opened is logged and left as it is.
+pub async fn open_disks(config: Config, pool: PoolClient, holder: Holder) -> Result<Arc<Disks>, DiskError> {
+    let (cluster, node, dir) = (config.cluster, config.node, config.data_dir.join("disks"));
+    blocking(move || {
+        clear_stale(&cluster, &node, &dir).map_err(|source| DiskError::Io { what: "dead mounts".to_owned(), source })
+    })
+    .await?;
+    let mount = |disk, path: &Path| Ok(Box::new(Mounted::mount(disk, path)?) as Box<dyn MountedDisk>);
+    Disks::open(config, pool, holder, mount).await
+}
 
 /// One disk as a file system with one file.
 pub(crate) struct DiskFs {

@@ -19,6 +19,7 @@ use std::{
 
 use muster_api::{ClusterId, NodeId};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use storage_core::lock;
 
 use super::{
     DiskFs,
@@ -26,7 +27,7 @@ use super::{
     readers::Readers,
     worker,
 };
-use crate::mirror::{DeltaIo, disk::Disk};
+use crate::mirror::{DeltaIo, disk::Disk, disks::MountedDisk};
 
 const FS_TYPE: &str = "fuse.muster";
 /// Threads per connection while deltas are buffered. Most requests are then answered from memory; with a few more threads
@@ -39,7 +40,7 @@ const THREADS_DIRECT: usize = 8;
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mounted disk. Dropping it unmounts.
-pub(crate) struct Mounted {
+pub(super) struct Mounted {
     path: PathBuf,
     threads: Arc<Threads>,
     unmounted: bool,
@@ -55,7 +56,7 @@ struct Threads {
 
 impl Threads {
     fn running(&self) -> MutexGuard<'_, usize> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 
     /// Starts one more thread.
@@ -93,7 +94,7 @@ impl Threads {
 impl Mounted {
     /// Mounts the disk on the file `path`, which is created if needed, and starts to serve it. Fails when something is
     /// mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
-    pub(crate) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
+    pub(super) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
         let threads = match config.delta_io {
@@ -121,14 +122,15 @@ impl Mounted {
         }
         Ok(mounted)
     }
+}
 
-    /// Whether the connection to the kernel still works.
-    pub(crate) fn is_serving(&self) -> bool {
+impl MountedDisk for Mounted {
+    fn is_serving(&self) -> bool {
         *self.threads.running() > 0
     }
 
-    /// Unmounts the disk and ends its threads. Programs that have the file open get errors from now on.
-    pub(crate) fn unmount(&mut self) {
+    /// Ends the threads as well.
+    fn unmount(&mut self) {
         if self.unmounted {
             return;
         }
@@ -181,9 +183,13 @@ struct MountEntry {
 }
 
 /// Unmounts what an earlier process of this node left mounted below `dir`. The connections ended with that process.
-pub(crate) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io::Result<()> {
+pub(super) fn clear_stale(cluster: &ClusterId, node: &NodeId, dir: &Path) -> io::Result<()> {
     let ours = format!("muster:{cluster}:{node}:");
-    let dir = dir.canonicalize()?;
+    let dir = match dir.canonicalize() {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
     for mount in mounts()? {
         if mount.fs_type == FS_TYPE && mount.source.starts_with(&ours) && mount.path.starts_with(&dir) {
             tracing::info!(path = %mount.path.display(), "unmounting a disk that an earlier process left mounted");

@@ -15,7 +15,9 @@
 //! before its write is answered. Pages kept from earlier opens are dropped at the first cached open after requests have
 //! bypassed the cache.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use storage_core::lock;
 
 use super::wire::{OPEN_DIRECT_IO, OPEN_KEEP_CACHE, OPEN_PARALLEL_DIRECT_WRITES};
 
@@ -63,7 +65,7 @@ struct Counts {
 
 impl Opens {
     pub(super) fn open(&self, direct: bool) -> Opened {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         if counts.around > 0 || (direct && counts.cached == 0) {
             counts.around += 1;
             counts.stale = true;
@@ -77,7 +79,7 @@ impl Opens {
     }
 
     pub(super) fn release(&self, way: Way) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let count = match way {
             Way::Cached => &mut counts.cached,
             Way::Around => &mut counts.around,

@@ -18,6 +18,8 @@ use std::{
     time::Duration,
 };
 
+use storage_core::lock;
+
 /// Most threads that read at a time. Measured with 4 KiB writes at depth 1, relative to a raw file: one reader, which has
 /// to wake another thread for each request, 0.55; two 0.66; four or sixteen 0.70.
 const READING_MAX: usize = 4;
@@ -41,7 +43,7 @@ struct Turns {
 
 impl Readers {
     fn turns(&self) -> MutexGuard<'_, Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turns)
     }
 
     /// Waits until this thread should read. Calls `idle` once if that takes longer than [`IDLE`]. Returns false when the

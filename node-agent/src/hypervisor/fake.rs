@@ -9,12 +9,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fs::OpenOptions,
     io::Write as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use muster_api::InstanceId;
+use storage_core::lock;
 use tokio::sync::watch;
 
 use super::{
@@ -80,7 +81,7 @@ impl Default for FakeHost {
 
 impl FakeHost {
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.world)
     }
 
     fn bump(&self) {

@@ -29,10 +29,10 @@ use std::{
 use bytes::Bytes;
 use muster_pool::{Got, PoolClient};
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
-use storage_core::{ChunkSize, Kind, ObjectName, Salt, units::usize_from};
+use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, units::usize_from};
 use tokio::sync::watch;
 
-use super::{disk::lock, error::Fault};
+use super::error::Fault;
 
 const ENTRY: usize = 64;
 const CLEAN: &str = "clean";

@@ -17,9 +17,10 @@ use muster_api::{
     CommitId,
     node_protocol::{CutDisk, CutKey},
 };
+use storage_core::lock;
 
 use super::{
-    disk::{Apply, Disk, Layers, lock},
+    disk::{Apply, Disk, Layers},
     epoch::{Epoch, OpenError, Place},
     error::{DiskError, is_no_space},
     meta::EpochMeta,
@@ -188,7 +189,7 @@ pub(super) fn open_error(disk: muster_api::DiskId, error: OpenError) -> DiskErro
 }
 
 /// Runs blocking work away from the async threads.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
     match tokio::task::spawn_blocking(work).await {

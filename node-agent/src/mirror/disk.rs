@@ -14,7 +14,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
 };
@@ -22,6 +22,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use muster_api::DiskId;
 use muster_pool::PoolClient;
+use storage_core::lock;
 
 use super::{
     base::{Base, Pages},
@@ -344,8 +345,4 @@ struct Gate {
 struct Flusher {
     waiting: Vec<Waiter>,
     running: bool,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

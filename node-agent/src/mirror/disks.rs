@@ -12,7 +12,7 @@ use muster_api::{
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
-use storage_core::{BLOCK_BYTES, ByteLen, units::DISK_BYTES_MAX};
+use storage_core::{BLOCK_BYTES, ByteLen, lock, units::DISK_BYTES_MAX};
 
 use super::{
     base::Base,
@@ -21,16 +21,13 @@ use super::{
     commit::Saved,
     config::Config,
     cut::{CutState, Flipped, blocking, open_error},
-    disk::{Disk, Layers, Node, lock},
+    disk::{Disk, Layers, Node},
     epoch::{Epoch, Place},
     error::DiskError,
     meta::{EpochMeta, Meta, NotStored},
     stable,
 };
-use crate::{
-    fuse::{self, Mounted},
-    holder::Holder,
-};
+use crate::holder::Holder;
 
 /// A prepared cut that is not held within this time is given up (I10).
 const PREPARED_FOR: Duration = Duration::from_secs(30);
@@ -90,11 +87,23 @@ pub struct Disks {
     /// Locks that let one task at a time create, mount or remove a disk.
     changing: Mutex<HashMap<DiskId, Arc<tokio::sync::Mutex<()>>>>,
     cuts: Mutex<HashMap<CutKey, Cut>>,
+    mount: MountDisk,
+}
+
+/// Mounts a disk as the raw file at this path and serves it.
+pub(crate) type MountDisk = fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>>;
+
+/// A mounted disk. Dropping it unmounts. It is a trait so that the mirror does not depend on FUSE.
+pub(crate) trait MountedDisk: Send {
+    /// Whether the connection to the kernel still works.
+    fn is_serving(&self) -> bool;
+    /// Unmounts the disk. Programs that have the file open get errors from now on.
+    fn unmount(&mut self);
 }
 
 struct Entry {
     disk: Arc<Disk>,
-    mounted: Mutex<Option<Mounted>>,
+    mounted: Mutex<Option<Box<dyn MountedDisk>>>,
 }
 
 struct Cut {
@@ -120,12 +129,14 @@ enum FlipInMemory {
 }
 
 impl Disks {
-    /// Opens the disks that an earlier process left, after removing its dead mounts, and replays their journals. Nothing is
-    /// mounted until [`Self::ensure`] is called, because the controller decides which disks an instance may use here.
-    ///
-    /// # Errors
-    /// When the data directory cannot be used. A disk that cannot be opened is logged and left as it is.
-    pub async fn open(config: Config, pool: PoolClient, holder: Holder) -> Result<Arc<Self>, DiskError> {
+    /// Opens the disks that an earlier process left, whose mounts are gone, and replays their journals. Nothing is mounted
+    /// until [`Self::ensure`] is called, because the controller decides which disks an instance may use here.
+    pub(crate) async fn open(
+        config: Config,
+        pool: PoolClient,
+        holder: Holder,
+        mount: MountDisk,
+    ) -> Result<Arc<Self>, DiskError> {
         let runtime = tokio::runtime::Handle::current();
         blocking(move || {
             let io = |what: &str| {
@@ -139,7 +150,6 @@ impl Disks {
                 // An earlier process may have died after creating a disk and before making its name durable.
                 .and_then(|()| stable::sync_folder(&disks_dir))
                 .map_err(io("the folder of disks"))?;
-            fuse::clear_stale(&config.cluster, &config.node, &disks_dir).map_err(io("dead mounts"))?;
             let cache = Cache::open(
                 config.data_dir.join("cache"),
                 config.cache_bytes_max,
@@ -150,8 +160,8 @@ impl Disks {
             .map_err(io("the cache"))?;
             let cache = Arc::new(cache);
             let node = Arc::new(Node { config, pool, cache, holder, pages: super::base::Pages::default(), runtime });
-            let this =
-                Arc::new(Self { node, entries: RwLock::default(), changing: Mutex::default(), cuts: Mutex::default() });
+            let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
+            let this = Arc::new(Self { node, entries, changing, cuts, mount });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             Ok(this)
@@ -252,13 +262,13 @@ impl Disks {
         let _one_at_a_time = changing.lock().await;
         let entry = self.make_or_adopt(want).await?;
         if !entry.is_mounted() {
-            let (entry, path) = (entry.clone(), self.path(want.disk));
+            let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount);
             blocking(move || {
                 let old = lock(&entry.mounted).take();
                 if let Some(mut old) = old {
                     old.unmount();
                 }
-                let mounted = Mounted::mount(entry.disk.clone(), &path)
+                let mounted = mount(entry.disk.clone(), &path)
                     .map_err(|source| DiskError::Io { what: format!("mounting {}", path.display()), source })?;
                 *lock(&entry.mounted) = Some(mounted);
                 Ok(())
@@ -621,7 +631,7 @@ impl Disks {
 
 impl Entry {
     fn is_mounted(&self) -> bool {
-        lock(&self.mounted).as_ref().is_some_and(Mounted::is_serving)
+        lock(&self.mounted).as_ref().is_some_and(|mounted| mounted.is_serving())
     }
 }
 

@@ -59,7 +59,7 @@
 //! The mirror does not know why a disk is wanted, who placed it, or where objects are. The reconciler, the controller
 //! and the pool client know that.
 //!
-//! After a start: `Disks::open` finds what is there, `commits()` lists commits whose outcome has to be asked for, and
+//! After a start: `fuse::open_disks` finds what is there, `commits()` lists commits whose outcome has to be asked for, and
 //! `ensure` mounts.
 //!
 //! Reading order: [`disks`] (the registry), [`disk`] (one disk), [`read`] and [`write`], [`epoch`], [`bits`] and
@@ -70,9 +70,9 @@ mod bits;
 mod cache;
 mod commit;
 mod config;
-mod cut;
+pub(crate) mod cut;
 pub(crate) mod disk;
-mod disks;
+pub(crate) mod disks;
 mod epoch;
 pub(crate) mod error;
 mod fold;

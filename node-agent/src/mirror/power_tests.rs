@@ -20,7 +20,7 @@ use muster_api::{
 };
 use muster_pool::PoolClient;
 use storage_core::{
-    ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt,
+    ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt, lock,
     power::Random,
     store::{ChunkStore, MemoryStore},
     tree::{self, Lookup},
@@ -30,11 +30,7 @@ use storage_core::{
 use tokio::time::Instant;
 
 use super::{
-    Config, DiskError, DiskWant, Disks,
-    disk::{Disk, lock},
-    epoch::FlushError,
-    error::Fault,
-    stable::recorder::Recorder,
+    Config, DiskError, DiskWant, Disks, disk::Disk, epoch::FlushError, error::Fault, stable::recorder::Recorder,
     write::OwnedChange,
 };
 use crate::holder::{Holder, Start};
@@ -294,7 +290,7 @@ impl Scene {
 
     async fn open_at(&self, data: &Path, holder: &Holder) -> Arc<Disks> {
         let pool = PoolClient::local_only(self.store.clone());
-        Disks::open(config(data), pool, holder.clone()).await.expect("opens")
+        crate::fuse::open_disks(config(data), pool, holder.clone()).await.expect("opens")
     }
 
     fn model(&self, moment: usize) -> Model {
@@ -555,7 +551,7 @@ fn writes_of_a_killed_process_that_the_next_one_flushed_survive_a_power_cut() {
         let scene = Arc::new(Scene::new());
         runtime().block_on(async {
             scene.recorder.stop_after(5 + random.below(250));
-            if let Ok(disks) = Disks::open(
+            if let Ok(disks) = crate::fuse::open_disks(
                 config(&scene.dir.path().join("data")),
                 PoolClient::local_only(scene.store.clone()),
                 scene.holder.clone(),

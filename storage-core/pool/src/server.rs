@@ -9,7 +9,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use axum::{
 };
 use futures::{StreamExt as _, TryStreamExt as _};
 use storage_core::{
-    NodeId, ObjectName, Record,
+    NodeId, ObjectName, Record, lock,
     membership::Membership,
     record::{RecordHeader, Wire},
     store::{ChunkStore, PutSummary, StoreError},
@@ -84,7 +84,7 @@ struct Door {
 
 impl Door {
     fn turns(&self, key: &str, membership: &Membership) -> Arc<Semaphore> {
-        let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.turns);
         // Keys of nodes that left are few and small; they go when the next one is added.
         if !all.contains_key(key) {
             all.retain(|known, _| caller(membership, known).is_some());

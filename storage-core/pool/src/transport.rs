@@ -3,13 +3,13 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use storage_core::{NodeId, cause::explain};
+use storage_core::{NodeId, cause::explain, lock};
 
 use crate::tls::{Ca, Identity, TlsError, client_config};
 
@@ -37,20 +37,20 @@ impl NameTable {
 
     /// Sets the address of `name` (`IP:PORT` or `HOST:PORT`).
     pub fn set(&self, name: &str, address: &str) {
-        let mut table = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = lock(&self.addresses);
         table.insert(name.to_ascii_lowercase(), address.to_owned());
     }
 
     /// Replaces all entries.
     pub fn replace(&self, entries: impl IntoIterator<Item = (String, String)>) {
         let table = entries.into_iter().map(|(name, address)| (name.to_ascii_lowercase(), address)).collect();
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = table;
+        *lock(&self.addresses) = table;
     }
 
     /// The address of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&name.to_ascii_lowercase()).cloned()
+        lock(&self.addresses).get(&name.to_ascii_lowercase()).cloned()
     }
 }
 

@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use super::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage};
-use crate::{ObjectName, Record, VerifiedObject};
+use crate::{ObjectName, Record, VerifiedObject, lock};
 
 /// The calls of a [`ChunkStore`] that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +94,7 @@ impl<S: ChunkStore> FaultyStore<S> {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.plan)
     }
 
     fn enter(&self, call: Call) -> Result<(), StoreError> {

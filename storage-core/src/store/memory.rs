@@ -4,11 +4,11 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 use super::{BAD_COPIES_MAX, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
-use crate::{ObjectName, Record, RecordHeader};
+use crate::{ObjectName, Record, RecordHeader, lock};
 
 /// A [`ChunkStore`] in memory.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // No code below can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

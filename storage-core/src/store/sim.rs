@@ -4,11 +4,12 @@
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::disk::{Disk, DiskFile};
 use crate::{
+    lock,
     power::{self, Change, Contents, Event, Faults, FileId, NameChange, Named, Storage},
     units::usize_from,
 };
@@ -120,7 +121,7 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) use self::{
     retry::{Patience, Retry},
 };
 use crate::{
-    answer::{self, Object},
+    answer::{self, Misfit, Object},
     failure::Failure,
     output::Notes,
     settings::{Secret, Settings},
@@ -122,7 +122,7 @@ impl Client {
 
     /// Reads an object and decodes it.
     pub(crate) async fn get_object<T: Serialize + DeserializeOwned>(&self, call: &Call) -> Result<Object<T>, Failure> {
-        Object::of(self.get(call).await?)
+        Ok(Object::of(self.get(call).await?)?)
     }
 
     /// Changes something. Every try carries the same key, so it happens once however often the connection breaks.
@@ -152,7 +152,7 @@ impl Client {
 
     /// Reads one page of a list.
     pub(crate) async fn page(&self, call: &Call) -> Result<Page<Value>, Failure> {
-        serde_json::from_value(self.get(call).await?).map_err(|e| Failure::Misfit(e.to_string()))
+        Ok(serde_json::from_value(self.get(call).await?).map_err(|e| Misfit(e.to_string()))?)
     }
 
     /// Calls `each` with the items of every page of a list, in order.

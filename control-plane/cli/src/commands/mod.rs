@@ -235,5 +235,5 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &str, text: &str) 
 
 /// Decodes a list of things.
 fn read_all<T: Serialize + DeserializeOwned>(items: &[Value]) -> Result<Vec<T>, Failure> {
-    items.iter().map(answer::read).collect()
+    Ok(items.iter().map(answer::read).collect::<Result<_, _>>()?)
 }

@@ -4,7 +4,7 @@ use muster_api::token::{CreateToken, Role, Token};
 
 use super::{Ctx, Frees, body, parsed};
 use crate::{
-    answer::Object,
+    answer::{Misfit, Object},
     args::{RoleArg, TokenCommand},
     cells::{age, optional, word},
     client::Call,
@@ -58,7 +58,7 @@ async fn create(ctx: &Ctx, request: &CreateToken) -> Result<(), Failure> {
     }
     // The secret comes first: nobody gives it a second time, whatever the rest of the answer looks like. Standard output
     // has nothing else: `muster token create … > file`.
-    let secret = answer.body["token"].as_str().ok_or_else(|| Failure::Misfit("missing field `token`".to_owned()))?;
+    let secret = answer.body["token"].as_str().ok_or_else(|| Misfit("missing field `token`".to_owned()))?;
     ctx.out.line(secret)?;
     let Token { name, role, expires_at, .. } = Object::<Token>::of(answer.body)?.read;
     let role = word(&role);

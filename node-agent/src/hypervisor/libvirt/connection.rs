@@ -17,11 +17,12 @@ use std::{
 };
 
 use muster_api::InstanceId;
+use storage_core::lock;
 use tokio::sync::watch;
 use uuid::Uuid;
 use virt::{connect::Connect, error::Error as VirtError, sys};
 
-use super::{Acceleration, Ending, HypervisorError, Owner, lock};
+use super::{Acceleration, Ending, HypervisorError, Owner};
 
 /// What all clones of a [`super::Libvirt`] share with the callbacks.
 pub(super) struct Shared {

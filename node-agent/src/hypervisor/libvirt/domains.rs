@@ -3,6 +3,7 @@
 use std::{ffi::c_int, ptr};
 
 use muster_api::InstanceId;
+use storage_core::lock;
 use uuid::Uuid;
 use virt::{
     domain::{Domain as VirtDomain, DomainPausedReason, DomainState as VirtState, DomainStateReason},
@@ -16,7 +17,6 @@ use super::{
     connection::{Link, Shared},
     console,
     domain_xml::{self, METADATA_URI, Mark, Place},
-    lock,
 };
 
 /// Most endings that are remembered, far above the number of instances on a node.

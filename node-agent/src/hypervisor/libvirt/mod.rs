@@ -19,12 +19,13 @@ mod connection;
 mod domains;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use futures::future::BoxFuture;
 use muster_api::InstanceId;
+use storage_core::lock;
 use tokio::sync::{Semaphore, oneshot, watch};
 use virt::{
     domain::Domain as VirtDomain,
@@ -168,11 +169,6 @@ fn refusal(what: &'static str, instance: InstanceId, error: &VirtError) -> Failu
         Enum::Known(ErrorNumber::NoDomain | ErrorNumber::OperationInvalid) => HypervisorError::NotRunning(instance),
         _ => HypervisorError::Refused { what, instance, detail: error.message().to_owned() },
     })
-}
-
-/// Takes a lock, also one whose holder panicked: no critical section here leaves a value half-changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hypervisor for Libvirt {

@@ -8,10 +8,13 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
-use storage_core::power::{self, Contents, Event, Faults, FileId, NameChange, Named, Storage};
+use storage_core::{
+    lock,
+    power::{self, Contents, Event, Faults, FileId, NameChange, Named, Storage},
+};
 
 use super::{Change, Naming};
 
@@ -43,7 +46,7 @@ pub(super) struct Recorded {
 }
 
 fn all() -> MutexGuard<'static, Vec<Arc<Recorder>>> {
-    RECORDERS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&RECORDERS)
 }
 
 fn of(path: &Path) -> Option<Arc<Recorder>> {
@@ -264,7 +267,7 @@ impl Recorder {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use muster_agent::{
+    fuse,
     holder::{Holder, Start},
     mirror::{Config, DiskStatus, DiskWant, Disks, Saved},
 };
@@ -135,7 +136,7 @@ impl World {
 
     pub async fn open(data: DataDir, config: Config, store: Arc<dyn ChunkStore>) -> Self {
         let pool = PoolClient::local_only(store.clone());
-        let disks = Disks::open(config.clone(), pool.clone(), data.holder()).await.expect("open");
+        let disks = fuse::open_disks(config.clone(), pool.clone(), data.holder()).await.expect("open");
         Self { disks, pool, store, memory: None, config, data }
     }
 

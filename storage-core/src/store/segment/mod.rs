@@ -45,7 +45,7 @@ use super::{
     disk::{Disk, Folder},
     index::{Index, Totals, io_error},
 };
-use crate::{ObjectName, Record, VerifiedObject};
+use crate::{ObjectName, Record, VerifiedObject, lock};
 use append::Active;
 use places::Recent;
 use read::{Bad, Files};
@@ -246,11 +246,6 @@ fn random() -> Result<[u8; 16], StoreError> {
     let filled = getrandom::fill(&mut bytes);
     filled.map_err(|error| io_error("read", "random bytes")(io::Error::other(error.to_string())))?;
     Ok(bytes)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // State is changed after what can panic, so a poisoned lock guards whole state.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn segment_name(number: u32) -> String {

@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{SegmentStore, lock, segment_name};
+use super::{SegmentStore, segment_name};
 use crate::{
-    Corrupt, ObjectName, Record, RecordHeader,
+    Corrupt, ObjectName, Record, RecordHeader, lock,
     store::{
         BAD_COPIES_MAX, BadCopy, StoreError,
         disk::DiskFile,

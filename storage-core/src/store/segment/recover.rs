@@ -6,9 +6,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
 };
 
-use super::{Opened, Options, SegmentStore, append::Active, lock, random, segment_name, segment_number};
+use super::{Opened, Options, SegmentStore, append::Active, random, segment_name, segment_number};
 use crate::{
-    Corrupt,
+    Corrupt, lock,
     store::{
         StoreError,
         disk::{Disk, DiskFile},

@@ -5,8 +5,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{SegmentStore, lock};
-use crate::store::{StoreError, disk::DiskFile};
+use super::SegmentStore;
+use crate::{
+    lock,
+    store::{StoreError, disk::DiskFile},
+};
 
 /// Syncs of one file. The system reports lost bytes only once, to the first sync after the loss. Here a sync that
 /// failed stays failed, so that no later caller takes the file for synced.
