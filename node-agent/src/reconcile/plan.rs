@@ -111,7 +111,7 @@ pub struct Here {
     pub run: RunId,
     /// This boot of the host.
     pub host_boot: String,
-    /// Now.
+    /// The time of the plan.
     pub now: Timestamp,
 }
 
@@ -137,7 +137,7 @@ pub struct Seen {
 /// One disk that is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSeen {
-    /// Disk.
+    /// The disk that the action is about.
     pub disk: DiskId,
     /// Generation it is written under.
     pub generation: u64,
