@@ -1,19 +1,20 @@
 //! The protocol between controller and agents, under `/node/v1`.
 //!
-//! Agents pull. One long-poll brings the whole desired state of the node, and reports tell what is true there. Both
-//! carry whole states, so a lost message costs a delay and nothing else. `join` goes to the people's door with a join
-//! token. Every other call goes to the node door over mutual TLS, where the certificate says which node is calling.
+//! Agents pull. A long-poll brings the whole desired state of the node, and reports carry the actual state of its
+//! instances. A lost message only costs a delay, because the next one carries the state again. An agent sends `join` to
+//! the address for people, with a join token. It sends every other call to the address for nodes (the node door) over
+//! mutual TLS, where its certificate says which node it is.
 //!
 //! | call | meaning |
 //! |---|---|
-//! | `POST /node/v1/join` [`JoinRequest`] -> [`JoinAnswer`] | gives a key its certificate; the same store id joins once |
-//! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | gives a listed key a new certificate |
-//! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; kept in memory, stored in batches |
-//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers when the node's revision is above R, or after 25 s |
-//! | `POST /node/v1/report` [`Report`] | tells what is true on the node |
-//! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | tells how the cut went that the node coordinated |
-//! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit; all its objects are durable |
-//! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | tells what became of a commit; an agent asks this first after its start |
+//! | `POST /node/v1/join` [`JoinRequest`] -> [`JoinAnswer`] | issues the first certificate of a node; each store id can join once |
+//! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | issues a new certificate for a key that is in the membership record |
+//! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; the controller keeps it in memory and stores it in batches |
+//! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change |
+//! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
+//! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | reports the result of a cut that this node coordinated |
+//! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit, after all its objects are durable |
+//! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
 use std::{collections::BTreeMap, fmt};
 
@@ -33,46 +34,46 @@ pub const HEARTBEAT_S: u64 = 3;
 /// Seconds without a heartbeat after which a node is silent.
 pub const SILENT_AFTER_S: u64 = 30;
 
-/// A history of the database. A restore begins a new one. An agent refuses a lower number than it has seen, and the
-/// same number with another `random`.
+/// Identifies one history of the controller's database. Restoring a backup begins a new history. An agent refuses a
+/// number that is lower than one it has seen, and a number it has seen with another `random`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incarnation {
-    /// Raised by every restore.
+    /// Every restore raises it.
     pub number: u64,
     /// Drawn at random when `number` is raised.
     pub random: u64,
 }
 
-/// What a node offers to instances.
+/// The resources that a node offers to instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// Virtual processors.
     pub cpus: u32,
-    /// Memory for guests.
+    /// Memory for guests, in bytes.
     pub memory_bytes: u64,
 }
 
-/// A key asks for a certificate. The bearer token is the join token.
+/// A node that is not yet in the cluster asks for a certificate. The bearer token of the call is a join token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
-    /// [`NODE_PROTOCOL`].
+    /// The protocol version of the agent, its [`NODE_PROTOCOL`].
     pub protocol: u32,
-    /// The wanted name. The controller makes one up when it is left out.
+    /// The name that the node should get. The controller makes one up if there is none.
     pub name: Option<crate::DottedName>,
     /// The id of the node's share of the pool.
     pub store: StoreId,
-    /// PKCS#10 request in PEM. It proves that the caller has the key.
+    /// Certificate request (PKCS#10) in PEM. Its signature proves that the caller has the private key.
     pub csr_pem: String,
-    /// `IP:PORT` where peers reach it.
+    /// `IP:PORT` at which other nodes reach it.
     pub advertise: String,
-    /// Failure domain; none puts the node into no zone.
+    /// Failure domain of the node; `None` if it is in no zone.
     pub zone: Option<String>,
-    /// What it offers.
+    /// The resources it offers.
     pub offer: Offer,
-    /// Runtimes it can run.
+    /// Runtimes that work on the node.
     pub runtimes: Vec<Runtime>,
-    /// Version of its agent.
+    /// Version of the agent program.
     pub agent_version: String,
 }
 
@@ -89,57 +90,57 @@ pub struct JoinAnswer {
     pub ca_pem: String,
     /// The node's certificate in PEM, for client and server, valid for 90 days.
     pub certificate_pem: String,
-    /// Port of the node door. Its host is the one that the node joined at.
+    /// Port of the node door. Its host is the one to which the node sent this request.
     pub node_port: u16,
-    /// State of the database.
+    /// The current history of the controller's database.
     pub incarnation: Incarnation,
 }
 
-/// A new certificate for the same key.
+/// A node asks for a new certificate for its key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
-    /// PKCS#10 request in PEM, by the node's key.
+    /// Certificate request (PKCS#10) in PEM, signed with the node's key.
     pub csr_pem: String,
 }
 
-/// The renewed certificate.
+/// The answer to [`RenewRequest`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RenewAnswer {
-    /// The certificate in PEM.
+    /// The new certificate in PEM, valid for 90 days.
     pub certificate_pem: String,
 }
 
-/// Tells that a node lives, and what changes slowly on it.
+/// Says that the node is alive, and carries facts about it that rarely change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Heartbeat {
-    /// [`NODE_PROTOCOL`].
+    /// The protocol version of the agent, its [`NODE_PROTOCOL`].
     pub protocol: u32,
     /// The highest incarnation the node has seen.
     pub incarnation: Incarnation,
-    /// Epoch of the membership record it works with; 0 before the first.
+    /// Epoch of the membership record that the node uses; 0 if it has none yet.
     pub membership_epoch: u64,
-    /// `IP:PORT` where peers reach it. A change makes a new membership epoch.
+    /// `IP:PORT` at which other nodes reach it. A change makes a new membership epoch.
     pub advertise: String,
-    /// What it offers.
+    /// The resources it offers.
     pub offer: Offer,
-    /// Its share of the pool.
+    /// Usage of its share of the pool.
     pub pool: PoolUse,
-    /// What an operator should know.
+    /// Problems that an operator should know of.
     pub conditions: Vec<Condition>,
-    /// Runtimes that work there now.
+    /// Runtimes that work on the node now.
     pub runtimes: Vec<Runtime>,
-    /// `kvm` or `qemu`; none without libvirt.
+    /// `kvm` or `qemu`; `None` if the node does not use libvirt or libvirt does not work.
     pub hypervisor: Option<String>,
-    /// Version of its agent.
+    /// Version of the agent program.
     pub agent_version: String,
 }
 
-/// Tells the agent what it may have missed.
+/// The newest numbers, from which the agent sees whether it has missed a change.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct HeartbeatAnswer {
-    /// State of the database.
+    /// The current history of the controller's database.
     pub incarnation: Incarnation,
     /// Newest revision of the node's desired state.
     pub desired_revision: u64,
@@ -147,20 +148,20 @@ pub struct HeartbeatAnswer {
     pub membership_epoch: u64,
 }
 
-/// Everything that a node should have and do.
+/// The whole desired state of one node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Desired {
-    /// Grows with every change for this node. The next poll sends it as `after`.
+    /// Grows with every change of this state. The next poll sends it as `after`.
     pub revision: u64,
-    /// State of the database.
+    /// The current history of the controller's database.
     pub incarnation: Incarnation,
     /// The newest membership record.
     pub membership: SignedMembership,
     /// All instances this node should have. The agent refuses a generation that is older than one it has seen.
     pub assignments: Vec<Assignment>,
-    /// Snapshots under way that have members here.
+    /// The snapshots in progress that include disks of this node.
     pub cuts: Vec<CutOrder>,
-    /// What the node needs to read the versions that the assignments name.
+    /// The versions that the assignments name, with what the node needs to read them.
     pub versions: BTreeMap<VersionId, VersionRoot>,
 }
 
@@ -168,56 +169,56 @@ pub struct Desired {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wanted {
-    /// Its disk is there and boot number `boot` runs.
+    /// Its disks exist and its start number [`Assignment::boot`] runs.
     Running,
-    /// Its disk is there and nothing runs.
+    /// Its disks exist and it does not run.
     Stopped,
-    /// Neither domain nor disk is there. What was not published is given up.
+    /// It does not run and its disks do not exist. Data that was not published is lost.
     Gone,
 }
 
-/// One instance as it should be here.
+/// The desired state of one instance on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
     /// Id of the instance.
     pub instance: InstanceId,
     /// Its name, `DEPLOYMENT.N`.
     pub name: String,
-    /// What the guest may call itself, `DEPLOYMENT-N`.
+    /// The host name that is offered to the guest, `DEPLOYMENT-N`.
     pub host_name: String,
     /// The project that owns it, for messages and metadata.
     pub project: String,
-    /// Grows when another node may write its disks. Assignments of an older generation are refused.
+    /// Grows whenever the right to write its disks moves to another node. An agent refuses an older generation.
     pub generation: u64,
     /// The state it should be in.
     pub wanted: Wanted,
-    /// Counts starts. A running domain of a lower number is stopped and started again (a reboot). One that ended by
-    /// itself under this number is not started again.
+    /// Counts the starts of the instance. The agent restarts a guest that runs under a lower number (a reboot). It does
+    /// not start a guest again that ended by itself under this number.
     pub boot: u64,
-    /// Stops by cutting the power at once.
+    /// Whether a stop cuts the power at once, without asking the guest.
     pub stop_force: bool,
-    /// How long a guest may take to turn itself off before its power is cut.
+    /// How long the guest may take to turn itself off before its power is cut, in seconds.
     pub stop_timeout_s: u64,
     /// Virtual processors.
     pub cpus: u32,
-    /// Memory of the guest.
+    /// Memory of the guest, in bytes.
     pub memory_bytes: u64,
     /// What runs it.
     pub runtime: Runtime,
-    /// When it is ready.
+    /// How the agent finds out that the instance is ready.
     pub ready: Ready,
-    /// Its disks. The boot disk is the first.
+    /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
 }
 
-/// One disk as it should be here.
+/// The desired state of one disk on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskAssignment {
-    /// The disk. Its file is `DATA/disks/{disk}.raw`.
+    /// Id of the disk. Its file is `DATA/disks/{disk}.raw`.
     pub disk: DiskId,
-    /// Logical size, a multiple of 4096.
+    /// Logical size in bytes, a multiple of 4096.
     pub size_bytes: u64,
-    /// Its newest published version, which is its base: a key of [`Desired::versions`].
+    /// Its newest published version, from which its content starts. It is a key of [`Desired::versions`].
     pub version: VersionId,
 }
 
@@ -226,52 +227,52 @@ pub struct DiskAssignment {
 pub struct VersionRoot {
     /// The canonical bytes of the descriptor, in hex.
     pub descriptor: String,
-    /// The canonical bytes of the root page, in hex; none for an all-zero disk.
+    /// The canonical bytes of the root page, in hex; `None` if the whole disk is zero.
     pub root_page: Option<String>,
-    /// The commit that made it, if one did. The agent folds the epochs of that commit.
+    /// The commit that became this version, if it came from one. The agent folds that commit's epochs into the base.
     pub commit: Option<CommitId>,
 }
 
-/// A snapshot under way with members on this node.
+/// A snapshot in progress that includes disks of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOrder {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Counts the tries. The cut of an earlier attempt is abandoned.
+    /// Number of this try. What earlier tries have cut is abandoned.
     pub attempt: u32,
-    /// How far the controller knows the cut to be. Agents upload as soon as they have flipped.
+    /// The phase of the cut, as far as the controller knows. Agents do not wait for it; they upload after the flip.
     pub phase: CutPhase,
-    /// Longest time a guest's write may be held.
+    /// Longest time that writes of guests may be held, in milliseconds.
     pub max_pause_ms: u64,
-    /// The nodes with members, for the one node that coordinates; none on all other nodes.
+    /// All nodes with disks in the cut, if this node coordinates it; `None` on all other nodes.
     pub coordinate: Option<Vec<CutNode>>,
-    /// The disks of this node.
+    /// The disks of this node that are in the cut.
     pub disks: Vec<CutDisk>,
-    /// The live upload that keeps the sweep away from the new objects.
+    /// The upload that the new objects belong to. While it is live, the sweep does not delete them.
     pub upload: UploadId,
-    /// The round of that upload, stamped on every object.
+    /// The round of that upload. It is written into every object.
     pub round: u64,
 }
 
 impl CutOrder {
-    /// Which try of which snapshot this is.
+    /// The snapshot and the number of the try.
     #[must_use]
     pub const fn key(&self) -> CutKey {
         CutKey { snapshot: self.snapshot, attempt: self.attempt }
     }
 }
 
-/// One try to cut a snapshot: what the coordinator and the members of a cut know it by.
+/// Identifies one try to cut a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CutKey {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// Counts its tries, as in [`CutOrder::attempt`].
+    /// Number of the try, as in [`CutOrder::attempt`].
     pub attempt: u32,
 }
 
 impl CutKey {
-    /// The try with this number.
+    /// The key of a try of this snapshot.
     #[must_use]
     pub const fn new(snapshot: SnapshotId, attempt: u32) -> Self {
         Self { snapshot, attempt }
@@ -290,35 +291,35 @@ impl fmt::Display for CutKey {
     }
 }
 
-/// How far the controller knows a cut to be.
+/// The phase of a cut, as far as the controller knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutPhase {
     /// The coordinator has not reported yet.
     Cut,
-    /// All members have flipped, and their commits are awaited.
+    /// All disks have flipped. The controller waits for their commits.
     Save,
 }
 
-/// A node with members, as the coordinator needs it.
+/// One node with disks in a cut, for the coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutNode {
-    /// The node. Its address is in the membership record.
+    /// Id of the node. Its address is in the membership record.
     pub node: NodeId,
-    /// Its disks that are in the cut.
+    /// The disks of that node that are in the cut.
     pub disks: Vec<DiskId>,
 }
 
-/// One disk that is to be cut.
+/// One disk of a cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutDisk {
-    /// Id of the instance.
+    /// Id of the instance that has the disk.
     pub instance: InstanceId,
     /// Id of the disk.
     pub disk: DiskId,
-    /// The generation it must have.
+    /// The generation that the disk must have on the node.
     pub generation: u64,
-    /// The id that the commit will have.
+    /// The id for the commit that this cut makes.
     pub commit: CommitId,
 }
 
@@ -326,33 +327,33 @@ pub struct CutDisk {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CutReport {
-    /// The attempt it is about.
+    /// Number of the try, as in [`CutOrder::attempt`].
     pub attempt: u32,
-    /// How the cut went.
+    /// The result of the cut.
     pub outcome: CutResult,
 }
 
-/// How a cut went: for all of its disks, or for none.
+/// The result of a cut. It covers all disks: either each of them was cut or the whole cut failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutResult {
-    /// Every member flipped within its hold.
+    /// Every disk flipped while its writes were held.
     Flipped {
-        /// The instant, by the coordinator's clock.
+        /// The instant of the cut, by the coordinator's clock.
         cut_at: Timestamp,
         /// One entry per disk.
         members: Vec<CutMember>,
     },
-    /// At least one member did not flip. Those that did are abandoned.
+    /// At least one disk did not flip. The commits of those that did are abandoned.
     Failed {
-        /// The refusal of the first member that refused.
+        /// The reason of the first node that refused.
         reason: Reason,
-        /// What went wrong, in a sentence.
+        /// What went wrong, in a sentence for people.
         detail: String,
     },
 }
 
-/// How one disk's cut went.
+/// The result of the cut of one disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CutMember {
     /// Id of the disk.
@@ -363,35 +364,35 @@ pub struct CutMember {
     pub dirty_bytes: u64,
 }
 
-/// What is true about the instances of a node.
+/// The actual state of the instances of a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// The revision of the desired state that the node worked with.
+    /// The revision of the desired state that the agent has last worked on.
     pub desired_revision: u64,
-    /// Whether `instances` has all instances of the node, or only those that changed since the last report.
+    /// Whether `instances` has all instances of the node. If not, it has those that changed since the last report.
     pub full: bool,
-    /// The instances.
+    /// The state of each of these instances.
     pub instances: Vec<InstanceReport>,
 }
 
-/// The state an instance is in.
+/// The actual state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Observed {
-    /// Disk and domain are being made.
+    /// Its disks and its virtual machine are being created.
     Preparing,
-    /// The hypervisor runs it. With runtime none: its file is there.
+    /// The hypervisor runs it. With the runtime `none`: its disk files exist.
     Running,
-    /// The hypervisor holds it, because its disk is full or does not answer.
+    /// The hypervisor has paused it, because a disk is full or does not answer.
     Paused,
-    /// Told to stop.
+    /// It was told to stop and still runs.
     Stopping,
-    /// Its disk is there and nothing runs.
+    /// Its disks exist and it does not run.
     Stopped,
-    /// It could not start, or ended unasked. `reason` tells which.
+    /// It could not start, or it ended by itself. [`InstanceReport::reason`] says which.
     Failed,
-    /// Neither domain nor disk is here.
+    /// It does not run and its disks do not exist.
     Gone,
 }
 
@@ -415,32 +416,32 @@ impl Observed {
     }
 }
 
-/// One instance as it is on the node.
+/// The actual state of one instance on the node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceReport {
     /// Id of the instance.
     pub instance: InstanceId,
     /// The generation it has on the node.
     pub generation: u64,
-    /// The number of the start that this report is about.
+    /// The start that this report is about, as in [`Assignment::boot`].
     pub boot: u64,
     /// The state it is in.
     pub state: Observed,
-    /// Why it is in that state, where that needs saying.
+    /// Why it is in that state; `None` if the state needs no reason.
     pub reason: Option<Reason>,
-    /// The reason in a sentence.
+    /// The reason in a sentence for people.
     pub detail: Option<String>,
-    /// When its disk file was there, in this start.
+    /// When its disk files were in place, in this start.
     pub disk_at: Option<Timestamp>,
-    /// When the hypervisor ran it, in this start.
+    /// When the hypervisor began to run it, in this start.
     pub started_at: Option<Timestamp>,
-    /// When it was ready, in this start.
+    /// When it became ready, in this start.
     pub ready_at: Option<Timestamp>,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
 }
 
-/// One disk as it is on the node.
+/// The actual state of one disk on the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskReport {
     /// Id of the disk.
@@ -451,33 +452,34 @@ pub struct DiskReport {
     pub version: VersionId,
     /// Bytes written since that version.
     pub unsaved_bytes: u64,
-    /// Bytes fetched from other nodes for it.
+    /// Bytes fetched from other nodes for this disk.
     pub fetched_bytes: u64,
-    /// Bytes kept in its deltas.
+    /// Bytes that its deltas hold on the node.
     pub local_bytes: u64,
 }
 
-/// A commit whose objects are all durable on the required number of nodes (I3). It is published with its snapshot.
+/// A commit whose objects are all durable on the required number of nodes (I3). The controller publishes it together
+/// with the other commits of its snapshot.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StagedCommit {
-    /// The snapshot that it is a member of.
+    /// The snapshot that it belongs to.
     pub snapshot: SnapshotId,
-    /// The attempt that it belongs to.
+    /// The try that made it, as in [`CutOrder::attempt`].
     pub attempt: u32,
     /// Id of the disk.
     pub disk: DiskId,
-    /// The generation that the disk was written under.
+    /// The generation under which the disk was written.
     pub generation: u64,
-    /// The version it builds on. It must be the disk's newest.
+    /// The version it builds on. It must be the newest version of the disk.
     pub base: VersionId,
-    /// The live upload that its objects went under.
+    /// The upload that its objects belong to, as in [`CutOrder::upload`].
     pub upload: UploadId,
-    /// Descriptor and root page of the new version. They are the base's when nothing was written.
+    /// Descriptor and root page of the new version. If nothing was written, they equal those of the base.
     pub root: VersionRoot,
     /// Bytes written since the base.
     pub dirty_bytes: u64,
-    /// Bytes newly stored, counted for one copy.
+    /// Bytes that the pool did not have before, counted once and not per copy.
     pub stored_bytes: u64,
 }
 
@@ -485,7 +487,7 @@ pub struct StagedCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum CommitOutcome {
-    /// Staged, or not staged yet. The snapshot is still under way.
+    /// The snapshot is still in progress. The commit may be staged or not.
     Pending,
     /// It has become a version.
     Published {

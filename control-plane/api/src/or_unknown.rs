@@ -1,18 +1,18 @@
-//! Parts of answers whose type is also part of requests.
+//! A wrapper for types that are part of requests and of answers.
 //!
-//! A request with an unknown word or field is refused, so such types have no case for one. An answer of a later
-//! controller may hold one all the same and must stay readable.
+//! The controller refuses a request with an unknown word or field, so these types have no case for one. But the answer
+//! of a newer controller may contain one, and clients must still be able to read that answer.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A value this program knows, or the JSON that a later controller sent in its place.
+/// A value that this program knows, or the JSON that a newer controller sent instead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum OrUnknown<T> {
-    /// A value this program knows.
+    /// A value that this program knows.
     Known(T),
-    /// A word or an object this program does not know, as it was sent.
+    /// A word or an object that this program does not know, as it was sent.
     Unknown(Value),
 }
 

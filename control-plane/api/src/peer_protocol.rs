@@ -1,10 +1,10 @@
-//! What agents answer to each other and to the controller beside objects, under `/peer/v1` on the agents' `--listen`,
-//! always over mutual TLS. Objects are the pool's protocol (`storage-core/pool`), which shares the server.
+//! The calls that agents answer for each other and for the controller, under `/peer/v1` on the address of `--listen`,
+//! always over mutual TLS. The same server also answers the pool's protocol for objects (`storage-core/pool`).
 //!
 //! | call | body -> answer |
 //! |---|---|
-//! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStepRequest`], the step is a [`CutStep`] -> [`CutStepAnswer`] |
-//! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; for clients (controllers) only |
+//! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStepRequest`] -> [`CutStepAnswer`]; the step is a [`CutStep`] |
+//! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
     node_protocol::{CutKey, CutMember},
 };
 
-/// Header with the id of the request this call works for.
+/// Header with the id of the user's request that caused this call, for logs.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// Path of a step of a cut, without the leading slash.
@@ -30,25 +30,26 @@ pub fn log_path(instance: InstanceId, tail_bytes: u64) -> String {
     format!("peer/v1/instances/{instance}/log?tail_bytes={tail_bytes}")
 }
 
-/// A step of a cut, as the last part of the path. Each is asked of every node with members before the next one begins.
+/// A step of a cut: the last part of the path. The coordinator asks all nodes of the cut for one step before it begins
+/// the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutStep {
-    /// Do everything that takes time, while guests go on writing.
+    /// Do everything that takes time. Guests go on writing meanwhile.
     Prepare,
     /// Hold new writes.
     Hold,
-    /// Send new writes to the next epoch and let them go.
+    /// Make the next epoch the current one and let held writes continue, into that epoch.
     Flip,
-    /// Give the cut up: let held writes go, abandon what was flipped.
+    /// Give up the cut: let held writes continue and abandon the commits of disks that have flipped.
     Abort,
-    /// A step this program does not know. It is refused.
+    /// A step that this program does not know. The node refuses it.
     #[serde(other)]
     Unknown,
 }
 
 impl CutStep {
-    /// The word in the path.
+    /// The word for this step in the path.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -67,7 +68,7 @@ impl fmt::Display for CutStep {
     }
 }
 
-/// The body of a step: the disks it is about. The member checks them against its own desired state.
+/// The body of a step. The called node compares the disks with those of its own desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CutStepRequest {
@@ -75,20 +76,20 @@ pub struct CutStepRequest {
     pub disks: Vec<DiskId>,
 }
 
-/// How a step went: all disks of the node, or none.
+/// The result of a step. It covers all disks of the node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CutStepAnswer {
     /// The step is done for all disks of the node.
     Done {
-        /// After flip one entry per disk, else empty.
+        /// One entry per disk after a flip; empty after other steps.
         members: Vec<CutMember>,
     },
     /// The step was not done, and nothing changed.
     Refused {
-        /// As in [`crate::node_protocol::CutResult::Failed`].
+        /// Why the node refused.
         reason: Reason,
-        /// What went wrong, in a sentence.
+        /// What went wrong, in a sentence for people.
         detail: String,
     },
 }

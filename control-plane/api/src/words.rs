@@ -1,8 +1,8 @@
-//! Enums that are words on the wire, open to words of other releases.
+//! Enums that are sent as words and accept words of other releases.
 
-/// Defines an enum whose cases are words on the wire and in the database. `| "old"` names a word that older releases
-/// sent for the same case. A word this program does not know is read as `Unknown`, which keeps it, so that it can be
-/// shown and passed on as it came.
+/// Defines an enum whose cases are words on the wire and in the database. `| "old"` is a word that older releases sent
+/// for the same case. Any other word is read as `Unknown`, which keeps the word, so that it can be shown and passed on
+/// unchanged.
 macro_rules! words {
     ($(#[$doc:meta])* pub enum $name:ident { $($(#[$says:meta])* $case:ident = $word:literal $(| $old:literal)*,)* }) => {
         $(#[$doc])*
