@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn every_part_of_a_path_is_one_segment() {
-        let base = Url::parse("https://muster.example:8443/under/").expect("an address");
+        let base = Url::parse("https://muster.example:7400/under/").expect("an address");
         let call = Call::to(&["v1", "images", "a/b c?"]).with("label", "k=v&x").with("limit", 3);
         let url = call.url(&base).expect("a path").to_string();
-        assert_eq!(url, "https://muster.example:8443/under/v1/images/a%2Fb%20c%3F?label=k%3Dv%26x&limit=3");
+        assert_eq!(url, "https://muster.example:7400/under/v1/images/a%2Fb%20c%3F?label=k%3Dv%26x&limit=3");
     }
 
     #[test]
