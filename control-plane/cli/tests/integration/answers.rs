@@ -102,9 +102,24 @@ async fn a_renamed_field_of_an_operation_is_an_error() {
 async fn a_renamed_field_of_an_event_a_token_or_the_caller_is_an_error() {
     misses_each_field(&["event", "ls"], &things::event("41"), in_a_list).await;
     misses_each_field(&["token", "ls"], &things::token("ci"), in_a_list).await;
-    let made = with(things::token("ci"), json!({"token": "mst1_secret"}));
-    misses_each_field(&["token", "create", "--role", "admin"], &made, itself).await;
     misses_each_field(&["whoami"], &things::me("ops"), itself).await;
+}
+
+#[tokio::test]
+async fn the_secret_of_a_token_is_printed_whatever_the_rest_of_the_answer_looks_like() {
+    let create = ["token", "create", "--role", "admin"];
+    let mut made = with(things::token("ci"), json!({"token": "mst1_secret"}));
+    made.as_object_mut().expect("an object").remove("created_at");
+    let fake = Fake::start(move |_, _| answer(201, &made)).await;
+    let done = fake.run(&create).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(1), "mst1_secret\n"), "{done:?}");
+    assert!(done.err.contains("missing field `created_at`"), "{done:?}");
+
+    let none = things::token("ci");
+    let fake = Fake::start(move |_, _| answer(201, &none)).await;
+    let done = fake.run(&create).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{done:?}");
+    assert!(done.err.contains("missing field `token`"), "{done:?}");
 }
 
 #[tokio::test]
