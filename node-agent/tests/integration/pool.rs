@@ -274,7 +274,7 @@ async fn bodies_over_the_limits_and_bad_records_are_refused_and_cost_nothing() {
     let answer = put(wrong).await.unwrap();
     assert_eq!(answer.status(), 422);
     let problem: Problem = answer.json().await.unwrap();
-    assert!(problem.detail.contains("not what it says"), "{problem}");
+    assert!(problem.detail.contains("do not match its name"), "{problem}");
     let too_many: Vec<u8> = std::iter::repeat_n(page(1).to_bytes(), NAMES_MAX + 1).flatten().collect();
     assert_eq!(put(too_many).await.unwrap().status(), 413);
     assert!(cluster.holders(&chunk(1)).is_empty());
