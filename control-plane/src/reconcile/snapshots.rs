@@ -115,6 +115,7 @@ fn phase(row: &SnapshotRow) -> Phase {
         (Some(reason), _) => Phase::Refused {
             retry_at: at,
             reason: reason.clone(),
+            // Only for people. A row without it, which nothing here writes, must not stop the other snapshots.
             detail: row.refused_detail.clone().unwrap_or_default(),
         },
         (None, SnapshotState::Cutting) => Phase::Cutting { until: at },

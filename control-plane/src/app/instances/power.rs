@@ -29,7 +29,7 @@ pub(super) const DEADLINE_MS: i64 = 600_000;
 /// What instances are to do: a verb that names the wanted state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Run.
+    /// Run; an instance that runs already goes on.
     Start,
     /// Not run; the disks are kept.
     Stop(Stop),
