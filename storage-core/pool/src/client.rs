@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use storage_core::{
-    ClusterId, NodeId, ObjectName, StoreId,
+    Backoff, ClusterId, NodeId, ObjectName, StoreId,
     cause::explain,
     membership::{Member, Membership},
     record::Record,
@@ -168,7 +168,7 @@ impl PoolClient {
             });
         }
         let mut search = Search::new(unique);
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             // Registered before looking, so that a membership that comes meanwhile is not missed.
             let changed = self.inner.changed.notified();
@@ -183,13 +183,12 @@ impl PoolClient {
             if search.complete() {
                 break;
             }
-            let again = (Instant::now() + pause).min(deadline);
+            let again = (Instant::now() + backoff.pause()).min(deadline);
             if Instant::now() >= deadline {
                 let missing = search.missing().map(|i| search.names[i]).collect();
                 return Err(PoolError::Unavailable { names: missing, reasons: search.reasons_text() });
             }
             tokio::select! { () = sleep_until(again) => {}, () = changed => {} }
-            pause = (pause * 2).min(Duration::from_secs(2));
         }
         let found: Vec<Got> = search.found.into_iter().flatten().collect();
         Ok(names.iter().map(|name| found[at[name]].clone()).collect())
@@ -208,7 +207,7 @@ impl PoolClient {
         }
         let give_up = Instant::now() + self.inner.limits.patience_put;
         let mut spread = Spread::new(&records);
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
         loop {
             let changed = self.inner.changed.notified();
             let view = self.inner.view.load_full();
@@ -217,7 +216,7 @@ impl PoolClient {
             if got >= needed {
                 return Ok(PutDone { stored_bytes: spread.stored_bytes(&records) });
             }
-            let again = Instant::now() + pause;
+            let again = Instant::now() + backoff.pause();
             if again >= give_up || spread.only_full() {
                 return Err(PoolError::NotEnoughCopies {
                     wanted: needed,
@@ -227,7 +226,6 @@ impl PoolClient {
                 });
             }
             tokio::select! { () = sleep_until(again) => {}, () = changed => {} }
-            pause = (pause * 2).min(Duration::from_secs(3));
         }
     }
 
