@@ -2,8 +2,9 @@
 # Installs what is missing, builds, runs every test: `tests/run.sh [TEST-FILTER…]` as root or with sudo.
 # Ends with the runner's summary, and with a non-zero exit code if anything failed.
 #
-# Most tests use the development profile, which compiles fast. The suites that torture a store or a disk, the daemons of
-# whole-system tests and the quickstart use the release profile, which production uses, too. Each is built once.
+# Most tests use the profile `bench` of Cargo.toml, which compiles our own code fast. The suites that torture a store or a
+# disk, the daemons of whole-system tests and the quickstart use the profile `release`, which production uses, too. Both
+# share the dependencies, which are compiled once.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -69,13 +70,15 @@ step 'shell scripts and dependencies'
 # Backtraces of every expected panic would bury the failures.
 export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
 
-# run_tests CARGO-OPTION…: runs the tests of some packages. A failure is kept in `status`, and the next group runs.
+# run_tests PROFILE CARGO-OPTION…: runs the tests of some packages. A failure is kept in `status`, and the next group runs.
 run_tests() {
+    local profile=$1
+    shift
     if [ "$runner" = nextest ]; then
-        run_cargo nextest run --locked "$@" --no-fail-fast --no-tests pass --status-level pass --final-status-level fail \
+        run_cargo nextest run --locked --cargo-profile "$profile" "$@" --no-fail-fast --no-tests pass --status-level pass --final-status-level fail \
             --color never "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
     else
-        run_cargo test --locked "$@" --no-fail-fast -- --test-threads 2 "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
+        run_cargo test --locked --profile "$profile" "$@" --no-fail-fast -- --test-threads 2 "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
     fi
 }
 
@@ -109,12 +112,12 @@ export MUSTER_BIN_DIR
 # What needs no daemons comes first: an error in a change shows early.
 fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)
 step 'build of the first tests'
-run_cargo test --locked --no-run "${fast[@]}" || die 'the build failed'
+run_cargo test --locked --profile bench --no-run "${fast[@]}" || die 'the build failed'
 step "controller, API, command line, pool (cargo $runner)"
-run_tests "${fast[@]}"
+run_tests bench "${fast[@]}"
 
 step 'clippy, warnings denied'
-run_cargo clippy --locked --workspace --all-targets -- -D warnings
+run_cargo clippy --locked --profile bench --workspace --all-targets -- -D warnings
 
 step 'release build of the daemons'
 run_cargo build --release --locked -p muster-controller -p muster-agent -p muster-cli --bins
@@ -123,10 +126,10 @@ step 'libvirt'
 libvirt_ensure
 
 step "stores and disks, release (cargo $runner)"
-run_tests --release -p storage-core -p muster-agent --lib --test integration
+run_tests release -p storage-core -p muster-agent --lib --test integration
 
 step "whole systems (cargo $runner)"
-run_tests -p muster-tests
+run_tests bench -p muster-tests
 
 summary
 exit "$status"
