@@ -12,7 +12,9 @@ use muster_api::{
 };
 
 use crate::{
-    config::{Config, HypervisorChoice, RuntimeChoice},
+    config::{Config, RuntimeChoice},
+    hypervisor::probe,
+    mirror,
     peer::share::Space,
 };
 
@@ -28,6 +30,8 @@ pub enum Subject {
     Condition(ConditionKind),
     /// The user that QEMU runs as.
     QemuUser,
+    /// Whether the data folder can hold what guests write.
+    DirectIo,
 }
 
 impl fmt::Display for Subject {
@@ -35,6 +39,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Condition(kind) => kind.fmt(f),
             Self::QemuUser => f.pad("qemu_user"),
+            Self::DirectIo => f.pad("direct_io"),
         }
     }
 }
@@ -74,7 +79,7 @@ impl Finding {
 /// Looks at everything that can be seen without starting anything.
 #[must_use]
 pub fn host(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![fuse(), kernel(), data_dir(config)];
+    let mut findings = vec![fuse(), kernel(), data_dir(config), direct_io(config)];
     if config.runtime == RuntimeChoice::Libvirt {
         findings.push(kvm(config.hypervisor));
         findings.push(libvirt(&config.libvirt_uri));
@@ -113,9 +118,9 @@ fn kernel() -> Finding {
     Finding::of(ConditionKind::OldKernel, false, found)
 }
 
-fn kvm(wanted: HypervisorChoice) -> Finding {
+fn kvm(wanted: probe::Choice) -> Finding {
     let open = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let needed = wanted == HypervisorChoice::Kvm;
+    let needed = wanted == probe::Choice::Kvm;
     Finding::of(
         ConditionKind::NoKvm,
         needed,
@@ -139,14 +144,24 @@ fn libvirt(uri: &str) -> Finding {
     )
 }
 
+/// The data folder, or the first folder above it that exists.
+fn existing_dir(config: &Config) -> &Path {
+    let mut above = config.data_dir.ancestors();
+    above.find(|dir| dir.exists()).unwrap_or(Path::new("/"))
+}
+
+fn direct_io(config: &Config) -> Finding {
+    let dir = existing_dir(config);
+    let found = mirror::check_direct_io(dir);
+    Finding::new(
+        Subject::DirectIo,
+        true,
+        found.map(|()| format!("{} takes direct writes", dir.display())).map_err(|e| e.to_string()),
+    )
+}
+
 fn data_dir(config: &Config) -> Finding {
-    let mut dir = config.data_dir.as_path();
-    while !dir.exists() {
-        match dir.parent() {
-            Some(parent) => dir = parent,
-            None => break,
-        }
-    }
+    let dir = existing_dir(config);
     let found = Space::of(dir).map_err(|e| format!("{} cannot be asked for its space: {e}", dir.display()));
     let found = found.and_then(|space| {
         let floor = config.keep_free_bytes(space.total_bytes);

@@ -18,6 +18,8 @@ use clap::ValueEnum;
 use muster_api::{DottedName, deployment::Runtime, token::JoinToken, units::parse_size};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::{hypervisor::probe, mirror::WritePolicy};
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -172,35 +174,6 @@ words! {
         None,
     }
 
-    /// What executes the instructions of guests.
-    HypervisorChoice {
-        /// KVM if a probe boot works, else plain QEMU.
-        #[default]
-        Auto,
-        /// KVM, without a probe boot.
-        Kvm,
-        /// QEMU's emulation, which works everywhere and is slow.
-        Qemu,
-    }
-
-    /// What a write does that leaves a gap in a chunk.
-    WritePolicyChoice {
-        /// A bit per block records what was written.
-        #[default]
-        Bitmap,
-        /// The written part of a chunk stays contiguous: the chunk is fetched first.
-        Contiguous,
-    }
-
-    /// How the files that hold guests' writes (deltas) are opened.
-    DeltaIoChoice {
-        /// Through the page cache.
-        #[default]
-        Buffered,
-        /// With `O_DIRECT`.
-        Direct,
-    }
-
     /// How log lines are written.
     LogFormat {
         /// One line of text each, for people.
@@ -251,7 +224,7 @@ settings! {
     /// Which kinds of instances the node offers to run [default: libvirt]
     runtime: RuntimeChoice, "MUSTER_AGENT_RUNTIME", "RUNTIME";
     /// What executes the instructions of guests [default: auto]
-    hypervisor: HypervisorChoice, "MUSTER_AGENT_HYPERVISOR", "HYPERVISOR";
+    hypervisor: probe::Choice, "MUSTER_AGENT_HYPERVISOR", "HYPERVISOR";
     /// URI of libvirt [default: qemu:///system]
     libvirt_uri: String, "MUSTER_AGENT_LIBVIRT_URI", "URI";
     /// Virtual processors that instances may use [default: the host's]
@@ -265,9 +238,7 @@ settings! {
     /// Free space that only writes of guests may use [default: 5% and at least 2GiB]
     keep_free: Share, "MUSTER_AGENT_KEEP_FREE", "SIZE|N%";
     /// What a write does that leaves a gap in a chunk [default: bitmap]
-    write_policy: WritePolicyChoice, "MUSTER_AGENT_WRITE_POLICY", "POLICY";
-    /// How the files that hold guests' writes are opened [default: buffered]
-    delta_io: DeltaIoChoice, "MUSTER_AGENT_DELTA_IO", "WAY";
+    write_policy: WritePolicy, "MUSTER_AGENT_WRITE_POLICY", "POLICY";
     /// Address where only /metrics is served, without a token [default: none]
     metrics_listen: SocketAddr, "MUSTER_AGENT_METRICS_LISTEN", "IP:PORT";
     /// Which lines are logged: error, warn, info, debug, or directives such as muster_agent=debug,info [default: info]
@@ -337,7 +308,7 @@ pub struct Config {
     /// Which kinds of instances the node offers to run.
     pub runtime: RuntimeChoice,
     /// What executes the instructions of guests.
-    pub hypervisor: HypervisorChoice,
+    pub hypervisor: probe::Choice,
     /// URI of libvirt.
     pub libvirt_uri: String,
     /// Virtual processors that instances may use, at least 1; `None`: the host's.
@@ -351,9 +322,7 @@ pub struct Config {
     /// Free space that only writes of guests may use; `None`: see [`Self::keep_free_bytes`].
     pub keep_free: Option<Share>,
     /// What a write does that leaves a gap in a chunk.
-    pub write_policy: WritePolicyChoice,
-    /// How the files that hold guests' writes are opened.
-    pub delta_io: DeltaIoChoice,
+    pub write_policy: WritePolicy,
     /// Address where only `/metrics` is served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Which lines are logged, in the syntax of `RUST_LOG`.
@@ -381,15 +350,14 @@ impl Config {
             name: None,
             zone: None,
             runtime: RuntimeChoice::default(),
-            hypervisor: HypervisorChoice::default(),
+            hypervisor: probe::Choice::default(),
             libvirt_uri: "qemu:///system".to_owned(),
             cpus: None,
             memory_bytes: None,
             pool_size: Share::Percent(50),
             cache_size: Share::Percent(20),
             keep_free: None,
-            write_policy: WritePolicyChoice::default(),
-            delta_io: DeltaIoChoice::default(),
+            write_policy: WritePolicy::default(),
             metrics_listen: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
@@ -445,7 +413,6 @@ impl Config {
             cache_size: settings.cache_size.unwrap_or(default.cache_size),
             keep_free: settings.keep_free,
             write_policy: settings.write_policy.unwrap_or(default.write_policy),
-            delta_io: settings.delta_io.unwrap_or(default.delta_io),
             metrics_listen: settings.metrics_listen,
             log: settings.log.unwrap_or(default.log),
             log_format: settings.log_format.unwrap_or(default.log_format),

@@ -19,13 +19,13 @@ use tracing::debug;
 
 use crate::{
     check, clock,
-    config::{Config, DeltaIoChoice, HypervisorChoice, RuntimeChoice, WritePolicyChoice},
+    config::{Config, RuntimeChoice},
     cuts::DiskCuts,
     fuse,
     holder::{Holder, Start},
     host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, Owner, RunId, libvirt::Libvirt, probe},
-    mirror::{self, DeltaIo, Disks, WritePolicy},
+    mirror::{self, Disks},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
@@ -38,14 +38,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     };
     let holder = Holder::new(config.data_dir.join("holder.sock"), start);
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
-    settings.write_policy = match config.write_policy {
-        WritePolicyChoice::Bitmap => WritePolicy::Bitmap,
-        WritePolicyChoice::Contiguous => WritePolicy::Contiguous,
-    };
-    settings.delta_io = match config.delta_io {
-        DeltaIoChoice::Buffered => DeltaIo::Buffered,
-        DeltaIoChoice::Direct => DeltaIo::Direct,
-    };
+    settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;
     settings.keep_free_bytes = keep_free_bytes;
     settings.owner = check::disk_owner(&config);
@@ -80,12 +73,7 @@ fn host_boot() -> Result<String, HostError> {
 }
 
 async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
-    let choice = match config.hypervisor {
-        HypervisorChoice::Auto => probe::Choice::Auto,
-        HypervisorChoice::Kvm => probe::Choice::Kvm,
-        HypervisorChoice::Qemu => probe::Choice::Qemu,
-    };
-    let verdict = probe::choose(choice, &config.data_dir).await;
+    let verdict = probe::choose(config.hypervisor, &config.data_dir).await;
     // It connects when first used: libvirt may start later, and domains of this node may be there already.
     Arc::new(Libvirt::lazy(&config.libvirt_uri, owner, verdict.acceleration))
 }

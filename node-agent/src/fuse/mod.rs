@@ -10,8 +10,8 @@
 //!
 //! There is one inode, and handles carry no state except how the open is cached (`opens`). A request whose data is on
 //! this node is answered by the thread that read it. Fetches and the zeroing of large ranges continue on tokio, which
-//! sends the reply. Flushes run on blocking threads and are grouped. A write that a cut holds is parked with its bytes,
-//! so that no thread waits.
+//! sends the reply. Flushes are grouped: the first one runs on the thread that read it, and those that arrive meanwhile
+//! share the next. A write that a cut holds is parked with its bytes, so that no thread waits.
 
 mod connection;
 pub(crate) mod errno;
@@ -108,7 +108,7 @@ impl DiskFs {
         match operation {
             Operation::Read { offset, bytes } => self.read(offset, bytes, reply),
             Operation::Write { handle, offset, flags, data } => self.write(handle, offset, flags, data, reply),
-            Operation::Fsync => self.disk.flush_then(Box::new(move |flushed| answer(reply, &flushed))),
+            Operation::Fsync => self.disk.flush_here(Box::new(move |flushed| answer(reply, &flushed))),
             Operation::Fallocate { offset, bytes, mode } => self.fallocate(offset, bytes, mode, reply),
             Operation::Lseek { offset, whence } => self.lseek(offset, whence, reply),
             Operation::GetAttr => reply.with(&self.attr()),

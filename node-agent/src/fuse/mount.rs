@@ -27,15 +27,12 @@ use super::{
     readers::Readers,
     worker,
 };
-use crate::mirror::{DeltaIo, disk::Disk, disks::MountedDisk};
+use crate::mirror::{disk::Disk, disks::MountedDisk};
 
 const FS_TYPE: &str = "fuse.muster";
-/// Threads per connection while deltas are buffered. Most requests are then answered from memory; with a few more threads
-/// than cores that goes on while one thread waits for the node's disk.
-const THREADS_BUFFERED: usize = 4;
-/// Threads per connection with direct deltas, where every request waits for the node's disk. One thread has several
-/// requests in progress (`worker`). The others serve what it handles one by one, and kernels without io_uring.
-const THREADS_DIRECT: usize = 8;
+/// Threads per connection. Most requests wait for the node's disk. One thread has several requests in progress (`worker`).
+/// The others serve what it handles one by one, and kernels without io_uring.
+const THREADS: usize = 8;
 /// Longest time an unmount waits for the threads of its connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,12 +57,12 @@ impl Threads {
     }
 
     /// Starts one more thread.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Option<Arc<Device>>, path: &Path) -> io::Result<()> {
+    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Arc<Device>, path: &Path) -> io::Result<()> {
         let (threads, path) = (self.clone(), path.to_owned());
         *self.running() += 1;
         let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
             let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
-            let serve = || worker::serve(&fs, twin.as_ref(), &threads.readers);
+            let serve = || worker::serve(&fs, &twin, &threads.readers);
             let ended = std::panic::catch_unwind(AssertUnwindSafe(serve));
             if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a serving thread panicked"))) {
                 tracing::error!(error = %error, "the connection of a disk failed; the disk will be mounted again");
@@ -97,10 +94,6 @@ impl Mounted {
     pub(super) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
-        let threads = match config.delta_io {
-            DeltaIo::Buffered => THREADS_BUFFERED,
-            DeltaIo::Direct => THREADS_DIRECT,
-        };
         ensure_mount_point(path)?;
         let device = Arc::new(Device::open()?);
         let options = format!(
@@ -112,12 +105,9 @@ impl Mounted {
         // From here on, an error drops this value, which unmounts.
         let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
         device.greet()?;
-        let twin = match disk.node().config.delta_io {
-            DeltaIo::Buffered => None,
-            DeltaIo::Direct => Some(Arc::new(device.twin()?)),
-        };
+        let twin = Arc::new(device.twin()?);
         let fs = Arc::new(DiskFs::new(disk, device));
-        for _ in 0..threads {
+        for _ in 0..THREADS {
             mounted.threads.start(fs.clone(), twin.clone(), path)?;
         }
         Ok(mounted)

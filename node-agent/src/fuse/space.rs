@@ -11,8 +11,8 @@ use crate::mirror::read::BLOCK;
 /// A buffer for one request at a time. The data of a WRITE starts at a block boundary in memory.
 ///
 /// The data beyond `SMALL_BYTES` may lie in a huge page. The kernel then pins one page instead of one per 4 KiB, both to
-/// fill it and to write it to the disk. (256 KiB writes to direct deltas at depth 1 reach 0.72 of a raw file with a huge
-/// page, 0.63 without.) Memory is only used once a request touches it.
+/// fill it and to write it to the disk. (256 KiB writes at depth 1 reach 0.72 of a raw file with a huge page,
+/// 0.63 without.) Memory is only used once a request touches it.
 ///
 /// ```text
 /// unaligned … | header | SMALL_BYTES in small pages | the rest of REQUEST_BYTES_MAX, maybe in a huge page |

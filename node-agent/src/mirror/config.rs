@@ -19,8 +19,6 @@ pub struct Config {
     pub cache_bytes_max: u64,
     /// Bytes of the file system that the cache leaves free. 0 turns this limit off.
     pub keep_free_bytes: u64,
-    /// How delta files are read and written.
-    pub delta_io: DeltaIo,
     /// Longest time a guest's read waits for a chunk from another node before it fails with EIO.
     pub read_deadline: Duration,
     /// User and group id that own the disk files: those that QEMU runs with.
@@ -38,7 +36,6 @@ impl Config {
             write_policy: WritePolicy::default(),
             cache_bytes_max: 10 << 30,
             keep_free_bytes: 2 << 30,
-            delta_io: DeltaIo::default(),
             read_deadline: Duration::from_secs(60),
             owner: (0, 0),
         }
@@ -46,7 +43,7 @@ impl Config {
 }
 
 /// What happens when a guest writes to a chunk that is not in the cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum WritePolicy {
     /// One bit per block records what was written. Writes of whole blocks never wait.
@@ -55,15 +52,4 @@ pub enum WritePolicy {
     /// Each chunk has one contiguous written region (the paper's second strategy): a write that would leave a gap first
     /// fetches the chunk into the cache. The delta still holds only what the guest wrote.
     Contiguous,
-}
-
-/// Whether delta files use the host's page cache.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeltaIo {
-    /// Delta files are read and written through the page cache.
-    #[default]
-    Buffered,
-    /// Delta files are opened with `O_DIRECT`, which bypasses the page cache.
-    Direct,
 }

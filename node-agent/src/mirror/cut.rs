@@ -96,7 +96,7 @@ impl Disk {
             }
         };
         let node = self.node();
-        let made = Epoch::create(&place, self.size_bytes(), node.config.delta_io, &node.holder);
+        let made = Epoch::create(&place, self.size_bytes(), &node.holder);
         let epoch = made.map_err(|e| open_error(disk, e));
         let stored = epoch.and_then(|epoch| {
             self.update_meta(Apply::IfStored, |meta| meta.prepared = Some(entry)).map_err(|e| io("record", e))?;

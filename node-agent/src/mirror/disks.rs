@@ -22,7 +22,7 @@ use super::{
     config::Config,
     cut::{CutState, Flipped, blocking, open_error},
     disk::{Disk, Layers, Node},
-    epoch::{Epoch, Place},
+    epoch::{Epoch, Place, check_direct_io},
     error::DiskError,
     meta::{EpochMeta, Meta, NotStored},
     stable,
@@ -149,6 +149,7 @@ impl Disks {
                 .and_then(|()| stable::sync_parent(&disks_dir))
                 // An earlier process may have died after creating a disk and before making its name durable.
                 .and_then(|()| stable::sync_folder(&disks_dir))
+                .and_then(|()| check_direct_io(&disks_dir))
                 .map_err(io("the folder of disks"))?;
             let cache = Cache::open(
                 config.data_dir.join("cache"),
@@ -220,8 +221,7 @@ impl Disks {
         let base = Base::open(id, meta.base, &meta.root)?;
         let open = |entry: &EpochMeta| {
             let place = Place { dir, disk: id, number: entry.number, tag: entry.tag };
-            Epoch::open(&place, meta.size_bytes, self.node.config.delta_io, &self.node.holder)
-                .map_err(|e| open_error(id, e))
+            Epoch::open(&place, meta.size_bytes, &self.node.holder).map_err(|e| open_error(id, e))
         };
         let mut epochs = Vec::new();
         for entry in &meta.epochs {
@@ -722,8 +722,7 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));
     let entry = EpochMeta { number: 0, tag: random()?, commit: None };
     let place = Place { dir: &dir, disk: id, number: entry.number, tag: entry.tag };
-    let epoch =
-        Epoch::create(&place, want.size_bytes, node.config.delta_io, &node.holder).map_err(|e| open_error(id, e))?;
+    let epoch = Epoch::create(&place, want.size_bytes, &node.holder).map_err(|e| open_error(id, e))?;
     let meta = Meta {
         format: Meta::FORMAT,
         disk: id,

@@ -1,7 +1,10 @@
 //! What happens to frozen epochs: when their commit is published they fold into the base, when it is abandoned their
 //! blocks move into the next epoch.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
 use storage_core::{BLOCK_BYTES, units::usize_from};
@@ -19,6 +22,15 @@ use super::{
 
 /// Most blocks that are moved under one lock.
 const STEP_BLOCKS: u64 = 64;
+
+/// The mark that a merge runs. Dropping it takes the mark away, also when the merge panics.
+struct Merging<'a>(&'a AtomicBool);
+
+impl Drop for Merging<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
 
 impl Disk {
     /// Makes a published version the base. The version was made by a commit of this disk, or the disk has no writes.
@@ -92,8 +104,9 @@ impl Disk {
         }
         let disk = self.clone();
         self.node().runtime.spawn(async move {
+            let merging = Merging(&disk.merging);
             let merged = disk.merge_abandoned().await;
-            disk.merging.store(false, Ordering::Release);
+            drop(merging);
             match merged {
                 // Another commit was abandoned after the task had last looked and before it cleared its mark.
                 Ok(()) if disk.abandoned().is_some() => disk.merge_in_background(),

@@ -88,6 +88,7 @@ pub(crate) mod transfer;
 pub(crate) mod write;
 
 pub use commit::Saved;
-pub use config::{Config, DeltaIo, WritePolicy};
+pub use config::{Config, WritePolicy};
 pub use disks::{DiskStatus, DiskWant, Disks};
+pub use epoch::check_direct_io;
 pub use error::{DiskError, Fault};

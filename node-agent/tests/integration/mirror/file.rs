@@ -9,7 +9,6 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::DeltaIo;
 use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
@@ -210,19 +209,10 @@ async fn a_removed_disk_leaves_nothing_behind() {
     assert_eq!(world.data.holder().list().unwrap(), Vec::<String>::new());
 }
 
+/// Requests of whole blocks are moved in batches; others are handled one by one at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
-    fio_verifies_while_the_disk_is_cut(DeltaIo::Buffered).await;
-}
-
-/// With direct deltas, requests of whole blocks are moved in batches; others are handled one by one at the same time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fio_verifies_what_it_wrote_to_direct_deltas_while_the_disk_is_cut() {
-    fio_verifies_while_the_disk_is_cut(DeltaIo::Direct).await;
-}
-
-async fn fio_verifies_while_the_disk_is_cut(delta_io: DeltaIo) {
-    let world = World::with(|config| config.delta_io = delta_io).await;
+    let world = World::new().await;
     let image = Rng(11).bytes(32 << 20);
     let mut want = import(&*world.store, &image, ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path.display().to_string();

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::{DeltaIo, DiskWant, WritePolicy};
+use muster_agent::mirror::{DiskWant, WritePolicy};
 use muster_api::{CommitId, node_protocol::VersionRoot};
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::ChunkSize;
@@ -165,11 +165,10 @@ impl Model {
     }
 }
 
-async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u64, steps: usize) {
+async fn model(policy: WritePolicy, chunk: ChunkSize, seed: u64, steps: usize) {
     eprintln!("seed {seed}");
     let world = World::with(|config| {
         config.write_policy = policy;
-        config.delta_io = delta_io;
         config.cache_bytes_max = 2 << 20;
     })
     .await;
@@ -190,23 +189,24 @@ async fn model(policy: WritePolicy, delta_io: DeltaIo, chunk: ChunkSize, seed: u
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_has_the_bytes_of_the_disk_at_its_cut() {
-    model(WritePolicy::Bitmap, DeltaIo::Buffered, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
+    model(WritePolicy::Bitmap, ChunkSize::DEFAULT, 0x5eed_0001, 400).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_version_has_the_bytes_of_the_disk_at_its_cut_with_direct_deltas() {
-    model(WritePolicy::Bitmap, DeltaIo::Direct, ChunkSize::DEFAULT, 0x5eed_0003, 300).await;
+async fn every_version_has_the_bytes_of_the_disk_at_its_cut_with_small_chunks() {
+    model(WritePolicy::Bitmap, ChunkSize::MIN, 0x5eed_0003, 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_has_the_bytes_of_the_disk_at_its_cut_with_contiguous_writes() {
-    model(WritePolicy::Contiguous, DeltaIo::Buffered, ChunkSize::MIN, 0x5eed_0002, 400).await;
+    model(WritePolicy::Contiguous, ChunkSize::MIN, 0x5eed_0002, 400).await;
 }
 
 /// Eight writers share a few blocks, each with its own 512 bytes of every block. Four others write whole blocks of their own.
 /// Meanwhile the disk is cut repeatedly. No writer's last bytes may be lost to the merge of a neighbour, and every version
 /// must have every write that was acknowledged before its cut.
-async fn neighbours(delta_io: DeltaIo) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_block_never_lose_each_others_writes() {
     const SHARERS: usize = 8;
     const SHARED_BLOCKS: u64 = 24;
     const OWNERS: usize = 4;
@@ -219,7 +219,7 @@ async fn neighbours(delta_io: DeltaIo) {
             (SHARED_BLOCKS + (writer - SHARERS) as u64 * OWNED_BLOCKS + block) * 4096
         }
     }
-    let world = World::with(|config| config.delta_io = delta_io).await;
+    let world = World::new().await;
     let want = import(&*world.store, &image(4 << 20, 7), ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
     let stop = Arc::new(AtomicBool::new(false));
@@ -280,14 +280,4 @@ async fn neighbours(delta_io: DeltaIo) {
         let (there, acked) = (count_at(&bytes, *at), acked.load(Ordering::SeqCst));
         assert!(acked == 0 || there == acked, "offset {at} has {there}, {acked} was acknowledged last");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn neighbours_in_a_block_never_lose_each_others_writes() {
-    neighbours(DeltaIo::Buffered).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn neighbours_in_a_block_never_lose_each_others_writes_with_direct_deltas() {
-    neighbours(DeltaIo::Direct).await;
 }

@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::{DeltaIo, DiskError};
+use muster_agent::{fuse, mirror::DiskError};
 use muster_api::{SnapshotId, node_protocol::CutKey};
+use muster_pool::PoolClient;
 use rustix::{
     fs::{FallocateFlags, fallocate},
     io::Errno,
@@ -121,7 +122,30 @@ async fn writes_to_a_full_node_fail_without_damage_and_work_again_when_there_is_
     world.disks.shutdown().await;
 }
 
-/// With direct deltas, several writes go to the node's disk in one call. Each must succeed or fail on its own.
+/// The mount of a file system in memory that has no direct I/O.
+struct Ramfs(tempfile::TempDir);
+
+impl Drop for Ramfs {
+    fn drop(&mut self) {
+        unmount(self.0.path(), UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_folder_without_direct_io_is_refused_and_the_message_says_what_to_do() {
+    let ramfs = Ramfs(tempfile::tempdir().unwrap());
+    mount("muster-test", ramfs.0.path(), "ramfs", MountFlags::empty(), None).unwrap();
+    let data = DataDir::borrowed(ramfs.0.path().to_owned());
+    let pool = PoolClient::local_only(Arc::new(MemoryStore::new()));
+    let Err(error) = fuse::open_disks(config(&data), pool, data.holder()).await else { panic!("it was opened") };
+    let DiskError::Io { source, .. } = error else { panic!("{error}") };
+    let text = source.to_string();
+    assert!(text.contains("does not take direct writes") && text.contains("ext4"), "{text}");
+    let left: Vec<_> = std::fs::read_dir(ramfs.0.path().join("disks")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Several writes go to the node's disk in one call. Each must succeed or fail on its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_many_writes_to_a_full_node_succeeds_or_fails_on_its_own() {
     const BLOCK: usize = 4096;
@@ -129,8 +153,7 @@ async fn each_of_many_writes_to_a_full_node_succeeds_or_fails_on_its_own() {
     let mut small = Small::new(24);
     small.data = Some(DataDir::borrowed(small.dir.path().to_owned()));
     let data = DataDir::borrowed(small.dir.path().to_owned());
-    let mut config = config(&data);
-    config.delta_io = DeltaIo::Direct;
+    let config = config(&data);
     let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new());
     let mut want = import(&*store, &[7; BLOCK], ChunkSize::DEFAULT);
     want.size_bytes = 64 << 20;
