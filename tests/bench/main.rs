@@ -1,23 +1,25 @@
 //! Measures the numbers of README. Every row is measured in turn with its reference in the same run; the table has the
 //! medians.
 //!
-//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `memory`, `commit`, `cut` that are
+//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `policy`, `memory`, `commit`, `cut` that are
 //! named. No number is stored here.
 
 mod commit;
 mod deploy;
 mod import;
 mod mount;
+mod policy;
 mod table;
 
 use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 7] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
+    ("policy", policy::run),
     ("memory", deploy::memory),
     ("commit", commit::run),
     ("cut", commit::cut),

@@ -1,7 +1,11 @@
-//! Reads and writes of warm data through the mount and on a raw file of the same file system, measured with fio and
-//! `qemu-img bench`.
+//! Reads and writes through the mount and on a raw file of the same file system, measured with fio and `qemu-img bench`.
+//! All blocks were written before, except in the rows of first writes.
 
-use std::{path::Path, process::Command};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use muster_tests::{Cluster, ClusterOptions, Pattern};
 
@@ -16,14 +20,17 @@ struct Load {
     block: &'static str,
     depth: u32,
     direct: bool,
+    /// Writes between two calls of fsync(2); none: no such calls.
+    fsync: Option<u32>,
     target: &'static str,
 }
 
 const fn load(name: &'static str, rw: &'static str, block: &'static str, depth: u32, direct: bool) -> Load {
-    Load { name, rw, block, depth, direct, target: ">= 0.7" }
+    Load { name, rw, block, depth, direct, fsync: None, target: ">= 0.7" }
 }
 
-const LOADS: [Load; 12] = [
+/// Loads on blocks that were written before.
+const LOADS: [Load; 14] = [
     load("4 KiB random read, direct, depth 1", "randread", "4k", 1, true),
     load("4 KiB random read, direct, depth 16", "randread", "4k", 16, true),
     load("4 KiB random write, direct, depth 1", "randwrite", "4k", 1, true),
@@ -32,17 +39,49 @@ const LOADS: [Load; 12] = [
     load("256 KiB sequential read, direct, depth 16", "read", "256k", 16, true),
     load("256 KiB sequential write, direct, depth 1", "write", "256k", 1, true),
     load("256 KiB sequential write, direct, depth 16", "write", "256k", 16, true),
+    Load {
+        fsync: Some(1),
+        target: ">= 0.8",
+        ..load("4 KiB random write, direct, fsync after each", "randwrite", "4k", 1, true)
+    },
+    Load {
+        fsync: Some(32),
+        target: ">= 0.8",
+        ..load("4 KiB random write, direct, depth 16, fsync after 32", "randwrite", "4k", 16, true)
+    },
     load("4 KiB random read, buffered", "randread", "4k", 1, false),
     load("256 KiB sequential read, buffered", "read", "256k", 1, false),
     Load { target: "none", ..load("256 KiB sequential write, buffered", "write", "256k", 1, false) },
     Load { target: "none", ..load("4 KiB random write, buffered", "randwrite", "4k", 1, false) },
 ];
 
-/// Bytes per second that fio reaches on `file`.
+/// Loads on blocks that nobody wrote before: those of a new disk, and of every disk after a snapshot.
+const FIRST_WRITES: [Load; 3] = [
+    Load { target: "none", ..load("4 KiB random first write, direct, depth 16", "randwrite", "4k", 16, true) },
+    Load {
+        fsync: Some(1),
+        target: "none",
+        ..load("4 KiB random first write, direct, fsync after each", "randwrite", "4k", 1, true)
+    },
+    Load { target: "none", ..load("256 KiB sequential first write, direct, depth 4", "write", "256k", 4, true) },
+];
+
+/// Bytes per second that fio reaches on `file` in about a second, again and again on the same blocks.
 fn fio(file: &Path, load: &Load) -> f64 {
+    run_fio(file, load, &["--time_based", "--runtime=1", "--ramp_time=0.3", "--norandommap"])
+}
+
+/// Bytes per second that fio reaches when it writes each of 64 MiB once; with fsync after each write, of 16 MiB.
+fn fio_once(file: &Path, load: &Load) -> f64 {
+    run_fio(file, load, if load.fsync == Some(1) { &["--io_size=16m"] } else { &["--io_size=64m", "--end_fsync=1"] })
+}
+
+fn run_fio(file: &Path, load: &Load, extent: &[&str]) -> f64 {
     let engine = if load.direct { "libaio" } else { "psync" };
     let done = Command::new("fio")
-        .args(["--name=row", "--output-format=json", "--time_based", "--runtime=1", "--ramp_time=0.3", "--norandommap"])
+        .args(["--name=row", "--output-format=json"])
+        .args(extent)
+        .args(load.fsync.map(|writes| format!("--fsync={writes}")))
         .arg(format!("--filename={}", file.display()))
         .arg(format!("--size={SIZE}"))
         .arg(format!("--rw={}", load.rw))
@@ -98,45 +137,59 @@ fn qemu_img(file: &Path, ask: &Ask, write: bool, depth: u32) -> f64 {
 
 pub(crate) fn run(table: &mut Table) {
     crate::runtime().block_on(async {
-        for direct in [true, false] {
-            let mut options = ClusterOptions::files(1).as_processes();
-            if direct {
-                // Both the reader of the mount and the agent's own files use O_DIRECT.
-                options.agent.more.extend(["--delta-io".into(), "direct".into()]);
-            }
-            let cluster = Cluster::start(options).await;
-            let file = cluster.dir.join("image.raw");
-            Pattern { seed: 71, size: SIZE, data: Vec::new() }.write(&file);
-            cluster.api.import("base", &file).await;
-            let disk = cluster.api.deploy_files("web", "base", 1).await.remove(0);
-            let mount = std::path::PathBuf::from(disk.disks[0].path.clone().expect("a path"));
-            let raw = cluster.agents[0].dir.join("reference.raw");
-            let fill = Load { name: "fill", rw: "write", block: "1m", depth: 4, direct: true, target: "" };
-            // Both are written once as a whole before anything is measured, because first writes allocate blocks.
-            for path in [&raw, &mount] {
-                let size = Command::new("dd")
-                    .args(["if=/dev/urandom", "bs=1M", "count=256", "conv=notrunc,fsync", "status=none"])
-                    .arg(format!("of={}", path.display()))
-                    .status();
-                assert!(size.expect("run dd").success());
-                fio(path, &fill);
-            }
-            for load in LOADS.iter().filter(|l| l.direct == direct) {
-                let pairs: Vec<_> = (0..3).map(|_| (fio(&mount, load), fio(&raw, load))).collect();
-                row(table, &format!("{} (fio)", load.name), &pairs, 1e6, "MB/s", load.target);
-            }
-            if direct {
-                for ask in &ASKS {
-                    for (write, depth) in [(false, 1), (false, 16), (true, 1), (true, 16)] {
-                        let one = |file| qemu_img(file, ask, write, depth);
-                        let pairs: Vec<_> = (0..3).map(|_| (one(&mount), one(&raw))).collect();
-                        let what = format!("{} {}", ask.name, if write { "write" } else { "read" });
-                        row(table, &format!("{what}, depth {depth} (qemu-img bench)"), &pairs, 1e3, "k/s", ">= 0.7");
-                    }
-                }
-            }
-        }
+        let cluster = Cluster::start(ClusterOptions::files(1).as_processes()).await;
+        let file = cluster.dir.join("image.raw");
+        Pattern { seed: 71, size: SIZE, data: Vec::new() }.write(&file);
+        cluster.api.import("base", &file).await;
+        written_before(table, &cluster).await;
+        first_writes(table, &cluster).await;
     });
+}
+
+/// Deploys one instance. Returns the file that is its disk.
+async fn deploy(cluster: &Cluster, name: &str) -> PathBuf {
+    let disk = cluster.api.deploy_files(name, "base", 1).await.remove(0);
+    disk.disks[0].path.clone().expect("operators see the path").into()
+}
+
+async fn written_before(table: &mut Table, cluster: &Cluster) {
+    let mount = deploy(cluster, "web").await;
+    let raw = cluster.agents[0].dir.join("reference.raw");
+    let fill = load("fill", "write", "1m", 4, true);
+    for path in [&raw, &mount] {
+        let size = Command::new("dd")
+            .args(["if=/dev/urandom", "bs=1M", "count=256", "conv=notrunc,fsync", "status=none"])
+            .arg(format!("of={}", path.display()))
+            .status();
+        assert!(size.expect("run dd").success());
+        fio(path, &fill);
+    }
+    for load in &LOADS {
+        let pairs: Vec<_> = (0..3).map(|_| (fio(&mount, load), fio(&raw, load))).collect();
+        row(table, &format!("{} (fio)", load.name), &pairs, 1e6, "MB/s", load.target);
+    }
+    for ask in &ASKS {
+        for (write, depth) in [(false, 1), (false, 16), (true, 1), (true, 16)] {
+            let one = |file| qemu_img(file, ask, write, depth);
+            let pairs: Vec<_> = (0..3).map(|_| (one(&mount), one(&raw))).collect();
+            let what = format!("{} {}", ask.name, if write { "write" } else { "read" });
+            row(table, &format!("{what}, depth {depth} (qemu-img bench)"), &pairs, 1e3, "k/s", ">= 0.7");
+        }
+    }
+}
+
+async fn first_writes(table: &mut Table, cluster: &Cluster) {
+    for (number, load) in FIRST_WRITES.iter().enumerate() {
+        let mut pairs = Vec::new();
+        for round in 0..3 {
+            let mount = deploy(cluster, &format!("first-{number}-{round}")).await;
+            let raw = cluster.agents[0].dir.join(format!("first-{number}-{round}.raw"));
+            File::create(&raw).and_then(|file| file.set_len(SIZE)).expect("a sparse file");
+            rustix::fs::sync();
+            pairs.push((fio_once(&mount, load), fio_once(&raw, load)));
+        }
+        row(table, &format!("{} (fio)", load.name), &pairs, 1e6, "MB/s", load.target);
+    }
 }
 
 fn row(table: &mut Table, what: &str, pairs: &[(f64, f64)], unit: f64, name: &str, target: &str) {
