@@ -299,7 +299,7 @@ pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, 
 const INSERT_MEMBERSHIP: &str = "-- memberships.insert
 INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $3, $4)";
 
-/// Stores the signed record of a new membership epoch. Its number must not be taken.
+/// Stores the signed record of a new membership epoch. Older records stay.
 pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(INSERT_MEMBERSHIP)
