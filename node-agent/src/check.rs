@@ -47,7 +47,7 @@ impl fmt::Display for Subject {
 /// The result of one look at the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The part of the host that was looked at.
     pub subject: Subject,
     /// Whether it is as it should be.
     pub ok: bool,
@@ -203,7 +203,7 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
 /// What the agent found while working.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Whether libvirt answers.
+    /// Whether libvirt answers. Also false on a node that runs no guests.
     pub libvirt: bool,
     /// Whether guests run on KVM.
     pub kvm: bool,

@@ -26,15 +26,15 @@ pub enum ConfigError {
     /// The TOML file, or the file of a secret, cannot be read.
     #[error("cannot read {file}: {source}")]
     Read {
-        /// Path of the file.
+        /// Path of the file that cannot be read.
         file: PathBuf,
-        /// The I/O error.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The TOML file cannot be parsed, or has an unknown key or an invalid value.
     #[error("{file} is not a configuration of muster-agent: {source}")]
     Parse {
-        /// Path of the file.
+        /// Path of the TOML file.
         file: PathBuf,
         /// The error with its place; boxed because it is large.
         source: Box<toml::de::Error>,
@@ -45,7 +45,7 @@ pub enum ConfigError {
     /// The value of a setting is invalid.
     #[error("{key}: {detail}")]
     Invalid {
-        /// Key of the setting.
+        /// Key of the setting, as in the TOML file.
         key: &'static str,
         /// What is wrong with it, for people.
         detail: String,
@@ -74,7 +74,7 @@ impl FromStr for Size {
 pub enum Share {
     /// Percentage of the file system's size, 0 to 100.
     Percent(u64),
-    /// Number of bytes.
+    /// A number of bytes, whatever the size of the file system is.
     Bytes(u64),
 }
 
@@ -288,7 +288,7 @@ impl FromStr for ControllerUrl {
     }
 }
 
-/// The effective configuration, checked.
+/// The effective configuration: command line, environment and file, with defaults for the rest. It is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder for everything the agent keeps; absolute.
@@ -309,7 +309,7 @@ pub struct Config {
     pub runtime: RuntimeChoice,
     /// What executes the instructions of guests.
     pub hypervisor: probe::Choice,
-    /// URI of libvirt.
+    /// URI of the libvirt daemon that runs the guests; `qemu:///system` if not set.
     pub libvirt_uri: String,
     /// Virtual processors that instances may use, at least 1; `None`: the host's.
     pub cpus: Option<u32>,

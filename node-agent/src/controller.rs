@@ -33,7 +33,7 @@ const CALL: Duration = Duration::from_secs(15);
 /// Most bytes of an answer. The desired state of thousands of instances is far smaller.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Why a call failed.
+/// Why a call to the controller failed, by what helps against it.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
     /// It was not reached, did not answer in time, or answered that it cannot do this now. Asking again later may work.

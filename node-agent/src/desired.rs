@@ -38,7 +38,7 @@ pub enum Refusal {
     /// It comes from an older incarnation of the database than this node has seen.
     #[error("the controller's database is at incarnation {got}, this node has seen {seen}")]
     OlderIncarnation {
-        /// Incarnation in the answer.
+        /// Incarnation that the answer has.
         got: u64,
         /// Newest incarnation seen by this node.
         seen: u64,

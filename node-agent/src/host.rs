@@ -15,9 +15,9 @@ use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity};
 
 /// What a [`Host`] is made from.
 pub struct HostParts {
-    /// The effective configuration.
+    /// The effective configuration of the agent.
     pub config: Arc<Config>,
-    /// This node's identity.
+    /// Identity of this node; domains and mounts carry its ids.
     pub identity: NodeIdentity,
     /// The client with which disks read and write objects.
     pub pool: PoolClient,

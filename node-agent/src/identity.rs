@@ -54,15 +54,15 @@ pub enum IdentityError {
         op: &'static str,
         /// Path of the file or folder.
         file: PathBuf,
-        /// The I/O error.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// `identity.json` is damaged.
+    /// `identity.json` is there and cannot be read as JSON of this form.
     #[error("{file} is not an identity: {source}")]
     Format {
-        /// Path of the file.
+        /// Path of `identity.json`.
         file: PathBuf,
-        /// The parser's error.
+        /// The error of the JSON parser, with its place.
         source: serde_json::Error,
     },
     /// A key or certificate cannot be used.
@@ -80,7 +80,7 @@ pub enum IdentityError {
     /// The controller answered with another CA than that of the join token.
     #[error("the controller at {url} named a CA with the fingerprint {got}, the join token expects {expected}")]
     WrongCa {
-        /// URL of the controller.
+        /// URL at which the node tried to join.
         url: String,
         /// Fingerprint in the join token, hex.
         expected: String,
@@ -93,7 +93,7 @@ pub enum IdentityError {
         "the controller at {url} is not the one the join token is for ({why}): expected a CA with the fingerprint {expected}; check --controller, or get a token from that controller"
     )]
     Untrusted {
-        /// URL of the controller.
+        /// URL at which the node tried to join.
         url: String,
         /// Fingerprint in the join token, hex.
         expected: String,
@@ -103,7 +103,7 @@ pub enum IdentityError {
     /// The data folder belongs to another cluster than the token.
     #[error("{data_dir} belongs to cluster {have}, the join token is for cluster {asked}: use another --data-dir")]
     OtherCluster {
-        /// The data folder.
+        /// The data folder that has another cluster's identity.
         data_dir: PathBuf,
         /// The cluster it belongs to.
         have: ClusterId,
@@ -123,11 +123,11 @@ impl IdentityError {
 /// What the controller told the node when it joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joined {
-    /// Id of the node.
+    /// Id of the node, given by the controller.
     pub node: NodeId,
-    /// Name of the node.
+    /// Name of the node: the one it asked for, or one that the controller made up.
     pub name: String,
-    /// Cluster of the node.
+    /// Cluster that the node joined. Join tokens of other clusters are refused.
     pub cluster: ClusterId,
     /// Host of the controller: from the URL that was joined at, or from today's `controller` setting.
     pub controller_host: String,

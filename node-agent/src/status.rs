@@ -23,11 +23,11 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// What an agent says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Version of the agent.
+    /// Version of the running agent, as in its package.
     pub version: &'static str,
-    /// Id of the node.
+    /// Id of the node, given at its join.
     pub node: NodeId,
-    /// Name of the node.
+    /// Name of the node, given at its join.
     pub name: String,
     /// Id of the cluster it has joined.
     pub cluster: ClusterId,
@@ -49,7 +49,7 @@ pub struct Status {
     pub pool: PoolUse,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
-    /// Instances as last reported.
+    /// Instances as they were last reported to the controller.
     pub instances: Vec<InstanceReport>,
 }
 

@@ -51,7 +51,7 @@ impl Descriptor {
         if self.root.is_none() { 0 } else { levels(self.chunks()) }
     }
 
-    /// The canonical bytes.
+    /// The canonical bytes. The descriptor's name is a hash of them.
     pub fn encode(&self) -> [u8; Descriptor::BYTES] {
         let mut out = Vec::with_capacity(Descriptor::BYTES);
         out.extend(MAGIC);

@@ -18,7 +18,7 @@ pub enum Corrupt {
     Trailing {
         /// The structure that was read.
         what: &'static str,
-        /// Number of surplus bytes.
+        /// Number of bytes after the end.
         bytes: u64,
     },
     /// The bytes begin with something else.
@@ -42,9 +42,9 @@ pub enum Corrupt {
     Field {
         /// The structure that was read.
         what: &'static str,
-        /// What the field holds.
+        /// Name of the field, for people.
         field: &'static str,
-        /// The value found.
+        /// Value that was found in it.
         got: u64,
     },
     /// A newer release wrote this, in a way that older ones cannot read.
@@ -52,7 +52,7 @@ pub enum Corrupt {
     Unsupported {
         /// The structure that was read.
         what: &'static str,
-        /// The kind of feature.
+        /// What this release does not know, for example `tag` or `entry flags`.
         feature: &'static str,
         /// The number of the feature.
         got: u64,

@@ -216,7 +216,7 @@ impl Random {
         byte
     }
 
-    /// Below `len`, or 0.
+    /// A number below `len`; 0 if `len` is 0.
     fn index(&mut self, len: usize) -> usize {
         crate::units::usize_from(self.below(len.max(1) as u64))
     }

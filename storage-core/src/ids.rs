@@ -16,7 +16,7 @@ macro_rules! ids {
         pub struct $name(uuid::Uuid);
 
         impl $name {
-            /// A fresh id (UUIDv7).
+            /// A fresh id: a UUIDv7, which begins with the time.
             #[must_use]
             pub fn generate() -> Self {
                 Self(uuid::Uuid::now_v7())

@@ -8,7 +8,7 @@ use crate::{ClusterId, NodeId, StoreId};
 /// One member of the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// The node's id.
+    /// Id of the node.
     pub node: NodeId,
     /// The node's name, for messages.
     pub name: String,
@@ -47,7 +47,7 @@ pub struct Membership {
     pub min_copies: u32,
     /// The nodes, in the order of their ids.
     pub members: Vec<Member>,
-    /// The controllers.
+    /// The controllers that may call the nodes.
     pub clients: Vec<Client>,
 }
 

@@ -15,7 +15,7 @@ pub enum Kind {
     Pack = 2,
     /// One page of a segment tree.
     Page = 3,
-    /// What a version names.
+    /// The description of one version: its size, chunk size and root page.
     Descriptor = 4,
 }
 
@@ -101,12 +101,12 @@ impl ObjectName {
         ObjectName(*hasher.finalize().as_bytes())
     }
 
-    /// The name's bytes.
+    /// The 32 bytes of the name, as they are stored and sent.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// From the name's bytes.
+    /// The name with these 32 bytes. Nothing proves that such an object exists.
     pub const fn from_bytes(bytes: [u8; 32]) -> ObjectName {
         ObjectName(bytes)
     }

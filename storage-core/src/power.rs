@@ -32,7 +32,7 @@ pub enum Change {
     Write {
         /// Place in the file, in bytes.
         offset: u64,
-        /// What is written.
+        /// The bytes that are written.
         bytes: Bytes,
     },
     /// The file is truncated, or extended with zeros, to this length in bytes.
@@ -41,7 +41,7 @@ pub enum Change {
     Punch {
         /// Place in the file, in bytes.
         offset: u64,
-        /// Length of the range.
+        /// Length of the range, in bytes.
         bytes: u64,
     },
 }
@@ -49,9 +49,9 @@ pub enum Change {
 /// What a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// A file.
+    /// A file, by its number.
     File(FileId),
-    /// A folder.
+    /// A folder, which has no bytes of its own.
     Folder,
 }
 
@@ -67,9 +67,9 @@ pub enum NameChange {
 /// What happens on a disk.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A file changes.
+    /// Bytes or the length of a file change. That is durable only after a sync.
     Changed(FileId, Change),
-    /// A file is synced.
+    /// A file is synced: its changes so far are durable.
     Synced(FileId),
     /// A sync of a file fails. As on Linux, its changes count as written from then on, but the disk never gets them.
     Lost(FileId),
@@ -77,7 +77,7 @@ pub enum Event {
     Renamed {
         /// The folder whose sync makes the change durable.
         folder: PathBuf,
-        /// The changed names.
+        /// What happens to which names.
         names: Vec<NameChange>,
     },
     /// The names in a folder are synced.
@@ -156,7 +156,7 @@ impl Contents {
         }
     }
 
-    /// Changes names.
+    /// Changes the names, in this order. A name is removed only if it still refers to the same thing.
     pub fn rename(&mut self, names: &[NameChange]) {
         for name in names {
             match name {
@@ -272,7 +272,7 @@ impl Storage {
 /// How much of a change happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// All of it.
+    /// The change happens as a whole.
     Whole,
     /// A part: the process stops in the middle.
     Part,
@@ -354,7 +354,7 @@ pub fn lost() -> io::Error {
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number.
+    /// The next number of the sequence, which the seed decides.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;

@@ -16,7 +16,7 @@ const BLOCK_LOG2: u8 = 12;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteOffset(pub u64);
 
-/// A number of bytes.
+/// A number of bytes, for example the size of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteLen(pub u64);
 
@@ -39,7 +39,7 @@ pub struct ChunkSize(u8);
 pub struct InvalidChunkSize(pub u64);
 
 impl ByteOffset {
-    /// The offset in bytes.
+    /// The offset as a plain number, in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -69,7 +69,7 @@ impl ByteOffset {
 }
 
 impl ByteLen {
-    /// The length in bytes.
+    /// The length as a plain number, in bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -94,7 +94,7 @@ impl ByteLen {
 }
 
 impl ChunkIndex {
-    /// The chunk's number.
+    /// The number of the chunk as a plain number.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -117,7 +117,7 @@ impl ChunkIndex {
 }
 
 impl BlockIndex {
-    /// The block's number.
+    /// The number of the block as a plain number.
     pub const fn get(self) -> u64 {
         self.0
     }
@@ -139,11 +139,11 @@ impl BlockIndex {
 }
 
 impl ChunkSize {
-    /// 256 KiB.
+    /// 256 KiB, for images that ask for no other size.
     pub const DEFAULT: ChunkSize = ChunkSize(18);
-    /// 64 KiB.
+    /// 64 KiB, the smallest chunk size.
     pub const MIN: ChunkSize = ChunkSize(CHUNK_LOG2_MIN);
-    /// 4 MiB.
+    /// 4 MiB, the largest chunk size.
     pub const MAX: ChunkSize = ChunkSize(CHUNK_LOG2_MAX);
 
     /// The chunk size of this many bytes.
@@ -162,7 +162,7 @@ impl ChunkSize {
         if log2 >= CHUNK_LOG2_MIN && log2 <= CHUNK_LOG2_MAX { Some(ChunkSize(log2)) } else { None }
     }
 
-    /// The size in bytes.
+    /// The size in bytes, a power of two.
     pub const fn bytes(self) -> u64 {
         1 << self.0
     }

@@ -26,24 +26,24 @@ pub const DEFAULT_PROJECT: &str = "default";
 /// Whose things a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of one project.
+    /// Those of the project with this name.
     One(String),
     /// Those of all projects (operators, `?project=*`).
     All,
 }
 
-/// Who is asking.
+/// Who is asking, as their token says.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The token they sent.
+    /// The token that the request was sent with.
     pub token: TokenId,
     /// The token's name. Events and operations show it as the actor.
     pub name: String,
-    /// What the token allows.
+    /// What the token allows: operators have the role admin.
     pub role: Role,
     /// The project of a tenant; `None` for operators.
     pub bound_to: Option<String>,
-    /// When the token ends.
+    /// When the token ends. Event streams that use it end soon after.
     pub expires_at: Timestamp,
     /// Whose things the request is about.
     pub scope: Scope,
@@ -58,7 +58,7 @@ impl Caller {
         self.role == Role::Admin
     }
 
-    /// Refuses everybody but operators.
+    /// Refuses everybody but operators with [`AppError::Forbidden`].
     pub fn require_operator(&self) -> Result<(), AppError> {
         if self.is_operator() {
             Ok(())

@@ -30,7 +30,7 @@ pub enum AppError {
     NameTaken {
         /// `image`, `instance`, …
         kind: &'static str,
-        /// The name.
+        /// The name that was asked for.
         name: String,
         /// Id of the thing that has it.
         existing: String,
@@ -38,7 +38,7 @@ pub enum AppError {
     /// An operation runs on the target.
     #[error("operation {operation} runs on it: wait for it or cancel it")]
     Busy {
-        /// The operation that runs.
+        /// The operation that runs on the target.
         operation: OperationId,
     },
     /// The state of the thing does not allow it.
@@ -46,7 +46,7 @@ pub enum AppError {
     WrongState {
         /// `image`, `instance`, …
         kind: &'static str,
-        /// The state it has.
+        /// The state that it has now.
         state: String,
         /// States that would allow it.
         allowed: Vec<&'static str>,
@@ -60,7 +60,7 @@ pub enum AppError {
     /// `If-Match` names another revision than the thing has.
     #[error("it was changed meanwhile: its etag is {current}")]
     PreconditionFailed {
-        /// The etag it has.
+        /// The etag that it has now.
         current: String,
     },
     /// A query parameter, header or page token cannot be read.

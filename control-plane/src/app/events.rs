@@ -29,10 +29,10 @@ pub(crate) const STREAMS_MAX: usize = 1024;
 /// Most streams of one token at a time.
 pub(crate) const STREAMS_PER_TOKEN_MAX: usize = 64;
 
-/// What a stream sends.
+/// One item of an event stream.
 #[derive(Clone, Debug)]
 pub enum Sent {
-    /// Something happened.
+    /// An event that the caller may see and that passes the filter.
     Event(Box<Event>),
     /// Events were missed and are gone: the client has to list again and go on from this position.
     Reset(Position),

@@ -40,13 +40,13 @@ impl Once {
 /// A change of a thing: who asks, of what, and once.
 #[derive(Clone, Debug)]
 pub struct Asked<T> {
-    /// Who asks.
+    /// Who asks; the token decides the projects.
     pub caller: Caller,
-    /// The idempotency key.
+    /// The idempotency key and the digest of the request.
     pub once: Once,
     /// The thing, as the path names it.
     pub thing: T,
-    /// The `If-Match` header.
+    /// The `If-Match` header; `None` for a change whatever the revision is.
     pub if_match: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl<T> Asked<T> {
 /// The answer to a change. It is sent, and stored with the key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// HTTP status code.
+    /// Status code for HTTP.
     pub status: u16,
     /// JSON body; null for none.
     pub body: Value,
@@ -78,7 +78,7 @@ impl Answer {
         Ok(Self { status, body, location: None, operation: None, replayed: false })
     }
 
-    /// 200 with `body`.
+    /// 200 with `body`. Fails only if `body` cannot be JSON.
     pub fn ok(body: &impl Serialize) -> Result<Self, AppError> {
         Self::new(200, body)
     }
@@ -94,7 +94,7 @@ impl Answer {
         Ok(Self { location, operation: Some(operation.id), ..Self::new(202, operation)? })
     }
 
-    /// 204 without a body.
+    /// 204 without a body: nothing is left to show.
     #[must_use]
     pub const fn no_content() -> Self {
         Self { status: 204, body: Value::Null, location: None, operation: None, replayed: false }

@@ -65,12 +65,12 @@ impl App {
         .await
     }
 
-    /// One image.
+    /// One image, by id or name, unless it is deleted.
     pub async fn image(&self, caller: &Caller, image: &Ref<ImageId>) -> Result<Image, AppError> {
         self.store.read("images.show", async |tx| Ok(find::image(tx, caller, image).await?.image)).await
     }
 
-    /// A page of images.
+    /// A page of images. The filters `state` and `label` are known.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
         list.filter.only(&["state", "label"])?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
@@ -86,7 +86,7 @@ impl App {
             .await
     }
 
-    /// Changes name or labels.
+    /// Changes name or labels; what the patch leaves out stays.
     pub async fn patch_image(&self, asked: &Asked<Ref<ImageId>>, patch: PatchImage) -> Result<Answer, AppError> {
         self.once(&asked.once, "images.patch", async |tx| {
             let mut row = find::image(tx, &asked.caller, &asked.thing).await?;

@@ -15,7 +15,7 @@ pub struct ListQuery {
     pub limit: usize,
     /// Also what was deleted in the last 24 hours.
     pub deleted: bool,
-    /// Which rows are wanted.
+    /// Which rows are wanted. An empty filter wants all.
     pub filter: Filter,
 }
 
@@ -26,9 +26,9 @@ pub struct Filter {
     pub states: Vec<String>,
     /// `label=KEY=VALUE`
     pub labels: Vec<(String, String)>,
-    /// `deployment=`, ids or names.
+    /// `deployment=`, ids or names. They are looked up when the list is read.
     pub deployments: Vec<String>,
-    /// `node=`, ids or names.
+    /// `node=`, ids or names. They are looked up when the list is read.
     pub nodes: Vec<String>,
 }
 
@@ -174,7 +174,7 @@ impl<T> Pager<T> {
         }
     }
 
-    /// The page.
+    /// The page. It has a token for the next one if there are more items.
     #[must_use]
     pub fn page(self) -> Page<T> {
         let next_page_token =

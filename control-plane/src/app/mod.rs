@@ -78,9 +78,9 @@ pub struct App(Arc<Inner>);
 pub struct Inner {
     /// The database.
     pub store: Store,
-    /// What time it is.
+    /// Tells the time. Tests move it by hand.
     pub clock: Arc<dyn Clock>,
-    /// The configuration in effect.
+    /// The effective configuration. It stays the same until the process ends.
     pub config: Config,
     /// Ids of the cluster and of this state of its database.
     pub cluster: Cluster,
@@ -119,7 +119,7 @@ impl Deref for App {
 }
 
 impl App {
-    /// Puts the parts together.
+    /// Puts the parts together. No loop runs yet.
     #[must_use]
     pub fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))

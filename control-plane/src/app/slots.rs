@@ -19,7 +19,7 @@ pub struct Slots {
 /// Why no slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// All slots are taken.
+    /// All slots are taken, whoever has them.
     All,
     /// The owner has this many slots, the most it may have.
     Own(usize),

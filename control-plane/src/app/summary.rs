@@ -17,16 +17,16 @@ const LOOK_AT: [(&str, &str, &str, &str); 6] = [
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
 ];
 
-/// Counts for `/metrics`.
+/// Counts for `/metrics`, over all projects.
 pub struct Gauges {
-    /// Nodes by state.
+    /// How many nodes are in each state.
     pub nodes: BTreeMap<String, u64>,
     /// Operations of all projects that are past their deadline.
     pub operations_overdue: u64,
 }
 
 impl App {
-    /// Who is asking.
+    /// What the caller's token says about them, and which cluster answers.
     #[must_use]
     pub fn me(&self, caller: &Caller) -> Me {
         Me {
@@ -45,7 +45,7 @@ impl App {
         self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await
     }
 
-    /// Counts for `/metrics`.
+    /// Counts for `/metrics`, from one instant of the database.
     pub async fn gauges(&self) -> Result<Gauges, StoreError> {
         self.store
             .read("metrics", async |tx| {

@@ -36,7 +36,7 @@ const FREED_WITHIN: Duration = Duration::from_secs(2);
 pub(super) const FREED_ROOTS_MAX: i64 = 10_000;
 
 impl App {
-    /// One version.
+    /// One version, of an image or of a disk, unless it is deleted.
     pub async fn version(&self, caller: &Caller, id: VersionId) -> Result<VersionRow, AppError> {
         self.store.read("versions.show", async |tx| find::version(tx, caller, id).await).await
     }

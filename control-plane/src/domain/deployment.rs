@@ -57,13 +57,13 @@ impl Tally {
 /// How far the members of one operation are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
-    /// Members that got there.
+    /// Members that are what the operation wants, for example ready or deleted.
     pub done: u64,
-    /// Members on their way.
+    /// Members that are still on their way. The operation is not decided while there are any.
     pub under_way: u64,
     /// Members that will not get there by themselves.
     pub failed: u64,
-    /// Members on silent nodes.
+    /// Members on silent nodes. They are waited for only while they are needed.
     pub unknown: u64,
 }
 
@@ -100,10 +100,10 @@ impl Work {
     }
 }
 
-/// How an operation ended.
+/// How an operation on members ended, see [`Work::verdict`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Enough members got there.
+    /// At least as many members got there as were needed.
     Succeeded,
     /// Too few members got there, and no more will.
     Failed,
@@ -112,9 +112,9 @@ pub enum Verdict {
 /// When a ready member took which step, for the percentiles.
 #[derive(Clone, Debug)]
 pub struct Way {
-    /// The member.
+    /// Id of the member.
     pub instance: muster_api::InstanceId,
-    /// Its name.
+    /// Name of the member, `DEPLOYMENT.N`.
     pub name: String,
     /// When it was asked for.
     pub requested_at: Timestamp,
@@ -122,7 +122,7 @@ pub struct Way {
     pub placed_at: Option<Timestamp>,
     /// When it began to run.
     pub started_at: Option<Timestamp>,
-    /// When it was ready.
+    /// When its probe succeeded.
     pub ready_at: Option<Timestamp>,
 }
 

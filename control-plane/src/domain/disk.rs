@@ -7,13 +7,13 @@ use muster_api::{CommitId, NodeId, VersionId, node_protocol::StagedCommit};
 pub struct Place {
     /// The node that its instance is on.
     pub node: Option<NodeId>,
-    /// Its generation.
+    /// Its generation: raised before another node may write the disk (I8).
     pub generation: u64,
-    /// Its newest published version.
+    /// Its newest published version. The commit must build on it.
     pub head: VersionId,
     /// Its commit in the present attempt of the snapshot.
     pub commit: CommitId,
-    /// The present attempt.
+    /// Number of the snapshot's present attempt, from 1.
     pub attempt: u64,
 }
 
@@ -29,17 +29,17 @@ pub enum Refusal {
     /// It was written under another generation (I8).
     #[error("the disk is at generation {current}, the commit at {got}")]
     Generation {
-        /// That of the disk.
+        /// The generation that the disk has.
         current: u64,
-        /// That of the commit.
+        /// The generation that the commit was made under.
         got: u64,
     },
     /// It does not build on the newest version.
     #[error("the disk's newest version is {current}, the commit builds on {got}")]
     Head {
-        /// That of the disk.
+        /// The version that the commit should build on.
         current: VersionId,
-        /// That of the commit.
+        /// The version that it builds on.
         got: VersionId,
     },
 }

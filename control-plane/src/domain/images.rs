@@ -12,7 +12,7 @@ use storage_core::ChunkSize;
 pub enum Source {
     /// The caller sends it. Its chunks will have this size.
     Upload(ChunkSize),
-    /// It is this version.
+    /// It gets the content of this version.
     Version(VersionId),
     /// It is the version with this number of an image; the newest one if there is no number.
     Image(Ref<ImageId>, Option<u64>),

@@ -30,7 +30,7 @@ pub const STOP_TIMEOUT_S: u64 = 30;
 /// The state of an instance, and what its node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// Its state.
+    /// Where it is in its life. Only [`Life::after`] changes it.
     pub state: InstanceState,
     /// Why it is in that state, a word.
     pub reason: Option<Reason>,
@@ -82,7 +82,7 @@ pub struct Steps {
     pub disk_at: Option<Timestamp>,
     /// When the hypervisor started it.
     pub started_at: Option<Timestamp>,
-    /// When it was ready.
+    /// When its probe succeeded; `None` again when the guest stops or fails.
     pub ready_at: Option<Timestamp>,
 }
 
@@ -101,9 +101,9 @@ pub enum Edge<'a> {
     Reboot(Stop),
     /// Somebody wants it tried again after a failure.
     Retry,
-    /// Somebody wants it deleted.
+    /// Somebody wants it deleted. If it has a node, that must confirm that nothing is left of it.
     Delete,
-    /// Its node fell silent.
+    /// Its node sent no heartbeat for 30 s.
     Silent,
     /// Its node is heard from again.
     Heard,
@@ -310,7 +310,7 @@ impl Life {
         }
     }
 
-    /// Begins another start.
+    /// Begins another start: on its node if it has one, otherwise it waits to be placed.
     fn begin(&mut self, now: Timestamp) {
         let placed_at = self.node.and(self.steps.placed_at);
         let state = if self.node.is_some() { S::Starting } else { S::Pending };
@@ -354,7 +354,7 @@ impl Life {
 /// How far an instance is with what an operation asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It got there.
+    /// It is as the operation wants it.
     Done,
     /// It is on its way.
     UnderWay,

@@ -17,7 +17,7 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
 /// Most virtual processors of a member.
 const CPUS_MAX: u32 = 1024;
-/// Largest disk, bytes.
+/// Largest disk that may be asked for: 16 TiB.
 const DISK_BYTES_MAX: u64 = 16 << 40;
 /// How long a member may take to be ready where the request does not say, seconds.
 const READY_TIMEOUT_S: u64 = 300;
@@ -47,7 +47,7 @@ pub struct Order {
     pub memory_bytes: u64,
     /// Size of each disk, bytes, a multiple of 4096; `None` for the size of its source.
     pub disk_bytes: Option<u64>,
-    /// What runs the members.
+    /// What runs the members: libvirt, or nothing, so that they are only disks.
     pub runtime: Runtime,
     /// When a member counts as ready; all its fields are set.
     pub ready: Ready,

@@ -26,7 +26,7 @@ pub const BACKOFF_MS: i64 = 200;
 /// A snapshot under way, as the snapshots loop sees it.
 #[derive(Clone, Debug)]
 pub struct UnderWay {
-    /// How far it is.
+    /// How far the present attempt is.
     pub phase: Phase,
     /// Number of the present attempt, from 1.
     pub attempt: u64,
@@ -48,7 +48,7 @@ pub enum Phase {
         /// When the next attempt begins.
         until: Timestamp,
     },
-    /// The coordinator refused.
+    /// The coordinator refused the present attempt. Nothing of it is published.
     Refused {
         /// When the next attempt begins.
         retry_at: Timestamp,
@@ -68,9 +68,9 @@ pub enum Next {
     Wait,
     /// Cut again, with new commits and another coordinator.
     Again,
-    /// Publish it.
+    /// Publish it: the commits of all members are staged.
     Publish,
-    /// Give it up.
+    /// Give it up: a member is lost, the deadline has passed, or no further attempt is allowed.
     Fail {
         /// The reason, a stable word.
         reason: Reason,

@@ -14,7 +14,7 @@ pub struct Content {
 /// Why bytes are not the content of a version.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadContent {
-    /// It is not hex.
+    /// A text is not hex; the value says which one.
     #[error("the {0} is not hex text")]
     NotHex(&'static str),
     /// The descriptor cannot be read.
@@ -33,7 +33,7 @@ pub enum BadContent {
     Size(u64),
 }
 
-/// Largest disk, bytes.
+/// Largest disk: 16 TiB.
 pub const SIZE_BYTES_MAX: u64 = 16 << 40;
 
 impl Content {
@@ -84,7 +84,7 @@ impl Content {
         }
     }
 
-    /// The descriptor.
+    /// The descriptor, which has the size, the chunk size and the name of the root page.
     #[must_use]
     pub const fn descriptor(&self) -> &Descriptor {
         &self.descriptor

@@ -15,7 +15,7 @@ const READ_WITHIN: Duration = Duration::from_secs(30);
 /// Chunks looked up in one step. The cost grows with the number of those that are present.
 const STEP_CHUNKS: u64 = 1 << 16;
 
-/// One page of extents.
+/// Extents of a disk that hold data, as many as one answer may have.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Extents {
     /// In the order of the disk. They neither overlap nor touch.

@@ -32,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CallId {
     }
 }
 
-/// The text after `Bearer`.
+/// The token of the `Authorization` header. An error if the header is missing or has another scheme.
 pub(super) fn bearer(parts: &Parts) -> Result<&str, AppError> {
     let missing = || AppError::Unauthenticated("send a token: Authorization: Bearer mst1_…".to_owned());
     let text = parts.headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;

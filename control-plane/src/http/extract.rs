@@ -40,7 +40,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// Header that says that an earlier call had the effect and this is its answer.
 pub const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
-/// A JSON answer.
+/// A JSON answer with status 200.
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
@@ -119,7 +119,7 @@ async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
 
 /// What a change may have as its body: a type of the API, [`MaybeBody`] or [`NoBody`].
 pub trait ChangeBody: Sized {
-    /// Reads the body.
+    /// Reads the whole body. An [`AppError`] says what is wrong with it.
     fn read(bytes: &[u8]) -> Result<Self, AppError>;
 }
 
@@ -159,9 +159,9 @@ impl ChangeBody for NoBody {
 /// A change: its body and its idempotency key.
 #[derive(Debug)]
 pub struct Change<B> {
-    /// The idempotency key.
+    /// The idempotency key, if there is one, and the digest of the request.
     pub once: Once,
-    /// The body.
+    /// The body, already read and parsed.
     pub body: B,
 }
 
@@ -182,7 +182,7 @@ impl<B: ChangeBody> FromRequest<App> for Change<B> {
 pub struct ChangeOf<Id, B> {
     /// Who asks, and of which thing.
     pub asked: Asked<Ref<Id>>,
-    /// The body.
+    /// The body, already read and parsed.
     pub body: B,
 }
 
@@ -367,7 +367,7 @@ impl Params {
         parse(text).map(Some).map_err(|e| AppError::BadRequest(format!("the query parameter '{name}': {e}")))
     }
 
-    /// As [`Params::text`], parsed.
+    /// As [`Params::text`], parsed. A text that cannot be parsed is a bad request.
     pub fn get<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, AppError> {
         self.read(name, str::parse)
     }

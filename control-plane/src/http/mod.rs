@@ -55,7 +55,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(muster_api::peer_protocol::REQUEST_ID_HEADER);
 
-/// The people's door.
+/// The calls of people and programs, and the join of nodes: the people's door.
 pub fn routes(app: App) -> Router {
     let router = Router::new()
         .merge(health::routes())
@@ -76,7 +76,7 @@ pub fn routes(app: App) -> Router {
     finish(router, app, BODY_BYTES_MAX)
 }
 
-/// The node door.
+/// The calls of joined nodes: the node door.
 pub fn node_routes(app: App) -> Router {
     finish(node_door::routes(), app, NODE_BODY_BYTES_MAX)
 }

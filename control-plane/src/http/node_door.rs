@@ -28,12 +28,12 @@ use crate::app::{App, AppError, nodes::NodeCaller};
 /// Longest `wait_s` of a poll, seconds.
 const WAIT_MAX_S: u64 = 60;
 
-/// At the people's door.
+/// The one call that a node makes before it has a certificate, at the people's door.
 pub(super) fn join_routes() -> Router<App> {
     Router::new().route("/node/v1/join", post(join))
 }
 
-/// At the node door.
+/// The calls of joined nodes, at the node door.
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/node/v1/renew", post(renew))

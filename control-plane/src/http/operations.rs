@@ -12,7 +12,7 @@ use muster_api::{OperationId, Page, Problem, operation::Operation};
 use super::{ApiError, Change, Json, ListQuery, NoBody, Params, Path};
 use crate::app::{Answer, App, Caller};
 
-/// Longest `wait`.
+/// Longest `wait` for the end of an operation. A longer one counts as this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What this file answers.

@@ -146,7 +146,6 @@ impl Chunker {
     }
 }
 
-/// The smaller of both.
 fn at_most(count: u64, most: usize) -> usize {
     usize::try_from(count.min(most as u64)).expect("not more than `most`")
 }

@@ -19,7 +19,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// The encodings a body may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// The content itself.
+    /// The content as it is, without an encoding.
     #[default]
     Identity,
     /// One or more zstd frames, one after the other (RFC 8878).
@@ -54,12 +54,12 @@ pub enum EncodingError {
     BadZstd {
         /// Bytes of content decoded before the error.
         content_bytes: u64,
-        /// The decoder's error message.
+        /// Error message of the zstd library.
         said: &'static str,
     },
 }
 
-/// Decodes frames of zstd.
+/// Decodes zstd frames piece by piece, so it never holds the whole content.
 pub(super) struct Decoder {
     context: DCtx<'static>,
     encoded: Bytes,

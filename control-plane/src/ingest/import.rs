@@ -63,10 +63,10 @@ const TALLY_MAX: usize = 1 << 20;
 /// Longest wait for pages of the tree under construction.
 const PAGES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Where the chunks go.
+/// Where the objects of an import go, and what is part of them.
 #[derive(Clone)]
 pub struct Target {
-    /// The pool.
+    /// Client of the pool, which takes the objects.
     pub pool: PoolClient,
     /// The upload's round: every object is stamped with it.
     pub round: u64,
@@ -134,7 +134,7 @@ impl Tally {
     }
 }
 
-/// Why an import failed.
+/// Why an import failed. Nothing of it is published.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// By its first bytes, the body is not an image.

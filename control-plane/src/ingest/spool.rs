@@ -34,7 +34,7 @@ pub enum SpoolError {
     Io(#[from] io::Error),
 }
 
-/// A file being spooled.
+/// A temporary file that takes a body as it arrives.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,

@@ -49,7 +49,7 @@ pub enum Reason {
     Runtime,
     /// Its disk has no room.
     DiskFull,
-    /// It has `max_per_node` members.
+    /// It has `max_per_node` members of the deployment already.
     MaxPerNode,
     /// Too little of its memory is free.
     Memory,
@@ -82,7 +82,7 @@ pub struct Demand {
     pub cpus: u64,
     /// Memory of one member, bytes.
     pub memory_bytes: u64,
-    /// What runs the members.
+    /// What runs the members. Nodes that do not offer it are left out.
     pub runtime: Runtime,
     /// Whether members are spread or packed.
     pub policy: PlacementPolicy,

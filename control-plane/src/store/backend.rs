@@ -15,7 +15,7 @@ use sqlx::{
 
 use super::StoreError;
 
-/// Which database, and where.
+/// Which database, and where. Its debug output hides the URL of PostgreSQL, because that may hold a password.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
     /// `sqlite:PATH`

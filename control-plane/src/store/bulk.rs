@@ -16,9 +16,9 @@ const PARAMETERS_MAX: usize = 320;
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
-    /// TEXT.
+    /// A column of type TEXT; `None` is NULL.
     Text(Option<String>),
-    /// BIGINT.
+    /// A column of type BIGINT; `None` is NULL. Booleans are 0 and 1.
     Int(Option<i64>),
 }
 
@@ -127,7 +127,7 @@ pub struct Filter {
     pub project: Option<String>,
     /// In one of these states.
     pub states: Vec<String>,
-    /// With these labels.
+    /// With these labels, as key and value. Values of one key are alternatives; different keys must all hold.
     pub labels: Vec<(String, String)>,
     /// These deployments, or things of these deployments; ids.
     pub deployments: Vec<String>,
@@ -180,7 +180,7 @@ impl Conditions {
         self.sql.push(')');
     }
 
-    /// A condition without values.
+    /// A condition without values: `condition` is put into the SQL as it is.
     fn fixed(&mut self, condition: &str) {
         let and = self.and();
         self.sql.push_str(and);

@@ -7,7 +7,7 @@ use super::{StoreError, Tx, column};
 /// The only row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
-    /// Its id.
+    /// Id drawn at the first start with this database. It never changes.
     pub id: ClusterId,
     /// SHA-256 of the CA certificate's DER, hex.
     pub ca_sha256: String,

@@ -15,7 +15,7 @@ use super::{
     column,
 };
 
-/// A deployment's row.
+/// Row of a deployment. Its members are rows of their own.
 #[derive(Clone, Debug)]
 pub struct DeploymentRow {
     /// Its id.
@@ -48,7 +48,7 @@ pub struct DeploymentRow {
     pub memory_bytes: u64,
     /// Size of the disk of a new member, bytes.
     pub disk_bytes: u64,
-    /// What runs the members.
+    /// What runs the members: libvirt, or nothing, so that they are only disks.
     pub runtime: Runtime,
     /// When a member counts as ready.
     pub ready: Ready,
@@ -60,7 +60,7 @@ pub struct DeploymentRow {
     pub timing: Timing,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When it was last saved, or when a count of its members changed its state.
     pub updated_at: Timestamp,
     /// Raised by each change; a save compares it.
     pub revision: i64,

@@ -8,15 +8,15 @@ pub enum StoreError {
     /// The row changed since it was read. The caller has to load it again.
     #[error("{table} {id} was changed by somebody else meanwhile")]
     Conflict {
-        /// The table.
+        /// Name of the table.
         table: &'static str,
-        /// Id of the row.
+        /// Id of the row; of the first one if many rows were saved together.
         id: String,
     },
     /// A column holds what this program cannot read.
     #[error("column {column} cannot be read: {why}")]
     BadRow {
-        /// Name of the column.
+        /// Name of the column, with or without its table; `(json)` if a value cannot be written as JSON.
         column: String,
         /// Why it cannot be read.
         why: String,

@@ -24,7 +24,7 @@ pub struct NewEvent {
     pub actor: String,
     /// Fields of its kind: `state`, `reason`, ids.
     pub data: Value,
-    /// The target's labels.
+    /// Labels of the target at this moment. Later changes of its labels do not change the event.
     pub labels: Labels,
     /// The deployment that it concerns.
     pub deployment: Option<DeploymentId>,

@@ -15,9 +15,9 @@ pub struct Remembered {
     pub request_sha256: String,
     /// HTTP status of the answer.
     pub status: u16,
-    /// Its JSON body.
+    /// Its body as JSON text; `null` for none.
     pub body: String,
-    /// Its `Location` header.
+    /// Its `Location` header, if it had one.
     pub location: Option<String>,
     /// The operation that the call began. A repeated call is told how it is now.
     pub operation: Option<OperationId>,

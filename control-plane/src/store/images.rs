@@ -11,7 +11,7 @@ use super::{StoreError, Tx, column};
 /// How long `?deleted=true` shows what was deleted.
 pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
-/// An image to make.
+/// An image to make. It begins empty, without versions.
 #[derive(Clone, Debug)]
 pub struct NewImage {
     /// Its id.
@@ -139,7 +139,7 @@ const SAVE: &str = "-- images.save
 UPDATE images SET name = $3, labels = $4, updated_at = $5, revision = revision + 1
 WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 
-/// Saves name and labels.
+/// Saves name and labels. A [`StoreError::Conflict`] if the image was deleted or somebody else saved it meanwhile.
 pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(SAVE)

@@ -22,14 +22,14 @@ use crate::domain::{
     instance::{self, Life, Steps, Stop},
 };
 
-/// An instance's row.
+/// Row of an instance. It is dropped a day after the instance was deleted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceRow {
     /// Its id.
     pub id: InstanceId,
     /// The project that owns it.
     pub project: String,
-    /// Its deployment.
+    /// The deployment that it is a member of; it never changes.
     pub deployment: DeploymentId,
     /// Its number in the deployment, from 0.
     pub number: u64,
@@ -41,7 +41,7 @@ pub struct InstanceRow {
     pub life: Life,
     /// How many virtual processors it has.
     pub cpus: u32,
-    /// Its memory, bytes.
+    /// Memory of the guest, bytes.
     pub memory_bytes: u64,
     /// What runs it on its node.
     pub runtime: Runtime,
@@ -49,7 +49,7 @@ pub struct InstanceRow {
     pub operation: Option<OperationId>,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When it was last saved, also for a change of its labels.
     pub updated_at: Timestamp,
     /// Raised by each change; a save compares it.
     pub revision: i64,
@@ -65,20 +65,20 @@ impl InstanceRow {
     }
 }
 
-/// A disk's row.
+/// Row of a disk, with what its node last reported about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskRow {
     /// Its id.
     pub id: DiskId,
     /// The project that owns it.
     pub project: String,
-    /// Its instance.
+    /// The instance that the disk belongs to; it never changes.
     pub instance: InstanceId,
     /// `root`: an instance has one disk.
     pub name: String,
     /// Its size as the guest sees it, bytes.
     pub size_bytes: u64,
-    /// Its newest published version.
+    /// Its newest published version, at first the one that it began with. The next commit must build on it.
     pub version: VersionId,
     /// When that version was published; `None` while it is the version that the disk began with.
     pub saved_at: Option<Timestamp>,
@@ -241,7 +241,7 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
 const LABELS: &str = "-- instances.labels
 UPDATE instances SET labels = $2, updated_at = $3, revision = revision + 1 WHERE id = $1 AND revision = $4";
 
-/// Replaces the labels.
+/// Replaces all labels. A [`StoreError::Conflict`] if somebody else saved the instance since it was read.
 pub async fn save_labels(tx: &mut Tx, row: &InstanceRow, labels: &Labels) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let done = sqlx::query(LABELS)
@@ -413,7 +413,7 @@ FROM (";
 /// A disk that gets a new newest version, its head.
 #[derive(Clone, Copy, Debug)]
 pub struct NewHead {
-    /// The disk.
+    /// The disk whose head moves.
     pub disk: DiskId,
     /// The head that it must have now.
     pub base: VersionId,
@@ -455,7 +455,7 @@ pub struct Promised {
     pub instances: u64,
     /// Their virtual processors. Instances with runtime `none` have none.
     pub cpus: u64,
-    /// Its memory, bytes.
+    /// Their memory, bytes. Instances with runtime `none` have none.
     pub memory_bytes: u64,
 }
 

@@ -13,7 +13,7 @@ use storage_core::membership::SignedMembership;
 
 use super::{StoreError, Tx, column};
 
-/// A node's row.
+/// Row of a node. It stays when the node is removed; then its state is `deleted`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeRow {
     /// Its id.
@@ -22,13 +22,13 @@ pub struct NodeRow {
     pub name: String,
     /// Labels that users gave it.
     pub labels: Labels,
-    /// Its state.
+    /// `joining` until its first heartbeat, `silent` when none came for 30 s.
     pub state: NodeState,
     /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
     /// Whether new instances may be placed on it; false when cordoned.
     pub schedulable: bool,
-    /// Failure domain.
+    /// Failure domain that the agent named when it joined; `None` if it named none.
     pub zone: Option<String>,
     /// `IP:PORT` of its peer server.
     pub address: String,
@@ -40,7 +40,7 @@ pub struct NodeRow {
     pub weight: u32,
     /// Whether it takes new objects of the pool.
     pub accepting: bool,
-    /// Processors that it offers.
+    /// Virtual processors that it offers to instances, as its agent last said.
     pub cpus: u32,
     /// Memory that it offers, bytes.
     pub memory_bytes: u64,
@@ -52,13 +52,13 @@ pub struct NodeRow {
     pub runtimes: Vec<Runtime>,
     /// `kvm` or `qemu`; `None` until it says so.
     pub hypervisor: Option<String>,
-    /// Version of its agent.
+    /// Version of its agent, as the agent last said.
     pub agent_version: String,
     /// Version of the node protocol that it speaks.
     pub protocol: u32,
     /// Revision of its desired state, raised by each change of it.
     pub desired_revision: u64,
-    /// When it joined.
+    /// When it joined: the time of that transaction.
     pub created_at: Timestamp,
     /// When its row last changed.
     pub updated_at: Timestamp,
@@ -299,7 +299,7 @@ pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, 
 const INSERT_MEMBERSHIP: &str = "-- memberships.insert
 INSERT INTO memberships (epoch, record, signature, created_at) VALUES ($1, $2, $3, $4)";
 
-/// Opens a membership epoch.
+/// Stores the signed record of a new membership epoch. Older records stay.
 pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembership) -> Result<(), StoreError> {
     let now = tx.now().micros();
     sqlx::query(INSERT_MEMBERSHIP)

@@ -21,7 +21,7 @@ use super::{
 
 /// Days a finished operation is kept.
 pub const KEPT_DAYS: i64 = 30;
-/// Most entries of `waiting_on`.
+/// Most entries of `waiting_on`; [`progress`] leaves the others out.
 pub const WAITING_MAX: usize = 20;
 
 /// Who asked for an operation: for `requested_by` and the events.
@@ -44,7 +44,7 @@ impl Origin {
 /// An operation to begin.
 #[derive(Clone, Debug)]
 pub struct NewOperation {
-    /// Owner of the target.
+    /// Project that owns the target, and with it the operation.
     pub project: String,
     /// `deployment.create`, …
     pub kind: &'static str,
@@ -64,7 +64,7 @@ pub fn to_do(total: u64, unit: &str) -> Progress {
     Progress { total, unit: unit.to_owned(), ..Progress::default() }
 }
 
-/// How an operation ended.
+/// How an operation ended. [`finish`] stores it once and for all.
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// It did what was asked. The value is its result.

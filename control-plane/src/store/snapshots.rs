@@ -17,7 +17,7 @@ use super::{
     column,
 };
 
-/// A snapshot's row.
+/// Row of a snapshot. Its disks are the [`MemberRow`]s.
 #[derive(Clone, Debug)]
 pub struct SnapshotRow {
     /// Its id.
@@ -28,7 +28,7 @@ pub struct SnapshotRow {
     pub name: String,
     /// Labels that users gave it.
     pub labels: Labels,
-    /// Its state.
+    /// `cutting` and `saving` while it is under way. It becomes `ready` or `failed` once, and at last `deleted`.
     pub state: SnapshotState,
     /// Why it is in that state, where that needs saying.
     pub reason: Option<Reason>,
@@ -42,7 +42,7 @@ pub struct SnapshotRow {
     pub max_pause_ms: u64,
     /// The instant of the cut.
     pub cut_at: Option<Timestamp>,
-    /// When it was published.
+    /// When its versions were published, all together; `None` before.
     pub durable_at: Option<Timestamp>,
     /// How many disks are in it.
     pub members: u64,
@@ -74,7 +74,7 @@ pub struct SnapshotRow {
     pub operation: OperationId,
     /// When somebody asked for it.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When it was last saved.
     pub updated_at: Timestamp,
     /// Raised by each change; a save compares it.
     pub revision: i64,
@@ -105,9 +105,9 @@ impl SnapshotRow {
 /// One disk of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberRow {
-    /// The snapshot.
+    /// The snapshot that the disk is part of.
     pub snapshot: SnapshotId,
-    /// The disk.
+    /// The disk that is cut. It can be in one snapshot under way at a time.
     pub disk: DiskId,
     /// The instance that the disk belongs to.
     pub instance: InstanceId,
@@ -138,7 +138,7 @@ pub struct MemberRow {
 /// A staged commit: all its objects are durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Staged {
-    /// When it was staged.
+    /// When its node told that all its objects are durable.
     pub at: Timestamp,
     /// The version it builds on.
     pub base: VersionId,

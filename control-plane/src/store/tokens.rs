@@ -8,14 +8,14 @@ use sqlx::any::AnyRow;
 
 use super::{StoreError, Tx, column};
 
-/// A token's row.
+/// Row of a token. Revoking deletes it; a week after its end it is dropped.
 #[derive(Clone, Debug)]
 pub struct TokenRow {
     /// Its id.
     pub id: TokenId,
     /// Name, unique in the cluster.
     pub name: String,
-    /// What it may do.
+    /// What it may do: everything, everything in one project, or only joining nodes.
     pub role: Role,
     /// The project of a tenant's token; `None` for others.
     pub project: Option<String>,
@@ -23,7 +23,7 @@ pub struct TokenRow {
     pub secret_sha256: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// From this time on the token is refused.
     pub expires_at: Timestamp,
     /// How many nodes may still join with it; `None` if it lets no node join.
     pub uses_left: Option<u32>,
@@ -52,7 +52,7 @@ const INSERT: &str = "-- tokens.insert
 INSERT INTO tokens (id, name, role, project, secret_sha256, created_at, created_by, expires_at, uses_left, seq)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
-/// Inserts a token.
+/// Inserts a token. `created_by` is the name of the token that asked, `command line` or `muster`.
 pub async fn insert(tx: &mut Tx, token: &TokenRow, created_by: &str) -> Result<(), StoreError> {
     sqlx::query(INSERT)
         .bind(token.id.to_string())

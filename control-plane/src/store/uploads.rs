@@ -37,18 +37,18 @@ impl UploadTarget {
 pub struct NewUpload {
     /// The project that owns the target.
     pub project: String,
-    /// What it is for.
+    /// Kind of the thing that `target_id` names.
     pub target: UploadTarget,
-    /// The target's id.
+    /// Id of the image, snapshot or disk, as text.
     pub target_id: String,
     /// End of the lease. Until then whoever began the upload renews it or ends it.
     pub until: Timestamp,
 }
 
-/// A live upload.
+/// An upload that was begun. [`live`] tells whether versions may still be published under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upload {
-    /// Its id.
+    /// Drawn by [`begin`]. Nodes and publishing name the upload by it.
     pub id: UploadId,
     /// The round in which it began. Every object that it stores carries it.
     pub round: u64,
@@ -57,7 +57,7 @@ pub struct Upload {
 const CURRENT: &str = "-- rounds.current
 SELECT current FROM rounds WHERE one = 1";
 
-/// The current round.
+/// The current round, which new uploads begin in. Only [`begin_round`] raises it.
 pub async fn current_round(tx: &mut Tx) -> Result<u64, StoreError> {
     column::count(&sqlx::query(CURRENT).fetch_one(tx.conn()).await?, "current")
 }

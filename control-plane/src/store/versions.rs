@@ -20,20 +20,20 @@ use crate::domain::versions::Content;
 /// What a version is a state of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// A disk image.
+    /// One of the numbered versions of an image.
     Image {
-        /// The image.
+        /// The image that it belongs to.
         image: ImageId,
         /// Its number within the image, from 1.
         number: u64,
     },
     /// The disk of an instance.
     Disk {
-        /// The instance.
+        /// The instance that the disk belonged to then.
         instance: InstanceId,
         /// The name that it had then. The version outlives the instance.
         instance_name: String,
-        /// The disk.
+        /// The disk that was committed.
         disk: DiskId,
         /// Id and name of the snapshot that it was cut for.
         snapshot: Option<(SnapshotId, String)>,

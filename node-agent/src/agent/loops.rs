@@ -23,7 +23,7 @@ use crate::{
     status::Status,
 };
 
-/// What the loops share.
+/// What all loops of the agent share.
 pub(super) struct Loops {
     pub(super) config: Arc<Config>,
     pub(super) identity: NodeIdentity,

@@ -45,9 +45,9 @@ pub enum AgentError {
     /// The data folder cannot be used.
     #[error("cannot {op} {path}: {source}")]
     DataDir {
-        /// What was tried.
+        /// What was tried, as a verb.
         op: &'static str,
-        /// The file or folder.
+        /// The file or folder it was tried on.
         path: PathBuf,
         /// The error of the file system.
         source: io::Error,
@@ -58,7 +58,7 @@ pub enum AgentError {
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
-        /// The configured address.
+        /// The address to listen on, as configured.
         address: SocketAddr,
         /// The error of the network.
         source: io::Error,
@@ -78,9 +78,9 @@ pub enum AgentError {
     /// A task ended that must run until the agent ends.
     #[error("{task} ended: {detail}")]
     Task {
-        /// The task's name.
+        /// Name of the task, for the log.
         task: &'static str,
-        /// How it ended.
+        /// How it ended: it returned, or it panicked with this message.
         detail: String,
     },
 }
@@ -100,7 +100,7 @@ impl Agent {
         Self { metrics: Some(metrics), ..self }
     }
 
-    /// This node's identity.
+    /// What the node was told at its join, with its key and certificate.
     #[must_use]
     pub fn identity(&self) -> &NodeIdentity {
         &self.loops.identity

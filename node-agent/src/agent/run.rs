@@ -131,7 +131,7 @@ impl Loops {
     }
 }
 
-/// Tasks that end together.
+/// Tasks that are cancelled together. When one of them ends by itself, the agent ends.
 #[derive(Default)]
 struct Tasks {
     running: JoinSet<&'static str>,

@@ -25,13 +25,13 @@ use super::{Call, ControllerClient, ControllerError};
 pub struct Script {
     /// The desired state; none until a test sets one.
     pub desired: Option<Desired>,
-    /// Heartbeats received.
+    /// Heartbeats received, oldest first.
     pub heartbeats: Vec<Heartbeat>,
-    /// Reports received.
+    /// Reports received, oldest first.
     pub reports: Vec<Report>,
-    /// Cut reports received.
+    /// Cut reports received, oldest first, each with its snapshot.
     pub cut_reports: Vec<(SnapshotId, CutReport)>,
-    /// Commits staged.
+    /// Commits that were staged, oldest first.
     pub staged: Vec<(CommitId, StagedCommit)>,
     /// What becomes of commits. A commit that is not here is pending.
     pub outcomes: HashMap<CommitId, CommitOutcome>,

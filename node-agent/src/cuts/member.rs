@@ -14,7 +14,7 @@ use super::{CutRefusal, Cuts, STEP};
 
 /// How long a member that is asked to prepare waits for its order to arrive.
 const ORDER_WAIT: Duration = Duration::from_secs(5);
-/// Longest a member prepares.
+/// Longest time that a member may take to prepare, the wait for its order included.
 const PREPARE: Duration = Duration::from_secs(15);
 
 impl Cuts {

@@ -61,7 +61,7 @@ const RETRY_MOST: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail} ({reason})")]
 pub struct CutRefusal {
-    /// The reason, for programs.
+    /// The reason as a stable word, for programs.
     pub reason: Reason,
     /// What went wrong, in a sentence.
     pub detail: String,
@@ -79,13 +79,13 @@ impl From<DiskError> for CutRefusal {
     }
 }
 
-/// What [`Cuts`] works with.
+/// What [`Cuts`] is made of.
 pub struct CutParts {
-    /// This node.
+    /// Id of this node.
     pub node: NodeId,
-    /// This node's disks.
+    /// Disks of this node, which are held, flipped and committed.
     pub disks: Arc<dyn DiskCuts>,
-    /// Steps on other nodes.
+    /// Asks other nodes for their steps, when this node coordinates.
     pub peers: Arc<dyn PeerSteps>,
     /// Takes reports and staged commits, and knows the outcome of commits.
     pub controller: Arc<dyn ControllerClient>,

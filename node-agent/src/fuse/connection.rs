@@ -29,7 +29,7 @@ pub(super) const REQUEST_BYTES_MAX: u32 = REQUEST_PAGES_MAX as u32 * PAGE_BYTES;
 /// queue depth of any guest.
 const IN_FLIGHT_MAX: u16 = 4096;
 
-/// An open `/dev/fuse`.
+/// An open `/dev/fuse`: one connection to the kernel.
 pub(super) struct Device {
     file: File,
 }

@@ -56,7 +56,7 @@ impl Threads {
         lock(&self.running)
     }
 
-    /// Starts one more thread.
+    /// Starts one more serving thread. If it fails, it ends the connection, and the disk is mounted again.
     fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Arc<Device>, path: &Path) -> io::Result<()> {
         let (threads, path) = (self.clone(), path.to_owned());
         *self.running() += 1;

@@ -66,7 +66,7 @@ impl RequestSpace {
         self.large |= bytes > WRITE_DATA_AT + SMALL_BYTES;
     }
 
-    /// The request it holds.
+    /// The request it holds, as long as [`Self::set_filled`] said.
     pub(super) fn request(&self) -> &[u8] {
         &self.memory[self.data_at - WRITE_DATA_AT..][..self.filled]
     }

@@ -67,7 +67,7 @@ const NOTIFY_INVAL_INODE: i32 = 2;
 /// Number of the only inode.
 const ROOT: u64 = 1;
 
-/// A decoded request.
+/// A decoded request. It borrows from the memory that the request was read into.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request<'a> {
     /// The kernel's number for this request, which its answer repeats.
@@ -261,7 +261,7 @@ pub(super) struct Terms {
     pub(super) in_flight_max: u16,
 }
 
-/// The answer to INIT.
+/// The answer to INIT, which settles protocol version and limits.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Greeting {
     /// The connection is ready after this answer.
@@ -330,21 +330,21 @@ impl Answer {
         &self.0
     }
 
-    /// The answer to OPEN.
+    /// The answer to OPEN. The kernel repeats `handle` in later requests on the open file.
     pub(super) fn opened(handle: u64, flags: u32) -> Self {
         let mut answer = Self::new();
         answer.u64(handle).u32(flags).u32(0);
         answer
     }
 
-    /// The answer to WRITE.
+    /// The answer to WRITE: how many bytes were taken.
     pub(super) fn written(bytes: u32) -> Self {
         let mut answer = Self::new();
         answer.u32(bytes).u32(0);
         answer
     }
 
-    /// The answer to LSEEK.
+    /// The answer to LSEEK: the place that was found, in bytes from the start.
     pub(super) fn offset(offset: u64) -> Self {
         let mut answer = Self::new();
         answer.u64(offset);
@@ -371,7 +371,7 @@ impl Answer {
     }
 }
 
-/// Attributes of the file.
+/// Attributes of the only file: the raw disk.
 #[derive(Debug)]
 pub(super) struct Attr {
     pub(super) size_bytes: u64,

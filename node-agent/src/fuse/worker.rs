@@ -45,7 +45,7 @@ pub(super) fn serve(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers) -> io::R
     Ok(())
 }
 
-/// Handles one request.
+/// Handles one request. A panic in it costs the request an EIO, not the thread.
 fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result<()> {
     match Request::parse(space.request()) {
         Ok(Request { operation: Operation::Forget, .. }) => {}
@@ -142,7 +142,7 @@ impl Crowd {
     }
 }
 
-/// Room for one request.
+/// Room for one request, used again for the next one.
 struct Slot<'a> {
     /// The device the request was read from; its answer goes there.
     device: &'a Arc<Device>,

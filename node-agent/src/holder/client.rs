@@ -35,7 +35,7 @@ pub enum HolderError {
     Start {
         /// The executable that was run.
         program: String,
-        /// Why it failed.
+        /// Why it was not started, or why its socket does not answer.
         #[source]
         source: io::Error,
     },
@@ -53,9 +53,9 @@ pub enum HolderError {
 /// The command that starts a holder: `program args… --socket PATH`.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// Path of the executable.
+    /// Path of the executable that becomes the holder.
     pub program: PathBuf,
-    /// Arguments before `--socket PATH`.
+    /// Arguments that come before `--socket PATH`.
     pub args: Vec<OsString>,
     /// Environment variables to set in addition to those of this process.
     pub env: Vec<(OsString, OsString)>,

@@ -28,13 +28,13 @@ pub(super) enum Ask {
     Adopt { key: String },
     /// Forget the memory of this key.
     Drop { key: String },
-    /// Return all keys.
+    /// Return the keys of all memory that it holds.
     List,
-    /// Forget everything and end.
+    /// Forget everything and end the process.
     Stop,
 }
 
-/// The holder's answer.
+/// The holder's answer, for every kind of [`Ask`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Answer {
     /// Why the call failed; `None` when it succeeded.
@@ -42,7 +42,7 @@ pub(super) struct Answer {
     /// Answer to `Get`: this call created the memory.
     #[serde(default)]
     pub(super) fresh: bool,
-    /// Answer to `List`.
+    /// Answer to `List`: the keys of all memory. Empty for other calls.
     #[serde(default)]
     pub(super) keys: Vec<String>,
 }

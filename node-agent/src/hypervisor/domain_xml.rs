@@ -23,13 +23,13 @@ const DISK_IO: &str = "native";
 /// What the XML of a domain needs beside its [`InstanceSpec`].
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
-    /// Owner of the domain.
+    /// Owner of the domain, written into its metadata.
     pub owner: Owner,
-    /// What executes its instructions.
+    /// What executes its instructions; the `type` of the domain.
     pub acceleration: Acceleration,
-    /// Name of the domain.
+    /// Name of the domain in libvirt, see [`domain_name`].
     pub name: &'a str,
-    /// UUID of the domain.
+    /// UUID of the domain in libvirt.
     pub uuid: Uuid,
 }
 
@@ -42,9 +42,9 @@ pub fn domain_name(instance: InstanceId) -> String {
 /// The metadata that marks a domain as one of Muster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Owner of the domain.
+    /// Owner of the domain; others leave the domain alone.
     pub owner: Owner,
-    /// The instance it runs.
+    /// The instance that the domain runs.
     pub instance: InstanceId,
     /// Generation of the assignment it was started with.
     pub generation: u64,

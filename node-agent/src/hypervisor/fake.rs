@@ -30,7 +30,7 @@ pub struct FakeHost {
     changed: watch::Sender<u64>,
 }
 
-/// How guests behave.
+/// How the guests of a test behave.
 #[derive(Clone, Debug)]
 pub struct Guests {
     /// Text they print on the console at each start.

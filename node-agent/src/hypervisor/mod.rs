@@ -38,9 +38,9 @@ use uuid::Uuid;
 /// The owner of domains, which is recorded in each of them. Domains of other owners are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Cluster of the node.
+    /// Cluster that the node belongs to.
     pub cluster: ClusterId,
-    /// The node.
+    /// The node that started the domain.
     pub node: NodeId,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for RunId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Acceleration {
-    /// The processor, through KVM.
+    /// The processor itself, through KVM.
     Kvm,
     /// QEMU's emulation, which works everywhere and is slow.
     Qemu,
@@ -114,9 +114,9 @@ pub struct InstanceSpec {
     pub host_name: String,
     /// Project of the instance; in SMBIOS.
     pub project: String,
-    /// Number of virtual processors.
+    /// Number of virtual processors of the guest.
     pub cpus: u32,
-    /// Memory in bytes.
+    /// Memory of the guest, bytes.
     pub memory_bytes: u64,
     /// Its disks, boot disk first.
     pub disks: Vec<DiskSpec>,
@@ -136,7 +136,7 @@ pub struct DiskSpec {
 /// A domain that exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
-    /// The instance it runs.
+    /// The instance that the domain runs.
     pub instance: InstanceId,
     /// Generation of the assignment it was started with.
     pub generation: u64,
@@ -144,18 +144,18 @@ pub struct Domain {
     pub boot: u64,
     /// The agent process that started it.
     pub run: RunId,
-    /// What it does now.
+    /// What it does at the time of the call.
     pub state: DomainState,
 }
 
-/// What a domain does.
+/// What a domain does. One that has ended is not listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DomainState {
-    /// Its processors run.
+    /// Its processors run. The guest need not be ready yet.
     Running,
-    /// Its processors are stopped.
+    /// Its processors are stopped, its memory is kept.
     Paused(PauseReason),
-    /// It shuts down.
+    /// The guest is turning itself off; the domain is still there.
     Stopping,
 }
 
@@ -170,7 +170,7 @@ pub enum PauseReason {
     Other(String),
 }
 
-/// How a domain ended.
+/// How a domain ended, if the agent saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
@@ -178,11 +178,11 @@ pub enum Ending {
     Shutdown,
     /// The guest panicked, or its QEMU process died.
     Crashed,
-    /// Its power was cut.
+    /// Its power was cut, by the agent or by hand.
     Destroyed,
 }
 
-/// Result of a start.
+/// Result of a start that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     /// The domain was started by this call.
@@ -197,7 +197,7 @@ pub enum HypervisorError {
     /// The daemon does not answer, so nothing is known about any domain.
     #[error("libvirt at {uri} does not answer: {detail}")]
     Unavailable {
-        /// URI of the daemon.
+        /// URI that was tried.
         uri: String,
         /// The error message of the library.
         detail: String,
@@ -215,7 +215,7 @@ pub enum HypervisorError {
     /// A domain of another start of this instance still exists.
     #[error("instance {instance} still runs generation {generation}, boot {boot}")]
     OtherStart {
-        /// The instance.
+        /// The instance that was to be started.
         instance: InstanceId,
         /// Generation of the existing domain.
         generation: u64,
@@ -228,7 +228,7 @@ pub enum HypervisorError {
     /// The guest agent does not run, or does not answer.
     #[error("the guest agent of instance {instance} does not answer: {detail}")]
     NoAgent {
-        /// The instance.
+        /// The instance whose guest agent was asked.
         instance: InstanceId,
         /// The error message of the library.
         detail: String,
@@ -238,7 +238,7 @@ pub enum HypervisorError {
     TimedOut {
         /// The call, as a verb.
         what: &'static str,
-        /// The time limit.
+        /// The time limit that has passed.
         after: Duration,
     },
     /// Too many calls are under way or hang. This one was not made.
@@ -250,15 +250,15 @@ pub enum HypervisorError {
     /// The console log cannot be prepared for a start.
     #[error("cannot prepare console log {}", path.display())]
     Console {
-        /// Path of the log.
+        /// Path of the console log.
         path: PathBuf,
-        /// The I/O error.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// Runs virtual machines.
+/// Runs virtual machines. Only domains of the one [`Owner`] are seen and touched.
 pub trait Hypervisor: Send + Sync + 'static {
     /// What executes the instructions of guests.
     fn acceleration(&self) -> Acceleration;

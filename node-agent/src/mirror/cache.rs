@@ -83,7 +83,7 @@ struct Free {
     next: u64,
 }
 
-/// A filled slot.
+/// A slot of the cache that holds an object.
 pub(crate) struct Slot {
     file: Arc<SlotFile>,
     number: u64,

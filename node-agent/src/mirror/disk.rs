@@ -49,7 +49,7 @@ pub(crate) struct Node {
 /// What a disk consists of at one moment.
 pub(crate) struct Layers {
     pub(crate) base: Arc<Base>,
-    /// Newest first; never empty.
+    /// Newest first, never empty. Reads look through them in this order before they look into the base.
     pub(crate) epochs: Vec<Arc<Epoch>>,
 }
 
@@ -219,7 +219,7 @@ impl Disk {
         self.gate.held.store(true, Ordering::SeqCst);
     }
 
-    /// Lets held writes continue.
+    /// Lets held writes continue. Those that wait are woken.
     pub(super) fn release(&self) {
         self.gate.held.store(false, Ordering::SeqCst);
         self.gate.released.notify_waiters();

@@ -39,7 +39,7 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// The desired state of one disk on this node, as the controller assigns it.
 #[derive(Clone, Debug)]
 pub struct DiskWant {
-    /// The disk.
+    /// Id of the disk.
     pub disk: DiskId,
     /// The instance it belongs to.
     pub instance: InstanceId,
@@ -56,7 +56,7 @@ pub struct DiskWant {
 /// The actual state of one disk on this node.
 #[derive(Clone, Debug)]
 pub struct DiskStatus {
-    /// The disk.
+    /// Id of the disk.
     pub disk: DiskId,
     /// The instance it belongs to.
     pub instance: InstanceId,
@@ -66,7 +66,7 @@ pub struct DiskStatus {
     pub version: VersionId,
     /// Generation under which the disk is written.
     pub generation: u64,
-    /// Logical size in bytes.
+    /// Logical size in bytes, a multiple of 4096.
     pub size_bytes: u64,
     /// Bytes of the blocks that were written since that version.
     pub unsaved_bytes: u64,
@@ -118,7 +118,7 @@ struct Cut {
 enum FlipInMemory {
     /// It was done by an earlier call, with this answer.
     Answered(Vec<CutMember>),
-    /// The hold has expired.
+    /// The hold has expired, so writes went on. Nothing was flipped.
     TooLate,
     Done {
         flips: Vec<(Arc<Disk>, Flipped)>,

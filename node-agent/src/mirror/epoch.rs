@@ -42,7 +42,7 @@ use crate::holder::{Holder, HolderError};
 /// Number of an epoch within its disk. Each new epoch gets a larger one.
 pub(crate) type EpochNumber = u64;
 
-/// An open epoch.
+/// An open epoch: the blocks that were written since the one before, their data and their journal.
 pub(crate) struct Epoch {
     pub(crate) number: EpochNumber,
     pub(crate) bits: BlockBits,
@@ -284,7 +284,7 @@ impl Epoch {
     }
 }
 
-/// Why a flush failed.
+/// Why a flush failed, by whether another one can help.
 #[derive(Debug)]
 pub(crate) enum FlushError {
     /// Nothing is lost and a later flush may succeed, for example when there was no space for the journal.

@@ -16,38 +16,38 @@ pub enum DiskError {
     /// The request has an older generation than the disk: its sender is out of date.
     #[error("disk {disk} has generation {have}, the request has {asked}")]
     OlderGeneration {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
         /// Generation of the disk on this node.
         have: u64,
-        /// Generation of the request.
+        /// Generation that the request has.
         asked: u64,
     },
     /// The requested version is not the base of the disk on this node, which has unsaved writes on its base.
     #[error("disk {disk} has unsaved writes on version {have}, and version {asked} does not contain them")]
     Diverged {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
         /// Version that the disk on this node builds on.
         have: muster_api::VersionId,
-        /// Requested version.
+        /// Version that the request names.
         asked: muster_api::VersionId,
     },
     /// The request contradicts the disk on this node, or its size or version is not possible.
     #[error("disk {disk}: {what}")]
     Invalid {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// What is wrong.
+        /// What is wrong, for people.
         what: String,
     },
     /// The disk cannot be cut or saved now, but later: another cut is in progress, writes from before the cut are, or all
     /// epochs are in use.
     #[error("disk {disk} is busy: {what}")]
     Busy {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// What keeps it busy.
+        /// What keeps it busy, for people.
         what: String,
     },
     /// The hold ended before the flip. Nothing was cut.
@@ -59,9 +59,9 @@ pub enum DiskError {
     /// The commit has not frozen an epoch of this disk.
     #[error("disk {disk} has no commit {commit}")]
     NoCommit {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// The unknown commit.
+        /// The commit that was asked for.
         commit: CommitId,
     },
     /// The node's file system is full.
@@ -70,44 +70,44 @@ pub enum DiskError {
     /// A flush has failed, so earlier acknowledged writes may be lost. The disk takes no more writes.
     #[error("disk {disk} failed: {what}")]
     Failed {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// Why it failed.
+        /// The reason of the first failure, for people.
         what: String,
     },
-    /// A file operation failed.
+    /// A file operation of the disks failed.
     #[error("{what}")]
     Io {
-        /// The operation.
+        /// What failed, for people.
         what: String,
-        /// Why it failed.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// The holder did not give the live map.
     #[error("no live map for disk {disk}")]
     Holder {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// Why it failed.
+        /// Why the holder gave nothing.
         #[source]
         source: HolderError,
     },
     /// The pool could not return or store objects.
     #[error("the pool could not serve disk {disk}")]
     Pool {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// Why it failed.
+        /// The error of the pool.
         #[source]
         source: PoolError,
     },
     /// An object or a file is damaged, or has a form that this release does not read.
     #[error("disk {disk}: {what}")]
     Corrupt {
-        /// The disk.
+        /// Id of the disk.
         disk: DiskId,
-        /// What is damaged.
+        /// What is damaged, for people.
         what: String,
     },
 }

@@ -133,7 +133,7 @@ impl Journal {
     }
 }
 
-/// Why an append failed.
+/// Why an append failed, by what is known of the record.
 #[derive(Debug)]
 pub(crate) enum AppendError {
     /// The record is not in the journal. It can be appended again.

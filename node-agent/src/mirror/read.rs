@@ -48,9 +48,9 @@ impl Missing {
 /// Why a read could not be done at once.
 #[derive(Debug)]
 pub(crate) enum NotHere {
-    /// Fetch this first.
+    /// Something that the read needs is not on this node. Fetch it first, then read again.
     Missing(Missing),
-    /// The read has failed.
+    /// The read failed, and the guest gets this error.
     Fault(Fault),
 }
 

@@ -63,7 +63,7 @@ impl<'a> Folder<'a> {
 }
 
 impl StableFile {
-    /// Opens an existing file.
+    /// Opens an existing file for reading and writing.
     pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<Self> {
         let file = options.read(true).write(true).open(path)?;
         Ok(Self {

@@ -34,11 +34,11 @@ const GIVE_BACK_BYTES: u64 = 64 << 20;
 /// Why a write could not be done at once.
 #[derive(Debug)]
 pub(crate) enum NotNow {
-    /// A cut holds writes.
+    /// A cut holds writes. Wait until it lets go, then write again.
     Held,
     /// This is needed and not on this node.
     Missing(Missing),
-    /// The write has failed.
+    /// The write failed, and the guest gets this error.
     Fault(Fault),
 }
 

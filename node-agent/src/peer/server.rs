@@ -47,7 +47,7 @@ struct Server {
     console_dir: Arc<std::path::Path>,
 }
 
-/// The routes, for [`muster_pool::serve`].
+/// The routes for [`muster_pool::serve`]: objects of the pool, steps of cuts, and console logs.
 pub fn routes(parts: PeerServerParts) -> Router {
     let PeerServerParts { chunks, pool, cuts, console_dir } = parts;
     let more = Router::new()

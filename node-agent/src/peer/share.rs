@@ -17,7 +17,7 @@ use storage_core::{
 /// The space of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Its size.
+    /// Size of the file system, bytes.
     pub total_bytes: u64,
     /// Free to users other than root.
     pub free_bytes: u64,

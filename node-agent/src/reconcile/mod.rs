@@ -94,9 +94,9 @@ impl From<Arc<Disks>> for DiskAccess {
 
 /// What a [`Reconciler`] is made of.
 pub struct ReconcilerParts {
-    /// The data folder.
+    /// Data folder of the agent. Records of starts and console logs are kept in it.
     pub data_dir: PathBuf,
-    /// This node's disks.
+    /// Makes, removes and lists the disks of this node.
     pub disks: DiskAccess,
     /// The hypervisor; none on a node that runs no virtual machines.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
@@ -104,7 +104,7 @@ pub struct ReconcilerParts {
     pub run: RunId,
     /// This boot of the host: `/proc/sys/kernel/random/boot_id`.
     pub host_boot: String,
-    /// The time of day.
+    /// Tells the time of day. Tests have their own clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 

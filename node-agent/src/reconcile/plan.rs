@@ -30,22 +30,22 @@ pub(super) const READY_TIMEOUT_S: u64 = 300;
 /// One start of an instance, as remembered over restarts of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// Generation of the assignment.
+    /// Generation of the assignment that the start belongs to.
     pub generation: u64,
     /// Number of the start, [`Assignment::boot`].
     pub boot: u64,
-    /// How far it came.
+    /// How far the start came.
     pub phase: Phase,
-    /// When it was begun.
+    /// When the start was first remembered, before anything was done for it.
     #[serde(with = "micros")]
     pub begun_at: Timestamp,
     /// When its disks were there.
     #[serde(with = "micros_option")]
     pub disk_at: Option<Timestamp>,
-    /// When it ran.
+    /// When the hypervisor had started the guest.
     #[serde(with = "micros_option")]
     pub started_at: Option<Timestamp>,
-    /// When it was ready.
+    /// When the guest was ready; `None` until then.
     #[serde(with = "micros_option")]
     pub ready_at: Option<Timestamp>,
 }
@@ -68,11 +68,11 @@ impl Life {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Nothing runs yet.
+    /// Nothing was started yet: its disks may still be missing.
     New,
     /// The hypervisor was told to run it (runtime none: its disk file was there).
     Started {
-        /// By this agent process.
+        /// The agent process that told it. Another one finds the guest without its disks.
         run: RunId,
         /// In this boot of the host.
         host_boot: String,
@@ -81,11 +81,11 @@ pub enum Phase {
     Ended(End),
 }
 
-/// How a start ended.
+/// How a start ended. It is remembered, so that the guest is not started again by mistake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
-    /// As wanted.
+    /// It was stopped because its assignment says so.
     Stopped,
     /// The guest turned itself off, or somebody cut its power by hand.
     GuestEnded,
@@ -97,7 +97,7 @@ pub enum End {
     NotReady,
     /// The hypervisor or a disk refused.
     StartFailed {
-        /// What was said.
+        /// The error message of the hypervisor or the disk.
         detail: String,
     },
     /// The agent was told to end and took its guests along; they are started again with it.
@@ -107,7 +107,7 @@ pub enum End {
 /// The process that looks, and when.
 #[derive(Clone, Debug)]
 pub struct Here {
-    /// This agent process.
+    /// Id of this agent process.
     pub run: RunId,
     /// This boot of the host.
     pub host_boot: String,
@@ -118,11 +118,11 @@ pub struct Here {
 /// What is true about one instance.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The remembered start.
+    /// The start that is remembered, if there is one.
     pub life: Option<Life>,
     /// All its disks that are here.
     pub disks: Vec<DiskSeen>,
-    /// Its domain.
+    /// The domain, as the hypervisor lists it now.
     pub domain: DomainSeen,
     /// Whether there are a record or a console log to forget.
     pub traces: bool,
@@ -152,29 +152,29 @@ pub struct DiskSeen {
 pub enum DomainSeen {
     /// The hypervisor did not answer, so nothing may be concluded.
     Unknown,
-    /// It is not there.
+    /// The hypervisor answered, and there is no such domain.
     Absent {
         /// How it ended, if this process saw that.
         ending: Option<Ending>,
         /// Since when it has been missed.
         since: Timestamp,
     },
-    /// It is there.
+    /// The hypervisor lists it.
     Present(Domain),
 }
 
 /// One step. Each can be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Remember a new start.
+    /// Remember a new start, before anything is done for it.
     Begin,
     /// Make, adopt and mount its disks.
     EnsureDisks,
-    /// Start the domain.
+    /// Start the domain. It fails if a domain of another start exists.
     Start,
     /// Find out whether it is ready.
     Probe,
-    /// Resume a paused guest.
+    /// Resume a guest that is paused because its disk was full or failed a request.
     Resume,
     /// Ask the guest to turn itself off.
     AskToStop,

@@ -12,7 +12,7 @@ use crate::hypervisor::{Domain, DomainState, PauseReason};
 /// Why the last step for an instance failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// The reason, for programs.
+    /// The reason as a stable word, for programs.
     pub reason: Reason,
     /// What went wrong, in a sentence.
     pub detail: String,

@@ -56,11 +56,11 @@ impl std::fmt::Debug for PoolClient {
 /// One call to one node outside of the object protocol: a step of a cut, a console log.
 #[derive(Clone, Debug)]
 pub struct Call<'a> {
-    /// The HTTP method.
+    /// Method of the HTTP request.
     pub method: http::Method,
     /// The path with its query, without the leading slash.
     pub path: &'a str,
-    /// A JSON body.
+    /// A body in JSON; `None` for a request without one.
     pub json: Option<Vec<u8>>,
     /// Limit for the whole call.
     pub limit: Duration,

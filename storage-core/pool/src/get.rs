@@ -71,11 +71,11 @@ impl Search {
 }
 
 enum GetEvent {
-    /// A verified object came.
+    /// An object came, and its bytes fit its name.
     Found { batch: u64, name: usize, got: Got },
     /// The node does not have the object, or has a bad copy of it.
     Miss { batch: u64, name: usize },
-    /// The request is over.
+    /// The request is over. `failed` tells why, unless it ended well.
     End { batch: u64, failed: Option<String> },
 }
 

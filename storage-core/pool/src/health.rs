@@ -12,7 +12,7 @@ use crate::limits::PoolLimits;
 
 /// Pause after the first failure. It doubles with each further one.
 const SUSPECT_FIRST: Duration = Duration::from_secs(1);
-/// Longest pause after failures.
+/// Longest pause after failures, however many there were.
 const SUSPECT_MOST: Duration = Duration::from_secs(30);
 /// Pause after a request that had to be hedged. Each try after it costs one hedge.
 const SUSPECT_SLOW: Duration = Duration::from_secs(3);
@@ -21,7 +21,7 @@ const FULL: Duration = Duration::from_secs(5);
 
 /// One node as this client has seen it. A suspect node is asked last, never left out.
 pub(crate) struct Health {
-    /// Permits for gets.
+    /// Permits for gets, which bound how many run at a time.
     pub(crate) gets: Semaphore,
     /// Permits for puts. They are apart, so that writing never starves reading.
     pub(crate) puts: Semaphore,
@@ -48,14 +48,14 @@ impl Health {
         lock(&self.trouble)
     }
 
-    /// A request succeeded.
+    /// A request succeeded: the node is no longer suspect.
     pub(crate) fn well(&self) {
         let mut trouble = self.trouble();
         trouble.failures = 0;
         trouble.suspect_until = None;
     }
 
-    /// A request failed.
+    /// A request failed: the node is suspect for a while, longer after each failure.
     pub(crate) fn failed(&self) {
         let mut trouble = self.trouble();
         let pause = (SUSPECT_FIRST * (1 << trouble.failures.min(5))).min(SUSPECT_MOST);

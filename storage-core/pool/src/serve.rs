@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use crate::tls::{PeerCaller, Validity, fingerprint};
 
-/// Limits of one listener.
+/// Limits of one listener. They keep slow and idle callers from blocking it.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
     /// Most connections at a time. Further ones wait in the kernel's queue.

@@ -58,7 +58,7 @@ const READ_AHEAD: usize = 4;
 pub enum Caller {
     /// Another node of the pool.
     Member(NodeId),
-    /// A controller.
+    /// A controller that the membership record lists as a client.
     Client,
 }
 

@@ -40,7 +40,7 @@ pub enum TlsError {
     Pem {
         /// The text that was read.
         what: &'static str,
-        /// The reader's error.
+        /// The error of the PEM reader.
         source: pem::Error,
     },
     /// The text has no certificate.
@@ -49,9 +49,9 @@ pub enum TlsError {
     /// Key and certificate do not belong together, or the TLS library refuses them.
     #[error("cannot use the {what}: {source}")]
     Refused {
-        /// What was refused.
+        /// What was refused, for people.
         what: &'static str,
-        /// The library's error.
+        /// The error of the TLS library.
         source: rustls::Error,
     },
     /// The certificate's structure cannot be read.
@@ -102,9 +102,9 @@ pub fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer
 /// The time during which a certificate is valid, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// First second of validity.
+    /// First second at which the certificate is valid.
     pub not_before_s: i64,
-    /// Last second of validity.
+    /// Last second at which the certificate is valid.
     pub not_after_s: i64,
 }
 

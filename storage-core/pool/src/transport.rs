@@ -29,7 +29,7 @@ pub struct NameTable {
 }
 
 impl NameTable {
-    /// An empty table.
+    /// A table without names.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -41,13 +41,13 @@ impl NameTable {
         table.insert(name.to_ascii_lowercase(), address.to_owned());
     }
 
-    /// Replaces all entries.
+    /// Replaces the whole table by these names and addresses.
     pub fn replace(&self, entries: impl IntoIterator<Item = (String, String)>) {
         let table = entries.into_iter().map(|(name, address)| (name.to_ascii_lowercase(), address)).collect();
         *lock(&self.addresses) = table;
     }
 
-    /// The address of `name`.
+    /// The address of `name`, in any case; `None` if it is not in the table.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
         lock(&self.addresses).get(&name.to_ascii_lowercase()).cloned()

@@ -30,7 +30,7 @@ pub enum WireError {
     TooLarge {
         /// What there is too much of.
         what: &'static str,
-        /// How much there is.
+        /// How much there is, in the unit of `limit`.
         got: usize,
         /// The most that is allowed.
         limit: usize,

@@ -16,7 +16,7 @@ pub enum Compression {
     /// Compress where that saves a tenth of the bytes.
     #[default]
     Auto,
-    /// Never compress.
+    /// Never compress. Pages and descriptors are stored so.
     Off,
 }
 

@@ -11,14 +11,14 @@ const MAGIC: [u8; 4] = *b"MSR1";
 pub enum Encoding {
     /// The canonical bytes, without the zeros at a chunk's end.
     Raw = 0,
-    /// One zstd frame.
+    /// The same bytes as one zstd frame.
     Zstd = 1,
 }
 
 /// The fixed part of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// The object's name.
+    /// Name of the object that follows, or that is not there.
     pub name: ObjectName,
     /// What follows the header. None answers a request for an object that is not there.
     pub body: Option<RecordBody>,
@@ -27,7 +27,7 @@ pub struct RecordHeader {
 /// What the header says about the bytes that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordBody {
-    /// What the object is.
+    /// Kind of the object, which decides how its body is read.
     pub kind: Kind,
     /// Of chunks only: the size they are padded to when hashed.
     pub chunk: Option<ChunkSize>,
@@ -59,7 +59,7 @@ impl RecordHeader {
         self.body.map_or(0, |b| usize_from(u64::from(b.stored_len)))
     }
 
-    /// The header as bytes.
+    /// The header as it is sent and stored, with its checksum.
     pub fn encode(&self) -> [u8; RecordHeader::BYTES] {
         let mut out = Vec::with_capacity(RecordHeader::BYTES);
         out.extend(MAGIC);

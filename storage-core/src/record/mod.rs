@@ -26,9 +26,9 @@ pub struct Record {
 /// The canonical bytes of an object, checked against its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedObject {
-    /// The object's name.
+    /// Name of the object, which its bytes were checked against.
     pub name: ObjectName,
-    /// What the object is.
+    /// Kind of the object.
     pub kind: Kind,
     /// Part of the name's key.
     pub salt: Salt,
@@ -39,7 +39,7 @@ pub struct VerifiedObject {
 /// What comes next in a stream of records.
 #[derive(Clone, Debug)]
 pub enum Wire {
-    /// An object, not proven.
+    /// A record of an object. That its bytes fit its name is not proven yet.
     Present(Record),
     /// The sender does not have this object.
     Absent(ObjectName),
@@ -143,17 +143,17 @@ impl Record {
         }))
     }
 
-    /// The object's name.
+    /// Name that the sender gives to the object. [`Record::verify`] proves it.
     pub fn name(&self) -> ObjectName {
         self.name
     }
 
-    /// What the object is.
+    /// Kind of the object, as the header says.
     pub fn kind(&self) -> Kind {
         self.body.kind
     }
 
-    /// The record's header.
+    /// The header that goes before the stored bytes.
     pub fn header(&self) -> RecordHeader {
         RecordHeader { name: self.name, body: Some(self.body) }
     }

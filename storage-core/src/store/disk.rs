@@ -13,7 +13,7 @@ use std::{
 /// Most parts that the kernel takes in one call (`IOV_MAX`).
 const PARTS_MAX: usize = 1024;
 
-/// A folder of files.
+/// A folder of files, real or simulated.
 pub trait Disk: Debug + Send + Sync {
     /// The names of the folder's files.
     fn list(&self) -> io::Result<Vec<String>>;
@@ -21,13 +21,13 @@ pub trait Disk: Debug + Send + Sync {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates a file that does not exist yet. Its name is durable after [`Disk::sync_names`].
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Removes a file.
+    /// Removes a file. That is durable after [`Disk::sync_names`].
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync_names(&self) -> io::Result<()>;
 }
 
-/// One file.
+/// An open file of a [`Disk`].
 pub trait DiskFile: Debug + Send + Sync {
     /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;

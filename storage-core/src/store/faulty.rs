@@ -25,12 +25,12 @@ pub enum Call {
     Look,
 }
 
-/// How a call fails.
+/// The failure that a test wants a call to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The disk cannot be read or written.
     Io,
-    /// The pool is full.
+    /// The pool has no room for what is put.
     Full,
 }
 

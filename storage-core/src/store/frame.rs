@@ -75,11 +75,11 @@ impl SegmentHeader {
 pub(super) struct Frame {
     pub(super) kind: FrameKind,
     pub(super) content_len: u32,
-    /// 0 for objects.
+    /// CRC of the content; 0 for objects, whose records have their own.
     pub(super) content_crc: u32,
 }
 
-/// What a frame holds.
+/// What a frame holds. The number is its byte in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum FrameKind {
@@ -149,7 +149,7 @@ pub(super) fn stamps(marker: &Marker, round: u64, names: &[ObjectName]) -> Vec<u
     names.chunks(NAMES_MAX).flat_map(frame).collect()
 }
 
-/// Frames that drop names.
+/// Frames that say that the copies before them are dropped, with at most `NAMES_MAX` names each.
 pub(super) fn drops(marker: &Marker, names: &[ObjectName]) -> Vec<u8> {
     names.chunks(NAMES_MAX).flat_map(|names| whole(marker, FrameKind::Drops, &[], names)).collect()
 }

@@ -32,7 +32,7 @@ const SEGMENTS: TableDefinition<'_, u32, u64> = TableDefinition::new("segments")
 /// The numbers named format, pool.0 and pool.1 (halves of the pool's id), objects, bytes.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
-/// Where an object is.
+/// Where the record of an object is, and what the index tells without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) segment: u32,

@@ -10,7 +10,7 @@ use std::{
 use super::{BAD_COPIES_MAX, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
 use crate::{ObjectName, Record, RecordHeader, lock};
 
-/// A [`ChunkStore`] in memory.
+/// A [`ChunkStore`] in memory, for tests. Nothing of it is durable.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     limit_bytes: Option<u64>,

@@ -104,7 +104,7 @@ pub struct PutSummary {
 /// An object in a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// The object's name.
+    /// Name of the object.
     pub name: ObjectName,
     /// The highest round in which it was put or touched.
     pub round: u64,
@@ -130,7 +130,7 @@ pub struct Usage {
 /// A copy that was dropped because its bytes were wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadCopy {
-    /// The object's name.
+    /// Name of the object that the copy should have been.
     pub name: ObjectName,
     /// What was wrong with the copy.
     pub reason: Corrupt,
@@ -159,19 +159,19 @@ pub enum StoreError {
         op: &'static str,
         /// The file it was tried on, relative to the store's folder.
         file: String,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The index could not be read or written. Opening the store again makes a new one.
     #[error("the store's index failed")]
     Index {
-        /// The database's error.
+        /// The error of the index's database.
         source: Box<redb::Error>,
     },
     /// After an earlier failure, what is on the disk is unknown. The store has to be opened again.
     #[error("the store stopped: {reason}")]
     Failed {
-        /// The first failure.
+        /// The first failure, for people.
         reason: String,
     },
     /// Another process has the store open.
@@ -180,7 +180,7 @@ pub enum StoreError {
     /// The folder holds something this release does not read.
     #[error("{file} is not a segment this release reads")]
     Format {
-        /// The file's name.
+        /// The file, relative to the store's folder.
         file: String,
         /// What cannot be read in it.
         source: Corrupt,

@@ -49,7 +49,7 @@ pub(super) enum ScanError<E> {
     Read(io::Error),
     /// A later release wrote a frame of another kind.
     Newer(Corrupt),
-    /// The visitor failed.
+    /// The visitor returned this error, which ended the scan.
     Visit(E),
 }
 
@@ -100,7 +100,7 @@ enum Step {
     Damaged {
         next: u64,
     },
-    /// No frame begins here.
+    /// No frame begins here: the bytes are damaged or not of this file.
     Lost,
     Newer(Corrupt),
 }

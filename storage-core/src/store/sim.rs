@@ -20,7 +20,7 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the process sees.
+    /// Names and bytes as the process sees them, synced or not.
     now: Contents,
     storage: Storage,
     faults: Faults,
@@ -33,7 +33,7 @@ struct State {
 /// Where a full file cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// Behind its end.
+    /// Only behind its end; the bytes that are there can be overwritten.
     Growth,
     /// Anywhere, as on file systems that write changed blocks to new places.
     Everywhere,
@@ -46,7 +46,7 @@ struct SimFile {
 }
 
 impl SimDisk {
-    /// An empty folder.
+    /// A disk with an empty folder.
     pub fn new() -> SimDisk {
         SimDisk::default()
     }

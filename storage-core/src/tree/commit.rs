@@ -11,7 +11,7 @@ use crate::{ByteLen, ChunkIndex, Compression, Corrupt, Descriptor, Kind, ObjectN
 /// A new version, and what must be stored before it may be published (I3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// The new version's descriptor.
+    /// Descriptor of the new version, which has the name of its root page.
     pub descriptor: Descriptor,
     /// The name of the descriptor: the version's `root`.
     pub descriptor_name: ObjectName,

@@ -6,7 +6,7 @@ use crate::{ChunkIndex, Corrupt, Descriptor};
 /// One chunk that differs between two versions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The chunk.
+    /// Number of the chunk, from 0.
     pub index: ChunkIndex,
     /// What it is made of in the left version; none: zeros.
     pub left: Option<Leaf>,

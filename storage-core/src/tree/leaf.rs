@@ -14,7 +14,7 @@ const BLOCKS_MAX: u16 = ChunkSize::MAX.blocks();
 /// What a chunk of a disk is made of. A chunk of zeros has no entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Leaf {
-    /// One chunk object.
+    /// The whole chunk is one object, of kind chunk.
     Whole(ObjectName),
     /// A chunk with some of its blocks taken from packs.
     Patched(Box<Patched>),
@@ -44,9 +44,9 @@ pub struct Run {
 pub enum RunSource {
     /// Nowhere: the blocks are zeros.
     Zeros,
-    /// In a pack.
+    /// The blocks are in a pack, one after the other.
     Pack {
-        /// Index into [`Patched::packs`].
+        /// Index of the pack in [`Patched::packs`].
         pack: u8,
         /// Block of the pack where the run begins.
         block: u16,
@@ -171,7 +171,7 @@ impl Patched {
         &self.packs
     }
 
-    /// The runs, in order.
+    /// The runs, in the order of their blocks.
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }

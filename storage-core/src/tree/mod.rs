@@ -48,7 +48,7 @@ pub type Pages<'a> = dyn Fn(&ObjectName) -> Option<Arc<Page>> + 'a;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Lookup<T> {
-    /// The answer.
+    /// The answer: all pages that it needs were there.
     Found(T),
     /// Pages that the operation needs first, each name once, at least one. More may be missing below them.
     Missing(Vec<ObjectName>),
@@ -63,9 +63,9 @@ pub enum TreeError {
     /// The new size is smaller. A disk never shrinks.
     #[error("a disk of {from} bytes cannot shrink to {to}")]
     Shrinks {
-        /// The disk's size.
+        /// Size that the disk has now.
         from: ByteLen,
-        /// The size asked for.
+        /// Size that was asked for.
         to: ByteLen,
     },
     /// A change lies beyond the disk's end.

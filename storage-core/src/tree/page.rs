@@ -115,7 +115,7 @@ impl Page {
         Some(usize_from(u64::from(before + below.count_ones())))
     }
 
-    /// The canonical bytes.
+    /// The canonical bytes. The page's name is a hash of them.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + self.count() * 33);
         out.extend(MAGIC);

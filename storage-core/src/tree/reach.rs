@@ -14,7 +14,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// An empty collection.
+    /// A collection that reaches nothing yet.
     pub fn new() -> Reach {
         Reach::default()
     }

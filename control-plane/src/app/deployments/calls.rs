@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl App {
-    /// One deployment.
+    /// One deployment, with the counts of its members.
     pub async fn deployment(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Deployment, AppError> {
         self.store
             .read("deployments.show", async |tx| {
@@ -29,7 +29,7 @@ impl App {
             .await
     }
 
-    /// A page of deployments.
+    /// A page of deployments. The filters `state`, `label` and `deployment` are known.
     pub async fn deployments(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Deployment>, AppError> {
         list.filter.only(&["state", "label", "deployment"])?;
         self.store
@@ -56,7 +56,7 @@ impl App {
             .await
     }
 
-    /// Changes the labels.
+    /// Replaces the labels; nothing else of a deployment can be patched.
     pub async fn patch_deployment(
         &self,
         asked: &Asked<Ref<DeploymentId>>,

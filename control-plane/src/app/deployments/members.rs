@@ -24,9 +24,9 @@ use crate::{
     wake::Loop,
 };
 
-/// Members to make.
+/// New members of a deployment, not in the database yet.
 pub(super) struct NewMembers<'a> {
-    /// Their deployment.
+    /// The deployment that they become members of.
     pub deployment: &'a DeploymentRow,
     /// Number of the first one; the others follow.
     pub first: u64,

@@ -24,7 +24,7 @@ const NODES_MAX: usize = 20;
 
 /// What the scheduler found for some members, and the nodes it chose from.
 pub(crate) struct Placing {
-    /// Its answer.
+    /// Places for the members, in their order; fewer than asked for if there is no room.
     pub solution: Solution,
     nodes: Vec<NodeView>,
 }

@@ -19,7 +19,7 @@ pub(super) struct Start {
     pub source: DeploymentSource,
     /// Name of the image or snapshot, else of the version.
     pub source_name: Option<String>,
-    /// The versions.
+    /// The versions that the members start from.
     pub versions: StartVersions,
 }
 

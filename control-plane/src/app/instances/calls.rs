@@ -23,7 +23,7 @@ use crate::store::{Filter, Tx, events, instances, nodes};
 const LOG_WAIT: Duration = Duration::from_secs(6);
 
 impl App {
-    /// One instance.
+    /// One instance, by id or name, unless it is deleted.
     pub async fn instance(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Instance, AppError> {
         self.store
             .read("instances.show", async |tx| {
@@ -33,7 +33,7 @@ impl App {
             .await
     }
 
-    /// A page of instances.
+    /// A page of instances. The filter `node` is for operators.
     pub async fn instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Instance>, AppError> {
         if !list.filter.nodes.is_empty() {
             caller.require_operator()?;
@@ -53,7 +53,7 @@ impl App {
             .await
     }
 
-    /// Changes the labels.
+    /// Replaces the labels; nothing else of an instance can be patched.
     pub async fn patch_instance(
         &self,
         asked: &Asked<Ref<InstanceId>>,

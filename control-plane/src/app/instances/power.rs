@@ -33,9 +33,9 @@ pub enum Verb {
     Start,
     /// Not run; the disks are kept.
     Stop(Stop),
-    /// Stop and run again.
+    /// Stop and run again. Only an instance that runs or is paused can do this.
     Reboot(Stop),
-    /// Be deleted.
+    /// Be deleted, with its disks.
     Delete,
 }
 

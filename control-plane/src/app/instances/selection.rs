@@ -23,7 +23,7 @@ pub(crate) enum Going {
     LeftOut,
 }
 
-/// What a `select` means.
+/// The instances that a `select` of a request means.
 pub(crate) struct Selected {
     /// The instances, in list order.
     pub rows: Vec<InstanceRow>,

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// One instance.
+/// An instance as the API shows it to this caller.
 pub(super) async fn one(tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
     Ok(many(tx, caller, vec![row]).await?.pop().expect("one row makes one view"))
 }

@@ -14,9 +14,9 @@ use crate::{
 /// Whether new instances may be placed on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schedulable {
-    /// They may (uncordon).
+    /// New instances may be placed on it: `uncordon`.
     Yes,
-    /// They may not (cordon).
+    /// No new instances; those on it stay: `cordon`.
     No,
 }
 

@@ -40,7 +40,7 @@ impl App {
             .await
     }
 
-    /// One node, for operators.
+    /// One node, for operators. Pool and conditions are those of its last heartbeat, if this process got one.
     pub async fn node(&self, caller: &Caller, node: &Ref<NodeId>) -> Result<Node, AppError> {
         caller.require_operator()?;
         self.store

@@ -21,12 +21,12 @@ use crate::{
 };
 
 impl App {
-    /// One snapshot.
+    /// One snapshot, by id or name, unless it is deleted.
     pub async fn snapshot(&self, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Snapshot, AppError> {
         self.store.read("snapshots.show", async |tx| Ok(view::view(find::snapshot(tx, caller, wanted).await?))).await
     }
 
-    /// A page of snapshots.
+    /// A page of snapshots. The filters `state`, `label` and `deployment` are known.
     pub async fn snapshots(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Snapshot>, AppError> {
         list.filter.only(&["state", "label", "deployment"])?;
         self.store
@@ -63,7 +63,7 @@ impl App {
             .await
     }
 
-    /// Changes name and labels.
+    /// Changes name and labels; what the patch leaves out stays. The versions get the new name as well.
     pub async fn patch_snapshot(
         &self,
         asked: &Asked<Ref<SnapshotId>>,

@@ -42,7 +42,7 @@ const LEASE_MS: i64 = 120_000;
 struct Taken {
     /// Project of all of them.
     project: String,
-    /// At least one.
+    /// The instances with a disk that can be cut, at least one.
     rows: Vec<InstanceRow>,
     /// How many of the selected instances have no disk that can be cut.
     skipped: u64,

@@ -12,7 +12,7 @@ fn millis(us: u64) -> f64 {
     us as f64 / 1000.0
 }
 
-/// One member.
+/// A member as the API shows it, with the pause in milliseconds.
 pub(super) fn member_view(member: MemberRow) -> SnapshotMember {
     SnapshotMember {
         instance: member.instance,
@@ -25,7 +25,7 @@ pub(super) fn member_view(member: MemberRow) -> SnapshotMember {
     }
 }
 
-/// One snapshot.
+/// A snapshot as the API shows it.
 pub(super) fn view(row: SnapshotRow) -> Snapshot {
     Snapshot {
         id: row.id,

@@ -33,7 +33,7 @@ pub enum Compression {
 /// The checked content of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// 2 or 3.
+    /// Version of the format, 2 or 3.
     pub version: u32,
     /// log2 of the cluster size in bytes, 9 to 21.
     pub cluster_bits: u32,
@@ -54,7 +54,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("a range of 4 bytes"))
 }
 
-/// As [`u32_at`].
+/// As [`u32_at`], for 8 bytes.
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("a range of 8 bytes"))
 }

@@ -49,7 +49,7 @@ pub enum Qcow2Error {
     /// The file ends before something that its header or tables point to.
     #[error("the file is truncated: {what} at byte {at} ({bytes} bytes) is beyond its end at {end}")]
     Truncated {
-        /// Which part is missing.
+        /// Name of the missing part: `the L1 table`, …
         what: &'static str,
         /// Offset of the part in the file.
         at: u64,
@@ -93,7 +93,7 @@ pub enum Qcow2Error {
     Absurd {
         /// Name of the field in the qcow2 specification.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         got: u64,
         /// The end of a sentence that begins with "which".
         why: &'static str,
@@ -101,11 +101,11 @@ pub enum Qcow2Error {
     /// A table entry has an impossible value.
     #[error("the {table} entry for disk offset {disk_offset} is {entry:#018x}: {why}")]
     Entry {
-        /// `L1` or `L2`.
+        /// Kind of the table, `L1` or `L2`.
         table: &'static str,
         /// Offset on the disk of the first byte it is about.
         disk_offset: u64,
-        /// Its value.
+        /// The whole entry as it is in the file, with its flags.
         entry: u64,
         /// What is wrong with it, for people.
         why: &'static str,

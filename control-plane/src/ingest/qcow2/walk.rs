@@ -12,7 +12,7 @@ use super::{
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// The reference count is exactly one. Readers ignore this bit.
 const COPIED: u64 = 1 << 63;
-/// The cluster is compressed.
+/// The L2 entry of a compressed cluster: its other bits are an offset and a number of sectors.
 const COMPRESSED: u64 = 1 << 62;
 /// The cluster reads as zeros (version 3, without extended L2 entries).
 const ZERO: u64 = 1 << 0;
@@ -125,7 +125,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The file's header.
+    /// The header that was read and checked at the beginning.
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.header

@@ -113,7 +113,7 @@ impl Shared {
         Ok(link)
     }
 
-    /// Registers the callbacks.
+    /// Registers the callbacks for domains that start or end and for failed I/O.
     fn listen(self: &Arc<Self>, link: &mut Link) {
         type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
         // SAFETY: libvirt takes all event callbacks as the generic type, and calls each with the arguments of its event

@@ -160,7 +160,7 @@ impl Recorder {
         recorder
     }
 
-    /// Stops recording.
+    /// Stops recording; the events so far stay.
     pub(crate) fn end(&self) {
         all().retain(|other| other.root != self.root);
     }

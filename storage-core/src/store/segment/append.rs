@@ -40,7 +40,7 @@ struct Batch<'r> {
 }
 
 impl Batch<'_> {
-    /// Bytes of its frames.
+    /// Bytes that its frames take in a segment.
     fn bytes(&self) -> u64 {
         let objects: u64 = self.new.iter().map(|record| frame_bytes(record)).sum();
         objects + frame::stamps_bytes(self.stamped.len())

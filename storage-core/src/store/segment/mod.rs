@@ -103,7 +103,7 @@ pub struct SegmentStore {
     bad: Mutex<Bad>,
 }
 
-/// Everything that appending changes.
+/// Everything that appending changes. One thread appends at a time.
 #[derive(Debug, Default)]
 struct Writer {
     active: Option<Active>,
@@ -112,7 +112,7 @@ struct Writer {
     sealed: BTreeMap<u32, u64>,
     disk_bytes: u64,
     totals: Totals,
-    /// Number of appends done.
+    /// Number of appends done since the store was opened.
     appended: u64,
     /// How many of the appends are synced.
     synced: u64,
@@ -124,7 +124,7 @@ struct Writer {
     since_index: u64,
     /// Syncs to wait before the index is tried again, after it could not be written.
     index_pause: u32,
-    /// Why the store stopped.
+    /// Set by the first failure, with its reason. Nothing is appended from then on.
     failed: Option<String>,
 }
 
@@ -140,7 +140,7 @@ impl SegmentStore {
         }
     }
 
-    /// What opening found.
+    /// What opening found in the folder.
     pub fn opened(&self) -> Opened {
         self.opened
     }
