@@ -79,7 +79,7 @@ pub struct Pool {
 /// Settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Which lines are logged: levels and targets in the syntax of `RUST_LOG`, without its spans.
+    /// Which lines are logged, in the syntax of `RUST_LOG`.
     pub filter: String,
     /// How the lines are written.
     pub format: LogFormat,
@@ -194,7 +194,7 @@ impl Config {
         {
             return wrong("public_url", "it is not a URL with a host");
         }
-        if self.log.filter.parse::<tracing_subscriber::filter::Targets>().is_err() {
+        if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
             return wrong("log.filter", "it is not a filter such as info or muster_controller=debug,info");
         }
         Ok(())

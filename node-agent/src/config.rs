@@ -325,7 +325,7 @@ pub struct Config {
     pub write_policy: WritePolicy,
     /// Address where only `/metrics` is served; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// Which lines are logged: levels and targets in the syntax of `RUST_LOG`, without its spans.
+    /// Which lines are logged: in the syntax of `RUST_LOG`.
     pub log: String,
     /// How log lines are written.
     pub log_format: LogFormat,

@@ -1,12 +1,7 @@
 //! Sets up logs and metrics, and names all metrics. Only `main` calls the functions here, once per process.
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{
-    Layer as _,
-    filter::{ParseError, Targets},
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
-};
+use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::config::LogFormat;
 
@@ -34,17 +29,16 @@ pub const CONDITIONS: &str = "muster_agent_conditions";
 /// Starts logging to standard error.
 ///
 /// # Errors
-/// [`ParseError`] if `filter` does not consist of levels and targets in the syntax of `RUST_LOG`.
+/// [`ParseError`] if `filter` is not in the syntax of `RUST_LOG`.
 pub fn log(filter: &str, format: LogFormat) -> Result<(), ParseError> {
-    let filter: Targets = filter.parse()?;
+    let filter = EnvFilter::builder().parse(filter)?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(std::io::stderr);
-    let lines = match format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr);
     // This fails if a subscriber is installed already. That one then receives the lines.
-    let _already = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    let _already = match format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
     Ok(())
 }
 

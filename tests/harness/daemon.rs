@@ -14,7 +14,6 @@ use muster_controller::{Server, clock::SystemClock};
 use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How the daemons of a cluster run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,9 +167,8 @@ fn log_filter() -> String {
 /// Sends the logs of daemons in this process to the test's output, which is shown when the test fails. Only the first
 /// call of a process has an effect.
 pub(crate) fn log_to_the_test() {
-    let filter: Targets = log_filter().parse().expect("MUSTER_TEST_LOG has levels and targets");
-    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_test_writer();
-    let _already = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
+    let filter = tracing_subscriber::EnvFilter::new(log_filter());
+    let _already = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
 }
 
 /// The path of a program of this workspace: in the folder that `MUSTER_BIN_DIR` names, else beside the test.
