@@ -144,10 +144,10 @@ fn libvirt(uri: &str) -> Finding {
     )
 }
 
-/// The data folder, or the first folder above it that exists.
+/// The data folder, or the first folder above it that exists; for a relative path at last the working folder.
 fn existing_dir(config: &Config) -> &Path {
     let mut above = config.data_dir.ancestors();
-    above.find(|dir| dir.exists()).unwrap_or(Path::new("/"))
+    above.find(|dir| dir.exists()).unwrap_or(Path::new("."))
 }
 
 fn direct_io(config: &Config) -> Finding {

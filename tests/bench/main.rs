@@ -1,8 +1,8 @@
 //! Measures the numbers of README. Every row is measured in turn with its reference in the same run; the table has the
 //! medians.
 //!
-//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `policy`, `memory`, `commit`, `cut` that are
-//! named. No number is stored here.
+//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `policy`, `memory`, `commit`,
+//! `cut` that are named. No number is stored here.
 
 mod commit;
 mod deploy;

@@ -19,7 +19,7 @@ struct Took {
     read: f64,
 }
 
-/// Deploys a cold disk, writes single blocks all over it, and reads it.
+/// Deploys a disk on a node that has run none, writes single blocks all over it, and reads it.
 async fn round(cluster: &Cluster, number: u64) -> Took {
     let instance = cluster.api.deploy_files(&format!("web-{number}"), "base", 1).await.remove(0);
     let path = PathBuf::from(instance.disks[0].path.clone().expect("operators see the path"));
@@ -40,9 +40,12 @@ async fn round(cluster: &Cluster, number: u64) -> Took {
     Took { writes, read: begun.elapsed().as_secs_f64() }
 }
 
-/// A cluster whose image's chunks lie on the two nodes that run no instance.
+/// Nodes of each cluster. Instances spread over them, so that each round is on a node whose cache is empty.
+const NODES: usize = 3;
+
+/// A cluster of agents with this write policy. Each chunk of the image is in the pool's share of two of them.
 async fn cluster(policy: &str) -> Cluster {
-    let mut options = ClusterOptions::files(3).as_processes();
+    let mut options = ClusterOptions::files(NODES).as_processes();
     options.agent.more = vec!["--write-policy".into(), policy.into()];
     let cluster = Cluster::start(options).await;
     let file = cluster.dir.join("image.raw");
@@ -55,7 +58,7 @@ pub(crate) fn run(table: &mut Table) {
     crate::runtime().block_on(async {
         let (contiguous, bitmap) = (cluster("contiguous").await, cluster("bitmap").await);
         let mut pairs = Vec::new();
-        for number in 0..5 {
+        for number in 0..NODES as u64 {
             pairs.push((round(&contiguous, number).await, round(&bitmap, number).await));
         }
         let mut row = |what: &str, pick: fn(&Took) -> f64| {

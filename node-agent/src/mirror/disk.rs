@@ -308,7 +308,7 @@ impl Disk {
         Ok(())
     }
 
-    fn flush_failed(&self, error: FlushError) -> Fault {
+    pub(super) fn flush_failed(&self, error: FlushError) -> Fault {
         match error {
             FlushError::Again(fault) => fault,
             FlushError::Final(what) => {

@@ -309,14 +309,11 @@ fn direct() -> OpenOptions {
 /// # Errors
 /// `Unsupported` when the file system or its device cannot do this; the text says what to do. Else what went wrong.
 pub fn check_direct_io(dir: &Path) -> io::Result<()> {
-    let path = dir.join("direct-io-check");
-    let write = |file: File| AlignedBuf::with(BLOCK, |block| file.write_all_at(block, BLOCK_BYTES));
-    let tried = direct().write(true).create(true).truncate(true).open(&path).and_then(write);
-    let removed =
-        std::fs::remove_file(&path).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
-    match tried {
-        Ok(()) => removed,
-        Err(error) if is_no_space(&error) => removed,
+    // A file without a name: nothing is left behind, and in a folder that others may write to, nothing of theirs is opened.
+    let unnamed = File::options().read(true).write(true).custom_flags(libc::O_DIRECT | libc::O_TMPFILE).open(dir);
+    match unnamed.and_then(|file| AlignedBuf::with(BLOCK, |block| file.write_all_at(block, BLOCK_BYTES))) {
+        Ok(()) => Ok(()),
+        Err(error) if is_no_space(&error) => Ok(()),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(

@@ -14,7 +14,7 @@ use super::{
     bits::BlockState,
     cut::blocking,
     disk::{Apply, Disk, Layers},
-    epoch::{Epoch, FlushError},
+    epoch::Epoch,
     error::{DiskError, Fault},
     memory::AlignedBuf,
     meta::EpochMeta,
@@ -174,13 +174,7 @@ impl Disk {
             }
             at += step;
         }
-        to.flush().map_err(|error| match error {
-            FlushError::Again(fault) => fault,
-            FlushError::Final(what) => {
-                self.fail(what.clone());
-                Fault::Failed(what)
-            }
-        })
+        to.flush().map_err(|error| self.flush_failed(error))
     }
 
     /// Removes an epoch whose blocks were moved. The caller holds `changing`.

@@ -27,9 +27,12 @@ struct Small {
 
 impl Small {
     fn new(mib: u64) -> Self {
+        Self::of("tmpfs", &std::ffi::CString::new(format!("size={mib}m")).unwrap())
+    }
+
+    fn of(kind: &str, options: &std::ffi::CStr) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = std::ffi::CString::new(format!("size={mib}m")).unwrap();
-        mount("muster-test", dir.path(), "tmpfs", MountFlags::empty(), options.as_c_str()).unwrap();
+        mount("muster-test", dir.path(), kind, MountFlags::empty(), options).unwrap();
         Self { data: None, dir }
     }
 }
@@ -122,26 +125,16 @@ async fn writes_to_a_full_node_fail_without_damage_and_work_again_when_there_is_
     world.disks.shutdown().await;
 }
 
-/// The mount of a file system in memory that has no direct I/O.
-struct Ramfs(tempfile::TempDir);
-
-impl Drop for Ramfs {
-    fn drop(&mut self) {
-        unmount(self.0.path(), UnmountFlags::DETACH).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_folder_without_direct_io_is_refused_and_the_message_says_what_to_do() {
-    let ramfs = Ramfs(tempfile::tempdir().unwrap());
-    mount("muster-test", ramfs.0.path(), "ramfs", MountFlags::empty(), None).unwrap();
-    let data = DataDir::borrowed(ramfs.0.path().to_owned());
+    let ramfs = Small::of("ramfs", c"");
+    let data = DataDir::borrowed(ramfs.dir.path().to_owned());
     let pool = PoolClient::local_only(Arc::new(MemoryStore::new()));
     let Err(error) = fuse::open_disks(config(&data), pool, data.holder()).await else { panic!("it was opened") };
     let DiskError::Io { source, .. } = error else { panic!("{error}") };
     let text = source.to_string();
     assert!(text.contains("does not take direct writes") && text.contains("ext4"), "{text}");
-    let left: Vec<_> = std::fs::read_dir(ramfs.0.path().join("disks")).unwrap().collect();
+    let left: Vec<_> = std::fs::read_dir(ramfs.dir.path().join("disks")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
