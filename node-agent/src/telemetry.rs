@@ -19,6 +19,8 @@ pub const POOL_LIMIT_BYTES: &str = "muster_agent_pool_limit_bytes";
 pub const POOL_OBJECTS: &str = "muster_agent_pool_objects";
 /// Copies of objects that were found damaged and dropped since the agent started.
 pub const POOL_BAD_COPIES: &str = "muster_agent_pool_bad_copies";
+/// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
+pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
 /// Free bytes on the file system of the data folder.
 pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 /// Number of instances on this node, by state.

@@ -4,21 +4,23 @@
 //! ```text
 //! cache/slots-18        slot n = bytes n << 18 ...          one pair of files per chunk size (log2)
 //! cache/names-18        64 bytes per slot: name, salt, length, checksum; all zeros = empty
-//! cache/clean           exists between a clean stop and the next start; holds the boot id of the stop
 //!
 //! absent --get_or_fetch--> in flight (one fetch for all that ask) --verified--> slot --evicted--> absent
 //! ```
 //!
-//! A slot is filled once, evicted by a clock hand, and never synced. After a stop that was not clean, a slot is hashed at
-//! its first use, and dropped when its name does not match. A slot cannot be evicted while a reader holds it. Chunks that
-//! do not fit are served from memory. When the node's disk is full, the cache shrinks before a guest's write fails: see
-//! [`Cache::give_back`].
+//! A slot is filled once, evicted by a clock hand, and never synced. Each process hashes a slot that an earlier one filled
+//! at its first use, and drops it when it does not match its name: no stop, however clean, says what the disk does to the
+//! bytes afterwards. Bytes that become part of a chunk with a new name are hashed in the pass that reads them
+//! ([`Cache::get_proven`]). A scrub hashes all slots again in the background, around the page cache ([`Cache::scrub`]).
+//!
+//! A slot cannot be evicted while a reader holds it. Chunks that do not fit are served from memory. When the node's disk
+//! is full, the cache shrinks before a guest's write fails: see [`Cache::give_back`].
 
 use std::{
     collections::HashMap,
     fs::File,
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -32,10 +34,10 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, units::usize_from};
 use tokio::sync::watch;
 
-use super::error::Fault;
+use super::{error::Fault, memory::AlignedBuf};
+use crate::telemetry;
 
 const ENTRY: usize = 64;
-const CLEAN: &str = "clean";
 /// Most slots the clock hand passes in search of one to evict.
 const HAND_STEPS_MAX: usize = 4096;
 
@@ -46,6 +48,10 @@ pub(crate) struct Cache {
     keep_free_bytes: u64,
     inner: Mutex<Inner>,
     bytes: AtomicU64,
+    /// Slots that were dropped since the start because their bytes do not match their name or cannot be read.
+    bad: AtomicU64,
+    /// Names that the present round of the scrub has not visited yet.
+    unscrubbed: Mutex<Vec<ObjectName>>,
     pool: PoolClient,
     runtime: tokio::runtime::Handle,
 }
@@ -73,6 +79,8 @@ pub(crate) struct Fetched {
 struct SlotFile {
     size: ChunkSize,
     slots: File,
+    /// The same file, opened to read around the page cache.
+    medium: File,
     names: File,
     free: Mutex<Free>,
 }
@@ -90,7 +98,7 @@ pub(crate) struct Slot {
     name: ObjectName,
     salt: Salt,
     length: u32,
-    /// [`UNPROVEN`] until this process has hashed the body, unless the slot is from a clean stop.
+    /// [`UNPROVEN`] until this process has hashed the body.
     proof: AtomicU8,
     used: AtomicBool,
 }
@@ -143,13 +151,27 @@ impl Slot {
         Ok(())
     }
 
-    /// Reads the whole body and hashes it now (I4). `None` when it does not match its name.
-    fn read_proven(&self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads the whole body and hashes it now (I4). An error when that fails or the body does not match its name.
+    fn read_proven(&self) -> io::Result<Bytes> {
         let mut body = vec![0; self.body_bytes()];
-        self.read(0, &mut body)?;
-        let good = ObjectName::of_chunk(self.salt, self.file.size, &body) == self.name;
+        let proven = self.read(0, &mut body).and_then(|()| self.prove(&body));
+        proven.map(|()| Bytes::from(body))
+    }
+
+    /// Like [`Self::read_proven`], with the bytes that are on the disk, whatever the page cache has.
+    fn prove_medium(&self, buf: &mut AlignedBuf) -> io::Result<()> {
+        let buf = buf.slice(self.body_bytes());
+        // One call: only the end of the file ends it early, and a second one would not start at a block boundary.
+        let got = self.file.medium.read_at(buf, self.number * self.file.size.bytes())?;
+        let body = buf.get(..self.body_bytes()).filter(|body| body.len() <= got);
+        self.prove(body.ok_or(io::ErrorKind::UnexpectedEof)?)
+    }
+
+    fn prove(&self, body: &[u8]) -> io::Result<()> {
+        let got = ObjectName::of_chunk(self.salt, self.file.size, body);
+        let good = got == self.name;
         self.proof.store(if good { PROVEN } else { BAD }, Ordering::Release);
-        Ok(good.then_some(body))
+        if good { Ok(()) } else { Err(io::Error::other(format!("its bytes have the name {got}"))) }
     }
 }
 
@@ -170,7 +192,6 @@ impl Cache {
         runtime: tokio::runtime::Handle,
     ) -> io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
-        let proof = if stopped_clean_in_this_boot(&dir) { PROVEN } else { UNPROVEN };
         let mut inner = Inner::default();
         let mut bytes = 0;
         for log2 in 0..64 {
@@ -179,7 +200,7 @@ impl Cache {
                 continue;
             }
             let file = SlotFile::open(&dir, size)?;
-            for slot in file.clone().load(proof)? {
+            for slot in file.clone().load()? {
                 bytes += size.bytes();
                 inner.clock.push(slot.name);
                 inner.slots.insert(slot.name, Arc::new(slot));
@@ -192,49 +213,80 @@ impl Cache {
             keep_free_bytes,
             inner: Mutex::new(inner),
             bytes: AtomicU64::new(bytes),
+            bad: AtomicU64::new(0),
+            unscrubbed: Mutex::default(),
             pool,
             runtime,
         })
     }
 
-    /// The chunk, if the cache has it and it is good. Hashes it at its first use after an unclean stop.
+    /// The chunk, if the cache has it and it is good. Hashes it at its first use by this process.
     pub(crate) fn get(&self, name: &ObjectName) -> Option<Body> {
-        let slot = lock(&self.inner).slots.get(name).cloned()?;
-        slot.used.store(true, Ordering::Relaxed);
+        let slot = self.slot(name)?;
         match slot.proof.load(Ordering::Acquire) {
             PROVEN => Some(Body::Slot(slot)),
             BAD => None,
-            _ => match slot.read_proven() {
-                Ok(Some(_)) => Some(Body::Slot(slot)),
-                Ok(None) => {
-                    tracing::warn!(chunk.name = %name, "dropping a cached chunk that does not match its name");
-                    self.evict(name);
-                    None
-                }
-                Err(error) => {
-                    tracing::warn!(chunk.name = %name, error = %error, "dropping a cached chunk that cannot be read");
-                    self.evict(name);
-                    None
-                }
-            },
+            _ => self.proven(&slot).map(Body::Memory),
         }
+    }
+
+    /// The body, hashed now: only such bytes may become part of a chunk with a new name (I4).
+    pub(crate) fn get_proven(&self, name: &ObjectName) -> Option<Bytes> {
+        let slot = self.slot(name)?;
+        self.proven(&slot)
+    }
+
+    /// The body, hashed now. `None` when it is damaged; the chunk is then dropped.
+    pub(crate) fn hashed_now(&self, body: Body) -> Option<Body> {
+        match body {
+            // It was hashed when it came here, and no disk was involved since.
+            Body::Memory(bytes) => Some(Body::Memory(bytes)),
+            Body::Slot(slot) => self.proven(&slot).map(Body::Memory),
+        }
+    }
+
+    fn slot(&self, name: &ObjectName) -> Option<Arc<Slot>> {
+        let slot = lock(&self.inner).slots.get(name).cloned()?;
+        slot.used.store(true, Ordering::Relaxed);
+        Some(slot)
+    }
+
+    fn proven(&self, slot: &Slot) -> Option<Bytes> {
+        slot.read_proven().map_err(|error| self.drop_bad(slot, &error)).ok()
+    }
+
+    fn drop_bad(&self, slot: &Slot, error: &io::Error) {
+        // Of several readers that found the damage at the same time, one counts it.
+        if self.evict(&slot.name) {
+            self.bad.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!(telemetry::CACHE_BAD_CHUNKS).increment(1);
+            tracing::warn!(chunk.name = %slot.name, error = %error, "dropped a damaged chunk from the cache; it is fetched again when needed");
+        }
+    }
+
+    /// Hashes at least `bytes` bytes of slots, as they are on the disk, and drops those that are damaged. Successive calls
+    /// visit all slots in turn. Returns false at the end of a round. Blocks.
+    pub(crate) fn scrub(&self, bytes: u64) -> bool {
+        let mut names = lock(&self.unscrubbed);
+        if names.is_empty() {
+            names.extend(lock(&self.inner).slots.keys());
+        }
+        let mut buf = AlignedBuf::default();
+        let mut hashed = 0;
+        while hashed < bytes {
+            let Some(name) = names.pop() else { break };
+            let Some(slot) = lock(&self.inner).slots.get(&name).cloned() else { continue };
+            if let Err(error) = slot.prove_medium(&mut buf) {
+                self.drop_bad(&slot, &error);
+            }
+            hashed += slot.file.size.bytes();
+        }
+        !names.is_empty()
     }
 
     /// Whether the cache has the chunk. Neither counts as a use nor checks the body.
     pub(crate) fn has(&self, name: &ObjectName) -> bool {
         lock(&self.inner).slots.contains_key(name)
-    }
-
-    /// The body, hashed now: only such a body may become part of a chunk with a new name (I4).
-    pub(crate) fn get_proven(&self, name: &ObjectName) -> Option<Vec<u8>> {
-        let slot = lock(&self.inner).slots.get(name).cloned()?;
-        slot.used.store(true, Ordering::Relaxed);
-        if let Ok(Some(body)) = slot.read_proven() {
-            return Some(body);
-        }
-        tracing::warn!(chunk.name = %name, "dropping a cached chunk that is unreadable or does not match its name");
-        self.evict(name);
-        None
     }
 
     /// The chunks, by name. Fetches those that are missing, in one batch; several callers that ask for the same chunk share
@@ -443,12 +495,11 @@ impl Cache {
         None
     }
 
-    fn evict(&self, name: &ObjectName) {
+    /// Evicts a chunk. Returns whether it was there.
+    fn evict(&self, name: &ObjectName) -> bool {
         // A statement of its own, so that the lock is not held while the slot is released.
         let slot = lock(&self.inner).slots.remove(name);
-        if let Some(slot) = slot {
-            self.release(slot);
-        }
+        slot.map(|slot| self.release(slot)).is_some()
     }
 
     fn release(&self, slot: Arc<Slot>) -> u64 {
@@ -464,18 +515,14 @@ impl Cache {
         bytes
     }
 
-    /// Marks the stop as clean if every chunk was verified: the next start in this boot need not hash them again.
-    pub(crate) fn stop(&self) {
-        let all_proven = lock(&self.inner).slots.values().all(|slot| slot.proof.load(Ordering::Acquire) == PROVEN);
-        let Some(boot) = boot_id().filter(|_| all_proven) else { return };
-        if let Err(error) = std::fs::write(self.dir.join(CLEAN), boot) {
-            tracing::debug!(error = %error, "the next start will verify the cache again");
-        }
-    }
-
     /// Bytes of the slots in use.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Slots that were dropped since the start because they were damaged.
+    pub(crate) fn bad(&self) -> u64 {
+        self.bad.load(Ordering::Relaxed)
     }
 }
 
@@ -494,15 +541,15 @@ impl Slot {
 
 impl SlotFile {
     fn open(dir: &Path, size: ChunkSize) -> io::Result<Arc<Self>> {
-        let open = |what: &str| {
+        let open = |what: &str, flags: i32| {
             let path = dir.join(format!("{what}-{}", size.log2()));
-            File::options().read(true).write(true).create(true).truncate(false).open(path)
+            File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
         };
-        let (slots, names) = (open("slots")?, open("names")?);
-        Ok(Arc::new(Self { size, slots, names, free: Mutex::default() }))
+        let (slots, medium, names) = (open("slots", 0)?, open("slots", libc::O_DIRECT)?, open("names", 0)?);
+        Ok(Arc::new(Self { size, slots, medium, names, free: Mutex::default() }))
     }
 
-    fn load(self: Arc<Self>, proof: u8) -> io::Result<Vec<Slot>> {
+    fn load(self: Arc<Self>) -> io::Result<Vec<Slot>> {
         let length = usize_from(self.names.metadata()?.len());
         let mut table = vec![0; length / ENTRY * ENTRY];
         self.names.read_exact_at(&mut table, 0)?;
@@ -517,7 +564,7 @@ impl SlotFile {
                     name,
                     salt,
                     length,
-                    proof: AtomicU8::new(proof),
+                    proof: AtomicU8::new(UNPROVEN),
                     used: AtomicBool::new(false),
                 }),
                 _ => free.numbers.push(number),
@@ -544,15 +591,4 @@ fn parse(entry: &[u8]) -> Option<(ObjectName, Salt, u32)> {
     let salt: [u8; 16] = entry.get(32..48)?.try_into().ok()?;
     let length = u32::from_le_bytes(entry.get(48..52)?.try_into().ok()?);
     Some((ObjectName::from_bytes(name), Salt(salt), length))
-}
-
-fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()
-}
-
-/// Reads and removes the mark of a clean stop: until the next mark, every stop counts as unclean.
-fn stopped_clean_in_this_boot(dir: &Path) -> bool {
-    let mark = std::fs::read_to_string(dir.join(CLEAN)).ok();
-    let removed = std::fs::remove_file(dir.join(CLEAN)).is_ok();
-    removed && mark.is_some() && mark == boot_id()
 }

@@ -261,7 +261,7 @@ impl Disk {
     ) -> Result<HashMap<ObjectName, Bytes>, Fault> {
         let (cache, wanted) = (self.node().cache.clone(), names.clone());
         let cached = tokio::task::spawn_blocking(move || {
-            let proven = |name: ObjectName| Some((name, Bytes::from(cache.get_proven(&name)?)));
+            let proven = |name: ObjectName| Some((name, cache.get_proven(&name)?));
             wanted.into_iter().filter_map(proven).collect::<HashMap<_, _>>()
         });
         let mut bodies = cached.await.map_err(|e| Fault::Io(e.to_string()))?;

@@ -33,6 +33,10 @@ use crate::holder::Holder;
 const PREPARED_FOR: Duration = Duration::from_secs(30);
 /// How often to check that the holder is alive, and so the longest time it stays away when only it dies.
 const HOLDER_CHECKED_EVERY: Duration = Duration::from_secs(2);
+/// Bytes of the cache that are hashed per second in the background. A round of 400 GiB takes a bit more than a day.
+const SCRUB_BYTES_PER_S: u64 = 4 << 20;
+/// Shortest time from the start of one round of the scrub to the start of the next.
+const SCRUB_ROUND: Duration = Duration::from_secs(3600);
 /// How long the outcome of a cut is remembered for repeated calls.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -165,6 +169,7 @@ impl Disks {
             let this = Arc::new(Self { node, entries, changing, cuts, mount });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
+            scrub_cache(&this);
             Ok(this)
         })
         .await
@@ -374,6 +379,12 @@ impl Disks {
         self.node.cache.bytes()
     }
 
+    /// Chunks that were dropped from the cache since the start because they were damaged.
+    #[must_use]
+    pub fn cache_bad_chunks(&self) -> u64 {
+        self.node.cache.bad()
+    }
+
     /// Prepares a cut of all these disks or none, without holding writes. It ends an older attempt for the same snapshot. A
     /// prepared cut that is not held within 30 seconds is given up.
     ///
@@ -580,12 +591,7 @@ impl Disks {
             }
             ended.is_ok()
         });
-        let flushed = futures::future::join_all(ends).await.into_iter().all(|flushed| flushed);
-        let cache = self.node.cache.clone();
-        if tokio::task::spawn_blocking(move || cache.stop()).await.is_err() {
-            tracing::warn!("the next start will verify the cache again");
-        }
-        flushed
+        futures::future::join_all(ends).await.into_iter().all(|flushed| flushed)
     }
 
     fn path(&self, disk: DiskId) -> PathBuf {
@@ -650,6 +656,27 @@ fn watch_holder(disks: &Arc<Disks>) {
             let listed = tokio::task::spawn_blocking(move || holder.list());
             if let Ok(Err(error)) = listed.await {
                 tracing::warn!(error = %error, "the holder of the live maps does not answer");
+            }
+        }
+    });
+}
+
+/// Hashes the cache in the background, a little every second.
+fn scrub_cache(disks: &Arc<Disks>) {
+    let runtime = disks.node.runtime.clone();
+    let disks = Arc::downgrade(disks);
+    runtime.spawn(async move {
+        let mut round = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let Some(cache) = disks.upgrade().map(|disks| disks.node.cache.clone()) else { return };
+            match tokio::task::spawn_blocking(move || cache.scrub(SCRUB_BYTES_PER_S)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tokio::time::sleep_until(round + SCRUB_ROUND).await;
+                    round = tokio::time::Instant::now();
+                }
+                Err(error) => tracing::error!(error = %error, "the scrub of the cache failed; it goes on"),
             }
         }
     });

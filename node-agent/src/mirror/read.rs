@@ -54,6 +54,16 @@ pub(crate) enum NotHere {
     Fault(Fault),
 }
 
+/// What a read is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The bytes are the answer to a read.
+    Answer,
+    /// The bytes become part of a block that the disk owns, and so of chunks with new names. They are hashed in the pass that
+    /// reads them (I4).
+    Merge,
+}
+
 /// [`BLOCK_BYTES`] for lengths in memory.
 pub(crate) const BLOCK: usize = usize_from(BLOCK_BYTES);
 
@@ -75,7 +85,7 @@ impl Disk {
         let blocks = end.div_ceil(BLOCK_BYTES) - first;
         let layers = self.layers();
         AlignedBuf::with_read(usize_from(blocks * BLOCK_BYTES), |buf| {
-            self.read_blocks(&layers, first, blocks, buf, pinned)?;
+            self.read_blocks(&layers, first, blocks, buf, Purpose::Answer, pinned)?;
             let skip = usize_from(offset - first * BLOCK_BYTES);
             Ok(reply(&buf[skip..][..usize_from(end - offset)]))
         })
@@ -88,6 +98,7 @@ impl Disk {
         first: u64,
         blocks: u64,
         into: &mut [u8],
+        purpose: Purpose,
         pinned: &Pinned,
     ) -> Result<(), NotHere> {
         let mut missing = Missing::default();
@@ -102,7 +113,7 @@ impl Disk {
                     let read = layers.epochs[n].read_blocks(at, part);
                     read.map_err(|e| NotHere::Fault(Fault::from_io("delta", &e)))?;
                 }
-                Source::Base => self.read_base(layers, at, part, pinned, &mut missing)?,
+                Source::Base => self.read_base(layers, at, part, purpose, pinned, &mut missing)?,
             }
             at += run;
         }
@@ -115,6 +126,7 @@ impl Disk {
         layers: &Layers,
         first: u64,
         into: &mut [u8],
+        purpose: Purpose,
         pinned: &Pinned,
         missing: &mut Missing,
     ) -> Result<(), NotHere> {
@@ -138,7 +150,7 @@ impl Disk {
             let part = &mut into[usize_from(from - first) * BLOCK..usize_from(to - first) * BLOCK];
             covered = to;
             let within = usize_from(from - chunk.0 * per_chunk) * BLOCK;
-            match leaf.map(|leaf| self.local_body(leaf, pinned, missing)) {
+            match leaf.map(|leaf| self.local_body(leaf, purpose, pinned, missing)) {
                 None => part.fill(0),
                 Some(None) => {}
                 Some(Some(body)) => {
@@ -152,9 +164,13 @@ impl Disk {
     }
 
     /// The body of a chunk, if it is on this node. Otherwise adds the chunk to `missing`.
-    fn local_body(&self, leaf: Leaf, pinned: &Pinned, missing: &mut Missing) -> Option<Body> {
+    fn local_body(&self, leaf: Leaf, purpose: Purpose, pinned: &Pinned, missing: &mut Missing) -> Option<Body> {
         if let Leaf::Whole(name) = leaf {
-            let body = pinned.chunks.get(&name).cloned().or_else(|| self.node().cache.get(&name));
+            let cache = &self.node().cache;
+            let mut body = pinned.chunks.get(&name).cloned().or_else(|| cache.get(&name));
+            if purpose == Purpose::Merge {
+                body = body.and_then(|body| cache.hashed_now(body));
+            }
             if body.is_none() {
                 missing.chunks.push(name);
             }

@@ -22,7 +22,7 @@ use super::{
     epoch::Epoch,
     error::{Fault, is_no_space},
     memory::AlignedBuf,
-    read::{BLOCK, Missing, NotHere, Pinned},
+    read::{BLOCK, Missing, NotHere, Pinned, Purpose},
 };
 
 /// Bytes of the disk under one lock. A request of at most 1 MiB touches at most two stripes.
@@ -179,11 +179,11 @@ impl Disk {
         let mut buf = AlignedBuf::default();
         let whole = buf.slice(usize_from((last + 1 - first) * BLOCK_BYTES));
         if !offset.is_multiple_of(BLOCK_BYTES) || first == last {
-            self.read_blocks(layers, first, 1, &mut whole[..BLOCK], pinned)?;
+            self.read_blocks(layers, first, 1, &mut whole[..BLOCK], Purpose::Merge, pinned)?;
         }
         if !end.is_multiple_of(BLOCK_BYTES) && first != last {
             let tail_at = whole.len() - BLOCK;
-            self.read_blocks(layers, last, 1, &mut whole[tail_at..], pinned)?;
+            self.read_blocks(layers, last, 1, &mut whole[tail_at..], Purpose::Merge, pinned)?;
         }
         let part = &mut whole[usize_from(offset - first * BLOCK_BYTES)..][..usize_from(change.bytes())];
         match change {

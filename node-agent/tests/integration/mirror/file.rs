@@ -124,22 +124,77 @@ async fn buffered_reads_see_direct_writes() {
     .await;
 }
 
+/// Flips one bit in every slot of the cache.
+fn rot_slots(data: &std::path::Path, slots: u64) {
+    let path = data.join("cache/slots-18");
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    for slot in 0..slots {
+        let at = slot * CHUNK as u64 + 50_000 + slot;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    }
+}
+
+async fn read_all(path: &std::path::Path) -> Vec<u8> {
+    let path = path.to_owned();
+    blocking(move || std::fs::read(path).unwrap()).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_cached_chunk_is_never_served_after_an_unclean_stop() {
-    let world = World::new().await;
+async fn a_damaged_cached_chunk_is_never_served_after_any_stop() {
+    let mut world = World::new().await;
     let image = Rng(11).bytes(4 * CHUNK);
     let want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    for clean in [true, false] {
+        let path = world.ensure(&want).await.path;
+        assert!(read_all(&path).await == image);
+        assert_eq!(world.disks.cache_bytes(), 4 * CHUNK as u64);
+        let World { disks, store, config, data, .. } = world;
+        if clean {
+            assert!(disks.shutdown().await);
+        }
+        drop(disks);
+        rot_slots(&data.path, 4);
+        world = World::open(data, config, store).await;
+        let path = world.ensure(&want).await.path;
+        assert!(read_all(&path).await == image, "after a stop, clean: {clean}");
+        assert_eq!(world.disks.cache_bad_chunks(), 4);
+    }
+}
+
+/// The first write of a part of a block takes the rest of the block from the base. The next snapshot publishes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_of_part_of_a_block_never_merges_damaged_bytes_of_the_cache() {
+    let world = World::new().await;
+    let image = Rng(11).bytes(2 * CHUNK);
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
-    assert!(blocking(move || std::fs::read(path).unwrap()).await == image);
-    assert_eq!(world.disks.cache_bytes(), 4 * CHUNK as u64);
-    let World { disks, store, config, data, .. } = world;
-    // No shutdown, as if the process was killed.
-    drop(disks);
-    let slots = File::options().write(true).open(data.path.join("cache/slots-18")).unwrap();
-    slots.write_all_at(b"rot", CHUNK as u64 + 5).unwrap();
-    let world = World::open(data, config, store).await;
+    assert!(read_all(&path).await == image);
+    rot_slots(&world.data.path, 2);
+    let mut expected = image;
+    for chunk in 0..2 {
+        let at = chunk * CHUNK + 50_100;
+        expected[at..at + 10].fill(9);
+        let path = path.clone();
+        blocking(move || File::options().write(true).open(path).unwrap().write_all_at(&[9; 10], at as u64).unwrap())
+            .await;
+    }
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    assert!(export(&*world.store, &saved.root) == expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scrub_finds_damaged_chunks_that_nobody_reads() {
+    let world = World::new().await;
+    let image = Rng(11).bytes(3 * CHUNK);
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
-    assert!(blocking(move || std::fs::read(path).unwrap()).await == image);
+    assert!(read_all(&path).await == image);
+    rot_slots(&world.data.path, 2);
+    eventually("the scrub dropped two chunks", Duration::from_secs(30), || world.disks.cache_bad_chunks() == 2).await;
+    assert_eq!(world.disks.cache_bytes(), CHUNK as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,10 +211,7 @@ async fn a_commit_never_uses_damaged_bytes_of_the_cache() {
         .await
             == image
     );
-    let slots = File::options().write(true).open(world.data.path.join("cache/slots-18")).unwrap();
-    for slot in 0..2 {
-        slots.write_all_at(b"rot", slot * CHUNK as u64 + 50_000).unwrap();
-    }
+    rot_slots(&world.data.path, 2);
     blocking(move || {
         let file = File::options().write(true).open(path).unwrap();
         file.write_all_at(&[9; 4096], 0).unwrap();
