@@ -80,7 +80,7 @@ pub struct DiskStatus {
     pub local_bytes: u64,
     /// Whether the raw file is mounted and served.
     pub mounted: bool,
-    /// Why the disk has failed for good, if a flush failed.
+    /// Why the disk has failed for good: a flush failed, or its journal is damaged. It is not mounted again then.
     pub failed: Option<String>,
 }
 
@@ -237,16 +237,24 @@ impl Disks {
             );
             epochs.insert(0, Arc::new(epoch));
         }
-        let mut unused = meta.prepared.take();
-        if let Some(entry) = unused {
+        let prepared = meta.prepared.take();
+        let mut unused = prepared;
+        if let Some(entry) = prepared {
             let (epoch, _) = open(&entry)?;
-            if epoch.bits.owned_blocks() > 0 {
+            if epoch.bits.owned_blocks() > 0 || epoch.failed().is_some() {
                 // It has admitted writes, so the flip happened but was not recorded. The cut was never reported, so the
                 // blocks of the older epoch belong to the next commit.
                 meta.epochs.push(entry);
                 epochs.insert(0, Arc::new(epoch));
                 unused = None;
             }
+        }
+        let damaged = epochs.iter().find_map(|epoch| epoch.failed());
+        if let Some(what) = damaged {
+            tracing::error!(disk.id = %id, "a disk failed for good: {what}");
+            meta.failed.get_or_insert(what.clone());
+        }
+        if prepared.is_some() || damaged.is_some() {
             meta.store(dir).map_err(|e| io(e.into_io()))?;
         }
         if let Some(entry) = unused {
@@ -267,6 +275,10 @@ impl Disks {
         let _one_at_a_time = changing.lock().await;
         let entry = self.make_or_adopt(want).await?;
         if !entry.is_mounted() {
+            if let Some(what) = entry.disk.failed() {
+                // Acknowledged writes may be missing. A guest that finds that out by itself makes it worse.
+                return Err(DiskError::Failed { disk: want.disk, what });
+            }
             let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount);
             blocking(move || {
                 let old = lock(&entry.mounted).take();

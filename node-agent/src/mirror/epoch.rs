@@ -26,13 +26,13 @@ use std::{
     },
 };
 
-use storage_core::BLOCK_BYTES;
+use storage_core::{BLOCK_BYTES, lock};
 use tokio::sync::Notify;
 
 use super::{
-    bits::{BlockBits, Found},
+    bits::{BlockBits, BlockState, Found},
     error::{Fault, is_no_space},
-    journal::{AppendError, Journal},
+    journal::{AppendError, Damage, Journal, Replayed},
     memory::{AlignedBuf, is_block_aligned},
     read::BLOCK,
     stable::{self, StableFile},
@@ -123,21 +123,79 @@ impl Epoch {
     }
 
     /// Opens an epoch that an earlier process left, with its live map if the holder still has it, else with what the journal
-    /// has.
+    /// has. A damaged journal is replaced if the live map is there, which is always newer; if not, the epoch has
+    /// [`Self::failed`].
     pub(crate) fn open(place: &Place<'_>, bytes: u64, holder: &Holder) -> Result<(Self, Found), OpenError> {
         let delta = StableFile::open(&place.delta(), &mut direct())?;
         if delta.bytes()? < bytes {
             delta.set_bytes(bytes)?;
         }
-        let (journal, words) = Journal::replay(&place.bits(), place.tag)?;
+        let Replayed { journal, words, damage } = Journal::replay(&place.bits(), place.tag)?;
+        let mut key = place.live_key();
+        if damage.is_some() && !holder.list().map_err(OpenError::Holder)?.contains(&key) {
+            // This map will not be complete. Under a name of its own, no later start takes it for one that is.
+            key.push_str("/damaged");
+        }
         let blocks = bytes / BLOCK_BYTES;
-        let live = holder.get(&place.live_key(), BlockBits::bytes_for(blocks)).map_err(OpenError::Holder)?;
+        let live = holder.get(&key, BlockBits::bytes_for(blocks)).map_err(OpenError::Holder)?;
         let (bits, found) = BlockBits::from_live(live, blocks, place.tag).map_err(OpenError::Live)?;
         bits.replay(&words, found).map_err(OpenError::Live)?;
         let epoch = Self::assemble(place.number, bits, delta, journal);
         // The last writes of the earlier process may not be durable.
         epoch.unsynced.store(true, Ordering::Release);
+        if let Some(damage) = damage {
+            epoch.mend(&damage, found, &place.bits())?;
+        }
         Ok((epoch, found))
+    }
+
+    /// Replaces a damaged journal by what the live map says. Without one, the epoch fails for good.
+    fn mend(&self, damage: &Damage, found: Found, path: &Path) -> io::Result<()> {
+        let Damage { at, lost_records } = damage;
+        let path = path.display();
+        if found == Found::Left {
+            tracing::warn!("{path} is damaged at byte {at}: it is replaced by what the live map of its disk says");
+            self.delta.sync_data()?;
+            return lock(&self.journal).replace_damaged(&self.bits.all_words());
+        }
+        let (doubtful_bytes, range) = self.doubtful()?;
+        let lost = match doubtful_bytes {
+            0 => "all its data is named by intact records, but discards may be lost".to_owned(),
+            bytes => format!(
+                "{bytes} bytes that were written between {} and {} of the disk may have been flushed and would read as they \
+                 were before",
+                range.start, range.end
+            ),
+        };
+        let what = format!(
+            "{path} is damaged at byte {at}, {lost_records} or more of its records cannot be read: {lost}; the files are kept \
+             as they are, go back to the last snapshot or copy"
+        );
+        self.failed.get_or_init(|| what);
+        Ok(())
+    }
+
+    /// How many bytes the delta has that the bits do not name, and the range of the disk that they are in.
+    fn doubtful(&self) -> io::Result<(u64, Range<u64>)> {
+        let mut doubtful = Vec::new();
+        for extent in self.delta.extents()? {
+            let (mut at, end) = (extent.start / BLOCK_BYTES, extent.end.div_ceil(BLOCK_BYTES).min(self.bits.blocks()));
+            while at < end {
+                let (state, run) = self.bits.run(at, end);
+                if state == BlockState::Absent {
+                    doubtful.push(at * BLOCK_BYTES..(at + run) * BLOCK_BYTES);
+                }
+                at += run;
+            }
+        }
+        let bytes = doubtful.iter().map(|range| range.end - range.start).sum();
+        let whole = doubtful.first().zip(doubtful.last()).map_or(0..0, |(first, last)| first.start..last.end);
+        Ok((bytes, whole))
+    }
+
+    /// Why the epoch has failed for good, if it has.
+    pub(crate) fn failed(&self) -> Option<&String> {
+        self.failed.get()
     }
 
     fn assemble(number: EpochNumber, bits: BlockBits, delta: StableFile, journal: Journal) -> Self {

@@ -1,17 +1,26 @@
 //! The journal makes the bits of one epoch durable. It is an append-only file of checksummed records, one per flush.
 //!
 //! ```text
-//! record  magic u32 | entries u32 | tag of the epoch u64 | sequence u64 | crc32c u32 (over the rest, this field 0) | 0 u32
+//! record  magic u32 | entries u32 | tag of the epoch u64 | sequence u64 | crc32c u32 | crc32c u32 of the 24 bytes before
+//!         entries | end mark u64                     the first crc32c covers the whole record, both checksums as zeros
 //! entry   word u64 | owned u64 | zeroed u64          the whole state of 64 blocks; later entries replace earlier ones
 //! ```
 //!
 //! Invariant (I2): bits are appended only after the data they speak of is durable, so everything in the file is true after
 //! a power cut.
 //!
-//! The file is written ahead with zeros, so that an append changes no metadata and its sync is one write. A torn record
-//! ends the replay: its flush was never acknowledged. Each record has a sync of its own, so there can be no complete record
-//! after a torn one that a later replay would mistake for a new one. When the file has become much longer than its entries
-//! need, a new file is written beside it and renamed over it.
+//! The file is written ahead with zeros, so that an append changes no metadata and its sync is one write. Each record has a
+//! sync of its own, so only the last one can be *torn* by a power cut. Its flush was never acknowledged, so a torn record
+//! ends the replay and is overwritten with zeros. Any other record that cannot be read is *damaged*: it was acknowledged,
+//! and what it says must not be lost silently. The two are told apart like this:
+//!
+//! - A record that is followed by an intact one is damaged.
+//! - The last record is torn if some of it was never written: its end, or a sector of 512 bytes of which it has only zeros.
+//!   No sector of a written record looks like that, because of the magic, the indexes and the end mark. Otherwise all of
+//!   it was written, and it is damaged.
+//! - The limit of this: damage that turns a whole sector or the end of the last record into zeros looks like a torn record.
+//!
+//! When the file has become much longer than its entries need, a new file is written beside it and renamed over it.
 
 use std::{
     collections::BTreeMap,
@@ -27,9 +36,15 @@ use super::{
     stable::{self, Folder, StableFile},
 };
 
-const MAGIC: u32 = u32::from_le_bytes(*b"MJR1");
+const MAGIC: u32 = u32::from_le_bytes(*b"MJR2");
 const HEAD: usize = 32;
+/// Bytes at the start of a head that its own checksum covers.
+const HEAD_CHECKED: usize = 24;
 const ENTRY: usize = 24;
+/// No byte of it is zero.
+const END_MARK: [u8; 8] = *b"MJR2 end";
+/// Bytes that a disk writes whole or not at all.
+const SECTOR: usize = 512;
 /// Bytes that a new file is written ahead.
 const FIRST_AHEAD: u64 = 128 << 10;
 /// Bytes by which a longer file is written ahead.
@@ -63,25 +78,41 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Opens a journal. Returns it, ready for appending, and its last entry for each word.
-    pub(crate) fn replay(path: &Path, tag: u64) -> io::Result<(Self, BTreeMap<u64, Word>)> {
+    /// Opens a journal and reads all intact records. A torn record at its end is erased.
+    pub(crate) fn replay(path: &Path, tag: u64) -> io::Result<Replayed> {
         let file = StableFile::open(path, &mut File::options())?;
         let length = file.bytes()?;
-        let mut words = BTreeMap::new();
         let mut journal =
             Self { path: path.to_owned(), file, tag, sequence: 0, end: 0, ahead: length, rewrite_at: REWRITE_MIN };
         let bytes = journal.file.read_all()?;
-        let mut rest = bytes.as_slice();
-        while let Some((entries, used)) = record(rest, tag, journal.sequence) {
-            words.extend(entries.into_iter().map(|word| (word.index, word)));
-            journal.sequence += 1;
-            journal.end += used as u64;
-            rest = &rest[used..];
+        let (mut words, mut at, mut damage) = (BTreeMap::new(), 0, None);
+        loop {
+            if let Some((entries, used)) = record(&bytes[at..], tag, journal.sequence) {
+                words.extend(entries.into_iter().map(|word| (word.index, word)));
+                journal.sequence += 1;
+                at += used;
+            } else if let Some((skipped, sequence)) = later_record(&bytes[at..], tag, journal.sequence) {
+                let lost = sequence - journal.sequence;
+                let damage = damage.get_or_insert(Damage { at: at as u64, lost_records: 0 });
+                damage.lost_records += lost;
+                journal.sequence = sequence;
+                at += skipped;
+            } else {
+                break;
+            }
+        }
+        journal.end = at as u64;
+        let rest = &bytes[at..];
+        let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if written > 0 && is_torn(rest, at, written) {
+            journal.file.write_all_at(&vec![0; written], journal.end)?;
+        } else if written > 0 {
+            damage.get_or_insert(Damage { at: journal.end, lost_records: 0 }).lost_records += 1;
         }
         // An earlier process may have died between writing and syncing the last record, which counts from now on.
         journal.file.sync_data()?;
         journal.rewrite_at = REWRITE_MIN.max(4 * journal.end);
-        Ok((journal, words))
+        Ok(Replayed { journal, words, damage })
     }
 
     /// Appends a record of `words` and syncs. The data that the words speak of must already be durable.
@@ -122,6 +153,13 @@ impl Journal {
         synced
     }
 
+    /// Replaces a damaged file by one with `words`, which must be the whole durable state. Keeps the damaged one as
+    /// `N.bits-damaged`, for people who want to look into it.
+    pub(crate) fn replace_damaged(&mut self, words: &[Word]) -> io::Result<()> {
+        std::fs::copy(&self.path, self.path.with_extension("bits-damaged"))?;
+        self.rewrite(words).map_err(AppendError::into_io)
+    }
+
     fn write_ahead(&mut self, end: u64) -> io::Result<()> {
         while self.ahead < end {
             let step = if self.ahead == 0 { FIRST_AHEAD } else { AHEAD };
@@ -131,6 +169,24 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// A journal as it was found.
+pub(crate) struct Replayed {
+    /// Ready for appending, unless it is damaged: then [`Journal::replace_damaged`] comes first.
+    pub(crate) journal: Journal,
+    /// The last entry of each word in the intact records.
+    pub(crate) words: BTreeMap<u64, Word>,
+    pub(crate) damage: Option<Damage>,
+}
+
+/// Acknowledged records that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// Where the first one starts, in bytes.
+    pub(crate) at: u64,
+    /// How many there are at least.
+    pub(crate) lost_records: u64,
 }
 
 /// Why an append failed, by what is known of the record.
@@ -156,15 +212,20 @@ fn encode(entries: &[Word], tag: u64, sequence: u64, out: &mut Vec<u8>) {
     out.extend(u32::try_from(entries.len()).expect("disks have at most 2^32 blocks, 64 to a word").to_le_bytes());
     out.extend(tag.to_le_bytes());
     out.extend(sequence.to_le_bytes());
-    out.extend([0; 8]);
+    out.extend([0; HEAD - HEAD_CHECKED]);
     for word in entries {
         out.extend(word.index.to_le_bytes());
         out.extend(word.owned.to_le_bytes());
         out.extend(word.zeroed.to_le_bytes());
     }
-    let record = &mut out[start..];
-    let crc = crc32c::crc32c(record);
-    record[24..28].copy_from_slice(&crc.to_le_bytes());
+    out.extend(END_MARK);
+    seal(&mut out[start..]);
+}
+
+/// Fills in the checksums of a record, which are zeros.
+fn seal(record: &mut [u8]) {
+    let crcs = [crc32c::crc32c(record), crc32c::crc32c(&record[..HEAD_CHECKED])];
+    record[HEAD_CHECKED..HEAD].copy_from_slice(crcs.map(u32::to_le_bytes).as_flattened());
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
@@ -175,17 +236,25 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Decodes the record at the start of `bytes`. Returns its words and its length; `None` when it is torn or not this one.
-fn record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(Vec<Word>, usize)> {
-    if u32_at(bytes, 0)? != MAGIC || u64_at(bytes, 8)? != tag || u64_at(bytes, 16)? != sequence {
+/// Number of entries, tag and sequence of the record at the start of `bytes`. `None` when its head is not intact.
+fn head(bytes: &[u8]) -> Option<(usize, u64, u64)> {
+    if u32_at(bytes, 0)? != MAGIC || u32_at(bytes, HEAD - 4)? != crc32c::crc32c(bytes.get(..HEAD_CHECKED)?) {
         return None;
     }
-    let count = usize_from(u32_at(bytes, 4)?.into());
-    let used = HEAD + count * ENTRY;
-    let whole = bytes.get(..used)?;
-    let stored = u32_at(whole, 24)?;
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(whole.get(..24)?), &[0; 4]), whole.get(28..)?);
-    if crc != stored {
+    Some((usize_from(u32_at(bytes, 4)?.into()), u64_at(bytes, 8)?, u64_at(bytes, 16)?))
+}
+
+const fn record_bytes(entries: usize) -> usize {
+    HEAD + entries * ENTRY + END_MARK.len()
+}
+
+/// Decodes the record at the start of `bytes`. Returns its words and its length; `None` when it is not intact or not this
+/// one.
+fn record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(Vec<Word>, usize)> {
+    let (count, ..) = head(bytes).filter(|head| (head.1, head.2) == (tag, sequence))?;
+    let whole = bytes.get(..record_bytes(count))?;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&whole[..HEAD_CHECKED]), &[0; HEAD - HEAD_CHECKED]);
+    if u32_at(whole, HEAD_CHECKED)? != crc32c::crc32c_append(crc, &whole[HEAD..]) || !whole.ends_with(&END_MARK) {
         return None;
     }
     let entries = (0..count)
@@ -194,7 +263,26 @@ fn record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(Vec<Word>, usize)> {
             Some(Word { index: u64_at(whole, at)?, owned: u64_at(whole, at + 8)?, zeroed: u64_at(whole, at + 16)? })
         })
         .collect::<Option<Vec<_>>>()?;
-    Some((entries, used))
+    Some((entries, whole.len()))
+}
+
+/// Finds an intact record of a later `sequence` behind one that is not intact. Returns where it starts and its sequence.
+fn later_record(bytes: &[u8], tag: u64, sequence: u64) -> Option<(usize, u64)> {
+    // All records are multiples of 8 bytes long.
+    (8..bytes.len()).step_by(8).find_map(|at| {
+        let rest = &bytes[at..];
+        let (.., later) = head(rest).filter(|head| head.1 == tag && head.2 > sequence)?;
+        record(rest, tag, later).map(|_| (at, later))
+    })
+}
+
+/// Whether a power cut or the end of the process can have left the record at the start of `bytes`, of which `written`
+/// bytes are there: its end is missing, or some sector has only zeros of it. `at` is where it starts in the file.
+fn is_torn(bytes: &[u8], at: usize, written: usize) -> bool {
+    let length = head(bytes).map_or(HEAD, |(count, ..)| record_bytes(count));
+    let (first, others) = bytes[..written].split_at((SECTOR - at % SECTOR).min(written));
+    let is_absent = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+    written < length || std::iter::once(first).chain(others.chunks(SECTOR)).any(is_absent)
 }
 
 #[cfg(test)]
@@ -212,34 +300,82 @@ mod tests {
         let mut journal = Journal::create(&path, 7).expect("create");
         journal.append(&[word(1, 3), word(9, 4)]).expect("append");
         journal.append(&[word(1, 7)]).expect("append");
-        let (mut journal, words) = Journal::replay(&path, 7).expect("replay");
+        let Replayed { mut journal, words, .. } = Journal::replay(&path, 7).expect("replay");
         assert_eq!(words.into_values().collect::<Vec<_>>(), [word(1, 7), word(9, 4)]);
         journal.append(&[word(2, 1)]).expect("append");
-        let (_, words) = Journal::replay(&path, 7).expect("replay");
-        assert_eq!(words.len(), 3);
-        let (_, words) = Journal::replay(&path, 8).expect("replay");
-        assert!(words.is_empty(), "the journal of another epoch does not count");
+        assert_eq!(Journal::replay(&path, 7).expect("replay").words.len(), 3);
+        let Replayed { words, damage, .. } = Journal::replay(&path, 8).expect("replay");
+        assert!(words.is_empty() && damage.is_some(), "the journal of another epoch does not count");
+    }
+
+    /// A journal with three records; the last one touches several sectors. Returns its path, its bytes and where the
+    /// records start and end.
+    fn three_records(dir: &Path) -> (PathBuf, Vec<u8>, Vec<usize>) {
+        let path = dir.join("0.bits");
+        let mut journal = Journal::create(&path, 7).expect("create");
+        let mut ends = vec![0];
+        let long: Vec<_> = (10..60).map(|n| word(n, 1)).collect();
+        for words in [&[word(1, 3)][..], &[word(2, 5), word(3, 5)], &long] {
+            journal.append(words).expect("append");
+            ends.push(usize_from(journal.end));
+        }
+        (path.clone(), std::fs::read(path).expect("read"), ends)
     }
 
     #[test]
-    fn a_torn_record_ends_the_replay_wherever_it_is_torn() {
+    fn a_torn_record_ends_the_replay_and_is_erased() {
         let dir = tempfile::tempdir().expect("dir");
-        let path = dir.path().join("0.bits");
-        let mut journal = Journal::create(&path, 7).expect("create");
-        journal.append(&[word(1, 3)]).expect("append");
-        let first = journal.end;
-        journal.append(&[word(2, 5), word(3, 5)]).expect("append");
-        let whole = std::fs::read(&path).expect("read");
-        for torn in first..journal.end {
+        let (path, whole, ends) = three_records(dir.path());
+        let (start, end) = (ends[2], ends[3]);
+        let sectors: Vec<_> = (start / SECTOR..end.div_ceil(SECTOR)).collect();
+        // Each set of sectors that may be missing.
+        for missing in 1..1u32 << sectors.len() {
             let mut bytes = whole.clone();
-            let at = usize::try_from(torn).expect("small");
-            bytes[at] ^= 0x55;
+            for (n, sector) in sectors.iter().enumerate() {
+                if missing & (1 << n) != 0 {
+                    bytes[start.max(sector * SECTOR)..end.min((sector + 1) * SECTOR)].fill(0);
+                }
+            }
             std::fs::write(&path, &bytes).expect("write");
-            let (journal, words) = Journal::replay(&path, 7).expect("replay");
-            assert!(words.len() < 3, "damage at {at} was not noticed");
-            assert_eq!(words.into_values().collect::<Vec<_>>(), [word(1, 3)]);
-            assert_eq!(journal.end, first);
+            let Replayed { journal, words, damage } = Journal::replay(&path, 7).expect("replay");
+            assert_eq!((damage, usize_from(journal.end), words.len()), (None, start, 3), "missing: {missing:b}");
+            assert!(std::fs::read(&path).expect("read")[start..].iter().all(|byte| *byte == 0));
         }
+    }
+
+    /// Bits flip in a record that was acknowledged: it is never taken for a torn one, the others are read, and nothing is
+    /// written to the file.
+    #[test]
+    fn a_damaged_record_is_reported_and_the_intact_ones_are_read() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (path, whole, ends) = three_records(dir.path());
+        for at in 0..ends[3] {
+            for bit in [1, 128] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= bit;
+                std::fs::write(&path, &bytes).expect("write");
+                let Replayed { words, damage, .. } = Journal::replay(&path, 7).expect("replay");
+                let n = ends.partition_point(|end| *end <= at) - 1;
+                let damaged = Damage { at: ends[n] as u64, lost_records: 1 };
+                assert_eq!(damage, Some(damaged), "byte {at}, bit {bit}");
+                assert_eq!(words.len(), 53 - [1, 2, 50][n]);
+                assert_eq!(std::fs::read(&path).expect("read"), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_journal_is_kept_when_it_is_replaced() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (path, mut bytes, _) = three_records(dir.path());
+        bytes[40] ^= 1;
+        std::fs::write(&path, &bytes).expect("write");
+        let mut journal = Journal::replay(&path, 7).expect("replay").journal;
+        journal.replace_damaged(&[word(1, 3), word(2, 7)]).expect("replace");
+        journal.append(&[word(9, 9)]).expect("append");
+        let Replayed { words, damage, .. } = Journal::replay(&path, 7).expect("replay");
+        assert_eq!((words.len(), damage), (3, None));
+        assert_eq!(std::fs::read(path.with_extension("bits-damaged")).expect("read"), bytes);
     }
 
     #[test]
@@ -250,13 +386,12 @@ mod tests {
         for n in 0..100 {
             journal.append(&[word(n % 3, n + 1)]).expect("append");
         }
-        let (mut journal, words) = Journal::replay(&path, 7).expect("replay");
+        let Replayed { mut journal, words, .. } = Journal::replay(&path, 7).expect("replay");
         let long = journal.end;
         journal.rewrite(&words.values().copied().collect::<Vec<_>>()).expect("rewrite");
         assert!(journal.end < long / 10);
         journal.append(&[word(5, 5)]).expect("append");
-        let (_, again) = Journal::replay(&path, 7).expect("replay");
-        assert_eq!(again.len(), words.len() + 1);
+        assert_eq!(Journal::replay(&path, 7).expect("replay").words.len(), words.len() + 1);
     }
 
     #[test]
@@ -266,12 +401,11 @@ mod tests {
         encode(&[word(1, 3), word(9, u64::MAX), word(u64::MAX, 0)], 7, 0, &mut seeds[1]);
         let reseal = |bytes: &mut [u8]| {
             let Some(count) = u32_at(bytes, 4).and_then(|count| usize::try_from(count).ok()) else { return };
-            let Some(whole) = bytes.get_mut(..HEAD + count * ENTRY) else { return };
+            let Some(whole) = bytes.get_mut(..record_bytes(count)) else { return };
             whole[..4].copy_from_slice(&MAGIC.to_le_bytes());
             whole[8..16].copy_from_slice(&7u64.to_le_bytes());
             whole[16..HEAD].fill(0);
-            let crc = crc32c::crc32c(whole);
-            whole[24..28].copy_from_slice(&crc.to_le_bytes());
+            seal(whole);
         };
         storage_core::fuzz::Fuzz::new(seeds).reseal(reseal).run(|bytes| {
             let (entries, used) = record(bytes, 7, 0).ok_or("no record")?;

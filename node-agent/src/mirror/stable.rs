@@ -4,6 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
+    ops::Range,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::FileExt,
@@ -11,7 +12,10 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, fallocate, seek},
+    io::Errno,
+};
 
 #[cfg(test)]
 pub(super) mod recorder;
@@ -94,6 +98,21 @@ impl StableFile {
 
     pub(crate) fn bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    /// The ranges of the file that have data, the rest are holes.
+    pub(crate) fn extents(&self) -> io::Result<Vec<Range<u64>>> {
+        let mut extents = Vec::new();
+        let mut at = 0;
+        loop {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(Errno::NXIO) => return Ok(extents),
+                Err(error) => return Err(error.into()),
+            };
+            at = seek(&self.file, SeekFrom::Hole(start))?;
+            extents.push(start..at);
+        }
     }
 
     pub(crate) fn read_all(&self) -> io::Result<Vec<u8>> {

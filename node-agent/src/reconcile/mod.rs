@@ -247,6 +247,12 @@ impl Inner {
     }
 }
 
+/// A disk that failed for good is told whatever its instance does: a guest may run for long before it notices.
+fn disk_trouble(disk: &DiskStatus) -> Option<Trouble> {
+    let what = disk.failed.as_ref()?;
+    Some(Trouble { reason: Reason::DiskFailed, detail: format!("disk {} failed: {what}", disk.disk) })
+}
+
 fn disk_report(disk: &DiskStatus) -> DiskReport {
     DiskReport {
         disk: disk.disk,
@@ -326,8 +332,10 @@ impl Reconciler {
                     apply::spawn(inner.clone(), assignment.clone(), wants(versions, assignment), actions);
                 }
             }
-            let trouble = inner.slot(assignment.instance, |slot| slot.trouble.clone());
-            let known = disks.iter().filter(|disk| disk.instance == assignment.instance).map(disk_report).collect();
+            let of_instance = || disks.iter().filter(|disk| disk.instance == assignment.instance);
+            let trouble = of_instance().find_map(disk_trouble);
+            let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
+            let known = of_instance().map(disk_report).collect();
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);

@@ -252,6 +252,18 @@ async fn a_full_disk_pauses_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_disk_that_fails_under_a_guest_is_reported() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    assert_eq!(node.ready(&agent, &wanted).await.reason, None);
+    node.disks.0.lock().unwrap().values_mut().for_each(|disk| disk.failed = Some("sync of delta 0".to_owned()));
+    let report = node.until(&agent, &wanted, Observed::Running).await;
+    assert_eq!(report.reason, Some(Reason::DiskFailed));
+    assert!(report.detail.unwrap().contains("sync of delta 0"));
+}
+
+#[tokio::test]
 async fn a_guest_that_ends_by_itself_is_not_started_again() {
     let cases = [
         (Ending::Shutdown, Observed::Stopped, Reason::GuestEnded),

@@ -1,0 +1,89 @@
+//! Damage in the files of a disk: it is told apart from what a power cut leaves, and nothing is reverted silently (I1, I2).
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use muster_agent::mirror::{DiskError, DiskWant};
+use storage_core::ChunkSize;
+
+use super::world::*;
+
+const BYTES: usize = 4 << 20;
+/// Distance of the writes: a record of the journal has the state of 64 blocks, and each write gets one of its own.
+const STEP: usize = 512 << 10;
+
+/// Writes one block and flushes, several times, so that each flush is a record of the journal.
+async fn flushed_writes(path: &Path) {
+    let path = path.to_owned();
+    blocking(move || {
+        let file = File::options().write(true).open(path).unwrap();
+        for n in 1..=5u8 {
+            file.write_all_at(&[n; 4096], u64::from(n) * STEP as u64).unwrap();
+            file.sync_data().unwrap();
+        }
+    })
+    .await;
+}
+
+/// Flips a bit in the second record of the journal of the first epoch.
+fn damage_journal(data: &Path, want: &DiskWant) -> (PathBuf, Vec<u8>) {
+    let path = data.join(format!("disks/{}/0.bits", want.disk));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[64 + 40] ^= 8;
+    std::fs::write(&path, &bytes).unwrap();
+    (path, bytes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_costs_nothing_while_the_live_map_is_there() {
+    let mut world = World::new().await;
+    let want = import(&*world.store, &Rng(3).bytes(BYTES), ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    flushed_writes(&path).await;
+    let World { disks, store, config, data, .. } = world;
+    drop(disks);
+    let (journal, damaged) = damage_journal(&data.path, &want);
+    world = World::open(data, config, store).await;
+    assert!(std::fs::read(journal.with_extension("bits-damaged")).unwrap() == damaged, "the damaged file is kept");
+    // From now on the new journal counts, also without the live map.
+    world.disks.shutdown().await;
+    world.data.holder().stop().unwrap();
+    let world = world.restart().await;
+    let path = world.ensure(&want).await.path;
+    let read = blocking(move || std::fs::read(path).unwrap()).await;
+    assert!((1..=5).all(|n| read[n * STEP] == u8::try_from(n).unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_fails_its_disk_and_never_reverts_flushed_writes() {
+    let mut world = World::new().await;
+    let want = import(&*world.store, &Rng(3).bytes(BYTES), ChunkSize::DEFAULT);
+    let other = import(&*world.store, &Rng(4).bytes(BYTES), ChunkSize::DEFAULT);
+    flushed_writes(&world.ensure(&want).await.path).await;
+    flushed_writes(&world.ensure(&other).await.path).await;
+    let World { disks, store, config, data, .. } = world;
+    disks.shutdown().await;
+    drop(disks);
+    data.holder().stop().unwrap();
+    let (journal, damaged) = damage_journal(&data.path, &want);
+    world = World::open(data, config, store).await;
+    // The second start finds the memory of the first one at the holder. It proves nothing.
+    for _ in 0..2 {
+        let Err(DiskError::Failed { what, .. }) = world.disks.ensure(&want).await else { panic!("it is mounted") };
+        assert!(what.contains("0.bits is damaged at byte 64"), "{what}");
+        assert!(what.contains("4096 bytes that were written between 1048576 and 1052672"), "{what}");
+        assert_eq!(world.disks.status(want.disk).unwrap().failed, Some(what));
+        assert_eq!(world.disks.status(want.disk).unwrap().unsaved_bytes, 4 * 4096, "the intact records are read");
+        assert!(std::fs::read(&journal).unwrap() == damaged, "the file is kept as it is");
+        // Other disks of the node are not affected.
+        assert!(world.ensure(&other).await.failed.is_none());
+        world = world.restart().await;
+    }
+    world.disks.remove(want.disk).await.unwrap();
+    assert!(!journal.exists());
+}
