@@ -4,7 +4,8 @@
 //!
 //! A block is dirty if any epoch has it that is newer than the published version, up to the epoch the commit froze. So an
 //! abandoned commit needs no undo: the next one finds its blocks again. When nothing has changed, the version keeps its
-//! descriptor and nothing is stored.
+//! descriptor and nothing is stored. A disk that is larger than its version gets a descriptor of its own size at its first
+//! commit, whether it was written or not.
 //!
 //! ```text
 //! chunks --batches--> merge, hash, encode (2 at once, blocking threads) --> put (3 at once) --> tree --> put pages, descriptor
@@ -106,7 +107,7 @@ impl Disk {
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;
         let unchanged = VersionRoot { commit: Some(commit), ..view.base.root.clone() };
-        if dirty_bytes == 0 {
+        if dirty_bytes == 0 && view.base.size_bytes() == ByteLen(self.size_bytes()) {
             return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
         }
         let (changes, mut stored_bytes) = self.upload_chunks(&view, dirty_chunks(&view), round).await?;
@@ -311,9 +312,8 @@ impl Disk {
     ) -> Result<tree::Committed, DiskError> {
         let deadline = Instant::now() + PATIENCE;
         let mut pinned = Pinned::default();
+        // A version is as large as its disk, also when no chunk has changed since a smaller version.
         let size = ByteLen(self.size_bytes());
-        // When no chunk has changed, the version keeps the base's descriptor, also if the disk is larger than the base.
-        let size = if changes.is_empty() { view.base.descriptor.size_bytes } else { size };
         loop {
             let committed = {
                 let find = |name: &ObjectName| view.base.page(&self.node().pages, &pinned, name);

@@ -328,3 +328,35 @@ async fn a_disk_larger_than_its_version_grows_the_tree() {
     assert!(export(&*world.store, &saved.root) == expected);
     assert_eq!(Descriptor::decode(&hex::decode(&saved.root.descriptor).unwrap()).unwrap().size_bytes.0, 40 << 20);
 }
+
+/// The controller takes only versions as large as their disks. Nothing but the size may change, and the second commit
+/// changes nothing at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_changes_that_is_larger_than_its_version_gets_a_version_of_its_size() {
+    let world = World::new().await;
+    for (image_bytes, disk_bytes) in [(CHUNK + 777, CHUNK + 4096), (2 * CHUNK, 40 << 20), (777, 4096)] {
+        for rewrites in [false, true] {
+            let image = Rng(3).bytes(image_bytes);
+            let mut want = import(&*world.store, &image, ChunkSize::MIN);
+            want.size_bytes = disk_bytes as u64;
+            let path = world.ensure(&want).await.path;
+            let mut expected = image.clone();
+            expected.resize(disk_bytes, 0);
+            for _ in 0..2 {
+                if rewrites {
+                    write(&path, 0, image[..700].to_vec()).await;
+                }
+                let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+                let saved = world.save(&want, commit).await;
+                let descriptor = Descriptor::decode(&hex::decode(&saved.root.descriptor).unwrap()).unwrap();
+                assert_eq!(descriptor.size_bytes.0, disk_bytes as u64);
+                assert!(export(&*world.store, &saved.root) == expected);
+                let next = published(&want, &saved);
+                let first = want.root.commit.is_none();
+                assert_eq!(next.root.descriptor == want.root.descriptor, !first, "only the first one has a new size");
+                world.ensure(&next).await;
+                want = next;
+            }
+        }
+    }
+}
