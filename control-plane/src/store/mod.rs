@@ -39,6 +39,7 @@ mod migrations;
 pub mod nodes;
 pub mod operations;
 mod position;
+mod row;
 pub mod snapshots;
 pub mod tokens;
 pub mod uploads;

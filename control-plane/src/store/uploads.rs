@@ -59,7 +59,7 @@ SELECT current FROM rounds WHERE one = 1";
 
 /// The current round, which new uploads begin in. Only [`begin_round`] raises it.
 pub async fn current_round(tx: &mut Tx) -> Result<u64, StoreError> {
-    column::count(&sqlx::query(CURRENT).fetch_one(tx.conn()).await?, "current")
+    column::read(&sqlx::query(CURRENT).fetch_one(tx.conn()).await?, "current")
 }
 
 const INSERT: &str = "-- uploads.insert
@@ -158,5 +158,5 @@ pub async fn begin_round(tx: &mut Tx) -> Result<Option<u64>, StoreError> {
 }
 
 fn from_row(row: &AnyRow) -> Result<Upload, StoreError> {
-    Ok(Upload { id: column::parse(row, "id")?, round: column::count(row, "round")? })
+    Ok(Upload { id: column::read(row, "id")?, round: column::read(row, "round")? })
 }
