@@ -18,8 +18,6 @@ pub enum UploadTarget {
     Image,
     /// The disks of a snapshot.
     Snapshot,
-    /// One disk, without a snapshot.
-    Disk,
 }
 
 impl UploadTarget {
@@ -27,7 +25,6 @@ impl UploadTarget {
         match self {
             Self::Image => "image",
             Self::Snapshot => "snapshot",
-            Self::Disk => "disk",
         }
     }
 }
@@ -39,7 +36,7 @@ pub struct NewUpload {
     pub project: String,
     /// Kind of the thing that `target_id` names.
     pub target: UploadTarget,
-    /// Id of the image, snapshot or disk, as text.
+    /// Id of the image or snapshot, as text.
     pub target_id: String,
     /// End of the lease. Until then whoever began the upload renews it or ends it.
     pub until: Timestamp,

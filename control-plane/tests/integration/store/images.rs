@@ -239,7 +239,7 @@ async fn an_upload_counts_for_two_rounds(fresh: Fresh) {
     let store = fresh.open().await;
     let begin = async || {
         let begin = store.run_tx("t", async |tx| {
-            let new = upload(UploadTarget::Disk, "d", tx.now().plus_ms(1000));
+            let new = upload(UploadTarget::Snapshot, "d", tx.now().plus_ms(1000));
             uploads::begin(tx, &new).await
         });
         begin.await.unwrap()
