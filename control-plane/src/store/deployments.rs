@@ -116,10 +116,7 @@ pub async fn save(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "deployments", id: row.id.to_string() }),
-    }
+    StoreError::unless_saved(&done, "deployments", row.id)
 }
 
 /// The deployment with this id, also a deleted one.

@@ -109,7 +109,7 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 pub async fn take_number(tx: &mut Tx, row: &ImageRow) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(NUMBERED).bind(row.image.id.to_string()).bind(row.revision).bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)?;
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)?;
     Ok(row.last_number + 1)
 }
 
@@ -126,7 +126,7 @@ pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
         .bind(&row.image.name)
         .bind(column::json_text(&row.image.labels)?)
         .bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)
 }
 
 const SETTLE: &str = "-- images.settle
@@ -150,14 +150,7 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(UNLINK).bind(row.image.id.to_string()).bind(row.revision).bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
-}
-
-fn changed_one(rows: u64, row: &ImageRow) -> Result<(), StoreError> {
-    match rows {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "images", id: row.image.id.to_string() }),
-    }
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)
 }
 
 impl Row for ImageRow {

@@ -240,10 +240,7 @@ pub async fn save_labels(tx: &mut Tx, row: &InstanceRow, labels: &Labels) -> Res
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "instances", id: row.id.to_string() }),
-    }
+    StoreError::unless_saved(&done, "instances", row.id)
 }
 
 /// The instance with this id, also a deleted one.

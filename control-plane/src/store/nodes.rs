@@ -129,10 +129,7 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "nodes", id: node.id.to_string() }),
-    }
+    StoreError::unless_saved(&done, "nodes", node.id)
 }
 
 /// The node of this id, also a deleted one.

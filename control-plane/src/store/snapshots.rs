@@ -213,10 +213,7 @@ pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "snapshots", id: row.id.to_string() }),
-    }
+    StoreError::unless_saved(&done, "snapshots", row.id)
 }
 
 /// The snapshot with this id, also a deleted one.

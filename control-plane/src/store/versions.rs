@@ -7,15 +7,16 @@
 use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId, etag, node_protocol::VersionRoot,
-    version::Version,
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId, etag,
+    node_protocol::VersionRoot,
+    version::{Version, VersionState},
 };
 use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};
 
 use super::{
     StoreError, Tx, bulk,
-    column::{self, Column as _},
+    column::{self, Cell, Column as _},
     row::{Row, select, select_one},
 };
 use crate::domain::versions::Content;
@@ -88,68 +89,42 @@ pub struct VersionRow {
 const INSERT: &str = "-- versions.insert
 INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
     commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, upload,
-    created_at, updated_at, seq)
-VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21,
-    $22)";
+    created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
 /// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
 /// first.
 pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
     let (now, seq) = (tx.now(), tx.next_seq().await?);
-    let mut row = Origin::default();
+    let mut cells = vec![new.id.cell()?, new.project.cell()?, new.labels.cell()?, VersionState::Ready.cell()?];
     match &new.of {
         Of::Image { image, number } => {
-            row.image = Some(image.to_string());
-            row.number = Some(column::int(*number));
+            cells.extend([image.cell()?, number.cell()?]);
+            // The columns about a disk.
+            cells.extend(std::iter::repeat_n(Cell::Text(None), 6));
         }
         Of::Disk { instance, instance_name, disk, snapshot, commit } => {
-            row.instance = Some(instance.to_string());
-            row.instance_name = Some(instance_name.clone());
-            row.disk = Some(disk.to_string());
-            row.snapshot = snapshot.as_ref().map(|(id, _)| id.to_string());
-            row.snapshot_name = snapshot.as_ref().map(|(_, name)| name.clone());
-            row.commit = Some(commit.to_string());
+            cells.extend([ImageId::NULL, u64::NULL, instance.cell()?, instance_name.cell()?, disk.cell()?]);
+            let (id, name) = snapshot.clone().unzip();
+            cells.extend([id.cell()?, name.cell()?, commit.cell()?]);
         }
     }
-    sqlx::query(INSERT)
-        .bind(new.id.to_string())
-        .bind(&new.project)
-        .bind(column::json_text(&new.labels)?)
-        .bind(row.image)
-        .bind(row.number)
-        .bind(row.instance)
-        .bind(row.instance_name)
-        .bind(row.disk)
-        .bind(row.snapshot)
-        .bind(row.snapshot_name)
-        .bind(row.commit)
-        .bind(column::int(new.content.size_bytes()))
-        .bind(column::int(new.content.chunk_bytes()))
-        .bind(new.content.root().to_string())
-        .bind(hex::encode(new.content.descriptor().encode()))
-        .bind(new.content.root_page().map(hex::encode))
-        .bind(&new.digest)
-        .bind(column::int(new.stored_bytes))
-        .bind(column::opt_int(new.reached_bytes))
-        .bind(new.upload.map(|id| id.to_string()))
-        .bind(now.micros())
-        .bind(seq)
-        .execute(tx.conn())
-        .await?;
+    cells.extend([
+        new.content.size_bytes().cell()?,
+        new.content.chunk_bytes().cell()?,
+        new.content.root().to_string().into(),
+        hex::encode(new.content.descriptor().encode()).into(),
+        new.content.root_page().map(hex::encode).into(),
+        new.digest.cell()?,
+        new.stored_bytes.cell()?,
+        new.reached_bytes.cell()?,
+        new.upload.cell()?,
+        now.cell()?,
+        now.cell()?,
+        seq.into(),
+    ]);
+    bulk::run(tx, INSERT, vec![cells], "").await?;
     Ok(())
-}
-
-#[derive(Default)]
-struct Origin {
-    image: Option<String>,
-    number: Option<i64>,
-    instance: Option<String>,
-    instance_name: Option<String>,
-    disk: Option<String>,
-    snapshot: Option<String>,
-    snapshot_name: Option<String>,
-    commit: Option<String>,
 }
 
 /// The version, deleted or not.
@@ -256,9 +231,9 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 /// Unlinks a version. Nothing can start from it any more; disks that began with it keep it.
 pub async fn unlink(tx: &mut Tx, row: &VersionRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
-    let id = row.version.id.to_string();
-    let done = sqlx::query(UNLINK).bind(&id).bind(row.revision).bind(now).execute(tx.conn()).await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict { table: "versions", id }) }
+    let id = row.version.id;
+    let done = sqlx::query(UNLINK).bind(id.to_string()).bind(row.revision).bind(now).execute(tx.conn()).await?;
+    StoreError::unless_saved(&done, "versions", id)
 }
 
 const UNLINK_IMAGE: &str = "-- versions.unlink_image
