@@ -12,7 +12,6 @@ use super::{
 use crate::{
     domain::deployment::Tally,
     store::{
-        column,
         deployments::{self, DeploymentRow},
         events, instances,
     },
@@ -46,8 +45,7 @@ impl App {
                         let tally = tallies.get(&row.id).unwrap_or(&no_members);
                         let timing = row.timing.clone();
                         let shown = view::view(caller, row, tally, timing, None);
-                        let state = column::word_text(shown.state).expect("a state is a word");
-                        list.filter.keeps(&state, &shown.labels).then_some(shown)
+                        list.filter.keeps(shown.state, &shown.labels).then_some(shown)
                     };
                     pager.take(rows, |row| row.seq, keep);
                 }

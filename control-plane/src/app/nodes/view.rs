@@ -30,8 +30,7 @@ impl App {
                 while let Some((after, n)) = pager.wants() {
                     let rows = nodes::list(tx, after, since, n).await?;
                     let keep = |row: NodeRow| {
-                        let state = column::word_text(row.state).expect("a state is a word");
-                        list.filter.keeps(&state, &row.labels).then(|| self.node_view(&row, &promised))
+                        list.filter.keeps(row.state, &row.labels).then(|| self.node_view(&row, &promised))
                     };
                     pager.take(rows, |row| row.seq, keep);
                 }
