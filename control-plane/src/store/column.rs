@@ -239,9 +239,3 @@ impl From<bool> for Cell {
         Self::Int(Some(i64::from(flag)))
     }
 }
-
-impl From<Option<i64>> for Cell {
-    fn from(number: Option<i64>) -> Self {
-        Self::Int(number)
-    }
-}

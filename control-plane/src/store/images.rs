@@ -6,12 +6,9 @@ use muster_api::{ImageId, Labels, etag, image::Image};
 use sqlx::any::AnyRow;
 
 use super::{
-    StoreError, Tx, bulk, column,
+    DELETED_SHOWN_MS, StoreError, Tx, bulk, column,
     row::{Row, select, select_one},
 };
-
-/// How long `?deleted=true` shows what was deleted.
-pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 /// An image to make. It begins empty, without versions.
 #[derive(Clone, Debug)]

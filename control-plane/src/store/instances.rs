@@ -15,7 +15,7 @@ use storage_core::units::u64_from;
 use super::{
     Filter, StoreError, Tx,
     bulk::{self, Conditions},
-    column::{self, Cell},
+    column::{self, Cell, Column as _},
     row::{Row, columns, select, select_one},
 };
 use crate::domain::{
@@ -113,30 +113,26 @@ INSERT INTO instances (id, project, deployment, number, name, labels, state, rea
     node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at, started_at, ready_at,
     cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
 
-fn word<T: serde::Serialize>(value: T) -> Result<Cell, StoreError> {
-    column::word_text(value).map(Cell::from)
-}
-
 fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     Ok(vec![
-        instance::word(life.state).into(),
-        life.reason.clone().map(String::from).into(),
-        life.detail.clone().into(),
-        word(life.wanted)?,
-        column::int(life.boot).into(),
-        column::int(life.generation).into(),
-        life.node.map(|id| id.to_string()).into(),
-        life.stop.force.into(),
-        column::int(life.stop.timeout_s).into(),
-        life.evicting.into(),
-        life.was_ready.into(),
-        life.known.map(|state| instance::word(state).to_owned()).into(),
-        column::opt_micros(life.steps.requested_at).into(),
-        column::opt_micros(life.steps.placed_at).into(),
-        column::opt_micros(life.steps.disk_at).into(),
-        column::opt_micros(life.steps.started_at).into(),
-        column::opt_micros(life.steps.ready_at).into(),
-        (life.state == InstanceState::Deleted).then_some(now.micros()).into(),
+        life.state.cell()?,
+        life.reason.cell()?,
+        life.detail.cell()?,
+        life.wanted.cell()?,
+        life.boot.cell()?,
+        life.generation.cell()?,
+        life.node.cell()?,
+        life.stop.force.cell()?,
+        life.stop.timeout_s.cell()?,
+        life.evicting.cell()?,
+        life.was_ready.cell()?,
+        life.known.cell()?,
+        life.steps.requested_at.cell()?,
+        life.steps.placed_at.cell()?,
+        life.steps.disk_at.cell()?,
+        life.steps.started_at.cell()?,
+        life.steps.ready_at.cell()?,
+        (life.state == InstanceState::Deleted).then_some(now).cell()?,
     ])
 }
 
@@ -147,24 +143,24 @@ pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRo
         let mut life = life_cells(&row.life, row.updated_at)?;
         let deleted_at = life.pop().expect("the last cell is deleted_at");
         let mut cells: Vec<Cell> = vec![
-            row.id.to_string().into(),
-            row.project.as_str().into(),
-            row.deployment.to_string().into(),
-            column::int(row.number).into(),
-            row.name.as_str().into(),
-            column::json_text(&row.labels)?.into(),
+            row.id.cell()?,
+            row.project.cell()?,
+            row.deployment.cell()?,
+            row.number.cell()?,
+            row.name.cell()?,
+            row.labels.cell()?,
         ];
         cells.append(&mut life);
         cells.extend([
-            i64::from(row.cpus).into(),
-            column::int(row.memory_bytes).into(),
-            word(row.runtime)?,
-            row.operation.map(|id| id.to_string()).into(),
-            row.created_at.micros().into(),
-            row.updated_at.micros().into(),
+            row.cpus.cell()?,
+            row.memory_bytes.cell()?,
+            row.runtime.cell()?,
+            row.operation.cell()?,
+            row.created_at.cell()?,
+            row.updated_at.cell()?,
             deleted_at,
-            row.revision.into(),
-            row.seq.into(),
+            row.revision.cell()?,
+            row.seq.cell()?,
         ]);
         rows.push(cells);
     }

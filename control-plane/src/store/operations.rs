@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     OperationId, Problem, Timestamp,
-    operation::{Operation, OperationState, Progress, Target, WaitingOn},
+    operation::{Operation, Progress, Target, WaitingOn},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 
 use super::{
@@ -105,41 +105,21 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
         .bind(seq)
         .execute(tx.conn())
         .await?;
-    let operation = Operation {
-        id,
-        project: new.project,
-        kind: new.kind.to_owned(),
-        target: new.target,
-        state: OperationState::Pending,
-        phase: new.phase.to_owned(),
-        progress: new.progress,
-        waiting_on: Vec::new(),
-        deadline: Some(new.deadline),
-        error: None,
-        result: None,
-        requested_by: origin.actor.clone(),
-        request_id: origin.request_id.clone(),
-        created_at: now,
-        updated_at: now,
-        started_at: None,
-        finished_at: None,
-    };
+    let operation = load(tx, id).await?.expect("it was inserted in this transaction");
     tell(tx, &operation, &origin.actor).await?;
     Ok(operation)
 }
 
 /// Appends the event that tells the state of an operation.
 async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), StoreError> {
-    let mut data = serde_json::Map::new();
-    data.insert("kind".to_owned(), operation.kind.clone().into());
-    data.insert("state".to_owned(), column::word_text(operation.state)?.into());
+    let mut data = json!({ "kind": operation.kind, "state": operation.state });
     if let Some(error) = &operation.error {
-        data.insert("reason".to_owned(), error.code.as_str().into());
+        data["reason"] = error.code.as_str().into();
     }
     let event = NewEvent {
         operation: Some(operation.id),
         actor: actor.to_owned(),
-        data: Value::Object(data),
+        data,
         ..NewEvent::new("operation.state", operation.project.clone(), operation.target.clone())
     };
     events::append(tx, event).await?;

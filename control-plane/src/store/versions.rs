@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};
 
 use super::{
-    StoreError, Tx, bulk,
+    DELETED_SHOWN_MS, StoreError, Tx, bulk,
     column::{self, Cell, Column as _},
     row::{Row, select, select_one},
 };
@@ -210,7 +210,7 @@ pub async fn list(tx: &mut Tx, filter: &VersionFilter, after: i64, limit: i64) -
   AND (CAST($5 AS TEXT) IS NULL OR v.instance = $5)
   AND (v.deleted_at IS NULL OR (CAST($6 AS BIGINT) = 1 AND v.deleted_at >= $7))
 ORDER BY v.seq LIMIT $8";
-    let since = tx.now().plus_ms(-super::images::DELETED_SHOWN_MS).micros();
+    let since = tx.now().plus_ms(-DELETED_SHOWN_MS).micros();
     let values = [
         after.into(),
         filter.project.clone().into(),

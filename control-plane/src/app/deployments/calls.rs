@@ -66,7 +66,7 @@ impl App {
             if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
                 row.labels = labels.clone();
                 deployments::save(tx, &row).await?;
-                events::append(tx, event(&row, &asked.caller.name)?).await?;
+                events::append(tx, event(&row, &asked.caller.name)).await?;
                 row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
             Answer::ok(&view::show(tx, &asked.caller, row).await?)

@@ -9,13 +9,10 @@ use muster_api::{
 
 use super::super::{App, AppError, Caller, find, list::ListQuery};
 use crate::store::{
-    column,
+    DELETED_SHOWN_MS, column,
     instances::{self, Promised},
     nodes::{self, NodeRow},
 };
-
-/// How long deleted nodes are shown, milliseconds.
-const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 impl App {
     /// A page of the nodes, for operators.
