@@ -88,8 +88,9 @@ impl<T: Serialize + DeserializeOwned> Column for Vec<T> {
     }
 }
 
+/// How types are stored: as TEXT or BIGINT, what reads them, what makes a cell of them.
 macro_rules! stored {
-    ([$($type:ty),* $(,)?] as $null:ident, $read:expr, $cell:expr) => {$(
+    ($($null:ident: $($type:ty),+ => $read:expr, $cell:expr;)*) => {$($(
         impl Column for $type {
             const NULL: Cell = Cell::$null(None);
 
@@ -101,62 +102,27 @@ macro_rules! stored {
                 $cell(self)
             }
         }
-    )*};
+    )+)*};
 }
 
-stored!([String] as Text, as_it_is, |text: &Self| Ok(text.as_str().into()));
-stored!([i64] as Int, as_it_is, |number: &Self| Ok((*number).into()));
-// 0 or 1.
-stored!([bool] as Int, |row, column| Ok(i64::read(row, column)? != 0), |flag: &Self| Ok((*flag).into()));
-// Never negative.
-stored!([u64] as Int, count, |count: &Self| Ok(int(*count).into()));
-stored!([u32, u16] as Int, count, |count: &Self| Ok(i64::from(*count).into()));
-stored!([Timestamp] as Int, |row, column| i64::read(row, column).map(Self::from_micros), |time: &Self| Ok(time
-    .micros()
-    .into()));
-stored!(
-    [
-        ClusterId,
-        CommitId,
-        DeploymentId,
-        DiskId,
-        ImageId,
-        InstanceId,
-        NodeId,
-        OperationId,
-        SnapshotId,
-        StoreId,
-        TokenId,
-        UploadId,
-        VersionId,
-        Reason,
-        Role,
-    ] as Text,
-    parse,
-    |id: &Self| Ok(id.to_string().into())
-);
-// Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-stored!(
-    [
-        Consistency,
-        DeploymentState,
-        ImageState,
-        InstanceState,
-        NodeState,
-        OperationState,
-        Runtime,
-        SnapshotState,
-        VersionState,
-        Wanted,
-    ] as Text,
-    from_word,
-    |word: &Self| Ok(word_text(word)?.into())
-);
-stored!(
-    [DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value] as Text,
-    from_json,
-    |value: &Self| Ok(json_text(value)?.into())
-);
+stored! {
+    Text: String => as_it_is, |text: &Self| Ok(text.as_str().into());
+    Int: i64 => as_it_is, |number: &Self| Ok((*number).into());
+    // 0 or 1.
+    Int: bool => |row, column| Ok(i64::read(row, column)? != 0), |flag: &Self| Ok((*flag).into());
+    // Never negative.
+    Int: u64 => count, |count: &Self| Ok(int(*count).into());
+    Int: u32, u16 => count, |count: &Self| Ok(i64::from(*count).into());
+    Int: Timestamp => |row, column| i64::read(row, column).map(Self::from_micros),
+        |time: &Self| Ok(time.micros().into());
+    Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
+        TokenId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
+    // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
+    Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OperationState, Runtime, SnapshotState,
+        VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+    Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
+        |value: &Self| Ok(json_text(value)?.into());
+}
 
 fn as_it_is<T>(row: &AnyRow, column: &str) -> Result<T, StoreError>
 where

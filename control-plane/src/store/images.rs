@@ -70,13 +70,8 @@ pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<Str
 
 /// The project's image of that name, if it is not deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<ImageRow>, StoreError> {
-    select_one(
-        tx,
-        "images.by_name",
-        "WHERE i.project = $1 AND i.name = $2 AND i.deleted_at IS NULL",
-        [project.into(), name.into()],
-    )
-    .await
+    let rest = "WHERE i.project = $1 AND i.name = $2 AND i.deleted_at IS NULL";
+    select_one(tx, "images.by_name", rest, [project.into(), name.into()]).await
 }
 
 /// Which images to list: those set must match.

@@ -64,7 +64,7 @@ pub(super) fn query(sql: String, values: impl IntoIterator<Item = Cell>) -> Quer
     })
 }
 
-/// Selects rows. `name` names the query in logs; `rest` is what follows the columns and the table.
+/// Selects rows. The SQL text begins with the comment `-- name`; `rest` follows the columns and the table.
 pub(super) async fn select<T: Row>(
     tx: &mut Tx,
     name: &str,

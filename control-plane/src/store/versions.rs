@@ -139,35 +139,20 @@ pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionRo
 
 /// The version with this number of an image, deleted or not.
 pub async fn by_number(tx: &mut Tx, image: ImageId, number: u64) -> Result<Option<VersionRow>, StoreError> {
-    select_one(
-        tx,
-        "versions.by_number",
-        "WHERE v.image = $1 AND v.number = $2",
-        [image.to_string().into(), column::int(number).into()],
-    )
-    .await
+    let rest = "WHERE v.image = $1 AND v.number = $2";
+    select_one(tx, "versions.by_number", rest, [image.to_string().into(), column::int(number).into()]).await
 }
 
 /// The version with the highest number of an image that is not deleted.
 pub async fn newest(tx: &mut Tx, image: ImageId) -> Result<Option<VersionRow>, StoreError> {
-    select_one(
-        tx,
-        "versions.newest",
-        "WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1",
-        [image.to_string().into()],
-    )
-    .await
+    let rest = "WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1";
+    select_one(tx, "versions.newest", rest, [image.to_string().into()]).await
 }
 
 /// The versions of a snapshot that are not deleted, in the order in which they were published.
 pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<VersionRow>, StoreError> {
-    select(
-        tx,
-        "versions.of_snapshot",
-        "WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq",
-        [snapshot.to_string().into()],
-    )
-    .await
+    let rest = "WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq";
+    select(tx, "versions.of_snapshot", rest, [snapshot.to_string().into()]).await
 }
 
 const ROOTS: &str = "-- versions.roots
