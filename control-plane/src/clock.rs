@@ -1,10 +1,5 @@
 //! The clock. Everything else gets the time from a [`Clock`], so that tests can set it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
-
 use muster_api::Timestamp;
 
 /// What time it is. Tests replace it by a [`ManualClock`].
@@ -23,28 +18,5 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let since = since.expect("the host's clock is past 1970");
         Timestamp::from_micros(i64::try_from(since.as_micros()).expect("the year is before 290,000"))
-    }
-}
-
-/// A clock that stands until a test moves it. Clones share it.
-#[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicI64>);
-
-impl ManualClock {
-    /// A clock that stands at `start`.
-    #[must_use]
-    pub fn at(start: Timestamp) -> Self {
-        Self(Arc::new(AtomicI64::new(start.micros())))
-    }
-
-    /// Moves the clock forward.
-    pub fn advance_ms(&self, ms: i64) {
-        self.0.fetch_add(ms * 1000, Ordering::SeqCst);
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
     }
 }

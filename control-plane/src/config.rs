@@ -4,7 +4,6 @@
 //! `deploy/config/control-plane.example.toml` documents every key with its default. Tests compare it with [`Config`].
 
 use std::{
-    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
@@ -149,7 +148,7 @@ impl Config {
         if let Some(path) = file {
             let failed = |why: String| ConfigError::File { path: path.to_owned(), why };
             let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-            config.apply(Settings::from_toml(&text).map_err(failed)?)?;
+            config.apply(toml::from_str(&text).map_err(|e| failed(e.to_string()))?)?;
         }
         config.apply(given)?;
         config.check()?;
@@ -159,19 +158,19 @@ impl Config {
     fn apply(&mut self, given: Settings) -> Result<(), ConfigError> {
         set(&mut self.data_dir, given.data_dir);
         set(&mut self.doors.listen, given.listen);
-        set_some(&mut self.doors.node_listen, given.node_listen);
-        set_some(&mut self.doors.public_url, given.public_url);
-        set_some(&mut self.doors.tls_cert, given.tls_cert);
-        set_some(&mut self.doors.tls_key, given.tls_key);
+        set(&mut self.doors.node_listen, given.node_listen.map(Some));
+        set(&mut self.doors.public_url, given.public_url.map(Some));
+        set(&mut self.doors.tls_cert, given.tls_cert.map(Some));
+        set(&mut self.doors.tls_key, given.tls_key.map(Some));
         set(&mut self.doors.insecure_http, given.insecure_http);
-        set_some(&mut self.doors.metrics_listen, given.metrics_listen);
+        set(&mut self.doors.metrics_listen, given.metrics_listen.map(Some));
         if let Some(text) = given.database {
             let text = secret(&text).map_err(|why| ConfigError::Value { key: "database", why })?;
             self.database = Some(text.parse().map_err(|why| ConfigError::Value { key: "database", why })?);
         }
-        set(&mut self.pool.min_copies, given.min_copies);
-        set(&mut self.log.filter, given.log_filter);
-        set(&mut self.log.format, given.log_format);
+        set(&mut self.pool.min_copies, given.pool.min_copies);
+        set(&mut self.log.filter, given.log.filter);
+        set(&mut self.log.format, given.log.format);
         Ok(())
     }
 
@@ -207,12 +206,6 @@ fn set<T>(to: &mut T, from: Option<T>) {
     }
 }
 
-fn set_some<T>(to: &mut Option<T>, from: Option<T>) {
-    if from.is_some() {
-        *to = from;
-    }
-}
-
 /// A value that may be a secret: the text itself, or the content of FILE for `@FILE`.
 fn secret(text: &str) -> Result<String, String> {
     match text.strip_prefix('@') {
@@ -226,7 +219,8 @@ fn secret(text: &str) -> Result<String, String> {
 
 /// The settings from one source: from flags and environment, or from the TOML file. `None`: the source does not have
 /// it.
-#[derive(Clone, Default, clap::Args)]
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Folder for CA, keys, the first token and, by default, the database
     #[arg(long, value_name = "DIR", env = "MUSTER_CONTROLLER_DATA_DIR")]
@@ -255,70 +249,33 @@ pub struct Settings {
     /// Address where only /metrics is served, without a token
     #[arg(long, value_name = "IP:PORT", env = "MUSTER_CONTROLLER_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Settings of the pool
+    #[command(flatten)]
+    pub pool: PoolSettings,
+    /// Settings of the log
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+/// The settings of the pool from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolSettings {
     /// Number of copies of every object, 1 to 7 [default: 2]
     #[arg(long, value_name = "N", env = "MUSTER_CONTROLLER_MIN_COPIES")]
     pub min_copies: Option<u32>,
+}
+
+/// The settings of the log from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
     /// Which lines are logged, such as info or muster_controller=debug,info [default: info]
-    #[arg(long, value_name = "FILTER", env = "MUSTER_CONTROLLER_LOG")]
-    pub log_filter: Option<String>,
+    #[arg(long = "log-filter", value_name = "FILTER", env = "MUSTER_CONTROLLER_LOG")]
+    pub filter: Option<String>,
     /// How log lines are written [default: text]
-    #[arg(long, value_name = "FORMAT", env = "MUSTER_CONTROLLER_LOG_FORMAT")]
-    pub log_format: Option<LogFormat>,
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("data_dir", &self.data_dir).finish_non_exhaustive()
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct File {
-    data_dir: Option<PathBuf>,
-    listen: Option<SocketAddr>,
-    node_listen: Option<SocketAddr>,
-    public_url: Option<String>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
-    insecure_http: Option<bool>,
-    metrics_listen: Option<SocketAddr>,
-    database: Option<String>,
-    pool: FilePool,
-    log: FileLog,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FilePool {
-    min_copies: Option<u32>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct FileLog {
-    filter: Option<String>,
-    format: Option<LogFormat>,
-}
-
-impl Settings {
-    fn from_toml(text: &str) -> Result<Self, String> {
-        let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
-        Ok(Self {
-            data_dir: file.data_dir,
-            listen: file.listen,
-            node_listen: file.node_listen,
-            public_url: file.public_url,
-            tls_cert: file.tls_cert,
-            tls_key: file.tls_key,
-            database: file.database,
-            insecure_http: file.insecure_http,
-            metrics_listen: file.metrics_listen,
-            min_copies: file.pool.min_copies,
-            log_filter: file.log.filter,
-            log_format: file.log.format,
-        })
-    }
+    #[arg(long = "log-format", value_name = "FORMAT", env = "MUSTER_CONTROLLER_LOG_FORMAT")]
+    pub format: Option<LogFormat>,
 }
 
 #[cfg(test)]
@@ -339,7 +296,7 @@ mod tests {
         let text = std::fs::read_to_string(EXAMPLE).expect("the example");
         let all: String =
             text.lines().map(|l| l.strip_prefix("#: ").unwrap_or(l)).fold(String::new(), |t, l| t + l + "\n");
-        let said = Settings::from_toml(&all).expect("the example with all keys");
+        let said: Settings = toml::from_str(&all).expect("the example with all keys");
         let Settings {
             data_dir,
             listen,
@@ -350,13 +307,12 @@ mod tests {
             database,
             insecure_http,
             metrics_listen,
-            min_copies,
-            log_filter,
-            log_format,
+            pool: PoolSettings { min_copies },
+            log: LogSettings { filter, format },
         } = said;
         assert!(data_dir.is_some() && listen.is_some() && node_listen.is_some() && public_url.is_some());
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
-        assert!(metrics_listen.is_some() && min_copies.is_some() && log_filter.is_some() && log_format.is_some());
+        assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
     }
 
     #[test]
@@ -386,9 +342,13 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(key(Settings { tls_cert: Some("x".into()), ..Settings::default() }), "tls_cert");
-        assert_eq!(key(Settings { min_copies: Some(0), ..Settings::default() }), "pool.min_copies");
+        assert_eq!(
+            key(Settings { pool: PoolSettings { min_copies: Some(0) }, ..Settings::default() }),
+            "pool.min_copies"
+        );
         assert_eq!(key(Settings { database: Some("mysql://x".into()), ..Settings::default() }), "database");
         assert_eq!(key(Settings { public_url: Some("nowhere".into()), ..Settings::default() }), "public_url");
-        assert!(Settings::from_toml("lisen = 'x'").expect_err("unknown").contains("lisen"));
+        let unknown = toml::from_str::<Settings>("lisen = 'x'").err().expect("unknown");
+        assert!(unknown.to_string().contains("lisen"));
     }
 }

@@ -72,11 +72,11 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::{App, AppError, Inner, caller::DEFAULT_PROJECT, slots::Slots, tokens::draw_token},
+    app::{App, AppError, Inner, caller::DEFAULT_PROJECT, slots::Slots, tokens::make_token},
     ca::Authority,
     clock::Clock,
     config::Config,
-    store::{DatabaseUrl, Store, cluster, cluster::Cluster, tokens},
+    store::{DatabaseUrl, Store, cluster, cluster::Cluster},
     tls::Identities,
     wake::{Statuses, Wakes},
 };
@@ -147,8 +147,7 @@ pub async fn create_token(config: &Config, clock: Arc<dyn Clock>, wanted: &Creat
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
     let text = store
         .run_tx("tokens.create", async |tx| {
-            let token = draw_token(tx, cluster.id, &authority, wanted).await?;
-            tokens::insert(tx, &token.row, "command line").await?;
+            let token = make_token(tx, cluster.id, &authority, wanted, "command line").await?;
             Ok::<_, AppError>(token.text)
         })
         .await?;
@@ -243,8 +242,7 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
                 ttl_s: Some(FIRST_TOKEN_TTL_S),
                 uses: None,
             };
-            let token = draw_token(tx, cluster.id, authority, &wanted).await?;
-            tokens::insert(tx, &token.row, "muster").await?;
+            let token = make_token(tx, cluster.id, authority, &wanted, "muster").await?;
             // Written before the commit: if the process dies in between, the next start makes both again.
             ca::write_file(&dir.join("admin.token"), format!("{}\n", token.text).as_bytes(), 0o600)?;
             Ok::<_, AppError>(cluster)

@@ -44,16 +44,6 @@ impl Loop {
         }
     }
 
-    const fn index(self) -> usize {
-        match self {
-            Self::Nodes => 0,
-            Self::Deployments => 1,
-            Self::Instances => 2,
-            Self::Snapshots => 3,
-            Self::Overdue => 4,
-        }
-    }
-
     /// Longest time between two passes, milliseconds.
     #[must_use]
     pub const fn period_ms(self) -> u64 {
@@ -99,11 +89,11 @@ impl Statuses {
     /// The status of one loop.
     #[must_use]
     pub fn get(&self, which: Loop) -> Status {
-        lock(&self.0)[which.index()].clone()
+        lock(&self.0)[which as usize].clone()
     }
 
     pub(crate) fn update(&self, which: Loop, change: impl FnOnce(&mut Status)) {
-        change(&mut lock(&self.0)[which.index()]);
+        change(&mut lock(&self.0)[which as usize]);
     }
 }
 
@@ -133,12 +123,12 @@ impl Default for Wakes {
 impl Wakes {
     /// Tells a reconcile loop to look.
     pub fn reconcile(&self, which: Loop) {
-        self.0.loops[which.index()].notify_one();
+        self.0.loops[which as usize].notify_one();
     }
 
     /// Returns when [`Wakes::reconcile`] was called since the last return.
     pub async fn reconcile_wanted(&self, which: Loop) {
-        self.0.loops[which.index()].notified().await;
+        self.0.loops[which as usize].notified().await;
     }
 
     pub(crate) fn events(&self) {

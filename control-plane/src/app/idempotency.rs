@@ -29,14 +29,6 @@ pub struct Once {
     pub operator: bool,
 }
 
-impl Once {
-    /// A call without a key.
-    #[must_use]
-    pub fn without_key() -> Self {
-        Self { project: String::new(), key: None, request_sha256: String::new(), operator: false }
-    }
-}
-
 /// A change of a thing: who asks, of what, and once.
 #[derive(Clone, Debug)]
 pub struct Asked<T> {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::{images::Source, names::made_up},
     store::{
-        Tx, column,
+        Tx,
         events::{self, NewEvent},
         images::{self, ImageFilter, ImageRow, NewImage},
         uploads::{self, UploadTarget},
@@ -79,7 +79,9 @@ impl App {
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, limit)) = pager.wants() {
                     let rows = images::list(tx, &filter, after, limit).await?;
-                    pager.take(rows, |row| row.seq, |row| keep(list, &row).then_some(row.image));
+                    let keep =
+                        |row: ImageRow| list.filter.keeps(row.image.state, &row.image.labels).then_some(row.image);
+                    pager.take(rows, |row| row.seq, keep);
                 }
                 Ok(pager.page())
             })
@@ -172,11 +174,6 @@ impl App {
             })
             .await
     }
-}
-
-fn keep(list: &ListQuery, row: &ImageRow) -> bool {
-    let state = column::word_text(row.image.state).expect("a state is a word");
-    list.filter.keeps(&state, &row.image.labels)
 }
 
 /// A version of `image` with the content of `origin`. Nothing is copied: it is another row with the same root.

@@ -1,9 +1,10 @@
 //! Lists: which rows a caller asks for, and a page of them.
 
 use muster_api::{DeploymentId, Labels, Page};
+use serde::Serialize;
 
 use super::{AppError, Caller};
-use crate::store::{self, Tx, deployments};
+use crate::store::{self, Tx, column, deployments};
 pub use crate::store::{NoPosition, Position};
 
 /// What a list is asked for: place, length and filters.
@@ -52,8 +53,14 @@ impl Filter {
 
     /// Whether a thing in `state` with `labels` is wanted.
     #[must_use]
-    pub fn keeps(&self, state: &str, labels: &Labels) -> bool {
-        (self.states.is_empty() || self.states.iter().any(|s| s == state)) && self.keeps_labels(labels)
+    pub fn keeps(&self, state: impl Serialize, labels: &Labels) -> bool {
+        self.keeps_state(state) && self.keeps_labels(labels)
+    }
+
+    /// Whether a thing in `state` is wanted.
+    #[must_use]
+    pub fn keeps_state(&self, state: impl Serialize) -> bool {
+        self.states.is_empty() || self.states.contains(&column::word_text(state).expect("a state is a word"))
     }
 
     /// Whether a thing with `labels` is wanted. `label=a=1&label=a=2` are alternatives, `label=a=1&label=b=2` must both

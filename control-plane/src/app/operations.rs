@@ -7,7 +7,7 @@ use muster_api::{OperationId, Page, operation::Operation};
 use super::{Answer, App, AppError, Caller, Once, caller::visible, list::ListQuery};
 use crate::{
     store::{
-        Tx, column,
+        Tx,
         operations::{self, NewOperation, Origin},
     },
     wake::Loop,
@@ -110,12 +110,11 @@ async fn find(tx: &mut Tx, caller: &Caller, id: OperationId) -> Result<Operation
 
 fn wanted(list: &ListQuery, operation: &Operation) -> bool {
     let filter = &list.filter;
-    let state = column::word_text(operation.state).expect("a state is a word");
     let target = &operation.target;
     let is_target = |wanted: &[String], kind| {
         wanted.is_empty() || target.kind == kind && wanted.iter().any(|w| *w == target.id || *w == target.name)
     };
-    (filter.states.is_empty() || filter.states.contains(&state))
+    filter.keeps_state(operation.state)
         && is_target(&filter.deployments, "deployment")
         && is_target(&filter.nodes, "node")
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DiskId, InstanceId, NodeId,
-    node_protocol::{DiskReport, InstanceReport, Report},
+    node_protocol::{DiskReport, Report},
 };
 
 use super::{
@@ -78,7 +78,8 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
             continue;
         };
         if one.generation == row.life.generation {
-            news.disks.extend(new_disks(&disks, &row, one));
+            let known = |disk: &DiskReport| disks.get(&disk.disk).filter(|known| known.instance == row.id);
+            news.disks.extend(one.disks.iter().filter(|disk| known(disk).is_some_and(|known| known.differs(disk))));
         }
         if !row.life.concerns(one) {
             news.stale += 1;
@@ -95,17 +96,4 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         }
     }
     Ok(news)
-}
-
-fn new_disks<'a>(
-    known: &BTreeMap<DiskId, DiskRow>,
-    row: &InstanceRow,
-    report: &'a InstanceReport,
-) -> impl Iterator<Item = &'a DiskReport> {
-    report
-        .disks
-        .iter()
-        .filter(|disk| known.get(&disk.disk).is_some_and(|old| old.instance == row.id && old.differs(disk)))
-        .collect::<Vec<_>>()
-        .into_iter()
 }

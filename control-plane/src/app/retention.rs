@@ -1,10 +1,7 @@
 //! What is kept long enough is dropped.
 
 use super::{App, StoreError};
-use crate::store::{deployments, events, idempotency, instances, operations, snapshots, tokens};
-
-/// How long deleted instances, deployments and snapshots are shown, milliseconds.
-const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
+use crate::store::{DELETED_SHOWN_MS, deployments, events, idempotency, instances, operations, snapshots, tokens};
 
 impl App {
     /// Drops old events, operations, idempotency keys and tokens, and what was deleted more than a day ago. Returns how

@@ -29,22 +29,23 @@ const TTL_MAX_S: u64 = 10 * 365 * 86_400;
 /// Most nodes that one token lets join.
 const USES_MAX: u32 = 10_000;
 
-/// A token that is not inserted yet.
+/// A token that was made.
 pub struct NewToken {
-    /// The row to insert. It holds a hash of the secret.
+    /// Its row. It holds a hash of the secret.
     pub row: TokenRow,
     /// The token with its secret, to be shown once.
     pub text: String,
 }
 
-/// Makes a token. Its secret is derived from its id with the key of the CA: a call that is repeated with its
+/// Makes a token and inserts it. Its secret is derived from its id with the key of the CA: a call that is repeated with its
 /// idempotency key gets the same text although the database never holds it. Whoever has that key can do everything
 /// anyway.
-pub async fn draw_token(
+pub async fn make_token(
     tx: &mut Tx,
     cluster: ClusterId,
     authority: &Authority,
     wanted: &CreateToken,
+    created_by: &str,
 ) -> Result<NewToken, AppError> {
     let id = TokenId::generate();
     let ttl_s = ttl_s(wanted)?;
@@ -68,10 +69,12 @@ pub async fn draw_token(
         project,
         secret_sha256: hex::encode(Sha256::digest(secret_of(authority, id).as_bytes())),
         created_at: now,
+        created_by: created_by.to_owned(),
         expires_at: now.plus_ms((ttl_s * 1000).cast_signed()),
         uses_left,
         seq: tx.next_seq().await?,
     };
+    tokens::insert(tx, &row).await?;
     Ok(NewToken { row, text: token_text(cluster, authority, wanted.role, id) })
 }
 
@@ -122,8 +125,7 @@ impl App {
         caller.require_operator()?;
         let mut answer = self
             .once(once, "tokens.create", async |tx| {
-                let row = draw_token(tx, self.cluster.id, &self.ca, wanted).await?.row;
-                tokens::insert(tx, &row, &caller.name).await?;
+                let row = make_token(tx, self.cluster.id, &self.ca, wanted, &caller.name).await?.row;
                 tracing::info!(token.id = %row.id, role = %row.role, "token '{}' made by '{}'", row.name, caller.name);
                 // This answer is stored with the idempotency key, so it has no secret yet.
                 Answer::created(&row.view(), format!("/v1/tokens/{}", row.id))

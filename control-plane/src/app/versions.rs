@@ -21,7 +21,7 @@ use crate::{
         reach,
     },
     store::{
-        Tx, column,
+        Tx,
         events::{self, NewEvent},
         images,
         versions::{self, VersionFilter},
@@ -133,14 +133,8 @@ pub(super) async fn page(tx: &mut Tx, filter: &VersionFilter, list: &ListQuery) 
     let mut pager = list.pager(tx).await?;
     while let Some((after, limit)) = pager.wants() {
         let rows = versions::list(tx, filter, after, limit).await?;
-        pager.take(
-            rows,
-            |row| row.seq,
-            |row| {
-                let state = column::word_text(row.version.state).expect("a state is a word");
-                list.filter.keeps(&state, &row.version.labels).then_some(row.version)
-            },
-        );
+        let keep = |row: VersionRow| list.filter.keeps(row.version.state, &row.version.labels).then_some(row.version);
+        pager.take(rows, |row| row.seq, keep);
     }
     Ok(pager.page())
 }

@@ -7,7 +7,7 @@ use muster_api::{
     image::VersionOrNumber,
 };
 
-use super::deployment::MEMBERS_MAX;
+use super::{deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
 
 /// Memory of a member where the request does not say, bytes.
 const MEMORY_BYTES: u64 = 512 << 20;
@@ -17,8 +17,6 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
 /// Most virtual processors of a member.
 const CPUS_MAX: u32 = 1024;
-/// Largest disk that may be asked for: 16 TiB.
-const DISK_BYTES_MAX: u64 = 16 << 40;
 /// How long a member may take to be ready where the request does not say, seconds.
 const READY_TIMEOUT_S: u64 = 300;
 /// Longest time that a request may ask to wait, seconds.
@@ -109,7 +107,7 @@ impl Order {
         let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
         wrong.within("/memory_bytes", memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
         let disk_bytes = wanted.disk_bytes.map(|bytes| {
-            wrong.within("/disk_bytes", bytes, 1, DISK_BYTES_MAX);
+            wrong.within("/disk_bytes", bytes, 1, SIZE_BYTES_MAX);
             rounded(bytes)
         });
         let runtime = wanted.runtime.unwrap_or_default();

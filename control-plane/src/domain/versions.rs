@@ -1,6 +1,6 @@
 //! The content of a version: its descriptor and the root page that the descriptor names.
 
-use muster_api::{CommitId, node_protocol::VersionRoot};
+use muster_api::node_protocol::VersionRoot;
 use storage_core::{Corrupt, Descriptor, Kind, ObjectName};
 
 /// The content of a version: the two objects that every reader needs first. Making the value checks that the root page
@@ -74,16 +74,6 @@ impl Content {
         Self::from_bytes(&descriptor, page)
     }
 
-    /// Descriptor and root page as an agent gets them.
-    #[must_use]
-    pub fn to_root(&self, commit: Option<CommitId>) -> VersionRoot {
-        VersionRoot {
-            descriptor: hex::encode(self.descriptor.encode()),
-            root_page: self.root_page.as_deref().map(hex::encode),
-            commit,
-        }
-    }
-
     /// The descriptor, which has the size, the chunk size and the name of the root page.
     #[must_use]
     pub const fn descriptor(&self) -> &Descriptor {
@@ -131,7 +121,9 @@ mod tests {
         let some = Descriptor { root, ..zeros };
         assert!(matches!(Content::new(some, None), Err(BadContent::RootPage { got: None, .. })));
         let content = Content::new(some, Some(page)).expect("they go together");
-        assert_eq!(Content::from_root(&content.to_root(None)), Ok(content));
+        let descriptor = hex::encode(content.descriptor().encode());
+        let root = VersionRoot { descriptor, root_page: content.root_page().map(hex::encode), commit: None };
+        assert_eq!(Content::from_root(&root), Ok(content));
     }
 
     #[test]

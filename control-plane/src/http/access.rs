@@ -6,7 +6,7 @@ use muster_api::{
     token::{CreateToken, Token},
 };
 
-use super::{ApiError, Change, Json, ListQuery, NoBody, Params, Path};
+use super::{ApiError, Change, Json, ListQuery, NoBody, Params, Path, Shown};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -41,14 +41,8 @@ async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result
 /// One token without its secret, by id or name.
 #[utoipa::path(get, path = "/v1/tokens/{token}", tag = "tokens", params(("token" = String, Path)),
     responses((status = 200, body = Token), (status = "default", body = Problem)))]
-async fn show(
-    State(app): State<App>,
-    caller: Caller,
-    Path(token): Path<String>,
-    params: Params,
-) -> Result<Json<Token>, ApiError> {
-    params.only(&[])?;
-    Ok(Json(app.token(&caller, &token).await?))
+async fn show(State(app): State<App>, Shown { caller, thing }: Shown<String>) -> Result<Json<Token>, ApiError> {
+    Ok(Json(app.token(&caller, &thing).await?))
 }
 
 /// Revokes a token at once. A repeated call gets the same answer (operators).

@@ -13,7 +13,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Removal, Shown, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, instances::Verb};
 
 /// What this file answers.
@@ -59,12 +59,9 @@ async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result
     responses((status = 200, body = Deployment), (status = "default", body = Problem)))]
 async fn show(
     State(app): State<App>,
-    caller: Caller,
-    Path(deployment): Path<Ref<DeploymentId>>,
-    params: Params,
+    Shown { caller, thing }: Shown<Ref<DeploymentId>>,
 ) -> Result<Json<Deployment>, ApiError> {
-    params.only(&[])?;
-    Ok(Json(app.deployment(&caller, &deployment).await?))
+    Ok(Json(app.deployment(&caller, &thing).await?))
 }
 
 /// Changes the labels (merge patch).

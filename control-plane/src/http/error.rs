@@ -19,12 +19,6 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// The problem as it will be sent, still without the request id.
-    #[must_use]
-    pub fn problem(&self) -> &Problem {
-        &self.problem
-    }
-
     fn internal(cause: impl std::fmt::Display) -> Self {
         let problem =
             Problem::new(ErrorCode::Internal, "this is a fault of the controller: its log has the request id");

@@ -10,7 +10,7 @@
 //! async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result<Json<Page<Image>>, ApiError> { … }
 //! ```
 //!
-//! A change of the thing that a path names takes [`ChangeOf`], a DELETE takes [`Removal`].
+//! A GET of the thing that a path names takes [`Shown`], a change of it takes [`ChangeOf`], a DELETE takes [`Removal`].
 
 use std::{str::FromStr, time::Duration};
 
@@ -28,6 +28,8 @@ use muster_api::{
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+pub use axum::Json;
+
 use super::error::ApiError;
 pub use crate::app::list::ListQuery;
 use crate::app::{
@@ -40,21 +42,11 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// Header that says that an earlier call had the effect and this is its answer.
 pub const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
-/// A JSON answer with status 200.
-#[derive(Clone, Debug)]
-pub struct Json<T>(pub T);
-
-impl<T: serde::Serialize> IntoResponse for Json<T> {
-    fn into_response(self) -> Response {
-        axum::Json(self.0).into_response()
-    }
-}
-
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = match self.status {
             204 => Response::default(),
-            _ => axum::Json(&self.body).into_response(),
+            _ => Json(&self.body).into_response(),
         };
         *response.status_mut() = StatusCode::from_u16(self.status).expect("answers have status codes");
         let headers = response.headers_mut();
@@ -196,6 +188,26 @@ where
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (asked, body, _) = asked(request, app, &[]).await?;
         Ok(Self { asked, body })
+    }
+}
+
+/// A GET of the thing that a path names. Query parameters are refused. `T` is what the path holds.
+#[derive(Debug)]
+pub struct Shown<T> {
+    /// Who asks.
+    pub caller: Caller,
+    /// The thing, as the path names it.
+    pub thing: T,
+}
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Shown<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let Path(thing) = Path::from_request_parts(parts, app).await?;
+        Params::from_request_parts(parts, app).await?.only(&[])?;
+        Ok(Self { caller, thing })
     }
 }
 

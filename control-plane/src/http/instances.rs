@@ -14,7 +14,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, extract::MaybeBody};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, Shown, extract::MaybeBody};
 use crate::app::{Answer, App, Caller, instances::Verb};
 
 /// How much console output is sent where the request does not say, bytes.
@@ -51,12 +51,9 @@ async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result
     responses((status = 200, body = Instance), (status = "default", body = Problem)))]
 async fn show(
     State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    params: Params,
+    Shown { caller, thing }: Shown<Ref<InstanceId>>,
 ) -> Result<Json<Instance>, ApiError> {
-    params.only(&[])?;
-    Ok(Json(app.instance(&caller, &instance).await?))
+    Ok(Json(app.instance(&caller, &thing).await?))
 }
 
 /// Changes the labels (merge patch).

@@ -42,7 +42,7 @@ use tracing::Instrument as _;
 pub use self::{
     auth::CallId,
     error::ApiError,
-    extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal},
+    extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown},
 };
 use crate::app::{App, AppError, Caller};
 

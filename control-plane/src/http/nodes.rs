@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{NodeId, Page, Problem, Ref, node::Node};
 
-use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal};
+use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
@@ -33,14 +33,8 @@ async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result
 /// One node, by id or name (operators).
 #[utoipa::path(get, path = "/v1/nodes/{node}", tag = "nodes", params(("node" = String, Path)),
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
-async fn show(
-    State(app): State<App>,
-    caller: Caller,
-    Path(node): Path<Ref<NodeId>>,
-    params: Params,
-) -> Result<Json<Node>, ApiError> {
-    params.only(&[])?;
-    Ok(Json(app.node(&caller, &node).await?))
+async fn show(State(app): State<App>, Shown { caller, thing }: Shown<Ref<NodeId>>) -> Result<Json<Node>, ApiError> {
+    Ok(Json(app.node(&caller, &thing).await?))
 }
 
 /// Keeps new instances away from a node (operators).

@@ -8,7 +8,7 @@ use muster_api::{
     version::Freed,
 };
 
-use super::{ApiError, Change, ChangeOf, Json, ListQuery, Params, Path, Removal};
+use super::{ApiError, Change, ChangeOf, Json, ListQuery, Params, Path, Removal, Shown};
 use crate::app::{Answer, App, Caller};
 
 /// What this file answers.
@@ -49,12 +49,9 @@ async fn list(State(app): State<App>, caller: Caller, list: ListQuery) -> Result
     responses((status = 200, body = Snapshot), (status = "default", body = Problem)))]
 async fn show(
     State(app): State<App>,
-    caller: Caller,
-    Path(snapshot): Path<Ref<SnapshotId>>,
-    params: Params,
+    Shown { caller, thing }: Shown<Ref<SnapshotId>>,
 ) -> Result<Json<Snapshot>, ApiError> {
-    params.only(&[])?;
-    Ok(Json(app.snapshot(&caller, &snapshot).await?))
+    Ok(Json(app.snapshot(&caller, &thing).await?))
 }
 
 /// The members of a snapshot, one row per disk.

@@ -278,7 +278,7 @@ async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usi
         };
         deployments::counted(tx, &row, state, &timing).await?;
         if state != row.state {
-            events::append(tx, app_deployments::event(&DeploymentRow { state, ..row }, "muster")?).await?;
+            events::append(tx, app_deployments::event(&DeploymentRow { state, ..row }, "muster")).await?;
             changed += 1;
         }
     }

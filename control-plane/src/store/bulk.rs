@@ -3,60 +3,20 @@
 //! Both databases name the columns of a `VALUES` list `column1, column2, …`, so one text serves
 //! `UPDATE t SET … FROM (VALUES …) AS v WHERE t.id = v.column1` on both.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
-use sqlx::AssertSqlSafe;
-
-use super::{StoreError, Tx};
+use super::{
+    StoreError, Tx,
+    column::{self, Cell},
+    row::{self, Row, TableRow},
+};
 
 /// Most parameters of one statement. SQLite looks up each `$n` in a list, when it prepares the statement and when a
 /// value is bound, so the time grows with the square of their number: 10,000 instances took 15 s with 4,000 parameters.
 const PARAMETERS_MAX: usize = 320;
-
-/// One value of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
-    /// A column of type TEXT; `None` is NULL.
-    Text(Option<String>),
-    /// A column of type BIGINT; `None` is NULL. Booleans are 0 and 1.
-    Int(Option<i64>),
-}
-
-impl From<String> for Cell {
-    fn from(text: String) -> Self {
-        Self::Text(Some(text))
-    }
-}
-
-impl From<&str> for Cell {
-    fn from(text: &str) -> Self {
-        Self::Text(Some(text.to_owned()))
-    }
-}
-
-impl From<Option<String>> for Cell {
-    fn from(text: Option<String>) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<i64> for Cell {
-    fn from(number: i64) -> Self {
-        Self::Int(Some(number))
-    }
-}
-
-impl From<bool> for Cell {
-    fn from(flag: bool) -> Self {
-        Self::Int(Some(i64::from(flag)))
-    }
-}
-
-impl From<Option<i64>> for Cell {
-    fn from(number: Option<i64>) -> Self {
-        Self::Int(number)
-    }
-}
 
 /// Runs `head VALUES (…), (…) tail` until all rows were in it. Returns how many rows the database changed.
 pub(crate) async fn run(tx: &mut Tx, head: &str, rows: Vec<Vec<Cell>>, tail: &str) -> Result<u64, StoreError> {
@@ -84,16 +44,22 @@ pub(crate) async fn run(tx: &mut Tx, head: &str, rows: Vec<Vec<Cell>>, tail: &st
         }
         sql.push(')');
         sql.push_str(tail);
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for cell in batch.into_iter().flatten() {
-            query = match cell {
-                Cell::Text(text) => query.bind(text),
-                Cell::Int(number) => query.bind(number),
-            };
-        }
-        touched += query.execute(tx.conn()).await?.rows_affected();
+        touched += row::query(sql, batch.into_iter().flatten()).execute(tx.conn()).await?.rows_affected();
     }
     Ok(touched)
+}
+
+/// Inserts rows.
+pub(super) async fn insert<T: TableRow>(tx: &mut Tx, rows: &[T]) -> Result<(), StoreError> {
+    let cells = rows.iter().map(T::cells).collect::<Result<_, _>>()?;
+    run(tx, T::INSERT, cells, "").await?;
+    Ok(())
+}
+
+/// The rows with these ids that exist.
+pub(super) async fn load_many<T: Row, Id: ToString>(tx: &mut Tx, name: &str, ids: &[Id]) -> Result<Vec<T>, StoreError> {
+    let rows = select_in(tx, &format!("-- {name}\n{} WHERE id", T::SELECT), ids, "").await?;
+    rows.iter().map(T::from_row).collect()
 }
 
 /// Runs `head IN ($1, $2, …) tail` for ids, in batches. Returns all rows that were found.
@@ -111,11 +77,8 @@ pub(crate) async fn select_in<T: ToString>(
         }
         sql.push(')');
         sql.push_str(tail);
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for id in batch {
-            query = query.bind(id.to_string());
-        }
-        found.extend(query.fetch_all(tx.conn()).await?);
+        let ids = batch.iter().map(|id| id.to_string().into());
+        found.extend(row::query(sql, ids).fetch_all(tx.conn()).await?);
     }
     Ok(found)
 }
@@ -191,12 +154,12 @@ impl Conditions {
     /// spaces, so the text has `"key":"value"` exactly when the label is there (quotes inside keys and values are
     /// escaped). REPLACE distinguishes capitals on both databases; LIKE does not.
     fn labelled(&mut self, column: &str, labels: &[(String, String)]) -> Result<(), StoreError> {
-        let keys: std::collections::BTreeSet<&String> = labels.iter().map(|(key, _)| key).collect();
+        let keys: BTreeSet<&String> = labels.iter().map(|(key, _)| key).collect();
         for key in keys {
             let and = self.and();
             let _ = write!(self.sql, "{and}(");
             for (index, (key, value)) in labels.iter().filter(|(other, _)| other == key).enumerate() {
-                let text = format!("{}:{}", super::column::json_text(key)?, super::column::json_text(value)?);
+                let text = format!("{}:{}", column::json_text(key)?, column::json_text(value)?);
                 let n = self.push(text.into());
                 let or = if index > 0 { " OR " } else { "" };
                 let _ = write!(self.sql, "{or}{column} <> REPLACE({column}, ${n}, '')");
@@ -215,23 +178,29 @@ impl Conditions {
         self.cells.len()
     }
 
-    /// Runs `head WHERE … ORDER BY {order} LIMIT n`.
-    pub(crate) async fn fetch(
-        mut self,
-        tx: &mut Tx,
-        head: &str,
-        order: &str,
-        limit: i64,
-    ) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
+    /// The rows after these conditions, in list order.
+    pub(super) async fn fetch<T: Row>(mut self, tx: &mut Tx, name: &str, limit: i64) -> Result<Vec<T>, StoreError> {
         let n = self.push(limit.into());
-        let sql = format!("{head}{} ORDER BY {order} LIMIT ${n}", self.sql);
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for cell in self.cells {
-            query = match cell {
-                Cell::Text(text) => query.bind(text),
-                Cell::Int(number) => query.bind(number),
-            };
-        }
-        Ok(query.fetch_all(tx.conn()).await?)
+        let sql = format!("-- {name}\n{}{} ORDER BY seq LIMIT ${n}", T::SELECT, self.sql);
+        row::query(sql, self.cells).fetch_all(tx.conn()).await?.iter().map(T::from_row).collect()
     }
+}
+
+/// How many rows of a table are in each state, in one project or in all. Deleted ones are not counted.
+pub(super) async fn by_state(
+    tx: &mut Tx,
+    table: &str,
+    project: Option<&str>,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.fixed("state <> 'deleted'");
+    if let Some(project) = project {
+        conditions.compare("project", "=", project);
+    }
+    let sql = format!(
+        "-- {table}.by_state\nSELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM {table}{} GROUP BY state",
+        conditions.sql
+    );
+    let rows = row::query(sql, conditions.cells).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
 }

@@ -22,10 +22,10 @@ SELECT id, ca_sha256, incarnation_number, incarnation_random FROM cluster WHERE 
 pub async fn load(tx: &mut Tx) -> Result<Option<Cluster>, StoreError> {
     let Some(row) = sqlx::query(LOAD).fetch_optional(tx.conn()).await? else { return Ok(None) };
     Ok(Some(Cluster {
-        id: column::parse(&row, "id")?,
-        ca_sha256: column::text(&row, "ca_sha256")?,
+        id: column::read(&row, "id")?,
+        ca_sha256: column::read(&row, "ca_sha256")?,
         incarnation: Incarnation {
-            number: column::count(&row, "incarnation_number")?,
+            number: column::read(&row, "incarnation_number")?,
             random: column::parse(&row, "incarnation_random")?,
         },
     }))

@@ -1,92 +1,146 @@
 //! The two column types, TEXT and BIGINT: what is stored in them and how it is read.
 //!
-//! Ids, hashes, words and JSON are TEXT; counts, sizes, flags and times (microseconds) are BIGINT.
+//! Ids, hashes, words and JSON are TEXT; counts, sizes, flags and times (microseconds) are BIGINT. [`Column`] says
+//! which of them a Rust type is.
 //!
 //! ```ignore
-//! let image = Image { id: column::parse(&row, "id")?, size: column::count(&row, "size_bytes")?, … };
+//! let image = Image { id: column::read(&row, "id")?, size: column::read(&row, "size_bytes")?, … };
 //! sqlx::query(INSERT).bind(image.id.to_string()).bind(column::int(image.size)).bind(column::json_text(&labels)?)
 //! ```
 
 use std::{fmt, str::FromStr};
 
-use muster_api::Timestamp;
+use muster_api::{
+    ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NodeId, OperationId, Problem, Reason,
+    SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
+    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+    image::ImageState,
+    instance::InstanceState,
+    node::{NodeState, PoolUse},
+    node_protocol::Wanted,
+    operation::OperationState,
+    snapshot::{Consistency, SnapshotState},
+    token::Role,
+    version::VersionState,
+};
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::{Row as _, any::AnyRow};
+use serde_json::Value;
+use sqlx::{Row as _, ValueRef as _, any::AnyRow};
 
 use super::StoreError;
+
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// A column of type TEXT; `None` is NULL.
+    Text(Option<String>),
+    /// A column of type BIGINT; `None` is NULL. Booleans are 0 and 1.
+    Int(Option<i64>),
+}
+
+/// A type that is stored in one column.
+pub trait Column: Sized {
+    /// What an absent value is stored as.
+    const NULL: Cell;
+
+    /// Reads the column of this name.
+    fn read(row: &AnyRow, column: &str) -> Result<Self, StoreError>;
+
+    /// The value as it is stored.
+    fn cell(&self) -> Result<Cell, StoreError>;
+}
+
+/// Reads the column of this name.
+pub fn read<T: Column>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+    T::read(row, column)
+}
 
 fn bad(column: &str, why: impl fmt::Display) -> StoreError {
     StoreError::BadRow { column: column.to_owned(), why: why.to_string() }
 }
 
-/// A TEXT column that is never null.
-pub fn text(row: &AnyRow, column: &str) -> Result<String, StoreError> {
-    row.try_get(column).map_err(StoreError::from)
-}
-
-/// A TEXT column that may be null.
-pub fn opt_text(row: &AnyRow, column: &str) -> Result<Option<String>, StoreError> {
-    row.try_get(column).map_err(StoreError::from)
-}
-
-/// A TEXT column that reads as `T`: an id, a word.
+/// A TEXT column that reads as `T`.
 pub fn parse<T: FromStr<Err: fmt::Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    text(row, column)?.parse().map_err(|e| bad(column, e))
+    String::read(row, column)?.parse().map_err(|e| bad(column, e))
 }
 
-/// As [`parse`]; `None` for null.
-pub fn opt_parse<T: FromStr<Err: fmt::Display>>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
-    opt_text(row, column)?.map(|t| t.parse().map_err(|e| bad(column, e))).transpose()
+impl<T: Column> Column for Option<T> {
+    const NULL: Cell = T::NULL;
+
+    fn read(row: &AnyRow, column: &str) -> Result<Self, StoreError> {
+        if row.try_get_raw(column)?.is_null() { Ok(None) } else { T::read(row, column).map(Some) }
+    }
+
+    fn cell(&self) -> Result<Cell, StoreError> {
+        self.as_ref().map_or(Ok(T::NULL), T::cell)
+    }
 }
 
-/// A BIGINT column as it is.
-pub fn number(row: &AnyRow, column: &str) -> Result<i64, StoreError> {
+impl<T: Serialize + DeserializeOwned> Column for Vec<T> {
+    const NULL: Cell = Cell::Text(None);
+
+    fn read(row: &AnyRow, column: &str) -> Result<Self, StoreError> {
+        from_json(row, column)
+    }
+
+    fn cell(&self) -> Result<Cell, StoreError> {
+        Ok(json_text(self)?.into())
+    }
+}
+
+/// How types are stored: as TEXT or BIGINT, what reads them, what makes a cell of them.
+macro_rules! stored {
+    ($($null:ident: $($type:ty),+ => $read:expr, $cell:expr;)*) => {$($(
+        impl Column for $type {
+            const NULL: Cell = Cell::$null(None);
+
+            fn read(row: &AnyRow, column: &str) -> Result<Self, StoreError> {
+                $read(row, column)
+            }
+
+            fn cell(&self) -> Result<Cell, StoreError> {
+                $cell(self)
+            }
+        }
+    )+)*};
+}
+
+stored! {
+    Text: String => as_it_is, |text: &Self| Ok(text.as_str().into());
+    Int: i64 => as_it_is, |number: &Self| Ok((*number).into());
+    // 0 or 1.
+    Int: bool => |row, column| Ok(i64::read(row, column)? != 0), |flag: &Self| Ok((*flag).into());
+    // Never negative.
+    Int: u64 => count, |count: &Self| Ok(int(*count).into());
+    Int: u32, u16 => count, |count: &Self| Ok(i64::from(*count).into());
+    Int: Timestamp => |row, column| i64::read(row, column).map(Self::from_micros),
+        |time: &Self| Ok(time.micros().into());
+    Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
+        TokenId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
+    // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
+    Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OperationState, Runtime, SnapshotState,
+        VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+    Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
+        |value: &Self| Ok(json_text(value)?.into());
+}
+
+fn as_it_is<T>(row: &AnyRow, column: &str) -> Result<T, StoreError>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>,
+{
     row.try_get(column).map_err(StoreError::from)
 }
 
-/// A BIGINT column as it is; `None` for null.
-pub fn opt_number(row: &AnyRow, column: &str) -> Result<Option<i64>, StoreError> {
-    row.try_get(column).map_err(StoreError::from)
+fn count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+    T::try_from(i64::read(row, column)?).map_err(|e| bad(column, e))
 }
 
-/// A BIGINT column that is never negative. A value that does not fit `T` is an error.
-pub fn count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    T::try_from(number(row, column)?).map_err(|e| bad(column, e))
+fn from_word<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+    serde_json::from_value(Value::String(read(row, column)?)).map_err(|e| bad(column, e))
 }
 
-/// As [`count`]; `None` for null.
-pub fn opt_count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
-    opt_number(row, column)?.map(|n| T::try_from(n).map_err(|e| bad(column, e))).transpose()
-}
-
-/// A BIGINT column that is 0 or 1.
-pub fn flag(row: &AnyRow, column: &str) -> Result<bool, StoreError> {
-    Ok(number(row, column)? != 0)
-}
-
-/// A BIGINT column with a time.
-pub fn time(row: &AnyRow, column: &str) -> Result<Timestamp, StoreError> {
-    number(row, column).map(Timestamp::from_micros)
-}
-
-/// As [`time`]; `None` for null.
-pub fn opt_time(row: &AnyRow, column: &str) -> Result<Option<Timestamp>, StoreError> {
-    Ok(opt_number(row, column)?.map(Timestamp::from_micros))
-}
-
-/// A TEXT column with JSON.
-pub fn json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    serde_json::from_str(&text(row, column)?).map_err(|e| bad(column, e))
-}
-
-/// As [`json`]; `None` for null.
-pub fn opt_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<Option<T>, StoreError> {
-    opt_text(row, column)?.map(|t| serde_json::from_str(&t).map_err(|e| bad(column, e))).transpose()
-}
-
-/// A word of an enum whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-pub fn word<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    serde_json::from_value(serde_json::Value::String(text(row, column)?)).map_err(|e| bad(column, e))
+fn from_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
+    serde_json::from_str(&String::read(row, column)?).map_err(|e| bad(column, e))
 }
 
 /// For binding: JSON text.
@@ -97,7 +151,7 @@ pub fn json_text<T: Serialize + ?Sized>(value: &T) -> Result<String, StoreError>
 /// For binding: the word of an enum whose JSON form is a string.
 pub fn word_text<T: Serialize>(value: T) -> Result<String, StoreError> {
     match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => Ok(word),
+        Ok(Value::String(word)) => Ok(word),
         Ok(other) => Err(bad("(word)", format!("expected a word, got {other}"))),
         Err(e) => Err(bad("(word)", e)),
     }
@@ -120,4 +174,34 @@ pub fn opt_int(value: Option<u64>) -> Option<i64> {
 #[must_use]
 pub fn opt_micros(value: Option<Timestamp>) -> Option<i64> {
     value.map(Timestamp::micros)
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::Text(Some(text))
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<Option<String>> for Cell {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Int(Some(number))
+    }
+}
+
+impl From<bool> for Cell {
+    fn from(flag: bool) -> Self {
+        Self::Int(Some(i64::from(flag)))
+    }
 }

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::{
-    DeploymentId, Labels, Timestamp, VersionId,
-    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
-    operation::Target,
-};
-use sqlx::{AssertSqlSafe, any::AnyRow};
-
 use super::{
     Filter, StoreError, Tx,
     bulk::{self, Conditions},
     column,
+    row::{columns, select, select_one},
+};
+use muster_api::{
+    DeploymentId, Labels, Timestamp, VersionId,
+    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+    operation::Target,
 };
 
 /// Row of a deployment. Its members are rows of their own.
@@ -83,42 +82,15 @@ impl DeploymentRow {
     }
 }
 
-const INSERT: &str = "-- deployments.insert
-INSERT INTO deployments (id, project, name, labels, state, reason, source, source_name, version, count, min_count,
+columns!(
+    "deployments", DeploymentRow: id, project, name, labels, state, reason, source, source_name, version, count, min_count,
     next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
-    revision, seq)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)";
+    revision, seq,
+);
 
 /// Inserts a deployment. The deployments loop will count its members.
 pub async fn insert(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
-        .bind(row.id.to_string())
-        .bind(&row.project)
-        .bind(&row.name)
-        .bind(column::json_text(&row.labels)?)
-        .bind(column::word_text(row.state)?)
-        .bind(row.reason.as_deref())
-        .bind(column::json_text(&row.source)?)
-        .bind(row.source_name.as_deref())
-        .bind(row.version.map(|id| id.to_string()))
-        .bind(column::int(row.count))
-        .bind(column::int(row.min_count))
-        .bind(column::int(row.next_number))
-        .bind(i64::from(row.cpus))
-        .bind(column::int(row.memory_bytes))
-        .bind(column::int(row.disk_bytes))
-        .bind(column::word_text(row.runtime)?)
-        .bind(column::json_text(&row.ready)?)
-        .bind(column::json_text(&row.placement)?)
-        .bind(column::int(row.deadline_s))
-        .bind(column::json_text(&row.timing)?)
-        .bind(row.created_at.micros())
-        .bind(row.updated_at.micros())
-        .bind(row.revision)
-        .bind(row.seq)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    bulk::insert(tx, std::slice::from_ref(row)).await
 }
 
 const SAVE: &str = "-- deployments.save
@@ -144,50 +116,34 @@ pub async fn save(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "deployments", id: row.id.to_string() }),
-    }
-}
-
-const SELECT: &str = "SELECT id, project, name, labels, state, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
-    revision, seq FROM deployments";
-
-async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec<DeploymentRow>, StoreError> {
-    let mut query = sqlx::query(AssertSqlSafe(format!("-- deployments.{name}\n{SELECT} {rest}")));
-    for value in key {
-        query = query.bind((*value).to_owned());
-    }
-    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+    StoreError::unless_saved(&done, "deployments", row.id)
 }
 
 /// The deployment with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: DeploymentId) -> Result<Option<DeploymentRow>, StoreError> {
-    Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
+    select_one(tx, "deployments.load", "WHERE id = $1", [id.to_string().into()]).await
 }
 
 /// The deployment that has this name. Those that are deleted or being deleted have none.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
-    Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
+    select_one(tx, "deployments.by_name", rest, [project.into(), name.into()]).await
 }
 
 /// The newest deployment that had this name and is being deleted: for a DELETE that is repeated by name.
 pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<DeploymentRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
-    Ok(select(tx, "going_by_name", rest, &[project, name]).await?.pop())
+    select_one(tx, "deployments.going_by_name", rest, [project.into(), name.into()]).await
 }
 
 /// The deployments with these ids that exist.
 pub async fn load_many(tx: &mut Tx, ids: &[DeploymentId]) -> Result<Vec<DeploymentRow>, StoreError> {
-    let rows = bulk::select_in(tx, &format!("-- deployments.load_many\n{SELECT} WHERE id"), ids, "").await?;
-    rows.iter().map(from_row).collect()
+    bulk::load_many(tx, "deployments.load_many", ids).await
 }
 
 /// Deployments of which a member changed since they were last counted.
 pub async fn dirty(tx: &mut Tx) -> Result<Vec<DeploymentRow>, StoreError> {
-    select(tx, "dirty", "WHERE dirty = 1 ORDER BY seq", &[]).await
+    select(tx, "deployments.dirty", "WHERE dirty = 1 ORDER BY seq", []).await
 }
 
 const MARK: &str = "-- deployments.mark
@@ -226,61 +182,12 @@ pub async fn counted(
 pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Result<Vec<DeploymentRow>, StoreError> {
     let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("id", &filter.deployments);
-    let rows = conditions.fetch(tx, &format!("-- deployments.list\n{SELECT}"), "seq", limit).await?;
-    rows.iter().map(from_row).collect()
+    conditions.fetch(tx, "deployments.list", limit).await
 }
-
-fn from_row(row: &AnyRow) -> Result<DeploymentRow, StoreError> {
-    Ok(DeploymentRow {
-        id: column::parse(row, "id")?,
-        project: column::text(row, "project")?,
-        name: column::text(row, "name")?,
-        labels: column::json(row, "labels")?,
-        state: column::word(row, "state")?,
-        reason: column::opt_text(row, "reason")?,
-        source: column::json(row, "source")?,
-        source_name: column::opt_text(row, "source_name")?,
-        version: column::opt_parse(row, "version")?,
-        count: column::count(row, "count")?,
-        min_count: column::count(row, "min_count")?,
-        next_number: column::count(row, "next_number")?,
-        cpus: column::count(row, "cpus")?,
-        memory_bytes: column::count(row, "memory_bytes")?,
-        disk_bytes: column::count(row, "disk_bytes")?,
-        runtime: column::word(row, "runtime")?,
-        ready: column::json(row, "ready")?,
-        placement: column::json(row, "placement")?,
-        deadline_s: column::count(row, "deadline_s")?,
-        timing: column::json(row, "timing")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
-        revision: column::number(row, "revision")?,
-        seq: column::number(row, "seq")?,
-    })
-}
-
-/// Reads rows `state, n` of one project or of all, for the summary.
-pub(super) async fn counts(
-    tx: &mut Tx,
-    all: &'static str,
-    of_one: &'static str,
-    project: Option<&str>,
-) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = match project {
-        Some(project) => sqlx::query(of_one).bind(project.to_owned()).fetch_all(tx.conn()).await?,
-        None => sqlx::query(all).fetch_all(tx.conn()).await?,
-    };
-    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
-}
-
-const BY_STATE: &str = "-- deployments.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'deleted' GROUP BY state";
-const BY_STATE_IN: &str = "-- deployments.by_state_in
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM deployments WHERE state <> 'deleted' AND project = $1 GROUP BY state";
 
 /// How many deployments are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    counts(tx, BY_STATE, BY_STATE_IN, project).await
+    bulk::by_state(tx, "deployments", project).await
 }
 
 const FORGET: &str = "-- deployments.forget

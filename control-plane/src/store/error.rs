@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use sqlx::any::AnyQueryResult;
+
 /// What can go wrong between this program and its database.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -38,6 +40,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A [`Self::Conflict`] unless a save changed its row.
+    pub(super) fn unless_saved(done: &AnyQueryResult, table: &'static str, id: impl ToString) -> Result<(), Self> {
+        match done.rows_affected() {
+            1 => Ok(()),
+            _ => Err(Self::Conflict { table, id: id.to_string() }),
+        }
+    }
+
     /// Whether a UNIQUE constraint refused it.
     #[must_use]
     pub fn is_unique_violation(&self) -> bool {

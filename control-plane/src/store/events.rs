@@ -67,36 +67,12 @@ pub struct StoredEvent {
 
 const INSERT: &str = "-- events.insert
 INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
-    node, actor, data)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+    node, actor, data)";
 
 /// Appends an event; subscribers are woken after the commit.
-pub async fn append(tx: &mut Tx, event: NewEvent) -> Result<i64, StoreError> {
-    let seq = tx.next_seq().await?;
-    let now = tx.now().micros();
-    sqlx::query(INSERT)
-        .bind(seq)
-        .bind(now)
-        .bind(event.kind)
-        .bind(event.project)
-        .bind(column::json_text(&event.labels)?)
-        .bind(event.target.kind)
-        .bind(event.target.id)
-        .bind(event.target.name)
-        .bind(event.operation.map(|id| id.to_string()))
-        .bind(event.deployment.map(|id| id.to_string()))
-        .bind(event.node.map(|id| id.to_string()))
-        .bind(event.actor)
-        .bind(event.data.to_string())
-        .execute(tx.conn())
-        .await?;
-    tx.wake_events();
-    Ok(seq)
+pub async fn append(tx: &mut Tx, event: NewEvent) -> Result<(), StoreError> {
+    append_many(tx, vec![event]).await
 }
-
-const INSERT_MANY: &str = "-- events.insert_many
-INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
-    node, actor, data)";
 
 /// As [`append`], for many events in few statements.
 pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), StoreError> {
@@ -122,7 +98,7 @@ pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), Store
             event.data.to_string().into(),
         ]);
     }
-    bulk::run(tx, INSERT_MANY, rows, "").await?;
+    bulk::run(tx, INSERT, rows, "").await?;
     tx.wake_events();
     Ok(())
 }
@@ -146,26 +122,26 @@ pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: usize) -
 }
 
 fn from_row(tx: &Tx, row: &AnyRow) -> Result<StoredEvent, StoreError> {
-    let seq = column::number(row, "seq")?;
+    let seq = column::read(row, "seq")?;
     Ok(StoredEvent {
         seq,
         event: Event {
             id: tx.at(seq).to_string(),
-            time: column::time(row, "time")?,
-            kind: column::text(row, "kind")?,
-            project: column::text(row, "project")?,
+            time: column::read(row, "time")?,
+            kind: column::read(row, "kind")?,
+            project: column::read(row, "project")?,
             target: Target {
-                kind: column::text(row, "target_kind")?,
-                id: column::text(row, "target_id")?,
-                name: column::text(row, "target_name")?,
+                kind: column::read(row, "target_kind")?,
+                id: column::read(row, "target_id")?,
+                name: column::read(row, "target_name")?,
             },
-            operation: column::opt_parse(row, "operation")?,
-            actor: column::text(row, "actor")?,
-            data: column::json(row, "data")?,
+            operation: column::read(row, "operation")?,
+            actor: column::read(row, "actor")?,
+            data: column::read(row, "data")?,
         },
-        labels: column::json(row, "labels")?,
-        deployment: column::opt_text(row, "deployment")?,
-        node: column::opt_text(row, "node")?,
+        labels: column::read(row, "labels")?,
+        deployment: column::read(row, "deployment")?,
+        node: column::read(row, "node")?,
     })
 }
 
@@ -192,5 +168,5 @@ SELECT events_from FROM sequence WHERE id = 1";
 /// The lowest place after which all events are still kept. A subscriber that is below it has missed some.
 pub async fn kept_after(tx: &mut Tx) -> Result<i64, StoreError> {
     let row = sqlx::query(FROM).fetch_one(tx.conn()).await?;
-    Ok(column::number(&row, "events_from")? - 1)
+    Ok(column::read::<i64>(&row, "events_from")? - 1)
 }

@@ -70,10 +70,10 @@ pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
 
 fn from_row(row: &AnyRow) -> Result<Remembered, StoreError> {
     Ok(Remembered {
-        request_sha256: column::text(row, "request_sha256")?,
-        status: column::count(row, "status")?,
-        body: column::text(row, "body")?,
-        location: column::opt_text(row, "location")?,
-        operation: column::opt_parse(row, "operation")?,
+        request_sha256: column::read(row, "request_sha256")?,
+        status: column::read(row, "status")?,
+        body: column::read(row, "body")?,
+        location: column::read(row, "location")?,
+        operation: column::read(row, "operation")?,
     })
 }

@@ -1,15 +1,14 @@
 //! Images: named, numbered lines of versions. The newest version is looked up among the versions; it is no column.
 
-use muster_api::{
-    ImageId, Labels, etag,
-    image::{Image, ImageState},
+use std::collections::BTreeMap;
+
+use muster_api::{ImageId, Labels, etag, image::Image};
+use sqlx::any::AnyRow;
+
+use super::{
+    DELETED_SHOWN_MS, StoreError, Tx, bulk, column,
+    row::{Row, select, select_one},
 };
-use sqlx::{AssertSqlSafe, any::AnyRow};
-
-use super::{StoreError, Tx, column};
-
-/// How long `?deleted=true` shows what was deleted.
-pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 /// An image to make. It begins empty, without versions.
 #[derive(Clone, Debug)]
@@ -59,39 +58,20 @@ pub async fn insert(tx: &mut Tx, new: &NewImage) -> Result<(), StoreError> {
     Ok(())
 }
 
-const COLUMNS: &str =
-    "i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes, i.last_number, i.created_at,
-    i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version, n.size_bytes AS newest_size,
-    (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
-    FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
-        (SELECT MAX(m.number) FROM versions m WHERE m.image = i.id AND m.deleted_at IS NULL)";
-
 /// The image, deleted or not.
 pub async fn load(tx: &mut Tx, id: ImageId) -> Result<Option<ImageRow>, StoreError> {
-    let sql = format!("-- images.load\nSELECT {COLUMNS} WHERE i.id = $1");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "images.load", "WHERE i.id = $1", [id.to_string().into()]).await
 }
 
-const BY_STATE: &str = "-- images.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM images WHERE state <> 'deleted' GROUP BY state";
-const BY_STATE_IN: &str = "-- images.by_state_in
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM images WHERE state <> 'deleted' AND project = $1 GROUP BY state";
-
 /// Images by state, of one project or all: for the summary.
-pub async fn by_state(
-    tx: &mut Tx,
-    project: Option<&str>,
-) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
-    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    bulk::by_state(tx, "images", project).await
 }
 
 /// The project's image of that name, if it is not deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<ImageRow>, StoreError> {
-    let sql =
-        format!("-- images.by_name\nSELECT {COLUMNS} WHERE i.project = $1 AND i.name = $2 AND i.deleted_at IS NULL");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(project).bind(name).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    let rest = "WHERE i.project = $1 AND i.name = $2 AND i.deleted_at IS NULL";
+    select_one(tx, "images.by_name", rest, [project.into(), name.into()]).await
 }
 
 /// Which images to list: those set must match.
@@ -105,22 +85,12 @@ pub struct ImageFilter {
 
 /// Up to `limit` images after position `after`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &ImageFilter, after: i64, limit: i64) -> Result<Vec<ImageRow>, StoreError> {
-    let sql = format!(
-        "-- images.list\nSELECT {COLUMNS}
-WHERE i.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR i.project = $2)
+    let rest = "WHERE i.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR i.project = $2)
   AND (i.deleted_at IS NULL OR (CAST($3 AS BIGINT) = 1 AND i.deleted_at >= $4))
-ORDER BY i.seq LIMIT $5"
-    );
+ORDER BY i.seq LIMIT $5";
     let since = tx.now().plus_ms(-DELETED_SHOWN_MS).micros();
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(after)
-        .bind(&filter.project)
-        .bind(i64::from(filter.deleted))
-        .bind(since)
-        .bind(limit)
-        .fetch_all(tx.conn())
-        .await?;
-    rows.iter().map(from_row).collect()
+    let values = [after.into(), filter.project.clone().into(), filter.deleted.into(), since.into(), limit.into()];
+    select(tx, "images.list", rest, values).await
 }
 
 const NUMBERED: &str = "-- images.numbered
@@ -131,7 +101,7 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 pub async fn take_number(tx: &mut Tx, row: &ImageRow) -> Result<u64, StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(NUMBERED).bind(row.image.id.to_string()).bind(row.revision).bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)?;
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)?;
     Ok(row.last_number + 1)
 }
 
@@ -148,7 +118,7 @@ pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
         .bind(&row.image.name)
         .bind(column::json_text(&row.image.labels)?)
         .bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)
 }
 
 const SETTLE: &str = "-- images.settle
@@ -172,38 +142,39 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(UNLINK).bind(row.image.id.to_string()).bind(row.revision).bind(now);
-    changed_one(query.execute(tx.conn()).await?.rows_affected(), row)
+    StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)
 }
 
-fn changed_one(rows: u64, row: &ImageRow) -> Result<(), StoreError> {
-    match rows {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "images", id: row.image.id.to_string() }),
+impl Row for ImageRow {
+    const SELECT: &'static str = "SELECT i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes,
+    i.last_number, i.created_at, i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version,
+    n.size_bytes AS newest_size,
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
+    FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
+        (SELECT MAX(m.number) FROM versions m WHERE m.image = i.id AND m.deleted_at IS NULL)";
+
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        let revision = column::read(row, "revision")?;
+        Ok(Self {
+            image: Image {
+                id: column::read(row, "id")?,
+                name: column::read(row, "name")?,
+                project: column::read(row, "project")?,
+                labels: column::read(row, "labels")?,
+                state: column::read(row, "state")?,
+                reason: column::read(row, "reason")?,
+                created_at: column::read(row, "created_at")?,
+                updated_at: column::read(row, "updated_at")?,
+                etag: etag::of_revision(revision),
+                chunk_bytes: column::read(row, "chunk_bytes")?,
+                newest_number: column::read(row, "newest_number")?,
+                newest_version: column::read(row, "newest_version")?,
+                size_bytes: column::read(row, "newest_size")?,
+                version_count: column::read(row, "version_count")?,
+            },
+            last_number: column::read(row, "last_number")?,
+            revision,
+            seq: column::read(row, "seq")?,
+        })
     }
-}
-
-fn from_row(row: &AnyRow) -> Result<ImageRow, StoreError> {
-    let revision = column::number(row, "revision")?;
-    let state: ImageState = column::word(row, "state")?;
-    Ok(ImageRow {
-        image: Image {
-            id: column::parse(row, "id")?,
-            name: column::text(row, "name")?,
-            project: column::text(row, "project")?,
-            labels: column::json(row, "labels")?,
-            state,
-            reason: column::opt_text(row, "reason")?,
-            created_at: column::time(row, "created_at")?,
-            updated_at: column::time(row, "updated_at")?,
-            etag: etag::of_revision(revision),
-            chunk_bytes: column::count(row, "chunk_bytes")?,
-            newest_number: column::opt_count(row, "newest_number")?,
-            newest_version: column::opt_parse(row, "newest_version")?,
-            size_bytes: column::opt_count(row, "newest_size")?,
-            version_count: column::count(row, "version_count")?,
-        },
-        last_number: column::count(row, "last_number")?,
-        revision,
-        seq: column::number(row, "seq")?,
-    })
 }

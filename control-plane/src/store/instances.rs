@@ -9,13 +9,14 @@ use muster_api::{
     node_protocol::{DiskReport, Wanted},
     operation::Target,
 };
-use sqlx::{AssertSqlSafe, any::AnyRow};
+use sqlx::any::AnyRow;
 use storage_core::units::u64_from;
 
 use super::{
     Filter, StoreError, Tx,
-    bulk::{self, Cell, Conditions},
-    column,
+    bulk::{self, Conditions},
+    column::{self, Cell, Column as _},
+    row::{Row, columns, select, select_one},
 };
 use crate::domain::{
     deployment::{Tally, Way, Work},
@@ -102,38 +103,36 @@ impl DiskRow {
     }
 }
 
+columns!(
+    "disks", DiskRow: id, project, instance, name, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
+    local_bytes,
+);
+
 const INSERT: &str = "-- instances.insert
 INSERT INTO instances (id, project, deployment, number, name, labels, state, reason, detail, wanted, boot, generation,
     node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at, started_at, ready_at,
     cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
 
-const INSERT_DISKS: &str = "-- disks.insert
-INSERT INTO disks (id, project, instance, name, size_bytes, version)";
-
-fn word<T: serde::Serialize>(value: T) -> Result<Cell, StoreError> {
-    column::word_text(value).map(Cell::from)
-}
-
 fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     Ok(vec![
-        instance::word(life.state).into(),
-        life.reason.clone().map(String::from).into(),
-        life.detail.clone().into(),
-        word(life.wanted)?,
-        column::int(life.boot).into(),
-        column::int(life.generation).into(),
-        life.node.map(|id| id.to_string()).into(),
-        life.stop.force.into(),
-        column::int(life.stop.timeout_s).into(),
-        life.evicting.into(),
-        life.was_ready.into(),
-        life.known.map(|state| instance::word(state).to_owned()).into(),
-        column::opt_micros(life.steps.requested_at).into(),
-        column::opt_micros(life.steps.placed_at).into(),
-        column::opt_micros(life.steps.disk_at).into(),
-        column::opt_micros(life.steps.started_at).into(),
-        column::opt_micros(life.steps.ready_at).into(),
-        (life.state == InstanceState::Deleted).then_some(now.micros()).into(),
+        life.state.cell()?,
+        life.reason.cell()?,
+        life.detail.cell()?,
+        life.wanted.cell()?,
+        life.boot.cell()?,
+        life.generation.cell()?,
+        life.node.cell()?,
+        life.stop.force.cell()?,
+        life.stop.timeout_s.cell()?,
+        life.evicting.cell()?,
+        life.was_ready.cell()?,
+        life.known.cell()?,
+        life.steps.requested_at.cell()?,
+        life.steps.placed_at.cell()?,
+        life.steps.disk_at.cell()?,
+        life.steps.started_at.cell()?,
+        life.steps.ready_at.cell()?,
+        (life.state == InstanceState::Deleted).then_some(now).cell()?,
     ])
 }
 
@@ -144,43 +143,29 @@ pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRo
         let mut life = life_cells(&row.life, row.updated_at)?;
         let deleted_at = life.pop().expect("the last cell is deleted_at");
         let mut cells: Vec<Cell> = vec![
-            row.id.to_string().into(),
-            row.project.as_str().into(),
-            row.deployment.to_string().into(),
-            column::int(row.number).into(),
-            row.name.as_str().into(),
-            column::json_text(&row.labels)?.into(),
+            row.id.cell()?,
+            row.project.cell()?,
+            row.deployment.cell()?,
+            row.number.cell()?,
+            row.name.cell()?,
+            row.labels.cell()?,
         ];
         cells.append(&mut life);
         cells.extend([
-            i64::from(row.cpus).into(),
-            column::int(row.memory_bytes).into(),
-            word(row.runtime)?,
-            row.operation.map(|id| id.to_string()).into(),
-            row.created_at.micros().into(),
-            row.updated_at.micros().into(),
+            row.cpus.cell()?,
+            row.memory_bytes.cell()?,
+            row.runtime.cell()?,
+            row.operation.cell()?,
+            row.created_at.cell()?,
+            row.updated_at.cell()?,
             deleted_at,
-            row.revision.into(),
-            row.seq.into(),
+            row.revision.cell()?,
+            row.seq.cell()?,
         ]);
         rows.push(cells);
     }
     bulk::run(tx, INSERT, rows, "").await?;
-    let disks = disks
-        .iter()
-        .map(|disk| {
-            vec![
-                disk.id.to_string().into(),
-                disk.project.as_str().into(),
-                disk.instance.to_string().into(),
-                disk.name.as_str().into(),
-                column::int(disk.size_bytes).into(),
-                disk.version.to_string().into(),
-            ]
-        })
-        .collect();
-    bulk::run(tx, INSERT_DISKS, disks, "").await?;
-    Ok(())
+    bulk::insert(tx, disks).await
 }
 
 const SAVE: &str = "-- instances.save
@@ -251,79 +236,63 @@ pub async fn save_labels(tx: &mut Tx, row: &InstanceRow, labels: &Labels) -> Res
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "instances", id: row.id.to_string() }),
-    }
-}
-
-const SELECT: &str = "SELECT id, project, deployment, number, name, labels, state, reason, detail, wanted, boot,
-    generation, node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at,
-    started_at, ready_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, revision, seq FROM instances";
-
-async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[String]) -> Result<Vec<InstanceRow>, StoreError> {
-    let mut query = sqlx::query(AssertSqlSafe(format!("-- instances.{name}\n{SELECT} {rest}")));
-    for value in key {
-        query = query.bind(value.clone());
-    }
-    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+    StoreError::unless_saved(&done, "instances", row.id)
 }
 
 /// The instance with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: InstanceId) -> Result<Option<InstanceRow>, StoreError> {
-    Ok(select(tx, "load", "WHERE id = $1", &[id.to_string()]).await?.pop())
+    select_one(tx, "instances.load", "WHERE id = $1", [id.to_string().into()]).await
 }
 
 /// The instance with this name, unless it is deleted or being deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state NOT IN ('deleting', 'deleted')";
-    Ok(select(tx, "by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
+    select_one(tx, "instances.by_name", rest, [project.into(), name.into()]).await
 }
 
 /// The newest instance that had this name and is being deleted: for a DELETE that is repeated by name.
 pub async fn going_by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<InstanceRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state = 'deleting' ORDER BY seq DESC LIMIT 1";
-    Ok(select(tx, "going_by_name", rest, &[project.to_owned(), name.to_owned()]).await?.pop())
+    select_one(tx, "instances.going_by_name", rest, [project.into(), name.into()]).await
 }
 
 /// The instances with these ids that exist.
 pub async fn load_many(tx: &mut Tx, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, StoreError> {
-    let rows = bulk::select_in(tx, &format!("-- instances.load_many\n{SELECT} WHERE id"), ids, "").await?;
-    rows.iter().map(from_row).collect()
+    bulk::load_many(tx, "instances.load_many", ids).await
 }
 
 /// The members of a deployment that are not deleted, by number.
 pub async fn of_deployment(tx: &mut Tx, id: DeploymentId) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE deployment = $1 AND state <> 'deleted' ORDER BY number";
-    select(tx, "of_deployment", rest, &[id.to_string()]).await
+    select(tx, "instances.of_deployment", rest, [id.to_string().into()]).await
 }
 
 /// The instances that an operation waits for, in list order.
 pub async fn of_operation(tx: &mut Tx, id: OperationId) -> Result<Vec<InstanceRow>, StoreError> {
-    select(tx, "of_operation", "WHERE operation = $1 ORDER BY seq", &[id.to_string()]).await
+    select(tx, "instances.of_operation", "WHERE operation = $1 ORDER BY seq", [id.to_string().into()]).await
 }
 
 /// The instances that are on a node, also those that it is told to delete.
 pub async fn on_node(tx: &mut Tx, id: NodeId) -> Result<Vec<InstanceRow>, StoreError> {
-    select(tx, "on_node", "WHERE node = $1 ORDER BY seq", &[id.to_string()]).await
+    select(tx, "instances.on_node", "WHERE node = $1 ORDER BY seq", [id.to_string().into()]).await
 }
 
 /// The instances that wait for a node, oldest first.
 pub async fn homeless(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
-    select(tx, "homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", &[]).await
+    select(tx, "instances.homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", []).await
 }
 
 /// The instances on silent nodes that are not marked as unknown yet.
 pub async fn to_silence(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE node IN (SELECT n.id FROM nodes n WHERE n.state = 'silent')
     AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped') ORDER BY seq";
-    select(tx, "to_silence", rest, &[]).await
+    select(tx, "instances.to_silence", rest, []).await
 }
 
 /// The unknown instances whose node is heard from again.
 pub async fn to_hear(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE state = 'unknown' AND node IN (SELECT n.id FROM nodes n WHERE n.state = 'ready') ORDER BY seq";
-    select(tx, "to_hear", rest, &[]).await
+    select(tx, "instances.to_hear", rest, []).await
 }
 
 /// Instances after the place `after`, oldest first.
@@ -332,76 +301,63 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
     conditions.one_of("state", &filter.states);
     conditions.one_of("deployment", &filter.deployments);
     conditions.one_of("node", &filter.nodes);
-    let rows = conditions.fetch(tx, &format!("-- instances.list\n{SELECT}"), "seq", limit).await?;
-    rows.iter().map(from_row).collect()
+    conditions.fetch(tx, "instances.list", limit).await
 }
 
-fn from_row(row: &AnyRow) -> Result<InstanceRow, StoreError> {
-    Ok(InstanceRow {
-        id: column::parse(row, "id")?,
-        project: column::text(row, "project")?,
-        deployment: column::parse(row, "deployment")?,
-        number: column::count(row, "number")?,
-        name: column::text(row, "name")?,
-        labels: column::json(row, "labels")?,
-        life: Life {
-            state: column::word(row, "state")?,
-            reason: column::opt_parse(row, "reason")?,
-            detail: column::opt_text(row, "detail")?,
-            wanted: column::word(row, "wanted")?,
-            boot: column::count(row, "boot")?,
-            generation: column::count(row, "generation")?,
-            node: column::opt_parse(row, "node")?,
-            stop: Stop { force: column::flag(row, "stop_force")?, timeout_s: column::count(row, "stop_timeout_s")? },
-            evicting: column::flag(row, "evicting")?,
-            was_ready: column::flag(row, "was_ready")?,
-            known: column::opt_text(row, "known")?.map(|_| column::word(row, "known")).transpose()?,
-            steps: Steps {
-                requested_at: column::opt_time(row, "requested_at")?,
-                placed_at: column::opt_time(row, "placed_at")?,
-                disk_at: column::opt_time(row, "disk_at")?,
-                started_at: column::opt_time(row, "started_at")?,
-                ready_at: column::opt_time(row, "ready_at")?,
+impl Row for InstanceRow {
+    const SELECT: &'static str = "SELECT id, project, deployment, number, name, labels, state, reason, detail, wanted,
+    boot, generation, node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at,
+    started_at, ready_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, revision, seq FROM instances";
+
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: column::read(row, "id")?,
+            project: column::read(row, "project")?,
+            deployment: column::read(row, "deployment")?,
+            number: column::read(row, "number")?,
+            name: column::read(row, "name")?,
+            labels: column::read(row, "labels")?,
+            life: Life {
+                state: column::read(row, "state")?,
+                reason: column::read(row, "reason")?,
+                detail: column::read(row, "detail")?,
+                wanted: column::read(row, "wanted")?,
+                boot: column::read(row, "boot")?,
+                generation: column::read(row, "generation")?,
+                node: column::read(row, "node")?,
+                stop: Stop { force: column::read(row, "stop_force")?, timeout_s: column::read(row, "stop_timeout_s")? },
+                evicting: column::read(row, "evicting")?,
+                was_ready: column::read(row, "was_ready")?,
+                known: column::read(row, "known")?,
+                steps: Steps {
+                    requested_at: column::read(row, "requested_at")?,
+                    placed_at: column::read(row, "placed_at")?,
+                    disk_at: column::read(row, "disk_at")?,
+                    started_at: column::read(row, "started_at")?,
+                    ready_at: column::read(row, "ready_at")?,
+                },
             },
-        },
-        cpus: column::count(row, "cpus")?,
-        memory_bytes: column::count(row, "memory_bytes")?,
-        runtime: column::word(row, "runtime")?,
-        operation: column::opt_parse(row, "operation")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
-        revision: column::number(row, "revision")?,
-        seq: column::number(row, "seq")?,
-    })
+            cpus: column::read(row, "cpus")?,
+            memory_bytes: column::read(row, "memory_bytes")?,
+            runtime: column::read(row, "runtime")?,
+            operation: column::read(row, "operation")?,
+            created_at: column::read(row, "created_at")?,
+            updated_at: column::read(row, "updated_at")?,
+            revision: column::read(row, "revision")?,
+            seq: column::read(row, "seq")?,
+        })
+    }
 }
-
-const DISKS: &str = "SELECT id, project, instance, name, size_bytes, version, saved_at, path, unsaved_bytes,
-    fetched_bytes, local_bytes FROM disks WHERE instance";
 
 /// The disks of these instances, by instance.
 pub async fn disks_of(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceId, Vec<DiskRow>>, StoreError> {
     let mut disks: BTreeMap<InstanceId, Vec<DiskRow>> = BTreeMap::new();
-    for row in bulk::select_in(tx, &format!("-- disks.of\n{DISKS}"), ids, " ORDER BY name").await? {
-        let disk = disk_from_row(&row)?;
+    let head = format!("-- disks.of\n{} WHERE instance", DiskRow::SELECT);
+    for row in bulk::select_in(tx, &head, ids, " ORDER BY name").await? {
+        let disk = DiskRow::from_row(&row)?;
         disks.entry(disk.instance).or_default().push(disk);
     }
     Ok(disks)
-}
-
-fn disk_from_row(row: &AnyRow) -> Result<DiskRow, StoreError> {
-    Ok(DiskRow {
-        id: column::parse(row, "id")?,
-        project: column::text(row, "project")?,
-        instance: column::parse(row, "instance")?,
-        name: column::text(row, "name")?,
-        size_bytes: column::count(row, "size_bytes")?,
-        version: column::parse(row, "version")?,
-        saved_at: column::opt_time(row, "saved_at")?,
-        path: column::opt_text(row, "path")?,
-        unsaved_bytes: column::count(row, "unsaved_bytes")?,
-        fetched_bytes: column::count(row, "fetched_bytes")?,
-        local_bytes: column::count(row, "local_bytes")?,
-    })
 }
 
 const HEAD: &str = "-- disks.head
@@ -471,11 +427,11 @@ pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreEr
     rows.iter()
         .map(|row| {
             let promised = Promised {
-                instances: column::count(row, "instances")?,
-                cpus: column::count(row, "cpus")?,
-                memory_bytes: column::count(row, "memory_bytes")?,
+                instances: column::read(row, "instances")?,
+                cpus: column::read(row, "cpus")?,
+                memory_bytes: column::read(row, "memory_bytes")?,
             };
-            Ok((column::parse(row, "node")?, promised))
+            Ok((column::read(row, "node")?, promised))
         })
         .collect()
 }
@@ -487,7 +443,7 @@ WHERE deployment = $1 AND node IS NOT NULL GROUP BY node";
 /// How many members of the deployment are on each node.
 pub async fn members_by_node(tx: &mut Tx, id: DeploymentId) -> Result<BTreeMap<NodeId, u64>, StoreError> {
     let rows = sqlx::query(MEMBERS_BY_NODE).bind(id.to_string()).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::parse(row, "node")?, column::count(row, "members")?))).collect()
+    rows.iter().map(|row| Ok((column::read(row, "node")?, column::read(row, "members")?))).collect()
 }
 
 const TALLY: &str = "-- instances.tally
@@ -498,22 +454,17 @@ FROM instances WHERE deployment";
 pub async fn tallies(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<DeploymentId, Tally>, StoreError> {
     let mut tallies: BTreeMap<DeploymentId, Tally> = BTreeMap::new();
     for row in bulk::select_in(tx, TALLY, ids, " AND state <> 'deleted' GROUP BY deployment, state").await? {
-        let state = column::text(&row, "state")?;
-        let ready = if state == "running" { column::count(&row, "ready")? } else { 0 };
-        let tally = tallies.entry(column::parse(&row, "deployment")?).or_default();
-        tally.add(&state, column::count(&row, "members")?, ready);
+        let state: String = column::read(&row, "state")?;
+        let ready = if state == "running" { column::read(&row, "ready")? } else { 0 };
+        let tally = tallies.entry(column::read(&row, "deployment")?).or_default();
+        tally.add(&state, column::read(&row, "members")?, ready);
     }
     Ok(tallies)
 }
 
-const BY_STATE: &str = "-- instances.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'deleted' GROUP BY state";
-const BY_STATE_IN: &str = "-- instances.by_state_in
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM instances WHERE state <> 'deleted' AND project = $1 GROUP BY state";
-
 /// How many instances are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+    bulk::by_state(tx, "instances", project).await
 }
 
 const WORK: &str = "-- instances.work
@@ -526,9 +477,9 @@ pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<Operation
     let mut work: BTreeMap<OperationId, Work> = BTreeMap::new();
     let tail = " GROUP BY operation, state, wanted, CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END";
     for row in bulk::select_in(tx, WORK, ids, tail).await? {
-        let (state, wanted): (InstanceState, Wanted) = (column::word(&row, "state")?, column::word(&row, "wanted")?);
-        let step = instance::step(state, wanted, column::flag(&row, "ready")?);
-        work.entry(column::parse(&row, "operation")?).or_default().add(step, column::count(&row, "members")?);
+        let (state, wanted): (InstanceState, Wanted) = (column::read(&row, "state")?, column::read(&row, "wanted")?);
+        let step = instance::step(state, wanted, column::read(&row, "ready")?);
+        work.entry(column::read(&row, "operation")?).or_default().add(step, column::read(&row, "members")?);
     }
     Ok(work)
 }
@@ -539,7 +490,7 @@ pub async fn waiting(tx: &mut Tx, id: OperationId, limit: i64) -> Result<Vec<Ins
         "WHERE operation = $1 AND (state IN ('pending', 'starting', 'paused', 'stopping', 'deleting', 'unknown')
     OR (state = 'running' AND ready_at IS NULL)) ORDER BY seq LIMIT {limit}"
     );
-    select(tx, "waiting", &rest, &[id.to_string()]).await
+    select(tx, "instances.waiting", &rest, [id.to_string().into()]).await
 }
 
 const RELEASE: &str = "-- instances.release
@@ -562,12 +513,12 @@ pub async fn ways(tx: &mut Tx, id: DeploymentId) -> Result<Vec<Way>, StoreError>
     rows.iter()
         .map(|row| {
             Ok(Way {
-                instance: column::parse(row, "id")?,
-                name: column::text(row, "name")?,
-                requested_at: column::time(row, "requested_at")?,
-                placed_at: column::opt_time(row, "placed_at")?,
-                started_at: column::opt_time(row, "started_at")?,
-                ready_at: column::opt_time(row, "ready_at")?,
+                instance: column::read(row, "id")?,
+                name: column::read(row, "name")?,
+                requested_at: column::read(row, "requested_at")?,
+                placed_at: column::read(row, "placed_at")?,
+                started_at: column::read(row, "started_at")?,
+                ready_at: column::read(row, "ready_at")?,
             })
         })
         .collect()
@@ -580,7 +531,7 @@ FROM disks d JOIN instances i ON i.id = d.instance WHERE i.deployment = $1 AND i
 /// Bytes fetched for the disks of a deployment, and bytes that they take on their nodes.
 pub async fn bytes(tx: &mut Tx, id: DeploymentId) -> Result<(u64, u64), StoreError> {
     let row = sqlx::query(BYTES).bind(id.to_string()).fetch_one(tx.conn()).await?;
-    Ok((column::count(&row, "fetched")?, column::count(&row, "local")?))
+    Ok((column::read(&row, "fetched")?, column::read(&row, "local")?))
 }
 
 const FORGET_DISKS: &str = "-- disks.forget

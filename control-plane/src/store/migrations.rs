@@ -84,7 +84,7 @@ async fn next(conn: &mut AnyConnection) -> Result<Option<&'static Migration>, St
         let Some(migration) = MIGRATIONS.iter().find(|m| m.version == version) else {
             return Err(StoreError::Newer { found: version, known });
         };
-        if column::text(row, "sha256")? != digest(migration.sql) {
+        if column::read::<String>(row, "sha256")? != digest(migration.sql) {
             return Err(StoreError::Setup(format!(
                 "the database was made with another text of migration {}: an applied file is never edited",
                 migration.name

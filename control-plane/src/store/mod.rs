@@ -11,7 +11,8 @@
 //! - Every mutable row has `revision`: `UPDATE … SET revision = revision + 1 WHERE id = $1 AND revision = $2`. If that
 //!   changes no row, it is a [`StoreError::Conflict`].
 //!
-//! One file per table: SQL is a const beside its function, first line `-- table.what`, columns listed, `$1 $2`.
+//! One file per table: SQL is a const beside its function, first line `-- table.what`, `$1 $2`. The columns of a table
+//! are listed once: with `row::columns!` for a struct whose fields they are, otherwise in the `SELECT` of its `Row`.
 //! `SUM` and `COUNT` are written `CAST(… AS BIGINT)`; booleans are BIGINT 0 and 1; no `EXISTS` in a select list.
 //!
 //! ```ignore
@@ -39,6 +40,7 @@ mod migrations;
 pub mod nodes;
 pub mod operations;
 mod position;
+mod row;
 pub mod snapshots;
 pub mod tokens;
 pub mod uploads;
@@ -60,6 +62,9 @@ use crate::{
     clock::Clock,
     wake::{Loop, Wakes},
 };
+
+/// How long `?deleted=true` shows what was deleted, milliseconds.
+pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 /// How often a transaction waits for its turn to write before the error is reported. Each time it waits for the busy
 /// timeout.

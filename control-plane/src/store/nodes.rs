@@ -8,10 +8,12 @@ use muster_api::{
     node::{Condition, NodeState, PoolUse},
     operation::Target,
 };
-use sqlx::any::AnyRow;
 use storage_core::membership::SignedMembership;
 
-use super::{StoreError, Tx, column};
+use super::{
+    StoreError, Tx, bulk, column,
+    row::{columns, select, select_one},
+};
 
 /// Row of a node. It stays when the node is removed; then its state is `deleted`.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,45 +80,15 @@ impl NodeRow {
     }
 }
 
-const INSERT: &str = "-- nodes.insert
-INSERT INTO nodes (id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
+columns!(
+    "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, revision, seq)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-    $25, $26)";
+    updated_at, last_seen_at, revision, seq,
+);
 
 /// Inserts a node that joined.
 pub async fn insert(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
-        .bind(node.id.to_string())
-        .bind(&node.name)
-        .bind(column::json_text(&node.labels)?)
-        .bind(column::word_text(node.state)?)
-        .bind(node.reason.as_deref())
-        .bind(i64::from(node.schedulable))
-        .bind(node.zone.as_deref())
-        .bind(&node.address)
-        .bind(node.store.to_string())
-        .bind(&node.key_sha256)
-        .bind(i64::from(node.weight))
-        .bind(i64::from(node.accepting))
-        .bind(i64::from(node.cpus))
-        .bind(column::int(node.memory_bytes))
-        .bind(column::json_text(&node.pool)?)
-        .bind(column::json_text(&node.conditions)?)
-        .bind(column::json_text(&node.runtimes)?)
-        .bind(node.hypervisor.as_deref())
-        .bind(&node.agent_version)
-        .bind(i64::from(node.protocol))
-        .bind(column::int(node.desired_revision))
-        .bind(node.created_at.micros())
-        .bind(node.updated_at.micros())
-        .bind(column::opt_micros(node.last_seen_at))
-        .bind(node.revision)
-        .bind(node.seq)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+    bulk::insert(tx, std::slice::from_ref(node)).await
 }
 
 const SAVE: &str = "-- nodes.save
@@ -157,57 +129,32 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "nodes", id: node.id.to_string() }),
-    }
-}
-
-macro_rules! select {
-    ($name:literal, $rest:literal) => {
-        concat!(
-            "-- nodes.",
-            $name,
-            "\nSELECT id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
-    cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, revision, seq FROM nodes ",
-            $rest
-        )
-    };
+    StoreError::unless_saved(&done, "nodes", node.id)
 }
 
 /// The node of this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: NodeId) -> Result<Option<NodeRow>, StoreError> {
-    let sql = select!("load", "WHERE id = $1");
-    let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "nodes.load", "WHERE id = $1", [id.to_string().into()]).await
 }
 
 /// The node of this name, if it is not deleted.
 pub async fn by_name(tx: &mut Tx, name: &str) -> Result<Option<NodeRow>, StoreError> {
-    let sql = select!("by_name", "WHERE name = $1 AND deleted_at IS NULL");
-    let row = sqlx::query(sql).bind(name).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "nodes.by_name", "WHERE name = $1 AND deleted_at IS NULL", [name.into()]).await
 }
 
 /// The node with this pool, also a deleted one: a pool joins once.
 pub async fn by_store(tx: &mut Tx, store: StoreId) -> Result<Option<NodeRow>, StoreError> {
-    let sql = select!("by_store", "WHERE store = $1");
-    let row = sqlx::query(sql).bind(store.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "nodes.by_store", "WHERE store = $1", [store.to_string().into()]).await
 }
 
 /// The listed node with this key.
 pub async fn by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
-    let sql = select!("by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL");
-    let row = sqlx::query(sql).bind(key_sha256).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "nodes.by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL", [key_sha256.into()]).await
 }
 
 /// All nodes that are not deleted, in id order (the order of the membership record).
 pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
-    let rows = sqlx::query(select!("listed", "WHERE deleted_at IS NULL ORDER BY id")).fetch_all(tx.conn()).await?;
-    rows.iter().map(from_row).collect()
+    select(tx, "nodes.listed", "WHERE deleted_at IS NULL ORDER BY id", []).await
 }
 
 /// Nodes after `seq`, with those deleted since `deleted_since` if that is given.
@@ -217,19 +164,14 @@ pub async fn list(
     deleted_since: Option<Timestamp>,
     limit: i64,
 ) -> Result<Vec<NodeRow>, StoreError> {
-    let sql = select!("list", "WHERE seq > $1 AND (deleted_at IS NULL OR deleted_at > $2) ORDER BY seq LIMIT $3");
+    let rest = "WHERE seq > $1 AND (deleted_at IS NULL OR deleted_at > $2) ORDER BY seq LIMIT $3";
     let since = deleted_since.map_or(i64::MAX, Timestamp::micros);
-    let rows = sqlx::query(sql).bind(after).bind(since).bind(limit).fetch_all(tx.conn()).await?;
-    rows.iter().map(from_row).collect()
+    select(tx, "nodes.list", rest, [after.into(), since.into(), limit.into()]).await
 }
-
-const BY_STATE: &str = "-- nodes.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM nodes WHERE deleted_at IS NULL GROUP BY state";
 
 /// How many there are in each state.
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
+    bulk::by_state(tx, "nodes", None).await
 }
 
 const BUMP: &str = "-- nodes.bump_desired
@@ -240,7 +182,7 @@ UPDATE nodes SET desired_revision = desired_revision + 1 WHERE id = $1 RETURNING
 pub async fn bump_desired(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
     let row = sqlx::query(BUMP).bind(node.to_string()).fetch_one(tx.conn()).await?;
     tx.wake_node(node);
-    column::count(&row, "desired_revision")
+    column::read(&row, "desired_revision")
 }
 
 const BUMP_ALL: &str = "-- nodes.bump_all_desired
@@ -250,7 +192,7 @@ UPDATE nodes SET desired_revision = desired_revision + 1 WHERE deleted_at IS NUL
 pub async fn bump_all_desired(tx: &mut Tx) -> Result<(), StoreError> {
     let rows = sqlx::query(BUMP_ALL).fetch_all(tx.conn()).await?;
     for row in &rows {
-        tx.wake_node(column::parse(row, "id")?);
+        tx.wake_node(column::read(row, "id")?);
     }
     Ok(())
 }
@@ -261,7 +203,7 @@ SELECT desired_revision FROM nodes WHERE id = $1";
 /// Newest revision of the node's desired state.
 pub async fn desired_revision(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
     let row = sqlx::query(DESIRED).bind(node.to_string()).fetch_one(tx.conn()).await?;
-    column::count(&row, "desired_revision")
+    column::read(&row, "desired_revision")
 }
 
 const FLUSH: &str = "-- nodes.flush
@@ -292,8 +234,8 @@ SELECT epoch, record, signature FROM memberships ORDER BY epoch DESC LIMIT 1";
 pub async fn membership(tx: &mut Tx) -> Result<Option<(u64, SignedMembership)>, StoreError> {
     let Some(row) = sqlx::query(MEMBERSHIP).fetch_optional(tx.conn()).await? else { return Ok(None) };
     let signed =
-        SignedMembership { record: column::text(&row, "record")?, signature: column::text(&row, "signature")? };
-    Ok(Some((column::count(&row, "epoch")?, signed)))
+        SignedMembership { record: column::read(&row, "record")?, signature: column::read(&row, "signature")? };
+    Ok(Some((column::read(&row, "epoch")?, signed)))
 }
 
 const INSERT_MEMBERSHIP: &str = "-- memberships.insert
@@ -310,35 +252,4 @@ pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembershi
         .execute(tx.conn())
         .await?;
     Ok(())
-}
-
-fn from_row(row: &AnyRow) -> Result<NodeRow, StoreError> {
-    Ok(NodeRow {
-        id: column::parse(row, "id")?,
-        name: column::text(row, "name")?,
-        labels: column::json(row, "labels")?,
-        state: column::word(row, "state")?,
-        reason: column::opt_text(row, "reason")?,
-        schedulable: column::flag(row, "schedulable")?,
-        zone: column::opt_text(row, "zone")?,
-        address: column::text(row, "address")?,
-        store: column::parse(row, "store")?,
-        key_sha256: column::text(row, "key_sha256")?,
-        weight: column::count(row, "weight")?,
-        accepting: column::flag(row, "accepting")?,
-        cpus: column::count(row, "cpus")?,
-        memory_bytes: column::count(row, "memory_bytes")?,
-        pool: column::json(row, "pool")?,
-        conditions: column::json(row, "conditions")?,
-        runtimes: column::json(row, "runtimes")?,
-        hypervisor: column::opt_text(row, "hypervisor")?,
-        agent_version: column::text(row, "agent_version")?,
-        protocol: column::count(row, "protocol")?,
-        desired_revision: column::count(row, "desired_revision")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
-        last_seen_at: column::opt_time(row, "last_seen_at")?,
-        revision: column::number(row, "revision")?,
-        seq: column::number(row, "seq")?,
-    })
 }

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     OperationId, Problem, Timestamp,
-    operation::{Operation, OperationState, Progress, Target, WaitingOn},
+    operation::{Operation, Progress, Target, WaitingOn},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 
 use super::{
-    StoreError, Tx, column,
+    StoreError, Tx, bulk, column,
     events::{self, NewEvent},
+    row::{self, Row, select, select_one},
 };
 
 /// Days a finished operation is kept.
@@ -75,19 +76,6 @@ pub enum Outcome {
     Cancelled(Option<Value>),
 }
 
-macro_rules! select {
-    ($name:literal, $rest:literal) => {
-        concat!(
-            "-- operations.",
-            $name,
-            "\nSELECT id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed, unit,
-    waiting_on, deadline, error, result, requested_by, request_id, created_at, updated_at, started_at, finished_at, seq
-FROM operations ",
-            $rest
-        )
-    };
-}
-
 const INSERT: &str = "-- operations.insert
 INSERT INTO operations (id, project, kind, target_kind, target_id, target_name, state, phase, done, total, failed,
     unit, deadline, requested_by, request_id, created_at, updated_at, seq)
@@ -117,41 +105,21 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
         .bind(seq)
         .execute(tx.conn())
         .await?;
-    let operation = Operation {
-        id,
-        project: new.project,
-        kind: new.kind.to_owned(),
-        target: new.target,
-        state: OperationState::Pending,
-        phase: new.phase.to_owned(),
-        progress: new.progress,
-        waiting_on: Vec::new(),
-        deadline: Some(new.deadline),
-        error: None,
-        result: None,
-        requested_by: origin.actor.clone(),
-        request_id: origin.request_id.clone(),
-        created_at: now,
-        updated_at: now,
-        started_at: None,
-        finished_at: None,
-    };
+    let operation = load(tx, id).await?.expect("it was inserted in this transaction");
     tell(tx, &operation, &origin.actor).await?;
     Ok(operation)
 }
 
 /// Appends the event that tells the state of an operation.
 async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), StoreError> {
-    let mut data = serde_json::Map::new();
-    data.insert("kind".to_owned(), operation.kind.clone().into());
-    data.insert("state".to_owned(), column::word_text(operation.state)?.into());
+    let mut data = json!({ "kind": operation.kind, "state": operation.state });
     if let Some(error) = &operation.error {
-        data.insert("reason".to_owned(), error.code.as_str().into());
+        data["reason"] = error.code.as_str().into();
     }
     let event = NewEvent {
         operation: Some(operation.id),
         actor: actor.to_owned(),
-        data: Value::Object(data),
+        data,
         ..NewEvent::new("operation.state", operation.project.clone(), operation.target.clone())
     };
     events::append(tx, event).await?;
@@ -161,8 +129,7 @@ async fn tell(tx: &mut Tx, operation: &Operation, actor: &str) -> Result<(), Sto
 
 /// The operation with this id.
 pub async fn load(tx: &mut Tx, id: OperationId) -> Result<Option<Operation>, StoreError> {
-    let row = sqlx::query(select!("load", "WHERE id = $1")).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "operations.load", "WHERE id = $1", [id.to_string().into()]).await
 }
 
 const RUNNING_ON: &str = "-- operations.running_on
@@ -171,14 +138,12 @@ SELECT id FROM operations WHERE target_kind = $1 AND target_id = $2 AND finished
 /// The operation that runs on the target, if one does.
 pub async fn running_on(tx: &mut Tx, kind: &str, id: &str) -> Result<Option<OperationId>, StoreError> {
     let row = sqlx::query(RUNNING_ON).bind(kind).bind(id).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(|row| column::parse(row, "id")).transpose()
+    row.as_ref().map(|row| column::read(row, "id")).transpose()
 }
 
 /// All operations that have not ended, oldest first. The reconcile loops finish them.
 pub async fn unfinished(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
-    let rows =
-        sqlx::query(select!("unfinished", "WHERE finished_at IS NULL ORDER BY seq")).fetch_all(tx.conn()).await?;
-    rows.iter().map(from_row).collect()
+    select(tx, "operations.unfinished", "WHERE finished_at IS NULL ORDER BY seq", []).await
 }
 
 /// Operations after the place `after`, with their places, of one project or of all.
@@ -188,18 +153,18 @@ pub async fn list(
     project: Option<&str>,
     limit: i64,
 ) -> Result<Vec<(i64, Operation)>, StoreError> {
-    let sql = select!("list", "WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3");
-    let rows = sqlx::query(sql).bind(after).bind(project).bind(limit).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::number(row, "seq")?, from_row(row)?))).collect()
+    let sql = format!(
+        "-- operations.list\n{} WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3",
+        Operation::SELECT
+    );
+    let values = [after.into(), project.map(str::to_owned).into(), limit.into()];
+    let rows = row::query(sql, values).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::read(row, "seq")?, Operation::from_row(row)?))).collect()
 }
-
-const BY_STATE: &str = "-- operations.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM operations WHERE CAST($1 AS TEXT) IS NULL OR project = $1 GROUP BY state";
 
 /// How many operations are in each state.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::text(row, "state")?, column::count(row, "n")?))).collect()
+    bulk::by_state(tx, "operations", project).await
 }
 
 const PROGRESS: &str = "-- operations.progress
@@ -286,7 +251,7 @@ WHERE finished_at IS NULL AND deadline < $1 AND (CAST($2 AS TEXT) IS NULL OR pro
 /// How many operations are past their deadline, in one project or in all.
 pub async fn overdue(tx: &mut Tx, project: Option<&str>) -> Result<u64, StoreError> {
     let now = tx.now().micros();
-    column::count(&sqlx::query(OVERDUE).bind(now).bind(project).fetch_one(tx.conn()).await?, "n")
+    column::read(&sqlx::query(OVERDUE).bind(now).bind(project).fetch_one(tx.conn()).await?, "n")
 }
 
 const FORGET: &str = "-- operations.forget
@@ -298,33 +263,40 @@ pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
     Ok(sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected())
 }
 
-fn from_row(row: &AnyRow) -> Result<Operation, StoreError> {
-    Ok(Operation {
-        id: column::parse(row, "id")?,
-        project: column::text(row, "project")?,
-        kind: column::text(row, "kind")?,
-        target: Target {
-            kind: column::text(row, "target_kind")?,
-            id: column::text(row, "target_id")?,
-            name: column::text(row, "target_name")?,
-        },
-        state: column::word(row, "state")?,
-        phase: column::text(row, "phase")?,
-        progress: Progress {
-            done: column::count(row, "done")?,
-            total: column::count(row, "total")?,
-            failed: column::count(row, "failed")?,
-            unit: column::text(row, "unit")?,
-        },
-        waiting_on: column::json(row, "waiting_on")?,
-        deadline: column::opt_time(row, "deadline")?,
-        error: column::opt_json(row, "error")?,
-        result: column::opt_json(row, "result")?,
-        requested_by: column::text(row, "requested_by")?,
-        request_id: column::text(row, "request_id")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
-        started_at: column::opt_time(row, "started_at")?,
-        finished_at: column::opt_time(row, "finished_at")?,
-    })
+impl Row for Operation {
+    const SELECT: &'static str =
+        "SELECT id, project, kind, target_kind, target_id, target_name, state, phase, done, total,
+    failed, unit, waiting_on, deadline, error, result, requested_by, request_id, created_at, updated_at, started_at,
+    finished_at, seq FROM operations";
+
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: column::read(row, "id")?,
+            project: column::read(row, "project")?,
+            kind: column::read(row, "kind")?,
+            target: Target {
+                kind: column::read(row, "target_kind")?,
+                id: column::read(row, "target_id")?,
+                name: column::read(row, "target_name")?,
+            },
+            state: column::read(row, "state")?,
+            phase: column::read(row, "phase")?,
+            progress: Progress {
+                done: column::read(row, "done")?,
+                total: column::read(row, "total")?,
+                failed: column::read(row, "failed")?,
+                unit: column::read(row, "unit")?,
+            },
+            waiting_on: column::read(row, "waiting_on")?,
+            deadline: column::read(row, "deadline")?,
+            error: column::read(row, "error")?,
+            result: column::read(row, "result")?,
+            requested_by: column::read(row, "requested_by")?,
+            request_id: column::read(row, "request_id")?,
+            created_at: column::read(row, "created_at")?,
+            updated_at: column::read(row, "updated_at")?,
+            started_at: column::read(row, "started_at")?,
+            finished_at: column::read(row, "finished_at")?,
+        })
+    }
 }

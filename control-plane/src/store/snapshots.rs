@@ -9,12 +9,13 @@ use muster_api::{
     operation::Target,
     snapshot::{Consistency, SnapshotState},
 };
-use sqlx::{AssertSqlSafe, any::AnyRow};
+use sqlx::any::AnyRow;
 
 use super::{
     Filter, StoreError, Tx,
-    bulk::{self, Cell, Conditions},
-    column,
+    bulk::{self, Conditions},
+    column::{self, Cell},
+    row::{Row, columns, select, select_one},
 };
 
 /// Row of a snapshot. Its disks are the [`MemberRow`]s.
@@ -148,43 +149,18 @@ pub struct Staged {
     pub root_page: Option<String>,
 }
 
-const INSERT: &str = "-- snapshots.insert
-INSERT INTO snapshots (id, project, name, labels, state, reason, deployment, deployment_name, consistency, max_pause_ms,
-    members, skipped, attempt, coordinator, attempt_until, deadline, upload, round, operation, created_at, updated_at,
-    revision, seq)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)";
+columns!(
+    "snapshots", SnapshotRow: id, project, name, labels, state, reason, deployment, deployment_name, consistency,
+    max_pause_ms, cut_at, durable_at, members, skipped, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
+    attempt_until, refused, refused_detail, deadline, upload, round, operation, created_at, updated_at, revision, seq,
+);
 
 const INSERT_MEMBERS: &str = "-- snapshot_members.insert
 INSERT INTO snapshot_members (snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id, seq)";
 
 /// Inserts a snapshot under way with its members.
 pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
-        .bind(row.id.to_string())
-        .bind(&row.project)
-        .bind(&row.name)
-        .bind(column::json_text(&row.labels)?)
-        .bind(column::word_text(row.state)?)
-        .bind(row.reason.as_ref().map(Reason::as_str))
-        .bind(row.deployment.map(|id| id.to_string()))
-        .bind(row.deployment_name.as_deref())
-        .bind(column::word_text(row.consistency)?)
-        .bind(column::int(row.max_pause_ms))
-        .bind(column::int(row.members))
-        .bind(column::int(row.skipped))
-        .bind(column::int(row.attempt))
-        .bind(row.coordinator.map(|id| id.to_string()))
-        .bind(column::opt_micros(row.attempt_until))
-        .bind(row.deadline.micros())
-        .bind(row.upload.map(|id| id.to_string()))
-        .bind(column::opt_int(row.round))
-        .bind(row.operation.to_string())
-        .bind(row.created_at.micros())
-        .bind(row.updated_at.micros())
-        .bind(row.revision)
-        .bind(row.seq)
-        .execute(tx.conn())
-        .await?;
+    bulk::insert(tx, std::slice::from_ref(row)).await?;
     let members = members
         .iter()
         .map(|member| {
@@ -237,46 +213,30 @@ pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
         .bind(row.revision)
         .execute(tx.conn())
         .await?;
-    match done.rows_affected() {
-        1 => Ok(()),
-        _ => Err(StoreError::Conflict { table: "snapshots", id: row.id.to_string() }),
-    }
-}
-
-const SELECT: &str = "SELECT id, project, name, labels, state, reason, deployment, deployment_name, consistency,
-    max_pause_ms, cut_at, durable_at, members, skipped, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
-    attempt_until, refused, refused_detail, deadline, upload, round, operation, created_at, updated_at, revision, seq
-FROM snapshots";
-
-async fn select(tx: &mut Tx, name: &str, rest: &str, key: &[&str]) -> Result<Vec<SnapshotRow>, StoreError> {
-    let mut query = sqlx::query(AssertSqlSafe(format!("-- snapshots.{name}\n{SELECT} {rest}")));
-    for value in key {
-        query = query.bind((*value).to_owned());
-    }
-    query.fetch_all(tx.conn()).await?.iter().map(from_row).collect()
+    StoreError::unless_saved(&done, "snapshots", row.id)
 }
 
 /// The snapshot with this id, also a deleted one.
 pub async fn load(tx: &mut Tx, id: SnapshotId) -> Result<Option<SnapshotRow>, StoreError> {
-    Ok(select(tx, "load", "WHERE id = $1", &[&id.to_string()]).await?.pop())
+    select_one(tx, "snapshots.load", "WHERE id = $1", [id.to_string().into()]).await
 }
 
 /// The snapshot that has this name and is not deleted.
 pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<SnapshotRow>, StoreError> {
     let rest = "WHERE project = $1 AND name = $2 AND state <> 'deleted'";
-    Ok(select(tx, "by_name", rest, &[project, name]).await?.pop())
+    select_one(tx, "snapshots.by_name", rest, [project.into(), name.into()]).await
 }
 
 /// Snapshots under way, oldest first.
 pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
-    select(tx, "under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", &[]).await
+    select(tx, "snapshots.under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", []).await
 }
 
 /// Snapshots under way that have members on the node.
 pub async fn under_way_on(tx: &mut Tx, node: NodeId) -> Result<Vec<SnapshotRow>, StoreError> {
     let rest = "WHERE state IN ('cutting', 'saving')
     AND id IN (SELECT m.snapshot FROM snapshot_members m WHERE m.node = $1) ORDER BY seq";
-    select(tx, "under_way_on", rest, &[&node.to_string()]).await
+    select(tx, "snapshots.under_way_on", rest, [node.to_string().into()]).await
 }
 
 const BUSY: &str = "-- snapshots.busy
@@ -286,7 +246,7 @@ WHERE s.state IN ('cutting', 'saving') AND m.disk";
 /// The operation of a snapshot under way that one of these disks is in.
 pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<OperationId>, StoreError> {
     let rows = bulk::select_in(tx, BUSY, disks, " ORDER BY s.seq LIMIT 1").await?;
-    rows.first().map(|row| column::parse(row, "operation")).transpose()
+    rows.first().map(|row| column::read(row, "operation")).transpose()
 }
 
 /// Snapshots after the place `after`, oldest first.
@@ -294,48 +254,8 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
     let mut conditions = Conditions::of_list(filter, after)?;
     conditions.one_of("state", &filter.states);
     conditions.one_of("deployment", &filter.deployments);
-    let rows = conditions.fetch(tx, &format!("-- snapshots.list\n{SELECT}"), "seq", limit).await?;
-    rows.iter().map(from_row).collect()
+    conditions.fetch(tx, "snapshots.list", limit).await
 }
-
-fn from_row(row: &AnyRow) -> Result<SnapshotRow, StoreError> {
-    Ok(SnapshotRow {
-        id: column::parse(row, "id")?,
-        project: column::text(row, "project")?,
-        name: column::text(row, "name")?,
-        labels: column::json(row, "labels")?,
-        state: column::word(row, "state")?,
-        reason: column::opt_parse(row, "reason")?,
-        deployment: column::opt_parse(row, "deployment")?,
-        deployment_name: column::opt_text(row, "deployment_name")?,
-        consistency: column::word(row, "consistency")?,
-        max_pause_ms: column::count(row, "max_pause_ms")?,
-        cut_at: column::opt_time(row, "cut_at")?,
-        durable_at: column::opt_time(row, "durable_at")?,
-        members: column::count(row, "members")?,
-        skipped: column::count(row, "skipped")?,
-        dirty_bytes: column::count(row, "dirty_bytes")?,
-        stored_bytes: column::count(row, "stored_bytes")?,
-        pause_max_us: column::opt_count(row, "pause_max_us")?,
-        attempt: column::count(row, "attempt")?,
-        coordinator: column::opt_parse(row, "coordinator")?,
-        attempt_until: column::opt_time(row, "attempt_until")?,
-        refused: column::opt_parse(row, "refused")?,
-        refused_detail: column::opt_text(row, "refused_detail")?,
-        deadline: column::time(row, "deadline")?,
-        upload: column::opt_parse(row, "upload")?,
-        round: column::opt_count(row, "round")?,
-        operation: column::parse(row, "operation")?,
-        created_at: column::time(row, "created_at")?,
-        updated_at: column::time(row, "updated_at")?,
-        revision: column::number(row, "revision")?,
-        seq: column::number(row, "seq")?,
-    })
-}
-
-const MEMBERS: &str =
-    "SELECT snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id, version,
-    pause_us, dirty_bytes, stored_bytes, staged_at, base, descriptor, root_page, seq FROM snapshot_members";
 
 /// All members of a snapshot, in list order.
 pub async fn members(tx: &mut Tx, id: SnapshotId) -> Result<Vec<MemberRow>, StoreError> {
@@ -347,43 +267,46 @@ pub async fn members_after(tx: &mut Tx, id: SnapshotId, after: i64, limit: i64) 
     let mut conditions = Conditions::default();
     conditions.compare("snapshot", "=", id.to_string());
     conditions.compare("seq", ">", after);
-    let rows = conditions.fetch(tx, &format!("-- snapshot_members.after\n{MEMBERS}"), "seq", limit).await?;
-    rows.iter().map(member_from_row).collect()
+    conditions.fetch(tx, "snapshot_members.after", limit).await
 }
 
 /// The member that a commit belongs to, in the present attempt or as it was published.
 pub async fn member_by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<MemberRow>, StoreError> {
-    let sql = format!("-- snapshot_members.by_commit\n{MEMBERS} WHERE commit_id = $1");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(member_from_row).transpose()
+    select_one(tx, "snapshot_members.by_commit", "WHERE commit_id = $1", [commit.to_string().into()]).await
 }
 
-fn member_from_row(row: &AnyRow) -> Result<MemberRow, StoreError> {
-    let staged = match column::opt_time(row, "staged_at")? {
-        None => None,
-        Some(at) => Some(Staged {
-            at,
-            base: column::parse(row, "base")?,
-            descriptor: column::text(row, "descriptor")?,
-            root_page: column::opt_text(row, "root_page")?,
-        }),
-    };
-    Ok(MemberRow {
-        snapshot: column::parse(row, "snapshot")?,
-        disk: column::parse(row, "disk")?,
-        instance: column::parse(row, "instance")?,
-        instance_name: column::text(row, "instance_name")?,
-        size_bytes: column::count(row, "size_bytes")?,
-        node: column::parse(row, "node")?,
-        generation: column::count(row, "generation")?,
-        commit: column::parse(row, "commit_id")?,
-        version: column::opt_parse(row, "version")?,
-        pause_us: column::opt_count(row, "pause_us")?,
-        dirty_bytes: column::count(row, "dirty_bytes")?,
-        stored_bytes: column::count(row, "stored_bytes")?,
-        staged,
-        seq: column::number(row, "seq")?,
-    })
+impl Row for MemberRow {
+    const SELECT: &'static str =
+        "SELECT snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id,
+    version, pause_us, dirty_bytes, stored_bytes, staged_at, base, descriptor, root_page, seq FROM snapshot_members";
+
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        let staged = match column::read(row, "staged_at")? {
+            None => None,
+            Some(at) => Some(Staged {
+                at,
+                base: column::read(row, "base")?,
+                descriptor: column::read(row, "descriptor")?,
+                root_page: column::read(row, "root_page")?,
+            }),
+        };
+        Ok(Self {
+            snapshot: column::read(row, "snapshot")?,
+            disk: column::read(row, "disk")?,
+            instance: column::read(row, "instance")?,
+            instance_name: column::read(row, "instance_name")?,
+            size_bytes: column::read(row, "size_bytes")?,
+            node: column::read(row, "node")?,
+            generation: column::read(row, "generation")?,
+            commit: column::read(row, "commit_id")?,
+            version: column::read(row, "version")?,
+            pause_us: column::read(row, "pause_us")?,
+            dirty_bytes: column::read(row, "dirty_bytes")?,
+            stored_bytes: column::read(row, "stored_bytes")?,
+            staged,
+            seq: column::read(row, "seq")?,
+        })
+    }
 }
 
 const STAGE: &str = "-- snapshot_members.stage
@@ -415,7 +338,7 @@ WHERE snapshot = $1";
 /// How many members are staged, and how many there are.
 pub async fn staged(tx: &mut Tx, id: SnapshotId) -> Result<(u64, u64), StoreError> {
     let row = sqlx::query(STAGED).bind(id.to_string()).fetch_one(tx.conn()).await?;
-    Ok((column::count(&row, "staged")?, column::count(&row, "members")?))
+    Ok((column::read(&row, "staged")?, column::read(&row, "members")?))
 }
 
 const CUT: &str = "-- snapshot_members.cut
@@ -474,19 +397,15 @@ WHERE m.snapshot = $1 AND (i.id IS NULL OR i.state IN ('deleting', 'deleted', 'p
 /// A sentence about the first member that can no longer take part; `None` if all can.
 pub async fn lost(tx: &mut Tx, id: SnapshotId) -> Result<Option<String>, StoreError> {
     let Some(row) = sqlx::query(LOST).bind(id.to_string()).fetch_optional(tx.conn()).await? else { return Ok(None) };
-    let name = column::text(&row, "instance_name")?;
-    let state = column::opt_text(&row, "state")?.unwrap_or_else(|| "deleted".to_owned());
+    let name: String = column::read(&row, "instance_name")?;
+    let state: Option<String> = column::read(&row, "state")?;
+    let state = state.as_deref().unwrap_or("deleted");
     Ok(Some(format!("{name} is {state} and no longer where it was when the snapshot began")))
 }
 
-const BY_STATE: &str = "-- snapshots.by_state
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'deleted' GROUP BY state";
-const BY_STATE_IN: &str = "-- snapshots.by_state_in
-SELECT state, CAST(COUNT(*) AS BIGINT) AS n FROM snapshots WHERE state <> 'deleted' AND project = $1 GROUP BY state";
-
 /// How many snapshots are in each state, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    super::deployments::counts(tx, BY_STATE, BY_STATE_IN, project).await
+    bulk::by_state(tx, "snapshots", project).await
 }
 
 const FORGET_MEMBERS: &str = "-- snapshot_members.forget

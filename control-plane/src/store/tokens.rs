@@ -4,9 +4,11 @@ use muster_api::{
     Timestamp, TokenId,
     token::{Role, Token},
 };
-use sqlx::any::AnyRow;
 
-use super::{StoreError, Tx, column};
+use super::{
+    StoreError, Tx, bulk,
+    row::{columns, select, select_one},
+};
 
 /// Row of a token. Revoking deletes it; a week after its end it is dropped.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub struct TokenRow {
     pub secret_sha256: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Name of the token that asked for it, `command line` or `muster`.
+    pub created_by: String,
     /// From this time on the token is refused.
     pub expires_at: Timestamp,
     /// How many nodes may still join with it; `None` if it lets no node join.
@@ -48,54 +52,29 @@ impl TokenRow {
     }
 }
 
-const INSERT: &str = "-- tokens.insert
-INSERT INTO tokens (id, name, role, project, secret_sha256, created_at, created_by, expires_at, uses_left, seq)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+columns!(
+    "tokens", TokenRow: id, name, role, project, secret_sha256, created_at, created_by, expires_at, uses_left, seq,
+);
 
-/// Inserts a token. `created_by` is the name of the token that asked, `command line` or `muster`.
-pub async fn insert(tx: &mut Tx, token: &TokenRow, created_by: &str) -> Result<(), StoreError> {
-    sqlx::query(INSERT)
-        .bind(token.id.to_string())
-        .bind(&token.name)
-        .bind(token.role.as_str())
-        .bind(token.project.as_deref())
-        .bind(&token.secret_sha256)
-        .bind(token.created_at.micros())
-        .bind(created_by)
-        .bind(token.expires_at.micros())
-        .bind(token.uses_left.map(i64::from))
-        .bind(token.seq)
-        .execute(tx.conn())
-        .await?;
-    Ok(())
+/// Inserts a token.
+pub async fn insert(tx: &mut Tx, token: &TokenRow) -> Result<(), StoreError> {
+    bulk::insert(tx, std::slice::from_ref(token)).await
 }
-
-const LOAD: &str = "-- tokens.load
-SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE id = $1";
 
 /// The token with this id.
 pub async fn load(tx: &mut Tx, id: TokenId) -> Result<Option<TokenRow>, StoreError> {
-    let row = sqlx::query(LOAD).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "tokens.load", "WHERE id = $1", [id.to_string().into()]).await
 }
-
-const BY_NAME: &str = "-- tokens.by_name
-SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens WHERE name = $1";
 
 /// The token with this name.
 pub async fn by_name(tx: &mut Tx, name: &str) -> Result<Option<TokenRow>, StoreError> {
-    let row = sqlx::query(BY_NAME).bind(name).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "tokens.by_name", "WHERE name = $1", [name.into()]).await
 }
-
-const LIST: &str = "-- tokens.list
-SELECT id, name, role, project, secret_sha256, created_at, expires_at, uses_left, seq FROM tokens
-WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3";
 
 /// Tokens after the place `after`, of all projects or of one.
 pub async fn list(tx: &mut Tx, after: i64, project: Option<&str>, limit: i64) -> Result<Vec<TokenRow>, StoreError> {
-    let rows = sqlx::query(LIST).bind(after).bind(project).bind(limit).fetch_all(tx.conn()).await?;
-    rows.iter().map(from_row).collect()
+    let rest = "WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3";
+    select(tx, "tokens.list", rest, [after.into(), project.map(str::to_owned).into(), limit.into()]).await
 }
 
 const DELETE: &str = "-- tokens.delete
@@ -121,18 +100,4 @@ DELETE FROM tokens WHERE expires_at < $1";
 pub async fn forget_old(tx: &mut Tx) -> Result<u64, StoreError> {
     let before = tx.now().plus_ms(-7 * 24 * 3600 * 1000).micros();
     Ok(sqlx::query(FORGET).bind(before).execute(tx.conn()).await?.rows_affected())
-}
-
-fn from_row(row: &AnyRow) -> Result<TokenRow, StoreError> {
-    Ok(TokenRow {
-        id: column::parse(row, "id")?,
-        name: column::text(row, "name")?,
-        role: column::parse(row, "role")?,
-        project: column::opt_text(row, "project")?,
-        secret_sha256: column::text(row, "secret_sha256")?,
-        created_at: column::time(row, "created_at")?,
-        expires_at: column::time(row, "expires_at")?,
-        uses_left: column::opt_count(row, "uses_left")?,
-        seq: column::number(row, "seq")?,
-    })
 }

@@ -18,8 +18,6 @@ pub enum UploadTarget {
     Image,
     /// The disks of a snapshot.
     Snapshot,
-    /// One disk, without a snapshot.
-    Disk,
 }
 
 impl UploadTarget {
@@ -27,7 +25,6 @@ impl UploadTarget {
         match self {
             Self::Image => "image",
             Self::Snapshot => "snapshot",
-            Self::Disk => "disk",
         }
     }
 }
@@ -39,7 +36,7 @@ pub struct NewUpload {
     pub project: String,
     /// Kind of the thing that `target_id` names.
     pub target: UploadTarget,
-    /// Id of the image, snapshot or disk, as text.
+    /// Id of the image or snapshot, as text.
     pub target_id: String,
     /// End of the lease. Until then whoever began the upload renews it or ends it.
     pub until: Timestamp,
@@ -59,7 +56,7 @@ SELECT current FROM rounds WHERE one = 1";
 
 /// The current round, which new uploads begin in. Only [`begin_round`] raises it.
 pub async fn current_round(tx: &mut Tx) -> Result<u64, StoreError> {
-    column::count(&sqlx::query(CURRENT).fetch_one(tx.conn()).await?, "current")
+    column::read(&sqlx::query(CURRENT).fetch_one(tx.conn()).await?, "current")
 }
 
 const INSERT: &str = "-- uploads.insert
@@ -158,5 +155,5 @@ pub async fn begin_round(tx: &mut Tx) -> Result<Option<u64>, StoreError> {
 }
 
 fn from_row(row: &AnyRow) -> Result<Upload, StoreError> {
-    Ok(Upload { id: column::parse(row, "id")?, round: column::count(row, "round")? })
+    Ok(Upload { id: column::read(row, "id")?, round: column::read(row, "round")? })
 }

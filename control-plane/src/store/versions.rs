@@ -11,10 +11,14 @@ use muster_api::{
     node_protocol::VersionRoot,
     version::{Version, VersionState},
 };
-use sqlx::{AssertSqlSafe, any::AnyRow};
+use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};
 
-use super::{StoreError, Tx, bulk, column};
+use super::{
+    DELETED_SHOWN_MS, StoreError, Tx, bulk,
+    column::{self, Cell, Column as _},
+    row::{Row, select, select_one},
+};
 use crate::domain::versions::Content;
 
 /// What a version is a state of.
@@ -85,145 +89,86 @@ pub struct VersionRow {
 const INSERT: &str = "-- versions.insert
 INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
     commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, upload,
-    created_at, updated_at, seq)
-VALUES ($1, $2, $3, 'ready', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $21,
-    $22)";
+    created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
 /// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
 /// first.
 pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
     let (now, seq) = (tx.now(), tx.next_seq().await?);
-    let mut row = Origin::default();
+    let mut cells = vec![new.id.cell()?, new.project.cell()?, new.labels.cell()?, VersionState::Ready.cell()?];
     match &new.of {
         Of::Image { image, number } => {
-            row.image = Some(image.to_string());
-            row.number = Some(column::int(*number));
+            cells.extend([image.cell()?, number.cell()?]);
+            // The columns about a disk.
+            cells.extend(std::iter::repeat_n(Cell::Text(None), 6));
         }
         Of::Disk { instance, instance_name, disk, snapshot, commit } => {
-            row.instance = Some(instance.to_string());
-            row.instance_name = Some(instance_name.clone());
-            row.disk = Some(disk.to_string());
-            row.snapshot = snapshot.as_ref().map(|(id, _)| id.to_string());
-            row.snapshot_name = snapshot.as_ref().map(|(_, name)| name.clone());
-            row.commit = Some(commit.to_string());
+            cells.extend([ImageId::NULL, u64::NULL, instance.cell()?, instance_name.cell()?, disk.cell()?]);
+            let (id, name) = snapshot.clone().unzip();
+            cells.extend([id.cell()?, name.cell()?, commit.cell()?]);
         }
     }
-    sqlx::query(INSERT)
-        .bind(new.id.to_string())
-        .bind(&new.project)
-        .bind(column::json_text(&new.labels)?)
-        .bind(row.image)
-        .bind(row.number)
-        .bind(row.instance)
-        .bind(row.instance_name)
-        .bind(row.disk)
-        .bind(row.snapshot)
-        .bind(row.snapshot_name)
-        .bind(row.commit)
-        .bind(column::int(new.content.size_bytes()))
-        .bind(column::int(new.content.chunk_bytes()))
-        .bind(new.content.root().to_string())
-        .bind(hex::encode(new.content.descriptor().encode()))
-        .bind(new.content.root_page().map(hex::encode))
-        .bind(&new.digest)
-        .bind(column::int(new.stored_bytes))
-        .bind(column::opt_int(new.reached_bytes))
-        .bind(new.upload.map(|id| id.to_string()))
-        .bind(now.micros())
-        .bind(seq)
-        .execute(tx.conn())
-        .await?;
+    cells.extend([
+        new.content.size_bytes().cell()?,
+        new.content.chunk_bytes().cell()?,
+        new.content.root().to_string().into(),
+        hex::encode(new.content.descriptor().encode()).into(),
+        new.content.root_page().map(hex::encode).into(),
+        new.digest.cell()?,
+        new.stored_bytes.cell()?,
+        new.reached_bytes.cell()?,
+        new.upload.cell()?,
+        now.cell()?,
+        now.cell()?,
+        seq.into(),
+    ]);
+    bulk::run(tx, INSERT, vec![cells], "").await?;
     Ok(())
 }
 
-#[derive(Default)]
-struct Origin {
-    image: Option<String>,
-    number: Option<i64>,
-    instance: Option<String>,
-    instance_name: Option<String>,
-    disk: Option<String>,
-    snapshot: Option<String>,
-    snapshot_name: Option<String>,
-    commit: Option<String>,
-}
-
-const COLUMNS: &str = "v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name, v.number,
-    v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes, v.chunk_bytes, v.root,
-    v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.created_at, v.updated_at, v.revision, v.seq
-    FROM versions v LEFT JOIN images i ON i.id = v.image";
-
 /// The version, deleted or not.
 pub async fn load(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRow>, StoreError> {
-    let sql = format!("-- versions.load\nSELECT {COLUMNS} WHERE v.id = $1");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "versions.load", "WHERE v.id = $1", [id.to_string().into()]).await
 }
 
 /// The version that a commit made, if it was published.
 pub async fn by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<VersionRow>, StoreError> {
-    let sql = format!("-- versions.by_commit\nSELECT {COLUMNS} WHERE v.commit_id = $1");
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(commit.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    select_one(tx, "versions.by_commit", "WHERE v.commit_id = $1", [commit.to_string().into()]).await
 }
 
 /// The version with this number of an image, deleted or not.
 pub async fn by_number(tx: &mut Tx, image: ImageId, number: u64) -> Result<Option<VersionRow>, StoreError> {
-    let sql = format!("-- versions.by_number\nSELECT {COLUMNS} WHERE v.image = $1 AND v.number = $2");
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(image.to_string()).bind(column::int(number));
-    query.fetch_optional(tx.conn()).await?.as_ref().map(from_row).transpose()
+    let rest = "WHERE v.image = $1 AND v.number = $2";
+    select_one(tx, "versions.by_number", rest, [image.to_string().into(), column::int(number).into()]).await
 }
 
 /// The version with the highest number of an image that is not deleted.
 pub async fn newest(tx: &mut Tx, image: ImageId) -> Result<Option<VersionRow>, StoreError> {
-    let sql = format!(
-        "-- versions.newest\nSELECT {COLUMNS} WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1"
-    );
-    let row = sqlx::query(AssertSqlSafe(sql)).bind(image.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref().map(from_row).transpose()
+    let rest = "WHERE v.image = $1 AND v.deleted_at IS NULL ORDER BY v.number DESC LIMIT 1";
+    select_one(tx, "versions.newest", rest, [image.to_string().into()]).await
 }
 
 /// The versions of a snapshot that are not deleted, in the order in which they were published.
 pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<VersionRow>, StoreError> {
-    let sql = format!(
-        "-- versions.of_snapshot\nSELECT {COLUMNS} WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq"
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(snapshot.to_string()).fetch_all(tx.conn()).await?;
-    rows.iter().map(from_row).collect()
-}
-
-const ROOT: &str = "-- versions.root
-SELECT descriptor, root_page, commit_id FROM versions WHERE id = $1";
-
-/// What an agent needs to read the version, deleted or not: disks that began with it still read it.
-pub async fn root(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRoot>, StoreError> {
-    let row = sqlx::query(ROOT).bind(id.to_string()).fetch_optional(tx.conn()).await?;
-    row.as_ref()
-        .map(|row| {
-            Ok(VersionRoot {
-                descriptor: column::text(row, "descriptor")?,
-                root_page: column::opt_text(row, "root_page")?,
-                commit: column::opt_parse(row, "commit_id")?,
-            })
-        })
-        .transpose()
+    let rest = "WHERE v.snapshot = $1 AND v.deleted_at IS NULL ORDER BY v.seq";
+    select(tx, "versions.of_snapshot", rest, [snapshot.to_string().into()]).await
 }
 
 const ROOTS: &str = "-- versions.roots
 SELECT id, descriptor, root_page, commit_id FROM versions WHERE id";
 
-/// As [`root`], for many versions.
+/// What an agent needs to read the versions, deleted or not: disks that began with them still read them.
 pub async fn roots(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, VersionRoot>, StoreError> {
     let rows = bulk::select_in(tx, ROOTS, ids, "").await?;
     rows.iter()
         .map(|row| {
             let root = VersionRoot {
-                descriptor: column::text(row, "descriptor")?,
-                root_page: column::opt_text(row, "root_page")?,
-                commit: column::opt_parse(row, "commit_id")?,
+                descriptor: column::read(row, "descriptor")?,
+                root_page: column::read(row, "root_page")?,
+                commit: column::read(row, "commit_id")?,
             };
-            Ok((column::parse(row, "id")?, root))
+            Ok((column::read(row, "id")?, root))
         })
         .collect()
 }
@@ -245,26 +190,23 @@ pub struct VersionFilter {
 
 /// Up to `limit` versions after the place `after`, oldest first.
 pub async fn list(tx: &mut Tx, filter: &VersionFilter, after: i64, limit: i64) -> Result<Vec<VersionRow>, StoreError> {
-    let sql = format!(
-        "-- versions.list\nSELECT {COLUMNS}
-WHERE v.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR v.project = $2) AND (CAST($3 AS TEXT) IS NULL OR v.image = $3)
-  AND (CAST($4 AS TEXT) IS NULL OR v.snapshot = $4) AND (CAST($5 AS TEXT) IS NULL OR v.instance = $5)
+    let rest = "WHERE v.seq > $1 AND (CAST($2 AS TEXT) IS NULL OR v.project = $2)
+  AND (CAST($3 AS TEXT) IS NULL OR v.image = $3) AND (CAST($4 AS TEXT) IS NULL OR v.snapshot = $4)
+  AND (CAST($5 AS TEXT) IS NULL OR v.instance = $5)
   AND (v.deleted_at IS NULL OR (CAST($6 AS BIGINT) = 1 AND v.deleted_at >= $7))
-ORDER BY v.seq LIMIT $8"
-    );
-    let since = tx.now().plus_ms(-super::images::DELETED_SHOWN_MS).micros();
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(after)
-        .bind(&filter.project)
-        .bind(filter.image.map(|id| id.to_string()))
-        .bind(filter.snapshot.map(|id| id.to_string()))
-        .bind(filter.instance.map(|id| id.to_string()))
-        .bind(i64::from(filter.deleted))
-        .bind(since)
-        .bind(limit)
-        .fetch_all(tx.conn())
-        .await?;
-    rows.iter().map(from_row).collect()
+ORDER BY v.seq LIMIT $8";
+    let since = tx.now().plus_ms(-DELETED_SHOWN_MS).micros();
+    let values = [
+        after.into(),
+        filter.project.clone().into(),
+        filter.image.cell()?,
+        filter.snapshot.cell()?,
+        filter.instance.cell()?,
+        filter.deleted.into(),
+        since.into(),
+        limit.into(),
+    ];
+    select(tx, "versions.list", rest, values).await
 }
 
 const UNLINK: &str = "-- versions.unlink
@@ -274,9 +216,9 @@ WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 /// Unlinks a version. Nothing can start from it any more; disks that began with it keep it.
 pub async fn unlink(tx: &mut Tx, row: &VersionRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
-    let id = row.version.id.to_string();
-    let done = sqlx::query(UNLINK).bind(&id).bind(row.revision).bind(now).execute(tx.conn()).await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict { table: "versions", id }) }
+    let id = row.version.id;
+    let done = sqlx::query(UNLINK).bind(id.to_string()).bind(row.revision).bind(now).execute(tx.conn()).await?;
+    StoreError::unless_saved(&done, "versions", id)
 }
 
 const UNLINK_IMAGE: &str = "-- versions.unlink_image
@@ -340,9 +282,9 @@ pub async fn held_roots(
     }
     let mut held = Vec::new();
     for row in &rows {
-        let id: VersionId = column::parse(row, "id")?;
-        let linked = column::flag(row, "live")? && !gone.contains(&id);
-        if linked || column::number(row, "disks")? > 0 {
+        let id: VersionId = column::read(row, "id")?;
+        let linked = column::read(row, "live")? && !gone.contains(&id);
+        if linked || column::read::<u64>(row, "disks")? > 0 {
             held.push(descriptor(row));
         }
     }
@@ -356,62 +298,70 @@ fn distinct(descriptors: impl Iterator<Item = Result<Descriptor, StoreError>>) -
 
 fn descriptor(row: &AnyRow) -> Result<Descriptor, StoreError> {
     let bad = |why: String| StoreError::BadRow { column: "versions.descriptor".to_owned(), why };
-    let bytes = hex::decode(column::text(row, "descriptor")?).map_err(|_| bad("not hex".to_owned()))?;
+    let bytes = hex::decode(column::read::<String>(row, "descriptor")?).map_err(|_| bad("not hex".to_owned()))?;
     Descriptor::decode(&bytes).map_err(|e| bad(e.to_string()))
 }
 
 fn content(row: &AnyRow) -> Result<Content, StoreError> {
     let root = VersionRoot {
-        descriptor: column::text(row, "descriptor")?,
-        root_page: column::opt_text(row, "root_page")?,
+        descriptor: column::read(row, "descriptor")?,
+        root_page: column::read(row, "root_page")?,
         commit: None,
     };
     Content::from_root(&root)
         .map_err(|e| StoreError::BadRow { column: "versions.descriptor".to_owned(), why: e.to_string() })
 }
 
-fn from_row(row: &AnyRow) -> Result<VersionRow, StoreError> {
-    let number: Option<u64> = column::opt_count(row, "number")?;
-    let image_name = column::opt_text(row, "image_name")?;
-    let instance_name = column::opt_text(row, "instance_name")?;
-    let snapshot_name = column::opt_text(row, "snapshot_name")?;
-    let name = match (&image_name, number, &snapshot_name, &instance_name) {
-        (Some(image), Some(number), _, _) => format!("{image}@{number}"),
-        (_, _, Some(snapshot), Some(instance)) => format!("{snapshot}/{instance}"),
-        (_, _, _, Some(instance)) => instance.clone(),
-        _ => return Err(StoreError::BadRow { column: "versions.instance_name".to_owned(), why: "null".to_owned() }),
-    };
-    let revision = column::number(row, "revision")?;
-    let state: VersionState = column::word(row, "state")?;
-    Ok(VersionRow {
-        version: Version {
-            id: column::parse(row, "id")?,
-            name,
-            project: column::text(row, "project")?,
-            labels: column::json(row, "labels")?,
-            state,
-            reason: column::opt_text(row, "reason")?,
-            created_at: column::time(row, "created_at")?,
-            updated_at: column::time(row, "updated_at")?,
-            etag: etag::of_revision(revision),
-            image: column::opt_parse(row, "image")?,
-            image_name,
-            number,
-            instance: column::opt_parse(row, "instance")?,
-            instance_name,
-            disk: column::opt_parse(row, "disk")?,
-            snapshot: column::opt_parse(row, "snapshot")?,
-            snapshot_name,
-            size_bytes: column::count(row, "size_bytes")?,
-            chunk_bytes: column::count(row, "chunk_bytes")?,
-            root: column::text(row, "root")?,
-            digest: column::opt_text(row, "digest")?,
-            stored_bytes: column::count(row, "stored_bytes")?,
-        },
-        content: content(row)?,
-        commit: column::opt_parse(row, "commit_id")?,
-        reached_bytes: column::opt_count(row, "reached_bytes")?,
-        revision,
-        seq: column::number(row, "seq")?,
-    })
+impl Row for VersionRow {
+    const SELECT: &'static str = "SELECT v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name,
+    v.number, v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
+    v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.created_at,
+    v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
+
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        let number: Option<u64> = column::read(row, "number")?;
+        let image_name: Option<String> = column::read(row, "image_name")?;
+        let instance_name: Option<String> = column::read(row, "instance_name")?;
+        let snapshot_name: Option<String> = column::read(row, "snapshot_name")?;
+        let name = match (&image_name, number, &snapshot_name, &instance_name) {
+            (Some(image), Some(number), _, _) => format!("{image}@{number}"),
+            (_, _, Some(snapshot), Some(instance)) => format!("{snapshot}/{instance}"),
+            (_, _, _, Some(instance)) => instance.clone(),
+            _ => {
+                return Err(StoreError::BadRow { column: "versions.instance_name".to_owned(), why: "null".to_owned() });
+            }
+        };
+        let revision = column::read(row, "revision")?;
+        Ok(Self {
+            version: Version {
+                id: column::read(row, "id")?,
+                name,
+                project: column::read(row, "project")?,
+                labels: column::read(row, "labels")?,
+                state: column::read(row, "state")?,
+                reason: column::read(row, "reason")?,
+                created_at: column::read(row, "created_at")?,
+                updated_at: column::read(row, "updated_at")?,
+                etag: etag::of_revision(revision),
+                image: column::read(row, "image")?,
+                image_name,
+                number,
+                instance: column::read(row, "instance")?,
+                instance_name,
+                disk: column::read(row, "disk")?,
+                snapshot: column::read(row, "snapshot")?,
+                snapshot_name,
+                size_bytes: column::read(row, "size_bytes")?,
+                chunk_bytes: column::read(row, "chunk_bytes")?,
+                root: column::read(row, "root")?,
+                digest: column::read(row, "digest")?,
+                stored_bytes: column::read(row, "stored_bytes")?,
+            },
+            content: content(row)?,
+            commit: column::read(row, "commit_id")?,
+            reached_bytes: column::read(row, "reached_bytes")?,
+            revision,
+            seq: column::read(row, "seq")?,
+        })
+    }
 }

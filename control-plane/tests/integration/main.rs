@@ -4,6 +4,7 @@
 //! `modules`: arrows between modules and crates. `store`: one suite of checks on SQLite and on PostgreSQL.
 
 mod api;
+mod clock;
 mod fleet;
 mod modules;
 mod postgres;

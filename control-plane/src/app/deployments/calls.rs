@@ -12,7 +12,6 @@ use super::{
 use crate::{
     domain::deployment::Tally,
     store::{
-        column,
         deployments::{self, DeploymentRow},
         events, instances,
     },
@@ -46,8 +45,7 @@ impl App {
                         let tally = tallies.get(&row.id).unwrap_or(&no_members);
                         let timing = row.timing.clone();
                         let shown = view::view(caller, row, tally, timing, None);
-                        let state = column::word_text(shown.state).expect("a state is a word");
-                        list.filter.keeps(&state, &shown.labels).then_some(shown)
+                        list.filter.keeps(shown.state, &shown.labels).then_some(shown)
                     };
                     pager.take(rows, |row| row.seq, keep);
                 }
@@ -68,7 +66,7 @@ impl App {
             if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
                 row.labels = labels.clone();
                 deployments::save(tx, &row).await?;
-                events::append(tx, event(&row, &asked.caller.name)?).await?;
+                events::append(tx, event(&row, &asked.caller.name)).await?;
                 row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
             Answer::ok(&view::show(tx, &asked.caller, row).await?)

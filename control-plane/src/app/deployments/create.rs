@@ -63,7 +63,7 @@ impl App {
             row.seq = tx.next_seq().await?;
             row.next_number = row.count;
             deployments::insert(tx, &row).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
+            events::append(tx, event(&row, &caller.name)).await?;
             let new = NewOperation {
                 project: row.project.clone(),
                 kind: "deployment.create",

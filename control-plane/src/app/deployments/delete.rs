@@ -47,7 +47,7 @@ impl App {
             if row.state != DeploymentState::Deleting {
                 row.state = DeploymentState::Deleting;
                 deployments::save(tx, &row).await?;
-                events::append(tx, event(&row, &asked.caller.name)?).await?;
+                events::append(tx, event(&row, &asked.caller.name)).await?;
             }
             Answer::accepted(&operation)
         })

@@ -14,19 +14,18 @@ mod view;
 use muster_api::deployment::DeploymentState;
 use serde_json::json;
 
-use super::{AppError, StoreError};
-use crate::store::{Tx, column, deployments::DeploymentRow, events::NewEvent};
+use super::AppError;
+use crate::store::{Tx, deployments::DeploymentRow, events::NewEvent};
 
 /// The event that tells a deployment's state. `actor` is a token's name or `muster`.
-pub(crate) fn event(row: &DeploymentRow, actor: &str) -> Result<NewEvent, StoreError> {
-    let data = json!({ "state": column::word_text(row.state)?, "count": row.count });
-    Ok(NewEvent {
+pub(crate) fn event(row: &DeploymentRow, actor: &str) -> NewEvent {
+    NewEvent {
         actor: actor.to_owned(),
-        data,
+        data: json!({ "state": row.state, "count": row.count }),
         labels: row.labels.clone(),
         deployment: Some(row.id),
         ..NewEvent::new("deployment.state", row.project.clone(), row.target())
-    })
+    }
 }
 
 /// Refuses if the deployment is being deleted, or an operation runs on it.

@@ -58,7 +58,7 @@ impl App {
             row.min_count = if row.min_count == row.count { count } else { row.min_count.min(count) };
             row.count = count;
             deployments::save(tx, &row).await?;
-            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            events::append(tx, event(&row, &asked.caller.name)).await?;
             if let Some(version) = row.version.filter(|_| added > 0) {
                 let added = usize::try_from(added).expect("a deployment has at most 10,000 members");
                 let disks = vec![(version, row.disk_bytes); added];

@@ -9,13 +9,10 @@ use muster_api::{
 
 use super::super::{App, AppError, Caller, find, list::ListQuery};
 use crate::store::{
-    column,
+    DELETED_SHOWN_MS, column,
     instances::{self, Promised},
     nodes::{self, NodeRow},
 };
-
-/// How long deleted nodes are shown, milliseconds.
-const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
 
 impl App {
     /// A page of the nodes, for operators.
@@ -30,8 +27,7 @@ impl App {
                 while let Some((after, n)) = pager.wants() {
                     let rows = nodes::list(tx, after, since, n).await?;
                     let keep = |row: NodeRow| {
-                        let state = column::word_text(row.state).expect("a state is a word");
-                        list.filter.keeps(&state, &row.labels).then(|| self.node_view(&row, &promised))
+                        list.filter.keeps(row.state, &row.labels).then(|| self.node_view(&row, &promised))
                     };
                     pager.take(rows, |row| row.seq, keep);
                 }

@@ -63,7 +63,7 @@ pub(crate) async fn give_up(
     }
     snapshots::save(tx, row).await?;
     tracing::warn!(snapshot.id = %row.id, %reason, "snapshot {} is given up: {detail}", row.name);
-    events::append(tx, event(row, "muster")?).await?;
+    events::append(tx, event(row, "muster")).await?;
     operations::finish(tx, row.operation, outcome).await?;
     tell_nodes(tx, &members).await?;
     Ok(())

@@ -86,7 +86,7 @@ impl App {
             }
             row.labels = labels.unwrap_or(row.labels);
             snapshots::save(tx, &row).await?;
-            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            events::append(tx, event(&row, &asked.caller.name)).await?;
             Answer::ok(&view::view(find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?))
         })
         .await
@@ -114,7 +114,7 @@ impl App {
             versions::unlink_snapshot(tx, row.id).await?;
             row.state = SnapshotState::Deleted;
             snapshots::save(tx, &row).await?;
-            events::append(tx, event(&row, &asked.caller.name)?).await?;
+            events::append(tx, event(&row, &asked.caller.name)).await?;
             operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
             Answer::accepted(&existing(tx, operation.id).await?)
         })

@@ -114,7 +114,7 @@ impl App {
             };
             next_attempt(tx, &mut row, &members).await?;
             snapshots::insert(tx, &row, &members).await?;
-            events::append(tx, event(&row, &caller.name)?).await?;
+            events::append(tx, event(&row, &caller.name)).await?;
             tell_nodes(tx, &members).await?;
             tx.wake(Loop::Snapshots);
             Answer::accepted(&operation)

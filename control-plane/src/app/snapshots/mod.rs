@@ -12,21 +12,20 @@ pub(crate) use self::{
     attempt::{failed, give_up, tell_nodes},
     publish::publish,
 };
-use super::StoreError;
-use crate::store::{column, events::NewEvent, snapshots::SnapshotRow};
+use crate::store::{events::NewEvent, snapshots::SnapshotRow};
 
 /// The event that tells a snapshot's state. `actor` is a token's name or `muster`.
-fn event(row: &SnapshotRow, actor: &str) -> Result<NewEvent, StoreError> {
-    let mut data = json!({ "state": column::word_text(row.state)? });
+fn event(row: &SnapshotRow, actor: &str) -> NewEvent {
+    let mut data = json!({ "state": row.state });
     if let Some(reason) = &row.reason {
         data["reason"] = reason.as_str().into();
     }
-    Ok(NewEvent {
+    NewEvent {
         operation: Some(row.operation),
         actor: actor.to_owned(),
         data,
         labels: row.labels.clone(),
         deployment: row.deployment,
         ..NewEvent::new("snapshot.state", row.project.clone(), row.target())
-    })
+    }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
     row.stored_bytes = members.iter().map(|member| member.stored_bytes).sum();
     (row.coordinator, row.attempt_until) = (None, None);
     snapshots::save(tx, row).await?;
-    events::append(tx, event(row, "muster")?).await?;
+    events::append(tx, event(row, "muster")).await?;
     let progress = Progress { done: row.members, total: row.members, failed: 0, unit: "disks".to_owned() };
     operations::progress(tx, row.operation, "ready", &progress, &[]).await?;
     let result = json!({ "snapshot": row.id, "members": row.members, "stored_bytes": row.stored_bytes });

@@ -1,6 +1,7 @@
 //! Reads the header and its extensions, and refuses everything that can be refused before any data is read.
 
-use super::{L1_BYTES_MAX, MAGIC, Qcow2Error, SIZE_BYTES_MAX};
+use super::{L1_BYTES_MAX, MAGIC, Qcow2Error};
+use crate::domain::versions::SIZE_BYTES_MAX;
 
 /// Bytes of the beginning of a file that [`Header::parse`] needs at most.
 pub const HEAD_BYTES: usize = 4096;

@@ -28,9 +28,6 @@ pub use walk::{Piece, Reader};
 /// The first four bytes of every qcow2 file: `QFI\xfb`.
 pub const MAGIC: [u8; 4] = [b'Q', b'F', b'I', 0xfb];
 
-/// Largest logical size that is accepted, 16 TiB: the limit for every disk.
-pub const SIZE_BYTES_MAX: u64 = 16 << 40;
-
 /// Largest L1 table, as in QEMU.
 const L1_BYTES_MAX: u64 = 32 << 20;
 
@@ -82,7 +79,7 @@ pub enum Qcow2Error {
     /// Its clusters are compressed in a way this reader does not know.
     #[error("its compression type {0} is not known (0 deflate and 1 zstd are)")]
     UnknownCompression(u8),
-    /// Its logical size in bytes is over [`SIZE_BYTES_MAX`].
+    /// Its logical size in bytes is over 16 TiB, the most a version may have.
     #[error("its logical size of {0} bytes is over the limit of 16 TiB")]
     TooLarge(u64),
     /// Its logical size is 0.

@@ -75,7 +75,10 @@ fn thing(project: &str, id: &str) -> NewEvent {
 }
 
 async fn tell(world: &World, event: NewEvent) -> i64 {
-    let told = world.app.store.run_tx("test", async |tx| events::append(tx, event).await);
+    let told = world.app.store.run_tx("test", async |tx| {
+        events::append(tx, event).await?;
+        tx.position().await
+    });
     told.await.map_err(|e: StoreError| e.to_string()).expect("told")
 }
 

@@ -15,14 +15,14 @@ use muster_api::{
     node::PoolUse,
     node_protocol::{Heartbeat, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer},
 };
-use muster_controller::{
-    app::App, build_app, build_app_on, clock::ManualClock, config::Config, http, reconcile::driver, wake::Loop,
-};
+use muster_controller::{app::App, build_app, build_app_on, config::Config, http, reconcile::driver, wake::Loop};
 use muster_pool::{PoolClient, tls::PeerCaller};
 use rcgen::{CertificateParams, KeyPair};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt as _;
+
+use crate::clock::ManualClock;
 
 /// An answer, read to its end.
 #[derive(Debug)]

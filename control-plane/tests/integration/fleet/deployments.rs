@@ -7,10 +7,10 @@ use std::{
 };
 
 use muster_api::{Timestamp, node_protocol::Offer};
-use muster_controller::clock::ManualClock;
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually};
+use crate::clock::ManualClock;
 
 fn order(name: &str, count: i64) -> Value {
     json!({ "name": name, "source": { "image": "debian" }, "count": count, "runtime": "none" })

@@ -8,10 +8,10 @@ use muster_api::{
     Timestamp,
     node_protocol::{InstanceReport, Observed, SILENT_AFTER_S},
 };
-use muster_controller::clock::ManualClock;
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually, report_of};
+use crate::clock::ManualClock;
 
 async fn state(world: &World, name: &str) -> String {
     world.get(&format!("/v1/instances/{name}")).await.expect(200).text("/state").to_owned()

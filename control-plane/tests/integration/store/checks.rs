@@ -60,6 +60,7 @@ fn token(seq: i64, role: Role, uses_left: Option<u32>) -> TokenRow {
         project: None,
         secret_sha256: "00".to_owned(),
         created_at: muster_api::Timestamp::from_micros(1),
+        created_by: "test".to_owned(),
         expires_at: muster_api::Timestamp::from_micros(i64::MAX),
         uses_left,
         seq,
@@ -102,7 +103,8 @@ fn target(id: &str) -> Target {
 }
 
 async fn tell(tx: &mut Tx, id: &str) -> Result<i64, StoreError> {
-    events::append(tx, NewEvent::new("thing.done", "default", target(id))).await
+    events::append(tx, NewEvent::new("thing.done", "default", target(id))).await?;
+    tx.position().await
 }
 
 async fn insert_node(store: &Store, name: &str) -> NodeRow {
@@ -151,7 +153,7 @@ async fn sums_and_counts_read_as_numbers(fresh: Fresh) {
         .read("test", async |tx| {
             let sql = "SELECT CAST(SUM(cpus) AS BIGINT) AS n, CAST(SUM(CASE WHEN id = '' THEN 1 END) AS BIGINT) AS none FROM nodes";
             let row = sqlx::query(sql).fetch_one(tx.conn()).await?;
-            Ok::<_, StoreError>((column::number(&row, "n")?, column::opt_number(&row, "none")?))
+            Ok::<(i64, Option<i64>), StoreError>((column::read(&row, "n")?, column::read(&row, "none")?))
         })
         .await
         .unwrap();
@@ -267,7 +269,7 @@ async fn a_counted_token_is_used_up_by_exactly_its_uses(fresh: Fresh) {
     let row = stores[0]
         .run_tx("test", async |tx| {
             let row = token(tx.next_seq().await?, Role::Node, Some(5));
-            tokens::insert(tx, &row, "test").await?;
+            tokens::insert(tx, &row).await?;
             Ok::<_, StoreError>(row)
         })
         .await

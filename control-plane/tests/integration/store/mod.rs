@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use muster_api::Timestamp;
 use muster_controller::{
-    clock::{Clock, ManualClock},
+    clock::Clock,
     store::{DatabaseUrl, Store},
     wake::Wakes,
 };
+
+use crate::clock::ManualClock;
 
 /// A fresh database and its clock.
 pub(crate) struct Fresh {
