@@ -54,4 +54,4 @@ pub use lock::lock;
 pub use object::{Kind, ObjectName, Salt};
 pub use record::{Compression, Record, RecordHeader, VerifiedObject};
 pub use store::{ChunkStore, MemoryStore, SegmentStore, StoreError};
-pub use units::{BLOCK_BYTES, BlockIndex, ByteLen, ByteOffset, ChunkIndex, ChunkSize};
+pub use units::{BLOCK_BYTES, ByteLen, ChunkIndex, ChunkSize};
