@@ -17,6 +17,7 @@ mod disk;
 mod faulty;
 mod frame;
 mod index;
+#[cfg(feature = "testing")]
 mod memory;
 mod scan;
 mod segment;
@@ -28,6 +29,7 @@ use std::io;
 pub use disk::{Disk, DiskFile, Folder};
 #[cfg(feature = "testing")]
 pub use faulty::{Call, Fault, FaultyStore};
+#[cfg(feature = "testing")]
 pub use memory::MemoryStore;
 pub use segment::{Opened, Options, SegmentStore};
 #[cfg(feature = "testing")]
