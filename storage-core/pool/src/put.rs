@@ -28,7 +28,7 @@ use crate::{
     protocol::{NAMES_MAX, ROUND_HEADER},
     transport::{bounded, refusal},
     view::{Copies, View},
-    wire::{NAME_BYTES, encode_names},
+    wire::encode_names,
 };
 
 /// Most bytes of an answer that should be short.
@@ -197,7 +197,7 @@ impl Inner {
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence)
             .body(encode_names(part.iter().map(|at| records[*at].name())));
-        let had = accepted(touch.send().await, part.len() * NAME_BYTES).await?;
+        let had = accepted(touch.send().await, part.len() * ObjectName::BYTES).await?;
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }
