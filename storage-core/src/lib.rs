@@ -53,5 +53,7 @@ pub use ids::{ClusterId, NodeId, StoreId};
 pub use lock::lock;
 pub use object::{Kind, ObjectName, Salt};
 pub use record::{Compression, Record, RecordHeader, VerifiedObject};
-pub use store::{ChunkStore, MemoryStore, SegmentStore, StoreError};
-pub use units::{BLOCK_BYTES, BlockIndex, ByteLen, ByteOffset, ChunkIndex, ChunkSize};
+#[cfg(feature = "testing")]
+pub use store::MemoryStore;
+pub use store::{ChunkStore, SegmentStore, StoreError};
+pub use units::{BLOCK_BYTES, ByteLen, ChunkIndex, ChunkSize};

@@ -26,6 +26,14 @@ pub struct Member {
     pub key_sha256: String,
 }
 
+impl Member {
+    /// Whether objects belong on the node: it takes new ones and its share is not 0.
+    #[must_use]
+    pub const fn owns_objects(&self) -> bool {
+        self.accepting && self.weight > 0
+    }
+}
+
 /// A controller: its key may ask peers, but it owns no objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {

@@ -120,21 +120,9 @@ fn keyed(kind: Kind, salt: Salt) -> blake3::Hasher {
     blake3::Hasher::new_keyed(&key)
 }
 
-impl From<[u8; 32]> for ObjectName {
-    fn from(bytes: [u8; 32]) -> ObjectName {
-        ObjectName(bytes)
-    }
-}
-
-impl AsRef<[u8]> for ObjectName {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
@@ -148,20 +136,11 @@ impl FromStr for ObjectName {
     type Err = InvalidObjectName;
 
     fn from_str(text: &str) -> Result<ObjectName, InvalidObjectName> {
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
+        // The library also reads upper-case digits, but a name has only one text.
+        match blake3::Hash::from_hex(text) {
+            Ok(hash) if !text.bytes().any(|b| b.is_ascii_uppercase()) => Ok(ObjectName(hash.into())),
             _ => Err(InvalidObjectName),
-        };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != ObjectName::BYTES || !rest.is_empty() {
-            return Err(InvalidObjectName);
         }
-        let mut name = [0; 32];
-        for (byte, [high, low]) in name.iter_mut().zip(pairs) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(ObjectName(name))
     }
 }
 

@@ -8,20 +8,7 @@
 
 use std::cmp::Ordering;
 
-use crate::ObjectName;
-
-/// What placement needs to know about one member of the pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlacementNode {
-    /// Id of the node's store.
-    pub store: [u8; 16],
-    /// The node's share of the objects, relative to the others'. With 0 it owns nothing.
-    pub weight: u32,
-    /// Failure domain. A node without one is a zone of its own.
-    pub zone: Option<String>,
-    /// Whether the node takes new objects.
-    pub accepting: bool,
-}
+use crate::{ObjectName, membership::Member};
 
 /// Number of fractional bits of logarithms.
 const FRACTION: u32 = 40;
@@ -32,9 +19,10 @@ static LOG2: [u64; STEPS + 1] = log2_table();
 
 /// All nodes, best first: the nodes that own objects, in an order that respects zones, then those that own none (weight
 /// 0 or not accepting). Readers ask the nodes in this order; a writer that finds an owner down goes on to the next.
-pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
+pub fn rank(name: &ObjectName, nodes: &[Member]) -> Vec<usize> {
     let draws = draws(name, nodes);
-    let (mut owning, mut others): (Vec<Draw<'_>>, Vec<Draw<'_>>) = draws.into_iter().partition(|d| d.node.owns());
+    let (mut owning, mut others): (Vec<Draw<'_>>, Vec<Draw<'_>>) =
+        draws.into_iter().partition(|d| d.node.owns_objects());
     owning.sort_unstable_by(Draw::order);
     others.sort_unstable_by(Draw::order);
     let mut ranked = Vec::with_capacity(nodes.len());
@@ -56,12 +44,12 @@ pub fn rank(name: &ObjectName, nodes: &[PlacementNode]) -> Vec<usize> {
 
 /// The nodes that an object belongs to: the first `copies` of [`rank`] that own objects. Finds them without ordering the
 /// rest. Fewer if there are not enough nodes.
-pub fn owners(name: &ObjectName, nodes: &[PlacementNode], copies: usize) -> Vec<usize> {
+pub fn owners(name: &ObjectName, nodes: &[Member], copies: usize) -> Vec<usize> {
     let draws = draws(name, nodes);
     let mut owners: Vec<usize> = Vec::with_capacity(copies.min(nodes.len()));
     let mut used: Vec<&str> = Vec::new();
     while owners.len() < copies {
-        let free = |d: &&Draw<'_>| d.node.owns() && !owners.contains(&d.index);
+        let free = |d: &&Draw<'_>| d.node.owns_objects() && !owners.contains(&d.index);
         let in_new_zone = |d: &&Draw<'_>| d.node.zone.as_deref().is_none_or(|zone| !used.contains(&zone));
         match draws.iter().filter(free).filter(in_new_zone).min_by(|a, b| a.order(b)) {
             Some(best) => {
@@ -75,15 +63,9 @@ pub fn owners(name: &ObjectName, nodes: &[PlacementNode], copies: usize) -> Vec<
     owners
 }
 
-impl PlacementNode {
-    fn owns(&self) -> bool {
-        self.accepting && self.weight > 0
-    }
-}
-
 struct Draw<'a> {
     index: usize,
-    node: &'a PlacementNode,
+    node: &'a Member,
     /// -log2 of the draw, in units of 2^-40. Above 0, at most 64.
     cost: u64,
 }
@@ -99,8 +81,9 @@ impl Draw<'_> {
     }
 }
 
-fn draws<'a>(name: &ObjectName, nodes: &'a [PlacementNode]) -> Vec<Draw<'a>> {
-    let draw = |(index, node): (usize, &'a PlacementNode)| Draw { index, node, cost: cost(draw(name, &node.store)) };
+fn draws<'a>(name: &ObjectName, nodes: &'a [Member]) -> Vec<Draw<'a>> {
+    let draw =
+        |(index, node): (usize, &'a Member)| Draw { index, node, cost: cost(draw(name, node.store.uuid().as_bytes())) };
     nodes.iter().enumerate().map(draw).collect()
 }
 
@@ -179,20 +162,29 @@ const fn log2_table() -> [u64; STEPS + 1] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Kind, Salt};
+    use crate::{Kind, NodeId, Salt};
 
     fn name(n: u64) -> ObjectName {
         ObjectName::of(Kind::Chunk, Salt::SHARED, &n.to_le_bytes())
     }
 
-    fn node(id: u8, weight: u32, zone: Option<&str>) -> PlacementNode {
-        PlacementNode { store: *uuid(id), weight, zone: zone.map(str::to_owned), accepting: true }
+    fn member(store: [u8; 16], weight: u32, zone: Option<&str>) -> Member {
+        Member {
+            node: NodeId::generate(),
+            name: String::new(),
+            store: uuid::Uuid::from_bytes(store).into(),
+            address: String::new(),
+            zone: zone.map(str::to_owned),
+            weight,
+            accepting: true,
+            key_sha256: String::new(),
+        }
     }
 
-    fn uuid(id: u8) -> Box<[u8; 16]> {
-        let mut bytes = [0; 16];
-        blake3::Hasher::new().update(&[id]).finalize_xof().fill(&mut bytes);
-        Box::new(bytes)
+    fn node(id: u8, weight: u32, zone: Option<&str>) -> Member {
+        let mut store = [0; 16];
+        blake3::Hasher::new().update(&[id]).finalize_xof().fill(&mut store);
+        member(store, weight, zone)
     }
 
     #[test]
@@ -230,7 +222,7 @@ mod tests {
     fn owners_are_the_front_of_the_rank_and_every_zone_comes_before_a_second_node_of_one() {
         let zones = [Some("a"), Some("a"), Some("a"), Some("b"), None, Some("c"), None];
         let mut nodes: Vec<_> = zones.iter().zip(0..).map(|(zone, id)| node(id, 50 + u32::from(id), *zone)).collect();
-        nodes.push(PlacementNode { accepting: false, ..node(7, 1000, Some("d")) });
+        nodes.push(Member { accepting: false, ..node(7, 1000, Some("d")) });
         nodes.push(node(8, 0, Some("e")));
         for n in 0..500 {
             let ranked = rank(&name(n), &nodes);
@@ -286,16 +278,10 @@ mod tests {
         }
         assert_eq!(draws.len(), 15);
 
-        let node = |id: &str, weight, zone: Option<&str>| PlacementNode {
-            store: store(id),
-            weight,
-            zone: zone.map(str::to_owned),
-            accepting: true,
-        };
         let ids = ["11", "22", "33", "44", "55"];
         let weights = [100, 100, 300, 100, 0];
         let zones = [None, Some("a"), Some("a"), Some("b"), Some("c")];
-        let nodes: Vec<_> = ids.iter().zip(weights).zip(zones).map(|((id, w), z)| node(id, w, z)).collect();
+        let nodes: Vec<_> = ids.iter().zip(weights).zip(zones).map(|((id, w), z)| member(store(id), w, z)).collect();
         let ranks = rows("| name | rank |");
         for row in &ranks {
             let [name, order] = row.as_slice() else { panic!("{row:?}") };

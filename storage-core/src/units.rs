@@ -1,5 +1,5 @@
-//! Sizes and places on a disk. All arithmetic between bytes, blocks and chunks is here, each with a type of its own, so
-//! that no caller takes an offset for a length or a chunk's index for a block's.
+//! Sizes and places on a disk. All arithmetic between bytes and chunks is here, each with a type of its own, so that no
+//! caller takes a length for a chunk's index.
 
 use std::fmt;
 
@@ -12,10 +12,6 @@ const CHUNK_LOG2_MIN: u8 = 16;
 const CHUNK_LOG2_MAX: u8 = 22;
 const BLOCK_LOG2: u8 = 12;
 
-/// A place on a disk, in bytes from its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ByteOffset(pub u64);
-
 /// A number of bytes, for example the size of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteLen(pub u64);
@@ -23,10 +19,6 @@ pub struct ByteLen(pub u64);
 /// The number of a chunk of a disk, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkIndex(pub u64);
-
-/// The number of a 4 KiB block of a disk, from 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockIndex(pub u64);
 
 /// The size of a disk's chunks: a power of two from 64 KiB to 4 MiB. Chosen at import, and the same for all later
 /// versions.
@@ -38,36 +30,6 @@ pub struct ChunkSize(u8);
 #[error("{0} is not a chunk size: it must be a power of two from 65536 to 4194304")]
 pub struct InvalidChunkSize(pub u64);
 
-impl ByteOffset {
-    /// The offset as a plain number, in bytes.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The chunk that this place is in.
-    pub const fn chunk(self, size: ChunkSize) -> ChunkIndex {
-        ChunkIndex(self.0 >> size.0)
-    }
-
-    /// Distance from the start of the chunk to this place.
-    pub const fn within_chunk(self, size: ChunkSize) -> ByteLen {
-        ByteLen(self.0 & (size.bytes() - 1))
-    }
-
-    /// The block that this place is in.
-    pub const fn block(self) -> BlockIndex {
-        BlockIndex(self.0 >> BLOCK_LOG2)
-    }
-
-    /// The place `len` bytes further on. None beyond 2^64.
-    pub const fn checked_add(self, len: ByteLen) -> Option<ByteOffset> {
-        match self.0.checked_add(len.0) {
-            Some(n) => Some(ByteOffset(n)),
-            None => None,
-        }
-    }
-}
-
 impl ByteLen {
     /// The length as a plain number, in bytes.
     pub const fn get(self) -> u64 {
@@ -77,64 +39,6 @@ impl ByteLen {
     /// Number of chunks that hold this many bytes. The last one may be partly used.
     pub const fn chunks(self, size: ChunkSize) -> u64 {
         self.0.div_ceil(size.bytes())
-    }
-
-    /// Number of blocks that hold this many bytes.
-    pub const fn blocks(self) -> u64 {
-        self.0.div_ceil(BLOCK_BYTES)
-    }
-
-    /// The length rounded up to whole blocks. None beyond 2^64.
-    pub const fn round_up_to_block(self) -> Option<ByteLen> {
-        match self.0.checked_next_multiple_of(BLOCK_BYTES) {
-            Some(n) => Some(ByteLen(n)),
-            None => None,
-        }
-    }
-}
-
-impl ChunkIndex {
-    /// The number of the chunk as a plain number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Where the chunk begins. None beyond 2^64.
-    pub const fn offset(self, size: ChunkSize) -> Option<ByteOffset> {
-        match self.0.checked_mul(size.bytes()) {
-            Some(n) => Some(ByteOffset(n)),
-            None => None,
-        }
-    }
-
-    /// The first block of the chunk. None beyond 2^64.
-    pub const fn first_block(self, size: ChunkSize) -> Option<BlockIndex> {
-        match self.0.checked_mul(size.blocks() as u64) {
-            Some(n) => Some(BlockIndex(n)),
-            None => None,
-        }
-    }
-}
-
-impl BlockIndex {
-    /// The number of the block as a plain number.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// Where the block begins. None beyond 2^64.
-    pub const fn offset(self) -> Option<ByteOffset> {
-        match self.0.checked_mul(BLOCK_BYTES) {
-            Some(n) => Some(ByteOffset(n)),
-            None => None,
-        }
-    }
-
-    /// The chunk that this block is in, and the block's number within it.
-    pub const fn chunk(self, size: ChunkSize) -> (ChunkIndex, u16) {
-        let within = self.0 & (size.blocks() as u64 - 1);
-        #[expect(clippy::cast_possible_truncation, reason = "masked to at most 1023")]
-        (ChunkIndex(self.0 >> (size.0 - BLOCK_LOG2)), within as u16)
     }
 }
 
@@ -189,14 +93,6 @@ impl Default for ChunkSize {
     }
 }
 
-impl TryFrom<u64> for ChunkSize {
-    type Error = InvalidChunkSize;
-
-    fn try_from(bytes: u64) -> Result<ChunkSize, InvalidChunkSize> {
-        ChunkSize::from_bytes(bytes)
-    }
-}
-
 macro_rules! prints_as_number {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {
@@ -206,7 +102,7 @@ macro_rules! prints_as_number {
         }
     )*};
 }
-prints_as_number!(ByteOffset, ByteLen, ChunkIndex, BlockIndex);
+prints_as_number!(ByteLen, ChunkIndex);
 
 impl fmt::Display for ChunkSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,25 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn places_convert_between_bytes_blocks_and_chunks() {
-        let size = ChunkSize::DEFAULT;
-        let at = ByteOffset(3 * 262_144 + 2 * 4096 + 5);
-        assert_eq!(at.chunk(size), ChunkIndex(3));
-        assert_eq!(at.within_chunk(size), ByteLen(2 * 4096 + 5));
-        assert_eq!(at.block(), BlockIndex(3 * 64 + 2));
-        assert_eq!(at.block().chunk(size), (ChunkIndex(3), 2));
-        assert_eq!(ChunkIndex(3).offset(size), Some(ByteOffset(3 * 262_144)));
-        assert_eq!(ChunkIndex(3).first_block(size), Some(BlockIndex(192)));
-        assert_eq!(ChunkIndex(u64::MAX).offset(size), None);
-    }
-
-    #[test]
     fn lengths_round_up() {
         assert_eq!(ByteLen(0).chunks(ChunkSize::DEFAULT), 0);
         assert_eq!(ByteLen(1).chunks(ChunkSize::DEFAULT), 1);
         assert_eq!(ByteLen(262_145).chunks(ChunkSize::DEFAULT), 2);
-        assert_eq!(ByteLen(4097).blocks(), 2);
-        assert_eq!(ByteLen(1).round_up_to_block(), Some(ByteLen(4096)));
-        assert_eq!(ByteLen(u64::MAX).round_up_to_block(), None);
     }
 }

@@ -14,7 +14,7 @@ pub(crate) fn bytes(content: &[u8]) -> Result<(), Failure> {
     out.write_all(content).and_then(|()| out.flush()).map_err(stdout_failed)
 }
 
-fn stdout_failed(e: io::Error) -> Failure {
+pub(crate) fn stdout_failed(e: io::Error) -> Failure {
     Failure::Io("standard output".to_owned(), e)
 }
 

@@ -1,10 +1,6 @@
 //! Looks at the certificates that a controller shows, before it is trusted.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use pem::{EncodeConfig, LineEnding, Pem};
 use reqwest::Url;
@@ -43,12 +39,12 @@ pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
     let unreachable = |reason: String| Failure::Unreachable { url: url.to_string(), reason, hint: "" };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host.clone()).map_err(|e| unreachable(e.to_string()))?;
-    let look = Arc::new(Look { provider: Arc::new(aws_lc_rs::default_provider()), chain: Mutex::default() });
-    let config = rustls::ClientConfig::builder_with_provider(look.provider.clone())
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| unreachable(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(look.clone())
+        .with_custom_certificate_verifier(Arc::new(Look(provider)))
         .with_no_client_auth();
     let port = url.port_or_known_default().unwrap_or(443);
     let handshake = async {
@@ -56,29 +52,25 @@ pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
     };
     let outcome = tokio::time::timeout(Duration::from_secs(10), handshake).await;
-    outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|e| unreachable(e.to_string()))?;
-    Ok(look.chain.lock().map(|chain| chain.clone()).unwrap_or_default())
+    let stream = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(chain.iter().map(|certificate| certificate.to_vec()).collect())
 }
 
-/// Accepts any certificate and keeps the chain. It must not be used for a connection that sends anything.
+/// Accepts any certificate. It must not be used for a connection that sends anything.
 #[derive(Debug)]
-struct Look {
-    provider: Arc<CryptoProvider>,
-    chain: Mutex<Vec<Vec<u8>>>,
-}
+struct Look(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Look {
     fn verify_server_cert(
         &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Ok(mut chain) = self.chain.lock() {
-            *chain = std::iter::once(end_entity).chain(intermediates).map(|c| c.to_vec()).collect();
-        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -88,7 +80,7 @@ impl ServerCertVerifier for Look {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -97,11 +89,11 @@ impl ServerCertVerifier for Look {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -190,7 +190,7 @@ mod tests {
             let size = ChunkSize::from_bytes(64 << 10).expect("a chunk size");
             let mut chunker = Chunker::new(size);
             let (mut cuts, mut all) = (Vec::new(), Vec::new());
-            let mut out = |cut: Cut| cuts.push((cut.index.get(), cut.body.to_vec()));
+            let mut out = |cut: Cut| cuts.push((cut.index.0, cut.body.to_vec()));
             for part in &parts {
                 match part {
                     Part::Bytes(bytes) => { chunker.push(bytes, &mut out); all.extend_from_slice(bytes); }

@@ -71,10 +71,8 @@ impl Search {
 }
 
 enum GetEvent {
-    /// An object came, and its bytes fit its name.
-    Found { batch: u64, name: usize, got: Got },
-    /// The node does not have the object, or has a bad copy of it.
-    Miss { batch: u64, name: usize },
+    /// The answer about one object. None: the node does not have it, or has a bad copy of it.
+    Answer { batch: u64, name: usize, got: Option<Got> },
     /// The request is over. `failed` tells why, unless it ended well.
     End { batch: u64, failed: Option<String> },
 }
@@ -215,11 +213,8 @@ impl Inner {
         for (at, name) in names {
             let record = timeout(self.limits.silence, records.next()).await.map_err(silent)?;
             let record = record.map_err(|e| e.to_string())?.ok_or("its answer ended early")?;
-            let event = match verified(member, *name, record).await {
-                Some(got) => GetEvent::Found { batch, name: *at, got },
-                None => GetEvent::Miss { batch, name: *at },
-            };
-            if events.send(event).await.is_err() {
+            let got = verified(member, *name, record).await;
+            if events.send(GetEvent::Answer { batch, name: *at, got }).await.is_err() {
                 return Ok(());
             }
         }
@@ -280,20 +275,18 @@ impl GetPass<'_> {
 
     fn take(&mut self, event: GetEvent) {
         match event {
-            GetEvent::Found { batch, name, got } => {
+            GetEvent::Answer { batch, name, got } => {
                 if let Some(batch) = self.batches.get_mut(&batch) {
                     batch.owed.remove(&name);
                     batch.progress = true;
-                    batch.hedge_at = batch.hedge_at.map(|_| Instant::now() + self.inner.limits.hedge_get);
+                    if got.is_some() {
+                        batch.hedge_at = batch.hedge_at.map(|_| Instant::now() + self.inner.limits.hedge_get);
+                    }
                 }
-                self.search.found[name].get_or_insert(got);
-            }
-            GetEvent::Miss { batch, name } => {
-                if let Some(batch) = self.batches.get_mut(&batch) {
-                    batch.owed.remove(&name);
-                    batch.progress = true;
+                match got {
+                    Some(got) => drop(self.search.found[name].get_or_insert(got)),
+                    None => self.redo.push(name),
                 }
-                self.redo.push(name);
             }
             GetEvent::End { batch, failed } => {
                 if let Some(batch) = self.batches.remove(&batch) {

@@ -1,9 +1,6 @@
 //! What a client knows about each node: how many requests are under way there, and whether it failed lately.
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use storage_core::lock::lock;
 use tokio::{sync::Semaphore, time::Instant};
@@ -44,20 +41,16 @@ impl Health {
         }
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        lock(&self.trouble)
-    }
-
     /// A request succeeded: the node is no longer suspect.
     pub(crate) fn well(&self) {
-        let mut trouble = self.trouble();
+        let mut trouble = lock(&self.trouble);
         trouble.failures = 0;
         trouble.suspect_until = None;
     }
 
     /// A request failed: the node is suspect for a while, longer after each failure.
     pub(crate) fn failed(&self) {
-        let mut trouble = self.trouble();
+        let mut trouble = lock(&self.trouble);
         let pause = (SUSPECT_FIRST * (1 << trouble.failures.min(5))).min(SUSPECT_MOST);
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.suspect_until = Some(Instant::now() + pause);
@@ -65,19 +58,19 @@ impl Health {
 
     /// A request took so long that another node was asked as well.
     pub(crate) fn slow(&self) {
-        self.trouble().suspect_until = Some(Instant::now() + SUSPECT_SLOW);
+        lock(&self.trouble).suspect_until = Some(Instant::now() + SUSPECT_SLOW);
     }
 
     /// The node has no room for new objects.
     pub(crate) fn full(&self) {
-        self.trouble().full_until = Some(Instant::now() + FULL);
+        lock(&self.trouble).full_until = Some(Instant::now() + FULL);
     }
 
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
-        self.trouble().suspect_until.is_some_and(|until| now < until)
+        lock(&self.trouble).suspect_until.is_some_and(|until| now < until)
     }
 
     pub(crate) fn is_full(&self, now: Instant) -> bool {
-        self.trouble().full_until.is_some_and(|until| now < until)
+        lock(&self.trouble).full_until.is_some_and(|until| now < until)
     }
 }

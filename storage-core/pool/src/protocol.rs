@@ -6,7 +6,7 @@
 //! | call | body -> answer |
 //! |---|---|
 //! | `POST /peer/v1/objects/get` | up to [`NAMES_MAX`] names of 32 bytes -> one record per name, in order; an absent one is a header of kind 0 with the name and no payload |
-//! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`PutAnswer`] once all of them are on stable storage |
+//! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`storage_core::store::PutSummary`] once all of them are on stable storage |
 //! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
 //!
 //! A refusal is a problem document (RFC 9457) with the words of [`Refusal`].
@@ -15,7 +15,6 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// Most names in one request.
@@ -24,17 +23,6 @@ pub const NAMES_MAX: usize = 256;
 pub const PUT_BYTES_MAX: usize = 64 << 20;
 /// Header with the round that objects are stamped with, decimal.
 pub const ROUND_HEADER: &str = "muster-round";
-
-/// The answer to a put: the batch is durable on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PutAnswer {
-    /// Objects that were not here before.
-    pub stored: u64,
-    /// Objects that were here, and are stamped now.
-    pub touched: u64,
-    /// Bytes newly stored, headers not counted.
-    pub stored_bytes: u64,
-}
 
 /// Why a peer server refuses a request. Each has one HTTP status and one word for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

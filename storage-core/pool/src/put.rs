@@ -17,7 +17,7 @@ use storage_core::{
     ObjectName, StoreId, cause::explain, membership::Member, record::Record, store::StoreError, units::u64_from,
 };
 use tokio::{
-    task::JoinSet,
+    task::{Id, JoinSet},
     time::{Instant, timeout_at},
 };
 use tracing::debug;
@@ -28,7 +28,7 @@ use crate::{
     protocol::{NAMES_MAX, ROUND_HEADER},
     transport::{bounded, refusal},
     view::{Copies, View},
-    wire::{NAME_BYTES, encode_names},
+    wire::encode_names,
 };
 
 /// Most bytes of an answer that should be short.
@@ -97,10 +97,7 @@ struct PutBatch {
 }
 
 /// The answer to a request: for each of its records whether the node had it before.
-struct PutEvent {
-    batch: u64,
-    answer: Result<Vec<bool>, PutFailure>,
-}
+type Answer = Result<Vec<bool>, PutFailure>;
 
 /// One pass over the nodes: each is tried at most once for each record that lacks copies.
 struct PutPass<'a> {
@@ -113,9 +110,9 @@ struct PutPass<'a> {
     queues: Vec<VecDeque<usize>>,
     /// For each record the requests under way that are not hedged. Each may still become a copy.
     hoped: Vec<usize>,
-    batches: HashMap<u64, PutBatch>,
-    next_batch: u64,
-    requests: JoinSet<PutEvent>,
+    /// The requests that are under way, by their task.
+    batches: HashMap<Id, PutBatch>,
+    requests: JoinSet<Answer>,
 }
 
 impl Inner {
@@ -137,7 +134,6 @@ impl Inner {
             queues: Vec::with_capacity(records.len()),
             hoped: vec![0; records.len()],
             batches: HashMap::new(),
-            next_batch: 0,
             requests: JoinSet::new(),
         };
         pass.queue_up();
@@ -146,8 +142,8 @@ impl Inner {
             if pass.settled() {
                 return;
             }
-            if let Some(event) = pass.next_answer().await {
-                pass.take(event);
+            if let Some((task, answer)) = pass.next_answer().await {
+                pass.take(task, answer);
             }
             pass.hedge();
         }
@@ -165,7 +161,7 @@ impl Inner {
         round: u64,
         records: Arc<[Record]>,
         part: Vec<usize>,
-    ) -> Result<Vec<bool>, PutFailure> {
+    ) -> Answer {
         let member = view.member(node);
         let local = self.local.as_ref().filter(|local| local.store == member.store);
         let health = self.health(member.store);
@@ -189,7 +185,7 @@ impl Inner {
         round: u64,
         records: &[Record],
         part: &[usize],
-    ) -> Result<Vec<bool>, PutFailure> {
+    ) -> Answer {
         let _permit = health.puts.acquire().await.map_err(|e| PutFailure::other(e.to_string()))?;
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
         let touch = http
@@ -197,7 +193,7 @@ impl Inner {
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence)
             .body(encode_names(part.iter().map(|at| records[*at].name())));
-        let had = accepted(touch.send().await, part.len() * NAME_BYTES).await?;
+        let had = accepted(touch.send().await, part.len() * ObjectName::BYTES).await?;
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }
@@ -262,13 +258,11 @@ impl PutPass<'_> {
     }
 
     fn send_request(&mut self, node: usize, part: Vec<usize>) {
-        let batch = self.next_batch;
-        self.next_batch += 1;
         let bytes: usize = part.iter().map(|at| self.records[*at].stored().len()).sum();
         let hedge_at = Some(Instant::now() + self.inner.limits.hedge_put + self.inner.transfer_time(bytes));
         let give = self.inner.clone().give(self.view.clone(), node, self.round, self.records.clone(), part.clone());
-        self.requests.spawn(async move { PutEvent { batch, answer: give.await } });
-        self.batches.insert(batch, PutBatch { node, records: part, hedge_at });
+        let task = self.requests.spawn(give).id();
+        self.batches.insert(task, PutBatch { node, records: part, hedge_at });
     }
 
     /// Cuts a node's records into requests.
@@ -301,14 +295,14 @@ impl PutPass<'_> {
     }
 
     /// The next answer, or none when it is time to hedge.
-    async fn next_answer(&mut self) -> Option<PutEvent> {
+    async fn next_answer(&mut self) -> Option<(Id, Answer)> {
         let hedge_at = self.batches.values().filter_map(|batch| batch.hedge_at).min();
         let joined = match hedge_at {
-            Some(at) => timeout_at(at, self.requests.join_next()).await.ok()?,
-            None => self.requests.join_next().await,
+            Some(at) => timeout_at(at, self.requests.join_next_with_id()).await.ok()?,
+            None => self.requests.join_next_with_id().await,
         };
         match joined.expect("each batch has a request under way") {
-            Ok(event) => Some(event),
+            Ok(answer) => Some(answer),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // Only the end of the runtime cancels requests, and it ends this one, too.
@@ -317,8 +311,8 @@ impl PutPass<'_> {
         }
     }
 
-    fn take(&mut self, PutEvent { batch, answer }: PutEvent) {
-        let done = self.batches.remove(&batch).expect("a batch answers once");
+    fn take(&mut self, task: Id, answer: Answer) {
+        let done = self.batches.remove(&task).expect("a batch answers once");
         if done.hedge_at.is_some() {
             done.records.iter().for_each(|at| self.hoped[*at] -= 1);
         }
@@ -361,12 +355,7 @@ async fn accepted(sent: Result<reqwest::Response, reqwest::Error>, bytes_max: us
     Err(PutFailure { reason: refusal(status, &body), full: status == http::StatusCode::INSUFFICIENT_STORAGE })
 }
 
-async fn put_local(
-    local: Local,
-    round: u64,
-    records: Arc<[Record]>,
-    part: Vec<usize>,
-) -> Result<Vec<bool>, PutFailure> {
+async fn put_local(local: Local, round: u64, records: Arc<[Record]>, part: Vec<usize>) -> Answer {
     let put = tokio::task::spawn_blocking(move || {
         let names: Vec<ObjectName> = part.iter().map(|at| records[*at].name()).collect();
         let had = local.chunks.touch(round, &names)?;

@@ -37,9 +37,9 @@ use tracing::warn;
 
 use crate::{
     PoolClient,
-    protocol::{NAMES_MAX, PUT_BYTES_MAX, PutAnswer, ROUND_HEADER, Refusal, Refused},
+    protocol::{NAMES_MAX, PUT_BYTES_MAX, ROUND_HEADER, Refusal, Refused},
     tls::PeerCaller,
-    wire::{NAME_BYTES, RecordReader, WireError, decode_names},
+    wire::{RecordReader, WireError, decode_names},
 };
 
 /// Requests of one caller at a time. A controller that imports at full speed uses about ten.
@@ -67,8 +67,8 @@ pub enum Caller {
 pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Router {
     let door = Arc::new(Door { pool, turns: Mutex::default() });
     Router::new()
-        .route("/peer/v1/objects/get", post(get).layer(DefaultBodyLimit::max(NAMES_MAX * NAME_BYTES)))
-        .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * NAME_BYTES)))
+        .route("/peer/v1/objects/get", post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
+        .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
         .with_state(chunks)
         .merge(more)
@@ -194,7 +194,7 @@ async fn touch(State(chunks): Chunks, headers: HeaderMap, body: Bytes) -> Result
     Ok(here.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
 }
 
-async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Json<PutAnswer>, Refused> {
+async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Json<PutSummary>, Refused> {
     let round = round_of(&headers)?;
     let mut records = RecordReader::new(body.into_data_stream());
     let mut done = PutSummary::default();
@@ -218,7 +218,7 @@ async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Js
     }
     // I3: nothing is answered before all of it is on stable storage.
     blocking(move || chunks.sync()).await?;
-    Ok(Json(PutAnswer { stored: done.stored, touched: done.touched, stored_bytes: done.stored_bytes }))
+    Ok(Json(done))
 }
 
 /// The next record of a put's body; none at its end.

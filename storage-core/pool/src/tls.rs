@@ -77,9 +77,12 @@ fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// When the certificate cannot be read.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> Result<String, TlsError> {
-    let parsed =
-        ParsedCertificate::try_from(certificate).map_err(|e| TlsError::Refused { what: "certificate", source: e })?;
+    let parsed = ParsedCertificate::try_from(certificate).map_err(unusable)?;
     Ok(hex::encode(Sha256::digest(parsed.subject_public_key_info().as_ref())))
+}
+
+fn unusable(source: rustls::Error) -> TlsError {
+    TlsError::Refused { what: "certificate", source }
 }
 
 /// SHA-256 of a whole certificate (DER) in lower-case hex. A join token names the CA by it.
@@ -179,8 +182,7 @@ impl Identity {
     /// # Errors
     /// When the certificate cannot be read.
     pub fn key_sha256(&self) -> Result<String, TlsError> {
-        let current = self.current.load();
-        fingerprint(current.end_entity_cert().map_err(|e| TlsError::Refused { what: "certificate", source: e })?)
+        fingerprint(self.current.load().end_entity_cert().map_err(unusable)?)
     }
 
     /// The validity of the certificate.
@@ -188,8 +190,7 @@ impl Identity {
     /// # Errors
     /// When the certificate cannot be read.
     pub fn validity(&self) -> Result<Validity, TlsError> {
-        let current = self.current.load();
-        Validity::of(current.end_entity_cert().map_err(|e| TlsError::Refused { what: "certificate", source: e })?)
+        Validity::of(self.current.load().end_entity_cert().map_err(unusable)?)
     }
 }
 
@@ -283,13 +284,7 @@ pub fn server_config(identity: &Identity, ca: &Ca, accept: ClientCertificates) -
         ClientCertificates::Current => strict,
         ClientCertificates::CurrentOrExpired => Arc::new(ForgivesExpiry(strict)),
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Shown(identity.clone())));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    server_config_with(identity, verifier)
 }
 
 /// Server side of TLS without client certificates, for the listener that people and programs use.
@@ -297,10 +292,17 @@ pub fn server_config(identity: &Identity, ca: &Ca, accept: ClientCertificates) -
 /// # Errors
 /// When the library refuses its own defaults.
 pub fn people_server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_with(identity, WebPkiClientVerifier::no_client_auth())
+}
+
+fn server_config_with(
+    identity: &Identity,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(Shown(identity.clone())));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

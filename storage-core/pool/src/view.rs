@@ -1,11 +1,11 @@
-//! [`View`]: one membership record, arranged for placement. It answers whom to ask and whom to give.
+//! [`View`]: the membership record with the ones before it. It answers whom to ask and whom to give.
 
 use std::{collections::HashSet, sync::Arc};
 
 use storage_core::{
     Kind, ObjectName,
     membership::{Member, Membership},
-    placement::{self, PlacementNode},
+    placement,
     units::usize_from,
 };
 
@@ -15,7 +15,6 @@ const OLDER_EPOCHS: usize = 4;
 /// A membership epoch with the epochs before it. A node is named by its position in `membership.members`.
 pub(crate) struct View {
     pub(crate) membership: Arc<Membership>,
-    placement: Vec<PlacementNode>,
     older: Vec<Arc<Membership>>,
 }
 
@@ -31,7 +30,7 @@ pub(crate) struct Copies {
 impl View {
     /// The first view of a client.
     pub(crate) fn new(membership: Membership) -> Self {
-        Self { placement: placement_of(&membership), membership: Arc::new(membership), older: Vec::new() }
+        Self { membership: Arc::new(membership), older: Vec::new() }
     }
 
     /// The view after this one. It remembers this one's record, and no record that is as new as `membership`.
@@ -50,10 +49,10 @@ impl View {
     /// The nodes to ask for `name`, best first: the owners now, the owners in older epochs, then everyone.
     pub(crate) fn readers(&self, name: &ObjectName) -> Vec<usize> {
         let copies = copies_max(&self.membership);
-        let ranked = placement::rank(name, &self.placement);
+        let ranked = placement::rank(name, &self.membership.members);
         let mut order: Vec<usize> = ranked.iter().copied().take(copies).collect();
         for older in &self.older {
-            let owned = placement::owners(name, &placement_of(older), copies);
+            let owned = placement::owners(name, &older.members, copies);
             let stores = owned.into_iter().map(|at| older.members[at].store);
             order.extend(stores.filter_map(|store| self.membership.members.iter().position(|m| m.store == store)));
         }
@@ -65,14 +64,14 @@ impl View {
 
     /// The nodes that may take `name`, best first.
     pub(crate) fn writers(&self, name: &ObjectName) -> Vec<usize> {
-        let mut order = placement::rank(name, &self.placement);
-        order.retain(|at| takes(self.member(*at)));
+        let mut order = placement::rank(name, &self.membership.members);
+        order.retain(|at| self.member(*at).owns_objects());
         order
     }
 
     /// Copies of an object of this kind. One copy is needed even without any node, so that the answer is a refusal.
     pub(crate) fn copies(&self, kind: Kind) -> Copies {
-        let nodes = self.membership.members.iter().filter(|m| takes(m)).count();
+        let nodes = self.membership.members.iter().filter(|m| m.owns_objects()).count();
         let needed = min_copies(&self.membership).max(1).min(nodes).max(1);
         let wanted = match kind {
             Kind::Chunk | Kind::Pack => needed,
@@ -81,20 +80,6 @@ impl View {
         };
         Copies { needed, wanted }
     }
-}
-
-fn takes(member: &Member) -> bool {
-    member.accepting && member.weight > 0
-}
-
-fn placement_of(membership: &Membership) -> Vec<PlacementNode> {
-    let node = |m: &Member| PlacementNode {
-        store: *m.store.uuid().as_bytes(),
-        weight: m.weight,
-        zone: m.zone.clone(),
-        accepting: m.accepting,
-    };
-    membership.members.iter().map(node).collect()
 }
 
 fn min_copies(membership: &Membership) -> usize {

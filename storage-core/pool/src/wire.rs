@@ -7,9 +7,6 @@ use storage_core::{
     record::{Record, RecordHeader, Wire},
 };
 
-/// Length of a name in bytes.
-pub const NAME_BYTES: usize = 32;
-
 /// Why a list of names or a stream of records cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -25,18 +22,16 @@ pub enum WireError {
     /// The bytes are not a record.
     #[error(transparent)]
     Record(#[from] Corrupt),
-    /// There is more than the limit allows.
-    #[error("{what} of {got} is over the limit of {limit}")]
-    TooLarge {
-        /// What there is too much of.
-        what: &'static str,
-        /// How much there is, in the unit of `limit`.
+    /// There are more names than the limit allows.
+    #[error("a list of names of {got} is over the limit of {limit}")]
+    TooManyNames {
+        /// How many names there are.
         got: usize,
         /// The most that is allowed.
         limit: usize,
     },
     /// The length of a list of names is not a multiple of 32 bytes.
-    #[error("{0} bytes are not a list of names of {NAME_BYTES} bytes")]
+    #[error("{0} bytes are not a list of names of {bytes} bytes", bytes = ObjectName::BYTES)]
     Names(usize),
 }
 
@@ -55,12 +50,12 @@ pub fn encode_names(names: impl IntoIterator<Item = ObjectName>) -> Bytes {
 /// # Errors
 /// When there are more names, or the last one is not whole.
 pub fn decode_names(body: &[u8], limit: usize) -> Result<Vec<ObjectName>, WireError> {
-    let (names, rest) = body.as_chunks::<NAME_BYTES>();
+    let (names, rest) = body.as_chunks::<{ ObjectName::BYTES }>();
     if !rest.is_empty() {
         return Err(WireError::Names(body.len()));
     }
     if names.len() > limit {
-        return Err(WireError::TooLarge { what: "a list of names", got: names.len(), limit });
+        return Err(WireError::TooManyNames { got: names.len(), limit });
     }
     Ok(names.iter().map(|name| ObjectName::from_bytes(*name)).collect())
 }

@@ -56,10 +56,7 @@ impl Record {
     /// larger than its kind allows; or when `chunk` and `kind` disagree.
     pub fn encode(kind: Kind, salt: Salt, chunk: Option<ChunkSize>, body: &[u8], compression: Compression) -> Record {
         let body = trimmed(kind, chunk, body);
-        match compression.compress(body) {
-            Some(stored) => Record::assemble(kind, salt, chunk, body, Encoding::Zstd, stored.into()),
-            None => Record::assemble(kind, salt, chunk, body, Encoding::Raw, Bytes::copy_from_slice(body)),
-        }
+        Record::encode_bytes(kind, salt, chunk, &Bytes::copy_from_slice(body), compression)
     }
 
     /// Like [`Record::encode`], but keeps the given bytes instead of a copy where they are stored as they are.
@@ -73,25 +70,12 @@ impl Record {
         body: &Bytes,
         compression: Compression,
     ) -> Record {
-        let short = trimmed(kind, chunk, body);
-        match compression.compress(short) {
-            Some(stored) => Record::assemble(kind, salt, chunk, short, Encoding::Zstd, stored.into()),
-            None => Record::assemble(kind, salt, chunk, short, Encoding::Raw, body.slice(..short.len())),
-        }
-    }
-
-    fn assemble(
-        kind: Kind,
-        salt: Salt,
-        chunk: Option<ChunkSize>,
-        body: &[u8],
-        encoding: Encoding,
-        stored: Bytes,
-    ) -> Record {
-        let name = match chunk {
-            Some(size) => ObjectName::of_chunk(salt, size, body),
-            None => ObjectName::of(kind, salt, body),
+        let body = body.slice_ref(trimmed(kind, chunk, body));
+        let (encoding, stored) = match compression.compress(&body) {
+            Some(stored) => (Encoding::Zstd, stored.into()),
+            None => (Encoding::Raw, body.clone()),
         };
+        let name = name_of(kind, chunk, salt, &body);
         let len = |n: usize| u32::try_from(n).expect("trimmed() refused what is above bytes_max");
         let (body_len, stored_len) = (len(body.len()), len(stored.len()));
         let stored_crc = crc32c::crc32c(&stored);
@@ -208,10 +192,7 @@ impl Record {
             Encoding::Zstd => Bytes::from(self.decompress()?),
         };
         if !self.proven {
-            let got = match self.body.chunk {
-                Some(size) => ObjectName::of_chunk(self.body.salt, size, &body),
-                None => ObjectName::of(self.body.kind, self.body.salt, &body),
-            };
+            let got = name_of(self.body.kind, self.body.chunk, self.body.salt, &body);
             if got != self.name {
                 return Err(Corrupt::Name { expected: self.name, got });
             }
@@ -238,6 +219,13 @@ impl Record {
             Ok(body) if body.len() == len => Ok(body),
             Ok(_) | Err(_) => Err(Corrupt::Encoding { name: self.name }),
         }
+    }
+}
+
+fn name_of(kind: Kind, chunk: Option<ChunkSize>, salt: Salt, body: &[u8]) -> ObjectName {
+    match chunk {
+        Some(size) => ObjectName::of_chunk(salt, size, body),
+        None => ObjectName::of(kind, salt, body),
     }
 }
 

@@ -17,6 +17,7 @@ mod disk;
 mod faulty;
 mod frame;
 mod index;
+#[cfg(feature = "testing")]
 mod memory;
 mod scan;
 mod segment;
@@ -28,6 +29,7 @@ use std::io;
 pub use disk::{Disk, DiskFile, Folder};
 #[cfg(feature = "testing")]
 pub use faulty::{Call, Fault, FaultyStore};
+#[cfg(feature = "testing")]
 pub use memory::MemoryStore;
 pub use segment::{Opened, Options, SegmentStore};
 #[cfg(feature = "testing")]
@@ -90,8 +92,8 @@ pub trait ChunkStore: Send + Sync {
 /// Most bad copies remembered between two calls of [`ChunkStore::take_bad_copies`].
 pub const BAD_COPIES_MAX: usize = 4096;
 
-/// What a put did with its records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a put did with its records. Peers answer it to each other, so it is also part of their protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PutSummary {
     /// Number of objects that were not here before.
     pub stored: u64,

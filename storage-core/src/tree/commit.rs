@@ -13,8 +13,6 @@ use crate::{ByteLen, ChunkIndex, Compression, Corrupt, Descriptor, Kind, ObjectN
 pub struct Committed {
     /// Descriptor of the new version, which has the name of its root page.
     pub descriptor: Descriptor,
-    /// The name of the descriptor: the version's `root`.
-    pub descriptor_name: ObjectName,
     /// Pages that the old version does not have, children before parents, with their canonical bytes.
     pub pages: Vec<(ObjectName, Bytes)>,
     /// The canonical bytes of the root page, new or not; none for a disk of zeros.
@@ -72,15 +70,7 @@ pub fn commit(
     let unchanged = root == base.root && size_bytes == base.size_bytes;
     let compat = if unchanged { base.compat } else { 0 };
     let descriptor = Descriptor { size_bytes, root, compat, ..*base };
-    Ok(Lookup::unless(missing, || Committed { descriptor, descriptor_name: descriptor.name(), pages: new, root_page }))
-}
-
-/// The same bytes on a larger disk, with levels above the old root where the new size needs them.
-///
-/// # Errors
-/// Like [`commit`].
-pub fn grow(base: &Descriptor, size_bytes: ByteLen, pages: &Pages<'_>) -> Result<Lookup<Committed>, TreeError> {
-    commit(base, size_bytes, &BTreeMap::new(), pages)
+    Ok(Lookup::unless(missing, || Committed { descriptor, pages: new, root_page }))
 }
 
 struct Writer<'a> {

@@ -21,7 +21,6 @@
 //! batch and calls again.
 
 mod commit;
-mod diff;
 mod leaf;
 mod lookup;
 mod page;
@@ -29,14 +28,13 @@ mod reach;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-pub use commit::{Committed, commit, grow};
-pub use diff::{Change, diff};
+pub use commit::{Committed, commit};
 pub use leaf::{Leaf, Patched, Run, RunSource};
 pub use lookup::{Located, lookup, lookup_present};
 pub use page::{Page, Slot};
-pub use reach::{Reach, reach};
+pub use reach::Reach;
 
-use crate::{ByteLen, ChunkIndex, ChunkSize, Corrupt, Descriptor, ObjectName};
+use crate::{ByteLen, ChunkIndex, Corrupt, Descriptor, ObjectName};
 
 /// Number of slots of a page.
 pub const FAN_OUT: usize = 256;
@@ -75,14 +73,6 @@ pub enum TreeError {
         index: ChunkIndex,
         /// Number of chunks of the disk.
         chunks: u64,
-    },
-    /// Two versions cannot be compared because their chunk sizes differ.
-    #[error("versions with chunks of {left} and of {right} bytes cannot be compared")]
-    ChunkSizes {
-        /// Chunk size of the left version.
-        left: ChunkSize,
-        /// Chunk size of the right version.
-        right: ChunkSize,
     },
 }
 

@@ -67,18 +67,3 @@ impl Reach {
         Ok(complete)
     }
 }
-
-/// Everything that these versions reach.
-///
-/// # Errors
-/// Like [`Reach::add`].
-pub fn reach(roots: &[Descriptor], pages: &Pages<'_>) -> Result<Lookup<HashSet<ObjectName>>, Corrupt> {
-    let mut reach = Reach::new();
-    let mut missing = MissingPages::default();
-    for root in roots {
-        if let Lookup::Missing(names) = reach.add(root, pages)? {
-            missing.0.extend(names);
-        }
-    }
-    Ok(Lookup::unless(missing, || reach.names))
-}

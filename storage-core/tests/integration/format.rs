@@ -11,7 +11,7 @@ use storage_core::{
     RecordHeader, Salt, SegmentStore,
     record::{Encoding, Wire},
     store::{Disk as _, Options, SimDisk},
-    tree::{self, Leaf, Lookup, Page, Patched, Run, RunSource},
+    tree::{self, Leaf, Lookup, Page, Patched, Reach, Run, RunSource},
 };
 
 const FORMAT: &str = include_str!("../../FORMAT.md");
@@ -121,7 +121,8 @@ fn a_tree_with_patched_chunks_is_looked_up_and_survives_a_commit_beside_them() {
     let Ok(Lookup::Found(committed)) = tree::commit(&base, base.size_bytes, &change, &pages) else { panic!("commits") };
     let new = Page::decode(&committed.root_page.expect("has one")).expect("decodes");
     assert_eq!((new.entry(3), new.entry(255)), (page.entry(3), Some(&Leaf::Whole(named(1)))));
-    let reached = tree::reach(&[base], &pages).expect("whole").found().expect("at hand");
+    let mut reached = Reach::new();
+    assert_eq!(reached.add(&base, &pages), Ok(Lookup::Found(())));
     assert!([0xaa, 0xcc, 0xd0, 0xd1].into_iter().all(|n| reached.contains(&named(n))));
 
     // A chunk size without block 63 cannot have such an entry.

@@ -2,10 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
-use muster_api::units::{parse_duration, parse_size};
+use clap::{Args, Subcommand};
+use muster_api::{
+    deployment::{Probe, Runtime},
+    units::{parse_duration, parse_size},
+};
 
-use super::{Listing, Removal, Reserved};
+use super::{Listing, Removal, Reserved, word_of_api};
 use crate::units;
 
 #[derive(Args, Debug)]
@@ -38,8 +41,8 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) disk_size: Option<u64>,
     /// What makes an instance ready [default: running]
-    #[arg(long, value_name = "PROBE")]
-    pub(crate) ready: Option<Ready>,
+    #[arg(long, value_name = "PROBE", value_parser = word_of_api::<Probe>(["running", "console", "guest-agent"]))]
+    pub(crate) ready: Option<Probe>,
     /// With --ready console: the text to wait for [default: MUSTER-READY]
     #[arg(long, value_name = "TEXT")]
     pub(crate) ready_marker: Option<String>,
@@ -47,8 +50,8 @@ pub(crate) struct Deploy {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
     /// libvirt runs virtual machines, none makes only their disk files [default: libvirt]
-    #[arg(long)]
-    pub(crate) runtime: Option<RuntimeArg>,
+    #[arg(long, value_parser = word_of_api::<Runtime>(["libvirt", "none"]))]
+    pub(crate) runtime: Option<Runtime>,
     /// Spread instances evenly over the nodes (the default)
     #[arg(long, conflicts_with = "pack")]
     pub(crate) spread: bool,
@@ -77,19 +80,6 @@ pub(crate) struct Deploy {
     pub(crate) ssh_key: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ready {
-    Running,
-    Console,
-    GuestAgent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RuntimeArg {
-    Libvirt,
-    None,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use muster_api::units::parse_size;
 
 use super::{Listing, Removal};
@@ -20,8 +20,8 @@ pub(crate) enum ImageCommand {
         #[arg(long, value_name = "HEX")]
         sha256: Option<String>,
         /// The format the file must have [default: detected]
-        #[arg(long)]
-        format: Option<ImageFormat>,
+        #[arg(long, value_parser = ["raw", "qcow2"])]
+        format: Option<String>,
         /// Chunk size of a new image, a power of two from 64KiB to 4MiB; it cannot be changed later [default: 256KiB]
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         chunk_size: Option<u64>,
@@ -59,21 +59,6 @@ pub(crate) enum ImageCommand {
     /// Delete images; data that something else still uses is kept
     #[command(alias = "delete")]
     Rm(Removal),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ImageFormat {
-    Raw,
-    Qcow2,
-}
-
-impl ImageFormat {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
 }
 
 #[derive(Args, Debug)]

@@ -14,19 +14,23 @@ mod token;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::Shell;
 use muster_api::units::parse_duration;
+use serde::de::DeserializeOwned;
 
 pub(crate) use self::{
-    deployment::{Deploy, DeploymentCommand, Power, Ready, RuntimeArg},
+    deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
-    image::{ImageCommand, ImageFormat, VersionCommand},
+    image::{ImageCommand, VersionCommand},
     instance::{InstanceCommand, Whom},
     node::NodeCommand,
     operation::OperationCommand,
-    snapshot::{Consistency, SnapshotCommand},
-    token::{RoleArg, TokenCommand},
+    snapshot::SnapshotCommand,
+    token::TokenCommand,
 };
 use crate::units;
 
@@ -135,6 +139,14 @@ pub(crate) enum Command {
     Quota(Reserved),
     #[command(hide = true)]
     Audit(Reserved),
+}
+
+/// Parses one of these words into the value of the API that has the same word.
+fn word_of_api<T>(words: impl IntoIterator<Item = impl Into<PossibleValue>>) -> impl TypedValueParser<Value = T>
+where
+    T: DeserializeOwned + Clone + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(words).try_map(|word| serde_json::from_value(word.replace('-', "_").into()))
 }
 
 /// Arguments of a command that is not built yet: anything is accepted.

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
-use muster_api::units::parse_duration;
+use clap::{Subcommand, builder::PossibleValue};
+use muster_api::{snapshot::Consistency, units::parse_duration};
 
-use super::{Listing, Removal, Reserved};
+use super::{Listing, Removal, Reserved, word_of_api};
 use crate::units;
+
+/// `filesystem` is reserved and not built yet.
+fn consistencies() -> [PossibleValue; 2] {
+    [PossibleValue::new("crash"), PossibleValue::new("filesystem").hide(true)]
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
@@ -17,7 +22,7 @@ pub(crate) enum SnapshotCommand {
         /// Name of the snapshot [default: chosen by the controller]
         name: Option<String>,
         /// State of the guests' file systems in the snapshot; crash: as after a power cut
-        #[arg(long, default_value = "crash")]
+        #[arg(long, default_value = "crash", value_parser = word_of_api::<Consistency>(consistencies()))]
         consistency: Consistency,
         /// Longest time that writes of a guest may be held [default: 500ms]
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -39,11 +44,4 @@ pub(crate) enum SnapshotCommand {
     Rm(Removal),
     #[command(hide = true)]
     Restore(Reserved),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Consistency {
-    Crash,
-    #[value(hide = true)]
-    Filesystem,
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
-use muster_api::units::parse_duration;
+use clap::Subcommand;
+use muster_api::{token::Role, units::parse_duration};
 
-use super::Removal;
+use super::{Removal, word_of_api};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -15,8 +15,8 @@ pub(crate) enum TokenCommand {
     /// Make a token; its secret is printed once and cannot be read later
     Create {
         /// What the token may do
-        #[arg(long)]
-        role: RoleArg,
+        #[arg(long, value_parser = word_of_api::<Role>(["admin", "tenant", "node"]))]
+        role: Role,
         /// Name of the token [default: chosen by the controller]
         #[arg(long)]
         name: Option<String>,
@@ -30,11 +30,4 @@ pub(crate) enum TokenCommand {
     /// Revoke tokens
     #[command(alias = "delete")]
     Rm(Removal),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RoleArg {
-    Admin,
-    Tenant,
-    Node,
 }

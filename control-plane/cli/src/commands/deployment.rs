@@ -3,7 +3,7 @@
 use muster_api::{
     deployment::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
-        ReasonCount, Runtime, Scale, Spread,
+        ReasonCount, Scale, Spread,
     },
     image::VersionOrNumber,
     instance::Stop,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
-    args::{self, Deploy, DeploymentCommand, Power, RuntimeArg},
+    args::{Deploy, DeploymentCommand, Power},
     cells::{self, age, counts, optional, optional_size, word},
     client::Call,
     failure::Failure,
@@ -96,10 +96,7 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         cpus: deploy.cpus,
         memory_bytes: deploy.memory,
         disk_bytes: deploy.disk_size,
-        runtime: deploy.runtime.map(|r| match r {
-            RuntimeArg::Libvirt => Runtime::Libvirt,
-            RuntimeArg::None => Runtime::None,
-        }),
+        runtime: deploy.runtime,
         ready: ready(&deploy),
         placement: placement(&deploy)?,
         deadline_s: deploy.deadline.map(|t| t.as_secs()),
@@ -134,9 +131,7 @@ fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
 /// None if no option says anything about readiness: then the controller's defaults apply.
 fn ready(deploy: &Deploy) -> Option<Ready> {
     let probe = match deploy.ready {
-        Some(args::Ready::Running) => Probe::Running,
-        Some(args::Ready::Console) => Probe::Console,
-        Some(args::Ready::GuestAgent) => Probe::GuestAgent,
+        Some(probe) => probe,
         // A marker without a probe can only be meant for the console.
         None if deploy.ready_marker.is_some() => Probe::Console,
         None if deploy.ready_timeout.is_some() => Probe::Running,

@@ -12,7 +12,7 @@ use reqwest::Method;
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
     answer::Object,
-    args::{ImageCommand, ImageFormat, VersionCommand},
+    args::{ImageCommand, VersionCommand},
     cells::{self, age, optional, optional_size, word},
     client::{Answer, Call},
     failure::Failure,
@@ -61,7 +61,7 @@ pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure>
                 labels: labels(label)?,
             };
             transfer::check_readable(&file)?;
-            import(ctx, &name, &create, &file, sha256.as_deref(), format).await
+            import(ctx, &name, &create, &file, sha256.as_deref(), format.as_deref()).await
         }
         ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES).await,
         ImageCommand::Show { image: name } => ctx.show(&image(&name), |object| details(ctx, object)).await,
@@ -136,12 +136,12 @@ async fn import(
     create: &CreateImage,
     file: &Path,
     sha256: Option<&str>,
-    format: Option<ImageFormat>,
+    format: Option<&str>,
 ) -> Result<(), Failure> {
     let made = ensure_image(ctx, name, create).await?;
     let content = image(name)
         .then("content")
-        .with_some("format", format.map(ImageFormat::as_str))
+        .with_some("format", format)
         .with_some("sha256", sha256.map(str::to_ascii_lowercase));
     let started = Instant::now();
     let uploaded = transfer::upload(&ctx.client, &content, file, ctx.out.notes).await;

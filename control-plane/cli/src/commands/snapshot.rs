@@ -2,14 +2,14 @@
 
 use muster_api::{
     instance::Select,
-    snapshot::{self, CreateSnapshot, Snapshot, SnapshotMember},
+    snapshot::{CreateSnapshot, Snapshot, SnapshotMember},
 };
 use serde_json::Value;
 
 use super::{Ctx, Frees, Settled, body, filtered, labels, parsed, read_all};
 use crate::{
     answer,
-    args::{Consistency, SnapshotCommand},
+    args::SnapshotCommand,
     cells::{self, age, optional, optional_millis, word},
     client::Call,
     failure::Failure,
@@ -60,10 +60,7 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
             let request = CreateSnapshot {
                 name: name.as_deref().map(|n| parsed("name", n)).transpose()?,
                 select: select(&of)?,
-                consistency: match consistency {
-                    Consistency::Crash => snapshot::Consistency::Crash,
-                    Consistency::Filesystem => snapshot::Consistency::Filesystem,
-                },
+                consistency,
                 max_pause_ms: max_pause.map(|t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
                 labels: labels(label)?,
             };

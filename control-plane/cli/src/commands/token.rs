@@ -5,7 +5,7 @@ use muster_api::token::{CreateToken, Role, Token};
 use super::{Ctx, Frees, body, parsed};
 use crate::{
     answer::{Misfit, Object},
-    args::{RoleArg, TokenCommand},
+    args::TokenCommand,
     cells::{age, optional, word},
     client::Call,
     failure::Failure,
@@ -29,11 +29,6 @@ pub(super) async fn run(ctx: &Ctx, command: TokenCommand) -> Result<(), Failure>
     match command {
         TokenCommand::Ls => ctx.list(&tokens(), &TOKENS).await,
         TokenCommand::Create { role, name, ttl, uses } => {
-            let role = match role {
-                RoleArg::Admin => Role::Admin,
-                RoleArg::Tenant => Role::Tenant,
-                RoleArg::Node => Role::Node,
-            };
             // A tenant's token is for the project of `--project`.
             let request = CreateToken {
                 name: name.as_deref().map(|n| parsed("name", n)).transpose()?,

@@ -2,8 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use super::{next_piece, stdout_failed, to_stdout};
-use crate::{client::Client, failure::Failure};
+use super::{next_piece, to_stdout};
+use crate::{client::Client, failure::Failure, output::stdout_failed};
 
 /// Copies console output to standard output. A file or pipe gets it as it is; for a terminal it is filtered.
 pub(crate) async fn console_to_stdout(client: &Client, mut response: reqwest::Response) -> Result<(), Failure> {

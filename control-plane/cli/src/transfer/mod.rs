@@ -16,7 +16,7 @@ pub(crate) use self::{
     export::export,
     upload::{check_readable, upload},
 };
-use crate::{client::Client, failure::Failure};
+use crate::{client::Client, failure::Failure, output::stdout_failed};
 
 /// Whether the path is `-`, which means standard input or output.
 pub(crate) fn is_stdio(path: &Path) -> bool {
@@ -30,10 +30,6 @@ pub(crate) async fn to_stdout(client: &Client, mut response: reqwest::Response) 
         out.write_all(&piece).map_err(stdout_failed)?;
     }
     out.flush().map_err(stdout_failed)
-}
-
-fn stdout_failed(e: io::Error) -> Failure {
-    Failure::Io("standard output".to_owned(), e)
 }
 
 async fn next_piece(client: &Client, response: &mut reqwest::Response) -> Result<Option<bytes::Bytes>, Failure> {
