@@ -14,7 +14,8 @@ use futures::future::BoxFuture;
 use muster_api::{
     CommitId, ErrorCode, Problem, SnapshotId,
     node_protocol::{
-        CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest, Report, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
+        Report, StagedCommit,
     },
 };
 use muster_pool::{
@@ -73,6 +74,8 @@ pub trait ControllerClient: Send + Sync {
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()>;
     /// Stages a commit. All its objects must be durable (I3).
     fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome>;
+    /// Tells why a commit cannot be saved or staged.
+    fn commit_trouble(&self, commit: CommitId, trouble: CommitTrouble) -> Call<'_, CommitOutcome>;
     /// Asks what became of a commit.
     fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome>;
     /// Asks for a new certificate for this node's key.
@@ -158,6 +161,10 @@ impl ControllerClient for HttpController {
 
     fn stage(&self, commit: CommitId, staged: StagedCommit) -> Call<'_, CommitOutcome> {
         Box::pin(async move { self.call(Method::PUT, &format!("commits/{commit}"), Some(&staged)).await })
+    }
+
+    fn commit_trouble(&self, commit: CommitId, trouble: CommitTrouble) -> Call<'_, CommitOutcome> {
+        Box::pin(async move { self.call(Method::POST, &format!("commits/{commit}"), Some(&trouble)).await })
     }
 
     fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome> {

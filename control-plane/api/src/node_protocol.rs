@@ -14,6 +14,7 @@
 //! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
 //! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | reports the result of a cut that this node coordinated |
 //! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit, after all its objects are durable |
+//! | `POST /node/v1/commits/{commit}` [`CommitTrouble`] -> [`CommitOutcome`] | tells why a commit cannot be saved or staged |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
 use std::{collections::BTreeMap, fmt};
@@ -481,6 +482,18 @@ pub struct StagedCommit {
     pub dirty_bytes: u64,
     /// Bytes that the pool did not have before, counted once and not per copy.
     pub stored_bytes: u64,
+}
+
+/// Why a commit cannot be saved or staged. Its snapshot shows it, and fails at once if trying again cannot help.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitTrouble {
+    /// The reason as a stable word, for programs.
+    pub reason: Reason,
+    /// What went wrong, in a sentence.
+    pub detail: String,
+    /// Whether trying again cannot help. If not, the agent goes on trying until the snapshot's deadline.
+    pub hopeless: bool,
 }
 
 /// What became of a commit.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_api::{
     CommitId, ErrorCode, NodeId, SnapshotId, Timestamp,
-    node_protocol::{CommitOutcome, CutMember, CutReport, CutResult, StagedCommit},
+    node_protocol::{CommitOutcome, CommitTrouble, CutMember, CutReport, CutResult, StagedCommit},
     snapshot::SnapshotState,
 };
 
@@ -22,6 +22,9 @@ use crate::{
     },
     wake::Loop,
 };
+
+/// Most characters of the trouble of a node that are kept.
+const TROUBLE_CHARS_MAX: usize = 1000;
 
 impl App {
     /// The coordinator tells how the cut went. A report of an older attempt, or of a snapshot that has ended, changes
@@ -107,6 +110,35 @@ impl App {
                 if row.state == SnapshotState::Saving && done == all {
                     app_snapshots::publish(tx, &mut row).await?;
                 } else {
+                    tx.wake(Loop::Snapshots);
+                }
+                outcome(tx, commit).await
+            })
+            .await
+    }
+
+    /// A node tells why it cannot save or stage a commit. The operation shows it; the snapshot fails at once if trying
+    /// again cannot help.
+    pub async fn commit_trouble(
+        &self,
+        node: NodeId,
+        commit: CommitId,
+        trouble: &CommitTrouble,
+    ) -> Result<CommitOutcome, AppError> {
+        self.store
+            .run_tx("commits.trouble", async |tx| {
+                let (member, mut row) = match under_way(tx, node, commit).await? {
+                    Ok(found) => found,
+                    Err(outcome) => return Ok(outcome),
+                };
+                let CommitTrouble { reason, detail, hopeless } = trouble;
+                let detail: String = detail.chars().take(TROUBLE_CHARS_MAX).collect();
+                if *hopeless {
+                    let detail = format!("{}: {detail}", member.instance_name);
+                    let outcome = app_snapshots::failed(reason, &detail);
+                    app_snapshots::give_up(tx, &mut row, reason.clone(), &detail, outcome).await?;
+                } else {
+                    snapshots::save_trouble(tx, &member, &format!("{detail} ({reason})")).await?;
                     tx.wake(Loop::Snapshots);
                 }
                 outcome(tx, commit).await

@@ -13,8 +13,8 @@ use http::{StatusCode, request::Parts};
 use muster_api::{
     CommitId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer, RenewRequest,
-        Report, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer,
+        RenewRequest, Report, StagedCommit,
     },
 };
 use muster_pool::tls::PeerCaller;
@@ -41,7 +41,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/desired", get(desired))
         .route("/node/v1/report", post(report))
         .route("/node/v1/cuts/{snapshot}", post(cut))
-        .route("/node/v1/commits/{commit}", get(outcome).put(stage))
+        .route("/node/v1/commits/{commit}", get(outcome).put(stage).post(commit_trouble))
 }
 
 /// The key of the caller's certificate. It need not be that of a node.
@@ -147,6 +147,15 @@ async fn stage(
     JsonBody(staged): JsonBody<StagedCommit>,
 ) -> Result<Json<CommitOutcome>, ApiError> {
     Ok(Json(app.stage_commit(node.id, commit, &staged).await?))
+}
+
+async fn commit_trouble(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(commit): Path<CommitId>,
+    JsonBody(trouble): JsonBody<CommitTrouble>,
+) -> Result<Json<CommitOutcome>, ApiError> {
+    Ok(Json(app.commit_trouble(node.id, commit, &trouble).await?))
 }
 
 async fn outcome(

@@ -200,22 +200,21 @@ async fn needed(tx: &mut Tx, operation: &Operation, known: Option<&DeploymentRow
 /// Notes how far the operation is and what it waits for, unless it stands there already.
 async fn note(tx: &mut Tx, operation: &Operation, work: Work) -> Result<(), AppError> {
     let progress = progress(operation, work);
-    if operation.state != OperationState::Pending && progress == operation.progress {
-        return Ok(());
-    }
     let limit = i64::try_from(WAITING_MAX).expect("a short list");
     let waiting: Vec<WaitingOn> = instances::waiting(tx, operation.id, limit)
         .await?
         .into_iter()
         .map(|row| WaitingOn {
-            what: format!("{}: {}", row.name, word(row.life.state)),
+            what: match &row.life.reason {
+                Some(reason) => format!("{}: {} ({reason})", row.name, word(row.life.state)),
+                None => format!("{}: {}", row.name, word(row.life.state)),
+            },
             node: row.life.node,
             since: row.updated_at,
             deadline: operation.deadline,
         })
         .collect();
-    operations::progress(tx, operation.id, &operation.phase, &progress, &waiting).await?;
-    Ok(())
+    Ok(operations::note(tx, operation, &operation.phase, &progress, &waiting).await?)
 }
 
 fn progress(operation: &Operation, work: Work) -> Progress {

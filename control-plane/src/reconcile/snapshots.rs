@@ -3,7 +3,7 @@
 
 use muster_api::{
     CommitId, Reason,
-    operation::{Operation, OperationState, Progress},
+    operation::{OperationState, Progress, WaitingOn},
     snapshot::SnapshotState,
 };
 
@@ -12,11 +12,11 @@ use crate::{
         App, AppError,
         snapshots::{self as app_snapshots, attempt::next_attempt},
     },
-    domain::snapshot::{Next, Phase, UnderWay, plan},
+    domain::snapshot::{ATTEMPTS_MAX, Next, Phase, UnderWay, plan},
     store::{
         Tx,
-        operations::{self, Outcome},
-        snapshots::{self, SnapshotRow},
+        operations::{self, Outcome, WAITING_MAX},
+        snapshots::{self, SnapshotRow, Unstaged},
     },
     wake::Counts,
 };
@@ -67,7 +67,9 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
         Next::Wait => {
             if let Some(operation) = operation {
                 let progress = Progress { done: staged, total: members, failed: 0, unit: "disks".to_owned() };
-                tell_progress(tx, &operation, &row, &progress).await?;
+                let waiting = waiting_on(tx, &row).await?;
+                let phase = if row.state == SnapshotState::Cutting { "cutting" } else { "saving" };
+                operations::note(tx, &operation, phase, &progress, &waiting).await?;
             }
             return Ok(false);
         }
@@ -81,20 +83,24 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
     Ok(true)
 }
 
-/// Notes the progress in the operation, unless it stands there already.
-async fn tell_progress(
-    tx: &mut Tx,
-    operation: &Operation,
-    row: &SnapshotRow,
-    progress: &Progress,
-) -> Result<(), AppError> {
-    let phase = if row.state == SnapshotState::Cutting { "cutting" } else { "saving" };
-    let told =
-        operation.state != OperationState::Pending && operation.progress == *progress && operation.phase == phase;
-    if !told {
-        operations::progress(tx, operation.id, phase, progress, &[]).await?;
+/// What a snapshot waits for: its coordinator, then the members that are not saved yet.
+async fn waiting_on(tx: &mut Tx, row: &SnapshotRow) -> Result<Vec<WaitingOn>, AppError> {
+    let since = tx.now();
+    let entry = |what: String, node, deadline| WaitingOn { what, node, since, deadline: Some(deadline) };
+    if row.state == SnapshotState::Cutting {
+        let mut what = format!("the cut, attempt {} of {ATTEMPTS_MAX}", row.attempt);
+        if let Some(refused) = &row.refused_detail {
+            what = format!("{what}: {refused}");
+        }
+        return Ok(vec![entry(what, row.coordinator, row.attempt_until.unwrap_or(row.deadline))]);
     }
-    Ok(())
+    let limit = i64::try_from(WAITING_MAX).expect("a short list");
+    let unstaged = snapshots::unstaged(tx, row.id, limit).await?;
+    let of_member = |Unstaged { instance_name, node, trouble }| {
+        let what = format!("{instance_name}: {}", trouble.as_deref().unwrap_or("is being saved"));
+        entry(what, Some(node), row.deadline)
+    };
+    Ok(unstaged.into_iter().map(of_member).collect())
 }
 
 /// Begins the next attempt, with a new commit id for each disk.

@@ -28,6 +28,7 @@ migrations! {
     2 "0002_nodes",
     3 "0003_images",
     4 "0004_fleet",
+    5 "0005_trouble",
 }
 
 const CREATE: &str = "-- migrations.create

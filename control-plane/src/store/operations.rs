@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     OperationId, Problem, Timestamp,
-    operation::{Operation, Progress, Target, WaitingOn},
+    operation::{Operation, OperationState, Progress, Target, WaitingOn},
 };
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
@@ -172,6 +172,23 @@ UPDATE operations SET state = CASE WHEN state = 'pending' THEN 'running' ELSE st
     total = $4, failed = $5, unit = $6, waiting_on = $7, updated_at = $8, started_at = COALESCE(started_at, $8),
     revision = revision + 1
 WHERE id = $1 AND finished_at IS NULL";
+
+/// Notes how far an operation is and what it waits for, unless both stand there already.
+pub async fn note(
+    tx: &mut Tx,
+    operation: &Operation,
+    phase: &str,
+    progress: &Progress,
+    waiting_on: &[WaitingOn],
+) -> Result<(), StoreError> {
+    // The times are left out: they change each time somebody looks.
+    let things = |list: &[WaitingOn]| list.iter().map(|w| (w.what.clone(), w.node)).collect::<Vec<_>>();
+    let told = operation.state != OperationState::Pending
+        && operation.phase == phase
+        && operation.progress == *progress
+        && things(&operation.waiting_on) == things(waiting_on);
+    if told { Ok(()) } else { self::progress(tx, operation.id, phase, progress, waiting_on).await }
+}
 
 /// Notes how far an operation is. A pending one becomes running; one that has ended stays as it is. There is no event,
 /// because progress changes too often.

@@ -311,7 +311,7 @@ impl Row for MemberRow {
 
 const STAGE: &str = "-- snapshot_members.stage
 UPDATE snapshot_members SET staged_at = $3, base = $4, descriptor = $5, root_page = $6, dirty_bytes = $7,
-    stored_bytes = $8
+    stored_bytes = $8, trouble = NULL
 WHERE snapshot = $1 AND disk = $2";
 
 /// Notes that a member's commit is staged.
@@ -329,6 +329,44 @@ pub async fn stage(tx: &mut Tx, staged: &StagedCommit) -> Result<(), StoreError>
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+const TROUBLE: &str = "-- snapshot_members.trouble
+UPDATE snapshot_members SET trouble = $3 WHERE snapshot = $1 AND disk = $2";
+
+/// Notes what keeps a member's commit from being saved.
+pub async fn save_trouble(tx: &mut Tx, member: &MemberRow, trouble: &str) -> Result<(), StoreError> {
+    let query = sqlx::query(TROUBLE).bind(member.snapshot.to_string()).bind(member.disk.to_string()).bind(trouble);
+    query.execute(tx.conn()).await?;
+    Ok(())
+}
+
+const UNSTAGED: &str = "-- snapshot_members.unstaged
+SELECT instance_name, node, trouble FROM snapshot_members WHERE snapshot = $1 AND staged_at IS NULL
+ORDER BY (trouble IS NULL), seq LIMIT $2";
+
+/// A member whose commit is not staged yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unstaged {
+    /// The name of its instance.
+    pub instance_name: String,
+    /// The node that saves it.
+    pub node: NodeId,
+    /// What keeps it from being saved, in a sentence; `None` while nothing does.
+    pub trouble: Option<String>,
+}
+
+/// Members whose commits are not staged yet, those with trouble first.
+pub async fn unstaged(tx: &mut Tx, id: SnapshotId, limit: i64) -> Result<Vec<Unstaged>, StoreError> {
+    let rows = sqlx::query(UNSTAGED).bind(id.to_string()).bind(limit).fetch_all(tx.conn()).await?;
+    let unstaged = |row: &AnyRow| {
+        Ok(Unstaged {
+            instance_name: column::read(row, "instance_name")?,
+            node: column::read(row, "node")?,
+            trouble: column::read(row, "trouble")?,
+        })
+    };
+    rows.iter().map(unstaged).collect()
 }
 
 const STAGED: &str = "-- snapshot_members.staged
@@ -363,7 +401,7 @@ pub async fn save_cut(tx: &mut Tx, id: SnapshotId, members: &[CutMember]) -> Res
 
 const RETRY: &str = "-- snapshot_members.retry
 UPDATE snapshot_members SET commit_id = v.column3, staged_at = NULL, base = NULL, descriptor = NULL, root_page = NULL,
-    pause_us = NULL, dirty_bytes = 0, stored_bytes = 0
+    pause_us = NULL, dirty_bytes = 0, stored_bytes = 0, trouble = NULL
 FROM (";
 
 /// Begins another attempt: members get new commits and nothing is staged.

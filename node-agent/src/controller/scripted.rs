@@ -9,7 +9,8 @@ use std::{
 use muster_api::{
     CommitId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest, Report, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
+        Report, StagedCommit,
     },
 };
 use storage_core::lock;
@@ -33,6 +34,8 @@ pub struct Script {
     pub cut_reports: Vec<(SnapshotId, CutReport)>,
     /// Commits that were staged, oldest first.
     pub staged: Vec<(CommitId, StagedCommit)>,
+    /// What kept commits from being saved, oldest first.
+    pub troubles: Vec<(CommitId, CommitTrouble)>,
     /// What becomes of commits. A commit that is not here is pending.
     pub outcomes: HashMap<CommitId, CommitOutcome>,
     /// Commits that were asked about.
@@ -149,6 +152,16 @@ impl ControllerClient for ScriptedController {
             self.answer(|script| {
                 script.staged.push((commit, staged));
                 script.outcomes.get(&commit).copied().unwrap_or(CommitOutcome::Pending)
+            })
+        })
+    }
+
+    fn commit_trouble(&self, commit: CommitId, trouble: CommitTrouble) -> Call<'_, CommitOutcome> {
+        Box::pin(async move {
+            self.answer(|script| {
+                let outcome = if trouble.hopeless { CommitOutcome::Abandoned } else { CommitOutcome::Pending };
+                script.troubles.push((commit, trouble));
+                script.outcomes.get(&commit).copied().unwrap_or(outcome)
             })
         })
     }

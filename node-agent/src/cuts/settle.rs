@@ -2,8 +2,8 @@
 //! it together with its snapshot.
 
 use muster_api::{
-    CommitId, DiskId, ErrorCode,
-    node_protocol::{CommitOutcome, CutDisk, CutOrder, StagedCommit},
+    CommitId, DiskId, ErrorCode, Reason,
+    node_protocol::{CommitOutcome, CommitTrouble, CutDisk, CutOrder, StagedCommit},
 };
 use storage_core::{Backoff, cause::explain};
 use tokio::time::timeout;
@@ -22,11 +22,15 @@ impl Cuts {
     pub(super) async fn settle(&self, disk: DiskId, commit: CommitId) {
         let mut known = self.parts.known.clone();
         let mut saved: Option<Saved> = None;
+        let mut told: Option<CommitTrouble> = None;
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
             let ordered = ordered(&known.borrow_and_update(), disk, commit);
             let outcome = match ordered {
-                Some((order, wanted)) => self.save_and_stage(&order, &wanted, &mut saved).await,
+                Some((order, wanted)) => match self.save_and_stage(&order, &wanted, &mut saved).await {
+                    Ok(outcome) => outcome,
+                    Err(trouble) => self.tell(&wanted, trouble, &mut told).await,
+                },
                 None => self.outcome(commit).await,
             };
             match outcome {
@@ -52,42 +56,68 @@ impl Cuts {
         }
     }
 
+    /// Saves and stages a commit as far as that is possible now. Returns its outcome; `None` when the controller cannot be
+    /// asked. Fails with what keeps the commit from being saved or staged.
     async fn save_and_stage(
         &self,
         order: &CutOrder,
         wanted: &CutDisk,
         saved: &mut Option<Saved>,
-    ) -> Option<CommitOutcome> {
+    ) -> Result<Option<CommitOutcome>, CommitTrouble> {
         let commit = wanted.commit;
         if saved.is_none() {
             // It may be published or abandoned already, when the agent was restarted: asked before anything is done.
             match self.outcome(commit).await {
                 Some(CommitOutcome::Pending) => {}
-                other => return other,
+                other => return Ok(other),
             }
             match self.save(order, wanted).await {
                 Ok(done) => *saved = Some(done),
                 // Given up here already: the cut was aborted after this disk had flipped.
-                Err(error) if is_gone(&error) => return Some(CommitOutcome::Abandoned),
+                Err(error) if is_gone(&error) => return Ok(Some(CommitOutcome::Abandoned)),
                 Err(error) => {
-                    let error = explain(&error);
-                    warn!(disk.id = %wanted.disk, commit.id = %commit, error, "a commit is not saved yet");
-                    return None;
+                    let (reason, hopeless) = (error.reason(), is_hopeless(&error));
+                    return Err(CommitTrouble { reason, detail: explain(&error), hopeless });
                 }
             }
         }
-        let done = saved.clone()?;
+        let Some(done) = saved.clone() else { return Ok(None) };
         match self.parts.controller.stage(commit, staged(order, wanted, done)).await {
-            Ok(outcome) => Some(outcome),
+            Ok(outcome) => Ok(Some(outcome)),
             Err(ControllerError::Refused(problem)) => {
-                debug!(commit.id = %commit, %problem, "a commit was not staged");
-                // An earlier snapshot of the disk may have been published, so this commit has another base now. The
-                // next try saves it on that base.
+                // The code `stale` may mean that an earlier snapshot of the disk was published, so this commit has another
+                // base now. The next try saves it on that base. Any other refusal would be repeated.
                 *saved = None;
-                self.outcome(commit).await
+                let hopeless = problem.code != ErrorCode::Stale && problem.status < 500;
+                let detail = format!("the controller refused its commit: {problem}");
+                Err(CommitTrouble { reason: Reason::Invalid, detail, hopeless })
             }
             Err(error) => {
                 debug!(commit.id = %commit, %error, "a commit is staged again");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells the controller what keeps a commit, once for each trouble. Returns the outcome if it was told.
+    async fn tell(
+        &self,
+        wanted: &CutDisk,
+        trouble: CommitTrouble,
+        told: &mut Option<CommitTrouble>,
+    ) -> Option<CommitOutcome> {
+        let commit = wanted.commit;
+        if told.as_ref() == Some(&trouble) {
+            return None;
+        }
+        warn!(disk.id = %wanted.disk, commit.id = %commit, reason = %trouble.reason, "a commit is not saved: {}", trouble.detail);
+        match self.parts.controller.commit_trouble(commit, trouble.clone()).await {
+            Ok(outcome) => {
+                *told = Some(trouble);
+                Some(outcome)
+            }
+            Err(error) => {
+                debug!(commit.id = %commit, %error, "the trouble of a commit is told again");
                 None
             }
         }
@@ -123,6 +153,11 @@ fn ordered(known: &Known, disk: DiskId, commit: CommitId) -> Option<(CutOrder, C
 /// Whether this node has no such commit and never will have it.
 fn is_gone(error: &DiskError) -> bool {
     matches!(error, DiskError::NoCommit { .. } | DiskError::NotFound(_))
+}
+
+/// Whether saving again cannot help: the disk has lost what the version needs, or the version itself is not possible.
+const fn is_hopeless(error: &DiskError) -> bool {
+    matches!(error, DiskError::Failed { .. } | DiskError::Corrupt { .. } | DiskError::Invalid { .. })
 }
 
 fn staged(order: &CutOrder, wanted: &CutDisk, saved: Saved) -> StagedCommit {

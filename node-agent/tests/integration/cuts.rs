@@ -36,6 +36,8 @@ struct Disk {
     refuse: HashSet<CutStep>,
     /// Set to make holds end at once.
     impatient: bool,
+    /// Set to make saves fail for good.
+    damaged: bool,
     saves_that_fail: u32,
     saved: Vec<CommitId>,
     abandoned: Vec<CommitId>,
@@ -125,9 +127,12 @@ impl DiskCuts for FakeDisks {
                 if !d.frozen.iter().any(|(_, c)| *c == commit) {
                     return Err(DiskError::NoCommit { disk, commit });
                 }
+                if d.damaged {
+                    return Err(DiskError::Failed { disk, what: "rotten".to_owned() });
+                }
                 if d.saves_that_fail > 0 {
                     d.saves_that_fail -= 1;
-                    let source = PoolError::NotAMember(NodeId::generate());
+                    let source = PoolError::NotAMember(uuid::Uuid::from_u128(1).into());
                     return Err(DiskError::Pool { disk, source });
                 }
                 d.saved.push(commit);
@@ -347,6 +352,29 @@ async fn each_commit_is_saved_staged_and_its_outcome_known() {
     let asked = || fleet.controller.script(|s| s.asked.len());
     fleet.eventually("both outcomes were asked for again", || asked() >= 4).await;
     assert!(fleet.nodes.iter().all(|n| n.disks.with(|d| d.abandoned.is_empty() && d.saved.len() == 1)));
+}
+
+#[tokio::test]
+async fn what_keeps_a_commit_is_told_once_and_a_hopeless_one_ends() {
+    let fleet = Fleet::new(2);
+    fleet.nodes[0].disks.with(|d| d.saves_that_fail = 3);
+    fleet.nodes[1].disks.with(|d| d.damaged = true);
+    fleet.start();
+    fleet.order_all(1, CutPhase::Cut);
+    fleet.report(1).await;
+    let [slow, damaged] = [fleet.nodes[0].commit, fleet.nodes[1].commit];
+    fleet.controller.until("the first is staged", |s| s.staged.iter().any(|(commit, _)| *commit == slow)).await;
+    let troubles = |commit: CommitId| {
+        let of = |s: &mut Script| s.troubles.iter().filter(|(c, _)| *c == commit).map(|(_, t)| t.clone()).collect();
+        let troubles: Vec<_> = fleet.controller.script(of);
+        troubles
+    };
+    let told = troubles(slow);
+    assert_eq!((told.len(), &told[0].reason, told[0].hopeless), (1, &Reason::Unreachable, false));
+    fleet.eventually("the damaged one is given up", || fleet.nodes[1].disks.with(|d| !d.abandoned.is_empty())).await;
+    let told = troubles(damaged);
+    assert_eq!((told.len(), &told[0].reason, told[0].hopeless), (1, &Reason::DiskFailed, true));
+    assert!(told[0].detail.contains("rotten"));
 }
 
 #[tokio::test]

@@ -14,9 +14,9 @@ use muster_api::{
     deployment::Runtime,
     node::PoolUse,
     node_protocol::{
-        Assignment, CommitOutcome, CutMember, CutPhase, CutReport, CutResult, Desired, DiskReport, Heartbeat,
-        Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report, StagedCommit,
-        VersionRoot, Wanted,
+        Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired, DiskReport,
+        Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report,
+        StagedCommit, VersionRoot, Wanted,
     },
 };
 use muster_controller::{
@@ -503,6 +503,10 @@ impl Agent {
             self.seen.lock().unwrap().outcomes.insert(commit, outcome);
         }
         reply
+    }
+
+    pub(crate) async fn trouble(&self, commit: CommitId, trouble: &CommitTrouble) -> Reply {
+        self.call("POST", &format!("commits/{commit}"), serde_json::to_value(trouble).unwrap()).await
     }
 
     pub(crate) async fn outcome(&self, commit: CommitId) -> CommitOutcome {

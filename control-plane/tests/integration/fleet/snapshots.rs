@@ -2,7 +2,7 @@
 
 use muster_api::{
     CommitId, Reason,
-    node_protocol::{CommitOutcome, CutOrder, StagedCommit},
+    node_protocol::{CommitOutcome, CommitTrouble, CutOrder, StagedCommit},
 };
 use serde_json::{Value, json};
 
@@ -180,6 +180,40 @@ async fn one_snapshot_of_a_disk_at_a_time_and_cancel_publishes_nothing() {
     nodes[1].script(|s| s.saves = true);
     let operation = world.post("/v1/snapshots", of_web("s2")).await.expect(202);
     world.ends(&operation, "succeeded").await;
+}
+
+/// What a node cannot do reaches the operation: it is shown while the node goes on trying, and ends the snapshot at once
+/// when trying again cannot help.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trouble_of_a_commit_reaches_the_operation() {
+    let (world, nodes) = ready_world(2, 2).await;
+    nodes[0].script(|s| s.saves = false);
+    let trouble =
+        |detail: &str, hopeless| CommitTrouble { reason: Reason::DiskFailed, detail: detail.to_owned(), hopeless };
+    for hopeless in [false, true] {
+        let name = format!("s-{hopeless}");
+        let operation = world.post("/v1/snapshots", of_web(&name)).await.expect(202);
+        let (commit, staged) = commit_of(&nodes[0], &order(&nodes[0]).await);
+        let path = format!("/v1/operations/{}", operation.text("/id"));
+        let waiting = async || world.get(&path).await.body["waiting_on"].to_string();
+        eventually("a member is waited for", async || waiting().await.contains("is being saved").then_some(())).await;
+        nodes[1].trouble(commit, &trouble("not mine", true)).await.refused(404, "not_found");
+        let told = nodes[0].trouble(commit, &trouble("the journal is damaged", hopeless)).await.expect(200);
+        if hopeless {
+            assert_eq!(told.text("/outcome"), "abandoned");
+            let ended = world.ends(&operation, "failed").await;
+            assert_eq!(ended.text("/error/reason"), "disk_failed");
+            assert!(ended.text("/error/detail").contains("the journal is damaged"), "{}", ended.body);
+            assert_eq!(world.get(&format!("/v1/snapshots/{name}")).await.text("/reason"), "disk_failed");
+        } else {
+            assert_eq!(told.text("/outcome"), "pending");
+            let told = "the journal is damaged (disk_failed)";
+            eventually("the trouble is shown", async || waiting().await.contains(told).then_some(())).await;
+            assert_eq!(nodes[0].stage(commit, &staged).await.expect(200).text("/outcome"), "published");
+            world.ends(&operation, "succeeded").await;
+        }
+        eventually("the order to be withdrawn", async || nodes[0].desired().cuts.is_empty().then_some(())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
