@@ -215,6 +215,7 @@ async fn assemble(
         sign_ins: app::sign_ins::SignIns::default(),
         loops: Statuses::default(),
         heartbeats: app::heartbeats::Heartbeats::default(),
+        refused_runs: std::sync::Mutex::default(),
     });
     Ok(Parts { app, identities })
 }

@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use muster_api::{DottedName, deployment::Runtime, token::JoinToken, units::parse_size};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{hypervisor::probe, mirror::WritePolicy};
+use crate::{hypervisor::probe, mirror::WritePolicy, telemetry::LogFormat};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -155,33 +155,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-macro_rules! words {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-    )*};
-}
-
-words! {
-    /// Which kinds of instances a node offers to run.
-    RuntimeChoice {
-        /// Virtual machines under libvirt, and instances that are plain disk files.
-        #[default]
-        Libvirt,
-        /// Only instances that are plain disk files.
-        None,
-    }
-
-    /// How log lines are written.
-    LogFormat {
-        /// One line of text each, for people.
-        #[default]
-        Text,
-        /// One JSON object each, for programs.
-        Json,
-    }
+/// Which kinds of instances a node offers to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeChoice {
+    /// Virtual machines under libvirt, and instances that are plain disk files.
+    #[default]
+    Libvirt,
+    /// Only instances that are plain disk files.
+    None,
 }
 
 macro_rules! settings {
@@ -329,6 +311,8 @@ pub struct Config {
     pub log: String,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Whether to take over a data folder that was moved or copied; only given on the command line.
+    pub adopt: bool,
     /// Executable of muster-agent to start the holder with; `None`: that of this process. Set by tests, whose process
     /// is another program.
     pub holder_program: Option<PathBuf>,
@@ -361,6 +345,7 @@ impl Config {
             metrics_listen: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
+            adopt: false,
             holder_program: None,
         }
     }
@@ -416,6 +401,7 @@ impl Config {
             metrics_listen: settings.metrics_listen,
             log: settings.log.unwrap_or(default.log),
             log_format: settings.log_format.unwrap_or(default.log_format),
+            adopt: false,
             holder_program: None,
             data_dir: default.data_dir,
         })

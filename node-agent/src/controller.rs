@@ -12,10 +12,10 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    CommitId, ErrorCode, Problem, SnapshotId,
+    CommitId, ErrorCode, Problem, RunId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
+        RenewRequest, Report, RunStart, StagedCommit,
     },
 };
 use muster_pool::{
@@ -64,6 +64,8 @@ pub type Call<'a, T> = BoxFuture<'a, Result<T, ControllerError>>;
 
 /// What an agent asks of its controller.
 pub trait ControllerClient: Send + Sync {
+    /// Registers this process as the one that acts as the node.
+    fn start_run(&self, start: RunStart) -> Call<'_, ()>;
     /// Tells that this node lives and what changes slowly.
     fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer>;
     /// Waits for a desired state with a revision above `after`; none when there is none within `wait`.
@@ -87,20 +89,21 @@ pub trait ControllerClient: Send + Sync {
 /// Calls the controller at its node door.
 pub struct HttpController {
     http: reqwest::Client,
+    run: RunId,
     offset_s: AtomicI64,
 }
 
 const OFFSET_UNKNOWN: i64 = i64::MIN;
 
 impl HttpController {
-    /// Calls `address` (`HOST:PORT` of the node door) with this node's identity.
+    /// Calls `address` (`HOST:PORT` of the node door) with this node's identity, as the process `run`.
     ///
     /// # Errors
     /// When the TLS client cannot be built.
-    pub fn new(identity: &Identity, ca: &Ca, address: &str) -> Result<Self, TlsError> {
+    pub fn new(identity: &Identity, ca: &Ca, address: &str, run: RunId) -> Result<Self, TlsError> {
         let names = NameTable::new();
         names.set(CONTROLLER_TLS_NAME, address);
-        Ok(Self { http: http_client(identity, ca, names)?, offset_s: AtomicI64::new(OFFSET_UNKNOWN) })
+        Ok(Self { http: http_client(identity, ca, names)?, run, offset_s: AtomicI64::new(OFFSET_UNKNOWN) })
     }
 
     async fn send(
@@ -112,6 +115,7 @@ impl HttpController {
     ) -> Result<Response, ControllerError> {
         let mut request =
             self.http.request(method, format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}")).timeout(limit);
+        request = request.header(RUN_HEADER, self.run.to_string());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -137,6 +141,10 @@ impl HttpController {
 const NOTHING: Option<&()> = None;
 
 impl ControllerClient for HttpController {
+    fn start_run(&self, start: RunStart) -> Call<'_, ()> {
+        Box::pin(async move { self.send(Method::POST, "runs", Some(&start), CALL).await.map(drop) })
+    }
+
     fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer> {
         Box::pin(async move { self.call(Method::POST, "heartbeat", Some(&heartbeat)).await })
     }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_api::{
+    RunId,
     deployment::Runtime,
     node_protocol::{Desired, InstanceReport},
 };
@@ -15,6 +16,8 @@ use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity};
 
 /// What a [`Host`] is made from.
 pub struct HostParts {
+    /// Id of this process, which the domains it starts carry.
+    pub run: RunId,
     /// The effective configuration of the agent.
     pub config: Arc<Config>,
     /// Identity of this node; domains and mounts carry its ids.

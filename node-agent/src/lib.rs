@@ -42,6 +42,7 @@ pub mod mirror;
 pub mod peer;
 mod real_host;
 pub mod reconcile;
+pub mod run;
 pub mod status;
 pub mod telemetry;
 

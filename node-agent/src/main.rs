@@ -43,7 +43,13 @@ impl Configured {
 #[derive(Subcommand)]
 enum Command {
     /// Run the agent until SIGTERM
-    Run(Configured),
+    Run {
+        #[command(flatten)]
+        configured: Configured,
+        /// Take over a data folder that was moved or copied; the agent on the original must have ended
+        #[arg(long)]
+        adopt: bool,
+    },
     /// Check what this host lacks; exit with 1 if it lacks something that is needed
     Check(Configured),
     /// Show the status of the agent that runs on a data folder
@@ -61,7 +67,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Run(configured) => run(configured),
+        Command::Run { configured, adopt } => run(configured, adopt),
         Command::Check(configured) => host_check(configured),
         Command::Status(configured) => agent_status(configured),
         Command::CheckConfig(configured) => configured.resolve().map(|config| {
@@ -76,8 +82,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(configured: Configured) -> anyhow::Result<ExitCode> {
-    let config = configured.resolve()?;
+fn run(configured: Configured, adopt: bool) -> anyhow::Result<ExitCode> {
+    let config = Config { adopt, ..configured.resolve()? };
     muster_pool::tls::install_provider();
     telemetry::log(&config.log, config.log_format).context("log")?;
     let metrics = telemetry::metrics().context("metrics")?;

@@ -24,14 +24,14 @@ use crate::{
     fuse,
     holder::{Holder, Start},
     host::{Host, HostError, HostParts},
-    hypervisor::{Hypervisor, Owner, RunId, libvirt::Libvirt, probe},
+    hypervisor::{Hypervisor, Owner, libvirt::Libvirt, probe},
     mirror::{self, Disks},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
 /// Opens the disks and the hypervisor, and looks once at what is there.
 pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
-    let HostParts { config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
+    let HostParts { run, config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
     let start = match &config.holder_program {
         Some(program) => Start { program: program.clone(), args: vec!["holder".into()], env: Vec::new() },
         None => Start::own_executable().map_err(|e| HostError(e.to_string()))?,
@@ -53,7 +53,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
         data_dir: config.data_dir.clone(),
         disks: disks.clone().into(),
         hypervisor: hypervisor.clone(),
-        run: RunId::generate(),
+        run,
         host_boot: host_boot()?,
         now: Arc::new(clock::now),
     })
@@ -66,7 +66,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
 }
 
 /// The id of this boot of the host. A domain that was started under another one is gone.
-fn host_boot() -> Result<String, HostError> {
+pub(crate) fn host_boot() -> Result<String, HostError> {
     const FILE: &str = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(FILE).map_err(|e| HostError(format!("cannot read {FILE}: {e}")))?;
     Ok(text.trim().to_owned())

@@ -59,6 +59,8 @@ codes! {
     NoGuestAgent = "no_guest_agent", 409;
     /// A generation, base or revision is older than the current one.
     Stale = "stale", 409;
+    /// Another agent process acts as the node. Only agents get this.
+    Superseded = "superseded", 409;
     /// `If-Match` is not the current etag.
     PreconditionFailed = "precondition_failed", 412;
     /// The body or the disk is over a limit.

@@ -24,6 +24,8 @@ storage_core::ids! {
     OperationId;
     /// Id of a commit, which makes a version of what was written to a disk. A commit is published at most once.
     CommitId;
+    /// Id of an agent process. Each start has its own.
+    RunId;
     /// Id of an upload. While it lives, the sweep keeps its objects, which no version names yet.
     UploadId;
     /// Id of a token. It is no secret.

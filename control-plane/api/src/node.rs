@@ -40,13 +40,16 @@ words! {
         NoFuse = "no_fuse",
         /// The kernel is too old for guests to survive a restart of the agent.
         OldKernel = "old_kernel",
+        /// Another agent with the node's identity was refused lately: there is a copy of its data folder.
+        IdentityConflict = "identity_conflict",
     }
 }
 
 /// Something about a node that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
-    /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`.
+    /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
+    /// `identity_conflict`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `POST /node/v1/join` [`JoinRequest`] -> [`JoinAnswer`] | issues the first certificate of a node; each store id can join once |
 //! | `POST /node/v1/renew` [`RenewRequest`] -> [`RenewAnswer`] | issues a new certificate for a key that is in the membership record |
+//! | `POST /node/v1/runs` [`RunStart`] | registers an agent process before it acts; every other call names it in the header [`RUN_HEADER`], and is refused as `superseded` once another one took its place |
 //! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; the controller keeps it in memory and stores it in batches |
 //! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change |
 //! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use storage_core::membership::SignedMembership;
 
 use crate::{
-    ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, SnapshotId, StoreId, Timestamp, UploadId, VersionId,
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp, UploadId,
+    VersionId,
     deployment::{Ready, Runtime},
     node::{Condition, PoolUse},
 };
@@ -110,6 +112,40 @@ pub struct RenewRequest {
 pub struct RenewAnswer {
     /// The new certificate in PEM, valid for 90 days.
     pub certificate_pem: String,
+}
+
+/// Header of every call of a joined node: the [`RunId`] of the agent process.
+pub const RUN_HEADER: &str = "muster-run";
+
+/// An agent process starts, and asks to act as its node (I8).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunStart {
+    /// The protocol version of the agent, its [`NODE_PROTOCOL`].
+    pub protocol: u32,
+    /// The highest incarnation that the node has seen.
+    pub incarnation: Incarnation,
+    /// Id of the process.
+    pub run: RunId,
+    /// Runs of its data folder that it follows: the last one that the controller accepted, and those started since. Empty if
+    /// no controller accepted one yet.
+    pub follows: Vec<RunId>,
+    /// What is known of the end of these.
+    pub place: RunPlace,
+    /// `IP:PORT` at which other nodes reach it.
+    pub advertise: String,
+}
+
+/// Where a data folder is, compared with the run before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunPlace {
+    /// Where it was, in the same boot of the host. Its lock proves that the run before has ended.
+    Same,
+    /// Where it was, and the host was rebooted.
+    Rebooted,
+    /// It was moved or copied, and the operator told the agent to adopt it.
+    Adopted,
 }
 
 /// Says that the node is alive, and carries facts about it that rarely change.

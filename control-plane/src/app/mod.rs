@@ -49,9 +49,13 @@ pub mod tokens;
 pub mod uploads;
 pub mod versions;
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, Mutex},
+};
 
-use muster_api::{Timestamp, node_protocol::Incarnation};
+use muster_api::{NodeId, Timestamp, node_protocol::Incarnation};
 use muster_pool::{PoolClient, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +112,8 @@ pub struct Inner {
     pub loops: Statuses,
     /// The newest heartbeat of each node.
     pub heartbeats: heartbeats::Heartbeats,
+    /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
+    pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
 }
 
 impl Deref for App {

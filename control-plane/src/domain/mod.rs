@@ -6,5 +6,6 @@ pub mod images;
 pub mod instance;
 pub mod names;
 pub mod order;
+pub mod run;
 pub mod snapshot;
 pub mod versions;

@@ -13,8 +13,8 @@ use http::{StatusCode, request::Parts};
 use muster_api::{
     CommitId, SnapshotId,
     node_protocol::{
-        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RenewAnswer,
-        RenewRequest, Report, StagedCommit,
+        CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
+        RenewAnswer, RenewRequest, Report, RunStart, StagedCommit,
     },
 };
 use muster_pool::tls::PeerCaller;
@@ -37,6 +37,7 @@ pub(super) fn join_routes() -> Router<App> {
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/node/v1/renew", post(renew))
+        .route("/node/v1/runs", post(start_run))
         .route("/node/v1/heartbeat", post(heartbeat))
         .route("/node/v1/desired", get(desired))
         .route("/node/v1/report", post(report))
@@ -58,7 +59,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CallerKey {
     }
 }
 
-/// A node of this cluster whose certificate has not expired.
+/// A node of this cluster whose certificate has not expired, and the process of it that may act.
 impl FromRequestParts<App> for NodeCaller {
     type Rejection = ApiError;
 
@@ -68,7 +69,10 @@ impl FromRequestParts<App> for NodeCaller {
             let why = "the node's certificate has ended: POST /node/v1/renew first";
             return Err(AppError::Unauthenticated(why.to_owned()).into());
         }
-        Ok(app.node_caller(&caller.key_sha256, caller.expired).await?)
+        let (node, row) = app.node_caller(&caller.key_sha256, caller.expired).await?;
+        let run = parts.headers.get(RUN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        app.check_run(&row, run)?;
+        Ok(node)
     }
 }
 
@@ -99,8 +103,18 @@ async fn renew(
     CallerKey(caller): CallerKey,
     JsonBody(wanted): JsonBody<RenewRequest>,
 ) -> Result<Json<RenewAnswer>, ApiError> {
-    let node = app.node_caller(&caller.key_sha256, caller.expired).await?;
+    let (node, _) = app.node_caller(&caller.key_sha256, caller.expired).await?;
     Ok(Json(app.renew(&node, &caller.key_sha256, &wanted)?))
+}
+
+async fn start_run(
+    State(app): State<App>,
+    CallerKey(caller): CallerKey,
+    JsonBody(start): JsonBody<RunStart>,
+) -> Result<StatusCode, ApiError> {
+    let (node, _) = app.node_caller(&caller.key_sha256, caller.expired).await?;
+    app.start_run(&node, &start).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn heartbeat(

@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NodeId, OperationId, Problem, Reason,
-    SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
+    RunId, SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
     deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
     image::ImageState,
     instance::InstanceState,
@@ -116,7 +116,7 @@ stored! {
     Int: Timestamp => |row, column| i64::read(row, column).map(Self::from_micros),
         |time: &Self| Ok(time.micros().into());
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
-        TokenId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
+        TokenId, RunId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OperationState, Runtime, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());

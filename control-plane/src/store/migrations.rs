@@ -29,6 +29,7 @@ migrations! {
     3 "0003_images",
     4 "0004_fleet",
     5 "0005_trouble",
+    8 "0008_runs",
 }
 
 const CREATE: &str = "-- migrations.create

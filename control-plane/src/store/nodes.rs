@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_api::{
-    Labels, NodeId, StoreId, Timestamp,
+    Labels, NodeId, RunId, StoreId, Timestamp,
     deployment::Runtime,
     node::{Condition, NodeState, PoolUse},
     operation::Target,
@@ -66,6 +66,10 @@ pub struct NodeRow {
     pub updated_at: Timestamp,
     /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
+    /// The agent process that acts as the node; `None` until one registered.
+    pub run: Option<RunId>,
+    /// When that process registered.
+    pub run_at: Option<Timestamp>,
     /// Raised by each change; a save compares it.
     pub revision: i64,
     /// Its place in lists and in the order of all commits.
@@ -83,7 +87,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, revision, seq,
+    updated_at, last_seen_at, run, run_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -95,8 +99,8 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, revision = revision + 1
-WHERE id = $1 AND revision = $23";
+    key_sha256 = $22, run = $23, run_at = $24, revision = revision + 1
+WHERE id = $1 AND revision = $25";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`bump_desired`] raises it.
@@ -126,6 +130,8 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(column::opt_micros(node.last_seen_at))
         .bind(deleted)
         .bind(&node.key_sha256)
+        .bind(node.run.map(|run| run.to_string()))
+        .bind(column::opt_micros(node.run_at))
         .bind(node.revision)
         .execute(tx.conn())
         .await?;

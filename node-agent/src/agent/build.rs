@@ -5,11 +5,14 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::{Duration, Instant},
 };
 
-use muster_api::node_protocol::Offer;
+use muster_api::{
+    ErrorCode,
+    node_protocol::{Incarnation, Offer},
+};
 use muster_pool::PoolClient;
 use storage_core::{
     Backoff,
@@ -21,24 +24,29 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Agent, AgentError, loops::Loops};
 use crate::{
     check::{self, DataLock},
     config::Config,
-    controller::{ControllerClient, HttpController},
+    controller::{ControllerClient, ControllerError, HttpController},
     desired::{DesiredFile, Known},
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
     peer::share::{PoolShare, Space},
     real_host,
+    run::Run,
 };
+
+/// How long a start asks a controller that does not answer, before it goes on alone.
+const REGISTER_WAIT: Duration = Duration::from_secs(5);
 
 /// What all ways to build an agent begin with.
 struct Joined {
     config: Arc<Config>,
     lock: DataLock,
+    run: Run,
     identity: NodeIdentity,
     listener: TcpListener,
     advertise: String,
@@ -53,7 +61,8 @@ impl Agent {
     /// When something it needs is missing or broken, or the controller refuses it.
     pub async fn build(config: Config) -> Result<Self, AgentError> {
         let joined = join(config).await?;
-        let controller = HttpController::new(&joined.identity.tls, &joined.identity.ca, &joined.identity.node_door())?;
+        let Joined { identity, run, .. } = &joined;
+        let controller = HttpController::new(&identity.tls, &identity.ca, &identity.node_door(), run.id())?;
         Self::assemble(joined, Arc::new(controller), real_host::open).await
     }
 
@@ -74,20 +83,23 @@ impl Agent {
         controller: Arc<dyn ControllerClient>,
         host: impl AsyncFnOnce(HostParts) -> Result<Arc<dyn Host>, HostError>,
     ) -> Result<Self, AgentError> {
-        let Joined { config, lock, identity, listener, advertise, offer } = joined;
+        let Joined { config, lock, run, identity, listener, advertise, offer } = joined;
         let data_dir = &config.data_dir;
+        let desired_file = DesiredFile::new(data_dir);
+        let known = desired_file
+            .load(&identity.ca, identity.joined.cluster)
+            .unwrap_or_else(|| Known::nothing(identity.joined.incarnation));
+        // Before anything of the disks is touched.
+        let registered = register(controller.as_ref(), &run, known.desired.incarnation, &advertise).await?;
         let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
         let keep_free_bytes = config.keep_free_bytes(space.total_bytes);
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
         let pool_dir = data_dir.join("pool");
         let store = open_store(pool_dir.clone(), pool_limit_bytes).await?;
         let share = Arc::new(PoolShare::new(store, pool_dir, keep_free_bytes));
-        let desired_file = DesiredFile::new(data_dir);
-        let known = desired_file
-            .load(&identity.ca, identity.joined.cluster)
-            .unwrap_or_else(|| Known::nothing(identity.joined.incarnation));
         let pool = pool_client(&identity, &known, share.clone())?;
         let host = host(HostParts {
+            run: run.id(),
             config: config.clone(),
             identity: identity.clone(),
             pool: pool.clone(),
@@ -110,6 +122,9 @@ impl Agent {
             refetch: Notify::new(),
             instances: watch::Sender::new((0, Arc::new(Vec::new()))),
             contact: Mutex::default(),
+            run,
+            registered: AtomicBool::new(registered),
+            superseded: watch::Sender::new(None),
         });
         Ok(Self { loops, lock, listener, metrics: None })
     }
@@ -147,11 +162,50 @@ async fn open_store(dir: PathBuf, limit_bytes: u64) -> Result<Arc<dyn ChunkStore
 async fn join(config: Config) -> Result<Joined, AgentError> {
     let config = Arc::new(config);
     let lock = take_data_dir(&config.data_dir)?;
+    let run = Run::begin(&config.data_dir, &real_host::host_boot()?, config.adopt)?;
     let (listener, bound) = listen(config.listen).await?;
     let advertise = config.advertise.unwrap_or(bound).to_string();
     let offer = check::offer(&config);
     let identity = identity(&config, &advertise, offer).await?;
-    Ok(Joined { config, lock, identity, listener, advertise, offer })
+    Ok(Joined { config, lock, run, identity, listener, advertise, offer })
+}
+
+/// Asks the controller to let this run act as the node. Returns false if it cannot be asked now and the agent may begin
+/// alone; the heartbeats ask again then.
+async fn register(
+    controller: &dyn ControllerClient,
+    run: &Run,
+    incarnation: Incarnation,
+    advertise: &str,
+) -> Result<bool, AgentError> {
+    let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(2));
+    let give_up = Instant::now() + REGISTER_WAIT;
+    loop {
+        match controller.start_run(run.start(incarnation, advertise)).await {
+            Ok(()) => {
+                note_accepted(run);
+                return Ok(true);
+            }
+            Err(ControllerError::Refused(problem)) if problem.code == ErrorCode::Superseded => {
+                return Err(AgentError::Superseded(problem.detail));
+            }
+            Err(error) if run.may_begin_alone() && Instant::now() >= give_up => {
+                warn!(%error, "the controller cannot be asked whether this agent may work; it begins with what it knows");
+                return Ok(false);
+            }
+            Err(error) => {
+                debug!(%error, "the start is registered again");
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+}
+
+/// Writes down that the controller accepted the run.
+pub(super) fn note_accepted(run: &Run) {
+    if let Err(error) = run.accepted() {
+        warn!(%error, "run.json could not be written; the next start also names older runs");
+    }
 }
 
 /// Makes the folders that are missing and takes the lock that keeps a second agent away.

@@ -1,9 +1,10 @@
 //! Heartbeats: they tell the controller that this node lives, and tell this node when the long-poll has missed something.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use metrics::gauge;
 use muster_api::{
+    ErrorCode,
     node::ConditionKind,
     node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, NODE_PROTOCOL, Observed},
 };
@@ -11,8 +12,11 @@ use storage_core::{lock, store::ChunkStore as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
-use super::loops::{Contact, Loops};
-use crate::{clock, telemetry};
+use super::{
+    build::note_accepted,
+    loops::{Contact, Loops},
+};
+use crate::{clock, controller::ControllerError, telemetry};
 
 /// A heartbeat that takes longer is given up: the next one is long due.
 const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
@@ -25,12 +29,37 @@ impl Loops {
             tick.tick().await;
             let heartbeat = self.heartbeat();
             self.publish_metrics(&heartbeat);
+            if !self.registered.load(Ordering::Acquire) && !self.register().await {
+                continue;
+            }
             match timeout(ANSWER, self.controller.heartbeat(heartbeat)).await {
                 Ok(Ok(answer)) => self.answered(&answer),
+                Ok(Err(error)) if error.code() == Some(ErrorCode::Superseded) => {
+                    // A restored database may not know this run yet: asked once more before the guests are stopped.
+                    self.register().await;
+                }
                 Ok(Err(error)) => self.lost(&error.to_string()),
                 Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
             }
         }
+    }
+
+    /// Registers this run. Returns whether it may act; if another one does, the agent ends.
+    async fn register(&self) -> bool {
+        let start = self.run.start(self.known.borrow().desired.incarnation, &self.advertise);
+        match timeout(ANSWER, self.controller.start_run(start)).await {
+            Ok(Ok(())) => {
+                note_accepted(&self.run);
+                self.registered.store(true, Ordering::Release);
+                return true;
+            }
+            Ok(Err(ControllerError::Refused(problem))) if problem.code == ErrorCode::Superseded => {
+                self.superseded.send_replace(Some(problem.detail));
+            }
+            Ok(Err(error)) => self.lost(&error.to_string()),
+            Err(_elapsed) => self.lost("it did not answer the registration of this agent in time"),
+        }
+        false
     }
 
     fn answered(&self, answer: &HeartbeatAnswer) {

@@ -1,6 +1,6 @@
 //! What the agent's loops share, and what `muster-agent status` prints of it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use muster_api::{
@@ -20,6 +20,7 @@ use crate::{
     host::Host,
     identity::NodeIdentity,
     peer::share::{PoolShare, Space},
+    run::Run,
     status::Status,
 };
 
@@ -41,6 +42,12 @@ pub(super) struct Loops {
     /// The revision that the last pass worked with, and all instances as that pass found them.
     pub(super) instances: watch::Sender<(u64, Arc<Vec<InstanceReport>>)>,
     pub(super) contact: Mutex<Contact>,
+    /// This process as one of the runs of its data folder.
+    pub(super) run: Run,
+    /// Whether the controller has accepted this run.
+    pub(super) registered: AtomicBool,
+    /// Set once the controller says that another process acts as this node: what it said.
+    pub(super) superseded: watch::Sender<Option<String>>,
 }
 
 /// What the last heartbeats say about the controller.

@@ -37,6 +37,7 @@ use crate::{
     check::DataLock,
     host::HostError,
     identity::{IdentityError, NodeIdentity},
+    run::RunError,
 };
 
 /// Why an agent does not start, or ends.
@@ -55,6 +56,12 @@ pub enum AgentError {
     /// Another agent runs on this data folder.
     #[error("another muster-agent runs on {0}")]
     Locked(PathBuf),
+    /// The data folder was moved or copied, or its run cannot be written down.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Another agent process acts as this node.
+    #[error("{0}")]
+    Superseded(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {

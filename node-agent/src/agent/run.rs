@@ -28,6 +28,8 @@ use crate::{
 const WORK_END: Duration = Duration::from_secs(5);
 /// How long guests may take to turn themselves off.
 const GUESTS_END: Duration = Duration::from_secs(30);
+/// The same where another agent acts as this node.
+const REPLACED_END: Duration = Duration::from_secs(3);
 /// How long the host may take beyond that to cut the power of those that did not.
 const POWER_END: Duration = Duration::from_secs(10);
 /// How long disks may take to flush and unmount.
@@ -48,8 +50,13 @@ impl Agent {
         // What takes on work ends first, what serves it ends last.
         let (mut working, mut serving) = (Tasks::default(), Tasks::default());
         let lock = self.start(&mut working, &mut serving).await?;
+        let mut superseded = loops.superseded.subscribe();
         let ended = tokio::select! {
             () = cancel.cancelled() => Ok(()),
+            replaced = superseded.wait_for(Option::is_some) => {
+                let what = replaced.ok().and_then(|what| what.clone()).expect("it was waited for, and `loops` has the sender");
+                Err(AgentError::Superseded(what))
+            }
             early = working.ended() => Err(early),
             early = serving.ended() => Err(early),
         };
@@ -60,7 +67,9 @@ impl Agent {
         if !working.end(WORK_END).await {
             warn!("work under way did not end in time and is dropped");
         }
-        loops.end_host().await;
+        // Guests of a run that was replaced write to disks that are used elsewhere.
+        let guests_end = if matches!(ended, Err(AgentError::Superseded(_))) { REPLACED_END } else { GUESTS_END };
+        loops.end_host(guests_end).await;
         serving.end(ServeLimits::default().drain + Duration::from_secs(2)).await;
         loops.sync_pool().await;
         drop(lock);
@@ -112,8 +121,8 @@ impl Loops {
     }
 
     /// Stops the guests, reports how they ended, and closes their disks.
-    async fn end_host(&self) {
-        match timeout(GUESTS_END + POWER_END, self.host.stop_guests(GUESTS_END)).await {
+    async fn end_host(&self, limit: Duration) {
+        match timeout(limit + POWER_END, self.host.stop_guests(limit)).await {
             Ok(last) => self.last_report(last).await,
             Err(_elapsed) => error!("guests did not end in time"),
         }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use muster_api::{
-    CommitId, SnapshotId,
+    CommitId, ErrorCode, Problem, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, StagedCommit,
+        Report, RunStart, StagedCommit,
     },
 };
 use storage_core::lock;
@@ -26,6 +26,12 @@ use super::{Call, ControllerClient, ControllerError};
 pub struct Script {
     /// The desired state; none until a test sets one.
     pub desired: Option<Desired>,
+    /// Runs that were registered, oldest first.
+    pub runs: Vec<RunStart>,
+    /// Set while another process acts as the node: what heartbeats and starts are told.
+    pub superseded: Option<String>,
+    /// Heartbeats that are answered as if the run was never registered.
+    pub forgotten_runs: u32,
     /// Heartbeats received, oldest first.
     pub heartbeats: Vec<Heartbeat>,
     /// Reports received, oldest first.
@@ -73,6 +79,13 @@ impl ScriptedController {
         out
     }
 
+    fn check_superseded(&self) -> Result<(), ControllerError> {
+        match lock(&self.script).superseded.clone() {
+            Some(detail) => Err(ControllerError::Refused(Box::new(Problem::new(ErrorCode::Superseded, detail)))),
+            None => Ok(()),
+        }
+    }
+
     fn answer<T>(&self, answer: impl FnOnce(&mut Script) -> T) -> Result<T, ControllerError> {
         let mut script = lock(&self.script);
         if script.away {
@@ -102,8 +115,23 @@ impl ScriptedController {
 }
 
 impl ControllerClient for ScriptedController {
+    fn start_run(&self, start: RunStart) -> Call<'_, ()> {
+        Box::pin(async move {
+            self.check_superseded()?;
+            self.answer(|script| script.runs.push(start))
+        })
+    }
+
     fn heartbeat(&self, heartbeat: Heartbeat) -> Call<'_, HeartbeatAnswer> {
         Box::pin(async move {
+            self.check_superseded()?;
+            if self
+                .script(|script| script.forgotten_runs.checked_sub(1).map(|left| script.forgotten_runs = left))
+                .is_some()
+            {
+                let problem = Problem::new(ErrorCode::Superseded, "a run that was never registered");
+                return Err(ControllerError::Refused(Box::new(problem)));
+            }
             self.answer(|script| {
                 let (incarnation, membership_epoch) = (heartbeat.incarnation, heartbeat.membership_epoch);
                 script.heartbeats.push(heartbeat);

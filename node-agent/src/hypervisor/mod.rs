@@ -30,10 +30,10 @@ pub mod probe;
 use std::{fmt, path::PathBuf, time::Duration};
 
 use futures::future::BoxFuture;
+pub use muster_api::RunId;
 use muster_api::{ClusterId, DiskId, InstanceId, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 /// The owner of domains, which is recorded in each of them. Domains of other owners are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,32 +42,6 @@ pub struct Owner {
     pub cluster: ClusterId,
     /// The node that started the domain.
     pub node: NodeId,
-}
-
-/// Id of one agent process. A domain that another process started has lost its disks, because their mounts ended with
-/// that process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RunId(Uuid);
-
-impl RunId {
-    /// A new id, for this process.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(Uuid::now_v7())
-    }
-}
-
-impl From<Uuid> for RunId {
-    fn from(id: Uuid) -> Self {
-        Self(id)
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
 }
 
 /// What executes the instructions of guests.

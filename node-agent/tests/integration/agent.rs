@@ -21,7 +21,7 @@ use muster_agent::{
     status,
 };
 use muster_api::{
-    ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, TokenId, VersionId,
+    ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, VersionId,
     deployment::{Probe, Ready, Runtime},
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
@@ -382,13 +382,13 @@ async fn a_certificate_is_renewed_with_its_key_also_when_it_has_ended() {
     candidate.join(&config, "127.0.0.1:1", OFFER).await.unwrap();
     let identity = candidate.identity(&config).unwrap().unwrap();
     assert!(identity.wants_renewal().unwrap());
-    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door()).unwrap();
+    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door(), RunId::generate()).unwrap();
     // The new one has expired already, as after a long time off. It can still be renewed.
     *controller.validity.lock().unwrap() = (-90 * 86_400, -60);
     identity.renew(&door).await.unwrap();
     assert!(identity.wants_renewal().unwrap());
     *controller.validity.lock().unwrap() = (-60, 90 * 86_400);
-    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door()).unwrap();
+    let door = HttpController::new(&identity.tls, &identity.ca, &identity.node_door(), RunId::generate()).unwrap();
     identity.renew(&door).await.unwrap();
     assert!(!identity.wants_renewal().unwrap());
     assert_eq!(*controller.renewals.lock().unwrap(), [false, true]);
@@ -517,5 +517,39 @@ async fn two_agents_do_not_share_a_data_folder() {
     let (scripted, host) = (ScriptedController::new(), FakeHost::new());
     let second = Agent::build_with(controller.config(data.path()), Arc::new(scripted), Arc::new(host)).await;
     assert!(matches!(second.err().unwrap(), AgentError::Locked(_)));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_was_replaced_stops_its_guests_and_says_why() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("a heartbeat", |s| !s.heartbeats.is_empty() && s.runs.len() == 1).await;
+    scripted.script(|s| s.superseded = Some("another agent acts as node 'a' at 10.0.0.2:7450".to_owned()));
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.task).await.unwrap().unwrap();
+    let Err(AgentError::Superseded(why)) = ended else { panic!("{ended:?}") };
+    assert!(why.contains("10.0.0.2:7450"), "{why}");
+    assert_eq!(running.host.with(|s| s.ends.clone()), ["guests", "disks"]);
+    // The next start is refused before it touches anything.
+    let (scripted, host) = (scripted.clone(), FakeHost::new());
+    let next = Agent::build_with(controller.config(data.path()), Arc::new(scripted), Arc::new(host)).await;
+    assert!(matches!(next.err().unwrap(), AgentError::Superseded(_)));
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_know_the_run_is_asked_once_more_before_guests_are_stopped() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("a heartbeat", |s| !s.heartbeats.is_empty()).await;
+    scripted.script(|s| s.forgotten_runs = 1);
+    scripted.until("the run is registered again", |s| s.runs.len() == 2).await;
+    let before = scripted.script(|s| s.heartbeats.len());
+    scripted.until("heartbeats go on", |s| s.heartbeats.len() > before).await;
+    assert_eq!(
+        scripted.script(|s| (s.runs[0].run, s.runs[0].place)),
+        scripted.script(|s| (s.runs[1].run, s.runs[1].place))
+    );
     running.stop().await;
 }

@@ -139,6 +139,8 @@ impl App {
             created_at: now,
             updated_at: now,
             last_seen_at: None,
+            run: None,
+            run_at: None,
             revision: 1,
             seq: tx.next_seq().await?,
         };
@@ -148,11 +150,11 @@ impl App {
         Ok(row)
     }
 
-    /// The node that calls at the node door with this key.
-    pub async fn node_caller(&self, key_sha256: &str, expired: bool) -> Result<NodeCaller, AppError> {
+    /// The node that calls at the node door with this key, whichever process of it calls.
+    pub async fn node_caller(&self, key_sha256: &str, expired: bool) -> Result<(NodeCaller, NodeRow), AppError> {
         let row = self.store.read("nodes.by_key", async |tx| nodes::by_key(tx, key_sha256).await).await?;
         match row {
-            Some(row) => Ok(NodeCaller { id: row.id, name: row.name, expired }),
+            Some(row) => Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row)),
             None => Err(AppError::Unauthenticated(
                 "this key belongs to no node of this cluster: the node was removed or never joined".to_owned(),
             )),

@@ -13,6 +13,7 @@ mod desired;
 mod heartbeat;
 mod join;
 mod remove;
+mod run;
 mod view;
 
 use muster_api::NodeId;

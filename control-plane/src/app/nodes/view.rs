@@ -51,10 +51,11 @@ impl App {
     pub(super) fn node_view(&self, row: &NodeRow, promised: &BTreeMap<NodeId, Promised>) -> Node {
         let promised = promised.get(&row.id).copied().unwrap_or_default();
         let fresh = self.heartbeats.last(row.id).filter(|_| row.state != NodeState::Deleted);
-        let (pool, conditions) = match &fresh {
+        let (pool, mut conditions) = match &fresh {
             Some((_, beat)) => (beat.pool, beat.conditions.clone()),
             None => (row.pool, row.conditions.clone()),
         };
+        conditions.extend(self.identity_conflict(row.id, self.clock.now()));
         Node {
             id: row.id,
             name: row.name.clone(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_api::{
-    InstanceId, NodeId,
+    InstanceId, NodeId, RunId,
     node::{Condition, ConditionKind, Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
@@ -108,6 +108,53 @@ async fn the_node_door_identifies_nodes_by_their_key() {
     assert_eq!(muster_pool::tls::fingerprint(certificate).expect("a key"), old.key_sha256);
     let another = json!({ "csr_pem": Agent::new("x").csr() }).to_string();
     world.node_call(Some(&old), "POST", "/node/v1/renew", &another).await.refused(403, "forbidden");
+}
+
+/// A start of an agent process, as the agent sends it.
+fn run_start(world: &World, run: RunId, follows: &[RunId], place: &str) -> String {
+    let start = json!({
+        "protocol": 1, "incarnation": world.app.incarnation(), "run": run, "follows": follows, "place": place,
+        "advertise": "10.0.0.9:7450",
+    });
+    start.to_string()
+}
+
+#[tokio::test]
+async fn two_of_one_identity_never_act_at_the_same_time() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let caller = agent.caller.as_ref();
+    let start = async |run, follows: &[RunId], place| {
+        world.node_call(caller, "POST", "/node/v1/runs", &run_start(&world, run, follows, place)).await
+    };
+    let beat = serde_json::to_string(&agent.beat()).expect("JSON");
+    let heard =
+        async |run: RunId| world.node_call_as(caller, &run.to_string(), "POST", "/node/v1/heartbeat", &beat).await;
+    let [original, copy, next, stranger] = std::array::from_fn(|_| RunId::generate());
+    start(original, &[], "same").await.empty(204);
+    heard(original).await.ok::<Value>(200);
+    // A copy of the folder: refused while the original is heard, and both the node and its events tell of it.
+    start(copy, &[original], "adopted").await.refused(409, "superseded");
+    heard(copy).await.refused(409, "superseded");
+    world.node_call(caller, "GET", "/node/v1/desired", "").await.refused(409, "superseded");
+    heard(original).await.ok::<Value>(200);
+    let shown = node(&world, "a").await;
+    assert_eq!(shown.conditions[0].kind, ConditionKind::IdentityConflict);
+    assert!(shown.conditions[0].detail.contains("10.0.0.9:7450"), "{}", shown.conditions[0].detail);
+    world.clock.advance_ms(600_000);
+    assert!(node(&world, "a").await.conditions.is_empty());
+    // The same process may register again. A restart on the spot needs no waiting; a reboot does.
+    heard(original).await.ok::<Value>(200);
+    start(original, &[], "same").await.empty(204);
+    start(next, &[original], "rebooted").await.refused(503, "unavailable");
+    start(next, &[original], "same").await.empty(204);
+    heard(original).await.refused(409, "superseded");
+    heard(next).await.ok::<Value>(200);
+    // The original is silent: an operator's word is enough. What was replaced comes back only as a copy.
+    world.clock.advance_ms(31_000);
+    start(copy, &[next], "adopted").await.empty(204);
+    start(stranger, &[original], "same").await.refused(409, "superseded");
+    start(stranger, &[], "same").await.refused(409, "superseded");
 }
 
 #[tokio::test]

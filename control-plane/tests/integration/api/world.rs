@@ -13,7 +13,7 @@ use muster_api::{
     DottedName, NodeId, StoreId, Timestamp,
     deployment::Runtime,
     node::PoolUse,
-    node_protocol::{Heartbeat, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer},
+    node_protocol::{Heartbeat, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RUN_HEADER},
 };
 use muster_controller::{app::App, build_app, build_app_on, config::Config, http, reconcile::driver, wake::Loop};
 use muster_pool::{PoolClient, tls::PeerCaller};
@@ -45,6 +45,10 @@ impl Answer {
     pub(crate) fn ok<T: DeserializeOwned>(&self, status: u16) -> T {
         assert_eq!(self.status, status, "{self:?}");
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    pub(crate) fn empty(&self, status: u16) {
+        assert_eq!((self.status, self.body.len()), (status, 0), "{self:?}");
     }
 
     pub(crate) fn refused(&self, status: u16, code: &str) -> Value {
@@ -240,7 +244,19 @@ impl World {
 
     /// A call at the node door, as if the handshake had shown `caller`.
     pub(crate) async fn node_call(&self, caller: Option<&PeerCaller>, method: &str, path: &str, body: &str) -> Answer {
-        let mut request = self.request(method, path, &[("authorization", "")], body.to_owned());
+        self.node_call_as(caller, "", method, path, body).await
+    }
+
+    /// A call of a node's agent process that says which one it is.
+    pub(crate) async fn node_call_as(
+        &self,
+        caller: Option<&PeerCaller>,
+        run: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Answer {
+        let mut request = self.request(method, path, &[("authorization", ""), (RUN_HEADER, run)], body.to_owned());
         if let Some(caller) = caller {
             request.extensions_mut().insert(caller.clone());
         }

@@ -93,6 +93,8 @@ fn node(tx: &Tx, name: &str, seq: i64) -> NodeRow {
         created_at: tx.now(),
         updated_at: tx.now(),
         last_seen_at: None,
+        run: None,
+        run_at: None,
         revision: 1,
         seq,
     }
