@@ -49,6 +49,7 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod export;
+pub mod history;
 pub mod http;
 pub mod ingest;
 pub mod reconcile;
@@ -185,6 +186,7 @@ async fn assemble(
     let authority = Arc::new(Authority::open_or_create(&config.data_dir, clock.now())?);
     let store = open_store(&config, clock.clone()).await?;
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
+    let cluster = history::follow(&store, cluster, &config.data_dir).await?;
     let store = store.of_history(cluster.incarnation.into());
     let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
     let empty = Membership {
@@ -228,6 +230,7 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
             if let Some(cluster) = cluster::load(tx).await? {
                 return Ok(cluster);
             }
+            history::check_new(dir)?;
             let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no random number: {e}"))?;
             let cluster = Cluster {
                 id: ClusterId::generate(),
@@ -321,6 +324,8 @@ impl Server {
         loops.spawn(async move { until_stopped.run_until_cancelled_owned(renewing).await });
         let until_stopped = stop_loops.clone();
         loops.spawn(async move { until_stopped.run_until_cancelled_owned(upkeep()).await });
+        let (until_stopped, kept) = (stop_loops.clone(), history::keep(app.clone()));
+        loops.spawn(async move { until_stopped.run_until_cancelled_owned(kept).await });
         loops.close();
 
         stop.cancelled().await;

@@ -13,7 +13,7 @@ use muster_controller::{
     build, check_servable,
     clock::SystemClock,
     config::{Config, Settings},
-    create_token, telemetry,
+    create_token, history, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,20 @@ enum Command {
     /// Manage tokens without the API
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Copy the database to a new file; also works while the controller runs
+    Backup {
+        #[command(flatten)]
+        configured: Configured,
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Put a backup in place; the controller must not be running
+    Restore {
+        #[command(flatten)]
+        configured: Configured,
+        /// A file that `backup` made
+        file: PathBuf,
+    },
     /// Check the configuration; exit with 0 if it can be used, else with 1
     CheckConfig(Configured),
 }
@@ -96,6 +110,24 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::CheckConfig(configured) => {
             check_servable(&configured.load()?)?;
             println!("the configuration can be used");
+            Ok(())
+        }
+        Command::Backup { configured, file } => {
+            history::backup(&configured.load()?, &file).await?;
+            println!("the database is copied to {}", file.display());
+            Ok(())
+        }
+        Command::Restore { configured, file } => {
+            let done = history::restore(&configured.load()?, Arc::new(SystemClock), &file).await?;
+            println!("{} is in place, as incarnation {}", file.display(), done.incarnation);
+            if let Some(kept) = &done.kept {
+                println!("the database before is kept as {}", kept.display());
+            }
+            if !done.revived.is_empty() {
+                println!("these tokens are valid again; revoke those that should not be: muster token revoke NAME");
+                done.revived.iter().for_each(|token| println!("  {token}"));
+            }
+            println!("start the controller; it adopts what the nodes hold beyond the backup");
             Ok(())
         }
         Command::Token(TokenCommand::Create { configured, role, name, project, ttl, uses }) => {

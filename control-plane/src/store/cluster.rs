@@ -1,6 +1,6 @@
 //! Which cluster this database belongs to: the cluster's id, its CA, and the incarnation of the database.
 
-use muster_api::{ClusterId, node_protocol::Incarnation};
+use muster_api::{ClusterId, Timestamp, node_protocol::Incarnation};
 
 use super::{StoreError, Tx, column};
 
@@ -47,6 +47,32 @@ pub async fn insert(tx: &mut Tx, cluster: &Cluster) -> Result<(), StoreError> {
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+const BEGIN: &str = "-- cluster.begin_incarnation
+UPDATE cluster SET incarnation_number = $1, incarnation_random = $2, restored_at = $3 WHERE one = 1";
+
+/// Begins another incarnation: the database is an older copy of what it was.
+pub async fn begin_incarnation(tx: &mut Tx, incarnation: Incarnation) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(BEGIN)
+        .bind(column::int(incarnation.number))
+        .bind(incarnation.random.to_string())
+        .bind(now)
+        .execute(tx.conn())
+        .await?;
+    // The numbers before are of another history, so the next row must not have one of them.
+    tx.next_seq().await?;
+    Ok(())
+}
+
+const RESTORED_AT: &str = "-- cluster.restored_at
+SELECT restored_at FROM cluster WHERE one = 1";
+
+/// When the present incarnation began; `None` in the first one.
+pub async fn restored_at(tx: &mut Tx) -> Result<Option<Timestamp>, StoreError> {
+    let row = sqlx::query(RESTORED_AT).fetch_optional(tx.conn()).await?;
+    row.map_or(Ok(None), |row| column::read(&row, "restored_at"))
 }
 
 const PROJECT: &str = "-- projects.ensure

@@ -30,6 +30,7 @@ migrations! {
     4 "0004_fleet",
     5 "0005_trouble",
     8 "0008_runs",
+    9 "0009_restored",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -30,6 +30,7 @@ mod backend;
 pub(crate) mod bulk;
 pub mod cluster;
 pub mod column;
+mod copy;
 pub mod deployments;
 mod error;
 pub mod events;
@@ -55,6 +56,7 @@ use self::backend::Backend;
 pub use self::{
     backend::DatabaseUrl,
     bulk::Filter,
+    copy::copy_sqlite,
     error::{StoreError, TxError},
     position::{History, NoPosition, Position},
 };

@@ -10,7 +10,7 @@ use muster_controller::{
     Server, build,
     clock::SystemClock,
     config::{Config, Doors},
-    create_token,
+    create_token, history,
     store::DatabaseUrl,
 };
 use muster_pool::{
@@ -181,4 +181,94 @@ async fn the_plain_door_and_the_metrics_door_work() {
 fn free_address() -> std::net::SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound")
+}
+
+/// The incarnation, and the names of the valid tokens.
+async fn state(config: &Config) -> (u64, Vec<String>) {
+    let server = start(config.clone()).await;
+    let incarnation = server.app.incarnation().number;
+    let list =
+        async |tx: &mut muster_controller::store::Tx| muster_controller::store::tokens::list(tx, 0, None, 100).await;
+    let tokens = server.app.store.read("test", list).await.expect("tokens");
+    stop(serve(server)).await;
+    (incarnation, tokens.into_iter().map(|token| token.name).collect())
+}
+
+async fn token(config: &Config, name: &str) {
+    let wanted = CreateToken { name: name.parse().ok(), role: Role::Admin, project: None, ttl_s: None, uses: None };
+    create_token(config, Arc::new(SystemClock), &wanted).await.expect("a token");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restored_backup_is_a_new_incarnation_and_names_the_tokens_that_came_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = config(dir.path());
+    let backup = dir.path().join("muster.backup");
+    let running = serve(start(config.clone()).await);
+    token(&config, "old").await;
+    history::backup(&config, &backup).await.expect("a backup of the running controller");
+    let again = history::backup(&config, &backup).await.expect_err("it exists").to_string();
+    assert!(again.contains("exists already"), "{again}");
+    token(&config, "new").await;
+    let refused = history::restore(&config, Arc::new(SystemClock), &backup).await.expect_err("it runs").to_string();
+    assert!(refused.contains("another controller uses"), "{refused}");
+    stop(running).await;
+    // Deleted after the backup: the restore makes it valid again.
+    let server = start(config.clone()).await;
+    let old = server.app.store.read("test", async |tx| muster_controller::store::tokens::by_name(tx, "old").await);
+    let old = old.await.expect("read").expect("the token").id;
+    let deleted = server.app.store.run_tx("test", async |tx| muster_controller::store::tokens::delete(tx, old).await);
+    assert!(deleted.await.expect("deleted"));
+    stop(serve(server)).await;
+
+    let restored = history::restore(&config, Arc::new(SystemClock), &backup).await.expect("restores");
+    assert_eq!(restored.incarnation, 2);
+    assert_eq!(restored.revived.len(), 1, "{:?}", restored.revived);
+    assert!(restored.revived[0].starts_with("old (admin,"), "{:?}", restored.revived);
+    assert!(restored.kept.expect("the database before").exists());
+    assert_eq!(state(&config).await, (2, vec!["admin".to_owned(), "old".to_owned()]));
+    // A second restore of the same backup is yet another history.
+    assert_eq!(history::restore(&config, Arc::new(SystemClock), &backup).await.expect("restores").incarnation, 3);
+    assert_eq!(state(&config).await.0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_of_the_database_is_noticed_at_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = config(dir.path());
+    let database = config.data_dir.join("muster.db");
+    stop(serve(start(config.clone()).await)).await;
+    let copy = std::fs::read(&database).expect("a copy");
+    token(&config, "later").await;
+    assert_eq!(state(&config).await.0, 1, "the high-water file follows");
+    std::fs::write(&database, &copy).expect("the old copy is put in place");
+    assert_eq!(state(&config).await, (2, vec!["admin".to_owned()]));
+    assert_eq!(state(&config).await.0, 2, "noticed once");
+    // The same copy again is older than the second incarnation, too.
+    std::fs::write(&database, &copy).expect("the old copy is put in place");
+    assert_eq!(state(&config).await.0, 3);
+    // Without any database, no second cluster is made with the first one's CA.
+    std::fs::remove_file(&database).expect("removed");
+    let gone = build(config.clone(), Arc::new(SystemClock)).await.err().expect("refused").to_string();
+    assert!(gone.contains("restore BACKUP"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_or_foreign_backup_is_refused_and_changes_nothing() {
+    let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (config, foreign) = (config(dir.path()), config(other.path()));
+    stop(serve(start(config.clone()).await)).await;
+    stop(serve(start(foreign.clone()).await)).await;
+    let backup = dir.path().join("muster.backup");
+    history::backup(&foreign, &backup).await.expect("a backup");
+    let refused = history::restore(&config, Arc::new(SystemClock), &backup).await.expect_err("foreign").to_string();
+    assert!(refused.contains("no backup of the cluster"), "{refused}");
+    for damage in [b"no database".to_vec(), Vec::new(), std::fs::read(&backup).expect("read")[..20_000].to_vec()] {
+        std::fs::write(&backup, damage).expect("written");
+        history::restore(&config, Arc::new(SystemClock), &backup).await.expect_err("damaged");
+    }
+    assert_eq!(state(&config).await.0, 1);
+    let left: Vec<_> =
+        std::fs::read_dir(&config.data_dir).expect("list").map(|e| e.expect("entry").file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("restoring")), "{left:?}");
 }
