@@ -26,6 +26,7 @@ use crate::{
     ca::{Authority, write_file},
     clock::Clock,
     config::Config,
+    data_dir::lock_data_dir,
     store::{
         DatabaseUrl, Store,
         cluster::{self, Cluster},
@@ -182,7 +183,7 @@ pub struct Restored {
 /// database before stays in place then.
 pub async fn restore(config: &Config, clock: Arc<dyn Clock>, file: &Path) -> anyhow::Result<Restored> {
     let database = sqlite(config)?;
-    let _lock = crate::lock_data_dir(&config.data_dir)?;
+    let _lock = lock_data_dir(&config.data_dir)?;
     let authority = Authority::open_or_create(&config.data_dir, clock.now())?;
     let beside = database.with_extension("restoring");
     remove_database(&beside)?;

@@ -47,6 +47,7 @@ pub mod app;
 pub mod ca;
 pub mod clock;
 pub mod config;
+mod data_dir;
 pub mod domain;
 pub mod export;
 pub mod history;
@@ -59,7 +60,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod wake;
 
-use std::{fs::File, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use muster_api::{
@@ -77,6 +78,7 @@ use crate::{
     ca::Authority,
     clock::Clock,
     config::Config,
+    data_dir::{lock_data_dir, make_dir},
     store::{DatabaseUrl, Store, cluster, cluster::Cluster},
     tls::Identities,
     wake::{Statuses, Wakes},
@@ -261,21 +263,6 @@ async fn open_cluster(store: &Store, authority: &Authority, dir: &Path) -> anyho
         );
     }
     Ok(cluster)
-}
-
-fn make_dir(dir: &Path) -> anyhow::Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.with_context(|| format!("make the data folder {}", dir.display()))
-}
-
-/// One daemon per data folder. The kernel frees the lock when the process ends, however it ends.
-fn lock_data_dir(dir: &Path) -> anyhow::Result<File> {
-    make_dir(dir)?;
-    let path = dir.join("controller.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another controller uses {}", dir.display()))?;
-    Ok(file)
 }
 
 async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
