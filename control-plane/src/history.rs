@@ -64,9 +64,9 @@ impl HighWater {
         write_file(&dir.join(FILE), &serde_json::to_vec(&self)?, 0o600)
     }
 
-    async fn of(store: &Store, cluster: &Cluster) -> anyhow::Result<Self> {
+    async fn of(store: &Store, cluster: ClusterId, incarnation: Incarnation) -> anyhow::Result<Self> {
         let seq = store.read("high_water", async |tx| tx.position().await).await?;
-        Ok(Self { cluster: cluster.id, incarnation: cluster.incarnation, seq })
+        Ok(Self { cluster, incarnation, seq })
     }
 
     /// The incarnation after this one and `other`.
@@ -94,7 +94,7 @@ pub(crate) fn check_new(dir: &Path) -> anyhow::Result<()> {
 
 /// Compares the database with the high-water file. One that is behind it is an old copy, which becomes a new incarnation.
 pub(crate) async fn follow(store: &Store, found: Cluster, dir: &Path) -> anyhow::Result<Cluster> {
-    let now = HighWater::of(store, &found).await?;
+    let now = HighWater::of(store, found.id, found.incarnation).await?;
     let mut cluster = found;
     if let Some(before) = HighWater::read(dir)?.filter(|before| before.cluster == cluster.id) {
         let behind = now.incarnation.number < before.incarnation.number
@@ -123,8 +123,8 @@ pub(crate) async fn keep(app: App) {
     let mut written = None;
     loop {
         tokio::time::sleep(EVERY).await;
-        let now = match HighWater::of(&app.store, &app.cluster).await {
-            Ok(now) => HighWater { incarnation: app.incarnation(), ..now },
+        let now = match HighWater::of(&app.store, app.cluster, app.incarnation()).await {
+            Ok(now) => now,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "how far the database is cannot be read");
                 continue;
@@ -212,7 +212,7 @@ pub async fn restore(config: &Config, clock: Arc<dyn Clock>, file: &Path) -> any
     std::fs::rename(&beside, &database)?;
     sync(&database)?;
     let store = open(&database, Arc::new(crate::clock::SystemClock)).await?;
-    HighWater::of(&store, &Cluster { incarnation, ..cluster }).await?.write(&config.data_dir)?;
+    HighWater::of(&store, cluster.id, incarnation).await?.write(&config.data_dir)?;
     store.close().await;
     let revived = backed_up.into_iter().filter(|token| !known.contains(token)).collect();
     Ok(Restored { incarnation: incarnation.number, kept, revived })

@@ -189,7 +189,7 @@ async fn assemble(
     let store = open_store(&config, clock.clone()).await?;
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
     let cluster = history::follow(&store, cluster, &config.data_dir).await?;
-    let store = store.of_history(cluster.incarnation.into());
+    store.set_history(cluster.incarnation.into());
     let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
     let empty = Membership {
         cluster: cluster.id,
@@ -207,7 +207,7 @@ async fn assemble(
         started_at: clock.now(),
         clock,
         config,
-        cluster,
+        cluster: cluster.id,
         ca: authority,
         trusted_ca: identities.trusted().clone(),
         pool,
@@ -218,6 +218,7 @@ async fn assemble(
         streams: Slots::new(app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
         sign_ins: app::sign_ins::SignIns::default(),
         loops: Statuses::default(),
+        incarnation: std::sync::Mutex::new(cluster.incarnation),
         heartbeats: app::heartbeats::Heartbeats::default(),
         refused_runs: std::sync::Mutex::default(),
     });

@@ -146,7 +146,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = build(config, Arc::new(SystemClock)).await?;
     tracing::info!(
-        cluster.id = %server.app.cluster.id,
+        cluster.id = %server.app.cluster,
         "serving the API at {} and nodes at {}", server.url()?, server.node_address()?
     );
     let stopper = stop.clone();

@@ -16,6 +16,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use muster_api::{
@@ -107,6 +108,8 @@ pub struct Run {
     file: PathBuf,
     stored: Stored,
     place: RunPlace,
+    /// Whether a controller accepted this run.
+    accepted: AtomicBool,
 }
 
 impl Run {
@@ -141,7 +144,12 @@ impl Run {
         let mut runs = before.map(|before| before.runs).unwrap_or_default();
         runs.drain(..runs.len().saturating_sub(FOLLOWED_MAX - 1));
         runs.push(RunId::generate());
-        let run = Self { file: file.clone(), stored: Stored { runs, host, host_boot: host_boot.to_owned() }, place };
+        let run = Self {
+            file: file.clone(),
+            stored: Stored { runs, host, host_boot: host_boot.to_owned() },
+            place,
+            accepted: AtomicBool::new(false),
+        };
         // An adopted folder keeps its old facts until the controller agreed, so that the next start asks again.
         if place != RunPlace::Adopted {
             run.store().map_err(failed("write"))?;
@@ -169,6 +177,7 @@ impl Run {
             incarnation,
             run: self.id(),
             follows: self.stored.runs[..self.stored.runs.len() - 1].to_vec(),
+            accepted: self.accepted.load(Ordering::Acquire),
             place: self.place,
             advertise: advertise.to_owned(),
         }
@@ -178,7 +187,8 @@ impl Run {
     ///
     /// # Errors
     /// When `run.json` cannot be written. The next start then also follows older runs, which does no harm.
-    pub fn accepted(&self) -> io::Result<()> {
+    pub fn note_accepted(&self) -> io::Result<()> {
+        self.accepted.store(true, Ordering::Release);
         replace_stored(&self.file, &Stored { runs: vec![self.id()], ..self.stored.clone() })
     }
 
@@ -206,12 +216,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let first = begin(dir.path(), "a", false);
         assert!(first.start(INCARNATION, "x").follows.is_empty());
-        first.accepted().expect("stored");
+        first.note_accepted().expect("stored");
         let second = begin(dir.path(), "a", false);
         let third = begin(dir.path(), "a", false);
         let start = third.start(INCARNATION, "x");
         assert_eq!((start.place, start.follows), (RunPlace::Same, vec![first.id(), second.id()]));
-        third.accepted().expect("stored");
+        third.note_accepted().expect("stored");
         let rebooted = begin(dir.path(), "b", false).start(INCARNATION, "x");
         assert_eq!((rebooted.place, rebooted.follows), (RunPlace::Rebooted, vec![third.id()]));
     }
@@ -220,7 +230,7 @@ mod tests {
     fn a_copied_folder_asks_for_adopt_until_the_controller_agreed() {
         let (dir, copy) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
         let original = begin(dir.path(), "a", false);
-        original.accepted().expect("stored");
+        original.note_accepted().expect("stored");
         fs::copy(dir.path().join(FILE), copy.path().join(FILE)).expect("copied");
         let refused = Run::begin(copy.path(), "a", false).expect_err("moved").to_string();
         assert!(refused.contains("inode") && refused.contains("--adopt"), "{refused}");
@@ -228,7 +238,7 @@ mod tests {
         let start = adopted.start(INCARNATION, "x");
         assert_eq!((start.place, start.follows), (RunPlace::Adopted, vec![original.id()]));
         assert!(Run::begin(copy.path(), "a", false).is_err(), "nobody agreed yet");
-        adopted.accepted().expect("stored");
+        adopted.note_accepted().expect("stored");
         assert_eq!(begin(copy.path(), "a", false).start(INCARNATION, "x").place, RunPlace::Same);
         assert_eq!(
             begin(dir.path(), "a", false).start(INCARNATION, "x").place,

@@ -130,6 +130,8 @@ pub struct RunStart {
     /// Runs of its data folder that it follows: the last one that the controller accepted, and those started since. Empty if
     /// no controller accepted one yet.
     pub follows: Vec<RunId>,
+    /// Whether a controller accepted this run before. One that does not know it has an older copy of the database.
+    pub accepted: bool,
     /// What is known of the end of these.
     pub place: RunPlace,
     /// `IP:PORT` at which other nodes reach it.
@@ -487,6 +489,10 @@ pub struct DiskReport {
     pub path: String,
     /// The newest published version that the agent knows of.
     pub version: VersionId,
+    /// Descriptor and root page of that version, if the assignment names another one. A controller whose database is an older
+    /// copy learns the version from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<VersionRoot>,
     /// Bytes written since that version.
     pub unsaved_bytes: u64,
     /// Bytes fetched from other nodes for this disk.

@@ -45,7 +45,7 @@ impl App {
             clients.push(own);
         }
         Membership {
-            cluster: self.cluster.id,
+            cluster: self.cluster,
             epoch: last.map_or(0, |l| l.epoch),
             min_copies: self.config.pool.min_copies,
             members,
@@ -54,7 +54,7 @@ impl App {
     }
 
     fn read_membership(&self, signed: &storage_core::membership::SignedMembership) -> Result<Membership, AppError> {
-        muster_pool::membership::verify(signed, &self.trusted_ca, self.cluster.id)
+        muster_pool::membership::verify(signed, &self.trusted_ca, self.cluster)
             .map_err(|e| AppError::Internal(anyhow::anyhow!("the stored membership record: {e}")))
     }
 

@@ -34,6 +34,7 @@ pub(crate) mod find;
 pub mod heartbeats;
 pub mod idempotency;
 pub mod images;
+mod incarnations;
 pub mod instances;
 pub mod list;
 pub mod membership;
@@ -55,7 +56,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use muster_api::{NodeId, Timestamp, node_protocol::Incarnation};
+use muster_api::{ClusterId, NodeId, Timestamp, node_protocol::Incarnation};
 use muster_pool::{PoolClient, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -66,13 +67,7 @@ pub use self::{
     idempotency::{Answer, Asked, Once},
     operations::begin_operation,
 };
-use crate::{
-    ca::Authority,
-    clock::Clock,
-    config::Config,
-    store::{Store, cluster::Cluster},
-    wake::Statuses,
-};
+use crate::{ca::Authority, clock::Clock, config::Config, store::Store, wake::Statuses};
 
 /// The controller. Cheap to clone.
 #[derive(Clone)]
@@ -86,8 +81,10 @@ pub struct Inner {
     pub clock: Arc<dyn Clock>,
     /// The effective configuration. It stays the same until the process ends.
     pub config: Config,
-    /// Ids of the cluster and of this state of its database.
-    pub cluster: Cluster,
+    /// Id of the cluster.
+    pub cluster: ClusterId,
+    /// Which state of the database this is; see [`App::incarnation`].
+    pub incarnation: Mutex<Incarnation>,
     /// Signs certificates and membership records.
     pub ca: Arc<Authority>,
     /// The certificate of the CA, for checking what it signed.
@@ -129,11 +126,5 @@ impl App {
     #[must_use]
     pub fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
-    }
-
-    /// Which state of the database this is: raised by a restore from a backup.
-    #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        self.cluster.incarnation
     }
 }

@@ -10,6 +10,7 @@ use muster_api::{
 
 use super::{
     App, AppError,
+    incarnations::{self, AheadDisk},
     instances::{self as app_instances, Changed},
 };
 use crate::{
@@ -26,26 +27,36 @@ use crate::{
 struct News<'a> {
     changed: Vec<Changed>,
     disks: Vec<&'a DiskReport>,
+    /// Disks whose newest version on the node is not known here.
+    ahead: Vec<AheadDisk<'a>>,
+    /// What shows that the database is an older copy, in a sentence.
+    evidence: Option<String>,
     stale: u64,
 }
 
 impl News<'_> {
     fn is_none(&self) -> bool {
-        self.changed.is_empty() && self.disks.is_empty()
+        self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty()
     }
 }
 
 impl App {
     /// Takes a report. What it says of an older generation or start, or of another node's instance, is ignored.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
-        let unchanged = self
+        let ours = self.incarnation();
+        let (unchanged, evidence) = self
             .store
             .read("reports.compare", async |tx| {
                 let news = news(tx, node, report).await?;
                 metrics::counter!("muster_reports_stale_total").increment(news.stale);
-                Ok::<_, AppError>(news.is_none())
+                Ok::<_, AppError>((news.is_none(), news.evidence))
             })
             .await?;
+        // After a restore, nodes report things of the history before until they have learned of the new one.
+        let of_ours = self.heartbeats.last(node).is_some_and(|(_, beat)| beat.incarnation == ours);
+        if let Some(evidence) = evidence.filter(|_| of_ours) {
+            self.leave_old_history(ours, ours, &evidence).await?;
+        }
         if unchanged {
             return Ok(());
         }
@@ -58,6 +69,9 @@ impl App {
                 };
                 app_instances::save(tx, &actor, &news.changed).await?;
                 instances::save_reported(tx, &news.disks).await?;
+                for disk in &news.ahead {
+                    disk.adopt(tx).await?;
+                }
                 Ok(())
             })
             .await
@@ -81,6 +95,15 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
             let known = |disk: &DiskReport| disks.get(&disk.disk).filter(|known| known.instance == row.id);
             news.disks.extend(one.disks.iter().filter(|disk| known(disk).is_some_and(|known| known.differs(disk))));
         }
+        let mut ahead = false;
+        for report in one.disks.iter().filter(|_| one.generation >= row.life.generation) {
+            let Some(known) = disks.get(&report.disk).filter(|known| known.instance == row.id) else { continue };
+            if let Some(disk) = AheadDisk::find(tx, &row, known, report).await? {
+                news.ahead.push(disk);
+                ahead = true;
+            }
+        }
+        news.evidence = news.evidence.or_else(|| incarnations::evidence(&row, one, ahead));
         if !row.life.concerns(one) {
             news.stale += 1;
             continue;

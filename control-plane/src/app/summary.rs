@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_api::summary::{Me, ProblemLine, Summary};
 
 use super::{App, AppError, Caller, StoreError};
-use crate::store::{Tx, deployments, images, instances, nodes, operations, snapshots};
+use crate::store::{Tx, cluster, deployments, images, instances, nodes, operations, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
 const LOOK_AT: [(&str, &str, &str, &str); 6] = [
@@ -16,6 +16,9 @@ const LOOK_AT: [(&str, &str, &str, &str); 6] = [
     ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
 ];
+
+/// How long a restored database is told, milliseconds.
+const RESTORED_TOLD_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// Counts for `/metrics`, over all projects.
 pub struct Gauges {
@@ -34,7 +37,7 @@ impl App {
             role: caller.role.into(),
             project: caller.bound_to.clone(),
             expires_at: Some(caller.expires_at),
-            cluster: self.cluster.id,
+            cluster: self.cluster,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -63,12 +66,15 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
     let instances = instances::by_state(tx, project).await?;
     let snapshots = snapshots::by_state(tx, project).await?;
     let operations_overdue = operations::overdue(tx, project).await?;
-    let problems = problems(&BTreeMap::from([
+    let mut problems = problems(&BTreeMap::from([
         ("nodes", &nodes),
         ("instances", &instances),
         ("snapshots", &snapshots),
         ("operations", &BTreeMap::from([("overdue".to_owned(), operations_overdue)])),
     ]));
+    if operator && let Some(line) = restored(tx).await? {
+        problems.insert(0, line);
+    }
     Ok(Summary {
         problems,
         deployments: deployments::by_state(tx, project).await?,
@@ -81,6 +87,19 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
         unexplained_bytes: None,
         as_of: tx.as_of().await?.to_string(),
     })
+}
+
+/// Told for a while after the database went back to an older copy.
+async fn restored(tx: &mut Tx) -> Result<Option<ProblemLine>, StoreError> {
+    let at = cluster::restored_at(tx).await?.filter(|at| tx.now().ms_since(*at) < RESTORED_TOLD_MS);
+    Ok(at.map(|at| ProblemLine {
+        kind: "database_restored".to_owned(),
+        count: 1,
+        detail: format!(
+            "the database is an older copy since {at}: newer versions that nodes hold are adopted, instances made after the \
+             copy are not known; look at `muster event list`"
+        ),
+    }))
 }
 
 fn problems(counts: &BTreeMap<&str, &BTreeMap<String, u64>>) -> Vec<ProblemLine> {

@@ -125,14 +125,14 @@ impl App {
         caller.require_operator()?;
         let mut answer = self
             .once(once, "tokens.create", async |tx| {
-                let row = make_token(tx, self.cluster.id, &self.ca, wanted, &caller.name).await?.row;
+                let row = make_token(tx, self.cluster, &self.ca, wanted, &caller.name).await?.row;
                 tracing::info!(token.id = %row.id, role = %row.role, "token '{}' made by '{}'", row.name, caller.name);
                 // This answer is stored with the idempotency key, so it has no secret yet.
                 Answer::created(&row.view(), format!("/v1/tokens/{}", row.id))
             })
             .await?;
         let view: Token = serde_json::from_value(answer.body).map_err(anyhow::Error::from)?;
-        let text = token_text(self.cluster.id, &self.ca, wanted.role, view.id);
+        let text = token_text(self.cluster, &self.ca, wanted.role, view.id);
         answer.body = serde_json::to_value(Token { token: Some(text), ..view }).map_err(anyhow::Error::from)?;
         Ok(answer)
     }

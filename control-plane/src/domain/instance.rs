@@ -256,15 +256,22 @@ impl Life {
     /// Whether a report is about this generation and this start. A report that it is gone may be of any start.
     #[must_use]
     pub fn concerns(&self, report: &InstanceReport) -> bool {
-        report.generation == self.generation
-            && self.node.is_some()
-            && self.state != S::Deleted
-            && (report.boot == self.boot || (report.state == Observed::Gone && self.wanted == Wanted::Gone))
+        let is_of_now = report.generation == self.generation
+            && (report.boot == self.boot || (report.state == Observed::Gone && self.wanted == Wanted::Gone));
+        self.node.is_some() && self.state != S::Deleted && (is_of_now || self.is_behind(report))
+    }
+
+    /// Whether the report is of a later generation or start than this: the database is an older copy.
+    fn is_behind(&self, report: &InstanceReport) -> bool {
+        (report.generation, report.boot) > (self.generation, self.boot) && report.generation >= self.generation
     }
 
     fn report(&mut self, report: &InstanceReport, now: Timestamp) {
         if !self.concerns(report) {
             return;
+        }
+        if self.is_behind(report) {
+            (self.generation, self.boot) = (report.generation, report.boot);
         }
         let was = self.known.take().unwrap_or(self.state);
         let say = (report.reason.clone(), report.detail.clone());

@@ -42,6 +42,8 @@ pub enum Verdict {
     Alive,
     /// Another run, which this folder knows nothing of, took its place.
     Replaced,
+    /// It was accepted before, and is newer than the present run: the database is an older copy.
+    OldDatabase,
 }
 
 /// What becomes of a start. `same_history`: the node has seen the present incarnation of the database.
@@ -54,6 +56,8 @@ pub fn judge(current: Option<Current>, start: &RunStart, same_history: bool) -> 
         return match same_history {
             false if is_quiet(ENDED_MS) => Verdict::Accepted,
             false => Verdict::Wait,
+            // Ids of runs begin with the time.
+            true if start.accepted && start.run.uuid() > current.run.uuid() => Verdict::OldDatabase,
             true => Verdict::Replaced,
         };
     }
@@ -82,6 +86,7 @@ mod tests {
             incarnation: Incarnation { number: 1, random: 1 },
             run: run(9),
             follows: follows.iter().map(|n| run(*n)).collect(),
+            accepted: false,
             place,
             advertise: "10.0.0.1:7450".to_owned(),
         }
@@ -117,6 +122,13 @@ mod tests {
         assert_eq!(judge(current(1, Some(3_000)), &rebooted, true), Verdict::Wait);
         assert_eq!(judge(current(1, Some(8_000)), &rebooted, true), Verdict::Accepted);
         assert_eq!(judge(current(1, None), &rebooted, true), Verdict::Accepted);
+    }
+
+    #[test]
+    fn a_run_that_was_accepted_and_is_newer_shows_that_the_database_is_old() {
+        let accepted = |n| RunStart { accepted: true, run: run(n), ..start(&[], RunPlace::Same) };
+        assert_eq!(judge(current(3, None), &accepted(9), true), Verdict::OldDatabase);
+        assert_eq!(judge(current(10, None), &accepted(9), true), Verdict::Replaced);
     }
 
     #[test]

@@ -47,10 +47,15 @@ pub mod tokens;
 pub mod uploads;
 pub mod versions;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
+use storage_core::lock;
 
 use self::backend::Backend;
 pub use self::{
@@ -78,8 +83,8 @@ pub struct Store {
     backend: Backend,
     clock: Arc<dyn Clock>,
     wakes: Wakes,
-    /// The history of the database, known once the cluster's row was read.
-    history: History,
+    /// The history of the database, known once the cluster's row was read. All clones share it.
+    history: Arc<Mutex<History>>,
 }
 
 impl fmt::Debug for Store {
@@ -93,13 +98,12 @@ impl Store {
     pub async fn open(url: &DatabaseUrl, clock: Arc<dyn Clock>, wakes: Wakes) -> Result<Self, StoreError> {
         let backend = Backend::open(url).await?;
         migrations::run(&backend, clock.now()).await?;
-        Ok(Self { backend, clock, wakes, history: History::default() })
+        Ok(Self { backend, clock, wakes, history: Arc::default() })
     }
 
-    /// The same store, with positions that belong to this history.
-    #[must_use]
-    pub fn of_history(self, history: History) -> Self {
-        Self { history, ..self }
+    /// Positions belong to this history from now on.
+    pub fn set_history(&self, history: History) {
+        *lock(&self.history) = history;
     }
 
     /// The wakes that happen after commits.
@@ -152,7 +156,7 @@ impl Store {
     async fn begin(&self) -> Result<Tx, StoreError> {
         let mut inner = self.backend.writers.begin_with(self.backend.begin_write()).await?;
         self.backend.take_turn(&mut inner).await?;
-        Ok(Tx { inner, now: self.clock.now(), history: self.history, seq: None, after: After::default() })
+        Ok(Tx { inner, now: self.clock.now(), history: *lock(&self.history), seq: None, after: After::default() })
     }
 
     /// Reads from one consistent snapshot. What the closure writes is refused or lost.
@@ -163,7 +167,8 @@ impl Store {
     {
         let begun = Instant::now();
         let inner = self.backend.readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
-        let mut tx = Tx { inner, now: self.clock.now(), history: self.history, seq: None, after: After::default() };
+        let mut tx =
+            Tx { inner, now: self.clock.now(), history: *lock(&self.history), seq: None, after: After::default() };
         let result = work(&mut tx).await;
         tx.roll_back().await;
         metrics::histogram!("muster_store_read_seconds", "read" => name).record(begun.elapsed().as_secs_f64());

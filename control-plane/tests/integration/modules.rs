@@ -39,6 +39,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["ca", "clock", "config"]),
     ("config", &["store"]),
     ("telemetry", &["config"]),
+    ("history", &["app", "ca", "clock", "config", "data_dir", "store", "wake"]),
+    ("data_dir", &[]),
 ];
 
 /// Crates in which the files of every folder form no circle either.

@@ -203,7 +203,7 @@ async fn register(
 
 /// Writes down that the controller accepted the run.
 pub(super) fn note_accepted(run: &Run) {
-    if let Err(error) = run.accepted() {
+    if let Err(error) = run.note_accepted() {
         warn!(%error, "run.json could not be written; the next start also names older runs");
     }
 }

@@ -68,6 +68,8 @@ pub struct DiskStatus {
     pub path: PathBuf,
     /// The newest published version that this node knows of.
     pub version: VersionId,
+    /// Descriptor and root page of that version.
+    pub root: VersionRoot,
     /// Generation under which the disk is written.
     pub generation: u64,
     /// Logical size in bytes, a multiple of 4096.
@@ -636,6 +638,7 @@ impl Disks {
             instance: meta.instance,
             path: self.path(disk.id()),
             version: meta.base,
+            root: meta.root.clone(),
             generation: meta.generation,
             size_bytes: disk.size_bytes(),
             unsaved_bytes: BlockBits::union_count(&bits) * BLOCK_BYTES,
@@ -770,6 +773,7 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         size_bytes: want.size_bytes,
         base: want.version,
         root: want.root.clone(),
+        earlier: Vec::new(),
         epochs: vec![entry],
         prepared: None,
         failed: None,

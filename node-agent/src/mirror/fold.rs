@@ -20,6 +20,8 @@ use super::{
     meta::EpochMeta,
 };
 
+/// Most earlier bases that a disk remembers. Backups of the controller are rarely more snapshots old.
+const EARLIER_MAX: usize = 256;
 /// Most blocks that are moved under one lock.
 const STEP_BLOCKS: u64 = 64;
 
@@ -46,6 +48,10 @@ impl Disk {
         if meta.base == version {
             return Ok(());
         }
+        // A controller whose database is an older copy asks for an older version. Going back would revert flushed writes.
+        if meta.earlier.contains(&version) {
+            return Err(DiskError::Diverged { disk, have: meta.base, asked: version });
+        }
         let folded = match root.commit.and_then(|commit| meta.position(commit)) {
             Some(at) => at + 1,
             None if self.layers().epochs.iter().all(|epoch| epoch.bits.owned_blocks() == 0) => 0,
@@ -57,7 +63,9 @@ impl Disk {
             let gone: Vec<EpochMeta> = meta.epochs[..folded].to_vec();
             // The record changes first: from then on, a start reads these blocks from the version.
             this.update_meta(Apply::IfStored, |meta| {
-                meta.base = version;
+                let before = std::mem::replace(&mut meta.base, version);
+                meta.earlier.drain(..(meta.earlier.len() + 1).saturating_sub(EARLIER_MAX));
+                meta.earlier.push(before);
                 meta.root = root;
                 meta.epochs.drain(..folded);
             })

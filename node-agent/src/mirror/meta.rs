@@ -27,6 +27,9 @@ pub(crate) struct Meta {
     /// The newest published version, which the disk builds on.
     pub(crate) base: VersionId,
     pub(crate) root: VersionRoot,
+    /// Versions that were the base before, oldest first. The disk never goes back to one of them.
+    #[serde(default)]
+    pub(crate) earlier: Vec<VersionId>,
     /// Oldest first; the last one is current. Never empty.
     pub(crate) epochs: Vec<EpochMeta>,
     /// Created for a cut that has not flipped, as far as this record knows. After a crash its bits decide: if it has any,

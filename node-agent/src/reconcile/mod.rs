@@ -253,11 +253,13 @@ fn disk_trouble(disk: &DiskStatus) -> Option<Trouble> {
     Some(Trouble { reason: Reason::DiskFailed, detail: format!("disk {} failed: {what}", disk.disk) })
 }
 
-fn disk_report(disk: &DiskStatus) -> DiskReport {
+fn disk_report(disk: &DiskStatus, assignment: &Assignment) -> DiskReport {
+    let assigned = assignment.disks.iter().find(|assigned| assigned.disk == disk.disk);
     DiskReport {
         disk: disk.disk,
         path: disk.path.display().to_string(),
         version: disk.version,
+        ahead: assigned.filter(|assigned| assigned.version != disk.version).map(|_| disk.root.clone()),
         unsaved_bytes: disk.unsaved_bytes,
         fetched_bytes: disk.fetched_bytes,
         local_bytes: disk.local_bytes,
@@ -335,7 +337,7 @@ impl Reconciler {
             let of_instance = || disks.iter().filter(|disk| disk.instance == assignment.instance);
             let trouble = of_instance().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
-            let known = of_instance().map(disk_report).collect();
+            let known = of_instance().map(|disk| disk_report(disk, assignment)).collect();
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);

@@ -52,7 +52,12 @@ pub fn report(
     InstanceReport {
         instance: assignment.instance,
         generation: seen.life.as_ref().map_or(assignment.generation, |l| l.generation.max(assignment.generation)),
-        boot: assignment.boot,
+        // A higher number than the assignment's shows the controller that its database is an older copy.
+        boot: seen
+            .life
+            .as_ref()
+            .filter(|l| l.generation >= assignment.generation)
+            .map_or(assignment.boot, |l| l.boot.max(assignment.boot)),
         state,
         reason,
         detail,

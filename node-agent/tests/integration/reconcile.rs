@@ -65,6 +65,7 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         instance: want.instance,
         path: PathBuf::from(format!("/nowhere/{}.raw", want.disk)),
         version: want.version,
+        root: want.root.clone(),
         generation: want.generation,
         size_bytes: want.size_bytes,
         unsaved_bytes: 0,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use muster_api::{
-    ErrorCode, Timestamp,
+    Timestamp,
     node::NodeState,
     node_protocol::{Heartbeat, HeartbeatAnswer, NODE_PROTOCOL},
 };
@@ -27,17 +27,13 @@ impl App {
         check_address(&beat.advertise, "/advertise")?;
         let ours = self.incarnation();
         let theirs = beat.incarnation;
-        // The same number with another random part is another history. A higher number means that this database is a
-        // stale copy. Either way the node must not be told what this database wants.
+        // The same number with another random part is another history. A higher number means that this database is an
+        // older copy. Either way the node must not be told what this incarnation wants.
         if theirs.number > ours.number || (theirs.number == ours.number && theirs.random != ours.random) {
-            return Err(AppError::code(
-                ErrorCode::Stale,
-                format!(
-                    "the node has seen incarnation {} of the database, this is {} of another history",
-                    theirs.number, ours.number
-                ),
-            ));
+            let evidence = format!("node '{}' has seen incarnation {} of another history", node.name, theirs.number);
+            self.leave_old_history(ours, theirs, &evidence).await?;
         }
+        let ours = self.incarnation();
         let now = self.clock.now();
         let row = self.store.read("nodes.load", async |tx| nodes::load(tx, node.id).await).await?;
         let row = row.ok_or_else(|| AppError::not_found("node", node.id))?;

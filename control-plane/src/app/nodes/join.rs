@@ -66,7 +66,7 @@ impl App {
         Ok(JoinAnswer {
             node: row.id,
             name: row.name,
-            cluster: self.cluster.id,
+            cluster: self.cluster,
             ca_pem: self.ca.ca_pem().to_owned(),
             certificate_pem,
             node_port: self.node_port,
@@ -79,10 +79,10 @@ impl App {
     fn read_join_token(&self, bearer: &str) -> Result<JoinToken, AppError> {
         let token: JoinToken =
             bearer.parse().map_err(|_| AppError::Unauthenticated("joining takes a join token: mjt1_…".to_owned()))?;
-        if token.cluster != self.cluster.id || token.ca_sha256 != self.ca.sha256() {
+        if token.cluster != self.cluster || token.ca_sha256 != self.ca.sha256() {
             return Err(AppError::Unauthenticated(format!(
                 "this join token is for cluster {}, this is cluster {}",
-                token.cluster, self.cluster.id
+                token.cluster, self.cluster
             )));
         }
         if !self.genuine(token.id, &token.secret) {

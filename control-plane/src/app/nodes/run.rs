@@ -28,6 +28,18 @@ impl App {
     /// Registers a start. From then on, calls of other runs of the node are refused.
     pub async fn start_run(&self, node: &NodeCaller, start: &RunStart) -> Result<(), AppError> {
         check_protocol(start.protocol)?;
+        let ours = self.incarnation();
+        match self.register(node, start).await? {
+            Verdict::OldDatabase => {
+                let evidence = format!("node '{}' runs an agent that was accepted and is not known here", node.name);
+                self.leave_old_history(ours, start.incarnation, &evidence).await?;
+                self.register(node, start).await.map(|_accepted| ())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn register(&self, node: &NodeCaller, start: &RunStart) -> Result<Verdict, AppError> {
         let (verdict, row) = self
             .store
             .run_tx("nodes.run", async |tx| {
@@ -47,8 +59,9 @@ impl App {
         match verdict {
             Verdict::Accepted => {
                 tracing::info!(node.id = %node.id, run.id = %start.run, "an agent of node '{}' starts at {}", row.name, start.advertise);
-                Ok(())
+                Ok(verdict)
             }
+            Verdict::OldDatabase => Ok(verdict),
             Verdict::Wait => Err(AppError::Unavailable(format!(
                 "the agent of node '{}' that was heard a moment ago may still run: this one is asked to try again",
                 row.name

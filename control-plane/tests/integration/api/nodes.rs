@@ -30,7 +30,7 @@ async fn a_node_joins_is_heard_and_listed() {
     let mut agent = Agent::new("alpha.1");
     world.join(&mut agent, &token).await;
     let joined = agent.joined.as_ref().expect("joined");
-    assert_eq!((joined.name.as_str(), joined.cluster, joined.node_port), ("alpha.1", world.app.cluster.id, 7401));
+    assert_eq!((joined.name.as_str(), joined.cluster, joined.node_port), ("alpha.1", world.app.cluster, 7401));
     let before = node(&world, "alpha.1").await;
     assert_eq!((before.state, before.schedulable, before.last_seen_at), (NodeState::Joining, true, None));
     let answer: HeartbeatAnswer = world.beat(&agent, &agent.beat()).await.ok(200);
@@ -74,7 +74,7 @@ async fn who_does_not_belong_is_refused_clearly() {
     assert_eq!(taken["existing"], world.get("/v1/nodes/a").await.json()["id"]);
     let foreign = other.make_token(json!({ "role": "node" })).await;
     let refused = world.try_join(&foreign, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
-    assert!(refused["detail"].as_str().expect("text").contains(&other.app.cluster.id.to_string()));
+    assert!(refused["detail"].as_str().expect("text").contains(&other.app.cluster.to_string()));
     world.try_join(&world.token, &Agent::new("b").join_request()).await.refused(401, "unauthenticated");
     let mut newer = Agent::new("b").join_request();
     newer.protocol = 99;
@@ -113,7 +113,7 @@ async fn the_node_door_identifies_nodes_by_their_key() {
 /// A start of an agent process, as the agent sends it.
 fn run_start(world: &World, run: RunId, follows: &[RunId], place: &str) -> String {
     let start = json!({
-        "protocol": 1, "incarnation": world.app.incarnation(), "run": run, "follows": follows, "place": place,
+        "protocol": 1, "incarnation": world.app.incarnation(), "run": run, "follows": follows, "accepted": false, "place": place,
         "advertise": "10.0.0.9:7450",
     });
     start.to_string()
@@ -243,7 +243,7 @@ async fn address_and_weight_open_an_epoch_and_reach_every_node() {
     assert!(record.members.iter().any(|m| m.address == "127.0.0.1:7999"));
     assert!(record.members.is_sorted_by_key(|m| m.node));
     let second: Desired = desired(&b, first.revision).await.ok(200);
-    let read = muster_pool::membership::verify(&second.membership, &world.app.trusted_ca, world.app.cluster.id);
+    let read = muster_pool::membership::verify(&second.membership, &world.app.trusted_ca, world.app.cluster);
     assert_eq!(read.expect("signed by the CA"), record);
     beat.pool = PoolUse { limit_bytes: 50 << 30, ..beat.pool };
     world.beat(&a, &beat).await.ok::<Value>(200);
@@ -268,17 +268,22 @@ async fn a_poll_of_the_desired_state_waits_for_a_change() {
 }
 
 #[tokio::test]
-async fn another_history_of_the_database_is_refused() {
+async fn a_node_that_has_seen_another_history_begins_a_new_incarnation() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     let ours = world.app.incarnation();
     let with = |incarnation| muster_api::node_protocol::Heartbeat { incarnation, ..agent.beat() };
     let forked = Incarnation { random: ours.random ^ 1, ..ours };
-    world.beat(&agent, &with(forked)).await.refused(409, "stale");
-    let newer = Incarnation { number: ours.number + 1, ..ours };
-    world.beat(&agent, &with(newer)).await.refused(409, "stale");
+    let answer: HeartbeatAnswer = world.beat(&agent, &with(forked)).await.ok(200);
+    assert_eq!((answer.incarnation.number, world.app.incarnation()), (ours.number + 1, answer.incarnation));
+    let newer = Incarnation { number: ours.number + 5, ..ours };
+    let answer: HeartbeatAnswer = world.beat(&agent, &with(newer)).await.ok(200);
+    assert_eq!(answer.incarnation.number, ours.number + 6);
     let older = Incarnation { number: ours.number - 1, random: 5 };
     world.beat(&agent, &with(older)).await.ok::<Value>(200);
+    let absurd = Incarnation { number: u64::MAX, random: 5 };
+    world.beat(&agent, &with(absurd)).await.refused(422, "invalid");
+    assert_eq!(world.app.incarnation(), answer.incarnation);
 }
 
 #[tokio::test]

@@ -571,6 +571,7 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
                 disk: disk.disk,
                 path: format!("/var/lib/muster/agent/disks/{}.raw", disk.disk),
                 version: disk.version,
+                ahead: None,
                 unsaved_bytes: script.dirty_bytes,
                 fetched_bytes: 0,
                 local_bytes: script.dirty_bytes,

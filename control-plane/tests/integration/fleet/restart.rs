@@ -1,8 +1,12 @@
 //! The controller is killed at any instant, and finishes what it began when it is started again.
 
+use muster_api::{
+    CommitId, VersionId,
+    node_protocol::{DiskReport, InstanceReport, Observed, VersionRoot},
+};
 use serde_json::json;
 
-use super::harness::{MIB, World, eventually};
+use super::harness::{MIB, World, eventually, report_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_goes_on_after_a_restart() {
@@ -49,4 +53,57 @@ async fn a_snapshot_goes_on_after_a_restart() {
     world.ends(&fork, "succeeded").await;
     let page = world.get("/v1/deployments").await;
     assert_eq!(page.body["items"].as_array().unwrap().len(), 2);
+}
+
+/// The database was replaced by an older copy, and nothing but the nodes can tell. What they hold counts, and the instance
+/// can be used as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nodes_hold_beyond_an_old_database_is_adopted() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    nodes[0].script(|s| s.mute = true);
+    let assignment = nodes[0].assignment("web.0").unwrap();
+    let (disk, held) = (assignment.disks[0].clone(), VersionId::generate());
+    let root = VersionRoot { commit: Some(CommitId::generate()), ..nodes[0].root(disk.size_bytes) };
+    let report = InstanceReport {
+        generation: 3,
+        boot: 7,
+        disks: vec![DiskReport {
+            disk: disk.disk,
+            path: "/x.raw".to_owned(),
+            version: held,
+            ahead: Some(root),
+            unsaved_bytes: 0,
+            fetched_bytes: 0,
+            local_bytes: 0,
+        }],
+        ..report_of(&assignment, Observed::Running)
+    };
+    nodes[0].beat().await;
+    let desired = nodes[0].desired();
+    for _ in 0..2 {
+        nodes[0].report(&desired, false, vec![report.clone()]).await.expect(204);
+    }
+    nodes[0].script(|s| s.mute = false);
+    let told = eventually("the node is told what it holds", async || {
+        nodes[0].act().await;
+        nodes[0].assignment("web.0").filter(|a| a.disks[0].version == held)
+    })
+    .await;
+    assert_eq!((told.generation, told.boot), (3, 7));
+    assert_eq!(nodes[0].desired().incarnation.number, desired.incarnation.number + 1, "once, not for each report");
+    let version = world.get(&format!("/v1/versions/{held}")).await;
+    assert_eq!((version.text("/state"), version.text("/instance_name")), ("ready", "web.0"));
+    let problems = world.get("/v1/summary").await;
+    assert_eq!(problems.text("/problems/0/kind"), "database_restored");
+    // It stops, starts and is cut as before.
+    for step in ["stop", "start"] {
+        let operation = world.post(&format!("/v1/instances/web.0/{step}"), json!({})).await.expect(202);
+        world.ends(&operation, "succeeded").await;
+    }
+    assert_eq!(nodes[0].assignment("web.0").unwrap().boot, 8);
+    let operation = world.post("/v1/snapshots", json!({ "select": { "deployment": "web" } })).await.expect(202);
+    world.ends(&operation, "succeeded").await;
 }

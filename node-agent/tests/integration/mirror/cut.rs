@@ -360,3 +360,22 @@ async fn a_disk_without_changes_that_is_larger_than_its_version_gets_a_version_o
         }
     }
 }
+
+/// A controller whose database is an older copy asks for a version that the disk has left. Nothing unsaved is at stake, and
+/// still it must not go back: what was published since would be reverted under the guest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_never_goes_back_to_an_earlier_version() {
+    let world = World::new().await;
+    let (first, path) = disk_of(&world, &Rng(3).bytes(1 << 20)).await;
+    write(&path, 0, vec![7; CHUNK]).await;
+    let (commit, _) = world.cut(&[&first]).await.pop().unwrap();
+    let second = published(&first, &world.save(&first, commit).await);
+    world.ensure(&second).await;
+    assert_eq!(world.disks.status(first.disk).unwrap().unsaved_bytes, 0);
+    let world = world.restart().await;
+    let refused = world.disks.ensure(&first).await;
+    assert!(matches!(refused, Err(DiskError::Diverged { .. })), "{refused:?}");
+    let status = world.ensure(&second).await;
+    assert_eq!((status.version, status.root), (second.version, second.root));
+    assert_eq!(blocking(move || std::fs::read(status.path).unwrap()[0]).await, 7);
+}

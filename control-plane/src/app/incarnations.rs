@@ -1,0 +1,158 @@
+//! A database that turns out to be an older copy than its nodes have seen, and what they hold beyond it.
+//!
+//! At a start the high-water file tells (`history.rs` of the crate). A whole data folder that was put back has an old file
+//! as well. Then the nodes tell: they have seen a later incarnation, generation, boot or version than the database knows.
+//! At the first such word the controller begins a new incarnation, because counters of two histories cannot be compared.
+//! Then it adopts what the node holds, so that nothing is ordered back to a state that it has left.
+
+use muster_api::{
+    Labels, VersionId,
+    node_protocol::{DiskReport, Incarnation, InstanceReport},
+    operation::Target,
+};
+use serde_json::json;
+use storage_core::lock;
+
+use super::{App, AppError};
+use crate::{
+    domain::versions::Content,
+    store::{
+        Tx, cluster,
+        events::{self, NewEvent},
+        instances::{self, DiskRow, InstanceRow, NewHead},
+        nodes,
+        versions::{self, NewVersion, Of},
+    },
+};
+
+/// A node that claims to have seen an incarnation so far ahead is not believed.
+const AHEAD_MAX: u64 = 1_000;
+
+impl App {
+    /// Which state of the database this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        *lock(&self.incarnation)
+    }
+
+    /// Begins another incarnation, later than `ours` and `seen`: `evidence` shows that the database is an older copy. Does
+    /// nothing if that has happened since `ours` was read.
+    ///
+    /// # Errors
+    /// When `seen` is not to be believed, or the database fails.
+    pub(crate) async fn leave_old_history(
+        &self,
+        ours: Incarnation,
+        seen: Incarnation,
+        evidence: &str,
+    ) -> Result<(), AppError> {
+        if seen.number.saturating_sub(ours.number) > AHEAD_MAX {
+            let detail = format!("incarnation {} is too far ahead of {} to be believed", seen.number, ours.number);
+            return Err(AppError::invalid("/incarnation", "invalid", detail));
+        }
+        let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no random number: {e}"))?;
+        let next = Incarnation { number: ours.number.max(seen.number) + 1, random };
+        self.store
+            .run_tx("cluster.restored", async |tx| {
+                if self.incarnation() != ours {
+                    return Ok(());
+                }
+                cluster::begin_incarnation(tx, next).await?;
+                nodes::bump_all_desired(tx).await?;
+                *lock(&self.incarnation) = next;
+                self.store.set_history(next.into());
+                tracing::warn!(
+                    "the database is an older copy than its nodes have seen ({evidence}): it goes on as incarnation {}, and \
+                     what nodes hold beyond it is adopted",
+                    next.number
+                );
+                Ok::<_, AppError>(())
+            })
+            .await
+    }
+}
+
+/// What a report shows that the database does not know and must have known, in a sentence.
+pub(super) fn evidence(row: &InstanceRow, report: &InstanceReport, ahead: bool) -> Option<String> {
+    let name = &row.name;
+    let life = &row.life;
+    if report.generation > life.generation {
+        return Some(format!("{name} has generation {} on its node, {} here", report.generation, life.generation));
+    }
+    if report.generation == life.generation && report.boot > life.boot {
+        return Some(format!("{name} was started {} times on its node, {} times here", report.boot, life.boot));
+    }
+    ahead.then(|| format!("a disk of {name} has a version that is not known here"))
+}
+
+/// A disk whose newest version on its node is not in the database.
+pub(super) struct AheadDisk<'a> {
+    instance: InstanceRow,
+    disk: DiskRow,
+    report: &'a DiskReport,
+}
+
+impl<'a> AheadDisk<'a> {
+    /// `None` if the database knows the version, or the node cannot show it.
+    pub(super) async fn find(
+        tx: &mut Tx,
+        instance: &InstanceRow,
+        disk: &DiskRow,
+        report: &'a DiskReport,
+    ) -> Result<Option<Self>, AppError> {
+        if report.ahead.is_none()
+            || report.version == disk.version
+            || versions::load(tx, report.version).await?.is_some()
+        {
+            return Ok(None);
+        }
+        Ok(Some(Self { instance: instance.clone(), disk: disk.clone(), report }))
+    }
+
+    /// Makes the version that the node holds known, and the newest of its disk.
+    pub(super) async fn adopt(&self, tx: &mut Tx) -> Result<(), AppError> {
+        let Self { instance, disk, report } = self;
+        let root = report.ahead.as_ref().expect("`find` looked");
+        let invalid = |what: String| AppError::invalid("/instances", "invalid", what);
+        let content = Content::from_root(root).map_err(|error| invalid(format!("disk {}: {error}", disk.id)))?;
+        let commit = root.commit.ok_or_else(|| invalid(format!("disk {}: its version has no commit", disk.id)))?;
+        if content.size_bytes() != disk.size_bytes || versions::by_commit(tx, commit).await?.is_some() {
+            return Err(invalid(format!("disk {}: version {} does not fit it", disk.id, report.version)));
+        }
+        let version = NewVersion {
+            id: report.version,
+            project: disk.project.clone(),
+            labels: Labels::default(),
+            of: Of::Disk {
+                instance: instance.id,
+                instance_name: instance.name.clone(),
+                disk: disk.id,
+                snapshot: None,
+                commit,
+            },
+            content,
+            digest: None,
+            stored_bytes: 0,
+            reached_bytes: None,
+            upload: None,
+        };
+        versions::insert(tx, &version).await?;
+        let head =
+            NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
+        instances::advance_heads(tx, &[head]).await?;
+        if let Some(node) = instance.life.node {
+            nodes::bump_desired(tx, node).await?;
+        }
+        events::append(tx, adopted_event(instance, disk, report.version)).await?;
+        tracing::warn!(version.id = %report.version, disk.id = %disk.id, "a version of {} that its node holds is adopted", instance.name);
+        Ok(())
+    }
+}
+
+fn adopted_event(instance: &InstanceRow, disk: &DiskRow, version: VersionId) -> NewEvent {
+    let target = Target { kind: "version".to_owned(), id: version.to_string(), name: instance.name.clone() };
+    NewEvent {
+        data: json!({ "state": "ready", "instance": instance.id, "disk": disk.id, "adopted": true }),
+        ..NewEvent::new("version.adopted", instance.project.clone(), target)
+    }
+}
