@@ -112,7 +112,7 @@ async fn a_node_joins_through_one_door_and_works_through_the_other() {
 async fn a_second_start_finds_what_the_first_made() {
     let dir = tempfile::tempdir().expect("a folder");
     let first = start(config(dir.path())).await;
-    let (cluster, epoch) = (first.app.cluster.clone(), first.app.pool.membership().epoch);
+    let (cluster, epoch) = (first.app.cluster, first.app.pool.membership().epoch);
     // One daemon per folder.
     let second = build(config(dir.path()), Arc::new(SystemClock)).await.err().expect("refused");
     assert!(format!("{second:#}").contains("another controller uses"), "{second:#}");
