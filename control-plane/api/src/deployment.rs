@@ -90,6 +90,9 @@ pub struct DeploymentSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub snapshot: Option<Ref<SnapshotId>>,
+    /// With `snapshot`: start without the members whose versions were deleted, instead of refusing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_missing: bool,
 }
 
 /// What runs an instance.

@@ -97,6 +97,9 @@ pub struct Snapshot {
     pub members: u64,
     /// Number of instances left out because they were failed, pending or deleting.
     pub skipped: u64,
+    /// How many of the members have no version any more, because somebody deleted it. A fork needs `allow_missing` then.
+    #[serde(default)]
+    pub missing: u64,
     /// Bytes written by all guests since the last versions of their disks.
     pub dirty_bytes: u64,
     /// Bytes newly stored in the pool for it, one copy.

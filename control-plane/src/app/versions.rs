@@ -23,7 +23,7 @@ use crate::{
     store::{
         Tx,
         events::{self, NewEvent},
-        images,
+        images, snapshots,
         versions::{self, VersionFilter},
     },
 };
@@ -56,6 +56,9 @@ impl App {
             versions::unlink(tx, &row).await?;
             if let Some(image) = row.version.image {
                 images::settle(tx, image).await?;
+            }
+            if let Some(snapshot) = row.version.snapshot {
+                snapshots::note_missing(tx, snapshot).await?;
             }
             let version = &row.version;
             let target = Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() };

@@ -31,6 +31,7 @@ migrations! {
     5 "0005_trouble",
     8 "0008_runs",
     9 "0009_restored",
+    10 "0010_missing",
 }
 
 const CREATE: &str = "-- migrations.create

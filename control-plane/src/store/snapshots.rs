@@ -49,6 +49,8 @@ pub struct SnapshotRow {
     pub members: u64,
     /// How many selected instances had no disk that could be cut.
     pub skipped: u64,
+    /// How many members have no version any more, because it was deleted by itself.
+    pub missing: u64,
     /// Bytes that all its guests wrote since the versions before.
     pub dirty_bytes: u64,
     /// Bytes that were newly stored, one copy.
@@ -151,7 +153,7 @@ pub struct Staged {
 
 columns!(
     "snapshots", SnapshotRow: id, project, name, labels, state, reason, deployment, deployment_name, consistency,
-    max_pause_ms, cut_at, durable_at, members, skipped, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
+    max_pause_ms, cut_at, durable_at, members, skipped, missing, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
     attempt_until, refused, refused_detail, deadline, upload, round, operation, created_at, updated_at, revision, seq,
 );
 
@@ -367,6 +369,16 @@ pub async fn unstaged(tx: &mut Tx, id: SnapshotId, limit: i64) -> Result<Vec<Uns
         })
     };
     rows.iter().map(unstaged).collect()
+}
+
+const MISSING: &str = "-- snapshots.missing
+UPDATE snapshots SET missing = missing + 1, updated_at = $2, revision = revision + 1 WHERE id = $1";
+
+/// Notes that the version of one member was deleted.
+pub async fn note_missing(tx: &mut Tx, id: SnapshotId) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(MISSING).bind(id.to_string()).bind(now).execute(tx.conn()).await?;
+    Ok(())
 }
 
 const STAGED: &str = "-- snapshot_members.staged

@@ -25,6 +25,9 @@ pub(crate) struct Deploy {
     /// Start one instance from each member of a snapshot
     #[arg(long, value_name = "S")]
     pub(crate) snapshot: Option<String>,
+    /// With --snapshot: start without the members whose versions were deleted
+    #[arg(long, requires = "snapshot")]
+    pub(crate) allow_missing: bool,
     /// Number of instances
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) count: Option<i64>,

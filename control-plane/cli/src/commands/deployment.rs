@@ -124,6 +124,7 @@ fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
     }
     if let Some(snapshot) = &deploy.snapshot {
         source.snapshot = Some(parsed("name", snapshot)?);
+        source.allow_missing = deploy.allow_missing;
     }
     Ok(source)
 }

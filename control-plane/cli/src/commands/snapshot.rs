@@ -121,6 +121,7 @@ fn details(ctx: &Ctx, snapshot: &Snapshot) -> String {
         ("consistency", word(&snapshot.consistency)),
         ("members", snapshot.members.to_string()),
         ("left out", snapshot.skipped.to_string()),
+        ("missing", snapshot.missing.to_string()),
         ("changed", units::bytes(snapshot.dirty_bytes)),
         ("stored", units::bytes(snapshot.stored_bytes)),
         ("longest pause", optional_millis(snapshot.pause_max_ms)),

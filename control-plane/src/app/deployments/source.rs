@@ -1,7 +1,8 @@
 //! What the disks of a deployment's members start as.
 
 use muster_api::{
-    ImageId, Ref, SnapshotId, VersionId, deployment::DeploymentSource, image::VersionOrNumber, snapshot::SnapshotState,
+    ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource, image::VersionOrNumber,
+    snapshot::SnapshotState,
 };
 
 use super::super::{AppError, Caller, at, find};
@@ -39,7 +40,7 @@ impl Start {
     pub(super) async fn resolve(tx: &mut Tx, caller: &Caller, source: &DeploymentSource) -> Result<Self, AppError> {
         match (&source.image, source.version, &source.snapshot) {
             (Some(image), version, _) => of_image(tx, caller, image, version).await,
-            (None, _, Some(snapshot)) => of_snapshot(tx, caller, snapshot).await,
+            (None, _, Some(snapshot)) => of_snapshot(tx, caller, snapshot, source.allow_missing).await,
             (None, Some(VersionOrNumber::Id(id)), None) => {
                 let version = find::version(tx, caller, id).await.map_err(at("/source/version"))?;
                 let source_name = Some(version.version.name.clone());
@@ -93,11 +94,17 @@ async fn of_image(
         image: Some(Ref::Id(image.image.id)),
         version: version.version.number.map(VersionOrNumber::Number),
         snapshot: None,
+        allow_missing: false,
     };
     Ok(Start { source, source_name: Some(image.image.name), versions: StartVersions::One(Box::new(version)) })
 }
 
-async fn of_snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Start, AppError> {
+async fn of_snapshot(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<SnapshotId>,
+    allow_missing: bool,
+) -> Result<Start, AppError> {
     let snapshot = find::snapshot(tx, caller, wanted).await.map_err(at("/source/snapshot"))?;
     if snapshot.state != SnapshotState::Ready {
         let state = column::word_text(snapshot.state)?;
@@ -108,6 +115,17 @@ async fn of_snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<SnapshotId>) -> 
         let missing = AppError::not_found("version", format!("{}/*", snapshot.name));
         return Err(at("/source/snapshot")(missing));
     }
-    let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)) };
+    if snapshot.missing > 0 && !allow_missing {
+        let detail = format!(
+            "{} of the {} members of snapshot '{}' have no version any more, because somebody deleted it: a fork would have \
+             {}; to start it all the same, say allow_missing",
+            snapshot.missing,
+            snapshot.members,
+            snapshot.name,
+            versions.len()
+        );
+        return Err(Problem::new(ErrorCode::WrongState, detail).with("missing", snapshot.missing).into());
+    }
+    let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)), allow_missing };
     Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions) })
 }

@@ -95,6 +95,7 @@ impl App {
                 durable_at: None,
                 members: count,
                 skipped: taken.skipped,
+                missing: 0,
                 dirty_bytes: 0,
                 stored_bytes: 0,
                 pause_max_us: None,

@@ -45,6 +45,7 @@ pub(super) fn view(row: SnapshotRow) -> Snapshot {
         durable_at: row.durable_at,
         members: row.members,
         skipped: row.skipped,
+        missing: row.missing,
         dirty_bytes: row.dirty_bytes,
         stored_bytes: row.stored_bytes,
         pause_max_ms: row.pause_max_us.map(millis),

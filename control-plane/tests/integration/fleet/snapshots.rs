@@ -124,6 +124,24 @@ async fn a_refused_cut_is_tried_again_by_another_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fork_of_an_incomplete_snapshot_says_so() {
+    let (world, _nodes) = ready_world(2, 4).await;
+    let operation = world.post("/v1/snapshots", of_web("s1")).await.expect(202);
+    world.ends(&operation, "succeeded").await;
+    assert_eq!(world.get("/v1/snapshots/s1").await.number("/missing"), 0);
+    let members = world.get("/v1/snapshots/s1/members").await;
+    world.delete(&format!("/v1/versions/{}", members.text("/items/2/version"))).await.expect(204);
+    let snapshot = world.get("/v1/snapshots/s1").await;
+    assert_eq!((snapshot.number("/members"), snapshot.number("/missing")), (4, 1));
+    let fork = |source: Value| json!({ "name": "fork", "source": source, "runtime": "none" });
+    let refused = world.deploy(fork(json!({ "snapshot": "s1" }))).await.refused(409, "wrong_state");
+    assert!(refused.text("/detail").contains("1 of the 4 members"), "{}", refused.body);
+    let fork = world.deploy(fork(json!({ "snapshot": "s1", "allow_missing": true }))).await.expect(202);
+    world.ends(&fork, "succeeded").await;
+    assert_eq!(world.get("/v1/deployments/fork").await.number("/count"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_and_pending_instances_are_skipped_and_an_empty_snapshot_is_409() {
     let world = World::new().await;
     world.image("debian", MIB).await;
