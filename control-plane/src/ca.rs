@@ -23,6 +23,9 @@ use time::{Duration, OffsetDateTime};
 
 /// Days a certificate is valid. It is renewed when a third of them is left.
 pub const CERTIFICATE_DAYS: i64 = 90;
+/// Days before its making from which a certificate is valid. The clock of the other side may be that far behind: a node
+/// must be able to tell that its clock is wrong, and go on reading.
+const BACKDATED_DAYS: i64 = 7;
 /// Years the CA itself is valid. It is long because every node must join again when the CA is replaced.
 const CA_YEARS: i64 = 30;
 
@@ -102,7 +105,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let start = instant(now)?;
-        params.not_before = start - Duration::hours(1);
+        params.not_before = start - Duration::days(BACKDATED_DAYS);
         params.not_after = start + Duration::days(365 * CA_YEARS);
         let certificate = params.self_signed(&key)?;
         write_file(key_path, key.serialize_pem().as_bytes(), 0o600)?;
@@ -190,8 +193,7 @@ fn params(subject: &Subject, now: Timestamp) -> anyhow::Result<CertificateParams
     };
     params.use_authority_key_identifier_extension = true;
     let start = instant(now)?;
-    // Valid from an hour ago, because the clock of the other side may be behind.
-    params.not_before = start - Duration::hours(1);
+    params.not_before = start - Duration::days(BACKDATED_DAYS);
     params.not_after = start + Duration::days(CERTIFICATE_DAYS);
     Ok(params)
 }
@@ -272,6 +274,7 @@ mod tests {
         assert_eq!(identity.key_sha256().expect("a fingerprint"), key_sha256);
         let validity = identity.validity().expect("a validity");
         assert_eq!(validity.not_after_s, 1_800_000_000 + 90 * 86_400);
+        assert_eq!(validity.not_before_s, 1_800_000_000 - 7 * 86_400);
         assert!(!validity.wants_renewal(1_800_000_000) && validity.wants_renewal(1_800_000_000 + 61 * 86_400));
         assert!(ca.sign_request("nonsense", &Subject::Controller, now).is_err());
     }

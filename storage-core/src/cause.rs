@@ -18,11 +18,25 @@ pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a 
 /// whose text its outer error ends with is left out.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {
-    causes(error).fold(String::new(), |said, cause| match cause.to_string() {
+    causes(error).fold(String::new(), |said, cause| match plain(cause) {
         text if said.is_empty() => text,
         text if said.ends_with(&text) => said,
         text => format!("{said}: {text}"),
     })
+}
+
+/// The text of one cause, without what only the authors of a library can use: rustls ends the text for a connection that
+/// broke off with a link to its own documentation.
+#[must_use]
+pub fn plain(cause: &(dyn Error + 'static)) -> String {
+    let broke_off = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) if broke_off(error) => "the connection broke off".to_owned(),
+        _ => {
+            let text = cause.to_string();
+            text.split(": https://docs.rs/").next().unwrap_or(&text).to_owned()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +65,15 @@ mod tests {
         let error = wrapped();
         assert!(causes(&error).any(|cause| matches!(cause.downcast_ref(), Some(Layer::Middle(_)))));
         assert!(causes(&error).any(|cause| cause.is::<Inner>()));
+    }
+
+    #[test]
+    fn a_link_to_the_documentation_of_a_library_is_left_out() {
+        let said =
+            "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/latest/rustls/manual";
+        for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::Other] {
+            assert!(!explain(&io::Error::new(kind, said)).contains("docs.rs"), "{kind}");
+        }
     }
 
     #[test]

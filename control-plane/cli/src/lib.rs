@@ -31,12 +31,15 @@ mod transfer;
 mod units;
 mod wait;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser};
 use tokio_util::sync::CancellationToken;
 
 use crate::{args::Cli, failure::Failure, output::Out};
+
+/// How much later than `--timeout` a command is broken off that does not end by itself.
+const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 
 /// Runs the command line of this process.
 #[must_use]
@@ -64,7 +67,18 @@ pub fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         let interrupt = CancellationToken::new();
         tokio::spawn(watch_for_interrupt(interrupt.clone()));
-        commands::run(cli, interrupt).await
+        let limit = cli.global.timeout;
+        let command = commands::run(cli, interrupt);
+        match limit {
+            // Commands that wait for work end by themselves at the limit, and tell how far the work is.
+            Some(limit) => {
+                let ended = tokio::time::timeout(limit + TIMEOUT_GRACE, command).await;
+                ended.unwrap_or_else(|_elapsed| {
+                    Err(Failure::BrokenOff(format!("not done within {limit:?} (--timeout)")))
+                })
+            }
+            None => command.await,
+        }
     });
     // A thread may still wait for the answer to a question at the terminal.
     runtime.shutdown_background();

@@ -7,6 +7,8 @@ use muster_api::{
     operation::Target,
     version::{Freed, Version, VersionState},
 };
+use muster_pool::PoolError;
+use storage_core::cause::explain;
 use tokio::time::Instant;
 
 use super::{
@@ -112,19 +114,29 @@ impl App {
         limit: usize,
     ) -> Result<(Extents, Position), AppError> {
         let as_of = self.store.read("versions.position", async |tx| tx.as_of().await).await?;
-        let found = extents(self.pool.clone(), &row.content, from, limit).await.map_err(unreadable)?;
+        let found =
+            extents(self.pool.clone(), &row.content, from, limit).await.map_err(|error| unreadable(row, error))?;
         Ok((found, as_of))
     }
 }
 
-/// The refusal for a version whose objects cannot be read.
-fn unreadable(error: ReadError) -> AppError {
+/// The refusal for a version whose objects cannot be read. It names objects, and no node: it goes to tenants as well (I12).
+pub(crate) fn unreadable(row: &VersionRow, error: ReadError) -> AppError {
+    let version = row.version.id;
     match error {
-        ReadError::Pool(e) => {
-            tracing::warn!(error = &e as &dyn std::error::Error, "objects of a version cannot be had now");
-            AppError::Unavailable(
-                "objects of this version cannot be had now: the nodes that have them are away".to_owned(),
-            )
+        ReadError::Pool(error) => {
+            tracing::warn!(version.id = %version, error = explain(&error), "objects of a version cannot be had now");
+            let what = match &error {
+                PoolError::Unavailable { names, .. } => match names.as_slice() {
+                    [] => "objects".to_owned(),
+                    [one] => format!("object {one}"),
+                    [first, others @ ..] => format!("object {first} and {} others", others.len()),
+                },
+                _ => "objects".to_owned(),
+            };
+            AppError::Unavailable(format!(
+                "{what} of version {version} cannot be had now: no node has a good copy, or those that have one are away"
+            ))
         }
         error => AppError::Internal(anyhow::Error::new(error).context("a version cannot be read")),
     }

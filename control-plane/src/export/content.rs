@@ -21,7 +21,7 @@ use super::{ReadError, pages::PageSource};
 use crate::domain::versions::Content;
 
 /// Longest wait for the pages or chunks of one step; then the stream ends with an error.
-const READ_WITHIN: Duration = Duration::from_secs(60);
+const READ_WITHIN: Duration = Duration::from_secs(20);
 /// Bytes of chunks that one request to the pool asks for.
 const GROUP_BYTES: u64 = 4 << 20;
 /// Most requests that run ahead of the client.

@@ -116,7 +116,7 @@ pub(crate) async fn content(
     headers: http::HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.image_version(&caller, &image, None).await?;
-    stream(&app, &row, &headers)
+    stream(&app, &row, &headers).await
 }
 
 /// The versions of an image, oldest first.
@@ -154,5 +154,5 @@ pub(crate) async fn version_content(
     headers: http::HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.image_version(&caller, &image, Some(number)).await?;
-    stream(&app, &row, &headers)
+    stream(&app, &row, &headers).await
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use muster_api::{
     ErrorCode, Page, Problem, VersionId,
@@ -17,7 +18,10 @@ use muster_api::{
 
 use super::{ApiError, Json, ListQuery, Params, Path, Removal, extract::limit_of};
 use crate::{
-    app::{Answer, App, AppError, Caller, versions::VersionRow},
+    app::{
+        Answer, App, AppError, Caller,
+        versions::{VersionRow, unreadable},
+    },
     export::content,
 };
 
@@ -82,7 +86,7 @@ pub(crate) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.version(&caller, version).await?;
-    stream(&app, &row, &headers)
+    stream(&app, &row, &headers).await
 }
 
 /// Where a version has data. Ranges that are absent read as zeros.
@@ -147,7 +151,9 @@ fn wanted(header: Option<&str>, size: u64) -> Wanted {
 }
 
 /// Answers with the bytes of a version as the headers ask for them. The root proves the bytes, so it is a strong etag.
-pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result<Response, ApiError> {
+///
+/// The first bytes are read before the answer begins. So a client that continues where a body broke off is told why.
+pub(super) async fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result<Response, ApiError> {
     let size = row.version.size_bytes;
     let etag = format!("\"{}\"", row.version.root);
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -181,7 +187,9 @@ pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result
         answer = answer.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
     }
     metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
-    let bytes = content::stream(app.pool.clone(), &row.content, range);
+    let mut bytes = content::stream(app.pool.clone(), &row.content, range);
+    let first = bytes.next().await.transpose().map_err(|error| unreadable(row, error))?;
+    let bytes = futures::stream::iter(first.map(Ok)).chain(bytes);
     answer.body(Body::from_stream(bytes)).map_err(|e| AppError::Internal(e.into()).into())
 }
 

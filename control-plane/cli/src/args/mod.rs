@@ -72,7 +72,7 @@ pub(crate) struct Global {
     /// Do not wait for work to end
     #[arg(long, global = true)]
     pub(crate) no_wait: bool,
-    /// Stop waiting after this time; the work goes on and the exit code is 3
+    /// End after this time; work that was begun goes on, and the exit code is 3 then
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// How long to retry a controller that does not answer [default: 10s, 120s once it has answered]

@@ -6,7 +6,11 @@ mod retry;
 use std::{cell::Cell, io, time::Duration};
 
 use bytes::Bytes;
-use muster_api::{ErrorCode, Page, cause::causes, version::Freed};
+use muster_api::{
+    ErrorCode, Page,
+    cause::{causes, plain},
+    version::Freed,
+};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -348,7 +352,7 @@ impl Client {
             };
             return (Failure::Unreachable { url, reason: tls.to_string(), hint }, Retry::Never);
         }
-        let innermost = causes(error).last().map(ToString::to_string).unwrap_or_default();
+        let innermost = causes(error).last().map(plain).unwrap_or_default();
         if error.is_builder() || error.is_redirect() {
             return (self.odd(&innermost), Retry::Never);
         }

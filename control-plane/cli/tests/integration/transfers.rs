@@ -217,3 +217,25 @@ async fn an_export_with_wrong_bytes_leaves_no_file() {
     let left: Vec<_> = std::fs::read_dir(fake.dir()).expect("a folder").filter_map(Result::ok).collect();
     assert!(left.iter().all(|e| !e.file_name().to_string_lossy().contains("out.raw")), "{left:?}");
 }
+
+/// The nodes that have the rest are away: the reason is told, and `--timeout` holds although retries would go on.
+#[tokio::test]
+async fn an_export_that_breaks_off_says_why_and_ends_in_time() {
+    let detail = "object 6b86b273 of version X cannot be had now: no node has a good copy";
+    let digest = blake3::hash(&content()).to_hex().to_string();
+    let fake = Fake::start(move |seen, _| match seen.headers.get("range").and_then(|v| v.to_str().ok()) {
+        Some(range) if !range.starts_with("bytes=0-") => {
+            answer(503, &json!({"title": "unavailable", "status": 503, "code": "unavailable", "detail": detail}))
+        }
+        _ => serve(seen, &digest),
+    })
+    .await;
+    let file = fake.dir().join("out.raw");
+    let begun = std::time::Instant::now();
+    let done = fake.run(&["version", "export", VERSION_ID, file.to_str().expect("a path"), "--timeout", "1s"]).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains(detail) && done.err.contains("--timeout"), "{}", done.err);
+    assert!(!done.err.contains("docs.rs"), "{}", done.err);
+    assert!(!file.exists());
+}

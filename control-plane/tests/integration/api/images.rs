@@ -615,3 +615,27 @@ async fn reading_ends_when_the_client_disconnects() {
     drop(body);
     assert!(world.content(&version).await.len() == 3 << 20);
 }
+
+/// The answer names the object instead of breaking the connection, also for those who continue an export in the middle.
+#[tokio::test]
+async fn content_whose_objects_are_lost_is_refused_with_the_objects_name() {
+    let world = PoolWorld::new().await;
+    let version = world.image("base", &(0..1u32 << 18).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).await;
+    for name in world.store.names().expect("names") {
+        if world.store.get(&name).expect("read").is_some_and(|record| record.kind() == storage_core::Kind::Chunk) {
+            assert!(world.store.damage(&name));
+        }
+    }
+    let path = format!("/v1/versions/{}/content", id(&version));
+    let ranges = [None, Some("bytes=524288-")];
+    let asked = ranges.map(|range| {
+        let headers: Vec<_> = range.map(|range| ("range", range)).into_iter().collect();
+        let (world, path) = (&world, &path);
+        async move { world.send("GET", path, &headers, "").await }
+    });
+    for answer in futures::future::join_all(asked).await {
+        let problem = answer.refused(503, "unavailable");
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.contains("object ") && detail.contains(&id(&version)), "{detail}");
+    }
+}
