@@ -8,13 +8,16 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
     os::{
-        fd::{AsFd, AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::fs::OpenOptionsExt,
     },
     sync::Arc,
 };
 
-use rustix::{io::Errno, ioctl};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, retry_on_intr},
+};
 
 use super::{
     space::RequestSpace,
@@ -29,14 +32,28 @@ pub(super) const REQUEST_BYTES_MAX: u32 = REQUEST_PAGES_MAX as u32 * PAGE_BYTES;
 /// queue depth of any guest.
 const IN_FLIGHT_MAX: u16 = 4096;
 
+/// Longest time to wait for the first request of a connection. The kernel sends it during mount(2).
+const INIT_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// What a read of the device gave.
+pub(super) enum Received {
+    Request,
+    /// No request waits.
+    Nothing,
+    /// The connection has ended.
+    End,
+}
+
 /// An open `/dev/fuse`: one connection to the kernel.
 pub(super) struct Device {
     file: File,
 }
 
 impl Device {
+    /// Opens a device whose reads do not block.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().read(true).write(true).open("/dev/fuse")? })
+        let mut options = OpenOptions::new();
+        Ok(Self { file: options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")? })
     }
 
     /// The descriptor, for the options of mount(2).
@@ -44,37 +61,25 @@ impl Device {
         self.file.as_raw_fd()
     }
 
-    /// Opens the same connection a second time, without blocking, for [`Self::receive_waiting`]. A request must be
-    /// answered through the device it was read from.
-    pub(super) fn twin(&self) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")?;
-        // FUSE_DEV_IOC_CLONE
-        const CLONE: ioctl::Opcode = ioctl::opcode::read::<u32>(229, 0);
-        let mut number = self.number().cast_unsigned();
-        // SAFETY: this ioctl reads one u32, the descriptor of the connection, and keeps no pointer to it.
-        unsafe { ioctl::ioctl(&file, ioctl::Updater::<CLONE, u32>::new(&mut number))? };
-        Ok(Self { file })
-    }
-
-    /// Waits for the next request. Returns false when the connection has ended.
-    pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<bool> {
+    /// Takes the next request, if one waits.
+    pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<Received> {
         loop {
             match self.read(space) {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Received::Request),
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
                 // ENOENT: the caller was interrupted and no longer waits. ENOMEM: the next request may find memory.
-                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT | Errno::NOMEM) => {}
+                Err(Errno::INTR | Errno::NOENT | Errno::NOMEM) => {}
                 // ECONNABORTED: the connection ended during this read.
-                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(Received::End),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Takes a request that is already waiting, if there is one. Errors count as "none waits": the next
-    /// [`Self::receive`] meets and reports them.
-    pub(super) fn receive_waiting(&self, space: &mut RequestSpace) -> bool {
-        self.read(space).is_ok()
+    /// Waits until a request may be there. Returns false when none comes in time.
+    fn await_request(&self, limit: &Timespec) -> io::Result<bool> {
+        let mut device = [PollFd::new(self, PollFlags::IN)];
+        Ok(retry_on_intr(|| poll(&mut device, Some(limit)))? > 0)
     }
 
     fn read(&self, space: &mut RequestSpace) -> Result<(), Errno> {
@@ -109,13 +114,16 @@ impl Device {
 
     /// Answers INIT, which the kernel sends after mount(2) and before any other request.
     ///
-    /// Fails when the kernel's protocol is too old, and when the connection ends first.
+    /// Fails when the kernel's protocol is too old, when it does not send INIT, and when the connection ends first.
     pub(super) fn greet(self: &Arc<Self>) -> io::Result<()> {
         let mut space = RequestSpace::new()?;
         let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
         loop {
-            if !self.receive(&mut space)? {
-                return Err(io::ErrorKind::NotConnected.into());
+            match self.receive(&mut space)? {
+                Received::Request => {}
+                Received::Nothing if self.await_request(&INIT_TIMEOUT)? => continue,
+                Received::Nothing => return Err(io::ErrorKind::TimedOut.into()),
+                Received::End => return Err(io::ErrorKind::NotConnected.into()),
             }
             let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(space.request()) else {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is not INIT"));
@@ -134,6 +142,12 @@ impl Device {
                 return Ok(());
             }
         }
+    }
+}
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

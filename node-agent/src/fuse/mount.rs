@@ -3,95 +3,59 @@
 //! The source of a mount names its cluster, node and disk: `muster:CLUSTER:NODE:DISK`. Its type is `fuse.muster`. Only
 //! mounts of our own cluster and node are ever touched.
 //!
-//! Mounts are found in mountinfo, never by stat(2): a mount whose process has died does not answer, and the agent must
-//! neither wait for nor keep open a file that it serves itself.
+//! Mounts are found in mountinfo or by a statx(2) that asks nobody, never by stat(2): a mount whose process has died does
+//! not answer, and the agent must neither wait for nor keep open a file that it serves itself. mountinfo is read once, at
+//! the start: reading it for each mount takes quadratic time.
 
 use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
-    panic::AssertUnwindSafe,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use muster_api::{ClusterId, NodeId};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use storage_core::lock;
+use rustix::{
+    fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
 
 use super::{
     DiskFs,
     connection::{Device, REQUEST_BYTES_MAX},
-    readers::Readers,
-    worker,
+    opens::Opens,
+    pool::{Pool, Served},
 };
 use crate::mirror::{disk::Disk, disks::MountedDisk};
 
 const FS_TYPE: &str = "fuse.muster";
-/// Threads per connection. Most requests wait for the node's disk. One thread has several requests in progress (`worker`).
-/// The others serve what it handles one by one, and kernels without io_uring.
-const THREADS: usize = 8;
 /// Longest time an unmount waits for the threads of its connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time a new mount may take to serve its first read.
+const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time to wait until the kernel has told that nobody has the file of a new mount open.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A mounted disk. Dropping it unmounts.
 pub(super) struct Mounted {
     path: PathBuf,
-    threads: Arc<Threads>,
+    /// `None` before the connection is served.
+    served: Option<Served>,
     unmounted: bool,
 }
 
-/// The threads that serve a connection.
-#[derive(Default)]
-struct Threads {
-    readers: Readers,
-    running: Mutex<usize>,
-    ended: Condvar,
-}
-
-impl Threads {
-    fn running(&self) -> MutexGuard<'_, usize> {
-        lock(&self.running)
-    }
-
-    /// Starts one more serving thread. If it fails, it ends the connection, and the disk is mounted again.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Arc<Device>, path: &Path) -> io::Result<()> {
-        let (threads, path) = (self.clone(), path.to_owned());
-        *self.running() += 1;
-        let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
-            let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
-            let serve = || worker::serve(&fs, &twin, &threads.readers);
-            let ended = std::panic::catch_unwind(AssertUnwindSafe(serve));
-            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a serving thread panicked"))) {
-                tracing::error!(error = %error, "the connection of a disk failed; the disk will be mounted again");
-                end_connection(&path);
-            }
-            threads.readers.end();
-            // Release the disk before reporting the end: whoever waits for the end expects the disk to be unused.
-            drop(fs);
-            threads.one_ended();
-        });
-        started.map(drop).inspect_err(|_| self.one_ended())
-    }
-
-    fn one_ended(&self) {
-        *self.running() -= 1;
-        self.ended.notify_all();
-    }
-
-    fn end_within(&self, wait: Duration) -> bool {
-        let waited = self.ended.wait_timeout_while(self.running(), wait, |running| *running > 0);
-        let (running, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *running == 0
-    }
-}
-
 impl Mounted {
-    /// Mounts the disk on the file `path`, which is created if needed, and starts to serve it. Fails when something is
-    /// mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
-    pub(super) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
+    /// Mounts the disk on the file `path`, which is created if needed, and serves it until a first read has come back.
+    /// Fails when something is mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
+    pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
         ensure_mount_point(path)?;
@@ -103,41 +67,52 @@ impl Mounted {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on, an error drops this value, which unmounts.
-        let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
+        let mut mounted = Self { path: path.to_owned(), served: None, unmounted: false };
         device.greet()?;
-        let twin = Arc::new(device.twin()?);
-        let fs = Arc::new(DiskFs::new(disk, device));
-        for _ in 0..THREADS {
-            mounted.threads.start(fs.clone(), twin.clone(), path)?;
-        }
+        let (runtime, opens) = (disk.node().runtime.clone(), Arc::new(Opens::default()));
+        let size_bytes = disk.size_bytes();
+        let span = tracing::info_span!("fuse", disk.id = %disk.id());
+        let fs = DiskFs::new(disk, device, path.to_owned(), opens.clone());
+        mounted.served = Some(pool.serve(Box::new(fs), span)?);
+        // A thread that waits for a read of its own file can only be freed by ending the connection.
+        let late = path.to_owned();
+        let watch = runtime.spawn(async move {
+            tokio::time::sleep(FIRST_READ_TIMEOUT).await;
+            tracing::error!(path = %late.display(), "the first read of a new mount does not come back; it is unmounted");
+            let _panicked = tokio::task::spawn_blocking(move || end_connection(&late)).await;
+        });
+        let read = first_read(path, size_bytes, &opens);
+        watch.abort();
+        read?;
         Ok(mounted)
     }
 }
 
+/// Reads through the mount, to know that it is served. The place is the end of the disk, where no bytes are, because a
+/// disk is ready before its bytes are on this node.
+fn first_read(path: &Path, size_bytes: u64, opens: &Opens) -> io::Result<()> {
+    // Direct: the kernel answers a buffered read at the end of a file by itself.
+    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+    let bytes = file.read_at(&mut [0; 512], size_bytes)?;
+    drop(file);
+    // The kernel sends RELEASE later. While this open counts, a buffered one would bypass the page cache.
+    opens.await_closed(CLOSE_TIMEOUT);
+    if bytes == 0 { Ok(()) } else { Err(io::Error::other("a read at the end of a disk gave bytes")) }
+}
+
 impl MountedDisk for Mounted {
     fn is_serving(&self) -> bool {
-        *self.threads.running() > 0
+        self.served.as_ref().is_some_and(Served::is_serving)
     }
 
-    /// Ends the threads as well.
+    /// Waits until no thread uses the disk any more.
     fn unmount(&mut self) {
         if self.unmounted {
             return;
         }
         self.unmounted = true;
-        if !self.is_serving() {
-            // The connection was aborted from outside, or never served. The mount may still exist, and while replies are
-            // outstanding so does the connection.
-            end_connection(&self.path);
-            return;
-        }
-        // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from
-        // this mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach
-        // where `/` is not a shared mount. DETACH removes the mount from its path even while it is in use.
-        if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-            tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
-        }
-        if !self.threads.end_within(END_TIMEOUT) {
+        end_connection(&self.path);
+        if self.served.as_ref().is_some_and(|served| !served.end_within(END_TIMEOUT)) {
             tracing::warn!(path = %self.path.display(), "the threads that serve a disk did not end");
         }
     }
@@ -150,20 +125,39 @@ impl Drop for Mounted {
 }
 
 /// Ends a connection and removes its mount, unless both are gone already.
-fn end_connection(path: &Path) {
+pub(super) fn end_connection(path: &Path) {
+    // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from this
+    // mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach where `/`
+    // is not a shared mount. DETACH removes the mount from its path even while it is in use.
     if let Err(error) = unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-        tracing::debug!(path = %path.display(), error = %error, "the mount was gone already");
+        // EINVAL: something else has unmounted it.
+        tracing::debug!(path = %path.display(), error = %error, "a mount was gone already");
     }
 }
 
 /// Creates the empty file to mount on. Checks first that nothing is mounted there: opening a mount could hang.
 fn ensure_mount_point(path: &Path) -> io::Result<()> {
-    if mounts()?.iter().any(|mount| mount.path == path) {
+    if is_mount_point(path)? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there already"));
     }
     let mut options = File::options();
     options.write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map(drop)
+}
+
+/// Whether something is mounted on a file. Does not ask whoever serves it, and does not read the table of all mounts.
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let look =
+        |path: &Path| statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC, StatxFlags::empty());
+    let found = match look(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    // Linux before 5.8 does not tell of mounts, but another file system has another device.
+    let folder = look(path.parent().unwrap_or(path))?;
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) || device(&found) != device(&folder))
 }
 
 struct MountEntry {

@@ -1,12 +1,13 @@
 //! The registry of the node's disks: which disks there are, their mounts, and cuts of several of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use muster_api::{
     CommitId, DiskId, InstanceId, VersionId,
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
@@ -33,6 +34,9 @@ use crate::holder::Holder;
 const PREPARED_FOR: Duration = Duration::from_secs(30);
 /// How often to check that the holder is alive, and so the longest time it stays away when only it dies.
 const HOLDER_CHECKED_EVERY: Duration = Duration::from_secs(2);
+/// Disks that are created, mounted or removed at the same time. They share the syncs of the file system, and each takes a
+/// thread.
+const CHANGES_MAX: usize = 32;
 /// How long the outcome of a cut is remembered for repeated calls.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -88,10 +92,12 @@ pub struct Disks {
     changing: Mutex<HashMap<DiskId, Arc<tokio::sync::Mutex<()>>>>,
     cuts: Mutex<HashMap<CutKey, Cut>>,
     mount: MountDisk,
+    /// Permits of [`Self::change_one`].
+    changes: tokio::sync::Semaphore,
 }
 
 /// Mounts a disk as the raw file at this path and serves it.
-pub(crate) type MountDisk = fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>>;
+pub(crate) type MountDisk = Arc<dyn Fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>> + Send + Sync>;
 
 /// A mounted disk. Dropping it unmounts. It is a trait so that the mirror does not depend on FUSE.
 pub(crate) trait MountedDisk: Send {
@@ -162,7 +168,8 @@ impl Disks {
             let cache = Arc::new(cache);
             let node = Arc::new(Node { config, pool, cache, holder, pages: super::base::Pages::default(), runtime });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
-            let this = Arc::new(Self { node, entries, changing, cuts, mount });
+            let changes = tokio::sync::Semaphore::new(CHANGES_MAX);
+            let this = Arc::new(Self { node, entries, changing, cuts, mount, changes });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             Ok(this)
@@ -171,7 +178,7 @@ impl Disks {
     }
 
     fn load_all(&self, disks_dir: &Path) -> std::io::Result<()> {
-        let mut known = Vec::new();
+        let mut known = HashSet::new();
         let mut unopened = Vec::new();
         for entry in std::fs::read_dir(disks_dir)? {
             let entry = entry?;
@@ -262,8 +269,8 @@ impl Disks {
         let _one_at_a_time = changing.lock().await;
         let entry = self.make_or_adopt(want).await?;
         if !entry.is_mounted() {
-            let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount);
-            blocking(move || {
+            let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount.clone());
+            self.change_one(move || {
                 let old = lock(&entry.mounted).take();
                 if let Some(mut old) = old {
                     old.unmount();
@@ -284,7 +291,7 @@ impl Disks {
             return Ok(entry);
         }
         let (node, want) = (self.node.clone(), want.clone());
-        let disk = blocking(move || create(&node, &want)).await?;
+        let disk = self.change_one(move || create(&node, &want)).await?;
         let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
         self.entries_mut().insert(entry.disk.id(), entry.clone());
         Ok(entry)
@@ -313,7 +320,7 @@ impl Disks {
         let path = self.path(disk);
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
         let node = self.node.clone();
-        let removed = blocking(move || {
+        let removed = self.change_one(move || {
             if let Some(entry) = entry {
                 entry.disk.set_removed();
                 if let Some(mut mounted) = lock(&entry.mounted).take() {
@@ -580,12 +587,24 @@ impl Disks {
             }
             ended.is_ok()
         });
-        let flushed = futures::future::join_all(ends).await.into_iter().all(|flushed| flushed);
+        // Each takes a thread while it flushes.
+        let ends = futures::stream::iter(ends).buffer_unordered(CHANGES_MAX);
+        let flushed = ends.fold(true, async |all, flushed| all && flushed).await;
         let cache = self.node.cache.clone();
         if tokio::task::spawn_blocking(move || cache.stop()).await.is_err() {
             tracing::warn!("the next start will verify the cache again");
         }
         flushed
+    }
+
+    /// Runs one of the long steps that each disk takes once. Their number at a time is bounded, because there may be
+    /// thousands of disks.
+    async fn change_one<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let _permit = self.changes.acquire().await.expect("the semaphore is never closed");
+        blocking(work).await
     }
 
     fn path(&self, disk: DiskId) -> PathBuf {

@@ -205,7 +205,7 @@ impl Inner {
         &self,
         assignment: &Assignment,
         domains: Option<&HashMap<InstanceId, Domain>>,
-        disks: &[DiskStatus],
+        disks: &[&DiskStatus],
         here: &Here,
     ) -> Seen {
         let instance = assignment.instance;
@@ -229,7 +229,6 @@ impl Inner {
                 life: slot.life.clone(),
                 disks: disks
                     .iter()
-                    .filter(|disk| disk.instance == instance)
                     .map(|disk| DiskSeen {
                         disk: disk.disk,
                         generation: disk.generation,
@@ -312,13 +311,18 @@ impl Reconciler {
         domains: Option<&HashMap<InstanceId, Domain>>,
     ) -> Vec<InstanceReport> {
         let inner = &self.inner;
-        let disks = (inner.parts.disks.list)();
+        let listed = (inner.parts.disks.list)();
+        let mut disks: HashMap<InstanceId, Vec<&DiskStatus>> = HashMap::new();
+        for disk in &listed {
+            disks.entry(disk.instance).or_default().push(disk);
+        }
         let draining = *lock(&inner.draining);
         let mut waiting = domains.is_none();
         let mut reports = Vec::with_capacity(assignments.len());
         for assignment in assignments {
             let here = inner.here();
-            let seen = inner.observe(assignment, domains, &disks, &here);
+            let disks = disks.get(&assignment.instance).map_or(&[][..], Vec::as_slice);
+            let seen = inner.observe(assignment, domains, disks, &here);
             let busy = inner.slot(assignment.instance, |slot| slot.busy);
             if !busy && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
@@ -327,7 +331,7 @@ impl Reconciler {
                 }
             }
             let trouble = inner.slot(assignment.instance, |slot| slot.trouble.clone());
-            let known = disks.iter().filter(|disk| disk.instance == assignment.instance).map(disk_report).collect();
+            let known = disks.iter().copied().map(disk_report).collect();
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);

@@ -1,9 +1,10 @@
 //! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed processes),
-//! `cut` (redirected writes), `patched` (leaves with packs), `space` (full disks). `world` is what they share.
+//! `cut` (redirected writes), `many` (disks beside each other), `patched` (leaves with packs), `space` (full disks). `world` is what they share.
 
 mod crash;
 mod cut;
 mod file;
+mod many;
 mod model;
 mod patched;
 mod space;
