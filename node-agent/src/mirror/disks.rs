@@ -320,7 +320,8 @@ impl Disks {
         let path = self.path(disk);
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
         let node = self.node.clone();
-        let removed = self.change_one(move || {
+        let known = entry.is_some();
+        let removal = move || {
             if let Some(entry) = entry {
                 entry.disk.set_removed();
                 if let Some(mut mounted) = lock(&entry.mounted).take() {
@@ -338,8 +339,9 @@ impl Disks {
                 .and_then(|()| stable::remove_folder(&dir))
                 .and_then(|()| stable::remove(&path))
                 .map_err(|source| DiskError::Io { what: format!("removing disk {disk}"), source })
-        })
-        .await;
+        };
+        // Where there is nothing to do, which is what a repeated call finds, it does not queue behind the others.
+        let removed = if known { self.change_one(removal).await } else { blocking(removal).await };
         lock(&self.changing).remove(&disk);
         removed
     }
@@ -354,6 +356,14 @@ impl Disks {
     #[must_use]
     pub fn list(&self) -> Vec<DiskStatus> {
         let entries: Vec<_> = self.entries().values().cloned().collect();
+        entries.iter().map(|entry| self.status_of(entry)).collect()
+    }
+
+    /// The state of the disks of one instance.
+    #[must_use]
+    pub fn list_of(&self, instance: InstanceId) -> Vec<DiskStatus> {
+        let of = |entry: &&Arc<Entry>| entry.disk.meta.load().instance == instance;
+        let entries: Vec<_> = self.entries().values().filter(of).cloned().collect();
         entries.iter().map(|entry| self.status_of(entry)).collect()
     }
 

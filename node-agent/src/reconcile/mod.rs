@@ -73,11 +73,13 @@ pub struct DiskAccess {
     pub remove: Box<dyn Fn(DiskId) -> BoxFuture<'static, Result<(), DiskError>> + Send + Sync>,
     /// [`Disks::list`].
     pub list: Box<dyn Fn() -> Vec<DiskStatus> + Send + Sync>,
+    /// [`Disks::list_of`].
+    pub list_of: Box<dyn Fn(InstanceId) -> Vec<DiskStatus> + Send + Sync>,
 }
 
 impl From<Arc<Disks>> for DiskAccess {
     fn from(disks: Arc<Disks>) -> Self {
-        let (ensure, remove, list) = (disks.clone(), disks.clone(), disks);
+        let (ensure, remove, list, list_of) = (disks.clone(), disks.clone(), disks.clone(), disks);
         Self {
             ensure: Box::new(move |want| {
                 let disks = ensure.clone();
@@ -88,6 +90,7 @@ impl From<Arc<Disks>> for DiskAccess {
                 Box::pin(async move { disks.remove(disk).await })
             }),
             list: Box::new(move || list.list()),
+            list_of: Box::new(move |instance| list_of.list_of(instance)),
         }
     }
 }
