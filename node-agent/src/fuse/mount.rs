@@ -1,4 +1,9 @@
-//! One FUSE connection per disk, mounted on the regular file `disks/<disk>.raw`.
+//! One FUSE connection per disk, mounted on `disks/<disk>.raw`.
+//!
+//! **What lies under the mount is a socket** that nobody listens on (I2). While the disk is not served, before a start and
+//! after a stop or a crash, opening that path fails with ENXIO, for root and for programs that would create the file too,
+//! so no write can go to a file that is not the disk. An immutable file would refuse as well, but it would also refuse
+//! `rm -rf` of the data folder, and not every file system has immutable files. A free path would let programs create one.
 //!
 //! The source of a mount names its cluster, node and disk: `muster:CLUSTER:NODE:DISK`. Its type is `fuse.muster`. Only
 //! mounts of our own cluster and node are ever touched.
@@ -13,7 +18,7 @@ use std::{
     io,
     os::unix::{
         ffi::OsStringExt,
-        fs::{FileExt, OpenOptionsExt},
+        fs::{FileExt, FileTypeExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +27,7 @@ use std::{
 
 use muster_api::{ClusterId, NodeId};
 use rustix::{
-    fs::{AtFlags, CWD, Statx, StatxAttributes, StatxFlags, statx},
+    fs::{AtFlags, CWD, FileType, Mode, Statx, StatxAttributes, StatxFlags, mknodat, statx},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
@@ -53,7 +58,7 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts the disk on the file `path`, which is created if needed, and serves it until a first read has come back.
+    /// Mounts the disk on `path`, where a mount point is created if needed, and serves it until a first read has come back.
     /// Fails when something is mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
     pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>) -> io::Result<Self> {
         let config = &disk.node().config;
@@ -135,14 +140,29 @@ pub(super) fn end_connection(path: &Path) {
     }
 }
 
-/// Creates the empty file to mount on. Checks first that nothing is mounted there: opening a mount could hang.
+/// Makes sure that there is a socket to mount on. Checks first that nothing is mounted there: opening a mount could hang.
+///
+/// A regular file may be there, made by an older agent, or by a program while the path was free. It is not the disk: an
+/// empty one is replaced, one with bytes is kept under another name.
 fn ensure_mount_point(path: &Path) -> io::Result<()> {
     if is_mount_point(path)? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there already"));
     }
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map(drop)
+    match path.symlink_metadata() {
+        Ok(found) if found.file_type().is_socket() => return Ok(()),
+        Ok(found) if found.len() == 0 => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let aside = path.with_extension("raw.not-the-disk");
+            std::fs::rename(path, &aside)?;
+            let (path, aside) = (path.display(), aside.display());
+            tracing::error!(%path, %aside, "a program made a file in the place of a disk that was not served; it is kept");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    mknodat(CWD, path, FileType::Socket, Mode::empty(), 0)?;
+    // It must also be there after a power loss, before the disk is served again.
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 /// Whether something is mounted on a file. Does not ask whoever serves it, and does not read the table of all mounts.
