@@ -7,8 +7,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that are enough for every node: a disk needs four in the agent and one in the holder.
 const DESCRIPTORS: u64 = 1 << 20;
 
-/// Lets this process open as many files as the system allows. Shells and service managers start programs with 1,024, which
-/// is right for programs that use select(2). This one does not.
+/// Lets this process open as many files as the system allows. Shells and service managers start programs with 1,024,
+/// which is right for programs that use select(2). This one does not.
 ///
 /// A refusal is not an error: fewer disks fit then, and what does not fit says so.
 pub fn raise_descriptors() {

@@ -11,17 +11,16 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::fs::OpenOptionsExt,
     },
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, retry_on_intr},
-};
+use rustix::io::Errno;
+use storage_core::lock;
 
 use super::{
     space::RequestSpace,
-    wire::{Answer, Greeting, Operation, PAGE_BYTES, Request, Terms, answer_header, forget_pages_notice},
+    wire::{Answer, Greeting, Hello, PAGE_BYTES, Terms, answer_header, forget_pages_notice},
 };
 
 /// Pages of the largest READ and WRITE.
@@ -32,8 +31,41 @@ pub(super) const REQUEST_BYTES_MAX: u32 = REQUEST_PAGES_MAX as u32 * PAGE_BYTES;
 /// queue depth of any guest.
 const IN_FLIGHT_MAX: u16 = 4096;
 
-/// Longest time to wait for the first request of a connection. The kernel sends it during mount(2).
-const INIT_TIMEOUT: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// The outcome of INIT, the first request of a connection, which the kernel sends during mount(2) by itself.
+#[derive(Default)]
+pub(super) struct Greeted {
+    outcome: Mutex<Option<Result<(), String>>>,
+    known: Condvar,
+}
+
+impl Greeted {
+    /// Answers INIT.
+    pub(super) fn answer(&self, hello: &Hello, reply: Reply) {
+        let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
+        let outcome = match hello.answer(terms) {
+            Ok(Greeting::AskAgain(answer)) => return reply.with(&answer),
+            Ok(Greeting::Agreed(answer)) => {
+                reply.with(&answer);
+                Ok(())
+            }
+            Err(why) => {
+                reply.error(Errno::PROTO);
+                Err(why)
+            }
+        };
+        *lock(&self.outcome) = Some(outcome);
+        self.known.notify_all();
+    }
+
+    /// Waits until INIT was answered. Fails when the kernel's protocol is too old, and when nobody answers in time.
+    pub(super) fn wait(&self, limit: Duration) -> io::Result<()> {
+        let waited = self.known.wait_timeout_while(lock(&self.outcome), limit, |outcome| outcome.is_none());
+        match waited.unwrap_or_else(PoisonError::into_inner).0.take() {
+            Some(outcome) => outcome.map_err(|why| io::Error::new(io::ErrorKind::Unsupported, why)),
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, "the first request was not served")),
+        }
+    }
+}
 
 /// What a read of the device gave.
 pub(super) enum Received {
@@ -76,12 +108,6 @@ impl Device {
         }
     }
 
-    /// Waits until a request may be there. Returns false when none comes in time.
-    fn await_request(&self, limit: &Timespec) -> io::Result<bool> {
-        let mut device = [PollFd::new(self, PollFlags::IN)];
-        Ok(retry_on_intr(|| poll(&mut device, Some(limit)))? > 0)
-    }
-
     fn read(&self, space: &mut RequestSpace) -> Result<(), Errno> {
         let bytes = rustix::io::read(self.file.as_fd(), space.bytes()).inspect_err(|error| {
             // In this case the kernel itself has answered the request, with EIO.
@@ -109,38 +135,6 @@ impl Device {
         let offset = i64::try_from(offset).expect("disks are much smaller than 2^63 bytes");
         if let Err(error) = self.send(&[IoSlice::new(&forget_pages_notice(offset, bytes.into()))]) {
             tracing::warn!(error = %error, "the kernel did not drop cached pages that a direct write has replaced");
-        }
-    }
-
-    /// Answers INIT, which the kernel sends after mount(2) and before any other request.
-    ///
-    /// Fails when the kernel's protocol is too old, when it does not send INIT, and when the connection ends first.
-    pub(super) fn greet(self: &Arc<Self>) -> io::Result<()> {
-        let mut space = RequestSpace::new()?;
-        let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
-        loop {
-            match self.receive(&mut space)? {
-                Received::Request => {}
-                Received::Nothing if self.await_request(&INIT_TIMEOUT)? => continue,
-                Received::Nothing => return Err(io::ErrorKind::TimedOut.into()),
-                Received::End => return Err(io::ErrorKind::NotConnected.into()),
-            }
-            let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(space.request()) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is not INIT"));
-            };
-            let (answer, agreed) = match hello.answer(terms) {
-                Ok(Greeting::Agreed(answer)) => (answer, true),
-                Ok(Greeting::AskAgain(answer)) => (answer, false),
-                Err(why) => {
-                    Reply::new(self.clone(), unique).error(Errno::PROTO);
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-                }
-            };
-            let header = answer_header(unique, 0, answer.bytes().len());
-            self.send(&[IoSlice::new(&header), IoSlice::new(answer.bytes())])?;
-            if agreed {
-                return Ok(());
-            }
         }
     }
 }

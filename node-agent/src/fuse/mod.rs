@@ -3,7 +3,7 @@
 //! | request | answered by |
 //! |---|---|
 //! | READ, WRITE, FALLOCATE (punch, zero range, plain inside the size), SETATTR, FSYNC, LSEEK | the mirror |
-//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | this module, from memory |
+//! | INIT, OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | this module, from memory |
 //! | IOCTL | ENOTTY |
 //! | FORGET | nothing: the kernel expects no answer |
 //! | everything else | ENOSYS: the kernel copes without it and does not ask again |
@@ -40,7 +40,7 @@ use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
 
 use self::{
-    connection::{Device, REQUEST_BYTES_MAX, Reply},
+    connection::{Device, Greeted, REQUEST_BYTES_MAX, Reply},
     errno::errno,
     mount::{Mounted, clear_stale, end_connection},
     opens::{Opens, Way},
@@ -93,11 +93,12 @@ pub(crate) struct DiskFs {
     mode: AtomicU32,
     uid: AtomicU32,
     gid: AtomicU32,
-    opens: Arc<Opens>,
+    opens: Opens,
+    greeted: Arc<Greeted>,
 }
 
 impl DiskFs {
-    fn new(disk: Arc<Disk>, device: Arc<Device>, path: PathBuf, opens: Arc<Opens>) -> Self {
+    fn new(disk: Arc<Disk>, device: Arc<Device>, path: PathBuf, greeted: Arc<Greeted>) -> Self {
         let (uid, gid) = disk.node().config.owner;
         Self {
             disk,
@@ -106,7 +107,8 @@ impl DiskFs {
             mode: AtomicU32::new(0o600),
             uid: AtomicU32::new(uid),
             gid: AtomicU32::new(gid),
-            opens,
+            opens: Opens::default(),
+            greeted,
         }
     }
 
@@ -133,7 +135,8 @@ impl DiskFs {
             // Not ENOSYS: programs use ioctls to find out whether a file is a terminal or a block device, and expect
             // this error for a regular file.
             Operation::Ioctl => reply.error(Errno::NOTTY),
-            Operation::Init(_) | Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
+            Operation::Init(hello) => self.greeted.answer(&hello, reply),
+            Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
         }
     }
 

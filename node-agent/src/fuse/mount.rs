@@ -1,25 +1,23 @@
 //! One FUSE connection per disk, mounted on `disks/<disk>.raw`.
 //!
-//! **What lies under the mount is a socket** that nobody listens on (I2). While the disk is not served, before a start and
-//! after a stop or a crash, opening that path fails with ENXIO, for root and for programs that would create the file too,
-//! so no write can go to a file that is not the disk. An immutable file would refuse as well, but it would also refuse
-//! `rm -rf` of the data folder, and not every file system has immutable files. A free path would let programs create one.
+//! **What lies under the mount is a socket** that nobody listens on (I2). While the disk is not served, before a start
+//! and after a stop or a crash, opening that path fails with ENXIO, for root and for programs that would create the
+//! file too, so no write can go to a file that is not the disk. An immutable file would refuse as well, but it would
+//! also refuse `rm -rf` of the data folder, and not every file system has immutable files. A free path would let
+//! programs create one.
 //!
 //! The source of a mount names its cluster, node and disk: `muster:CLUSTER:NODE:DISK`. Its type is `fuse.muster`. Only
 //! mounts of our own cluster and node are ever touched.
 //!
-//! Mounts are found in mountinfo or by a statx(2) that asks nobody, never by stat(2): a mount whose process has died does
-//! not answer, and the agent must neither wait for nor keep open a file that it serves itself. mountinfo is read once, at
-//! the start: reading it for each mount takes quadratic time.
+//! Mounts are found in mountinfo or by a statx(2) that asks nobody, never by stat(2): a mount whose process has died
+//! does not answer, and the agent must neither wait for nor keep open a file that it serves itself. mountinfo is read
+//! once, at the start: reading it for each mount takes quadratic time.
 
 use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::{
-        ffi::OsStringExt,
-        fs::{FileExt, FileTypeExt, OpenOptionsExt},
-    },
+    os::unix::{ffi::OsStringExt, fs::FileTypeExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,8 +32,7 @@ use rustix::{
 
 use super::{
     DiskFs,
-    connection::{Device, REQUEST_BYTES_MAX},
-    opens::Opens,
+    connection::{Device, Greeted, REQUEST_BYTES_MAX},
     pool::{Pool, Served},
 };
 use crate::mirror::{disk::Disk, disks::MountedDisk};
@@ -43,11 +40,8 @@ use crate::mirror::{disk::Disk, disks::MountedDisk};
 const FS_TYPE: &str = "fuse.muster";
 /// Longest time an unmount waits for the threads of its connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest time a new mount may take to serve its first read.
-const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time to wait until the kernel has told that nobody has the file of a new mount open.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest time until the first request of a new mount must have been served.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mounted disk. Dropping it unmounts.
 pub(super) struct Mounted {
@@ -58,7 +52,12 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts the disk on `path`, where a mount point is created if needed, and serves it until a first read has come back.
+    /// Mounts the disk on `path`, where a mount point is created if needed. Returns when the pool has served its first
+    /// request, which the kernel sends by itself.
+    ///
+    /// This process must not send one, by a read through the mount: if it is killed after one of its threads took that
+    /// request and before the answer, the thread that reads waits for ever, and with it the process and all its mounts.
+    ///
     /// Fails when something is mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
     pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>) -> io::Result<Self> {
         let config = &disk.node().config;
@@ -73,36 +72,13 @@ impl Mounted {
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on, an error drops this value, which unmounts.
         let mut mounted = Self { path: path.to_owned(), served: None, unmounted: false };
-        device.greet()?;
-        let (runtime, opens) = (disk.node().runtime.clone(), Arc::new(Opens::default()));
-        let size_bytes = disk.size_bytes();
         let span = tracing::info_span!("fuse", disk.id = %disk.id());
-        let fs = DiskFs::new(disk, device, path.to_owned(), opens.clone());
+        let greeted = Arc::new(Greeted::default());
+        let fs = DiskFs::new(disk, device, path.to_owned(), greeted.clone());
         mounted.served = Some(pool.serve(Box::new(fs), span)?);
-        // A thread that waits for a read of its own file can only be freed by ending the connection.
-        let late = path.to_owned();
-        let watch = runtime.spawn(async move {
-            tokio::time::sleep(FIRST_READ_TIMEOUT).await;
-            tracing::error!(path = %late.display(), "the first read of a new mount does not come back; it is unmounted");
-            let _panicked = tokio::task::spawn_blocking(move || end_connection(&late)).await;
-        });
-        let read = first_read(path, size_bytes, &opens);
-        watch.abort();
-        read?;
+        greeted.wait(FIRST_ANSWER_TIMEOUT)?;
         Ok(mounted)
     }
-}
-
-/// Reads through the mount, to know that it is served. The place is the end of the disk, where no bytes are, because a
-/// disk is ready before its bytes are on this node.
-fn first_read(path: &Path, size_bytes: u64, opens: &Opens) -> io::Result<()> {
-    // Direct: the kernel answers a buffered read at the end of a file by itself.
-    let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path)?;
-    let bytes = file.read_at(&mut [0; 512], size_bytes)?;
-    drop(file);
-    // The kernel sends RELEASE later. While this open counts, a buffered one would bypass the page cache.
-    opens.await_closed(CLOSE_TIMEOUT);
-    if bytes == 0 { Ok(()) } else { Err(io::Error::other("a read at the end of a disk gave bytes")) }
 }
 
 impl MountedDisk for Mounted {
@@ -132,15 +108,16 @@ impl Drop for Mounted {
 /// Ends a connection and removes its mount, unless both are gone already.
 pub(super) fn end_connection(path: &Path) {
     // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from this
-    // mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach where `/`
-    // is not a shared mount. DETACH removes the mount from its path even while it is in use.
+    // mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach where
+    // `/` is not a shared mount. DETACH removes the mount from its path even while it is in use.
     if let Err(error) = unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
         // EINVAL: something else has unmounted it.
         tracing::debug!(path = %path.display(), error = %error, "a mount was gone already");
     }
 }
 
-/// Makes sure that there is a socket to mount on. Checks first that nothing is mounted there: opening a mount could hang.
+/// Makes sure that there is a socket to mount on. Checks first that nothing is mounted there: opening a mount could
+/// hang.
 ///
 /// A regular file may be there, made by an older agent, or by a program while the path was free. It is not the disk: an
 /// empty one is replaced, one with bytes is kept under another name.

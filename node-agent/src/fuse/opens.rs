@@ -15,10 +15,7 @@
 //! before its write is answered. Pages kept from earlier opens are dropped at the first cached open after requests have
 //! bypassed the cache.
 
-use std::{
-    sync::{Condvar, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::Mutex;
 
 use storage_core::lock;
 
@@ -56,8 +53,6 @@ pub(super) struct Opened {
 #[derive(Default)]
 pub(super) struct Opens {
     counts: Mutex<Counts>,
-    /// Told when the last open that bypasses the cache is released.
-    closed: Condvar,
 }
 
 #[derive(Default)]
@@ -90,16 +85,6 @@ impl Opens {
             Way::Around => &mut counts.around,
         };
         *count = count.checked_sub(1).expect("the kernel releases each open once");
-        if counts.around == 0 {
-            self.closed.notify_all();
-        }
-    }
-
-    /// Waits until no open bypasses the cache, but not longer than `limit`.
-    pub(super) fn await_closed(&self, limit: Duration) {
-        let counts = lock(&self.counts);
-        let waited = self.closed.wait_timeout_while(counts, limit, |counts| counts.around > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 

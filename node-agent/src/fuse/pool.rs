@@ -1,10 +1,10 @@
 //! The threads that serve all connections. Their number follows the requests under way, not the number of disks.
 //!
-//! All devices are in one epoll set, and idle threads wait on it. The kernel wakes the one that came to wait last, so only
-//! about as many threads have warm buffers as there are requests at a time. The woken thread takes a *turn*: it serves
-//! what waits. There is no other event of this connection until it is passed on: at the end of the turn, before work that
-//! takes long, and by a watching thread when a turn takes unexpectedly long ([`LATE`]). Then another thread takes a turn
-//! beside the first.
+//! All devices are in one epoll set, and idle threads wait on it. The kernel wakes the one that came to wait last, so
+//! only about as many threads have warm buffers as there are requests at a time. The woken thread takes a *turn*: it
+//! serves what waits. There is no other event of this connection until it is passed on: at the end of the turn, before
+//! work that takes long, and by a watching thread when a turn takes unexpectedly long ([`LATE`]). Then another thread
+//! takes a turn beside the first.
 //!
 //! ```text
 //!            event                   answered
@@ -143,8 +143,8 @@ impl Pool {
         Ok(Self { shared: Arc::new(Shared { epoll, end, connections, numbers, running, watched, busy }) })
     }
 
-    /// Serves a connection until it ends or the result is dropped. `span` is that of log lines about it. Fails when there
-    /// is no thread and none can be started.
+    /// Serves a connection, also the requests that wait already, until it ends or the result is dropped. `span` is that
+    /// of log lines about it. Fails when there is no thread and none can be started.
     pub(super) fn serve(self: &Arc<Self>, service: Box<dyn Service>, span: tracing::Span) -> io::Result<Served> {
         let shared = &self.shared;
         if shared.running.load(Ordering::Acquire) == 0 {
@@ -382,8 +382,8 @@ impl Drop for Watching {
     }
 }
 
-/// The work of one thread for one connection. Dropping it ends the turn; at a panic it ends the connection as well, because
-/// the request that the thread had read stays without an answer.
+/// The work of one thread for one connection. Dropping it ends the turn; at a panic it ends the connection as well,
+/// because the request that the thread had read stays without an answer.
 pub(super) struct Turn<'a> {
     shared: &'a Arc<Shared>,
     connection: Arc<Connection>,

@@ -50,8 +50,8 @@ fn fill(disk: &Path) {
     File::options().write(true).open(disk).unwrap().write_all_at(&vec![2; 1 << 20], 0).unwrap();
 }
 
-/// The file that has what was written to one disk is itself on a disk of another node, whose reads wait for a source that
-/// never comes. The other disks of the node are as fast as before (I11).
+/// The file that has what was written to one disk is itself on a disk of another node, whose reads wait for a source
+/// that never comes. The other disks of the node are as fast as before (I11).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stuck_disk_does_not_delay_others() {
     let image = vec![1; 1 << 20];
@@ -208,8 +208,8 @@ fn usage(pid: u32) -> (u64, u64, usize) {
     (field("Threads:"), field("VmRSS:") << 10, std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
 }
 
-/// Seconds that a plain program takes to make as many folders with three synced files each. On a machine that does other
-/// things too, disks may take a multiple of that.
+/// Seconds that a plain program takes to make as many folders with three synced files each. On a machine that does
+/// other things too, disks may take a multiple of that.
 fn plain_files(dir: &Path) -> f64 {
     let (begun, next) = (Instant::now(), AtomicUsize::new(0));
     std::thread::scope(|scope| {
