@@ -38,6 +38,7 @@ pub mod holder;
 pub mod host;
 pub mod hypervisor;
 pub mod identity;
+pub mod limits;
 pub mod mirror;
 pub mod peer;
 mod real_host;

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use muster_agent::{
     check,
     config::{Config, DEFAULT_PORT, Settings},
-    status, telemetry,
+    limits, status, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,7 @@ fn run(configured: Configured, adopt: bool) -> anyhow::Result<ExitCode> {
     let config = Config { adopt, ..configured.resolve()? };
     muster_pool::tls::install_provider();
     telemetry::log(&config.log, config.log_format).context("log")?;
+    limits::raise_descriptors();
     let metrics = telemetry::metrics().context("metrics")?;
     info!(?config, version = env!("CARGO_PKG_VERSION"), "muster-agent starts");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -36,6 +36,8 @@ pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 pub const INSTANCES: &str = "muster_agent_instances";
 /// Number of conditions that hold, by kind.
 pub const CONDITIONS: &str = "muster_agent_conditions";
+/// Threads that serve disks. They follow the requests under way, not the number of disks.
+pub const SERVING_THREADS: &str = "muster_agent_serving_threads";
 
 /// Starts logging to standard error.
 ///

@@ -8,17 +8,19 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, IoSlice},
     os::{
-        fd::{AsFd, AsRawFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::fs::OpenOptionsExt,
     },
-    sync::Arc,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
 };
 
-use rustix::{io::Errno, ioctl};
+use rustix::io::Errno;
+use storage_core::lock;
 
 use super::{
     space::RequestSpace,
-    wire::{Answer, Greeting, Operation, PAGE_BYTES, Request, Terms, answer_header, forget_pages_notice},
+    wire::{Answer, Greeting, Hello, PAGE_BYTES, Terms, answer_header, forget_pages_notice},
 };
 
 /// Pages of the largest READ and WRITE.
@@ -29,14 +31,61 @@ pub(super) const REQUEST_BYTES_MAX: u32 = REQUEST_PAGES_MAX as u32 * PAGE_BYTES;
 /// queue depth of any guest.
 const IN_FLIGHT_MAX: u16 = 4096;
 
+/// The outcome of INIT, the first request of a connection, which the kernel sends during mount(2) by itself.
+#[derive(Default)]
+pub(super) struct Greeted {
+    outcome: Mutex<Option<Result<(), String>>>,
+    known: Condvar,
+}
+
+impl Greeted {
+    /// Answers INIT.
+    pub(super) fn answer(&self, hello: &Hello, reply: Reply) {
+        let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
+        let outcome = match hello.answer(terms) {
+            Ok(Greeting::AskAgain(answer)) => return reply.with(&answer),
+            Ok(Greeting::Agreed(answer)) => {
+                reply.with(&answer);
+                Ok(())
+            }
+            Err(why) => {
+                reply.error(Errno::PROTO);
+                Err(why)
+            }
+        };
+        *lock(&self.outcome) = Some(outcome);
+        self.known.notify_all();
+    }
+
+    /// Waits until INIT was answered. Fails when the kernel's protocol is too old, and when nobody answers in time.
+    pub(super) fn wait(&self, limit: Duration) -> io::Result<()> {
+        let waited = self.known.wait_timeout_while(lock(&self.outcome), limit, |outcome| outcome.is_none());
+        match waited.unwrap_or_else(PoisonError::into_inner).0.take() {
+            Some(outcome) => outcome.map_err(|why| io::Error::new(io::ErrorKind::Unsupported, why)),
+            None => Err(io::Error::new(io::ErrorKind::TimedOut, "the first request was not served")),
+        }
+    }
+}
+
+/// What a read of the device gave.
+pub(super) enum Received {
+    Request,
+    /// No request waits.
+    Nothing,
+    /// The connection has ended.
+    End,
+}
+
 /// An open `/dev/fuse`: one connection to the kernel.
 pub(super) struct Device {
     file: File,
 }
 
 impl Device {
+    /// Opens a device whose reads do not block.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self { file: OpenOptions::new().read(true).write(true).open("/dev/fuse")? })
+        let mut options = OpenOptions::new();
+        Ok(Self { file: options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")? })
     }
 
     /// The descriptor, for the options of mount(2).
@@ -44,37 +93,19 @@ impl Device {
         self.file.as_raw_fd()
     }
 
-    /// Opens the same connection a second time, without blocking, for [`Self::receive_waiting`]. A request must be
-    /// answered through the device it was read from.
-    pub(super) fn twin(&self) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/fuse")?;
-        // FUSE_DEV_IOC_CLONE
-        const CLONE: ioctl::Opcode = ioctl::opcode::read::<u32>(229, 0);
-        let mut number = self.number().cast_unsigned();
-        // SAFETY: this ioctl reads one u32, the descriptor of the connection, and keeps no pointer to it.
-        unsafe { ioctl::ioctl(&file, ioctl::Updater::<CLONE, u32>::new(&mut number))? };
-        Ok(Self { file })
-    }
-
-    /// Waits for the next request. Returns false when the connection has ended.
-    pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<bool> {
+    /// Takes the next request, if one waits.
+    pub(super) fn receive(&self, space: &mut RequestSpace) -> io::Result<Received> {
         loop {
             match self.read(space) {
-                Ok(()) => return Ok(true),
+                Ok(()) => return Ok(Received::Request),
+                Err(Errno::AGAIN) => return Ok(Received::Nothing),
                 // ENOENT: the caller was interrupted and no longer waits. ENOMEM: the next request may find memory.
-                Err(Errno::INTR | Errno::AGAIN | Errno::NOENT | Errno::NOMEM) => {}
+                Err(Errno::INTR | Errno::NOENT | Errno::NOMEM) => {}
                 // ECONNABORTED: the connection ended during this read.
-                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(false),
+                Err(Errno::NODEV | Errno::CONNABORTED) => return Ok(Received::End),
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// Takes a request that is already waiting, if there is one. Errors count as "none waits": the next
-    /// [`Self::receive`] meets and reports them.
-    pub(super) fn receive_waiting(&self, space: &mut RequestSpace) -> bool {
-        self.read(space).is_ok()
     }
 
     fn read(&self, space: &mut RequestSpace) -> Result<(), Errno> {
@@ -106,34 +137,11 @@ impl Device {
             tracing::warn!(error = %error, "the kernel did not drop cached pages that a direct write has replaced");
         }
     }
+}
 
-    /// Answers INIT, which the kernel sends after mount(2) and before any other request.
-    ///
-    /// Fails when the kernel's protocol is too old, and when the connection ends first.
-    pub(super) fn greet(self: &Arc<Self>) -> io::Result<()> {
-        let mut space = RequestSpace::new()?;
-        let terms = Terms { request_pages_max: REQUEST_PAGES_MAX, in_flight_max: IN_FLIGHT_MAX };
-        loop {
-            if !self.receive(&mut space)? {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
-            let Ok(Request { unique, operation: Operation::Init(hello) }) = Request::parse(space.request()) else {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is not INIT"));
-            };
-            let (answer, agreed) = match hello.answer(terms) {
-                Ok(Greeting::Agreed(answer)) => (answer, true),
-                Ok(Greeting::AskAgain(answer)) => (answer, false),
-                Err(why) => {
-                    Reply::new(self.clone(), unique).error(Errno::PROTO);
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-                }
-            };
-            let header = answer_header(unique, 0, answer.bytes().len());
-            self.send(&[IoSlice::new(&header), IoSlice::new(answer.bytes())])?;
-            if agreed {
-                return Ok(());
-            }
-        }
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -3,7 +3,7 @@
 //! | request | answered by |
 //! |---|---|
 //! | READ, WRITE, FALLOCATE (punch, zero range, plain inside the size), SETATTR, FSYNC, LSEEK | the mirror |
-//! | OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | this module, from memory |
+//! | INIT, OPEN, RELEASE, GETATTR, FLUSH, STATFS, DESTROY | this module, from memory |
 //! | IOCTL | ENOTTY |
 //! | FORGET | nothing: the kernel expects no answer |
 //! | everything else | ENOSYS: the kernel copes without it and does not ask again |
@@ -19,14 +19,14 @@ pub(crate) mod errno;
 mod fuzz_tests;
 mod mount;
 mod opens;
-mod readers;
+mod pool;
 mod space;
 mod wire;
 mod worker;
 
 use std::{
-    os::fd::{AsRawFd, BorrowedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -40,12 +40,14 @@ use storage_core::BLOCK_BYTES;
 use tokio::time::Instant;
 
 use self::{
-    connection::{Device, REQUEST_BYTES_MAX, Reply},
+    connection::{Device, Greeted, REQUEST_BYTES_MAX, Reply},
     errno::errno,
-    mount::{Mounted, clear_stale},
+    mount::{Mounted, clear_stale, end_connection},
     opens::{Opens, Way},
+    pool::{Pool, Service, Turn},
     space::RequestSpace,
     wire::{Answer, Attr, Operation, SetAttr},
+    worker::Worker,
 };
 use crate::{
     holder::Holder,
@@ -72,34 +74,41 @@ const ATTR_VALID_SECONDS: u64 = 3600;
 /// When the data directory cannot be used. A disk that cannot be opened is logged and left as it is.
 pub async fn open_disks(config: Config, pool: PoolClient, holder: Holder) -> Result<Arc<Disks>, DiskError> {
     let (cluster, node, dir) = (config.cluster, config.node, config.data_dir.join("disks"));
-    blocking(move || {
-        clear_stale(&cluster, &node, &dir).map_err(|source| DiskError::Io { what: "dead mounts".to_owned(), source })
-    })
-    .await?;
-    let mount = |disk, path: &Path| Ok(Box::new(Mounted::mount(disk, path)?) as Box<dyn MountedDisk>);
-    Disks::open(config, pool, holder, mount).await
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |source| DiskError::Io { what, source }
+    };
+    blocking(move || clear_stale(&cluster, &node, &dir).map_err(io("dead mounts"))).await?;
+    let threads = Arc::new(Pool::new().map_err(io("the threads that serve disks"))?);
+    let mount = move |disk, path: &Path| Ok(Box::new(Mounted::mount(disk, path, &threads)?) as Box<dyn MountedDisk>);
+    Disks::open(config, pool, holder, Arc::new(mount)).await
 }
 
 /// One disk as a file system with one file.
 pub(crate) struct DiskFs {
     disk: Arc<Disk>,
     device: Arc<Device>,
+    /// Where it is mounted.
+    path: PathBuf,
     mode: AtomicU32,
     uid: AtomicU32,
     gid: AtomicU32,
     opens: Opens,
+    greeted: Arc<Greeted>,
 }
 
 impl DiskFs {
-    fn new(disk: Arc<Disk>, device: Arc<Device>) -> Self {
+    fn new(disk: Arc<Disk>, device: Arc<Device>, path: PathBuf, greeted: Arc<Greeted>) -> Self {
         let (uid, gid) = disk.node().config.owner;
         Self {
             disk,
             device,
+            path,
             mode: AtomicU32::new(0o600),
             uid: AtomicU32::new(uid),
             gid: AtomicU32::new(gid),
             opens: Opens::default(),
+            greeted,
         }
     }
 
@@ -126,7 +135,8 @@ impl DiskFs {
             // Not ENOSYS: programs use ioctls to find out whether a file is a terminal or a block device, and expect
             // this error for a regular file.
             Operation::Ioctl => reply.error(Errno::NOTTY),
-            Operation::Init(_) | Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
+            Operation::Init(hello) => self.greeted.answer(&hello, reply),
+            Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
         }
     }
 
@@ -290,6 +300,20 @@ impl DiskFs {
             Ok(found) => reply.with(&Answer::offset(found)),
             Err(fault) => reply.error(errno(&fault)),
         });
+    }
+}
+
+impl Service for DiskFs {
+    fn device(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+
+    fn serve(&self, worker: &mut Worker, turn: &Turn<'_>) {
+        worker.serve(self, turn);
+    }
+
+    fn abort(&self) {
+        end_connection(&self.path);
     }
 }
 

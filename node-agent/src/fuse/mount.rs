@@ -1,97 +1,65 @@
-//! One FUSE connection per disk, mounted on the regular file `disks/<disk>.raw`.
+//! One FUSE connection per disk, mounted on `disks/<disk>.raw`.
+//!
+//! **What lies under the mount is a socket** that nobody listens on (I2). While the disk is not served, before a start
+//! and after a stop or a crash, opening that path fails with ENXIO, for root and for programs that would create the
+//! file too, so no write can go to a file that is not the disk. An immutable file would refuse as well, but it would
+//! also refuse `rm -rf` of the data folder, and not every file system has immutable files. A free path would let
+//! programs create one.
 //!
 //! The source of a mount names its cluster, node and disk: `muster:CLUSTER:NODE:DISK`. Its type is `fuse.muster`. Only
 //! mounts of our own cluster and node are ever touched.
 //!
-//! Mounts are found in mountinfo, never by stat(2): a mount whose process has died does not answer, and the agent must
-//! neither wait for nor keep open a file that it serves itself.
+//! Mounts are found in mountinfo or by a statx(2) that asks nobody, never by stat(2): a mount whose process has died
+//! does not answer, and the agent must neither wait for nor keep open a file that it serves itself. mountinfo is read
+//! once, at the start: reading it for each mount takes quadratic time.
 
 use std::{
     ffi::OsString,
     fs::File,
     io,
-    os::unix::{ffi::OsStringExt, fs::OpenOptionsExt},
-    panic::AssertUnwindSafe,
+    os::unix::{ffi::OsStringExt, fs::FileTypeExt},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use muster_api::{ClusterId, NodeId};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use storage_core::lock;
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, Statx, StatxAttributes, StatxFlags, mknodat, statx},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
 
 use super::{
     DiskFs,
-    connection::{Device, REQUEST_BYTES_MAX},
-    readers::Readers,
-    worker,
+    connection::{Device, Greeted, REQUEST_BYTES_MAX},
+    pool::{Pool, Served},
 };
 use crate::mirror::{disk::Disk, disks::MountedDisk};
 
 const FS_TYPE: &str = "fuse.muster";
-/// Threads per connection. Most requests wait for the node's disk. One thread has several requests in progress (`worker`).
-/// The others serve what it handles one by one, and kernels without io_uring.
-const THREADS: usize = 8;
 /// Longest time an unmount waits for the threads of its connection to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time until the first request of a new mount must have been served.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mounted disk. Dropping it unmounts.
 pub(super) struct Mounted {
     path: PathBuf,
-    threads: Arc<Threads>,
+    /// `None` before the connection is served.
+    served: Option<Served>,
     unmounted: bool,
 }
 
-/// The threads that serve a connection.
-#[derive(Default)]
-struct Threads {
-    readers: Readers,
-    running: Mutex<usize>,
-    ended: Condvar,
-}
-
-impl Threads {
-    fn running(&self) -> MutexGuard<'_, usize> {
-        lock(&self.running)
-    }
-
-    /// Starts one more serving thread. If it fails, it ends the connection, and the disk is mounted again.
-    fn start(self: &Arc<Self>, fs: Arc<DiskFs>, twin: Arc<Device>, path: &Path) -> io::Result<()> {
-        let (threads, path) = (self.clone(), path.to_owned());
-        *self.running() += 1;
-        let started = std::thread::Builder::new().name(format!("fuse-{}", fs.disk.id())).spawn(move || {
-            let _span = tracing::info_span!("fuse", disk.id = %fs.disk.id()).entered();
-            let serve = || worker::serve(&fs, &twin, &threads.readers);
-            let ended = std::panic::catch_unwind(AssertUnwindSafe(serve));
-            if let Err(error) = ended.unwrap_or_else(|_| Err(io::Error::other("a serving thread panicked"))) {
-                tracing::error!(error = %error, "the connection of a disk failed; the disk will be mounted again");
-                end_connection(&path);
-            }
-            threads.readers.end();
-            // Release the disk before reporting the end: whoever waits for the end expects the disk to be unused.
-            drop(fs);
-            threads.one_ended();
-        });
-        started.map(drop).inspect_err(|_| self.one_ended())
-    }
-
-    fn one_ended(&self) {
-        *self.running() -= 1;
-        self.ended.notify_all();
-    }
-
-    fn end_within(&self, wait: Duration) -> bool {
-        let waited = self.ended.wait_timeout_while(self.running(), wait, |running| *running > 0);
-        let (running, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *running == 0
-    }
-}
-
 impl Mounted {
-    /// Mounts the disk on the file `path`, which is created if needed, and starts to serve it. Fails when something is
-    /// mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
-    pub(super) fn mount(disk: Arc<Disk>, path: &Path) -> io::Result<Self> {
+    /// Mounts the disk on `path`, where a mount point is created if needed. Returns when the pool has served its first
+    /// request, which the kernel sends by itself.
+    ///
+    /// This process must not send one, by a read through the mount: if it is killed after one of its threads took that
+    /// request and before the answer, the thread that reads waits for ever, and with it the process and all its mounts.
+    ///
+    /// Fails when something is mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
+    pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
         ensure_mount_point(path)?;
@@ -103,41 +71,29 @@ impl Mounted {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on, an error drops this value, which unmounts.
-        let mounted = Self { path: path.to_owned(), threads: Arc::default(), unmounted: false };
-        device.greet()?;
-        let twin = Arc::new(device.twin()?);
-        let fs = Arc::new(DiskFs::new(disk, device));
-        for _ in 0..THREADS {
-            mounted.threads.start(fs.clone(), twin.clone(), path)?;
-        }
+        let mut mounted = Self { path: path.to_owned(), served: None, unmounted: false };
+        let span = tracing::info_span!("fuse", disk.id = %disk.id());
+        let greeted = Arc::new(Greeted::default());
+        let fs = DiskFs::new(disk, device, path.to_owned(), greeted.clone());
+        mounted.served = Some(pool.serve(Box::new(fs), span)?);
+        greeted.wait(FIRST_ANSWER_TIMEOUT)?;
         Ok(mounted)
     }
 }
 
 impl MountedDisk for Mounted {
     fn is_serving(&self) -> bool {
-        *self.threads.running() > 0
+        self.served.as_ref().is_some_and(Served::is_serving)
     }
 
-    /// Ends the threads as well.
+    /// Waits until no thread uses the disk any more.
     fn unmount(&mut self) {
         if self.unmounted {
             return;
         }
         self.unmounted = true;
-        if !self.is_serving() {
-            // The connection was aborted from outside, or never served. The mount may still exist, and while replies are
-            // outstanding so does the connection.
-            end_connection(&self.path);
-            return;
-        }
-        // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from
-        // this mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach
-        // where `/` is not a shared mount. DETACH removes the mount from its path even while it is in use.
-        if let Err(error) = unmount(&self.path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-            tracing::warn!(path = %self.path.display(), error = %error, "a disk could not be unmounted");
-        }
-        if !self.threads.end_within(END_TIMEOUT) {
+        end_connection(&self.path);
+        if self.served.as_ref().is_some_and(|served| !served.end_within(END_TIMEOUT)) {
             tracing::warn!(path = %self.path.display(), "the threads that serve a disk did not end");
         }
     }
@@ -150,20 +106,55 @@ impl Drop for Mounted {
 }
 
 /// Ends a connection and removes its mount, unless both are gone already.
-fn end_connection(path: &Path) {
+pub(super) fn end_connection(path: &Path) {
+    // FORCE ends the connection itself, even if the file is open. A plain unmount would only remove the mount from this
+    // mount namespace. libvirt gives each guest a namespace with a copy of the mount, which stays out of reach where
+    // `/` is not a shared mount. DETACH removes the mount from its path even while it is in use.
     if let Err(error) = unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH) {
-        tracing::debug!(path = %path.display(), error = %error, "the mount was gone already");
+        // EINVAL: something else has unmounted it.
+        tracing::debug!(path = %path.display(), error = %error, "a mount was gone already");
     }
 }
 
-/// Creates the empty file to mount on. Checks first that nothing is mounted there: opening a mount could hang.
+/// Makes sure that there is a socket to mount on. Checks first that nothing is mounted there: opening a mount could
+/// hang.
+///
+/// A regular file may be there, made by an older agent, or by a program while the path was free. It is not the disk: an
+/// empty one is replaced, one with bytes is kept under another name.
 fn ensure_mount_point(path: &Path) -> io::Result<()> {
-    if mounts()?.iter().any(|mount| mount.path == path) {
+    if is_mount_point(path)? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is mounted there already"));
     }
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map(drop)
+    match path.symlink_metadata() {
+        Ok(found) if found.file_type().is_socket() => return Ok(()),
+        Ok(found) if found.len() == 0 => std::fs::remove_file(path)?,
+        Ok(_) => {
+            let aside = path.with_extension("raw.not-the-disk");
+            std::fs::rename(path, &aside)?;
+            let (path, aside) = (path.display(), aside.display());
+            tracing::error!(%path, %aside, "a program made a file in the place of a disk that was not served; it is kept");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    mknodat(CWD, path, FileType::Socket, Mode::empty(), 0)?;
+    // It must also be there after a power loss, before the disk is served again.
+    File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+/// Whether something is mounted on a file. Does not ask whoever serves it, and does not read the table of all mounts.
+fn is_mount_point(path: &Path) -> io::Result<bool> {
+    let look =
+        |path: &Path| statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC, StatxFlags::empty());
+    let found = match look(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    // Linux before 5.8 does not tell of mounts, but another file system has another device.
+    let folder = look(path.parent().unwrap_or(path))?;
+    let device = |stat: &Statx| (stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) || device(&found) != device(&folder))
 }
 
 struct MountEntry {

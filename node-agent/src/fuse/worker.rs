@@ -1,15 +1,15 @@
-//! The loop of one thread of a connection: read requests, handle them.
+//! What a thread of the pool does in a turn: read requests of one connection, handle them.
 //!
 //! Deltas are read and written around the page cache, so most requests wait for the node's disk. Starting and finishing
 //! each on its own would cost more processor time than everything else. So a thread takes all requests that are waiting,
 //! and submits those that only move bytes to the kernel in one call (io_uring), as a program with a queue of requests does
-//! on a raw file. It waits for all of them, answers them, and meanwhile another thread reads. With 4 KiB writes at depth
+//! on a raw file. It waits for all of them, answers them, and meanwhile other threads read. With 4 KiB writes at depth
 //! 16 this is 1.4 times as fast as one thread per request.
 //!
 //! Requests that need more (part of a block, a fetch, an error) are handled afterwards, one by one: they may have to wait
 //! for locks that the batch holds.
 
-use std::{io, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{io, marker::PhantomData, panic::AssertUnwindSafe, time::Duration};
 
 use io_uring::IoUring;
 use rustix::io::Errno;
@@ -17,8 +17,8 @@ use storage_core::units::{u64_from, usize_from};
 
 use super::{
     DiskFs, Transfer,
-    connection::{Device, Reply},
-    readers::Readers,
+    connection::{Device, Received, Reply},
+    pool::Turn,
     space::{RequestSpace, SMALL_BYTES},
     wire::{Malformed, Operation, Request},
 };
@@ -26,27 +26,94 @@ use super::{
 /// Most requests in one batch. Measured: 8 or 16 makes no difference, and neither does waiting for one, half or all of
 /// them. Sending a single small request this way costs a tenth of its speed; spinning before sleeping costs a fifth.
 const BATCH_MAX: u8 = 8;
+/// Rounds after which a turn ends although there may be more requests, so that a busy disk does not keep the thread.
+const ROUNDS_MAX: u32 = 64;
 
-/// Reads and handles requests until the connection ends; in batches, if the kernel has io_uring.
-///
-/// Fails when the device cannot be read, or the kernel sends a request without a header.
-pub(super) fn serve(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers) -> io::Result<()> {
-    match IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(BATCH_MAX.into()) {
-        Ok(ring) => return serve_batches(fs, twin, readers, ring),
-        Err(error) => {
+/// The buffers of one thread.
+pub(super) struct Worker {
+    /// `None`: the kernel has no io_uring, and requests are handled one by one.
+    ring: Option<IoUring>,
+    /// Room for one request each.
+    slots: Vec<RequestSpace>,
+    crowd: Crowd,
+}
+
+impl Worker {
+    /// Fails when there is no memory. The worker must stay on this thread.
+    pub(super) fn new() -> io::Result<Self> {
+        let ring = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(BATCH_MAX.into());
+        let ring = ring.inspect_err(|error| {
             tracing::info!(error = %error, "io_uring (Linux 6.1) is not available: requests are handled one by one");
+        });
+        let mut slots = vec![RequestSpace::with_huge_page()?];
+        for _ in 1..BATCH_MAX {
+            slots.push(RequestSpace::new()?);
+        }
+        Ok(Self { ring: ring.ok(), slots, crowd: Crowd::default() })
+    }
+
+    /// Releases the memory that large requests used.
+    pub(super) fn release_memory(&mut self) {
+        self.slots.iter_mut().for_each(RequestSpace::release_memory);
+    }
+
+    /// Serves the requests of a disk that wait. Those that arrive meanwhile may be left to others.
+    pub(super) fn serve(&mut self, fs: &DiskFs, turn: &Turn<'_>) {
+        for _ in 0..ROUNDS_MAX {
+            let served = match fs.device.receive(&mut self.slots[0]) {
+                Ok(Received::Request) => self.round(fs, turn),
+                Ok(Received::Nothing) => return,
+                Ok(Received::End) => return turn.ended(),
+                Err(error) => Err(error),
+            };
+            match served {
+                Ok(Next::Look) => {}
+                Ok(Next::Leave) => return,
+                Err(error) => return turn.failed(&error),
+            }
         }
     }
-    let mut space = RequestSpace::new()?;
-    while readers.take_turn(|| space.release_memory()) && fs.device.receive(&mut space)? {
-        readers.received();
-        handle(fs, &fs.device, &space)?;
+
+    /// Handles the request in the first slot, and others that wait.
+    fn round(&mut self, fs: &DiskFs, turn: &Turn<'_>) -> io::Result<Next> {
+        let load = Load::of(&self.slots[0]);
+        let look = load == Load::Small && self.ring.is_some() && self.crowd.expected();
+        let more = if look { take_waiting(&fs.device, &mut self.slots[1..]) } else { 0 };
+        self.crowd.seen(more);
+        let slots = &mut self.slots[..=more];
+        if more == 0 && load == Load::Small && self.ring.is_some() && !is_flush(&slots[0]) {
+            // It takes as long as waking another thread. Requests that arrive meanwhile are better served together.
+            return handle(fs, &slots[0]).map(|()| Next::Leave);
+        }
+        turn.pass_on();
+        match self.ring.as_mut().filter(|_| more > 0 || load == Load::LargeRead) {
+            None => handle(fs, &slots[0])?,
+            Some(ring) => {
+                let mut rest = move_batch(fs, ring, slots)?;
+                // A flush may take long and keeps this thread busy, so that it comes last.
+                rest.sort_by_key(|slot| is_flush(slot));
+                rest.iter().try_for_each(|slot| handle(fs, slot))?;
+            }
+        }
+        Ok(Next::Look)
     }
-    Ok(())
+}
+
+/// What a turn does after a round.
+enum Next {
+    /// Looks for more requests.
+    Look,
+    /// Ends. If there are more requests, they bring the next event.
+    Leave,
+}
+
+fn is_flush(space: &RequestSpace) -> bool {
+    matches!(Request::parse(space.request()), Ok(Request { operation: Operation::Fsync, .. }))
 }
 
 /// Handles one request. A panic in it costs the request an EIO, not the thread.
-fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result<()> {
+fn handle(fs: &DiskFs, space: &RequestSpace) -> io::Result<()> {
+    let device = &fs.device;
     match Request::parse(space.request()) {
         Ok(Request { operation: Operation::Forget, .. }) => {}
         Ok(Request { unique, operation }) => {
@@ -67,39 +134,11 @@ fn handle(fs: &DiskFs, device: &Arc<Device>, space: &RequestSpace) -> io::Result
     Ok(())
 }
 
-/// Like [`serve`], with batches of requests.
-fn serve_batches(fs: &DiskFs, twin: &Arc<Device>, readers: &Readers, mut ring: IoUring) -> io::Result<()> {
-    let device = &fs.device;
-    let mut slots = vec![Slot { device, space: RequestSpace::with_huge_page()? }];
-    for _ in 1..BATCH_MAX {
-        slots.push(Slot { device: twin, space: RequestSpace::new()? });
-    }
-    let mut crowd = Crowd::default();
-    loop {
-        let turn = readers.take_turn(|| slots.iter_mut().for_each(|slot| slot.space.release_memory()));
-        if !turn || !device.receive(&mut slots[0].space)? {
-            return Ok(());
-        }
-        readers.received();
-        let load = Load::of(&slots[0].space);
-        let more = if load == Load::Small && crowd.expected() { take_waiting(&mut slots[1..]) } else { 0 };
-        crowd.seen(more);
-        if more == 0 && load != Load::LargeRead {
-            handle(fs, device, &slots[0].space)?;
-            continue;
-        }
-        let mut alone = move_batch(fs, &mut ring, &mut slots[..=more])?;
-        // A flush may take long and keeps this thread busy, so that it comes last.
-        alone.sort_by_key(|slot| slot.is_flush());
-        for slot in alone {
-            handle(fs, slot.device, &slot.space)?;
-        }
-    }
-}
-
 /// Fills slots with requests that are already waiting. Returns how many.
-fn take_waiting(slots: &mut [Slot<'_>]) -> usize {
-    slots.iter_mut().map_while(|slot| slot.device.receive_waiting(&mut slot.space).then_some(())).count()
+///
+/// Errors count as "none waits": the next look at the device meets and reports them.
+fn take_waiting(device: &Device, slots: &mut [RequestSpace]) -> usize {
+    slots.iter_mut().map_while(|slot| matches!(device.receive(slot), Ok(Received::Request)).then_some(())).count()
 }
 
 /// How many bytes a request moves, which decides how it is served.
@@ -107,7 +146,7 @@ fn take_waiting(slots: &mut [Slot<'_>]) -> usize {
 enum Load {
     /// A batch is faster for several, the plain way for one.
     Small,
-    /// Served without looking for more: it keeps the thread busy, and more requests would need huge pages of their own.
+    /// Served without looking for more: more requests would need huge pages of their own, so other threads take them.
     /// It still goes through io_uring, which reads into the slot's huge page.
     LargeRead,
     /// Served alone as well, the plain way.
@@ -142,28 +181,19 @@ impl Crowd {
     }
 }
 
-/// Room for one request, used again for the next one.
-struct Slot<'a> {
-    /// The device the request was read from; its answer goes there.
-    device: &'a Arc<Device>,
-    space: RequestSpace,
-}
-
-impl Slot<'_> {
-    fn is_flush(&self) -> bool {
-        matches!(Request::parse(self.space.request()), Ok(Request { operation: Operation::Fsync, .. }))
-    }
-}
-
 /// Serves the requests that only move bytes. Returns the slots of the others, and of those that failed.
-fn move_batch<'s, 'd>(fs: &DiskFs, ring: &mut IoUring, slots: &'s mut [Slot<'d>]) -> io::Result<Vec<&'s mut Slot<'d>>> {
-    let transfers: Vec<_> = slots.iter().map(|slot| begin(fs, &slot.space)).collect();
+fn move_batch<'s>(
+    fs: &DiskFs,
+    ring: &mut IoUring,
+    slots: &'s mut [RequestSpace],
+) -> io::Result<Vec<&'s mut RequestSpace>> {
+    let transfers: Vec<_> = slots.iter().map(|slot| begin(fs, slot)).collect();
     let moved = move_bytes(ring, slots, &transfers)?;
     let mut alone = Vec::new();
     for ((slot, transfer), moved) in slots.iter_mut().zip(transfers).zip(moved) {
         match transfer {
             Some((unique, transfer)) if usize::try_from(moved) == Ok(transfer.bytes()) => {
-                fs.finish(transfer, &mut slot.space, Reply::new(slot.device.clone(), unique));
+                fs.finish(transfer, slot, Reply::new(fs.device.clone(), unique));
             }
             // It failed or was done in part. Handled once more, it succeeds or answers with the right error.
             _ => alone.push(slot),
@@ -181,14 +211,14 @@ fn begin<'f>(fs: &'f DiskFs, space: &RequestSpace) -> Option<(u64, Transfer<'f>)
 /// Moves the bytes of all transfers. Returns for each slot the number of bytes that were moved, or -errno.
 fn move_bytes(
     ring: &mut IoUring,
-    slots: &mut [Slot<'_>],
+    slots: &mut [RequestSpace],
     transfers: &[Option<(u64, Transfer<'_>)>],
 ) -> io::Result<Vec<i32>> {
     let mut moved = vec![0; slots.len()];
     let mut batch = Batch { ring, count: 0, borrowed: PhantomData };
     for (n, (slot, transfer)) in slots.iter_mut().zip(transfers).enumerate() {
         if let Some((_, transfer)) = transfer {
-            batch.push(n, transfer, slot.space.data(transfer.bytes()))?;
+            batch.push(n, transfer, slot.data(transfer.bytes()))?;
         }
     }
     batch.wait(|n, result| moved[n] = result);

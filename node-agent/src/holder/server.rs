@@ -20,6 +20,7 @@ use rustix::{
 };
 
 use super::wire::{self, Answer, Ask};
+use crate::limits;
 
 /// How often the holder checks whether its socket can still be reached.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -36,6 +37,8 @@ pub fn main(socket: &Path) -> io::Result<()> {
     // A session of its own: signals that a terminal or service manager sends to the agent's group must not reach this
     // process. It fails only when this process already leads a group, which serves as well.
     let _already_leader = rustix::process::setsid();
+    // One descriptor for each map.
+    limits::raise_descriptors();
     match std::fs::remove_file(socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}

@@ -1,12 +1,13 @@
 //! The registry of the node's disks: which disks there are, their mounts, and cuts of several of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use muster_api::{
     CommitId, DiskId, InstanceId, VersionId,
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
@@ -37,6 +38,9 @@ const HOLDER_CHECKED_EVERY: Duration = Duration::from_secs(2);
 const SCRUB_BYTES_PER_S: u64 = 4 << 20;
 /// Shortest time from the start of one round of the scrub to the start of the next.
 const SCRUB_ROUND: Duration = Duration::from_secs(3600);
+/// Disks that are created, mounted or removed at the same time. They share the syncs of the file system, and each takes a
+/// thread.
+const CHANGES_MAX: usize = 32;
 /// How long the outcome of a cut is remembered for repeated calls.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -94,10 +98,12 @@ pub struct Disks {
     changing: Mutex<HashMap<DiskId, Arc<tokio::sync::Mutex<()>>>>,
     cuts: Mutex<HashMap<CutKey, Cut>>,
     mount: MountDisk,
+    /// Permits of [`Self::change_one`].
+    changes: tokio::sync::Semaphore,
 }
 
 /// Mounts a disk as the raw file at this path and serves it.
-pub(crate) type MountDisk = fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>>;
+pub(crate) type MountDisk = Arc<dyn Fn(Arc<Disk>, &Path) -> std::io::Result<Box<dyn MountedDisk>> + Send + Sync>;
 
 /// A mounted disk. Dropping it unmounts. It is a trait so that the mirror does not depend on FUSE.
 pub(crate) trait MountedDisk: Send {
@@ -168,7 +174,8 @@ impl Disks {
             let cache = Arc::new(cache);
             let node = Arc::new(Node { config, pool, cache, holder, pages: super::base::Pages::default(), runtime });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
-            let this = Arc::new(Self { node, entries, changing, cuts, mount });
+            let changes = tokio::sync::Semaphore::new(CHANGES_MAX);
+            let this = Arc::new(Self { node, entries, changing, cuts, mount, changes });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             scrub_cache(&this);
@@ -178,7 +185,7 @@ impl Disks {
     }
 
     fn load_all(&self, disks_dir: &Path) -> std::io::Result<()> {
-        let mut known = Vec::new();
+        let mut known = HashSet::new();
         let mut unopened = Vec::new();
         for entry in std::fs::read_dir(disks_dir)? {
             let entry = entry?;
@@ -281,8 +288,8 @@ impl Disks {
                 // Acknowledged writes may be missing. A guest that finds that out by itself makes it worse.
                 return Err(DiskError::Failed { disk: want.disk, what });
             }
-            let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount);
-            blocking(move || {
+            let (entry, path, mount) = (entry.clone(), self.path(want.disk), self.mount.clone());
+            self.change_one(move || {
                 let old = lock(&entry.mounted).take();
                 if let Some(mut old) = old {
                     old.unmount();
@@ -303,7 +310,7 @@ impl Disks {
             return Ok(entry);
         }
         let (node, want) = (self.node.clone(), want.clone());
-        let disk = blocking(move || create(&node, &want)).await?;
+        let disk = self.change_one(move || create(&node, &want)).await?;
         let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
         self.entries_mut().insert(entry.disk.id(), entry.clone());
         Ok(entry)
@@ -332,7 +339,8 @@ impl Disks {
         let path = self.path(disk);
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
         let node = self.node.clone();
-        let removed = blocking(move || {
+        let known = entry.is_some();
+        let removal = move || {
             if let Some(entry) = entry {
                 entry.disk.set_removed();
                 if let Some(mut mounted) = lock(&entry.mounted).take() {
@@ -350,8 +358,9 @@ impl Disks {
                 .and_then(|()| stable::remove_folder(&dir))
                 .and_then(|()| stable::remove(&path))
                 .map_err(|source| DiskError::Io { what: format!("removing disk {disk}"), source })
-        })
-        .await;
+        };
+        // Where there is nothing to do, which is what a repeated call finds, it does not queue behind the others.
+        let removed = if known { self.change_one(removal).await } else { blocking(removal).await };
         lock(&self.changing).remove(&disk);
         removed
     }
@@ -366,6 +375,14 @@ impl Disks {
     #[must_use]
     pub fn list(&self) -> Vec<DiskStatus> {
         let entries: Vec<_> = self.entries().values().cloned().collect();
+        entries.iter().map(|entry| self.status_of(entry)).collect()
+    }
+
+    /// The state of the disks of one instance.
+    #[must_use]
+    pub fn list_of(&self, instance: InstanceId) -> Vec<DiskStatus> {
+        let of = |entry: &&Arc<Entry>| entry.disk.meta.load().instance == instance;
+        let entries: Vec<_> = self.entries().values().filter(of).cloned().collect();
         entries.iter().map(|entry| self.status_of(entry)).collect()
     }
 
@@ -605,7 +622,19 @@ impl Disks {
             }
             ended.is_ok()
         });
-        futures::future::join_all(ends).await.into_iter().all(|flushed| flushed)
+        // Each takes a thread while it flushes.
+        let ends = futures::stream::iter(ends).buffer_unordered(CHANGES_MAX);
+        ends.fold(true, async |all, flushed| all && flushed).await
+    }
+
+    /// Runs one of the long steps that each disk takes once. Their number at a time is bounded, because there may be
+    /// thousands of disks.
+    async fn change_one<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let _permit = self.changes.acquire().await.expect("the semaphore is never closed");
+        blocking(work).await
     }
 
     fn path(&self, disk: DiskId) -> PathBuf {

@@ -40,8 +40,9 @@
 //! requests of one guest would freeze every guest of the node. The connection uses neither the kernel's write-back
 //! cache nor passthrough, because the agent must see a write before the guest sees its acknowledgement. With direct
 //! deltas a thread takes all requests that wait and has whole blocks moved together (io_uring; one by one where there
-//! is none). Buffers of large requests are huge pages; idle threads give them back, and up to 8 MiB stay with a disk
-//! that saw such requests.
+//! is none). Buffers of large requests are huge pages; idle threads give them back. All disks share one pool of threads,
+//! of which each may occupy only a few (`fuse/pool.rs`). While a disk is not served, its path is a socket, which nobody
+//! can open (`fuse/mount.rs`).
 //!
 //! **Sizes and calls.** A disk is a multiple of 4 KiB and at most 16 TiB. `fallocate` inside the size succeeds;
 //! PUNCH_HOLE and ZERO_RANGE mark blocks as zeros; other modes give EOPNOTSUPP. SEEK_HOLE and SEEK_DATA are answered

@@ -243,8 +243,7 @@ fn disk_reason(error: &DiskError) -> Reason {
 }
 
 async fn remove_disks(inner: &Inner, instance: InstanceId) -> Step {
-    let here: Vec<_> = (inner.parts.disks.list)().into_iter().filter(|disk| disk.instance == instance).collect();
-    for disk in here {
+    for disk in (inner.parts.disks.list_of)(instance) {
         (inner.parts.disks.remove)(disk.disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
     }
     Ok(())
@@ -286,7 +285,7 @@ async fn start(inner: &Inner, assignment: &Assignment) -> Step {
 
 /// What the hypervisor needs to know, once all disks of the instance are here.
 fn instance_spec(inner: &Inner, assignment: &Assignment) -> Result<InstanceSpec, Stuck> {
-    let here = (inner.parts.disks.list)();
+    let here = (inner.parts.disks.list_of)(assignment.instance);
     let found = assignment.disks.iter().map(|want| {
         let disk = here.iter().find(|disk| disk.disk == want.disk)?;
         Some(DiskSpec { disk: disk.disk, path: disk.path.clone() })

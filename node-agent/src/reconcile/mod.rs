@@ -73,11 +73,13 @@ pub struct DiskAccess {
     pub remove: Box<dyn Fn(DiskId) -> BoxFuture<'static, Result<(), DiskError>> + Send + Sync>,
     /// [`Disks::list`].
     pub list: Box<dyn Fn() -> Vec<DiskStatus> + Send + Sync>,
+    /// [`Disks::list_of`].
+    pub list_of: Box<dyn Fn(InstanceId) -> Vec<DiskStatus> + Send + Sync>,
 }
 
 impl From<Arc<Disks>> for DiskAccess {
     fn from(disks: Arc<Disks>) -> Self {
-        let (ensure, remove, list) = (disks.clone(), disks.clone(), disks);
+        let (ensure, remove, list, list_of) = (disks.clone(), disks.clone(), disks.clone(), disks);
         Self {
             ensure: Box::new(move |want| {
                 let disks = ensure.clone();
@@ -88,6 +90,7 @@ impl From<Arc<Disks>> for DiskAccess {
                 Box::pin(async move { disks.remove(disk).await })
             }),
             list: Box::new(move || list.list()),
+            list_of: Box::new(move |instance| list_of.list_of(instance)),
         }
     }
 }
@@ -205,7 +208,7 @@ impl Inner {
         &self,
         assignment: &Assignment,
         domains: Option<&HashMap<InstanceId, Domain>>,
-        disks: &[DiskStatus],
+        disks: &[&DiskStatus],
         here: &Here,
     ) -> Seen {
         let instance = assignment.instance;
@@ -229,7 +232,6 @@ impl Inner {
                 life: slot.life.clone(),
                 disks: disks
                     .iter()
-                    .filter(|disk| disk.instance == instance)
                     .map(|disk| DiskSeen {
                         disk: disk.disk,
                         generation: disk.generation,
@@ -320,13 +322,18 @@ impl Reconciler {
         domains: Option<&HashMap<InstanceId, Domain>>,
     ) -> Vec<InstanceReport> {
         let inner = &self.inner;
-        let disks = (inner.parts.disks.list)();
+        let listed = (inner.parts.disks.list)();
+        let mut disks: HashMap<InstanceId, Vec<&DiskStatus>> = HashMap::new();
+        for disk in &listed {
+            disks.entry(disk.instance).or_default().push(disk);
+        }
         let draining = *lock(&inner.draining);
         let mut waiting = domains.is_none();
         let mut reports = Vec::with_capacity(assignments.len());
         for assignment in assignments {
             let here = inner.here();
-            let seen = inner.observe(assignment, domains, &disks, &here);
+            let disks = disks.get(&assignment.instance).map_or(&[][..], Vec::as_slice);
+            let seen = inner.observe(assignment, domains, disks, &here);
             let busy = inner.slot(assignment.instance, |slot| slot.busy);
             if !busy && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
@@ -334,10 +341,9 @@ impl Reconciler {
                     apply::spawn(inner.clone(), assignment.clone(), wants(versions, assignment), actions);
                 }
             }
-            let of_instance = || disks.iter().filter(|disk| disk.instance == assignment.instance);
-            let trouble = of_instance().find_map(disk_trouble);
+            let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
-            let known = of_instance().map(|disk| disk_report(disk, assignment)).collect();
+            let known = disks.iter().copied().map(|disk| disk_report(disk, assignment)).collect();
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);

@@ -38,7 +38,7 @@ struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
 
 impl FakeDisks {
     fn access(&self) -> DiskAccess {
-        let (ensure, remove, list) = (self.0.clone(), self.0.clone(), self.0.clone());
+        let (ensure, remove, list, list_of) = (self.0.clone(), self.0.clone(), self.0.clone(), self.0.clone());
         DiskAccess {
             ensure: Box::new(move |want| {
                 let status = status_of(&want);
@@ -50,6 +50,9 @@ impl FakeDisks {
                 Box::pin(async { Ok(()) })
             }),
             list: Box::new(move || list.lock().unwrap().values().cloned().collect()),
+            list_of: Box::new(move |instance| {
+                list_of.lock().unwrap().values().filter(|disk| disk.instance == instance).cloned().collect()
+            }),
         }
     }
 

@@ -261,6 +261,57 @@ async fn a_removed_disk_leaves_nothing_behind() {
     assert_eq!(world.data.holder().list().unwrap(), Vec::<String>::new());
 }
 
+/// A write that goes to what lies under the mount would be acknowledged and lost (I2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_path_of_a_disk_refuses_programs_while_it_is_not_mounted() {
+    let world = World::new().await;
+    let image = vec![1; 1 << 20];
+    let want = import(&*world.store, &image, ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    let refused = || {
+        let errno = |error: std::io::Error| Errno::from_io_error(&error).unwrap();
+        let mut opens = [File::options(), File::options(), File::options(), File::options()];
+        opens[0].read(true);
+        opens[1].write(true);
+        opens[2].write(true).create(true).truncate(true);
+        opens[3].append(true).create(true);
+        for open in opens {
+            assert_eq!(errno(open.open(&path).unwrap_err()), Errno::NXIO, "{open:?}");
+        }
+        assert_eq!(errno(File::create_new(&path).unwrap_err()), Errno::EXIST);
+        assert!(std::fs::write(&path, "lost").is_err());
+    };
+    // A stop.
+    assert!(world.disks.shutdown().await);
+    refused();
+    // Someone else unmounts it.
+    let world = world.restart().await;
+    refused();
+    assert!(world.ensure(&want).await.mounted);
+    rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+    refused();
+    // A start after a kill, before the disk is served again: the mount of the dead process is removed.
+    let world = world.restart().await;
+    refused();
+    // The file of an older agent, and one that a program made, are not taken for the disk, and nothing is thrown away.
+    let aside = path.with_extension("raw.not-the-disk");
+    for (bytes, kept) in [("", false), ("not lost", true)] {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        world.ensure(&want).await;
+        assert_eq!(std::fs::read_to_string(&aside).is_ok_and(|found| found == bytes), kept);
+        let read = path.clone();
+        assert!(blocking(move || std::fs::read(read).unwrap()).await == image);
+        rustix::mount::unmount(&path, rustix::mount::UnmountFlags::FORCE | rustix::mount::UnmountFlags::DETACH)
+            .unwrap();
+        eventually("the end is noticed", Duration::from_secs(10), || !world.disks.status(want.disk).unwrap().mounted)
+            .await;
+    }
+    // A folder of a stopped node can be removed as it is.
+    world.disks.shutdown().await;
+    std::fs::remove_dir_all(world.data.path.join("disks")).unwrap();
+}
+
 /// Requests of whole blocks are moved in batches; others are handled one by one at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fio_verifies_what_it_wrote_while_the_disk_is_cut() {
