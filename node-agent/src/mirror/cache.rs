@@ -256,8 +256,9 @@ impl Cache {
     }
 
     fn drop_bad(&self, slot: &Slot, error: &io::Error) {
-        // Of several readers that found the damage at the same time, one counts it.
-        if self.evict(&slot.name) {
+        // Of several readers that found the damage, one counts it. A good chunk that replaced this one stays.
+        let is_this = |there: &Arc<Slot>| std::ptr::eq(Arc::as_ptr(there), slot);
+        if self.evict(&slot.name, is_this) {
             self.bad.fetch_add(1, Ordering::Relaxed);
             metrics::counter!(telemetry::CACHE_BAD_CHUNKS).increment(1);
             tracing::warn!(chunk.name = %slot.name, error = %error, "dropped a damaged chunk from the cache; it is fetched again when needed");
@@ -391,7 +392,7 @@ impl Cache {
         {
             return Body::Slot(slot.clone());
         }
-        self.evict(&name);
+        self.evict(&name, |_| true);
         let memory = || Body::Memory(body.clone());
         if !self.make_room(size) {
             return memory();
@@ -495,10 +496,16 @@ impl Cache {
         None
     }
 
-    /// Evicts a chunk. Returns whether it was there.
-    fn evict(&self, name: &ObjectName) -> bool {
-        // A statement of its own, so that the lock is not held while the slot is released.
-        let slot = lock(&self.inner).slots.remove(name);
+    /// Evicts a chunk if its slot is one that `which` accepts. Returns whether that happened.
+    fn evict(&self, name: &ObjectName, which: impl Fn(&Arc<Slot>) -> bool) -> bool {
+        let slot = {
+            let mut inner = lock(&self.inner);
+            match inner.slots.get(name) {
+                Some(slot) if which(slot) => inner.slots.remove(name),
+                _ => None,
+            }
+        };
+        // The lock is free again while the slot is released.
         slot.map(|slot| self.release(slot)).is_some()
     }
 
