@@ -41,6 +41,8 @@ codes! {
     Unauthenticated = "unauthenticated", 401;
     /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
+    /// The calling node was declared dead. It must stop its guests and keep its data; it cannot come back.
+    Fenced = "fenced", 403;
     /// The target does not exist, or is hidden from the caller.
     NotFound = "not_found", 404;
     /// The API has no such path.

@@ -9,6 +9,8 @@ words! {
         NoCapacity = "no_capacity",
         /// The instance's node has not been heard from.
         NodeSilent = "node_silent",
+        /// An operator declared the instance's node dead. It can be recovered elsewhere from what was last saved.
+        NodeLost = "node_lost",
         /// The hypervisor, or the disk, refused the start.
         StartFailed = "start_failed",
         /// The instance was not running before its deadline.

@@ -12,6 +12,8 @@
 //!
 //!  starting, running, paused, stopping, stopped --Silent--> unknown --Heard--> what it was; a report says more
 //!  anything --Delete--> deleting (deleted at once when it has no node) --report: gone--> deleted
+//!  anything with a node --NodeLost (an operator's word)--> failed, without a node; what was being deleted is deleted
+//!  failed (node_lost) --Recover--> pending: elsewhere, from what was last saved
 //! ```
 //!
 //! Beside the state stands what the node is told: `wanted`, and `boot`, which counts the starts. A report counts only
@@ -113,6 +115,10 @@ pub enum Edge<'a> {
     Report(&'a InstanceReport),
     /// Its node reports all instances it has, and this one is not among them.
     Missing,
+    /// An operator said that its node is off for good. What no version has of its disks is lost with it.
+    NodeLost,
+    /// Somebody wants it to run on another node, from what was last saved of its disks: its node is lost.
+    Recover,
 }
 
 /// The instance's state does not allow the edge.
@@ -123,7 +129,13 @@ pub struct Refused {
     pub state: InstanceState,
     /// The states that would allow it.
     pub allowed: &'static [InstanceState],
+    /// What to do instead, where the state alone does not say it.
+    pub hint: Option<&'static str>,
 }
+
+/// What an instance is told that cannot go on by itself because its node is lost.
+const NEEDS_RECOVER: &str = "its node is lost, and with it what no version has: `recover` starts it elsewhere from its \
+    last saved version";
 
 use InstanceState as S;
 
@@ -172,6 +184,9 @@ impl Life {
             (_, Edge::Place(_) | Edge::NoPlace(_)) => return self.refuse(&[S::Pending]),
 
             (S::Pending | S::Starting | S::Running | S::Paused, Edge::Start) => {}
+            (S::Failed, Edge::Start | Edge::Retry) if self.may_lose_data() => {
+                return Err(Refused { hint: Some(NEEDS_RECOVER), ..self.refusal(&[S::Stopped, S::Stopping]) });
+            }
             (S::Stopped | S::Failed | S::Stopping, Edge::Start) => next.begin(now),
             (_, Edge::Start) => return self.refuse(&[S::Stopped, S::Failed, S::Stopping]),
 
@@ -249,8 +264,34 @@ impl Life {
                 }
             }
             (_, Edge::Report(report)) => next.report(report, now),
+
+            (_, Edge::NodeLost) if self.node.is_none() => {}
+            (_, Edge::NodeLost) => next.node_lost(now),
+
+            (S::Failed, Edge::Recover) if self.is_node_lost() => {
+                next.begin(now);
+                // Its new disk has what was saved and nothing else yet.
+                next.was_ready = false;
+            }
+            (S::Failed, Edge::Recover) => {
+                let hint = Some("its node is not lost: `start` tries it again");
+                return Err(Refused { hint, ..self.refusal(&[S::Failed]) });
+            }
+            (_, Edge::Recover) => return self.refuse(&[S::Failed]),
         }
         Ok(next)
+    }
+
+    /// Whether its node was declared dead, so that only [`Edge::Recover`] or [`Edge::Delete`] helps.
+    #[must_use]
+    pub fn is_node_lost(&self) -> bool {
+        self.state == S::Failed && self.node.is_none() && self.reason == Some(Reason::NodeLost)
+    }
+
+    /// Whether its node is lost and its disk may have had data that no version has: it was started there.
+    #[must_use]
+    pub fn may_lose_data(&self) -> bool {
+        self.is_node_lost() && (self.was_ready || self.boot > 1 || self.steps.started_at.is_some())
     }
 
     /// Whether a report is about this generation and this start. A report that it is gone may be of any start.
@@ -337,6 +378,17 @@ impl Life {
         }
     }
 
+    /// Its node is off for good. What it still had to delete there counts as deleted.
+    fn node_lost(&mut self, now: Timestamp) {
+        if self.wanted == Wanted::Gone {
+            return self.gone(now);
+        }
+        let detail = "its node was declared dead; `recover` starts it elsewhere from its last saved version";
+        self.set(S::Failed, Some(Reason::NodeLost), Some(detail.to_owned()));
+        // I8: whatever the old node still says or stages is of an older generation.
+        (self.node, self.known, self.generation) = (None, None, self.generation + 1);
+    }
+
     fn set(&mut self, state: S, reason: Option<Reason>, detail: Option<String>) {
         self.state = state;
         self.reason = reason;
@@ -346,8 +398,12 @@ impl Life {
         }
     }
 
+    const fn refusal(&self, allowed: &'static [S]) -> Refused {
+        Refused { state: self.state, allowed, hint: None }
+    }
+
     fn refuse(&self, allowed: &'static [S]) -> Result<Self, Refused> {
-        Err(Refused { state: self.state, allowed })
+        Err(self.refusal(allowed))
     }
 }
 
@@ -541,6 +597,45 @@ mod tests {
         assert_eq!(go(&Life::new(T), Edge::Delete).state, S::Deleted);
     }
 
+    #[test]
+    fn an_instance_of_a_dead_node_fails_and_is_only_recovered_or_deleted() {
+        let life = running();
+        let stopped = told(&go(&life, Edge::Stop(Stop::default())), Observed::Stopped);
+        for before in [life.clone(), go(&life, Edge::Silent), stopped, told(&life, Observed::Failed)] {
+            let lost = go(&before, Edge::NodeLost);
+            assert_eq!((lost.state, &lost.reason, lost.node), (S::Failed, &Some(Reason::NodeLost), None));
+            assert_eq!((lost.generation, lost.known), (2, None), "the old node writes nothing any more");
+            assert_eq!(go(&lost, Edge::NodeLost), lost);
+            // The disk of its last version must not be started unasked: what was written since would be lost.
+            for edge in [Edge::Start, Edge::Retry] {
+                assert_eq!(lost.after(&edge, T).expect_err("refused").hint, Some(NEEDS_RECOVER));
+            }
+            assert_eq!(go(&lost, Edge::Report(&report(&before, Observed::Running))), lost);
+            let recovered = go(&lost, Edge::Recover);
+            assert_eq!((recovered.state, recovered.wanted, recovered.generation), (S::Pending, Wanted::Running, 2));
+            assert!(go(&recovered, Edge::Place(NodeId::generate())).boot > before.boot);
+            assert_eq!(go(&lost, Edge::Delete).state, S::Deleted);
+        }
+        assert!(life.after(&Edge::Recover, T).is_err());
+        assert!(told(&life, Observed::Failed).after(&Edge::Recover, T).is_err());
+    }
+
+    #[test]
+    fn what_a_dead_node_had_to_delete_is_deleted() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        assert_eq!(go(&go(&placed, Edge::Delete), Edge::NodeLost).state, S::Deleted);
+        let evicted = go(&go(&told(&placed, Observed::Failed), Edge::Retry), Edge::NodeLost);
+        assert_eq!((evicted.state, evicted.node, evicted.generation), (S::Pending, None, 2));
+    }
+
+    #[test]
+    fn an_instance_that_never_started_on_a_dead_node_loses_nothing_and_may_be_retried() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let lost = go(&placed, Edge::NodeLost);
+        assert!(lost.is_node_lost() && !lost.may_lose_data());
+        assert_eq!(go(&lost, Edge::Retry).state, S::Pending);
+    }
+
     fn observed() -> impl Strategy<Value = Observed> {
         prop::sample::select(vec![
             Observed::Preparing,
@@ -566,6 +661,8 @@ mod tests {
         Heard,
         Overdue,
         Missing,
+        NodeLost,
+        Recover,
         Report(Observed),
     }
 
@@ -574,6 +671,7 @@ mod tests {
             3 => Just(Act::Place), 1 => Just(Act::NoPlace), 2 => Just(Act::Start), 2 => Just(Act::Stop),
             1 => Just(Act::Reboot), 2 => Just(Act::Retry), 1 => Just(Act::Delete), 1 => Just(Act::Silent),
             1 => Just(Act::Heard), 1 => Just(Act::Overdue), 1 => Just(Act::Missing),
+            1 => Just(Act::NodeLost), 2 => Just(Act::Recover),
             8 => observed().prop_map(Act::Report),
         ]
     }
@@ -597,6 +695,8 @@ mod tests {
                     Act::Heard => life.after(&Edge::Heard, T),
                     Act::Overdue => life.after(&Edge::Overdue("late"), T),
                     Act::Missing => life.after(&Edge::Missing, T),
+                    Act::NodeLost => life.after(&Edge::NodeLost, T),
+                    Act::Recover => life.after(&Edge::Recover, T),
                     Act::Report(state) => {
                         let report = report(state);
                         let once = life.after(&Edge::Report(&report), T);

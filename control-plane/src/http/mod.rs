@@ -84,7 +84,7 @@ pub fn node_routes(app: App) -> Router {
 /// Paths whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing
 /// error.
 fn reserved() -> Router<App> {
-    const PATHS: [&str; 24] = [
+    const PATHS: [&str; 23] = [
         "/v1/session",
         "/v1/images/{image}/uploads",
         "/v1/uploads/{upload}",
@@ -96,7 +96,6 @@ fn reserved() -> Router<App> {
         "/v1/instances/{instance}/console",
         "/v1/snapshots/{snapshot}/restore",
         "/v1/nodes/{node}/drain",
-        "/v1/nodes/{node}/fence",
         "/v1/pools",
         "/v1/pools/{pool}",
         "/v1/projects",

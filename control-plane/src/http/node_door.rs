@@ -64,11 +64,13 @@ impl FromRequestParts<App> for NodeCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let CallerKey(caller) = CallerKey::from_request_parts(parts, app).await?;
+        // First whether it was declared dead: a node that was away for long has to learn that as well.
+        let node = app.node_caller(&caller.key_sha256, caller.expired).await?;
         if caller.expired {
             let why = "the node's certificate has ended: POST /node/v1/renew first";
             return Err(AppError::Unauthenticated(why.to_owned()).into());
         }
-        Ok(app.node_caller(&caller.key_sha256, caller.expired).await?)
+        Ok(node)
     }
 }
 

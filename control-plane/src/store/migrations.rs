@@ -29,6 +29,7 @@ migrations! {
     3 "0003_images",
     4 "0004_fleet",
     5 "0005_trouble",
+    7 "0007_node_loss",
 }
 
 const CREATE: &str = "-- migrations.create

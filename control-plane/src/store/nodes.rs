@@ -24,7 +24,7 @@ pub struct NodeRow {
     pub name: String,
     /// Labels that users gave it.
     pub labels: Labels,
-    /// `joining` until its first heartbeat, `silent` when none came for 30 s.
+    /// `joining` until its first heartbeat, `silent` when none came for 30 s, `fenced` once it was declared dead.
     pub state: NodeState,
     /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
@@ -66,6 +66,8 @@ pub struct NodeRow {
     pub updated_at: Timestamp,
     /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
+    /// When an operator declared it dead. It stays set when the node is removed, so that a node that returns learns it.
+    pub fenced_at: Option<Timestamp>,
     /// Raised by each change; a save compares it.
     pub revision: i64,
     /// Its place in lists and in the order of all commits.
@@ -83,7 +85,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, revision, seq,
+    updated_at, last_seen_at, fenced_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -95,8 +97,8 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, revision = revision + 1
-WHERE id = $1 AND revision = $23";
+    key_sha256 = $22, fenced_at = $23, revision = revision + 1
+WHERE id = $1 AND revision = $24";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`bump_desired`] raises it.
@@ -126,6 +128,7 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(column::opt_micros(node.last_seen_at))
         .bind(deleted)
         .bind(&node.key_sha256)
+        .bind(column::opt_micros(node.fenced_at))
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
@@ -150,6 +153,12 @@ pub async fn by_store(tx: &mut Tx, store: StoreId) -> Result<Option<NodeRow>, St
 /// The listed node with this key.
 pub async fn by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
     select_one(tx, "nodes.by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL", [key_sha256.into()]).await
+}
+
+/// The node with this key that was declared dead, whether it was removed since or not.
+pub async fn fenced_by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
+    let rest = "WHERE key_sha256 = $1 AND fenced_at IS NOT NULL ORDER BY seq DESC LIMIT 1";
+    select_one(tx, "nodes.fenced_by_key", rest, [key_sha256.into()]).await
 }
 
 /// All nodes that are not deleted, in id order (the order of the membership record).

@@ -84,7 +84,6 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Instance(I::Migrate(_)) => "instance migrate",
         Command::Snapshot(S::Restore(_)) => "snapshot restore",
         Command::Node(N::Drain(_)) => "node drain",
-        Command::Node(N::Fence(_)) => "node fence",
         _ => return None,
     })
 }
@@ -172,16 +171,18 @@ impl Ctx {
             _ => None,
         };
         if !yes {
-            let question = format!("Delete {what}{}?", frees_text(freed));
-            let answer = tokio::select! {
-                answer = output::ask(&question) => answer,
-                () = self.client.interrupt().cancelled() => Some(false),
-            };
-            if answer == Some(false) {
-                return Err(Failure::Declined);
-            }
+            self.agree(&format!("Delete {what}{}?", frees_text(freed))).await?;
         }
         Ok(freed)
+    }
+
+    /// Asks at a terminal whether to go on. Where there is no terminal it goes on.
+    async fn agree(&self, question: &str) -> Result<(), Failure> {
+        let answer = tokio::select! {
+            answer = output::ask(question) => answer,
+            () = self.client.interrupt().cancelled() => Some(false),
+        };
+        if answer == Some(false) { Err(Failure::Declined) } else { Ok(()) }
     }
 
     /// As [`Client::would_free`]. A controller that cannot say so may still be able to delete the thing.

@@ -233,6 +233,22 @@ async fn rm_of_a_thing_that_does_not_exist_sends_no_delete() {
 }
 
 #[tokio::test]
+async fn rm_of_a_dead_node_fences_it_and_removes_it() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "DELETE" => Response::builder().status(204).body(Body::empty()).expect("a response"),
+        _ => answer(200, &things::with(things::node("n1"), json!({"state": "fenced"}))),
+    })
+    .await;
+    let done = fake.run(&["node", "rm", "n1", "--dead", "--yes"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "deleted node n1"), "{done:?}");
+    let lines: Vec<String> = fake.seen().iter().map(fake::Seen::line).collect();
+    assert_eq!(lines, ["POST /v1/nodes/n1/fence", "DELETE /v1/nodes/n1"]);
+    assert_eq!(fake.seen().first().expect("the fence").json(), json!({"confirm": true}));
+    let done = fake.run(&["node", "fence", "n1", "--yes"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "n1: fenced"), "{done:?}");
+}
+
+#[tokio::test]
 async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
     for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {

@@ -10,7 +10,9 @@ use muster_api::{
 
 use super::{
     super::{App, AppError, membership},
-    NodeCaller, state_event,
+    NodeCaller,
+    fence::fenced,
+    state_event,
 };
 use crate::{
     store::{
@@ -41,6 +43,9 @@ impl App {
         let now = self.clock.now();
         let row = self.store.read("nodes.load", async |tx| nodes::load(tx, node.id).await).await?;
         let row = row.ok_or_else(|| AppError::not_found("node", node.id))?;
+        if row.fenced_at.is_some() {
+            return Err(fenced(&row));
+        }
         self.heartbeats.hear(node.id, now, beat.clone());
         if changed(&row, &beat).is_some() {
             self.take_over(node, &beat).await?;
@@ -57,6 +62,9 @@ impl App {
         self.store
             .run_tx("nodes.heard", async |tx| {
                 let Some(row) = nodes::load(tx, node.id).await? else { return Ok(()) };
+                if row.fenced_at.is_some() {
+                    return Err(fenced(&row));
+                }
                 let Some(next) = changed(&row, beat) else { return Ok(()) };
                 let next = NodeRow { last_seen_at: Some(tx.now()), ..next };
                 nodes::save(tx, &next).await?;

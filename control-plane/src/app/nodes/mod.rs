@@ -1,8 +1,9 @@
 //! Nodes: joining, staying in touch, being looked at and taken out.
 //!
 //! ```text
-//!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it) ──► deleted
+//!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it, or fenced) ──► deleted
 //!                                    └──30 s without──────┘
+//!  any of these ──fence (an operator's word that it is dead)──► fenced, for ever: its instances fail, its calls are refused
 //! ```
 //! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
 //! stored at once, because it changes seldom. The nodes loop notices silence, which changes only the node's row. The
@@ -10,6 +11,7 @@
 
 mod cordon;
 mod desired;
+mod fence;
 mod heartbeat;
 mod join;
 mod remove;
