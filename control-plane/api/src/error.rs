@@ -61,6 +61,8 @@ codes! {
     NoGuestAgent = "no_guest_agent", 409;
     /// A generation, base or revision is older than the current one.
     Stale = "stale", 409;
+    /// This gives up data that no version has; `loss` says what. `accept_loss: true` does it all the same.
+    DataLoss = "data_loss", 409;
     /// `If-Match` is not the current etag.
     PreconditionFailed = "precondition_failed", 412;
     /// The body or the disk is over a limit.

@@ -149,6 +149,35 @@ pub struct Stop {
     pub timeout_s: Option<u64>,
 }
 
+/// Request of `POST /v1/instances/{i}/recover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Give up what was written to its disks after their last saved version. Without it such an instance is refused with
+    /// `data_loss`.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// What recovering an instance gives up: everything that was written to a disk after its last saved version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Loss {
+    /// Id of the instance.
+    pub instance: InstanceId,
+    /// Name of the instance.
+    pub instance_name: String,
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// Name of the disk within the instance: `root`.
+    pub disk_name: String,
+    /// The version from which the disk begins anew.
+    pub version: VersionId,
+    /// When that version was saved; null if nothing of the disk was ever saved, so that it begins as it was deployed.
+    pub saved_at: Option<Timestamp>,
+    /// Bytes written after that version, as the lost node last reported. It may have been more.
+    pub unsaved_bytes: u64,
+}
+
 /// The instances that a request is about. Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -178,4 +207,7 @@ pub struct OnMany {
     /// For `stop` and `reboot`: seconds the guest may take before its power is cut. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// For `recover`: give up what was written after the last saved versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }

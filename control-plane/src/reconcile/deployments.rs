@@ -11,7 +11,7 @@ use muster_api::{
     instance::InstanceState,
     operation::{Operation, OperationState, Progress, WaitingOn},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use storage_core::units::u64_from;
 
 use crate::{
@@ -227,7 +227,12 @@ async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, l
     let outcome = match verdict {
         // Other operations took all its members over, so it has neither succeeded nor failed.
         Verdict::Succeeded if work.total() == 0 && operation.progress.total > 0 => Outcome::Cancelled(None),
-        Verdict::Succeeded => Outcome::Succeeded(Some(json!({ "done": work.done, "failed": work.failed }))),
+        Verdict::Succeeded => {
+            // What was known when it began stays beside it.
+            let mut result = operation.result.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
+            (result["done"], result["failed"]) = (work.done.into(), work.failed.into());
+            Outcome::Succeeded(Some(result))
+        }
         Verdict::Failed => Outcome::Failed(problem(tx, operation, work, late).await?),
     };
     instances::release(tx, operation.id).await?;

@@ -223,6 +223,15 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
     Ok(())
 }
 
+const ANEW: &str = "-- disks.anew
+UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, revision = revision + 1
+WHERE instance";
+
+/// Forgets what a lost node said of the disks of these instances: they begin anew from their newest versions.
+pub async fn disks_begin_anew(tx: &mut Tx, ids: &[InstanceId]) -> Result<(), StoreError> {
+    bulk::select_in(tx, ANEW, ids, "").await.map(|_| ())
+}
+
 const LABELS: &str = "-- instances.labels
 UPDATE instances SET labels = $2, updated_at = $3, revision = revision + 1 WHERE id = $1 AND revision = $4";
 

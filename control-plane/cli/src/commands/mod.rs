@@ -79,7 +79,6 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Audit(_) => "audit",
         Command::Deployment(D::Shelve(_)) => "deployment shelve",
         Command::Deployment(D::Unshelve(_)) => "deployment unshelve",
-        Command::Instance(I::Recover(_)) => "instance recover",
         Command::Instance(I::Console(_)) => "instance console",
         Command::Instance(I::Migrate(_)) => "instance migrate",
         Command::Snapshot(S::Restore(_)) => "snapshot restore",

@@ -249,6 +249,27 @@ async fn rm_of_a_dead_node_fences_it_and_removes_it() {
 }
 
 #[tokio::test]
+async fn recover_says_what_is_given_up() {
+    let loss = json!([{"instance": things::INSTANCE_ID, "instance_name": "web.0", "disk": things::INSTANCE_ID,
+        "disk_name": "root", "version": things::VERSION_ID, "saved_at": things::AT, "unsaved_bytes": 8192}]);
+    let fake = Fake::start(move |seen, _| match seen.method.as_str() {
+        "POST" if seen.json() == json!({"accept_loss": false}) => {
+            problem(409, "data_loss", "this gives up data: web.0 goes back")
+        }
+        "POST" => answer(202, &things::with(things::operation("succeeded", 2), json!({"result": {"loss": loss}}))),
+        _ => answer(200, &things::instance("web.0")),
+    })
+    .await;
+    let refused = fake.run(&["instance", "recover", "web.0"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("gives up data"), "{}", refused.err);
+    let done = fake.run(&["instance", "recover", "web.0", "--accept-loss"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "web.0: running"), "{done:?}");
+    assert!(done.err.contains(&format!("since {} is given up, at least 8 KiB", things::AT)), "{}", done.err);
+    assert_eq!(fake.seen().get(1).map(fake::Seen::line).as_deref(), Some("POST /v1/instances/web.0/recover"));
+}
+
+#[tokio::test]
 async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
     for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {

@@ -146,7 +146,6 @@ async fn reserved_fields_and_verbs_answer_501() {
     for path in [
         "/v1/deployments/web/shelve",
         "/v1/deployments/web/unshelve",
-        "/v1/instances/web.0/recover",
         "/v1/instances/web.0/migrate",
         "/v1/instances/web.0/console",
         "/v1/snapshots/x/restore",

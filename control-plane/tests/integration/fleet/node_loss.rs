@@ -138,3 +138,74 @@ async fn only_operators_declare_a_node_dead_and_a_removal_needs_that_word() {
     let refused = world.delete("/v1/nodes/n0").await.refused(501, "not_built_yet");
     assert!(refused.text("/detail").contains("--dead"), "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_of_a_dead_node_is_recovered_elsewhere_only_by_who_accepts_the_loss() {
+    let (world, nodes, lost, _) = world_with_two_nodes(4).await;
+    let snapshot = json!({ "name": "s1", "select": { "instances": [lost[0]] } });
+    let saved = world.post("/v1/snapshots", snapshot).await.expect(202);
+    world.ends(&saved, "succeeded").await;
+    nodes[0].script(|s| s.dirty_bytes = 12_288);
+    eventually("the written bytes to be reported", async || {
+        (instance(&world, &lost[0]).await.number("/disks/0/unsaved_bytes") == 12_288).then_some(())
+    })
+    .await;
+    nodes[0].script(|s| s.mute = true);
+    let before = instance(&world, &lost[0]).await;
+    let path = format!("/v1/instances/{}/recover", lost[0]);
+    let running = world.post(&path, json!({ "accept_loss": true })).await.refused(409, "wrong_state");
+    assert_eq!(running.body["allowed"], json!(["failed"]));
+    world.post("/v1/nodes/n0/fence", confirmed()).await.expect(200);
+
+    let refused = world.post(&path, Value::Null).await.refused(409, "data_loss");
+    let loss = &refused.body["loss"][0];
+    assert_eq!((&loss["instance_name"], &loss["unsaved_bytes"]), (&json!(lost[0]), &json!(12_288)));
+    assert_eq!(
+        (&loss["version"], &loss["saved_at"]),
+        (&before.body["disks"][0]["version"], &before.body["disks"][0]["saved_at"])
+    );
+    assert!(refused.text("/detail").contains("12288 bytes"), "{refused:?}");
+    assert_eq!(instance(&world, &lost[0]).await.text("/reason"), "node_lost", "the refusal changed nothing");
+
+    let recovering = world.post(&path, json!({ "accept_loss": true })).await.expect(202);
+    assert_eq!((recovering.text("/kind"), &recovering.body["result"]["loss"][0]), ("instance.recover", loss));
+    let done = world.ends(&recovering, "succeeded").await;
+    assert_eq!((done.number("/result/done"), &done.body["result"]["loss"][0]), (1, loss));
+    let now = instance(&world, &lost[0]).await;
+    assert_eq!((now.text("/state"), now.text("/node_name"), now.number("/generation")), ("running", "n1", 2));
+    assert_eq!(now.body["disks"][0]["version"], before.body["disks"][0]["version"]);
+    assert_eq!(now.number("/disks/0/unsaved_bytes"), 0);
+    assert_ne!(now.body["disks"][0]["path"], Value::Null);
+    world.post(&path, json!({ "accept_loss": true })).await.refused(409, "wrong_state");
+
+    // The others at once: one of them was never saved.
+    let select = json!({ "select": { "deployment": "web" } });
+    let refused = world.post("/v1/instances/-/recover", select.clone()).await.refused(409, "data_loss");
+    assert_eq!(refused.body["loss"].as_array().unwrap().len(), 1, "what runs loses nothing");
+    assert!(refused.body["loss"][0]["saved_at"].is_null());
+    let mut accepted = select;
+    accepted["accept_loss"] = json!(true);
+    let recovering = world.post("/v1/instances/-/recover", accepted).await.expect(202);
+    assert_eq!((recovering.text("/kind"), recovering.number("/progress/total")), ("deployment.recover", 1));
+    world.ends(&recovering, "succeeded").await;
+    assert_eq!(world.get("/v1/deployments/web").await.number("/ready"), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_without_room_fails_and_can_be_repeated_as_a_start() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock)).await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    nodes[0].script(|s| s.mute = true);
+    world.post("/v1/nodes/n0/fence", confirmed()).await.expect(200);
+    let body = json!({ "accept_loss": true });
+    let recovering = world.post("/v1/instances/web.0/recover", body).await.expect(202);
+    world.ends(&recovering, "failed").await;
+    assert_eq!(instance(&world, "web.0").await.text("/reason"), "no_capacity");
+    let offer = muster_api::node_protocol::Offer { cpus: 8, memory_bytes: 4096 * MIB };
+    let _other = world.node("n1", offer).await;
+    let starting = world.post("/v1/instances/web.0/start", Value::Null).await.expect(202);
+    world.ends(&starting, "succeeded").await;
+}
