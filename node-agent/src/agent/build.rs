@@ -23,12 +23,16 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Agent, AgentError, loops::Loops};
+use super::{
+    Agent, AgentError,
+    loops::{Loops, Standing},
+};
 use crate::{
     check::{self, DataLock},
     config::Config,
     controller::{ControllerClient, HttpController},
     desired::{DesiredFile, Known},
+    fenced,
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
     peer::share::{PoolShare, Space},
@@ -82,6 +86,7 @@ impl Agent {
         let pool_dir = data_dir.join("pool");
         let store = open_store(pool_dir.clone(), pool_limit_bytes).await?;
         let share = Arc::new(PoolShare::new(store, pool_dir, keep_free_bytes));
+        let standing = fenced::load(data_dir).map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let desired_file = DesiredFile::new(data_dir);
         let known = desired_file
             .load(&identity.ca, identity.joined.cluster)
@@ -110,6 +115,7 @@ impl Agent {
             refetch: Notify::new(),
             instances: watch::Sender::new((0, Arc::new(Vec::new()))),
             contact: Mutex::default(),
+            standing: watch::Sender::new(standing),
         });
         Ok(Self { loops, lock, listener, metrics: None })
     }

@@ -11,7 +11,7 @@ use storage_core::{lock, store::ChunkStore as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
-use super::loops::{Contact, Loops};
+use super::loops::{Contact, Loops, Standing};
 use crate::{clock, telemetry};
 
 /// A heartbeat that takes longer is given up: the next one is long due.
@@ -27,9 +27,19 @@ impl Loops {
             self.publish_metrics(&heartbeat);
             match timeout(ANSWER, self.controller.heartbeat(heartbeat)).await {
                 Ok(Ok(answer)) => self.answered(&answer),
-                Ok(Err(error)) => self.lost(&error.to_string()),
+                Ok(Err(error)) => {
+                    self.heed(&error);
+                    self.lost(&error.to_string());
+                }
                 Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
             }
+            self.standing.send_if_modified(|standing| {
+                let first = *standing == Standing::NotAsked;
+                if first {
+                    *standing = Standing::Listed;
+                }
+                first
+            });
         }
     }
 

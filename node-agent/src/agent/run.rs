@@ -89,7 +89,10 @@ impl Agent {
             serving.spawn("metrics", serve(listener, None, router, cancel, ServeLimits::default()));
         }
         let cancel = working.cancel.clone();
-        working.spawn("cuts", async move { cuts.run(cancel).await });
+        let listed = loops.clone();
+        working.spawn("cuts", async move {
+            tokio::select! { () = cancel.cancelled() => {}, () = listed.while_listed(cuts.run(cancel.clone())) => {} }
+        });
         for (name, task) in loops.all() {
             let cancel = working.cancel.clone();
             working.spawn(name, async move {
@@ -113,10 +116,21 @@ impl Loops {
 
     /// Stops the guests, reports how they ended, and closes their disks.
     async fn end_host(&self) {
+        if self.fenced().is_some() {
+            // What it says is not heard any more. Guests that could not be stopped before are tried once again.
+            if let Ok(Err(left)) = timeout(GUESTS_END + POWER_END, self.host.cut_off()).await {
+                error!("not everything is stopped and unmounted: {left}");
+            }
+            return self.close_disks().await;
+        }
         match timeout(GUESTS_END + POWER_END, self.host.stop_guests(GUESTS_END)).await {
             Ok(last) => self.last_report(last).await,
             Err(_elapsed) => error!("guests did not end in time"),
         }
+        self.close_disks().await;
+    }
+
+    async fn close_disks(&self) {
         if timeout(DISKS_END, self.host.close()).await.is_err() {
             error!("disks did not close in time; what was acknowledged is replayed at the next start");
         }

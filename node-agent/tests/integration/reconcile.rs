@@ -181,6 +181,25 @@ async fn until(
 }
 
 #[tokio::test]
+async fn cutting_the_power_ends_every_guest_of_the_node_and_keeps_what_is_remembered_of_them() {
+    let mut node = Node::new();
+    let earlier = node.agent();
+    let (one, two) = (node.wanted(Probe::Running), node.wanted(Probe::Running));
+    node.ready(&earlier, &one).await;
+    // The agent was killed, so that one guest belongs to an earlier process.
+    let agent = node.agent();
+    node.ready(&agent, &two).await;
+    assert_eq!(node.host.running().len(), 2);
+    let files = node.files().len();
+    agent.cut_power().await.unwrap();
+    assert_eq!((node.host.running().len(), node.files().len()), (0, files));
+    // Nothing is started any more, whatever is wanted.
+    agent.pass(&[one, two], &node.versions).await;
+    agent.cut_power().await.unwrap();
+    assert_eq!((node.host.running().len(), node.host.starts()), (0, 2));
+}
+
+#[tokio::test]
 async fn an_instance_lives_and_leaves_nothing() {
     for probe in [Probe::Running, Probe::Console, Probe::GuestAgent] {
         let mut node = Node::new();
