@@ -82,7 +82,7 @@ pub struct Instance {
     /// Current state.
     pub state: InstanceState,
     /// Why it is in that state: `no_capacity`, `node_silent`, `node_lost`, `start_failed`, `not_started_in_time`, `not_ready_in_time`,
-    /// `guest_ended`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
+    /// `guest_ended`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
     /// `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer release.
     #[schema(value_type = Option<String>)]
     pub reason: Option<Reason>,
@@ -111,6 +111,13 @@ pub struct Instance {
     pub ready_at: Option<Timestamp>,
     /// When the steps of this start happened.
     pub steps: Steps,
+    /// How often its guest has booted: its starts, those after a restart of its host, and those by itself.
+    pub boots: u64,
+    /// The last reason for which it ended, failed, was paused or restarted itself. It stays while the instance runs again.
+    #[schema(value_type = Option<String>)]
+    pub last_reason: Option<Reason>,
+    /// When that happened, as the controller learned it.
+    pub last_reason_at: Option<Timestamp>,
     /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
     /// Network cards; empty until networks are built.

@@ -438,6 +438,9 @@ pub struct InstanceReport {
     pub started_at: Option<Timestamp>,
     /// When it became ready, in this start.
     pub ready_at: Option<Timestamp>,
+    /// How often the guest has restarted itself in this start. 0 from agents that do not count it.
+    #[serde(default)]
+    pub reboots: u64,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
 }

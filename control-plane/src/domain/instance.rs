@@ -52,6 +52,14 @@ pub struct Life {
     pub evicting: bool,
     /// It was ready once, so its disk may hold data that somebody needs.
     pub was_ready: bool,
+    /// Its guest was started at least once on the disk that it has now.
+    pub was_started: bool,
+    /// Counts the boots of its guest: starts, starts after its host was restarted, and restarts by itself.
+    pub boots: u64,
+    /// How many of them were by itself in the present start, as last reported.
+    pub reboots: u64,
+    /// Why it last ended, failed, was held or restarted itself, and when. It stays when it runs again.
+    pub last: Option<(Reason, Timestamp)>,
     /// The state that it had when its node fell silent; set while it is unknown.
     pub known: Option<InstanceState>,
     /// When each step of the present start happened.
@@ -154,6 +162,10 @@ impl Life {
             stop: Stop::default(),
             evicting: false,
             was_ready: false,
+            was_started: false,
+            boots: 0,
+            reboots: 0,
+            last: None,
             known: None,
             steps: Steps { requested_at: Some(now), ..Steps::default() },
         }
@@ -271,13 +283,19 @@ impl Life {
             (S::Failed, Edge::Recover) if self.is_node_lost() => {
                 next.begin(now);
                 // Its new disk has what was saved and nothing else yet.
-                next.was_ready = false;
+                (next.was_ready, next.was_started) = (false, false);
             }
             (S::Failed, Edge::Recover) => {
                 let hint = Some("its node is not lost: `start` tries it again");
                 return Err(Refused { hint, ..self.refusal(&[S::Failed]) });
             }
             (_, Edge::Recover) => return self.refuse(&[S::Failed]),
+        }
+        if matches!(next.state, S::Stopped | S::Failed | S::Paused)
+            && let Some(reason) = next.reason.clone()
+            && (next.state, &next.reason) != (self.state, &self.reason)
+        {
+            next.last = Some((reason, now));
         }
         Ok(next)
     }
@@ -291,7 +309,7 @@ impl Life {
     /// Whether its node is lost and its disk may have had data that no version has: it was started there.
     #[must_use]
     pub fn may_lose_data(&self) -> bool {
-        self.is_node_lost() && (self.was_ready || self.boot > 1 || self.steps.started_at.is_some())
+        self.is_node_lost() && (self.was_ready || self.was_started)
     }
 
     /// Whether a report is about this generation and this start. A report that it is gone may be of any start.
@@ -318,7 +336,7 @@ impl Life {
                 }
             }
 
-            (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, None, None),
+            (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, say.0, say.1),
             (Wanted::Stopped, Observed::Failed) if was != S::Failed => self.set(S::Failed, say.0, say.1),
             (Wanted::Stopped, Observed::Gone) if was != S::Failed => {
                 self.set(S::Failed, Some(Reason::DiskLost), say.1);
@@ -341,13 +359,26 @@ impl Life {
             (Wanted::Running, Observed::Preparing) => self.set(S::Starting, say.0, say.1),
             (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
         }
-        self.steps.disk_at = report.disk_at.or(self.steps.disk_at);
-        self.steps.started_at = report.started_at.or(self.steps.started_at);
-        if self.state == S::Running && self.wanted == Wanted::Running {
-            self.steps.ready_at = report.ready_at.or(self.steps.ready_at);
+        self.booted(report, now);
+        // Levels: a start that began anew, because the host was restarted, has none of the steps of the one before.
+        (self.steps.disk_at, self.steps.started_at) = (report.disk_at, report.started_at);
+        if matches!(self.state, S::Running | S::Paused) && self.wanted == Wanted::Running {
+            self.steps.ready_at = report.ready_at;
             self.was_ready |= self.steps.ready_at.is_some();
-        } else if matches!(self.state, S::Stopped | S::Failed | S::Stopping | S::Starting) {
+        } else {
             self.steps.ready_at = None;
+        }
+    }
+
+    /// Counts the boots that a report tells of.
+    fn booted(&mut self, report: &InstanceReport, now: Timestamp) {
+        if report.started_at.is_some() && report.started_at != self.steps.started_at {
+            (self.boots, self.reboots, self.was_started) = (self.boots + 1, 0, true);
+        }
+        if report.reboots > self.reboots {
+            self.boots += report.reboots - self.reboots;
+            self.reboots = report.reboots;
+            self.last = Some((Reason::GuestRebooted, now));
         }
     }
 
@@ -358,6 +389,7 @@ impl Life {
         self.set(state, None, None);
         (self.wanted, self.boot, self.evicting, self.known) = (Wanted::Running, self.boot + 1, false, None);
         self.stop = Stop::default();
+        self.reboots = 0;
         self.steps = Steps { requested_at: Some(now), placed_at, ..Steps::default() };
     }
 
@@ -366,7 +398,7 @@ impl Life {
         self.known = None;
         if self.evicting {
             let requested_at = self.steps.requested_at.or(Some(now));
-            (self.wanted, self.evicting) = (Wanted::Running, false);
+            (self.wanted, self.evicting, self.was_started, self.reboots) = (Wanted::Running, false, false, 0);
             (self.generation, self.boot) = (self.generation + 1, self.boot + 1);
             self.steps = Steps { requested_at, ..Steps::default() };
             // If it failed in the meantime it stays failed; it may go to any node when it is tried again.
@@ -480,6 +512,7 @@ mod tests {
             disk_at: up,
             started_at: up,
             ready_at: up,
+            reboots: 0,
             disks: Vec::new(),
         }
     }
@@ -522,6 +555,55 @@ mod tests {
         let again = go(&failed, Edge::Start);
         assert_eq!((again.state, again.boot), (S::Starting, 2));
         assert!(told(&again, Observed::Running).is_ready());
+    }
+
+    #[test]
+    fn an_instance_that_starts_again_with_its_host_is_not_ready_until_it_says_so() {
+        let life = running();
+        let later = T.plus_ms(60_000);
+        // The host was restarted: the same start begins anew. A report of it may be lost, as may the silence.
+        for before in [life.clone(), go(&life, Edge::Silent), go(&go(&life, Edge::Silent), Edge::Heard)] {
+            let preparing = told(&before, Observed::Preparing);
+            assert_eq!((preparing.state, preparing.steps.started_at), (S::Starting, None));
+            for before in [before, preparing] {
+                let report = InstanceReport {
+                    disk_at: Some(later),
+                    started_at: Some(later),
+                    ready_at: None,
+                    ..report(&life, Observed::Running)
+                };
+                let booting = go(&before, Edge::Report(&report));
+                assert_eq!((booting.state, booting.is_ready()), (S::Running, false));
+                assert_eq!((booting.steps.started_at, booting.steps.ready_at), (Some(later), None));
+                assert_eq!(booting.boots, 2);
+            }
+        }
+    }
+
+    #[test]
+    fn boots_are_counted_and_the_last_reason_is_kept() {
+        let life = running();
+        assert_eq!((life.boots, &life.last), (1, &None));
+        let panicked = InstanceReport { reboots: 2, ..report(&life, Observed::Running) };
+        let restarted = go(&life, Edge::Report(&panicked));
+        assert_eq!((restarted.state, restarted.boots), (S::Running, 3));
+        assert_eq!(restarted.last, Some((Reason::GuestRebooted, T)));
+        assert_eq!(go(&restarted, Edge::Report(&panicked)), restarted);
+        let crash = InstanceReport { reason: Some(Reason::GuestCrashed), ..report(&life, Observed::Failed) };
+        let crashed = go(&restarted, Edge::Report(&crash));
+        let again = go(&crashed, Edge::Start);
+        assert_eq!((&again.reason, &again.last), (&None, &Some((Reason::GuestCrashed, T))));
+        let up = InstanceReport { started_at: Some(T.plus_ms(1)), ..report(&again, Observed::Running) };
+        assert_eq!(go(&again, Edge::Report(&up)).boots, 4);
+    }
+
+    #[test]
+    fn a_stop_tells_whether_power_was_cut() {
+        let stopping = go(&running(), Edge::Stop(Stop::default()));
+        assert_eq!(told(&stopping, Observed::Stopped).reason, None);
+        let cut = InstanceReport { reason: Some(Reason::PowerCut), ..report(&stopping, Observed::Stopped) };
+        let stopped = go(&stopping, Edge::Report(&cut));
+        assert_eq!((stopped.state, stopped.reason), (S::Stopped, Some(Reason::PowerCut)));
     }
 
     #[test]

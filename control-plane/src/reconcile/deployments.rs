@@ -231,6 +231,11 @@ async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, l
             // What was known when it began stays beside it.
             let mut result = operation.result.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
             (result["done"], result["failed"]) = (work.done.into(), work.failed.into());
+            if operation.kind.ends_with(".stop") {
+                let members = instances::of_operation(tx, operation.id).await?;
+                let cut = members.iter().filter(|member| member.life.reason == Some(Reason::PowerCut)).count();
+                result["power_cut"] = u64_from(cut).into();
+            }
             Outcome::Succeeded(Some(result))
         }
         Verdict::Failed => Outcome::Failed(problem(tx, operation, work, late).await?),

@@ -240,6 +240,11 @@ impl Inner {
                     })
                     .collect(),
                 domain,
+                reboots: slot
+                    .life
+                    .as_ref()
+                    .zip(self.parts.hypervisor.as_ref())
+                    .map_or(0, |(life, hypervisor)| hypervisor.reboots(instance, life.boot)),
                 traces: slot.traces,
                 asked: slot.asked,
                 retry_at: slot.retry_at,

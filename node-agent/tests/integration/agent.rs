@@ -217,6 +217,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         disk_at: None,
         started_at: None,
         ready_at: None,
+        reboots: 0,
         disks: Vec::new(),
     }
 }

@@ -186,6 +186,9 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
         ("disk there", optional(instance.steps.disk_at)),
         ("started", optional(instance.steps.started_at)),
         ("ready", optional(instance.ready_at)),
+        ("boots", instance.boots.to_string()),
+        ("last reason", optional(instance.last_reason.as_ref())),
+        ("of", optional(instance.last_reason_at)),
         ("labels", cells::labels(&instance.labels)),
         ("created", instance.created_at.to_string()),
     ]);

@@ -308,6 +308,7 @@ async fn the_node_door_takes_larger_bodies_than_the_people_door() {
         disk_at: None,
         started_at: None,
         ready_at: None,
+        reboots: 0,
         disks: Vec::new(),
     };
     let report = Report { desired_revision: 1, full: true, instances: (0..4000).map(one).collect() };

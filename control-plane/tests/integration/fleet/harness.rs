@@ -550,6 +550,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         disk_at: (state != Observed::Preparing).then(now),
         started_at: up,
         ready_at: up,
+        reboots: 0,
         disks: Vec::new(),
     }
 }
