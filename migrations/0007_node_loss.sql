@@ -11,3 +11,8 @@ UPDATE instances SET boots = boot WHERE started_at IS NOT NULL;
 ALTER TABLE instances ADD COLUMN reboots BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE instances ADD COLUMN last_reason TEXT;
 ALTER TABLE instances ADD COLUMN last_reason_at BIGINT;
+
+-- When the agent of a node ended in order; the state is 'silent' then, and shown as 'stopped'.
+ALTER TABLE nodes ADD COLUMN stopped_at BIGINT;
+-- Whether all members are stopped; the state is 'ready' then, and shown as 'stopped'.
+ALTER TABLE deployments ADD COLUMN all_stopped BIGINT NOT NULL DEFAULT 0 CHECK (all_stopped IN (0, 1));

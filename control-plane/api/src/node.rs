@@ -14,6 +14,8 @@ pub enum NodeState {
     Ready,
     /// It has sent no heartbeat for 30 s. The state of its instances is `unknown`.
     Silent,
+    /// Its agent was told to end and ended in order. Its guests are off, and start again with it.
+    Stopped,
     /// An operator said that its host is off for good. Its instances failed with `node_lost`, and it owns no objects.
     Fenced,
     /// Reserved: not used yet.

@@ -136,6 +136,9 @@ pub struct Heartbeat {
     pub hypervisor: Option<String>,
     /// Version of the agent program.
     pub agent_version: String,
+    /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
 }
 
 /// The newest numbers, from which the agent sees whether it has missed a change.

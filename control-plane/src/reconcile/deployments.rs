@@ -286,8 +286,8 @@ async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usi
             timing(&instances::ways(tx, row.id).await?)
         };
         deployments::counted(tx, &row, state, &timing).await?;
-        if state != row.state {
-            events::append(tx, app_deployments::event(&DeploymentRow { state, ..row }, "muster")).await?;
+        if state != row.shown_state() {
+            events::append(tx, app_deployments::event(&row.counted_as(state), "muster")).await?;
             changed += 1;
         }
     }

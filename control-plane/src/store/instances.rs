@@ -298,10 +298,12 @@ pub async fn homeless(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "instances.homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", []).await
 }
 
-/// The instances on silent nodes that are not marked as unknown yet.
+/// The instances on silent nodes that are not marked as unknown yet. Those that are off stay so where the agent ended in
+/// order: it said so.
 pub async fn to_silence(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE node IN (SELECT n.id FROM nodes n WHERE n.state = 'silent')
-    AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped') ORDER BY seq";
+    AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped')
+    AND NOT (state = 'stopped' AND node IN (SELECT s.id FROM nodes s WHERE s.stopped_at IS NOT NULL)) ORDER BY seq";
     select(tx, "instances.to_silence", rest, []).await
 }
 

@@ -66,6 +66,8 @@ pub struct NodeRow {
     pub updated_at: Timestamp,
     /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
+    /// When its agent ended in order; `None` once it is heard from again. Set only while the state is `silent`.
+    pub stopped_at: Option<Timestamp>,
     /// When an operator declared it dead. It stays set when the node is removed, so that a node that returns learns it.
     pub fenced_at: Option<Timestamp>,
     /// Raised by each change; a save compares it.
@@ -75,6 +77,12 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
+    /// The state as it is shown: a node whose agent ended in order is `stopped` and not `silent`.
+    #[must_use]
+    pub fn shown_state(&self) -> NodeState {
+        if self.state == NodeState::Silent && self.stopped_at.is_some() { NodeState::Stopped } else { self.state }
+    }
+
     /// How operations and events name it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -85,7 +93,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, fenced_at, revision, seq,
+    updated_at, last_seen_at, stopped_at, fenced_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -97,8 +105,8 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, fenced_at = $23, revision = revision + 1
-WHERE id = $1 AND revision = $24";
+    key_sha256 = $22, fenced_at = $23, stopped_at = $24, revision = revision + 1
+WHERE id = $1 AND revision = $25";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`bump_desired`] raises it.
@@ -129,6 +137,7 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(deleted)
         .bind(&node.key_sha256)
         .bind(column::opt_micros(node.fenced_at))
+        .bind(column::opt_micros(node.stopped_at))
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
@@ -178,9 +187,16 @@ pub async fn list(
     select(tx, "nodes.list", rest, [after.into(), since.into(), limit.into()]).await
 }
 
-/// How many there are in each state.
+const BY_STATE: &str = "-- nodes.by_state
+SELECT s.state AS state, CAST(COUNT(*) AS BIGINT) AS n FROM (
+    SELECT CASE WHEN state = 'silent' AND stopped_at IS NOT NULL THEN 'stopped' ELSE state END AS state
+    FROM nodes WHERE state <> 'deleted') s
+GROUP BY s.state";
+
+/// How many there are in each state, as it is shown.
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
-    bulk::by_state(tx, "nodes", None).await
+    let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
 }
 
 const BUMP: &str = "-- nodes.bump_desired

@@ -17,6 +17,9 @@ use crate::{clock, telemetry};
 /// A heartbeat that takes longer is given up: the next one is long due.
 const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
 
+/// Longest wait for the answer to the last heartbeat.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 impl Loops {
     pub(super) async fn heartbeats(&self) {
         let mut tick = interval(Duration::from_secs(HEARTBEAT_S));
@@ -81,6 +84,15 @@ impl Loops {
             runtimes: self.host.runtimes(),
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            stopping: false,
+        }
+    }
+
+    /// Tells the controller, once, that this agent ends in order: its guests are off and its disks are closed.
+    pub(super) async fn farewell(&self) {
+        let last = Heartbeat { stopping: true, ..self.heartbeat() };
+        if !matches!(timeout(FAREWELL, self.controller.heartbeat(last)).await, Ok(Ok(_))) {
+            warn!("the controller did not hear that this agent ends: it will count as silent");
         }
     }
 

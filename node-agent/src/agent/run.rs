@@ -125,9 +125,14 @@ impl Loops {
         }
         match timeout(GUESTS_END + POWER_END, self.host.stop_guests(GUESTS_END)).await {
             Ok(last) => self.last_report(last).await,
-            Err(_elapsed) => error!("guests did not end in time"),
+            Err(_elapsed) => {
+                error!("guests did not end in time");
+                // The controller must not take them for stopped.
+                return self.close_disks().await;
+            }
         }
         self.close_disks().await;
+        self.farewell().await;
     }
 
     async fn close_disks(&self) {

@@ -146,6 +146,7 @@ impl App {
             created_at: now,
             updated_at: now,
             last_seen_at: None,
+            stopped_at: None,
             fenced_at: None,
             revision: 1,
             seq: tx.next_seq().await?,

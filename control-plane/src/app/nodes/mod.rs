@@ -3,6 +3,7 @@
 //! ```text
 //!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it, or fenced) ──► deleted
 //!                                    └──30 s without──────┘
+//!  ready ──last heartbeat of an agent that ends in order──► stopped ──heartbeat──► ready   (kept as silent, `stopped_at`)
 //!  any of these ──fence (an operator's word that it is dead)──► fenced, for ever: its instances fail, its calls are refused
 //! ```
 //! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
@@ -40,7 +41,7 @@ pub(crate) fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
         actor: actor.to_owned(),
         labels: row.labels.clone(),
         node: Some(row.id),
-        data: json!({ "state": row.state, "reason": row.reason, "schedulable": row.schedulable }),
+        data: json!({ "state": row.shown_state(), "reason": row.reason, "schedulable": row.schedulable }),
         ..NewEvent::new("node.state", "default", row.target())
     }
 }

@@ -130,6 +130,26 @@ async fn a_node_is_silent_after_30_s_and_ready_at_its_next_heartbeat() {
 }
 
 #[tokio::test]
+async fn a_node_whose_agent_ended_in_order_is_stopped_until_it_is_heard_again() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let last = muster_api::node_protocol::Heartbeat { stopping: true, ..agent.beat() };
+    world.beat(&agent, &last).await.ok::<Value>(200);
+    let stopped = node(&world, "a").await;
+    assert_eq!((stopped.state, stopped.reason.as_deref()), (NodeState::Stopped, Some("its agent was stopped")));
+    let list: Value = world.get("/v1/nodes?state=stopped").await.ok(200);
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    let summary: Value = world.get("/v1/summary").await.ok(200);
+    assert_eq!(summary["nodes"], json!({ "stopped": 1 }));
+    // Time makes nothing else of it.
+    world.clock.advance_ms(60_000);
+    world.pass(Loop::Nodes).await;
+    assert_eq!(node(&world, "a").await.state, NodeState::Stopped);
+    world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
+    assert_eq!(node(&world, "a").await.state, NodeState::Ready);
+}
+
+#[tokio::test]
 async fn after_a_start_every_node_has_30_s_before_it_is_silent() {
     let world = World::new().await;
     world.agent("a").await;

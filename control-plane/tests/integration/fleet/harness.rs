@@ -401,6 +401,7 @@ impl Agent {
             runtimes: vec![Runtime::Libvirt, Runtime::None],
             hypervisor: Some("qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
+            stopping: false,
         };
         self.call("POST", "heartbeat", serde_json::to_value(&beat).unwrap()).await;
     }

@@ -39,7 +39,13 @@ async fn a_repeated_verb_changes_nothing() {
     world.ends(&reboot, "succeeded").await;
     let stopping = world.post("/v1/deployments/web/stop", Value::Null).await.expect(202);
     world.ends(&stopping, "succeeded").await;
-    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready", "all are as wanted");
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "stopped");
+    let stopped = world.get("/v1/deployments?state=stopped").await;
+    assert_eq!(stopped.body["items"].as_array().unwrap().len(), 1);
+    eventually("it to be counted", async || {
+        (world.get("/v1/summary").await.body["deployments"]["stopped"] == 1).then_some(())
+    })
+    .await;
     world.post("/v1/instances/web.0/stop", json!({ "timeout_s": 99_999 })).await.refused(422, "invalid");
 }
 
