@@ -151,7 +151,7 @@ impl Ctx {
         }
     }
 
-    /// Deletes things one after the other. Before each it says what that frees, and asks at a terminal.
+    /// Deletes things one after the other. Before each it says what nothing else uses, and asks at a terminal.
     async fn remove(&self, kind: &str, path: &[&str], removal: &Removal, frees: Frees) -> Result<(), Failure> {
         for thing in &removal.things {
             let call = Call::to(path).then(thing);
@@ -210,7 +210,8 @@ enum Frees {
 }
 
 fn frees_text(freed: Option<u64>) -> String {
-    freed.map(|n| format!(" (frees {})", units::bytes(n))).unwrap_or_default()
+    // Nothing sweeps the pool yet, so nothing comes back at once.
+    freed.map(|n| format!(" ({} that nothing else uses; not freed yet)", units::bytes(n))).unwrap_or_default()
 }
 
 /// Adds the filters that all lists have.

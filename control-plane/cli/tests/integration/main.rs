@@ -191,14 +191,18 @@ async fn deploy_sends_only_the_options_that_were_given() {
 }
 
 #[tokio::test]
-async fn rm_says_how_much_it_frees() {
+async fn rm_says_how_much_nothing_else_uses_and_promises_nothing() {
     let fake = Fake::start(|seen, _| match seen.path.contains("dry_run=true") {
         true => answer(200, &json!({"freed_bytes": 1_048_576})),
         false => Response::builder().status(204).body(Body::empty()).expect("a response"),
     })
     .await;
     let done = fake.run(&["image", "rm", "debian"]).await;
-    assert_eq!((done.code, done.out.as_str()), (Some(0), "deleted image debian (frees 1 MiB)\n"), "{done:?}");
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (Some(0), "deleted image debian (1 MiB that nothing else uses; not freed yet)\n"),
+        "{done:?}"
+    );
     assert_eq!(fake.lines(), ["DELETE /v1/images/debian?dry_run=true", "DELETE /v1/images/debian"]);
     let keys: Vec<_> = fake.seen().iter().map(|s| s.key().is_some()).collect();
     assert_eq!(keys, [false, true]);

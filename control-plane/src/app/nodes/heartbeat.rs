@@ -41,7 +41,7 @@ impl App {
             ));
         }
         let now = self.clock.now();
-        let row = self.store.read("nodes.load", async |tx| nodes::load(tx, node.id).await).await?;
+        let row = self.store.read_for_heartbeat("nodes.load", async |tx| nodes::load(tx, node.id).await).await?;
         let row = row.ok_or_else(|| AppError::not_found("node", node.id))?;
         if row.fenced_at.is_some() {
             return Err(fenced(&row));

@@ -162,7 +162,8 @@ impl App {
     pub async fn node_caller(&self, key_sha256: &str, expired: bool) -> Result<NodeCaller, AppError> {
         let row = self
             .store
-            .read("nodes.by_key", async |tx| match nodes::fenced_by_key(tx, key_sha256).await? {
+            // Every call of a node begins with it, and a heartbeat must not wait for other work.
+            .read_for_heartbeat("nodes.by_key", async |tx| match nodes::fenced_by_key(tx, key_sha256).await? {
                 Some(row) => Err(fenced(&row)),
                 None => Ok(nodes::by_key(tx, key_sha256).await?),
             })

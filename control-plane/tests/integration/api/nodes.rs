@@ -150,6 +150,38 @@ async fn a_node_whose_agent_ended_in_order_is_stopped_until_it_is_heard_again() 
 }
 
 #[tokio::test]
+async fn a_heartbeat_does_not_wait_for_other_readers_of_the_database() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    // Far more reads than there are connections, none of which ends before the heartbeat is answered.
+    let (end, ended) = tokio::sync::watch::channel(false);
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let readers: Vec<_> = (0..32)
+        .map(|_| {
+            let (app, mut ended, begun) = (world.app.clone(), ended.clone(), begun.clone());
+            tokio::spawn(async move {
+                let read = app.store.read("test.long", async |tx| {
+                    tx.position().await?;
+                    begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    ended.wait_for(|ended| *ended).await.expect("the test says when");
+                    Ok::<_, muster_controller::app::AppError>(())
+                });
+                read.await
+            })
+        })
+        .collect();
+    while begun.load(std::sync::atomic::Ordering::SeqCst) < 8 {
+        tokio::task::yield_now().await;
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(10), world.beat(&agent, &agent.beat())).await;
+    answer.expect("in time").ok::<Value>(200);
+    end.send_replace(true);
+    for reader in readers {
+        reader.await.expect("no panic").expect("reads");
+    }
+}
+
+#[tokio::test]
 async fn after_a_start_every_node_has_30_s_before_it_is_silent() {
     let world = World::new().await;
     world.agent("a").await;
