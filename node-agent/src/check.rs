@@ -13,6 +13,7 @@ use muster_api::{
 
 use crate::{
     config::{Config, RuntimeChoice},
+    fenced,
     hypervisor::probe,
     mirror,
     peer::share::Space,
@@ -32,6 +33,8 @@ pub enum Subject {
     QemuUser,
     /// Whether the data folder can hold what guests write.
     DirectIo,
+    /// Whether the node of the data folder was declared dead.
+    Fenced,
 }
 
 impl fmt::Display for Subject {
@@ -40,6 +43,7 @@ impl fmt::Display for Subject {
             Self::Condition(kind) => kind.fmt(f),
             Self::QemuUser => f.pad("qemu_user"),
             Self::DirectIo => f.pad("direct_io"),
+            Self::Fenced => f.pad("fenced"),
         }
     }
 }
@@ -80,6 +84,11 @@ impl Finding {
 #[must_use]
 pub fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![fuse(), kernel(), data_dir(config), direct_io(config)];
+    // Only told where it is so.
+    if let Some(word) = fenced::load(&config.data_dir) {
+        let detail = format!("{}; this agent starts no guests (learned at {})", word.detail, word.learned_at);
+        findings.insert(0, Finding::new(Subject::Fenced, true, Err(detail)));
+    }
     if config.runtime == RuntimeChoice::Libvirt {
         findings.push(kvm(config.hypervisor));
         findings.push(libvirt(&config.libvirt_uri));

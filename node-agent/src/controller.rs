@@ -49,6 +49,15 @@ pub enum ControllerError {
 }
 
 impl ControllerError {
+    /// What the controller says if it refused because this node was declared dead.
+    #[must_use]
+    pub fn fenced(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) if problem.code == ErrorCode::Fenced => Some(&problem.detail),
+            Self::Refused(_) | Self::Unavailable(_) | Self::Garbled(_) => None,
+        }
+    }
+
     /// The code of a refusal; none for the other errors.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {

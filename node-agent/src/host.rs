@@ -55,6 +55,9 @@ pub trait Host: Send + Sync {
     /// Asks all guests to turn themselves off, and cuts the power of those that still run after `limit`. Returns the
     /// final state of all instances.
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>>;
+    /// Cuts the power of all guests of this node at once and unmounts their disks, because the node was declared dead.
+    /// Nothing is started from then on, and nothing is deleted. An error says what is left; then it is called again.
+    fn cut_off(&self) -> BoxFuture<'_, Result<(), String>>;
     /// Flushes and unmounts every disk.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

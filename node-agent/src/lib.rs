@@ -1,7 +1,7 @@
 //! muster-agent: one compute node. Disks that are mirrored lazily, this node's share of the pool, the hypervisor.
 //!
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
-//! it ends), [`desired`] (what this node should be), [`controller`] (the calls it makes), [`reconcile`] (one instance
+//! it ends), [`desired`] (what this node should be), [`fenced`] (when it is no node any more), [`controller`] (the calls it makes), [`reconcile`] (one instance
 //! from wanted to true), [`hypervisor`] (virtual machines), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
 //! (many disks at one instant), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
 //!
@@ -33,6 +33,7 @@ pub mod config;
 pub mod controller;
 pub mod cuts;
 pub mod desired;
+pub mod fenced;
 pub mod fuse;
 pub mod holder;
 pub mod host;

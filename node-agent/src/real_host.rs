@@ -131,6 +131,20 @@ impl Host for RealHost {
         })
     }
 
+    fn cut_off(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let off = self.reconciler.cut_power().await;
+            // Also when a guest could not be stopped: without its disk it writes nothing any more.
+            let flushed = self.disks.shutdown().await;
+            off?;
+            if flushed {
+                Ok(())
+            } else {
+                Err("a disk could not be flushed and unmounted: its log line says why".to_owned())
+            }
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             let flushed = self.disks.shutdown().await;

@@ -17,6 +17,8 @@ use tokio::{io::AsyncWriteExt as _, net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::fenced::Fenced;
+
 /// Longest time for one connection. Connections are answered one after the other.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,9 @@ pub struct Status {
     pub pool: PoolUse,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
+    /// When and in which words it learned that it was declared dead. Then its guests are off for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Fenced>,
     /// Instances as they were last reported to the controller.
     pub instances: Vec<InstanceReport>,
 }

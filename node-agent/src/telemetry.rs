@@ -16,6 +16,8 @@ pub enum LogFormat {
 
 /// 1 while the controller answers, else 0.
 pub const CONTROLLER_CONNECTED: &str = "muster_agent_controller_connected";
+/// 1 once the node was declared dead, else absent.
+pub const FENCED: &str = "muster_agent_fenced";
 /// Revision of the desired state that the agent works on.
 pub const DESIRED_REVISION: &str = "muster_agent_desired_revision";
 /// Epoch of the membership record that the agent works with.

@@ -227,8 +227,10 @@ pub enum DeploymentState {
     Deploying,
     /// All members are in the state that was asked for.
     Ready,
-    /// At least one member is failed or unknown.
+    /// At least one member is failed, unknown or held, or runs and was not ready in time.
     Degraded,
+    /// All members are stopped.
+    Stopped,
     /// Reserved: not used yet.
     Shelved,
     /// It is being deleted.

@@ -41,6 +41,8 @@ codes! {
     Unauthenticated = "unauthenticated", 401;
     /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
+    /// The calling node was declared dead. It must stop its guests and keep its data; it cannot come back.
+    Fenced = "fenced", 403;
     /// The target does not exist, or is hidden from the caller.
     NotFound = "not_found", 404;
     /// The API has no such path.
@@ -61,6 +63,8 @@ codes! {
     Stale = "stale", 409;
     /// Another agent process acts as the node. Only agents get this.
     Superseded = "superseded", 409;
+    /// This gives up data that no version has; `loss` says what. `accept_loss: true` does it all the same.
+    DataLoss = "data_loss", 409;
     /// `If-Match` is not the current etag.
     PreconditionFailed = "precondition_failed", 412;
     /// The body or the disk is over a limit.

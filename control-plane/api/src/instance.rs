@@ -81,8 +81,8 @@ pub struct Instance {
     pub labels: Labels,
     /// Current state.
     pub state: InstanceState,
-    /// Why it is in that state: `no_capacity`, `node_silent`, `start_failed`, `not_started_in_time`, `not_ready_in_time`,
-    /// `guest_ended`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
+    /// Why it is in that state: `no_capacity`, `node_silent`, `node_lost`, `start_failed`, `not_started_in_time`, `not_ready_in_time`,
+    /// `guest_ended`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
     /// `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer release.
     #[schema(value_type = Option<String>)]
     pub reason: Option<Reason>,
@@ -111,6 +111,13 @@ pub struct Instance {
     pub ready_at: Option<Timestamp>,
     /// When the steps of this start happened.
     pub steps: Steps,
+    /// How often its guest has booted: its starts, those after a restart of its host, and those by itself.
+    pub boots: u64,
+    /// The last reason for which it ended, failed, was paused or restarted itself. It stays while the instance runs again.
+    #[schema(value_type = Option<String>)]
+    pub last_reason: Option<Reason>,
+    /// When that happened, as the controller learned it.
+    pub last_reason_at: Option<Timestamp>,
     /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
     /// Network cards; empty until networks are built.
@@ -149,6 +156,35 @@ pub struct Stop {
     pub timeout_s: Option<u64>,
 }
 
+/// Request of `POST /v1/instances/{i}/recover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Give up what was written to its disks after their last saved version. Without it such an instance is refused with
+    /// `data_loss`.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// What recovering an instance gives up: everything that was written to a disk after its last saved version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Loss {
+    /// Id of the instance.
+    pub instance: InstanceId,
+    /// Name of the instance.
+    pub instance_name: String,
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// Name of the disk within the instance: `root`.
+    pub disk_name: String,
+    /// The version from which the disk begins anew.
+    pub version: VersionId,
+    /// When that version was saved; null if nothing of the disk was ever saved, so that it begins as it was deployed.
+    pub saved_at: Option<Timestamp>,
+    /// Bytes written after that version, as the lost node last reported. It may have been more.
+    pub unsaved_bytes: u64,
+}
+
 /// The instances that a request is about. Exactly one field is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -178,4 +214,7 @@ pub struct OnMany {
     /// For `stop` and `reboot`: seconds the guest may take before its power is cut. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+    /// For `recover`: give up what was written after the last saved versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }

@@ -14,7 +14,9 @@ pub enum NodeState {
     Ready,
     /// It has sent no heartbeat for 30 s. The state of its instances is `unknown`.
     Silent,
-    /// Reserved: not used yet.
+    /// Its agent was told to end and ended in order. Its guests are off, and start again with it.
+    Stopped,
+    /// An operator said that its host is off for good. Its instances failed with `node_lost`, and it owns no objects.
     Fenced,
     /// Reserved: not used yet.
     Leaving,
@@ -127,4 +129,13 @@ pub struct Node {
     pub agent_version: String,
     /// Time of its last heartbeat.
     pub last_seen_at: Option<Timestamp>,
+}
+
+/// Request of `POST /v1/nodes/{node}/fence`: an operator's word that the host of the node is off for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// Must be true: the instances of the node fail with `node_lost`, and the node can never come back.
+    #[serde(default)]
+    pub confirm: bool,
 }

@@ -174,6 +174,9 @@ pub struct Heartbeat {
     pub hypervisor: Option<String>,
     /// Version of the agent program.
     pub agent_version: String,
+    /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
 }
 
 /// The newest numbers, from which the agent sees whether it has missed a change.
@@ -476,6 +479,9 @@ pub struct InstanceReport {
     pub started_at: Option<Timestamp>,
     /// When it became ready, in this start.
     pub ready_at: Option<Timestamp>,
+    /// How often the guest has restarted itself in this start. 0 from agents that do not count it.
+    #[serde(default)]
+    pub reboots: u64,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
 }

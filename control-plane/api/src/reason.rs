@@ -9,6 +9,8 @@ words! {
         NoCapacity = "no_capacity",
         /// The instance's node has not been heard from.
         NodeSilent = "node_silent",
+        /// An operator declared the instance's node dead. It can be recovered elsewhere from what was last saved.
+        NodeLost = "node_lost",
         /// The hypervisor, or the disk, refused the start.
         StartFailed = "start_failed",
         /// The instance was not running before its deadline.
@@ -17,6 +19,10 @@ words! {
         NotReadyInTime = "not_ready_in_time",
         /// The guest turned itself off.
         GuestEnded = "guest_ended",
+        /// Its power was cut: by a stop that it did not obey in time or that asked for it, or by somebody on the host.
+        PowerCut = "power_cut",
+        /// The guest restarted itself, for example after its kernel panicked. Only told as what happened last.
+        GuestRebooted = "guest_rebooted",
         /// The guest panicked, or its QEMU process died.
         GuestCrashed = "guest_crashed",
         /// The node's agent was stopped and stopped its guests. They start again with it.

@@ -79,6 +79,7 @@ pub struct Extent {
 /// Answer of `DELETE` with `?dry_run=true`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Freed {
-    /// Bytes that deleting would free, one copy; null if that could not be found out within 2 s.
+    /// Bytes that nothing else uses, one copy; null if that could not be found out within 2 s. They stay stored until the
+    /// sweep is built.
     pub freed_bytes: Option<u64>,
 }

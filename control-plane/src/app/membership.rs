@@ -1,7 +1,7 @@
 //! The membership record: the list of the nodes that store objects. It is built from the rows of the nodes and signed
 //! by the CA. When it says something new it becomes a new epoch.
 //!
-//! A new epoch comes from a join, a leave, another address, weight or `accepting`, or another key of a controller. A
+//! A new epoch comes from a join, a leave, a node that is declared dead, another address, weight or `accepting`, or another key of a controller. A
 //! silent node makes none: it is expected back.
 
 use muster_api::node::PoolUse;
@@ -20,7 +20,9 @@ impl App {
     /// Opens a new epoch if the rows of the nodes say something that the newest record does not. To be called in the
     /// transaction that changed the rows; [`App::follow_membership`] is to be called after it.
     pub async fn refresh_membership(&self, tx: &mut Tx) -> Result<(), AppError> {
-        let rows = nodes::listed(tx).await?;
+        let mut rows = nodes::listed(tx).await?;
+        // A node that was declared dead owns nothing, and peers refuse its key.
+        rows.retain(|row| row.fenced_at.is_none());
         let newest = nodes::membership(tx).await?;
         let last = newest.as_ref().map(|(_, signed)| self.read_membership(signed)).transpose()?;
         let record = self.record(&rows, last.as_ref());

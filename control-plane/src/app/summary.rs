@@ -8,12 +8,13 @@ use super::{App, AppError, Caller, StoreError};
 use crate::store::{Tx, cluster, deployments, images, instances, nodes, operations, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 6] = [
+const LOOK_AT: [(&str, &str, &str, &str); 7] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
     ("instances", "unknown", "instance_unknown", "instances are on silent nodes"),
     ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
     ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
     ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
+    ("nodes", "fenced", "node_fenced", "nodes were declared dead: remove them to free their names"),
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
 ];
 

@@ -1,8 +1,8 @@
 //! Deployments: the state follows from the members, and one rule decides when an operation on many members has ended.
 //!
 //! ```text
-//!  deploying --no member pending, starting or stopping--> ready | degraded      (nothing is replaced unasked)
-//!  ready, degraded --a member is started, placed, stopped--> deploying
+//!  deploying --no member pending, starting or stopping--> ready | stopped | degraded  (nothing is replaced unasked)
+//!  ready, stopped, degraded --a member is started, placed, stopped--> deploying
 //!  any --DELETE--> deleting --last member gone--> deleted
 //! ```
 
@@ -48,6 +48,8 @@ impl Tally {
             DeploymentState::Deploying
         } else if self.of(&["failed", "unknown", "paused"]) > 0 {
             DeploymentState::Degraded
+        } else if self.of(&["stopped"]) > 0 && self.of(&["running"]) == 0 {
+            DeploymentState::Stopped
         } else {
             DeploymentState::Ready
         }
@@ -178,7 +180,10 @@ mod tests {
             (vec![("running", 3), ("pending", 1)], 3, DeploymentState::Deploying),
             (vec![("running", 3), ("failed", 1)], 3, DeploymentState::Degraded),
             (vec![("running", 3), ("unknown", 1)], 3, DeploymentState::Degraded),
-            (vec![("stopped", 4)], 0, DeploymentState::Ready),
+            (vec![("stopped", 4)], 0, DeploymentState::Stopped),
+            (vec![("running", 1), ("stopped", 3)], 1, DeploymentState::Ready),
+            (vec![("stopped", 3), ("failed", 1)], 0, DeploymentState::Degraded),
+            (vec![], 0, DeploymentState::Ready),
             (vec![("running", 1), ("deleted", 3)], 1, DeploymentState::Ready),
         ] {
             assert_eq!(tally(&counts, ready).state(), wanted, "{counts:?}");

@@ -12,6 +12,8 @@
 //!
 //!  starting, running, paused, stopping, stopped --Silent--> unknown --Heard--> what it was; a report says more
 //!  anything --Delete--> deleting (deleted at once when it has no node) --report: gone--> deleted
+//!  anything with a node --NodeLost (an operator's word)--> failed, without a node; what was being deleted is deleted
+//!  failed (node_lost) --Recover--> pending: elsewhere, from what was last saved
 //! ```
 //!
 //! Beside the state stands what the node is told: `wanted`, and `boot`, which counts the starts. A report counts only
@@ -50,6 +52,14 @@ pub struct Life {
     pub evicting: bool,
     /// It was ready once, so its disk may hold data that somebody needs.
     pub was_ready: bool,
+    /// Its guest was started at least once on the disk that it has now.
+    pub was_started: bool,
+    /// Counts the boots of its guest: starts, starts after its host was restarted, and restarts by itself.
+    pub boots: u64,
+    /// How many of them were by itself in the present start, as last reported.
+    pub reboots: u64,
+    /// Why it last ended, failed, was held or restarted itself, and when. It stays when it runs again.
+    pub last: Option<(Reason, Timestamp)>,
     /// The state that it had when its node fell silent; set while it is unknown.
     pub known: Option<InstanceState>,
     /// When each step of the present start happened.
@@ -113,6 +123,10 @@ pub enum Edge<'a> {
     Report(&'a InstanceReport),
     /// Its node reports all instances it has, and this one is not among them.
     Missing,
+    /// An operator said that its node is off for good. What no version has of its disks is lost with it.
+    NodeLost,
+    /// Somebody wants it to run on another node, from what was last saved of its disks: its node is lost.
+    Recover,
 }
 
 /// The instance's state does not allow the edge.
@@ -123,7 +137,13 @@ pub struct Refused {
     pub state: InstanceState,
     /// The states that would allow it.
     pub allowed: &'static [InstanceState],
+    /// What to do instead, where the state alone does not say it.
+    pub hint: Option<&'static str>,
 }
+
+/// What an instance is told that cannot go on by itself because its node is lost.
+const NEEDS_RECOVER: &str = "its node is lost, and with it what no version has: `recover` starts it elsewhere from its \
+    last saved version";
 
 use InstanceState as S;
 
@@ -142,6 +162,10 @@ impl Life {
             stop: Stop::default(),
             evicting: false,
             was_ready: false,
+            was_started: false,
+            boots: 0,
+            reboots: 0,
+            last: None,
             known: None,
             steps: Steps { requested_at: Some(now), ..Steps::default() },
         }
@@ -172,6 +196,9 @@ impl Life {
             (_, Edge::Place(_) | Edge::NoPlace(_)) => return self.refuse(&[S::Pending]),
 
             (S::Pending | S::Starting | S::Running | S::Paused, Edge::Start) => {}
+            (S::Failed, Edge::Start | Edge::Retry) if self.may_lose_data() => {
+                return Err(Refused { hint: Some(NEEDS_RECOVER), ..self.refusal(&[S::Stopped, S::Stopping]) });
+            }
             (S::Stopped | S::Failed | S::Stopping, Edge::Start) => next.begin(now),
             (_, Edge::Start) => return self.refuse(&[S::Stopped, S::Failed, S::Stopping]),
 
@@ -249,8 +276,40 @@ impl Life {
                 }
             }
             (_, Edge::Report(report)) => next.report(report, now),
+
+            (_, Edge::NodeLost) if self.node.is_none() => {}
+            (_, Edge::NodeLost) => next.node_lost(now),
+
+            (S::Failed, Edge::Recover) if self.is_node_lost() => {
+                next.begin(now);
+                // Its new disk has what was saved and nothing else yet.
+                (next.was_ready, next.was_started) = (false, false);
+            }
+            (S::Failed, Edge::Recover) => {
+                let hint = Some("its node is not lost: `start` tries it again");
+                return Err(Refused { hint, ..self.refusal(&[S::Failed]) });
+            }
+            (_, Edge::Recover) => return self.refuse(&[S::Failed]),
+        }
+        if matches!(next.state, S::Stopped | S::Failed | S::Paused)
+            && let Some(reason) = next.reason.clone()
+            && (next.state, &next.reason) != (self.state, &self.reason)
+        {
+            next.last = Some((reason, now));
         }
         Ok(next)
+    }
+
+    /// Whether its node was declared dead, so that only [`Edge::Recover`] or [`Edge::Delete`] helps.
+    #[must_use]
+    pub fn is_node_lost(&self) -> bool {
+        self.state == S::Failed && self.node.is_none() && self.reason == Some(Reason::NodeLost)
+    }
+
+    /// Whether its node is lost and its disk may have had data that no version has: it was started there.
+    #[must_use]
+    pub fn may_lose_data(&self) -> bool {
+        self.is_node_lost() && (self.was_ready || self.was_started)
     }
 
     /// Whether a report is about this generation and this start. A report that it is gone may be of any start.
@@ -284,7 +343,7 @@ impl Life {
                 }
             }
 
-            (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, None, None),
+            (Wanted::Stopped, Observed::Stopped) if was != S::Failed => self.set(S::Stopped, say.0, say.1),
             (Wanted::Stopped, Observed::Failed) if was != S::Failed => self.set(S::Failed, say.0, say.1),
             (Wanted::Stopped, Observed::Gone) if was != S::Failed => {
                 self.set(S::Failed, Some(Reason::DiskLost), say.1);
@@ -307,13 +366,26 @@ impl Life {
             (Wanted::Running, Observed::Preparing) => self.set(S::Starting, say.0, say.1),
             (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
         }
-        self.steps.disk_at = report.disk_at.or(self.steps.disk_at);
-        self.steps.started_at = report.started_at.or(self.steps.started_at);
-        if self.state == S::Running && self.wanted == Wanted::Running {
-            self.steps.ready_at = report.ready_at.or(self.steps.ready_at);
+        self.booted(report, now);
+        // Levels: a start that began anew, because the host was restarted, has none of the steps of the one before.
+        (self.steps.disk_at, self.steps.started_at) = (report.disk_at, report.started_at);
+        if matches!(self.state, S::Running | S::Paused) && self.wanted == Wanted::Running {
+            self.steps.ready_at = report.ready_at;
             self.was_ready |= self.steps.ready_at.is_some();
-        } else if matches!(self.state, S::Stopped | S::Failed | S::Stopping | S::Starting) {
+        } else {
             self.steps.ready_at = None;
+        }
+    }
+
+    /// Counts the boots that a report tells of.
+    fn booted(&mut self, report: &InstanceReport, now: Timestamp) {
+        if report.started_at.is_some() && report.started_at != self.steps.started_at {
+            (self.boots, self.reboots, self.was_started) = (self.boots + 1, 0, true);
+        }
+        if report.reboots > self.reboots {
+            self.boots += report.reboots - self.reboots;
+            self.reboots = report.reboots;
+            self.last = Some((Reason::GuestRebooted, now));
         }
     }
 
@@ -324,6 +396,7 @@ impl Life {
         self.set(state, None, None);
         (self.wanted, self.boot, self.evicting, self.known) = (Wanted::Running, self.boot + 1, false, None);
         self.stop = Stop::default();
+        self.reboots = 0;
         self.steps = Steps { requested_at: Some(now), placed_at, ..Steps::default() };
     }
 
@@ -332,7 +405,7 @@ impl Life {
         self.known = None;
         if self.evicting {
             let requested_at = self.steps.requested_at.or(Some(now));
-            (self.wanted, self.evicting) = (Wanted::Running, false);
+            (self.wanted, self.evicting, self.was_started, self.reboots) = (Wanted::Running, false, false, 0);
             (self.generation, self.boot) = (self.generation + 1, self.boot + 1);
             self.steps = Steps { requested_at, ..Steps::default() };
             // If it failed in the meantime it stays failed; it may go to any node when it is tried again.
@@ -344,6 +417,17 @@ impl Life {
         }
     }
 
+    /// Its node is off for good. What it still had to delete there counts as deleted.
+    fn node_lost(&mut self, now: Timestamp) {
+        if self.wanted == Wanted::Gone {
+            return self.gone(now);
+        }
+        let detail = "its node was declared dead; `recover` starts it elsewhere from its last saved version";
+        self.set(S::Failed, Some(Reason::NodeLost), Some(detail.to_owned()));
+        // I8: whatever the old node still says or stages is of an older generation.
+        (self.node, self.known, self.generation) = (None, None, self.generation + 1);
+    }
+
     fn set(&mut self, state: S, reason: Option<Reason>, detail: Option<String>) {
         self.state = state;
         self.reason = reason;
@@ -353,8 +437,12 @@ impl Life {
         }
     }
 
+    const fn refusal(&self, allowed: &'static [S]) -> Refused {
+        Refused { state: self.state, allowed, hint: None }
+    }
+
     fn refuse(&self, allowed: &'static [S]) -> Result<Self, Refused> {
-        Err(Refused { state: self.state, allowed })
+        Err(self.refusal(allowed))
     }
 }
 
@@ -431,6 +519,7 @@ mod tests {
             disk_at: up,
             started_at: up,
             ready_at: up,
+            reboots: 0,
             disks: Vec::new(),
         }
     }
@@ -473,6 +562,55 @@ mod tests {
         let again = go(&failed, Edge::Start);
         assert_eq!((again.state, again.boot), (S::Starting, 2));
         assert!(told(&again, Observed::Running).is_ready());
+    }
+
+    #[test]
+    fn an_instance_that_starts_again_with_its_host_is_not_ready_until_it_says_so() {
+        let life = running();
+        let later = T.plus_ms(60_000);
+        // The host was restarted: the same start begins anew. A report of it may be lost, as may the silence.
+        for before in [life.clone(), go(&life, Edge::Silent), go(&go(&life, Edge::Silent), Edge::Heard)] {
+            let preparing = told(&before, Observed::Preparing);
+            assert_eq!((preparing.state, preparing.steps.started_at), (S::Starting, None));
+            for before in [before, preparing] {
+                let report = InstanceReport {
+                    disk_at: Some(later),
+                    started_at: Some(later),
+                    ready_at: None,
+                    ..report(&life, Observed::Running)
+                };
+                let booting = go(&before, Edge::Report(&report));
+                assert_eq!((booting.state, booting.is_ready()), (S::Running, false));
+                assert_eq!((booting.steps.started_at, booting.steps.ready_at), (Some(later), None));
+                assert_eq!(booting.boots, 2);
+            }
+        }
+    }
+
+    #[test]
+    fn boots_are_counted_and_the_last_reason_is_kept() {
+        let life = running();
+        assert_eq!((life.boots, &life.last), (1, &None));
+        let panicked = InstanceReport { reboots: 2, ..report(&life, Observed::Running) };
+        let restarted = go(&life, Edge::Report(&panicked));
+        assert_eq!((restarted.state, restarted.boots), (S::Running, 3));
+        assert_eq!(restarted.last, Some((Reason::GuestRebooted, T)));
+        assert_eq!(go(&restarted, Edge::Report(&panicked)), restarted);
+        let crash = InstanceReport { reason: Some(Reason::GuestCrashed), ..report(&life, Observed::Failed) };
+        let crashed = go(&restarted, Edge::Report(&crash));
+        let again = go(&crashed, Edge::Start);
+        assert_eq!((&again.reason, &again.last), (&None, &Some((Reason::GuestCrashed, T))));
+        let up = InstanceReport { started_at: Some(T.plus_ms(1)), ..report(&again, Observed::Running) };
+        assert_eq!(go(&again, Edge::Report(&up)).boots, 4);
+    }
+
+    #[test]
+    fn a_stop_tells_whether_power_was_cut() {
+        let stopping = go(&running(), Edge::Stop(Stop::default()));
+        assert_eq!(told(&stopping, Observed::Stopped).reason, None);
+        let cut = InstanceReport { reason: Some(Reason::PowerCut), ..report(&stopping, Observed::Stopped) };
+        let stopped = go(&stopping, Edge::Report(&cut));
+        assert_eq!((stopped.state, stopped.reason), (S::Stopped, Some(Reason::PowerCut)));
     }
 
     #[test]
@@ -548,6 +686,45 @@ mod tests {
         assert_eq!(go(&Life::new(T), Edge::Delete).state, S::Deleted);
     }
 
+    #[test]
+    fn an_instance_of_a_dead_node_fails_and_is_only_recovered_or_deleted() {
+        let life = running();
+        let stopped = told(&go(&life, Edge::Stop(Stop::default())), Observed::Stopped);
+        for before in [life.clone(), go(&life, Edge::Silent), stopped, told(&life, Observed::Failed)] {
+            let lost = go(&before, Edge::NodeLost);
+            assert_eq!((lost.state, &lost.reason, lost.node), (S::Failed, &Some(Reason::NodeLost), None));
+            assert_eq!((lost.generation, lost.known), (2, None), "the old node writes nothing any more");
+            assert_eq!(go(&lost, Edge::NodeLost), lost);
+            // The disk of its last version must not be started unasked: what was written since would be lost.
+            for edge in [Edge::Start, Edge::Retry] {
+                assert_eq!(lost.after(&edge, T).expect_err("refused").hint, Some(NEEDS_RECOVER));
+            }
+            assert_eq!(go(&lost, Edge::Report(&report(&before, Observed::Running))), lost);
+            let recovered = go(&lost, Edge::Recover);
+            assert_eq!((recovered.state, recovered.wanted, recovered.generation), (S::Pending, Wanted::Running, 2));
+            assert!(go(&recovered, Edge::Place(NodeId::generate())).boot > before.boot);
+            assert_eq!(go(&lost, Edge::Delete).state, S::Deleted);
+        }
+        assert!(life.after(&Edge::Recover, T).is_err());
+        assert!(told(&life, Observed::Failed).after(&Edge::Recover, T).is_err());
+    }
+
+    #[test]
+    fn what_a_dead_node_had_to_delete_is_deleted() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        assert_eq!(go(&go(&placed, Edge::Delete), Edge::NodeLost).state, S::Deleted);
+        let evicted = go(&go(&told(&placed, Observed::Failed), Edge::Retry), Edge::NodeLost);
+        assert_eq!((evicted.state, evicted.node, evicted.generation), (S::Pending, None, 2));
+    }
+
+    #[test]
+    fn an_instance_that_never_started_on_a_dead_node_loses_nothing_and_may_be_retried() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let lost = go(&placed, Edge::NodeLost);
+        assert!(lost.is_node_lost() && !lost.may_lose_data());
+        assert_eq!(go(&lost, Edge::Retry).state, S::Pending);
+    }
+
     fn observed() -> impl Strategy<Value = Observed> {
         prop::sample::select(vec![
             Observed::Preparing,
@@ -573,6 +750,8 @@ mod tests {
         Heard,
         Overdue,
         Missing,
+        NodeLost,
+        Recover,
         Report(Observed),
     }
 
@@ -581,6 +760,7 @@ mod tests {
             3 => Just(Act::Place), 1 => Just(Act::NoPlace), 2 => Just(Act::Start), 2 => Just(Act::Stop),
             1 => Just(Act::Reboot), 2 => Just(Act::Retry), 1 => Just(Act::Delete), 1 => Just(Act::Silent),
             1 => Just(Act::Heard), 1 => Just(Act::Overdue), 1 => Just(Act::Missing),
+            1 => Just(Act::NodeLost), 2 => Just(Act::Recover),
             8 => observed().prop_map(Act::Report),
         ]
     }
@@ -604,6 +784,8 @@ mod tests {
                     Act::Heard => life.after(&Edge::Heard, T),
                     Act::Overdue => life.after(&Edge::Overdue("late"), T),
                     Act::Missing => life.after(&Edge::Missing, T),
+                    Act::NodeLost => life.after(&Edge::NodeLost, T),
+                    Act::Recover => life.after(&Edge::Recover, T),
                     Act::Report(state) => {
                         let report = report(state);
                         let once = life.after(&Edge::Report(&report), T);

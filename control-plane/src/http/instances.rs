@@ -9,7 +9,7 @@ use axum::{
 use http::header;
 use muster_api::{
     InstanceId, Page, Problem, Ref,
-    instance::{Instance, OnMany, PatchInstance, Stop},
+    instance::{Instance, Loss, OnMany, PatchInstance, Recover, Stop},
     operation::Operation,
     version::Freed,
 };
@@ -24,7 +24,7 @@ const TAIL_BYTES_MAX: u64 = 16 << 20;
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, patch, delete, start, stop, reboot, on_many, log))]
+#[openapi(paths(list, show, patch, delete, start, stop, reboot, recover, on_many, log), components(schemas(Loss)))]
 pub struct Doc;
 
 pub(super) fn routes() -> Router<App> {
@@ -35,6 +35,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/instances/{instance}/start", post(start))
         .route("/v1/instances/{instance}/stop", post(stop))
         .route("/v1/instances/{instance}/reboot", post(reboot))
+        .route("/v1/instances/{instance}/recover", post(recover))
         .route("/v1/instances/{instance}/log", get(log))
 }
 
@@ -105,9 +106,19 @@ async fn reboot(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>
     Ok(app.power_instance(&of.asked, verb).await?)
 }
 
-/// A verb on many instances: start, stop, reboot or delete.
+/// Begins an instance anew on another node, from the last saved version of its disk. Only for one that failed with
+/// `node_lost`. What was written after that version is given up: without `accept_loss` the answer is 409 `data_loss`
+/// whose `loss` lists it; the operation's `result.loss` lists it too.
+#[utoipa::path(post, path = "/v1/instances/{instance}/recover", tag = "instances", request_body = Option<Recover>,
+    params(("instance" = String, Path, description = "id or name")),
+    responses((status = 202, body = Operation), (status = "default", body = Problem)))]
+async fn recover(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Recover>>) -> Result<Answer, ApiError> {
+    Ok(app.recover_instance(&of.asked, of.body.0).await?)
+}
+
+/// A verb on many instances: start, stop, reboot, recover or delete.
 #[utoipa::path(post, path = "/v1/instances/-/{verb}", tag = "instances", request_body = OnMany,
-    params(("verb" = String, Path, description = "start, stop, reboot or delete")),
+    params(("verb" = String, Path, description = "start, stop, reboot, recover or delete")),
     responses((status = 202, body = Operation), (status = "default", body = Problem)))]
 async fn on_many(
     State(app): State<App>,

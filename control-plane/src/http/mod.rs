@@ -84,19 +84,17 @@ pub fn node_routes(app: App) -> Router {
 /// Paths whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing
 /// error.
 fn reserved() -> Router<App> {
-    const PATHS: [&str; 24] = [
+    const PATHS: [&str; 22] = [
         "/v1/session",
         "/v1/images/{image}/uploads",
         "/v1/uploads/{upload}",
         "/v1/uploads/{upload}/finish",
         "/v1/deployments/{deployment}/shelve",
         "/v1/deployments/{deployment}/unshelve",
-        "/v1/instances/{instance}/recover",
         "/v1/instances/{instance}/migrate",
         "/v1/instances/{instance}/console",
         "/v1/snapshots/{snapshot}/restore",
         "/v1/nodes/{node}/drain",
-        "/v1/nodes/{node}/fence",
         "/v1/pools",
         "/v1/pools/{pool}",
         "/v1/projects",

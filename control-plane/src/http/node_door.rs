@@ -65,11 +65,12 @@ impl FromRequestParts<App> for NodeCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let CallerKey(caller) = CallerKey::from_request_parts(parts, app).await?;
+        // First whether it was declared dead: a node that was away for long has to learn that as well.
+        let (node, row) = app.node_caller(&caller.key_sha256, caller.expired).await?;
         if caller.expired {
             let why = "the node's certificate has ended: POST /node/v1/renew first";
             return Err(AppError::Unauthenticated(why.to_owned()).into());
         }
-        let (node, row) = app.node_caller(&caller.key_sha256, caller.expired).await?;
         let run = parts.headers.get(RUN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         app.check_run(&row, run)?;
         Ok(node)

@@ -5,14 +5,17 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use muster_api::{NodeId, Page, Problem, Ref, node::Node};
+use muster_api::{
+    NodeId, Page, Problem, Ref,
+    node::{Fence, Node},
+};
 
 use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, cordon, uncordon, delete))]
+#[openapi(paths(list, show, cordon, uncordon, fence, delete))]
 pub struct Doc;
 
 pub(super) fn routes() -> Router<App> {
@@ -21,6 +24,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/nodes/{node}", get(show).delete(delete))
         .route("/v1/nodes/{node}/cordon", post(cordon))
         .route("/v1/nodes/{node}/uncordon", post(uncordon))
+        .route("/v1/nodes/{node}/fence", post(fence))
 }
 
 /// The nodes, oldest first (operators).
@@ -51,7 +55,17 @@ async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Resul
     Ok(app.cordon(&of.asked, Schedulable::Yes).await?)
 }
 
-/// Takes out a node that has no objects and no instances. It can no longer connect with its key (operators).
+/// Declares a node dead: the operator's word that its host is off for good. Its instances fail with `node_lost`, what it
+/// had to delete is deleted, and it can never come back. `DELETE` then frees its name (operators).
+#[utoipa::path(post, path = "/v1/nodes/{node}/fence", tag = "nodes", params(("node" = String, Path)),
+    request_body = Fence,
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn fence(State(app): State<App>, of: ChangeOf<NodeId, Fence>) -> Result<Answer, ApiError> {
+    Ok(app.fence_node(&of.asked, of.body).await?)
+}
+
+/// Takes out a node that has no objects and no instances, or that was declared dead. It can no longer connect with its
+/// key (operators).
 #[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes",
     params(("node" = String, Path), ("dry_run" = Option<bool>, Query)),
     responses((status = 204), (status = 200, body = muster_api::version::Freed), (status = "default", body = Problem)))]

@@ -11,7 +11,7 @@ use muster_api::{
     instance::InstanceState,
     operation::{Operation, OperationState, Progress, WaitingOn},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use storage_core::units::u64_from;
 
 use crate::{
@@ -227,7 +227,17 @@ async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, l
     let outcome = match verdict {
         // Other operations took all its members over, so it has neither succeeded nor failed.
         Verdict::Succeeded if work.total() == 0 && operation.progress.total > 0 => Outcome::Cancelled(None),
-        Verdict::Succeeded => Outcome::Succeeded(Some(json!({ "done": work.done, "failed": work.failed }))),
+        Verdict::Succeeded => {
+            // What was known when it began stays beside it.
+            let mut result = operation.result.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
+            (result["done"], result["failed"]) = (work.done.into(), work.failed.into());
+            if operation.kind.ends_with(".stop") {
+                let members = instances::of_operation(tx, operation.id).await?;
+                let cut = members.iter().filter(|member| member.life.reason == Some(Reason::PowerCut)).count();
+                result["power_cut"] = u64_from(cut).into();
+            }
+            Outcome::Succeeded(Some(result))
+        }
         Verdict::Failed => Outcome::Failed(problem(tx, operation, work, late).await?),
     };
     instances::release(tx, operation.id).await?;
@@ -276,8 +286,8 @@ async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usi
             timing(&instances::ways(tx, row.id).await?)
         };
         deployments::counted(tx, &row, state, &timing).await?;
-        if state != row.state {
-            events::append(tx, app_deployments::event(&DeploymentRow { state, ..row }, "muster")).await?;
+        if state != row.shown_state() {
+            events::append(tx, app_deployments::event(&row.counted_as(state), "muster")).await?;
             changed += 1;
         }
     }

@@ -58,6 +58,8 @@ const BUSY_TIMEOUT_MS: u32 = 10_000;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most readers at once. SQLite readers never wait for the writer; with more of them they only wait for the cores.
 const READERS: u32 = 8;
+/// Readers kept for heartbeats. They read a row or two, so few are enough for thousands of nodes.
+const HEARTBEAT_READERS: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flavor {
@@ -71,6 +73,8 @@ pub(super) struct Backend {
     flavor: Flavor,
     pub(super) writers: AnyPool,
     pub(super) readers: AnyPool,
+    /// Nothing else uses these, so that no node looks silent because the controller is busy.
+    pub(super) heartbeat_readers: AnyPool,
 }
 
 impl Backend {
@@ -87,8 +91,10 @@ impl Backend {
             Flavor::Postgres => (2, None),
         };
         let writers = pool(flavor, None).max_connections(write_count).connect_with(options.clone()).await?;
-        let readers = pool(flavor, read_setting).max_connections(READERS).connect_with(options).await?;
-        Ok(Self { flavor, writers, readers })
+        let readers = pool(flavor, read_setting).max_connections(READERS).connect_with(options.clone()).await?;
+        let heartbeat_readers =
+            pool(flavor, read_setting).max_connections(HEARTBEAT_READERS).connect_with(options).await?;
+        Ok(Self { flavor, writers, readers, heartbeat_readers })
     }
 
     pub(super) const fn begin_write(&self) -> &'static str {

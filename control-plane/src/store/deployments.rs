@@ -27,6 +27,8 @@ pub struct DeploymentRow {
     pub labels: Labels,
     /// The state that its members had when they were last counted.
     pub state: DeploymentState,
+    /// Whether all members were stopped then. The state is `ready` if so.
+    pub all_stopped: bool,
     /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
     /// What the disks started as; references are ids.
@@ -68,6 +70,20 @@ pub struct DeploymentRow {
 }
 
 impl DeploymentRow {
+    /// The state as it is shown: `stopped` has a column of its own.
+    #[must_use]
+    pub fn shown_state(&self) -> DeploymentState {
+        if self.state == DeploymentState::Ready && self.all_stopped { DeploymentState::Stopped } else { self.state }
+    }
+
+    /// The same row with members that add up to this state.
+    #[must_use]
+    pub fn counted_as(self, shown: DeploymentState) -> Self {
+        let all_stopped = shown == DeploymentState::Stopped;
+        let state = if all_stopped { DeploymentState::Ready } else { shown };
+        Self { state, all_stopped, ..self }
+    }
+
     /// How operations and events name it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -83,7 +99,7 @@ impl DeploymentRow {
 }
 
 columns!(
-    "deployments", DeploymentRow: id, project, name, labels, state, reason, source, source_name, version, count, min_count,
+    "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
     next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
     revision, seq,
 );
@@ -155,24 +171,26 @@ pub async fn mark(tx: &mut Tx, ids: &[DeploymentId]) -> Result<(), StoreError> {
 }
 
 const COUNTED: &str = "-- deployments.counted
-UPDATE deployments SET state = $2, timing = $3, dirty = 0, deleted_at = $4,
-    updated_at = CASE WHEN state = $2 THEN updated_at ELSE $5 END, revision = revision + $6 WHERE id = $1";
+UPDATE deployments SET state = $2, all_stopped = $3, timing = $4, dirty = 0, deleted_at = $5,
+    updated_at = CASE WHEN $7 = 0 THEN updated_at ELSE $6 END, revision = revision + $7 WHERE id = $1";
 
 /// Saves what the members were counted to in this transaction. The revision is raised only by a new state.
 pub async fn counted(
     tx: &mut Tx,
     row: &DeploymentRow,
-    state: DeploymentState,
+    shown: DeploymentState,
     timing: &Timing,
 ) -> Result<(), StoreError> {
     let now = tx.now().micros();
+    let next = row.clone().counted_as(shown);
     sqlx::query(COUNTED)
         .bind(row.id.to_string())
-        .bind(column::word_text(state)?)
+        .bind(column::word_text(next.state)?)
+        .bind(i64::from(next.all_stopped))
         .bind(column::json_text(timing)?)
-        .bind((state == DeploymentState::Deleted).then_some(now))
+        .bind((shown == DeploymentState::Deleted).then_some(now))
         .bind(now)
-        .bind(i64::from(row.state != state))
+        .bind(i64::from(row.shown_state() != shown))
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -185,9 +203,16 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
     conditions.fetch(tx, "deployments.list", limit).await
 }
 
-/// How many deployments are in each state, in one project or in all.
+const BY_STATE: &str = "-- deployments.by_state
+SELECT s.state AS state, CAST(COUNT(*) AS BIGINT) AS n FROM (
+    SELECT CASE WHEN state = 'ready' AND all_stopped = 1 THEN 'stopped' ELSE state END AS state
+    FROM deployments WHERE state <> 'deleted' AND (CAST($1 AS TEXT) IS NULL OR project = $1)) s
+GROUP BY s.state";
+
+/// How many deployments are in each state, as it is shown, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    bulk::by_state(tx, "deployments", project).await
+    let rows = sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
 }
 
 const FORGET: &str = "-- deployments.forget

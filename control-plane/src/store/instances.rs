@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_api::{
-    DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Timestamp, VersionId,
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, Timestamp, VersionId,
     deployment::Runtime,
     instance::InstanceState,
     node_protocol::{DiskReport, Wanted},
@@ -111,7 +111,7 @@ columns!(
 const INSERT: &str = "-- instances.insert
 INSERT INTO instances (id, project, deployment, number, name, labels, state, reason, detail, wanted, boot, generation,
     node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at, started_at, ready_at,
-    cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
+    was_started, boots, reboots, last_reason, last_reason_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
 
 fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     Ok(vec![
@@ -132,6 +132,11 @@ fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
         life.steps.disk_at.cell()?,
         life.steps.started_at.cell()?,
         life.steps.ready_at.cell()?,
+        life.was_started.cell()?,
+        life.boots.cell()?,
+        life.reboots.cell()?,
+        life.last.as_ref().map(|(reason, _)| reason.clone()).cell()?,
+        life.last.as_ref().map(|(_, at)| *at).cell()?,
         (life.state == InstanceState::Deleted).then_some(now).cell()?,
     ])
 }
@@ -173,7 +178,9 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
     generation = v.column8, node = v.column9, stop_force = v.column10, stop_timeout_s = v.column11,
     evicting = v.column12, was_ready = v.column13, known = v.column14, requested_at = v.column15,
     placed_at = v.column16, disk_at = v.column17, started_at = v.column18, ready_at = v.column19,
-    deleted_at = v.column20, operation = v.column21, updated_at = v.column22, revision = revision + 1
+    was_started = v.column20, boots = v.column21, reboots = v.column22, last_reason = v.column23,
+    last_reason_at = v.column24, deleted_at = v.column25, operation = v.column26, updated_at = v.column27,
+    revision = revision + 1
 FROM (";
 
 /// Saves lives and operations. A [`StoreError::Conflict`] for all if somebody else saved one of them since it was read.
@@ -221,6 +228,15 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
         .collect();
     bulk::run(tx, SAVE_DISKS, rows, ") AS v WHERE disks.id = v.column1").await?;
     Ok(())
+}
+
+const ANEW: &str = "-- disks.anew
+UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, revision = revision + 1
+WHERE instance";
+
+/// Forgets what a lost node said of the disks of these instances: they begin anew from their newest versions.
+pub async fn disks_begin_anew(tx: &mut Tx, ids: &[InstanceId]) -> Result<(), StoreError> {
+    bulk::select_in(tx, ANEW, ids, "").await.map(|_| ())
 }
 
 const LABELS: &str = "-- instances.labels
@@ -282,10 +298,12 @@ pub async fn homeless(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     select(tx, "instances.homeless", "WHERE state = 'pending' AND node IS NULL ORDER BY seq", []).await
 }
 
-/// The instances on silent nodes that are not marked as unknown yet.
+/// The instances on silent nodes that are not marked as unknown yet. Those that are off stay so where the agent ended in
+/// order: it said so.
 pub async fn to_silence(tx: &mut Tx) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = "WHERE node IN (SELECT n.id FROM nodes n WHERE n.state = 'silent')
-    AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped') ORDER BY seq";
+    AND state IN ('starting', 'running', 'paused', 'stopping', 'stopped')
+    AND NOT (state = 'stopped' AND node IN (SELECT s.id FROM nodes s WHERE s.stopped_at IS NOT NULL)) ORDER BY seq";
     select(tx, "instances.to_silence", rest, []).await
 }
 
@@ -307,7 +325,8 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
 impl Row for InstanceRow {
     const SELECT: &'static str = "SELECT id, project, deployment, number, name, labels, state, reason, detail, wanted,
     boot, generation, node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at,
-    started_at, ready_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, revision, seq FROM instances";
+    started_at, ready_at, was_started, boots, reboots, last_reason, last_reason_at, cpus, memory_bytes, runtime, operation,
+    created_at, updated_at, revision, seq FROM instances";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
@@ -328,6 +347,11 @@ impl Row for InstanceRow {
                 stop: Stop { force: column::read(row, "stop_force")?, timeout_s: column::read(row, "stop_timeout_s")? },
                 evicting: column::read(row, "evicting")?,
                 was_ready: column::read(row, "was_ready")?,
+                was_started: column::read(row, "was_started")?,
+                boots: column::read(row, "boots")?,
+                reboots: column::read(row, "reboots")?,
+                last: column::read::<Option<Reason>>(row, "last_reason")?
+                    .zip(column::read::<Option<Timestamp>>(row, "last_reason_at")?),
                 known: column::read(row, "known")?,
                 steps: Steps {
                     requested_at: column::read(row, "requested_at")?,

@@ -29,6 +29,7 @@ migrations! {
     3 "0003_images",
     4 "0004_fleet",
     5 "0005_trouble",
+    7 "0007_node_loss",
     8 "0008_runs",
     9 "0009_restored",
     10 "0010_missing",

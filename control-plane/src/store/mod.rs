@@ -54,7 +54,7 @@ use std::{
 };
 
 use muster_api::{NodeId, Timestamp};
-use sqlx::{Any, AnyConnection, Row as _, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Row as _, Transaction};
 use storage_core::lock;
 
 use self::backend::Backend;
@@ -165,8 +165,25 @@ impl Store {
         E: TxError,
         F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
     {
+        self.read_from(&self.backend.readers, name, work).await
+    }
+
+    /// As [`Store::read`], for heartbeats: on connections that nothing else uses.
+    pub async fn read_for_heartbeat<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        self.read_from(&self.backend.heartbeat_readers, name, work).await
+    }
+
+    async fn read_from<T, E, F>(&self, readers: &AnyPool, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
         let begun = Instant::now();
-        let inner = self.backend.readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
+        let inner = readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
         let mut tx =
             Tx { inner, now: self.clock.now(), history: *lock(&self.history), seq: None, after: After::default() };
         let result = work(&mut tx).await;
@@ -183,6 +200,7 @@ impl Store {
     /// Closes all connections. SQLite then writes its log into the database file.
     pub async fn close(&self) {
         self.backend.readers.close().await;
+        self.backend.heartbeat_readers.close().await;
         self.backend.writers.close().await;
     }
 }

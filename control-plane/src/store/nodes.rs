@@ -24,7 +24,7 @@ pub struct NodeRow {
     pub name: String,
     /// Labels that users gave it.
     pub labels: Labels,
-    /// `joining` until its first heartbeat, `silent` when none came for 30 s.
+    /// `joining` until its first heartbeat, `silent` when none came for 30 s, `fenced` once it was declared dead.
     pub state: NodeState,
     /// Why it is in that state, where that needs saying.
     pub reason: Option<String>,
@@ -70,6 +70,10 @@ pub struct NodeRow {
     pub run: Option<RunId>,
     /// When that process registered.
     pub run_at: Option<Timestamp>,
+    /// When its agent ended in order; `None` once it is heard from again. Set only while the state is `silent`.
+    pub stopped_at: Option<Timestamp>,
+    /// When an operator declared it dead. It stays set when the node is removed, so that a node that returns learns it.
+    pub fenced_at: Option<Timestamp>,
     /// Raised by each change; a save compares it.
     pub revision: i64,
     /// Its place in lists and in the order of all commits.
@@ -77,6 +81,12 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
+    /// The state as it is shown: a node whose agent ended in order is `stopped` and not `silent`.
+    #[must_use]
+    pub fn shown_state(&self) -> NodeState {
+        if self.state == NodeState::Silent && self.stopped_at.is_some() { NodeState::Stopped } else { self.state }
+    }
+
     /// How operations and events name it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -87,7 +97,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, run, run_at, revision, seq,
+    updated_at, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -99,8 +109,8 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, run = $23, run_at = $24, revision = revision + 1
-WHERE id = $1 AND revision = $25";
+    key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, revision = revision + 1
+WHERE id = $1 AND revision = $27";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`bump_desired`] raises it.
@@ -132,6 +142,8 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(&node.key_sha256)
         .bind(node.run.map(|run| run.to_string()))
         .bind(column::opt_micros(node.run_at))
+        .bind(column::opt_micros(node.fenced_at))
+        .bind(column::opt_micros(node.stopped_at))
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
@@ -158,6 +170,12 @@ pub async fn by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, St
     select_one(tx, "nodes.by_key", "WHERE key_sha256 = $1 AND deleted_at IS NULL", [key_sha256.into()]).await
 }
 
+/// The node with this key that was declared dead, whether it was removed since or not.
+pub async fn fenced_by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeRow>, StoreError> {
+    let rest = "WHERE key_sha256 = $1 AND fenced_at IS NOT NULL ORDER BY seq DESC LIMIT 1";
+    select_one(tx, "nodes.fenced_by_key", rest, [key_sha256.into()]).await
+}
+
 /// All nodes that are not deleted, in id order (the order of the membership record).
 pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
     select(tx, "nodes.listed", "WHERE deleted_at IS NULL ORDER BY id", []).await
@@ -175,9 +193,16 @@ pub async fn list(
     select(tx, "nodes.list", rest, [after.into(), since.into(), limit.into()]).await
 }
 
-/// How many there are in each state.
+const BY_STATE: &str = "-- nodes.by_state
+SELECT s.state AS state, CAST(COUNT(*) AS BIGINT) AS n FROM (
+    SELECT CASE WHEN state = 'silent' AND stopped_at IS NOT NULL THEN 'stopped' ELSE state END AS state
+    FROM nodes WHERE state <> 'deleted') s
+GROUP BY s.state";
+
+/// How many there are in each state, as it is shown.
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
-    bulk::by_state(tx, "nodes", None).await
+    let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
 }
 
 const BUMP: &str = "-- nodes.bump_desired

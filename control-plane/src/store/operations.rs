@@ -232,8 +232,17 @@ pub async fn request_cancel(tx: &mut Tx, id: OperationId, actor: &str) -> Result
     Ok(())
 }
 
+const NOTE_RESULT: &str = "-- operations.note_result
+UPDATE operations SET result = $2, revision = revision + 1 WHERE id = $1 AND finished_at IS NULL";
+
+/// Notes a part of the result that is known before the operation ends. It stays if the operation ends without one.
+pub async fn note_result(tx: &mut Tx, id: OperationId, result: &Value) -> Result<(), StoreError> {
+    sqlx::query(NOTE_RESULT).bind(id.to_string()).bind(result.to_string()).execute(tx.conn()).await?;
+    Ok(())
+}
+
 const FINISH: &str = "-- operations.finish
-UPDATE operations SET state = $2, error = $3, result = $4, waiting_on = '[]', updated_at = $5, finished_at = $5,
+UPDATE operations SET state = $2, error = $3, result = COALESCE($4, result), waiting_on = '[]', updated_at = $5, finished_at = $5,
     started_at = COALESCE(started_at, $5), revision = revision + 1
 WHERE id = $1 AND finished_at IS NULL";
 

@@ -26,12 +26,16 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Agent, AgentError, loops::Loops};
+use super::{
+    Agent, AgentError,
+    loops::{Loops, Standing},
+};
 use crate::{
     check::{self, DataLock},
     config::Config,
     controller::{ControllerClient, ControllerError, HttpController},
     desired::{DesiredFile, Known},
+    fenced,
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
     peer::share::{PoolShare, Space},
@@ -89,14 +93,19 @@ impl Agent {
         let known = desired_file
             .load(&identity.ca, identity.joined.cluster)
             .unwrap_or_else(|| Known::nothing(identity.joined.incarnation));
-        // Before anything of the disks is touched.
-        let registered = register(controller.as_ref(), &run, known.desired.incarnation, &advertise).await?;
+        let fenced = fenced::load(data_dir);
+        // Before anything of the disks is touched. An agent whose node was declared dead asks nobody any more.
+        let registered = match fenced {
+            Some(_) => false,
+            None => register(controller.as_ref(), &run, known.desired.incarnation, &advertise).await?,
+        };
         let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
         let keep_free_bytes = config.keep_free_bytes(space.total_bytes);
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
         let pool_dir = data_dir.join("pool");
         let store = open_store(pool_dir.clone(), pool_limit_bytes).await?;
         let share = Arc::new(PoolShare::new(store, pool_dir, keep_free_bytes));
+        let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
         let host = host(HostParts {
             run: run.id(),
@@ -125,6 +134,7 @@ impl Agent {
             run,
             registered: AtomicBool::new(registered),
             superseded: watch::Sender::new(None),
+            standing: watch::Sender::new(standing),
         });
         Ok(Self { loops, lock, listener, metrics: None })
     }

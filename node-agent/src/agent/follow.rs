@@ -35,6 +35,7 @@ impl Loops {
                 }
                 Ok(Ok(None)) => backoff.reset(),
                 Ok(Err(error)) => {
+                    self.heed(&error);
                     debug!(%error, "the desired state is asked for again");
                     sleep(backoff.pause()).await;
                 }

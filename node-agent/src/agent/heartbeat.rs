@@ -14,12 +14,15 @@ use tracing::{debug, info, warn};
 
 use super::{
     build::note_accepted,
-    loops::{Contact, Loops},
+    loops::{Contact, Loops, Standing},
 };
 use crate::{clock, controller::ControllerError, telemetry};
 
 /// A heartbeat that takes longer is given up: the next one is long due.
 const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
+
+/// Longest wait for the answer to the last heartbeat.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 impl Loops {
     pub(super) async fn heartbeats(&self) {
@@ -29,18 +32,31 @@ impl Loops {
             tick.tick().await;
             let heartbeat = self.heartbeat();
             self.publish_metrics(&heartbeat);
-            if !self.registered.load(Ordering::Acquire) && !self.register().await {
-                continue;
+            if self.registered.load(Ordering::Acquire) || self.register().await {
+                self.beat(heartbeat).await;
             }
-            match timeout(ANSWER, self.controller.heartbeat(heartbeat)).await {
-                Ok(Ok(answer)) => self.answered(&answer),
-                Ok(Err(error)) if error.code() == Some(ErrorCode::Superseded) => {
-                    // A restored database may not know this run yet: asked once more before the guests are stopped.
-                    self.register().await;
+            self.standing.send_if_modified(|standing| {
+                let first = *standing == Standing::NotAsked && self.superseded.borrow().is_none();
+                if first {
+                    *standing = Standing::Listed;
                 }
-                Ok(Err(error)) => self.lost(&error.to_string()),
-                Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
+                first
+            });
+        }
+    }
+
+    async fn beat(&self, heartbeat: Heartbeat) {
+        match timeout(ANSWER, self.controller.heartbeat(heartbeat)).await {
+            Ok(Ok(answer)) => self.answered(&answer),
+            Ok(Err(error)) if error.code() == Some(ErrorCode::Superseded) => {
+                // A restored database may not know this run yet: asked once more before the guests are stopped.
+                self.register().await;
             }
+            Ok(Err(error)) => {
+                self.heed(&error);
+                self.lost(&error.to_string());
+            }
+            Err(_elapsed) => self.lost("it did not answer a heartbeat in time"),
         }
     }
 
@@ -56,7 +72,10 @@ impl Loops {
             Ok(Err(ControllerError::Refused(problem))) if problem.code == ErrorCode::Superseded => {
                 self.superseded.send_replace(Some(problem.detail));
             }
-            Ok(Err(error)) => self.lost(&error.to_string()),
+            Ok(Err(error)) => {
+                self.heed(&error);
+                self.lost(&error.to_string());
+            }
             Err(_elapsed) => self.lost("it did not answer the registration of this agent in time"),
         }
         false
@@ -100,6 +119,15 @@ impl Loops {
             runtimes: self.host.runtimes(),
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            stopping: false,
+        }
+    }
+
+    /// Tells the controller, once, that this agent ends in order: its guests are off and its disks are closed.
+    pub(super) async fn farewell(&self) {
+        let last = Heartbeat { stopping: true, ..self.heartbeat() };
+        if !matches!(timeout(FAREWELL, self.controller.heartbeat(last)).await, Ok(Ok(_))) {
+            warn!("the controller did not hear that this agent ends: it will count as silent");
         }
     }
 

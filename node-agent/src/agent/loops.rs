@@ -1,6 +1,9 @@
 //! What the agent's loops share, and what `muster-agent status` prints of it.
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use muster_api::{
@@ -17,6 +20,7 @@ use crate::{
     config::Config,
     controller::ControllerClient,
     desired::{DesiredFile, Known},
+    fenced::Fenced,
     host::Host,
     identity::NodeIdentity,
     peer::share::{PoolShare, Space},
@@ -48,6 +52,21 @@ pub(super) struct Loops {
     pub(super) registered: AtomicBool,
     /// Set once the controller says that another process acts as this node: what it said.
     pub(super) superseded: watch::Sender<Option<String>>,
+    /// Whether the controller still lists this node.
+    pub(super) standing: watch::Sender<Standing>,
+}
+
+/// What the controller says of this node as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No heartbeat was sent since the start. Nothing is started before one was: the node may have been declared dead
+    /// while it was off.
+    #[default]
+    NotAsked,
+    /// The last heartbeat was answered, or nobody answered.
+    Listed,
+    /// It was declared dead, for ever.
+    Fenced(Arc<Fenced>),
 }
 
 /// What the last heartbeats say about the controller.
@@ -58,14 +77,16 @@ pub(super) struct Contact {
 }
 
 impl Loops {
-    /// The loops with their names. None of them ends by itself.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 6] {
+    /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
+    /// dead.
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 7] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
-                ($name, async move { this.$method().await }.boxed())
+                ($name, async move { this.while_listed(this.$method()).await }.boxed())
             }};
         }
+        let this = self.clone();
         [
             named!("heartbeats", heartbeats),
             named!("desired state", follow),
@@ -73,7 +94,17 @@ impl Loops {
             named!("reports", reports),
             named!("renewal", renewal),
             named!("pool watch", pool_watch),
+            ("fence", async move { this.fence().await }.boxed()),
         ]
+    }
+
+    /// Runs `work` until this node is declared dead, and never ends then.
+    pub(super) async fn while_listed(&self, work: impl Future<Output = ()>) {
+        tokio::select! {
+            biased;
+            _fenced = self.until_fenced() => std::future::pending().await,
+            () = work => {}
+        }
     }
 
     pub(super) fn contact(&self) -> Contact {
@@ -134,6 +165,7 @@ impl Loops {
             offer: self.offer,
             pool: self.pool_use(),
             conditions: self.conditions(),
+            fenced: self.fenced().map(|fenced| (*fenced).clone()),
             instances: self.instances.borrow().1.to_vec(),
         }
     }

@@ -14,10 +14,13 @@
 //! only then the peer server closes, so that nodes that go down together can still read from each other. kill -9 is as
 //! correct, only slower.
 //!
+//! A node that was declared dead (`fenced`) stops its guests, unmounts its disks and calls nobody any more (`fence`).
+//!
 //! Reading order: `build` (up to the first task), `run` (tasks and the end), `loops` (what the loops share), then one
 //! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `upkeep` (certificate, pool).
 
 mod build;
+mod fence;
 mod follow;
 mod heartbeat;
 mod loops;

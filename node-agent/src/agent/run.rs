@@ -28,8 +28,6 @@ use crate::{
 const WORK_END: Duration = Duration::from_secs(5);
 /// How long guests may take to turn themselves off.
 const GUESTS_END: Duration = Duration::from_secs(30);
-/// The same where another agent acts as this node.
-const REPLACED_END: Duration = Duration::from_secs(3);
 /// How long the host may take beyond that to cut the power of those that did not.
 const POWER_END: Duration = Duration::from_secs(10);
 /// How long disks may take to flush and unmount.
@@ -67,9 +65,7 @@ impl Agent {
         if !working.end(WORK_END).await {
             warn!("work under way did not end in time and is dropped");
         }
-        // Guests of a run that was replaced write to disks that are used elsewhere.
-        let guests_end = if matches!(ended, Err(AgentError::Superseded(_))) { REPLACED_END } else { GUESTS_END };
-        loops.end_host(guests_end).await;
+        loops.end_host().await;
         serving.end(ServeLimits::default().drain + Duration::from_secs(2)).await;
         loops.sync_pool().await;
         drop(lock);
@@ -98,7 +94,10 @@ impl Agent {
             serving.spawn("metrics", serve(listener, None, router, cancel, ServeLimits::default()));
         }
         let cancel = working.cancel.clone();
-        working.spawn("cuts", async move { cuts.run(cancel).await });
+        let listed = loops.clone();
+        working.spawn("cuts", async move {
+            tokio::select! { () = cancel.cancelled() => {}, () = listed.while_listed(cuts.run(cancel.clone())) => {} }
+        });
         for (name, task) in loops.all() {
             let cancel = working.cancel.clone();
             working.spawn(name, async move {
@@ -121,11 +120,28 @@ impl Loops {
     }
 
     /// Stops the guests, reports how they ended, and closes their disks.
-    async fn end_host(&self, limit: Duration) {
-        match timeout(limit + POWER_END, self.host.stop_guests(limit)).await {
-            Ok(last) => self.last_report(last).await,
-            Err(_elapsed) => error!("guests did not end in time"),
+    async fn end_host(&self) {
+        if self.fenced().is_some() || self.superseded.borrow().is_some() {
+            // What it says is not heard any more, and its disks may be used elsewhere. Guests that could not be stopped
+            // before are tried once again.
+            if let Ok(Err(left)) = timeout(GUESTS_END + POWER_END, self.host.cut_off()).await {
+                error!("not everything is stopped and unmounted: {left}");
+            }
+            return self.close_disks().await;
         }
+        match timeout(GUESTS_END + POWER_END, self.host.stop_guests(GUESTS_END)).await {
+            Ok(last) => self.last_report(last).await,
+            Err(_elapsed) => {
+                error!("guests did not end in time");
+                // The controller must not take them for stopped.
+                return self.close_disks().await;
+            }
+        }
+        self.close_disks().await;
+        self.farewell().await;
+    }
+
+    async fn close_disks(&self) {
         if timeout(DISKS_END, self.host.close()).await.is_err() {
             error!("disks did not close in time; what was acknowledged is replayed at the next start");
         }

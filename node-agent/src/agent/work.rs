@@ -10,7 +10,7 @@ use storage_core::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::loops::Loops;
+use super::loops::{Loops, Standing};
 
 /// Time between two passes when nothing says that something changed.
 const WORK_EVERY: Duration = Duration::from_secs(5);
@@ -25,20 +25,24 @@ impl Loops {
     pub(super) async fn work(&self) {
         let mut known = self.known.subscribe();
         let mut changed = self.host.changed();
+        let mut standing = self.standing.subscribe();
         let mut tick = interval(WORK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
                 seen = known.changed() => if seen.is_err() { return },
+                seen = standing.changed() => if seen.is_err() { return },
                 seen = changed.changed() => if seen.is_err() {
                     // This host tells of no changes, so only the clock starts a pass.
                     tick.tick().await;
                 },
             }
             let now = known.borrow_and_update().clone();
-            if !now.fresh && now.desired.revision == 0 {
-                // This node was never told what it should have, so it leaves alone what it has.
+            let asked = *standing.borrow_and_update() != Standing::NotAsked;
+            if !now.fresh && (now.desired.revision == 0 || !asked) {
+                // This node was never told what it should have, so it leaves alone what it has. Or it may have been
+                // declared dead while it was off: the first heartbeat tells, or its failure does.
                 continue;
             }
             changed.mark_unchanged();

@@ -50,6 +50,10 @@ pub struct Script {
     pub failures: VecDeque<String>,
     /// Set while it cannot be reached.
     pub away: bool,
+    /// Set once the node was declared dead: what every call is told.
+    pub fenced: Option<String>,
+    /// Calls that were refused because the node was declared dead.
+    pub refused: u64,
 }
 
 /// A scripted controller. Clones share one script.
@@ -90,6 +94,10 @@ impl ScriptedController {
         let mut script = lock(&self.script);
         if script.away {
             return Err(ControllerError::Unavailable("away".to_owned()));
+        }
+        if let Some(word) = script.fenced.clone() {
+            script.refused += 1;
+            return Err(ControllerError::Refused(Box::new(Problem::new(ErrorCode::Fenced, word))));
         }
         if let Some(failure) = script.failures.pop_front() {
             return Err(ControllerError::Unavailable(failure));

@@ -52,6 +52,7 @@ struct World {
     guests: Guests,
     domains: BTreeMap<(String, InstanceId), Running>,
     endings: HashMap<(InstanceId, u64), Ending>,
+    reboots: HashMap<(InstanceId, u64), u64>,
     faults: HashMap<&'static str, VecDeque<HypervisorError>>,
     hanging: BTreeSet<InstanceId>,
     starts: u64,
@@ -118,6 +119,18 @@ impl FakeHost {
     /// Ends the domain of an instance, as if by itself.
     pub fn end(&self, instance: InstanceId, ending: Ending) {
         self.world().end(instance, ending);
+        self.bump();
+    }
+
+    /// Restarts the guest of an instance, as if by itself.
+    pub fn reboot(&self, instance: InstanceId) {
+        let mut world = self.world();
+        let boots: Vec<u64> =
+            world.domains.iter().filter(|((_, of), _)| *of == instance).map(|(_, running)| running.spec.boot).collect();
+        for boot in boots {
+            *world.reboots.entry((instance, boot)).or_default() += 1;
+        }
+        drop(world);
         self.bump();
     }
 
@@ -259,6 +272,7 @@ impl Hypervisor for FakeHypervisor {
             console::begin(&spec.console_log, spec.boot).map_err(console)?;
             append(&spec.console_log, &guests.banner).map_err(console)?;
             world.endings.retain(|(of, boot), _| *of != instance || *boot > spec.boot);
+            world.reboots.retain(|(of, boot), _| *of != instance || *boot > spec.boot);
             world.starts += 1;
             world.domains.insert(self.key(instance), Running { spec, state: DomainState::Running, guests });
             drop(world);
@@ -330,6 +344,10 @@ impl Hypervisor for FakeHypervisor {
 
     fn ending(&self, instance: InstanceId, boot: u64) -> Option<Ending> {
         self.host.world().endings.get(&(instance, boot)).copied()
+    }
+
+    fn reboots(&self, instance: InstanceId, boot: u64) -> u64 {
+        self.host.world().reboots.get(&(instance, boot)).copied().unwrap_or(0)
     }
 
     fn watch(&self) -> watch::Receiver<u64> {

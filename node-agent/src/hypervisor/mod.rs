@@ -264,6 +264,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// How the start with this boot number ended; `None` if it runs, or this process did not see it end.
     fn ending(&self, instance: InstanceId, boot: u64) -> Option<Ending>;
 
+    /// How often the guest has restarted itself under this boot number, as far as this process saw it.
+    fn reboots(&self, instance: InstanceId, boot: u64) -> u64;
+
     /// Changes when something may have happened to a domain.
     fn watch(&self) -> watch::Receiver<u64>;
 }

@@ -16,7 +16,7 @@ use super::{
     report::Trouble,
 };
 use crate::{
-    hypervisor::{DiskSpec, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
+    hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
     mirror::{DiskError, DiskWant},
 };
 
@@ -169,8 +169,12 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
             }
         }
         Action::CutPower(end) => {
-            hypervisor(inner)?.destroy(instance).await.map_err(|error| hypervisor_failed(&error))?;
-            note(inner, assignment, end)
+            let hypervisor = hypervisor(inner)?;
+            hypervisor.destroy(instance).await.map_err(|error| hypervisor_failed(&error))?;
+            // It may have turned itself off just before.
+            let boot = inner.slot(instance, |slot| slot.life.as_ref().map(|life| life.boot));
+            let obeyed = boot.and_then(|boot| hypervisor.ending(instance, boot)) == Some(Ending::Shutdown);
+            note(inner, assignment, if *end == End::PowerCut && obeyed { &End::Stopped } else { end })
         }
         Action::Note(end) => note(inner, assignment, end),
         Action::RemoveDisks => remove_disks(inner, instance).await,
@@ -194,7 +198,7 @@ fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
         let now = (inner.parts.now)();
         let life = slot.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
         // The first end stays: a guest that was given up and then stopped counts as given up.
-        if !matches!(life.phase, Phase::Ended(_)) || *end == End::Stopped {
+        if !matches!(life.phase, Phase::Ended(_)) || end.was_asked_for() {
             tracing::info!(instance.id = %assignment.instance, boot = life.boot, ?end, "instance {} ended", assignment.name);
             life.phase = Phase::Ended(end.clone());
         }

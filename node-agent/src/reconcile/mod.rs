@@ -59,6 +59,8 @@ const BOUND_EVERY: Duration = Duration::from_secs(10);
 const LIST_LIMIT: Duration = Duration::from_secs(3);
 /// The same while the hypervisor is known not to answer.
 const LIST_LIMIT_SILENT: Duration = Duration::from_millis(300);
+/// Longest wait for the end of a guest whose power is cut.
+const POWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a node needs to read the versions its assignments name: [`Desired::versions`].
 ///
@@ -240,6 +242,11 @@ impl Inner {
                     })
                     .collect(),
                 domain,
+                reboots: slot
+                    .life
+                    .as_ref()
+                    .zip(self.parts.hypervisor.as_ref())
+                    .map_or(0, |(life, hypervisor)| hypervisor.reboots(instance, life.boot)),
                 traces: slot.traces,
                 asked: slot.asked,
                 retry_at: slot.retry_at,
@@ -413,6 +420,37 @@ impl Reconciler {
         futures::future::join_all(ends).await;
         let domains = self.inner.domains(LIST_LIMIT).await;
         self.look(assignments, versions, domains.as_ref())
+    }
+}
+
+impl Reconciler {
+    /// Cuts the power of every guest of this node, also of those that an earlier process started. Nothing is started
+    /// from then on. Their records and logs stay.
+    ///
+    /// # Errors
+    /// A sentence about what still runs, or may.
+    pub async fn cut_power(&self) -> Result<(), String> {
+        *lock(&self.inner.draining) = true;
+        let Some(hypervisor) = &self.inner.parts.hypervisor else { return Ok(()) };
+        let silent = || "the hypervisor does not answer".to_owned();
+        let domains = self.inner.domains(LIST_LIMIT).await.ok_or_else(silent)?;
+        let ends = domains.into_keys().map(|instance| async move {
+            match tokio::time::timeout(POWER_LIMIT, hypervisor.destroy(instance)).await {
+                Ok(Ok(())) => tracing::warn!(instance.id = %instance, "the power of instance {instance} was cut"),
+                Ok(Err(error)) => tracing::error!(instance.id = %instance, %error, "its power could not be cut"),
+                Err(_elapsed) => {
+                    tracing::error!(instance.id = %instance, "its power was not cut within {POWER_LIMIT:?}")
+                }
+            }
+        });
+        futures::future::join_all(ends).await;
+        // A step that was under way may have started another one since.
+        let busy = lock(&self.inner.slots).values().filter(|slot| slot.busy).count();
+        let left = self.inner.domains(LIST_LIMIT).await.ok_or_else(silent)?;
+        match (left.len(), busy) {
+            (0, 0) => Ok(()),
+            (guests, steps) => Err(format!("{guests} guests still run, {steps} steps are under way")),
+        }
     }
 }
 

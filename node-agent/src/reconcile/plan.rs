@@ -3,8 +3,8 @@
 //! ```text
 //!   Begin --> EnsureDisks --> Start --> Probe* --> (ready)        wanted: running
 //!     ^                         |          └ too late: CutPower(NotReady)
-//!     | higher boot             └ domain ended by itself: Note(GuestEnded | GuestCrashed | DiskLost)
-//!   AskToStop --(timeout)--> CutPower(Stopped)                     wanted: stopped, or a higher boot
+//!     | higher boot             └ domain ended by itself: Note(GuestEnded | Destroyed | GuestCrashed | DiskLost)
+//!   AskToStop --(timeout)--> CutPower(PowerCut)                    wanted: stopped, or a higher boot
 //!   CutPower --> RemoveDisks --> Forget                            wanted: gone
 //! ```
 //!
@@ -50,6 +50,14 @@ pub struct Life {
     pub ready_at: Option<Timestamp>,
 }
 
+impl End {
+    /// Whether the assignment asked for this end, so that it counts whatever was noted before.
+    #[must_use]
+    pub const fn was_asked_for(&self) -> bool {
+        matches!(self, Self::Stopped | Self::PowerCut)
+    }
+}
+
 impl Life {
     /// A start for which nothing was done yet.
     #[must_use]
@@ -87,8 +95,14 @@ pub enum Phase {
 pub enum End {
     /// It was stopped because its assignment says so.
     Stopped,
-    /// The guest turned itself off, or somebody cut its power by hand.
+    /// As [`End::Stopped`], and its power was cut: it did not turn itself off in time, or was not to be asked.
+    PowerCut,
+    /// The guest turned itself off.
     GuestEnded,
+    /// Somebody else cut its power on this host, for example with `virsh destroy`.
+    Destroyed,
+    /// It ended while nobody told how.
+    Unseen,
     /// The guest panicked, or QEMU died.
     GuestCrashed,
     /// Its disk went away under it: the agent was killed.
@@ -124,6 +138,8 @@ pub struct Seen {
     pub disks: Vec<DiskSeen>,
     /// The domain, as the hypervisor lists it now.
     pub domain: DomainSeen,
+    /// How often its guest has restarted itself in this start.
+    pub reboots: u64,
     /// Whether there are a record or a console log to forget.
     pub traces: bool,
     /// Since when it has been asked to stop, and when last.
@@ -284,7 +300,7 @@ fn stop(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain) -> V
             if waits {
                 Vec::new()
             } else {
-                vec![Action::CutPower(End::Stopped)]
+                vec![Action::CutPower(End::PowerCut)]
             }
         }
         None => vec![Action::AskToStop],
@@ -316,10 +332,11 @@ fn absent_but_wanted(
             if waits { Vec::new() } else { vec![Action::EnsureDisks, Action::Start] }
         }
         Phase::Started { run, .. } if *run == here.run => match ending {
-            Some(Ending::Shutdown | Ending::Destroyed) => vec![Action::Note(End::GuestEnded)],
+            Some(Ending::Shutdown) => vec![Action::Note(End::GuestEnded)],
+            Some(Ending::Destroyed) => vec![Action::Note(End::Destroyed)],
             Some(Ending::Crashed) => vec![Action::Note(End::GuestCrashed)],
             None if here.now.ms_since(since) < ENDING_GRACE_MS => Vec::new(),
-            None => vec![Action::Note(End::GuestEnded)],
+            None => vec![Action::Note(End::Unseen)],
         },
         // The host went down with it. Nobody asked for that, so it comes back with the host.
         Phase::Started { host_boot, .. } if *host_boot != here.host_boot => anew(),

@@ -36,6 +36,7 @@ impl World {
                 Some(domain) => DomainSeen::Present(domain.clone()),
                 None => DomainSeen::Absent { ending: self.ending, since: self.absent_since },
             },
+            reboots: 0,
             traces: self.traces,
             asked: self.asked,
             retry_at: None,
@@ -45,7 +46,7 @@ impl World {
 
     fn note(&mut self, assignment: &Assignment, end: &End, now: Timestamp) {
         let life = self.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
-        if !matches!(life.phase, Phase::Ended(_)) || *end == End::Stopped {
+        if !matches!(life.phase, Phase::Ended(_)) || end.was_asked_for() {
             life.phase = Phase::Ended(end.clone());
         }
         self.asked = None;
@@ -193,7 +194,10 @@ fn any_wanted() -> impl Strategy<Value = Wanted> {
 fn any_end() -> impl Strategy<Value = End> {
     prop_oneof![
         Just(End::Stopped),
+        Just(End::PowerCut),
         Just(End::GuestEnded),
+        Just(End::Destroyed),
+        Just(End::Unseen),
         Just(End::GuestCrashed),
         Just(End::DiskLost),
         Just(End::NotReady),
@@ -353,8 +357,13 @@ fn a_guest_that_went_down_with_its_host_comes_back_with_it() {
 
 #[test]
 fn a_guest_that_ended_is_not_started_again_under_its_number() {
-    for (ending, end) in [(Ending::Shutdown, End::GuestEnded), (Ending::Crashed, End::GuestCrashed)] {
-        let mut world = World { life: Some(started(100, "this")), ending: Some(ending), ..empty() };
+    for (ending, end) in [
+        (Some(Ending::Shutdown), End::GuestEnded),
+        (Some(Ending::Destroyed), End::Destroyed),
+        (Some(Ending::Crashed), End::GuestCrashed),
+        (None, End::Unseen),
+    ] {
+        let mut world = World { life: Some(started(100, "this")), ending, ..empty() };
         settle(&mut world, &assignment(Wanted::Running));
         assert_eq!((world.domain, world.life.unwrap().phase), (None, Phase::Ended(end)));
     }
@@ -369,9 +378,9 @@ fn a_guest_that_does_not_stop_is_asked_again_then_cut() {
     world.apply(&wanted, &Action::AskToStop, &here(T0));
     assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(1_000))), []);
     assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(3_000))), [Action::AskToStop]);
-    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10_000))), [Action::CutPower(End::Stopped)]);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10_000))), [Action::CutPower(End::PowerCut)]);
     let force = Assignment { stop_force: true, ..wanted };
-    assert_eq!(plan(&force, &world.seen(), &here(T0)), [Action::CutPower(End::Stopped)]);
+    assert_eq!(plan(&force, &world.seen(), &here(T0)), [Action::CutPower(End::PowerCut)]);
 }
 
 #[test]

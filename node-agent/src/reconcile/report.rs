@@ -64,6 +64,7 @@ pub fn report(
         disk_at: life.and_then(|life| life.disk_at),
         started_at: life.and_then(|life| life.started_at),
         ready_at: life.and_then(|life| life.ready_at),
+        reboots: if life.is_some() { seen.reboots } else { 0 },
         disks,
     }
 }
@@ -78,6 +79,7 @@ fn said(assignment: &Assignment, seen: &Seen, here: &Here, life: Option<&Life>, 
         (DomainSeen::Present(_) | DomainSeen::Absent { .. }, Wanted::Gone) => troubled(Observed::Stopping),
         (DomainSeen::Present(domain), _) => present(assignment, domain, here, phase, troubled),
         (DomainSeen::Absent { .. }, Wanted::Stopped) => match phase {
+            Some(Phase::Ended(End::PowerCut)) if trouble.is_none() => ended(&End::PowerCut),
             Some(Phase::Ended(_)) => troubled(Observed::Stopped),
             _ => troubled(Observed::Stopping),
         },
@@ -142,7 +144,22 @@ fn silent(wanted: Wanted, phase: Option<&Phase>) -> Said {
 fn ended(end: &End) -> Said {
     match end {
         End::Stopped => Said::plain(Observed::Stopped),
+        End::PowerCut => Said::because(
+            Observed::Stopped,
+            Reason::PowerCut,
+            "its power was cut: it did not turn itself off in time, or was not to be asked",
+        ),
         End::GuestEnded => Said::because(Observed::Stopped, Reason::GuestEnded, "the guest turned itself off"),
+        End::Destroyed => Said::because(
+            Observed::Stopped,
+            Reason::PowerCut,
+            "somebody cut its power on its node, for example with virsh destroy",
+        ),
+        End::Unseen => Said::because(
+            Observed::Stopped,
+            Reason::GuestEnded,
+            "it ended while libvirt told nobody how: the guest turned itself off, or its power was cut",
+        ),
         End::GuestCrashed => {
             Said::because(Observed::Failed, Reason::GuestCrashed, "the guest panicked, or its QEMU process died")
         }

@@ -217,6 +217,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         disk_at: None,
         started_at: None,
         ready_at: None,
+        reboots: 0,
         disks: Vec::new(),
     }
 }
@@ -252,6 +253,15 @@ impl Host for FakeHost {
             self.with(|s| s.ends.push("guests"));
             let last = self.with(|s| s.passes.last().cloned());
             last.map(|d| d.assignments.iter().map(|a| report(a, Observed::Stopped)).collect()).unwrap_or_default()
+        })
+    }
+    fn cut_off(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            self.with(|s| {
+                s.ends.push("cut off");
+                // The first try finds a guest that does not go.
+                if s.ends.len() == 1 { Err("1 guests still run".to_owned()) } else { Ok(()) }
+            })
         })
     }
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -530,7 +540,7 @@ async fn an_agent_that_was_replaced_stops_its_guests_and_says_why() {
     let ended = tokio::time::timeout(Duration::from_secs(20), running.task).await.unwrap().unwrap();
     let Err(AgentError::Superseded(why)) = ended else { panic!("{ended:?}") };
     assert!(why.contains("10.0.0.2:7450"), "{why}");
-    assert_eq!(running.host.with(|s| s.ends.clone()), ["guests", "disks"]);
+    assert_eq!(running.host.with(|s| s.ends.clone()), ["cut off", "disks"]);
     // The next start is refused before it touches anything.
     let (scripted, host) = (scripted.clone(), FakeHost::new());
     let next = Agent::build_with(controller.config(data.path()), Arc::new(scripted), Arc::new(host)).await;
@@ -551,5 +561,58 @@ async fn a_database_that_does_not_know_the_run_is_asked_once_more_before_guests_
         scripted.script(|s| (s.runs[0].run, s.runs[0].place)),
         scripted.script(|s| (s.runs[1].run, s.runs[1].place))
     );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_node_was_declared_dead_stops_its_guests_keeps_its_data_and_calls_nobody() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![assignment(2)])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    scripted.script(|s| s.fenced = Some("an operator declared node 'n0' dead".to_owned()));
+    let host = running.host.clone();
+    eventually("the guests to be cut off", || host.with(|s| s.ends == ["cut off", "cut off"])).await;
+    let ask = async || {
+        let socket = data.path().to_owned();
+        let text = tokio::task::spawn_blocking(move || status::ask(&socket)).await.unwrap().unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let said = ask().await;
+    assert_eq!(said["fenced"]["detail"], "an operator declared node 'n0' dead");
+    assert!(data.path().join("desired.json").exists(), "nothing is deleted");
+    running.stop().await;
+
+    // A restart does not even ask, whatever the controller would say now: the word was given for ever.
+    scripted.script(|s| {
+        (s.fenced, s.refused) = (None, 0);
+        s.heartbeats.clear();
+    });
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    let host = running.host.clone();
+    eventually("the guests to be cut off again", || host.with(|s| s.ends == ["cut off", "cut off"])).await;
+    assert_eq!(ask().await["instances"], serde_json::json!([]));
+    running.stop().await;
+    assert!(host.with(|s| s.passes.is_empty()), "no guest was started");
+    assert!(scripted.script(|s| s.heartbeats.is_empty()));
+    let findings = muster_agent::check::host(&controller.config(data.path()));
+    let finding = findings.iter().find(|finding| finding.subject.to_string() == "fenced").unwrap();
+    assert!(!finding.ok && finding.needed && finding.detail.contains("n0"), "{finding:?}");
+}
+
+#[tokio::test]
+async fn an_agent_that_was_off_when_its_node_was_declared_dead_starts_no_guest() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![assignment(2)])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    running.stop().await;
+    scripted.script(|s| s.fenced = Some("dead".to_owned()));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    let host = running.host.clone();
+    eventually("the word", || host.with(|s| s.ends.len() >= 2)).await;
+    assert!(host.with(|s| s.passes.is_empty()), "it knows from its disk what it should run, and asks first");
     running.stop().await;
 }

@@ -185,6 +185,55 @@ async fn until(
 }
 
 #[tokio::test]
+async fn cutting_the_power_ends_every_guest_of_the_node_and_keeps_what_is_remembered_of_them() {
+    let mut node = Node::new();
+    let earlier = node.agent();
+    let (one, two) = (node.wanted(Probe::Running), node.wanted(Probe::Running));
+    node.ready(&earlier, &one).await;
+    // The agent was killed, so that one guest belongs to an earlier process.
+    let agent = node.agent();
+    node.ready(&agent, &two).await;
+    assert_eq!(node.host.running().len(), 2);
+    let files = node.files().len();
+    agent.cut_power().await.unwrap();
+    assert_eq!((node.host.running().len(), node.files().len()), (0, files));
+    // Nothing is started any more, whatever is wanted.
+    agent.pass(&[one, two], &node.versions).await;
+    agent.cut_power().await.unwrap();
+    assert_eq!((node.host.running().len(), node.host.starts()), (0, 2));
+}
+
+#[tokio::test]
+async fn how_a_guest_ended_or_restarted_is_told_as_it_was() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    node.host.reboot(wanted.instance);
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!(report.reboots, 1);
+    // Somebody else cuts its power.
+    node.host.end(wanted.instance, Ending::Destroyed);
+    let report = node.until(&agent, &wanted, Observed::Stopped).await;
+    assert_eq!(report.reason, Some(Reason::PowerCut));
+    assert!(report.detail.unwrap().contains("virsh destroy"));
+    // A stop that the guest does not obey.
+    node.host.set_guests(Guests { obeys: false, ..Guests::default() });
+    wanted.boot = 2;
+    assert_eq!(node.ready(&agent, &wanted).await.reboots, 0);
+    (wanted.wanted, wanted.stop_timeout_s) = (Wanted::Stopped, 0);
+    let report = node.until(&agent, &wanted, Observed::Stopped).await;
+    assert_eq!(report.reason, Some(Reason::PowerCut));
+    assert!(report.detail.unwrap().contains("did not turn itself off"));
+    // One that it obeys.
+    node.host.set_guests(Guests::default());
+    (wanted.wanted, wanted.boot, wanted.stop_timeout_s) = (Wanted::Running, 3, 30);
+    node.ready(&agent, &wanted).await;
+    wanted.wanted = Wanted::Stopped;
+    assert_eq!(node.until(&agent, &wanted, Observed::Stopped).await.reason, None);
+}
+
+#[tokio::test]
 async fn an_instance_lives_and_leaves_nothing() {
     for probe in [Probe::Running, Probe::Console, Probe::GuestAgent] {
         let mut node = Node::new();

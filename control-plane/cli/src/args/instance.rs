@@ -59,6 +59,14 @@ pub(crate) enum InstanceCommand {
         #[command(flatten)]
         how: Power,
     },
+    /// Begin instances of a dead node anew on other nodes, from their last saved versions
+    Recover {
+        #[command(flatten)]
+        whom: Whom,
+        /// Give up what was written after the last saved versions
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Print what an instance wrote to its serial console
     Log {
         /// Instance as DEPLOYMENT.N or id
@@ -76,8 +84,6 @@ pub(crate) enum InstanceCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    #[command(hide = true)]
-    Recover(Reserved),
     #[command(hide = true)]
     Console(Reserved),
     #[command(hide = true)]

@@ -26,11 +26,25 @@ pub(crate) enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
-    /// Remove nodes that hold no instances and no objects from the cluster
+    /// Declare nodes dead: their hosts are off for good. Their instances fail with node_lost and can be recovered
+    /// elsewhere; a fenced node never comes back
+    Fence {
+        /// Names or ids of nodes
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Remove nodes from the cluster that hold no instances and no objects, or that are fenced
     #[command(alias = "delete")]
-    Rm(Removal),
+    Rm {
+        #[command(flatten)]
+        removal: Removal,
+        /// Fence the nodes first: their hosts are off for good, whatever was on them
+        #[arg(long)]
+        dead: bool,
+    },
     #[command(hide = true)]
     Drain(Reserved),
-    #[command(hide = true)]
-    Fence(Reserved),
 }

@@ -1,8 +1,8 @@
 //! `muster instance …`.
 
-use muster_api::instance::{Disk, Instance, OnMany, Select};
+use muster_api::instance::{Disk, Instance, Loss, OnMany, Recover, Select};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Ctx, Frees, Settled, body, deployment::power, filtered, parsed};
 use crate::{
@@ -45,9 +45,10 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
             ctx.list(&filtered(call, &listing), &INSTANCES).await
         }
         InstanceCommand::Show { instance: name } => ctx.show(&instance(&name), |object| details(ctx, object)).await,
-        InstanceCommand::Start { whom } => verb(ctx, &whom, "start", None).await,
-        InstanceCommand::Stop { whom, how } => verb(ctx, &whom, "stop", Some(how)).await,
-        InstanceCommand::Reboot { whom, how } => verb(ctx, &whom, "reboot", Some(how)).await,
+        InstanceCommand::Start { whom } => verb(ctx, &whom, Verb::Start).await,
+        InstanceCommand::Stop { whom, how } => verb(ctx, &whom, Verb::Stop(how)).await,
+        InstanceCommand::Reboot { whom, how } => verb(ctx, &whom, Verb::Reboot(how)).await,
+        InstanceCommand::Recover { whom, accept_loss } => verb(ctx, &whom, Verb::Recover { accept_loss }).await,
         InstanceCommand::Log { instance: name, tail } => {
             let tail = tail.map_or_else(|| "64KiB".to_owned(), |n| format!("{}KiB", n.div_ceil(1024)));
             let response = ctx.client.stream(&instance(&name).then("log").with("tail", tail), None).await?;
@@ -55,7 +56,7 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
         }
         InstanceCommand::Rm { whom, yes } => remove(ctx, &whom, yes).await,
         // `reserved` has answered these.
-        InstanceCommand::Recover(_) | InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),
+        InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),
     }
 }
 
@@ -77,20 +78,61 @@ fn described(whom: &Whom) -> String {
     }
 }
 
-/// Makes one call for many instances.
-async fn on_many(ctx: &Ctx, whom: &Whom, verb: &str, how: Power) -> Result<Answer, Failure> {
-    let request = OnMany { select: select(whom)?, force: how.force, timeout_s: how.grace.map(|t| t.as_secs()) };
-    ctx.client.post(&Call::to(&["v1", "instances", "-", verb]), &body(&request)?).await
+/// What is asked of instances.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Start,
+    Stop(Power),
+    Reboot(Power),
+    Recover { accept_loss: bool },
+    Delete,
 }
 
-async fn verb(ctx: &Ctx, whom: &Whom, verb: &str, how: Option<Power>) -> Result<(), Failure> {
+impl Verb {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop(_) => "stop",
+            Self::Reboot(_) => "reboot",
+            Self::Recover { .. } => "recover",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// The request for one instance.
+    fn body(self) -> Result<Value, Failure> {
+        match self {
+            Self::Start | Self::Delete => Ok(json!({})),
+            Self::Stop(how) | Self::Reboot(how) => body(&power(how)),
+            Self::Recover { accept_loss } => body(&Recover { accept_loss }),
+        }
+    }
+}
+
+/// Makes one call for many instances.
+async fn on_many(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<Answer, Failure> {
+    let how = match verb {
+        Verb::Stop(how) | Verb::Reboot(how) => how,
+        Verb::Start | Verb::Recover { .. } | Verb::Delete => Power::default(),
+    };
+    let request = OnMany {
+        select: select(whom)?,
+        force: how.force,
+        timeout_s: how.grace.map(|t| t.as_secs()),
+        accept_loss: matches!(verb, Verb::Recover { accept_loss: true }),
+    };
+    ctx.client.post(&Call::to(&["v1", "instances", "-", verb.word()]), &body(&request)?).await
+}
+
+async fn verb(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<(), Failure> {
     if let [name] = whom.things.as_slice() {
-        let request = how.map_or_else(|| Ok(json!({})), |how| body(&power(how)))?;
-        let answer = ctx.client.post(&instance(name).then(verb), &request).await?;
+        let answer = ctx.client.post(&instance(name).then(verb.word()), &verb.body()?).await?;
+        tell_loss(ctx, &answer);
         let shown = |object: &Instance| format!("{}: {}", object.name, word(&object.state));
         return ctx.finish(answer, &instance(name), shown).await;
     }
-    let answer = on_many(ctx, whom, verb, how.unwrap_or_default()).await?;
+    let answer = on_many(ctx, whom, verb).await?;
+    tell_loss(ctx, &answer);
     let sent = match ctx.settle(answer).await? {
         Settled::Accepted(operation) => return ctx.accepted(&operation),
         Settled::Done(operation) => operation.sent,
@@ -98,7 +140,19 @@ async fn verb(ctx: &Ctx, whom: &Whom, verb: &str, how: Option<Power>) -> Result<
     };
     match ctx.out.is_json() {
         true => ctx.out.json(&sent),
-        false => ctx.out.line(&format!("{}: {verb} done", described(whom))),
+        false => ctx.out.line(&format!("{}: {} done", described(whom), verb.word())),
+    }
+}
+
+/// Says on standard error what a recovery gives up: the answer of any other verb lists no loss.
+fn tell_loss(ctx: &Ctx, answer: &Answer) {
+    let listed = answer.body.pointer("/result/loss").cloned().unwrap_or_default();
+    for loss in serde_json::from_value::<Vec<Loss>>(listed).unwrap_or_default() {
+        let since = loss.saved_at.map_or_else(|| "it was deployed".to_owned(), |at| at.to_string());
+        let bytes = units::bytes(loss.unsaved_bytes);
+        ctx.out
+            .notes
+            .say(&format!("{}: what was written since {since} is given up, at least {bytes}", loss.instance_name));
     }
 }
 
@@ -110,7 +164,7 @@ async fn remove(ctx: &Ctx, whom: &Whom, yes: bool) -> Result<(), Failure> {
         return ctx.removed(answer, &what, freed).await;
     }
     ctx.confirm(&what, &Call::default(), Frees::Nothing, yes).await?;
-    let answer = on_many(ctx, whom, "delete", Power::default()).await?;
+    let answer = on_many(ctx, whom, Verb::Delete).await?;
     ctx.removed(answer, &what, None).await
 }
 
@@ -132,6 +186,9 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
         ("disk there", optional(instance.steps.disk_at)),
         ("started", optional(instance.steps.started_at)),
         ("ready", optional(instance.ready_at)),
+        ("boots", instance.boots.to_string()),
+        ("last reason", optional(instance.last_reason.as_ref())),
+        ("of", optional(instance.last_reason_at)),
         ("labels", cells::labels(&instance.labels)),
         ("created", instance.created_at.to_string()),
     ]);

@@ -79,12 +79,10 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Audit(_) => "audit",
         Command::Deployment(D::Shelve(_)) => "deployment shelve",
         Command::Deployment(D::Unshelve(_)) => "deployment unshelve",
-        Command::Instance(I::Recover(_)) => "instance recover",
         Command::Instance(I::Console(_)) => "instance console",
         Command::Instance(I::Migrate(_)) => "instance migrate",
         Command::Snapshot(S::Restore(_)) => "snapshot restore",
         Command::Node(N::Drain(_)) => "node drain",
-        Command::Node(N::Fence(_)) => "node fence",
         _ => return None,
     })
 }
@@ -153,7 +151,7 @@ impl Ctx {
         }
     }
 
-    /// Deletes things one after the other. Before each it says what that frees, and asks at a terminal.
+    /// Deletes things one after the other. Before each it says what nothing else uses, and asks at a terminal.
     async fn remove(&self, kind: &str, path: &[&str], removal: &Removal, frees: Frees) -> Result<(), Failure> {
         for thing in &removal.things {
             let call = Call::to(path).then(thing);
@@ -172,16 +170,18 @@ impl Ctx {
             _ => None,
         };
         if !yes {
-            let question = format!("Delete {what}{}?", frees_text(freed));
-            let answer = tokio::select! {
-                answer = output::ask(&question) => answer,
-                () = self.client.interrupt().cancelled() => Some(false),
-            };
-            if answer == Some(false) {
-                return Err(Failure::Declined);
-            }
+            self.agree(&format!("Delete {what}{}?", frees_text(freed))).await?;
         }
         Ok(freed)
+    }
+
+    /// Asks at a terminal whether to go on. Where there is no terminal it goes on.
+    async fn agree(&self, question: &str) -> Result<(), Failure> {
+        let answer = tokio::select! {
+            answer = output::ask(question) => answer,
+            () = self.client.interrupt().cancelled() => Some(false),
+        };
+        if answer == Some(false) { Err(Failure::Declined) } else { Ok(()) }
     }
 
     /// As [`Client::would_free`]. A controller that cannot say so may still be able to delete the thing.
@@ -210,7 +210,8 @@ enum Frees {
 }
 
 fn frees_text(freed: Option<u64>) -> String {
-    freed.map(|n| format!(" (frees {})", units::bytes(n))).unwrap_or_default()
+    // Nothing sweeps the pool yet, so nothing comes back at once.
+    freed.map(|n| format!(" ({} that nothing else uses; not freed yet)", units::bytes(n))).unwrap_or_default()
 }
 
 /// Adds the filters that all lists have.

@@ -1,13 +1,14 @@
 //! `muster node …`, for operators.
 
-use muster_api::node::Node;
+use muster_api::node::{Node, NodeState};
+use reqwest::Method;
 use serde_json::json;
 
 use super::{Ctx, Frees, filtered};
 use crate::{
-    args::NodeCommand,
+    args::{NodeCommand, Removal},
     cells::{self, age, optional, word},
-    client::Call,
+    client::{Answer, Call},
     failure::Failure,
     output::{Column, numbers, words},
     units,
@@ -29,7 +30,9 @@ pub(super) const NODES: [Column<Node>; 9] = [
 ];
 
 fn state(node: &Node) -> String {
-    format!("{}{}", word(&node.state), if node.schedulable { "" } else { ", cordoned" })
+    // A fenced node takes nothing anyway.
+    let cordoned = !node.schedulable && node.state != NodeState::Fenced;
+    format!("{}{}", word(&node.state), if cordoned { ", cordoned" } else { "" })
 }
 
 fn nodes() -> Call {
@@ -42,10 +45,56 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
         NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
         NodeCommand::Cordon { nodes } => each(ctx, &nodes, "cordon").await,
         NodeCommand::Uncordon { nodes } => each(ctx, &nodes, "uncordon").await,
-        NodeCommand::Rm(removal) => ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await,
-        // `reserved` has answered these.
-        NodeCommand::Drain(_) | NodeCommand::Fence(_) => Ok(()),
+        NodeCommand::Fence { nodes, yes } => {
+            for name in &nodes {
+                fence(ctx, name, yes).await?;
+            }
+            Ok(())
+        }
+        NodeCommand::Rm { removal, dead: false } => {
+            ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await
+        }
+        NodeCommand::Rm { removal, dead: true } => remove_dead(ctx, &removal).await,
+        // `reserved` has answered this.
+        NodeCommand::Drain(_) => Ok(()),
     }
+}
+
+/// Declares a node dead after saying what that means.
+async fn fence(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
+    let answer = declare_dead(ctx, name, yes).await?;
+    ctx.finish(answer, &nodes().then(name), |node: &Node| format!("{}: {}", node.name, state(node))).await
+}
+
+/// Fences the nodes and removes them. Each step may be repeated.
+async fn remove_dead(ctx: &Ctx, removal: &Removal) -> Result<(), Failure> {
+    for name in &removal.things {
+        declare_dead(ctx, name, removal.yes).await?;
+        let answer = ctx.client.change(Method::DELETE, &nodes().then(name), None).await?;
+        ctx.removed(answer, &format!("node {name}"), None).await?;
+    }
+    Ok(())
+}
+
+async fn declare_dead(ctx: &Ctx, name: &str, yes: bool) -> Result<Answer, Failure> {
+    let call = nodes().then(name);
+    if !yes {
+        let node = ctx.client.get_object::<Node>(&call).await?.read;
+        ctx.agree(&question(&node)).await?;
+    }
+    ctx.client.post(&call.then("fence"), &json!({ "confirm": true })).await
+}
+
+fn question(node: &Node) -> String {
+    let seen =
+        node.last_seen_at.map_or_else(|| "never heard from".to_owned(), |at| format!("last heard {} ago", age(at)));
+    format!(
+        "Declare node {} ({}, {seen}) dead? Its {} instances fail; what no snapshot has of their disks is lost with it, \
+         and it can never come back.",
+        node.name,
+        state(node),
+        node.instances
+    )
 }
 
 async fn each(ctx: &Ctx, names: &[String], verb: &str) -> Result<(), Failure> {

@@ -191,14 +191,18 @@ async fn deploy_sends_only_the_options_that_were_given() {
 }
 
 #[tokio::test]
-async fn rm_says_how_much_it_frees() {
+async fn rm_says_how_much_nothing_else_uses_and_promises_nothing() {
     let fake = Fake::start(|seen, _| match seen.path.contains("dry_run=true") {
         true => answer(200, &json!({"freed_bytes": 1_048_576})),
         false => Response::builder().status(204).body(Body::empty()).expect("a response"),
     })
     .await;
     let done = fake.run(&["image", "rm", "debian"]).await;
-    assert_eq!((done.code, done.out.as_str()), (Some(0), "deleted image debian (frees 1 MiB)\n"), "{done:?}");
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (Some(0), "deleted image debian (1 MiB that nothing else uses; not freed yet)\n"),
+        "{done:?}"
+    );
     assert_eq!(fake.lines(), ["DELETE /v1/images/debian?dry_run=true", "DELETE /v1/images/debian"]);
     let keys: Vec<_> = fake.seen().iter().map(|s| s.key().is_some()).collect();
     assert_eq!(keys, [false, true]);
@@ -230,6 +234,43 @@ async fn rm_of_a_thing_that_does_not_exist_sends_no_delete() {
     let done = fake.run(&["image", "rm", "debian"]).await;
     assert_eq!(done.code, Some(1));
     assert_eq!(fake.seen().len(), 1, "the dry run has answered already");
+}
+
+#[tokio::test]
+async fn rm_of_a_dead_node_fences_it_and_removes_it() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "DELETE" => Response::builder().status(204).body(Body::empty()).expect("a response"),
+        _ => answer(200, &things::with(things::node("n1"), json!({"state": "fenced"}))),
+    })
+    .await;
+    let done = fake.run(&["node", "rm", "n1", "--dead", "--yes"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "deleted node n1"), "{done:?}");
+    let lines: Vec<String> = fake.seen().iter().map(fake::Seen::line).collect();
+    assert_eq!(lines, ["POST /v1/nodes/n1/fence", "DELETE /v1/nodes/n1"]);
+    assert_eq!(fake.seen().first().expect("the fence").json(), json!({"confirm": true}));
+    let done = fake.run(&["node", "fence", "n1", "--yes"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "n1: fenced"), "{done:?}");
+}
+
+#[tokio::test]
+async fn recover_says_what_is_given_up() {
+    let loss = json!([{"instance": things::INSTANCE_ID, "instance_name": "web.0", "disk": things::INSTANCE_ID,
+        "disk_name": "root", "version": things::VERSION_ID, "saved_at": things::AT, "unsaved_bytes": 8192}]);
+    let fake = Fake::start(move |seen, _| match seen.method.as_str() {
+        "POST" if seen.json() == json!({"accept_loss": false}) => {
+            problem(409, "data_loss", "this gives up data: web.0 goes back")
+        }
+        "POST" => answer(202, &things::with(things::operation("succeeded", 2), json!({"result": {"loss": loss}}))),
+        _ => answer(200, &things::instance("web.0")),
+    })
+    .await;
+    let refused = fake.run(&["instance", "recover", "web.0"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.err.contains("gives up data"), "{}", refused.err);
+    let done = fake.run(&["instance", "recover", "web.0", "--accept-loss"]).await;
+    assert_eq!((done.code, done.out.trim()), (Some(0), "web.0: running"), "{done:?}");
+    assert!(done.err.contains(&format!("since {} is given up, at least 8 KiB", things::AT)), "{}", done.err);
+    assert_eq!(fake.seen().get(1).map(fake::Seen::line).as_deref(), Some("POST /v1/instances/web.0/recover"));
 }
 
 #[tokio::test]

@@ -104,6 +104,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         name: order.name.as_ref().map_or_else(|| made_up("d", id.uuid()), ToString::to_string),
         labels: order.labels.clone(),
         state: DeploymentState::Deploying,
+        all_stopped: false,
         reason: None,
         source: start.source.clone(),
         source_name: start.source_name.clone(),

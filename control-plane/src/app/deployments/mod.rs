@@ -21,7 +21,7 @@ use crate::store::{Tx, deployments::DeploymentRow, events::NewEvent};
 pub(crate) fn event(row: &DeploymentRow, actor: &str) -> NewEvent {
     NewEvent {
         actor: actor.to_owned(),
-        data: json!({ "state": row.state, "count": row.count }),
+        data: json!({ "state": row.shown_state(), "count": row.count }),
         labels: row.labels.clone(),
         deployment: Some(row.id),
         ..NewEvent::new("deployment.state", row.project.clone(), row.target())
@@ -34,7 +34,7 @@ async fn check_free(tx: &mut Tx, row: &DeploymentRow) -> Result<(), AppError> {
         return Err(AppError::WrongState {
             kind: "deployment",
             state: "deleting".to_owned(),
-            allowed: vec!["deploying", "ready", "degraded"],
+            allowed: vec!["deploying", "ready", "degraded", "stopped"],
         });
     }
     super::operations::refuse_if_busy(tx, "deployment", &row.id.to_string()).await

@@ -47,8 +47,13 @@ impl App {
             let mut failed = instances::of_deployment(tx, row.id).await?;
             failed.retain(|member| member.life.state == InstanceState::Failed);
             app_instances::check_idle(&failed)?;
+            let refusal = failed.iter().find_map(|member| member.life.after(&Edge::Retry, tx.now()).err());
             let changed = app_instances::change::all_by(failed, &Edge::Retry, tx);
             if changed.is_empty() {
+                // Members of a dead node are not started from an older disk unasked, and silence would look like success.
+                if let Some(refusal) = refusal {
+                    return Err(app_instances::change::refused(&refusal));
+                }
                 return Answer::ok(&view::show(tx, &asked.caller, row).await?);
             }
             let new = NewOperation {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{NodeId, instance::InstanceState, operation::Operation};
+use muster_api::{ErrorCode, NodeId, Problem, instance::InstanceState, operation::Operation};
 use serde_json::json;
 
 use super::super::{AppError, StoreError, begin_operation};
@@ -76,7 +76,9 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
         return Ok(());
     }
     instances::save_many(tx, changed.iter().map(|c| &c.after)).await?;
-    let seen = changed.iter().filter(|c| c.seen_otherwise()).map(|c| event(&c.after, actor)).collect();
+    // An instance that lost its node is still news of that node.
+    let told = |c: &Changed| NewEvent { node: c.after.life.node.or(c.before.node), ..event(&c.after, actor) };
+    let seen = changed.iter().filter(|c| c.seen_otherwise()).map(told).collect();
     events::append_many(tx, seen).await?;
     let told: BTreeSet<NodeId> = changed
         .iter()
@@ -90,7 +92,11 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
     let marked: BTreeSet<_> = changed.iter().map(|c| c.after.deployment).collect();
     deployments::mark(tx, &marked.into_iter().collect::<Vec<_>>()).await?;
     tx.wake(Loop::Deployments);
-    if changed.iter().any(|c| matches!(c.after.life.state, InstanceState::Deleting | InstanceState::Deleted)) {
+    let leaves = |c: &Changed| {
+        let goes = matches!(c.after.life.state, InstanceState::Deleting | InstanceState::Deleted);
+        goes || (c.before.node.is_some() && c.after.life.node.is_none())
+    };
+    if changed.iter().any(leaves) {
         // A snapshot under way that has this member has to fail.
         tx.wake(Loop::Snapshots);
     }
@@ -139,11 +145,14 @@ pub(crate) fn check_idle(rows: &[InstanceRow]) -> Result<(), AppError> {
 }
 
 /// The refusal of an edge that the state does not allow.
-pub(super) fn refused(refusal: &Refused) -> AppError {
-    AppError::WrongState {
-        kind: "instance",
-        state: word(refusal.state).to_owned(),
-        allowed: refusal.allowed.iter().map(|state| word(*state)).collect(),
+pub(crate) fn refused(refusal: &Refused) -> AppError {
+    let (state, allowed) = (word(refusal.state), refusal.allowed.iter().map(|state| word(*state)).collect::<Vec<_>>());
+    match refusal.hint {
+        None => AppError::WrongState { kind: "instance", state: state.to_owned(), allowed },
+        Some(hint) => Problem::new(ErrorCode::WrongState, format!("the instance is {state}: {hint}"))
+            .with("state", state)
+            .with("allowed", allowed)
+            .into(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     super::{Answer, App, AppError, Asked, Caller, Once, caller::visible, find, operations::existing},
     change::{Changed, check_idle, refused},
     power::{Verb, begin_or_finish, power},
+    recover::recover,
     selection::{Going, Selected, selected},
 };
 use crate::{
@@ -48,7 +49,7 @@ impl App {
         Ok(Freed { freed_bytes: None })
     }
 
-    /// A verb on many instances: `word` is start, stop, reboot or delete.
+    /// A verb on many instances: `word` is start, stop, reboot, recover or delete.
     pub async fn on_many(&self, caller: &Caller, once: &Once, word: &str, body: &OnMany) -> Result<Answer, AppError> {
         let verb = Verb::read(word, body)?;
         self.once(once, "instances.on_many", async |tx| {
@@ -67,6 +68,9 @@ impl App {
                 return Answer::accepted(&delete_rows(tx, caller, project, target, rows).await?);
             }
             check_idle(&rows)?;
+            if let Verb::Recover(body) = verb {
+                return Answer::accepted(&recover(tx, caller, project, target, rows, body).await?);
+            }
             Answer::accepted(&power(tx, caller, project, target, verb, rows).await?)
         })
         .await

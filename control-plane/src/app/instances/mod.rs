@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod change;
 mod delete;
 mod power;
+mod recover;
 mod selection;
 mod view;
 

@@ -37,6 +37,8 @@ pub enum Verb {
     Reboot(Stop),
     /// Be deleted, with its disks.
     Delete,
+    /// Begin anew on another node, after its own was declared dead.
+    Recover(api::Recover),
 }
 
 impl Verb {
@@ -48,7 +50,8 @@ impl Verb {
             "stop" => Self::stop(&stop),
             "reboot" => Self::reboot(&stop),
             "delete" => Ok(Self::Delete),
-            "recover" | "migrate" | "shelve" | "unshelve" => Err(AppError::NotBuiltYet(format!("the verb {word}"))),
+            "recover" => Ok(Self::Recover(api::Recover { accept_loss: body.accept_loss })),
+            "migrate" | "shelve" | "unshelve" => Err(AppError::NotBuiltYet(format!("the verb {word}"))),
             _ => Err(AppError::not_found("verb", word)),
         }
     }
@@ -69,6 +72,7 @@ impl Verb {
             Self::Stop(stop) => Edge::Stop(*stop),
             Self::Reboot(stop) => Edge::Reboot(*stop),
             Self::Delete => Edge::Delete,
+            Self::Recover(_) => Edge::Recover,
         }
     }
 
@@ -76,7 +80,7 @@ impl Verb {
         match self {
             // At most STOP_TIMEOUT_MAX_S.
             Self::Stop(stop) | Self::Reboot(stop) => (stop.timeout_s * 1000).cast_signed(),
-            Self::Start | Self::Delete => 0,
+            Self::Start | Self::Delete | Self::Recover(_) => 0,
         }
     }
 
@@ -87,6 +91,8 @@ impl Verb {
             (Self::Stop(_), false) => "instance.stop",
             (Self::Reboot(_), false) => "instance.reboot",
             (Self::Delete, false) => "instance.delete",
+            (Self::Recover(_), false) => "instance.recover",
+            (Self::Recover(_), true) => "deployment.recover",
             (Self::Start, true) => "deployment.start",
             (Self::Stop(_), true) => "deployment.stop",
             (Self::Reboot(_), true) => "deployment.reboot",
@@ -96,7 +102,7 @@ impl Verb {
 
     const fn phase(&self) -> &'static str {
         match self {
-            Self::Start | Self::Reboot(_) => "starting",
+            Self::Start | Self::Reboot(_) | Self::Recover(_) => "starting",
             Self::Stop(_) => "stopping",
             Self::Delete => "deleting",
         }

@@ -56,6 +56,7 @@ fn view(
 ) -> Instance {
     let InstanceRow { life, .. } = row;
     let steps = life.steps;
+    let (last_reason, last_reason_at) = life.last.unzip();
     Instance {
         id: row.id,
         host_name: host_name(&row.name),
@@ -76,6 +77,9 @@ fn view(
         runtime: row.runtime.into(),
         ready_at: if life.state == InstanceState::Running { steps.ready_at } else { None },
         steps: Steps { placed_at: steps.placed_at, disk_at: steps.disk_at, started_at: steps.started_at },
+        boots: life.boots,
+        last_reason,
+        last_reason_at,
         disks: disks.into_iter().map(|disk| disk_view(disk, operator)).collect(),
         nics: Vec::new(),
         node: place.map(|node| node.id).filter(|_| operator),

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     super::{App, AppError},
     NodeCaller,
+    fence::fenced,
 };
 use crate::{
     domain::names::host_name,
@@ -35,6 +36,10 @@ impl App {
     pub async fn desired(&self, node: &NodeCaller) -> Result<Desired, AppError> {
         self.store
             .read("nodes.desired", async |tx| {
+                // It may have been declared dead while it waited. No state at all is not the same as an empty one.
+                if let Some(row) = nodes::load(tx, node.id).await?.filter(|row| row.fenced_at.is_some()) {
+                    return Err(fenced(&row));
+                }
                 let (_, membership) =
                     nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;
                 let assignments = assignments(tx, node.id).await?;

@@ -10,6 +10,7 @@ use muster_api::{
 use super::{
     super::{App, AppError, caller::matches_secret},
     NodeCaller,
+    fence::fenced,
     heartbeat::{check_address, check_protocol},
     state_event,
 };
@@ -42,6 +43,9 @@ impl App {
                 let id = known.as_ref().map_or(id, |row| row.id);
                 let (certificate, key_sha256) = self.sign(&wanted.csr_pem, id, tx.now())?;
                 if let Some(row) = known {
+                    if row.fenced_at.is_some() {
+                        return Err(fenced(&row));
+                    }
                     // The answer to the first join was lost. This is no second join, so it costs no use of the token.
                     if row.key_sha256 == key_sha256 && row.state != NodeState::Deleted {
                         return Ok((row, certificate));
@@ -109,6 +113,9 @@ impl App {
         if let Some(other) = nodes::by_name(tx, &name).await? {
             return Err(AppError::NameTaken { kind: "node", name, existing: other.id.to_string() });
         }
+        if let Some(dead) = nodes::fenced_by_key(tx, &key_sha256).await? {
+            return Err(fenced(&dead));
+        }
         if nodes::by_key(tx, &key_sha256).await?.is_some() {
             return Err(AppError::Forbidden("another node has this key: every agent makes its own".to_owned()));
         }
@@ -141,6 +148,8 @@ impl App {
             last_seen_at: None,
             run: None,
             run_at: None,
+            stopped_at: None,
+            fenced_at: None,
             revision: 1,
             seq: tx.next_seq().await?,
         };
@@ -150,9 +159,17 @@ impl App {
         Ok(row)
     }
 
-    /// The node that calls at the node door with this key, whichever process of it calls.
+    /// The node that calls at the node door with this key, whichever process of it calls. One that was declared dead is
+    /// refused as `fenced`, also when it was removed since.
     pub async fn node_caller(&self, key_sha256: &str, expired: bool) -> Result<(NodeCaller, NodeRow), AppError> {
-        let row = self.store.read("nodes.by_key", async |tx| nodes::by_key(tx, key_sha256).await).await?;
+        let row = self
+            .store
+            // Every call of a node begins with it, and a heartbeat must not wait for other work.
+            .read_for_heartbeat("nodes.by_key", async |tx| match nodes::fenced_by_key(tx, key_sha256).await? {
+                Some(row) => Err(fenced(&row)),
+                None => Ok(nodes::by_key(tx, key_sha256).await?),
+            })
+            .await?;
         match row {
             Some(row) => Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row)),
             None => Err(AppError::Unauthenticated(

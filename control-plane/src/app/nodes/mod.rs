@@ -1,8 +1,10 @@
 //! Nodes: joining, staying in touch, being looked at and taken out.
 //!
 //! ```text
-//!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it) ──► deleted
+//!  join ──► joining ──heartbeat──► ready ◄──heartbeat── silent        DELETE (nothing on it, or fenced) ──► deleted
 //!                                    └──30 s without──────┘
+//!  ready ──last heartbeat of an agent that ends in order──► stopped ──heartbeat──► ready   (kept as silent, `stopped_at`)
+//!  any of these ──fence (an operator's word that it is dead)──► fenced, for ever: its instances fail, its calls are refused
 //! ```
 //! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
 //! stored at once, because it changes seldom. The nodes loop notices silence, which changes only the node's row. The
@@ -10,6 +12,7 @@
 
 mod cordon;
 mod desired;
+mod fence;
 mod heartbeat;
 mod join;
 mod remove;
@@ -39,7 +42,7 @@ pub(crate) fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
         actor: actor.to_owned(),
         labels: row.labels.clone(),
         node: Some(row.id),
-        data: json!({ "state": row.state, "reason": row.reason, "schedulable": row.schedulable }),
+        data: json!({ "state": row.shown_state(), "reason": row.reason, "schedulable": row.schedulable }),
         ..NewEvent::new("node.state", "default", row.target())
     }
 }

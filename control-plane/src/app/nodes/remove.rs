@@ -13,7 +13,8 @@ use crate::store::{
 };
 
 impl App {
-    /// Takes out a node that holds nothing: it has no instance and its share of the pool is empty.
+    /// Takes out a node that holds nothing: it has no instance and its share of the pool is empty. One that was declared
+    /// dead is taken out whatever it held. Its name is free then.
     pub async fn delete_node(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
         asked.caller.require_operator()?;
         let answer = self
@@ -31,7 +32,8 @@ impl App {
         Ok(answer)
     }
 
-    /// What [`App::delete_node`] would free: nothing, because it refuses a node that holds something.
+    /// What [`App::delete_node`] would free: nothing, because it refuses a node that holds something, and nothing comes
+    /// back from a dead one.
     pub async fn node_freed(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
         asked.caller.require_operator()?;
         self.once(&asked.once, "nodes.delete", async |tx| {
@@ -47,11 +49,15 @@ impl App {
         if row.state == NodeState::Deleted {
             return Err(AppError::not_found("node", &asked.thing));
         }
+        if row.fenced_at.is_some() {
+            return Ok(row);
+        }
         let instances = instances::promised(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
         let objects = self.heartbeats.last(row.id).map_or(row.pool.objects, |(_, beat)| beat.pool.objects);
         if instances > 0 || objects > 0 {
             return Err(AppError::NotBuiltYet(format!(
-                "deleting a node that still has {instances} instances and {objects} objects (draining)"
+                "deleting a node that still has {instances} instances and {objects} objects (draining; a node whose host is \
+                 off for good is fenced first: `muster node rm NAME --dead`)"
             )));
         }
         Ok(row)

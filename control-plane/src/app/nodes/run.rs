@@ -45,7 +45,7 @@ impl App {
             .run_tx("nodes.run", async |tx| {
                 let row = nodes::load(tx, node.id).await?.ok_or_else(|| AppError::not_found("node", node.id))?;
                 let heard_ms_ago = self.last_seen(&row).max(row.run_at).map(|at| tx.now().ms_since(at));
-                let current = row.run.map(|run| Current { run, heard_ms_ago, stopped: false });
+                let current = row.run.map(|run| Current { run, heard_ms_ago, stopped: row.stopped_at.is_some() });
                 let verdict = judge(current, start, start.incarnation == self.incarnation());
                 if verdict == Verdict::Accepted && row.run != Some(start.run) {
                     let next = NodeRow { run: Some(start.run), run_at: Some(tx.now()), ..row };

@@ -27,7 +27,7 @@ impl App {
                 while let Some((after, n)) = pager.wants() {
                     let rows = nodes::list(tx, after, since, n).await?;
                     let keep = |row: NodeRow| {
-                        list.filter.keeps(row.state, &row.labels).then(|| self.node_view(&row, &promised))
+                        list.filter.keeps(row.shown_state(), &row.labels).then(|| self.node_view(&row, &promised))
                     };
                     pager.take(rows, |row| row.seq, keep);
                 }
@@ -61,7 +61,7 @@ impl App {
             name: row.name.clone(),
             project: "default".to_owned(),
             labels: row.labels.clone(),
-            state: row.state,
+            state: row.shown_state(),
             reason: row.reason.clone(),
             created_at: row.created_at,
             updated_at: row.updated_at,

@@ -23,6 +23,7 @@ use crate::{
         deployments::DeploymentRow,
         events,
         instances::{self, InstanceRow},
+        nodes,
         operations::{self, NewOperation},
         snapshots::{self, MemberRow, SnapshotRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
@@ -138,6 +139,7 @@ async fn take(tx: &mut Tx, caller: &Caller, wanted: &CreateSnapshot) -> Result<T
     let (mut rows, mut skipped) = (Vec::new(), 0);
     for row in selected.rows {
         if has_disk(&row)? {
+            refuse_if_away(tx, &row).await?;
             rows.push(row);
         } else {
             skipped += 1;
@@ -171,6 +173,16 @@ fn has_disk(row: &InstanceRow) -> Result<bool, AppError> {
         }
         _ => Ok(row.life.node.is_some()),
     }
+}
+
+/// Refuses if the agent of the instance's node was stopped: the instance is known to be off, and nobody can cut its disk.
+async fn refuse_if_away(tx: &mut Tx, row: &InstanceRow) -> Result<(), AppError> {
+    let Some(node) = row.life.node else { return Ok(()) };
+    if nodes::load(tx, node).await?.is_none_or(|node| node.stopped_at.is_none()) {
+        return Ok(());
+    }
+    let detail = format!("{} is on a node whose agent was stopped, so its disk cannot be cut", row.name);
+    Err(Problem::new(ErrorCode::MemberUnknown, detail).with("instance", row.id.to_string()).into())
 }
 
 async fn free_name(tx: &mut Tx, project: &str, id: SnapshotId, wanted: &CreateSnapshot) -> Result<String, AppError> {

@@ -177,6 +177,58 @@ async fn a_node_is_silent_after_30_s_and_ready_at_its_next_heartbeat() {
 }
 
 #[tokio::test]
+async fn a_node_whose_agent_ended_in_order_is_stopped_until_it_is_heard_again() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let last = muster_api::node_protocol::Heartbeat { stopping: true, ..agent.beat() };
+    world.beat(&agent, &last).await.ok::<Value>(200);
+    let stopped = node(&world, "a").await;
+    assert_eq!((stopped.state, stopped.reason.as_deref()), (NodeState::Stopped, Some("its agent was stopped")));
+    let list: Value = world.get("/v1/nodes?state=stopped").await.ok(200);
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    let summary: Value = world.get("/v1/summary").await.ok(200);
+    assert_eq!(summary["nodes"], json!({ "stopped": 1 }));
+    // Time makes nothing else of it.
+    world.clock.advance_ms(60_000);
+    world.pass(Loop::Nodes).await;
+    assert_eq!(node(&world, "a").await.state, NodeState::Stopped);
+    world.beat(&agent, &agent.beat()).await.ok::<Value>(200);
+    assert_eq!(node(&world, "a").await.state, NodeState::Ready);
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_wait_for_other_readers_of_the_database() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    // Far more reads than there are connections, none of which ends before the heartbeat is answered.
+    let (end, ended) = tokio::sync::watch::channel(false);
+    let begun = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let readers: Vec<_> = (0..32)
+        .map(|_| {
+            let (app, mut ended, begun) = (world.app.clone(), ended.clone(), begun.clone());
+            tokio::spawn(async move {
+                let read = app.store.read("test.long", async |tx| {
+                    tx.position().await?;
+                    begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    ended.wait_for(|ended| *ended).await.expect("the test says when");
+                    Ok::<_, muster_controller::app::AppError>(())
+                });
+                read.await
+            })
+        })
+        .collect();
+    while begun.load(std::sync::atomic::Ordering::SeqCst) < 8 {
+        tokio::task::yield_now().await;
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(10), world.beat(&agent, &agent.beat())).await;
+    answer.expect("in time").ok::<Value>(200);
+    end.send_replace(true);
+    for reader in readers {
+        reader.await.expect("no panic").expect("reads");
+    }
+}
+
+#[tokio::test]
 async fn after_a_start_every_node_has_30_s_before_it_is_silent() {
     let world = World::new().await;
     world.agent("a").await;
@@ -360,6 +412,7 @@ async fn the_node_door_takes_larger_bodies_than_the_people_door() {
         disk_at: None,
         started_at: None,
         ready_at: None,
+        reboots: 0,
         disks: Vec::new(),
     };
     let report = Report { desired_revision: 1, full: true, instances: (0..4000).map(one).collect() };

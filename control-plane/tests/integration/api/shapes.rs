@@ -22,10 +22,8 @@ async fn reserved_shapes_answer_501_and_only_to_callers() {
         ("GET", "/v1/projects"),
         ("GET", "/v1/audit"),
         ("POST", "/v1/nodes/a/drain"),
-        ("POST", "/v1/nodes/a/fence"),
         ("POST", "/v1/deployments/a/shelve"),
         ("POST", "/v1/snapshots/a/restore"),
-        ("POST", "/v1/instances/a/recover"),
         ("POST", "/v1/instances/a/console"),
         ("PATCH", "/v1/uploads/a"),
     ] {

@@ -401,6 +401,7 @@ impl Agent {
             runtimes: vec![Runtime::Libvirt, Runtime::None],
             hypervisor: Some("qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
+            stopping: false,
         };
         self.call("POST", "heartbeat", serde_json::to_value(&beat).unwrap()).await;
     }
@@ -550,6 +551,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         disk_at: (state != Observed::Preparing).then(now),
         started_at: up,
         ready_at: up,
+        reboots: 0,
         disks: Vec::new(),
     }
 }

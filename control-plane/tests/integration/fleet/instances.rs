@@ -39,7 +39,13 @@ async fn a_repeated_verb_changes_nothing() {
     world.ends(&reboot, "succeeded").await;
     let stopping = world.post("/v1/deployments/web/stop", Value::Null).await.expect(202);
     world.ends(&stopping, "succeeded").await;
-    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready", "all are as wanted");
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "stopped");
+    let stopped = world.get("/v1/deployments?state=stopped").await;
+    assert_eq!(stopped.body["items"].as_array().unwrap().len(), 1);
+    eventually("it to be counted", async || {
+        (world.get("/v1/summary").await.body["deployments"]["stopped"] == 1).then_some(())
+    })
+    .await;
     world.post("/v1/instances/web.0/stop", json!({ "timeout_s": 99_999 })).await.refused(422, "invalid");
 }
 
@@ -146,7 +152,6 @@ async fn reserved_fields_and_verbs_answer_501() {
     for path in [
         "/v1/deployments/web/shelve",
         "/v1/deployments/web/unshelve",
-        "/v1/instances/web.0/recover",
         "/v1/instances/web.0/migrate",
         "/v1/instances/web.0/console",
         "/v1/snapshots/x/restore",
@@ -192,7 +197,6 @@ async fn reports_of_older_generations_or_starts_or_other_nodes_are_ignored() {
     let failed = report_of(&mine, Observed::Failed);
     let stale = [
         InstanceReport { generation: 0, ..failed.clone() },
-        InstanceReport { generation: 9, ..failed.clone() },
         InstanceReport { boot: 0, ..failed.clone() },
         report_of(&others, Observed::Failed),
         InstanceReport { instance: muster_api::InstanceId::generate(), ..failed.clone() },

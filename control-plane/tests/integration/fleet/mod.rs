@@ -5,6 +5,7 @@
 mod deployments;
 mod harness;
 mod instances;
+mod node_loss;
 mod on_postgres;
 mod restart;
 mod snapshots;

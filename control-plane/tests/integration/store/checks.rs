@@ -95,6 +95,8 @@ fn node(tx: &Tx, name: &str, seq: i64) -> NodeRow {
         last_seen_at: None,
         run: None,
         run_at: None,
+        stopped_at: None,
+        fenced_at: None,
         revision: 1,
         seq,
     }
@@ -132,6 +134,8 @@ async fn what_is_bound_comes_back_also_null(fresh: Fresh) {
         hypervisor: Some("kvm".to_owned()),
         state: NodeState::Ready,
         last_seen_at: Some(made.created_at),
+        stopped_at: Some(made.created_at),
+        fenced_at: Some(made.created_at),
         memory_bytes: i64::MAX.unsigned_abs(),
         ..made
     };

@@ -42,6 +42,8 @@ pub(super) struct Seen {
     pub(super) starts: HashMap<Uuid, (InstanceId, u64)>,
     /// How domains ended, by instance and boot number.
     pub(super) endings: HashMap<(InstanceId, u64), Ending>,
+    /// How often guests restarted themselves, by instance and boot number.
+    pub(super) reboots: HashMap<(InstanceId, u64), u64>,
     /// The I/O error for which QEMU last paused a domain, by UUID.
     pub(super) io_errors: HashMap<Uuid, String>,
 }
@@ -124,8 +126,11 @@ impl Shared {
                 std::mem::transmute::<IoErrorCallback, Generic>(on_io_error),
             )
         };
-        let wanted: [(sys::virDomainEventID, Generic); 2] =
-            [(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle), (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error)];
+        let wanted: [(sys::virDomainEventID, Generic); 3] = [
+            (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
+            (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error),
+            (sys::VIR_DOMAIN_EVENT_ID_REBOOT, on_reboot),
+        ];
         for (event, callback) in wanted {
             let event = c_int::try_from(event).expect("event ids are small");
             let opaque = Arc::into_raw(self.clone()).cast_mut().cast::<c_void>();
@@ -260,6 +265,18 @@ unsafe extern "C" fn on_lifecycle(
     drop(seen);
     shared.bump();
     0
+}
+
+/// The guest restarted itself: its domain stays. A kernel that panics and is told to restart does so, too.
+unsafe extern "C" fn on_reboot(_: sys::virConnectPtr, domain: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: as in `on_lifecycle`.
+    let (shared, uuid) = unsafe { (shared(opaque), uuid_of(domain)) };
+    let Some(uuid) = uuid else { return };
+    let mut seen = lock(&shared.seen);
+    let Some(start) = seen.starts.get(&uuid).copied() else { return };
+    *seen.reboots.entry(start).or_default() += 1;
+    drop(seen);
+    shared.bump();
 }
 
 unsafe extern "C" fn on_io_error(

@@ -111,6 +111,10 @@ impl Shared {
         if seen.endings.len() > ENDINGS_MAX {
             seen.endings.clear();
         }
+        seen.reboots.retain(|(of, boot), _| *of != spec.instance || *boot > spec.boot);
+        if seen.reboots.len() > ENDINGS_MAX {
+            seen.reboots.clear();
+        }
         seen.io_errors.remove(&uuid);
         seen.starts.insert(uuid, (spec.instance, spec.boot));
     }

@@ -263,6 +263,10 @@ impl Hypervisor for Libvirt {
         lock(&self.shared.seen).endings.get(&(instance, boot)).copied()
     }
 
+    fn reboots(&self, instance: InstanceId, boot: u64) -> u64 {
+        lock(&self.shared.seen).reboots.get(&(instance, boot)).copied().unwrap_or(0)
+    }
+
     fn watch(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
     }
