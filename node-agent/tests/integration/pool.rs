@@ -70,6 +70,21 @@ async fn what_is_there_is_touched_and_not_sent_again() {
     }
 }
 
+/// I3: the sender keeps its bytes to itself where it is told that they are there. So they have to be.
+#[tokio::test]
+async fn what_rotted_on_all_nodes_is_stored_again_by_the_next_put() {
+    let stores: Vec<Arc<MemoryStore>> = (0..2).map(|_| Arc::default()).collect();
+    let cluster = TestCluster::new(stores.iter().map(|s| s.clone() as Arc<dyn ChunkStore>).collect()).await;
+    let records: Vec<_> = (0..5).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    let rotten = &records[..2];
+    assert!(stores.iter().all(|store| rotten.iter().all(|record| store.damage(&record.name()))));
+    let again = cluster.client.put(2, records.clone()).await.unwrap();
+    assert_eq!(again.stored_bytes, rotten.iter().map(|r| u64::try_from(r.stored().len()).unwrap()).sum::<u64>());
+    cluster.client.get(&names(&records), soon()).await.unwrap();
+    assert!(stores.iter().all(|store| store.take_bad_copies().len() == 2));
+}
+
 #[tokio::test]
 async fn one_node_needs_one_copy() {
     let cluster = TestCluster::of_memory(1).await;
