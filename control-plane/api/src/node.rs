@@ -40,13 +40,16 @@ words! {
         NoFuse = "no_fuse",
         /// The kernel is too old for guests to survive a restart of the agent.
         OldKernel = "old_kernel",
+        /// Objects of the node's share of the pool are lost there. How many: [`PoolUse::lost_objects`].
+        ObjectsLost = "objects_lost",
     }
 }
 
 /// Something about a node that an operator should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
-    /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`.
+    /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
+    /// `objects_lost`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.
@@ -66,6 +69,17 @@ pub struct Capacity {
     pub memory_used_bytes: u64,
 }
 
+/// A number of objects of the pool and their stored bytes. Body of `POST /v1/nodes/{node}/acknowledge`: what the caller
+/// saw as lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectAmount {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their stored bytes, without headers.
+    pub bytes: u64,
+}
+
 /// A node's share of the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoolUse {
@@ -79,6 +93,12 @@ pub struct PoolUse {
     pub free_bytes: u64,
     /// Bytes of the cache of clean chunks, which is beside the pool.
     pub cache_bytes: u64,
+    /// Number of objects that it lost and that were neither stored again nor acknowledged.
+    #[serde(default)]
+    pub lost_objects: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub lost_bytes: u64,
 }
 
 /// A node: a compute host with an agent.

@@ -5,14 +5,17 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use muster_api::{NodeId, Page, Problem, Ref, node::Node};
+use muster_api::{
+    NodeId, Page, Problem, Ref,
+    node::{Node, ObjectAmount},
+};
 
 use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, cordon, uncordon, delete))]
+#[openapi(paths(list, show, cordon, uncordon, acknowledge, delete))]
 pub struct Doc;
 
 pub(super) fn routes() -> Router<App> {
@@ -21,6 +24,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/nodes/{node}", get(show).delete(delete))
         .route("/v1/nodes/{node}/cordon", post(cordon))
         .route("/v1/nodes/{node}/uncordon", post(uncordon))
+        .route("/v1/nodes/{node}/acknowledge", post(acknowledge))
 }
 
 /// The nodes, oldest first (operators).
@@ -49,6 +53,15 @@ async fn cordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
     Ok(app.cordon(&of.asked, Schedulable::Yes).await?)
+}
+
+/// Takes note of the objects that a node's share of the pool has lost, so that it no longer shows them (operators). The
+/// body says what the caller saw; the node refuses when it has lost something else by now.
+#[utoipa::path(post, path = "/v1/nodes/{node}/acknowledge", tag = "nodes", params(("node" = String, Path)),
+    request_body = ObjectAmount,
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn acknowledge(State(app): State<App>, of: ChangeOf<NodeId, ObjectAmount>) -> Result<Answer, ApiError> {
+    Ok(app.acknowledge_losses(&of.asked, &of.body).await?)
 }
 
 /// Takes out a node that has no objects and no instances. It can no longer connect with its key (operators).

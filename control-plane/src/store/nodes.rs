@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_api::{
     Labels, NodeId, StoreId, Timestamp,
     deployment::Runtime,
-    node::{Condition, NodeState, PoolUse},
+    node::{Condition, ConditionKind, NodeState, PoolUse},
     operation::Target,
 };
 use storage_core::membership::SignedMembership;
@@ -172,6 +172,16 @@ pub async fn list(
 /// How many there are in each state.
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
     bulk::by_state(tx, "nodes", None).await
+}
+
+const WITH_CONDITION: &str = "-- nodes.with_condition
+SELECT COUNT(*) AS n FROM nodes WHERE deleted_at IS NULL AND conditions LIKE $1";
+
+/// Number of nodes that have a condition.
+pub async fn with_condition(tx: &mut Tx, kind: &ConditionKind) -> Result<u64, StoreError> {
+    let pattern = format!("%\"kind\":\"{kind}\"%");
+    let row = sqlx::query(WITH_CONDITION).bind(pattern).fetch_one(tx.conn()).await?;
+    column::read(&row, "n")
 }
 
 const BUMP: &str = "-- nodes.bump_desired

@@ -8,8 +8,9 @@ use http::Method;
 use muster_agent::cuts::PeerSteps;
 use muster_api::{
     DiskId, InstanceId, NodeId, Problem, Reason, SnapshotId,
+    node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, log_path},
+    peer_protocol::{CutStep, CutStepAnswer, LOSSES_PATH, log_path},
 };
 use muster_pool::{
     Call, PoolClient, PoolError,
@@ -318,6 +319,31 @@ async fn consoles_are_for_controllers_and_bounded() {
     assert!(other.to_string().contains("403"), "{other}");
     let none = log(&cluster.client, node.member.node, InstanceId::generate()).await.unwrap_err();
     assert!(none.to_string().contains("404"), "{none}");
+}
+
+#[tokio::test]
+async fn only_controllers_acknowledge_what_a_node_has_lost() {
+    let store = Arc::new(MemoryStore::new());
+    let cluster = TestCluster::new(vec![store.clone(), Arc::new(MemoryStore::new())]).await;
+    let node = &cluster.nodes[0];
+    cluster.client.put(1, vec![chunk(1)]).await.unwrap();
+    assert!(store.damage(&chunk(1).name()));
+    assert!(store.get(&chunk(1).name()).unwrap().is_none());
+    node.losses.look(store.as_ref()).unwrap();
+    let lost = node.losses.lost();
+    assert_eq!(lost.objects, 1);
+    let acknowledge = async |pool: &PoolClient, seen: ObjectAmount| {
+        let json = Some(serde_json::to_vec(&seen).unwrap());
+        let call = Call { method: Method::POST, path: LOSSES_PATH, json, limit: WAIT, answer_bytes_max: 1 << 10 };
+        pool.call(node.member.node, call).await
+    };
+    let other = acknowledge(&cluster.nodes[1].pool, lost).await.unwrap_err();
+    assert!(other.to_string().contains("403"), "{other}");
+    let older = ObjectAmount { objects: 0, ..lost };
+    assert_eq!(acknowledge(&cluster.client, older).await.unwrap(), "false", "it has lost more since");
+    assert_eq!(node.losses.lost(), lost);
+    assert_eq!(acknowledge(&cluster.client, lost).await.unwrap(), "true");
+    assert_eq!(node.losses.lost(), ObjectAmount::default());
 }
 
 #[tokio::test]

@@ -26,6 +26,11 @@ pub(crate) enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
+    /// Take note of objects that a node has lost, so that it no longer shows them
+    Ack {
+        /// Name or id of the node
+        node: String,
+    },
     /// Remove nodes that hold no instances and no objects from the cluster
     #[command(alias = "delete")]
     Rm(Removal),

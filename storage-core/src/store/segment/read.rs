@@ -159,7 +159,7 @@ impl SegmentStore {
             let _ = self.append(&mut writer, bytes.len() as u64, &mut [IoSlice::new(&bytes)]);
         }
         self.change(&mut writer, *name, now, None);
-        drop(writer);
+        // Before `writer` is released, so that a usage that lacks the copy counts it as bad.
         self.report_bad(*name, place, reason);
         Ok(())
     }
