@@ -7,6 +7,8 @@ use muster_api::{
     operation::Target,
     version::{Freed, Version, VersionState},
 };
+use muster_pool::PoolError;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
@@ -58,12 +60,11 @@ impl App {
                 images::settle(tx, image).await?;
             }
             let version = &row.version;
-            let target = Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() };
             let event = NewEvent {
                 actor: asked.caller.name.clone(),
                 labels: version.labels.clone(),
-                data: serde_json::json!({ "state": VersionState::Deleted }),
-                ..NewEvent::new("version.deleted", version.project.clone(), target)
+                data: json!({ "state": VersionState::Deleted }),
+                ..NewEvent::new("version.deleted", version.project.clone(), target(version))
             };
             events::append(tx, event).await?;
             Ok(Answer::no_content())
@@ -109,20 +110,50 @@ impl App {
         limit: usize,
     ) -> Result<(Extents, Position), AppError> {
         let as_of = self.store.read("versions.position", async |tx| tx.as_of().await).await?;
-        let found = extents(self.pool.clone(), &row.content, from, limit).await.map_err(unreadable)?;
-        Ok((found, as_of))
+        match extents(self.pool.clone(), &row.content, from, limit).await {
+            Ok(found) => Ok((found, as_of)),
+            Err(error) => {
+                self.tell_unreadable(&row.version, &error).await;
+                Err(unreadable(error))
+            }
+        }
     }
+
+    /// Tells which version could not be read: in the log, and by an event when no node has a good copy of its objects.
+    pub async fn tell_unreadable(&self, version: &Version, error: &ReadError) {
+        let ReadError::Pool(PoolError::Lost { names }) = error else {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(version.id = %version.id, version.name, error, "a version cannot be read now");
+            return;
+        };
+        let (objects, object) = (names.len(), names.first());
+        tracing::error!(version.id = %version.id, version.name, objects, ?object, "no node has a good copy of objects");
+        let event = NewEvent {
+            labels: version.labels.clone(),
+            data: json!({ "objects": objects, "object": object }),
+            ..NewEvent::new("version.objects_lost", version.project.clone(), target(version))
+        };
+        if let Err(error) =
+            self.store.run_tx("versions.objects_lost", async |tx| events::append(tx, event.clone()).await).await
+        {
+            tracing::warn!(%error, "the event of lost objects is not stored");
+        }
+    }
+}
+
+fn target(version: &Version) -> Target {
+    Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() }
 }
 
 /// The refusal for a version whose objects cannot be read.
 fn unreadable(error: ReadError) -> AppError {
     match error {
-        ReadError::Pool(e) => {
-            tracing::warn!(error = &e as &dyn std::error::Error, "objects of a version cannot be had now");
-            AppError::Unavailable(
-                "objects of this version cannot be had now: the nodes that have them are away".to_owned(),
-            )
+        ReadError::Pool(PoolError::Lost { names }) => {
+            AppError::Unavailable(format!("no node has a good copy of {} objects of this version", names.len()))
         }
+        ReadError::Pool(_) => AppError::Unavailable(
+            "objects of this version cannot be had now: the nodes that have them are away".to_owned(),
+        ),
         error => AppError::Internal(anyhow::Error::new(error).context("a version cannot be read")),
     }
 }

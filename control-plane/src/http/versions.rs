@@ -1,6 +1,6 @@
 //! `/v1/versions`: show, read, delete.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use axum::{
     Router,
@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use muster_api::{
     ErrorCode, Page, Problem, VersionId,
@@ -181,7 +182,16 @@ pub(super) fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result
         answer = answer.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
     }
     metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
-    let bytes = content::stream(app.pool.clone(), &row.content, range);
+    let told = (app.clone(), Arc::new(row.version.clone()));
+    let bytes = content::stream(app.pool.clone(), &row.content, range).then(move |piece| {
+        let (app, version) = told.clone();
+        async move {
+            if let Err(error) = &piece {
+                app.tell_unreadable(&version, error).await;
+            }
+            piece
+        }
+    });
     answer.body(Body::from_stream(bytes)).map_err(|e| AppError::Internal(e.into()).into())
 }
 

@@ -179,13 +179,17 @@ async fn a_bad_copy_is_never_given_and_the_next_one_is_used() {
 }
 
 #[tokio::test]
-async fn an_object_nobody_has_is_unavailable_at_the_deadline() {
+async fn an_object_that_no_node_has_is_lost_at_the_deadline_and_unavailable_while_one_is_away() {
     let cluster = TestCluster::of_memory(3).await;
     let begun = Instant::now();
     let wanted = [chunk(1).name()];
     let error = cluster.client.get(&wanted, begun + Duration::from_millis(500)).await.unwrap_err();
-    assert!(matches!(error, PoolError::Unavailable { names, .. } if names == wanted));
+    assert!(matches!(error, PoolError::Lost { names } if names == wanted));
     assert!(begun.elapsed() >= Duration::from_millis(450) && begun.elapsed() < Duration::from_secs(3));
+    // A node that does not answer may have it.
+    cluster.nodes[2].kill();
+    let error = cluster.client.get(&wanted, Instant::now() + Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(error, PoolError::Unavailable { names, .. } if names == wanted));
 }
 
 #[tokio::test]
@@ -369,5 +373,5 @@ async fn a_pool_of_one_needs_no_network() {
     let got = pool.get(&names(&records), soon()).await.unwrap();
     assert!(got.iter().all(|g| g.network_bytes == 0));
     let missing = pool.get(&[chunk(2).name()], Instant::now() + Duration::from_millis(50)).await;
-    assert!(matches!(missing, Err(PoolError::Unavailable { .. })));
+    assert!(matches!(missing, Err(PoolError::Lost { .. })));
 }
