@@ -157,8 +157,8 @@ impl PoolClient {
     /// copy where one is absent, bad or slow, at last from everyone; over again until `deadline`.
     ///
     /// # Errors
-    /// At the deadline, with the names that no node gave: [`PoolError::Lost`] if every node of the pool has just said that
-    /// it has no good copy, else [`PoolError::Unavailable`].
+    /// At the deadline, with the names that no node gave: [`PoolError::Lost`] if every node of the pool has just said
+    /// that it has no good copy, else [`PoolError::Unavailable`].
     pub async fn get(&self, names: &[ObjectName], deadline: Instant) -> Result<Vec<Got>, PoolError> {
         let mut unique = Vec::new();
         let mut at = HashMap::new();

@@ -25,7 +25,7 @@
 //!   cuts off the tail and clears the torn frames before a newer segment can follow.
 //! - The index knows only what is synced. Without an index, or with one that does not fit, all segments are scanned.
 //! - A sync that failed is final: the store stops taking writes until it is opened again.
-//! - Flipped bits cost the copies that they are in, and no other. How a damaged frame is told from a torn one: `recover.rs`.
+//! - Flipped bits cost the copies that they are in, and no other. `recover.rs` says how damage is told from a torn tail.
 //!
 //! How long a proof counts: that this process has hashed a copy, when it wrote or read it, counts until the process ends.
 //! It saves the hash and never the read: each touch compares the bytes that the disk gives now with their checksum (CRC),
