@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_api::{
-    node::{Condition, ConditionKind},
+    node::{Condition, ConditionKind, ObjectAmount},
     node_protocol::Offer,
 };
 
@@ -202,6 +202,11 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     if let Some(detail) = &seen.pool_full {
         all.push(Condition { kind: ConditionKind::DiskFull, detail: detail.clone() });
     }
+    if seen.lost.objects > 0 {
+        let ObjectAmount { objects, bytes } = seen.lost;
+        let detail = format!("{objects} objects of this node's share of the pool are lost, {bytes} bytes");
+        all.push(Condition { kind: ConditionKind::ObjectsLost, detail });
+    }
     if let Some(offset) = seen.clock_offset_s.filter(|s| s.abs() > CLOCK_OFF_S) {
         let detail = format!("the controller's clock is {offset} s ahead of this node's");
         all.push(Condition { kind: ConditionKind::ClockOff, detail });
@@ -220,6 +225,8 @@ pub struct Seen {
     pub detail: Option<String>,
     /// Set while the pool takes nothing new: why.
     pub pool_full: Option<String>,
+    /// What this node's share of the pool has lost.
+    pub lost: ObjectAmount,
     /// The controller's clock minus this node's; none before its first answer.
     pub clock_offset_s: Option<i64>,
 }
@@ -301,12 +308,15 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_and_a_full_pool_are_conditions() {
+    fn a_clock_that_is_off_a_full_pool_and_lost_objects_are_conditions() {
         let config = Config { runtime: RuntimeChoice::None, ..Config::new("/x".into()) };
         let kinds = |seen: &Seen| -> Vec<_> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
         let well = kinds(&Seen { clock_offset_s: Some(-2), ..Seen::default() });
         assert!(!well.contains(&ConditionKind::ClockOff) && !well.contains(&ConditionKind::NoLibvirt));
-        let ill = kinds(&Seen { clock_offset_s: Some(-9), pool_full: Some("full".to_owned()), ..Seen::default() });
+        let lost = ObjectAmount { objects: 1, bytes: 9 };
+        let ill =
+            kinds(&Seen { clock_offset_s: Some(-9), pool_full: Some("full".to_owned()), lost, ..Seen::default() });
         assert!(ill.contains(&ConditionKind::ClockOff) && ill.contains(&ConditionKind::DiskFull));
+        assert!(ill.contains(&ConditionKind::ObjectsLost) && !well.contains(&ConditionKind::ObjectsLost));
     }
 }

@@ -30,6 +30,10 @@ pub const POOL_LIMIT_BYTES: &str = "muster_agent_pool_limit_bytes";
 pub const POOL_OBJECTS: &str = "muster_agent_pool_objects";
 /// Copies of objects that were found damaged and dropped since the agent started.
 pub const POOL_BAD_COPIES: &str = "muster_agent_pool_bad_copies";
+/// Objects that this node's share of the pool lost and that were neither stored again nor acknowledged.
+pub const POOL_LOST_OBJECTS: &str = "muster_agent_pool_lost_objects";
+/// Their stored bytes.
+pub const POOL_LOST_BYTES: &str = "muster_agent_pool_lost_bytes";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
 pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
 /// Free bytes on the file system of the data folder.

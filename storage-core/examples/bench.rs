@@ -43,6 +43,7 @@ fn main() -> Done {
         throughput(temporary.path(), mib, batch_mib)?;
     }
     small_batches(temporary.path())?;
+    touching(temporary.path(), mib)?;
     reading_and_opening(temporary.path(), mib)?;
     trees()?;
     Ok(())
@@ -163,6 +164,34 @@ fn small_batches(folder: &Path) -> Done {
         put / count,
         touch / count
     );
+    Ok(())
+}
+
+/// What a sender waits for when it puts what is there already, by a process that has not read it yet and by one that has.
+fn touching(folder: &Path, mib: usize) -> Done {
+    for (what, body) in [("incompressible", noise as fn(usize, usize) -> Bytes), ("compressible", prose)] {
+        let fresh = tempfile::tempdir_in(folder)?;
+        let store = SegmentStore::open(fresh.path(), Options::default())?;
+        let count = mib * MIB / CHUNK.as_usize();
+        let mut names = Vec::new();
+        for n in 0..count {
+            let records = chunks(&[body(n, CHUNK.as_usize())], Compression::Auto);
+            names.extend(records.iter().map(Record::name));
+            store.put(1, &records)?;
+        }
+        store.close()?;
+        let store = SegmentStore::open(fresh.path(), Options::default())?;
+        let mut rates = Vec::new();
+        for round in 2..5 {
+            let start = Instant::now();
+            for part in names.chunks(256) {
+                store.touch(round, part)?;
+                store.sync()?;
+            }
+            rates.push(rate(count * CHUNK.as_usize(), start.elapsed()));
+        }
+        println!("touch {what:14}  first {:.0}, later {:.0} MiB/s of chunks", rates[0], rates[1].max(rates[2]));
+    }
     Ok(())
 }
 

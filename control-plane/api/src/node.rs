@@ -44,6 +44,8 @@ words! {
         OldKernel = "old_kernel",
         /// Another agent with the node's identity was refused lately: there is a copy of its data folder.
         IdentityConflict = "identity_conflict",
+        /// Objects of the node's share of the pool are lost there. How many: [`PoolUse::lost_objects`].
+        ObjectsLost = "objects_lost",
     }
 }
 
@@ -51,7 +53,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
     /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
-    /// `identity_conflict`.
+    /// `identity_conflict`, `objects_lost`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.
@@ -71,6 +73,17 @@ pub struct Capacity {
     pub memory_used_bytes: u64,
 }
 
+/// A number of objects of the pool and their stored bytes. Body of `POST /v1/nodes/{node}/acknowledge`: what the caller
+/// saw as lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ObjectAmount {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their stored bytes, without headers.
+    pub bytes: u64,
+}
+
 /// A node's share of the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PoolUse {
@@ -84,6 +97,12 @@ pub struct PoolUse {
     pub free_bytes: u64,
     /// Bytes of the cache of clean chunks, which is beside the pool.
     pub cache_bytes: u64,
+    /// Number of objects that it lost and that were neither stored again nor acknowledged.
+    #[serde(default)]
+    pub lost_objects: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub lost_bytes: u64,
 }
 
 /// A node: a compute host with an agent.

@@ -4,6 +4,7 @@
 //! | call | body -> answer |
 //! |---|---|
 //! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStepRequest`] -> [`CutStepAnswer`]; the step is a [`CutStep`] |
+//! | `POST /peer/v1/pool/losses/acknowledge` | what a controller saw as lost -> whether it is; then it is forgotten |
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
 
 use std::fmt;
@@ -17,6 +18,9 @@ use crate::{
 
 /// Header with the id of the user's request that caused this call, for logs.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// Path for acknowledging what a node's share of the pool has lost, without the leading slash.
+pub const LOSSES_PATH: &str = "peer/v1/pool/losses/acknowledge";
 
 /// Path of a step of a cut, without the leading slash.
 #[must_use]

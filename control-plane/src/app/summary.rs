@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::summary::{Me, ProblemLine, Summary};
+use muster_api::{
+    node::ConditionKind,
+    summary::{Me, ProblemLine, Summary},
+};
 
 use super::{App, AppError, Caller, StoreError};
 use crate::store::{Tx, cluster, deployments, images, instances, nodes, operations, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 7] = [
+const LOOK_AT: [(&str, &str, &str, &str); 8] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
+    ("conditions", "objects_lost", "objects_lost", "nodes have lost objects: `muster node show` tells what to do"),
     ("instances", "unknown", "instance_unknown", "instances are on silent nodes"),
     ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
     ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
@@ -64,11 +68,13 @@ impl App {
 
 async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Summary, AppError> {
     let nodes = if operator { nodes::by_state(tx).await? } else { BTreeMap::new() };
+    let objects_lost = if operator { nodes::with_condition(tx, &ConditionKind::ObjectsLost).await? } else { 0 };
     let instances = instances::by_state(tx, project).await?;
     let snapshots = snapshots::by_state(tx, project).await?;
     let operations_overdue = operations::overdue(tx, project).await?;
     let mut problems = problems(&BTreeMap::from([
         ("nodes", &nodes),
+        ("conditions", &BTreeMap::from([("objects_lost".to_owned(), objects_lost)])),
         ("instances", &instances),
         ("snapshots", &snapshots),
         ("operations", &BTreeMap::from([("overdue".to_owned(), operations_overdue)])),

@@ -8,7 +8,8 @@ use muster_api::{
     version::{Freed, Version, VersionState},
 };
 use muster_pool::PoolError;
-use storage_core::cause::explain;
+use serde_json::json;
+use storage_core::ObjectName;
 use tokio::time::Instant;
 
 use super::{
@@ -63,12 +64,11 @@ impl App {
                 snapshots::note_missing(tx, snapshot).await?;
             }
             let version = &row.version;
-            let target = Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() };
             let event = NewEvent {
                 actor: asked.caller.name.clone(),
                 labels: version.labels.clone(),
-                data: serde_json::json!({ "state": VersionState::Deleted }),
-                ..NewEvent::new("version.deleted", version.project.clone(), target)
+                data: json!({ "state": VersionState::Deleted }),
+                ..NewEvent::new("version.deleted", version.project.clone(), target(version))
             };
             events::append(tx, event).await?;
             Ok(Answer::no_content())
@@ -114,9 +114,47 @@ impl App {
         limit: usize,
     ) -> Result<(Extents, Position), AppError> {
         let as_of = self.store.read("versions.position", async |tx| tx.as_of().await).await?;
-        let found =
-            extents(self.pool.clone(), &row.content, from, limit).await.map_err(|error| unreadable(row, error))?;
-        Ok((found, as_of))
+        match extents(self.pool.clone(), &row.content, from, limit).await {
+            Ok(found) => Ok((found, as_of)),
+            Err(error) => {
+                self.tell_unreadable(&row.version, &error).await;
+                Err(unreadable(row, error))
+            }
+        }
+    }
+
+    /// Tells which version could not be read: in the log, and by an event when no node has a good copy of its objects.
+    pub async fn tell_unreadable(&self, version: &Version, error: &ReadError) {
+        let ReadError::Pool(PoolError::Lost { names }) = error else {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(version.id = %version.id, version.name, error, "a version cannot be read now");
+            return;
+        };
+        let (objects, object) = (names.len(), names.first());
+        tracing::error!(version.id = %version.id, version.name, objects, ?object, "no node has a good copy of objects");
+        let event = NewEvent {
+            labels: version.labels.clone(),
+            data: json!({ "objects": objects, "object": object }),
+            ..NewEvent::new("version.objects_lost", version.project.clone(), target(version))
+        };
+        if let Err(error) =
+            self.store.run_tx("versions.objects_lost", async |tx| events::append(tx, event.clone()).await).await
+        {
+            tracing::warn!(%error, "the event of lost objects is not stored");
+        }
+    }
+}
+
+fn target(version: &Version) -> Target {
+    Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() }
+}
+
+/// Objects in a sentence, by name.
+fn objects(names: &[ObjectName]) -> String {
+    match names {
+        [] => "objects".to_owned(),
+        [one] => format!("object {one}"),
+        [first, others @ ..] => format!("object {first} and {} others", others.len()),
     }
 }
 
@@ -124,20 +162,16 @@ impl App {
 pub(crate) fn unreadable(row: &VersionRow, error: ReadError) -> AppError {
     let version = row.version.id;
     match error {
-        ReadError::Pool(error) => {
-            tracing::warn!(version.id = %version, error = explain(&error), "objects of a version cannot be had now");
-            let what = match &error {
-                PoolError::Unavailable { names, .. } => match names.as_slice() {
-                    [] => "objects".to_owned(),
-                    [one] => format!("object {one}"),
-                    [first, others @ ..] => format!("object {first} and {} others", others.len()),
-                },
-                _ => "objects".to_owned(),
-            };
-            AppError::Unavailable(format!(
-                "{what} of version {version} cannot be had now: no node has a good copy, or those that have one are away"
-            ))
+        ReadError::Pool(PoolError::Lost { names }) => {
+            AppError::Unavailable(format!("no node has a good copy of {} of version {version}", objects(&names)))
         }
+        ReadError::Pool(PoolError::Unavailable { names, .. }) => AppError::Unavailable(format!(
+            "{} of version {version} cannot be had now: the nodes that have it are away",
+            objects(&names)
+        )),
+        ReadError::Pool(_) => AppError::Unavailable(
+            "objects of this version cannot be had now: the nodes that have them are away".to_owned(),
+        ),
         error => AppError::Internal(anyhow::Error::new(error).context("a version cannot be read")),
     }
 }

@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{
     NodeId, Page, Problem, Ref,
-    node::{Fence, Node},
+    node::{Fence, Node, ObjectAmount},
 };
 
 use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
@@ -15,7 +15,7 @@ use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, cordon, uncordon, fence, delete))]
+#[openapi(paths(list, show, cordon, uncordon, fence, acknowledge, delete))]
 pub struct Doc;
 
 pub(super) fn routes() -> Router<App> {
@@ -25,6 +25,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/nodes/{node}/cordon", post(cordon))
         .route("/v1/nodes/{node}/uncordon", post(uncordon))
         .route("/v1/nodes/{node}/fence", post(fence))
+        .route("/v1/nodes/{node}/acknowledge", post(acknowledge))
 }
 
 /// The nodes, oldest first (operators).
@@ -62,6 +63,15 @@ async fn uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Resul
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn fence(State(app): State<App>, of: ChangeOf<NodeId, Fence>) -> Result<Answer, ApiError> {
     Ok(app.fence_node(&of.asked, of.body).await?)
+}
+
+/// Takes note of the objects that a node's share of the pool has lost, so that it no longer shows them (operators). The
+/// body says what the caller saw; the node refuses when it has lost something else by now.
+#[utoipa::path(post, path = "/v1/nodes/{node}/acknowledge", tag = "nodes", params(("node" = String, Path)),
+    request_body = ObjectAmount,
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn acknowledge(State(app): State<App>, of: ChangeOf<NodeId, ObjectAmount>) -> Result<Answer, ApiError> {
+    Ok(app.acknowledge_losses(&of.asked, &of.body).await?)
 }
 
 /// Takes out a node that has no objects and no instances, or that was declared dead. It can no longer connect with its

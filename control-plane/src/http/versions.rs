@@ -1,6 +1,6 @@
 //! `/v1/versions`: show, read, delete.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use axum::{
     Router,
@@ -187,9 +187,19 @@ pub(super) async fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> 
         answer = answer.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
     }
     metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
-    let mut bytes = content::stream(app.pool.clone(), &row.content, range);
-    let first = bytes.next().await.transpose().map_err(|error| unreadable(row, error))?;
-    let bytes = futures::stream::iter(first.map(Ok)).chain(bytes);
+    let told = (app.clone(), Arc::new(row.version.clone()));
+    let pieces = content::stream(app.pool.clone(), &row.content, range).then(move |piece| {
+        let (app, version) = told.clone();
+        async move {
+            if let Err(error) = &piece {
+                app.tell_unreadable(&version, error).await;
+            }
+            piece
+        }
+    });
+    let mut pieces = Box::pin(pieces);
+    let first = pieces.next().await.transpose().map_err(|error| unreadable(row, error))?;
+    let bytes = futures::stream::iter(first.map(Ok)).chain(pieces);
     answer.body(Body::from_stream(bytes)).map_err(|e| AppError::Internal(e.into()).into())
 }
 

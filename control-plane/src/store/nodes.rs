@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use muster_api::{
     Labels, NodeId, RunId, StoreId, Timestamp,
     deployment::Runtime,
-    node::{Condition, NodeState, PoolUse},
+    node::{Condition, ConditionKind, NodeState, PoolUse},
     operation::Target,
 };
 use storage_core::membership::SignedMembership;
@@ -203,6 +203,16 @@ GROUP BY s.state";
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
     let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
     rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
+}
+
+const WITH_CONDITION: &str = "-- nodes.with_condition
+SELECT COUNT(*) AS n FROM nodes WHERE deleted_at IS NULL AND conditions LIKE $1";
+
+/// Number of nodes that have a condition.
+pub async fn with_condition(tx: &mut Tx, kind: &ConditionKind) -> Result<u64, StoreError> {
+    let pattern = format!("%\"kind\":\"{kind}\"%");
+    let row = sqlx::query(WITH_CONDITION).bind(pattern).fetch_one(tx.conn()).await?;
+    column::read(&row, "n")
 }
 
 const BUMP: &str = "-- nodes.bump_desired

@@ -102,9 +102,8 @@ impl Agent {
         let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
         let keep_free_bytes = config.keep_free_bytes(space.total_bytes);
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
-        let pool_dir = data_dir.join("pool");
-        let store = open_store(pool_dir.clone(), pool_limit_bytes).await?;
-        let share = Arc::new(PoolShare::new(store, pool_dir, keep_free_bytes));
+        let store = open_store(data_dir.join("pool"), pool_limit_bytes).await?;
+        let share = Arc::new(PoolShare::new(store, data_dir.clone(), keep_free_bytes));
         let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
         let host = host(HostParts {
@@ -163,7 +162,16 @@ async fn open_store(dir: PathBuf, limit_bytes: u64) -> Result<Arc<dyn ChunkStore
         SegmentStore::open(&dir, options)
     });
     match opened.await {
-        Ok(store) => Ok(Arc::new(store?)),
+        Ok(store) => {
+            let store = store?;
+            let opened = store.opened();
+            if opened.rebuilt || opened.damaged_bytes > 0 || opened.damaged_segments > 0 {
+                warn!(?opened, "the files of the pool were damaged: what is whole in them was found again");
+            } else {
+                debug!(?opened, "the pool is open");
+            }
+            Ok(Arc::new(store))
+        }
         Err(error) => Err(AgentError::Task { task: "opening the pool", detail: error.to_string() }),
     }
 }

@@ -143,6 +143,8 @@ impl Loops {
         gauge!(telemetry::POOL_LIMIT_BYTES).set(number(heartbeat.pool.limit_bytes));
         gauge!(telemetry::POOL_OBJECTS).set(number(heartbeat.pool.objects));
         gauge!(telemetry::POOL_BAD_COPIES).set(number(self.share.usage().bad_copies));
+        gauge!(telemetry::POOL_LOST_OBJECTS).set(number(heartbeat.pool.lost_objects));
+        gauge!(telemetry::POOL_LOST_BYTES).set(number(heartbeat.pool.lost_bytes));
         gauge!(telemetry::FREE_BYTES).set(number(heartbeat.pool.free_bytes));
         let instances = self.instances.borrow().1.clone();
         for state in Observed::ALL {

@@ -120,12 +120,15 @@ impl Loops {
         let usage = self.share.usage();
         // A file system that cannot be asked shows as full. The next heartbeat asks again.
         let space = Space::of(&self.config.data_dir).unwrap_or_default();
+        let lost = self.share.losses().lost();
         PoolUse {
             limit_bytes: self.pool_limit_bytes,
             used_bytes: usage.bytes,
             objects: usage.objects,
             free_bytes: space.free_bytes,
             cache_bytes: self.host.cache_bytes(),
+            lost_objects: lost.objects,
+            lost_bytes: lost.bytes,
         }
     }
 
@@ -144,6 +147,7 @@ impl Loops {
             detail: self.host.hypervisor_trouble(),
             kvm: hypervisor.as_deref() == Some("kvm"),
             pool_full,
+            lost: self.share.losses().lost(),
             clock_offset_s: self.controller.clock_offset_s(),
         };
         check::conditions(&self.config, &seen)

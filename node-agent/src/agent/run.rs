@@ -7,7 +7,7 @@ use muster_pool::{
     ServeLimits, serve,
     tls::{ClientCertificates, server_config},
 };
-use storage_core::store::ChunkStore as _;
+use storage_core::store::{ChunkStore as _, StoreError};
 use tokio::{
     net::TcpListener,
     task::{JoinError, JoinSet},
@@ -80,6 +80,7 @@ impl Agent {
         let cuts = Arc::new(loops.cuts());
         let router = routes(PeerServerParts {
             chunks: loops.share.clone(),
+            losses: loops.share.losses().clone(),
             pool: loops.pool.clone(),
             cuts: cuts.clone(),
             console_dir: loops.config.data_dir.join("console"),
@@ -149,7 +150,11 @@ impl Loops {
 
     async fn sync_pool(&self) {
         let share = self.share.clone();
-        let synced = tokio::task::spawn_blocking(move || share.sync()).await;
+        let synced = tokio::task::spawn_blocking(move || {
+            share.sync()?;
+            share.look_for_losses().map_err(|source| StoreError::Io { op: "write", file: "losses".to_owned(), source })
+        })
+        .await;
         if !matches!(synced, Ok(Ok(()))) {
             warn!(?synced, "the last sync of the pool failed; nothing that was acknowledged depends on it");
         }

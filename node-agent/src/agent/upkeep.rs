@@ -1,17 +1,18 @@
-//! Slow loops: the renewal of the certificate, and bad copies in the pool.
+//! Slow loops: the renewal of the certificate, and losses of the pool.
 
 use std::time::Duration;
 
-use storage_core::{Backoff, store::ChunkStore as _};
-use tokio::time::{interval, sleep};
-use tracing::{error, warn};
+use muster_api::node_protocol::HEARTBEAT_S;
+use storage_core::Backoff;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::warn;
 
 use super::loops::Loops;
 
 /// Time between two looks at how long the certificate is still valid.
 const RENEWAL_EVERY: Duration = Duration::from_secs(600);
-/// Time between two looks for bad copies.
-const BAD_COPIES_EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks for losses of the pool. The next heartbeat tells of them.
+const LOSSES_EVERY: Duration = Duration::from_secs(HEARTBEAT_S);
 
 impl Loops {
     pub(super) async fn renewal(&self) {
@@ -33,13 +34,17 @@ impl Loops {
         }
     }
 
-    /// Logs the bad copies that the store has dropped (I4). Nothing replaces them until repair is built.
+    /// Writes down what the store has lost (I4). Nothing replaces it until repair is built.
     pub(super) async fn pool_watch(&self) {
-        let mut tick = interval(BAD_COPIES_EVERY);
+        let mut tick = interval(LOSSES_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            for bad in self.share.take_bad_copies() {
-                error!(object.name = %bad.name, reason = %bad.reason, "a copy in this node's pool was bad and is dropped");
+            let share = self.share.clone();
+            match tokio::task::spawn_blocking(move || share.look_for_losses()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, "what the pool has lost cannot be written down; it is tried again"),
+                Err(error) => warn!(%error, "the look for losses of the pool failed; it is tried again"),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The peer server: what other nodes and controllers may ask of this one, under `/peer/v1` over mutual TLS.
 //!
 //! The pool serves objects and admits callers ([`muster_pool::server`]). The agent adds the steps of cuts, which only
-//! members may ask for, and console logs, which only clients (controllers) may read.
+//! members may ask for, and what only clients (controllers) may do: read console logs, and acknowledge losses.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -13,8 +13,9 @@ use axum::{
 };
 use muster_api::{
     InstanceId, SnapshotId,
+    node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest},
+    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, LOSSES_PATH},
 };
 use muster_pool::{
     PoolClient,
@@ -24,6 +25,7 @@ use muster_pool::{
 use serde::Deserialize;
 use storage_core::store::ChunkStore;
 
+use super::losses::Losses;
 use crate::{cuts::Cuts, hypervisor::console};
 
 /// Most bytes of a console log in one answer.
@@ -33,6 +35,8 @@ const LOG_BYTES_MAX: u64 = 4 << 20;
 pub struct PeerServerParts {
     /// This node's share of the pool.
     pub chunks: Arc<dyn ChunkStore>,
+    /// What that share has lost.
+    pub losses: Arc<Losses>,
     /// Has the current membership record.
     pub pool: PoolClient,
     /// Carries out the steps of cuts.
@@ -43,17 +47,19 @@ pub struct PeerServerParts {
 
 #[derive(Clone)]
 struct Server {
+    losses: Arc<Losses>,
     cuts: Arc<Cuts>,
     console_dir: Arc<std::path::Path>,
 }
 
-/// The routes for [`muster_pool::serve`]: objects of the pool, steps of cuts, and console logs.
+/// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, and console logs.
 pub fn routes(parts: PeerServerParts) -> Router {
-    let PeerServerParts { chunks, pool, cuts, console_dir } = parts;
+    let PeerServerParts { chunks, losses, pool, cuts, console_dir } = parts;
     let more = Router::new()
         .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
         .route("/peer/v1/instances/{instance}/log", get(instance_log))
-        .with_state(Server { cuts, console_dir: console_dir.into() });
+        .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
+        .with_state(Server { losses, cuts, console_dir: console_dir.into() });
     muster_pool::server::routes(pool, chunks, more)
 }
 
@@ -67,6 +73,21 @@ async fn cut_step(
         return Err(Refusal::Forbidden.because("cuts are between members"));
     }
     Ok(Json(server.cuts.step(CutKey::new(snapshot, attempt), step, body.disks).await))
+}
+
+async fn acknowledge(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Json(seen): Json<ObjectAmount>,
+) -> Result<Json<bool>, Refused> {
+    if let Caller::Member(node) = caller {
+        return Err(Refusal::Forbidden.because(format!("node {node} may not acknowledge what others lost")));
+    }
+    match tokio::task::spawn_blocking(move || server.losses.acknowledge(seen)).await {
+        Ok(Ok(done)) => Ok(Json(done)),
+        Ok(Err(error)) => Err(Refusal::Internal.because(format!("it cannot be written down: {error}"))),
+        Err(error) => Err(Refusal::Internal.because(error.to_string())),
+    }
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! [`PoolShare`]: the store with the host's free space in view.
+//! [`PoolShare`]: the store with the host's free space and its own losses in view.
 //!
 //! The store itself knows the pool's limit. The floor (`keep_free`) is about the file system that the pool shares with
 //! caches and guests' deltas: the pool takes no new objects once it is reached, so that guests' writes still find room.
@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use super::losses::Losses;
 use storage_core::{
     ObjectName, Record, VerifiedObject,
     store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage},
@@ -42,13 +43,29 @@ pub struct PoolShare {
     store: Arc<dyn ChunkStore>,
     dir: PathBuf,
     floor_bytes: u64,
+    losses: Arc<Losses>,
 }
 
 impl PoolShare {
-    /// Over `store`, whose files are in `dir`.
+    /// Over `store`, which was just opened. Its files are on the same file system as `data_dir`.
     #[must_use]
-    pub fn new(store: Arc<dyn ChunkStore>, dir: PathBuf, floor_bytes: u64) -> Self {
-        Self { store, dir, floor_bytes }
+    pub fn new(store: Arc<dyn ChunkStore>, data_dir: PathBuf, floor_bytes: u64) -> Self {
+        let losses = Arc::new(Losses::open(&data_dir, store.as_ref()));
+        Self { store, dir: data_dir, floor_bytes, losses }
+    }
+
+    /// What the store has lost.
+    #[must_use]
+    pub fn losses(&self) -> &Arc<Losses> {
+        &self.losses
+    }
+
+    /// Looks for copies that were lost since the last look, and writes them down. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Losses::look`].
+    pub fn look_for_losses(&self) -> std::io::Result<()> {
+        self.losses.look(self.store.as_ref())
     }
 
     /// Whether new objects would be refused because the file system is down to the floor.
@@ -71,7 +88,9 @@ impl ChunkStore for PoolShare {
                 return Err(StoreError::Full { used_bytes, wanted_bytes: wanted, limit_bytes });
             }
         }
-        self.store.put(round, records)
+        let put = self.store.put(round, records)?;
+        self.losses.stored(records.iter().map(Record::name));
+        Ok(put)
     }
 
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {

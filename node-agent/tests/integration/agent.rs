@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,7 +14,10 @@ use futures::future::BoxFuture;
 use muster_agent::{
     Agent, AgentError,
     config::{Config, ControllerUrl, RuntimeChoice, Share},
-    controller::{ControllerClient as _, HttpController, scripted::ScriptedController},
+    controller::{
+        ControllerClient as _, HttpController,
+        scripted::{Script, ScriptedController},
+    },
     cuts::DiskCuts,
     desired::{Known, Refusal},
     host::Host,
@@ -23,6 +27,7 @@ use muster_agent::{
 use muster_api::{
     ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, VersionId,
     deployment::{Probe, Ready, Runtime},
+    node::ConditionKind,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
         RenewAnswer, RenewRequest, VersionRoot, Wanted,
@@ -38,7 +43,7 @@ use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{NoDisks, TestCa, eventually};
+use crate::support::{NoDisks, TestCa, chunk, eventually};
 
 const INCARNATION: Incarnation = Incarnation { number: 3, random: 99 };
 const OFFER: Offer = Offer { cpus: 2, memory_bytes: 1 << 30 };
@@ -518,6 +523,64 @@ async fn without_a_controller_the_agent_goes_on_as_last_told_also_after_a_restar
     eventually("the new state", || host.with(|s| s.passes.last().unwrap().revision == 8)).await;
     running.scripted.until("a full report", |s| s.reports.iter().any(|r| r.full)).await;
     running.stop().await;
+}
+
+/// Damage while the agent runs, and a pool that is wiped while it does not.
+#[tokio::test]
+async fn lost_objects_are_a_condition_until_they_are_stored_again_or_acknowledged() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let lost = |count: u64| {
+        move |s: &Script| {
+            let Some(beat) = s.heartbeats.last() else { return false };
+            let shown = beat.conditions.iter().any(|c| c.kind == ConditionKind::ObjectsLost);
+            beat.pool.lost_objects == count && shown == (count > 0)
+        }
+    };
+    let start = async || {
+        let host = FakeHost::new();
+        let agent = Agent::build_with(controller.config(data.path()), Arc::new(scripted.clone()), Arc::new(host)).await;
+        let agent = agent.unwrap();
+        let (share, cancel) = (agent.share(), CancellationToken::new());
+        (share, cancel.clone(), tokio::spawn(agent.run(cancel)))
+    };
+    let segment = data.path().join("pool/segment-0000000001");
+    let flip = |bytes: &[u8]| {
+        let file = std::fs::File::options().read(true).write(true).open(&segment).unwrap();
+        let all = std::fs::read(&segment).unwrap();
+        let at = all.windows(bytes.len()).position(|window| window == bytes).unwrap();
+        file.write_all_at(&[bytes[0] ^ 1], u64::try_from(at).unwrap()).unwrap();
+    };
+
+    let (share, cancel, task) = start().await;
+    let records: Vec<_> = (0..5).map(chunk).collect();
+    share.put(1, &records).unwrap();
+    share.sync().unwrap();
+    scripted.until("five objects", |s| s.heartbeats.last().is_some_and(|beat| beat.pool.objects == 5)).await;
+    scripted.until("nothing lost", lost(0)).await;
+    for record in &records[..2] {
+        flip(record.stored());
+    }
+    assert!(share.get(&records[0].name()).unwrap().is_none());
+    assert_eq!(share.touch(2, &[records[1].name()]).unwrap(), [false]);
+    scripted.until("two objects lost", lost(2)).await;
+    share.put(3, &records[..1]).unwrap();
+    scripted.until("one of them stored again", lost(1)).await;
+    drop(share);
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+
+    std::fs::remove_dir_all(data.path().join("pool")).unwrap();
+    scripted.script(|s| s.heartbeats.clear());
+    let (_, cancel, task) = start().await;
+    scripted.until("all objects lost", lost(5)).await;
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+    scripted.script(|s| s.heartbeats.clear());
+    let (_, cancel, task) = start().await;
+    scripted.until("the same after a restart", lost(5)).await;
+    cancel.cancel();
+    task.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -8,8 +8,9 @@ use http::Method;
 use muster_agent::cuts::PeerSteps;
 use muster_api::{
     DiskId, InstanceId, NodeId, Problem, Reason, SnapshotId,
+    node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, log_path},
+    peer_protocol::{CutStep, CutStepAnswer, LOSSES_PATH, log_path},
 };
 use muster_pool::{
     Call, PoolClient, PoolError,
@@ -68,6 +69,21 @@ async fn what_is_there_is_touched_and_not_sent_again() {
         let listed = node.store.list(None, 100).unwrap();
         assert!(listed.iter().all(|l| l.round == 7), "{listed:?}");
     }
+}
+
+/// I3: the sender keeps its bytes to itself where it is told that they are there. So they have to be.
+#[tokio::test]
+async fn what_rotted_on_all_nodes_is_stored_again_by_the_next_put() {
+    let stores: Vec<Arc<MemoryStore>> = (0..2).map(|_| Arc::default()).collect();
+    let cluster = TestCluster::new(stores.iter().map(|s| s.clone() as Arc<dyn ChunkStore>).collect()).await;
+    let records: Vec<_> = (0..5).map(chunk).collect();
+    cluster.client.put(1, records.clone()).await.unwrap();
+    let rotten = &records[..2];
+    assert!(stores.iter().all(|store| rotten.iter().all(|record| store.damage(&record.name()))));
+    let again = cluster.client.put(2, records.clone()).await.unwrap();
+    assert_eq!(again.stored_bytes, rotten.iter().map(|r| u64::try_from(r.stored().len()).unwrap()).sum::<u64>());
+    cluster.client.get(&names(&records), soon()).await.unwrap();
+    assert!(stores.iter().all(|store| store.take_bad_copies().len() == 2));
 }
 
 #[tokio::test]
@@ -163,13 +179,17 @@ async fn a_bad_copy_is_never_given_and_the_next_one_is_used() {
 }
 
 #[tokio::test]
-async fn an_object_nobody_has_is_unavailable_at_the_deadline() {
+async fn an_object_that_no_node_has_is_lost_at_the_deadline_and_unavailable_while_one_is_away() {
     let cluster = TestCluster::of_memory(3).await;
     let begun = Instant::now();
     let wanted = [chunk(1).name()];
     let error = cluster.client.get(&wanted, begun + Duration::from_millis(500)).await.unwrap_err();
-    assert!(matches!(error, PoolError::Unavailable { names, .. } if names == wanted));
+    assert!(matches!(error, PoolError::Lost { names } if names == wanted));
     assert!(begun.elapsed() >= Duration::from_millis(450) && begun.elapsed() < Duration::from_secs(3));
+    // A node that does not answer may have it.
+    cluster.nodes[2].kill();
+    let error = cluster.client.get(&wanted, Instant::now() + Duration::from_millis(500)).await.unwrap_err();
+    assert!(matches!(error, PoolError::Unavailable { names, .. } if names == wanted));
 }
 
 #[tokio::test]
@@ -306,6 +326,31 @@ async fn consoles_are_for_controllers_and_bounded() {
 }
 
 #[tokio::test]
+async fn only_controllers_acknowledge_what_a_node_has_lost() {
+    let store = Arc::new(MemoryStore::new());
+    let cluster = TestCluster::new(vec![store.clone(), Arc::new(MemoryStore::new())]).await;
+    let node = &cluster.nodes[0];
+    cluster.client.put(1, vec![chunk(1)]).await.unwrap();
+    assert!(store.damage(&chunk(1).name()));
+    assert!(store.get(&chunk(1).name()).unwrap().is_none());
+    node.losses.look(store.as_ref()).unwrap();
+    let lost = node.losses.lost();
+    assert_eq!(lost.objects, 1);
+    let acknowledge = async |pool: &PoolClient, seen: ObjectAmount| {
+        let json = Some(serde_json::to_vec(&seen).unwrap());
+        let call = Call { method: Method::POST, path: LOSSES_PATH, json, limit: WAIT, answer_bytes_max: 1 << 10 };
+        pool.call(node.member.node, call).await
+    };
+    let other = acknowledge(&cluster.nodes[1].pool, lost).await.unwrap_err();
+    assert!(other.to_string().contains("403"), "{other}");
+    let older = ObjectAmount { objects: 0, ..lost };
+    assert_eq!(acknowledge(&cluster.client, older).await.unwrap(), "false", "it has lost more since");
+    assert_eq!(node.losses.lost(), lost);
+    assert_eq!(acknowledge(&cluster.client, lost).await.unwrap(), "true");
+    assert_eq!(node.losses.lost(), ObjectAmount::default());
+}
+
+#[tokio::test]
 async fn cut_steps_travel_between_members_only() {
     let cluster = TestCluster::of_memory(2).await;
     let (node, key) = (cluster.nodes[0].member.node, CutKey::new(SnapshotId::generate(), 1));
@@ -328,5 +373,5 @@ async fn a_pool_of_one_needs_no_network() {
     let got = pool.get(&names(&records), soon()).await.unwrap();
     assert!(got.iter().all(|g| g.network_bytes == 0));
     let missing = pool.get(&[chunk(2).name()], Instant::now() + Duration::from_millis(50)).await;
-    assert!(matches!(missing, Err(PoolError::Unavailable { .. })));
+    assert!(matches!(missing, Err(PoolError::Lost { .. })));
 }

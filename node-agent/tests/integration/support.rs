@@ -9,7 +9,10 @@ use muster_agent::{
     cuts::{CutParts, Cuts, DiskCuts},
     desired::Known,
     mirror::{DiskError, Saved},
-    peer::server::{PeerServerParts, routes},
+    peer::{
+        losses::Losses,
+        server::{PeerServerParts, routes},
+    },
 };
 use muster_api::{
     ClusterId, CommitId, DiskId, NodeId, StoreId,
@@ -140,6 +143,7 @@ pub(crate) struct TestNode {
     pub(crate) identity: Identity,
     pub(crate) member: Member,
     pub(crate) store: Arc<dyn ChunkStore>,
+    pub(crate) losses: Arc<Losses>,
     pub(crate) pool: PoolClient,
     pub(crate) stop: CancellationToken,
     pub(crate) data: tempfile::TempDir,
@@ -215,7 +219,8 @@ impl TestCluster {
                 PoolClient::with_limits(&identity, &cluster.ca.ca(), membership, local, limits()).expect("client");
             let data = tempfile::tempdir().expect("folder");
             let stop = CancellationToken::new();
-            let mut node = TestNode { identity, member, store, pool, stop, data, listener: Some(listener) };
+            let losses = Arc::new(Losses::open(data.path(), store.as_ref()));
+            let mut node = TestNode { identity, member, store, losses, pool, stop, data, listener: Some(listener) };
             cluster.open(&mut node);
             cluster.nodes.push(node);
         }
@@ -225,6 +230,7 @@ impl TestCluster {
     fn open(&self, node: &mut TestNode) {
         let router = routes(PeerServerParts {
             chunks: node.store.clone(),
+            losses: node.losses.clone(),
             pool: node.pool.clone(),
             cuts: Arc::new(no_cuts(&node.pool)),
             console_dir: node.data.path().to_owned(),

@@ -157,7 +157,8 @@ impl PoolClient {
     /// copy where one is absent, bad or slow, at last from everyone; over again until `deadline`.
     ///
     /// # Errors
-    /// [`PoolError::Unavailable`] with the names that no node could give in time.
+    /// At the deadline, with the names that no node gave: [`PoolError::Lost`] if every node of the pool has just said
+    /// that it has no good copy, else [`PoolError::Unavailable`].
     pub async fn get(&self, names: &[ObjectName], deadline: Instant) -> Result<Vec<Got>, PoolError> {
         let mut unique = Vec::new();
         let mut at = HashMap::new();
@@ -169,24 +170,35 @@ impl PoolClient {
         }
         let mut search = Search::new(unique);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        // Whether every node was asked in the last round that ended, and answered.
+        let mut all_answered = false;
         loop {
             // Registered before looking, so that a membership that comes meanwhile is not missed.
             let changed = self.inner.changed.notified();
-            self.inner.get_local(&mut search).await;
+            let local = self.inner.get_local(&mut search).await;
             if !search.complete() && self.inner.http.is_some() {
                 let view = self.inner.view.load_full();
+                let before = std::mem::take(&mut search.reasons);
                 let asked = self.inner.clone().get_remote(&view, &mut search, deadline);
-                if timeout_at(deadline, asked).await.is_err() {
+                if timeout_at(deadline, asked).await.is_ok() {
+                    all_answered = local && search.reasons.is_empty() && !view.membership.members.is_empty();
+                } else if !all_answered {
+                    search.reasons.extend(before);
                     search.reasons.entry("pool".to_owned()).or_insert_with(|| "the deadline came".to_owned());
                 }
+            } else {
+                all_answered = local && self.inner.http.is_none();
             }
             if search.complete() {
                 break;
             }
             let again = (Instant::now() + backoff.pause()).min(deadline);
             if Instant::now() >= deadline {
-                let missing = search.missing().map(|i| search.names[i]).collect();
-                return Err(PoolError::Unavailable { names: missing, reasons: search.reasons_text() });
+                let names = search.missing().map(|i| search.names[i]).collect();
+                return Err(match all_answered {
+                    true => PoolError::Lost { names },
+                    false => PoolError::Unavailable { names, reasons: search.reasons_text() },
+                });
             }
             tokio::select! { () = sleep_until(again) => {}, () = changed => {} }
         }

@@ -13,6 +13,12 @@ pub enum PoolError {
         /// What went wrong, one line per node.
         reasons: Vec<String>,
     },
+    /// Every node of the pool answered, and none has a good copy.
+    #[error("no node has a good copy of {} objects, the first is {}", names.len(), first(names))]
+    Lost {
+        /// The objects; at least one.
+        names: Vec<ObjectName>,
+    },
     /// Too few nodes took the objects.
     #[error("{got} of {wanted} copies could be made; {}", reasons.join("; "))]
     NotEnoughCopies {

@@ -105,27 +105,34 @@ struct GetPass<'a> {
 }
 
 impl Inner {
-    /// Looks into this node's own store.
-    pub(crate) async fn get_local(&self, search: &mut Search) {
-        let Some(local) = self.local.clone() else { return };
+    /// Looks into this node's own store. The answer is whether it told of each object whether it is there.
+    pub(crate) async fn get_local(&self, search: &mut Search) -> bool {
+        let Some(local) = self.local.clone() else { return true };
         let wanted: Vec<(usize, ObjectName)> = search.missing().map(|at| (at, search.names[at])).collect();
         let looked = tokio::task::spawn_blocking(move || {
+            let mut told = true;
             let look = |(at, name)| match local.chunks.load(&name) {
                 Ok(object) => object.map(|object| (at, object)),
                 Err(error) => {
                     warn!(object.name = %name, %error, "this node's copy cannot be read, other nodes are asked");
+                    told = false;
                     None
                 }
             };
-            wanted.into_iter().filter_map(look).collect::<Vec<_>>()
+            let found: Vec<_> = wanted.into_iter().filter_map(look).collect();
+            (found, told)
         });
         match looked.await {
-            Ok(found) => {
+            Ok((found, told)) => {
                 for (at, object) in found {
                     search.found[at] = Some(Got { object, network_bytes: 0 });
                 }
+                told
             }
-            Err(error) => warn!(%error, "this node's store could not be asked"),
+            Err(error) => {
+                warn!(%error, "this node's store could not be asked");
+                false
+            }
         }
     }
 

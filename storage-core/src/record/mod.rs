@@ -200,16 +200,24 @@ impl Record {
         Ok(VerifiedObject { name: self.name, kind: self.body.kind, salt: self.body.salt, body })
     }
 
-    /// Like [`Record::verify`], but the record is proven from then on.
+    /// Like [`Record::verify`], but the record is proven from then on. So is its checksum, which a store relies on later.
     ///
     /// # Errors
-    /// Like [`Record::verify`].
+    /// Like [`Record::verify`], and when the header has the checksum of other bytes.
     pub fn prove(mut self) -> Result<Record, Corrupt> {
         if !self.proven {
             self.verify()?;
+            self.check_stored()?;
             self.proven = true;
         }
         Ok(self)
+    }
+
+    /// Compares the stored bytes with the header's checksum. That finds bytes that changed since they were stored, at a
+    /// fraction of what [`Record::verify`] costs. It does not prove that they are the object.
+    pub(crate) fn check_stored(&self) -> Result<(), Corrupt> {
+        let (expected, got) = (crc32c::crc32c(&self.stored), self.body.stored_crc);
+        if expected == got { Ok(()) } else { Err(Corrupt::Checksum { what: "record", expected, got }) }
     }
 
     fn decompress(&self) -> Result<Vec<u8>, Corrupt> {

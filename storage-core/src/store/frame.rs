@@ -39,6 +39,8 @@ pub(super) struct SegmentHeader {
 
 impl SegmentHeader {
     pub(super) const BYTES: usize = 64;
+    /// Where the marker is.
+    pub(super) const MARKER_AT: usize = 32;
 
     pub(super) fn encode(&self) -> [u8; SegmentHeader::BYTES] {
         let mut out = Vec::with_capacity(SegmentHeader::BYTES);
@@ -67,6 +69,12 @@ impl SegmentHeader {
             return Err(Corrupt::Unsupported { what: SEGMENT, feature: "format", got: format.into() });
         }
         Ok(SegmentHeader { pool, marker, segment })
+    }
+
+    /// Whether the write of this header never came to its end. The checksum is its last part, and not zero in one of
+    /// four thousand million headers.
+    pub(super) fn is_unfinished(bytes: &[u8]) -> bool {
+        bytes.get(SegmentHeader::BYTES - 4..SegmentHeader::BYTES).is_none_or(|crc| crc == [0; 4])
     }
 }
 
@@ -163,12 +171,6 @@ fn whole(marker: &Marker, kind: FrameKind, head: &[u8], names: &[ObjectName]) ->
     out.extend(content);
     out.resize(out.len().next_multiple_of(usize_from(ALIGN)), 0);
     out
-}
-
-/// The marker of a frame whose header is whole; none for other bytes.
-pub(super) fn marker_of(frame: &[u8]) -> Option<Marker> {
-    let marker = *frame.first_chunk()?;
-    Frame::decode(frame, &marker).is_ok().then_some(marker)
 }
 
 #[cfg(test)]

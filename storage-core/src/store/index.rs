@@ -1,5 +1,6 @@
 //! Where each object is, in a redb database beside the segments. The index is a cache of what scanning the segments would
-//! find. When it does not fit them, it is thrown away and made anew.
+//! find. When it is damaged or does not fit them, it is thrown away and made anew. Opening reads all of it and compares
+//! its checksums, because one damaged row would hide an object whose copy is whole.
 //!
 //! It knows everything up to the *watermark*, a place in the segments before which everything is synced. Opening a store
 //! scans from there on. Writing the index costs syncs, so it is written after every few hundred MiB and at a clean stop.
@@ -59,38 +60,66 @@ pub(super) struct Index {
     database: RwLock<Option<Database>>,
 }
 
+/// An index that was thrown away because the segments lack something that it knows. It still tells what.
+pub(super) struct Discarded(Database);
+
+/// What opening the index found.
+pub(super) struct OpenedIndex {
+    pub(super) index: Index,
+    pub(super) known: Known,
+    pub(super) discarded: Option<Discarded>,
+}
+
 /// What an index says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
+    pub(super) pool: [u8; 16],
     /// Bytes known of each segment. The watermark is the end of the highest one.
     pub(super) segments: BTreeMap<u32, u64>,
     pub(super) totals: Totals,
 }
 
 impl Index {
-    /// The index of this pool if it can be read and fits the segments, otherwise a new, empty one.
+    /// The index if it is whole, of this pool and fits the segments, otherwise a new, empty one. When no segment tells
+    /// the pool, the index does.
     pub(super) fn open(
         disk: &Arc<dyn Disk>,
-        pool: [u8; 16],
+        pool: Option<[u8; 16]>,
         fits: impl Fn(&Known) -> bool,
-    ) -> Result<(Index, Known), StoreError> {
-        let index = |database| Index { disk: disk.clone(), pool, database: RwLock::new(Some(database)) };
+    ) -> Result<OpenedIndex, StoreError> {
+        let index = |database, pool| Index { disk: disk.clone(), pool, database: RwLock::new(Some(database)) };
         let exists = disk.list().map_err(io_error("list", "."))?.iter().any(|n| n == FILE);
+        let mut old = None;
         if exists {
-            match existing(disk.as_ref(), pool) {
-                Ok(Some((database, known))) if fits(&known) => return Ok((index(database), known)),
+            old = match existing(disk.as_ref(), Damage::Look) {
+                Ok(found) => found.filter(|(_, known)| pool.is_none_or(|pool| pool == known.pool)),
                 // That the disk itself fails is no reason to throw the index away.
                 Err(redb::Error::Io(source)) if !is_damage(&source) => {
                     return Err(StoreError::Io { op: "read", file: FILE.to_owned(), source });
                 }
-                _ => disk.remove(FILE).map_err(io_error("remove", FILE))?,
+                Err(_) => None,
+            };
+            if let Some((database, known)) = old.take_if(|(_, known)| fits(known)) {
+                return Ok(OpenedIndex { index: index(database, known.pool), known, discarded: None });
             }
+            // The old file can still be read while it is open.
+            disk.remove(FILE).map_err(io_error("remove", FILE))?;
         }
+        let pool = match pool.or(old.as_ref().map(|(_, known)| known.pool)) {
+            Some(pool) => pool,
+            None => random()?,
+        };
         let file = disk.create(FILE).map_err(io_error("create", FILE))?;
-        let database = database(file).and_then(|database| begin(&database, pool).map(|()| database));
+        let database = database(file, Damage::Trust).and_then(|database| begin(&database, pool).map(|()| database));
         let database = database.map_err(index_error)?;
         disk.sync_names().map_err(io_error("sync", "."))?;
-        Ok((index(database), Known::default()))
+        let discarded = old.map(|(database, _)| Discarded(database));
+        Ok(OpenedIndex { index: index(database, pool), known: Known { pool, ..Known::default() }, discarded })
+    }
+
+    /// The pool that the index belongs to.
+    pub(super) fn pool(&self) -> [u8; 16] {
+        self.pool
     }
 
     /// Opens the index again after a write to it failed, because redb refuses everything from then on. It is as it was
@@ -99,9 +128,9 @@ impl Index {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old database is closed before it is opened again.
         *slot = None;
-        match existing(self.disk.as_ref(), self.pool) {
-            Ok(Some((database, _))) => *slot = Some(database),
-            Ok(None) => return Err(gone()),
+        match existing(self.disk.as_ref(), Damage::Trust) {
+            Ok(Some((database, known))) if known.pool == self.pool => *slot = Some(database),
+            Ok(_) => return Err(gone()),
             Err(error) => return Err(index_error(error)),
         }
         Ok(())
@@ -185,19 +214,47 @@ impl Index {
     }
 }
 
-/// The index, if it can be read and is this pool's.
-fn existing(disk: &dyn Disk, pool: [u8; 16]) -> Result<Option<(Database, Known)>, redb::Error> {
+impl Discarded {
+    /// Visits every object that the old index knew. A damaged rest of it is not visited.
+    pub(super) fn each(
+        &self,
+        visit: &mut dyn FnMut(ObjectName, Place) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut each = || -> Result<Result<(), StoreError>, redb::Error> {
+            for row in self.0.begin_read()?.open_table(OBJECTS)?.iter()? {
+                let (name, place) = row?;
+                if let Err(error) = visit(ObjectName::from_bytes(name.value()), Place::from_row(place.value())) {
+                    return Ok(Err(error));
+                }
+            }
+            Ok(Ok(()))
+        };
+        each().unwrap_or(Ok(()))
+    }
+}
+
+/// Whether opening the index reads all of it to see that it is whole.
+#[derive(Clone, Copy)]
+enum Damage {
+    Look,
+    Trust,
+}
+
+/// The index, if it can be read.
+fn existing(disk: &dyn Disk, damage: Damage) -> Result<Option<(Database, Known)>, redb::Error> {
     // On a damaged file redb answers an error or panics. Both mean here that there is no usable index.
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let database = database(disk.open(FILE)?)?;
-        let known = known(&database, pool)?;
+        let database = database(disk.open(FILE)?, damage)?;
+        let known = known(&database)?;
         Ok(known.map(|known| (database, known)))
     }));
     opened.unwrap_or(Ok(None))
 }
 
-fn database(file: Arc<dyn DiskFile>) -> Result<Database, redb::Error> {
-    Ok(Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(Backend(file))?)
+fn database(file: Arc<dyn DiskFile>, damage: Damage) -> Result<Database, redb::Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(matches!(damage, Damage::Look));
+    Ok(builder.create_with_backend(Backend(file))?)
 }
 
 fn begin(database: &Database, pool: [u8; 16]) -> Result<(), redb::Error> {
@@ -215,16 +272,16 @@ fn begin(database: &Database, pool: [u8; 16]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-/// What the index says about itself. None: it has another format or is another pool's.
-fn known(database: &Database, pool: [u8; 16]) -> Result<Option<Known>, redb::Error> {
+/// What the index says about itself. None: it has another format.
+fn known(database: &Database) -> Result<Option<Known>, redb::Error> {
     let read = database.begin_read()?;
     let meta = read.open_table(META)?;
     let number = |key: &str| Ok::<_, redb::Error>(meta.get(key)?.map_or(0, |n| n.value()));
-    let mut of = [0; 16];
-    for (key, half) in ["pool.0", "pool.1"].iter().zip(of.as_chunks_mut::<8>().0) {
+    let mut pool = [0; 16];
+    for (key, half) in ["pool.0", "pool.1"].iter().zip(pool.as_chunks_mut::<8>().0) {
         *half = number(key)?.to_le_bytes();
     }
-    if number("format")? != FORMAT || of != pool {
+    if number("format")? != FORMAT {
         return Ok(None);
     }
     let totals = Totals { objects: number("objects")?, bytes: number("bytes")? };
@@ -236,10 +293,15 @@ fn known(database: &Database, pool: [u8; 16]) -> Result<Option<Known>, redb::Err
         let (segment, len) = row?;
         segments.insert(segment.value(), len.value());
     }
-    Ok(Some(Known { segments, totals }))
+    Ok(Some(Known { pool, segments, totals }))
 }
 
 impl Place {
+    /// Segment and offset: what tells one copy from all others.
+    pub(super) fn at(&self) -> (u32, u64) {
+        (self.segment, self.offset)
+    }
+
     fn row(&self) -> Row {
         (self.segment, self.offset, self.stored_len, self.round)
     }
@@ -252,6 +314,14 @@ impl Place {
 /// Whether an error means a damaged file (such as a read beyond its end) and not a failing disk.
 fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
+}
+
+/// 16 random bytes, for a pool or a marker.
+pub(super) fn random() -> Result<[u8; 16], StoreError> {
+    let mut bytes = [0; 16];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| io_error("read", "random bytes")(io::Error::other(error.to_string())))?;
+    Ok(bytes)
 }
 
 fn gone() -> StoreError {

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use super::{BAD_COPIES_MAX, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
+use super::{BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
 use crate::{ObjectName, Record, RecordHeader, lock};
 
 /// A [`ChunkStore`] in memory, for tests. Nothing of it is durable.
@@ -22,8 +22,7 @@ struct State {
     now: BTreeMap<ObjectName, Record>,
     /// For each name that changed since the last sync, what `now` had for it then. None: it was not there.
     unsynced: BTreeMap<ObjectName, Option<Record>>,
-    bad_copies: u64,
-    bad: Vec<BadCopy>,
+    bad: BadCopies,
 }
 
 impl MemoryStore {
@@ -90,6 +89,7 @@ impl State {
 impl ChunkStore for MemoryStore {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
         records.iter().try_for_each(proven)?;
+        records.iter().try_for_each(|record| self.get(&record.name()).map(drop))?;
         let mut state = self.state();
         let new: BTreeMap<ObjectName, &Record> =
             records.iter().filter(|r| !state.now.contains_key(&r.name())).map(|r| (r.name(), r)).collect();
@@ -112,6 +112,7 @@ impl ChunkStore for MemoryStore {
     }
 
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        names.iter().try_for_each(|name| self.get(name).map(drop))?;
         let mut state = self.state();
         Ok(names.iter().map(|name| state.stamp(name, round)).collect())
     }
@@ -124,15 +125,13 @@ impl ChunkStore for MemoryStore {
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
         let found = self.state().now.get(name).cloned();
         let Some(record) = found else { return Ok(None) };
+        let stored_bytes = record.stored().len() as u64;
         match record.prove() {
             Ok(record) => Ok(Some(record)),
             Err(reason) => {
                 let mut state = self.state();
                 state.replace(*name, None);
-                state.bad_copies += 1;
-                if state.bad.len() < BAD_COPIES_MAX {
-                    state.bad.push(BadCopy { name: *name, reason });
-                }
+                state.bad.add(BadCopy { name: *name, stored_bytes, reason });
                 Ok(None)
             }
         }
@@ -158,11 +157,12 @@ impl ChunkStore for MemoryStore {
             bytes: disk_bytes - objects * RecordHeader::BYTES as u64,
             disk_bytes,
             limit_bytes: self.limit_bytes,
-            bad_copies: state.bad_copies,
+            bad_copies: state.bad.count,
+            bad_bytes: state.bad.bytes,
         }
     }
 
     fn take_bad_copies(&self) -> Vec<BadCopy> {
-        std::mem::take(&mut self.state().bad)
+        std::mem::take(&mut self.state().bad.copies)
     }
 }

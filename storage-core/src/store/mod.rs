@@ -1,11 +1,13 @@
 //! Where a node keeps its share of the pool.
 //!
-//! A [`ChunkStore`] takes records and returns them by name. It promises four things:
+//! A [`ChunkStore`] takes records and returns them by name. It promises five things:
 //! - **Callers ask for durability, once per batch** (I3): [`ChunkStore::put`] and [`ChunkStore::touch`] may buffer. When
 //!   [`ChunkStore::sync`] returns, everything put or touched before it was called is on stable storage.
 //! - **No bad copy is served** (I4): records that this process has not hashed are hashed on the way in, and every record
 //!   is hashed on the way out. A copy that fails is dropped, counted in [`Usage::bad_copies`] and listed by
 //!   [`ChunkStore::take_bad_copies`]. The caller is told that the object is absent.
+//! - **No bad copy is built upon** (I3): "it is here already" is an answer about a copy that was read again, now.
+//!   Whoever gets that answer does not send the object, so a copy that rots unseen would end up in a new version.
 //! - **Stamps** (I6): each object carries the highest round in which it was put or touched, as durable as the object.
 //! - **Failure is final**: after a sync that failed, what is on the disk is unknown. Every later put, touch and sync
 //!   answers [`StoreError::Failed`] until the store is opened again and has read the disk.
@@ -39,8 +41,8 @@ use crate::{Corrupt, ObjectName, Record, VerifiedObject};
 
 /// A node's objects. Every call may block on the disk, so async callers use blocking threads.
 pub trait ChunkStore: Send + Sync {
-    /// Keeps the records and stamps them with the round. Those that are here already are only stamped. Durable after
-    /// [`ChunkStore::sync`].
+    /// Keeps the records and stamps them with the round. Those of which a good copy is here already are only stamped: it
+    /// is read, as by [`ChunkStore::touch`]. Durable after [`ChunkStore::sync`].
     ///
     /// # Errors
     /// After an error, either all or none of the new records are kept.
@@ -48,6 +50,10 @@ pub trait ChunkStore: Send + Sync {
 
     /// Stamps those of the objects that are here with the round. The answer tells for each name whether it is here.
     /// Durable after [`ChunkStore::sync`].
+    ///
+    /// Every copy is read and compared with its checksum, and hashed if this process has not hashed it yet. A bad one is
+    /// dropped and answered as absent, so that the caller sends the object again. One that the disk does not read now is
+    /// answered as absent, too, but kept.
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
 
     /// Makes every put and touch durable that returned before this call.
@@ -125,15 +131,20 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// The most that `disk_bytes` may become. None: as much as the disk holds.
     pub limit_bytes: Option<u64>,
-    /// Number of copies dropped since the store was opened because their bytes were wrong.
+    /// Number of copies lost since the store was opened: dropped because their bytes were wrong, or known to the index
+    /// and found in no segment.
     pub bad_copies: u64,
+    /// Their stored bytes, without headers.
+    pub bad_bytes: u64,
 }
 
-/// A copy that was dropped because its bytes were wrong.
+/// A copy that was dropped because its bytes were wrong or gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadCopy {
     /// Name of the object that the copy should have been.
     pub name: ObjectName,
+    /// Its stored bytes, without the header.
+    pub stored_bytes: u64,
     /// What was wrong with the copy.
     pub reason: Corrupt,
 }
@@ -193,7 +204,25 @@ fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "the disk has no room".to_owned(), |n| format!("{n} bytes allowed"))
 }
 
+/// The bad copies that a store has found.
+#[derive(Debug, Default)]
+struct BadCopies {
+    copies: Vec<BadCopy>,
+    count: u64,
+    bytes: u64,
+}
+
+impl BadCopies {
+    fn add(&mut self, bad: BadCopy) {
+        self.count += 1;
+        self.bytes += bad.stored_bytes;
+        if self.copies.len() < BAD_COPIES_MAX {
+            self.copies.push(bad);
+        }
+    }
+}
+
 /// Checks that a record may enter a store: it is proven, or hashed here and now.
 fn proven(record: &Record) -> Result<(), Corrupt> {
-    if record.is_proven() { Ok(()) } else { record.verify().map(drop) }
+    record.clone().prove().map(drop)
 }

@@ -90,6 +90,15 @@ pub(super) fn scan<E>(
     Ok(scanned)
 }
 
+/// Whether a frame that begins with this marker is anywhere from an offset on.
+pub(super) fn has_frame(file: &dyn DiskFile, marker: &Marker, from: u64) -> io::Result<bool> {
+    match scan(file, marker, from, Payloads::Trust, &mut |_, _| Err(())) {
+        Ok(_) => Ok(false),
+        Err(ScanError::Visit(()) | ScanError::Newer(_)) => Ok(true),
+        Err(ScanError::Read(error)) => Err(error),
+    }
+}
+
 enum Step {
     /// A frame whose checksums hold.
     Whole {

@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IoSlice},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -28,6 +29,7 @@ struct State {
     /// Most bytes of all files together.
     room: Option<u64>,
     full_file: Option<(String, Full)>,
+    unreadable: Option<(String, Range<u64>)>,
 }
 
 /// Where a full file cannot be written.
@@ -74,6 +76,11 @@ impl SimDisk {
     /// Makes writes to one file fail for lack of space; `None` ends that.
     pub fn set_full_file(&self, file: Option<(&str, Full)>) {
         self.state().full_file = file.map(|(name, full)| (name.to_owned(), full));
+    }
+
+    /// Makes reads of a part of a file fail, as a disk with a bad sector would; `None` ends that.
+    pub fn set_unreadable(&self, part: Option<(&str, Range<u64>)>) {
+        self.state().unreadable = part.map(|(name, part)| (name.to_owned(), part));
     }
 
     /// Changes a byte of a file, as a failing disk would. Returns whether there is such a byte.
@@ -229,6 +236,13 @@ impl DiskFile for SimFile {
     fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let state = self.disk.state();
         state.faults.check_running()?;
+        if let Some((name, part)) = &state.unreadable
+            && state.now.file(Path::new(name)) == Some(self.file)
+            && offset < part.end
+            && part.start < offset + len as u64
+        {
+            return Err(io::Error::other("a bad sector"));
+        }
         Ok(state.bytes(self.file).iter().skip(usize_from(offset)).take(len).copied().collect())
     }
 

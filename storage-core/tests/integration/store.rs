@@ -428,6 +428,41 @@ fn a_store_whose_index_cannot_be_written_works_again_once_it_can() {
 }
 
 #[test]
+fn a_full_disk_does_not_keep_a_store_from_opening() {
+    let disk = SimDisk::new();
+    let store = SegmentStore::open_on(Arc::new(disk.clone()), small()).expect("opens");
+    let mut records = Vec::new();
+    for n in 0..100 {
+        records.extend(fill(&store, n..n + 1));
+        let killed = disk.after_kill();
+        killed.set_room(Some(0));
+        all_here(&SegmentStore::open_on(Arc::new(killed), small()).expect("opens"), &records);
+    }
+    store.close().expect("closes");
+    disk.set_room(Some(0));
+    all_here(&SegmentStore::open_on(Arc::new(disk), small()).expect("opens"), &records);
+}
+
+/// The disk may read it again later, so its place is kept, but nobody is told that it is here.
+#[test]
+fn a_copy_that_cannot_be_read_is_absent_for_a_touch_and_replaced_by_a_put() {
+    let disk = SimDisk::new();
+    let store = SegmentStore::open_on(Arc::new(disk.clone()), Options::default()).expect("opens");
+    let records = fill(&store, 0..3);
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    disk.set_unreadable(Some(("segment-0000000001", FIRST_PAYLOAD..FIRST_PAYLOAD + 1)));
+    assert_eq!(store.touch(2, &names).expect("touches"), [false, true, true]);
+    assert!(matches!(store.get(&names[0]), Err(StoreError::Io { .. })));
+    disk.set_unreadable(None);
+    assert_eq!(store.touch(2, &names).expect("touches"), [true; 3]);
+
+    disk.set_unreadable(Some(("segment-0000000001", FIRST_PAYLOAD..FIRST_PAYLOAD + 1)));
+    assert_eq!(store.put(3, &records).expect("puts"), PutSummary { stored: 1, touched: 2, stored_bytes: 500 });
+    store.sync().expect("syncs");
+    all_here(&store, &records);
+}
+
+#[test]
 fn a_sync_that_failed_is_final() {
     let disk = SimDisk::new();
     let store = SegmentStore::open_on(Arc::new(disk.clone()), Options::default()).expect("opens");

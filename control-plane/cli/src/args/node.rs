@@ -26,6 +26,11 @@ pub(crate) enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
+    /// Take note of objects that a node has lost, so that it no longer shows them
+    Ack {
+        /// Name or id of the node
+        node: String,
+    },
     /// Declare nodes dead: their hosts are off for good. Their instances fail with node_lost and can be recovered
     /// elsewhere; a fenced node never comes back
     Fence {

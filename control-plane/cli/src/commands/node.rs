@@ -1,11 +1,12 @@
 //! `muster node …`, for operators.
 
-use muster_api::node::{Node, NodeState};
+use muster_api::node::{ConditionKind, Node, NodeState, ObjectAmount};
 use reqwest::Method;
 use serde_json::json;
 
 use super::{Ctx, Frees, filtered};
 use crate::{
+    answer::Object,
     args::{NodeCommand, Removal},
     cells::{self, age, optional, word},
     client::{Answer, Call},
@@ -45,6 +46,7 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
         NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
         NodeCommand::Cordon { nodes } => each(ctx, &nodes, "cordon").await,
         NodeCommand::Uncordon { nodes } => each(ctx, &nodes, "uncordon").await,
+        NodeCommand::Ack { node } => ack(ctx, &node).await,
         NodeCommand::Fence { nodes, yes } => {
             for name in &nodes {
                 fence(ctx, name, yes).await?;
@@ -106,6 +108,28 @@ async fn each(ctx: &Ctx, names: &[String], verb: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Acknowledges what the node shows now. What it loses in between stays shown.
+async fn ack(ctx: &Ctx, node: &str) -> Result<(), Failure> {
+    let call = nodes().then(node);
+    let Node { pool, .. } = Object::of(ctx.client.get(&call).await?)?.read;
+    let (objects, bytes) = (pool.lost_objects, pool.lost_bytes);
+    let answer = ctx.client.post(&call.clone().then("acknowledge"), &json!(ObjectAmount { objects, bytes })).await?;
+    ctx.finish(answer, &call, |node: &Node| format!("{}: {objects} lost objects acknowledged", node.name)).await
+}
+
+/// What an operator can do about the conditions of a node.
+fn advice(node: &Node) -> String {
+    if !node.conditions.iter().any(|c| c.kind == ConditionKind::ObjectsLost) {
+        return String::new();
+    }
+    format!(
+        "look for a failing disk in the node's log and kernel log. Where other nodes have copies, reads go on; nothing \
+         copies them back yet. Import the images again, and take snapshots anew: that stores what is missing. Then \
+         `muster node ack {}`",
+        node.name
+    )
+}
+
 fn details(ctx: &Ctx, node: &Node) -> String {
     let Node { capacity, pool, .. } = node;
     let conditions: Vec<_> = node.conditions.iter().map(|c| format!("{}: {}", c.kind, c.detail)).collect();
@@ -117,6 +141,7 @@ fn details(ctx: &Ctx, node: &Node) -> String {
         ("state", state(node)),
         ("reason", optional(node.reason.as_ref())),
         ("conditions", conditions.join("; ")),
+        ("what to do", advice(node)),
         ("zone", optional(node.zone.as_ref())),
         ("address", node.address.clone()),
         ("instances", node.instances.to_string()),

@@ -165,3 +165,22 @@ async fn words_and_fields_of_a_later_controller_are_fine() {
     let fake = Fake::start(move |_, _| answer(200, &page(std::slice::from_ref(&token), None))).await;
     assert!(fake.run(&["token", "ls"]).await.out.contains("auditor"));
 }
+
+#[tokio::test]
+async fn lost_objects_are_shown_with_what_to_do_and_acknowledged_as_shown() {
+    let conditions = json!([{"kind": "objects_lost", "detail": "3 objects are lost"}]);
+    let node = with(things::node("n1"), json!({"conditions": conditions}));
+    let fake = Fake::start(move |_, _| answer(200, &node)).await;
+    let shown = fake.run(&["node", "show", "n1"]).await;
+    assert!(
+        shown.out.contains("objects_lost: 3 objects are lost") && shown.out.contains("muster node ack n1"),
+        "{shown:?}"
+    );
+    let done = fake.run(&["node", "ack", "n1"]).await;
+    assert_eq!(
+        (done.code, fake.lines().pop()),
+        (Some(0), Some("POST /v1/nodes/n1/acknowledge".to_owned())),
+        "{done:?}"
+    );
+    assert_eq!(fake.seen().pop().expect("the call").json(), json!({"objects": 3, "bytes": 96}));
+}

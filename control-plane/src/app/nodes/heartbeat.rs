@@ -10,7 +10,7 @@ use muster_api::{
 
 use super::{
     super::{App, AppError, membership},
-    NodeCaller,
+    NodeCaller, condition_events,
     fence::fenced,
     state_event,
 };
@@ -94,6 +94,9 @@ impl App {
                 if next.state != row.state {
                     events::append(tx, state_event(&next, &format!("node:{}", next.name))).await?;
                     tracing::info!(node.id = %next.id, "node '{}' is ready", next.name);
+                }
+                for event in condition_events(&row, &next) {
+                    events::append(tx, event).await?;
                 }
                 // There may be room for more members, or a silent node is back.
                 tx.wake(Loop::Instances);

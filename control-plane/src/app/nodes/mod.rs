@@ -15,11 +15,15 @@ mod desired;
 mod fence;
 mod heartbeat;
 mod join;
+mod losses;
 mod remove;
 mod run;
 mod view;
 
-use muster_api::NodeId;
+use muster_api::{
+    NodeId,
+    node::{Condition, ConditionKind},
+};
 use serde_json::json;
 
 pub use self::cordon::Schedulable;
@@ -45,4 +49,19 @@ pub(crate) fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
         data: json!({ "state": row.shown_state(), "reason": row.reason, "schedulable": row.schedulable }),
         ..NewEvent::new("node.state", "default", row.target())
     }
+}
+
+/// The events that tell which conditions of a node began and which ended.
+fn condition_events(before: &NodeRow, now: &NodeRow) -> Vec<NewEvent> {
+    let lacks = |row: &NodeRow, kind: &ConditionKind| !row.conditions.iter().any(|c| c.kind == *kind);
+    let event = |condition: &Condition, holds: bool| NewEvent {
+        actor: format!("node:{}", now.name),
+        labels: now.labels.clone(),
+        node: Some(now.id),
+        data: json!({ "condition": condition.kind, "holds": holds, "detail": condition.detail }),
+        ..NewEvent::new("node.condition", "default", now.target())
+    };
+    let began = now.conditions.iter().filter(|c| lacks(before, &c.kind)).map(|c| event(c, true));
+    let ended = before.conditions.iter().filter(|c| lacks(now, &c.kind)).map(|c| event(c, false));
+    began.chain(ended).collect()
 }

@@ -5,8 +5,12 @@ use std::{ops::Deref, path::Path, process::Command, sync::Arc, time::Duration};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use muster_controller::store::uploads::{self, UploadTarget};
-use muster_pool::PoolClient;
+use muster_api::version::Version;
+use muster_controller::{
+    export::ReadError,
+    store::uploads::{self, UploadTarget},
+};
+use muster_pool::{PoolClient, PoolError};
 use serde_json::{Value, json};
 use storage_core::{ChunkStore as _, MemoryStore};
 use tower::ServiceExt as _;
@@ -120,6 +124,37 @@ async fn an_upload_becomes_a_version_that_reads_back() {
         assert_eq!((answer.status, answer.header("content-length")), (200, "1000003"));
         assert!(answer.body == bytes, "{path}: other bytes");
     }
+}
+
+/// I3: an import does not build on copies that nobody has read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_of_a_file_whose_copies_rotted_stores_it_again() {
+    let world = PoolWorld::new().await;
+    let bytes = sample(7, 700_001);
+    let first = world.image("first", &bytes).await;
+    let names = world.store.names().expect("lists");
+    assert!(names.iter().all(|name| world.store.damage(name)));
+    let again = world.image("again", &bytes).await;
+    assert_eq!(world.store.usage().bad_copies, names.len() as u64, "each was found and replaced");
+    for version in [&first, &again] {
+        assert!(world.get(&format!("/v1/versions/{}/content", id(version))).await.body == bytes);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_without_a_good_copy_is_named_by_an_event() {
+    let world = PoolWorld::new().await;
+    let version: Version = serde_json::from_value(world.image("base", &sample(8, 100_000)).await).expect("a version");
+    let names = world.store.names().expect("lists");
+    let away = PoolError::Unavailable { names: names.clone(), reasons: Vec::new() };
+    world.app.tell_unreadable(&version, &ReadError::Pool(away)).await;
+    world.app.tell_unreadable(&version, &ReadError::Pool(PoolError::Lost { names: names.clone() })).await;
+    let events = world.get_with("/v1/events", &[("accept", "application/json")]).await.json();
+    let told: Vec<_> = events["items"].as_array().expect("a list").iter().collect();
+    let told: Vec<_> = told.into_iter().filter(|event| event["kind"] == "version.objects_lost").collect();
+    assert_eq!(told.len(), 1, "nodes that are away may come back");
+    assert_eq!(told[0]["target"]["name"], "base@1");
+    assert_eq!(told[0]["data"], json!({ "objects": names.len(), "object": names[0].to_string() }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -277,6 +277,30 @@ async fn heartbeats_reach_the_database_in_batches() {
 }
 
 #[tokio::test]
+async fn lost_objects_are_an_event_and_a_problem_until_they_are_back() {
+    let world = World::new().await;
+    let (a, _b) = (world.agent("a").await, world.agent("b").await);
+    let well = a.beat();
+    let mut ill = a.beat();
+    ill.conditions = vec![Condition { kind: ConditionKind::ObjectsLost, detail: "2 objects".to_owned() }];
+    (ill.pool.lost_objects, ill.pool.lost_bytes) = (2, 512);
+    let problems = async || world.get("/v1/summary").await.json()["problems"].clone();
+    assert_eq!(problems().await, json!([]));
+    for _ in 0..2 {
+        world.beat(&a, &ill).await.ok::<Value>(200);
+    }
+    assert_eq!(problems().await[0]["kind"], "objects_lost");
+    assert_eq!(problems().await[0]["count"], 1);
+    assert_eq!(node(&world, "a").await.pool.lost_objects, 2);
+    world.beat(&a, &well).await.ok::<Value>(200);
+    assert_eq!(problems().await, json!([]));
+    let events = world.send("GET", "/v1/events", &[("accept", "application/json")], "").await.json();
+    let told = events["items"].as_array().expect("a list").iter().filter(|e| e["kind"] == "node.condition");
+    let told: Vec<_> = told.map(|e| json!([e["target"]["name"], e["data"]["condition"], e["data"]["holds"]])).collect();
+    assert_eq!(told, [json!(["a", "objects_lost", true]), json!(["a", "objects_lost", false])]);
+}
+
+#[tokio::test]
 async fn address_and_weight_open_an_epoch_and_reach_every_node() {
     let world = World::new().await;
     let (a, b) = (world.agent("a").await, world.agent("b").await);

@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{SegmentStore, Writer, random, segment_name, sync::SyncOnce};
+use super::{SegmentStore, Writer, read::Copies, segment_name, sync::SyncOnce};
 use crate::{
-    ObjectName, Record,
+    ObjectName, Record, lock,
     store::{
         PutSummary, StoreError,
         disk::DiskFile,
         frame::{self, Marker, OBJECT_HEAD, SegmentHeader},
-        index::{Place, io_error},
+        index::{Place, io_error, random},
         proven,
     },
     units::usize_from,
@@ -33,7 +33,8 @@ pub(super) struct Active {
 /// What one put has to write.
 #[derive(Default)]
 struct Batch<'r> {
-    new: Vec<&'r Record>,
+    /// With the copy that each takes the place of: one that the disk cannot read.
+    new: Vec<(&'r Record, Option<Place>)>,
     /// Objects that are here with an older stamp.
     stamped: Vec<(ObjectName, Place)>,
     summary: PutSummary,
@@ -42,7 +43,7 @@ struct Batch<'r> {
 impl Batch<'_> {
     /// Bytes that its frames take in a segment.
     fn bytes(&self) -> u64 {
-        let objects: u64 = self.new.iter().map(|record| frame_bytes(record)).sum();
+        let objects: u64 = self.new.iter().map(|(record, _)| frame_bytes(record)).sum();
         objects + frame::stamps_bytes(self.stamped.len())
     }
 }
@@ -51,9 +52,10 @@ impl SegmentStore {
     pub(super) fn put_batch(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
         // Hashing happens before the lock: only copying into the page cache is serialized.
         records.iter().try_for_each(proven)?;
+        let unreadable = self.look_at(records.iter().map(Record::name))?;
         let mut writer = self.writer();
         writer.check()?;
-        let batch = self.sort_out(round, records)?;
+        let batch = self.sort_out(round, records, &unreadable)?;
         self.check_limit(&writer, &batch)?;
         if batch.bytes() > 0 {
             let (segment, start) = self.append_batch(&mut writer, round, &batch)?;
@@ -63,12 +65,14 @@ impl SegmentStore {
     }
 
     pub(super) fn touch_batch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        let unreadable = self.look_at(names.iter().copied())?;
         let mut writer = self.writer();
         writer.check()?;
         let mut here = Vec::with_capacity(names.len());
         let mut stamped: BTreeMap<ObjectName, Place> = BTreeMap::new();
         for name in names {
-            let place = self.place(name)?;
+            // Whatever changed since the look was put in the meantime, or dropped.
+            let place = self.place(name)?.filter(|place| !unreadable.contains(&place.at()));
             here.push(place.is_some());
             stamped.extend(place.filter(|p| p.round < round).map(|p| (*name, p)));
         }
@@ -85,7 +89,7 @@ impl SegmentStore {
     }
 
     /// Tells new objects from those that are here already.
-    fn sort_out<'r>(&self, round: u64, records: &'r [Record]) -> Result<Batch<'r>, StoreError> {
+    fn sort_out<'r>(&self, round: u64, records: &'r [Record], unreadable: &Copies) -> Result<Batch<'r>, StoreError> {
         let mut batch = Batch::default();
         let mut seen: HashSet<ObjectName> = HashSet::with_capacity(records.len());
         for record in records {
@@ -95,16 +99,16 @@ impl SegmentStore {
                 continue;
             }
             match self.place(&name)? {
-                Some(place) => {
+                Some(place) if !unreadable.contains(&place.at()) => {
                     batch.summary.touched += 1;
                     if place.round < round {
                         batch.stamped.push((name, place));
                     }
                 }
-                None => {
+                before => {
                     batch.summary.stored += 1;
                     batch.summary.stored_bytes += u64::from(record.body().stored_len);
-                    batch.new.push(record);
+                    batch.new.push((record, before));
                 }
             }
         }
@@ -125,12 +129,12 @@ impl SegmentStore {
         let len = batch.bytes();
         let active = self.active(writer, len)?;
         let start = (active.number, active.end);
-        let head = |record: &&Record| frame::object_head(&active.marker, &record.header_in_round(round));
-        let heads: Vec<_> = batch.new.iter().map(head).collect();
+        let head = |record: &Record| frame::object_head(&active.marker, &record.header_in_round(round));
+        let heads: Vec<_> = batch.new.iter().map(|(record, _)| head(record)).collect();
         let names: Vec<ObjectName> = batch.stamped.iter().map(|(name, _)| *name).collect();
         let stamps = frame::stamps(&active.marker, round, &names);
         let mut parts = Vec::with_capacity(batch.new.len() * 3 + 1);
-        for (record, head) in batch.new.iter().zip(&heads) {
+        for ((record, _), head) in batch.new.iter().zip(&heads) {
             parts.extend([head.as_slice(), record.stored(), padding(record)].map(IoSlice::new));
         }
         parts.push(IoSlice::new(&stamps));
@@ -142,9 +146,10 @@ impl SegmentStore {
     /// Notes where the objects of a batch are now.
     fn note_batch(&self, writer: &mut Writer, round: u64, batch: &Batch<'_>, segment: u32, start: u64) {
         let mut offset = start;
-        for record in &batch.new {
+        for (record, before) in &batch.new {
             let place = Place { segment, offset, stored_len: record.body().stored_len, round };
-            self.change(writer, record.name(), None, Some(place));
+            self.change(writer, record.name(), *before, Some(place));
+            lock(&self.proven).insert(place.at());
             offset += frame_bytes(record);
         }
         for (name, place) in &batch.stamped {

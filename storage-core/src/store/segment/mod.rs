@@ -7,6 +7,7 @@
 //!
 //!  open: index up to the watermark, then scan the segments from there; a torn tail is cut off
 //!  get:  place -> one read -> hashed -> out; a wrong hash drops the copy
+//!  put and touch of what is here: the same read; hashed once per process, then compared with its checksum
 //! ```
 //!
 //! | file | subject |
@@ -16,7 +17,7 @@
 //! | `append.rs` | put and touch: from records to frames at the end of the active segment |
 //! | `sync.rs` | group commit |
 //! | `places.rs` | where each object is: recent places, and moving them into the index |
-//! | `read.rs` | get and load; a bad copy is dropped |
+//! | `read.rs` | get and load, and the look at copies that put and touch rely on; a bad copy is dropped |
 //!
 //! These hold at every instant; the crash test checks them after every single write:
 //! - What a `sync` acknowledged is found after any stop, with its stamp (I3, I6). Nothing is visible half-written (I4).
@@ -24,8 +25,15 @@
 //!   cuts off the tail and clears the torn frames before a newer segment can follow.
 //! - The index knows only what is synced. Without an index, or with one that does not fit, all segments are scanned.
 //! - A sync that failed is final: the store stops taking writes until it is opened again.
+//! - Flipped bits cost the copies that they are in, and no other. `recover.rs` says how damage is told from a torn tail.
 //!
-//! Memory: the recent places, some open files and 4 MiB of index. Nothing grows with the pool.
+//! How long a proof counts: that this process has hashed a copy, when it wrote or read it, counts until the process ends.
+//! It saves the hash and never the read: each touch compares the bytes that the disk gives now with their checksum (CRC),
+//! which finds rot and costs a fraction. The system may answer that read from its memory. What rots below that memory is
+//! found when the system reads it again, at the latest in the next process.
+//!
+//! Memory: the recent places, which copies are proven (4 MiB), some open files and 4 MiB of index. Nothing grows with the
+//! pool.
 
 mod append;
 mod places;
@@ -41,14 +49,14 @@ use std::{
 };
 
 use super::{
-    BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage,
+    BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage,
     disk::{Disk, Folder},
     index::{Index, Totals, io_error},
 };
 use crate::{ObjectName, Record, VerifiedObject, lock};
 use append::Active;
 use places::Recent;
-use read::{Bad, Files};
+use read::{Files, Proven};
 
 /// How a segment store behaves. The defaults are for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +108,9 @@ pub struct SegmentStore {
     /// Held while the index is written. Taken before `writer`, which is taken before `recent`.
     advancing: Mutex<()>,
     files: Mutex<Files>,
-    bad: Mutex<Bad>,
+    /// The copies that this process has hashed.
+    proven: Mutex<Proven>,
+    bad: Mutex<BadCopies>,
 }
 
 /// Everything that appending changes. One thread appends at a time.
@@ -201,12 +211,14 @@ impl ChunkStore for SegmentStore {
 
     fn usage(&self) -> Usage {
         let writer = self.writer();
+        let bad = lock(&self.bad);
         Usage {
             objects: writer.totals.objects,
             bytes: writer.totals.bytes,
             disk_bytes: writer.disk_bytes,
             limit_bytes: self.options.limit_bytes,
-            bad_copies: lock(&self.bad).count,
+            bad_copies: bad.count,
+            bad_bytes: bad.bytes,
         }
     }
 
@@ -239,13 +251,6 @@ impl Writer {
         let reason = self.failed.get_or_insert_with(|| format!("{op} failed: {source}")).clone();
         StoreError::Failed { reason }
     }
-}
-
-fn random() -> Result<[u8; 16], StoreError> {
-    let mut bytes = [0; 16];
-    let filled = getrandom::fill(&mut bytes);
-    filled.map_err(|error| io_error("read", "random bytes")(io::Error::other(error.to_string())))?;
-    Ok(bytes)
 }
 
 fn segment_name(number: u32) -> String {

@@ -1,7 +1,7 @@
-//! Reading objects. A copy that turns out to be bad is dropped.
+//! Reading objects, to answer with them or to see that they are whole. A copy that turns out to be bad is dropped.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, IoSlice},
     sync::Arc,
 };
@@ -12,7 +12,7 @@ use super::{SegmentStore, segment_name};
 use crate::{
     Corrupt, ObjectName, Record, RecordHeader, lock,
     store::{
-        BAD_COPIES_MAX, BadCopy, StoreError,
+        BadCopy, StoreError,
         disk::DiskFile,
         frame::{self, Frame, OBJECT_HEAD},
         index::{Place, io_error},
@@ -31,11 +31,34 @@ pub(super) struct Files {
     uses: u64,
 }
 
-/// The bad copies found since the store was opened.
+/// Copies remembered as proven, at least; at most twice as many. 64 Ki of them take 2 MiB.
+const PROVEN_MAX: usize = 65_536;
+
+/// Copies, by segment and offset.
+pub(super) type Copies = HashSet<(u32, u64)>;
+
+/// The copies whose bytes this process has hashed, as far as it remembers: those not used for longest are forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Bad {
-    pub(super) copies: Vec<BadCopy>,
-    pub(super) count: u64,
+pub(super) struct Proven {
+    newer: Copies,
+    older: Copies,
+}
+
+impl Proven {
+    pub(super) fn insert(&mut self, copy: (u32, u64)) {
+        if self.newer.len() >= PROVEN_MAX {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert(copy);
+    }
+
+    fn contains(&mut self, copy: (u32, u64)) -> bool {
+        let older = self.older.contains(&copy);
+        if older {
+            self.insert(copy);
+        }
+        older || self.newer.contains(&copy)
+    }
 }
 
 impl SegmentStore {
@@ -47,12 +70,32 @@ impl SegmentStore {
     ) -> Result<Option<T>, StoreError> {
         let Some(place) = self.place(name)? else { return Ok(None) };
         match self.read(name, place)?.and_then(check) {
-            Ok(answer) => Ok(Some(answer)),
+            Ok(answer) => {
+                lock(&self.proven).insert(place.at());
+                Ok(Some(answer))
+            }
             Err(reason) => {
                 self.drop_copy(name, place, reason)?;
                 Ok(None)
             }
         }
+    }
+
+    /// I3: reads the copies of those objects that are here, before somebody relies on them. Bad ones are dropped. The
+    /// answer has those that the disk could not read. They may be readable later, so they are not dropped.
+    pub(super) fn look_at(&self, names: impl IntoIterator<Item = ObjectName>) -> Result<Copies, StoreError> {
+        let mut unreadable = Copies::new();
+        for name in names {
+            let Some(place) = self.place(&name)? else { continue };
+            let proven = lock(&self.proven).contains(place.at());
+            let check = |record: Record| if proven { record.check_stored() } else { record.prove().map(drop) };
+            match self.with_record(&name, check) {
+                Ok(_) => {}
+                Err(StoreError::Io { .. }) => drop(unreadable.insert(place.at())),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unreadable)
     }
 
     /// The record at a place, not proven yet. The outer error is the disk's, the inner one means a bad copy.
@@ -104,7 +147,7 @@ impl SegmentStore {
     fn drop_copy(&self, name: &ObjectName, place: Place, reason: Corrupt) -> Result<(), StoreError> {
         let mut writer = self.writer();
         let now = self.place(name)?;
-        if now.is_none_or(|now| (now.segment, now.offset) != (place.segment, place.offset)) {
+        if now.is_none_or(|now| now.at() != place.at()) {
             // Another copy was put in the meantime.
             return Ok(());
         }
@@ -116,12 +159,12 @@ impl SegmentStore {
             let _ = self.append(&mut writer, bytes.len() as u64, &mut [IoSlice::new(&bytes)]);
         }
         self.change(&mut writer, *name, now, None);
-        drop(writer);
-        let mut bad = lock(&self.bad);
-        bad.count += 1;
-        if bad.copies.len() < BAD_COPIES_MAX {
-            bad.copies.push(BadCopy { name: *name, reason });
-        }
+        // Before `writer` is released, so that a usage that lacks the copy counts it as bad.
+        self.report_bad(*name, place, reason);
         Ok(())
+    }
+
+    pub(super) fn report_bad(&self, name: ObjectName, place: Place, reason: Corrupt) {
+        lock(&self.bad).add(BadCopy { name, stored_bytes: place.stored_len.into(), reason });
     }
 }

@@ -1,19 +1,27 @@
 //! Opening a store: read the index, scan what it does not know, cut off the tail that a crash left behind.
+//!
+//! Damage and a torn tail are two things. What a scan cannot read is *damage* when a whole frame follows it, or when it
+//! lies before the watermark or in a segment that is not the newest: all that was synced. It is passed over, and nothing
+//! is written there but zeros over the header of the damaged frame itself. Only what follows the last whole frame of the
+//! newest segment is a *torn tail*, which is cut off.
+//!
+//! The limit: a frame behind the watermark that was synced last and then damaged looks like a torn one. It is cut off. It
+//! was lost before that, and [`Opened::torn_bytes`] counts it. After a clean stop nothing is behind the watermark.
 
 use std::{
     collections::HashMap,
-    io::IoSlice,
+    io::{self, IoSlice},
     sync::{Arc, Condvar, Mutex, PoisonError, RwLock},
 };
 
-use super::{Opened, Options, SegmentStore, append::Active, random, segment_name, segment_number};
+use super::{Opened, Options, SegmentStore, append::Active, segment_name, segment_number};
 use crate::{
     Corrupt, lock,
     store::{
         StoreError,
         disk::{Disk, DiskFile},
-        frame::{self, Frame, Marker, SegmentHeader},
-        index::{Index, Known, Place, io_error},
+        frame::{Frame, Marker, SegmentHeader},
+        index::{Discarded, Index, Known, OpenedIndex, Place, io_error},
         scan::{self, Found, Payloads, ScanError, Scanned},
     },
 };
@@ -28,8 +36,10 @@ struct OnDisk {
     size: u64,
     /// None: the header is damaged.
     pool: Option<[u8; 16]>,
-    /// None: neither the header nor the first frame can be read.
+    /// None: the file has no frame, or its first 80 bytes are damaged at two places.
     marker: Option<Marker>,
+    /// It ends within its header, or the header was never written. Then nothing in it was synced.
+    unfinished: bool,
 }
 
 impl SegmentStore {
@@ -46,7 +56,8 @@ impl SegmentStore {
         }
         let sizes: HashMap<u32, u64> = segments.iter().map(|s| (s.number, s.size)).collect();
         let fits = |known: &Known| known.segments.iter().all(|(n, len)| sizes.get(n).is_some_and(|size| size >= len));
-        let (index, known) = Index::open(&disk, pool, fits)?;
+        let OpenedIndex { index, known, discarded } = Index::open(&disk, pool, fits)?;
+        let pool = index.pool();
 
         let mut store = SegmentStore {
             disk,
@@ -59,9 +70,13 @@ impl SegmentStore {
             recent: RwLock::default(),
             advancing: Mutex::default(),
             files: Mutex::default(),
+            proven: Mutex::default(),
             bad: Mutex::default(),
         };
         store.recover(&segments, &known)?;
+        if let Some(discarded) = discarded {
+            store.miss(&discarded)?;
+        }
         Ok(store)
     }
 
@@ -79,7 +94,7 @@ impl SegmentStore {
             let is_newest = Some(segment.number) == newest;
             let known_bytes = known.segments.get(&segment.number).copied();
             let Some(marker) = segment.marker else {
-                if is_newest && known_bytes.is_none() {
+                if segment.unfinished && is_newest && known_bytes.is_none() {
                     self.remove_unfinished(segment)?;
                 } else {
                     self.opened.damaged_segments += 1;
@@ -103,6 +118,17 @@ impl SegmentStore {
         let scanned = self.opened.scanned_bytes;
         self.writer().since_index = scanned;
         Ok(())
+    }
+
+    /// Reports what an index knew that the segments no longer have.
+    fn miss(&self, discarded: &Discarded) -> Result<(), StoreError> {
+        discarded.each(&mut |name, place| {
+            if self.place(&name)?.is_none() {
+                let reason = Corrupt::Short { what: "segment", needed: place.stored_len.into(), got: 0 };
+                self.report_bad(name, place, reason);
+            }
+            Ok(())
+        })
     }
 
     /// Removes a segment that was being created when the store stopped. Nothing in it was ever acknowledged.
@@ -189,11 +215,11 @@ fn mend(segment: &OnDisk, scanned: &Scanned) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The pool all segments belong to, or a new one if no segment tells.
-fn pool_of(segments: &[OnDisk]) -> Result<[u8; 16], StoreError> {
-    let Some(pool) = segments.iter().find_map(|s| s.pool) else { return random() };
+/// The pool all segments belong to; none if no segment tells.
+fn pool_of(segments: &[OnDisk]) -> Result<Option<[u8; 16]>, StoreError> {
+    let Some(pool) = segments.iter().find_map(|s| s.pool) else { return Ok(None) };
     match segments.iter().find(|s| s.pool.is_some_and(|p| p != pool)) {
-        None => Ok(pool),
+        None => Ok(Some(pool)),
         Some(other) => {
             let source = Corrupt::Field { what: "segment", field: "segment of this pool", got: other.number.into() };
             Err(StoreError::Format { file: segment_name(other.number), source })
@@ -225,9 +251,22 @@ impl OnDisk {
         let (pool, marker) = match SegmentHeader::decode(&head) {
             Ok(header) => (Some(header.pool), Some(header.marker)),
             Err(source @ Corrupt::Unsupported { .. }) => return Err(StoreError::Format { file: name, source }),
-            // A damaged header does not take its segment with it, because the first frame begins with the marker, too.
-            Err(_) => (None, head.get(SegmentHeader::BYTES..).and_then(frame::marker_of)),
+            Err(_) => (None, marker_in(file.as_ref(), &head).map_err(io_error("read", &name))?),
         };
-        Ok(OnDisk { number, file, size, pool, marker })
+        let unfinished = SegmentHeader::is_unfinished(&head);
+        Ok(OnDisk { number, file, size, pool, marker, unfinished })
     }
+}
+
+/// The marker of a segment whose header is damaged. Two places have it that no guest can write to: the header, and the
+/// first frame. It is right when some frame of the segment begins with it and is whole.
+fn marker_in(file: &dyn DiskFile, head: &[u8]) -> io::Result<Option<Marker>> {
+    for at in [SegmentHeader::MARKER_AT, SegmentHeader::BYTES] {
+        if let Some(marker) = head.get(at..).and_then(|bytes| bytes.first_chunk())
+            && scan::has_frame(file, marker, SegmentHeader::BYTES as u64)?
+        {
+            return Ok(Some(*marker));
+        }
+    }
+    Ok(None)
 }

@@ -56,6 +56,9 @@ macro_rules! behaves_like_a_store {
             a_record_with_another_name_is_refused_with_its_batch,
             a_store_at_its_limit_is_full_and_stays_whole,
             a_bad_copy_is_absent_reported_and_replaceable,
+            a_touch_of_a_bad_copy_says_that_it_is_absent,
+            a_put_replaces_a_bad_copy,
+            a_record_with_the_checksum_of_other_bytes_is_refused,
             many_threads_put_and_sync_at_once,
             an_empty_batch_changes_nothing,
         );
@@ -229,6 +232,46 @@ pub(crate) fn a_bad_copy_is_absent_reported_and_replaceable(world: &dyn World) {
     assert_eq!((store.usage().objects, store.usage().bytes, store.usage().bad_copies), (0, 0, 1));
     assert_eq!(store.put(3, std::slice::from_ref(&record)).expect("puts").stored, 1);
     assert!(store.load(&record.name()).expect("reads").is_some());
+}
+
+/// I3: whoever is told that the object is here does not send it.
+pub(crate) fn a_touch_of_a_bad_copy_says_that_it_is_absent(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 3000);
+    store.put(1, std::slice::from_ref(&record)).expect("puts");
+    store.sync().expect("syncs");
+    assert_eq!(store.touch(2, &[record.name()]).expect("touches"), [true]);
+    world.damage(&record.name());
+    assert_eq!(store.touch(3, &[record.name()]).expect("touches"), [false]);
+    assert_eq!(store.take_bad_copies().len(), 1);
+    assert_eq!((store.usage().bad_copies, store.usage().bad_bytes), (1, record.stored().len() as u64));
+    assert_eq!(store.put(4, std::slice::from_ref(&record)).expect("puts").stored, 1);
+    assert_eq!(store.touch(5, &[record.name()]).expect("touches"), [true]);
+}
+
+pub(crate) fn a_put_replaces_a_bad_copy(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 3000);
+    store.put(1, std::slice::from_ref(&record)).expect("puts");
+    store.sync().expect("syncs");
+    world.damage(&record.name());
+    let done = store.put(2, std::slice::from_ref(&record)).expect("puts");
+    assert_eq!((done.stored, done.touched, done.stored_bytes), (1, 0, record.stored().len() as u64));
+    assert_eq!(store.take_bad_copies().len(), 1);
+    assert_eq!((store.usage().objects, rounds(store.as_ref())), (1, vec![2]));
+    assert!(store.load(&record.name()).expect("reads").is_some());
+}
+
+/// A store relies on the checksum when it is opened after a crash, and at each touch.
+pub(crate) fn a_record_with_the_checksum_of_other_bytes_is_refused(world: &dyn World) {
+    let store = world.store(None);
+    let record = chunk(1, 100);
+    let mut header = record.header();
+    header.body.as_mut().expect("present").stored_crc ^= 1;
+    let sent = Record::from_parts(header, record.stored().clone()).expect("as many bytes");
+    let refused = store.put(1, &[sent]);
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert!(!store.contains(&record.name()).expect("looks"));
 }
 
 pub(crate) fn many_threads_put_and_sync_at_once(world: &dyn World) {
