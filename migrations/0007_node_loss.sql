@@ -16,3 +16,7 @@ ALTER TABLE instances ADD COLUMN last_reason_at BIGINT;
 ALTER TABLE nodes ADD COLUMN stopped_at BIGINT;
 -- Whether all members are stopped; the state is 'ready' then, and shown as 'stopped'.
 ALTER TABLE deployments ADD COLUMN all_stopped BIGINT NOT NULL DEFAULT 0 CHECK (all_stopped IN (0, 1));
+
+-- What becomes of a member that runs and is not ready in time.
+ALTER TABLE deployments ADD COLUMN on_ready_timeout TEXT NOT NULL DEFAULT 'keep'
+    CHECK (on_ready_timeout IN ('keep', 'stop'));

@@ -45,6 +45,9 @@ pub struct CreateDeployment {
     /// Seconds after which the operation gives up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<u64>,
+    /// What becomes of a member that runs and is not ready in time. Default: `keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_ready_timeout: Option<OnReadyTimeout>,
     /// Start nothing; answer where the members would be placed.
     #[serde(default)]
     pub dry_run: bool,
@@ -116,9 +119,35 @@ pub struct Ready {
     /// With probe `console`: the text to wait for. Default: `MUSTER-READY`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Seconds after which an instance that is not ready counts as failed. Default: 300.
+    /// Seconds after its start after which an instance that is not ready is told as `not_ready`. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
+}
+
+/// What becomes of an instance that runs and is not ready in time. Its operation fails either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReadyTimeout {
+    /// It runs on with the reason `not_ready`, and is ready when its probe succeeds.
+    #[default]
+    Keep,
+    /// Its power is cut, and it has failed with the reason `not_ready_in_time`.
+    Stop,
+}
+
+/// Request of `POST /v1/deployments/{d}/retry`. What is left out stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retry {
+    /// The new `ready.timeout_s` of the deployment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_timeout_s: Option<u64>,
+    /// The new `deadline_s` of the deployment. If only `ready_timeout_s` is given it is raised where it is shorter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_s: Option<u64>,
+    /// What becomes of members that are not ready in time from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_ready_timeout: Option<OnReadyTimeout>,
 }
 
 /// How it is found out whether an instance is ready.
@@ -285,6 +314,9 @@ pub struct Deployment {
     /// When a member counts as ready.
     #[schema(value_type = Ready)]
     pub ready_when: OrUnknown<Ready>,
+    /// What becomes of a member that runs and is not ready in time.
+    #[schema(value_type = OnReadyTimeout)]
+    pub on_ready_timeout: OrUnknown<OnReadyTimeout>,
     /// Which nodes the members may be placed on.
     #[schema(value_type = Placement)]
     pub placement: OrUnknown<Placement>,

@@ -26,7 +26,7 @@ use storage_core::membership::SignedMembership;
 use crate::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp, UploadId,
     VersionId,
-    deployment::{Ready, Runtime},
+    deployment::{OnReadyTimeout, Ready, Runtime},
     node::{Condition, PoolUse},
 };
 
@@ -249,6 +249,9 @@ pub struct Assignment {
     pub runtime: Runtime,
     /// How the agent finds out that the instance is ready.
     pub ready: Ready,
+    /// What to do with a guest that runs and is not ready in time. Older controllers do not say it.
+    #[serde(default)]
+    pub on_ready_timeout: OnReadyTimeout,
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
 }

@@ -15,7 +15,9 @@ words! {
         StartFailed = "start_failed",
         /// The instance was not running before its deadline.
         NotStartedInTime = "not_started_in_time",
-        /// The instance ran, but was not ready before its deadline.
+        /// The instance runs, and was not ready within its time. It is asked on.
+        NotReady = "not_ready",
+        /// The instance ran, but was not ready within its time, and was stopped because its deployment says so.
         NotReadyInTime = "not_ready_in_time",
         /// The guest turned itself off.
         GuestEnded = "guest_ended",

@@ -25,6 +25,8 @@ pub struct Tally {
     pub counts: BTreeMap<String, u64>,
     /// How many of the running members are ready.
     pub ready: u64,
+    /// How many of the running members were not ready in time, so that nobody waits for them.
+    pub not_ready: u64,
 }
 
 impl Tally {
@@ -43,10 +45,10 @@ impl Tally {
     /// The state of a deployment with these members that nobody deleted.
     #[must_use]
     pub fn state(&self) -> DeploymentState {
-        let unready = self.of(&["running"]).saturating_sub(self.ready);
+        let unready = self.of(&["running"]).saturating_sub(self.ready + self.not_ready);
         if self.of(&["pending", "starting", "stopping", "migrating"]) + unready > 0 {
             DeploymentState::Deploying
-        } else if self.of(&["failed", "unknown", "paused"]) > 0 {
+        } else if self.of(&["failed", "unknown", "paused"]) + self.not_ready > 0 {
             DeploymentState::Degraded
         } else if self.of(&["stopped"]) > 0 && self.of(&["running"]) == 0 {
             DeploymentState::Stopped
@@ -188,6 +190,13 @@ mod tests {
         ] {
             assert_eq!(tally(&counts, ready).state(), wanted, "{counts:?}");
         }
+    }
+
+    #[test]
+    fn a_deployment_with_a_member_that_was_not_ready_in_time_is_degraded() {
+        let late = Tally { not_ready: 1, ..tally(&[("running", 4)], 3) };
+        assert_eq!(late.state(), DeploymentState::Degraded);
+        assert_eq!(Tally { not_ready: 1, ..tally(&[("running", 4)], 2) }.state(), DeploymentState::Deploying);
     }
 
     #[test]

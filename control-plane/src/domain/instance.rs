@@ -22,6 +22,7 @@
 
 use muster_api::{
     NodeId, Reason, Timestamp,
+    deployment::OnReadyTimeout,
     instance::InstanceState,
     node_protocol::{InstanceReport, Observed, Wanted},
 };
@@ -117,8 +118,8 @@ pub enum Edge<'a> {
     Silent,
     /// Its node is heard from again.
     Heard,
-    /// The deadline of its operation has passed, while it did this.
-    Overdue(&'a str),
+    /// The deadline of its operation has passed, while it did this. The word says what becomes of a guest that runs.
+    Overdue(&'a str, OnReadyTimeout),
     /// Its node reports what is true.
     Report(&'a InstanceReport),
     /// Its node reports all instances it has, and this one is not among them.
@@ -177,11 +178,17 @@ impl Life {
         matches!(self.state, S::Running) && self.steps.ready_at.is_some()
     }
 
+    /// Whether it runs, was not ready in time, and nobody waits for it any more.
+    #[must_use]
+    pub fn gave_up(&self) -> bool {
+        self.state == S::Running && self.reason == Some(Reason::NotReady) && self.steps.ready_at.is_none()
+    }
+
     /// What an edge makes of it. Equal to `self` if the edge changes nothing.
     pub fn after(&self, edge: &Edge<'_>, now: Timestamp) -> Result<Self, Refused> {
         let mut next = self.clone();
         match (self.state, edge) {
-            (S::Deleted, Edge::Report(_) | Edge::Missing | Edge::Silent | Edge::Heard | Edge::Overdue(_)) => {}
+            (S::Deleted, Edge::Report(_) | Edge::Missing | Edge::Silent | Edge::Heard | Edge::Overdue(..)) => {}
             (S::Deleted | S::Deleting, Edge::Delete) => {}
 
             (S::Pending, Edge::Place(node)) if self.node.is_none() => {
@@ -210,6 +217,8 @@ impl Life {
                 next.steps = Steps { requested_at: Some(now), ..Steps::default() };
             }
             (S::Failed, Edge::Retry) => next.begin(now),
+            // It runs. It is waited for again, and nothing is done to it.
+            (S::Running, Edge::Retry) if self.gave_up() => next.set(S::Running, None, None),
             (_, Edge::Retry) => return self.refuse(&[S::Failed]),
 
             (S::Stopped | S::Stopping, Edge::Stop(stop)) => {
@@ -251,7 +260,16 @@ impl Life {
             }
             (_, Edge::Heard) => {}
 
-            (S::Pending | S::Starting | S::Running | S::Paused | S::Unknown, Edge::Overdue(why)) => {
+            // It may be healthy and slow, so it runs on. What holds a paused one, or makes it unknown, is told already.
+            (S::Running, Edge::Overdue(why, OnReadyTimeout::Keep)) => {
+                if self.steps.ready_at.is_none() && !self.gave_up() {
+                    next.set(S::Running, Some(Reason::NotReady), Some((*why).to_owned()));
+                }
+            }
+            (S::Paused, Edge::Overdue(_, OnReadyTimeout::Keep)) => {}
+            (S::Unknown, Edge::Overdue(_, OnReadyTimeout::Keep))
+                if matches!(self.known, Some(S::Running | S::Paused)) => {}
+            (S::Pending | S::Starting | S::Running | S::Paused | S::Unknown, Edge::Overdue(why, _)) => {
                 if self.state != S::Pending && self.steps.ready_at.is_some() {
                     return Ok(next);
                 }
@@ -264,7 +282,7 @@ impl Life {
                     (next.wanted, next.stop) = (Wanted::Stopped, Stop { force: true, timeout_s: 0 });
                 }
             }
-            (_, Edge::Overdue(_)) => {}
+            (_, Edge::Overdue(..)) => {}
 
             (_, Edge::Missing) if self.node.is_none() => {}
             (_, Edge::Missing) => {
@@ -332,6 +350,7 @@ impl Life {
         if self.is_behind(report) {
             (self.generation, self.boot) = (report.generation, report.boot);
         }
+        let gave_up = self.gave_up();
         let was = self.known.take().unwrap_or(self.state);
         let say = (report.reason.clone(), report.detail.clone());
         match (self.wanted, report.state) {
@@ -352,6 +371,8 @@ impl Life {
             (Wanted::Stopped, _) => {}
 
             (Wanted::Running, _) if was == S::Failed => {}
+            // Its operation gave up before its node did: that stays told until it is ready.
+            (Wanted::Running, Observed::Running) if gave_up && say.0.is_none() && report.ready_at.is_none() => {}
             (Wanted::Running, Observed::Running) => self.set(S::Running, say.0, say.1),
             (Wanted::Running, Observed::Paused) => self.set(S::Paused, say.0, say.1),
             (Wanted::Running, Observed::Failed) => self.set(S::Failed, say.0.or(Some(Reason::StartFailed)), say.1),
@@ -459,21 +480,19 @@ pub enum Step {
     Unknown,
 }
 
-/// How far an instance is with what it was last asked for.
+/// How far an instance is with what it was last asked for. `gave_up` is [`Life::gave_up`].
 #[must_use]
-pub const fn step(state: InstanceState, wanted: Wanted, ready: bool) -> Step {
+pub const fn step(state: InstanceState, wanted: Wanted, ready: bool, gave_up: bool) -> Step {
     match (state, wanted) {
         (S::Deleted, _) => Step::Done,
         (S::Failed, _) => Step::Failed,
         (S::Pending | S::Deleting, _) => Step::UnderWay,
         (S::Unknown, _) => Step::Unknown,
-        (S::Running, Wanted::Running) => {
-            if ready {
-                Step::Done
-            } else {
-                Step::UnderWay
-            }
-        }
+        (S::Running, Wanted::Running) => match (ready, gave_up) {
+            (true, _) => Step::Done,
+            (false, true) => Step::Failed,
+            (false, false) => Step::UnderWay,
+        },
         (S::Stopped, Wanted::Stopped) => Step::Done,
         (S::Stopped, Wanted::Running) => Step::Failed,
         _ => Step::UnderWay,
@@ -627,9 +646,35 @@ mod tests {
     #[test]
     fn an_overdue_member_fails_and_its_node_is_told_to_clean_up() {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
-        let late = go(&placed, Edge::Overdue("600 s are over"));
+        let late = go(&placed, Edge::Overdue("600 s are over", OnReadyTimeout::Keep));
         assert_eq!((late.state, late.wanted), (S::Failed, Wanted::Stopped));
         assert_eq!(told(&late, Observed::Stopped).state, S::Failed, "stays failed");
+    }
+
+    #[test]
+    fn a_guest_that_is_not_ready_in_time_runs_on_unless_its_deployment_says_stop() {
+        let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
+        let booting = InstanceReport { ready_at: None, ..report(&placed, Observed::Running) };
+        let slow = go(&placed, Edge::Report(&booting));
+        assert_eq!(step(slow.state, slow.wanted, false, slow.gave_up()), Step::UnderWay);
+        let stopped = go(&slow, Edge::Overdue("late", OnReadyTimeout::Stop));
+        assert_eq!((stopped.state, stopped.wanted), (S::Failed, Wanted::Stopped));
+        let told_by_node = InstanceReport { reason: Some(Reason::NotReady), ..booting.clone() };
+        for late in [go(&slow, Edge::Overdue("late", OnReadyTimeout::Keep)), go(&slow, Edge::Report(&told_by_node))] {
+            assert_eq!((late.state, late.wanted, &late.reason), (S::Running, Wanted::Running, &Some(Reason::NotReady)));
+            assert_eq!(step(late.state, late.wanted, false, late.gave_up()), Step::Failed);
+            assert_eq!(go(&late, Edge::Report(&booting)), late, "the node's own time need not be over");
+            // It becomes ready after all.
+            let ready = told(&late, Observed::Running);
+            assert_eq!((ready.is_ready(), &ready.reason), (true, &None));
+            // A retry waits for it and does nothing to it.
+            let again = go(&late, Edge::Retry);
+            assert_eq!((again.state, again.boot, &again.reason), (S::Running, late.boot, &None));
+        }
+        let held = told(&slow, Observed::Paused);
+        assert_eq!(go(&held, Edge::Overdue("late", OnReadyTimeout::Keep)), held);
+        let silent = go(&slow, Edge::Silent);
+        assert_eq!(go(&silent, Edge::Overdue("late", OnReadyTimeout::Keep)), silent);
     }
 
     #[test]
@@ -749,6 +794,7 @@ mod tests {
         Silent,
         Heard,
         Overdue,
+        OverdueStop,
         Missing,
         NodeLost,
         Recover,
@@ -760,7 +806,7 @@ mod tests {
             3 => Just(Act::Place), 1 => Just(Act::NoPlace), 2 => Just(Act::Start), 2 => Just(Act::Stop),
             1 => Just(Act::Reboot), 2 => Just(Act::Retry), 1 => Just(Act::Delete), 1 => Just(Act::Silent),
             1 => Just(Act::Heard), 1 => Just(Act::Overdue), 1 => Just(Act::Missing),
-            1 => Just(Act::NodeLost), 2 => Just(Act::Recover),
+            1 => Just(Act::OverdueStop), 1 => Just(Act::NodeLost), 2 => Just(Act::Recover),
             8 => observed().prop_map(Act::Report),
         ]
     }
@@ -782,7 +828,8 @@ mod tests {
                     Act::Delete => life.after(&Edge::Delete, T),
                     Act::Silent => life.after(&Edge::Silent, T),
                     Act::Heard => life.after(&Edge::Heard, T),
-                    Act::Overdue => life.after(&Edge::Overdue("late"), T),
+                    Act::Overdue => life.after(&Edge::Overdue("late", OnReadyTimeout::Keep), T),
+                    Act::OverdueStop => life.after(&Edge::Overdue("late", OnReadyTimeout::Stop), T),
                     Act::Missing => life.after(&Edge::Missing, T),
                     Act::NodeLost => life.after(&Edge::NodeLost, T),
                     Act::Recover => life.after(&Edge::Recover, T),

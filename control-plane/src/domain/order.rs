@@ -2,7 +2,7 @@
 
 use muster_api::{
     Labels, Name,
-    deployment::{CreateDeployment, DeploymentSource, Placement, Probe, Ready, Runtime},
+    deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     error::FieldError,
     image::VersionOrNumber,
 };
@@ -53,6 +53,8 @@ pub struct Order {
     pub placement: Placement,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
+    /// What becomes of a member that runs and is not ready in time.
+    pub on_ready_timeout: OnReadyTimeout,
     /// Labels of the deployment and of its members.
     pub labels: Labels,
 }
@@ -91,6 +93,21 @@ pub fn count(pointer: &str, value: i64) -> Result<u64, FieldError> {
     })
 }
 
+/// How long an operation may take whose members may take `timeout_s` to be ready, both in seconds.
+#[must_use]
+pub fn deadline_for(timeout_s: u64) -> u64 {
+    DEADLINE_S.max(timeout_s.saturating_add(READY_TIMEOUT_S))
+}
+
+/// A time of a request in seconds: 1 to a week.
+pub fn seconds(pointer: &str, value: u64) -> Result<u64, FieldError> {
+    if (1..=SECONDS_MAX).contains(&value) {
+        return Ok(value);
+    }
+    let detail = format!("1 to {SECONDS_MAX}, got {value}");
+    Err(FieldError { pointer: pointer.to_owned(), code: "out_of_range".to_owned(), detail })
+}
+
 impl Order {
     /// Checks a request. An error lists all fields that do not fit.
     pub fn read(wanted: CreateDeployment) -> Result<Self, NotAnOrder> {
@@ -115,7 +132,7 @@ impl Order {
         let placement = wanted.placement.unwrap_or_default();
         check_placement(&placement, &mut wrong);
         let timeout_s = ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
-        let deadline_s = wanted.deadline_s.unwrap_or_else(|| DEADLINE_S.max(timeout_s.saturating_add(READY_TIMEOUT_S)));
+        let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
             wrong.within("/deadline_s", deadline_s, 1, SECONDS_MAX);
         }
@@ -134,6 +151,7 @@ impl Order {
             ready,
             placement,
             deadline_s,
+            on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
             labels: wanted.labels,
         })
     }

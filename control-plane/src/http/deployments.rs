@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{
     DeploymentId, Page, Problem, Ref,
-    deployment::{CreateDeployment, Deployment, DryRun, PatchDeployment, Scale},
+    deployment::{CreateDeployment, Deployment, DryRun, PatchDeployment, Retry, Scale},
     instance::Stop,
     operation::Operation,
     version::Freed,
@@ -95,12 +95,13 @@ async fn scale(State(app): State<App>, of: ChangeOf<DeploymentId, Scale>) -> Res
     Ok(app.scale_deployment(&of.asked, &of.body).await?)
 }
 
-/// Tries failed members again.
-#[utoipa::path(post, path = "/v1/deployments/{deployment}/retry", tag = "deployments",
+/// Tries failed members again, and waits again for those that run and were not ready in time. New limits hold from then
+/// on.
+#[utoipa::path(post, path = "/v1/deployments/{deployment}/retry", tag = "deployments", request_body = Option<Retry>,
     params(("deployment" = String, Path, description = "id or name")),
     responses((status = 202, body = Operation), (status = 200, body = Deployment), (status = "default", body = Problem)))]
-async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, NoBody>) -> Result<Answer, ApiError> {
-    Ok(app.retry_deployment(&of.asked).await?)
+async fn retry(State(app): State<App>, of: ChangeOf<DeploymentId, MaybeBody<Retry>>) -> Result<Answer, ApiError> {
+    Ok(app.retry_deployment(&of.asked, of.body.0).await?)
 }
 
 /// Starts all members that do not run.

@@ -146,13 +146,18 @@ async fn cancel(tx: &mut Tx, operation: &Operation) -> Result<(), AppError> {
 }
 
 /// Fails the members that are still under way when the operation's time is over. Their nodes are told to clean up
-/// (I10).
+/// (I10). A member that runs goes on unless its deployment says otherwise: it may be healthy and slow.
 async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> {
     let mut changed = Vec::new();
-    for member in instances::of_operation(tx, operation.id).await? {
+    let members = instances::of_operation(tx, operation.id).await?;
+    let of: BTreeSet<DeploymentId> = members.iter().map(|member| member.deployment).collect();
+    let rows = deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>()).await?;
+    let on_timeout: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row.on_ready_timeout)).collect();
+    for member in members {
         if under_way(&member) || member.life.state == InstanceState::Unknown {
             let why = format!("the operation's time was over while it was {}", word(member.life.state));
-            changed.extend(Changed::by(member, &Edge::Overdue(&why), tx).ok().flatten());
+            let on_timeout = on_timeout.get(&member.deployment).copied().unwrap_or_default();
+            changed.extend(Changed::by(member, &Edge::Overdue(&why, on_timeout), tx).ok().flatten());
         }
     }
     app_instances::save(tx, "muster", &changed).await?;

@@ -13,7 +13,7 @@ use std::{fmt, str::FromStr};
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NodeId, OperationId, Problem, Reason,
     RunId, SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
-    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+    deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     image::ImageState,
     instance::InstanceState,
     node::{NodeState, PoolUse},
@@ -118,7 +118,7 @@ stored! {
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
         TokenId, RunId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OperationState, Runtime, SnapshotState,
+    Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());

@@ -10,7 +10,7 @@ use super::{
 };
 use muster_api::{
     DeploymentId, Labels, Timestamp, VersionId,
-    deployment::{DeploymentSource, DeploymentState, Placement, Ready, Runtime, Timing},
+    deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     operation::Target,
 };
 
@@ -57,6 +57,8 @@ pub struct DeploymentRow {
     pub placement: Placement,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
+    /// What becomes of a member that runs and is not ready in time.
+    pub on_ready_timeout: OnReadyTimeout,
     /// How long its members took, as of the end of its last operation.
     pub timing: Timing,
     /// When it was made.
@@ -100,7 +102,7 @@ impl DeploymentRow {
 
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, timing, created_at, updated_at,
+    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, on_ready_timeout, timing, created_at, updated_at,
     revision, seq,
 );
 
@@ -129,6 +131,27 @@ pub async fn save(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
         .bind(column::json_text(&row.timing)?)
         .bind(now)
         .bind((row.state == DeploymentState::Deleted).then_some(now))
+        .bind(row.revision)
+        .execute(tx.conn())
+        .await?;
+    StoreError::unless_saved(&done, "deployments", row.id)
+}
+
+const SAVE_LIMITS: &str = "-- deployments.save_limits
+UPDATE deployments SET ready = $2, deadline_s = $3, on_ready_timeout = $4, updated_at = $5, dirty = 1,
+    revision = revision + 1
+WHERE id = $1 AND revision = $6";
+
+/// Saves how long members and operations may take. A [`StoreError::Conflict`] if somebody else saved the row since it was
+/// read.
+pub async fn save_limits(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    let done = sqlx::query(SAVE_LIMITS)
+        .bind(row.id.to_string())
+        .bind(column::json_text(&row.ready)?)
+        .bind(column::int(row.deadline_s))
+        .bind(column::word_text(row.on_ready_timeout)?)
+        .bind(now)
         .bind(row.revision)
         .execute(tx.conn())
         .await?;

@@ -471,7 +471,8 @@ pub async fn members_by_node(tx: &mut Tx, id: DeploymentId) -> Result<BTreeMap<N
 }
 
 const TALLY: &str = "-- instances.tally
-SELECT deployment, state, CAST(COUNT(*) AS BIGINT) AS members, CAST(COUNT(ready_at) AS BIGINT) AS ready
+SELECT deployment, state, CAST(COUNT(*) AS BIGINT) AS members, CAST(COUNT(ready_at) AS BIGINT) AS ready,
+    CAST(COUNT(CASE WHEN reason = 'not_ready' AND ready_at IS NULL THEN 1 END) AS BIGINT) AS not_ready
 FROM instances WHERE deployment";
 
 /// How many members of each deployment are in which state. Deployments without members are absent.
@@ -482,6 +483,9 @@ pub async fn tallies(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<Deplo
         let ready = if state == "running" { column::read(&row, "ready")? } else { 0 };
         let tally = tallies.entry(column::read(&row, "deployment")?).or_default();
         tally.add(&state, column::read(&row, "members")?, ready);
+        if state == "running" {
+            tally.not_ready += column::read::<u64>(&row, "not_ready")?;
+        }
     }
     Ok(tallies)
 }
@@ -493,16 +497,18 @@ pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<Str
 
 const WORK: &str = "-- instances.work
 SELECT operation, state, wanted, CAST(CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END AS BIGINT) AS ready,
+    CAST(CASE WHEN reason = 'not_ready' THEN 1 ELSE 0 END AS BIGINT) AS gave_up,
     CAST(COUNT(*) AS BIGINT) AS members
 FROM instances WHERE operation";
 
 /// How far the members of each operation are.
 pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<OperationId, Work>, StoreError> {
     let mut work: BTreeMap<OperationId, Work> = BTreeMap::new();
-    let tail = " GROUP BY operation, state, wanted, CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END";
+    let tail = " GROUP BY operation, state, wanted, CASE WHEN ready_at IS NULL THEN 0 ELSE 1 END,
+    CASE WHEN reason = 'not_ready' THEN 1 ELSE 0 END";
     for row in bulk::select_in(tx, WORK, ids, tail).await? {
         let (state, wanted): (InstanceState, Wanted) = (column::read(&row, "state")?, column::read(&row, "wanted")?);
-        let step = instance::step(state, wanted, column::read(&row, "ready")?);
+        let step = instance::step(state, wanted, column::read(&row, "ready")?, column::read(&row, "gave_up")?);
         work.entry(column::read(&row, "operation")?).or_default().add(step, column::read(&row, "members")?);
     }
     Ok(work)
@@ -512,7 +518,7 @@ pub async fn work(tx: &mut Tx, ids: &[OperationId]) -> Result<BTreeMap<Operation
 pub async fn waiting(tx: &mut Tx, id: OperationId, limit: i64) -> Result<Vec<InstanceRow>, StoreError> {
     let rest = format!(
         "WHERE operation = $1 AND (state IN ('pending', 'starting', 'paused', 'stopping', 'deleting', 'unknown')
-    OR (state = 'running' AND ready_at IS NULL)) ORDER BY seq LIMIT {limit}"
+    OR (state = 'running' AND ready_at IS NULL AND (reason IS NULL OR reason <> 'not_ready'))) ORDER BY seq LIMIT {limit}"
     );
     select(tx, "instances.waiting", &rest, [id.to_string().into()]).await
 }

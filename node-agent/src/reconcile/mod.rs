@@ -489,7 +489,8 @@ fn waits(assignment: &Assignment, seen: &Seen, report: &InstanceReport, now: Tim
     use muster_api::node_protocol::{Observed, Wanted};
     match (assignment.wanted, report.state) {
         (Wanted::Running, Observed::Running) => {
-            report.ready_at.is_none()
+            // One that was not ready in time is asked at every pass, and starts none by itself.
+            (report.ready_at.is_none() && report.reason != Some(Reason::NotReady))
                 || matches!(seen.domain, DomainSeen::Unknown)
                 || seen.retry_at.is_some_and(|at| at > now)
         }

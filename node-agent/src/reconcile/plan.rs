@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Begin --> EnsureDisks --> Start --> Probe* --> (ready)        wanted: running
-//!     ^                         |          └ too late: CutPower(NotReady)
+//!     ^                         |          └ too late, and not to be kept: CutPower(NotReady)
 //!     | higher boot             └ domain ended by itself: Note(GuestEnded | Destroyed | GuestCrashed | DiskLost)
 //!   AskToStop --(timeout)--> CutPower(PowerCut)                    wanted: stopped, or a higher boot
 //!   CutPower --> RemoveDisks --> Forget                            wanted: gone
@@ -13,7 +13,7 @@
 
 use muster_api::{
     DiskId, Timestamp,
-    deployment::Runtime,
+    deployment::{OnReadyTimeout, Runtime},
     node_protocol::{Assignment, DiskAssignment, Wanted},
 };
 use serde::{Deserialize, Serialize};
@@ -273,14 +273,20 @@ fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, l
                 actions.push(Action::EnsureDisks);
             }
             if life.ready_at.is_none() {
-                if is_late(assignment, life.started_at.unwrap_or(life.begun_at), here.now) {
+                if assignment.on_ready_timeout == OnReadyTimeout::Stop && is_not_ready(assignment, life, here.now) {
                     return vec![Action::CutPower(End::NotReady)];
                 }
+                // It may be healthy and slow: it runs on, and is asked on.
                 actions.push(Action::Probe);
             }
             actions
         }
     }
+}
+
+/// Whether a guest that runs was not ready in time.
+pub(super) fn is_not_ready(assignment: &Assignment, life: &Life, now: Timestamp) -> bool {
+    life.ready_at.is_none() && is_late(assignment, life.started_at.unwrap_or(life.begun_at), now)
 }
 
 fn is_late(assignment: &Assignment, since: Timestamp, now: Timestamp) -> bool {

@@ -147,6 +147,7 @@ fn assignment(wanted: Wanted) -> Assignment {
         memory_bytes: 1 << 28,
         runtime: Runtime::Libvirt,
         ready: Ready { probe: Probe::Console, marker: None, timeout_s: Some(60) },
+        on_ready_timeout: OnReadyTimeout::Stop,
         disks: vec![DiskAssignment { disk: id(2).into(), size_bytes: 1 << 30, version: VersionId::from(id(3)) }],
     }
 }
@@ -367,6 +368,18 @@ fn a_guest_that_ended_is_not_started_again_under_its_number() {
         settle(&mut world, &assignment(Wanted::Running));
         assert_eq!((world.domain, world.life.unwrap().phase), (None, Phase::Ended(end)));
     }
+}
+
+#[test]
+fn a_guest_that_is_not_ready_in_time_is_asked_on_unless_it_is_to_be_stopped() {
+    let wanted = assignment(Wanted::Running);
+    let life = Life { ready_at: None, ..started(100, "this") };
+    let mut world = World { life: Some(life), domain: Some(domain(&wanted, id(100).into())), ..empty() };
+    world.apply(&wanted, &Action::EnsureDisks, &here(T0));
+    let late = here(T0.plus_ms(60_000));
+    assert_eq!(plan(&wanted, &world.seen(), &late), [Action::CutPower(End::NotReady)]);
+    let keep = Assignment { on_ready_timeout: OnReadyTimeout::Keep, ..wanted };
+    assert_eq!(plan(&keep, &world.seen(), &late), [Action::Probe]);
 }
 
 #[test]

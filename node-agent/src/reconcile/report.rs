@@ -6,7 +6,7 @@ use muster_api::{
     node_protocol::{Assignment, DiskReport, InstanceReport, Observed, Wanted},
 };
 
-use super::plan::{DomainSeen, End, Here, Life, Phase, Seen, disks_are_there};
+use super::plan::{DomainSeen, End, Here, Life, Phase, READY_TIMEOUT_S, Seen, disks_are_there, is_not_ready};
 use crate::hypervisor::{Domain, DomainState, PauseReason};
 
 /// Why the last step for an instance failed.
@@ -77,7 +77,7 @@ fn said(assignment: &Assignment, seen: &Seen, here: &Here, life: Option<&Life>, 
             Said::plain(Observed::Gone)
         }
         (DomainSeen::Present(_) | DomainSeen::Absent { .. }, Wanted::Gone) => troubled(Observed::Stopping),
-        (DomainSeen::Present(domain), _) => present(assignment, domain, here, phase, troubled),
+        (DomainSeen::Present(domain), _) => present(assignment, domain, here, life, troubled),
         (DomainSeen::Absent { .. }, Wanted::Stopped) => match phase {
             Some(Phase::Ended(End::PowerCut)) if trouble.is_none() => ended(&End::PowerCut),
             Some(Phase::Ended(_)) => troubled(Observed::Stopped),
@@ -102,7 +102,7 @@ fn present(
     assignment: &Assignment,
     domain: &Domain,
     here: &Here,
-    phase: Option<&Phase>,
+    life: Option<&Life>,
     troubled: impl Fn(Observed) -> Said,
 ) -> Said {
     let is_another = domain.run != here.run || domain.generation != assignment.generation;
@@ -122,12 +122,25 @@ fn present(
             Said::because(Observed::Paused, Reason::Paused, format!("paused on the node: {why}"))
         }
         DomainState::Stopping => Said::plain(Observed::Stopping),
-        DomainState::Running => match phase {
-            Some(Phase::Ended(end)) => ended(end),
-            Some(Phase::Started { .. }) => troubled(Observed::Running),
-            Some(Phase::New) | None => Said::plain(Observed::Preparing),
+        DomainState::Running => match life.map(|life| (life, &life.phase)) {
+            Some((_, Phase::Ended(end))) => ended(end),
+            Some((life, Phase::Started { .. })) => {
+                let said = troubled(Observed::Running);
+                if said.why.is_none() && is_not_ready(assignment, life, here.now) {
+                    return not_ready(assignment);
+                }
+                said
+            }
+            Some((_, Phase::New)) | None => Said::plain(Observed::Preparing),
         },
     }
+}
+
+/// A guest that runs and was not ready in time.
+fn not_ready(assignment: &Assignment) -> Said {
+    let limit_s = assignment.ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
+    let detail = format!("it runs, and was not ready within {limit_s} s of its start; it is asked on");
+    Said::because(Observed::Running, Reason::NotReady, detail)
 }
 
 /// An instance whose hypervisor does not answer: the last known state.

@@ -26,7 +26,7 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, VersionId,
-    deployment::{Probe, Ready, Runtime},
+    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node::ConditionKind,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
@@ -311,6 +311,7 @@ fn assignment(generation: u64) -> Assignment {
         memory_bytes: 1 << 20,
         runtime: Runtime::None,
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
+        on_ready_timeout: OnReadyTimeout::default(),
         disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() }],
     }
 }

@@ -27,7 +27,7 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, DiskId, InstanceId, NodeId, Reason, VersionId,
-    deployment::{Probe, Ready, Runtime},
+    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted},
 };
 use storage_core::ChunkSize;
@@ -150,6 +150,7 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         memory_bytes: 160 << 20,
         runtime: Runtime::Libvirt,
         ready: Ready { probe, marker: None, timeout_s: Some(240) },
+        on_ready_timeout: OnReadyTimeout::default(),
         disks: vec![DiskAssignment { disk, size_bytes: 1 << 20, version }],
     }
 }
@@ -341,12 +342,21 @@ async fn a_guest_that_ends_by_itself_is_not_started_again() {
 }
 
 #[tokio::test]
-async fn not_ready_in_time_is_failed_and_off() {
+async fn not_ready_in_time_is_told_and_the_guest_runs_on_unless_it_is_to_be_stopped() {
     let mut node = Node::new();
     node.host.set_guests(Guests { banner: "hello\n".to_owned(), ..Guests::default() });
     let agent = node.agent();
     let mut wanted = node.wanted(Probe::Console);
     wanted.ready.timeout_s = Some(1);
+    let folder = (node.dir.path(), FAKE);
+    let report = until(&agent, &node.versions, &wanted, folder, |r| r.reason == Some(Reason::NotReady)).await;
+    assert_eq!((report.state, report.ready_at), (Observed::Running, None));
+    // It is asked on: it was only slow.
+    node.host.print(wanted.instance, "MUSTER-READY\n").unwrap();
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!((report.reason, report.reboots, node.host.starts()), (None, 0, 1));
+    // Where its deployment says so, it is stopped.
+    (wanted.boot, wanted.on_ready_timeout) = (2, OnReadyTimeout::Stop);
     let report = node.until(&agent, &wanted, Observed::Failed).await;
     assert_eq!(report.reason, Some(Reason::NotReadyInTime));
     assert_eq!(node.host.running(), []);

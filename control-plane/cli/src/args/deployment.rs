@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use muster_api::{
-    deployment::{Probe, Runtime},
+    deployment::{OnReadyTimeout, Probe, Runtime},
     units::{parse_duration, parse_size},
 };
 
@@ -49,9 +49,12 @@ pub(crate) struct Deploy {
     /// With --ready console: the text to wait for [default: MUSTER-READY]
     #[arg(long, value_name = "TEXT")]
     pub(crate) ready_marker: Option<String>,
-    /// An instance that is not ready after this time has failed [default: 300s]
+    /// An instance that is not ready after this time is told as not_ready [default: 300s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
+    /// What becomes of an instance that is not ready in time: it runs on, or its power is cut [default: keep]
+    #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnReadyTimeout>(["keep", "stop"]))]
+    pub(crate) on_ready_timeout: Option<OnReadyTimeout>,
     /// libvirt runs virtual machines, none makes only their disk files [default: libvirt]
     #[arg(long, value_parser = word_of_api::<Runtime>(["libvirt", "none"]))]
     pub(crate) runtime: Option<Runtime>,
@@ -108,10 +111,19 @@ pub(crate) enum DeploymentCommand {
         #[arg(long, value_name = "INSTANCE")]
         remove: Vec<String>,
     },
-    /// Try again to start failed members
+    /// Try again to start failed members, and wait again for those that were not ready in time
     Retry {
         /// Name or id of the deployment
         deployment: String,
+        /// New time after which a member that is not ready is told as not_ready, counted from its start
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        ready_timeout: Option<Duration>,
+        /// New time after which operations of the deployment give up
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        deadline: Option<Duration>,
+        /// What becomes of a member that is not ready in time from now on
+        #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnReadyTimeout>(["keep", "stop"]))]
+        on_ready_timeout: Option<OnReadyTimeout>,
     },
     /// Start all members
     Start {

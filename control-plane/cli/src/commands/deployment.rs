@@ -3,7 +3,7 @@
 use muster_api::{
     deployment::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
-        ReasonCount, Scale, Spread,
+        ReasonCount, Retry, Scale, Spread,
     },
     image::VersionOrNumber,
     instance::Stop,
@@ -100,6 +100,7 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         ready: ready(&deploy),
         placement: placement(&deploy)?,
         deadline_s: deploy.deadline.map(|t| t.as_secs()),
+        on_ready_timeout: deploy.on_ready_timeout,
         dry_run: deploy.dry_run,
         labels: labels(deploy.label)?,
         ssh_keys: None,
@@ -177,7 +178,14 @@ pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Fai
             let scale = Scale { count, remove: (!remove.is_empty()).then_some(remove) };
             verb(ctx, &name, "scale", &body(&scale)?).await
         }
-        DeploymentCommand::Retry { deployment: name } => verb(ctx, &name, "retry", &json!({})).await,
+        DeploymentCommand::Retry { deployment: name, ready_timeout, deadline, on_ready_timeout } => {
+            let retry = Retry {
+                ready_timeout_s: ready_timeout.map(|t| t.as_secs()),
+                deadline_s: deadline.map(|t| t.as_secs()),
+                on_ready_timeout,
+            };
+            verb(ctx, &name, "retry", &body(&retry)?).await
+        }
         DeploymentCommand::Start { deployment: name } => verb(ctx, &name, "start", &json!({})).await,
         DeploymentCommand::Stop { deployment: name, how } => verb(ctx, &name, "stop", &body(&power(how))?).await,
         DeploymentCommand::Reboot { deployment: name, how } => verb(ctx, &name, "reboot", &body(&power(how))?).await,

@@ -274,6 +274,16 @@ async fn recover_says_what_is_given_up() {
 }
 
 #[tokio::test]
+async fn retry_sends_the_new_limits_and_nothing_else() {
+    let fake = Fake::start(|_, _| answer(200, &things::deployment("web"))).await;
+    let args = ["deployment", "retry", "web", "--ready-timeout", "15m", "--on-ready-timeout", "stop"];
+    assert_eq!(fake.run(&args).await.code, Some(0));
+    assert_eq!(fake.run(&["deployment", "retry", "web"]).await.code, Some(0));
+    let bodies: Vec<Value> = fake.seen().iter().map(fake::Seen::json).filter(|body| !body.is_null()).collect();
+    assert_eq!(bodies, [json!({"ready_timeout_s": 900, "on_ready_timeout": "stop"}), json!({})]);
+}
+
+#[tokio::test]
 async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
     for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {

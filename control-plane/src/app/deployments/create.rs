@@ -119,6 +119,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         ready: order.ready.clone(),
         placement: resolve_nodes(tx, &order.placement).await?,
         deadline_s: order.deadline_s,
+        on_ready_timeout: order.on_ready_timeout,
         timing: Timing::default(),
         created_at: now,
         updated_at: now,

@@ -1,6 +1,8 @@
 //! Verbs on all members: start, stop, reboot, and retry of those that failed.
 
-use muster_api::{DeploymentId, Ref, instance::InstanceState};
+use std::collections::BTreeSet;
+
+use muster_api::{DeploymentId, Ref, deployment::Retry, instance::InstanceState};
 use storage_core::units::u64_from;
 
 use super::{
@@ -11,9 +13,10 @@ use super::{
     check_free, view,
 };
 use crate::{
-    domain::instance::Edge,
+    domain::{instance::Edge, order},
     store::{
-        instances,
+        deployments::{self, DeploymentRow},
+        instances, nodes,
         operations::{self, NewOperation},
     },
 };
@@ -39,13 +42,21 @@ impl App {
         .await
     }
 
-    /// Tries failed members again. Without any the answer is the deployment.
-    pub async fn retry_deployment(&self, asked: &Asked<Ref<DeploymentId>>) -> Result<Answer, AppError> {
+    /// Tries failed members again, and waits again for those that run and were not ready in time. New limits hold from
+    /// then on. Without such members the answer is the deployment.
+    pub async fn retry_deployment(&self, asked: &Asked<Ref<DeploymentId>>, retry: Retry) -> Result<Answer, AppError> {
         self.once(&asked.once, "deployments.retry", async |tx| {
-            let row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
             check_free(tx, &row).await?;
             let mut failed = instances::of_deployment(tx, row.id).await?;
-            failed.retain(|member| member.life.state == InstanceState::Failed);
+            if take_limits(&mut row, retry)? {
+                deployments::save_limits(tx, &row).await?;
+                row.revision += 1;
+                for node in failed.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
+                    nodes::bump_desired(tx, node).await?;
+                }
+            }
+            failed.retain(|member| member.life.state == InstanceState::Failed || member.life.gave_up());
             app_instances::check_idle(&failed)?;
             let refusal = failed.iter().find_map(|member| member.life.after(&Edge::Retry, tx.now()).err());
             let changed = app_instances::change::all_by(failed, &Edge::Retry, tx);
@@ -69,4 +80,22 @@ impl App {
         })
         .await
     }
+}
+
+/// Puts the new limits into the row. Says whether there is a new one.
+fn take_limits(row: &mut DeploymentRow, retry: Retry) -> Result<bool, AppError> {
+    let checked = |pointer: &str, value: Option<u64>| {
+        value.map(|value| order::seconds(pointer, value)).transpose().map_err(|error| AppError::Invalid(vec![error]))
+    };
+    let ready_timeout_s = checked("/ready_timeout_s", retry.ready_timeout_s)?;
+    let deadline_s = checked("/deadline_s", retry.deadline_s)?;
+    let before = row.clone();
+    if let Some(timeout_s) = ready_timeout_s {
+        row.ready.timeout_s = Some(timeout_s);
+        row.deadline_s = row.deadline_s.max(order::deadline_for(timeout_s));
+    }
+    row.deadline_s = deadline_s.unwrap_or(row.deadline_s);
+    row.on_ready_timeout = retry.on_ready_timeout.unwrap_or(row.on_ready_timeout);
+    let limits = |row: &DeploymentRow| (row.ready.timeout_s, row.deadline_s, row.on_ready_timeout);
+    Ok(limits(&before) != limits(row))
 }

@@ -52,6 +52,7 @@ pub(super) fn view(
         disk_bytes: row.disk_bytes,
         runtime: row.runtime.into(),
         ready_when: row.ready.into(),
+        on_ready_timeout: row.on_ready_timeout.into(),
         placement: placement.into(),
         counts: tally.counts.clone(),
         ready: tally.ready,

@@ -158,5 +158,5 @@ pub(crate) fn refused(refusal: &Refused) -> AppError {
 
 /// Whether an operation on the instance still has to wait for it.
 pub(crate) fn under_way(row: &InstanceRow) -> bool {
-    step(row.life.state, row.life.wanted, row.life.is_ready()) == Step::UnderWay
+    step(row.life.state, row.life.wanted, row.life.is_ready(), row.life.gave_up()) == Step::UnderWay
 }

@@ -7,7 +7,7 @@ use std::{
 
 use muster_api::{
     DeploymentId, NodeId, VersionId,
-    deployment::Ready,
+    deployment::{OnReadyTimeout, Ready},
     node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment},
     snapshot::SnapshotState,
 };
@@ -22,7 +22,9 @@ use super::{
 use crate::{
     domain::names::host_name,
     store::{
-        StoreError, Tx, deployments, instances, nodes,
+        StoreError, Tx, deployments,
+        instances::{self, InstanceRow},
+        nodes,
         snapshots::{self, MemberRow, SnapshotRow},
         versions,
     },
@@ -85,16 +87,18 @@ impl App {
 async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, StoreError> {
     let rows = instances::on_node(tx, node).await?;
     let of: BTreeSet<DeploymentId> = rows.iter().map(|row| row.deployment).collect();
-    let ready: BTreeMap<DeploymentId, Ready> = deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
-        .await?
-        .into_iter()
-        .map(|row| (row.id, row.ready))
-        .collect();
+    let ready: BTreeMap<DeploymentId, (Ready, OnReadyTimeout)> =
+        deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
+            .await?
+            .into_iter()
+            .map(|row| (row.id, (row.ready, row.on_ready_timeout)))
+            .collect();
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Assignment {
+    let assignment = |row: InstanceRow| {
+        let (ready, on_ready_timeout) =
+            ready.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
+        Assignment {
             instance: row.id,
             host_name: host_name(&row.name),
             name: row.name,
@@ -107,15 +111,17 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
             cpus: row.cpus,
             memory_bytes: row.memory_bytes,
             runtime: row.runtime,
-            ready: ready.get(&row.deployment).cloned().expect("a deployment is kept while it has instances"),
+            ready,
+            on_ready_timeout,
             disks: disks
                 .remove(&row.id)
                 .unwrap_or_default()
                 .into_iter()
                 .map(|disk| DiskAssignment { disk: disk.id, size_bytes: disk.size_bytes, version: disk.version })
                 .collect(),
-        })
-        .collect())
+        }
+    };
+    Ok(rows.into_iter().map(assignment).collect())
 }
 
 async fn cuts(tx: &mut Tx, node: NodeId) -> Result<Vec<CutOrder>, StoreError> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_api::{Timestamp, node_protocol::Offer};
+use muster_api::{Timestamp, deployment::OnReadyTimeout, node_protocol::Offer};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually};
@@ -426,4 +426,43 @@ async fn ten_thousand_members_are_one_transaction() {
     nodes.iter().for_each(|node| node.script(|s| s.mute = false));
     world.ends(&deleting, "succeeded").await;
     println!("10000 members came and went in {:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_not_ready_in_time_runs_on_and_a_retry_waits_for_it_with_new_limits() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    nodes[0].script(|s| (s.slow, s.gave_up) = (["web.1".to_owned()].into(), true));
+    let order = json!({ "name": "web", "source": { "image": "debian" }, "count": 2, "ready": { "probe": "console" } });
+    let making = world.deploy(order).await.expect(202);
+    let failed = world.ends(&making, "failed").await;
+    assert_eq!(failed.text("/error/reasons/0/reason"), "not_ready");
+    let slow = world.get("/v1/instances/web.1").await.expect(200);
+    assert_eq!((slow.text("/state"), slow.text("/reason")), ("running", "not_ready"));
+    let web = world.get("/v1/deployments/web").await;
+    assert_eq!((web.text("/state"), web.number("/ready")), ("degraded", 1));
+    assert_eq!((web.text("/on_ready_timeout"), web.number("/ready_when/timeout_s")), ("keep", 300));
+
+    let wrong = json!({ "ready_timeout_s": 0 });
+    let refused = world.post("/v1/deployments/web/retry", wrong).await.refused(422, "invalid");
+    assert_eq!(refused.text("/errors/0/pointer"), "/ready_timeout_s");
+    nodes[0].script(|s| s.gave_up = false);
+    let limits = json!({ "ready_timeout_s": 900, "on_ready_timeout": "stop" });
+    let retrying = world.post("/v1/deployments/web/retry", limits).await.expect(202);
+    assert_eq!(retrying.number("/progress/total"), 1);
+    eventually("the node to know the new limits", async || {
+        let told = nodes[0].assignment("web.1").unwrap();
+        (told.ready.timeout_s == Some(900) && told.on_ready_timeout == OnReadyTimeout::Stop).then_some(())
+    })
+    .await;
+    let waiting = world.get(&format!("/v1/operations/{}", retrying.text("/id"))).await;
+    assert!(waiting.body["finished_at"].is_null(), "it waits for it again");
+    nodes[0].script(|s| s.slow.clear());
+    nodes[0].act().await;
+    world.ends(&retrying, "succeeded").await;
+    let ready = world.get("/v1/instances/web.1").await.expect(200);
+    assert_eq!((ready.number("/boots"), &ready.body["reason"]), (1, &Value::Null), "nobody restarted it");
+    assert_eq!(nodes[0].assignment("web.1").unwrap().boot, 1);
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "ready");
 }

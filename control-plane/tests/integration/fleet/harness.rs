@@ -312,6 +312,10 @@ pub(crate) struct Script {
     pub(crate) mute: bool,
     /// Instances that it never gets to run.
     pub(crate) stuck: BTreeSet<String>,
+    /// Instances that run and are not ready.
+    pub(crate) slow: BTreeSet<String>,
+    /// The time of these to be ready is over.
+    pub(crate) gave_up: bool,
     /// It cannot start anything.
     pub(crate) fails: bool,
     /// The next cuts it coordinates are refused for this reason.
@@ -324,7 +328,16 @@ pub(crate) struct Script {
 
 impl Default for Script {
     fn default() -> Self {
-        Self { mute: false, stuck: BTreeSet::new(), fails: false, refuse_cuts: Vec::new(), saves: true, dirty_bytes: 0 }
+        Self {
+            mute: false,
+            stuck: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            gave_up: false,
+            fails: false,
+            refuse_cuts: Vec::new(),
+            saves: true,
+            dirty_bytes: 0,
+        }
     }
 }
 
@@ -438,7 +451,7 @@ impl Agent {
             desired
                 .assignments
                 .iter()
-                .map(|a| observe(a, &script))
+                .map(|a| of_the_same_start(seen.reported.get(&a.instance), observe(a, &script)))
                 .filter(|report| seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
                 .collect()
         };
@@ -534,8 +547,17 @@ fn flipped<'a>(disks: impl Iterator<Item = &'a DiskId>) -> Vec<CutMember> {
     disks.map(|disk| CutMember { disk: *disk, pause_us: 1500, dirty_bytes: 4096 }).collect()
 }
 
+/// A guest is started once per start, so a later report of that start has the same time.
+fn of_the_same_start(old: Option<&InstanceReport>, new: InstanceReport) -> InstanceReport {
+    match old.filter(|old| (old.generation, old.boot) == (new.generation, new.boot)) {
+        Some(old) => InstanceReport { started_at: new.started_at.and(old.started_at).or(new.started_at), ..new },
+        None => new,
+    }
+}
+
 fn same(old: &InstanceReport, new: &InstanceReport) -> bool {
-    (old.generation, old.boot, old.state) == (new.generation, new.boot, new.state) && old.disks == new.disks
+    let told = |r: &InstanceReport| (r.generation, r.boot, r.state, r.reason.clone(), r.ready_at.is_some());
+    told(old) == told(new) && old.disks == new.disks
 }
 
 /// What a report of this state looks like.
@@ -565,6 +587,9 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
         Wanted::Running => Observed::Running,
     };
     let mut report = report_of(assignment, state);
+    if state == Observed::Running && script.slow.contains(&assignment.name) {
+        (report.ready_at, report.reason) = (None, script.gave_up.then_some(Reason::NotReady));
+    }
     if state != Observed::Gone {
         report.disks = assignment
             .disks
