@@ -171,6 +171,7 @@ fn assignment(image: &DiskWant) -> Assignment {
         memory_bytes: 1 << 20,
         runtime: Runtime::None,
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
+        on_ready_timeout: muster_api::deployment::OnReadyTimeout::default(),
         disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: image.size_bytes, version: image.version }],
     }
 }
