@@ -258,3 +258,39 @@ async fn a_list_and_the_events_after_it_miss_nothing() {
         cluster.api.list::<Deployment>("/v1/deployments").await.into_iter().map(|d| d.name).collect();
     assert_eq!(known, all);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_declared_dead_and_returns_serves_nothing_and_keeps_its_data() {
+    let (mut cluster, image) = with_image(ClusterOptions::files(3).as_processes(), 8 * MIB).await;
+    let members = cluster.api.deploy_files("web", "base", 6).await;
+    let lost: Vec<_> = members.iter().filter(|m| m.node_name.as_deref() == Some("node-2")).collect();
+    assert_eq!(lost.len(), 2, "{members:#?}");
+    let path = lost[0].disks[0].path.clone().expect("a path");
+    let file = File::options().write(true).open(&path).expect("open");
+    file.write_all_at(&[9; 4096], 0).expect("written");
+    file.sync_all().expect("flushed");
+    drop(file);
+    cluster.kill_agent(2);
+    let fenced: serde_json::Value = cluster.api.post("/v1/nodes/node-2/fence", json!({ "confirm": true })).await.ok();
+    assert_eq!(fenced["state"], "fenced");
+    let recover = json!({ "select": { "deployment": "web" }, "accept_loss": true });
+    cluster.api.done("/v1/instances/-/recover", recover, LIMIT).await;
+    for member in cluster.api.instances("web").await {
+        assert_ne!(member.node_name.as_deref(), Some("node-2"));
+        // What was written there and never saved is given up: it begins as it was deployed.
+        image.check(0, &fs::read(member.disks[0].path.clone().expect("a path")).expect("read"));
+    }
+
+    cluster.start_agent(2);
+    let folder = cluster.dir.join("node-2");
+    eventually("the node to learn it", Duration::from_secs(30), async || {
+        if folder.join("fenced.json").exists() { Ok(()) } else { Err(cluster.logs()) }
+    })
+    .await;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(&folder.display().to_string()), "{mounts}");
+    for member in &lost {
+        assert!(folder.join("disks").join(member.disks[0].id.to_string()).join("meta.json").exists());
+    }
+    assert_eq!(cluster.api.delete("/v1/nodes/node-2").await.status, 204);
+}
