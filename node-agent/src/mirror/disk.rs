@@ -17,6 +17,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
+    time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -216,6 +217,7 @@ impl Disk {
 
     /// Holds new writes from now on. Admitted writes continue.
     pub(super) fn hold(&self) {
+        self.gate.longest_us.store(0, Ordering::SeqCst);
         self.gate.held.store(true, Ordering::SeqCst);
     }
 
@@ -223,6 +225,17 @@ impl Disk {
     pub(super) fn release(&self) {
         self.gate.held.store(false, Ordering::SeqCst);
         self.gate.released.notify_waiters();
+    }
+
+    /// Counts a write that a cut holds up.
+    pub(super) fn held_write(&self) -> HeldWrite<'_> {
+        self.gate.held_write()
+    }
+
+    /// Waits until the writes that a hold held up are answered, at most for `limit`. Returns the longest that one of them
+    /// waited so far, microseconds; 0 if there was none.
+    pub(super) async fn longest_held_us(&self, limit: Duration) -> u64 {
+        self.gate.longest_held_us(limit).await
     }
 
     /// Waits until writes are not held.
@@ -352,10 +365,83 @@ pub(crate) type Waiter = Box<dyn FnOnce(Result<(), Fault>) + Send>;
 struct Gate {
     held: AtomicBool,
     released: tokio::sync::Notify,
+    /// Writes that were held and are not answered yet.
+    unanswered: AtomicU64,
+    answered: tokio::sync::Notify,
+    /// The longest that a write of the present hold had to wait for its answer, microseconds.
+    longest_us: AtomicU64,
+}
+
+impl Gate {
+    fn held_write(&self) -> HeldWrite<'_> {
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        HeldWrite { gate: self, since: Instant::now() }
+    }
+
+    async fn longest_held_us(&self, limit: Duration) -> u64 {
+        let all_answered = async {
+            loop {
+                let woken = self.answered.notified();
+                tokio::pin!(woken);
+                woken.as_mut().enable();
+                if self.unanswered.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        let answered = tokio::time::timeout(limit, all_answered).await.is_ok();
+        let longest_us = self.longest_us.load(Ordering::SeqCst);
+        if answered { longest_us } else { longest_us.max(micros(limit)) }
+    }
+}
+
+/// A write that a cut held up, until its answer. Dropping it notes how long that took.
+pub(super) struct HeldWrite<'a> {
+    gate: &'a Gate,
+    since: Instant,
+}
+
+impl Drop for HeldWrite<'_> {
+    fn drop(&mut self) {
+        self.gate.longest_us.fetch_max(micros(self.since.elapsed()), Ordering::SeqCst);
+        if self.gate.unanswered.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.answered.notify_waiters();
+        }
+    }
+}
+
+/// A time in microseconds.
+pub(super) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).expect("no write waits for centuries")
 }
 
 #[derive(Default)]
 struct Flusher {
     waiting: Vec<Waiter>,
     running: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cut reports what writers saw: the time until the last held write was answered, which may be long after writes were
+    /// let go.
+    #[tokio::test]
+    async fn the_pause_lasts_until_the_last_held_write_is_answered() {
+        let gate = Arc::new(Gate::default());
+        assert_eq!(gate.longest_held_us(Duration::from_secs(5)).await, 0, "nobody waited");
+        let slow = gate.clone();
+        let (begun, ready) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _held = slow.held_write();
+            begun.send(()).expect("the test waits");
+            std::thread::sleep(Duration::from_millis(80));
+        });
+        ready.await.expect("the write is held");
+        assert!(gate.longest_held_us(Duration::from_secs(5)).await >= 80_000);
+        let _never_answered = gate.held_write();
+        assert!(gate.longest_held_us(Duration::from_millis(100)).await >= 100_000, "the limit is what is known");
+    }
 }

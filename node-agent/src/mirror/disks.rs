@@ -22,7 +22,7 @@ use super::{
     commit::Saved,
     config::Config,
     cut::{CutState, Flipped, blocking, open_error},
-    disk::{Disk, Layers, Node},
+    disk::{Disk, Layers, Node, micros},
     epoch::{Epoch, Place, check_direct_io},
     error::DiskError,
     meta::{EpochMeta, Meta, NotStored},
@@ -41,6 +41,8 @@ const SCRUB_ROUND: Duration = Duration::from_secs(3600);
 /// Disks that are created, mounted or removed at the same time. They share the syncs of the file system, and each takes a
 /// thread.
 const CHANGES_MAX: usize = 32;
+/// Longest wait for the answers to held writes before a flip is reported.
+const HELD_ANSWERED: Duration = Duration::from_secs(1);
 /// How long the outcome of a cut is remembered for repeated calls.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
@@ -503,14 +505,18 @@ impl Disks {
             }
             FlipInMemory::Done { flips, pause_us, complete } => (flips, pause_us, complete),
         };
-        let recorded = flips.into_iter().map(|(disk, flip)| {
-            blocking(move || {
-                disk.record_flip(&flip)?;
-                let layers = disk.layers();
+        let recorded = flips.into_iter().map(async |(disk, flip)| {
+            let recording = disk.clone();
+            let dirty_bytes = blocking(move || {
+                recording.record_flip(&flip)?;
+                let layers = recording.layers();
                 let frozen: Vec<&BlockBits> = layers.epochs.iter().skip(1).map(|epoch| &epoch.bits).collect();
-                let dirty_bytes = BlockBits::union_count(&frozen) * BLOCK_BYTES;
-                Ok(CutMember { disk: disk.id(), pause_us, dirty_bytes })
+                Ok(BlockBits::union_count(&frozen) * BLOCK_BYTES)
             })
+            .await?;
+            // What a guest saw: until its last held write was answered, not only until writes were let go.
+            let pause_us = pause_us.max(disk.longest_held_us(HELD_ANSWERED).await);
+            Ok(CutMember { disk: disk.id(), pause_us, dirty_bytes })
         });
         let members = futures::future::try_join_all(recorded).await?;
         if !complete {
@@ -541,7 +547,7 @@ impl Disks {
         // No write may continue on any disk before all of them are flipped.
         cut.state = CutState::Over;
         cut.disks.iter().for_each(|disk| disk.release());
-        let pause_us = u64::try_from(since.elapsed().as_micros()).expect("a hold lasts seconds");
+        let pause_us = micros(since.elapsed());
         Ok(FlipInMemory::Done { flips, pause_us, complete })
     }
 

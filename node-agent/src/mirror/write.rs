@@ -249,6 +249,8 @@ impl Disk {
         let mut done = 0;
         let bytes = change.bytes();
         let change = Arc::new(change);
+        // Dropped when this returns, which is when the write is answered.
+        let mut held = None;
         while done < bytes {
             let piece = (bytes - done).min(PIECE_BYTES_MAX - (offset + done) % STRIPE_BYTES);
             let mut pinned = Pinned::default();
@@ -266,7 +268,10 @@ impl Disk {
                     Ok(()) => break,
                     Err(NotNow::Fault(fault)) => return Err(fault),
                     Err(NotNow::Missing(missing)) => self.bring(missing, &mut pinned, deadline).await?,
-                    Err(NotNow::Held) => self.released().await,
+                    Err(NotNow::Held) => {
+                        held.get_or_insert_with(|| self.held_write());
+                        self.released().await;
+                    }
                 }
             }
             done += piece;
