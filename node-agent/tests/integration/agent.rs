@@ -497,6 +497,11 @@ async fn the_agent_does_what_is_wanted_and_reports_levels() {
     assert_eq!(host.with(|s| s.ends.clone()), ["guests", "disks"]);
     let last = scripted.script(|s| s.reports.last().unwrap().clone());
     assert!(last.instances.iter().all(|r| r.state == Observed::Stopped));
+    // Its last word is that it ends in order.
+    scripted.script(|s| {
+        let farewells = s.heartbeats.iter().filter(|beat| beat.stopping).count();
+        assert_eq!((farewells, s.heartbeats.last().unwrap().stopping), (1, true));
+    });
 }
 
 #[tokio::test]

@@ -403,7 +403,20 @@ impl Agent {
     }
 
     pub(crate) async fn beat(&self) {
-        let beat = Heartbeat {
+        self.send_beat(&self.heartbeat()).await;
+    }
+
+    /// The last heartbeat of an agent that ends in order.
+    pub(crate) async fn say_farewell(&self) {
+        self.send_beat(&Heartbeat { stopping: true, ..self.heartbeat() }).await;
+    }
+
+    async fn send_beat(&self, beat: &Heartbeat) {
+        self.call("POST", "heartbeat", serde_json::to_value(beat).unwrap()).await;
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
             protocol: NODE_PROTOCOL,
             incarnation: self.incarnation,
             membership_epoch: 0,
@@ -415,8 +428,7 @@ impl Agent {
             hypervisor: Some("qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             stopping: false,
-        };
-        self.call("POST", "heartbeat", serde_json::to_value(&beat).unwrap()).await;
+        }
     }
 
     async fn run(self: Arc<Self>) {

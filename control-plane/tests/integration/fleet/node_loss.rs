@@ -209,3 +209,26 @@ async fn a_recovery_without_room_fails_and_can_be_repeated_as_a_start() {
     let starting = world.post("/v1/instances/web.0/start", Value::Null).await.expect(202);
     world.ends(&starting, "succeeded").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_are_off_stay_stopped_where_the_agent_was_stopped_and_are_not_cut() {
+    let (world, nodes, on_it, _) = world_with_two_nodes(4).await;
+    let (off, runs) = (&on_it[0], &on_it[1]);
+    let stopping = world.post(&format!("/v1/instances/{off}/stop"), Value::Null).await.expect(202);
+    world.ends(&stopping, "succeeded").await;
+    nodes[0].script(|s| s.mute = true);
+    nodes[0].say_farewell().await;
+    assert_eq!(world.get("/v1/nodes/n0").await.text("/state"), "stopped");
+    eventually("what is not known to be off to be unknown", async || {
+        (instance(&world, runs).await.text("/state") == "unknown").then_some(())
+    })
+    .await;
+    assert_eq!(instance(&world, off).await.text("/state"), "stopped");
+    let select = json!({ "select": { "instances": [off] } });
+    let refused = world.post("/v1/snapshots", select).await.refused(409, "member_unknown");
+    assert!(refused.text("/detail").contains("agent was stopped"), "{refused:?}");
+    nodes[0].script(|s| s.mute = false);
+    nodes[0].beat().await;
+    eventually("it to be heard", async || (instance(&world, runs).await.text("/state") == "running").then_some(()))
+        .await;
+}
