@@ -169,9 +169,11 @@ impl Slot {
 
     fn prove(&self, body: &[u8]) -> io::Result<()> {
         let got = ObjectName::of_chunk(self.salt, self.file.size, body);
-        let good = got == self.name;
-        self.proof.store(if good { PROVEN } else { BAD }, Ordering::Release);
-        if good { Ok(()) } else { Err(io::Error::other(format!("its bytes have the name {got}"))) }
+        if got != self.name {
+            return Err(io::Error::other(format!("its bytes have the name {got}")));
+        }
+        self.proof.store(PROVEN, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -256,9 +258,10 @@ impl Cache {
     }
 
     fn drop_bad(&self, slot: &Slot, error: &io::Error) {
-        // Of several readers that found the damage, one counts it. A good chunk that replaced this one stays.
-        let is_this = |there: &Arc<Slot>| std::ptr::eq(Arc::as_ptr(there), slot);
-        if self.evict(&slot.name, is_this) {
+        // A good chunk that replaced this one stays.
+        self.evict(&slot.name, |there| std::ptr::eq(Arc::as_ptr(there), slot));
+        // Of several readers that found the damage, one counts it.
+        if slot.proof.swap(BAD, Ordering::AcqRel) != BAD {
             self.bad.fetch_add(1, Ordering::Relaxed);
             metrics::counter!(telemetry::CACHE_BAD_CHUNKS).increment(1);
             tracing::warn!(chunk.name = %slot.name, error = %error, "dropped a damaged chunk from the cache; it is fetched again when needed");
@@ -496,8 +499,8 @@ impl Cache {
         None
     }
 
-    /// Evicts a chunk if its slot is one that `which` accepts. Returns whether that happened.
-    fn evict(&self, name: &ObjectName, which: impl Fn(&Arc<Slot>) -> bool) -> bool {
+    /// Evicts a chunk if its slot is one that `which` accepts.
+    fn evict(&self, name: &ObjectName, which: impl Fn(&Arc<Slot>) -> bool) {
         let slot = {
             let mut inner = lock(&self.inner);
             match inner.slots.get(name) {
@@ -506,7 +509,9 @@ impl Cache {
             }
         };
         // The lock is free again while the slot is released.
-        slot.map(|slot| self.release(slot)).is_some()
+        if let Some(slot) = slot {
+            self.release(slot);
+        }
     }
 
     fn release(&self, slot: Arc<Slot>) -> u64 {
