@@ -25,8 +25,8 @@ use muster_agent::{
     status,
 };
 use muster_api::{
-    ClusterId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, VersionId,
-    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
+    ClusterId, DiskId, ErrorCode, NodeId, Problem, RunId, TokenId, VersionId,
+    deployment::Runtime,
     node::ConditionKind,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
@@ -43,7 +43,7 @@ use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{NoDisks, TestCa, chunk, eventually};
+use crate::support::{NoDisks, TestCa, bare_instance, chunk, eventually};
 
 const INCARNATION: Incarnation = Incarnation { number: 3, random: 99 };
 const OFFER: Offer = Offer { cpus: 2, memory_bytes: 1 << 30 };
@@ -297,23 +297,8 @@ impl Running {
 }
 
 fn assignment(generation: u64) -> Assignment {
-    Assignment {
-        instance: InstanceId::generate(),
-        name: "web.0".to_owned(),
-        host_name: "web-0".to_owned(),
-        project: "default".to_owned(),
-        generation,
-        wanted: Wanted::Running,
-        boot: 1,
-        stop_force: false,
-        stop_timeout_s: 30,
-        cpus: 1,
-        memory_bytes: 1 << 20,
-        runtime: Runtime::None,
-        ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
-        on_ready_timeout: OnReadyTimeout::default(),
-        disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() }],
-    }
+    let disk = DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() };
+    Assignment { generation, ..bare_instance(disk) }
 }
 
 // ---- joining and renewing -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     guest_time::GuestTime,
     mirror::world::{self, DataDir, World},
+    support::bare_instance,
 };
 use muster_agent::{
     clock,
@@ -140,18 +141,10 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         instance,
         name: "web.1".to_owned(),
         host_name: "web-1".to_owned(),
-        project: "default".to_owned(),
-        generation: 1,
-        wanted: Wanted::Running,
-        boot: 1,
-        stop_force: false,
-        stop_timeout_s: 30,
-        cpus: 1,
         memory_bytes: 160 << 20,
         runtime: Runtime::Libvirt,
         ready: Ready { probe, marker: None, timeout_s: Some(240) },
-        on_ready_timeout: OnReadyTimeout::default(),
-        disks: vec![DiskAssignment { disk, size_bytes: 1 << 20, version }],
+        ..bare_instance(DiskAssignment { disk, size_bytes: 1 << 20, version })
     }
 }
 

@@ -15,8 +15,9 @@ use muster_agent::{
     },
 };
 use muster_api::{
-    ClusterId, CommitId, DiskId, NodeId, StoreId,
-    node_protocol::{CutDisk, CutKey, CutMember, Incarnation},
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, StoreId,
+    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
+    node_protocol::{Assignment, CutDisk, CutKey, CutMember, DiskAssignment, Incarnation, Wanted},
 };
 use muster_pool::{
     PoolClient, PoolLimits, ServeLimits, serve,
@@ -163,6 +164,27 @@ pub(crate) struct TestCluster {
     pub(crate) membership: Membership,
     /// A controller's client.
     pub(crate) client: PoolClient,
+}
+
+/// An instance that is to run without a guest, ready as soon as it does.
+pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
+    Assignment {
+        instance: InstanceId::generate(),
+        name: "web.0".to_owned(),
+        host_name: "web-0".to_owned(),
+        project: "default".to_owned(),
+        generation: 1,
+        wanted: Wanted::Running,
+        boot: 1,
+        stop_force: false,
+        stop_timeout_s: 30,
+        cpus: 1,
+        memory_bytes: 1 << 20,
+        runtime: Runtime::None,
+        ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
+        on_ready_timeout: OnReadyTimeout::default(),
+        disks: vec![disk],
+    }
 }
 
 pub(crate) fn limits() -> PoolLimits {

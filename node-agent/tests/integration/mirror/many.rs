@@ -22,14 +22,14 @@ use muster_agent::{
     reconcile::{Reconciler, ReconcilerParts, Versions},
 };
 use muster_api::{
-    DiskId, InstanceId, NodeId,
-    deployment::{Probe, Ready, Runtime},
+    DiskId, NodeId,
     node_protocol::{Assignment, DiskAssignment, Observed, Wanted},
 };
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use storage_core::{ChunkSize, MemoryStore};
 
 use super::world::*;
+use crate::support::bare_instance;
 
 /// The time within which 99 of 100 direct reads of 4 KiB end.
 fn p99(path: &Path) -> Duration {
@@ -157,23 +157,8 @@ fn process_with_many_disks() {
 }
 
 fn assignment(image: &DiskWant) -> Assignment {
-    Assignment {
-        instance: InstanceId::generate(),
-        name: "web.1".to_owned(),
-        host_name: "web-1".to_owned(),
-        project: "default".to_owned(),
-        generation: 1,
-        wanted: Wanted::Running,
-        boot: 1,
-        stop_force: false,
-        stop_timeout_s: 30,
-        cpus: 1,
-        memory_bytes: 1 << 20,
-        runtime: Runtime::None,
-        ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
-        on_ready_timeout: muster_api::deployment::OnReadyTimeout::default(),
-        disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: image.size_bytes, version: image.version }],
-    }
+    let disk = DiskAssignment { disk: DiskId::generate(), size_bytes: image.size_bytes, version: image.version };
+    Assignment { name: "web.1".to_owned(), host_name: "web-1".to_owned(), ..bare_instance(disk) }
 }
 
 /// Passes, as the agent does, until all instances are in this state. Returns the seconds until a half and all were.
