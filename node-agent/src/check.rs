@@ -7,7 +7,8 @@ use std::{
 };
 
 use muster_api::{
-    node::{Condition, ConditionKind, ObjectAmount},
+    condition::{Condition, ConditionKind},
+    node::ObjectAmount,
     node_protocol::Offer,
 };
 

@@ -9,7 +9,8 @@ use std::{
 
 use muster_api::{
     ClusterId, NodeId, Timestamp,
-    node::{Condition, PoolUse},
+    condition::Condition,
+    node::PoolUse,
     node_protocol::{InstanceReport, Offer},
 };
 use serde::Serialize;

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use muster_api::{
+    condition::ConditionKind,
     instance::{Instance, InstanceState},
-    node::{ConditionKind, Node},
+    node::Node,
 };
 use muster_tests::{Cluster, ClusterOptions, Libvirtd, eventually, eventually_for_guests, guest};
 use serde_json::{Value, json};

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId, deployment::Runtime,
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
+    condition::Condition, deployment::Runtime,
 };
 
 /// State of an instance.
@@ -118,6 +119,9 @@ pub struct Instance {
     pub last_reason: Option<Reason>,
     /// When that happened, as the controller learned it.
     pub last_reason_at: Option<Timestamp>,
+    /// What its owner should know about it and its state does not say.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
     /// Network cards; empty until networks are built.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`summary`]), [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
+//! [`summary`]), [`condition`], [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
 //!
@@ -10,6 +10,7 @@
 //! Requests with unknown fields are refused. The names of numbers end with their unit (`_bytes`, `_ms`, `_s`). Times
 //! are RFC 3339.
 
+pub mod condition;
 pub mod deployment;
 pub mod error;
 pub mod etag;

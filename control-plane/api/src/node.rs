@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, NodeId, Timestamp, words::words};
+use crate::{Labels, NodeId, Timestamp, condition::Condition};
 
 /// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,39 +25,6 @@ pub enum NodeState {
     /// A word that this program does not know.
     #[serde(other)]
     Unknown,
-}
-
-words! {
-    /// What is wrong with a node.
-    pub enum ConditionKind {
-        /// The file system or the pool is full: the pool takes no new objects.
-        DiskFull = "disk_full",
-        /// The node's clock and the controller's differ by more than five seconds.
-        ClockOff = "clock_off",
-        /// Guests are emulated, because KVM cannot be used.
-        NoKvm = "no_kvm",
-        /// Libvirt does not answer, so no guests can run.
-        NoLibvirt = "no_libvirt",
-        /// FUSE cannot be used, so there are no disks.
-        NoFuse = "no_fuse",
-        /// The kernel is too old for guests to survive a restart of the agent.
-        OldKernel = "old_kernel",
-        /// Another agent with the node's identity was refused lately: there is a copy of its data folder.
-        IdentityConflict = "identity_conflict",
-        /// Objects of the node's share of the pool are lost there. How many: [`PoolUse::lost_objects`].
-        ObjectsLost = "objects_lost",
-    }
-}
-
-/// Something about a node that an operator should know.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Condition {
-    /// A stable word: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
-    /// `identity_conflict`, `objects_lost`.
-    #[schema(value_type = String)]
-    pub kind: ConditionKind,
-    /// The condition in a sentence, for people.
-    pub detail: String,
 }
 
 /// What a node offers to instances, and how much of it is in use.

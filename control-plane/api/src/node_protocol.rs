@@ -26,8 +26,9 @@ use storage_core::membership::SignedMembership;
 use crate::{
     ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp, UploadId,
     VersionId,
+    condition::Condition,
     deployment::{OnReadyTimeout, Ready, Runtime},
-    node::{Condition, PoolUse},
+    node::PoolUse,
 };
 
 /// Version of this protocol. The controller also accepts agents that are one minor version older.
@@ -485,6 +486,9 @@ pub struct InstanceReport {
     /// How often the guest has restarted itself in this start. 0 from agents that do not count it.
     #[serde(default)]
     pub reboots: u64,
+    /// What people should know about it. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
 }

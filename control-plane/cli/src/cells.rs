@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use muster_api::{Labels, Timestamp};
+use muster_api::{Labels, Timestamp, condition::Condition};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -53,6 +53,11 @@ pub(crate) fn age(at: Timestamp) -> String {
 /// `k=v k=v`.
 pub(crate) fn labels(labels: &Labels) -> String {
     labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+}
+
+/// `kind: what to know; kind: what to know`.
+pub(crate) fn conditions(conditions: &[Condition]) -> String {
+    conditions.iter().map(|c| format!("{}: {}", c.kind, c.detail)).collect::<Vec<_>>().join("; ")
 }
 
 /// `running 3, failed 1`, without states that count nothing.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use muster_api::{
-    node::ConditionKind,
+    condition::ConditionKind,
     summary::{Me, ProblemLine, Summary},
 };
 

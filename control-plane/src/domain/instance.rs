@@ -22,6 +22,7 @@
 
 use muster_api::{
     NodeId, Reason, Timestamp,
+    condition::Condition,
     deployment::OnReadyTimeout,
     instance::InstanceState,
     node_protocol::{InstanceReport, Observed, Wanted},
@@ -63,6 +64,8 @@ pub struct Life {
     pub last: Option<(Reason, Timestamp)>,
     /// The state that it had when its node fell silent; set while it is unknown.
     pub known: Option<InstanceState>,
+    /// What its node told that people should know about it.
+    pub conditions: Vec<Condition>,
     /// When each step of the present start happened.
     pub steps: Steps,
 }
@@ -168,6 +171,7 @@ impl Life {
             reboots: 0,
             last: None,
             known: None,
+            conditions: Vec::new(),
             steps: Steps { requested_at: Some(now), ..Steps::default() },
         }
     }
@@ -388,6 +392,7 @@ impl Life {
             (Wanted::Running, Observed::Stopping | Observed::Stopped | Observed::Gone) => self.set(was, None, None),
         }
         self.booted(report, now);
+        self.conditions.clone_from(&report.conditions);
         // Levels: a start that began anew, because the host was restarted, has none of the steps of the one before.
         (self.steps.disk_at, self.steps.started_at) = (report.disk_at, report.started_at);
         if matches!(self.state, S::Running | S::Paused) && self.wanted == Wanted::Running {
@@ -418,12 +423,14 @@ impl Life {
         (self.wanted, self.boot, self.evicting, self.known) = (Wanted::Running, self.boot + 1, false, None);
         self.stop = Stop::default();
         self.reboots = 0;
+        self.conditions.clear();
         self.steps = Steps { requested_at: Some(now), placed_at, ..Steps::default() };
     }
 
     fn gone(&mut self, now: Timestamp) {
         self.node = None;
         self.known = None;
+        self.conditions.clear();
         if self.evicting {
             let requested_at = self.steps.requested_at.or(Some(now));
             (self.wanted, self.evicting, self.was_started, self.reboots) = (Wanted::Running, false, false, 0);
@@ -447,6 +454,7 @@ impl Life {
         self.set(S::Failed, Some(Reason::NodeLost), Some(detail.to_owned()));
         // I8: whatever the old node still says or stages is of an older generation.
         (self.node, self.known, self.generation) = (None, None, self.generation + 1);
+        self.conditions.clear();
     }
 
     fn set(&mut self, state: S, reason: Option<Reason>, detail: Option<String>) {
@@ -539,6 +547,7 @@ mod tests {
             started_at: up,
             ready_at: up,
             reboots: 0,
+            conditions: Vec::new(),
             disks: Vec::new(),
         }
     }

@@ -111,7 +111,8 @@ columns!(
 const INSERT: &str = "-- instances.insert
 INSERT INTO instances (id, project, deployment, number, name, labels, state, reason, detail, wanted, boot, generation,
     node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at, started_at, ready_at,
-    was_started, boots, reboots, last_reason, last_reason_at, cpus, memory_bytes, runtime, operation, created_at, updated_at, deleted_at, revision, seq)";
+    was_started, boots, reboots, last_reason, last_reason_at, conditions, cpus, memory_bytes, runtime, operation, created_at,
+    updated_at, deleted_at, revision, seq)";
 
 fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     Ok(vec![
@@ -137,6 +138,7 @@ fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
         life.reboots.cell()?,
         life.last.as_ref().map(|(reason, _)| reason.clone()).cell()?,
         life.last.as_ref().map(|(_, at)| *at).cell()?,
+        life.conditions.cell()?,
         (life.state == InstanceState::Deleted).then_some(now).cell()?,
     ])
 }
@@ -179,7 +181,8 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
     evicting = v.column12, was_ready = v.column13, known = v.column14, requested_at = v.column15,
     placed_at = v.column16, disk_at = v.column17, started_at = v.column18, ready_at = v.column19,
     was_started = v.column20, boots = v.column21, reboots = v.column22, last_reason = v.column23,
-    last_reason_at = v.column24, deleted_at = v.column25, operation = v.column26, updated_at = v.column27,
+    last_reason_at = v.column24, conditions = v.column25, deleted_at = v.column26, operation = v.column27,
+    updated_at = v.column28,
     revision = revision + 1
 FROM (";
 
@@ -325,8 +328,8 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
 impl Row for InstanceRow {
     const SELECT: &'static str = "SELECT id, project, deployment, number, name, labels, state, reason, detail, wanted,
     boot, generation, node, stop_force, stop_timeout_s, evicting, was_ready, known, requested_at, placed_at, disk_at,
-    started_at, ready_at, was_started, boots, reboots, last_reason, last_reason_at, cpus, memory_bytes, runtime, operation,
-    created_at, updated_at, revision, seq FROM instances";
+    started_at, ready_at, was_started, boots, reboots, last_reason, last_reason_at, conditions, cpus, memory_bytes, runtime,
+    operation, created_at, updated_at, revision, seq FROM instances";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         Ok(Self {
@@ -353,6 +356,7 @@ impl Row for InstanceRow {
                 last: column::read::<Option<Reason>>(row, "last_reason")?
                     .zip(column::read::<Option<Timestamp>>(row, "last_reason_at")?),
                 known: column::read(row, "known")?,
+                conditions: column::read(row, "conditions")?,
                 steps: Steps {
                     requested_at: column::read(row, "requested_at")?,
                     placed_at: column::read(row, "placed_at")?,

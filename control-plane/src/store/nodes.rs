@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     Labels, NodeId, RunId, StoreId, Timestamp,
+    condition::{Condition, ConditionKind},
     deployment::Runtime,
-    node::{Condition, ConditionKind, NodeState, PoolUse},
+    node::{NodeState, PoolUse},
     operation::Target,
 };
 use storage_core::membership::SignedMembership;

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use metrics::gauge;
 use muster_api::{
     ErrorCode,
-    node::ConditionKind,
+    condition::ConditionKind,
     node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, NODE_PROTOCOL, Observed},
 };
 use storage_core::{lock, store::ChunkStore as _};

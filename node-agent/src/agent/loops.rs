@@ -8,7 +8,8 @@ use std::{
 use futures::{FutureExt as _, future::BoxFuture};
 use muster_api::{
     Timestamp,
-    node::{Condition, PoolUse},
+    condition::Condition,
+    node::PoolUse,
     node_protocol::{InstanceReport, Offer},
 };
 use muster_pool::PoolClient;

@@ -26,6 +26,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -40,6 +41,9 @@ use crate::telemetry;
 const ENTRY: usize = 64;
 /// Most slots the clock hand passes in search of one to evict.
 const HAND_STEPS_MAX: usize = 4096;
+/// How long before a deadline a fetch ends: what came last is still to be stored, and those that wait for a fetch that
+/// failed are told why.
+const LANDING: Duration = Duration::from_millis(250);
 
 /// The chunk cache of a node.
 pub(crate) struct Cache {
@@ -355,11 +359,11 @@ impl Cache {
         deadline: tokio::time::Instant,
     ) {
         let names: Vec<_> = flights.iter().map(|(name, _)| *name).collect();
-        let got = self.pool.get(&names, deadline).await;
+        let got = self.pool.get(&names, deadline - LANDING).await;
         let cache = self.clone();
         // Writing the slots may wait for the disk.
         let landing = tokio::task::spawn_blocking(move || -> Result<HashMap<ObjectName, Landed>, Fault> {
-            let got = got.map_err(|error| Fault::Unavailable(error.to_string()))?;
+            let got = got?;
             Ok(got.into_iter().map(|got| (got.object.name, cache.land(got, salt, size))).collect())
         });
         let failed = |error| Err(Fault::Io(format!("the task that stores fetched chunks failed: {error}")));

@@ -32,6 +32,7 @@ use super::{
     cut::Prepared,
     epoch::{Epoch, FlushError},
     error::{Fault, is_no_space},
+    lost::Lost,
     meta::{Meta, NotStored},
     write::{NotNow, Stripes},
 };
@@ -73,6 +74,7 @@ pub(crate) struct Disk {
     failed: ArcSwapOption<String>,
     removed: AtomicBool,
     fetched_bytes: AtomicU64,
+    pub(super) lost: Lost,
     /// The durable record as it was last stored.
     pub(super) meta: ArcSwap<Meta>,
     storing: Mutex<()>,
@@ -96,6 +98,7 @@ impl Disk {
             failed: ArcSwapOption::new(meta.failed.clone().map(Arc::new)),
             removed: AtomicBool::new(false),
             fetched_bytes: AtomicU64::new(meta.fetched_bytes),
+            lost: Lost::default(),
             meta: ArcSwap::from_pointee(meta),
             storing: Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),

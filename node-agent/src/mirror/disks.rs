@@ -25,6 +25,7 @@ use super::{
     disk::{Disk, Layers, Node, micros},
     epoch::{Epoch, Place, check_direct_io},
     error::DiskError,
+    lost::LostContent,
     meta::{EpochMeta, Meta, NotStored},
     stable,
 };
@@ -88,6 +89,8 @@ pub struct DiskStatus {
     pub local_bytes: u64,
     /// Whether the raw file is mounted and served.
     pub mounted: bool,
+    /// What of it no node of the pool has any more, as far as it was read.
+    pub lost: Option<LostContent>,
     /// Why the disk has failed for good: a flush failed, or its journal is damaged. It is not mounted again then.
     pub failed: Option<String>,
 }
@@ -680,6 +683,7 @@ impl Disks {
             fetched_bytes: disk.fetched_bytes(),
             local_bytes: layers.epochs.iter().map(|epoch| epoch.local_bytes()).sum(),
             mounted: entry.is_mounted(),
+            lost: disk.lost.content(meta.base),
             failed: disk.failed(),
         }
     }

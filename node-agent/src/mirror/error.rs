@@ -4,6 +4,7 @@ use std::io;
 
 use muster_api::{CommitId, DiskId, Reason, SnapshotId};
 use muster_pool::PoolError;
+use storage_core::ObjectName;
 
 use crate::holder::HolderError;
 
@@ -146,6 +147,9 @@ pub enum Fault {
     /// No node returned the bytes before the deadline.
     #[error("no source before the deadline: {0}")]
     Unavailable(String),
+    /// No node of the pool has a good copy of these objects; at least one.
+    #[error("no node has a good copy of {} objects, the first is {}", .0.len(), .0[0])]
+    Lost(Vec<ObjectName>),
     /// An object is damaged, or has a form that this release does not read.
     #[error("corrupt: {0}")]
     Corrupt(String),
@@ -164,6 +168,15 @@ pub enum Fault {
     /// The disk is being removed.
     #[error("the disk is being removed")]
     Removed,
+}
+
+impl From<PoolError> for Fault {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Lost { names } => Self::Lost(names),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
 }
 
 impl Fault {

@@ -78,6 +78,7 @@ mod epoch;
 pub(crate) mod error;
 mod fold;
 mod journal;
+mod lost;
 mod memory;
 mod meta;
 #[cfg(test)]
@@ -93,3 +94,4 @@ pub use config::{Config, WritePolicy};
 pub use disks::{DiskStatus, DiskWant, Disks};
 pub use epoch::check_direct_io;
 pub use error::{DiskError, Fault};
+pub use lost::LostContent;

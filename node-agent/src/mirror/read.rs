@@ -198,8 +198,9 @@ impl Disk {
         }
         if !missing.chunks.is_empty() {
             let cache = &self.node().cache;
-            let found = cache.get_or_fetch(&missing.chunks, descriptor.salt, descriptor.chunk, deadline).await?;
-            for (name, fetched) in found {
+            let found = cache.get_or_fetch(&missing.chunks, descriptor.salt, descriptor.chunk, deadline).await;
+            self.lost.learn(&missing.chunks, found.as_ref().map(drop));
+            for (name, fetched) in found? {
                 self.count_fetched(fetched.network_bytes);
                 pinned.chunks.insert(name, fetched.body);
             }
@@ -237,8 +238,9 @@ impl Disk {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let got = self.node().pool.get(names, deadline).await.map_err(|e| Fault::Unavailable(e.to_string()))?;
-        got.into_iter()
+        let got = self.node().pool.get(names, deadline).await.map_err(Fault::from);
+        self.lost.learn(names, got.as_ref().map(drop));
+        got?.into_iter()
             .map(|got| {
                 self.count_fetched(got.network_bytes);
                 if got.object.kind == kind {

@@ -35,6 +35,7 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::{
     DiskId, InstanceId, Reason, Timestamp, VersionId,
+    condition::{Condition, ConditionKind},
     deployment::Runtime,
     node_protocol::{Assignment, DiskReport, InstanceReport, VersionRoot},
 };
@@ -48,7 +49,7 @@ use self::{
 };
 use crate::{
     hypervisor::{Domain, Hypervisor, RunId, console, console::Scan},
-    mirror::{DiskError, DiskStatus, DiskWant, Disks},
+    mirror::{DiskError, DiskStatus, DiskWant, Disks, LostContent},
 };
 
 /// Time until the next pass while something waits: a probe, a guest that stops, a retry.
@@ -262,6 +263,17 @@ fn disk_trouble(disk: &DiskStatus) -> Option<Trouble> {
     Some(Trouble { reason: Reason::DiskFailed, detail: format!("disk {} failed: {what}", disk.disk) })
 }
 
+/// A disk that needs what no node has any more: the guest gets errors wherever it reads that.
+fn lost_content(disk: &DiskStatus) -> Option<Condition> {
+    let LostContent { version, objects, first } = disk.lost.as_ref()?;
+    let detail = format!(
+        "{objects} or more objects of version {version}, on which disk {} builds, have no good copy on any node, the first \
+         is {first}: reading what they hold is an error; import the image again, or restore the disk from another version",
+        disk.disk
+    );
+    Some(Condition { kind: ConditionKind::ObjectsLost, detail })
+}
+
 fn disk_report(disk: &DiskStatus, assignment: &Assignment) -> DiskReport {
     let assigned = assignment.disks.iter().find(|assigned| assigned.disk == disk.disk);
     DiskReport {
@@ -351,7 +363,8 @@ impl Reconciler {
             let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
             let known = disks.iter().copied().map(|disk| disk_report(disk, assignment)).collect();
-            let report = report::report(assignment, &seen, &here, trouble.as_ref(), known);
+            let conditions = disks.iter().copied().filter_map(lost_content).collect();
+            let report = report::report(assignment, &seen, &here, trouble.as_ref(), conditions, known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);
             reports.push(report);

@@ -2,6 +2,7 @@
 
 use muster_api::{
     DiskId, Reason,
+    condition::Condition,
     deployment::Runtime,
     node_protocol::{Assignment, DiskReport, InstanceReport, Observed, Wanted},
 };
@@ -34,13 +35,14 @@ impl Said {
     }
 }
 
-/// The report. `disks` are the reports of all disks of this instance that are here.
+/// The report. `conditions` are what its disks tell people, `disks` the reports of all disks of this instance that are here.
 #[must_use]
 pub fn report(
     assignment: &Assignment,
     seen: &Seen,
     here: &Here,
     trouble: Option<&Trouble>,
+    conditions: Vec<Condition>,
     mut disks: Vec<DiskReport>,
 ) -> InstanceReport {
     let life = seen.life.as_ref().filter(|life| life.is_of(assignment));
@@ -65,6 +67,7 @@ pub fn report(
         started_at: life.and_then(|life| life.started_at),
         ready_at: life.and_then(|life| life.ready_at),
         reboots: if life.is_some() { seen.reboots } else { 0 },
+        conditions,
         disks,
     }
 }

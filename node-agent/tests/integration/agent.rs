@@ -26,8 +26,8 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, DiskId, ErrorCode, NodeId, Problem, RunId, TokenId, VersionId,
+    condition::ConditionKind,
     deployment::Runtime,
-    node::ConditionKind,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
         RenewAnswer, RenewRequest, VersionRoot, Wanted,
@@ -223,6 +223,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         started_at: None,
         ready_at: None,
         reboots: 0,
+        conditions: Vec::new(),
         disks: Vec::new(),
     }
 }

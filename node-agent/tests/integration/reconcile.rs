@@ -76,6 +76,7 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         fetched_bytes: 0,
         local_bytes: 0,
         mounted: true,
+        lost: None,
         failed: None,
     }
 }

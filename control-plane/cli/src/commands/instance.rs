@@ -1,11 +1,15 @@
 //! `muster instance …`.
 
-use muster_api::instance::{Disk, Instance, Loss, OnMany, Recover, Select};
+use muster_api::{
+    Reason,
+    instance::{Disk, Instance, Loss, OnMany, Recover, Select},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Ctx, Frees, Settled, body, deployment::power, filtered, parsed};
 use crate::{
+    answer,
     args::{InstanceCommand, Power, Whom},
     cells::{self, age, optional, word},
     client::{Answer, Call},
@@ -22,7 +26,9 @@ const INSTANCES: [Column<Instance>; 8] = [
     numbers("CPUS", |v| v.cpus.to_string()),
     numbers("MEMORY", |v| units::bytes(v.memory_bytes)),
     numbers("UNSAVED", |v| units::bytes(v.disks.iter().map(|d| d.unsaved_bytes).sum())),
-    words("REASON", |v| optional(v.reason.as_ref())),
+    words("REASON", |v| {
+        optional(v.reason.as_ref().map(Reason::as_str).or(v.conditions.first().map(|c| c.kind.as_str())))
+    }),
 ];
 
 const DISKS: [Column<Disk>; 6] = [
@@ -127,12 +133,12 @@ async fn on_many(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<Answer, Failure> 
 async fn verb(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<(), Failure> {
     if let [name] = whom.things.as_slice() {
         let answer = ctx.client.post(&instance(name).then(verb.word()), &verb.body()?).await?;
-        tell_loss(ctx, &answer);
+        tell_loss(ctx, &answer)?;
         let shown = |object: &Instance| format!("{}: {}", object.name, word(&object.state));
         return ctx.finish(answer, &instance(name), shown).await;
     }
     let answer = on_many(ctx, whom, verb).await?;
-    tell_loss(ctx, &answer);
+    tell_loss(ctx, &answer)?;
     let sent = match ctx.settle(answer).await? {
         Settled::Accepted(operation) => return ctx.accepted(&operation),
         Settled::Done(operation) => operation.sent,
@@ -145,15 +151,16 @@ async fn verb(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<(), Failure> {
 }
 
 /// Says on standard error what a recovery gives up: the answer of any other verb lists no loss.
-fn tell_loss(ctx: &Ctx, answer: &Answer) {
-    let listed = answer.body.pointer("/result/loss").cloned().unwrap_or_default();
-    for loss in serde_json::from_value::<Vec<Loss>>(listed).unwrap_or_default() {
+fn tell_loss(ctx: &Ctx, answer: &Answer) -> Result<(), Failure> {
+    let Some(listed) = answer.body.pointer("/result/loss") else { return Ok(()) };
+    for loss in answer::read::<Vec<Loss>>(listed)? {
         let since = loss.saved_at.map_or_else(|| "it was deployed".to_owned(), |at| at.to_string());
         let bytes = units::bytes(loss.unsaved_bytes);
         ctx.out
             .notes
             .say(&format!("{}: what was written since {since} is given up, at least {bytes}", loss.instance_name));
     }
+    Ok(())
 }
 
 async fn remove(ctx: &Ctx, whom: &Whom, yes: bool) -> Result<(), Failure> {
@@ -175,6 +182,7 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
         ("state", word(&instance.state)),
         ("reason", optional(instance.reason.as_ref())),
         ("detail", optional(instance.detail.as_ref())),
+        ("conditions", cells::conditions(&instance.conditions)),
         ("host name", instance.host_name.clone()),
         ("deployment", instance.deployment_name.clone()),
         ("node", optional(instance.node_name.as_ref())),

@@ -1,6 +1,9 @@
 //! `muster node …`, for operators.
 
-use muster_api::node::{ConditionKind, Node, NodeState, ObjectAmount};
+use muster_api::{
+    condition::ConditionKind,
+    node::{Node, NodeState, ObjectAmount},
+};
 use reqwest::Method;
 use serde_json::json;
 
@@ -132,7 +135,6 @@ fn advice(node: &Node) -> String {
 
 fn details(ctx: &Ctx, node: &Node) -> String {
     let Node { capacity, pool, .. } = node;
-    let conditions: Vec<_> = node.conditions.iter().map(|c| format!("{}: {}", c.kind, c.detail)).collect();
     let (used, all) = (units::bytes(capacity.memory_used_bytes), units::bytes(capacity.memory_bytes));
     let (stored, limit) = (units::bytes(pool.used_bytes), units::bytes(pool.limit_bytes));
     ctx.out.facts(&[
@@ -140,7 +142,7 @@ fn details(ctx: &Ctx, node: &Node) -> String {
         ("id", node.id.to_string()),
         ("state", state(node)),
         ("reason", optional(node.reason.as_ref())),
-        ("conditions", conditions.join("; ")),
+        ("conditions", cells::conditions(&node.conditions)),
         ("what to do", advice(node)),
         ("zone", optional(node.zone.as_ref())),
         ("address", node.address.clone()),

@@ -274,6 +274,27 @@ async fn recover_says_what_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_loss_that_cannot_be_read_is_no_loss_that_is_not_told() {
+    let fake = Fake::start(move |_, _| {
+        answer(202, &things::with(things::operation("succeeded", 1), json!({"result": {"loss": [{"disk": 5}]}})))
+    })
+    .await;
+    let told = fake.run(&["instance", "recover", "web.0", "--accept-loss"]).await;
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.err.contains("the controller's answer does not fit"), "{}", told.err);
+}
+
+#[tokio::test]
+async fn an_instance_shows_what_its_state_does_not_say() {
+    let lost = json!([{"kind": "objects_lost", "detail": "2 objects have no good copy"}]);
+    let fake =
+        Fake::start(move |_, _| answer(200, &things::with(things::instance("web.0"), json!({ "conditions": lost }))))
+            .await;
+    let shown = fake.run(&["instance", "show", "web.0"]).await;
+    assert!(shown.out.contains("objects_lost: 2 objects have no good copy"), "{}", shown.out);
+}
+
+#[tokio::test]
 async fn retry_sends_the_new_limits_and_nothing_else() {
     let fake = Fake::start(|_, _| answer(200, &things::deployment("web"))).await;
     let args = ["deployment", "retry", "web", "--ready-timeout", "15m", "--on-ready-timeout", "stop"];

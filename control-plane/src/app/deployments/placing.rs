@@ -7,8 +7,9 @@ use std::{
 
 use muster_api::{
     DeploymentId, ErrorCode, NodeId, Problem, Ref,
+    condition::ConditionKind,
     deployment::{DryRun, DryRunNode, Runtime},
-    node::{ConditionKind, NodeState},
+    node::NodeState,
 };
 use serde_json::json;
 use storage_core::units::u64_from;

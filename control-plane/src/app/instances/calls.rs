@@ -28,7 +28,7 @@ impl App {
         self.store
             .read("instances.show", async |tx| {
                 let row = find::instance(tx, caller, wanted).await?;
-                view::one(tx, caller, row).await
+                view::one(self, tx, caller, row).await
             })
             .await
     }
@@ -47,7 +47,7 @@ impl App {
                     pager.take(instances::list(tx, &filter, after, n).await?, |row| row.seq, Some);
                 }
                 let page = pager.page();
-                let items = view::many(tx, caller, page.items).await?;
+                let items = view::many(self, tx, caller, page.items).await?;
                 Ok(Page { items, next_page_token: page.next_page_token, as_of: page.as_of })
             })
             .await
@@ -67,7 +67,7 @@ impl App {
                 row = find::instance(tx, &asked.caller, &Ref::Id(row.id)).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;
             }
-            Answer::ok(&view::one(tx, &asked.caller, row).await?)
+            Answer::ok(&view::one(self, tx, &asked.caller, row).await?)
         })
         .await
     }

@@ -51,7 +51,8 @@ impl Changed {
 
     /// Whether those who watch it see something new.
     fn seen_otherwise(&self) -> bool {
-        let seen = |life: &Life| (life.state, life.is_ready(), life.reason.clone());
+        let kinds = |life: &Life| life.conditions.iter().map(|one| one.kind.clone()).collect::<Vec<_>>();
+        let seen = |life: &Life| (life.state, life.is_ready(), life.reason.clone(), kinds(life));
         seen(&self.before) != seen(&self.after.life)
     }
 }
@@ -124,6 +125,9 @@ pub(crate) fn event(row: &InstanceRow, actor: &str) -> NewEvent {
     let mut data = json!({ "state": word(row.life.state), "ready": row.life.is_ready() });
     if let Some(reason) = &row.life.reason {
         data["reason"] = reason.as_str().into();
+    }
+    if !row.life.conditions.is_empty() {
+        data["conditions"] = json!(row.life.conditions);
     }
     NewEvent {
         operation: row.operation,

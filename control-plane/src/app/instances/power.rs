@@ -137,7 +137,7 @@ impl App {
             let row = find::instance(tx, &asked.caller, &asked.thing).await?;
             check_idle(std::slice::from_ref(&row))?;
             let Some(changed) = Changed::by(row.clone(), &verb.edge(), tx).map_err(|r| refused(&r))? else {
-                return Answer::ok(&view::one(tx, &asked.caller, row).await?);
+                return Answer::ok(&view::one(self, tx, &asked.caller, row).await?);
             };
             let new = verb.operation(tx, row.project.clone(), row.target(), 1);
             let operation = begin(tx, &asked.caller.origin(), new, vec![changed]).await?;

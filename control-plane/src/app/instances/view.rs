@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    InstanceId, NodeId, etag,
+    InstanceId, NodeId,
+    condition::{Condition, ConditionKind},
+    etag,
     instance::{Disk, Instance, InstanceState, Steps},
 };
 
-use super::super::{AppError, Caller};
+use super::super::{App, AppError, Caller};
 use crate::{
     domain::names::host_name,
     store::{
@@ -18,12 +20,17 @@ use crate::{
 };
 
 /// An instance as the API shows it to this caller.
-pub(super) async fn one(tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
-    Ok(many(tx, caller, vec![row]).await?.pop().expect("one row makes one view"))
+pub(super) async fn one(app: &App, tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
+    Ok(many(app, tx, caller, vec![row]).await?.pop().expect("one row makes one view"))
 }
 
 /// Many instances, in the order of their rows.
-pub(super) async fn many(tx: &mut Tx, caller: &Caller, rows: Vec<InstanceRow>) -> Result<Vec<Instance>, AppError> {
+pub(super) async fn many(
+    app: &App,
+    tx: &mut Tx,
+    caller: &Caller,
+    rows: Vec<InstanceRow>,
+) -> Result<Vec<Instance>, AppError> {
     let ids: Vec<InstanceId> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let of: BTreeSet<_> = rows.iter().map(|row| row.deployment).collect();
@@ -38,7 +45,10 @@ pub(super) async fn many(tx: &mut Tx, caller: &Caller, rows: Vec<InstanceRow>) -
             places.insert(id, node);
         }
     }
-    let view = |row: InstanceRow| {
+    let view = |mut row: InstanceRow| {
+        if row.life.node.is_some_and(|node| app.refused_run(node).is_some()) {
+            row.life.conditions.push(identity_copied());
+        }
         let place = row.life.node.and_then(|id| places.get(&id));
         let name = names.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
         let disks = disks.remove(&row.id).unwrap_or_default();
@@ -81,12 +91,21 @@ fn view(
         last_reason,
         last_reason_at,
         disks: disks.into_iter().map(|disk| disk_view(disk, operator)).collect(),
+        conditions: life.conditions,
         nics: Vec::new(),
         node: place.map(|node| node.id).filter(|_| operator),
         node_name: place.map(|node| node.name.clone()).filter(|_| operator),
         zone: place.and_then(|node| node.zone.clone()),
         generation: Some(life.generation).filter(|_| operator),
     }
+}
+
+/// How an instance tells that the identity of its node was copied. Which node that is, and where the copy is, are for
+/// operators: `muster node show`.
+fn identity_copied() -> Condition {
+    let detail =
+        "a copy of the data of its host was started elsewhere and refused; this instance is the one that counts";
+    Condition { kind: ConditionKind::IdentityCopied, detail: detail.to_owned() }
 }
 
 fn disk_view(disk: DiskRow, operator: bool) -> Disk {

@@ -22,7 +22,7 @@ mod view;
 
 use muster_api::{
     NodeId,
-    node::{Condition, ConditionKind},
+    condition::{Condition, ConditionKind},
 };
 use serde_json::json;
 

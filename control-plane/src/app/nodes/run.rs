@@ -1,10 +1,6 @@
 //! An agent process registers as the one that acts as its node, and calls of any other are refused (I8).
 
-use muster_api::{
-    ErrorCode, NodeId, Problem, RunId, Timestamp,
-    node::{Condition, ConditionKind},
-    node_protocol::RunStart,
-};
+use muster_api::{ErrorCode, NodeId, Problem, RunId, node_protocol::RunStart};
 use storage_core::lock;
 
 use super::{
@@ -91,12 +87,12 @@ impl App {
         lock(&self.refused_runs).insert(node, (self.clock.now(), detail));
     }
 
-    /// The condition of a node whose identity somebody else used lately.
-    pub(super) fn identity_conflict(&self, node: NodeId, now: Timestamp) -> Option<Condition> {
+    /// What to know about a process that used this node's identity lately and was refused: its data folder is a copy.
+    pub(crate) fn refused_run(&self, node: NodeId) -> Option<String> {
+        let now = self.clock.now();
         let mut refused = lock(&self.refused_runs);
         refused.retain(|_, (at, _)| now.ms_since(*at) < SHOWN_MS);
-        let detail = refused.get(&node)?.1.clone();
-        Some(Condition { kind: ConditionKind::IdentityConflict, detail })
+        refused.get(&node).map(|(_, detail)| detail.clone())
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use muster_api::{
-    NodeId, Page, Ref, etag,
+    NodeId, Page, Ref,
+    condition::{Condition, ConditionKind},
+    etag,
     node::{Capacity, Node, NodeState},
 };
 
@@ -55,7 +57,8 @@ impl App {
             Some((_, beat)) => (beat.pool, beat.conditions.clone()),
             None => (row.pool, row.conditions.clone()),
         };
-        conditions.extend(self.identity_conflict(row.id, self.clock.now()));
+        conditions
+            .extend(self.refused_run(row.id).map(|detail| Condition { kind: ConditionKind::IdentityCopied, detail }));
         Node {
             id: row.id,
             name: row.name.clone(),

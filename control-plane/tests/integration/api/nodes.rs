@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use muster_api::{
     InstanceId, NodeId, RunId,
-    node::{Condition, ConditionKind, Node, NodeState, PoolUse},
+    condition::{Condition, ConditionKind},
+    node::{Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
 use muster_controller::wake::Loop;
@@ -139,7 +140,7 @@ async fn two_of_one_identity_never_act_at_the_same_time() {
     world.node_call(caller, "GET", "/node/v1/desired", "").await.refused(409, "superseded");
     heard(original).await.ok::<Value>(200);
     let shown = node(&world, "a").await;
-    assert_eq!(shown.conditions[0].kind, ConditionKind::IdentityConflict);
+    assert_eq!(shown.conditions[0].kind, ConditionKind::IdentityCopied);
     assert!(shown.conditions[0].detail.contains("10.0.0.9:7450"), "{}", shown.conditions[0].detail);
     world.clock.advance_ms(600_000);
     assert!(node(&world, "a").await.conditions.is_empty());
@@ -437,6 +438,7 @@ async fn the_node_door_takes_larger_bodies_than_the_people_door() {
         started_at: None,
         ready_at: None,
         reboots: 0,
+        conditions: Vec::new(),
         disks: Vec::new(),
     };
     let report = Report { desired_revision: 1, full: true, instances: (0..4000).map(one).collect() };

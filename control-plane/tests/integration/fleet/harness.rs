@@ -586,6 +586,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         started_at: up,
         ready_at: up,
         reboots: 0,
+        conditions: Vec::new(),
         disks: Vec::new(),
     }
 }

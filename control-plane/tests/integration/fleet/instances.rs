@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use muster_api::{
-    Timestamp,
+    RunId, Timestamp,
+    condition::{Condition, ConditionKind},
     node_protocol::{InstanceReport, Observed, SILENT_AFTER_S},
 };
 use serde_json::{Value, json};
@@ -223,6 +224,55 @@ async fn reports_of_older_generations_or_starts_or_other_nodes_are_ignored() {
     // A report that is about this start counts.
     assert_eq!(nodes[0].report(&desired, false, vec![failed]).await.status, 204);
     assert_eq!(state(&world, &mine.name).await, "failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_shows_the_conditions_that_its_node_reports_and_an_event_tells_of_each_change() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    nodes[0].script(|s| s.mute = true);
+    let desired = nodes[0].desired();
+    let known = world.get("/v1/instances/web.0").await;
+    let at = |pointer: &str| serde_json::from_value(known.body.pointer(pointer).unwrap().clone()).unwrap();
+    let lost = |conditions| InstanceReport {
+        conditions,
+        disk_at: at("/steps/disk_at"),
+        started_at: at("/steps/started_at"),
+        ready_at: at("/ready_at"),
+        ..report_of(&desired.assignments[0], Observed::Running)
+    };
+    let condition = Condition { kind: ConditionKind::ObjectsLost, detail: "2 objects".to_owned() };
+    for conditions in [vec![condition], Vec::new()] {
+        let before = world.get("/v1/instances").await.text("/as_of").to_owned();
+        nodes[0].report(&desired, false, vec![lost(conditions.clone())]).await;
+        let shown = world.get("/v1/instances/web.0").await;
+        assert_eq!(shown.body["conditions"], serde_json::to_value(&conditions).unwrap());
+        assert_eq!((shown.text("/state"), shown.body["reason"].is_null()), ("running", true));
+        assert_ne!(world.get("/v1/instances").await.text("/as_of"), before, "an event tells of it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_copy_of_a_node_is_a_condition_of_the_instances_on_the_node() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    let start = |run: RunId, follows: &[RunId], place: &str| {
+        json!({
+            "protocol": 1, "incarnation": nodes[0].desired().incarnation, "run": run, "follows": follows,
+            "accepted": false, "place": place, "advertise": "10.0.0.9:7450",
+        })
+    };
+    let [original, copy] = std::array::from_fn(|_| RunId::generate());
+    nodes[0].call("POST", "runs", start(original, &[], "same")).await.expect(204);
+    assert_eq!(world.get("/v1/instances/web.0").await.body["conditions"], json!([]));
+    nodes[0].call("POST", "runs", start(copy, &[original], "adopted")).await.refused(409, "superseded");
+    let shown = world.get("/v1/instances/web.0").await;
+    assert_eq!(shown.text("/conditions/0/kind"), "identity_copied");
+    assert!(!shown.text("/conditions/0/detail").contains("10.0.0.9"), "where the copy is, is for operators");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

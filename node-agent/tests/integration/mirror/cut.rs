@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::{DiskError, DiskWant};
+use muster_agent::mirror::{DiskError, DiskWant, LostContent};
 use muster_api::{CommitId, SnapshotId, VersionId, node_protocol::CutKey};
 use storage_core::{ChunkSize, Descriptor, ObjectName, Salt};
 
@@ -210,6 +210,29 @@ async fn after_folding_written_chunks_are_read_from_the_cache() {
     })
     .await;
     assert!(got == written);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_names_the_version_and_the_object_that_no_node_has_any_more_until_it_can_be_read() {
+    let world = World::new().await;
+    let content = Rng(3).bytes(2 * CHUNK);
+    let (want, path) = disk_of(&world, &content).await;
+    let chunk = |n: usize| ObjectName::of_chunk(Salt::SHARED, ChunkSize::DEFAULT, &content[n * CHUNK..][..CHUNK]);
+    assert!(world.memory.as_ref().unwrap().damage(&chunk(1)));
+    let lost = || world.disks.status(want.disk).unwrap().lost;
+    let read = |n: usize| {
+        let file = open(&path);
+        blocking(move || file.read_exact_at(&mut vec![0; 4096], (n * CHUNK) as u64))
+    };
+    read(0).await.unwrap();
+    assert_eq!(lost(), None);
+    read(1).await.unwrap_err();
+    assert_eq!(lost(), Some(LostContent { version: want.version, objects: 1, first: chunk(1) }));
+    read(0).await.unwrap();
+    assert!(lost().is_some(), "reading another chunk says nothing of this one");
+    import(&*world.store, &content, ChunkSize::DEFAULT);
+    read(1).await.unwrap();
+    assert_eq!(lost(), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

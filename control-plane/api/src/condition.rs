@@ -1,0 +1,40 @@
+//! Conditions: what people should know about a node or an instance and its state does not say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::words::words;
+
+words! {
+    /// What is to be known.
+    pub enum ConditionKind {
+        /// Node: the file system or the pool is full, so the pool takes no new objects.
+        DiskFull = "disk_full",
+        /// Node: its clock and the controller's differ by more than five seconds.
+        ClockOff = "clock_off",
+        /// Node: guests are emulated, because KVM cannot be used.
+        NoKvm = "no_kvm",
+        /// Node: libvirt does not answer, so no guests can run.
+        NoLibvirt = "no_libvirt",
+        /// Node: FUSE cannot be used, so there are no disks.
+        NoFuse = "no_fuse",
+        /// Node: the kernel is too old for guests to survive a restart of the agent.
+        OldKernel = "old_kernel",
+        /// Node, and each instance on it: another agent with the node's identity was refused lately, so there is a copy of
+        /// its data folder.
+        IdentityCopied = "identity_copied",
+        /// Node: objects of its share of the pool are lost there. How many: [`crate::node::PoolUse::lost_objects`].
+        /// Instance: its disk needs objects of which no node has a good copy.
+        ObjectsLost = "objects_lost",
+    }
+}
+
+/// Something that people should know about a node or an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Condition {
+    /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
+    /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`.
+    #[schema(value_type = String)]
+    pub kind: ConditionKind,
+    /// The condition in a sentence, for people.
+    pub detail: String,
+}
