@@ -35,8 +35,8 @@ impl App {
         *lock(&self.incarnation)
     }
 
-    /// Begins another incarnation, later than `ours` and `seen`: `evidence` shows that the database is an older copy. Does
-    /// nothing if that has happened since `ours` was read.
+    /// Begins another incarnation, later than `ours` and `seen`: `evidence` shows that the database is an older copy. If
+    /// that has happened since `ours` was read, the one that was begun then is kept.
     ///
     /// # Errors
     /// When `seen` is not to be believed, or the database fails.
@@ -52,23 +52,38 @@ impl App {
         }
         let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no random number: {e}"))?;
         let next = Incarnation { number: ours.number.max(seen.number) + 1, random };
-        self.store
+        let evidence = evidence.to_owned();
+        let app = self.clone();
+        // A task of its own: a caller that goes away between the commit and what follows it must not part the two.
+        let begun = tokio::spawn(async move { app.begin_incarnation(ours, next, &evidence).await });
+        begun.await.map_err(|error| anyhow::anyhow!("beginning an incarnation failed: {error}"))?
+    }
+
+    async fn begin_incarnation(&self, ours: Incarnation, next: Incarnation, evidence: &str) -> Result<(), AppError> {
+        let holds = self
+            .store
             .run_tx("cluster.restored", async |tx| {
-                if self.incarnation() != ours {
-                    return Ok(());
+                let row = cluster::load(tx).await?.expect("a controller does not start without the cluster's row");
+                if row.incarnation != ours {
+                    return Ok(row.incarnation);
                 }
                 cluster::begin_incarnation(tx, next).await?;
                 nodes::bump_all_desired(tx).await?;
-                *lock(&self.incarnation) = next;
-                self.store.set_history(next.into());
-                tracing::warn!(
-                    "the database is an older copy than its nodes have seen ({evidence}): it goes on as incarnation {}, and \
-                     what nodes hold beyond it is adopted",
-                    next.number
-                );
-                Ok::<_, AppError>(())
+                Ok::<_, AppError>(next)
             })
-            .await
+            .await?;
+        let mut known = lock(&self.incarnation);
+        if holds.number <= known.number {
+            return Ok(());
+        }
+        *known = holds;
+        self.store.set_history(holds.into());
+        tracing::warn!(
+            "the database is an older copy than its nodes have seen ({evidence}): it goes on as incarnation {}, and what \
+             nodes hold beyond it is adopted",
+            holds.number
+        );
+        Ok(())
     }
 }
 

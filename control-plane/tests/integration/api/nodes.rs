@@ -8,7 +8,10 @@ use muster_api::{
     node::{Node, NodeState, PoolUse},
     node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
 };
-use muster_controller::wake::Loop;
+use muster_controller::{
+    store::{StoreError, Tx},
+    wake::Loop,
+};
 use serde_json::{Value, json};
 use storage_core::membership::Membership;
 
@@ -342,6 +345,31 @@ async fn a_poll_of_the_desired_state_waits_for_a_change() {
     });
     assert!(answer.ok::<Desired>(200).revision > first.revision);
     assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn an_incarnation_that_could_not_be_committed_has_not_begun() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    let ours = world.app.incarnation();
+    let sql = async |text: &'static str| {
+        let run = async |tx: &mut Tx| -> Result<(), StoreError> {
+            sqlx::query(text).execute(tx.conn()).await?;
+            Ok(())
+        };
+        world.app.store.run_tx("test", run).await.expect(text);
+    };
+    // The database takes all statements of the transaction, and refuses its commit.
+    sql("CREATE TABLE no (id BIGINT PRIMARY KEY)").await;
+    sql("CREATE TABLE wants (id BIGINT REFERENCES no (id) DEFERRABLE INITIALLY DEFERRED)").await;
+    sql("CREATE TRIGGER refuse AFTER UPDATE ON cluster BEGIN INSERT INTO wants VALUES (1); END").await;
+    let seen = Incarnation { number: ours.number + 5, random: 1 };
+    let beat = muster_api::node_protocol::Heartbeat { incarnation: seen, ..agent.beat() };
+    world.beat(&agent, &beat).await.refused(500, "internal");
+    assert_eq!(world.app.incarnation(), ours);
+    sql("DROP TRIGGER refuse").await;
+    let answer: HeartbeatAnswer = world.beat(&agent, &beat).await.ok(200);
+    assert_eq!((answer.incarnation.number, world.app.incarnation()), (seen.number + 1, answer.incarnation));
 }
 
 #[tokio::test]
