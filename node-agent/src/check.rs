@@ -141,12 +141,16 @@ fn kvm(wanted: probe::Choice) -> Finding {
 
 fn libvirt(uri: &str) -> Finding {
     if !uri.starts_with("qemu:///") {
-        return Finding::of(ConditionKind::NoLibvirt, true, Ok(format!("{uri} is not on this host and not looked at")));
+        return Finding::of(
+            ConditionKind::HypervisorSilent,
+            true,
+            Ok(format!("{uri} is not on this host and not looked at")),
+        );
     }
     let sockets = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
     let found = sockets.iter().find(|socket| std::os::unix::net::UnixStream::connect(socket).is_ok());
     Finding::of(
-        ConditionKind::NoLibvirt,
+        ConditionKind::HypervisorSilent,
         true,
         found
             .map(|socket| format!("libvirt answers on {socket}"))
@@ -196,7 +200,7 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     let mut all: Vec<Condition> = [fuse(), kernel()].into_iter().filter_map(Finding::condition).collect();
     let said = |otherwise: &str| seen.detail.clone().unwrap_or_else(|| otherwise.to_owned());
     if libvirt && !seen.libvirt {
-        all.push(Condition { kind: ConditionKind::NoLibvirt, detail: said("libvirt does not answer") });
+        all.push(Condition { kind: ConditionKind::HypervisorSilent, detail: said("libvirt does not answer") });
     } else if libvirt && !seen.kvm {
         all.push(Condition { kind: ConditionKind::NoKvm, detail: said("guests are emulated, which is slow") });
     }
@@ -313,7 +317,7 @@ mod tests {
         let config = Config { runtime: RuntimeChoice::None, ..Config::new("/x".into()) };
         let kinds = |seen: &Seen| -> Vec<_> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
         let well = kinds(&Seen { clock_offset_s: Some(-2), ..Seen::default() });
-        assert!(!well.contains(&ConditionKind::ClockOff) && !well.contains(&ConditionKind::NoLibvirt));
+        assert!(!well.contains(&ConditionKind::ClockOff) && !well.contains(&ConditionKind::HypervisorSilent));
         let lost = ObjectAmount { objects: 1, bytes: 9 };
         let ill =
             kinds(&Seen { clock_offset_s: Some(-9), pool_full: Some("full".to_owned()), lost, ..Seen::default() });

@@ -16,7 +16,7 @@ async fn member(cluster: &Cluster) -> Instance {
 
 async fn lacks_libvirt(cluster: &Cluster) -> bool {
     let node = cluster.api.list::<Node>("/v1/nodes").await.remove(0);
-    node.conditions.iter().any(|condition| condition.kind == ConditionKind::NoLibvirt)
+    node.conditions.iter().any(|condition| condition.kind == ConditionKind::HypervisorSilent)
 }
 
 #[tokio::test(flavor = "multi_thread")]

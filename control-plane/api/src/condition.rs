@@ -13,8 +13,8 @@ words! {
         ClockOff = "clock_off",
         /// Node: guests are emulated, because KVM cannot be used.
         NoKvm = "no_kvm",
-        /// Node: libvirt does not answer, so no guests can run.
-        NoLibvirt = "no_libvirt",
+        /// Node: libvirt does not answer, so no guests can be started.
+        HypervisorSilent = "hypervisor_silent" | "no_libvirt",
         /// Node: FUSE cannot be used, so there are no disks.
         NoFuse = "no_fuse",
         /// Node: the kernel is too old for guests to survive a restart of the agent.
@@ -31,7 +31,7 @@ words! {
 /// Something that people should know about a node or an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
-    /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `no_libvirt`, `no_fuse`, `old_kernel`,
+    /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
     /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,

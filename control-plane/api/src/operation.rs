@@ -66,6 +66,9 @@ pub struct WaitingOn {
     /// The node where that happens. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,
+    /// Name of that node. For operators only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
     /// Since when it waits.
     pub since: Timestamp,
     /// Until when it waits.

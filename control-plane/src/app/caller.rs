@@ -97,11 +97,13 @@ impl Caller {
     }
 }
 
-/// The operation as its caller may see it: the nodes it waits for are shown to operators only.
+/// The operation as its caller may see it. The nodes it waits for are shown to operators only; entries that differ in
+/// nothing else are one then.
 #[must_use]
 pub fn visible(mut operation: Operation, operator: bool) -> Operation {
     if !operator {
-        operation.waiting_on.iter_mut().for_each(|waiting| waiting.node = None);
+        operation.waiting_on.iter_mut().for_each(|waiting| (waiting.node, waiting.node_name) = (None, None));
+        operation.waiting_on.dedup_by(|next, before| next.what == before.what);
     }
     operation
 }

@@ -107,6 +107,8 @@ pub enum Edge<'a> {
     Place(NodeId),
     /// The scheduler found no node, for this reason.
     NoPlace(&'a str),
+    /// The scheduler found only nodes whose libvirt does not answer, as this says. It may wait for one of them.
+    AwaitPlace(&'a str),
     /// Somebody wants it to run.
     Start,
     /// Somebody wants it to stop.
@@ -204,7 +206,10 @@ impl Life {
             (S::Pending, Edge::NoPlace(why)) if self.node.is_none() => {
                 next.set(S::Failed, Some(Reason::NoCapacity), Some((*why).to_owned()));
             }
-            (_, Edge::Place(_) | Edge::NoPlace(_)) => return self.refuse(&[S::Pending]),
+            (S::Pending, Edge::AwaitPlace(why)) if self.node.is_none() => {
+                next.set(S::Pending, Some(Reason::HypervisorSilent), Some((*why).to_owned()));
+            }
+            (_, Edge::Place(_) | Edge::NoPlace(_) | Edge::AwaitPlace(_)) => return self.refuse(&[S::Pending]),
 
             (S::Pending | S::Starting | S::Running | S::Paused, Edge::Start) => {}
             (S::Failed, Edge::Start | Edge::Retry) if self.may_lose_data() => {

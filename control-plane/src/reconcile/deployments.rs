@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    DeploymentId, ErrorCode, OperationId, Problem, Reason,
+    DeploymentId, ErrorCode, NodeId, OperationId, Problem, Reason,
     deployment::DeploymentState,
     instance::InstanceState,
     operation::{Operation, OperationState, Progress, WaitingOn},
@@ -29,6 +29,7 @@ use crate::{
         deployments::{self, DeploymentRow},
         events,
         instances::{self, InstanceRow},
+        nodes,
         operations::{self, Outcome, WAITING_MAX},
     },
     wake::Counts,
@@ -75,7 +76,7 @@ async fn ours(tx: &mut Tx) -> Result<Vec<Operation>, AppError> {
 }
 
 async fn settle(tx: &mut Tx) -> Result<usize, AppError> {
-    let mut acted = place_homeless(tx).await?;
+    let (mut acted, awaited) = place_homeless(tx).await?;
     let now = tx.now();
     let mut running = Vec::new();
     for operation in ours(tx).await? {
@@ -90,33 +91,37 @@ async fn settle(tx: &mut Tx) -> Result<usize, AppError> {
         }
     }
     let dirty = deployments::dirty(tx).await?;
-    acted += count_operations(tx, &running, &dirty).await?;
+    acted += count_operations(tx, &running, &dirty, &awaited).await?;
     // Ending an operation may have changed members: count what is dirty now.
     let dirty = deployments::dirty(tx).await?;
     acted += count_deployments(tx, dirty).await?;
     Ok(acted)
 }
 
-async fn place_homeless(tx: &mut Tx) -> Result<usize, AppError> {
+/// The nodes whose libvirt the members of each operation wait for.
+type Awaited = BTreeMap<OperationId, BTreeSet<NodeId>>;
+
+async fn place_homeless(tx: &mut Tx) -> Result<(usize, Awaited), AppError> {
     let mut by_deployment: BTreeMap<DeploymentId, Vec<InstanceRow>> = BTreeMap::new();
     for row in instances::homeless(tx).await? {
         by_deployment.entry(row.deployment).or_default().push(row);
     }
-    let mut acted = 0;
+    let (mut acted, mut awaited) = (0, Awaited::new());
     for (id, members) in by_deployment {
         let Some(deployment) = deployments::load(tx, id).await? else { continue };
         let placing = Placing::find(tx, &deployment, u64_from(members.len())).await?;
         let refusal = placing.why();
-        let mut places = placing.solution.places.iter();
         let mut changed = Vec::new();
-        for member in members {
-            let edge = places.next().map_or(Edge::NoPlace(&refusal), |node| Edge::Place(*node));
+        for (member, edge) in members.into_iter().zip(placing.edges(&refusal)) {
+            if let (Edge::AwaitPlace(_), Some(operation)) = (&edge, member.operation) {
+                awaited.entry(operation).or_default().extend(placing.solution.silent_hypervisors());
+            }
             changed.extend(Changed::by(member, &edge, tx).ok().flatten());
         }
         acted += changed.len();
         app_instances::save(tx, "muster", &changed).await?;
     }
-    Ok(acted)
+    Ok((acted, awaited))
 }
 
 /// Deleting cannot be cancelled: what has been unlinked does not come back.
@@ -155,7 +160,10 @@ async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> 
     let on_timeout: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row.on_ready_timeout)).collect();
     for member in members {
         if under_way(&member) || member.life.state == InstanceState::Unknown {
-            let why = format!("the operation's time was over while it was {}", word(member.life.state));
+            let mut why = format!("the operation's time was over while it was {}", word(member.life.state));
+            if let Some(detail) = &member.life.detail {
+                why = format!("{why}: {detail}");
+            }
             let on_timeout = on_timeout.get(&member.deployment).copied().unwrap_or_default();
             changed.extend(Changed::by(member, &Edge::Overdue(&why, on_timeout), tx).ok().flatten());
         }
@@ -165,7 +173,12 @@ async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> 
 }
 
 /// Counts the members of operations and ends the operations that are decided.
-async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[DeploymentRow]) -> Result<usize, AppError> {
+async fn count_operations(
+    tx: &mut Tx,
+    running: &[Operation],
+    dirty: &[DeploymentRow],
+    awaited: &Awaited,
+) -> Result<usize, AppError> {
     let now = tx.now();
     let dirty: BTreeMap<String, &DeploymentRow> = dirty.iter().map(|row| (row.id.to_string(), row)).collect();
     let late = |op: &Operation| op.deadline.is_some_and(|deadline| deadline <= now);
@@ -179,7 +192,7 @@ async fn count_operations(tx: &mut Tx, running: &[Operation], dirty: &[Deploymen
         let needed = needed(tx, operation, dirty.get(&operation.target.id).copied()).await?.min(work.total());
         let verdict = work.verdict(needed).or_else(|| late(operation).then_some(Verdict::Failed));
         match verdict {
-            None => note(tx, operation, work).await?,
+            None => note(tx, operation, work, awaited).await?,
             Some(verdict) => {
                 end(tx, operation, work, verdict, late(operation)).await?;
                 ended += 1;
@@ -203,23 +216,34 @@ async fn needed(tx: &mut Tx, operation: &Operation, known: Option<&DeploymentRow
 }
 
 /// Notes how far the operation is and what it waits for, unless it stands there already.
-async fn note(tx: &mut Tx, operation: &Operation, work: Work) -> Result<(), AppError> {
+async fn note(tx: &mut Tx, operation: &Operation, work: Work, awaited: &Awaited) -> Result<(), AppError> {
     let progress = progress(operation, work);
     let limit = i64::try_from(WAITING_MAX).expect("a short list");
-    let waiting: Vec<WaitingOn> = instances::waiting(tx, operation.id, limit)
-        .await?
-        .into_iter()
-        .map(|row| WaitingOn {
-            what: match &row.life.reason {
-                Some(reason) => format!("{}: {} ({reason})", row.name, word(row.life.state)),
-                None => format!("{}: {}", row.name, word(row.life.state)),
-            },
-            node: row.life.node,
-            since: row.updated_at,
-            deadline: operation.deadline,
-        })
-        .collect();
+    let members = instances::waiting(tx, operation.id, limit).await?;
+    let names = nodes::names(tx).await?;
+    let on_node = |what: String, node: Option<NodeId>, since| WaitingOn {
+        what,
+        node,
+        node_name: node.and_then(|node| names.get(&node).cloned()),
+        since,
+        deadline: operation.deadline,
+    };
+    let now = tx.now();
+    let libvirts = awaited.get(&operation.id).into_iter().flatten();
+    let libvirts = libvirts.map(|node| on_node("libvirt does not answer".to_owned(), Some(*node), now));
+    let members = members.iter().map(|row| on_node(said_of(row), row.life.node, row.updated_at));
+    let waiting: Vec<WaitingOn> = libvirts.chain(members).collect();
     Ok(operations::note(tx, operation, &operation.phase, &progress, &waiting).await?)
+}
+
+/// What an operation waits for at one of its members, for people.
+fn said_of(row: &InstanceRow) -> String {
+    let state = format!("{}: {}", row.name, word(row.life.state));
+    match (&row.life.reason, &row.life.detail) {
+        (Some(reason), Some(detail)) => format!("{state} ({reason}): {detail}"),
+        (Some(reason), None) => format!("{state} ({reason})"),
+        (None, _) => state,
+    }
 }
 
 fn progress(operation: &Operation, work: Work) -> Progress {
@@ -250,22 +274,29 @@ async fn end(tx: &mut Tx, operation: &Operation, work: Work, verdict: Verdict, l
     Ok(())
 }
 
-/// Why an operation failed: the reasons of its members, counted.
+/// Why an operation failed: the reasons of its members, counted, each with the words of the first that has it.
 async fn problem(tx: &mut Tx, operation: &Operation, work: Work, late: bool) -> Result<Problem, AppError> {
-    let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+    let mut reasons: BTreeMap<String, (u64, Option<String>)> = BTreeMap::new();
     for member in instances::of_operation(tx, operation.id).await? {
         if member.life.is_ready() {
             continue;
         }
         let reason = member.life.reason.map_or_else(|| word(member.life.state).to_owned(), String::from);
-        *reasons.entry(reason).or_default() += 1;
+        let (count, first) = reasons.entry(reason).or_default();
+        *count += 1;
+        *first = first.take().or(member.life.detail);
     }
     let only_capacity = reasons.keys().all(|reason| reason == Reason::NoCapacity.as_str()) && !reasons.is_empty();
     let code = if only_capacity { ErrorCode::NoCapacity } else { ErrorCode::Unavailable };
-    let listed: Vec<_> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
+    let listed = reasons.iter().map(|(reason, (count, first))| match first {
+        Some(detail) => format!("{reason} ({count}): {detail}"),
+        None => format!("{reason} ({count})"),
+    });
+    let listed: Vec<_> = listed.collect();
     let time = if late { "; its time was over" } else { "" };
     let detail = format!("{} of {} are there; others: {}{time}", work.done, work.total(), listed.join(", "));
-    let counts: Vec<_> = reasons.iter().map(|(reason, count)| json!({ "reason": reason, "count": count })).collect();
+    let counts: Vec<_> =
+        reasons.iter().map(|(reason, (count, _))| json!({ "reason": reason, "count": count })).collect();
     Ok(Problem::new(code, detail).with("reasons", counts))
 }
 

@@ -2,7 +2,7 @@
 //! time or their attempts are used up.
 
 use muster_api::{
-    CommitId, Reason,
+    CommitId, NodeId, Reason,
     operation::{OperationState, Progress, WaitingOn},
     snapshot::SnapshotState,
 };
@@ -14,7 +14,7 @@ use crate::{
     },
     domain::snapshot::{ATTEMPTS_MAX, Next, Phase, UnderWay, plan},
     store::{
-        Tx,
+        Tx, nodes,
         operations::{self, Outcome, WAITING_MAX},
         snapshots::{self, SnapshotRow, Unstaged},
     },
@@ -86,7 +86,14 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
 /// What a snapshot waits for: its coordinator, then the members that are not saved yet.
 async fn waiting_on(tx: &mut Tx, row: &SnapshotRow) -> Result<Vec<WaitingOn>, AppError> {
     let since = tx.now();
-    let entry = |what: String, node, deadline| WaitingOn { what, node, since, deadline: Some(deadline) };
+    let names = nodes::names(tx).await?;
+    let entry = |what: String, node: Option<NodeId>, deadline| WaitingOn {
+        what,
+        node,
+        node_name: node.and_then(|node| names.get(&node).cloned()),
+        since,
+        deadline: Some(deadline),
+    };
     if row.state == SnapshotState::Cutting {
         let mut what = format!("the cut, attempt {} of {ATTEMPTS_MAX}", row.attempt);
         if let Some(refused) = &row.refused_detail {

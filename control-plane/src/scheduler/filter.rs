@@ -2,9 +2,10 @@
 
 use muster_api::deployment::Runtime;
 
-use super::{Demand, NodeView, Reason};
+use super::{Demand, Libvirt, NodeView, Reason};
 
-/// The reason why a node would take no member even if it were empty.
+/// The reason why a node would take no member even if it were empty. [`Reason::HypervisorSilent`] comes last: it is the
+/// only thing that a node with this reason lacks.
 pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     if demand.nodes.as_ref().is_some_and(|nodes| !nodes.contains(&node.id)) {
         return Some(Reason::NotSelected);
@@ -18,13 +19,17 @@ pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     if !node.schedulable {
         return Some(Reason::Cordoned);
     }
-    if demand.runtime == Runtime::Libvirt && !node.runs_libvirt {
+    let libvirt = if demand.runtime == Runtime::Libvirt { node.libvirt } else { Libvirt::Answers };
+    if libvirt == Libvirt::Absent {
         return Some(Reason::Runtime);
     }
-    node.disk_full.then_some(Reason::DiskFull)
+    if node.disk_full {
+        return Some(Reason::DiskFull);
+    }
+    (libvirt == Libvirt::Silent).then_some(Reason::HypervisorSilent)
 }
 
-/// The reason why a node that passed [`never`] has no room for one more member. `added` members were put there before
+/// The reason why a node that [`never`] does not refuse for good has no room for one more member. `added` members were put there before
 /// in this call.
 pub(super) fn full(node: &NodeView, added: u64, demand: &Demand) -> Option<Reason> {
     if demand.max_per_node.is_some_and(|max| node.members.saturating_add(added) >= max) {

@@ -6,6 +6,7 @@
 //! 3. `spread` takes the zone with the fewest members, there the node with the fewest members, then the emptiest;
 //!    `pack` fills the fullest node that fits before it begins another.
 //! 4. Cordoned, silent and unselected nodes, other zones, missing runtimes, full disks and `max_per_node` refuse.
+//!    A libvirt that does not answer refuses as well, and members that would fit there are counted: they may wait.
 //! 5. Equal problems have equal solutions: no clock, no randomness, no order of a hash table.
 //!
 //! It deliberately does not know projects, quotas, images, or why a member wants a place (new, scaled, tried again).
@@ -15,4 +16,4 @@ mod place;
 mod problem;
 
 pub use place::place;
-pub use problem::{Demand, NodeView, Problem, Reason, Solution};
+pub use problem::{Demand, Libvirt, NodeView, Problem, Reason, Solution};

@@ -16,31 +16,41 @@ use super::{
 /// Finds a node for each member. The head of `scheduler/mod.rs` says what it promises.
 #[must_use]
 pub fn place(problem: &Problem) -> Solution {
+    let demand = &problem.demand;
     let mut refusals: Vec<(NodeId, Reason)> = Vec::new();
-    let mut candidates = Vec::new();
+    let (mut candidates, mut silent) = (Vec::new(), Vec::new());
     for node in &problem.nodes {
-        match never(node, &problem.demand) {
-            Some(reason) => refusals.push((node.id, reason)),
+        match never(node, demand) {
             None => candidates.push(Candidate { node, added: 0 }),
+            Some(Reason::HypervisorSilent) => silent.push(Candidate { node, added: 0 }),
+            Some(reason) => refusals.push((node.id, reason)),
         }
     }
-    let places = match problem.demand.policy {
-        PlacementPolicy::Spread => spread(&mut candidates, &problem.demand, problem.count),
-        PlacementPolicy::Pack => pack(&mut candidates, &problem.demand, problem.count),
-    };
+    let places = choose(&mut candidates, demand, problem.count);
     let unplaced = problem.count - u64_from(places.len());
+    let waiting = u64_from(choose(&mut silent, demand, unplaced).len());
     if unplaced > 0 {
         for candidate in &candidates {
-            let reason = full(candidate.node, candidate.added, &problem.demand);
+            let reason = full(candidate.node, candidate.added, demand);
             refusals.push((candidate.node.id, reason.expect("a node with room would have taken another member")));
         }
     }
+    // A node that would be too full even so is not waited for, and tells the other reason.
+    let silence = |node| full(node, 0, demand).filter(|_| unplaced > 0).unwrap_or(Reason::HypervisorSilent);
+    refusals.extend(silent.iter().map(|candidate| (candidate.node.id, silence(candidate.node))));
     refusals.sort_unstable();
     let mut reasons: BTreeMap<Reason, u64> = BTreeMap::new();
     for (_, reason) in &refusals {
         *reasons.entry(*reason).or_default() += 1;
     }
-    Solution { places, unplaced, reasons, refusals }
+    Solution { places, unplaced, waiting, reasons, refusals }
+}
+
+fn choose(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<NodeId> {
+    match demand.policy {
+        PlacementPolicy::Spread => spread(candidates, demand, count),
+        PlacementPolicy::Pack => pack(candidates, demand, count),
+    }
 }
 
 /// Members of the deployment, instances of all deployments, free memory, and the id for nodes that are equal otherwise.
@@ -133,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
     use uuid::Uuid;
 
+    use super::super::Libvirt;
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -145,7 +156,7 @@ mod tests {
             heard: true,
             schedulable: true,
             disk_full: false,
-            runs_libvirt: true,
+            libvirt: Libvirt::Answers,
             free_cpus: 8,
             free_memory_bytes: 4096 * MIB,
             instances: 0,
@@ -205,7 +216,7 @@ mod tests {
         nodes[2].free_memory_bytes = 0;
         nodes[3].free_cpus = 0;
         nodes[4].disk_full = true;
-        nodes[5].runs_libvirt = false;
+        nodes[5].libvirt = Libvirt::Absent;
         nodes[6].members = 2;
         let demand = Demand { max_per_node: Some(2), ..demand() };
         let solution = place(&Problem { nodes, demand, count: 1 });
@@ -216,10 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn members_wait_only_for_a_silent_libvirt_that_would_take_them() {
+        let mut nodes: Vec<_> = (1..=4).map(node).collect();
+        nodes[1].libvirt = Libvirt::Silent;
+        (nodes[2].libvirt, nodes[2].free_memory_bytes) = (Libvirt::Silent, 0);
+        (nodes[3].libvirt, nodes[3].disk_full) = (Libvirt::Silent, true);
+        let solution = place(&Problem { nodes: nodes.clone(), demand: demand(), count: 20 });
+        assert_eq!((solution.places.len(), solution.unplaced, solution.waiting), (8, 12, 8));
+        assert_eq!(solution.silent_hypervisors().collect::<Vec<_>>(), [nodes[1].id]);
+        assert_eq!(
+            solution.sentences(),
+            "2 nodes have too little free memory: ask for less, delete instances, or add nodes; \
+             1 node has no room on disk: free some, or add nodes; \
+             1 node cannot be used now because libvirt does not answer there: see that libvirtd runs"
+        );
+        let fits = place(&Problem { nodes, demand: demand(), count: 8 });
+        assert_eq!((fits.places.len(), fits.unplaced, fits.waiting), (8, 0, 0), "there is room where libvirt answers");
+    }
+
+    #[test]
     fn runtime_none_runs_on_every_node_and_reserves_nothing() {
         let mut nodes: Vec<_> = (1..=3).map(node).collect();
         for node in &mut nodes {
-            (node.free_cpus, node.free_memory_bytes, node.runs_libvirt) = (0, 0, false);
+            (node.free_cpus, node.free_memory_bytes, node.libvirt) = (0, 0, Libvirt::Absent);
         }
         let solution = place(&Problem { nodes, demand: Demand { runtime: Runtime::None, ..demand() }, count: 100 });
         let mut counts: Vec<_> = counts(&solution).into_values().collect();
@@ -245,14 +275,14 @@ mod tests {
 
     prop_compose! {
         fn any_node()(
-            flags in any::<[bool; 3]>(), zone in 0_u8..4, cpus in 0_u64..6, memory in 0_u64..6, instances in 0_u64..9,
+            flags in any::<[bool; 3]>(), libvirt in 0_usize..4, zone in 0_u8..4, cpus in 0_u64..6, memory in 0_u64..6, instances in 0_u64..9,
             members in 0_u64..4,
         ) -> NodeView {
             NodeView {
                 zone: (zone > 0).then(|| format!("z{zone}")),
                 heard: flags[0] || flags[1],
                 schedulable: flags[1] || flags[2],
-                runs_libvirt: flags[0] || flags[2],
+                libvirt: [Libvirt::Answers, Libvirt::Answers, Libvirt::Silent, Libvirt::Absent][libvirt],
                 disk_full: flags == [true, false, false],
                 free_cpus: cpus,
                 free_memory_bytes: memory * 256 * MIB,
@@ -290,6 +320,12 @@ mod tests {
         fn capacity_is_kept_and_nothing_that_fits_is_refused(problem in any_problem()) {
             let solution = place(&problem);
             prop_assert_eq!(solution.places.len() as u64 + solution.unplaced, problem.count);
+            prop_assert!(solution.waiting <= solution.unplaced);
+            let mut answering = problem.clone();
+            for node in &mut answering.nodes {
+                node.libvirt = if node.libvirt == Libvirt::Silent { Libvirt::Answers } else { node.libvirt };
+            }
+            prop_assert_eq!(solution.waiting, solution.unplaced - place(&answering).unplaced);
             let counts = counts(&solution);
             let mut room = 0_u64;
             for node in &problem.nodes {

@@ -23,7 +23,7 @@ pub struct NodeView {
     /// Whether its disk has no room for another mirror.
     pub disk_full: bool,
     /// Whether it can run virtual machines.
-    pub runs_libvirt: bool,
+    pub libvirt: Libvirt,
     /// Processors not promised to anyone.
     pub free_cpus: u64,
     /// Memory not promised to anyone, bytes.
@@ -32,6 +32,17 @@ pub struct NodeView {
     pub instances: u64,
     /// Members of this deployment that are on it already.
     pub members: u64,
+}
+
+/// Whether a node can run virtual machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libvirt {
+    /// It can.
+    Answers,
+    /// It is set up for them, and its libvirt does not answer now. That may pass, so it is worth waiting for.
+    Silent,
+    /// It is not set up for them.
+    Absent,
 }
 
 /// Why a node takes no further member. The rules are asked in this order.
@@ -49,6 +60,8 @@ pub enum Reason {
     Runtime,
     /// Its disk has no room.
     DiskFull,
+    /// It would take one, but its libvirt does not answer now.
+    HypervisorSilent,
     /// It has `max_per_node` members of the deployment already.
     MaxPerNode,
     /// Too little of its memory is free.
@@ -58,6 +71,30 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// A sentence for people: that `count` nodes refuse for this reason, and what helps.
+    fn sentence(self, count: u64) -> String {
+        let (nodes, is, have) = if count == 1 { ("node", "is", "has") } else { ("nodes", "are", "have") };
+        let rest = match self {
+            Self::NotSelected => format!("{is} not among those that the request names"),
+            Self::Zone => format!("{is} in none of the zones that the request names"),
+            Self::Silent => format!("{have} not been heard from: start the agent there, or add nodes"),
+            Self::Cordoned => format!("{is} cordoned: uncordon nodes, or add some"),
+            Self::Runtime => {
+                "cannot run virtual machines: start the agent there with --runtime libvirt, add such nodes, \
+                or deploy with --runtime none"
+                    .to_owned()
+            }
+            Self::DiskFull => format!("{have} no room on disk: free some, or add nodes"),
+            Self::HypervisorSilent => {
+                "cannot be used now because libvirt does not answer there: see that libvirtd runs".to_owned()
+            }
+            Self::MaxPerNode => format!("{have} max_per_node members already: raise it, or add nodes"),
+            Self::Memory => format!("{have} too little free memory: ask for less, delete instances, or add nodes"),
+            Self::Cpus => format!("{have} too few free processors: ask for fewer, delete instances, or add nodes"),
+        };
+        format!("{count} {nodes} {rest}")
+    }
+
     /// The stable word in answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -68,6 +105,7 @@ impl Reason {
             Self::Cordoned => "cordoned",
             Self::Runtime => "runtime",
             Self::DiskFull => "disk_full",
+            Self::HypervisorSilent => "hypervisor_silent",
             Self::MaxPerNode => "max_per_node",
             Self::Memory => "memory",
             Self::Cpus => "cpus",
@@ -112,6 +150,8 @@ pub struct Solution {
     pub places: Vec<NodeId>,
     /// How many members do not fit.
     pub unplaced: u64,
+    /// How many of those would fit if every libvirt answered.
+    pub waiting: u64,
     /// How many nodes refuse for which reason. If members do not fit, every node counts once; otherwise only the nodes
     /// that would never take one.
     pub reasons: BTreeMap<Reason, u64>,
@@ -123,8 +163,23 @@ impl Solution {
     /// The reasons as the API shows them, most frequent first.
     #[must_use]
     pub fn reason_counts(&self) -> Vec<ReasonCount> {
-        let mut counts: Vec<_> = self.reasons.iter().map(|(reason, count)| (*count, *reason)).collect();
-        counts.sort_by_key(|(count, reason)| (std::cmp::Reverse(*count), *reason));
-        counts.into_iter().map(|(count, reason)| ReasonCount { reason: reason.as_str().to_owned(), count }).collect()
+        self.counted().map(|(reason, count)| ReasonCount { reason: reason.as_str().to_owned(), count }).collect()
+    }
+
+    /// The same in sentences that say what helps.
+    #[must_use]
+    pub fn sentences(&self) -> String {
+        self.counted().map(|(reason, count)| reason.sentence(count)).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The nodes that would take members if their libvirt answered.
+    pub fn silent_hypervisors(&self) -> impl Iterator<Item = NodeId> {
+        self.refusals.iter().filter(|(_, reason)| *reason == Reason::HypervisorSilent).map(|(node, _)| *node)
+    }
+
+    fn counted(&self) -> impl Iterator<Item = (Reason, u64)> {
+        let mut counts: Vec<_> = self.reasons.iter().map(|(reason, count)| (*reason, *count)).collect();
+        counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+        counts.into_iter()
     }
 }

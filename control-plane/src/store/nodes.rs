@@ -182,6 +182,11 @@ pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
     select(tx, "nodes.listed", "WHERE deleted_at IS NULL ORDER BY id", []).await
 }
 
+/// The names of all nodes that are not deleted.
+pub async fn names(tx: &mut Tx) -> Result<BTreeMap<NodeId, String>, StoreError> {
+    Ok(listed(tx).await?.into_iter().map(|node| (node.id, node.name)).collect())
+}
+
 /// Nodes after `seq`, with those deleted since `deleted_since` if that is given.
 pub async fn list(
     tx: &mut Tx,

@@ -55,6 +55,7 @@ struct World {
     reboots: HashMap<(InstanceId, u64), u64>,
     faults: HashMap<&'static str, VecDeque<HypervisorError>>,
     hanging: BTreeSet<InstanceId>,
+    list_takes: Duration,
     starts: u64,
     resumes: u64,
     /// Whether a resumed domain runs, or is paused again.
@@ -103,6 +104,11 @@ impl FakeHost {
     /// Lets the next call of this kind fail: `list`, `start`, `shut down`, `destroy`, `resume` or `agent`.
     pub fn fail_next(&self, what: &'static str, error: HypervisorError) {
         self.world().faults.entry(what).or_default().push_back(error);
+    }
+
+    /// Lets every list of the domains take so long.
+    pub fn set_list_takes(&self, time: Duration) {
+        self.world().list_takes = time;
     }
 
     /// Lets calls on this instance hang until [`Self::unhang`].
@@ -239,6 +245,8 @@ impl Hypervisor for FakeHypervisor {
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<Domain>, HypervisorError>> {
         Box::pin(async move {
+            let takes = self.host.world().list_takes;
+            tokio::time::sleep(takes).await;
             self.enter("list", None).await?;
             let (owner, world) = (format!("{} {}", self.owner.cluster, self.owner.node), self.host.world());
             let ours = world.domains.iter().filter(|((of, _), _)| *of == owner);

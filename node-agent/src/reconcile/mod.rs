@@ -58,8 +58,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const BOUND_EVERY: Duration = Duration::from_secs(10);
 /// Longest wait for the list of domains in a pass. All instances wait for it (I11).
 const LIST_LIMIT: Duration = Duration::from_secs(3);
-/// The same while the hypervisor is known not to answer.
-const LIST_LIMIT_SILENT: Duration = Duration::from_millis(300);
+/// Longest wait in a pass for a hypervisor that is known not to answer. The question goes on after the pass.
+const SILENT_LIMIT: Duration = Duration::from_millis(300);
 /// Longest wait for the end of a guest whose power is cut.
 const POWER_LIMIT: Duration = Duration::from_secs(10);
 
@@ -130,6 +130,8 @@ struct Inner {
     draining: Mutex<bool>,
     /// Why the hypervisor did not answer in the last pass.
     silent: Mutex<Option<String>>,
+    /// The question whether a silent hypervisor answers again, while it is open.
+    question: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -205,6 +207,21 @@ impl Inner {
                 None
             }
         }
+    }
+
+    /// Whether the hypervisor did not answer in the last pass and has not answered since. It is asked again. That takes a
+    /// busy one longer than a pass may wait, so the question stays open from one pass to the next.
+    async fn is_silent(self: &Arc<Self>) -> bool {
+        if lock(&self.silent).is_none() {
+            return false;
+        }
+        let mut question = self.question.lock().await;
+        let inner = self.clone();
+        let open = question.get_or_insert_with(|| tokio::spawn(async move { drop(inner.domains(LIST_LIMIT).await) }));
+        if tokio::time::timeout(SILENT_LIMIT, open).await.is_ok() {
+            *question = None;
+        }
+        lock(&self.silent).is_some()
     }
 
     fn observe(
@@ -301,6 +318,7 @@ impl Reconciler {
             slots: Mutex::default(),
             draining: Mutex::new(false),
             silent: Mutex::default(),
+            question: tokio::sync::Mutex::default(),
             changed: watch::Sender::new(0),
         });
         let listener = events.map(|mut events| {
@@ -323,8 +341,7 @@ impl Reconciler {
 
     /// Looks at every instance, starts the steps that are due, and reports. Never waits for a step.
     pub async fn pass(&self, assignments: &[Assignment], versions: &Versions) -> Vec<InstanceReport> {
-        let limit = if lock(&self.inner.silent).is_some() { LIST_LIMIT_SILENT } else { LIST_LIMIT };
-        let domains = self.inner.domains(limit).await;
+        let domains = if self.inner.is_silent().await { None } else { self.inner.domains(LIST_LIMIT).await };
         self.look(assignments, versions, domains.as_ref())
     }
 

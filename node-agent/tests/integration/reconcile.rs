@@ -440,6 +440,21 @@ async fn a_silent_hypervisor_proves_nothing() {
 }
 
 #[tokio::test]
+async fn a_hypervisor_that_was_silent_and_is_slow_since_is_used_again() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    node.host.fail_next("list", HypervisorError::Unavailable { uri: "x".to_owned(), detail: "gone".to_owned() });
+    node.host.set_list_takes(Duration::from_millis(700));
+    let report = agent.pass(std::slice::from_ref(&wanted), &node.versions).await.remove(0);
+    assert_eq!((report.state, report.reason), (Observed::Preparing, Some(Reason::HypervisorSilent)));
+    let asked = Instant::now();
+    agent.pass(std::slice::from_ref(&wanted), &node.versions).await;
+    assert!(asked.elapsed() < Duration::from_millis(600), "a pass does not wait for it: {:?}", asked.elapsed());
+    node.ready(&agent, &wanted).await;
+}
+
+#[tokio::test]
 async fn runtime_none_is_a_file_and_nothing_else() {
     let mut node = Node::new();
     let agent = node.agent();

@@ -24,8 +24,9 @@ const OPERATIONS: [Column<Operation>; 7] = [
     numbers("AGE", |v| age(v.created_at)),
 ];
 
-const WAITING: [Column<WaitingOn>; 3] = [
+const WAITING: [Column<WaitingOn>; 4] = [
     words("WAITING ON", |v| v.what.clone()),
+    words("NODE", |v| optional(v.node_name.as_ref())),
     numbers("SINCE", |v| age(v.since)),
     words("UNTIL", |v| optional(v.deadline)),
 ];

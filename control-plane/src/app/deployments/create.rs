@@ -57,7 +57,7 @@ impl App {
                 return Err(AppError::NameTaken { kind: "deployment", name: row.name, existing });
             }
             let placing = Placing::find(tx, &row, row.count).await?;
-            if placing.fit() < row.min_count {
+            if placing.fit() + placing.solution.waiting < row.min_count {
                 return Err(placing.no_capacity(caller, row.count));
             }
             row.seq = tx.next_seq().await?;

@@ -32,7 +32,7 @@ pub(super) struct NewMembers<'a> {
     pub first: u64,
     /// What the disk of each of them starts with.
     pub disks: Vec<DiskStart>,
-    /// Places for them, in their order. Members beyond the last place fail.
+    /// Places for them, in their order. Members beyond the last place wait or fail.
     pub placing: &'a Placing,
     /// The operation that waits for them.
     pub operation: OperationId,
@@ -43,9 +43,8 @@ impl NewMembers<'_> {
     pub(super) async fn insert(self, tx: &mut Tx, actor: &str) -> Result<(), AppError> {
         let refusal = self.placing.why();
         let (mut members, mut disks) = (Vec::new(), Vec::new());
-        let mut places = self.placing.solution.places.iter();
-        for (number, (version, size_bytes)) in (self.first..).zip(&self.disks) {
-            let edge = places.next().map_or(Edge::NoPlace(&refusal), |node| Edge::Place(*node));
+        let edges = self.placing.edges(&refusal);
+        for ((number, (version, size_bytes)), edge) in (self.first..).zip(&self.disks).zip(edges) {
             let member = self.member(tx, number, &edge).await?;
             disks.push(DiskRow {
                 id: DiskId::generate(),

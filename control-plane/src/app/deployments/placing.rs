@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    iter::{repeat, repeat_n},
 };
 
 use muster_api::{
@@ -16,8 +17,14 @@ use storage_core::units::u64_from;
 
 use super::super::{AppError, Caller};
 use crate::{
-    scheduler::{Demand, NodeView, Problem as PlaceProblem, Solution, place},
-    store::{Tx, deployments::DeploymentRow, instances, nodes},
+    domain::instance::Edge,
+    scheduler::{Demand, Libvirt, NodeView, Problem as PlaceProblem, Solution, place},
+    store::{
+        Tx,
+        deployments::DeploymentRow,
+        instances,
+        nodes::{self, NodeRow},
+    },
 };
 
 /// Most nodes that are named in one answer.
@@ -39,19 +46,24 @@ impl Placing {
         Ok(Self { solution, nodes: problem.nodes })
     }
 
+    /// What each member gets, in their order: a place, a wait, or a refusal for this reason.
+    pub(crate) fn edges<'a>(&'a self, why: &'a str) -> impl Iterator<Item = Edge<'a>> {
+        let waiting = usize::try_from(self.solution.waiting).expect("a deployment has at most 10,000 members");
+        let places = self.solution.places.iter().map(|node| Edge::Place(*node));
+        places.chain(repeat_n(Edge::AwaitPlace(why), waiting)).chain(repeat(Edge::NoPlace(why)))
+    }
+
     /// How many members have a place.
     pub(super) fn fit(&self) -> u64 {
         u64_from(self.solution.places.len())
     }
 
-    /// Why members have no place, in a sentence.
+    /// Why members have no place, and what helps.
     pub(crate) fn why(&self) -> String {
-        if self.solution.refusals.is_empty() {
-            return "there is no node".to_owned();
+        if self.nodes.is_empty() {
+            return "there is no node: join one with muster-agent".to_owned();
         }
-        let counts = self.solution.reason_counts();
-        let parts: Vec<_> = counts.iter().map(|r| format!("{} ({})", r.reason, r.count)).collect();
-        format!("nodes refuse: {}", parts.join(", "))
+        self.solution.sentences()
     }
 
     /// The refusal when too few of `wanted` members fit. Operators are told which nodes refuse.
@@ -104,13 +116,13 @@ async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeVie
         .map(|node| {
             let used = promised.get(&node.id).copied().unwrap_or_default();
             NodeView {
+                libvirt: libvirt(&node),
                 id: node.id,
                 name: node.name,
                 zone: node.zone,
                 heard: node.state == NodeState::Ready,
                 schedulable: node.schedulable,
                 disk_full: node.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull),
-                runs_libvirt: node.runtimes.contains(&Runtime::Libvirt),
                 // A node that offers less than it did may have promised more than it offers.
                 free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),
                 free_memory_bytes: node.memory_bytes.saturating_sub(used.memory_bytes),
@@ -119,6 +131,17 @@ async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeVie
             }
         })
         .collect())
+}
+
+/// A node that offers no virtual machines and complains about its libvirt is set up for them.
+fn libvirt(node: &NodeRow) -> Libvirt {
+    if node.runtimes.contains(&Runtime::Libvirt) {
+        Libvirt::Answers
+    } else if node.conditions.iter().any(|condition| condition.kind == ConditionKind::HypervisorSilent) {
+        Libvirt::Silent
+    } else {
+        Libvirt::Absent
+    }
 }
 
 fn demand(row: &DeploymentRow) -> Demand {

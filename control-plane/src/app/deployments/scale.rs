@@ -36,7 +36,7 @@ impl App {
                 return Answer::ok(&view::show(tx, &asked.caller, row).await?);
             }
             let placing = Placing::find(tx, &row, added).await?;
-            if placing.solution.unplaced > 0 {
+            if placing.solution.unplaced > placing.solution.waiting {
                 return Err(placing.no_capacity(&asked.caller, added));
             }
             if added > 0 && row.version.is_none() {

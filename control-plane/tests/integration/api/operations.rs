@@ -103,6 +103,7 @@ async fn operations_of_other_projects_and_their_nodes_are_hidden_from_tenants() 
     let waiting = WaitingOn {
         what: "x".to_owned(),
         node: Some(NodeId::generate()),
+        node_name: Some("n1".to_owned()),
         since: world.app.clock.now(),
         deadline: None,
     };

@@ -11,6 +11,7 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
+    condition::{Condition, ConditionKind},
     deployment::Runtime,
     node::PoolUse,
     node_protocol::{
@@ -318,6 +319,8 @@ pub(crate) struct Script {
     pub(crate) gave_up: bool,
     /// It cannot start anything.
     pub(crate) fails: bool,
+    /// Its libvirt does not answer, as its next heartbeat tells.
+    pub(crate) hypervisor_silent: bool,
     /// The next cuts it coordinates are refused for this reason.
     pub(crate) refuse_cuts: Vec<Reason>,
     /// It commits nothing.
@@ -334,6 +337,7 @@ impl Default for Script {
             slow: BTreeSet::new(),
             gave_up: false,
             fails: false,
+            hypervisor_silent: false,
             refuse_cuts: Vec::new(),
             saves: true,
             dirty_bytes: 0,
@@ -416,6 +420,9 @@ impl Agent {
     }
 
     fn heartbeat(&self) -> Heartbeat {
+        let silent = self.script.lock().unwrap().hypervisor_silent;
+        let condition =
+            || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
         Heartbeat {
             protocol: NODE_PROTOCOL,
             incarnation: self.incarnation,
@@ -423,9 +430,9 @@ impl Agent {
             advertise: "127.0.0.1:9".to_owned(),
             offer: self.offer,
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
-            conditions: Vec::new(),
-            runtimes: vec![Runtime::Libvirt, Runtime::None],
-            hypervisor: Some("qemu".to_owned()),
+            conditions: silent.then(condition).into_iter().collect(),
+            runtimes: if silent { vec![Runtime::None] } else { vec![Runtime::Libvirt, Runtime::None] },
+            hypervisor: (!silent).then(|| "qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             stopping: false,
         }

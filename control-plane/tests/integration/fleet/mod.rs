@@ -4,6 +4,7 @@
 
 mod deployments;
 mod harness;
+mod hypervisors;
 mod instances;
 mod node_loss;
 mod on_postgres;

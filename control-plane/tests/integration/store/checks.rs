@@ -323,7 +323,13 @@ async fn an_operation_goes_through_its_life_once(fresh: Fresh) {
         .unwrap();
     fresh.clock.advance_ms(1000);
     let waiting: Vec<_> = (0..30)
-        .map(|n| WaitingOn { what: format!("{n}"), node: None, since: made.created_at, deadline: None })
+        .map(|n| WaitingOn {
+            what: format!("{n}"),
+            node: None,
+            node_name: None,
+            since: made.created_at,
+            deadline: None,
+        })
         .collect();
     let progress = Progress { done: 1, total: 3, failed: 0, unit: "disks".to_owned() };
     store
