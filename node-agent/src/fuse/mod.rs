@@ -177,13 +177,10 @@ impl DiskFs {
         Answer::attr(&attr, ATTR_VALID_SECONDS)
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.disk.node().config.read_deadline
-    }
-
     /// Makes a change on tokio, then calls `done` with its result.
     fn change_later(&self, offset: u64, change: OwnedChange, done: impl FnOnce(Result<(), Fault>) + Send + 'static) {
-        let (disk, deadline) = (self.disk.clone(), self.deadline());
+        let disk = self.disk.clone();
+        let deadline = Instant::now() + disk.node().config.read_deadline;
         self.disk.node().runtime.spawn(async move {
             done(disk.change(offset, change, deadline).await);
         });
@@ -227,9 +224,9 @@ impl DiskFs {
             Ok(()) => {}
             Err(NotHere::Fault(fault)) => reply.error(errno(&fault)),
             Err(NotHere::Missing(_)) => {
-                let (disk, deadline) = (self.disk.clone(), self.deadline());
+                let disk = self.disk.clone();
                 self.disk.node().runtime.spawn(async move {
-                    match disk.read(offset, bytes.into(), deadline).await {
+                    match disk.read(offset, bytes.into()).await {
                         Ok(data) => reply.data(&data),
                         Err(fault) => {
                             tracing::warn!(disk.id = %disk.id(), offset, bytes, error = %fault, "a read failed");

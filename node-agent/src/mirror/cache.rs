@@ -26,7 +26,6 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -35,15 +34,12 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, units::usize_from};
 use tokio::sync::watch;
 
-use super::{error::Fault, memory::AlignedBuf};
+use super::{error::Fault, memory::AlignedBuf, patience::LANDING};
 use crate::telemetry;
 
 const ENTRY: usize = 64;
 /// Most slots the clock hand passes in search of one to evict.
 const HAND_STEPS_MAX: usize = 4096;
-/// How long before a deadline a fetch ends: what came last is still to be stored, and those that wait for a fetch that
-/// failed are told why.
-const LANDING: Duration = Duration::from_millis(250);
 
 /// The chunk cache of a node.
 pub(crate) struct Cache {
@@ -309,10 +305,26 @@ impl Cache {
         deadline: tokio::time::Instant,
     ) -> Result<HashMap<ObjectName, Fetched>, Fault> {
         let mut found = HashMap::new();
+        // A fetch of another caller fails at that caller's deadline. This one may have time left for its own.
+        while !self.fetch_more(names, &mut found, salt, size, deadline).await? {}
+        Ok(found)
+    }
+
+    /// Adds chunks that are not in `found` yet. Returns whether all are there now.
+    async fn fetch_more(
+        self: &Arc<Self>,
+        names: &[ObjectName],
+        found: &mut HashMap<ObjectName, Fetched>,
+        salt: Salt,
+        size: ChunkSize,
+        deadline: tokio::time::Instant,
+    ) -> Result<bool, Fault> {
         let mut waiting = Vec::new();
         let mut mine = Vec::new();
         for name in names {
-            if let Some(body) = self.get(name) {
+            if !found.contains_key(name)
+                && let Some(body) = self.get(name)
+            {
                 found.insert(*name, Fetched { body, network_bytes: 0 });
             }
         }
@@ -336,8 +348,10 @@ impl Cache {
         }
         for (name, mut flight, first) in waiting {
             let landed = tokio::time::timeout_at(deadline, flight.wait_for(Option::is_some)).await;
+            let landed = landed.map(|landed| landed.map(|landed| landed.clone().expect("it was waited for")));
             let mut fetched = match landed {
-                Ok(Ok(landed)) => landed.clone().expect("it was waited for")?,
+                Ok(Ok(Err(Fault::Unavailable(_) | Fault::Lost(_)))) if !first => continue,
+                Ok(Ok(landed)) => landed?,
                 Ok(Err(_)) => return Err(Fault::Unavailable("the fetch was given up".to_owned())),
                 Err(_) => return Err(Fault::Unavailable(format!("chunk {name}: the deadline passed"))),
             };
@@ -347,7 +361,7 @@ impl Cache {
             }
             found.insert(name, fetched);
         }
-        Ok(found)
+        Ok(names.iter().all(|name| found.contains_key(name)))
     }
 
     /// Fetches chunks and tells those that wait for them.

@@ -80,8 +80,9 @@ impl Disk {
     /// Uploads what `commit` froze. May be repeated: objects that the pool already has are only touched.
     pub(super) async fn save(self: &Arc<Self>, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
         let view = Arc::new(self.frozen(commit).await?);
+        let deadline = Instant::now() + PATIENCE;
         for epoch in &view.epochs {
-            if tokio::time::timeout(PATIENCE, epoch.drained()).await.is_err() {
+            if tokio::time::timeout_at(deadline, epoch.drained()).await.is_err() {
                 return Err(DiskError::Busy {
                     disk: self.id(),
                     what: "writes from before the cut are still running".to_owned(),

@@ -19,7 +19,8 @@ pub struct Config {
     pub cache_bytes_max: u64,
     /// Bytes of the file system that the cache leaves free. 0 turns this limit off.
     pub keep_free_bytes: u64,
-    /// Longest time a guest's read waits for a chunk from another node before it fails with EIO.
+    /// Longest time a program waits for a read, or a write of a part of a block, whose bytes no other node gives. Then it
+    /// gets EIO, and a guest is paused.
     pub read_deadline: Duration,
     /// User and group id that own the disk files: those that QEMU runs with.
     pub owner: (u32, u32),

@@ -34,6 +34,7 @@ use super::{
     error::{Fault, is_no_space},
     lost::Lost,
     meta::{Meta, NotStored},
+    patience::Patience,
     write::{NotNow, Stripes},
 };
 use crate::holder::Holder;
@@ -75,6 +76,7 @@ pub(crate) struct Disk {
     removed: AtomicBool,
     fetched_bytes: AtomicU64,
     pub(super) lost: Lost,
+    patience: Patience,
     /// The durable record as it was last stored.
     pub(super) meta: ArcSwap<Meta>,
     storing: Mutex<()>,
@@ -99,6 +101,7 @@ impl Disk {
             removed: AtomicBool::new(false),
             fetched_bytes: AtomicU64::new(meta.fetched_bytes),
             lost: Lost::default(),
+            patience: Patience::default(),
             meta: ArcSwap::from_pointee(meta),
             storing: Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
@@ -121,6 +124,10 @@ impl Disk {
 
     pub(crate) fn stripes(&self) -> &Stripes {
         &self.stripes
+    }
+
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     pub(crate) fn layers(&self) -> Arc<Layers> {

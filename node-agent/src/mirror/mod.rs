@@ -19,8 +19,8 @@
 //! data can go away at any time.
 //!
 //! **Reads** fetch the smallest set of whole chunks, side by side (the paper's first strategy). A read that finds no
-//! source keeps trying for 60 s and then fails with EIO; under libvirt the guest is paused instead and goes on by
-//! itself.
+//! source keeps trying for 60 s and then fails with EIO ([`patience`]); under libvirt the guest is paused instead and
+//! goes on by itself.
 //!
 //! **Writes** of whole 4 KiB blocks never wait. A write of a part of a block waits for the rest of that block. The
 //! paper's second strategy, one contiguous region per chunk, is the setting `write_policy = "contiguous"`: a write that
@@ -81,6 +81,7 @@ mod journal;
 mod lost;
 mod memory;
 mod meta;
+mod patience;
 #[cfg(test)]
 mod power_tests;
 pub(crate) mod read;

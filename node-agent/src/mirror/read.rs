@@ -21,6 +21,7 @@ use super::{
     disk::{Disk, Layers},
     error::Fault,
     memory::AlignedBuf,
+    patience::LANDING,
 };
 
 /// What was fetched for a request. It is kept until the request is done.
@@ -252,8 +253,20 @@ impl Disk {
             .collect()
     }
 
-    /// Reads `bytes` at `offset`, and fetches what is missing until the deadline.
-    pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64, deadline: Instant) -> Result<Vec<u8>, Fault> {
+    /// Reads `bytes` at `offset`, and fetches what is missing. Fails with [`Fault::Unavailable`] in time for its program to
+    /// learn it before the read deadline, whatever does not answer.
+    pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64) -> Result<Vec<u8>, Fault> {
+        let range = offset..offset.saturating_add(bytes);
+        let deadline = self.patience().deadline(&range, Instant::now(), self.node().config.read_deadline);
+        let read = tokio::time::timeout_at(deadline, self.read_until(offset, bytes, deadline - LANDING)).await;
+        let read = read.unwrap_or_else(|_| Err(Fault::Unavailable("this node's disk does not answer".to_owned())));
+        if matches!(read, Err(Fault::Unavailable(_) | Fault::Lost(_))) {
+            self.patience().gave_up(range, Instant::now());
+        }
+        read
+    }
+
+    async fn read_until(self: &Arc<Self>, offset: u64, bytes: u64, deadline: Instant) -> Result<Vec<u8>, Fault> {
         let mut pinned = Pinned::default();
         loop {
             let disk = self.clone();

@@ -25,7 +25,7 @@ use storage_core::{
     store::ChunkStore,
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -129,7 +129,8 @@ impl PoolClient {
         local: Option<(StoreId, Arc<dyn ChunkStore>)>,
         limits: PoolLimits,
     ) -> Self {
-        let local = local.map(|(store, chunks)| Local { store, chunks });
+        let looks = Arc::new(Semaphore::new(limits.per_node));
+        let local = local.map(|(store, chunks)| Local { store, chunks, looks });
         name_members(&names, &membership);
         let view = ArcSwap::from_pointee(View::new(membership));
         let inner = Inner { http, names, view, changed: Notify::new(), local, health: Mutex::default(), limits };
@@ -175,10 +176,10 @@ impl PoolClient {
         loop {
             // Registered before looking, so that a membership that comes meanwhile is not missed.
             let changed = self.inner.changed.notified();
-            let local = self.inner.get_local(&mut search).await;
+            let before = std::mem::take(&mut search.reasons);
+            let local = self.inner.get_local(&mut search, deadline).await;
             if !search.complete() && self.inner.http.is_some() {
                 let view = self.inner.view.load_full();
-                let before = std::mem::take(&mut search.reasons);
                 let asked = self.inner.clone().get_remote(&view, &mut search, deadline);
                 if timeout_at(deadline, asked).await.is_ok() {
                     all_answered = local && search.reasons.is_empty() && !view.membership.members.is_empty();
@@ -186,8 +187,8 @@ impl PoolClient {
                     search.reasons.extend(before);
                     search.reasons.entry("pool".to_owned()).or_insert_with(|| "the deadline came".to_owned());
                 }
-            } else {
-                all_answered = local && self.inner.http.is_none();
+            } else if self.inner.http.is_none() && (local || Instant::now() < deadline) {
+                all_answered = local;
             }
             if search.complete() {
                 break;
@@ -223,7 +224,7 @@ impl PoolClient {
         loop {
             let changed = self.inner.changed.notified();
             let view = self.inner.view.load_full();
-            self.inner.clone().put_once(&view, round, &records, &mut spread).await;
+            self.inner.clone().put_once(&view, round, &records, &mut spread, give_up).await;
             let (needed, got) = spread.worst(&view, &records);
             if got >= needed {
                 return Ok(PutDone { stored_bytes: spread.stored_bytes(&records) });

@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::future::BoxFuture;
 use storage_core::{
     ObjectName,
     cause::explain,
@@ -28,7 +29,7 @@ use tracing::{debug, warn};
 
 use crate::{
     health::Health,
-    inner::Inner,
+    inner::{Inner, Local},
     protocol::NAMES_MAX,
     transport::{bounded, refusal},
     view::View,
@@ -50,11 +51,16 @@ pub(crate) struct Search {
     pub(crate) found: Vec<Option<Got>>,
     /// What went wrong, by the node's name.
     pub(crate) reasons: BTreeMap<String, String>,
+    /// The look into this node's own store that is under way.
+    look: Option<BoxFuture<'static, Looked>>,
 }
+
+/// The objects that were found by their positions, and whether the store told of all.
+type Looked = Result<(Vec<(usize, VerifiedObject)>, bool), String>;
 
 impl Search {
     pub(crate) fn new(names: Vec<ObjectName>) -> Self {
-        Self { found: vec![None; names.len()], names, reasons: BTreeMap::new() }
+        Self { found: vec![None; names.len()], names, reasons: BTreeMap::new(), look: None }
     }
 
     pub(crate) fn complete(&self) -> bool {
@@ -105,35 +111,29 @@ struct GetPass<'a> {
 }
 
 impl Inner {
-    /// Looks into this node's own store. The answer is whether it told of each object whether it is there.
-    pub(crate) async fn get_local(&self, search: &mut Search) -> bool {
-        let Some(local) = self.local.clone() else { return true };
-        let wanted: Vec<(usize, ObjectName)> = search.missing().map(|at| (at, search.names[at])).collect();
-        let looked = tokio::task::spawn_blocking(move || {
-            let mut told = true;
-            let look = |(at, name)| match local.chunks.load(&name) {
-                Ok(object) => object.map(|object| (at, object)),
-                Err(error) => {
-                    warn!(object.name = %name, %error, "this node's copy cannot be read, other nodes are asked");
-                    told = false;
-                    None
-                }
-            };
-            let found: Vec<_> = wanted.into_iter().filter_map(look).collect();
-            (found, told)
-        });
-        match looked.await {
-            Ok((found, told)) => {
+    /// Looks into this node's own store. The answer is whether it told of each object whether it is there. Where there are
+    /// other nodes, they are asked when it takes as long as a slow one. The look goes on meanwhile, and the next call
+    /// takes what it brings.
+    pub(crate) async fn get_local(&self, search: &mut Search, deadline: Instant) -> bool {
+        let Some(local) = &self.local else { return true };
+        let hedge_at = Instant::now() + self.limits.hedge_get;
+        let until = if self.http.is_some() { hedge_at.min(deadline) } else { deadline };
+        let wanted: Vec<_> = search.missing().map(|at| (at, search.names[at])).collect();
+        let look = search.look.get_or_insert_with(|| Box::pin(look(local.clone(), wanted)));
+        let looked = timeout_at(until, look).await.inspect(|_| search.look = None);
+        let trouble = match looked {
+            Ok(Ok((found, told))) => {
                 for (at, object) in found {
                     search.found[at] = Some(Got { object, network_bytes: 0 });
                 }
-                told
+                return told;
             }
-            Err(error) => {
-                warn!(%error, "this node's store could not be asked");
-                false
-            }
-        }
+            Ok(Err(error)) => error,
+            Err(_elapsed) => "it does not answer".to_owned(),
+        };
+        debug!(error = trouble, "this node's own store could not be asked");
+        search.reasons.insert("this node's own store".to_owned(), trouble);
+        false
     }
 
     /// Asks the other nodes, each at most once for each missing name. Dropping the future ends all requests.
@@ -322,6 +322,26 @@ impl GetPass<'_> {
             }
         }
     }
+}
+
+/// The wanted objects that a store has, and whether it told of all of them.
+async fn look(local: Local, wanted: Vec<(usize, ObjectName)>) -> Looked {
+    let permit = local.looks.clone().acquire_owned().await.map_err(|e| e.to_string())?;
+    let looked = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        let mut told = true;
+        let look = |(at, name)| match local.chunks.load(&name) {
+            Ok(object) => object.map(|object| (at, object)),
+            Err(error) => {
+                warn!(object.name = %name, %error, "this node's copy cannot be read, other nodes are asked");
+                told = false;
+                None
+            }
+        };
+        let found: Vec<_> = wanted.into_iter().filter_map(look).collect();
+        (found, told)
+    });
+    looked.await.map_err(|e| e.to_string())
 }
 
 /// The next event, or none at `until`.

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use storage_core::{NodeId, StoreId, lock::lock, store::ChunkStore};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     error::PoolError,
@@ -51,4 +51,6 @@ impl Inner {
 pub(crate) struct Local {
     pub(crate) store: StoreId,
     pub(crate) chunks: Arc<dyn ChunkStore>,
+    /// Permits for threads that look for objects. While the disk does not answer, only so many wait for it.
+    pub(crate) looks: Arc<Semaphore>,
 }

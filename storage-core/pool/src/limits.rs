@@ -13,7 +13,7 @@ pub struct PoolLimits {
     pub silence: Duration,
     /// Bytes per second a node must take or give at least, on top of `silence`.
     pub slowest_bytes_per_s: u64,
-    /// How long a put tries to get enough copies.
+    /// How long a put tries to get enough copies. Requests that are under way then are waited for.
     pub patience_put: Duration,
     /// Names in one get. A small number lets several owners and hedges share the work.
     pub get_names: usize,

@@ -106,6 +106,8 @@ struct PutPass<'a> {
     round: u64,
     records: &'a Arc<[Record]>,
     spread: &'a mut Spread,
+    /// No request begins after this, so that many nodes do not take many times as long as one.
+    give_up: Instant,
     /// For each record the nodes that were not tried yet, best first.
     queues: Vec<VecDeque<usize>>,
     /// For each record the requests under way that are not hedged. Each may still become a copy.
@@ -123,6 +125,7 @@ impl Inner {
         round: u64,
         records: &Arc<[Record]>,
         spread: &mut Spread,
+        give_up: Instant,
     ) {
         spread.reasons.clear();
         let mut pass = PutPass {
@@ -131,6 +134,7 @@ impl Inner {
             round,
             records,
             spread,
+            give_up,
             queues: Vec::with_capacity(records.len()),
             hoped: vec![0; records.len()],
             batches: HashMap::new(),
@@ -240,6 +244,9 @@ impl PutPass<'_> {
 
     /// Gives each record that lacks copies to its next nodes, with as few requests per node as its limits allow.
     fn send_requests(&mut self) {
+        if Instant::now() >= self.give_up {
+            return;
+        }
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for at in 0..self.records.len() {
             let wanted = self.copies(at).wanted;

@@ -1,10 +1,11 @@
 //! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed processes),
-//! `cut` (redirected writes), `damage` (rotten files of a disk), `many` (disks beside each other), `patched` (leaves with
-//! packs), `space` (full disks). `world` is what they share.
+//! `cut` (redirected writes), `damage` (rotten files of a disk), `deadline` (reads without a source), `many` (disks beside
+//! each other), `patched` (leaves with packs), `space` (full disks). `world` is what they share.
 
 mod crash;
 mod cut;
 mod damage;
+mod deadline;
 mod file;
 mod many;
 mod model;
