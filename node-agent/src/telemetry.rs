@@ -34,6 +34,8 @@ pub const POOL_BAD_COPIES: &str = "muster_agent_pool_bad_copies";
 pub const POOL_LOST_OBJECTS: &str = "muster_agent_pool_lost_objects";
 /// Their stored bytes.
 pub const POOL_LOST_BYTES: &str = "muster_agent_pool_lost_bytes";
+/// Stored bytes of this node's share of the pool that the scrub has hashed since the agent started.
+pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
 pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
 /// Free bytes on the file system of the data folder.

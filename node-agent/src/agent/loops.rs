@@ -80,7 +80,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 7] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 8] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -95,6 +95,7 @@ impl Loops {
             named!("reports", reports),
             named!("renewal", renewal),
             named!("pool watch", pool_watch),
+            named!("pool scrub", pool_scrub),
             ("fence", async move { this.fence().await }.boxed()),
         ]
     }

@@ -6,14 +6,21 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use super::losses::Losses;
 use storage_core::{
     ObjectName, Record, VerifiedObject,
+    cause::explain,
+    lock,
     store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage},
 };
+use tracing::warn;
+
+use super::losses::Losses;
+
+/// Objects that the scrub asks the store for at a time.
+const SCRUB_LIST: usize = 64;
 
 /// The space of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +51,8 @@ pub struct PoolShare {
     dir: PathBuf,
     floor_bytes: u64,
     losses: Arc<Losses>,
+    /// The object that the scrub visited last in this round.
+    scrubbed: Mutex<Option<ObjectName>>,
 }
 
 impl PoolShare {
@@ -51,7 +60,7 @@ impl PoolShare {
     #[must_use]
     pub fn new(store: Arc<dyn ChunkStore>, data_dir: PathBuf, floor_bytes: u64) -> Self {
         let losses = Arc::new(Losses::open(&data_dir, store.as_ref()));
-        Self { store, dir: data_dir, floor_bytes, losses }
+        Self { store, dir: data_dir, floor_bytes, losses, scrubbed: Mutex::default() }
     }
 
     /// What the store has lost.
@@ -66,6 +75,34 @@ impl PoolShare {
     /// As [`Losses::look`].
     pub fn look_for_losses(&self) -> std::io::Result<()> {
         self.losses.look(self.store.as_ref())
+    }
+
+    /// Hashes at least `bytes` stored bytes of objects, as they are on the disk; bad copies are dropped and become losses.
+    /// Successive calls visit all objects in turn. The answer has the bytes hashed; fewer than asked for at the end of a
+    /// round. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the store cannot list its objects. A copy that the disk does not read is logged and kept.
+    pub fn scrub(&self, bytes: u64) -> Result<u64, StoreError> {
+        let mut visited = lock(&self.scrubbed);
+        let mut hashed = 0;
+        loop {
+            let next = self.store.list(visited.as_ref(), SCRUB_LIST)?;
+            if next.is_empty() {
+                *visited = None;
+                return Ok(hashed);
+            }
+            for object in next {
+                if hashed >= bytes {
+                    return Ok(hashed);
+                }
+                if let Err(error) = self.store.scrub(&object.name) {
+                    warn!(object.name = %object.name, error = explain(&error), "the scrub could not read a copy; it stays");
+                }
+                hashed += object.stored_bytes;
+                *visited = Some(object.name);
+            }
+        }
     }
 
     /// Whether new objects would be refused because the file system is down to the floor.
@@ -107,6 +144,10 @@ impl ChunkStore for PoolShare {
 
     fn load(&self, name: &ObjectName) -> Result<Option<VerifiedObject>, StoreError> {
         self.store.load(name)
+    }
+
+    fn scrub(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.store.scrub(name)
     }
 
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {

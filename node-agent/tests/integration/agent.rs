@@ -562,6 +562,16 @@ async fn lost_objects_are_a_condition_until_they_are_stored_again_or_acknowledge
     cancel.cancel();
     task.await.unwrap().unwrap();
 
+    // Rot that no call of others meets is found by the scrub.
+    flip(records[4].stored());
+    scripted.script(|s| s.heartbeats.clear());
+    let (share, cancel, task) = start().await;
+    scripted.until("two objects lost again", lost(2)).await;
+    assert!(!share.contains(&records[4].name()).unwrap());
+    drop(share);
+    cancel.cancel();
+    task.await.unwrap().unwrap();
+
     std::fs::remove_dir_all(data.path().join("pool")).unwrap();
     scripted.script(|s| s.heartbeats.clear());
     let (_, cancel, task) = start().await;

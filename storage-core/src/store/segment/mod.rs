@@ -201,6 +201,14 @@ impl ChunkStore for SegmentStore {
         self.with_record(name, |record| record.verify())
     }
 
+    fn scrub(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        self.forget_cached(name)?;
+        let good = self.with_record(name, Record::prove)?.is_some();
+        // What a scrub reads must not push out what others need.
+        self.forget_cached(name)?;
+        Ok(good)
+    }
+
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
         Ok(self.place(name)?.is_some())
     }

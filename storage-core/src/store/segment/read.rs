@@ -98,6 +98,19 @@ impl SegmentStore {
         Ok(unreadable)
     }
 
+    /// Makes the next read of an object come from the disk itself.
+    pub(super) fn forget_cached(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let Some(place) = self.place(name)? else { return Ok(()) };
+        let bytes = place.offset..place.offset.saturating_add(OBJECT_HEAD as u64 + u64::from(place.stored_len));
+        match self.file(place.segment).and_then(|file| file.forget_cached(bytes)) {
+            // The read finds the same, and drops the copy.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("read", &segment_name(place.segment))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The record at a place, not proven yet. The outer error is the disk's, the inner one means a bad copy.
     fn read(&self, name: &ObjectName, place: Place) -> Result<Result<Record, Corrupt>, StoreError> {
         let needed = OBJECT_HEAD + usize_from(place.stored_len.into());

@@ -244,7 +244,7 @@ impl OnDisk {
             // What was written but not synced before the last stop may be in the kernel's memory only. It counts as
             // synced from here on, so it is synced. What a failed sync lost may still be in that memory, too. It must
             // not be read from there.
-            file.sync_data().and_then(|()| file.forget_cached()).map_err(io_error("sync", &name))?;
+            file.sync_data().and_then(|()| file.forget_cached(0..file.size()?)).map_err(io_error("sync", &name))?;
         }
         let size = file.size().map_err(io_error("read", &name))?;
         let head = file.read(0, SegmentHeader::BYTES + Frame::BYTES).map_err(io_error("read", &name))?;
