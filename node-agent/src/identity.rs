@@ -68,6 +68,14 @@ pub enum IdentityError {
     /// A key or certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Key and certificate of the node, or the CA's, are damaged.
+    #[error("{files} cannot be used: {why}; put a copy back, or give the node a fresh --data-dir and a join token")]
+    Unusable {
+        /// Paths of the files, for people.
+        files: String,
+        /// What is wrong.
+        why: TlsError,
+    },
     /// The key or the certificate request cannot be made.
     #[error("cannot make a key or a certificate request: {0}")]
     Key(#[from] rcgen::Error),
@@ -223,13 +231,16 @@ impl Candidate {
         let must = |file: &Path| {
             read_text(file)?.ok_or_else(|| file_error("read", file, io::Error::from(io::ErrorKind::NotFound)))
         };
-        let certificate_pem = must(&self.dir.join("node.crt"))?;
-        let ca_pem = must(&self.dir.join("ca.pem"))?;
+        let (key, certificate, ca) = (self.dir.join("node.key"), self.dir.join("node.crt"), self.dir.join("ca.pem"));
+        let (certificate_pem, ca_pem) = (must(&certificate)?, must(&ca)?);
+        let pair = format!("{} with {}", certificate.display(), key.display());
         Ok(Some(NodeIdentity {
             store: self.stored.store,
             joined,
-            tls: Identity::from_pem(&certificate_pem, &self.key_pem)?,
-            ca: Ca::from_pem(&ca_pem)?,
+            tls: Identity::from_pem(&certificate_pem, &self.key_pem)
+                .map_err(|why| IdentityError::Unusable { files: pair, why })?,
+            ca: Ca::from_pem(&ca_pem)
+                .map_err(|why| IdentityError::Unusable { files: ca.display().to_string(), why })?,
             dir: self.dir.clone(),
             key_pem: self.key_pem.clone(),
         }))

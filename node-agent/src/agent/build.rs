@@ -165,8 +165,11 @@ async fn open_store(dir: PathBuf, limit_bytes: u64) -> Result<Arc<dyn ChunkStore
         Ok(store) => {
             let store = store?;
             let opened = store.opened();
-            if opened.rebuilt || opened.damaged_bytes > 0 || opened.damaged_segments > 0 {
+            if opened.damaged_bytes > 0 || opened.damaged_segments > 0 {
                 warn!(?opened, "the files of the pool were damaged: what is whole in them was found again");
+            } else if opened.rebuilt {
+                // Also after a kill before the index was synced for the first time.
+                info!(?opened, "the index of the pool was made anew from its segments");
             } else {
                 debug!(?opened, "the pool is open");
             }

@@ -13,7 +13,7 @@ use muster_api::{
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
 };
 use muster_pool::PoolClient;
-use storage_core::{BLOCK_BYTES, ByteLen, lock, units::DISK_BYTES_MAX};
+use storage_core::{BLOCK_BYTES, ByteLen, cause::explain, lock, units::DISK_BYTES_MAX};
 
 use super::{
     base::Base,
@@ -101,6 +101,8 @@ pub struct Disks {
     entries: RwLock<HashMap<DiskId, Arc<Entry>>>,
     /// Locks that let one task at a time create, mount or remove a disk.
     changing: Mutex<HashMap<DiskId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Why disks that an earlier process left could not be opened. Creating them anew would destroy what was written.
+    unopened: Mutex<HashMap<DiskId, String>>,
     cuts: Mutex<HashMap<CutKey, Cut>>,
     mount: MountDisk,
     /// Permits of [`Self::change_one`].
@@ -179,8 +181,8 @@ impl Disks {
             let cache = Arc::new(cache);
             let node = Arc::new(Node { config, pool, cache, holder, pages: super::base::Pages::default(), runtime });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
-            let changes = tokio::sync::Semaphore::new(CHANGES_MAX);
-            let this = Arc::new(Self { node, entries, changing, cuts, mount, changes });
+            let (unopened, changes) = (Mutex::default(), tokio::sync::Semaphore::new(CHANGES_MAX));
+            let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             scrub_cache(&this);
@@ -191,7 +193,6 @@ impl Disks {
 
     fn load_all(&self, disks_dir: &Path) -> std::io::Result<()> {
         let mut known = HashSet::new();
-        let mut unopened = Vec::new();
         for entry in std::fs::read_dir(disks_dir)? {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<DiskId>().ok()) else { continue };
@@ -207,13 +208,15 @@ impl Disks {
                     stable::remove_folder(&entry.path())?;
                 }
                 Err(error) => {
-                    tracing::error!(disk.id = %id, error = %error, source = ?error, "a disk cannot be opened; it is left as it is");
-                    // Its live maps stay: a later start may be able to open it.
-                    unopened.push(format!("{id}/"));
+                    let why = explain(&error);
+                    tracing::error!(disk.id = %id, "a disk cannot be opened; it is left as it is: {why}");
+                    lock(&self.unopened).insert(id, why);
                 }
             }
         }
-        self.forget_live_maps(|key| !known.contains(key) && !unopened.iter().any(|disk| key.starts_with(disk)));
+        // The live maps of a disk that could not be opened stay: a later start may be able to open it.
+        let kept: Vec<String> = lock(&self.unopened).keys().map(|disk| format!("{disk}/")).collect();
+        self.forget_live_maps(|key| !known.contains(key) && !kept.iter().any(|disk| key.starts_with(disk)));
         Ok(())
     }
 
@@ -232,7 +235,7 @@ impl Disks {
 
     /// Opens one disk. `None` if its creation was never completed.
     fn load(&self, id: DiskId, dir: &Path) -> Result<Option<Arc<Disk>>, DiskError> {
-        let io = |source| DiskError::Io { what: format!("record of disk {id}"), source };
+        let io = |source| DiskError::Io { what: dir.join(super::meta::FILE).display().to_string(), source };
         let Some(mut meta) = Meta::load(dir).map_err(io)? else { return Ok(None) };
         // An earlier process may have died after replacing this record, or a journal, and before making the name durable.
         // What is read now must stay.
@@ -314,6 +317,10 @@ impl Disks {
             adopt(&entry.disk, want).await?;
             return Ok(entry);
         }
+        if let Some(why) = lock(&self.unopened).get(&want.disk) {
+            let what = format!("it is on this node and could not be opened when the agent started ({why})");
+            return Err(DiskError::Corrupt { disk: want.disk, what });
+        }
         let (node, want) = (self.node.clone(), want.clone());
         let disk = self.change_one(move || create(&node, &want)).await?;
         let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
@@ -367,6 +374,9 @@ impl Disks {
         // Where there is nothing to do, which is what a repeated call finds, it does not queue behind the others.
         let removed = if known { self.change_one(removal).await } else { blocking(removal).await };
         lock(&self.changing).remove(&disk);
+        if removed.is_ok() {
+            lock(&self.unopened).remove(&disk);
+        }
         removed
     }
 
@@ -795,9 +805,11 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         return Err(invalid(format!("the version has {version} bytes and the disk only {disk}")));
     }
     let dir = node.config.data_dir.join("disks").join(id.to_string());
-    if dir.join(super::meta::FILE).exists() {
-        // It could not be opened at start. Creating it again would destroy what was written to it.
-        return Err(DiskError::Corrupt { disk: id, what: "it exists but cannot be opened; see the log".to_owned() });
+    let record = dir.join(super::meta::FILE);
+    if record.exists() {
+        // An attempt to create it failed after the record was in place. A start of the agent opens it.
+        let what = format!("{} is there, and the disk is not open; restart the agent", record.display());
+        return Err(DiskError::Corrupt { disk: id, what });
     }
     stable::make_folder(&dir).map_err(io)?;
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));

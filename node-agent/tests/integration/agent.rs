@@ -333,6 +333,23 @@ async fn a_node_joins_once_and_is_the_same_node_afterwards() {
 }
 
 #[tokio::test]
+async fn a_damaged_key_or_certificate_is_named_by_its_path() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let config = controller.config(data.path());
+    Candidate::open(data.path()).unwrap().join(&config, "127.0.0.1:1", OFFER).await.unwrap();
+    for name in ["node.key", "node.crt", "ca.pem"] {
+        let file = data.path().join("identity").join(name);
+        let good = std::fs::read(&file).unwrap();
+        let mut bad = good.clone();
+        bad[good.len() / 2] = b'!';
+        std::fs::write(&file, &bad).unwrap();
+        let error = Candidate::open(data.path()).unwrap().identity(&config).unwrap_err().to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+        std::fs::write(&file, &good).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_door_of_another_ca_gets_no_token() {
     let (controller, other) = (Controller::start().await, Controller::start().await);
     let data = tempfile::tempdir().unwrap();

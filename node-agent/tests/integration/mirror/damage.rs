@@ -87,3 +87,25 @@ async fn a_damaged_journal_fails_its_disk_and_never_reverts_flushed_writes() {
     world.disks.remove(want.disk).await.unwrap();
     assert!(!journal.exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_whose_record_is_damaged_is_refused_by_the_name_of_the_file_and_can_be_removed() {
+    let world = World::new().await;
+    let want = import(&*world.store, &Rng(3).bytes(BYTES), ChunkSize::DEFAULT);
+    flushed_writes(&world.ensure(&want).await.path).await;
+    let World { disks, store, config, data, .. } = world;
+    disks.shutdown().await;
+    drop(disks);
+    let record = data.path.join(format!("disks/{}/meta.json", want.disk));
+    let mut bytes = std::fs::read(&record).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&record, &bytes).unwrap();
+    let world = World::open(data, config, store).await;
+    let Err(DiskError::Corrupt { what, .. }) = world.disks.ensure(&want).await else { panic!("it is served") };
+    assert!(what.contains(&record.display().to_string()) && what.contains("checksum"), "{what}");
+    assert!(std::fs::read(&record).unwrap() == bytes, "nothing was made in its place");
+    world.disks.remove(want.disk).await.unwrap();
+    assert!(!record.parent().unwrap().exists());
+    world.ensure(&want).await;
+}
