@@ -233,14 +233,19 @@ impl Candidate {
         };
         let (key, certificate, ca) = (self.dir.join("node.key"), self.dir.join("node.crt"), self.dir.join("ca.pem"));
         let (certificate_pem, ca_pem) = (must(&certificate)?, must(&ca)?);
-        let pair = format!("{} with {}", certificate.display(), key.display());
+        let unusable = |files: [&Path; 2]| {
+            let files = files.map(|file| file.display().to_string()).join(" with ");
+            move |why| IdentityError::Unusable { files, why }
+        };
+        let tls = Identity::from_pem(&certificate_pem, &self.key_pem).map_err(unusable([&certificate, &key]))?;
+        let authority = Ca::from_pem(&ca_pem)
+            .and_then(|authority| authority.check_issued(&tls).map(|()| authority))
+            .map_err(unusable([&certificate, &ca]))?;
         Ok(Some(NodeIdentity {
             store: self.stored.store,
             joined,
-            tls: Identity::from_pem(&certificate_pem, &self.key_pem)
-                .map_err(|why| IdentityError::Unusable { files: pair, why })?,
-            ca: Ca::from_pem(&ca_pem)
-                .map_err(|why| IdentityError::Unusable { files: ca.display().to_string(), why })?,
+            tls,
+            ca: authority,
             dir: self.dir.clone(),
             key_pem: self.key_pem.clone(),
         }))

@@ -246,6 +246,26 @@ impl Ca {
         self.roots.clone()
     }
 
+    /// Checks that this CA signed the certificate of `identity`, which may have expired. One that it did not sign is damaged
+    /// or belongs to another cluster, and nobody in this one would accept it.
+    ///
+    /// # Errors
+    /// [`TlsError::Refused`] when it did not.
+    pub fn check_issued(&self, identity: &Identity) -> Result<(), TlsError> {
+        let pair = identity.current.load();
+        let own = pair.end_entity_cert().map_err(unusable)?;
+        let last_moment = u64::try_from(Validity::of(own)?.not_after_s).unwrap_or_default();
+        let last_moment = UnixTime::since_unix_epoch(Duration::from_secs(last_moment));
+        let verified = self.verifier()?.verify_client_cert(own, &pair.cert[1..], last_moment);
+        verified.map(drop).map_err(|source| TlsError::Refused { what: "certificate with that of the CA", source })
+    }
+
+    /// Verifies certificates of clients.
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let builder = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        builder.build().map_err(|e| TlsError::Verifier(e.to_string()))
+    }
+
     /// Whether `signature` (ECDSA, DER) of `message` was made with this CA's key.
     #[must_use]
     pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -277,9 +297,7 @@ pub enum ClientCertificates {
 /// # Errors
 /// When the verifier cannot be built.
 pub fn server_config(identity: &Identity, ca: &Ca, accept: ClientCertificates) -> Result<Arc<ServerConfig>, TlsError> {
-    let strict = WebPkiClientVerifier::builder_with_provider(ca.roots.clone(), provider())
-        .build()
-        .map_err(|e| TlsError::Verifier(e.to_string()))?;
+    let strict = ca.verifier()?;
     let verifier: Arc<dyn ClientCertVerifier> = match accept {
         ClientCertificates::Current => strict,
         ClientCertificates::CurrentOrExpired => Arc::new(ForgivesExpiry(strict)),
