@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DottedName, ImageId, Labels, Ref, Timestamp, VersionId};
+use crate::{DottedName, ImageId, Labels, Ref, Timestamp, VersionId, version::BootKind};
 
 /// Request of `POST /v1/images`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -116,6 +116,9 @@ pub struct Image {
     pub newest_version: Option<VersionId>,
     /// Logical size of its newest version in bytes; null if it has none.
     pub size_bytes: Option<u64>,
+    /// What can boot its newest version; `unknown` if it has none.
+    #[serde(default)]
+    pub boot: BootKind,
     /// Number of its versions, without deleted ones.
     pub version_count: u64,
 }

@@ -17,6 +17,21 @@ pub enum VersionState {
     Unknown,
 }
 
+/// What can boot a disk, as far as the first sectors of an imported file tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootKind {
+    /// It has boot code for a BIOS.
+    Bios,
+    /// It has a system partition for UEFI and no boot code for a BIOS. Guests get a BIOS until firmware can be chosen, so
+    /// it does not boot here.
+    UefiOnly,
+    /// Its first sectors tell neither, or nobody looked: only imports are looked at.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
 /// A version: one immutable state of a disk.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Version {
@@ -65,6 +80,9 @@ pub struct Version {
     pub digest: Option<String>,
     /// Bytes that publishing it newly stored in the pool, one copy, compared with the other versions of the project.
     pub stored_bytes: u64,
+    /// What can boot it.
+    #[serde(default)]
+    pub boot: BootKind,
 }
 
 /// A range of a version that has data, an item of `GET /v1/versions/{v}/extents`. All other ranges are zeros.

@@ -187,6 +187,7 @@ fn clone_of(origin: &VersionRow, image: &ImageRow) -> NewVersion {
         digest: origin.version.digest.clone(),
         stored_bytes: 0,
         reached_bytes: origin.reached_bytes,
+        boot: origin.version.boot,
         upload: None,
     }
 }

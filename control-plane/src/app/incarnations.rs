@@ -9,6 +9,7 @@ use muster_api::{
     Labels, VersionId,
     node_protocol::{DiskReport, Incarnation, InstanceReport},
     operation::Target,
+    version::BootKind,
 };
 use serde_json::json;
 use storage_core::lock;
@@ -149,6 +150,7 @@ impl<'a> AheadDisk<'a> {
             digest: None,
             stored_bytes: 0,
             reached_bytes: None,
+            boot: BootKind::Unknown,
             upload: None,
         };
         versions::insert(tx, &version).await?;

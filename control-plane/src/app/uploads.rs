@@ -257,6 +257,7 @@ impl App {
                     digest: imported.digest.map(|digest| digest.to_hex().to_string()),
                     stored_bytes,
                     reached_bytes,
+                    boot: imported.boot,
                     upload: Some(upload.id),
                 };
                 versions::insert(tx, &new).await?;

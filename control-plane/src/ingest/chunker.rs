@@ -4,10 +4,13 @@
 //! of zeros is read, but never copied. The chunker also computes the BLAKE3 digest of all raw bytes.
 
 use bytes::Bytes;
+use muster_api::version::BootKind;
 use storage_core::{
     units::{ChunkIndex, ChunkSize},
     zero::{is_zero, trim_zeros},
 };
+
+use super::boot;
 
 /// A chunk that is not all zeros. The body lacks its trailing zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub struct Chunker {
     total: u64,
     digest: Option<blake3::Hasher>,
     holes: u64,
+    /// The first bytes of the disk, as many as [`boot::of`] looks at.
+    head: Vec<u8>,
 }
 
 /// What is known about the disk once all of its bytes were pushed.
@@ -43,6 +48,8 @@ pub struct Passed {
     pub bytes: u64,
     /// BLAKE3 of these bytes; `None` if there were more than 32 GiB of holes.
     pub digest: Option<blake3::Hash>,
+    /// What can boot it.
+    pub boot: BootKind,
 }
 
 impl Chunker {
@@ -58,6 +65,7 @@ impl Chunker {
             total: 0,
             digest: Some(blake3::Hasher::new()),
             holes: 0,
+            head: Vec::new(),
         }
     }
 
@@ -69,6 +77,8 @@ impl Chunker {
 
     /// Takes the next bytes of the disk and passes the chunks that they complete to `out`.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut impl FnMut(Cut)) {
+        let head = boot::HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(head)]);
         if let Some(digest) = &mut self.digest {
             digest.update(bytes);
         }
@@ -94,6 +104,8 @@ impl Chunker {
     /// Takes a hole: `count` zero bytes that nobody sent. Passes the chunk that it completes to `out`.
     pub fn push_zeros(&mut self, count: u64, out: &mut impl FnMut(Cut)) {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let head = at_most(count, boot::HEAD_BYTES - self.head.len());
+        self.head.resize(self.head.len() + head, 0);
         self.holes += count;
         if self.holes > DIGEST_HOLES_MAX {
             self.digest = None;
@@ -123,7 +135,7 @@ impl Chunker {
     /// Ends the disk: passes the last, partly filled chunk to `out`.
     pub fn finish(mut self, out: &mut impl FnMut(Cut)) -> Passed {
         self.end_chunk(out);
-        Passed { bytes: self.total, digest: self.digest.map(|d| d.finalize()) }
+        Passed { bytes: self.total, digest: self.digest.map(|d| d.finalize()), boot: boot::of(&self.head) }
     }
 
     fn end_chunk_if_full(&mut self, out: &mut impl FnMut(Cut)) {
@@ -215,7 +227,7 @@ mod tests {
         chunker.push_zeros(8 << 40, &mut |cut| cuts.push(cut));
         chunker.push(b"end", &mut |cut| cuts.push(cut));
         let passed = chunker.finish(&mut |cut| cuts.push(cut));
-        assert_eq!(passed, Passed { bytes: (8 << 40) + 3, digest: None });
+        assert_eq!(passed, Passed { bytes: (8 << 40) + 3, digest: None, boot: BootKind::Unknown });
         assert_eq!(cuts, [Cut { index: ChunkIndex((8 << 40) >> 18), body: Bytes::from_static(b"end") }]);
     }
 }

@@ -26,6 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use muster_api::version::BootKind;
 use muster_pool::{PoolClient, PoolError};
 use sha2::{Digest as _, Sha256};
 use storage_core::{
@@ -98,6 +99,8 @@ pub struct Imported {
     pub digest: Option<blake3::Hash>,
     /// The format that was sent.
     pub format: Format,
+    /// What can boot it.
+    pub boot: BootKind,
     /// The objects that the content is made of.
     pub tally: Tally,
 }
@@ -433,7 +436,7 @@ where
     let cutting = async { cutting.await? };
     let (passed, growing) = futures::future::try_join(cutting, upload.boxed()).await?;
     let (content, tally) = growing.finish(passed.bytes).await?;
-    Ok(Imported { content, digest: passed.digest, format, tally })
+    Ok(Imported { content, digest: passed.digest, format, boot: passed.boot, tally })
 }
 
 /// A chunk that is durable.

@@ -4,12 +4,14 @@
 //! - [`format`] tells raw disks from qcow2 files, and refuses files that are no disk.
 //! - [`spool`] keeps a qcow2 file on the controller's disk until it is there as a whole; [`qcow2`] reads it.
 //! - [`chunker`] cuts the raw bytes into chunks.
+//! - [`boot`] looks at the first sectors: what can boot the disk?
 //! - [`import`] runs all of it as one bounded pipeline.
 //!
 //! Its share of the invariants: **I3** what [`import::import`] returns is durable on the required copies, and no
 //! version names it yet. **I10** a body that brings no bytes for two minutes ends the import. **I12** content from a
 //! stranger can be refused, but never costs more than bounded memory, and never opens another file.
 
+pub mod boot;
 pub mod chunker;
 pub mod encoding;
 pub mod format;

@@ -21,7 +21,7 @@ use muster_api::{
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
     token::Role,
-    version::VersionState,
+    version::{BootKind, VersionState},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -118,7 +118,7 @@ stored! {
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
         TokenId, RunId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SnapshotState,
+    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());

@@ -148,7 +148,7 @@ pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
 impl Row for ImageRow {
     const SELECT: &'static str = "SELECT i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes,
     i.last_number, i.created_at, i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version,
-    n.size_bytes AS newest_size,
+    n.size_bytes AS newest_size, n.boot AS newest_boot,
     (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
     FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
         (SELECT MAX(m.number) FROM versions m WHERE m.image = i.id AND m.deleted_at IS NULL)";
@@ -170,6 +170,7 @@ impl Row for ImageRow {
                 newest_number: column::read(row, "newest_number")?,
                 newest_version: column::read(row, "newest_version")?,
                 size_bytes: column::read(row, "newest_size")?,
+                boot: column::read::<Option<_>>(row, "newest_boot")?.unwrap_or_default(),
                 version_count: column::read(row, "version_count")?,
             },
             last_number: column::read(row, "last_number")?,

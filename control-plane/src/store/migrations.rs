@@ -33,6 +33,7 @@ migrations! {
     8 "0008_runs",
     9 "0009_restored",
     10 "0010_missing",
+    11 "0011_boot",
     13 "0013_conditions",
 }
 

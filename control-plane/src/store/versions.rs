@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId, etag,
     node_protocol::VersionRoot,
-    version::{Version, VersionState},
+    version::{BootKind, Version, VersionState},
 };
 use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};
@@ -65,6 +65,8 @@ pub struct NewVersion {
     pub stored_bytes: u64,
     /// Stored bytes of one copy of all objects that it reaches, if known.
     pub reached_bytes: Option<u64>,
+    /// What can boot it. Known only for imports.
+    pub boot: BootKind,
     /// The upload that stored its objects; `None` for a clone, which stored none.
     pub upload: Option<UploadId>,
 }
@@ -88,8 +90,8 @@ pub struct VersionRow {
 
 const INSERT: &str = "-- versions.insert
 INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
-    commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, upload,
-    created_at, updated_at, seq)";
+    commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, boot,
+    upload, created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
 /// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
@@ -118,6 +120,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         new.digest.cell()?,
         new.stored_bytes.cell()?,
         new.reached_bytes.cell()?,
+        new.boot.cell()?,
         new.upload.cell()?,
         now.cell()?,
         now.cell()?,
@@ -315,8 +318,8 @@ fn content(row: &AnyRow) -> Result<Content, StoreError> {
 impl Row for VersionRow {
     const SELECT: &'static str = "SELECT v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name,
     v.number, v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
-    v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.created_at,
-    v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
+    v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.boot,
+    v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let number: Option<u64> = column::read(row, "number")?;
@@ -356,6 +359,7 @@ impl Row for VersionRow {
                 root: column::read(row, "root")?,
                 digest: column::read(row, "digest")?,
                 stored_bytes: column::read(row, "stored_bytes")?,
+                boot: column::read(row, "boot")?,
             },
             content: content(row)?,
             commit: column::read(row, "commit_id")?,

@@ -5,13 +5,13 @@ use std::{path::Path, time::Instant};
 use muster_api::{
     ErrorCode, Labels, VersionId,
     image::{CreateImage, Image, ImageSource, VersionOrNumber},
-    version::Version,
+    version::{BootKind, Version},
 };
 use reqwest::Method;
 
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
-    answer::Object,
+    answer::{self, Object},
     args::{ImageCommand, VersionCommand},
     cells::{self, age, optional, optional_size, word},
     client::{Answer, Call},
@@ -151,6 +151,11 @@ async fn import(
     }
     let Answer { status, body } = uploaded?;
     let took = units::millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    if answer::read::<Version>(&body).is_ok_and(|version| version.boot == BootKind::UefiOnly) {
+        ctx.out.notes.say(&format!(
+            "warning: {name} boots only with UEFI, and guests get a BIOS: it will not boot here until firmware can be chosen"
+        ));
+    }
     ctx.out.object(&body, |version: &Version| match status {
         200 => format!("{} has this content already", version.name),
         _ => {
@@ -188,11 +193,20 @@ fn details(ctx: &Ctx, image: &Image) -> String {
         ("version", optional(image.newest_version)),
         ("versions", image.version_count.to_string()),
         ("size", optional_size(image.size_bytes)),
+        ("boot", boot(image.boot)),
         ("chunk", units::bytes(image.chunk_bytes)),
         ("labels", cells::labels(&image.labels)),
         ("project", image.project.clone()),
         ("created", image.created_at.to_string()),
     ])
+}
+
+/// What can boot a disk, with what follows from it.
+fn boot(kind: BootKind) -> String {
+    match kind {
+        BootKind::UefiOnly => "uefi_only (it does not boot here: guests get a BIOS)".to_owned(),
+        BootKind::Bios | BootKind::Unknown => word(&kind),
+    }
 }
 
 fn version_details(ctx: &Ctx, version: &Version) -> String {
@@ -205,6 +219,7 @@ fn version_details(ctx: &Ctx, version: &Version) -> String {
         ("snapshot", optional(version.snapshot_name.as_ref())),
         ("size", units::bytes(version.size_bytes)),
         ("stored", units::bytes(version.stored_bytes)),
+        ("boot", boot(version.boot)),
         ("chunk", units::bytes(version.chunk_bytes)),
         ("root", version.root.clone()),
         ("digest", optional(version.digest.as_ref())),

@@ -52,6 +52,25 @@ async fn import_sends_the_file_unchanged() {
 }
 
 #[tokio::test]
+async fn import_warns_of_an_image_that_will_not_boot() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => answer(201, &things::image("debian")),
+        _ => {
+            let mut version = version(None);
+            version["boot"] = json!("uefi_only");
+            answer(201, &version)
+        }
+    })
+    .await;
+    let file = fake.dir().join("disk.raw");
+    std::fs::write(&file, content()).expect("a file");
+    let done = fake.run(&["image", "import", "debian", file.to_str().expect("a path")]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.err.contains("warning: debian boots only with UEFI"), "{}", done.err);
+    assert!(done.out.starts_with("debian@1: "), "{}", done.out);
+}
+
+#[tokio::test]
 async fn holes_are_not_sent() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
         "POST" => answer(201, &things::image("debian")),

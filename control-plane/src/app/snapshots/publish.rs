@@ -5,6 +5,7 @@ use muster_api::{
     node_protocol::VersionRoot,
     operation::{Progress, Target},
     snapshot::SnapshotState,
+    version::BootKind,
 };
 use serde_json::json;
 
@@ -102,6 +103,7 @@ fn new_version(
         digest: None,
         stored_bytes: member.stored_bytes,
         reached_bytes: None,
+        boot: BootKind::Unknown,
         upload: Some(upload),
     })
 }

@@ -328,6 +328,35 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
+/// A disk with a system partition for UEFI and no boot code for a BIOS.
+fn uefi_only() -> Vec<u8> {
+    let mut disk = vec![0; 1 << 20];
+    disk[450] = 0xee;
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk[512..520].copy_from_slice(b"EFI PART");
+    (disk[512 + 72], disk[512 + 80], disk[512 + 84]) = (2, 128, 128);
+    disk[1024..1040].copy_from_slice(b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b");
+    disk
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_tells_that_the_disk_boots_only_with_uefi() {
+    let world = PoolWorld::new().await;
+    let (raw, qcow2) = (world.dir.path().join("a.raw"), world.dir.path().join("a.qcow2"));
+    std::fs::write(&raw, uefi_only()).expect("writes");
+    qemu_img(&["convert", "-f", "raw", "-O", "qcow2", text(&raw), text(&qcow2)]);
+    assert_eq!(world.image("raw", &uefi_only()).await["boot"], "uefi_only");
+    assert_eq!(world.image("qcow2", &std::fs::read(&qcow2).expect("reads")).await["boot"], "uefi_only");
+    let clone = world.post("/v1/images", json!({ "name": "clone", "source": { "image": "raw" } })).await.value(201);
+    assert_eq!(clone["boot"], "uefi_only");
+    let mut bios = uefi_only();
+    bios[0] = 0xeb;
+    assert_eq!(world.put("raw", "", bios).await.value(201)["boot"], "bios");
+    assert_eq!(world.get("/v1/images/raw").await.value(200)["boot"], "bios");
+    assert_eq!(world.image("data", &sample(1, 4096)).await["boot"], "unknown");
+    assert_eq!(world.post("/v1/images", json!({ "name": "empty" })).await.value(201)["boot"], "unknown");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_qcow2_is_taken_as_the_disk_it_stands_for() {
     let world = PoolWorld::new().await;

@@ -19,6 +19,7 @@ use muster_api::{
         Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report,
         StagedCommit, VersionRoot, Wanted,
     },
+    version::BootKind,
 };
 use muster_controller::{
     app::App,
@@ -228,6 +229,7 @@ impl World {
                     digest: None,
                     stored_bytes: 0,
                     reached_bytes: None,
+                    boot: BootKind::Unknown,
                     upload: None,
                 };
                 versions::insert(tx, &new).await?;

@@ -1,6 +1,8 @@
 //! The checks of images, versions, uploads and rounds.
 
-use muster_api::{CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, image::ImageState};
+use muster_api::{
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, image::ImageState, version::BootKind,
+};
 use muster_controller::{
     domain::versions::Content,
     store::{
@@ -50,6 +52,7 @@ fn version(of: Of, seed: u8) -> NewVersion {
         digest: None,
         stored_bytes: 7,
         reached_bytes: None,
+        boot: BootKind::Unknown,
         upload: None,
     }
 }
@@ -129,6 +132,7 @@ async fn versions_come_back_as_they_were_published(fresh: Fresh) {
     let of_image = NewVersion {
         digest: Some("ab".to_owned()),
         reached_bytes: Some(9),
+        boot: BootKind::UefiOnly,
         ..version(Of::Image { image: base, number: 1 }, 1)
     };
     let of_disk = version(of_disk(Some(SnapshotId::generate())), 2);
