@@ -25,6 +25,9 @@ words! {
         /// Node: objects of its share of the pool are lost there. How many: [`crate::node::PoolUse::lost_objects`].
         /// Instance: its disk needs objects of which no node has a good copy.
         ObjectsLost = "objects_lost",
+        /// Instance: since its start its guest has written nothing to its console and hardly used its disk, for a minute or
+        /// more. It may not boot.
+        GuestSilent = "guest_silent",
     }
 }
 
@@ -32,7 +35,8 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
     /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
-    /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`.
+    /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`,
+    /// `guest_silent`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.

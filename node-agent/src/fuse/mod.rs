@@ -115,8 +115,14 @@ impl DiskFs {
     /// Handles one request. The reply may be sent after this returns.
     fn handle(&self, operation: Operation<'_>, reply: Reply) {
         match operation {
-            Operation::Read { offset, bytes } => self.read(offset, bytes, reply),
-            Operation::Write { handle, offset, flags, data } => self.write(handle, offset, flags, data, reply),
+            Operation::Read { offset, bytes } => {
+                self.disk.count_used(bytes);
+                self.read(offset, bytes, reply);
+            }
+            Operation::Write { handle, offset, flags, data } => {
+                self.disk.count_used(length(data));
+                self.write(handle, offset, flags, data, reply);
+            }
             Operation::Fsync => self.disk.flush_here(Box::new(move |flushed| answer(reply, &flushed))),
             Operation::Fallocate { offset, bytes, mode } => self.fallocate(offset, bytes, mode, reply),
             Operation::Lseek { offset, whence } => self.lseek(offset, whence, reply),
@@ -158,6 +164,7 @@ impl DiskFs {
 
     /// Finishes and answers a transfer whose bytes have all been moved from or to `space`.
     fn finish(&self, transfer: Transfer<'_>, space: &mut RequestSpace, reply: Reply) {
+        self.disk.count_used(transfer.bytes);
         match transfer.pending {
             Pending::Read(_) => reply.data(space.data(transfer.bytes())),
             Pending::Write { pending, durable } => {

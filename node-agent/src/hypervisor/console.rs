@@ -131,6 +131,15 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
+/// Whether nothing was printed since the start with this boot number, whose line is the last one then.
+///
+/// # Errors
+/// An I/O error.
+pub fn is_silent(path: &Path, boot: u64) -> io::Result<bool> {
+    let mark = boundary(boot);
+    Ok(tail(path, mark.len() as u64)? == mark.as_bytes())
+}
+
 /// Empties the log if it is over 16 MiB. Cheap; called regularly while the domain runs.
 ///
 /// # Errors
@@ -245,6 +254,18 @@ mod tests {
         begin(&path, 7).unwrap();
         begin(&path, 7).unwrap();
         assert_eq!(tail(&path, 1000).unwrap(), boundary(7).as_bytes());
+    }
+
+    #[test]
+    fn a_start_is_silent_until_something_is_printed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i.log");
+        append(&path, "output of boot 1");
+        begin(&path, 2).unwrap();
+        assert!(is_silent(&path, 2).unwrap());
+        assert!(!is_silent(&path, 1).unwrap());
+        append(&path, "x");
+        assert!(!is_silent(&path, 2).unwrap());
     }
 
     #[test]

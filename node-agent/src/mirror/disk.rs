@@ -75,6 +75,8 @@ pub(crate) struct Disk {
     failed: ArcSwapOption<String>,
     removed: AtomicBool,
     fetched_bytes: AtomicU64,
+    /// Bytes that programs read and wrote since this process opened the disk.
+    used_bytes: AtomicU64,
     pub(super) lost: Lost,
     patience: Patience,
     /// The durable record as it was last stored.
@@ -100,6 +102,7 @@ impl Disk {
             failed: ArcSwapOption::new(meta.failed.clone().map(Arc::new)),
             removed: AtomicBool::new(false),
             fetched_bytes: AtomicU64::new(meta.fetched_bytes),
+            used_bytes: AtomicU64::new(0),
             lost: Lost::default(),
             patience: Patience::default(),
             meta: ArcSwap::from_pointee(meta),
@@ -146,6 +149,14 @@ impl Disk {
 
     pub(crate) fn fetched_bytes(&self) -> u64 {
         self.fetched_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_used(&self, bytes: u32) {
+        self.used_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
     }
 
     /// Why the disk has failed for good, if it has.

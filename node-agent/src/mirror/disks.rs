@@ -87,6 +87,8 @@ pub struct DiskStatus {
     pub fetched_bytes: u64,
     /// Bytes of the blocks in its deltas.
     pub local_bytes: u64,
+    /// Bytes that programs read and wrote since this process opened the disk.
+    pub used_bytes: u64,
     /// Whether the raw file is mounted and served.
     pub mounted: bool,
     /// What of it no node of the pool has any more, as far as it was read.
@@ -692,6 +694,7 @@ impl Disks {
             unsaved_bytes: BlockBits::union_count(&bits) * BLOCK_BYTES,
             fetched_bytes: disk.fetched_bytes(),
             local_bytes: layers.epochs.iter().map(|epoch| epoch.local_bytes()).sum(),
+            used_bytes: disk.used_bytes(),
             mounted: entry.is_mounted(),
             lost: disk.lost.content(meta.base),
             failed: disk.failed(),

@@ -17,10 +17,11 @@
 //! - Instances without an assignment are left alone: only the controller decides that one goes away (`gone`).
 //!
 //! Reading order: [`plan`] (all decisions), [`report`] (what the controller is told), [`record`] (what outlives the
-//! agent), `apply`.
+//! agent), `pulse` (guests that do nothing), `apply`.
 
 mod apply;
 pub mod plan;
+mod pulse;
 pub mod record;
 pub mod report;
 
@@ -44,6 +45,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use self::{
     plan::{DiskSeen, DomainSeen, Here, Life, Phase, Seen},
+    pulse::Pulse,
     record::Records,
     report::Trouble,
 };
@@ -150,6 +152,7 @@ struct Slot {
     refused: Option<String>,
     trouble: Option<Trouble>,
     scan: Option<Scan>,
+    pulse: Pulse,
     absent_since: Option<Timestamp>,
     bounded_at: Option<Instant>,
     /// Whether there may be a record or a console log to remove.
@@ -380,7 +383,11 @@ impl Reconciler {
             let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
             let known = disks.iter().copied().map(|disk| disk_report(disk, assignment)).collect();
-            let conditions = disks.iter().copied().filter_map(lost_content).collect();
+            let used = disks.iter().map(|disk| disk.used_bytes).sum();
+            let log = inner.console_log(assignment.instance);
+            let silence = |slot: &mut Slot| slot.pulse.silence(assignment, &seen, used, &log, here.now);
+            let silence = inner.slot(assignment.instance, silence);
+            let conditions = disks.iter().copied().filter_map(lost_content).chain(silence).collect();
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), conditions, known);
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);

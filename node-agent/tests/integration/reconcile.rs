@@ -7,7 +7,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,7 +30,8 @@ use muster_agent::{
     reconcile::{DiskAccess, Reconciler, ReconcilerParts, Versions},
 };
 use muster_api::{
-    ClusterId, DiskId, InstanceId, NodeId, Reason, VersionId,
+    ClusterId, DiskId, InstanceId, NodeId, Reason, Timestamp, VersionId,
+    condition::ConditionKind,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted},
 };
@@ -75,6 +79,7 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         unsaved_bytes: 0,
         fetched_bytes: 0,
         local_bytes: 0,
+        used_bytes: 0,
         mounted: true,
         lost: None,
         failed: None,
@@ -102,6 +107,10 @@ impl Node {
     }
 
     fn agent(&self) -> Reconciler {
+        self.agent_at(Arc::new(clock::now))
+    }
+
+    fn agent_at(&self, now: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Reconciler {
         self.disks.unmount();
         Reconciler::new(ReconcilerParts {
             data_dir: self.dir.path().to_owned(),
@@ -109,7 +118,7 @@ impl Node {
             hypervisor: Some(Arc::new(self.host.hypervisor(self.owner))),
             run: RunId::generate(),
             host_boot: "this".to_owned(),
-            now: Arc::new(clock::now),
+            now,
         })
         .unwrap()
     }
@@ -439,6 +448,47 @@ async fn a_silent_hypervisor_proves_nothing() {
     assert_eq!(agent.hypervisor_trouble(), None);
 }
 
+/// A clock that a test can put forward.
+#[derive(Clone, Default)]
+struct Ahead(Arc<AtomicI64>);
+
+impl Ahead {
+    fn now(&self) -> Arc<dyn Fn() -> Timestamp + Send + Sync> {
+        let ahead = self.0.clone();
+        Arc::new(move || clock::now().plus_ms(ahead.load(Ordering::SeqCst)))
+    }
+
+    fn put_forward(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+}
+
+fn is_silent(report: &InstanceReport) -> bool {
+    report.conditions.iter().any(|condition| condition.kind == ConditionKind::GuestSilent)
+}
+
+#[tokio::test]
+async fn a_guest_that_does_nothing_for_a_minute_has_a_condition_until_it_does_something() {
+    let mut node = Node::new();
+    let ahead = Ahead::default();
+    let agent = node.agent_at(ahead.now());
+    node.host.set_guests(Guests { banner: String::new(), ..Guests::default() });
+    let mut wanted = node.wanted(Probe::Running);
+    assert!(!is_silent(&node.ready(&agent, &wanted).await));
+    ahead.put_forward(61);
+    let report = node.ready(&agent, &wanted).await;
+    assert!(is_silent(&report) && report.state == Observed::Running, "{report:?}");
+    node.host.print(wanted.instance, "GRUB").unwrap();
+    assert!(!is_silent(&node.ready(&agent, &wanted).await));
+    // A start that only uses its disk is alive as well.
+    wanted.boot = 2;
+    node.ready(&agent, &wanted).await;
+    ahead.put_forward(61);
+    assert!(is_silent(&node.ready(&agent, &wanted).await));
+    node.disks.0.lock().unwrap().values_mut().for_each(|disk| disk.used_bytes = 2 << 20);
+    assert!(!is_silent(&node.ready(&agent, &wanted).await));
+}
+
 #[tokio::test]
 async fn a_hypervisor_that_was_silent_and_is_slow_since_is_used_again() {
     let mut node = Node::new();
@@ -566,6 +616,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let data = DataDir::borrowed(dir.path().to_owned());
     let mut config = world::config(&data);
     config.owner = qemu;
+    let (pool, ahead) = (store.clone(), Ahead::default());
     let mut world = World::open(data, config, store).await;
     let _holder = Holder(dir.path().to_owned());
     let _guard = Guard(hypervisor.clone(), want.instance);
@@ -577,11 +628,12 @@ async fn a_real_guest_on_a_mirrored_disk() {
             hypervisor: Some(hypervisor.clone()),
             run: RunId::generate(),
             host_boot: "this".to_owned(),
-            now: Arc::new(clock::now),
+            now: ahead.now(),
         })
         .unwrap()
     };
-    let versions = Versions::from([(want.version, want.root.clone())]);
+    let blank = world::import(&*pool, &vec![0; 1 << 20], chunk);
+    let versions = Versions::from([(want.version, want.root.clone()), (blank.version, blank.root.clone())]);
     let mut wanted = assignment(want.instance, want.disk, want.version, Probe::Console);
     wanted.disks[0].size_bytes = want.size_bytes;
     // Wall time, which says nothing on a busy machine: `boot` is what decides.
@@ -611,6 +663,21 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let (_, kept) = in_guest(&hypervisor, want.instance, "cat /root/kept /var/lib/muster/boots").await;
     // base64 of od's text of "kept\n3\n"
     assert_eq!(kept.trim(), "IDZiIDY1IDcwIDc0IDBhIDMzIDBhCg==");
+
+    // A guest that cannot boot does nothing. This one did, a minute ago.
+    let mut nothing = assignment(blank.instance, blank.disk, blank.version, Probe::Running);
+    nothing.disks[0].size_bytes = blank.size_bytes;
+    let _blank = Guard(hypervisor.clone(), blank.instance);
+    until(&second, &versions, &nothing, within(60), is_ready).await;
+    until(&second, &versions, &nothing, within(60), |_| {
+        world.disks.list_of(blank.instance).iter().any(|disk| disk.used_bytes > 0)
+    })
+    .await;
+    ahead.put_forward(61);
+    until(&second, &versions, &nothing, within(60), is_silent).await;
+    assert!(!is_silent(&until(&second, &versions, &wanted, within(60), is_ready).await));
+    nothing.wanted = Wanted::Gone;
+    until(&second, &versions, &nothing, within(60), |r| r.state == Observed::Gone).await;
 
     wanted.wanted = Wanted::Stopped;
     let asked = Instant::now();
