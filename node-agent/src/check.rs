@@ -215,6 +215,8 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     if let Some(offset) = seen.clock_offset_s.filter(|s| s.abs() > CLOCK_OFF_S) {
         let detail = format!("the controller's clock is {offset} s ahead of this node's");
         all.push(Condition { kind: ConditionKind::ClockOff, detail });
+    } else if let Some(detail) = seen.clock_trouble.clone() {
+        all.push(Condition { kind: ConditionKind::ClockOff, detail });
     }
     all
 }
@@ -234,6 +236,8 @@ pub struct Seen {
     pub lost: ObjectAmount,
     /// The controller's clock minus this node's; none before its first answer.
     pub clock_offset_s: Option<i64>,
+    /// Set while certificates of other nodes are not valid at this node's time: which ones.
+    pub clock_trouble: Option<String>,
 }
 
 /// What this node offers to instances: what the configuration says, else all that the host has.
@@ -316,6 +320,8 @@ mod tests {
     fn a_clock_that_is_off_a_full_pool_and_lost_objects_are_conditions() {
         let config = Config { runtime: RuntimeChoice::None, ..Config::new("/x".into()) };
         let kinds = |seen: &Seen| -> Vec<_> { conditions(&config, seen).into_iter().map(|c| c.kind).collect() };
+        let untimely = Seen { clock_trouble: Some("not valid".to_owned()), ..Seen::default() };
+        assert!(kinds(&untimely).contains(&ConditionKind::ClockOff));
         let well = kinds(&Seen { clock_offset_s: Some(-2), ..Seen::default() });
         assert!(!well.contains(&ConditionKind::ClockOff) && !well.contains(&ConditionKind::HypervisorSilent));
         let lost = ObjectAmount { objects: 1, bytes: 9 };

@@ -20,7 +20,7 @@ use muster_api::{
 };
 use muster_pool::{
     tls::{Ca, Identity, TlsError},
-    transport::{CONTROLLER_TLS_NAME, NameTable, http_client},
+    transport::{CONTROLLER_TLS_NAME, NameTable, http_client, is_untimely, untimely_http_client},
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
@@ -96,13 +96,20 @@ pub trait ControllerClient: Send + Sync {
 }
 
 /// Calls the controller at its node door.
+///
+/// While its certificate is not valid by this node's clock, its answers are not trusted, so nothing is asked of it. But it
+/// is still told that this node lives and how its instances are, so that it can show `clock_off`.
 pub struct HttpController {
     http: reqwest::Client,
+    /// For telling while this node's clock is wrong.
+    untimely: reqwest::Client,
     run: RunId,
     offset_s: AtomicI64,
 }
 
 const OFFSET_UNKNOWN: i64 = i64::MIN;
+/// Calls that only tell something, so that they make sense although their answer is not used.
+const TOLD: [&str; 2] = ["heartbeat", "report"];
 
 impl HttpController {
     /// Calls `address` (`HOST:PORT` of the node door) with this node's identity, as the process `run`.
@@ -112,7 +119,8 @@ impl HttpController {
     pub fn new(identity: &Identity, ca: &Ca, address: &str, run: RunId) -> Result<Self, TlsError> {
         let names = NameTable::new();
         names.set(CONTROLLER_TLS_NAME, address);
-        Ok(Self { http: http_client(identity, ca, names)?, run, offset_s: AtomicI64::new(OFFSET_UNKNOWN) })
+        let untimely = untimely_http_client(identity, ca, names.clone())?;
+        Ok(Self { http: http_client(identity, ca, names)?, untimely, run, offset_s: AtomicI64::new(OFFSET_UNKNOWN) })
     }
 
     async fn send(
@@ -122,19 +130,36 @@ impl HttpController {
         body: Option<&(impl Serialize + Sync)>,
         limit: Duration,
     ) -> Result<Response, ControllerError> {
-        let mut request =
-            self.http.request(method, format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}")).timeout(limit);
-        request = request.header(RUN_HEADER, self.run.to_string());
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await.map_err(|e| ControllerError::Unavailable(explain(&e)))?;
+        let request = |http: &reqwest::Client| {
+            let request = http.request(method.clone(), format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}"));
+            let request = request.timeout(limit).header(RUN_HEADER, self.run.to_string());
+            match body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        };
+        let answer = match request(&self.http).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if TOLD.contains(&path)
+                    && is_untimely(&error)
+                    && let Ok(answer) = request(&self.untimely).send().await
+                {
+                    self.note_time(&answer);
+                }
+                return Err(ControllerError::Unavailable(explain(&error)));
+            }
+        };
+        self.note_time(&answer);
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer).await) }
+    }
+
+    fn note_time(&self, answer: &Response) {
         if let Some(date) = answer.headers().get(http::header::DATE).and_then(|d| d.to_str().ok())
             && let Ok(theirs) = OffsetDateTime::parse(date, &Rfc2822)
         {
             self.offset_s.store(theirs.unix_timestamp() - clock::now_s(), Ordering::Relaxed);
         }
-        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer).await) }
     }
 
     async fn call<T: DeserializeOwned>(

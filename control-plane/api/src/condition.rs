@@ -9,7 +9,8 @@ words! {
     pub enum ConditionKind {
         /// Node: the file system or the pool is full, so the pool takes no new objects.
         DiskFull = "disk_full",
-        /// Node: its clock and the controller's differ by more than five seconds.
+        /// Node: its clock and the controller's differ by more than five seconds, or certificates of other nodes are not valid at
+        /// its time.
         ClockOff = "clock_off",
         /// Node: guests are emulated, because KVM cannot be used.
         NoKvm = "no_kvm",

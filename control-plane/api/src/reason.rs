@@ -37,6 +37,9 @@ words! {
         DiskFailed = "disk_failed",
         /// A call for the disk failed. It is tried again.
         DiskError = "disk_error",
+        /// Bytes of the disk are on other nodes, which cannot be asked because a clock is wrong: certificates are not valid at
+        /// its time. The guest goes on when it is right.
+        ClockOff = "clock_off",
         /// A file of the node could not be read or written. It is tried again.
         Io = "io",
         /// A call to the hypervisor failed. It is tried again.

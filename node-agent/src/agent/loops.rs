@@ -151,6 +151,7 @@ impl Loops {
             pool_full,
             lost: self.share.losses().lost(),
             clock_offset_s: self.controller.clock_offset_s(),
+            clock_trouble: self.pool.clock_trouble().filter(|trouble| trouble.here).map(|trouble| trouble.detail),
         };
         check::conditions(&self.config, &seen)
     }

@@ -140,6 +140,9 @@ pub enum PauseReason {
     DiskFull,
     /// A request to its disk failed.
     DiskError,
+    /// A request to its disk failed because a clock is wrong, and it still is. No hypervisor tells
+    /// this; the reconciler knows it from the disks.
+    ClockOff,
     /// Another program or the guest paused it, with this reason. The agent leaves it paused.
     Other(String),
 }

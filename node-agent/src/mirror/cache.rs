@@ -34,7 +34,7 @@ use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use storage_core::{ChunkSize, Kind, ObjectName, Salt, lock, units::usize_from};
 use tokio::sync::watch;
 
-use super::{error::Fault, memory::AlignedBuf, patience::LANDING};
+use super::{error::Fault, memory::AlignedBuf, patience::landing};
 use crate::telemetry;
 
 const ENTRY: usize = 64;
@@ -373,7 +373,7 @@ impl Cache {
         deadline: tokio::time::Instant,
     ) {
         let names: Vec<_> = flights.iter().map(|(name, _)| *name).collect();
-        let got = self.pool.get(&names, deadline - LANDING).await;
+        let got = self.pool.get(&names, landing(deadline)).await;
         let cache = self.clone();
         // Writing the slots may wait for the disk.
         let landing = tokio::task::spawn_blocking(move || -> Result<HashMap<ObjectName, Landed>, Fault> {

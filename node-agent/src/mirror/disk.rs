@@ -159,6 +159,12 @@ impl Disk {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Set while requests wait for bytes that cannot be had because a clock is wrong: what is wrong with it.
+    pub(crate) fn clock_off(&self) -> Option<String> {
+        let trouble = self.patience.is_clock_off().then(|| self.node.pool.clock_trouble()).flatten();
+        trouble.map(|trouble| trouble.detail)
+    }
+
     /// Why the disk has failed for good, if it has.
     pub(crate) fn failed(&self) -> Option<String> {
         self.failed.load().as_deref().cloned()

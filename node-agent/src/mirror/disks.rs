@@ -95,6 +95,8 @@ pub struct DiskStatus {
     pub lost: Option<LostContent>,
     /// Why the disk has failed for good: a flush failed, or its journal is damaged. It is not mounted again then.
     pub failed: Option<String>,
+    /// Set while its users wait for bytes that cannot be had because a clock is wrong: what is wrong with it.
+    pub clock_off: Option<String>,
 }
 
 /// All disks of a node.
@@ -698,6 +700,7 @@ impl Disks {
             mounted: entry.is_mounted(),
             lost: disk.lost.content(meta.base),
             failed: disk.failed(),
+            clock_off: disk.clock_off(),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::{
     disk::{Disk, Layers},
     error::Fault,
     memory::AlignedBuf,
-    patience::LANDING,
+    patience::{Cause, landing},
 };
 
 /// What was fetched for a request. It is kept until the request is done.
@@ -257,13 +257,28 @@ impl Disk {
     /// learn it before the read deadline, whatever does not answer.
     pub(crate) async fn read(self: &Arc<Self>, offset: u64, bytes: u64) -> Result<Vec<u8>, Fault> {
         let range = offset..offset.saturating_add(bytes);
-        let deadline = self.patience().deadline(&range, Instant::now(), self.node().config.read_deadline);
-        let read = tokio::time::timeout_at(deadline, self.read_until(offset, bytes, deadline - LANDING)).await;
+        let whole = self.node().config.read_deadline;
+        if self.patience().is_clock_off() && self.node().pool.clock_trouble().is_none() {
+            self.patience().clock_is_right();
+        }
+        let deadline = self.patience().deadline(&range, Instant::now(), whole);
+        let read = tokio::time::timeout_at(deadline, self.read_until(offset, bytes, landing(deadline))).await;
         let read = read.unwrap_or_else(|_| Err(Fault::Unavailable("this node's disk does not answer".to_owned())));
-        if matches!(read, Err(Fault::Unavailable(_) | Fault::Lost(_))) {
-            self.patience().gave_up(range, Instant::now());
+        if let Some(cause) = self.note_cause(read.as_ref().err()) {
+            self.patience().gave_up(range, Instant::now(), whole, cause);
         }
         read
+    }
+
+    /// Notes how a request ended that needed other nodes. Returns why it was given up, if it was.
+    pub(super) fn note_cause(&self, fault: Option<&Fault>) -> Option<Cause> {
+        let cause = match fault {
+            Some(Fault::Unavailable(_)) if self.node().pool.clock_trouble().is_some() => Some(Cause::ClockOff),
+            Some(Fault::Unavailable(_) | Fault::Lost(_)) => Some(Cause::NoSource),
+            _ => None,
+        };
+        self.patience().note(cause);
+        cause
     }
 
     async fn read_until(self: &Arc<Self>, offset: u64, bytes: u64, deadline: Instant) -> Result<Vec<u8>, Fault> {

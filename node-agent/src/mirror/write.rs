@@ -267,7 +267,11 @@ impl Disk {
                 match result {
                     Ok(()) => break,
                     Err(NotNow::Fault(fault)) => return Err(fault),
-                    Err(NotNow::Missing(missing)) => self.bring(missing, &mut pinned, deadline).await?,
+                    Err(NotNow::Missing(missing)) => {
+                        let brought = self.bring(missing, &mut pinned, deadline).await;
+                        self.note_cause(brought.as_ref().err());
+                        brought?;
+                    }
                     Err(NotNow::Held) => {
                         held.get_or_insert_with(|| self.held_write());
                         self.released().await;

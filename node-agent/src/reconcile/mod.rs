@@ -50,7 +50,7 @@ use self::{
     report::Trouble,
 };
 use crate::{
-    hypervisor::{Domain, Hypervisor, RunId, console, console::Scan},
+    hypervisor::{Domain, DomainState, Hypervisor, PauseReason, RunId, console, console::Scan},
     mirror::{DiskError, DiskStatus, DiskWant, Disks, LostContent},
 };
 
@@ -243,7 +243,7 @@ impl Inner {
                 Some(Some(domain)) => {
                     slot.absent_since = None;
                     slot.traces = true;
-                    DomainSeen::Present(domain.clone())
+                    DomainSeen::Present(with_clock(domain.clone(), disks))
                 }
                 Some(None) => {
                     let boot = slot.life.as_ref().map(|life| life.boot);
@@ -275,6 +275,15 @@ impl Inner {
             }
         })
     }
+}
+
+/// Replaces the reason of a pause by what the disks of the domain know about it.
+fn with_clock(mut domain: Domain, disks: &[&DiskStatus]) -> Domain {
+    if domain.state == DomainState::Paused(PauseReason::DiskError) && disks.iter().any(|disk| disk.clock_off.is_some())
+    {
+        domain.state = DomainState::Paused(PauseReason::ClockOff);
+    }
+    domain
 }
 
 /// A disk that failed for good is told whatever its instance does: a guest may run for long before it notices.

@@ -266,6 +266,7 @@ fn present(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, w
 fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, life: &Life) -> Vec<Action> {
     match &domain.state {
         DomainState::Paused(PauseReason::DiskFull | PauseReason::DiskError) => vec![Action::Resume],
+        // A clock that is off: resumed, it would fail once more, and it does not fail any more once the clock is right.
         DomainState::Paused(_) | DomainState::Stopping => Vec::new(),
         DomainState::Running => {
             let mut actions = Vec::new();

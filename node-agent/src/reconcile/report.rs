@@ -121,6 +121,12 @@ fn present(
         DomainState::Paused(PauseReason::DiskError) => {
             Said::because(Observed::Paused, Reason::DiskError, "a request to its disk failed; it is tried again")
         }
+        // Whose clock it is names nodes, which are for operators: the condition of this node says it.
+        DomainState::Paused(PauseReason::ClockOff) => Said::because(
+            Observed::Paused,
+            Reason::ClockOff,
+            "other nodes have bytes of its disk and cannot be asked, because a clock is wrong; it goes on when that is mended",
+        ),
         DomainState::Paused(PauseReason::Other(why)) => {
             Said::because(Observed::Paused, Reason::Paused, format!("paused on the node: {why}"))
         }

@@ -30,14 +30,14 @@ use muster_api::{
     deployment::Runtime,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
-        RenewAnswer, RenewRequest, VersionRoot, Wanted,
+        RenewAnswer, RenewRequest, Report, VersionRoot, Wanted,
     },
     token::{JoinToken, Secret},
 };
 use muster_pool::{
     ServeLimits, serve,
     tls::{ClientCertificates, Identity, PeerCaller, people_server_config, server_config},
-    transport::node_tls_name,
+    transport::{CONTROLLER_TLS_NAME, node_tls_name},
 };
 use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
@@ -397,6 +397,34 @@ async fn a_data_folder_of_another_cluster_is_refused() {
     let foreign = JoinToken { cluster: ClusterId::generate(), ..controller.token.clone() };
     config.join_token = Some(foreign.to_string().parse().unwrap());
     assert!(matches!(candidate.identity(&config), Err(IdentityError::OtherCluster { .. })));
+}
+
+/// The controller can only show `clock_off` if it hears of it. But what it answers may come from somebody else with an old
+/// key, so nothing is asked.
+#[tokio::test]
+async fn a_node_whose_clock_is_wrong_tells_the_controller_and_asks_it_nothing() {
+    let ca = TestCa::new();
+    let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = calls.clone();
+    let router = Router::new().fallback(move |uri: axum::http::Uri| async move {
+        heard.lock().unwrap().push(uri.path().to_owned());
+        [(axum::http::header::DATE, "Fri, 01 Jan 2100 00:00:00 GMT")]
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let controller = ca.identity_valid(CONTROLLER_TLS_NAME, 30 * 86_400, 60 * 86_400);
+    let tls = server_config(&controller, &ca.ca(), ClientCertificates::Current).unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(listener, Some(tls), router, stop.clone(), ServeLimits::default()));
+    let identity = ca.identity(&node_tls_name(NodeId::generate()));
+    let door = HttpController::new(&identity, &ca.ca(), &address, RunId::generate()).unwrap();
+    let asked = door.desired(0, Duration::from_secs(1)).await.unwrap_err().to_string();
+    assert!(asked.contains("certificate not valid yet"), "{asked}");
+    let told = door.report(Report { desired_revision: 1, full: true, instances: Vec::new() }).await;
+    assert!(told.is_err(), "the answer is not used");
+    assert_eq!(*calls.lock().unwrap(), ["/node/v1/report"]);
+    assert!(door.clock_offset_s().unwrap() > 365 * 86_400, "the controller's clock is known");
+    stop.cancel();
 }
 
 #[tokio::test]

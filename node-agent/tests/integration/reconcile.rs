@@ -83,6 +83,7 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         mounted: true,
         lost: None,
         failed: None,
+        clock_off: None,
     }
 }
 
@@ -306,6 +307,29 @@ async fn a_full_disk_pauses_and_goes_on_when_there_is_room() {
     node.host.make_room();
     let report = node.ready(&agent, &wanted).await;
     assert_eq!((report.reason, node.host.starts()), (None, 1));
+}
+
+#[tokio::test]
+async fn a_guest_whose_disk_waits_for_the_right_time_stays_paused_until_the_clock_is_right() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    let set = |why: Option<&str>| {
+        node.disks.0.lock().unwrap().values_mut().for_each(|disk| disk.clock_off = why.map(ToOwned::to_owned));
+    };
+    set(Some("the certificate of node b is valid only in 86400 s by this node's clock"));
+    node.host.pause(wanted.instance, &PauseReason::DiskError);
+    node.host.make_room();
+    for _ in 0..5 {
+        let report = node.until(&agent, &wanted, Observed::Paused).await;
+        assert_eq!(report.reason, Some(Reason::ClockOff));
+        assert!(!report.detail.unwrap().contains("node b"), "tenants read this");
+    }
+    assert_eq!(node.host.resumes(), 0);
+    set(None);
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!((report.reason, node.host.resumes(), node.host.starts()), (None, 1, 1));
 }
 
 #[tokio::test]

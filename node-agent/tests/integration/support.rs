@@ -1,7 +1,7 @@
 //! A cluster's CA, its nodes and their peer servers, all in this process and on loopback.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_agent::{
@@ -36,7 +36,7 @@ use storage_core::{
 };
 use time::OffsetDateTime;
 use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) struct TestCa {
     pub(crate) cluster: ClusterId,
@@ -65,8 +65,16 @@ impl TestCa {
     }
 
     pub(crate) fn identity(&self, name: &str) -> Identity {
+        self.identity_valid(name, -86_400, 86_400)
+    }
+
+    /// An identity that is valid from `from` to `to` (seconds from now).
+    pub(crate) fn identity_valid(&self, name: &str, from: i64, to: i64) -> Identity {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("key");
-        let params = CertificateParams::new([name.to_owned()]).expect("name");
+        let mut params = CertificateParams::new([name.to_owned()]).expect("name");
+        let now = OffsetDateTime::now_utc();
+        params.not_before = now + time::Duration::seconds(from);
+        params.not_after = now + time::Duration::seconds(to);
         let certificate = params.signed_by(&key, &self.issuer()).expect("certificate");
         Identity::from_pem(&certificate.pem(), &key.serialize_pem()).expect("identity")
     }
@@ -250,6 +258,11 @@ impl TestCluster {
     }
 
     fn open(&self, node: &mut TestNode) {
+        let listener = node.listener.take().expect("not open yet");
+        self.serve(node, listener, &node.identity, node.stop.clone());
+    }
+
+    fn serve(&self, node: &TestNode, listener: TcpListener, identity: &Identity, stop: CancellationToken) {
         let router = routes(PeerServerParts {
             chunks: node.store.clone(),
             losses: node.losses.clone(),
@@ -257,10 +270,18 @@ impl TestCluster {
             cuts: Arc::new(no_cuts(&node.pool)),
             console_dir: node.data.path().to_owned(),
         });
-        let tls = server_config(&node.identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
+        let tls = server_config(identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
         let limits = ServeLimits { drain: Duration::from_millis(50), ..ServeLimits::default() };
-        let listener = node.listener.take().expect("not open yet");
-        tokio::spawn(serve(listener, Some(tls), router, node.stop.clone(), limits));
+        tokio::spawn(serve(listener, Some(tls), router, stop, limits));
+    }
+
+    /// Opens a second door of a node, where it shows another identity. Returns its address, and what closes it.
+    pub(crate) async fn open_beside(&self, at: usize, identity: &Identity) -> (SocketAddr, DropGuard) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let address = listener.local_addr().expect("address");
+        let stop = CancellationToken::new();
+        self.serve(&self.nodes[at], listener, identity, stop.clone());
+        (address, stop.drop_guard())
     }
 
     /// Nodes whose own store has the object.

@@ -37,6 +37,7 @@ use crate::{
     put::{PutDone, Spread},
     tls::{Ca, Identity, TlsError},
     transport::{NameTable, bounded, http_client, node_tls_name, refusal},
+    untimely::Untimely,
     view::View,
 };
 
@@ -66,6 +67,15 @@ pub struct Call<'a> {
     pub limit: Duration,
     /// Most bytes of the answer; a longer one is an error.
     pub answer_bytes_max: usize,
+}
+
+/// Why nodes cannot be asked: certificates and clocks do not agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClockTrouble {
+    /// Whether this node's clock says so. Else only clocks of other nodes do.
+    pub here: bool,
+    /// What was seen, for people.
+    pub detail: String,
 }
 
 impl PoolClient {
@@ -152,6 +162,19 @@ impl PoolClient {
     #[must_use]
     pub fn membership(&self) -> Arc<Membership> {
         self.inner.view.load().membership.clone()
+    }
+
+    /// Set while nodes cannot be asked because their certificates are not valid by this node's clock, or the other way
+    /// round: which nodes, and how far off.
+    #[must_use]
+    pub fn clock_trouble(&self) -> Option<ClockTrouble> {
+        let view = self.inner.view.load();
+        let known = storage_core::lock(&self.inner.health).clone();
+        let troubled = view.membership.members.iter().filter_map(|member| Some((member, known.get(&member.store)?)));
+        let troubles: Vec<_> = troubled.filter_map(|(member, health)| Some((member, health.untimely()?))).collect();
+        let here = troubles.iter().any(|(_, untimely)| *untimely != Untimely::Refused);
+        let said: Vec<_> = troubles.iter().map(|(member, untimely)| untimely.describe(&member.name)).collect();
+        (!said.is_empty()).then(|| ClockTrouble { here, detail: said.join("; ") })
     }
 
     /// Fetches objects, in the order asked for: from this node's store, from the owners side by side, from the next

@@ -210,7 +210,8 @@ impl Inner {
             .timeout(deadline.saturating_duration_since(Instant::now()))
             .body(encode_names(names.iter().map(|(_, name)| *name)));
         let silent = |_| "it said nothing for too long".to_owned();
-        let answer = timeout(self.limits.silence, request.send()).await.map_err(silent)?.map_err(|e| explain(&e))?;
+        let answer = timeout(self.limits.silence, request.send()).await.map_err(silent)?;
+        let answer = answer.inspect_err(|e| health.not_connected(e)).map_err(|e| explain(&e))?;
         if !answer.status().is_success() {
             let status = answer.status();
             let body = bounded(answer, 64 << 10).await?;

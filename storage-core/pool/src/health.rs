@@ -1,11 +1,11 @@
 //! What a client knows about each node: how many requests are under way there, and whether it failed lately.
 
-use std::{sync::Mutex, time::Duration};
+use std::{error::Error, sync::Mutex, time::Duration};
 
 use storage_core::lock::lock;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::limits::PoolLimits;
+use crate::{limits::PoolLimits, untimely::Untimely};
 
 /// Pause after the first failure. It doubles with each further one.
 const SUSPECT_FIRST: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ struct Trouble {
     failures: u32,
     suspect_until: Option<Instant>,
     full_until: Option<Instant>,
+    untimely: Option<(Untimely, Instant)>,
 }
 
 impl Health {
@@ -46,6 +47,20 @@ impl Health {
         let mut trouble = lock(&self.trouble);
         trouble.failures = 0;
         trouble.suspect_until = None;
+        trouble.untimely = None;
+    }
+
+    /// Notes whether a connection failed because of somebody's clock.
+    pub(crate) fn not_connected(&self, error: &(dyn Error + 'static)) {
+        if let Some(untimely) = Untimely::of(error) {
+            lock(&self.trouble).untimely = Some((untimely, Instant::now()));
+        }
+    }
+
+    /// Set while connections fail because of somebody's clock.
+    pub(crate) fn untimely(&self) -> Option<Untimely> {
+        let seen = lock(&self.trouble).untimely.clone();
+        seen.filter(|(untimely, seen)| untimely.lasts(*seen)).map(|(untimely, _)| untimely)
     }
 
     /// A request failed: the node is suspect for a while, longer after each failure.

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `get.rs` and `put.rs`: the two ways), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
@@ -24,10 +24,11 @@ mod serve;
 pub mod server;
 pub mod tls;
 pub mod transport;
+mod untimely;
 mod view;
 pub mod wire;
 
-pub use client::{Call, PoolClient};
+pub use client::{Call, ClockTrouble, PoolClient};
 pub use error::PoolError;
 pub use get::Got;
 pub use limits::PoolLimits;

@@ -197,7 +197,8 @@ impl Inner {
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence)
             .body(encode_names(part.iter().map(|at| records[*at].name())));
-        let had = accepted(touch.send().await, part.len() * ObjectName::BYTES).await?;
+        let touched = touch.send().await.inspect_err(|e| health.not_connected(e));
+        let had = accepted(touched, part.len() * ObjectName::BYTES).await?;
         if had.len() != part.len() {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }

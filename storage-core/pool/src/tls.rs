@@ -338,6 +338,24 @@ pub fn client_config(identity: &Identity, ca: &Ca) -> Result<ClientConfig, TlsEr
         .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
 }
 
+/// As [`client_config`], for a server whose certificate may have ended or not begun by this node's clock. For what a node
+/// tells the controller while its own clock is wrong: such an answer must not be acted on, because a certificate that
+/// has ended may be in other hands.
+///
+/// # Errors
+/// When the library refuses its own defaults.
+pub fn untimely_client_config(identity: &Identity, ca: &Ca) -> Result<ClientConfig, TlsError> {
+    let strict = WebPkiServerVerifier::builder_with_provider(ca.roots.clone(), provider())
+        .build()
+        .map_err(|e| TlsError::Verifier(e.to_string()))?;
+    Ok(ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ForgivesTime(strict)))
+        .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
+}
+
 /// Client side for joining. The server's chain must lead to a CA certificate in it with this SHA-256, or it must be
 /// publicly trusted.
 ///
@@ -372,11 +390,7 @@ impl ClientCertVerifier for ForgivesExpiry {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
             )) => {
-                let ended = Validity::of(end_entity)
-                    .ok()
-                    .and_then(|v| u64::try_from(v.not_after_s).ok())
-                    .ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-                let then = UnixTime::since_unix_epoch(Duration::from_secs(ended));
+                let then = last_second(end_entity)?;
                 self.0.verify_client_cert(end_entity, intermediates, then)
             }
             other => other,
@@ -404,6 +418,52 @@ impl ClientCertVerifier for ForgivesExpiry {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
     }
+}
+
+/// Accepts a server certificate at any time: it is checked as of its last second.
+#[derive(Debug)]
+struct ForgivesTime(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for ForgivesTime {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, last_second(end_entity)?)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// The last second at which a certificate is valid.
+fn last_second(certificate: &CertificateDer<'_>) -> Result<UnixTime, rustls::Error> {
+    let ended = Validity::of(certificate).ok().and_then(|v| u64::try_from(v.not_after_s).ok());
+    let ended = ended.ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(ended)))
 }
 
 #[derive(Debug)]

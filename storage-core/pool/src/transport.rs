@@ -11,7 +11,10 @@ use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use storage_core::{NodeId, cause::explain, lock};
 
-use crate::tls::{Ca, Identity, TlsError, client_config};
+use crate::{
+    tls::{Ca, Identity, TlsError, client_config, untimely_client_config},
+    untimely::Untimely,
+};
 
 /// Host name in the controller's certificate for the listener that nodes use.
 pub const CONTROLLER_TLS_NAME: &str = "controller.muster";
@@ -74,8 +77,26 @@ impl reqwest::dns::Resolve for NameTable {
 /// # Errors
 /// When the client cannot be built.
 pub fn http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<reqwest::Client, TlsError> {
+    http_client_with(client_config(identity, ca)?, names)
+}
+
+/// As [`http_client`], for servers whose certificate is not valid by this node's clock ([`untimely_client_config`]).
+///
+/// # Errors
+/// When the client cannot be built.
+pub fn untimely_http_client(identity: &Identity, ca: &Ca, names: NameTable) -> Result<reqwest::Client, TlsError> {
+    http_client_with(untimely_client_config(identity, ca)?, names)
+}
+
+/// Whether a call failed because a certificate was not valid at the time of one of its ends.
+#[must_use]
+pub fn is_untimely(error: &(dyn std::error::Error + 'static)) -> bool {
+    Untimely::of(error).is_some()
+}
+
+fn http_client_with(tls: rustls::ClientConfig, names: NameTable) -> Result<reqwest::Client, TlsError> {
     reqwest::Client::builder()
-        .tls_backend_preconfigured(client_config(identity, ca)?)
+        .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::new(names))
         .no_proxy()
         .https_only(true)

@@ -21,6 +21,7 @@ use muster_agent::fuse;
 use muster_pool::{
     ServeLimits, serve,
     tls::{ClientCertificates, server_config},
+    transport::node_tls_name,
 };
 use rustix::io::Errno;
 use storage_core::{
@@ -276,5 +277,39 @@ async fn a_read_that_joins_another_one_keeps_its_own_deadline() {
     import(&*cluster.nodes[1].store, &image, ChunkSize::DEFAULT);
     let (took, failed) = second.await.unwrap();
     assert_eq!(failed, None, "it was given up after {took:?}");
+    node.disks.shutdown().await;
+}
+
+/// Whoever waits for bytes of other nodes while a clock is wrong goes on when it is right, and is told why it waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_says_that_a_clock_is_wrong_and_goes_on_when_it_is_right() {
+    let cluster = TestCluster::of_memory(2).await;
+    let image = image();
+    import(&*cluster.nodes[1].store, &image, ChunkSize::DEFAULT);
+    // As if this node's clock were behind by this much.
+    let behind = DEADLINE + Duration::from_secs(3);
+    let right_at = Instant::now() + behind;
+    let peer = &cluster.nodes[1];
+    let from_s = i64::try_from(behind.as_secs()).unwrap();
+    let identity = cluster.ca.identity_valid(&node_tls_name(peer.member.node), from_s, 86_400);
+    let (address, _stop) = cluster.open_beside(1, &identity).await;
+    let (node, path) = node_with(&cluster, &image, Some(address)).await;
+    let read = |path: PathBuf| {
+        blocking(move || {
+            let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+            timed(|| read_direct(&file, 0))
+        })
+    };
+    let disk = node.disks.list().remove(0);
+    assert_eq!(disk.clock_off, None);
+    let (took, failed) = read(path.clone()).await;
+    assert!(failed == Some(Errno::IO) && took <= DEADLINE + SLACK, "{failed:?} after {took:?}");
+    let why = node.disks.status(disk.disk).unwrap().clock_off.unwrap();
+    assert!(why.contains("the certificate of node node-1 is valid only in"), "{why}");
+    assert!(cluster.nodes[0].pool.clock_trouble().unwrap().here);
+    // The clock is right again. Nobody has to ask for that to be seen.
+    eventually("the clock is right", behind, || node.disks.status(disk.disk).unwrap().clock_off.is_none()).await;
+    assert!(Instant::now() + Duration::from_secs(1) >= right_at, "it was not right yet");
+    assert_eq!(read(path).await.1, None);
     node.disks.shutdown().await;
 }
