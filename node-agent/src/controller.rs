@@ -12,10 +12,10 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    CommitId, ErrorCode, Problem, RunId, SnapshotId,
+    CommitId, DiskId, ErrorCode, Problem, RunId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
-        RenewRequest, Report, RunStart, StagedCommit,
+        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
     },
 };
 use muster_pool::{
@@ -89,6 +89,10 @@ pub trait ControllerClient: Send + Sync {
     fn commit_trouble(&self, commit: CommitId, trouble: CommitTrouble) -> Call<'_, CommitOutcome>;
     /// Asks what became of a commit.
     fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome>;
+    /// Asks which disks are awaited of this node, which was declared dead; `None` if none is.
+    fn salvage_order(&self) -> Call<'_, Option<SalvageOrder>>;
+    /// Tells how the saving of one of these disks went.
+    fn salvaged(&self, disk: DiskId, report: SalvageReport) -> Call<'_, ()>;
     /// Asks for a new certificate for this node's key.
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer>;
     /// Seconds that the controller's clock is ahead of this node's, as of its last answer; none before the first.
@@ -211,6 +215,19 @@ impl ControllerClient for HttpController {
 
     fn outcome(&self, commit: CommitId) -> Call<'_, CommitOutcome> {
         Box::pin(async move { self.call(Method::GET, &format!("commits/{commit}"), NOTHING).await })
+    }
+
+    fn salvage_order(&self) -> Call<'_, Option<SalvageOrder>> {
+        Box::pin(async move {
+            let answer = self.send(Method::GET, "salvage", NOTHING, CALL).await?;
+            if answer.status() == StatusCode::NO_CONTENT { Ok(None) } else { read(answer).await.map(Some) }
+        })
+    }
+
+    fn salvaged(&self, disk: DiskId, report: SalvageReport) -> Call<'_, ()> {
+        Box::pin(
+            async move { self.send(Method::POST, &format!("salvage/{disk}"), Some(&report), CALL).await.map(drop) },
+        )
     }
 
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer> {

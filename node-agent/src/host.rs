@@ -7,12 +7,12 @@ use futures::future::BoxFuture;
 use muster_api::{
     RunId,
     deployment::Runtime,
-    node_protocol::{Desired, InstanceReport},
+    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk},
 };
 use muster_pool::PoolClient;
 use tokio::sync::watch;
 
-use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity};
+use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity, mirror::DiskError};
 
 /// What a [`Host`] is made from.
 pub struct HostParts {
@@ -58,6 +58,8 @@ pub trait Host: Send + Sync {
     /// Cuts the power of all guests of this node at once and unmounts their disks, because the node was declared dead.
     /// Nothing is started from then on, and nothing is deleted. An error says what is left; then it is called again.
     fn cut_off(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// Stores what a disk holds and its newest version lacks, after [`Host::cut_off`]; `None` if there is nothing.
+    fn salvage(&self, wanted: &SalvageDisk) -> BoxFuture<'_, Result<Option<SalvagedDisk>, DiskError>>;
     /// Flushes and unmounts every disk.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

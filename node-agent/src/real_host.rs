@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use muster_api::{
     DiskId,
     deployment::Runtime,
-    node_protocol::{Desired, InstanceReport},
+    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk},
 };
 use storage_core::{cause::explain, lock};
 use tokio::sync::watch;
@@ -25,7 +25,7 @@ use crate::{
     holder::{Holder, Start},
     host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, Owner, libvirt::Libvirt, probe},
-    mirror::{self, Disks},
+    mirror::{self, DiskError, Disks, Saved},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
@@ -142,6 +142,20 @@ impl Host for RealHost {
             } else {
                 Err("a disk could not be flushed and unmounted: its log line says why".to_owned())
             }
+        })
+    }
+
+    fn salvage(&self, wanted: &SalvageDisk) -> BoxFuture<'_, Result<Option<SalvagedDisk>, DiskError>> {
+        let SalvageDisk { disk, commit, upload, round } = *wanted;
+        Box::pin(async move {
+            let saved = self.disks.salvage(disk, commit, round).await?;
+            Ok(saved.map(|Saved { base, root, dirty_bytes, stored_bytes }| SalvagedDisk {
+                base,
+                root,
+                upload,
+                dirty_bytes,
+                stored_bytes,
+            }))
         })
     }
 

@@ -34,13 +34,17 @@ impl Member {
     }
 }
 
-/// A controller: its key may ask peers, but it owns no objects.
+/// Somebody who owns no objects and whose key may ask peers: a controller, or a node that was declared dead and may save
+/// what its disks hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// The controller's name, for messages.
+    /// Its name, for messages.
     pub name: String,
-    /// SHA-256 of the controller's public key (SubjectPublicKeyInfo, DER), in hex.
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, DER), in hex.
     pub key_sha256: String,
+    /// Whether it may only read and store objects, because it is a node that was declared dead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub salvages: bool,
 }
 
 /// One epoch of the pool's membership.
@@ -55,7 +59,7 @@ pub struct Membership {
     pub min_copies: u32,
     /// The nodes, in the order of their ids.
     pub members: Vec<Member>,
-    /// The controllers that may call the nodes.
+    /// Who else may call the nodes.
     pub clients: Vec<Client>,
 }
 

@@ -12,7 +12,8 @@ use std::{
 
 use muster_api::{
     deployment::Deployment,
-    instance::InstanceState,
+    instance::{Instance, InstanceState},
+    node::{Salvage, SalvageState},
     operation::Operation,
     snapshot::{Snapshot, SnapshotMember, SnapshotState},
 };
@@ -260,7 +261,7 @@ async fn a_list_and_the_events_after_it_miss_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_declared_dead_and_returns_serves_nothing_and_keeps_its_data() {
+async fn a_node_that_was_declared_dead_and_returns_serves_nothing_and_saves_what_its_disks_hold() {
     let (mut cluster, image) = with_image(ClusterOptions::files(3).as_processes(), 8 * MIB).await;
     let members = cluster.api.deploy_files("web", "base", 6).await;
     let lost: Vec<_> = members.iter().filter(|m| m.node_name.as_deref() == Some("node-2")).collect();
@@ -273,13 +274,12 @@ async fn a_node_that_was_declared_dead_and_returns_serves_nothing_and_keeps_its_
     cluster.kill_agent(2);
     let fenced: serde_json::Value = cluster.api.post("/v1/nodes/node-2/fence", json!({ "confirm": true })).await.ok();
     assert_eq!(fenced["state"], "fenced");
-    let recover = json!({ "select": { "deployment": "web" }, "accept_loss": true });
+    // One is recovered at once: what was written there and never saved is given up, it begins as it was deployed.
+    let recover = json!({ "select": { "instances": [lost[1].name] }, "accept_loss": true });
     cluster.api.done("/v1/instances/-/recover", recover, LIMIT).await;
-    for member in cluster.api.instances("web").await {
-        assert_ne!(member.node_name.as_deref(), Some("node-2"));
-        // What was written there and never saved is given up: it begins as it was deployed.
-        image.check(0, &fs::read(member.disks[0].path.clone().expect("a path")).expect("read"));
-    }
+    let recovered: Instance = cluster.api.get(&format!("/v1/instances/{}", lost[1].name)).await.ok();
+    assert_ne!(recovered.node_name.as_deref(), Some("node-2"));
+    image.check(0, &fs::read(recovered.disks[0].path.clone().expect("a path")).expect("read"));
 
     cluster.start_agent(2);
     let folder = cluster.dir.join("node-2");
@@ -292,5 +292,19 @@ async fn a_node_that_was_declared_dead_and_returns_serves_nothing_and_keeps_its_
     for member in &lost {
         assert!(folder.join("disks").join(member.disks[0].id.to_string()).join("meta.json").exists());
     }
+    eventually("the disks to be saved", Duration::from_secs(30), async || {
+        let salvage = cluster.api.list::<Salvage>("/v1/nodes/node-2/salvage").await;
+        let saved = salvage.iter().all(|disk| disk.state == SalvageState::Saved);
+        if saved { Ok(()) } else { Err(format!("{salvage:#?}")) }
+    })
+    .await;
     assert_eq!(cluster.api.delete("/v1/nodes/node-2").await.status, 204);
+    // The other one waited, and nothing is given up.
+    let recover = json!({ "select": { "instances": [lost[0].name] } });
+    cluster.api.done("/v1/instances/-/recover", recover, LIMIT).await;
+    let recovered: Instance = cluster.api.get(&format!("/v1/instances/{}", lost[0].name)).await.ok();
+    assert_ne!(recovered.node_name.as_deref(), Some("node-2"));
+    let content = fs::read(recovered.disks[0].path.clone().expect("a path")).expect("read");
+    assert_eq!(content[..4096], [9; 4096]);
+    image.check(4096, &content[4096..]);
 }

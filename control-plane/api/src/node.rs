@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Labels, NodeId, Timestamp, condition::Condition};
+use crate::{DiskId, InstanceId, Labels, NodeId, Timestamp, VersionId, condition::Condition};
 
 /// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -124,4 +124,43 @@ pub struct Fence {
     /// Must be true: the instances of the node fail with `node_lost`, and the node can never come back.
     #[serde(default)]
     pub confirm: bool,
+}
+
+/// What has become of a disk that was on a node when it was declared dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SalvageState {
+    /// The node has not been heard of since, or is at it.
+    Awaited,
+    /// Whatever no version had of the disk is a version now, if there was anything.
+    Saved,
+    /// An operator said that nobody waits for it any more.
+    GivenUp,
+    /// A word that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A disk that was on a node when it was declared dead. A node that comes back after that saves what the disk holds and no
+/// version has. `GET /v1/nodes/{node}/salvage`.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Salvage {
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// Id of the instance that it belongs to.
+    pub instance: InstanceId,
+    /// The name that the instance had then.
+    pub instance_name: String,
+    /// Name of the project that owns the instance.
+    pub project: String,
+    /// What has become of the disk.
+    pub state: SalvageState,
+    /// What keeps the node from saving it, or what was saved, in a sentence.
+    pub detail: Option<String>,
+    /// The version that holds what was saved; null if there was nothing to save, or not yet.
+    pub version: Option<VersionId>,
+    /// When the node was declared dead.
+    pub created_at: Timestamp,
+    /// When this last changed.
+    pub updated_at: Timestamp,
 }

@@ -16,6 +16,8 @@
 //! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | reports the result of a cut that this node coordinated |
 //! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit, after all its objects are durable |
 //! | `POST /node/v1/commits/{commit}` [`CommitTrouble`] -> [`CommitOutcome`] | tells why a commit cannot be saved or staged |
+//! | `GET /node/v1/salvage` -> [`SalvageOrder`] or 204 | asked by a node that was declared dead, which may call nothing else: whose disks are awaited; 204 when none is |
+//! | `POST /node/v1/salvage/{disk}` [`SalvageReport`] | tells how the saving of one of these disks went |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
 use std::{collections::BTreeMap, fmt};
@@ -564,4 +566,54 @@ pub enum CommitOutcome {
     },
     /// It will never be published. Its blocks belong to the next commit.
     Abandoned,
+}
+
+/// What a node that was declared dead may still save. Its guests are off by then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SalvageOrder {
+    /// The newest membership record. It lists the node as a client that may only read and store objects.
+    pub membership: SignedMembership,
+    /// The disks whose content is awaited. Never empty.
+    pub disks: Vec<SalvageDisk>,
+}
+
+/// A disk whose content is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SalvageDisk {
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// The commit that saving it is. The same one at each try.
+    pub commit: CommitId,
+    /// The upload that the new objects belong to.
+    pub upload: UploadId,
+    /// The round of that upload. It is written into every object.
+    pub round: u64,
+}
+
+/// How the saving of a disk of a dead node went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SalvageReport {
+    /// The node has nothing of the disk that its newest version lacks.
+    Nothing,
+    /// All objects are durable.
+    Saved(SalvagedDisk),
+    /// It could not be saved now, for the reason in this sentence. The node tries again.
+    Trouble(String),
+}
+
+/// The content of a disk of a dead node, saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SalvagedDisk {
+    /// The version that the disk built on.
+    pub base: VersionId,
+    /// What is needed to read it, with the commit of the order.
+    pub root: VersionRoot,
+    /// The upload of the order.
+    pub upload: UploadId,
+    /// Bytes written since the base.
+    pub dirty_bytes: u64,
+    /// Bytes that the pool did not have before, counted for one copy.
+    pub stored_bytes: u64,
 }

@@ -11,6 +11,7 @@ use super::{App, AppError};
 use crate::store::{
     Tx,
     nodes::{self, NodeRow},
+    salvage,
 };
 
 /// The name of this controller among the clients of the record.
@@ -21,11 +22,12 @@ impl App {
     /// transaction that changed the rows; [`App::follow_membership`] is to be called after it.
     pub async fn refresh_membership(&self, tx: &mut Tx) -> Result<(), AppError> {
         let mut rows = nodes::listed(tx).await?;
-        // A node that was declared dead owns nothing, and peers refuse its key.
+        // A node that was declared dead owns nothing.
         rows.retain(|row| row.fenced_at.is_none());
         let newest = nodes::membership(tx).await?;
         let last = newest.as_ref().map(|(_, signed)| self.read_membership(signed)).transpose()?;
-        let record = self.record(&rows, last.as_ref());
+        let salvagers = salvagers(tx).await?;
+        let record = self.record(&rows, salvagers, last.as_ref());
         if last.as_ref() == Some(&record) {
             return Ok(());
         }
@@ -38,14 +40,16 @@ impl App {
     }
 
     /// The record that the rows make, with the epoch of `last`.
-    fn record(&self, rows: &[NodeRow], last: Option<&Membership>) -> Membership {
+    fn record(&self, rows: &[NodeRow], salvagers: Vec<Client>, last: Option<&Membership>) -> Membership {
         let members = rows.iter().map(member).collect();
         // The keys of other controllers stay in the record; each controller adds its own.
-        let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone() };
+        let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone(), salvages: false };
         let mut clients: Vec<Client> = last.map(|l| l.clients.clone()).unwrap_or_default();
+        clients.retain(|client| !client.salvages);
         if !clients.contains(&own) {
             clients.push(own);
         }
+        clients.extend(salvagers);
         Membership {
             cluster: self.cluster,
             epoch: last.map_or(0, |l| l.epoch),
@@ -71,6 +75,17 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// The dead nodes that may still save what their disks hold.
+async fn salvagers(tx: &mut Tx) -> Result<Vec<Client>, AppError> {
+    let mut clients = Vec::new();
+    for id in salvage::awaited_nodes(tx).await? {
+        if let Some(NodeRow { name, key_sha256, .. }) = nodes::load(tx, id).await? {
+            clients.push(Client { name, key_sha256, salvages: true });
+        }
+    }
+    Ok(clients)
 }
 
 fn member(row: &NodeRow) -> Member {

@@ -190,6 +190,12 @@ impl Life {
         self.state == S::Running && self.reason == Some(Reason::NotReady) && self.steps.ready_at.is_none()
     }
 
+    /// Whether it failed because its node was declared dead, and was not begun anew since.
+    #[must_use]
+    pub fn awaits_recovery(&self) -> bool {
+        self.state == S::Failed && self.node.is_none() && self.reason == Some(Reason::NodeLost)
+    }
+
     /// What an edge makes of it. Equal to `self` if the edge changes nothing.
     pub fn after(&self, edge: &Edge<'_>, now: Timestamp) -> Result<Self, Refused> {
         let mut next = self.clone();

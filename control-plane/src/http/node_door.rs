@@ -11,10 +11,10 @@ use axum::{
 };
 use http::{StatusCode, request::Parts};
 use muster_api::{
-    CommitId, SnapshotId,
+    CommitId, DiskId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
-        RenewAnswer, RenewRequest, Report, RunStart, StagedCommit,
+        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
     },
 };
 use muster_pool::tls::PeerCaller;
@@ -23,7 +23,10 @@ use super::{
     ApiError, Json, JsonBody, Params, Path,
     auth::{bearer, peer},
 };
-use crate::app::{App, AppError, nodes::NodeCaller};
+use crate::app::{
+    App, AppError,
+    nodes::{DeadNode, NodeCaller},
+};
 
 /// Longest `wait_s` of a poll, seconds.
 const WAIT_MAX_S: u64 = 60;
@@ -42,6 +45,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/desired", get(desired))
         .route("/node/v1/report", post(report))
         .route("/node/v1/cuts/{snapshot}", post(cut))
+        .route("/node/v1/salvage", get(salvage))
+        .route("/node/v1/salvage/{disk}", post(salvaged))
         .route("/node/v1/commits/{commit}", get(outcome).put(stage).post(commit_trouble))
 }
 
@@ -74,6 +79,16 @@ impl FromRequestParts<App> for NodeCaller {
         let run = parts.headers.get(RUN_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         app.check_run(&row, run)?;
         Ok(node)
+    }
+}
+
+/// A node that was declared dead. It may call nothing else.
+impl FromRequestParts<App> for DeadNode {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let CallerKey(caller) = CallerKey::from_request_parts(parts, app).await?;
+        Ok(app.dead_node(&caller.key_sha256, caller.expired).await?)
     }
 }
 
@@ -171,6 +186,23 @@ async fn commit_trouble(
     JsonBody(trouble): JsonBody<CommitTrouble>,
 ) -> Result<Json<CommitOutcome>, ApiError> {
     Ok(Json(app.commit_trouble(node.id, commit, &trouble).await?))
+}
+
+async fn salvage(State(app): State<App>, node: DeadNode) -> Result<Response, ApiError> {
+    Ok(match app.salvage_order(node).await? {
+        Some(order) => Json(order).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+async fn salvaged(
+    State(app): State<App>,
+    node: DeadNode,
+    Path(disk): Path<DiskId>,
+    JsonBody(report): JsonBody<SalvageReport>,
+) -> Result<StatusCode, ApiError> {
+    app.salvaged(node, disk, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn outcome(

@@ -7,7 +7,7 @@ use axum::{
 };
 use muster_api::{
     NodeId, Page, Problem, Ref,
-    node::{Fence, Node, ObjectAmount},
+    node::{Fence, Node, ObjectAmount, Salvage},
 };
 
 use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
@@ -15,7 +15,7 @@ use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, cordon, uncordon, fence, acknowledge, delete))]
+#[openapi(paths(list, show, cordon, uncordon, fence, acknowledge, salvage, give_up_salvage, delete))]
 pub struct Doc;
 
 pub(super) fn routes() -> Router<App> {
@@ -26,6 +26,8 @@ pub(super) fn routes() -> Router<App> {
         .route("/v1/nodes/{node}/uncordon", post(uncordon))
         .route("/v1/nodes/{node}/fence", post(fence))
         .route("/v1/nodes/{node}/acknowledge", post(acknowledge))
+        .route("/v1/nodes/{node}/salvage", get(salvage))
+        .route("/v1/nodes/{node}/give-up-salvage", post(give_up_salvage))
 }
 
 /// The nodes, oldest first (operators).
@@ -72,6 +74,25 @@ async fn fence(State(app): State<App>, of: ChangeOf<NodeId, Fence>) -> Result<An
     responses((status = 200, body = Node), (status = "default", body = Problem)))]
 async fn acknowledge(State(app): State<App>, of: ChangeOf<NodeId, ObjectAmount>) -> Result<Answer, ApiError> {
     Ok(app.acknowledge_losses(&of.asked, &of.body).await?)
+}
+
+/// The disks that were on a node when it was declared dead, oldest first (operators). If the node comes back, it saves what
+/// they hold and no version has. A node that was removed is named by its id.
+#[utoipa::path(get, path = "/v1/nodes/{node}/salvage", tag = "nodes", params(("node" = String, Path), super::openapi::List),
+    responses((status = 200, body = Page<Salvage>), (status = "default", body = Problem)))]
+async fn salvage(
+    State(app): State<App>,
+    Shown { caller, thing }: Shown<Ref<NodeId>>,
+    list: ListQuery,
+) -> Result<Json<Page<Salvage>>, ApiError> {
+    Ok(Json(app.salvage(&caller, &thing, &list).await?))
+}
+
+/// Waits no longer for the disks of a dead node (operators). Its key is refused from then on; its data folder is kept.
+#[utoipa::path(post, path = "/v1/nodes/{node}/give-up-salvage", tag = "nodes", params(("node" = String, Path)),
+    responses((status = 200, body = Node), (status = "default", body = Problem)))]
+async fn give_up_salvage(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
+    Ok(app.give_up_salvage(&of.asked).await?)
 }
 
 /// Takes out a node that has no objects and no instances, or that was declared dead. It can no longer connect with its

@@ -16,7 +16,7 @@ use muster_api::{
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     image::ImageState,
     instance::InstanceState,
-    node::{NodeState, PoolUse},
+    node::{NodeState, PoolUse, SalvageState},
     node_protocol::Wanted,
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
@@ -118,7 +118,7 @@ stored! {
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
         TokenId, RunId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SnapshotState,
+    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SalvageState, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());

@@ -35,6 +35,7 @@ migrations! {
     10 "0010_missing",
     11 "0011_boot",
     13 "0013_conditions",
+    14 "0014_salvage",
 }
 
 const CREATE: &str = "-- migrations.create

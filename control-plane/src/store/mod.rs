@@ -42,6 +42,7 @@ pub mod nodes;
 pub mod operations;
 mod position;
 mod row;
+pub mod salvage;
 pub mod snapshots;
 pub mod tokens;
 pub mod uploads;

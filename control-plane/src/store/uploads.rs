@@ -18,6 +18,8 @@ pub enum UploadTarget {
     Image,
     /// The disks of a snapshot.
     Snapshot,
+    /// One disk, of a node that was declared dead. `target_id` is its commit.
+    Disk,
 }
 
 impl UploadTarget {
@@ -25,6 +27,7 @@ impl UploadTarget {
         match self {
             Self::Image => "image",
             Self::Snapshot => "snapshot",
+            Self::Disk => "disk",
         }
     }
 }
@@ -36,7 +39,7 @@ pub struct NewUpload {
     pub project: String,
     /// Kind of the thing that `target_id` names.
     pub target: UploadTarget,
-    /// Id of the image or snapshot, as text.
+    /// Id of the image, snapshot or commit, as text.
     pub target_id: String,
     /// End of the lease. Until then whoever began the upload renews it or ends it.
     pub until: Timestamp,

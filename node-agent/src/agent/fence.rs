@@ -1,6 +1,7 @@
-//! What the agent does once its node was declared dead: it stops its guests, unmounts its disks, and does nothing else.
+//! What the agent does once its node was declared dead: it stops its guests, unmounts its disks, and saves what they hold
+//! (`salvage.rs`).
 //!
-//! The data folder stays as it is. The process goes on, so that `muster-agent status` can say why nothing happens.
+//! Nothing of the data folder is deleted. The process goes on, so that `muster-agent status` can say why nothing happens.
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,7 +51,7 @@ impl Loops {
     }
 
     /// Waits for the word, keeps it, and cuts the guests off. Never ends.
-    pub(super) async fn fence(&self) {
+    pub(super) async fn fence(self: &Arc<Self>) {
         let fenced = self.until_fenced().await;
         gauge!(telemetry::FENCED).set(1.0);
         error!(
@@ -68,7 +69,9 @@ impl Loops {
             sleep(AGAIN).await;
         }
         self.instances.send_modify(|(_, instances)| *instances = Arc::default());
-        info!("all guests are off and all disks are unmounted; this agent does nothing more");
+        info!("all guests are off and all disks are unmounted");
+        self.salvage().await;
+        info!("this agent does nothing more");
         std::future::pending().await
     }
 }

@@ -25,6 +25,7 @@ mod follow;
 mod heartbeat;
 mod loops;
 mod run;
+mod salvage;
 mod upkeep;
 mod work;
 

@@ -7,10 +7,10 @@ use std::{
 };
 
 use muster_api::{
-    CommitId, ErrorCode, Problem, SnapshotId,
+    CommitId, DiskId, ErrorCode, Problem, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, RunStart, StagedCommit,
+        Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
     },
 };
 use storage_core::lock;
@@ -52,6 +52,10 @@ pub struct Script {
     pub away: bool,
     /// Set once the node was declared dead: what every call is told.
     pub fenced: Option<String>,
+    /// What is awaited of the disks of a node that was declared dead. Forgotten when one of them is done.
+    pub salvage: Option<SalvageOrder>,
+    /// How the saving of disks went, oldest first.
+    pub salvaged: Vec<(DiskId, SalvageReport)>,
     /// Calls that were refused because the node was declared dead.
     pub refused: u64,
 }
@@ -208,6 +212,24 @@ impl ControllerClient for ScriptedController {
                 script.asked.push(commit);
                 script.outcomes.get(&commit).copied().unwrap_or(CommitOutcome::Pending)
             })
+        })
+    }
+
+    fn salvage_order(&self) -> Call<'_, Option<SalvageOrder>> {
+        // Also answered while the node is declared dead.
+        Box::pin(async move { Ok(lock(&self.script).salvage.clone()) })
+    }
+
+    fn salvaged(&self, disk: DiskId, report: SalvageReport) -> Call<'_, ()> {
+        Box::pin(async move {
+            let mut script = lock(&self.script);
+            if !matches!(report, SalvageReport::Trouble(_)) {
+                script.salvage = None;
+            }
+            script.salvaged.push((disk, report));
+            drop(script);
+            self.changed.send_modify(|n| *n += 1);
+            Ok(())
         })
     }
 

@@ -102,6 +102,15 @@ impl Disk {
         Ok(saved)
     }
 
+    /// Uploads all that the disk holds and its base lacks, as `commit`. `None` if there is nothing. Nothing is frozen, so
+    /// nobody may write to the disk meanwhile.
+    pub(super) async fn salvage(self: &Arc<Self>, commit: CommitId, round: u64) -> Result<Option<Saved>, DiskError> {
+        let _changing = self.changing.lock().await;
+        let saved = self.upload(self.layers(), commit, round).await?;
+        let is_news = saved.root.descriptor != self.layers().base.root.descriptor;
+        Ok(is_news.then_some(saved))
+    }
+
     /// Builds the new chunks and pages, and puts them into the pool.
     async fn upload(self: &Arc<Self>, view: Arc<Layers>, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
         let bits: Vec<&BlockBits> = view.epochs.iter().map(|epoch| &epoch.bits).collect();

@@ -607,6 +607,18 @@ impl Disks {
         entry.disk.save(commit, round).await
     }
 
+    /// Uploads what a disk that nobody writes to holds and its base lacks, as `commit`. `None` if there is nothing.
+    ///
+    /// # Errors
+    /// See [`DiskError`]; [`DiskError::NotFound`] if this node has nothing of the disk. The call can be repeated.
+    pub async fn salvage(&self, disk: DiskId, commit: CommitId, round: u64) -> Result<Option<Saved>, DiskError> {
+        if let Some(why) = lock(&self.unopened).get(&disk).cloned() {
+            return Err(DiskError::Corrupt { disk, what: why });
+        }
+        let entry = self.entry(disk).ok_or(DiskError::NotFound(disk))?;
+        entry.disk.salvage(commit, round).await
+    }
+
     /// Abandons a commit that will never be published: its blocks belong to the next commit. Succeeds when the commit is not
     /// known.
     ///

@@ -22,15 +22,16 @@ use muster_agent::{
     desired::{Known, Refusal},
     host::Host,
     identity::{Candidate, IdentityError},
+    mirror::DiskError,
     status,
 };
 use muster_api::{
-    ClusterId, DiskId, ErrorCode, NodeId, Problem, RunId, TokenId, VersionId,
+    ClusterId, CommitId, DiskId, ErrorCode, NodeId, Problem, RunId, TokenId, UploadId, VersionId,
     condition::ConditionKind,
     deployment::Runtime,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
-        RenewAnswer, RenewRequest, Report, VersionRoot, Wanted,
+        RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot, Wanted,
     },
     token::{JoinToken, Secret},
 };
@@ -182,6 +183,7 @@ async fn renew(
 struct Scripted {
     passes: Vec<Arc<Desired>>,
     ends: Vec<&'static str>,
+    salvage: std::collections::VecDeque<Result<Option<SalvagedDisk>, DiskError>>,
     state: Option<Observed>,
 }
 
@@ -267,6 +269,14 @@ impl Host for FakeHost {
                 s.ends.push("cut off");
                 // The first try finds a guest that does not go.
                 if s.ends.len() == 1 { Err("1 guests still run".to_owned()) } else { Ok(()) }
+            })
+        })
+    }
+    fn salvage(&self, _wanted: &SalvageDisk) -> BoxFuture<'_, Result<Option<SalvagedDisk>, DiskError>> {
+        Box::pin(async move {
+            self.with(|s| {
+                s.ends.push("salvage");
+                s.salvage.pop_front().unwrap_or(Ok(None))
             })
         })
     }
@@ -683,7 +693,7 @@ async fn a_database_that_does_not_know_the_run_is_asked_once_more_before_guests_
 }
 
 #[tokio::test]
-async fn an_agent_whose_node_was_declared_dead_stops_its_guests_keeps_its_data_and_calls_nobody() {
+async fn an_agent_whose_node_was_declared_dead_stops_its_guests_keeps_its_data_and_reports_nothing() {
     let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
     let scripted = ScriptedController::new();
     scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![assignment(2)])));
@@ -717,6 +727,42 @@ async fn an_agent_whose_node_was_declared_dead_stops_its_guests_keeps_its_data_a
     let findings = muster_agent::check::host(&controller.config(data.path()));
     let finding = findings.iter().find(|finding| finding.subject.to_string() == "fenced").unwrap();
     assert!(!finding.ok && finding.needed && finding.detail.contains("n0"), "{finding:?}");
+}
+
+#[tokio::test]
+async fn an_agent_whose_node_was_declared_dead_saves_what_is_awaited_and_tries_again() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let desired = controller.desired(7, 3, vec![assignment(2)]);
+    let wanted =
+        SalvageDisk { disk: DiskId::generate(), commit: CommitId::generate(), upload: UploadId::generate(), round: 4 };
+    let saved = SalvagedDisk {
+        base: VersionId::generate(),
+        root: VersionRoot { descriptor: "00".to_owned(), root_page: None, commit: Some(wanted.commit) },
+        upload: wanted.upload,
+        dirty_bytes: 8192,
+        stored_bytes: 100,
+    };
+    scripted.script(|s| {
+        s.salvage = Some(SalvageOrder { membership: desired.membership.clone(), disks: vec![wanted] });
+        s.desired = Some(desired);
+    });
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    running.host.with(|s| {
+        let full = DiskError::NoSpace(wanted.disk);
+        s.salvage.extend([Err(full), Ok(Some(saved.clone()))]);
+    });
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    scripted.script(|s| s.fenced = Some("dead".to_owned()));
+    scripted.until("the disk to be saved", |s| s.salvaged.len() == 2).await;
+    let told = scripted.script(|s| s.salvaged.clone());
+    assert!(
+        matches!(&told[0], (disk, SalvageReport::Trouble(why)) if *disk == wanted.disk && why.contains("no space"))
+    );
+    assert_eq!(told[1], (wanted.disk, SalvageReport::Saved(saved)));
+    let ends = running.host.with(|s| s.ends.clone());
+    assert_eq!(ends, ["cut off", "cut off", "salvage", "salvage"], "the guests are off first");
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -237,7 +237,7 @@ impl TestCluster {
             epoch: 1,
             min_copies: 2,
             members: nodes.iter().map(|n| n.1.clone()).collect(),
-            clients: vec![Client { name: "controller".to_owned(), key_sha256 }],
+            clients: vec![Client { name: "controller".to_owned(), key_sha256, salvages: false }],
         };
         let client =
             PoolClient::with_limits(&controller, &ca.ca(), membership.clone(), None, limits()).expect("client");

@@ -60,6 +60,8 @@ pub enum Caller {
     Member(NodeId),
     /// A controller that the membership record lists as a client.
     Client,
+    /// A node that was declared dead. It may read and store objects, to save what its disks hold, and nothing else.
+    Salvager,
 }
 
 /// The routes of a peer server, for [`crate::serve`]: objects in `chunks`, and what `more` adds. Only members and clients
@@ -95,7 +97,8 @@ impl Door {
 
 fn caller(membership: &Membership, key: &str) -> Option<Caller> {
     let member = membership.members.iter().find(|m| m.key_sha256 == key).map(|m| Caller::Member(m.node));
-    member.or_else(|| membership.clients.iter().any(|c| c.key_sha256 == key).then_some(Caller::Client))
+    let client = || membership.clients.iter().find(|c| c.key_sha256 == key);
+    member.or_else(|| Some(if client()?.salvages { Caller::Salvager } else { Caller::Client }))
 }
 
 /// Lets in who is listed, a bounded number of requests at a time per key. The turn lasts until the answer is sent.

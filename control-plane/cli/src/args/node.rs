@@ -41,6 +41,17 @@ pub(crate) enum NodeCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Show what becomes of the disks of a fenced node: what they hold and no version has is saved if the node comes back
+    Salvage {
+        /// Name of the node; its id once it is removed
+        node: String,
+        /// Wait no longer: the node can save nothing more
+        #[arg(long)]
+        give_up: bool,
+        /// Do not ask
+        #[arg(short, long, requires = "give_up")]
+        yes: bool,
+    },
     /// Remove nodes from the cluster that hold no instances and no objects, or that are fenced
     #[command(alias = "delete")]
     Rm {

@@ -2,7 +2,7 @@
 
 use muster_api::{
     condition::ConditionKind,
-    node::{Node, NodeState, ObjectAmount},
+    node::{Node, NodeState, ObjectAmount, Salvage},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -39,6 +39,15 @@ fn state(node: &Node) -> String {
     format!("{}{}", word(&node.state), if cordoned { ", cordoned" } else { "" })
 }
 
+const SALVAGE: [Column<Salvage>; 6] = [
+    words("INSTANCE", |v| v.instance_name.clone()),
+    words("PROJECT", |v| v.project.clone()),
+    words("STATE", |v| word(&v.state)),
+    words("VERSION", |v| optional(v.version)),
+    words("SINCE", |v| age(v.updated_at)),
+    words("DETAIL", |v| optional(v.detail.as_ref())),
+];
+
 fn nodes() -> Call {
     Call::to(&["v1", "nodes"])
 }
@@ -56,6 +65,10 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
             }
             Ok(())
         }
+        NodeCommand::Salvage { node, give_up: false, .. } => {
+            ctx.list(&nodes().then(&node).then("salvage"), &SALVAGE).await
+        }
+        NodeCommand::Salvage { node, give_up: true, yes } => give_up(ctx, &node, yes).await,
         NodeCommand::Rm { removal, dead: false } => {
             ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await
         }
@@ -69,6 +82,16 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
 async fn fence(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
     let answer = declare_dead(ctx, name, yes).await?;
     ctx.finish(answer, &nodes().then(name), |node: &Node| format!("{}: {}", node.name, state(node))).await
+}
+
+async fn give_up(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
+    let call = nodes().then(name);
+    if !yes {
+        ctx.agree(&format!("Wait no longer for what the disks of node {name} hold? It can save nothing more then."))
+            .await?;
+    }
+    let answer = ctx.client.post(&call.clone().then("give-up-salvage"), &json!({})).await?;
+    ctx.finish(answer, &call, |node: &Node| format!("{}: nothing is awaited of its disks", node.name)).await
 }
 
 /// Fences the nodes and removes them. Each step may be repeated.
@@ -94,8 +117,8 @@ fn question(node: &Node) -> String {
     let seen =
         node.last_seen_at.map_or_else(|| "never heard from".to_owned(), |at| format!("last heard {} ago", age(at)));
     format!(
-        "Declare node {} ({}, {seen}) dead? Its {} instances fail; what no snapshot has of their disks is lost with it, \
-         and it can never come back.",
+        "Declare node {} ({}, {seen}) dead? Its {} instances fail; what no snapshot has of their disks is lost with \
+         it unless it comes back to save that, and it can never run instances again.",
         node.name,
         state(node),
         node.instances

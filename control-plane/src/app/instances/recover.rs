@@ -1,7 +1,8 @@
 //! Instances of a dead node begin anew on other nodes, from the last saved versions of their disks.
 //!
 //! What was written after those versions is given up, so the caller has to say so (`accept_loss`). The refusal and the
-//! operation both list it, per disk: since when, and how many bytes the dead node last reported.
+//! operation both list it, per disk: since when, and how many bytes the dead node last reported. A disk that the node
+//! saved when it came back loses nothing.
 
 use muster_api::{
     ErrorCode, InstanceId, Problem, Ref,
@@ -20,7 +21,7 @@ use crate::{
     store::{
         Tx,
         instances::{self, InstanceRow},
-        operations,
+        operations, salvage,
     },
     wake::Loop,
 };
@@ -86,15 +87,20 @@ async fn losses(tx: &mut Tx, changed: &[Changed]) -> Result<Vec<Loss>, AppError>
     let mut disks = instances::disks_of(tx, &ids).await?;
     let mut losses = Vec::new();
     for row in losing {
-        losses.extend(disks.remove(&row.id).unwrap_or_default().into_iter().map(|disk| Loss {
-            instance: row.id,
-            instance_name: row.name.clone(),
-            disk: disk.id,
-            disk_name: disk.name,
-            version: disk.version,
-            saved_at: disk.saved_at,
-            unsaved_bytes: disk.unsaved_bytes,
-        }));
+        for disk in disks.remove(&row.id).unwrap_or_default() {
+            if salvage::is_whole(tx, disk.id, disk.version).await? {
+                continue;
+            }
+            losses.push(Loss {
+                instance: row.id,
+                instance_name: row.name.clone(),
+                disk: disk.id,
+                disk_name: disk.name,
+                version: disk.version,
+                saved_at: disk.saved_at,
+                unsaved_bytes: disk.unsaved_bytes,
+            });
+        }
     }
     Ok(losses)
 }

@@ -3,7 +3,7 @@
 //! One transaction says it of everything that waits for the node. Its instances fail with `node_lost` under a newer
 //! generation (I8), what it had to delete counts as deleted, and it leaves the membership record. The loops end the
 //! operations and snapshots that waited for it. The word is never taken back: a node that calls after all is told
-//! `fenced`, whatever it asks.
+//! `fenced`, whatever it asks, and may only save what its disks hold (`salvage.rs`).
 
 use muster_api::{
     ErrorCode, NodeId, Problem, Ref,
@@ -12,7 +12,7 @@ use muster_api::{
 
 use super::{
     super::{Answer, App, AppError, Asked, find, instances as app_instances},
-    state_event,
+    salvage, state_event,
 };
 use crate::{
     domain::instance::Edge,
@@ -61,6 +61,7 @@ impl App {
         (dead.revision, dead.updated_at) = (dead.revision + 1, tx.now());
         events::append(tx, state_event(&dead, actor)).await?;
         let on_it = instances::on_node(tx, dead.id).await?;
+        salvage::expect(tx, &dead, &on_it).await?;
         let lost = app_instances::change::all_by(on_it, &Edge::NodeLost, tx);
         app_instances::save(tx, actor, &lost).await?;
         // Its long-poll ends now, if it still has one, and its next call is refused.
@@ -79,8 +80,8 @@ impl App {
 pub(super) fn fenced(row: &NodeRow) -> AppError {
     let at = row.fenced_at.unwrap_or(row.updated_at);
     let detail = format!(
-        "an operator declared node '{}' dead at {at}: its instances may run elsewhere, so its guests must stop. Its data \
-         is kept in its data folder. To use the host again, start an agent with a fresh data folder",
+        "an operator declared node '{}' dead at {at}: its instances may run elsewhere, so its guests must stop. What its \
+         disks hold and no version has is saved, and its data folder is kept. To use the host again, start an agent with a fresh data folder",
         row.name
     );
     Problem::new(ErrorCode::Fenced, detail).with("fenced_at", at.to_string()).into()

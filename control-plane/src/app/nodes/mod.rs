@@ -18,6 +18,7 @@ mod join;
 mod losses;
 mod remove;
 mod run;
+mod salvage;
 mod view;
 
 use muster_api::{
@@ -26,7 +27,7 @@ use muster_api::{
 };
 use serde_json::json;
 
-pub use self::cordon::Schedulable;
+pub use self::{cordon::Schedulable, salvage::DeadNode};
 use crate::store::{events::NewEvent, nodes::NodeRow};
 
 /// A node that is calling, known by its key.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use muster_api::{
     Timestamp,
-    node_protocol::{Observed, SILENT_AFTER_S},
+    node_protocol::{Observed, SILENT_AFTER_S, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot},
 };
 use serde_json::{Value, json};
 
@@ -92,6 +92,99 @@ async fn operations_that_wait_for_a_node_end_when_it_is_declared_dead() {
     // A member that was never started there has nothing to lose.
     let retried = world.post("/v1/deployments/new/retry", json!({})).await.expect(202);
     world.ends(&retried, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_saves_is_not_lost_to_recover_and_its_key_is_listed_until_then() {
+    let (world, nodes, lost, _) = world_with_two_nodes(4).await;
+    nodes[0].script(|s| s.mute = true);
+    let mine = nodes[0].desired().assignments.clone();
+    let disk = |n: usize| mine[n].disks[0].clone();
+    nodes[1].call("GET", "salvage", Value::Null).await.refused(403, "forbidden");
+    world.post("/v1/nodes/n0/fence", confirmed()).await.expect(200);
+    world.delete("/v1/nodes/n0").await.expect(204);
+    let listed = || world.app.pool.membership().clients.iter().filter(|client| client.salvages).count();
+    assert_eq!(listed(), 1);
+    let salvage = format!("/v1/nodes/{}/salvage", nodes[0].id);
+    let awaited = world.get(&salvage).await.expect(200);
+    assert_eq!((awaited.text("/items/0/state"), awaited.text("/items/1/state")), ("awaited", "awaited"));
+    // The node returns.
+    let order: SalvageOrder =
+        serde_json::from_value(nodes[0].call("GET", "salvage", Value::Null).await.expect(200).body).unwrap();
+    assert_eq!(order.disks.len(), 2);
+    let of = |n: usize| *order.disks.iter().find(|wanted| wanted.disk == disk(n).disk).unwrap();
+    let tell = async |n: usize, report: &SalvageReport| {
+        let path = format!("salvage/{}", disk(n).disk);
+        nodes[0].call("POST", &path, serde_json::to_value(report).unwrap()).await
+    };
+    let saved = |n: usize, size: u64| {
+        SalvageReport::Saved(SalvagedDisk {
+            base: disk(n).version,
+            root: VersionRoot { commit: Some(of(n).commit), ..nodes[0].root(size) },
+            upload: of(n).upload,
+            dirty_bytes: 8192,
+            stored_bytes: 4096,
+        })
+    };
+    tell(0, &SalvageReport::Trouble("peers are away".to_owned())).await.expect(204);
+    assert_eq!(world.get(&salvage).await.text("/items/0/detail"), "peers are away");
+    tell(0, &saved(0, 4096)).await.refused(422, "invalid");
+    let whole = saved(0, disk(0).size_bytes);
+    tell(0, &whole).await.expect(204);
+    tell(0, &whole).await.expect(204);
+    assert_eq!(listed(), 1, "another disk is awaited");
+    tell(1, &SalvageReport::Nothing).await.expect(204);
+    assert_eq!(listed(), 0);
+    nodes[0].call("GET", "salvage", Value::Null).await.expect(204);
+    // The version is the newest of the disk, and recovering gives up nothing.
+    let version = world.get(&salvage).await.text("/items/0/version").to_owned();
+    let shown = instance(&world, &lost[0]).await;
+    assert_eq!(shown.text("/disks/0/version"), version);
+    let recovering = world.post(&format!("/v1/instances/{}/recover", lost[0]), json!({})).await.expect(202);
+    let done = world.ends(&recovering, "succeeded").await;
+    assert_eq!(done.body["result"]["loss"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_node_saves_late_is_a_version_beside_the_disk() {
+    let (world, nodes, lost, _) = world_with_two_nodes(2).await;
+    nodes[0].script(|s| s.mute = true);
+    let disk = nodes[0].desired().assignments[0].disks[0].clone();
+    world.post("/v1/nodes/n0/fence", confirmed()).await.expect(200);
+    let accept = json!({ "accept_loss": true });
+    let recovering = world.post(&format!("/v1/instances/{}/recover", lost[0]), accept).await.expect(202);
+    world.ends(&recovering, "succeeded").await;
+    let order: SalvageOrder =
+        serde_json::from_value(nodes[0].call("GET", "salvage", Value::Null).await.expect(200).body).unwrap();
+    let report = SalvageReport::Saved(SalvagedDisk {
+        base: disk.version,
+        root: VersionRoot { commit: Some(order.disks[0].commit), ..nodes[0].root(disk.size_bytes) },
+        upload: order.disks[0].upload,
+        dirty_bytes: 8192,
+        stored_bytes: 4096,
+    });
+    let path = format!("salvage/{}", disk.disk);
+    nodes[0].call("POST", &path, serde_json::to_value(&report).unwrap()).await.expect(204);
+    let saved = world.get("/v1/nodes/n0/salvage").await;
+    assert!(saved.text("/items/0/detail").contains("deploy from this one"), "{saved:?}");
+    let version = saved.text("/items/0/version");
+    assert_eq!(instance(&world, &lost[0]).await.text("/disks/0/version"), disk.version.to_string());
+    let order = json!({ "name": "old", "source": { "version": version }, "count": 1, "runtime": "none" });
+    let forking = world.deploy(order).await.expect(202);
+    world.ends(&forking, "succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_saves_nothing_more_once_it_was_given_up() {
+    let (world, nodes, _, _) = world_with_two_nodes(2).await;
+    nodes[0].script(|s| s.mute = true);
+    world.post("/v1/nodes/n0/fence", confirmed()).await.expect(200);
+    for _ in 0..2 {
+        world.post("/v1/nodes/n0/give-up-salvage", Value::Null).await.expect(200);
+    }
+    assert_eq!(world.get("/v1/nodes/n0/salvage").await.text("/items/0/state"), "given_up");
+    assert!(world.app.pool.membership().clients.iter().all(|client| !client.salvages));
+    nodes[0].call("GET", "salvage", Value::Null).await.expect(204);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
