@@ -5,4 +5,5 @@ mod deploy;
 mod faults;
 mod leftovers;
 mod refusals;
+mod restore;
 mod snapshot;

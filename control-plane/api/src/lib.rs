@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod error;
 pub mod etag;
 pub mod event;
+pub mod found;
 pub mod ids;
 pub mod image;
 pub mod instance;

@@ -493,6 +493,17 @@ pub struct InstanceReport {
     pub conditions: Vec<Condition>,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
+    /// Set if the desired state does not name the instance, so that the node leaves it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+}
+
+/// An instance that is on a node and that the controller does not name: its database is an older copy than the one that
+/// knew the instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What the node was last told of it; `None` if the record of that is lost.
+    pub told: Option<Assignment>,
 }
 
 /// The actual state of one disk on the node.
@@ -504,8 +515,8 @@ pub struct DiskReport {
     pub path: String,
     /// The newest published version that the agent knows of.
     pub version: VersionId,
-    /// Descriptor and root page of that version, if the assignment names another one. A controller whose database is an older
-    /// copy learns the version from it.
+    /// Descriptor and root page of that version, if the assignment names another one or there is no assignment. A controller
+    /// whose database is an older copy learns the version from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<VersionRoot>,
     /// Bytes written since that version.

@@ -31,6 +31,7 @@ pub mod deployments;
 pub mod error;
 pub mod events;
 pub(crate) mod find;
+pub mod found;
 pub mod heartbeats;
 pub mod idempotency;
 pub mod images;

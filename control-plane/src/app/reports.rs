@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DiskId, InstanceId, NodeId,
-    node_protocol::{DiskReport, Report},
+    node_protocol::{DiskReport, Observed, Report},
 };
 
 use super::{
     App, AppError,
+    found::{Noted, gone},
     incarnations::{self, AheadDisk},
     instances::{self as app_instances, Changed},
 };
@@ -17,6 +18,7 @@ use crate::{
     domain::instance::Edge,
     store::{
         Tx,
+        found::{self, FoundRow},
         instances::{self, DiskRow, InstanceRow},
         nodes,
     },
@@ -29,14 +31,23 @@ struct News<'a> {
     disks: Vec<&'a DiskReport>,
     /// Disks whose newest version on the node is not known here.
     ahead: Vec<AheadDisk<'a>>,
-    /// What shows that the database is an older copy, in a sentence.
+    /// Instances that the node holds and that are not known here.
+    found: Vec<Noted<'a>>,
+    /// Found instances of which the node has nothing any more.
+    gone: Vec<FoundRow>,
+    /// What shows that the database is an older copy, in a sentence. It counts only from a node that has learned of the
+    /// present incarnation.
     evidence: Option<String>,
+    /// An instance that was made in the present incarnation and that this database does not know, in a sentence. It shows
+    /// the same, whatever the node has learned.
+    lost: Option<String>,
     stale: u64,
 }
 
 impl News<'_> {
     fn is_none(&self) -> bool {
-        self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty()
+        let known = self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty();
+        known && self.found.is_empty() && self.gone.is_empty()
     }
 }
 
@@ -44,17 +55,17 @@ impl App {
     /// Takes a report. What it says of an older generation or start, or of another node's instance, is ignored.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
         let ours = self.incarnation();
-        let (unchanged, evidence) = self
+        let (unchanged, evidence, lost) = self
             .store
             .read("reports.compare", async |tx| {
                 let news = news(tx, node, report).await?;
                 metrics::counter!("muster_reports_stale_total").increment(news.stale);
-                Ok::<_, AppError>((news.is_none(), news.evidence))
+                Ok::<_, AppError>((news.is_none(), news.evidence, news.lost))
             })
             .await?;
         // After a restore, nodes report things of the history before until they have learned of the new one.
         let of_ours = self.heartbeats.last(node).is_some_and(|(_, beat)| beat.incarnation == ours);
-        if let Some(evidence) = evidence.filter(|_| of_ours) {
+        if let Some(evidence) = evidence.filter(|_| of_ours).or(lost) {
             self.leave_old_history(ours, ours, &evidence).await?;
         }
         if unchanged {
@@ -63,14 +74,18 @@ impl App {
         self.store
             .run_tx("reports.take", async |tx| {
                 let news = news(tx, node, report).await?;
-                let actor = match nodes::load(tx, node).await? {
-                    Some(row) => format!("node:{}", row.name),
-                    None => format!("node:{node}"),
-                };
+                let Some(reporter) = nodes::load(tx, node).await? else { return Ok(()) };
+                let actor = format!("node:{}", reporter.name);
                 app_instances::save(tx, &actor, &news.changed).await?;
                 instances::save_reported(tx, &news.disks).await?;
                 for disk in &news.ahead {
                     disk.adopt(tx).await?;
+                }
+                for found in &news.found {
+                    found.save(tx, node, &actor).await?;
+                }
+                for row in &news.gone {
+                    gone(tx, row, &actor).await?;
                 }
                 Ok(())
             })
@@ -85,9 +100,25 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         instances::load_many(tx, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
     let disks: BTreeMap<DiskId, DiskRow> =
         instances::disks_of(tx, &ids).await?.into_values().flatten().map(|disk| (disk.id, disk)).collect();
+    let mut held = found::on_node(tx, node).await?;
+    // A report of an older desired state lacks what the node has not heard of yet.
+    let is_whole = report.full && report.desired_revision == nodes::desired_revision(tx, node).await?;
     let mut news = News::default();
     for one in &report.instances {
-        let Some(row) = rows.remove(&one.instance).filter(|row| row.life.node == Some(node)) else {
+        let row = rows.remove(&one.instance);
+        if row.is_none() {
+            let known = held.remove(&one.instance);
+            match Noted::find(tx, node, one, known.as_ref()).await? {
+                Some(noted) => {
+                    news.lost = news.lost.or(noted.evidence(tx).await?);
+                    news.found.push(noted);
+                }
+                None if one.state == Observed::Gone => news.gone.extend(known),
+                None => news.stale += u64::from(one.found.is_none() && known.is_none()),
+            }
+            continue;
+        }
+        let Some(row) = row.filter(|row| row.life.node == Some(node)) else {
             news.stale += 1;
             continue;
         };
@@ -110,7 +141,8 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         }
         news.changed.extend(Changed::by(row, &Edge::Report(one), tx).ok().flatten());
     }
-    if report.full {
+    if is_whole {
+        news.gone.extend(held.into_values());
         let reported: BTreeSet<InstanceId> = ids.into_iter().collect();
         for row in instances::on_node(tx, node).await? {
             if !reported.contains(&row.id) {

@@ -8,12 +8,18 @@ use muster_api::{
 };
 
 use super::{App, AppError, Caller, StoreError};
-use crate::store::{Tx, cluster, deployments, images, instances, nodes, operations, snapshots};
+use crate::store::{Tx, cluster, deployments, found, images, instances, nodes, operations, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 8] = [
+const LOOK_AT: [(&str, &str, &str, &str); 9] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
     ("conditions", "objects_lost", "objects_lost", "nodes have lost objects: `muster node show` tells what to do"),
+    (
+        "found",
+        "waiting",
+        "instances_found",
+        "instances run on nodes and are not known since a restore: `muster instance found` lists them",
+    ),
     ("instances", "unknown", "instance_unknown", "instances are on silent nodes"),
     ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
     ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
@@ -31,6 +37,8 @@ pub struct Gauges {
     pub nodes: BTreeMap<String, u64>,
     /// Operations of all projects that are past their deadline.
     pub operations_overdue: u64,
+    /// Instances that nodes hold and that are not known, and that nobody took back or forgot.
+    pub found_instances: u64,
 }
 
 impl App {
@@ -60,6 +68,7 @@ impl App {
                 Ok(Gauges {
                     nodes: nodes::by_state(tx).await?,
                     operations_overdue: operations::overdue(tx, None).await?,
+                    found_instances: found::count(tx).await?,
                 })
             })
             .await
@@ -69,12 +78,14 @@ impl App {
 async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Summary, AppError> {
     let nodes = if operator { nodes::by_state(tx).await? } else { BTreeMap::new() };
     let objects_lost = if operator { nodes::with_condition(tx, &ConditionKind::ObjectsLost).await? } else { 0 };
+    let found = if operator { found::count(tx).await? } else { 0 };
     let instances = instances::by_state(tx, project).await?;
     let snapshots = snapshots::by_state(tx, project).await?;
     let operations_overdue = operations::overdue(tx, project).await?;
     let mut problems = problems(&BTreeMap::from([
         ("nodes", &nodes),
         ("conditions", &BTreeMap::from([("objects_lost".to_owned(), objects_lost)])),
+        ("found", &BTreeMap::from([("waiting".to_owned(), found)])),
         ("instances", &instances),
         ("snapshots", &snapshots),
         ("operations", &BTreeMap::from([("overdue".to_owned(), operations_overdue)])),
@@ -104,7 +115,7 @@ async fn restored(tx: &mut Tx) -> Result<Option<ProblemLine>, StoreError> {
         count: 1,
         detail: format!(
             "the database is an older copy since {at}: newer versions that nodes hold are adopted, instances made after the \
-             copy are not known; look at `muster event list`"
+             copy are listed by `muster instance found`"
         ),
     }))
 }

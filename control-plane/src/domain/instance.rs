@@ -178,6 +178,28 @@ impl Life {
         }
     }
 
+    /// An instance that the database did not know and that its node has: it is what the node reports. Its disk may hold data
+    /// that somebody needs. `wanted` is what its node was last told; an order to delete it does not count any more.
+    #[must_use]
+    pub fn taken_back(node: NodeId, report: &InstanceReport, wanted: Wanted, now: Timestamp) -> Self {
+        let (state, wanted) = match wanted {
+            Wanted::Running => (S::Starting, Wanted::Running),
+            Wanted::Stopped | Wanted::Gone => (S::Stopping, Wanted::Stopped),
+        };
+        let held = Self {
+            state,
+            wanted,
+            boot: report.boot,
+            generation: report.generation,
+            node: Some(node),
+            was_ready: true,
+            was_started: true,
+            steps: Steps { requested_at: Some(now), placed_at: Some(now), ..Steps::default() },
+            ..Self::new(now)
+        };
+        held.after(&Edge::Report(report), now).expect("a report is never refused")
+    }
+
     /// Whether it is ready: it runs and its probe succeeded.
     #[must_use]
     pub const fn is_ready(&self) -> bool {
@@ -560,6 +582,7 @@ mod tests {
             reboots: 0,
             conditions: Vec::new(),
             disks: Vec::new(),
+            found: None,
         }
     }
 
@@ -574,6 +597,27 @@ mod tests {
     fn running() -> Life {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
         told(&placed, Observed::Running)
+    }
+
+    #[test]
+    fn an_instance_that_is_taken_back_is_what_its_node_reports_and_is_never_begun_anew_elsewhere() {
+        let node = NodeId::generate();
+        let held = InstanceReport { generation: 3, boot: 7, ..report(&Life::new(T), Observed::Running) };
+        let back = Life::taken_back(node, &held, Wanted::Running, T);
+        assert_eq!((back.state, back.node, back.generation, back.boot), (S::Running, Some(node), 3, 7));
+        assert!(back.is_ready() && back.was_ready && back.was_started);
+        let off = InstanceReport { started_at: None, ready_at: None, ..held.clone() };
+        let off = InstanceReport { state: Observed::Stopped, ..off };
+        // An order to delete it, which nobody remembers, does not count.
+        for wanted in [Wanted::Stopped, Wanted::Gone] {
+            let back = Life::taken_back(node, &off, wanted, T);
+            assert_eq!((back.state, back.wanted), (S::Stopped, Wanted::Stopped));
+        }
+        // Its agent starts it again, or tells why not.
+        assert_eq!(Life::taken_back(node, &off, Wanted::Running, T).state, S::Starting);
+        let lost = InstanceReport { state: Observed::Failed, reason: Some(Reason::DiskLost), ..off };
+        let failed = Life::taken_back(node, &lost, Wanted::Running, T);
+        assert_eq!(failed.after(&Edge::Retry, T).map(|life| life.node), Ok(Some(node)), "its disk is there");
     }
 
     #[test]

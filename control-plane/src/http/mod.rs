@@ -13,6 +13,7 @@ pub mod deployments;
 pub mod error;
 pub mod events;
 pub mod extract;
+pub mod found;
 pub mod health;
 pub mod images;
 pub mod instances;
@@ -67,6 +68,7 @@ pub fn routes(app: App) -> Router {
         .merge(nodes::routes())
         .merge(deployments::routes())
         .merge(instances::routes())
+        .merge(found::routes())
         .merge(snapshots::routes())
         .merge(images::routes())
         .merge(versions::routes())

@@ -17,7 +17,7 @@ use utoipa::{
     },
 };
 
-use super::{access, deployments, events, images, instances, nodes, operations, snapshots, summary, versions};
+use super::{access, deployments, events, found, images, instances, nodes, operations, snapshots, summary, versions};
 use crate::app::App;
 
 #[derive(utoipa::OpenApi)]
@@ -77,6 +77,7 @@ pub fn document() -> OpenApi {
     document.merge(summary::Doc::openapi());
     document.merge(deployments::Doc::openapi());
     document.merge(instances::Doc::openapi());
+    document.merge(found::Doc::openapi());
     document.merge(snapshots::Doc::openapi());
     document.merge(images::Doc::openapi());
     document.merge(versions::Doc::openapi());

@@ -17,7 +17,7 @@ use muster_api::{
     image::ImageState,
     instance::InstanceState,
     node::{NodeState, PoolUse, SalvageState},
-    node_protocol::Wanted,
+    node_protocol::{InstanceReport, Wanted},
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
     token::Role,
@@ -120,7 +120,7 @@ stored! {
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SalvageState, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
-    Text: DeploymentSource, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
+    Text: DeploymentSource, InstanceReport, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }
 

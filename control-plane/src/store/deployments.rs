@@ -111,6 +111,15 @@ pub async fn insert(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> 
     bulk::insert(tx, std::slice::from_ref(row)).await
 }
 
+const HAS_NUMBER: &str = "-- deployments.has_number
+SELECT COUNT(*) AS n FROM instances WHERE deployment = $1 AND number = $2";
+
+/// Whether a member of the deployment has this number, or had it lately.
+pub async fn has_number(tx: &mut Tx, id: DeploymentId, number: u64) -> Result<bool, StoreError> {
+    let query = sqlx::query(HAS_NUMBER).bind(id.to_string()).bind(column::int(number));
+    Ok(column::read::<u64>(&query.fetch_one(tx.conn()).await?, "n")? > 0)
+}
+
 const SAVE: &str = "-- deployments.save
 UPDATE deployments SET labels = $2, state = $3, reason = $4, count = $5, min_count = $6, next_number = $7, timing = $8,
     updated_at = $9, deleted_at = $10, dirty = 1, revision = revision + 1

@@ -447,9 +447,11 @@ const PROMISED: &str = "-- instances.promised
 SELECT node, CAST(COUNT(*) AS BIGINT) AS instances,
     CAST(SUM(CASE WHEN runtime = 'libvirt' THEN cpus ELSE 0 END) AS BIGINT) AS cpus,
     CAST(SUM(CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END) AS BIGINT) AS memory_bytes
-FROM instances WHERE node IS NOT NULL GROUP BY node";
+FROM (SELECT node, runtime, cpus, memory_bytes FROM instances WHERE node IS NOT NULL
+    UNION ALL SELECT node, runtime, cpus, memory_bytes FROM found_instances) AS held GROUP BY node";
 
-/// What each node has promised. Nodes without instances are absent. A stopped instance keeps what it was promised.
+/// What each node has promised. Nodes without instances are absent. A stopped instance keeps what it was promised. Found
+/// instances count as well: they run.
 pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreError> {
     let rows = sqlx::query(PROMISED).fetch_all(tx.conn()).await?;
     rows.iter()

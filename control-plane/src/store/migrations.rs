@@ -34,6 +34,7 @@ migrations! {
     9 "0009_restored",
     10 "0010_missing",
     11 "0011_boot",
+    12 "0012_found",
     13 "0013_conditions",
     14 "0014_salvage",
 }

@@ -34,6 +34,7 @@ mod copy;
 pub mod deployments;
 mod error;
 pub mod events;
+pub mod found;
 pub mod idempotency;
 pub mod images;
 pub mod instances;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{
     Inner, Slot,
     plan::{Action, End, Life, Phase},
+    record::Record,
     report::Trouble,
 };
 use crate::{
@@ -119,15 +120,15 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
 
 /// Changes the remembered start and stores it.
 fn remember(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Slot)) -> Step {
-    let life = inner.slot(instance, |slot| {
+    let record = inner.slot(instance, |slot| {
         change(slot);
         slot.traces = true;
-        slot.life.clone()
+        slot.life.clone().map(|life| Record { life, told: slot.told.clone() })
     });
-    let Some(life) = life else { return Ok(()) };
+    let Some(record) = record else { return Ok(()) };
     inner
         .records
-        .save(instance, &life)
+        .save(instance, &record)
         .map_err(|error| later(Reason::Io, format!("the record of the instance cannot be stored: {error}")))
 }
 
@@ -145,7 +146,8 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
     match action {
         Action::Begin => remember(inner, instance, |slot| {
             let fresh = Slot { traces: true, busy: true, bounded_at: slot.bounded_at, ..Slot::default() };
-            *slot = Slot { life: Some(Life::begin(assignment.generation, assignment.boot, now)), ..fresh };
+            let life = Some(Life::begin(assignment.generation, assignment.boot, now));
+            *slot = Slot { life, told: Some(assignment.clone()), ..fresh };
         }),
         Action::EnsureDisks => ensure_disks(inner, instance, wants).await,
         Action::Start => start(inner, assignment).await,
@@ -202,6 +204,7 @@ fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
             tracing::info!(instance.id = %assignment.instance, boot = life.boot, ?end, "instance {} ended", assignment.name);
             life.phase = Phase::Ended(end.clone());
         }
+        slot.told = Some(assignment.clone());
         slot.asked = None;
         slot.scan = None;
     })

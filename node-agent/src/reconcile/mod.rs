@@ -14,19 +14,21 @@
 //!   its instances are unknown and nothing is done about them.
 //! - Every action can be repeated (I9). A removal is stop, unmount, remove, in this order.
 //! - Starting, getting ready and stopping have deadlines (I10). A paused guest is resumed again and again, for ever.
-//! - Instances without an assignment are left alone: only the controller decides that one goes away (`gone`).
+//! - Instances without an assignment are left alone and reported as found: only the controller decides that one goes
+//!   away (`gone`).
 //!
 //! Reading order: [`plan`] (all decisions), [`report`] (what the controller is told), [`record`] (what outlives the
-//! agent), `pulse` (guests that do nothing), `apply`.
+//! agent), `pulse` (guests that do nothing), `found` (instances without an assignment), `apply`.
 
 mod apply;
+mod found;
 pub mod plan;
 mod pulse;
 pub mod record;
 pub mod report;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -141,6 +143,8 @@ struct Inner {
 #[derive(Default)]
 struct Slot {
     life: Option<Life>,
+    /// The assignment that the record of it has.
+    told: Option<Assignment>,
     /// A step is under way.
     busy: bool,
     asked: Option<(Timestamp, Timestamp)>,
@@ -175,13 +179,13 @@ impl Inner {
     fn slot<T>(&self, instance: InstanceId, f: impl FnOnce(&mut Slot) -> T) -> T {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(instance).or_insert_with(|| {
-            let mut life = self.records.load(instance);
+            let (mut life, told) = self.records.load(instance).map(|record| (record.life, record.told)).unzip();
             // The time without an agent does not count as the time a start takes.
             if let Some(life) = life.as_mut().filter(|life| life.phase == Phase::New) {
                 life.begun_at = (self.parts.now)();
             }
             let traces = life.is_some() || self.console_log(instance).exists();
-            Slot { life, traces, ..Slot::default() }
+            Slot { life, told: told.flatten(), traces, ..Slot::default() }
         });
         f(slot)
     }
@@ -303,13 +307,15 @@ fn lost_content(disk: &DiskStatus) -> Option<Condition> {
     Some(Condition { kind: ConditionKind::ObjectsLost, detail })
 }
 
-fn disk_report(disk: &DiskStatus, assignment: &Assignment) -> DiskReport {
-    let assigned = assignment.disks.iter().find(|assigned| assigned.disk == disk.disk);
+fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>) -> DiskReport {
+    let named = assignment.map(|assignment| assignment.disks.iter().find(|named| named.disk == disk.disk));
+    // What the controller has, as far as it named the disk or does not know of the instance at all.
+    let is_ahead = named.is_none_or(|named| named.is_some_and(|named| named.version != disk.version));
     DiskReport {
         disk: disk.disk,
         path: disk.path.display().to_string(),
         version: disk.version,
-        ahead: assigned.filter(|assigned| assigned.version != disk.version).map(|_| disk.root.clone()),
+        ahead: is_ahead.then(|| disk.root.clone()),
         unsaved_bytes: disk.unsaved_bytes,
         fetched_bytes: disk.fetched_bytes,
         local_bytes: disk.local_bytes,
@@ -391,7 +397,8 @@ impl Reconciler {
             }
             let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
-            let known = disks.iter().copied().map(|disk| disk_report(disk, assignment)).collect();
+            let known = disks.iter().copied().map(|disk| disk_report(disk, Some(assignment))).collect();
+            inner.keep_told(assignment);
             let used = disks.iter().map(|disk| disk.used_bytes).sum();
             let log = inner.console_log(assignment.instance);
             let silence = |slot: &mut Slot| slot.pulse.silence(assignment, &seen, used, &log, here.now);
@@ -402,9 +409,18 @@ impl Reconciler {
             self.bound_console(assignment.instance, &seen);
             reports.push(report);
         }
-        // A slot of an instance without an assignment holds nothing worth keeping.
-        let spoken_of: HashSet<InstanceId> = assignments.iter().map(|assignment| assignment.instance).collect();
-        lock(&inner.slots).retain(|instance, slot| slot.busy || spoken_of.contains(instance));
+        let named: HashSet<InstanceId> = assignments.iter().map(|assignment| assignment.instance).collect();
+        let here = inner.here();
+        let held = disks.keys().chain(domains.into_iter().flatten().map(|(instance, _)| instance)).copied();
+        let found: BTreeSet<InstanceId> = held.filter(|instance| !named.contains(instance)).collect();
+        for instance in &found {
+            let domain = domains.map(|domains| domains.get(instance));
+            let disks = disks.get(instance).map_or(&[][..], Vec::as_slice);
+            reports.push(inner.found(*instance, domain, disks, &here));
+        }
+        // A slot of an instance that is not here holds nothing worth keeping.
+        let is_here = |instance: &InstanceId| named.contains(instance) || found.contains(instance);
+        lock(&inner.slots).retain(|instance, slot| slot.busy || is_here(instance));
         if waiting && !draining {
             self.look_again();
         }

@@ -1,4 +1,5 @@
-//! What an agent remembers of an instance over restarts: its [`Life`], in `DATA/instances/<instance>.json`.
+//! What an agent remembers of an instance over restarts: its [`Life`] and what the controller told of it, in
+//! `DATA/instances/<instance>.json`.
 //!
 //! A lost record costs at worst an unneeded start (as after a restart of the host), never data: generations and
 //! journals guard the disks. So a record is replaced by a rename and not synced.
@@ -8,9 +9,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use muster_api::InstanceId;
+use muster_api::{InstanceId, node_protocol::Assignment};
+use serde::{Deserialize, Serialize};
 
 use super::plan::Life;
+
+/// The record of one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its present or last start.
+    #[serde(flatten)]
+    pub life: Life,
+    /// Its assignment at that time. Should the controller lose its row, it learns from this what the instance was. `None` in
+    /// records of older agents.
+    #[serde(default)]
+    pub told: Option<Assignment>,
+}
 
 /// The records of a node.
 #[derive(Clone, Debug)]
@@ -35,7 +49,7 @@ impl Records {
 
     /// The record of an instance; `None` when there is none that can be read.
     #[must_use]
-    pub fn load(&self, instance: InstanceId) -> Option<Life> {
+    pub fn load(&self, instance: InstanceId) -> Option<Record> {
         let bytes = fs::read(self.path(instance)).ok()?;
         serde_json::from_slice(&bytes)
             .inspect_err(
@@ -48,9 +62,9 @@ impl Records {
     ///
     /// # Errors
     /// The error of the file system.
-    pub fn save(&self, instance: InstanceId, life: &Life) -> io::Result<()> {
+    pub fn save(&self, instance: InstanceId, record: &Record) -> io::Result<()> {
         let new = self.dir.join(format!("{instance}.new"));
-        fs::write(&new, serde_json::to_vec(life)?)?;
+        fs::write(&new, serde_json::to_vec(record)?)?;
         fs::rename(new, self.path(instance))
     }
 

@@ -69,6 +69,7 @@ pub fn report(
         reboots: if life.is_some() { seen.reboots } else { 0 },
         conditions,
         disks,
+        found: None,
     }
 }
 

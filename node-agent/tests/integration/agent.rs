@@ -227,6 +227,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        found: None,
     }
 }
 

@@ -529,6 +529,33 @@ async fn a_hypervisor_that_was_silent_and_is_slow_since_is_used_again() {
 }
 
 #[tokio::test]
+async fn an_instance_that_the_controller_does_not_name_is_left_alone_and_reported_as_it_was_told() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    let report = agent.pass(&[], &Versions::new()).await.remove(0);
+    assert_eq!((report.instance, report.generation, report.boot), (wanted.instance, wanted.generation, wanted.boot));
+    assert_eq!((report.state, report.found.unwrap().told), (Observed::Running, Some(wanted.clone())));
+    let root = node.versions.get(&wanted.disks[0].version);
+    assert_eq!((report.disks[0].version, report.disks[0].ahead.as_ref()), (wanted.disks[0].version, root));
+    // Another process knows it as well, and that the guest of the first one has lost its disk.
+    drop(agent);
+    let agent = node.agent();
+    let report = agent.pass(&[], &Versions::new()).await.remove(0);
+    assert_eq!((report.state, report.reason), (Observed::Failed, Some(Reason::DiskLost)));
+    assert_eq!(report.found.unwrap().told, Some(wanted.clone()));
+    assert_eq!((node.host.running().len(), node.disks.0.lock().unwrap().len()), (1, 1));
+    // Taken back with its numbers it is what it was; then it is deleted as it was ordered.
+    let report = node.until(&agent, &wanted, Observed::Failed).await;
+    assert_eq!((report.reason, report.found), (Some(Reason::DiskLost), None));
+    let gone = Assignment { wanted: Wanted::Gone, ..wanted };
+    node.until(&agent, &gone, Observed::Gone).await;
+    assert_eq!(agent.pass(&[], &Versions::new()).await, []);
+    assert_eq!(node.files(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
 async fn runtime_none_is_a_file_and_nothing_else() {
     let mut node = Node::new();
     let agent = node.agent();

@@ -21,6 +21,18 @@ pub(crate) struct Whom {
     pub(crate) label: Option<String>,
 }
 
+/// Which found instances.
+#[derive(Args, Debug)]
+#[group(id = "which", required = true, multiple = false)]
+pub(crate) struct Which {
+    /// Found instances, each by id or by the name that it had
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) things: Vec<String>,
+    /// All found instances
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
     /// List instances
@@ -66,6 +78,29 @@ pub(crate) enum InstanceCommand {
         /// Give up what was written after the last saved versions
         #[arg(long)]
         accept_loss: bool,
+    },
+    /// List instances that nodes hold and a restored database does not know (operators)
+    Found {
+        /// List only those on this node; may be given many times
+        #[arg(long, value_name = "NODE")]
+        node: Vec<String>,
+    },
+    /// Take found instances back, with their disks and what they do now (operators)
+    Take {
+        #[command(flatten)]
+        which: Which,
+        /// Make them members of this deployment [default: the one that each belonged to]
+        #[arg(long, value_name = "D")]
+        deployment: Option<String>,
+    },
+    /// Give found instances up: their nodes delete them and their disks (operators)
+    Forget {
+        /// Found instances, each by id or by the name that it had
+        #[arg(required = true, value_name = "INSTANCE")]
+        instances: Vec<String>,
+        /// Delete without asking
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Print what an instance wrote to its serial console
     Log {

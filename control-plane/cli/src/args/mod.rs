@@ -26,7 +26,7 @@ pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
     image::{ImageCommand, VersionCommand},
-    instance::{InstanceCommand, Whom},
+    instance::{InstanceCommand, Which, Whom},
     node::NodeCommand,
     operation::OperationCommand,
     snapshot::SnapshotCommand,

@@ -7,7 +7,7 @@ use muster_api::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Ctx, Frees, Settled, body, deployment::power, filtered, parsed};
+use super::{Ctx, Frees, Settled, body, deployment::power, filtered, found, parsed};
 use crate::{
     answer,
     args::{InstanceCommand, Power, Whom},
@@ -60,6 +60,9 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
             let response = ctx.client.stream(&instance(&name).then("log").with("tail", tail), None).await?;
             transfer::console_to_stdout(&ctx.client, response).await
         }
+        InstanceCommand::Found { node } => found::list(ctx, &node).await,
+        InstanceCommand::Take { which, deployment } => found::take(ctx, &which, deployment.as_deref()).await,
+        InstanceCommand::Forget { instances, yes } => found::forget(ctx, &instances, yes).await,
         InstanceCommand::Rm { whom, yes } => remove(ctx, &whom, yes).await,
         // `reserved` has answered these.
         InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),

@@ -2,6 +2,7 @@
 
 mod deployment;
 mod event;
+mod found;
 mod image;
 mod instance;
 mod login;

@@ -2,6 +2,7 @@
 
 mod answers;
 mod fake;
+mod found;
 mod settings;
 mod things;
 mod transfers;

@@ -9,7 +9,7 @@ pub(crate) const DEPLOYMENT_ID: &str = "01900000-0000-7000-8000-000000000003";
 pub(crate) const INSTANCE_ID: &str = "01900000-0000-7000-8000-000000000004";
 pub(crate) const SNAPSHOT_ID: &str = "01900000-0000-7000-8000-000000000005";
 pub(crate) const OPERATION_ID: &str = "01900000-0000-7000-8000-000000000006";
-const OTHER_ID: &str = "01900000-0000-7000-8000-000000000007";
+pub(crate) const OTHER_ID: &str = "01900000-0000-7000-8000-000000000007";
 
 /// The object with these fields set.
 pub(crate) fn with(mut object: Value, fields: Value) -> Value {

@@ -29,7 +29,7 @@ pub(crate) fn event(row: &DeploymentRow, actor: &str) -> NewEvent {
 }
 
 /// Refuses if the deployment is being deleted, or an operation runs on it.
-async fn check_free(tx: &mut Tx, row: &DeploymentRow) -> Result<(), AppError> {
+pub(crate) async fn check_free(tx: &mut Tx, row: &DeploymentRow) -> Result<(), AppError> {
     if row.state == DeploymentState::Deleting {
         return Err(AppError::WrongState {
             kind: "deployment",

@@ -6,7 +6,7 @@ mod delete;
 mod power;
 mod recover;
 mod selection;
-mod view;
+pub(crate) mod view;
 
 pub use self::power::Verb;
 pub(crate) use self::{

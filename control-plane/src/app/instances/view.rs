@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An instance as the API shows it to this caller.
-pub(super) async fn one(app: &App, tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
+pub(crate) async fn one(app: &App, tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
     Ok(many(app, tx, caller, vec![row]).await?.pop().expect("one row makes one view"))
 }
 

@@ -7,8 +7,8 @@ use std::{
 
 use muster_api::{
     DeploymentId, NodeId, VersionId,
-    deployment::{OnReadyTimeout, Ready},
-    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment},
+    deployment::{OnReadyTimeout, Probe, Ready},
+    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted},
     snapshot::SnapshotState,
 };
 
@@ -23,6 +23,7 @@ use crate::{
     domain::names::host_name,
     store::{
         StoreError, Tx, deployments,
+        found::{self, FoundRow},
         instances::{self, InstanceRow},
         nodes,
         snapshots::{self, MemberRow, SnapshotRow},
@@ -121,7 +122,34 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                 .collect(),
         }
     };
-    Ok(rows.into_iter().map(assignment).collect())
+    let mut all: Vec<Assignment> = rows.into_iter().map(assignment).collect();
+    all.extend(found::on_node(tx, node).await?.into_values().filter(|row| row.forgotten).map(forgotten));
+    Ok(all)
+}
+
+/// The order to delete a found instance that an operator forgot. It has the numbers that the node reported, so that the
+/// node obeys it.
+fn forgotten(row: FoundRow) -> Assignment {
+    let told = row.report.found.and_then(|found| found.told);
+    let name = told.map_or_else(|| row.id.to_string(), |told| told.name);
+    Assignment {
+        instance: row.id,
+        host_name: host_name(&name),
+        name,
+        project: row.project,
+        generation: row.report.generation,
+        wanted: Wanted::Gone,
+        boot: row.report.boot,
+        stop_force: true,
+        stop_timeout_s: 0,
+        cpus: row.cpus,
+        memory_bytes: row.memory_bytes,
+        runtime: row.runtime,
+        ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
+        on_ready_timeout: OnReadyTimeout::default(),
+        // Its node removes all disks that it has.
+        disks: Vec::new(),
+    }
 }
 
 async fn cuts(tx: &mut Tx, node: NodeId) -> Result<Vec<CutOrder>, StoreError> {

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     domain::instance::Edge,
     store::{
-        Tx, events, instances,
+        Tx, events, found, instances,
         nodes::{self, NodeRow},
     },
 };
@@ -64,12 +64,14 @@ impl App {
         salvage::expect(tx, &dead, &on_it).await?;
         let lost = app_instances::change::all_by(on_it, &Edge::NodeLost, tx);
         app_instances::save(tx, actor, &lost).await?;
+        // Nobody can take those back any more.
+        let found = found::delete_of_node(tx, dead.id).await?;
         // Its long-poll ends now, if it still has one, and its next call is refused.
         nodes::bump_desired(tx, dead.id).await?;
         self.refresh_membership(tx).await?;
         self.heartbeats.forget(dead.id);
         tracing::warn!(
-            node.id = %dead.id, instances = lost.len(),
+            node.id = %dead.id, instances = lost.len(), found,
             "node '{}' was declared dead by {actor}: {} instances fail", dead.name, lost.len()
         );
         Ok(dead)

@@ -597,6 +597,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        found: None,
     }
 }
 

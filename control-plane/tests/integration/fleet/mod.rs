@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod deployments;
+mod found;
 mod harness;
 mod hypervisors;
 mod instances;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod checks;
+mod found;
 mod images;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ impl Fresh {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_conforms() {
-    for (name, check) in checks::ALL.iter().chain(images::ALL) {
+    for (name, check) in checks::ALL.iter().chain(images::ALL).chain(found::ALL) {
         let dir = tempfile::tempdir().unwrap();
         // A path with characters that are special in URLs.
         let url = DatabaseUrl::Sqlite(dir.path().join("a b%20ü?.db"));
@@ -55,7 +56,7 @@ async fn postgres_conforms() {
         }
         Err(why) => panic!("no PostgreSQL to test with: {why}"),
     };
-    for (number, (name, check)) in checks::ALL.iter().chain(images::ALL).enumerate() {
+    for (number, (name, check)) in checks::ALL.iter().chain(images::ALL).chain(found::ALL).enumerate() {
         eprintln!("postgres: {name}");
         check(Fresh::new(server.database(&format!("t{number}")))).await;
     }

@@ -1,0 +1,202 @@
+//! A found instance becomes an instance again: its rows are made from what its node was told of it.
+
+use muster_api::{
+    CommitId, DeploymentId, ErrorCode, InstanceId, Labels, VersionId,
+    deployment::{DeploymentSource, DeploymentState, Placement, Timing},
+    found::TakeFound,
+    image::VersionOrNumber,
+    node_protocol::{Assignment, DiskReport, InstanceReport},
+    version::BootKind,
+};
+
+use super::{
+    super::{AppError, Caller, deployments as app_deployments, instances as app_instances},
+    found_event,
+};
+use crate::{
+    domain::{instance::Life, names::member_name, order::deadline_for, versions::Content},
+    store::{
+        Tx, cluster,
+        deployments::{self, DeploymentRow},
+        events,
+        found::{self, FoundRow},
+        instances::{self, DiskRow, InstanceRow},
+        nodes,
+        versions::{self, NewVersion, Of},
+    },
+    wake::Loop,
+};
+
+/// Makes the rows of a found instance, and drops its own.
+pub(super) async fn take(
+    tx: &mut Tx,
+    caller: &Caller,
+    row: &FoundRow,
+    told: &Assignment,
+    body: &TakeFound,
+) -> Result<InstanceRow, AppError> {
+    let now = tx.now();
+    let project = body.project.as_ref().map_or_else(|| told.project.clone(), ToString::to_string);
+    cluster::ensure_project(tx, &project).await?;
+    for disk in &row.report.disks {
+        adopt_version(tx, &project, told, row.id, disk).await?;
+    }
+    let (deployment, number) = join(tx, caller, row, told, &project, body).await?;
+    let member = InstanceRow {
+        id: row.id,
+        project,
+        deployment: deployment.id,
+        number,
+        name: member_name(&deployment.name, number),
+        labels: Labels::default(),
+        life: Life::taken_back(row.node, &row.report, told.wanted, now),
+        cpus: told.cpus,
+        memory_bytes: told.memory_bytes,
+        runtime: told.runtime,
+        operation: None,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        seq: tx.next_seq().await?,
+    };
+    let disks = disk_rows(&member, &row.report, told);
+    instances::insert_many(tx, std::slice::from_ref(&member), &disks).await?;
+    found::delete(tx, row.id).await?;
+    events::append_many(
+        tx,
+        vec![found_event("instance.taken", row, &caller.name), app_instances::event(&member, &caller.name)],
+    )
+    .await?;
+    nodes::bump_desired(tx, row.node).await?;
+    deployments::mark(tx, &[deployment.id]).await?;
+    tx.wake(Loop::Deployments);
+    Ok(member)
+}
+
+/// The disks that it had, as far as they are on its node: what is not there cannot be taken back.
+fn disk_rows(member: &InstanceRow, report: &InstanceReport, told: &Assignment) -> Vec<DiskRow> {
+    let of = |disk: &DiskReport| told.disks.iter().position(|named| named.disk == disk.disk);
+    let row = |disk: &DiskReport| {
+        let place = of(disk)?;
+        Some(DiskRow {
+            id: disk.disk,
+            project: member.project.clone(),
+            instance: member.id,
+            name: if place == 0 { "root".to_owned() } else { format!("disk-{place}") },
+            size_bytes: told.disks.get(place)?.size_bytes,
+            version: disk.version,
+            saved_at: None,
+            path: Some(disk.path.clone()),
+            unsaved_bytes: disk.unsaved_bytes,
+            fetched_bytes: disk.fetched_bytes,
+            local_bytes: disk.local_bytes,
+        })
+    };
+    report.disks.iter().filter_map(row).collect()
+}
+
+/// Makes the version that a disk builds on known, unless it is.
+async fn adopt_version(
+    tx: &mut Tx,
+    project: &str,
+    told: &Assignment,
+    instance: InstanceId,
+    disk: &DiskReport,
+) -> Result<(), AppError> {
+    if versions::load(tx, disk.version).await?.is_some() {
+        return Ok(());
+    }
+    let refused = |why: String| {
+        let detail = format!("version {} of disk {} cannot be taken over: {why}", disk.version, disk.disk);
+        AppError::code(ErrorCode::WrongState, detail)
+    };
+    let root = disk.ahead.as_ref().ok_or_else(|| refused("its node did not send its root".to_owned()))?;
+    let content = Content::from_root(root).map_err(|error| refused(error.to_string()))?;
+    // One of an image that is not known either has no commit. As a version of the disk it needs the id of one.
+    let commit = root.commit.unwrap_or_else(CommitId::generate);
+    if versions::by_commit(tx, commit).await?.is_some() {
+        return Err(refused(format!("commit {commit} made another version here")));
+    }
+    let version = NewVersion {
+        id: disk.version,
+        project: project.to_owned(),
+        labels: Labels::default(),
+        of: Of::Disk { instance, instance_name: told.name.clone(), disk: disk.disk, snapshot: None, commit },
+        content,
+        digest: None,
+        stored_bytes: 0,
+        reached_bytes: None,
+        boot: BootKind::Unknown,
+        upload: None,
+    };
+    Ok(versions::insert(tx, &version).await?)
+}
+
+/// The deployment that it joins and its number there.
+async fn join(
+    tx: &mut Tx,
+    caller: &Caller,
+    row: &FoundRow,
+    told: &Assignment,
+    project: &str,
+    body: &TakeFound,
+) -> Result<(DeploymentRow, u64), AppError> {
+    let (of, number) = told.name.rsplit_once('.').unwrap_or((&told.name, "0"));
+    let number: u64 = number.parse().unwrap_or(0);
+    let wanted = body.deployment.as_ref().map_or_else(|| of.to_owned(), ToString::to_string);
+    let Some(mut deployment) = deployments::by_name(tx, project, &wanted).await? else {
+        let version = row.report.disks.first().map(|disk| disk.version);
+        let deployment = new_deployment(tx, &wanted, project, told, version, number).await?;
+        deployments::insert(tx, &deployment).await?;
+        events::append(tx, app_deployments::event(&deployment, &caller.name)).await?;
+        return Ok((deployment, number));
+    };
+    app_deployments::check_free(tx, &deployment).await?;
+    let number =
+        if deployments::has_number(tx, deployment.id, number).await? { deployment.next_number } else { number };
+    deployment.next_number = deployment.next_number.max(number + 1);
+    deployment.count += 1;
+    deployments::save(tx, &deployment).await?;
+    events::append(tx, app_deployments::event(&deployment, &caller.name)).await?;
+    Ok((deployment, number))
+}
+
+async fn new_deployment(
+    tx: &mut Tx,
+    name: &str,
+    project: &str,
+    told: &Assignment,
+    version: Option<VersionId>,
+    number: u64,
+) -> Result<DeploymentRow, AppError> {
+    let now = tx.now();
+    let source = DeploymentSource { version: version.map(VersionOrNumber::Id), ..DeploymentSource::default() };
+    Ok(DeploymentRow {
+        id: DeploymentId::generate(),
+        project: project.to_owned(),
+        name: name.to_owned(),
+        labels: Labels::default(),
+        state: DeploymentState::Deploying,
+        all_stopped: false,
+        reason: None,
+        source,
+        source_name: None,
+        version,
+        count: 1,
+        min_count: 1,
+        next_number: number + 1,
+        cpus: told.cpus,
+        memory_bytes: told.memory_bytes,
+        disk_bytes: told.disks.first().map_or(4096, |disk| disk.size_bytes),
+        runtime: told.runtime,
+        ready: told.ready.clone(),
+        placement: Placement::default(),
+        deadline_s: deadline_for(told.ready.timeout_s.unwrap_or_default()),
+        on_ready_timeout: told.on_ready_timeout,
+        timing: Timing::default(),
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        seq: tx.next_seq().await?,
+    })
+}
