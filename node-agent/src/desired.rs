@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use storage_core::membership::{Membership, SignedMembership};
 use tracing::warn;
 
-use crate::identity::replace_file;
+use crate::{identity::replace_file, sealed};
 
 /// Why an answer of the controller is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -185,7 +185,7 @@ impl DesiredFile {
                 return None;
             }
         };
-        match serde_json::from_slice::<Stored>(&text) {
+        match sealed::open::<Stored>(&text) {
             Ok(Stored { desired }) => {
                 let membership = match verify(&desired.membership, ca, cluster) {
                     Ok(record) => Some(record),
@@ -210,6 +210,6 @@ impl DesiredFile {
     /// An I/O error. The old file stays then.
     pub fn store(&self, known: &Known) -> io::Result<()> {
         let stored = Stored { desired: known.desired.clone() };
-        replace_file(&self.file, &serde_json::to_vec(&stored).map_err(io::Error::other)?)
+        replace_file(&self.file, &sealed::seal(&stored)?)
     }
 }

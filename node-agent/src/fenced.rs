@@ -12,7 +12,7 @@ use std::{
 use muster_api::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::replace_file;
+use crate::{identity::replace_file, sealed};
 
 /// When this node learned that it was declared dead, and in which words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub fn load(data_dir: &Path) -> Option<Fenced> {
         detail: format!("{} is there and cannot be read: {error}", file.display()),
     };
     match std::fs::read(&file) {
-        Ok(text) => Some(serde_json::from_slice(&text).unwrap_or_else(|error| unreadable(&error))),
+        Ok(text) => Some(sealed::open(&text).unwrap_or_else(|error| unreadable(&error))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(unreadable(&error)),
     }
@@ -48,7 +48,7 @@ pub fn load(data_dir: &Path) -> Option<Fenced> {
 /// # Errors
 /// The error of the file system.
 pub fn store(data_dir: &Path, fenced: &Fenced) -> io::Result<()> {
-    replace_file(&file(data_dir), &serde_json::to_vec_pretty(fenced).map_err(io::Error::other)?)
+    replace_file(&file(data_dir), &sealed::seal(fenced)?)
 }
 
 #[cfg(test)]

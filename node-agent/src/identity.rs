@@ -39,6 +39,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, ControllerUrl},
     controller::{ControllerClient, ControllerError, read, refused},
+    sealed,
 };
 
 /// Longest time a join request may take.
@@ -57,13 +58,13 @@ pub enum IdentityError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// `identity.json` is there and cannot be read as JSON of this form.
+    /// `identity.json` is there and is damaged, or not of this form.
     #[error("{file} is not an identity: {source}")]
     Format {
         /// Path of `identity.json`.
         file: PathBuf,
-        /// The error of the JSON parser, with its place.
-        source: serde_json::Error,
+        /// What is wrong with its content.
+        source: io::Error,
     },
     /// A key or certificate cannot be used.
     #[error(transparent)]
@@ -193,7 +194,9 @@ impl Candidate {
         };
         let json = dir.join("identity.json");
         let stored = match read_text(&json)? {
-            Some(text) => serde_json::from_str(&text).map_err(|source| IdentityError::Format { file: json, source })?,
+            Some(text) => {
+                sealed::open(text.as_bytes()).map_err(|source| IdentityError::Format { file: json, source })?
+            }
             None => {
                 let stored = Stored { store: StoreId::generate(), joined: None };
                 write_stored(&dir, &stored)?;
@@ -380,8 +383,7 @@ fn read_text(file: &Path) -> Result<Option<String>, IdentityError> {
 
 fn write_stored(dir: &Path, stored: &Stored) -> Result<(), IdentityError> {
     let file = dir.join("identity.json");
-    let text =
-        serde_json::to_vec_pretty(stored).map_err(|source| IdentityError::Format { file: file.clone(), source })?;
+    let text = sealed::seal(stored).map_err(|source| IdentityError::Format { file: file.clone(), source })?;
     replace(&file, &text)
 }
 

@@ -45,6 +45,7 @@ pub mod peer;
 mod real_host;
 pub mod reconcile;
 pub mod run;
+mod sealed;
 pub mod status;
 pub mod telemetry;
 

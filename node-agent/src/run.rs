@@ -25,7 +25,7 @@ use muster_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::identity::replace_file;
+use crate::{identity::replace_file, sealed};
 
 const FILE: &str = "run.json";
 /// Most runs that a start follows. More starts than these without reaching the controller do not happen by accident.
@@ -126,10 +126,7 @@ impl Run {
         };
         let host = HostFacts::of(data_dir).map_err(failed("ask for the place of"))?;
         let before = match fs::read(&file) {
-            Ok(bytes) => {
-                let stored: Stored = serde_json::from_slice(&bytes).map_err(io::Error::from).map_err(failed("read"))?;
-                Some(stored)
-            }
+            Ok(bytes) => Some(sealed::open::<Stored>(&bytes).map_err(failed("read"))?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read")(error)),
         };
@@ -198,7 +195,7 @@ impl Run {
 }
 
 fn replace_stored(file: &Path, stored: &Stored) -> io::Result<()> {
-    replace_file(file, &serde_json::to_vec(stored)?)
+    replace_file(file, &sealed::seal(stored)?)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use storage_core::{
 };
 use tracing::{error, info, warn};
 
-use crate::identity::replace_file;
+use crate::{identity::replace_file, sealed};
 
 const FILE: &str = "pool-losses.json";
 /// Most lost objects remembered by name. The file takes about 80 bytes for each.
@@ -191,8 +191,7 @@ impl Losses {
     }
 
     fn write(&self, written: &mut Option<Ledger>, now: Ledger) -> io::Result<()> {
-        let text = serde_json::to_vec(&now).expect("names and numbers are JSON");
-        replace_file(&self.file, &text)?;
+        replace_file(&self.file, &sealed::seal(&now)?)?;
         *written = Some(now);
         Ok(())
     }
@@ -216,7 +215,7 @@ fn read(file: &Path) -> Option<Ledger> {
             return None;
         }
     };
-    serde_json::from_slice(&bytes)
+    sealed::open(&bytes)
         .inspect_err(
             |error| error!(%error, file = %file.display(), "what the pool has lost is damaged; it is counted anew"),
         )

@@ -13,6 +13,7 @@ use muster_api::{InstanceId, node_protocol::Assignment};
 use serde::{Deserialize, Serialize};
 
 use super::plan::Life;
+use crate::sealed;
 
 /// The record of one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +52,7 @@ impl Records {
     #[must_use]
     pub fn load(&self, instance: InstanceId) -> Option<Record> {
         let bytes = fs::read(self.path(instance)).ok()?;
-        serde_json::from_slice(&bytes)
+        sealed::open(&bytes)
             .inspect_err(
                 |error| tracing::warn!(instance.id = %instance, %error, "a record is unreadable and is ignored"),
             )
@@ -64,7 +65,7 @@ impl Records {
     /// The error of the file system.
     pub fn save(&self, instance: InstanceId, record: &Record) -> io::Result<()> {
         let new = self.dir.join(format!("{instance}.new"));
-        fs::write(&new, serde_json::to_vec(record)?)?;
+        fs::write(&new, sealed::seal(record)?)?;
         fs::rename(new, self.path(instance))
     }
 
