@@ -220,21 +220,10 @@ impl Disks {
         }
         // The live maps of a disk that could not be opened stay: a later start may be able to open it.
         let kept: Vec<String> = lock(&self.unopened).keys().map(|disk| format!("{disk}/")).collect();
-        self.forget_live_maps(|key| !known.contains(key) && !kept.iter().any(|disk| key.starts_with(disk)));
+        forget_live_maps(&self.node.holder, |key| {
+            !known.contains(key) && !kept.iter().any(|disk| key.starts_with(disk))
+        });
         Ok(())
-    }
-
-    /// Makes the holder forget the live maps that no disk needs.
-    fn forget_live_maps(&self, is_unused: impl Fn(&String) -> bool) {
-        let keys = match self.node.holder.list() {
-            Ok(keys) => keys,
-            Err(error) => return tracing::warn!(error = %error, "live maps that no disk needs may stay in the holder"),
-        };
-        for key in keys.iter().filter(|key| is_unused(key)) {
-            if let Err(error) = self.node.holder.forget(key) {
-                tracing::warn!(live_map = %key, error = %error, "a live map that no disk needs stays in the holder");
-            }
-        }
     }
 
     /// Opens one disk. `None` if its creation was never completed.
@@ -356,6 +345,7 @@ impl Disks {
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
         let node = self.node.clone();
         let known = entry.is_some();
+        let unopened = lock(&self.unopened).contains_key(&disk);
         let removal = move || {
             if let Some(entry) = entry {
                 entry.disk.set_removed();
@@ -368,6 +358,9 @@ impl Disks {
                         tracing::warn!(disk.id = %disk, error = %error, "a live map of a removed disk stays in the holder");
                     }
                 }
+            }
+            if unopened {
+                forget_live_maps(&node.holder, |key| key.starts_with(&format!("{disk}/")));
             }
             // Remove the record first, so that an incomplete removal does not look like a disk.
             stable::remove(&dir.join(super::meta::FILE))
@@ -800,6 +793,19 @@ async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
         .await?;
     }
     Ok(())
+}
+
+/// Makes the holder forget the live maps that no disk needs.
+fn forget_live_maps(holder: &Holder, is_unused: impl Fn(&String) -> bool) {
+    let keys = match holder.list() {
+        Ok(keys) => keys,
+        Err(error) => return tracing::warn!(error = %error, "live maps that no disk needs may stay in the holder"),
+    };
+    for key in keys.iter().filter(|key| is_unused(key)) {
+        if let Err(error) = holder.forget(key) {
+            tracing::warn!(live_map = %key, error = %error, "a live map that no disk needs stays in the holder");
+        }
+    }
 }
 
 /// Creates a disk. Its record is durable when this returns.

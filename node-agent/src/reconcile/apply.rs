@@ -1,9 +1,9 @@
 //! Carries out the plan, one task per instance, and remembers how far each came.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use muster_api::{
-    InstanceId, Reason, Timestamp,
+    DiskId, InstanceId, Reason, Timestamp,
     deployment::{Probe, Runtime},
     node_protocol::Assignment,
 };
@@ -179,7 +179,7 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
             note(inner, assignment, if *end == End::PowerCut && obeyed { &End::Stopped } else { end })
         }
         Action::Note(end) => note(inner, assignment, end),
-        Action::RemoveDisks => remove_disks(inner, instance).await,
+        Action::RemoveDisks => remove_disks(inner, assignment).await,
         Action::Forget => forget(inner, instance).await,
     }
 }
@@ -249,9 +249,12 @@ fn disk_reason(error: &DiskError) -> Reason {
     }
 }
 
-async fn remove_disks(inner: &Inner, instance: InstanceId) -> Step {
-    for disk in (inner.parts.disks.list_of)(instance) {
-        (inner.parts.disks.remove)(disk.disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
+/// Removes the disks that are here, and those that the assignment names: a disk that could not be opened is not listed.
+async fn remove_disks(inner: &Inner, assignment: &Assignment) -> Step {
+    let here = (inner.parts.disks.list_of)(assignment.instance).into_iter().map(|disk| disk.disk);
+    let disks: BTreeSet<DiskId> = here.chain(assignment.disks.iter().map(|disk| disk.disk)).collect();
+    for disk in disks {
+        (inner.parts.disks.remove)(disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
     }
     Ok(())
 }

@@ -232,8 +232,8 @@ pub fn plan(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
 fn gone(seen: &Seen, waits: bool) -> Vec<Action> {
     match (waits, seen.disks.is_empty(), seen.traces) {
         (true, _, _) | (false, true, false) => Vec::new(),
-        (false, false, _) => vec![Action::RemoveDisks, Action::Forget],
-        (false, true, true) => vec![Action::Forget],
+        // A disk that could not be opened is not among those seen, so that traces alone ask for a removal, too.
+        (false, _, _) => vec![Action::RemoveDisks, Action::Forget],
     }
 }
 

@@ -405,6 +405,12 @@ fn a_newer_generation_cuts_the_old_guest_off_first() {
 }
 
 #[test]
+fn an_instance_of_which_only_a_record_is_seen_is_removed_with_the_disks_that_it_should_have() {
+    let world = World { traces: true, ..empty() };
+    assert_eq!(plan(&assignment(Wanted::Gone), &world.seen(), &here(T0)), [Action::RemoveDisks, Action::Forget]);
+}
+
+#[test]
 fn removing_goes_stop_unmount_remove() {
     let wanted = assignment(Wanted::Gone);
     let world = World { domain: Some(domain(&wanted, id(99).into())), ..empty() };

@@ -105,7 +105,9 @@ async fn a_disk_whose_record_is_damaged_is_refused_by_the_name_of_the_file_and_c
     let Err(DiskError::Corrupt { what, .. }) = world.disks.ensure(&want).await else { panic!("it is served") };
     assert!(what.contains(&record.display().to_string()) && what.contains("checksum"), "{what}");
     assert!(std::fs::read(&record).unwrap() == bytes, "nothing was made in its place");
+    assert!(world.data.holder().list().unwrap().iter().any(|key| key.starts_with(&want.disk.to_string())));
     world.disks.remove(want.disk).await.unwrap();
     assert!(!record.parent().unwrap().exists());
+    assert_eq!(world.data.holder().list().unwrap(), Vec::<String>::new(), "its live maps are dropped, too");
     world.ensure(&want).await;
 }
