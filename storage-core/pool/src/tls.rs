@@ -225,13 +225,19 @@ impl Ca {
     /// From the CA's certificate, in PEM. Further certificates in the text are not trusted.
     ///
     /// # Errors
-    /// When it cannot be read or used as a trust anchor.
+    /// When it cannot be read or used as a trust anchor, or is damaged: it has to carry the CA's own signature.
     pub fn from_pem(ca_pem: &str) -> Result<Self, TlsError> {
         let certificate =
             certificates("CA certificate", ca_pem)?.into_iter().next().ok_or(TlsError::Empty("CA certificate"))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).map_err(|source| TlsError::Refused { what: "CA certificate", source })?;
-        Ok(Self { roots: Arc::new(roots), certificate })
+        let ca = Self { roots: Arc::new(roots), certificate };
+        let (_, parsed) = x509_parser::parse_x509_certificate(&ca.certificate)
+            .map_err(|e| TlsError::Certificate(format!("of the CA: {e}")))?;
+        if !ca.signed(parsed.tbs_certificate.as_ref(), &parsed.signature_value.data) {
+            return Err(TlsError::Certificate("of the CA: it does not have the signature of its own key".to_owned()));
+        }
+        Ok(ca)
     }
 
     /// SHA-256 of the CA's certificate. Join tokens carry it.
