@@ -2,6 +2,9 @@
 # Installs what is missing, builds, runs every test: `tests/run.sh [TEST-FILTER…]` as root or with sudo.
 # Ends with the runner's summary, and with a non-zero exit code if anything failed.
 #
+# `tests/run.sh --long [--hours N] [--seed S]` runs only the torture of whole clusters, with one seed after the other: for
+# N hours from seed S on, or with seed S alone. Without either it runs for one hour with seeds that it has not used before.
+#
 # Most tests use the profile `bench` of Cargo.toml, which compiles our own code fast. The suites that torture a store or a
 # disk, the daemons of whole-system tests and the quickstart use the profile `release`, which production uses, too. Both
 # share the dependencies, which are compiled once.
@@ -15,6 +18,25 @@ done
 # Settings of a Muster in this environment are not meant for the tests; how loud they are is.
 for name in ${!MUSTER_@}; do case $name in MUSTER_TEST_*) ;; *) unset "$name" ;; esac; done
 started=$(now_ms)
+
+long=''
+if [ "${1-}" = --long ]; then
+    long=1
+    shift
+    unset MUSTER_TEST_TORTURE_HOURS MUSTER_TEST_TORTURE_SEED
+    while [ "$#" -gt 0 ]; do
+        [ "$#" -ge 2 ] || die "$1 needs a value" "tests/run.sh --long [--hours N] [--seed S]"
+        case $1 in
+            --hours) export MUSTER_TEST_TORTURE_HOURS=$2 ;;
+            --seed) export MUSTER_TEST_TORTURE_SEED=$2 ;;
+            *) die "there is no option $1" "tests/run.sh --long [--hours N] [--seed S]" ;;
+        esac
+        shift 2
+    done
+    if [ -z "${MUSTER_TEST_TORTURE_HOURS-}${MUSTER_TEST_TORTURE_SEED-}" ]; then export MUSTER_TEST_TORTURE_HOURS=1; fi
+    if [ -z "${MUSTER_TEST_TORTURE_SEED-}" ]; then MUSTER_TEST_TORTURE_SEED=$(date +%s); fi
+    export MUSTER_TEST_TORTURE_SEED
+fi
 
 [ "$(uname -s)" = Linux ] || die "Muster runs on Linux, this is $(uname -s)"
 [ "$(id -u)" = 0 ] || die "the tests mount disks and start guests: they need root" "sudo tests/run.sh"
@@ -55,17 +77,11 @@ trap 'clean_up' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-step 'cargo fmt --check'
-run_cargo fmt --all --check
-
 runner='test'
 if cargo nextest --version > /dev/null 2>&1; then runner=nextest; fi
 filters=("$@")
 status=0
-
-# A finding is a failure, and the tests run all the same.
-step 'shell scripts and dependencies'
-"$root/tests/lint.sh" || status=1
+nextest_options=() test_options=()
 
 # Backtraces of every expected panic would bury the failures.
 export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
@@ -76,9 +92,9 @@ run_tests() {
     shift
     if [ "$runner" = nextest ]; then
         run_cargo nextest run --locked --cargo-profile "$profile" "$@" --no-fail-fast --no-tests pass --status-level pass --final-status-level fail \
-            --color never "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
+            --color never "${nextest_options[@]}" "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
     else
-        run_cargo test --locked --profile "$profile" "$@" --no-fail-fast -- --test-threads 2 "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
+        run_cargo test --locked --profile "$profile" "$@" --no-fail-fast -- --test-threads 2 "${test_options[@]}" "${filters[@]}" 2>&1 | tee -a "$log" || status=$?
     fi
 }
 
@@ -108,6 +124,23 @@ summary() {
 # Whole-system tests and the quickstart find the daemons here.
 MUSTER_BIN_DIR=$(release_dir)
 export MUSTER_BIN_DIR
+
+if [ -n "$long" ]; then
+    step 'release build of the daemons'
+    run_cargo build --release --locked -p muster-controller -p muster-agent -p muster-cli --bins
+    step "torture of whole clusters (cargo $runner)"
+    nextest_options=(--profile long --no-capture) test_options=(--nocapture) filters=(no_wrong_byte)
+    run_tests bench -p muster-tests --test end_to_end
+    summary
+    exit "$status"
+fi
+
+step 'cargo fmt --check'
+run_cargo fmt --all --check
+
+# A finding is a failure, and the tests run all the same.
+step 'shell scripts and dependencies'
+"$root/tests/lint.sh" || status=1
 
 # What needs no daemons comes first: an error in a change shows early.
 fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)

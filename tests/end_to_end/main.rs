@@ -7,3 +7,4 @@ mod leftovers;
 mod refusals;
 mod restore;
 mod snapshot;
+mod torture;

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -11,11 +12,14 @@ use muster_api::{
     instance::Instance,
     operation::{Operation, OperationState},
 };
-use rustix::{mount::UnmountFlags, process::Signal};
+use rustix::{
+    mount::UnmountFlags,
+    process::{Pid, Signal},
+};
 
 use crate::{
     Api,
-    daemon::{self, Daemon, Daemons},
+    daemon::{self, Daemon, Daemons, binary},
     eventually, eventually_for_guests, guest,
 };
 
@@ -191,20 +195,9 @@ impl Cluster {
 
     /// Starts (again) an agent that does not run.
     pub fn start_agent(&mut self, number: usize) {
+        let arguments = self.agent_arguments(number, &self.agents[number].dir, self.agents[number].port);
         let agent = &mut self.agents[number];
         assert!(agent.daemon.is_none(), "{} runs already", agent.name);
-        let options = &self.options.agent;
-        let mut arguments: Vec<OsString> = vec!["--data-dir".into(), agent.dir.clone().into()];
-        let mut tell = |name: &str, value: &str| arguments.extend([name.into(), value.into()]);
-        tell("--controller", &self.api.url);
-        tell("--join-token", &format!("@{}", self.dir.join(format!("join-{number}.token")).display()));
-        tell("--listen", &local(agent.port).to_string());
-        tell("--name", &agent.name);
-        tell("--runtime", options.runtime);
-        tell("--keep-free", "0");
-        tell("--cpus", &options.cpus.to_string());
-        tell("--memory", options.memory);
-        arguments.extend(options.more.iter().map(Into::into));
         agent.daemon = Some(match self.options.daemons {
             Daemons::Tasks => Daemon::agent_task(&arguments),
             Daemons::Processes => {
@@ -212,6 +205,30 @@ impl Cluster {
                 Daemon::process("muster-agent", "run", &arguments, &log)
             }
         });
+    }
+
+    fn agent_arguments(&self, number: usize, dir: &Path, port: u16) -> Vec<OsString> {
+        let options = &self.options.agent;
+        let mut arguments: Vec<OsString> = vec!["--data-dir".into(), dir.into()];
+        let mut tell = |name: &str, value: &str| arguments.extend([name.into(), value.into()]);
+        tell("--controller", &self.api.url);
+        tell("--join-token", &format!("@{}", self.dir.join(format!("join-{number}.token")).display()));
+        tell("--listen", &local(port).to_string());
+        tell("--name", &self.agents[number].name);
+        tell("--runtime", options.runtime);
+        tell("--keep-free", "0");
+        tell("--cpus", &options.cpus.to_string());
+        tell("--memory", options.memory);
+        arguments.extend(options.more.iter().map(Into::into));
+        arguments
+    }
+
+    /// The command of another agent process with the name and settings of this agent, on another data folder.
+    #[must_use]
+    pub fn agent_beside(&self, number: usize, dir: &Path) -> Command {
+        let mut command = Command::new(binary("muster-agent"));
+        command.arg("run").args(self.agent_arguments(number, dir, 0)).stdin(Stdio::null());
+        command
     }
 
     /// Waits until every agent that runs is `ready`.
@@ -246,6 +263,45 @@ impl Cluster {
         self.agents[number].daemon.take().expect("it runs").kill();
     }
 
+    /// Tells the agent to end and waits for that. An error says why the end was not a clean one.
+    ///
+    /// # Errors
+    /// When the agent failed, or had to be killed.
+    pub fn stop_agent(&mut self, number: usize) -> Result<(), String> {
+        end(self.agents[number].daemon.take().expect("it runs"))
+    }
+
+    /// Whether the agent runs, or ran until it ended by itself.
+    #[must_use]
+    pub fn agent_is_started(&self, number: usize) -> bool {
+        self.agents[number].daemon.is_some()
+    }
+
+    /// Whether the agent was started and has ended by itself.
+    pub fn agent_has_ended(&mut self, number: usize) -> bool {
+        self.agents[number].daemon.as_mut().is_some_and(Daemon::has_ended)
+    }
+
+    /// The process of an agent that was started.
+    #[must_use]
+    pub fn agent_process(&self, number: usize) -> Pid {
+        self.agents[number].daemon.as_ref().expect("it runs").pid()
+    }
+
+    /// The process that keeps the live maps of this agent's disks.
+    #[must_use]
+    pub fn holder(&self, number: usize) -> Option<Pid> {
+        let socket = self.agents[number].dir.join("holder.sock").display().to_string();
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let pid: i32 = pids.find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.nth(1) == Some(b"holder") && words.any(|word| word == socket.as_bytes())
+        })?;
+        Pid::from_raw(pid)
+    }
+
     /// Stops the agent with SIGSTOP: its connections stay open, but it does not answer.
     pub fn freeze_agent(&self, number: usize) {
         self.agents[number].daemon.as_ref().expect("it runs").signal(Signal::STOP);
@@ -259,6 +315,14 @@ impl Cluster {
     /// Kills the controller with SIGKILL.
     pub fn kill_controller(&mut self) {
         self.controller.take().expect("it runs").kill();
+    }
+
+    /// Tells the controller to end and waits for that. An error says why the end was not a clean one.
+    ///
+    /// # Errors
+    /// When the controller failed, or had to be killed.
+    pub fn stop_controller(&mut self) -> Result<(), String> {
+        end(self.controller.take().expect("it runs"))
     }
 
     /// Starts the controller again and waits for its first answer.
@@ -319,6 +383,12 @@ async fn spawn_controller(daemons: Daemons, dir: &Path, doors: Doors) -> (Daemon
             (Daemon::process("muster-controller", "serve", &arguments, &dir.join("controller.log")), doors)
         }
     }
+}
+
+/// Asks a daemon to end and waits for that.
+fn end(daemon: Daemon) -> Result<(), String> {
+    daemon.ask_to_end();
+    tokio::task::block_in_place(|| daemon.end_by(Instant::now() + Duration::from_secs(45)))
 }
 
 fn tail(path: &Path) -> String {
