@@ -1,7 +1,6 @@
 //! Steps that break something: killed daemons, flipped bits, copied folders, old databases.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, OpenOptions},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
@@ -9,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_api::{Reason, instance::Instance};
+use muster_api::{Reason, instance::Instance, operation::Operation};
 use muster_tests::{binary, eventually};
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     files,
@@ -89,24 +88,25 @@ impl World {
             // The agent gives the live maps to a new holder within two seconds; until then they are in one process only.
             Victim::Holder => {
                 eventually("a new holder has the live maps", Duration::from_secs(20), async || {
-                    let (has, used) = self.live_maps(agent);
-                    if has >= used { Ok(()) } else { Err(format!("{has} of {used}")) }
+                    let (held, of) = self.live_maps(agent);
+                    if self.cluster.holder(agent).is_some() && held >= of {
+                        Ok(())
+                    } else {
+                        Err(format!("{held} of {of}"))
+                    }
                 })
                 .await;
             }
         }
     }
 
-    /// The number of live maps that the holder of an agent has, and the number that the agent uses.
+    /// The number of live maps that the holder of an agent has, and the number that the agent has.
     fn live_maps(&self, agent: usize) -> (usize, usize) {
-        let of = |what: &str, pid: Pid| PathBuf::from(format!("/proc/{}/{what}", pid.as_raw_nonzero()));
-        let open = self.cluster.holder(agent).map(|holder| of("fd", holder));
-        let open = open.into_iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-        let held = open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("memfd")));
-        let mapped = fs::read_to_string(of("maps", self.cluster.agent_process(agent))).expect("its mappings");
-        let memfds = mapped.lines().filter(|line| line.contains("memfd"));
-        let used: BTreeSet<_> = memfds.filter_map(|line| line.split_whitespace().nth(4)).collect();
-        (held.count(), used.len())
+        let memfds_of = |process: Pid| {
+            let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).into_iter().flatten().flatten();
+            open.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().contains("memfd"))).count()
+        };
+        (self.cluster.holder(agent).map_or(0, memfds_of), memfds_of(self.cluster.agent_process(agent)))
     }
 
     /// Waits for the end of snapshots that were begun while something was down.
@@ -258,6 +258,13 @@ impl World {
         let before = fs::read(&file).expect("read the file");
         self.story.note(&format!("{}: {}", file.display(), flip_bits(&file, &before, bits, random)));
         self.start_agent(agent).await;
+        // Nobody looks at the disk of an instance that is stopped.
+        let stopped = self.disk_of_file(&file).filter(|disk| self.model.disks[*disk].told == Told::Stopped);
+        if let Some(disk) = stopped {
+            self.model.disks[disk].told = Told::Ready;
+            let path = format!("/v1/instances/{}/start", self.model.disks[disk].name);
+            let _: Operation = self.must(Method::POST, &path, json!({})).await;
+        }
         if let Err(wrong) = self.would_settle(agent).await {
             self.story.note(&wrong);
             self.tells_of(agent, &file, &before).await;
@@ -287,9 +294,7 @@ impl World {
             return self.start_agent(agent).await;
         }
         // Else it is a disk, and it is the one whose file it is.
-        let disk =
-            self.model.disks.iter().position(|disk| file.to_string_lossy().contains(&format!("disks/{}/", disk.id)));
-        let Some(disk) = disk else { return };
+        let Some(disk) = self.disk_of_file(file) else { return };
         let path = format!("/v1/instances/{}", self.model.disks[disk].name);
         let instance: Instance = self.must(Method::GET, &path, Value::Null).await;
         let Instance { state, reason, detail, .. } = &instance;
@@ -301,6 +306,12 @@ impl World {
             files::must_refuse(&self.model.disks[disk].path, "which has failed").await;
             self.delete_disk(disk).await;
         }
+    }
+
+    /// The disk that a file belongs to.
+    fn disk_of_file(&self, file: &Path) -> Option<usize> {
+        let file = file.to_string_lossy();
+        self.model.disks.iter().position(|disk| file.contains(&format!("disks/{}/", disk.id)))
     }
 
     async fn copied_folder(&mut self, adopt: bool, random: &mut Random) {
