@@ -326,16 +326,34 @@ impl Cluster {
     }
 
     /// Starts the controller again and waits for its first answer.
+    ///
+    /// # Panics
+    /// When it ends instead.
     pub async fn start_controller(&mut self) {
+        self.try_start_controller().await.unwrap_or_else(|ended| panic!("{ended}"));
+    }
+
+    /// Starts the controller again and waits for its first answer.
+    ///
+    /// # Errors
+    /// When it ends instead: the last lines of its log.
+    pub async fn try_start_controller(&mut self) -> Result<(), String> {
         assert!(self.controller.is_none(), "the controller runs already");
-        let (controller, _same) = spawn_controller(self.options.daemons, &self.dir, self.doors).await;
-        self.controller = Some(controller);
-        eventually("the controller's first answer", Duration::from_secs(20), async || {
+        let (mut controller, _same) = spawn_controller(self.options.daemons, &self.dir, self.doors).await;
+        let answers = eventually("the controller's first answer", Duration::from_secs(20), async || {
+            if controller.has_ended() {
+                return Ok(false);
+            }
             let ask = self.api.request(reqwest::Method::GET, "/readyz");
             let answer = self.api.try_send(ask).await.map_err(|e| format!("{e:?}"))?;
-            if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+            if answer.status == 200 { Ok(true) } else { Err(format!("{answer:?}")) }
         })
         .await;
+        if !answers {
+            return Err(tail(&self.dir.join("controller.log")));
+        }
+        self.controller = Some(controller);
+        Ok(())
     }
 
     /// The most memory the controller's process ever had resident, in bytes.

@@ -31,6 +31,7 @@ impl World {
                 self.kill_during_snapshot(victim, Duration::from_millis(after_ms), &mut random).await;
             }
             Op::Flip { file, killed, bits } => self.flip(file, killed, bits, &mut random).await,
+            Op::FlipOfController { file, bits } => self.flip_of_controller(file, bits, &mut random).await,
             Op::CopiedFolder { adopt } => self.copied_folder(adopt, &mut random).await,
             Op::OldDatabase { restore, steps_between } => self.old_database(restore, steps_between, &mut random).await,
             _ => unreachable!("{op} is no fault"),
@@ -306,6 +307,21 @@ impl World {
             files::must_refuse(&self.model.disks[disk].path, "which has failed").await;
             self.delete_disk(disk).await;
         }
+    }
+
+    async fn flip_of_controller(&mut self, name: &str, bits: usize, random: &mut Random) {
+        self.cluster.kill_controller();
+        let file = self.cluster.controller_dir().join(name);
+        let before = fs::read(&file).expect("read the file");
+        self.story.note(&flip_bits(&file, &before, bits, random));
+        if let Err(log) = self.cluster.try_start_controller().await {
+            let last: Vec<&str> = log.lines().rev().take(2).collect();
+            assert!(last.iter().any(|line| line.contains(name)), "the controller does not name {name}: {last:#?}");
+            self.story.count("damaged files that the controller refused");
+            fs::write(&file, before).expect("put the file back");
+            self.cluster.start_controller().await;
+        }
+        self.settle(&format!("bits of {name} of the controller were flipped")).await;
     }
 
     /// The disk that a file belongs to.

@@ -103,6 +103,10 @@ pub(super) const FLIPPED: [&str; 13] = [
     "identity/ca.pem",
 ];
 
+/// Files of the controller in which bits are flipped. Its database is no such file: it has no checksums.
+pub(super) const FLIPPED_OF_CONTROLLER: [&str; 5] =
+    ["high-water.json", "ca.pem", "ca.key", "controller.key", "admin.token"];
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -155,6 +159,11 @@ pub(super) enum Op {
     Flip {
         file: &'static str,
         killed: bool,
+        bits: usize,
+    },
+    /// The same for a file of the controller.
+    FlipOfController {
+        file: &'static str,
         bits: usize,
     },
     /// An agent is started on a copy of another one's data folder.
@@ -220,6 +229,10 @@ impl Op {
                 killed: random.one_in(2),
                 bits: 1 + random.below(3),
             },
+            21 if random.one_in(2) => {
+                let file = FLIPPED_OF_CONTROLLER[random.below(FLIPPED_OF_CONTROLLER.len())];
+                Self::FlipOfController { file, bits: 1 + random.below(3) }
+            }
             21 => Self::CopiedFolder { adopt: random.one_in(2) },
             _ => Self::OldDatabase { restore: random.one_in(2), steps_between: 2 + steps },
         }
@@ -233,6 +246,7 @@ impl Op {
                 | Self::EndAndStart { .. }
                 | Self::KillDuringSnapshot { .. }
                 | Self::Flip { .. }
+                | Self::FlipOfController { .. }
                 | Self::CopiedFolder { .. }
                 | Self::OldDatabase { .. }
         )
