@@ -128,7 +128,7 @@ impl Agent {
             known: watch::Sender::new(Arc::new(known)),
             desired_file,
             refetch: Notify::new(),
-            instances: watch::Sender::new((0, Arc::new(Vec::new()))),
+            passed: watch::Sender::default(),
             contact: Mutex::default(),
             run,
             registered: AtomicBool::new(registered),

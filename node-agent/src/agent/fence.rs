@@ -68,7 +68,7 @@ impl Loops {
             error!("not everything is stopped and unmounted yet, which is tried again: {left}");
             sleep(AGAIN).await;
         }
-        self.instances.send_modify(|(_, instances)| *instances = Arc::default());
+        self.passed.send_modify(|passed| passed.instances = Arc::default());
         info!("all guests are off and all disks are unmounted");
         self.salvage().await;
         info!("this agent does nothing more");

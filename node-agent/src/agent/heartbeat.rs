@@ -146,7 +146,7 @@ impl Loops {
         gauge!(telemetry::POOL_LOST_OBJECTS).set(number(heartbeat.pool.lost_objects));
         gauge!(telemetry::POOL_LOST_BYTES).set(number(heartbeat.pool.lost_bytes));
         gauge!(telemetry::FREE_BYTES).set(number(heartbeat.pool.free_bytes));
-        let instances = self.instances.borrow().1.clone();
+        let instances = self.passed.borrow().instances.clone();
         for state in Observed::ALL {
             let count: u64 = instances.iter().map(|report| u64::from(report.state == state)).sum();
             gauge!(telemetry::INSTANCES, "state" => state.as_str()).set(number(count));

@@ -10,7 +10,7 @@ use muster_api::{
     Timestamp,
     condition::Condition,
     node::PoolUse,
-    node_protocol::{InstanceReport, Offer},
+    node_protocol::{Incarnation, InstanceReport, Offer},
 };
 use muster_pool::PoolClient;
 use storage_core::{lock, store::ChunkStore as _};
@@ -29,6 +29,15 @@ use crate::{
     status::Status,
 };
 
+/// What the last pass over the instances worked with and found.
+#[derive(Clone, Default, PartialEq)]
+pub(super) struct Passed {
+    /// The state of the database and the revision of the desired state that it worked with; `None` before the first pass.
+    pub(super) of: Option<(Incarnation, u64)>,
+    /// All instances as it found them.
+    pub(super) instances: Arc<Vec<InstanceReport>>,
+}
+
 /// What all loops of the agent share.
 pub(super) struct Loops {
     pub(super) config: Arc<Config>,
@@ -44,8 +53,7 @@ pub(super) struct Loops {
     pub(super) desired_file: DesiredFile,
     /// Tells the loop that follows the desired state to ask for all of it again.
     pub(super) refetch: Notify,
-    /// The revision that the last pass worked with, and all instances as that pass found them.
-    pub(super) instances: watch::Sender<(u64, Arc<Vec<InstanceReport>>)>,
+    pub(super) passed: watch::Sender<Passed>,
     pub(super) contact: Mutex<Contact>,
     /// This process as one of the runs of its data folder.
     pub(super) run: Run,
@@ -173,7 +181,7 @@ impl Loops {
             pool: self.pool_use(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),
-            instances: self.instances.borrow().1.to_vec(),
+            instances: self.passed.borrow().instances.to_vec(),
         }
     }
 }

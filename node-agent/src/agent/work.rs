@@ -10,7 +10,7 @@ use storage_core::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, warn};
 
-use super::loops::{Loops, Standing};
+use super::loops::{Loops, Passed, Standing};
 
 /// Time between two passes when nothing says that something changed.
 const WORK_EVERY: Duration = Duration::from_secs(5);
@@ -47,8 +47,10 @@ impl Loops {
             }
             changed.mark_unchanged();
             let instances = self.host.pass(Arc::new(now.desired.clone())).await;
-            let next = (now.desired.revision, Arc::new(instances));
-            self.instances.send_if_modified(|last| {
+            // A new incarnation is news even if its revision is the same by chance: it gets a full report.
+            let of = Some((now.desired.incarnation, now.desired.revision));
+            let next = Passed { of, instances: Arc::new(instances) };
+            self.passed.send_if_modified(|last| {
                 let differs = *last != next;
                 *last = next;
                 differs
@@ -57,14 +59,13 @@ impl Loops {
     }
 
     pub(super) async fn reports(&self) {
-        let mut instances = self.instances.subscribe();
+        let mut passed = self.passed.subscribe();
         let mut told = Told::default();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         loop {
-            let (revision, all) = instances.borrow_and_update().clone();
-            let incarnation = self.known.borrow().desired.incarnation;
-            // Revision 0 is before the first pass. "Nothing is here" would not be true then.
-            if revision > 0
+            let Passed { of, instances: all } = passed.borrow_and_update().clone();
+            // Before the first pass "nothing is here" would not be true.
+            if let Some((incarnation, revision)) = of
                 && let Some(report) = told.news(revision, &all, incarnation)
             {
                 let full = report.full;
@@ -77,7 +78,7 @@ impl Loops {
                 told.acknowledge(&all, full.then_some(incarnation));
             }
             sleep(REPORT_APART).await;
-            if let Ok(Err(_closed)) = timeout(REPORT_FULL_EVERY, instances.changed()).await {
+            if let Ok(Err(_closed)) = timeout(REPORT_FULL_EVERY, passed.changed()).await {
                 return;
             }
         }

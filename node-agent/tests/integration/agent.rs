@@ -578,6 +578,23 @@ async fn without_a_controller_the_agent_goes_on_as_last_told_also_after_a_restar
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_new_incarnation_gets_a_full_report_also_if_its_revision_is_the_same() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let wanted = assignment(2);
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![wanted.clone()])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    let restored = Incarnation { number: INCARNATION.number + 1, random: 5 };
+    scripted.script(|s| {
+        s.reports.clear();
+        s.desired = Some(Desired { incarnation: restored, ..controller.desired(7, 3, vec![wanted]) });
+    });
+    scripted.until("a full report", |s| s.reports.iter().any(|r| r.full && r.instances.len() == 1)).await;
+    running.stop().await;
+}
+
 /// Damage while the agent runs, and a pool that is wiped while it does not.
 #[tokio::test]
 async fn lost_objects_are_a_condition_until_they_are_stored_again_or_acknowledged() {
