@@ -50,12 +50,14 @@ impl World {
         }
     }
 
-    /// Kills the processes of one agent. Unflushed writes may be lost where its holder dies with it.
-    fn strike(&mut self, victim: Victim, agent: usize, random: &mut Random) {
+    /// Kills the processes of one agent, and answers which holder. Unflushed writes may be lost where the agent dies with it.
+    fn strike(&mut self, victim: Victim, agent: usize, random: &mut Random) -> Option<Pid> {
         let holder_first = random.one_in(2);
-        let kill_holder = |world: &Self| {
-            let holder = world.cluster.holder(agent).expect("every agent has a holder");
-            kill_process(holder, Signal::KILL).expect("kill the holder");
+        let mut holder = None;
+        let mut kill_holder = |world: &Self| {
+            let killed = world.cluster.holder(agent).expect("every agent has a holder");
+            kill_process(killed, Signal::KILL).expect("kill the holder");
+            holder = Some(killed);
         };
         if victim == Victim::Holder || (victim == Victim::Both && holder_first) {
             kill_holder(self);
@@ -76,10 +78,11 @@ impl World {
                 self.model.disks[disk].content.doubt_unflushed();
             }
         }
+        holder
     }
 
     /// Makes the cluster whole again after [`Self::strike`].
-    async fn recover(&mut self, victim: Victim, agent: usize) {
+    async fn recover(&mut self, victim: Victim, agent: usize, killed_holder: Option<Pid>) {
         match victim {
             Victim::Agent | Victim::Both => self.start_agent(agent).await,
             Victim::Controller => {
@@ -90,11 +93,8 @@ impl World {
             Victim::Holder => {
                 eventually("a new holder has the live maps", Duration::from_secs(20), async || {
                     let (held, of) = self.live_maps(agent);
-                    if self.cluster.holder(agent).is_some() && held >= of {
-                        Ok(())
-                    } else {
-                        Err(format!("{held} of {of}"))
-                    }
+                    let is_new = self.cluster.holder(agent).is_some_and(|holder| Some(holder) != killed_holder);
+                    if is_new && held >= of { Ok(()) } else { Err(format!("new: {is_new}, {held} of {of}")) }
                 })
                 .await;
             }
@@ -144,7 +144,7 @@ impl World {
         } else {
             None
         };
-        self.strike(victim, agent, random);
+        let holder = self.strike(victim, agent, random);
         if let Some((disk, writer)) = writer {
             if matches!(victim, Victim::Holder | Victim::Controller) {
                 // Nobody who writes may notice it.
@@ -162,7 +162,7 @@ impl World {
             self.all_refuse(agent, "whose agent was killed").await;
         }
         self.go_on(if victim == Victim::Holder { 0 } else { steps_away }, random).await;
-        self.recover(victim, agent).await;
+        self.recover(victim, agent, holder).await;
         self.settle(&format!("{victim:?} of {name} was killed")).await;
         self.end_begun_snapshots().await;
         self.resolve(agent).await;
@@ -187,7 +187,7 @@ impl World {
             self.cluster.stop_controller().unwrap_or_else(|error| panic!("the controller did not end well: {error}"));
             self.controller_is_up = false;
             self.go_on(steps_away, random).await;
-            self.recover(victim, 0).await;
+            self.recover(victim, 0, None).await;
             self.settle("an orderly end of the controller").await;
             return self.end_begun_snapshots().await;
         }
@@ -225,8 +225,8 @@ impl World {
         let operation = self.begin_snapshot(&name, &deployment).await.expect("it is calm");
         // At any moment of it: nothing waits for this time.
         tokio::time::sleep(after).await;
-        self.strike(victim, agent, random);
-        self.recover(victim, agent).await;
+        let holder = self.strike(victim, agent, random);
+        self.recover(victim, agent, holder).await;
         self.end_snapshot(&name, &operation, None, true).await;
         self.settle(&format!("{victim:?} was killed during a snapshot")).await;
         self.resolve(agent).await;
@@ -385,7 +385,7 @@ impl World {
             }
             fs::copy(&backup, data_dir.join("muster.db")).expect("put the copy in place");
         }
-        self.recover(Victim::Controller, 0).await;
+        self.recover(Victim::Controller, 0, None).await;
         self.settle("the database was replaced by an older copy").await;
         // What was deleted since is back. Newer snapshots are not known; newer versions are where disks build on them.
         self.model.snapshots = snapshots;
