@@ -106,11 +106,11 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
     let mut news = News::default();
     for one in &report.instances {
         let row = rows.remove(&one.instance);
-        if row.is_none() {
+        if row.as_ref().is_none_or(|row| row.life.is_outdated_by(node, one)) {
             let known = held.remove(&one.instance);
             match Noted::find(tx, node, one, known.as_ref()).await? {
                 Some(noted) => {
-                    news.lost = news.lost.or(noted.evidence(tx).await?);
+                    news.lost = news.lost.or(noted.evidence(tx, row.as_ref()).await?);
                     news.found.push(noted);
                 }
                 None if one.state == Observed::Gone => news.gone.extend(known),

@@ -375,6 +375,16 @@ impl Life {
         self.node.is_some() && self.state != S::Deleted && (is_of_now || self.is_behind(report))
     }
 
+    /// Whether a node holds the instance, unnamed, in a later place than this: it was placed there, or moved there, in a
+    /// history that the database does not know. Each place has its generation (I8), and the first one of a new instance or
+    /// of one that was let go begins without a node.
+    #[must_use]
+    pub fn is_outdated_by(&self, node: NodeId, report: &InstanceReport) -> bool {
+        let is_elsewhere = report.found.is_some() && self.node != Some(node);
+        let has_place = self.node.is_some() || self.state == S::Deleted;
+        is_elsewhere && report.generation >= self.generation + u64::from(has_place)
+    }
+
     /// Whether the report is of a later generation or start than this: the database is an older copy.
     fn is_behind(&self, report: &InstanceReport) -> bool {
         (report.generation, report.boot) > (self.generation, self.boot) && report.generation >= self.generation

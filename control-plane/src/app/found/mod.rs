@@ -4,6 +4,9 @@
 //!  a node's report, no row ──► found ──take──► an instance again, as its node reports it
 //!                                └────forget──► its node is told to delete it ──report: gone──► no row
 //! ```
+//! The database may also have a row of it that is older than its place: it was placed on that node, or moved there, after
+//! the copy was made. Taking it back mends that row.
+//!
 //! An instance that this database deleted never gets here: its row stays until its node has told that nothing is left.
 //! A found instance runs on, and what it uses of its node counts as promised, but nobody else acts on it.
 

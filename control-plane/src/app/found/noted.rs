@@ -6,6 +6,7 @@ use super::{super::AppError, found_event, name, told};
 use crate::store::{
     Tx, cluster, events,
     found::{self, FoundRow},
+    instances::InstanceRow,
     nodes,
 };
 
@@ -41,16 +42,17 @@ impl<'a> Noted<'a> {
     }
 
     /// What shows that the database is an older copy, in a sentence. One that was made before the present incarnation began
-    /// was lost by the restore that began it.
-    pub(crate) async fn evidence(&self, tx: &mut Tx) -> Result<Option<String>, AppError> {
+    /// was lost by the restore that began it; so was what an older row of it lacks.
+    pub(crate) async fn evidence(&self, tx: &mut Tx, row: Option<&InstanceRow>) -> Result<Option<String>, AppError> {
         let id = self.report.instance;
         let made_at = id.uuid().get_timestamp().map_or(i64::MAX, |at| {
             let (seconds, nanos) = at.to_unix();
             i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000).saturating_add(i64::from(nanos / 1000))
         });
-        let is_explained = cluster::restored_at(tx).await?.is_some_and(|at| made_at < at.micros());
+        let restored_at = cluster::restored_at(tx).await?;
+        let is_explained = restored_at.is_some_and(|at| row.is_some() || made_at < at.micros());
         let is_new = self.known.is_none() && !is_explained;
-        Ok(is_new.then(|| format!("a node holds instance {id}, which is not known here")))
+        Ok(is_new.then(|| format!("a node holds instance {id}, and that is not known here")))
     }
 
     /// Keeps what the node `node` reports. `actor` is its name for events.

@@ -5,12 +5,16 @@ use muster_api::{
     deployment::{DeploymentSource, DeploymentState, Placement, Timing},
     found::TakeFound,
     image::VersionOrNumber,
+    instance::InstanceState,
     node_protocol::{Assignment, DiskReport, InstanceReport},
     version::BootKind,
 };
 
 use super::{
-    super::{AppError, Caller, deployments as app_deployments, instances as app_instances},
+    super::{
+        AppError, Caller, deployments as app_deployments,
+        instances::{self as app_instances, Changed},
+    },
     found_event,
 };
 use crate::{
@@ -20,15 +24,75 @@ use crate::{
         deployments::{self, DeploymentRow},
         events,
         found::{self, FoundRow},
-        instances::{self, DiskRow, InstanceRow},
+        instances::{self, DiskRow, InstanceRow, NewHead},
         nodes,
         versions::{self, NewVersion, Of},
     },
     wake::Loop,
 };
 
-/// Makes the rows of a found instance, and drops its own.
+/// Makes the rows of a found instance, or mends them if the database has them from an earlier time, and drops its own.
 pub(super) async fn take(
+    tx: &mut Tx,
+    caller: &Caller,
+    row: &FoundRow,
+    told: &Assignment,
+    body: &TakeFound,
+) -> Result<InstanceRow, AppError> {
+    let member = match instances::load(tx, row.id).await? {
+        Some(before) => mend(tx, caller, row, told, body, before).await?,
+        None => make(tx, caller, row, told, body).await?,
+    };
+    found::delete(tx, row.id).await?;
+    events::append(tx, found_event("instance.taken", row, &caller.name)).await?;
+    nodes::bump_desired(tx, row.node).await?;
+    Ok(member)
+}
+
+/// The database knows it from before it was placed on this node.
+async fn mend(
+    tx: &mut Tx,
+    caller: &Caller,
+    row: &FoundRow,
+    told: &Assignment,
+    body: &TakeFound,
+    before: InstanceRow,
+) -> Result<InstanceRow, AppError> {
+    if before.life.state == InstanceState::Deleted {
+        let detail = format!(
+            "{} was deleted here as well; its row goes a day after that, and then it can be taken back as a new member",
+            before.name
+        );
+        return Err(AppError::code(ErrorCode::WrongState, detail));
+    }
+    if *body != TakeFound::default() {
+        let detail = format!("{} is a member of its deployment already: leave this out", before.name);
+        return Err(AppError::invalid("/deployment", "invalid", detail));
+    }
+    app_instances::check_idle(std::slice::from_ref(&before))?;
+    let disks = instances::disks_of(tx, &[row.id]).await?.remove(&row.id).unwrap_or_default();
+    let mut heads = Vec::new();
+    for disk in &row.report.disks {
+        adopt_version(tx, &before.project, told, row.id, disk).await?;
+        let known = disks.iter().find(|known| known.id == disk.disk && known.version != disk.version);
+        heads.extend(known.map(|known| NewHead {
+            disk: known.id,
+            base: known.version,
+            version: disk.version,
+            dirty_bytes: known.unsaved_bytes,
+        }));
+    }
+    if !heads.is_empty() {
+        instances::advance_heads(tx, &heads).await?;
+    }
+    instances::save_reported(tx, &row.report.disks.iter().collect::<Vec<_>>()).await?;
+    let life = Life::taken_back(row.node, &row.report, told.wanted, tx.now());
+    let changed = Changed { before: before.life.clone(), after: InstanceRow { life, ..before } };
+    app_instances::save(tx, &caller.name, std::slice::from_ref(&changed)).await?;
+    instances::load(tx, row.id).await?.ok_or_else(|| AppError::not_found("instance", row.id))
+}
+
+async fn make(
     tx: &mut Tx,
     caller: &Caller,
     row: &FoundRow,
@@ -61,13 +125,7 @@ pub(super) async fn take(
     };
     let disks = disk_rows(&member, &row.report, told);
     instances::insert_many(tx, std::slice::from_ref(&member), &disks).await?;
-    found::delete(tx, row.id).await?;
-    events::append_many(
-        tx,
-        vec![found_event("instance.taken", row, &caller.name), app_instances::event(&member, &caller.name)],
-    )
-    .await?;
-    nodes::bump_desired(tx, row.node).await?;
+    events::append(tx, app_instances::event(&member, &caller.name)).await?;
     deployments::mark(tx, &[deployment.id]).await?;
     tx.wake(Loop::Deployments);
     Ok(member)

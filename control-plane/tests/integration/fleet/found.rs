@@ -51,6 +51,11 @@ fn held(node: &Node, told: &Assignment) -> InstanceReport {
     }
 }
 
+fn with(mut body: Value, field: &str, value: Value) -> Value {
+    body[field] = value;
+    body
+}
+
 async fn found(world: &World) -> Vec<Value> {
     world.get("/v1/found-instances").await.expect(200).body["items"].as_array().unwrap().clone()
 }
@@ -178,6 +183,39 @@ async fn what_this_database_deletes_is_never_found() {
     node.report(&before, false, vec![held(&node, &web)]).await.expect(204);
     assert_eq!(found(&world).await, Vec::<Value>::new());
     assert_eq!(node.desired().incarnation, before.incarnation);
+}
+
+/// The copy was made before the member moved: its row says that it failed on one node, and another runs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_another_node_holds_in_a_later_generation_is_found_and_its_row_is_mended() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    nodes[0].script(|s| s.fails = true);
+    let order = json!({ "name": "web", "source": { "image": "debian" }, "count": 1, "runtime": "none" });
+    let order = with(order, "placement", json!({ "nodes": ["n0"] }));
+    let failed = world.deploy(order).await.expect(202);
+    world.ends(&failed, "failed").await;
+    let here = nodes[0].assignment("web.0").unwrap();
+    let mut moved = Assignment { generation: 2, boot: 3, ..here.clone() };
+    moved.disks[0].version = VersionId::generate();
+    // One of the same generation is a leftover and nothing more.
+    let older = held(&nodes[1], &Assignment { generation: 1, ..moved.clone() });
+    nodes[1].report(&nodes[1].desired(), false, vec![older]).await.expect(204);
+    assert_eq!(found(&world).await, Vec::<Value>::new());
+    nodes[1].report(&nodes[1].desired(), false, vec![held(&nodes[1], &moved)]).await.expect(204);
+    assert_eq!(found(&world).await[0]["node_name"], "n1");
+    let take = format!("/v1/found-instances/{}/take", here.instance);
+    world.post(&take, json!({ "deployment": "other" })).await.refused(422, "invalid");
+    let taken = world.post(&take, Value::Null).await.expect(200);
+    assert_eq!((taken.text("/name"), taken.text("/state"), taken.number("/generation")), ("web.0", "running", 2));
+    assert_eq!((taken.text("/node_name"), taken.number("/disks/0/unsaved_bytes")), ("n1", 4096));
+    assert_eq!(taken.text("/disks/0/version"), moved.disks[0].version.to_string());
+    let told = is_told(&nodes[1], |a| a.instance == here.instance).await;
+    assert_eq!((told.boot, told.disks.clone()), (3, moved.disks.clone()));
+    eventually("the first node to let go", async || nodes[0].assignment("web.0").is_none().then_some(())).await;
+    assert_eq!(world.get("/v1/deployments/web").await.number("/count"), 1);
+    assert_eq!(found(&world).await, Vec::<Value>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
