@@ -123,7 +123,7 @@ impl DiskFs {
                 self.disk.count_used(length(data));
                 self.write(handle, offset, flags, data, reply);
             }
-            Operation::Fsync => self.disk.flush_here(Box::new(move |flushed| answer(reply, &flushed))),
+            Operation::Fsync => self.flush(reply, || {}),
             Operation::Fallocate { offset, bytes, mode } => self.fallocate(offset, bytes, mode, reply),
             Operation::Lseek { offset, whence } => self.lseek(offset, whence, reply),
             Operation::GetAttr => reply.with(&self.attr()),
@@ -144,6 +144,14 @@ impl DiskFs {
             Operation::Init(hello) => self.greeted.answer(&hello, reply),
             Operation::Forget | Operation::Other => reply.error(Errno::NOSYS),
         }
+    }
+
+    /// Makes what was written durable, calls `before`, and answers.
+    fn flush(&self, reply: Reply, before: impl FnOnce() + Send + 'static) {
+        self.disk.flush_here(Box::new(move |flushed| {
+            before();
+            answer(reply, &flushed);
+        }));
     }
 
     /// Begins a request that only moves bytes between its buffer and a delta. `None` for all others. Never waits.

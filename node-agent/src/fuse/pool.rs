@@ -6,10 +6,13 @@
 //! work that takes long, and by a watching thread when a turn takes unexpectedly long ([`LATE`]). Then another thread
 //! takes a turn beside the first.
 //!
+//! A guest that waits for each answer sends its next request a moment after it. So a turn *lingers*: it waits on the device
+//! itself for a moment ([`LINGER`]), with the connection kept, and gives it back to the set only when nothing came.
+//!
 //! ```text
-//!            event                   answered
-//!  waiting ─────────► in a turn ─────────────────► waiting ─────────► ended
-//!                        ╰─ starts a thread if nobody waits any more     idle, and enough others wait
+//!            event                   answered            nothing came
+//!  waiting ─────────► in a turn ◄──────────────► lingers ────────────► waiting ─────────► ended
+//!                        ╰─ starts a thread if nobody waits any more       idle, and enough others wait
 //! ```
 //!
 //! **I11.** A disk has at most [`SHARE_MAX`] threads, and its second and further ones leave half of the pool free. So a
@@ -20,7 +23,6 @@
 //! ([`Served::is_serving`]); the reconciler mounts the others again.
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     io,
     os::fd::{BorrowedFd, OwnedFd},
@@ -33,7 +35,7 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    event::{EventfdFlags, Timespec, epoll, eventfd},
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll},
     io::Errno,
 };
 use storage_core::lock;
@@ -47,6 +49,10 @@ const THREADS_MAX: usize = 128;
 const THREADS_KEPT: usize = 4;
 /// Most threads that serve one disk. Each may have several requests in progress (`worker`).
 const SHARE_MAX: usize = 8;
+/// How long a turn waits for another request of the same connection.
+const LINGER: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000 };
+/// No turn waits for requests while more threads than this are in turns, so that many disks do not need many threads.
+const LINGERING_MAX: usize = THREADS_MAX / 4;
 /// Idle time after which a thread releases its buffers.
 const IDLE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// Time between two looks for turns that take long. Such a turn is passed on after one to two of it.
@@ -97,21 +103,29 @@ struct Connection {
 
 #[derive(Default)]
 struct Turns {
-    taken: usize,
+    /// The turns in progress, by their numbers.
+    taken: Vec<u64>,
+    next_number: u64,
     /// An event was left alone because the disk had its share of threads. The next turn that ends makes up for it.
     missed: bool,
-    /// There is no event until the connection is passed on.
-    kept: Kept,
+    /// The turn that keeps the connection to itself. There is no event until it passes it on.
+    keeper: Option<Keeper>,
 }
 
-/// Whether a turn keeps the connection to itself.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Kept {
-    #[default]
-    No,
-    Yes,
+struct Keeper {
+    turn: u64,
     /// It did so at the last look already.
-    Long,
+    long: bool,
+}
+
+impl Turns {
+    fn keep(&mut self, turn: u64) {
+        self.keeper = Some(Keeper { turn, long: false });
+    }
+
+    fn is_kept_by(&self, turn: u64) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.turn == turn)
+    }
 }
 
 /// The end of a connection.
@@ -165,6 +179,7 @@ impl Pool {
 
 /// After an event there is no other until the turn asks for one ([`Turn::pass_on`]).
 const EVENTS: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::ONESHOT);
+const NO_EVENTS: epoll::EventFlags = epoll::EventFlags::ONESHOT;
 
 impl Drop for Pool {
     fn drop(&mut self) {
@@ -256,11 +271,11 @@ impl Shared {
         let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
         for connection in connections.values() {
             let mut turns = lock(&connection.turns);
-            match turns.kept {
-                Kept::No => {}
-                Kept::Yes => turns.kept = Kept::Long,
-                Kept::Long => {
-                    turns.kept = Kept::No;
+            match &mut turns.keeper {
+                None => {}
+                Some(keeper) if !keeper.long => keeper.long = true,
+                Some(_) => {
+                    turns.keeper = None;
                     drop(turns);
                     self.ask_for_event(connection);
                 }
@@ -270,27 +285,37 @@ impl Shared {
 
     /// Makes the kernel look at the device, and tell of requests that wait or arrive.
     fn ask_for_event(&self, connection: &Connection) {
+        self.want(connection, EVENTS);
+    }
+
+    /// Sets the events of a connection. Returns whether it is still in the pool.
+    fn want(&self, connection: &Connection, events: epoll::EventFlags) -> bool {
         let number = epoll::EventData::new_u64(connection.number);
-        if let Err(error) = epoll::modify(&self.epoll, connection.service.device(), number, EVENTS) {
+        let wanted = epoll::modify(&self.epoll, connection.service.device(), number, events);
+        if let Err(error) = &wanted {
             tracing::debug!(error = %error, "a connection has left the pool meanwhile");
         }
+        wanted.is_ok()
     }
 
     /// Begins a turn with the connection of an event.
     fn take_turn(self: &Arc<Self>, number: u64) -> Option<Turn<'_>> {
         let connection = self.connection(number)?;
-        {
+        let number = {
             let mut turns = lock(&connection.turns);
             let half_busy = self.busy.load(Ordering::Relaxed) >= THREADS_MAX / 2;
-            if turns.taken > 0 && (half_busy || turns.taken >= SHARE_MAX) {
+            if !turns.taken.is_empty() && (half_busy || turns.taken.len() >= SHARE_MAX) {
                 turns.missed = true;
                 return None;
             }
-            turns.taken += 1;
-            turns.kept = Kept::Yes;
-        }
+            let number = turns.next_number;
+            turns.next_number += 1;
+            turns.taken.push(number);
+            turns.keep(number);
+            number
+        };
         self.busy.fetch_add(1, Ordering::AcqRel);
-        let turn = Turn { shared: self, connection, passed_on: Cell::new(false) };
+        let turn = Turn { shared: self, connection, number };
         self.keep_one_waiting();
         Some(turn)
     }
@@ -387,16 +412,52 @@ impl Drop for Watching {
 pub(super) struct Turn<'a> {
     shared: &'a Arc<Shared>,
     connection: Arc<Connection>,
-    passed_on: Cell<bool>,
+    number: u64,
 }
 
 impl Turn<'_> {
     /// Lets other threads take turns as well. This one is going to be busy.
     pub(super) fn pass_on(&self) {
-        if !self.passed_on.replace(true) {
-            lock(&self.connection.turns).kept = Kept::No;
+        let mut turns = lock(&self.connection.turns);
+        if turns.is_kept_by(self.number) {
+            turns.keeper = None;
+            drop(turns);
             self.shared.ask_for_event(&self.connection);
         }
+    }
+
+    /// What takes the connection back that was passed on, unless another thread has got an event meanwhile. To be called
+    /// when a flush is done and before it is answered: then the guest's next request finds this thread lingering and does
+    /// not wake another one as well.
+    pub(super) fn way_back(&self) -> impl FnOnce() + Send + 'static {
+        let (shared, connection, number) = (self.shared.clone(), self.connection.clone(), self.number);
+        move || {
+            let mut turns = lock(&connection.turns);
+            if turns.taken == [number] && turns.keeper.is_none() && shared.want(&connection, NO_EVENTS) {
+                turns.keep(number);
+            }
+        }
+    }
+
+    /// Waits a moment for the next request, if the connection is kept. Returns whether there may be one.
+    ///
+    /// A guest that waits for each answer sends its next request within microseconds. Waiting for it here saves two system
+    /// calls and the way through the pool: on a disk in memory, random reads at depth 1 are 1.5 times as fast.
+    pub(super) fn linger(&self) -> bool {
+        if self.shared.busy.load(Ordering::Relaxed) > LINGERING_MAX {
+            return false;
+        }
+        {
+            let mut turns = lock(&self.connection.turns);
+            if !turns.is_kept_by(self.number) {
+                return false;
+            }
+            // The request to come is another one, whose time begins now.
+            turns.keep(self.number);
+        }
+        let device = self.connection.service.device();
+        let mut waiting = [PollFd::new(&device, PollFlags::IN)];
+        matches!(poll(&mut waiting, Some(&LINGER)), Ok(1..))
     }
 
     /// Records that the connection has ended.
@@ -419,14 +480,14 @@ impl Drop for Turn<'_> {
         }
         let missed = {
             let mut turns = lock(&self.connection.turns);
-            turns.taken -= 1;
+            turns.taken.retain(|number| *number != self.number);
             std::mem::take(&mut turns.missed)
         };
         self.shared.busy.fetch_sub(1, Ordering::AcqRel);
-        if missed {
-            self.passed_on.set(false);
-        }
         self.pass_on();
+        if missed {
+            self.shared.ask_for_event(&self.connection);
+        }
     }
 }
 
@@ -453,6 +514,7 @@ mod tests {
     const PANIC: u8 = 1;
     const WAIT: u8 = 2;
     const END_OF_CONNECTION: u8 = 3;
+    const FLUSH: u8 = 4;
 
     impl Service for Echo {
         fn device(&self) -> BorrowedFd<'_> {
@@ -461,14 +523,23 @@ mod tests {
 
         fn serve(&self, _: &mut Worker, turn: &Turn<'_>) {
             let mut request = [0];
-            while self.device.recv(&mut request).is_ok() {
-                match request[0] {
-                    PANIC => panic!("as the test wants"),
-                    WAIT => drop(self.gate.read()),
-                    END_OF_CONNECTION => return turn.ended(),
-                    _ => {}
+            loop {
+                while self.device.recv(&mut request).is_ok() {
+                    match request[0] {
+                        PANIC => panic!("as the test wants"),
+                        WAIT => drop(self.gate.read()),
+                        END_OF_CONNECTION => return turn.ended(),
+                        FLUSH => {
+                            turn.pass_on();
+                            turn.way_back()();
+                        }
+                        _ => {}
+                    }
+                    let _nobody_listens = self.device.send(&request);
                 }
-                let _nobody_listens = self.device.send(&request);
+                if !turn.linger() {
+                    return;
+                }
             }
         }
 
@@ -516,6 +587,27 @@ mod tests {
         pool.shared.running.load(Ordering::Acquire)
     }
 
+    /// Requests come while a turn lingers, just when it gives the connection back, and long after.
+    #[test]
+    fn no_request_is_lost_between_lingering_and_waiting() {
+        let (pool, gate) = (Arc::new(Pool::new().expect("a pool")), Arc::default());
+        let guest = Guest::new(&pool, &gate);
+        let linger = Duration::from_nanos(u64::try_from(LINGER.tv_nsec).expect("positive"));
+        for round in 0..1000_u32 {
+            let request = if round % 3 == 0 { FLUSH } else { 100 };
+            guest.ask(request);
+            assert_eq!(guest.answer().expect("no request is lost"), request);
+            std::thread::sleep(linger * (round % 5) / 3);
+        }
+        // What has a turn that lingers keeps no other thread from the other disks.
+        let others: Vec<_> = (0..3 * LINGERING_MAX).map(|_| Guest::new(&pool, &gate)).collect();
+        for round in 0..20 {
+            others.iter().for_each(|guest| guest.ask(100 + round));
+            assert!(others.iter().all(|guest| guest.answer().expect("all are served") == 100 + round));
+        }
+        assert!(pool.shared.running.load(Ordering::Acquire) <= THREADS_MAX);
+    }
+
     #[test]
     fn a_serving_thread_that_ends_is_noticed() {
         let (pool, gate) = (Arc::new(Pool::new().expect("a pool")), Arc::default());
@@ -548,7 +640,7 @@ mod tests {
         stuck[1..].iter().for_each(|guest| (0..20).for_each(|_| guest.ask(WAIT)));
         eventually("each has a thread", || {
             let connections = pool.shared.connections.read().expect("no panic");
-            connections.values().all(|connection| lock(&connection.turns).taken > 0)
+            connections.values().all(|connection| !lock(&connection.turns).taken.is_empty())
         });
         let free = Guest::new(&pool, &gate);
         for n in 10..=255 {

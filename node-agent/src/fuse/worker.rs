@@ -68,7 +68,8 @@ impl Worker {
             };
             match served {
                 Ok(Next::Look) => {}
-                Ok(Next::Leave) => return,
+                Ok(Next::Linger) if turn.linger() => {}
+                Ok(Next::Linger) => return,
                 Err(error) => return turn.failed(&error),
             }
         }
@@ -83,9 +84,17 @@ impl Worker {
         let slots = &mut self.slots[..=more];
         if more == 0 && load == Load::Small && self.ring.is_some() && !is_flush(&slots[0]) {
             // It takes as long as waking another thread. Requests that arrive meanwhile are better served together.
-            return handle(fs, &slots[0]).map(|()| Next::Leave);
+            return handle(fs, &slots[0]).map(|()| Next::Linger);
         }
         turn.pass_on();
+        if more == 0 && is_flush(&slots[0]) {
+            let back = turn.way_back();
+            return handle_with(fs, &slots[0], |operation, reply| match operation {
+                Operation::Fsync => fs.flush(reply, back),
+                other => fs.handle(other, reply),
+            })
+            .map(|()| Next::Linger);
+        }
         match self.ring.as_mut().filter(|_| more > 0 || load == Load::LargeRead) {
             None => handle(fs, &slots[0])?,
             Some(ring) => {
@@ -103,8 +112,8 @@ impl Worker {
 enum Next {
     /// Looks for more requests.
     Look,
-    /// Ends. If there are more requests, they bring the next event.
-    Leave,
+    /// Waits a moment for the next request, and ends if there is none. Later ones bring the next event.
+    Linger,
 }
 
 fn is_flush(space: &RequestSpace) -> bool {
@@ -113,13 +122,17 @@ fn is_flush(space: &RequestSpace) -> bool {
 
 /// Handles one request. A panic in it costs the request an EIO, not the thread.
 fn handle(fs: &DiskFs, space: &RequestSpace) -> io::Result<()> {
+    handle_with(fs, space, |operation, reply| fs.handle(operation, reply))
+}
+
+fn handle_with(fs: &DiskFs, space: &RequestSpace, how: impl FnOnce(Operation<'_>, Reply)) -> io::Result<()> {
     let device = &fs.device;
     match Request::parse(space.request()) {
         Ok(Request { operation: Operation::Forget, .. }) => {}
         Ok(Request { unique, operation }) => {
             let reply = Reply::new(device.clone(), unique);
             // A bug in one request must not cost the disk a thread. The panic drops the reply, which answers EIO.
-            if std::panic::catch_unwind(AssertUnwindSafe(|| fs.handle(operation, reply))).is_err() {
+            if std::panic::catch_unwind(AssertUnwindSafe(|| how(operation, reply))).is_err() {
                 tracing::error!("handling a guest's request panicked; it was answered with EIO");
             }
         }
