@@ -1,4 +1,5 @@
-//! What a snapshot costs: the time of a commit of 15 MB, and the pause of writers around a cut.
+//! What a snapshot costs: the time of a commit of 15 MB, the pause of writers around a cut, and what others on the node
+//! notice of a large commit.
 
 use std::{
     fs::File,
@@ -179,4 +180,65 @@ async fn wait_for_cut(cluster: &Cluster, name: &str) {
         if now.cut_at.is_some() { Ok(()) } else { Err(format!("{now:?}")) }
     })
     .await;
+}
+
+const BULK: u64 = 1 << 30;
+
+/// What a writer that flushes after each write notices of another disk's commit of 1 GiB.
+pub(crate) fn beside(table: &mut Table) {
+    crate::runtime().block_on(async {
+        let cluster = Cluster::start(ClusterOptions::files(1).as_processes()).await;
+        let file = cluster.dir.join("image.raw");
+        Pattern::striped(61, BULK, 4096, 64 << 20).write(&file);
+        cluster.api.import("base", &file).await;
+        let writer = open(&cluster.api.deploy_files("web", "base", 1).await.remove(0));
+        let bulk = open(&cluster.api.deploy_files("bulk", "base", 1).await.remove(0));
+        let (mut with, mut without, mut took) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..3 {
+            for at in (0..BULK).step_by(DIRTY.try_into().expect("fits")) {
+                bulk.write_all_at(&noise(at + round + 1, DIRTY.min(BULK - at)), at).expect("write");
+            }
+            bulk.sync_all().expect("sync");
+            let begun = Instant::now();
+            with.push(
+                p99_while(&writer, async {
+                    let body = json!({ "name": format!("s{round}"), "select": { "deployment": "bulk" } });
+                    cluster.api.done("/v1/snapshots", body, LIMIT).await;
+                })
+                .await,
+            );
+            let window = begun.elapsed();
+            took.push(window.as_secs_f64());
+            without.push(p99_while(&writer, tokio::time::sleep(window)).await);
+        }
+        let (with, without) = (median(with), median(without));
+        table.row(
+            &format!("4 KiB write and flush beside a commit of 1 GiB ({:.1} s), 99th percentile", median(took)),
+            format!("{with:.2} ms"),
+            format!("{without:.2} ms without the commit"),
+            Some(with / without),
+            "none",
+        );
+    });
+}
+
+/// The 99th percentile of the time that a write with a flush takes while something is done, milliseconds.
+async fn p99_while(disk: &File, work: impl Future<Output = ()>) -> f64 {
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let (disk, stopped) = (disk.try_clone().expect("a descriptor"), stop.clone());
+    let writing = tokio::task::spawn_blocking(move || {
+        let (data, mut times) = (noise(5, 4096), Vec::new());
+        while !stopped.load(Ordering::Relaxed) {
+            let begun = Instant::now();
+            disk.write_all_at(&data, times.len() as u64 * 4096 % (64 << 20)).expect("write");
+            disk.sync_data().expect("sync");
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        times
+    });
+    work.await;
+    stop.store(true, Ordering::Relaxed);
+    let mut times = writing.await.expect("the writer ends well");
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() * 99 / 100).copied().unwrap_or(f64::NAN)
 }

@@ -1,8 +1,8 @@
 //! Measures the numbers of README. Every row is measured in turn with its reference in the same run; the table has the
 //! medians.
 //!
-//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `policy`, `memory`, `commit`,
-//! `cut` that are named. No number is stored here.
+//! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
+//! `commit`, `cut`, `beside` that are named. No number is stored here.
 
 mod commit;
 mod deploy;
@@ -15,14 +15,16 @@ use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 7] = [
+const ROWS: [Row; 9] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
+    ("first", mount::first_reads),
     ("policy", policy::run),
     ("memory", deploy::memory),
     ("commit", commit::run),
     ("cut", commit::cut),
+    ("beside", commit::beside),
 ];
 
 fn main() {

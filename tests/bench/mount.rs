@@ -3,8 +3,10 @@
 
 use std::{
     fs::File,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use muster_tests::{Cluster, ClusterOptions, Pattern};
@@ -144,6 +146,52 @@ pub(crate) fn run(table: &mut Table) {
         written_before(table, &cluster).await;
         first_writes(table, &cluster).await;
     });
+}
+
+/// Reads of chunks that are in the node's cache: the first of each chunk after a start of the agent, which hashes it, beside
+/// the same read again.
+pub(crate) fn first_reads(table: &mut Table) {
+    crate::runtime().block_on(async {
+        let mut cluster = Cluster::start(ClusterOptions::files(1).as_processes()).await;
+        let file = cluster.dir.join("image.raw");
+        Pattern::striped(73, SIZE, SIZE, SIZE).write(&file);
+        cluster.api.import("base", &file).await;
+        let path = deploy(&cluster, "web").await;
+        assert_eq!(std::fs::read(&path).expect("read").len() as u64, SIZE);
+        let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let (mut first, mut verified) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            cluster.kill_agent(0);
+            cluster.start_agent(0);
+            cluster.all_ready().await;
+            let disk = muster_tests::eventually("the disk is served again", Duration::from_secs(30), async || {
+                File::options().read(true).custom_flags(direct).open(&path).map_err(|e| e.to_string())
+            });
+            let disk = disk.await;
+            first.push(read_us(&disk));
+            verified.push(read_us(&disk));
+        }
+        let (first, verified) = (median(first), median(verified));
+        table.row(
+            "first 4 KiB read of a cached chunk after a start (time)",
+            format!("{first:.0} µs"),
+            format!("{verified:.0} µs once it is verified"),
+            Some(first / verified),
+            "none",
+        );
+    });
+}
+
+/// Reads one block of each chunk. Returns the mean time of a read in microseconds.
+fn read_us(disk: &File) -> f64 {
+    const CHUNK: u64 = 256 << 10;
+    let mut space = vec![0; 8192];
+    let at = space.as_ptr().align_offset(4096);
+    let begun = Instant::now();
+    for chunk in 0..SIZE / CHUNK {
+        disk.read_exact_at(&mut space[at..at + 4096], chunk * CHUNK).expect("read");
+    }
+    begun.elapsed().as_secs_f64() * 1e6 / (SIZE / CHUNK) as f64
 }
 
 /// Deploys one instance. Returns the file that is its disk.
