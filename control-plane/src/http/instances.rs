@@ -129,7 +129,7 @@ async fn on_many(
     Ok(app.on_many(&caller, &change.once, &verb, &change.body).await?)
 }
 
-/// The end of the console output of an instance, at most `tail` of it.
+/// The end of the console output of an instance, at most `tail` of it. One of runtime none has no console: 409.
 #[utoipa::path(get, path = "/v1/instances/{instance}/log", tag = "instances",
     params(("instance" = String, Path, description = "id or name"),
         ("tail" = Option<String>, Query, description = "64KiB, at most 16MiB")),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use muster_api::{
-    InstanceId, NodeId, Page, Ref,
+    ErrorCode, InstanceId, NodeId, Page, Ref,
+    deployment::Runtime,
     instance::{Instance, PatchInstance},
     peer_protocol::log_path,
 };
@@ -80,6 +81,11 @@ impl App {
         tail_bytes: u64,
     ) -> Result<Bytes, AppError> {
         let row = self.store.read("instances.log", async |tx| find::instance(tx, caller, wanted).await).await?;
+        if row.runtime == Runtime::None {
+            let detail =
+                format!("{} has runtime none: it is a disk file without a guest, so it has no console", row.name);
+            return Err(AppError::code(ErrorCode::WrongState, detail));
+        }
         // Without a node it has not run, so it printed nothing.
         let Some(node) = row.life.node else { return Ok(Bytes::new()) };
         let call = Call {

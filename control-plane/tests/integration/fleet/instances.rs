@@ -227,6 +227,16 @@ async fn reports_of_older_generations_or_starts_or_other_nodes_are_ignored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_an_instance_without_a_guest_is_refused_at_once() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    let refused = world.get("/v1/instances/web.0/log").await.refused(409, "wrong_state");
+    assert!(refused.text("/detail").contains("runtime none"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_shows_the_conditions_that_its_node_reports_and_an_event_tells_of_each_change() {
     let world = World::new().await;
     world.image("debian", MIB).await;
