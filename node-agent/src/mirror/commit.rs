@@ -103,8 +103,11 @@ impl Disk {
     }
 
     /// Uploads all that the disk holds and its base lacks, as `commit`. `None` if there is nothing. Nothing is frozen, so
-    /// nobody may write to the disk meanwhile.
+    /// nobody may write to the disk meanwhile. A disk that has failed is refused: which of its bytes count is in doubt.
     pub(super) async fn salvage(self: &Arc<Self>, commit: CommitId, round: u64) -> Result<Option<Saved>, DiskError> {
+        if let Some(what) = self.failed() {
+            return Err(DiskError::Failed { disk: self.id(), what });
+        }
         let _changing = self.changing.lock().await;
         let saved = self.upload(self.layers(), commit, round).await?;
         let is_news = saved.root.descriptor != self.layers().base.root.descriptor;

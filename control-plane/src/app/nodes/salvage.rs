@@ -180,7 +180,11 @@ pub(super) async fn expect(tx: &mut Tx, node: &NodeRow, on_it: &[InstanceRow]) -
 async fn upload_of(tx: &mut Tx, row: &SalvageRow) -> Result<Upload, AppError> {
     let target_id = row.commit_id.to_string();
     if let Some(upload) = uploads::live_of(tx, UploadTarget::Disk, &target_id).await? {
-        return Ok(upload);
+        if uploads::live(tx, upload.id).await?.is_some() {
+            return Ok(upload);
+        }
+        // Its round is too old to publish under.
+        uploads::end(tx, upload.id).await?;
     }
     let until = tx.now().plus_ms(LEASE_MS);
     let new = NewUpload { project: row.project.clone(), target: UploadTarget::Disk, target_id, until };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use muster_agent::mirror::{DiskError, DiskWant};
+use muster_api::CommitId;
 use storage_core::ChunkSize;
 
 use super::world::*;
@@ -86,6 +87,30 @@ async fn a_damaged_journal_fails_its_disk_and_never_reverts_flushed_writes() {
     }
     world.disks.remove(want.disk).await.unwrap();
     assert!(!journal.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_disk_holds_beyond_its_version_is_salvaged_and_a_damaged_disk_is_refused() {
+    let world = World::new().await;
+    let want = import(&*world.store, &Rng(3).bytes(BYTES), ChunkSize::DEFAULT);
+    let salvage = async |world: &World| world.disks.salvage(want.disk, CommitId::generate(), 1).await;
+    assert!(matches!(salvage(&world).await, Err(DiskError::NotFound(_))));
+    let path = world.ensure(&want).await.path;
+    assert!(salvage(&world).await.unwrap().is_none(), "it holds nothing else");
+    flushed_writes(&path).await;
+    let expected = std::fs::read(&path).unwrap();
+    assert!(world.disks.shutdown().await);
+    let saved = salvage(&world).await.unwrap().unwrap();
+    assert_eq!(saved.base, want.version);
+    assert!(export(&*world.store, &saved.root) == expected);
+    // After a reboot with a damaged journal nobody knows which bytes count.
+    let World { disks, store, config, data, .. } = world;
+    drop(disks);
+    damage_journal(&data.path, &want);
+    data.holder().stop().unwrap();
+    let world = World::open(data, config, store).await;
+    let Err(DiskError::Failed { what, .. }) = salvage(&world).await else { panic!("it is saved as if it were whole") };
+    assert!(what.contains("damaged"), "{what}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
