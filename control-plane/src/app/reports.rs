@@ -64,7 +64,15 @@ impl App {
             })
             .await?;
         // After a restore, nodes report things of the history before until they have learned of the new one.
-        let of_ours = self.heartbeats.last(node).is_some_and(|(_, beat)| beat.incarnation == ours);
+        let of_ours = match self.heartbeats.last(node) {
+            Some((_, beat)) => beat.incarnation == ours,
+            // What is taken now would be no evidence afterwards. The report is sent again, after the first heartbeat.
+            None if evidence.is_some() => {
+                let detail = "this controller was just started and has no heartbeat of the node yet".to_owned();
+                return Err(AppError::Unavailable(detail));
+            }
+            None => false,
+        };
         if let Some(evidence) = evidence.filter(|_| of_ours).or(lost) {
             self.leave_old_history(ours, ours, &evidence).await?;
         }

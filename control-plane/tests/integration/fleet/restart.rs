@@ -107,3 +107,26 @@ async fn what_nodes_hold_beyond_an_old_database_is_adopted() {
     let operation = world.post("/v1/snapshots", json!({ "select": { "deployment": "web" } })).await.expect(202);
     world.ends(&operation, "succeeded").await;
 }
+
+/// Taken before it, the report would be no evidence any more: no other node would tell everything anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_beyond_the_database_waits_for_the_first_heartbeat_after_a_start() {
+    let mut world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(1).await;
+    world.ready("web", 1).await;
+    nodes[0].script(|s| s.mute = true);
+    let assignment = nodes[0].assignment("web.0").unwrap();
+    let report = InstanceReport { boot: 7, ..report_of(&assignment, Observed::Running) };
+    let desired = nodes[0].desired();
+    world.restart().await;
+    nodes[0].report(&desired, true, vec![report.clone()]).await.refused(503, "unavailable");
+    nodes[0].beat().await;
+    nodes[0].report(&desired, true, vec![report]).await.expect(204);
+    nodes[0].script(|s| s.mute = false);
+    eventually("a new incarnation", async || {
+        nodes[0].act().await;
+        (nodes[0].desired().incarnation.number > desired.incarnation.number).then_some(())
+    })
+    .await;
+}
