@@ -7,7 +7,8 @@
 //! that acts now (`domain/run.rs` of the controller). Two processes on one folder are impossible because of its lock; so
 //! what remains is a second folder with the same identity: a copy. It is known by the host facts, which a copy cannot
 //! share: machine id, file system and inode of the folder. An agent on a folder that was moved or copied does not start
-//! until the operator says `--adopt`, and then only when the original has stopped or is silent.
+//! until the operator says `--adopt`, and then only when the original has stopped or is silent. The same holds for a folder
+//! whose `run.json` is damaged or lost.
 //!
 //! The limit: a copy of a whole host, memory and all, looks the same to the agent. The controller then keeps whichever
 //! registered last, and the other one ends.
@@ -44,6 +45,17 @@ pub enum RunError {
         data_dir: PathBuf,
         /// How the place differs, for people.
         changes: String,
+    },
+    /// `run.json` is damaged.
+    #[error(
+        "{file}: {source}; if no other agent has a copy of this folder, start once with --adopt, which needs the agent \
+         before to have stopped or been silent for 30 s"
+    )]
+    Damaged {
+        /// Path of `run.json`.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
     },
     /// `run.json`, or the place of the folder, cannot be read or written.
     #[error("cannot {op} {file}: {source}")]
@@ -116,7 +128,8 @@ impl Run {
     /// Begins a run on a data folder whose lock is held, and writes it down.
     ///
     /// # Errors
-    /// [`RunError::Moved`] when the folder was moved or copied and `adopt` is not set; [`RunError::File`] when `run.json`
+    /// [`RunError::Moved`] when the folder was moved or copied and `adopt` is not set; [`RunError::Damaged`] when `run.json` is
+    /// damaged and `adopt` is not set; [`RunError::File`] when `run.json`
     /// cannot be read or written.
     pub fn begin(data_dir: &Path, host_boot: &str, adopt: bool) -> Result<Self, RunError> {
         let file = data_dir.join(FILE);
@@ -126,7 +139,11 @@ impl Run {
         };
         let host = HostFacts::of(data_dir).map_err(failed("ask for the place of"))?;
         let before = match fs::read(&file) {
-            Ok(bytes) => Some(sealed::open::<Stored>(&bytes).map_err(failed("read"))?),
+            Ok(bytes) => match sealed::open::<Stored>(&bytes) {
+                Ok(before) => Some(before),
+                Err(_) if adopt => None,
+                Err(source) => return Err(RunError::Damaged { file, source }),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed("read")(error)),
         };
@@ -136,6 +153,8 @@ impl Run {
             }
             Some(before) if before.host != host => RunPlace::Adopted,
             Some(before) if before.host_boot != host_boot => RunPlace::Rebooted,
+            // Nothing is known of the runs before.
+            None if adopt => RunPlace::Adopted,
             Some(_) | None => RunPlace::Same,
         };
         let mut runs = before.map(|before| before.runs).unwrap_or_default();
@@ -221,6 +240,26 @@ mod tests {
         third.note_accepted().expect("stored");
         let rebooted = begin(dir.path(), "b", false).start(INCARNATION, "x");
         assert_eq!((rebooted.place, rebooted.follows), (RunPlace::Rebooted, vec![third.id()]));
+    }
+
+    #[test]
+    fn a_folder_whose_list_of_runs_is_damaged_or_lost_can_be_adopted() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join(FILE);
+        begin(dir.path(), "a", false).note_accepted().expect("stored");
+        let mut bytes = fs::read(&file).expect("read");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&file, bytes).expect("written");
+        let refused = Run::begin(dir.path(), "a", false).expect_err("damaged").to_string();
+        assert!(refused.contains("run.json") && refused.contains("--adopt"), "{refused}");
+        for _ in ["damaged", "lost"] {
+            let start = begin(dir.path(), "a", true).start(INCARNATION, "x");
+            assert_eq!((start.place, start.follows), (RunPlace::Adopted, vec![]));
+            let _ = fs::remove_file(&file);
+        }
+        begin(dir.path(), "a", true).note_accepted().expect("stored");
+        assert_eq!(begin(dir.path(), "a", false).start(INCARNATION, "x").place, RunPlace::Same);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! the folder is where it was, the host was rebooted      when the present run was not heard for a while: a whole host may
 //!                                                        have been copied
 //! the folder was moved or copied, an operator said so    when the present run has stopped or is silent
+//! the folder lost its list of runs, an operator said so  the same
 //! ```
 //! A run that was replaced is refused from then on, and its process stops its guests and ends. Silence alone replaces
 //! nobody: an agent that cannot reach its controller goes on working.
@@ -51,7 +52,9 @@ pub enum Verdict {
 pub fn judge(current: Option<Current>, start: &RunStart, same_history: bool) -> Verdict {
     let Some(current) = current.filter(|current| current.run != start.run) else { return Verdict::Accepted };
     let is_quiet = |ms: i64| current.stopped || current.heard_ms_ago.is_none_or(|ago| ago >= ms);
-    if !start.follows.contains(&current.run) {
+    // A folder that knows of no run was not replaced by one: its `run.json` was lost or damaged.
+    let knows_no_run = start.follows.is_empty() && start.place == RunPlace::Adopted;
+    if !start.follows.contains(&current.run) && !knows_no_run {
         // A database that was restored knows an old run. It takes the one that comes, unless another one is at work.
         return match same_history {
             false if is_quiet(ENDED_MS) => Verdict::Accepted,
@@ -104,7 +107,15 @@ mod tests {
             assert_eq!(judge(current(followed, Some(10)), &same, true), Verdict::Accepted, "{followed}");
         }
         assert_eq!(judge(current(3, Some(10)), &same, true), Verdict::Replaced);
-        assert_eq!(judge(current(3, None), &start(&[], RunPlace::Adopted), true), Verdict::Replaced);
+        assert_eq!(judge(current(3, None), &start(&[], RunPlace::Same), true), Verdict::Replaced);
+        assert_eq!(judge(current(3, None), &start(&[1], RunPlace::Adopted), true), Verdict::Replaced);
+    }
+
+    #[test]
+    fn a_folder_that_lost_its_list_of_runs_is_adopted_when_the_present_run_is_silent() {
+        let lost = start(&[], RunPlace::Adopted);
+        assert_eq!(judge(current(3, Some(29_000)), &lost, true), Verdict::Alive);
+        assert_eq!(judge(current(3, Some(31_000)), &lost, true), Verdict::Accepted);
     }
 
     #[test]

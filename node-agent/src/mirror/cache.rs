@@ -258,14 +258,14 @@ impl Cache {
     }
 
     fn drop_bad(&self, slot: &Slot, error: &io::Error) {
-        // A good chunk that replaced this one stays.
-        self.evict(&slot.name, |there| std::ptr::eq(Arc::as_ptr(there), slot));
-        // Of several readers that found the damage, one counts it.
+        // Of several readers that found the damage, one counts it, before another one can have fetched the chunk anew.
         if slot.proof.swap(BAD, Ordering::AcqRel) != BAD {
             self.bad.fetch_add(1, Ordering::Relaxed);
             metrics::counter!(telemetry::CACHE_BAD_CHUNKS).increment(1);
             tracing::warn!(chunk.name = %slot.name, error = %error, "dropped a damaged chunk from the cache; it is fetched again when needed");
         }
+        // A good chunk that replaced this one stays.
+        self.evict(&slot.name, |there| std::ptr::eq(Arc::as_ptr(there), slot));
     }
 
     /// Hashes at least `bytes` bytes of slots, as they are on the disk, and drops those that are damaged. Successive calls
