@@ -48,8 +48,8 @@ pub enum RunError {
     },
     /// `run.json` is damaged.
     #[error(
-        "{file}: {source}; if no other agent has a copy of this folder, start once with --adopt, which needs the agent \
-         before to have stopped or been silent for 30 s"
+        "{file} is damaged: if no other agent has a copy of this folder, start once with --adopt, after the agent before \
+         has stopped or was silent for 30 s; {source}"
     )]
     Damaged {
         /// Path of `run.json`.

@@ -10,7 +10,7 @@ use muster_api::{
     node::{Fence, Node, ObjectAmount, Salvage},
 };
 
-use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Removal, Shown};
+use super::{ApiError, ChangeOf, Json, ListQuery, NoBody, Path, Removal, Shown};
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
 
 /// What this file answers.
@@ -82,10 +82,11 @@ async fn acknowledge(State(app): State<App>, of: ChangeOf<NodeId, ObjectAmount>)
     responses((status = 200, body = Page<Salvage>), (status = "default", body = Problem)))]
 async fn salvage(
     State(app): State<App>,
-    Shown { caller, thing }: Shown<Ref<NodeId>>,
+    caller: Caller,
+    Path(node): Path<Ref<NodeId>>,
     list: ListQuery,
 ) -> Result<Json<Page<Salvage>>, ApiError> {
-    Ok(Json(app.salvage(&caller, &thing, &list).await?))
+    Ok(Json(app.salvage(&caller, &node, &list).await?))
 }
 
 /// Waits no longer for the disks of a dead node (operators). Its key is refused from then on; its data folder is kept.

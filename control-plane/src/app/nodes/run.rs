@@ -1,6 +1,9 @@
 //! An agent process registers as the one that acts as its node, and calls of any other are refused (I8).
 
-use muster_api::{ErrorCode, NodeId, Problem, RunId, node_protocol::RunStart};
+use muster_api::{
+    ErrorCode, NodeId, Problem, RunId,
+    node_protocol::{RunStart, SILENT_AFTER_S},
+};
 use storage_core::lock;
 
 use super::{
@@ -101,8 +104,8 @@ fn replaced(row: &NodeRow, verdict: Verdict) -> AppError {
     let (name, address) = (&row.name, &row.address);
     let detail = match verdict {
         Verdict::Alive => format!(
-            "node '{name}' is at work at {address}, from another copy of this data folder: stop that agent first, or give \
-             this one a fresh folder"
+            "node '{name}' is at work at {address}, or was less than {SILENT_AFTER_S} s ago: if that is another copy of this data \
+             folder, stop that agent first, or give this one a fresh folder; else start it again in {SILENT_AFTER_S} s"
         ),
         _ => format!(
             "another agent acts as node '{name}' since {since}, at {address}, and this data folder knows nothing of it: it is \

@@ -108,6 +108,10 @@ async fn what_a_dead_node_saves_is_not_lost_to_recover_and_its_key_is_listed_unt
     let salvage = format!("/v1/nodes/{}/salvage", nodes[0].id);
     let awaited = world.get(&salvage).await.expect(200);
     assert_eq!((awaited.text("/items/0/state"), awaited.text("/items/1/state")), ("awaited", "awaited"));
+    let first = world.get(&format!("{salvage}?limit=1")).await.expect(200);
+    assert_eq!(first.body["items"].as_array().unwrap().len(), 1);
+    let rest = world.get(&format!("{salvage}?limit=1&page_token={}", first.text("/next_page_token"))).await.expect(200);
+    assert_eq!(rest.body["items"][0]["disk"], awaited.body["items"][1]["disk"]);
     // The node returns.
     let order: SalvageOrder =
         serde_json::from_value(nodes[0].call("GET", "salvage", Value::Null).await.expect(200).body).unwrap();
