@@ -6,10 +6,9 @@
 //! Then it adopts what the node holds, so that nothing is ordered back to a state that it has left.
 
 use muster_api::{
-    Labels, VersionId,
+    VersionId,
     node_protocol::{DiskReport, Incarnation, InstanceReport},
     operation::Target,
-    version::BootKind,
 };
 use serde_json::json;
 use storage_core::lock;
@@ -135,25 +134,14 @@ impl<'a> AheadDisk<'a> {
         if content.size_bytes() != disk.size_bytes || versions::by_commit(tx, commit).await?.is_some() {
             return Err(invalid(format!("disk {}: version {} does not fit it", disk.id, report.version)));
         }
-        let version = NewVersion {
-            id: report.version,
-            project: disk.project.clone(),
-            labels: Labels::default(),
-            of: Of::Disk {
-                instance: instance.id,
-                instance_name: instance.name.clone(),
-                disk: disk.id,
-                snapshot: None,
-                commit,
-            },
-            content,
-            digest: None,
-            stored_bytes: 0,
-            reached_bytes: None,
-            boot: BootKind::Unknown,
-            upload: None,
+        let of = Of::Disk {
+            instance: instance.id,
+            instance_name: instance.name.clone(),
+            disk: disk.id,
+            snapshot: None,
+            commit,
         };
-        versions::insert(tx, &version).await?;
+        versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, content)).await?;
         let head =
             NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
         instances::advance_heads(tx, &[head]).await?;

@@ -71,6 +71,25 @@ pub struct NewVersion {
     pub upload: Option<UploadId>,
 }
 
+impl NewVersion {
+    /// A state of the disk of an instance, whose objects are in the pool already.
+    #[must_use]
+    pub fn of_disk(id: VersionId, project: String, of: Of, content: Content) -> Self {
+        Self {
+            id,
+            project,
+            labels: Labels::default(),
+            of,
+            content,
+            digest: None,
+            stored_bytes: 0,
+            reached_bytes: None,
+            boot: BootKind::Unknown,
+            upload: None,
+        }
+    }
+}
+
 /// The row of a version, with what the API does not show.
 #[derive(Clone, Debug)]
 pub struct VersionRow {

@@ -13,8 +13,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme, WantsVerifier,
     client::{
         ResolvesClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -337,9 +337,7 @@ fn server_config_with(
 /// # Errors
 /// When the library refuses its own defaults.
 pub fn client_config(identity: &Identity, ca: &Ca) -> Result<ClientConfig, TlsError> {
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+    Ok(client_builder()?
         .with_root_certificates(ca.roots.clone())
         .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
 }
@@ -354,9 +352,7 @@ pub fn untimely_client_config(identity: &Identity, ca: &Ca) -> Result<ClientConf
     let strict = WebPkiServerVerifier::builder_with_provider(ca.roots.clone(), provider())
         .build()
         .map_err(|e| TlsError::Verifier(e.to_string()))?;
-    Ok(ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
+    Ok(client_builder()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ForgivesTime(strict)))
         .with_client_cert_resolver(Arc::new(Shown(identity.clone()))))
@@ -369,12 +365,13 @@ pub fn untimely_client_config(identity: &Identity, ca: &Ca) -> Result<ClientConf
 /// When the library refuses its own defaults.
 pub fn pinned_client_config(ca_sha256: &str) -> Result<ClientConfig, TlsError> {
     let verifier = PinnedCa { ca_sha256: ca_sha256.to_ascii_lowercase(), provider: provider() };
-    Ok(ClientConfig::builder_with_provider(provider())
+    Ok(client_builder()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+}
+
+fn client_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|source| TlsError::Refused { what: "protocol versions", source })?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
+        .map_err(|source| TlsError::Refused { what: "protocol versions", source })
 }
 
 /// Accepts a client certificate that has expired: it is checked as of its last second.

@@ -7,7 +7,6 @@ use muster_api::{
     image::VersionOrNumber,
     instance::InstanceState,
     node_protocol::{Assignment, DiskReport, InstanceReport},
-    version::BootKind,
 };
 
 use super::{
@@ -175,19 +174,8 @@ async fn adopt_version(
     if versions::by_commit(tx, commit).await?.is_some() {
         return Err(refused(format!("commit {commit} made another version here")));
     }
-    let version = NewVersion {
-        id: disk.version,
-        project: project.to_owned(),
-        labels: Labels::default(),
-        of: Of::Disk { instance, instance_name: told.name.clone(), disk: disk.disk, snapshot: None, commit },
-        content,
-        digest: None,
-        stored_bytes: 0,
-        reached_bytes: None,
-        boot: BootKind::Unknown,
-        upload: None,
-    };
-    Ok(versions::insert(tx, &version).await?)
+    let of = Of::Disk { instance, instance_name: told.name.clone(), disk: disk.disk, snapshot: None, commit };
+    Ok(versions::insert(tx, &NewVersion::of_disk(disk.version, project.to_owned(), of, content)).await?)
 }
 
 /// The deployment that it joins and its number there.

@@ -39,14 +39,15 @@ pub(super) async fn many(
         .into_iter()
         .map(|deployment| (deployment.id, deployment.name))
         .collect();
-    let mut places: BTreeMap<NodeId, NodeRow> = BTreeMap::new();
+    let (mut places, mut copied) = (BTreeMap::<NodeId, NodeRow>::new(), BTreeSet::new());
     for id in rows.iter().filter_map(|row| row.life.node).collect::<BTreeSet<_>>() {
         if let Some(node) = nodes::load(tx, id).await? {
             places.insert(id, node);
+            copied.extend(app.refused_run(id).map(|_| id));
         }
     }
     let view = |mut row: InstanceRow| {
-        if row.life.node.is_some_and(|node| app.refused_run(node).is_some()) {
+        if row.life.node.is_some_and(|node| copied.contains(&node)) {
             row.life.conditions.push(identity_copied());
         }
         let place = row.life.node.and_then(|id| places.get(&id));

@@ -10,12 +10,11 @@
 //! nothing.
 
 use muster_api::{
-    CommitId, DiskId, Labels, NodeId, Page, Ref, VersionId,
+    CommitId, DiskId, NodeId, Page, Ref, VersionId,
     instance::InstanceState,
     node::{Salvage, SalvageState},
     node_protocol::{SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk},
     operation::Target,
-    version::BootKind,
 };
 use serde_json::json;
 
@@ -202,23 +201,17 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
         return Err(AppError::code(muster_api::ErrorCode::Stale, "its upload is not live any more"));
     }
     let id = VersionId::generate();
+    let of = Of::Disk {
+        instance: row.instance,
+        instance_name: row.instance_name.clone(),
+        disk: row.disk,
+        snapshot: None,
+        commit: row.commit_id,
+    };
     let version = NewVersion {
-        id,
-        project: row.project.clone(),
-        labels: Labels::default(),
-        of: Of::Disk {
-            instance: row.instance,
-            instance_name: row.instance_name.clone(),
-            disk: row.disk,
-            snapshot: None,
-            commit: row.commit_id,
-        },
-        content,
-        digest: None,
         stored_bytes: saved.stored_bytes,
-        reached_bytes: None,
-        boot: BootKind::Unknown,
         upload: Some(saved.upload),
+        ..NewVersion::of_disk(id, row.project.clone(), of, content)
     };
     versions::insert(tx, &version).await?;
     uploads::end(tx, saved.upload).await?;

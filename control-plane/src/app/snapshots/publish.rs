@@ -1,11 +1,10 @@
 //! A complete snapshot becomes visible.
 
 use muster_api::{
-    Labels, Reason, UploadId, VersionId,
+    Reason, UploadId, VersionId,
     node_protocol::VersionRoot,
     operation::{Progress, Target},
     snapshot::SnapshotState,
-    version::BootKind,
 };
 use serde_json::json;
 
@@ -88,23 +87,18 @@ fn new_version(
     upload: UploadId,
 ) -> Result<NewVersion, AppError> {
     let root = VersionRoot { descriptor: staged.descriptor.clone(), root_page: staged.root_page.clone(), commit: None };
+    let of = Of::Disk {
+        instance: member.instance,
+        instance_name: member.instance_name.clone(),
+        disk: member.disk,
+        snapshot: Some((row.id, row.name.clone())),
+        commit: member.commit,
+    };
+    let content = Content::from_root(&root).map_err(anyhow::Error::from)?;
     Ok(NewVersion {
-        id: VersionId::generate(),
-        project: row.project.clone(),
-        labels: Labels::default(),
-        of: Of::Disk {
-            instance: member.instance,
-            instance_name: member.instance_name.clone(),
-            disk: member.disk,
-            snapshot: Some((row.id, row.name.clone())),
-            commit: member.commit,
-        },
-        content: Content::from_root(&root).map_err(anyhow::Error::from)?,
-        digest: None,
         stored_bytes: member.stored_bytes,
-        reached_bytes: None,
-        boot: BootKind::Unknown,
         upload: Some(upload),
+        ..NewVersion::of_disk(VersionId::generate(), row.project.clone(), of, content)
     })
 }
 
