@@ -313,9 +313,9 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Whether to take over a data folder that was moved or copied; only given on the command line.
     pub adopt: bool,
-    /// Executable of muster-agent to start the holder with; `None`: that of this process. Set by tests, whose process
+    /// Executable of muster-agent to start helper processes with; `None`: that of this process. Set by tests, whose process
     /// is another program.
-    pub holder_program: Option<PathBuf>,
+    pub helper_program: Option<PathBuf>,
 }
 
 /// Port of an agent's server for its peers, unless `listen` names another one.
@@ -346,7 +346,7 @@ impl Config {
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             adopt: false,
-            holder_program: None,
+            helper_program: None,
         }
     }
 
@@ -402,7 +402,7 @@ impl Config {
             log: settings.log.unwrap_or(default.log),
             log_format: settings.log_format.unwrap_or(default.log_format),
             adopt: false,
-            holder_program: None,
+            helper_program: None,
             data_dir: default.data_dir,
         })
     }

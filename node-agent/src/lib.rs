@@ -35,6 +35,7 @@ pub mod cuts;
 pub mod desired;
 pub mod fenced;
 pub mod fuse;
+pub mod helper;
 pub mod holder;
 pub mod host;
 pub mod hypervisor;

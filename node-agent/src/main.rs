@@ -56,6 +56,13 @@ enum Command {
     Status(Configured),
     /// Check the configuration; exit with 0 if it can be used, else with 1
     CheckConfig(Configured),
+    /// Read the first block of disks, as the agent asks on the standard input; the agent starts it
+    #[command(hide = true)]
+    FirstReads {
+        /// Folder of the disks
+        #[arg(long)]
+        folder: PathBuf,
+    },
     /// Run the holder, a process that keeps the live maps of disks; the agent starts it
     #[command(hide = true)]
     Holder {
@@ -74,6 +81,9 @@ fn main() -> ExitCode {
             println!("the configuration can be used: {config:#?}");
             ExitCode::SUCCESS
         }),
+        Command::FirstReads { folder } => {
+            muster_agent::fuse::first_reads::main(&folder).context("first reads").map(|()| ExitCode::SUCCESS)
+        }
         Command::Holder { socket } => muster_agent::holder_main(&socket).context("holder").map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

@@ -22,7 +22,8 @@ use crate::{
     config::{Config, RuntimeChoice},
     cuts::DiskCuts,
     fuse,
-    holder::{Holder, Start},
+    helper::HelperProgram,
+    holder::Holder,
     host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, Owner, libvirt::Libvirt, probe},
     mirror::{self, DiskError, Disks, Saved},
@@ -32,11 +33,11 @@ use crate::{
 /// Opens the disks and the hypervisor, and looks once at what is there.
 pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let HostParts { run, config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
-    let start = match &config.holder_program {
-        Some(program) => Start { program: program.clone(), args: vec!["holder".into()], env: Vec::new() },
-        None => Start::own_executable().map_err(|e| HostError(e.to_string()))?,
+    let program = match &config.helper_program {
+        Some(program) => HelperProgram { program: program.clone(), args: Vec::new() },
+        None => HelperProgram::own_executable().map_err(|e| HostError(e.to_string()))?,
     };
-    let holder = Holder::new(config.data_dir.join("holder.sock"), start);
+    let holder = Holder::new(config.data_dir.join("holder.sock"), program);
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
     settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;

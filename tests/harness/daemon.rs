@@ -46,7 +46,7 @@ impl Daemon {
     pub(crate) fn agent_task(arguments: &[OsString]) -> Self {
         let settings = parse::<muster_agent::config::Settings>(arguments);
         let mut config = muster_agent::config::Config::resolve(settings).expect("arguments of an agent");
-        config.holder_program = Some(binary("muster-agent"));
+        config.helper_program = Some(binary("muster-agent"));
         Self::task(async move |stop| {
             let agent = tokio::select! {
                 built = muster_agent::build(config) => built?,

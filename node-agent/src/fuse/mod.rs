@@ -15,6 +15,7 @@
 
 mod connection;
 pub(crate) mod errno;
+pub mod first_reads;
 #[cfg(test)]
 mod fuzz_tests;
 mod mount;
@@ -42,6 +43,7 @@ use tokio::time::Instant;
 use self::{
     connection::{Device, Greeted, REQUEST_BYTES_MAX, Reply},
     errno::errno,
+    first_reads::FirstReads,
     mount::{Mounted, clear_stale, end_connection},
     opens::{Opens, Way},
     pool::{Pool, Service, Turn},
@@ -80,7 +82,9 @@ pub async fn open_disks(config: Config, pool: PoolClient, holder: Holder) -> Res
     };
     blocking(move || clear_stale(&cluster, &node, &dir).map_err(io("dead mounts"))).await?;
     let threads = Arc::new(Pool::new().map_err(io("the threads that serve disks"))?);
-    let mount = move |disk, path: &Path| Ok(Box::new(Mounted::mount(disk, path, &threads)?) as Box<dyn MountedDisk>);
+    let reads = Arc::new(FirstReads::new(config.data_dir.join("disks"), holder.program().clone()));
+    let mount =
+        move |disk, path: &Path| Ok(Box::new(Mounted::mount(disk, path, &threads, &reads)?) as Box<dyn MountedDisk>);
     Disks::open(config, pool, holder, Arc::new(mount)).await
 }
 

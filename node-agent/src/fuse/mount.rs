@@ -23,7 +23,8 @@ use std::{
     time::Duration,
 };
 
-use muster_api::{ClusterId, NodeId};
+use futures::future::BoxFuture;
+use muster_api::{ClusterId, DiskId, NodeId};
 use rustix::{
     fs::{AtFlags, CWD, FileType, Mode, Statx, StatxAttributes, StatxFlags, mknodat, statx},
     io::Errno,
@@ -33,6 +34,7 @@ use rustix::{
 use super::{
     DiskFs,
     connection::{Device, Greeted, REQUEST_BYTES_MAX},
+    first_reads::FirstReads,
     pool::{Pool, Served},
 };
 use crate::mirror::{disk::Disk, disks::MountedDisk};
@@ -45,7 +47,9 @@ const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A mounted disk. Dropping it unmounts.
 pub(super) struct Mounted {
+    disk: DiskId,
     path: PathBuf,
+    reads: Arc<FirstReads>,
     /// `None` before the connection is served.
     served: Option<Served>,
     unmounted: bool,
@@ -55,11 +59,10 @@ impl Mounted {
     /// Mounts the disk on `path`, where a mount point is created if needed. Returns when the pool has served its first
     /// request, which the kernel sends by itself.
     ///
-    /// This process must not send one, by a read through the mount: if it is killed after one of its threads took that
-    /// request and before the answer, the thread that reads waits for ever, and with it the process and all its mounts.
+    /// This process must not send one, by a read through the mount: see [`first_reads`](super::first_reads).
     ///
     /// Fails when something is mounted there already, when mount(2) does, and when the kernel's FUSE is too old.
-    pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>) -> io::Result<Self> {
+    pub(super) fn mount(disk: Arc<Disk>, path: &Path, pool: &Arc<Pool>, reads: &Arc<FirstReads>) -> io::Result<Self> {
         let config = &disk.node().config;
         let source = format!("muster:{}:{}:{}", config.cluster, config.node, disk.id());
         ensure_mount_point(path)?;
@@ -71,10 +74,11 @@ impl Mounted {
         let options = std::ffi::CString::new(options).map_err(io::Error::other)?;
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on, an error drops this value, which unmounts.
-        let mut mounted = Self { path: path.to_owned(), served: None, unmounted: false };
+        let (path, reads) = (path.to_owned(), reads.clone());
+        let mut mounted = Self { disk: disk.id(), path: path.clone(), reads, served: None, unmounted: false };
         let span = tracing::info_span!("fuse", disk.id = %disk.id());
         let greeted = Arc::new(Greeted::default());
-        let fs = DiskFs::new(disk, device, path.to_owned(), greeted.clone());
+        let fs = DiskFs::new(disk, device, path, greeted.clone());
         mounted.served = Some(pool.serve(Box::new(fs), span)?);
         greeted.wait(FIRST_ANSWER_TIMEOUT)?;
         Ok(mounted)
@@ -84,6 +88,11 @@ impl Mounted {
 impl MountedDisk for Mounted {
     fn is_serving(&self) -> bool {
         self.served.as_ref().is_some_and(Served::is_serving)
+    }
+
+    fn first_read(&self) -> BoxFuture<'static, io::Result<()>> {
+        let (reads, disk) = (self.reads.clone(), self.disk);
+        Box::pin(async move { reads.read(disk).await })
     }
 
     /// Waits until no thread uses the disk any more.

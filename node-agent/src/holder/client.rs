@@ -3,14 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::net::UnixStream,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -19,6 +18,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use storage_core::{lock, units::usize_from};
 
 use super::wire::{self, Answer, Ask};
+use crate::helper::HelperProgram;
 
 /// Longest time to wait for one answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,41 +48,6 @@ pub enum HolderError {
     /// The holder gave the memory, but mapping it failed.
     #[error("the live map could not be mapped")]
     Map(#[source] io::Error),
-}
-
-/// The command that starts a holder: `program args… --socket PATH`.
-#[derive(Clone, Debug)]
-pub struct Start {
-    /// Path of the executable that becomes the holder.
-    pub program: PathBuf,
-    /// Arguments that come before `--socket PATH`.
-    pub args: Vec<OsString>,
-    /// Environment variables to set in addition to those of this process.
-    pub env: Vec<(OsString, OsString)>,
-}
-
-impl Start {
-    /// Starts this executable with the subcommand `holder`.
-    ///
-    /// # Errors
-    /// When the path of this executable is unknown.
-    pub fn own_executable() -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, args: vec!["holder".into()], env: Vec::new() })
-    }
-
-    fn spawn(&self, socket: &Path) -> io::Result<Child> {
-        Command::new(&self.program)
-            .args(&self.args)
-            .arg("--socket")
-            .arg(socket)
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-    }
 }
 
 /// Memory that the holder keeps, mapped into this process. Dropping it unmaps it; the holder keeps it.
@@ -121,7 +86,7 @@ pub struct Holder {
 
 struct Parts {
     socket: PathBuf,
-    start: Start,
+    program: HelperProgram,
     /// The memory this process uses, to hand it to a new holder when the old one has died.
     held: Mutex<BTreeMap<String, OwnedFd>>,
     /// Locked while a holder is started, so that only one is.
@@ -140,8 +105,14 @@ enum Life {
 impl Holder {
     /// A client of the holder that listens at `socket`. The first call that finds no holder there starts one.
     #[must_use]
-    pub fn new(socket: PathBuf, start: Start) -> Self {
-        Self { parts: Arc::new(Parts { socket, start, held: Mutex::default(), starting: Mutex::default() }) }
+    pub fn new(socket: PathBuf, program: HelperProgram) -> Self {
+        Self { parts: Arc::new(Parts { socket, program, held: Mutex::default(), starting: Mutex::default() }) }
+    }
+
+    /// The program that a holder is started with, and other helper processes too.
+    #[must_use]
+    pub fn program(&self) -> &HelperProgram {
+        &self.parts.program
     }
 
     /// Maps the memory of `key`, which has `bytes` bytes. Creates it, zeroed, if the holder does not have it.
@@ -232,13 +203,13 @@ impl Holder {
         if UnixStream::connect(&self.parts.socket).is_ok() {
             return Ok(());
         }
-        let start = &self.parts.start;
-        let failed = |source| HolderError::Start { program: start.program.display().to_string(), source };
+        let Parts { program, socket, .. } = &*self.parts;
+        let failed = |source| HolderError::Start { program: program.program.display().to_string(), source };
         if *life == Life::Ended {
             return Err(failed(io::Error::new(io::ErrorKind::NotConnected, "the holder was told to end")));
         }
-        let mut child = start.spawn(&self.parts.socket).map_err(failed)?;
-        wait_until_it_listens(&mut child, &self.parts.socket).map_err(failed)?;
+        let mut child = program.command("holder", "--socket", socket).spawn().map_err(failed)?;
+        wait_until_it_listens(&mut child, socket).map_err(failed)?;
         // Reap the child in case it ends before this process does.
         std::thread::Builder::new()
             .name("holder-reaper".to_owned())
@@ -304,8 +275,8 @@ mod tests {
             wire::send(&mut stream, &answer, None).expect("answer");
             matches!(ask, Ask::List)
         });
-        let start = Start { program: "/bin/false".into(), args: Vec::new(), env: Vec::new() };
-        assert_eq!(Holder::new(socket, start).list().expect("an answer"), ["a"]);
+        let program = HelperProgram { program: "/bin/false".into(), args: Vec::new() };
+        assert_eq!(Holder::new(socket, program).list().expect("an answer"), ["a"]);
         assert!(holder.join().expect("no panic"));
     }
 }

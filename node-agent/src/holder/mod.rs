@@ -24,5 +24,5 @@ mod client;
 mod server;
 mod wire;
 
-pub use client::{Holder, HolderError, LiveMemory, Start};
+pub use client::{Holder, HolderError, LiveMemory};
 pub use server::main;

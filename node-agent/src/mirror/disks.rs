@@ -3,11 +3,14 @@
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use muster_api::{
     CommitId, DiskId, InstanceId, VersionId,
     node_protocol::{CutDisk, CutKey, CutMember, VersionRoot},
@@ -89,7 +92,7 @@ pub struct DiskStatus {
     pub local_bytes: u64,
     /// Bytes that programs read and wrote since this process opened the disk.
     pub used_bytes: u64,
-    /// Whether the raw file is mounted and served.
+    /// Whether the raw file is mounted and served, and a program has read a block of it through the mount.
     pub mounted: bool,
     /// What of it no node of the pool has any more, as far as it was read.
     pub lost: Option<LostContent>,
@@ -120,13 +123,21 @@ pub(crate) type MountDisk = Arc<dyn Fn(Arc<Disk>, &Path) -> std::io::Result<Box<
 pub(crate) trait MountedDisk: Send {
     /// Whether the connection to the kernel still works.
     fn is_serving(&self) -> bool;
+    /// Reads a block through the mount, as a program does. Fails when the read does, and when the answer takes too long.
+    fn first_read(&self) -> BoxFuture<'static, std::io::Result<()>>;
     /// Unmounts the disk. Programs that have the file open get errors from now on.
     fn unmount(&mut self);
 }
 
 struct Entry {
     disk: Arc<Disk>,
-    mounted: Mutex<Option<Box<dyn MountedDisk>>>,
+    mounted: Mutex<Option<Mount>>,
+}
+
+struct Mount {
+    disk: Box<dyn MountedDisk>,
+    /// Whether a block was read through it.
+    tried: Arc<AtomicBool>,
 }
 
 struct Cut {
@@ -282,9 +293,9 @@ impl Disks {
     /// See [`DiskError`]. An older generation is refused.
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
-        let _one_at_a_time = changing.lock().await;
+        let one_at_a_time = changing.lock().await;
         let entry = self.make_or_adopt(want).await?;
-        if !entry.is_mounted() {
+        if !entry.is_serving() {
             if let Some(what) = entry.disk.failed() {
                 // Acknowledged writes may be missing. A guest that finds that out by itself makes it worse.
                 return Err(DiskError::Failed { disk: want.disk, what });
@@ -293,16 +304,32 @@ impl Disks {
             self.change_one(move || {
                 let old = lock(&entry.mounted).take();
                 if let Some(mut old) = old {
-                    old.unmount();
+                    old.disk.unmount();
                 }
-                let mounted = mount(entry.disk.clone(), &path)
+                let disk = mount(entry.disk.clone(), &path)
                     .map_err(|source| DiskError::Io { what: format!("mounting {}", path.display()), source })?;
-                *lock(&entry.mounted) = Some(mounted);
+                *lock(&entry.mounted) = Some(Mount { disk, tried: Arc::default() });
                 Ok(())
             })
             .await?;
         }
+        // The disk may be removed while the read waits for another node.
+        drop(one_at_a_time);
+        self.try_mount(&entry).await?;
         Ok(self.status_of(&entry))
+    }
+
+    /// Reads a block through the mount of a disk, unless that was done.
+    async fn try_mount(&self, entry: &Entry) -> Result<(), DiskError> {
+        let untried = lock(&entry.mounted)
+            .as_ref()
+            .filter(|mount| !mount.tried.load(Ordering::Acquire))
+            .map(|mount| (mount.disk.first_read(), mount.tried.clone()));
+        let Some((read, tried)) = untried else { return Ok(()) };
+        let what = || format!("the first read of {}", self.path(entry.disk.id()).display());
+        read.await.map_err(|source| DiskError::Io { what: what(), source })?;
+        tried.store(true, Ordering::Release);
+        Ok(())
     }
 
     async fn make_or_adopt(&self, want: &DiskWant) -> Result<Arc<Entry>, DiskError> {
@@ -350,7 +377,7 @@ impl Disks {
             if let Some(entry) = entry {
                 entry.disk.set_removed();
                 if let Some(mut mounted) = lock(&entry.mounted).take() {
-                    mounted.unmount();
+                    mounted.disk.unmount();
                 }
                 entry.disk.release();
                 for epoch in entry.disk.meta.load().epochs.iter().chain(&entry.disk.meta.load().prepared) {
@@ -637,7 +664,7 @@ impl Disks {
             let unmounted = blocking(move || {
                 let mounted = lock(&ending.mounted).take();
                 if let Some(mut mounted) = mounted {
-                    mounted.unmount();
+                    mounted.disk.unmount();
                 }
                 Ok(())
             })
@@ -711,8 +738,13 @@ impl Disks {
 }
 
 impl Entry {
+    fn is_serving(&self) -> bool {
+        lock(&self.mounted).as_ref().is_some_and(|mount| mount.disk.is_serving())
+    }
+
     fn is_mounted(&self) -> bool {
-        lock(&self.mounted).as_ref().is_some_and(|mounted| mounted.is_serving())
+        let is_tried = |mount: &Mount| mount.tried.load(Ordering::Acquire) && mount.disk.is_serving();
+        lock(&self.mounted).as_ref().is_some_and(is_tried)
     }
 }
 

@@ -33,19 +33,24 @@ use super::{
     Config, DiskError, DiskWant, Disks, disk::Disk, epoch::FlushError, error::Fault, stable::recorder::Recorder,
     write::OwnedChange,
 };
-use crate::holder::{Holder, Start};
+use crate::{helper::HelperProgram, holder::Holder};
 
 const SECTOR: usize = 512;
 const SECTORS: usize = 900;
 const DISK_BYTES: u64 = (SECTORS * SECTOR) as u64 / 4096 * 4096;
 const WRITERS: usize = 3;
-const HOLDER_SOCKET: &str = "MUSTER_TEST_HOLDER_SOCKET";
+const HELPER: &str = "MUSTER_TEST_HELPER";
+const HELPER_PATH: &str = "MUSTER_TEST_HELPER_PATH";
 
-/// Not a test of its own: the tests start this executable again with this test as the holder process.
+/// Not a test of its own: the tests start this executable again with this test as a helper process.
 #[test]
-fn holder_process() {
-    if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
-        crate::holder::main(Path::new(&socket)).expect("the holder ends well");
+fn helper_process() {
+    let Some(path) = std::env::var_os(HELPER_PATH) else { return };
+    match std::env::var(HELPER).expect("the name of a helper").as_str() {
+        "holder" => crate::holder::main(Path::new(&path)).expect("the holder ends well"),
+        // The agent may have ended without a word.
+        "first-reads" => drop(crate::fuse::first_reads::main(Path::new(&path))),
+        other => panic!("there is no helper {other}"),
     }
 }
 
@@ -192,10 +197,10 @@ struct Scene {
 
 fn holder(socket: std::path::PathBuf) -> Holder {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
-    let test = "mirror::power_tests::holder_process";
-    let script = format!("{HOLDER_SOCKET}=\"$2\" exec \"{exe}\" --exact {test} --nocapture");
+    let test = "mirror::power_tests::helper_process";
+    let script = format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" exec \"{exe}\" --exact {test} --nocapture");
     let args = vec!["-c".into(), script.into(), "sh".into()];
-    Holder::new(socket, Start { program: "/bin/sh".into(), args, env: Vec::new() })
+    Holder::new(socket, HelperProgram { program: "/bin/sh".into(), args })
 }
 
 fn config(data: &Path) -> Config {

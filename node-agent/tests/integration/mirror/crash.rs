@@ -84,6 +84,43 @@ fn serving_process() {
     });
 }
 
+const WAIT: &str = "MUSTER_TEST_WAIT";
+
+/// Not a test of its own: a process that is killed while the first read of its disk waits for bytes that never come.
+#[test]
+fn waiting_process() {
+    let Some(dir) = std::env::var_os(WAIT).map(PathBuf::from) else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let data = DataDir::borrowed(dir.clone());
+        let want = import(&MemoryStore::new(), &Rng(22).bytes(BLOCK), ChunkSize::MIN);
+        let config = config(&data);
+        let disks = World::open(data, config, Arc::new(MemoryStore::new())).await.disks;
+        let ensured = tokio::spawn({
+            let (disks, want) = (disks.clone(), want.clone());
+            async move { disks.ensure(&want).await }
+        });
+        let is_read = || disks.status(want.disk).is_some_and(|status| status.used_bytes > 0);
+        eventually("the first read", Duration::from_secs(20), is_read).await;
+        std::fs::write(dir.join("waits"), "").unwrap();
+        drop(ensured.await);
+        panic!("it was not killed in time");
+    });
+}
+
+/// A process that reads its own mount and is killed never ends, and keeps its mounts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_killed_during_a_first_read_ends() {
+    let data = DataDir::new();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "mirror::crash::waiting_process", "--nocapture"]).env(WAIT, &data.path);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let waits = data.path.join("waits");
+    eventually("its first read", Duration::from_secs(30), || waits.exists()).await;
+    child.kill().unwrap();
+    eventually("its end", Duration::from_secs(3), || child.try_wait().unwrap().is_some()).await;
+}
+
 struct Serving {
     child: Child,
     path: PathBuf,

@@ -62,8 +62,11 @@ struct Node {
     _data: DataDir,
 }
 
+/// Its first chunk is empty, so that the first read of the disk, which mounting waits for, asks nobody.
 fn image() -> Vec<u8> {
-    Rng(11).bytes(4 * CHUNK)
+    let mut image = Rng(11).bytes(4 * CHUNK);
+    image[..CHUNK].fill(0);
+    image
 }
 
 fn timed(call: impl FnOnce() -> io::Result<()>) -> (Duration, Option<Errno>) {
@@ -124,8 +127,13 @@ async fn a_node_that_refuses_connections_keeps_no_request_beyond_its_deadline() 
 async fn a_node_that_gives_byte_after_byte_keeps_no_request_beyond_its_deadline() {
     let cluster = TestCluster::of_memory(2).await;
     let image = image();
-    let record =
-        Record::encode(Kind::Chunk, Salt::SHARED, Some(ChunkSize::DEFAULT), &image[..CHUNK], Compression::Auto);
+    let record = Record::encode(
+        Kind::Chunk,
+        Salt::SHARED,
+        Some(ChunkSize::DEFAULT),
+        &image[CHUNK..2 * CHUNK],
+        Compression::Auto,
+    );
     let bytes = Bytes::from(record.to_bytes());
     let trickle = Router::new().fallback(move || {
         let bytes = bytes.clone();
@@ -248,11 +256,11 @@ async fn an_own_pool_that_does_not_answer_keeps_no_request_beyond_its_deadline_a
         let begun = Instant::now();
         let file = File::open(read).unwrap();
         let mut bytes = vec![0; 4096];
-        file.read_exact_at(&mut bytes, 0).unwrap();
+        file.read_exact_at(&mut bytes, CHUNK as u64).unwrap();
         (begun.elapsed(), bytes)
     })
     .await;
-    assert_eq!(bytes, image[..4096]);
+    assert_eq!(bytes, image[CHUNK..CHUNK + 4096]);
     assert!(took < DEADLINE, "{took:?}");
     node.disks.shutdown().await;
 }
@@ -270,9 +278,9 @@ async fn a_read_that_joins_another_one_keeps_its_own_deadline() {
             timed(|| read_direct(&file, offset))
         })
     };
-    let first = read(0);
+    let first = read(CHUNK as u64);
     tokio::time::sleep(DEADLINE / 2).await;
-    let second = read(128 << 10);
+    let second = read(CHUNK as u64 + (128 << 10));
     assert_eq!(first.await.unwrap().1, Some(Errno::IO));
     import(&*cluster.nodes[1].store, &image, ChunkSize::DEFAULT);
     let (took, failed) = second.await.unwrap();
@@ -297,7 +305,7 @@ async fn a_disk_says_that_a_clock_is_wrong_and_goes_on_when_it_is_right() {
     let read = |path: PathBuf| {
         blocking(move || {
             let file = File::options().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
-            timed(|| read_direct(&file, 0))
+            timed(|| read_direct(&file, CHUNK as u64))
         })
     };
     let disk = node.disks.list().remove(0);
@@ -312,4 +320,44 @@ async fn a_disk_says_that_a_clock_is_wrong_and_goes_on_when_it_is_right() {
     assert!(Instant::now() + Duration::from_secs(1) >= right_at, "it was not right yet");
     assert_eq!(read(path).await.1, None);
     node.disks.shutdown().await;
+}
+
+/// "Ready" is said of a disk that was read through its mount, and its path is there before that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_mounted_once_a_read_through_its_mount_was_served() {
+    let cluster = TestCluster::of_memory(2).await;
+    let data = DataDir::new();
+    let mut config = config(&data);
+    config.read_deadline = DEADLINE;
+    let disks = fuse::open_disks(config, cluster.nodes[0].pool.clone(), data.holder()).await.unwrap();
+    let image = Rng(12).bytes(CHUNK);
+    let want = import(&MemoryStore::new(), &image, ChunkSize::DEFAULT);
+    let refused = disks.ensure(&want).await.unwrap_err();
+    let said = storage_core::cause::explain(&refused);
+    assert!(said.contains("the first read of") && said.contains("Input/output error"), "{said}");
+    let status = disks.status(want.disk).unwrap();
+    assert!(!status.mounted, "nothing was read yet");
+    assert!(std::fs::metadata(&status.path).unwrap().is_file(), "it is served all the same");
+    import(&*cluster.nodes[1].store, &image, ChunkSize::DEFAULT);
+    assert!(disks.ensure(&want).await.unwrap().mounted);
+    disks.shutdown().await;
+    assert!(!disks.status(want.disk).unwrap().mounted);
+}
+
+/// A disk whose first read waits for another node can be removed at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_whose_first_read_waits_can_be_removed() {
+    let cluster = TestCluster::of_memory(2).await;
+    let data = DataDir::new();
+    let disks = fuse::open_disks(config(&data), cluster.nodes[0].pool.clone(), data.holder()).await.unwrap();
+    let want = import(&MemoryStore::new(), &Rng(13).bytes(CHUNK), ChunkSize::DEFAULT);
+    let (ensuring, wanted) = (disks.clone(), want.clone());
+    let ensured = tokio::spawn(async move { ensuring.ensure(&wanted).await });
+    let used = || disks.status(want.disk).is_some_and(|status| status.used_bytes > 0);
+    eventually("the first read", Duration::from_secs(5), used).await;
+    let begun = Instant::now();
+    disks.remove(want.disk).await.unwrap();
+    assert!(begun.elapsed() < DEADLINE, "it took {:?}", begun.elapsed());
+    assert!(ensured.await.unwrap().is_err());
+    disks.shutdown().await;
 }

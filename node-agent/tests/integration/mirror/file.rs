@@ -229,17 +229,20 @@ async fn a_commit_never_uses_damaged_bytes_of_the_cache() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_without_a_source_fails_at_its_deadline_and_other_reads_work() {
     let world = World::with(|config| config.read_deadline = Duration::from_millis(300)).await;
-    let image = Rng(11).bytes(2 * CHUNK);
+    // The first chunk is empty, so that the disk can be mounted.
+    let mut image = Rng(11).bytes(2 * CHUNK);
+    image[..CHUNK].fill(0);
     let want = import(&storage_core::MemoryStore::new(), &image, ChunkSize::DEFAULT);
     let path = world.ensure(&want).await.path;
     blocking(move || {
         let file = File::options().read(true).write(true).open(&path).unwrap();
-        file.write_all_at(&[9; 4096], 0).unwrap();
-        let error = file.read_exact_at(&mut [0; 4096], 2 * 4096).unwrap_err();
+        let chunk = CHUNK as u64;
+        file.write_all_at(&[9; 4096], chunk).unwrap();
+        let error = file.read_exact_at(&mut [0; 4096], chunk + 2 * 4096).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::IO));
         let direct = File::options().read(true).custom_flags(libc::O_DIRECT).open(&path).unwrap();
         let mut block = [0; 4096];
-        direct.read_exact_at(&mut block, 0).unwrap();
+        direct.read_exact_at(&mut block, chunk).unwrap();
         assert_eq!(block, [9; 4096]);
     })
     .await;

@@ -14,7 +14,8 @@ use std::{
 
 use muster_agent::{
     fuse,
-    holder::{Holder, Start},
+    helper::HelperProgram,
+    holder::Holder,
     mirror::{Config, DiskStatus, DiskWant, Disks, Saved},
 };
 use muster_api::{
@@ -29,21 +30,27 @@ use storage_core::{
     zero::is_zero,
 };
 
-pub const HOLDER_SOCKET: &str = "MUSTER_TEST_HOLDER_SOCKET";
+const HELPER: &str = "MUSTER_TEST_HELPER";
+const HELPER_PATH: &str = "MUSTER_TEST_HELPER_PATH";
 
-/// Not a test of its own: the tests start this executable again with this test as the holder process.
+/// Not a test of its own: the tests start this executable again with this test as a helper process.
 #[test]
-fn holder_process() {
-    if let Some(socket) = std::env::var_os(HOLDER_SOCKET) {
-        muster_agent::holder::main(Path::new(&socket)).expect("the holder ends well");
+fn helper_process() {
+    let Some(path) = std::env::var_os(HELPER_PATH) else { return };
+    match std::env::var(HELPER).expect("the name of a helper").as_str() {
+        "holder" => muster_agent::holder::main(Path::new(&path)).expect("the holder ends well"),
+        // The agent may have ended without a word.
+        "first-reads" => drop(muster_agent::fuse::first_reads::main(Path::new(&path))),
+        other => panic!("there is no helper {other}"),
     }
 }
 
-/// How to start this test executable as the holder.
-pub fn holder_start() -> Start {
+/// How to start this test executable as a helper process.
+fn helper_program() -> HelperProgram {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
-    let script = format!("{HOLDER_SOCKET}=\"$2\" exec \"{exe}\" --exact mirror::world::holder_process --nocapture");
-    Start { program: "/bin/sh".into(), args: vec!["-c".into(), script.into(), "sh".into()], env: Vec::new() }
+    let test = "mirror::world::helper_process";
+    let script = format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" exec \"{exe}\" --exact {test} --nocapture");
+    HelperProgram { program: "/bin/sh".into(), args: vec!["-c".into(), script.into(), "sh".into()] }
 }
 
 /// A data directory. Dropping it unmounts what is below, stops the holder and removes the files.
@@ -69,7 +76,7 @@ impl DataDir {
     }
 
     pub fn holder(&self) -> Holder {
-        Holder::new(self.socket(), holder_start())
+        Holder::new(self.socket(), helper_program())
     }
 }
 
