@@ -3,6 +3,19 @@
 //! [`crate::ids!`] makes them. The three that placement and the membership record need are made here; the API crate makes
 //! its own with the same macro. Ids are for naming and reading. Nothing is ever ordered by them.
 
+/// A text that should have been an id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected an id, a UUID with hyphens, got '{0}'")]
+pub struct NotAnId(String);
+
+impl NotAnId {
+    /// Keeps the beginning of the text for the message.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
+    }
+}
+
 /// Makes one id type per line. Attributes in the brackets go on every type.
 ///
 /// A crate that uses it depends on `serde` and `uuid`.
@@ -10,7 +23,7 @@
 macro_rules! ids {
     (@one [$($attributes:tt)*] $(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         $($attributes)*
         #[serde(transparent)]
         pub struct $name(uuid::Uuid);
@@ -48,11 +61,19 @@ macro_rules! ids {
         }
 
         impl std::str::FromStr for $name {
-            type Err = uuid::Error;
+            type Err = $crate::ids::NotAnId;
 
             /// Reads the hyphenated form only, because 32 bare hex digits could be a name that a user chose.
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                if text.len() == 36 { uuid::Uuid::parse_str(text).map(Self) } else { uuid::Uuid::parse_str("").map(Self) }
+                let read = uuid::Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+                read.map(Self).ok_or_else(|| $crate::ids::NotAnId::new(text))
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(input)?;
+                text.parse().map_err(serde::de::Error::custom)
             }
         }
     };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, ImageId, InstanceId, Labels, Name, NodeId, OrUnknown, Ref, SnapshotId, Timestamp, VersionId,
+    DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, Timestamp,
+    VersionId,
 };
 
 /// Request of `POST /v1/deployments`.
@@ -231,9 +232,10 @@ pub struct ReasonCount {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchDeployment {
-    /// The new labels, which replace all old ones; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<Labels>,
+    /// What changes in the labels; nothing if absent.
+    #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    pub labels: LabelsPatch,
 }
 
 /// Request of `POST /v1/deployments/{d}/scale`.

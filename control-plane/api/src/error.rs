@@ -69,6 +69,9 @@ codes! {
     PreconditionFailed = "precondition_failed", 412;
     /// The body or the disk is over a limit.
     TooLarge = "too_large", 413;
+    /// The body is of a kind that is not taken here: `Content-Type` has to be `application/json`, or
+    /// `application/octet-stream` for contents.
+    UnsupportedMediaType = "unsupported_media_type", 415;
     /// The range of a download is outside the content.
     RangeNotSatisfiable = "range_not_satisfiable", 416;
     /// The JSON has unknown fields or invalid values; `errors` lists them.

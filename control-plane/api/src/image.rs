@@ -1,8 +1,13 @@
 //! Images and uploads of their content, `/v1/images`.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::{DottedName, ImageId, Labels, Ref, Timestamp, VersionId, version::BootKind};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Visitor},
+};
+
+use crate::{DottedName, ImageId, Labels, LabelsPatch, Ref, Timestamp, VersionId, patch::required, version::BootKind};
 
 /// Request of `POST /v1/images`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -51,7 +56,7 @@ pub struct ImageSource {
 pub struct Empty {}
 
 /// The id of a version, or its number within an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum VersionOrNumber {
     /// Number within the image, from 1.
@@ -60,16 +65,43 @@ pub enum VersionOrNumber {
     Id(VersionId),
 }
 
+impl<'de> Deserialize<'de> for VersionOrNumber {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = VersionOrNumber;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the id of a version or the number of one in an image")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<VersionOrNumber, E> {
+                Ok(VersionOrNumber::Number(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<VersionOrNumber, E> {
+                let not_an_id = |_| de::Error::invalid_value(de::Unexpected::Str(text), &self);
+                text.parse().map(VersionOrNumber::Id).map_err(not_an_id)
+            }
+        }
+
+        input.deserialize_any(Either)
+    }
+}
+
 /// Request of `PATCH /v1/images/{i}`, a JSON merge patch.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchImage {
     /// The new name; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "required", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<DottedName>,
-    /// The new labels, which replace all old ones; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<Labels>,
+    /// What changes in the labels; nothing if absent.
+    #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    pub labels: LabelsPatch,
 }
 
 /// State of an image.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, DiskId, InstanceId, Labels, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
+    DeploymentId, DiskId, InstanceId, Labels, LabelsPatch, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
     condition::Condition, deployment::Runtime,
 };
 
@@ -143,9 +143,10 @@ pub struct Instance {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchInstance {
-    /// The new labels, which replace all old ones; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<Labels>,
+    /// What changes in the labels; nothing if absent.
+    #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    pub labels: LabelsPatch,
 }
 
 /// Request of `POST /v1/instances/{i}/stop`.

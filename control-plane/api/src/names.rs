@@ -168,6 +168,9 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
             return Err(format!("at most 50 labels, got {}", map.len()));
         }
         for (key, value) in &map {
+            if key.chars().chain(value.chars()).any(char::is_control) {
+                return Err(format!("the label {key:?} has a control character, such as a line break"));
+            }
             let (k, v) = (key.chars().count(), value.chars().count());
             if k == 0 || k > 128 {
                 return Err(format!("a label's key has 1 to 128 characters, got {k}"));
@@ -216,6 +219,9 @@ mod tests {
         let many: BTreeMap<_, _> = (0..51).map(|n| (format!("k{n}"), String::new())).collect();
         assert!(Labels::try_from(many).is_err());
         assert!(serde_json::from_str::<Labels>(r#"{"":"x"}"#).is_err());
+        for bad in [r#"{"a":"x\u0000"}"#, r#"{"a\n":""}"#] {
+            assert!(serde_json::from_str::<Labels>(bad).is_err(), "{bad}");
+        }
         assert!(serde_json::from_str::<Labels>(r#"{"tier":"web"}"#).is_ok());
     }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, DiskId, InstanceId, Labels, Name, OrUnknown, Reason, SnapshotId, Timestamp, VersionId,
-    instance::Select,
+    DeploymentId, DiskId, InstanceId, Labels, LabelsPatch, Name, OrUnknown, Reason, SnapshotId, Timestamp, VersionId,
+    instance::Select, patch::required,
 };
 
 /// Request of `POST /v1/snapshots`.
@@ -132,9 +132,11 @@ pub struct SnapshotMember {
 #[serde(deny_unknown_fields)]
 pub struct PatchSnapshot {
     /// The new name; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "required", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub name: Option<Name>,
-    /// The new labels, which replace all old ones; unchanged if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<Labels>,
+    /// What changes in the labels; nothing if absent.
+    #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    pub labels: LabelsPatch,
 }

@@ -15,6 +15,7 @@ use super::{App, AppError};
 use crate::{
     ca::Authority,
     store::{
+        cluster,
         operations::Origin,
         tokens::{self, TokenRow},
     },
@@ -131,6 +132,20 @@ impl App {
             scope,
             request_id,
         })
+    }
+
+    /// Refuses to read from a project that does not exist, because the answer would look as if it were empty. Changes
+    /// need no check: an operator makes a project by making something in it.
+    pub async fn check_project(&self, caller: &Caller) -> Result<(), AppError> {
+        let Scope::One(project) = &caller.scope else { return Ok(()) };
+        if !caller.is_operator() || project == DEFAULT_PROJECT {
+            return Ok(());
+        }
+        if self.store.read("projects.exists", async |tx| cluster::is_project(tx, project).await).await? {
+            return Ok(());
+        }
+        let said = format!("there is no project '{project}': no token was made for it, and nothing in it");
+        Err(AppError::code(ErrorCode::NotFound, said))
     }
 
     /// The error that a failed call from this address is answered with: as it is, or 429 if it was one bad token too

@@ -4,7 +4,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use futures::{Stream, stream};
-use muster_api::{ErrorCode, Page, event::Event};
+use muster_api::{
+    ErrorCode, Page, deployment::DeploymentState, event::Event, image::ImageState, instance::InstanceState,
+    node::NodeState, operation::OperationState, snapshot::SnapshotState, version::VersionState,
+};
 
 use super::{
     App, AppError, Caller,
@@ -14,7 +17,7 @@ use super::{
 use crate::store::{
     Tx, deployments,
     events::{self, StoredEvent},
-    nodes,
+    nodes, words,
 };
 
 /// Most events that are read at once.
@@ -194,6 +197,7 @@ impl Subscription {
 
 /// Turns the names in the filter into ids, so that a stream still follows a thing after it was renamed or deleted.
 async fn resolve(tx: &mut Tx, caller: &Caller, mut filter: Filter) -> Result<Filter, AppError> {
+    filter.states_among(&states())?;
     for wanted in &mut filter.nodes {
         if let Some(row) = nodes::by_name(tx, wanted).await? {
             *wanted = row.id.to_string();
@@ -206,6 +210,23 @@ async fn resolve(tx: &mut Tx, caller: &Caller, mut filter: Filter) -> Result<Fil
         }
     }
     Ok(filter)
+}
+
+/// The states of all kinds of things.
+fn states() -> Vec<&'static str> {
+    let mut states = [
+        words::of::<DeploymentState>(),
+        words::of::<ImageState>(),
+        words::of::<InstanceState>(),
+        words::of::<NodeState>(),
+        words::of::<OperationState>(),
+        words::of::<SnapshotState>(),
+        words::of::<VersionState>(),
+    ]
+    .concat();
+    states.sort_unstable();
+    states.dedup();
+    states
 }
 
 fn wants(caller: &Caller, filter: &Filter, row: &StoredEvent) -> bool {

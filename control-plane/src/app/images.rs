@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{
     Answer, App, AppError, Asked, Caller, Once, at, find,
+    labels::patched,
     list::ListQuery,
     versions::{self as app_versions, FREED_ROOTS_MAX},
 };
@@ -73,6 +74,7 @@ impl App {
     /// A page of images. The filters `state` and `label` are known.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
         list.filter.only(&["state", "label"])?;
+        list.filter.states_of::<ImageState>()?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
         self.store
             .read("images.list", async |tx| {
@@ -94,7 +96,7 @@ impl App {
             let mut row = find::image(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
             let name = patch.name.map_or_else(|| row.image.name.clone(), |name| name.to_string());
-            let labels = patch.labels.unwrap_or_else(|| row.image.labels.clone());
+            let labels = patched(&row.image.labels, &patch.labels)?;
             if name == row.image.name && labels == row.image.labels {
                 return Answer::ok(&row.image);
             }

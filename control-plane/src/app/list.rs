@@ -1,10 +1,10 @@
 //! Lists: which rows a caller asks for, and a page of them.
 
 use muster_api::{DeploymentId, Labels, Page};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AppError, Caller};
-use crate::store::{self, Tx, column, deployments};
+use crate::store::{self, Tx, column, deployments, words};
 pub use crate::store::{NoPosition, Position};
 
 /// What a list is asked for: place, length and filters.
@@ -48,6 +48,22 @@ impl Filter {
         match given.iter().find(|(name, empty)| !empty && !known.contains(name)) {
             None => Ok(()),
             Some((name, _)) => Err(AppError::BadRequest(format!("this list cannot be filtered by {name}"))),
+        }
+    }
+
+    /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
+    pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {
+        self.states_among(words::of::<S>())
+    }
+
+    /// As [`Self::states_of`], with the words themselves.
+    pub fn states_among(&self, known: &[&str]) -> Result<(), AppError> {
+        match self.states.iter().find(|state| !known.contains(&state.as_str())) {
+            None => Ok(()),
+            Some(state) => {
+                let known = known.join(", ");
+                Err(AppError::BadRequest(format!("there is no state '{state}' here: the states are {known}")))
+            }
         }
     }
 

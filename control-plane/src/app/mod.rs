@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`
-//! and `heartbeats` know no other file; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
+//! and `heartbeats` know no other file, `labels` only errors; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
 //! every use case begins with; the nouns come last.
 
 pub mod caller;
@@ -37,6 +37,7 @@ pub mod idempotency;
 pub mod images;
 mod incarnations;
 pub mod instances;
+mod labels;
 pub mod list;
 pub mod membership;
 pub mod nodes;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use muster_api::{OperationId, Page, operation::Operation};
+use muster_api::{
+    OperationId, Page,
+    operation::{Operation, OperationState},
+};
 
 use super::{Answer, App, AppError, Caller, Once, caller::visible, list::ListQuery};
 use crate::{
@@ -72,6 +75,7 @@ impl App {
     /// A page of a project's operations, oldest first.
     pub async fn operations(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Operation>, AppError> {
         list.filter.only(&["state", "deployment", "node"])?;
+        list.filter.states_of::<OperationState>()?;
         self.store
             .read("operations.list", async |tx| {
                 let mut pager = list.pager(tx).await?;

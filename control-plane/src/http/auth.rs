@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
-use http::{header, request::Parts};
+use http::{Method, header, request::Parts};
 use muster_api::RequestId;
 
 use super::{error::ApiError, extract::Params};
@@ -57,6 +57,9 @@ impl FromRequestParts<App> for Caller {
         let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
         let signed_in = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await;
         let caller = signed_in.map_err(|error| app.sign_in_failed(error, peer(parts)))?;
+        if parts.method == Method::GET || parts.method == Method::HEAD {
+            app.check_project(&caller).await?;
+        }
         parts.extensions.insert(caller.clone());
         Ok(caller)
     }

@@ -16,21 +16,21 @@ use std::{str::FromStr, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     response::{IntoResponse, Response},
 };
-use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use muster_api::{
     ErrorCode, Problem, Ref,
-    error::FieldError,
     units::{parse_duration, parse_size},
 };
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use storage_core::units::usize_from;
 
 pub use axum::Json;
 
-use super::error::ApiError;
+use super::{error::ApiError, json};
 pub use crate::app::list::ListQuery;
 use crate::app::{
     Answer, App, AppError, Asked, Caller, Once,
@@ -60,41 +60,12 @@ impl IntoResponse for Answer {
     }
 }
 
-/// Reads JSON into `T`. Text that is not JSON is 400; JSON that does not fit is 422 and names the place.
-pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, AppError> {
-    let value: serde_json::Value = serde_json::from_slice(body)
-        .map_err(|e| AppError::code(ErrorCode::NotJson, format!("the body is not JSON: {e}")))?;
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let detail = e.inner().to_string();
-        let code = if detail.starts_with("unknown field") {
-            "unknown_field"
-        } else if detail.starts_with("missing field") {
-            "missing"
-        } else {
-            "invalid"
-        };
-        let mut pointer = pointer(e.path());
-        // "missing field `x`" is reported at the object; the pointer has to name the field.
-        if code == "missing"
-            && let Some(field) = detail.split('`').nth(1)
-        {
-            pointer = format!("{pointer}/{field}");
-        }
-        AppError::Invalid(vec![FieldError { pointer, code: code.to_owned(), detail }])
-    })
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter().fold(String::new(), |mut out, segment| {
-        match segment {
-            Segment::Seq { index } => out.push_str(&format!("/{index}")),
-            Segment::Map { key } => out.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
-            Segment::Enum { variant } => out.push_str(&format!("/{variant}")),
-            Segment::Unknown => {}
-        }
-        out
-    })
+/// The whole body of a request that carries JSON, if it is said to be JSON.
+async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let bytes = body_bytes(request).await?;
+    check_content_type(&headers, &method, &bytes)?;
+    Ok(bytes)
 }
 
 async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
@@ -109,6 +80,26 @@ async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
     })
 }
 
+/// Refuses a JSON body that is not said to be JSON. A form of a foreign web page must not pass for one.
+fn check_content_type(headers: &HeaderMap, method: &Method, body: &[u8]) -> Result<(), AppError> {
+    let mut known = vec!["application/json"];
+    if method == Method::PATCH {
+        known.push("application/merge-patch+json");
+    }
+    let stated = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    // What follows a `;` are parameters, such as a charset.
+    let kind = stated.as_ref().and_then(|stated| stated.split(';').next()).map(|kind| kind.trim().to_ascii_lowercase());
+    match kind {
+        Some(kind) if known.contains(&kind.as_str()) => Ok(()),
+        None if body.is_empty() => Ok(()),
+        kind => {
+            let got = kind.map_or_else(|| "nothing".to_owned(), |kind| format!("'{kind}'"));
+            let why = format!("the Content-Type of the body must be {}, got {got}", known.join(" or "));
+            Err(AppError::code(ErrorCode::UnsupportedMediaType, why))
+        }
+    }
+}
+
 /// What a change may have as its body: a type of the API, [`MaybeBody`] or [`NoBody`].
 pub trait ChangeBody: Sized {
     /// Reads the whole body. An [`AppError`] says what is wrong with it.
@@ -117,7 +108,7 @@ pub trait ChangeBody: Sized {
 
 impl<T: DeserializeOwned> ChangeBody for T {
     fn read(bytes: &[u8]) -> Result<Self, AppError> {
-        parse_json(bytes)
+        json::parse(bytes)
     }
 }
 
@@ -127,7 +118,7 @@ pub struct MaybeBody<T>(pub T);
 
 impl<T: DeserializeOwned + Default> ChangeBody for MaybeBody<T> {
     fn read(bytes: &[u8]) -> Result<Self, AppError> {
-        if bytes.is_empty() { Ok(Self(T::default())) } else { parse_json(bytes).map(Self) }
+        if bytes.is_empty() { Ok(Self(T::default())) } else { json::parse(bytes).map(Self) }
     }
 }
 
@@ -142,7 +133,7 @@ impl ChangeBody for NoBody {
         struct Empty {}
 
         if !bytes.is_empty() {
-            parse_json::<Empty>(bytes)?;
+            json::parse::<Empty>(bytes)?;
         }
         Ok(Self)
     }
@@ -164,7 +155,7 @@ impl<B: ChangeBody> FromRequest<App> for Change<B> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let head = OnceHead::of(&parts, &caller)?;
-        let bytes = body_bytes(Request::from_parts(parts, body)).await?;
+        let bytes = json_bytes(Request::from_parts(parts, body)).await?;
         Ok(Self { once: head.with_body(&bytes), body: B::read(&bytes)? })
     }
 }
@@ -253,7 +244,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(parse_json(&body_bytes(request).await?)?))
+        Ok(Self(json::parse(&json_bytes(request).await?)?))
     }
 }
 
@@ -321,10 +312,23 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // Only the names of the parameters are told: a part that cannot be read may be a secret in the wrong place.
+        let names = RawPathParams::from_request_parts(parts, state).await;
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(rejection) => {
-                Err(Problem::new(ErrorCode::NotFound, format!("there is no such thing: {rejection}")).into())
+            Err(_) => {
+                let last = names.ok().and_then(|names| names.iter().last().map(|(name, _)| name.to_owned()));
+                let why = match last.as_deref() {
+                    Some("version") => "there is no such version: a version is named by its id, which \
+                        /v1/images/IMAGE/versions lists"
+                        .to_owned(),
+                    Some("number") => {
+                        "there is no such version: the path ends in the number of a version of the image".to_owned()
+                    }
+                    Some(name) => format!("there is no such {name}: the path does not name one"),
+                    None => "there is no such thing".to_owned(),
+                };
+                Err(Problem::new(ErrorCode::NotFound, why).into())
             }
         }
     }
@@ -379,6 +383,11 @@ impl Params {
         parse(text).map(Some).map_err(|e| AppError::BadRequest(format!("the query parameter '{name}': {e}")))
     }
 
+    /// A whole number.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, AppError> {
+        self.read(name, |text| text.parse().map_err(|_| format!("expected a whole number, got '{text}'")))
+    }
+
     /// As [`Params::text`], parsed. A text that cannot be parsed is a bad request.
     pub fn get<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, AppError> {
         self.read(name, str::parse)
@@ -429,8 +438,8 @@ pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
 
 /// `limit=`: how many items a page may have, 1 to 1000, 100 if it is left out.
 pub(super) fn limit_of(params: &Params) -> Result<usize, AppError> {
-    match params.get::<usize>("limit")?.unwrap_or(100) {
-        limit @ 1..=1000 => Ok(limit),
+    match params.number("limit")?.unwrap_or(100) {
+        limit @ 1..=1000 => Ok(usize_from(limit)),
         limit => Err(AppError::BadRequest(format!("limit is 1 to 1000, got {limit}"))),
     }
 }

@@ -17,6 +17,7 @@ pub mod found;
 pub mod health;
 pub mod images;
 pub mod instances;
+mod json;
 pub mod node_door;
 pub mod nodes;
 pub mod openapi;

@@ -143,8 +143,8 @@ async fn heartbeat(
 
 async fn desired(State(app): State<App>, node: NodeCaller, params: Params) -> Result<Response, ApiError> {
     params.only(&["after", "wait_s"])?;
-    let after = params.get::<u64>("after")?.unwrap_or(0);
-    let wait = Duration::from_secs(params.get::<u64>("wait_s")?.unwrap_or(0).min(WAIT_MAX_S));
+    let after = params.number("after")?.unwrap_or(0);
+    let wait = Duration::from_secs(params.number("wait_s")?.unwrap_or(0).min(WAIT_MAX_S));
     if !app.wait_desired(node.id, after, wait).await? {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode, header};
-use muster_api::{ImageId, Ref, version::Version};
+use muster_api::{ErrorCode, ImageId, Ref, version::Version};
 
 use super::{ApiError, IfMatch, Json, Params, Path};
 use crate::{
@@ -76,12 +76,25 @@ impl FromRequest<App> for Content {
 
 fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
     params.only(&["format", "sha256"])?;
+    check_content_type(headers)?;
     let encoding = encoding(headers)?;
     let sha256 = params.read("sha256", parse_sha256)?;
     // For an encoded body the header has the encoded length.
     let length = headers.get(header::CONTENT_LENGTH).filter(|_| encoding == Encoding::Identity);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     Ok(Stated { format: params.get::<Format>("format")?, sha256, encoding, length })
+}
+
+/// Refuses forms, which programs make of a file without being asked to, and which would be taken for a disk.
+fn check_content_type(headers: &HeaderMap) -> Result<(), AppError> {
+    const TAKEN: &str = "application/octet-stream";
+    let Some(stated) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    if stated.as_bytes().eq_ignore_ascii_case(TAKEN.as_bytes()) {
+        return Ok(());
+    }
+    let stated = String::from_utf8_lossy(stated.as_bytes());
+    let why = format!("the Content-Type of an upload must be {TAKEN} or absent, got '{stated}'");
+    Err(AppError::code(ErrorCode::UnsupportedMediaType, why))
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, AppError> {

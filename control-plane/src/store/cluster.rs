@@ -78,6 +78,17 @@ pub async fn restored_at(tx: &mut Tx) -> Result<Option<Timestamp>, StoreError> {
 const PROJECT: &str = "-- projects.ensure
 INSERT INTO projects (name, created_at, seq) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING";
 
+const IS_PROJECT: &str = "\
+SELECT CASE WHEN EXISTS (SELECT 1 FROM projects WHERE name = $1) OR EXISTS (SELECT 1 FROM images WHERE project = $1)
+    OR EXISTS (SELECT 1 FROM deployments WHERE project = $1) OR EXISTS (SELECT 1 FROM snapshots WHERE project = $1)
+    THEN 1 ELSE 0 END";
+
+/// Whether there is such a project: a token was made for it, or a thing in it.
+pub async fn is_project(tx: &mut Tx, name: &str) -> Result<bool, StoreError> {
+    let found: i32 = sqlx::query_scalar(IS_PROJECT).bind(name).fetch_one(tx.conn()).await?;
+    Ok(found == 1)
+}
+
 /// Inserts the project, unless it is there.
 pub async fn ensure_project(tx: &mut Tx, name: &str) -> Result<(), StoreError> {
     let (seq, now) = (tx.next_seq().await?, tx.now().micros());

@@ -48,6 +48,7 @@ pub mod snapshots;
 pub mod tokens;
 pub mod uploads;
 pub mod versions;
+pub mod words;
 
 use std::{
     fmt,

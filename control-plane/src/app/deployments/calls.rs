@@ -2,11 +2,11 @@
 
 use muster_api::{
     DeploymentId, Page, Ref,
-    deployment::{Deployment, PatchDeployment},
+    deployment::{Deployment, DeploymentState, PatchDeployment},
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
+    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery},
     event, view,
 };
 use crate::{
@@ -31,6 +31,7 @@ impl App {
     /// A page of deployments. The filters `state`, `label` and `deployment` are known.
     pub async fn deployments(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Deployment>, AppError> {
         list.filter.only(&["state", "label", "deployment"])?;
+        list.filter.states_of::<DeploymentState>()?;
         self.store
             .read("deployments.list", async |tx| {
                 let filter = list.row_filter(tx, caller).await?;
@@ -63,8 +64,9 @@ impl App {
         self.once(&asked.once, "deployments.patch", async |tx| {
             let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
-            if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
-                row.labels = labels.clone();
+            let labels = patched(&row.labels, &patch.labels)?;
+            if labels != row.labels {
+                row.labels = labels;
                 deployments::save(tx, &row).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;
                 row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;

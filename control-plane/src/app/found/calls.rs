@@ -3,6 +3,7 @@
 use muster_api::{
     ErrorCode, InstanceId, Page, Ref,
     found::{ForgetFound, FoundInstance, TakeFound},
+    instance::InstanceState,
 };
 
 use super::{
@@ -23,6 +24,7 @@ impl App {
     pub async fn found_instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<FoundInstance>, AppError> {
         caller.require_operator()?;
         list.filter.only(&["state", "node"])?;
+        list.filter.states_of::<InstanceState>()?;
         self.store
             .read("found_instances.list", async |tx| {
                 let names = nodes::names(tx).await?;

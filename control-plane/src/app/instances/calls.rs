@@ -7,14 +7,14 @@ use http::Method;
 use muster_api::{
     ErrorCode, InstanceId, NodeId, Page, Ref,
     deployment::Runtime,
-    instance::{Instance, PatchInstance},
+    instance::{Instance, InstanceState, PatchInstance},
     peer_protocol::log_path,
 };
 use muster_pool::Call;
 use storage_core::units::usize_from;
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery},
+    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery},
     change::event,
     view,
 };
@@ -36,6 +36,7 @@ impl App {
 
     /// A page of instances. The filter `node` is for operators.
     pub async fn instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Instance>, AppError> {
+        list.filter.states_of::<InstanceState>()?;
         if !list.filter.nodes.is_empty() {
             caller.require_operator()?;
         }
@@ -63,8 +64,9 @@ impl App {
         self.once(&asked.once, "instances.patch", async |tx| {
             let mut row = find::instance(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
-            if let Some(labels) = patch.labels.as_ref().filter(|labels| **labels != row.labels) {
-                instances::save_labels(tx, &row, labels).await?;
+            let labels = patched(&row.labels, &patch.labels)?;
+            if labels != row.labels {
+                instances::save_labels(tx, &row, &labels).await?;
                 row = find::instance(tx, &asked.caller, &Ref::Id(row.id)).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;
             }

@@ -21,6 +21,7 @@ impl App {
     pub async fn nodes(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Node>, AppError> {
         caller.require_operator()?;
         list.filter.only(&["state", "label"])?;
+        list.filter.states_of::<NodeState>()?;
         let since = list.deleted.then(|| self.clock.now().plus_ms(-DELETED_SHOWN_MS));
         self.store
             .read("nodes.list", async |tx| {

@@ -7,7 +7,10 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, begin_operation, find, list::ListQuery, operations::existing},
+    super::{
+        Answer, App, AppError, Asked, Caller, begin_operation, find, labels::patched, list::ListQuery,
+        operations::existing,
+    },
     attempt::give_up,
     event, view,
 };
@@ -29,6 +32,7 @@ impl App {
     /// A page of snapshots. The filters `state`, `label` and `deployment` are known.
     pub async fn snapshots(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Snapshot>, AppError> {
         list.filter.only(&["state", "label", "deployment"])?;
+        list.filter.states_of::<SnapshotState>()?;
         self.store
             .read("snapshots.list", async |tx| {
                 let filter = list.row_filter(tx, caller).await?;
@@ -73,8 +77,8 @@ impl App {
             let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
             let name = patch.name.as_ref().map(ToString::to_string).filter(|name| *name != row.name);
-            let labels = patch.labels.clone().filter(|labels| *labels != row.labels);
-            if name.is_none() && labels.is_none() {
+            let labels = patched(&row.labels, &patch.labels)?;
+            if name.is_none() && labels == row.labels {
                 return Answer::ok(&view::view(row));
             }
             if let Some(name) = name {
@@ -84,7 +88,7 @@ impl App {
                 versions::rename_snapshot(tx, row.id, &name).await?;
                 row.name = name;
             }
-            row.labels = labels.unwrap_or(row.labels);
+            row.labels = labels;
             snapshots::save(tx, &row).await?;
             events::append(tx, event(&row, &asked.caller.name)).await?;
             Answer::ok(&view::view(find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?))

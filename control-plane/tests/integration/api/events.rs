@@ -112,23 +112,24 @@ async fn a_stream_from_a_list_tells_later_events_and_resumes_by_id() {
 async fn a_stream_keeps_to_its_filters_and_project() {
     let world = World::new().await;
     let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    world.make_token(json!({ "role": "tenant", "project": "blue" })).await;
     let position = as_of(&world).await;
     world.agent("n1").await;
     let labels = |text: &str| -> Labels { serde_json::from_str(text).expect("labels") };
     tell(&world, thing("blue", "x")).await;
-    tell(&world, NewEvent { labels: labels(r#"{"tier":"web"}"#), ..thing("red", "up") }).await;
-    tell(&world, NewEvent { labels: labels(r#"{"tier":"db"}"#), ..thing("red", "down") }).await;
-    tell(&world, thing("red", "end")).await;
+    tell(&world, NewEvent { labels: labels(r#"{"tier":"web"}"#), ..thing("red", "running") }).await;
+    tell(&world, NewEvent { labels: labels(r#"{"tier":"db"}"#), ..thing("red", "stopped") }).await;
+    tell(&world, thing("red", "deleted")).await;
     let first = async |token: &str, query: &str| {
         let mut stream = Followed::new(&world, token, &format!("?after={position}{query}"), &[]).await;
         stream.event().await.target.id
     };
-    assert_eq!(first(&tenant, "").await, "up");
-    assert_eq!(first(&tenant, "&label=tier=db").await, "down");
-    assert_eq!(first(&tenant, "&label=tier=db&label=tier=web").await, "up");
-    assert_eq!(first(&tenant, "&state=end&state=nothing").await, "end");
+    assert_eq!(first(&tenant, "").await, "running");
+    assert_eq!(first(&tenant, "&label=tier=db").await, "stopped");
+    assert_eq!(first(&tenant, "&label=tier=db&label=tier=web").await, "running");
+    assert_eq!(first(&tenant, "&state=deleted&state=failed").await, "deleted");
     assert_eq!(first(&world.token, "&project=blue").await, "x");
-    assert_eq!(first(&world.token, "&project=*&state=down").await, "down");
+    assert_eq!(first(&world.token, "&project=*&state=stopped").await, "stopped");
     let node = world.get("/v1/nodes/n1").await.json()["id"].as_str().expect("an id").to_owned();
     assert_eq!(first(&world.token, "&node=n1").await, node);
     // Only operators see events of nodes, also in the project under which they are stored.

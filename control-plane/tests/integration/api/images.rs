@@ -534,7 +534,16 @@ async fn a_patch_changes_what_it_names() {
         .await
         .refused(412, "precondition_failed");
     let changed = world.patch("/v1/images/new.name_1", json!({ "labels": { "b": "2" } }), &[]).await.value(200);
-    assert_eq!(changed["labels"], json!({ "b": "2" }));
+    assert_eq!(changed["labels"], json!({ "a": "1", "b": "2" }), "labels that are not named stay");
+    let one_less = world.patch("/v1/images/new.name_1", json!({ "labels": { "a": null } }), &[]).await.value(200);
+    assert_eq!(one_less["labels"], json!({ "b": "2" }));
+    let kind = [("content-type", "application/merge-patch+json")];
+    let none = world.patch("/v1/images/new.name_1", json!({ "labels": null }), &kind).await.value(200);
+    assert_eq!(none["labels"], json!({}));
+    let unnamed = world.patch("/v1/images/new.name_1", json!({ "name": null }), &[]).await.refused(422, "invalid");
+    assert_eq!(unnamed["errors"][0]["pointer"], "/name", "an image cannot be without a name");
+    let many: serde_json::Map<_, _> = (0..51).map(|n| (format!("k{n}"), json!(""))).collect();
+    world.patch("/v1/images/new.name_1", json!({ "labels": many }), &[]).await.refused(422, "invalid");
     world.patch("/v1/images/new.name_1", json!({ "name": "other" }), &[]).await.refused(409, "name_taken");
     world.patch("/v1/images/new.name_1", json!({ "state": "ready" }), &[]).await.refused(422, "invalid");
     world.get("/v1/images/base").await.refused(404, "not_found");

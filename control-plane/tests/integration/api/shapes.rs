@@ -52,6 +52,148 @@ async fn bad_bodies_get_400_or_422_with_the_field() {
 }
 
 #[tokio::test]
+async fn an_array_is_not_taken_for_an_object_and_no_key_counts_twice() {
+    let world = World::new().await;
+    let post = async |path: &str, body: &str| world.send("POST", path, &[], body).await;
+    post("/v1/tokens", r#"["t","tenant","pa"]"#).await.refused(422, "invalid");
+    let nested = post("/v1/deployments", r#"{"count":1,"source":["a"]}"#).await.refused(422, "invalid");
+    assert_eq!(nested["errors"][0]["pointer"], "/source");
+    let twice = post("/v1/tokens", r#"{"role":"tenant","role":"admin"}"#).await.refused(400, "not_json");
+    assert!(twice["detail"].as_str().is_some_and(|why| why.contains("\"role\" is given twice")), "{twice}");
+    let nul = post("/v1/images", r#"{"name":"a","labels":{"k":"\u0000"}}"#).await.refused(422, "invalid");
+    assert_eq!(nul["errors"][0]["pointer"], "/labels/k");
+    post("/v1/images", r#"{"name":"a","labels":{"k":"a\nb"}}"#).await.refused(422, "invalid");
+    post("/v1/instances/-/start?x", "[]").await.refused(422, "invalid");
+    post("/v1/deployments/a/start", "[]").await.refused(422, "invalid");
+}
+
+#[tokio::test]
+async fn a_body_of_another_kind_is_415() {
+    let world = World::new().await;
+    let send = async |method: &str, path: &str, kind: &str| {
+        world.send(method, path, &[("content-type", kind)], r#"{"role":"tenant"}"#).await
+    };
+    for kind in ["application/json", "Application/JSON; charset=utf-8"] {
+        send("POST", "/v1/tokens", kind).await.ok::<Value>(201);
+    }
+    for kind in ["", "text/plain", "application/x-www-form-urlencoded", "application/merge-patch+json", "json"] {
+        let refused = send("POST", "/v1/tokens", kind).await.refused(415, "unsupported_media_type");
+        assert!(refused["detail"].as_str().is_some_and(|why| why.contains("must be application/json")), "{refused}");
+    }
+    // Without a body there is nothing to be of another kind.
+    world.send("POST", "/v1/deployments/none/start", &[("content-type", "")], "").await.refused(404, "not_found");
+    send("PATCH", "/v1/images/none", "application/json-patch+json").await.refused(415, "unsupported_media_type");
+    send("PATCH", "/v1/images/none", "application/merge-patch+json").await.refused(422, "invalid");
+    for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/json"] {
+        send("PUT", "/v1/images/none/content", kind).await.refused(415, "unsupported_media_type");
+    }
+    for kind in ["", "application/octet-stream"] {
+        send("PUT", "/v1/images/none/content", kind).await.refused(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_can_match_nothing_is_refused() {
+    let world = World::new().await;
+    for list in [
+        "images",
+        "versions",
+        "deployments",
+        "instances",
+        "snapshots",
+        "operations",
+        "nodes",
+        "found-instances",
+        "events",
+    ] {
+        let refused = world.get(&format!("/v1/{list}?state=typo")).await.refused(400, "bad_request");
+        let why = refused["detail"].as_str().unwrap_or_default();
+        assert!(why.starts_with("there is no state 'typo' here: the states are "), "{list}: {why}");
+    }
+    world.get("/v1/images?state=ready&state=empty").await.ok::<Value>(200);
+    let page = [("accept", "application/json")];
+    world.send("GET", "/v1/events?state=ready&limit=1", &page, "").await.ok::<Value>(200);
+    for path in ["/v1/images", "/v1/summary", "/v1/operations", "/v1/events", "/v1/images/a"] {
+        let path = format!("{path}{}project=typo", if path.contains('?') { '&' } else { '?' });
+        let refused = world.get(&path).await.refused(404, "not_found");
+        assert!(refused["detail"].as_str().is_some_and(|why| why.contains("no project 'typo'")), "{refused}");
+    }
+    // A thing that is made in a project makes the project.
+    world.post("/v1/images?project=fresh", &json!({ "name": "a" })).await.ok::<Value>(201);
+    world.get("/v1/images?project=fresh").await.ok::<Value>(200);
+    world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    world.get("/v1/images?project=red").await.ok::<Value>(200);
+    world.get("/v1/images?project=*").await.ok::<Value>(200);
+}
+
+#[tokio::test]
+async fn no_answer_has_the_words_of_a_parser() {
+    const PARSERS: [&str; 12] = [
+        "expected struct",
+        "struct ",
+        "to a u64",
+        "UUID parsing",
+        "invalid digit",
+        "invalid type",
+        "invalid length",
+        "invalid value",
+        "untagged enum",
+        "variant",
+        "`",
+        "Failed to",
+    ];
+    let world = World::new().await;
+    let mut answers = Vec::new();
+    for path in [
+        "/v1/versions/debian@1",
+        "/v1/versions/debian/content",
+        "/v1/versions/%00",
+        "/v1/images/debian/versions/first",
+        "/v1/images/debian/versions/-1/content",
+        "/v1/images/%FF",
+        "/v1/operations/x",
+        "/v1/instances/web.0/log?tail=much",
+        "/v1/images?limit=all",
+        "/v1/images?limit=99999999999999999999",
+        "/v1/images?page_token=x",
+        "/v1/images?%FF=%FF",
+        "/v1/images?project=No",
+        "/v1/events?after=x",
+        "/v1/operations/01a205ed-e27d-713a-903d-ab342bac3364?wait=soon",
+    ] {
+        answers.push((path.to_owned(), world.get(path).await));
+    }
+    for body in [
+        "",
+        "[]",
+        "7",
+        r#"{"source":{"version":"debian@1"},"count":1}"#,
+        r#"{"source":{"version":-1},"count":1}"#,
+        r#"{"source":{"image":7},"count":1}"#,
+        r#"{"source":{"image":"a"},"count":99999999999999999999}"#,
+        r#"{"source":{"image":"a"},"count":"1"}"#,
+        r#"{"source":{"image":"a"},"count":1,"runtime":"docker"}"#,
+        r#"{"source":{"image":"a"},"count":1,"ready":{"probe":{}}}"#,
+        r#"{"source":{"image":"a"},"count":1,"placement":{"policy":"x"}}"#,
+        r#"{"source":{"image":"a"},"count":1,"labels":[]}"#,
+        r#"{"source":{"snapshot":""}}"#,
+    ] {
+        answers.push((body.to_owned(), world.send("POST", "/v1/deployments", &[], body).await));
+    }
+    let select = r#"{"instances":[7]}"#;
+    answers.push((select.to_owned(), world.send("POST", "/v1/instances/-/start", &[], select).await));
+    for (asked, answer) in answers {
+        assert!((400..500).contains(&answer.status), "{asked}: {}", answer.status);
+        let said = String::from_utf8_lossy(&answer.body);
+        for words in PARSERS {
+            assert!(!said.contains(words), "{asked}: {said}");
+        }
+    }
+    let version = world.get("/v1/versions/debian@1").await.refused(404, "not_found");
+    assert!(version["detail"].as_str().is_some_and(|why| why.contains("named by its id")), "{version}");
+}
+
+#[tokio::test]
 async fn a_usable_request_id_is_kept_and_another_is_replaced() {
     let world = World::new().await;
     let given = world.send("GET", "/v1/me", &[("x-request-id", "abc-1.2_3")], "").await;

@@ -166,6 +166,9 @@ impl World {
         let router = self.doors.read().unwrap().as_ref().unwrap().0.clone();
         let mut request =
             Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        if method != "PUT" {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -403,7 +406,8 @@ impl Agent {
             return Reply { status: 503, body: Value::Null, headers: HeaderMap::new() };
         };
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let mut request = Request::builder().method(method).uri(format!("/node/v1/{path}")).body(body).unwrap();
+        let request = Request::builder().method(method).uri(format!("/node/v1/{path}"));
+        let mut request = request.header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
         request.extensions_mut().insert(PeerCaller { key_sha256: self.key_sha256.clone(), expired: false });
         send(router, request).await
     }
