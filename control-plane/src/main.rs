@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
-#[command(name = "muster-controller", version, about = "The controller of a Muster cluster", long_about = None)]
+#[command(name = "muster-controller", version, about = "The controller of a Muster cluster", long_about = None, max_term_width = 80)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -158,4 +158,25 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         stopper.cancel();
     });
     server.run(stop).await
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_line_of_any_help_text_has_more_than_80_columns() {
+        let mut command = Cli::command();
+        command.build();
+        let mut to_see = vec![command];
+        while let Some(mut command) = to_see.pop() {
+            for text in [command.render_help().to_string(), command.render_long_help().to_string()] {
+                let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 80).collect();
+                assert!(wide.is_empty(), "{}: {wide:#?}", command.get_name());
+            }
+            to_see.extend(command.get_subcommands().cloned());
+        }
+    }
 }

@@ -16,7 +16,7 @@ use tracing::{error, info};
 
 /// One compute node of a Muster cluster: lazily mirrored disks, a share of the pool, the hypervisor.
 #[derive(Parser)]
-#[command(name = "muster-agent", version, about)]
+#[command(name = "muster-agent", version, about, max_term_width = 80)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -159,4 +159,25 @@ fn agent_status(mut configured: Configured) -> anyhow::Result<ExitCode> {
         status::ask(&config.data_dir).with_context(|| format!("no agent answers on {}", config.data_dir.display()))?;
     println!("{text}");
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_line_of_any_help_text_has_more_than_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut to_see = vec![command];
+        while let Some(mut command) = to_see.pop() {
+            for text in [command.render_help().to_string(), command.render_long_help().to_string()] {
+                let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 80).collect();
+                assert!(wide.is_empty(), "{}: {wide:#?}", command.get_name());
+            }
+            to_see.extend(command.get_subcommands().cloned());
+        }
+    }
 }

@@ -33,7 +33,7 @@ mod wait;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{CommandFactory, Parser};
+use clap::FromArgMatches;
 use tokio_util::sync::CancellationToken;
 
 use crate::{args::Cli, failure::Failure, output::Out};
@@ -44,7 +44,9 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let mut command = args::command();
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))) {
         Ok(cli) => cli,
         Err(e) => {
             // Printing may fail on a closed pipe, as in `muster --help | head`.
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
     };
     if let args::Command::Completion { shell } = &cli.command {
         let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut Cli::command(), "muster", &mut script);
+        clap_complete::generate(*shell, &mut command, "muster", &mut script);
         return finish(cli.global.output, output::bytes(&script));
     }
     let format = cli.global.output;

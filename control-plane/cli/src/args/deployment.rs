@@ -11,8 +11,20 @@ use muster_api::{
 use super::{Listing, Removal, Reserved, word_of_api};
 use crate::units;
 
+const USAGE: &str = "\
+muster deploy NAME --image IMAGE[@N] --count N [OPTIONS]
+       muster deploy NAME --version V --count N [OPTIONS]
+       muster deploy NAME --snapshot S [OPTIONS]";
+
+const EXAMPLES: &str = "\
+Examples:
+  muster deploy web --image debian --count 4 --memory 1GiB --ready console
+  muster deploy web --image debian@2 --count 100 --min-count 90 --dry-run
+  muster deploy trial --snapshot before-upgrade";
+
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["image", "from_version", "snapshot"]))]
+#[command(override_usage = USAGE, after_long_help = EXAMPLES)]
 pub(crate) struct Deploy {
     /// Name of the deployment; its members are called NAME.0, NAME.1, …
     pub(crate) name: String,

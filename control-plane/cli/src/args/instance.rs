@@ -65,6 +65,7 @@ pub(crate) enum InstanceCommand {
         how: Power,
     },
     /// Stop and start instances
+    #[command(override_usage = "muster instance reboot [OPTIONS] INSTANCE...|--deployment D|--label K=V")]
     Reboot {
         #[command(flatten)]
         whom: Whom,
@@ -72,6 +73,7 @@ pub(crate) enum InstanceCommand {
         how: Power,
     },
     /// Begin instances of a dead node anew on other nodes, from their last saved versions
+    #[command(override_usage = "muster instance recover [OPTIONS] INSTANCE...|--deployment D|--label K=V")]
     Recover {
         #[command(flatten)]
         whom: Whom,

@@ -5,6 +5,7 @@
 
 mod deployment;
 mod event;
+mod help;
 mod image;
 mod instance;
 mod node;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
+    help::command,
     image::{ImageCommand, VersionCommand},
     instance::{InstanceCommand, Which, Whom},
     node::NodeCommand,
@@ -34,13 +36,14 @@ pub(crate) use self::{
 };
 use crate::units;
 
-const AFTER: &str = "\
-Each setting comes from its option, else from MUSTER_URL, MUSTER_TOKEN (or @FILE), MUSTER_CA or MUSTER_PROJECT, else
-from the profile that `muster login` wrote. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 still going on.";
+/// What a command line has to say beyond its commands and options.
+const NOTES: &str = "\
+Each setting comes from its option, else from its environment variable, else from the profile that `muster login` wrote. \
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 still going on.";
 
 /// Starts hundreds of virtual machines from one image in the time of one, and snapshots all of them at one instant.
 #[derive(Debug, Parser)]
-#[command(name = "muster", version, after_help = AFTER, disable_help_subcommand = true, max_term_width = 120)]
+#[command(name = "muster", version, after_long_help = NOTES, disable_help_subcommand = true, max_term_width = 80)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -52,34 +55,41 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Address of the controller, for example https://muster.example:7400
-    #[arg(long, global = true, env = "MUSTER_URL", value_name = "URL")]
+    #[arg(long, global = true, hide_short_help = true, env = "MUSTER_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
     /// The token to sign in with, or @FILE to read it from a file
-    #[arg(long, global = true, env = "MUSTER_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "MUSTER_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(crate) token: Option<String>,
     /// The CA certificate (PEM) to check the controller with [default: the system's CAs]
-    #[arg(long, global = true, env = "MUSTER_CA", value_name = "FILE")]
+    #[arg(long, global = true, hide_short_help = true, env = "MUSTER_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// The project to work in; operators may give `*` for all
-    #[arg(long, global = true, env = "MUSTER_PROJECT", value_name = "NAME")]
+    #[arg(long, global = true, hide_short_help = true, env = "MUSTER_PROJECT", value_name = "NAME")]
     pub(crate) project: Option<String>,
     /// The profile of ~/.config/muster/config.toml to use
-    #[arg(long, global = true, env = "MUSTER_PROFILE", value_name = "NAME")]
+    #[arg(long, global = true, hide_short_help = true, env = "MUSTER_PROFILE", value_name = "NAME")]
     pub(crate) profile: Option<String>,
     /// Print tables, or the API's objects
-    #[arg(short, long, global = true, default_value = "table", value_name = "FORMAT")]
+    #[arg(short, long, global = true, hide_short_help = true, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Do not wait for work to end
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub(crate) no_wait: bool,
     /// End after this time; work that was begun goes on, and the exit code is 3 then
-    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, global = true, hide_short_help = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// How long to retry a controller that does not answer [default: 10s, 120s once it has answered]
-    #[arg(long, global = true, env = "MUSTER_RETRY_FOR", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, global = true, hide_short_help = true, env = "MUSTER_RETRY_FOR", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) retry_for: Option<Duration>,
     /// Print no progress on standard error
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
 }
 
