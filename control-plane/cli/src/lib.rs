@@ -26,6 +26,7 @@ mod failure;
 mod output;
 mod progress;
 mod settings;
+mod table;
 mod tls;
 mod transfer;
 mod units;

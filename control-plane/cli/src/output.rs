@@ -2,11 +2,16 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use textwrap::{Options, WordSplitter};
 
-use crate::{answer, args::Format, failure::Failure};
+use crate::{
+    answer,
+    args::Format,
+    failure::Failure,
+    table::{Column, Order, lay_out, pieces},
+};
 
 /// Writes bytes to standard output.
 pub(crate) fn bytes(content: &[u8]) -> Result<(), Failure> {
@@ -28,9 +33,14 @@ impl Notes {
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
             // If standard error is closed, there is nobody to tell.
-            let _ = writeln!(io::stderr().lock(), "{}", printable(text, true));
+            let _ = writeln!(io::stderr().lock(), "{}", for_stderr(text));
         }
     }
+}
+
+/// A text as it is printed on standard error.
+fn for_stderr(text: &str) -> String {
+    wrapped(&printable(text, true), width_of(&console::Term::stderr()), "  ")
 }
 
 /// Prints answers in the format that was asked for.
@@ -38,28 +48,28 @@ impl Notes {
 pub(crate) struct Out {
     pub(crate) format: Format,
     color: bool,
+    /// Columns that tables and texts may have; none if nothing is shortened.
+    width: Option<usize>,
     pub(crate) notes: Notes,
 }
 
-/// One column of a table of `T`.
-pub(crate) struct Column<T> {
-    title: &'static str,
-    align: CellAlignment,
-    cell: fn(&T) -> String,
-}
-
-/// A left-aligned column.
-pub(crate) const fn words<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
-    Column { title, align: CellAlignment::Left, cell }
-}
-
-/// A right-aligned column.
-pub(crate) const fn numbers<T>(title: &'static str, cell: fn(&T) -> String) -> Column<T> {
-    Column { title, align: CellAlignment::Right, cell }
-}
-
-fn cells<T>(columns: &[Column<T>], row: &T) -> Vec<String> {
+fn cells<T>(columns: &[&Column<T>], row: &T) -> Vec<String> {
     columns.iter().map(|column| (column.cell)(row)).collect()
+}
+
+/// Columns of the terminal that `term` is, if it is one and says so.
+fn width_of(term: &console::Term) -> Option<usize> {
+    let (_, columns) = term.size_checked()?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
+}
+
+/// Breaks the lines of a text between words, so that none has more than `limit` columns. Later lines of a paragraph begin
+/// with `indent`.
+fn wrapped(text: &str, limit: Option<usize>, indent: &str) -> String {
+    let Some(limit) = limit else { return text.to_owned() };
+    let how = Options::new(limit).subsequent_indent(indent).break_words(false);
+    let how = how.word_splitter(WordSplitter::NoHyphenation);
+    text.lines().map(|line| textwrap::fill(line, &how)).collect::<Vec<_>>().join("\n")
 }
 
 impl Out {
@@ -67,7 +77,8 @@ impl Out {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
             || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
         let color = io::stdout().is_terminal() && !plain;
-        Self { format, color, notes: Notes { quiet } }
+        let width = width_of(&console::Term::stdout()).filter(|_| format == Format::Table);
+        Self { format, color, width, notes: Notes { quiet } }
     }
 
     pub(crate) fn is_json(self) -> bool {
@@ -81,7 +92,11 @@ impl Out {
     {
         match self.format {
             Format::Json => self.json(sent),
-            Format::Table => self.line(text(&answer::read(sent)?).trim_end()),
+            Format::Table | Format::Wide => {
+                let text = text(&answer::read(sent)?);
+                // Tables and facts are laid out already.
+                if text.contains('\n') { self.line(text.trim_end()) } else { self.sentence(&text) }
+            }
         }
     }
 
@@ -94,8 +109,13 @@ impl Out {
     pub(crate) fn sentence(self, text: &str) -> Result<(), Failure> {
         match self.format {
             Format::Json => Ok(()),
-            Format::Table => self.line(text),
+            Format::Table | Format::Wide => self.line(&wrapped(text, self.width, "  ")),
         }
+    }
+
+    /// Cuts a line off where the terminal ends.
+    pub(crate) fn cut(self, line: &str) -> String {
+        self.width.map_or_else(|| line.to_owned(), |width| console::truncate_str(line, width, "…").into_owned())
     }
 
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
@@ -119,12 +139,14 @@ impl Out {
                 return;
             }
         }
-        let _ = writeln!(io::stderr().lock(), "muster: {}", printable(&failure.to_string(), true));
+        let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("muster: {failure}")));
     }
 
-    /// A table without lines; at a terminal some states have a colour.
+    /// A table; at a terminal some states have a colour.
     pub(crate) fn table<T>(self, columns: &[Column<T>], rows: &[T]) -> String {
-        self.grid(columns, rows.iter().map(|row| cells(columns, row)).collect())
+        let columns = self.shown(columns);
+        let rows = rows.iter().map(|row| cells(&columns, row)).collect();
+        self.grid(&columns, rows)
     }
 
     /// As [`Self::table`], with an empty line above; nothing if there are no rows.
@@ -132,23 +154,14 @@ impl Out {
         if rows.is_empty() { String::new() } else { format!("\n{}", self.table(columns, rows)) }
     }
 
-    fn grid<T>(self, columns: &[Column<T>], rows: Vec<Vec<String>>) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(columns.iter().map(|c| c.title));
-        for row in rows {
-            table.add_row(row.iter().map(|cell| printable(cell, false)));
-        }
-        for (index, column) in columns.iter().enumerate() {
-            if let Some(of_table) = table.column_mut(index) {
-                of_table.set_padding((0, 2));
-                of_table.set_cell_alignment(column.align);
-            }
-        }
-        let state = columns.iter().position(|c| c.title == "STATE");
-        let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-        let offset = state.and_then(|_| lines.first()?.find("STATE"));
-        lines.iter().enumerate().map(|(n, line)| self.colored(n, line, offset) + "\n").collect()
+    fn shown<T>(self, columns: &[Column<T>]) -> Vec<&Column<T>> {
+        columns.iter().filter(|column| !column.only_wide || self.format == Format::Wide).collect()
+    }
+
+    fn grid<T>(self, columns: &[&Column<T>], rows: Vec<Vec<String>>) -> String {
+        let layout = lay_out(columns, rows, self.width);
+        let lines = layout.lines.iter().enumerate();
+        lines.map(|(n, line)| self.colored(n, line, layout.state_at) + "\n").collect()
     }
 
     /// Makes the header dim and colours states that need attention. The line is laid out already, because escape
@@ -160,7 +173,8 @@ impl Out {
         if number == 0 {
             return format!("\x1b[2m{line}\x1b[0m");
         }
-        let Some((before, rest)) = offset.and_then(|at| line.split_at_checked(at)) else { return line.to_owned() };
+        let at = offset.and_then(|at| line.char_indices().nth(at));
+        let Some((before, rest)) = at.map(|(at, _)| line.split_at(at)) else { return line.to_owned() };
         let end = rest.find(' ').unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         match state_color(word) {
@@ -176,7 +190,9 @@ impl Out {
         shown
             .iter()
             .map(|(key, value)| {
-                let value = printable(value, false);
+                let room = self.width.map(|all| all.saturating_sub(width + 2).max(20));
+                let value = wrapped(&printable(value, false), room, "");
+                let value = value.replace('\n', &format!("\n{:width$}  ", ""));
                 match (self.color, *key == "state", state_color(&value)) {
                     (true, true, Some(color)) => format!("{key:width$}  \x1b[{color}m{value}\x1b[0m\n"),
                     (true, ..) => format!("\x1b[2m{key:width$}\x1b[0m  {value}\n"),
@@ -200,23 +216,24 @@ pub(crate) fn printable(text: &str, keep_lines: bool) -> String {
     text.chars().map(|c| if c.is_control() && !(keep_lines && c == '\n') { ' ' } else { c }).collect()
 }
 
-/// Prints a list: as one JSON array, page by page as it comes, or as one table at the end.
+/// Prints a list: as one JSON array, page by page as it comes and in the controller's order, or as one table at the end.
 pub(crate) struct List<'a, T> {
     out: Out,
-    columns: &'a [Column<T>],
+    columns: Vec<&'a Column<T>>,
+    order: Order,
     rows: Vec<Vec<String>>,
     written: u64,
 }
 
 impl<'a, T: Serialize + DeserializeOwned> List<'a, T> {
-    pub(crate) fn new(out: Out, columns: &'a [Column<T>]) -> Self {
-        Self { out, columns, rows: Vec::new(), written: 0 }
+    pub(crate) fn new(out: Out, columns: &'a [Column<T>], order: Order) -> Self {
+        Self { out, columns: out.shown(columns), order, rows: Vec::new(), written: 0 }
     }
 
     pub(crate) fn page(&mut self, items: Vec<Value>) -> Result<(), Failure> {
         for item in items {
             match self.out.format {
-                Format::Table => self.rows.push(cells(self.columns, &answer::read(&item)?)),
+                Format::Table | Format::Wide => self.rows.push(cells(&self.columns, &answer::read(&item)?)),
                 Format::Json => {
                     let before = if self.written == 0 { "[\n" } else { ",\n" };
                     let text = serde_json::to_string_pretty(&item).unwrap_or_default();
@@ -228,11 +245,14 @@ impl<'a, T: Serialize + DeserializeOwned> List<'a, T> {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        if self.order == Order::Name {
+            self.rows.sort_by_cached_key(|row| row.first().map(|name| pieces(name)));
+        }
         match self.out.format {
             Format::Json if self.written == 0 => self.out.line("[]"),
             Format::Json => self.out.line("\n]"),
-            Format::Table => self.out.line(self.out.grid(self.columns, self.rows).trim_end()),
+            Format::Table | Format::Wide => self.out.line(self.out.grid(&self.columns, self.rows).trim_end()),
         }
     }
 }
@@ -254,10 +274,13 @@ pub(crate) async fn ask(question: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units;
+    use crate::{
+        table::{numbers, wide, words},
+        units,
+    };
 
     fn plain() -> Out {
-        Out { format: Format::Table, color: false, notes: Notes { quiet: true } }
+        Out { format: Format::Table, color: false, width: None, notes: Notes { quiet: true } }
     }
 
     type Row = (&'static str, &'static str, u64);
@@ -289,6 +312,22 @@ mod tests {
         let rows = [("x\u{1b}[2J\ny", "ready", 1)];
         let shown = plain().table(&COLUMNS, &rows);
         assert!(!shown.contains('\u{1b}') && shown.lines().count() == 2, "{shown:?}");
+    }
+
+    #[test]
+    fn facts_are_wrapped_between_words_beside_their_key() {
+        let out = Out { width: Some(32), ..plain() };
+        let facts = [("name", "web".to_owned()), ("detail", "the disk is full: free some room-y_space".to_owned())];
+        let expected = "name    web\ndetail  the disk is full: free\n        some room-y_space\n";
+        assert_eq!(out.facts(&facts), expected);
+    }
+
+    #[test]
+    fn only_wide_tables_have_all_columns() {
+        let columns = [words::<Row>("NAME", |row| row.0.to_owned()), wide(words("STATE", |row| row.1.to_owned()))];
+        let rows = [("a", "ready", 1)];
+        assert_eq!(plain().table(&columns, &rows), "NAME\na\n");
+        assert_eq!(Out { format: Format::Wide, ..plain() }.table(&columns, &rows), "NAME  STATE\na     ready\n");
     }
 
     #[test]

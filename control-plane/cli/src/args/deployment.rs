@@ -104,7 +104,7 @@ pub(crate) struct Deploy {
 pub(crate) enum DeploymentCommand {
     /// The same as `muster deploy`
     Create(Box<Deploy>),
-    /// List deployments
+    /// List deployments, by name
     #[command(alias = "list")]
     Ls(Listing),
     /// Show one deployment: its members by state, and how long they took to start

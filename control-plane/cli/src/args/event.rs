@@ -19,7 +19,7 @@ pub(crate) struct EventFilter {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventCommand {
-    /// List the events the controller still has, oldest first
+    /// List the events the controller still has, the newest last
     #[command(alias = "list")]
     Ls {
         #[command(flatten)]

@@ -29,7 +29,7 @@ pub(crate) enum ImageCommand {
         #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
         label: Vec<(String, String)>,
     },
-    /// List images
+    /// List images, by name
     #[command(alias = "list")]
     Ls(Listing),
     /// Show one image
@@ -37,7 +37,7 @@ pub(crate) enum ImageCommand {
         /// Name or id of the image
         image: String,
     },
-    /// List the versions of an image
+    /// List the versions of an image, by number
     Versions {
         /// Name or id of the image
         image: String,

@@ -35,7 +35,7 @@ pub(crate) struct Which {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
-    /// List instances
+    /// List instances, by name
     #[command(alias = "list")]
     Ls {
         /// List only members of this deployment; may be given many times

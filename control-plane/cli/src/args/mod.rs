@@ -76,7 +76,7 @@ pub(crate) struct Global {
     /// The profile of ~/.config/muster/config.toml to use
     #[arg(long, global = true, hide_short_help = true, env = "MUSTER_PROFILE", value_name = "NAME")]
     pub(crate) profile: Option<String>,
-    /// Print tables, or the API's objects
+    /// Print tables, tables with all columns, or the API's objects
     #[arg(short, long, global = true, hide_short_help = true, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Format,
     /// Do not wait for work to end
@@ -95,7 +95,11 @@ pub(crate) struct Global {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    /// Long cells are shortened where a table does not fit the terminal
     Table,
+    /// All columns, and nothing is shortened
+    Wide,
+    /// The API's objects; a list is one array, oldest first
     Json,
 }
 

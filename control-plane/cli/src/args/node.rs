@@ -6,7 +6,7 @@ use super::{Listing, Removal, Reserved};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// List nodes
+    /// List nodes, by name
     #[command(alias = "list")]
     Ls(Listing),
     /// Show one node

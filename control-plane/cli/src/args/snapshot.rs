@@ -31,7 +31,7 @@ pub(crate) enum SnapshotCommand {
         #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
         label: Vec<(String, String)>,
     },
-    /// List snapshots
+    /// List snapshots, by name
     #[command(alias = "list")]
     Ls(Listing),
     /// Show one snapshot and its members; JSON has the members in `member_rows`

@@ -9,7 +9,7 @@ use super::{Removal, word_of_api};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// List tokens
+    /// List tokens, by name
     #[command(alias = "list")]
     Ls,
     /// Make a token; its secret is printed once and cannot be read later

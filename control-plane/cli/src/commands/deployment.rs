@@ -16,23 +16,24 @@ use crate::{
     cells::{self, age, counts, optional, optional_size, word},
     client::Call,
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, texts, wide, words},
     units,
 };
 
-const DEPLOYMENTS: [Column<Deployment>; 8] = [
-    words("NAME", |v| v.name.clone()),
+const DEPLOYMENTS: [Column<Deployment>; 9] = [
+    names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("READY", |v| format!("{}/{}", v.ready, v.count)),
-    words("MEMBERS", |v| counts(&v.counts)),
-    words("SOURCE", source_text),
+    texts("MEMBERS", |v| counts(&v.counts)),
+    names("SOURCE", source_text),
     words("RUNTIME", |v| word(&v.runtime)),
     numbers("AGE", |v| age(v.created_at)),
-    words("LABELS", |v| cells::labels(&v.labels)),
+    wide(words("LABELS", |v| cells::labels(&v.labels))),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
 const PLAN_NODES: [Column<DryRunNode>; 2] =
-    [words("NODE", |v| v.node_name.clone()), numbers("INSTANCES", |v| v.count.to_string())];
+    [names("NODE", |v| v.node_name.clone()), numbers("INSTANCES", |v| v.count.to_string())];
 
 const PLAN_REASONS: [Column<ReasonCount>; 2] =
     [words("REFUSED FOR", |v| v.reason.clone()), numbers("NODES", |v| v.count.to_string())];
@@ -169,7 +170,7 @@ pub(super) fn power(how: Power) -> Stop {
 pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Failure> {
     match command {
         DeploymentCommand::Create(deploy) => create(ctx, *deploy).await,
-        DeploymentCommand::Ls(listing) => ctx.list(&filtered(deployments(), &listing), &DEPLOYMENTS).await,
+        DeploymentCommand::Ls(listing) => ctx.list(&filtered(deployments(), &listing), &DEPLOYMENTS, Order::Name).await,
         DeploymentCommand::Show { deployment: name } => {
             ctx.show(&deployment(&name), |object| details(ctx, object)).await
         }
@@ -208,6 +209,7 @@ async fn verb(ctx: &Ctx, name: &str, verb: &str, request: &Value) -> Result<(), 
 
 fn details(ctx: &Ctx, deployment: &Deployment) -> String {
     let (memory, disk) = (units::bytes(deployment.memory_bytes), units::bytes(deployment.disk_bytes));
+    let cpus = if deployment.cpus == 1 { "1 cpu".to_owned() } else { format!("{} cpus", deployment.cpus) };
     ctx.out.facts(&[
         ("name", deployment.name.clone()),
         ("id", deployment.id.to_string()),
@@ -217,7 +219,7 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("members", counts(&deployment.counts)),
         ("source", source_text(deployment)),
         ("runtime", word(&deployment.runtime)),
-        ("each", format!("{} cpus, {memory} memory, {disk} disk", deployment.cpus)),
+        ("each", format!("{cpus}, {memory} memory, {disk} disk")),
         ("placed", spread(&deployment.timing.placed)),
         ("started", spread(&deployment.timing.started)),
         ("ready in", spread(&deployment.timing.ready)),

@@ -13,15 +13,17 @@ use crate::{
     args::{EventCommand, EventFilter},
     client::{Call, Patience},
     failure::Failure,
-    output::{Column, printable, words},
+    output::printable,
+    table::{Column, Order, names, texts, wide, words},
 };
 
-const EVENTS: [Column<Event>; 5] = [
+const EVENTS: [Column<Event>; 6] = [
     words("TIME", |v| time(v.time)),
     words("KIND", |v| v.kind.clone()),
-    words("TARGET", |v| v.target.name.clone()),
-    words("WHAT", what),
-    words("ACTOR", |v| v.actor.clone()),
+    names("TARGET", |v| v.target.name.clone()),
+    texts("WHAT", what),
+    wide(words("ACTOR", |v| v.actor.clone())),
+    wide(words("ID", |v| v.id.clone())),
 ];
 
 /// Longest event that is read from a stream; the controller's are far shorter.
@@ -52,7 +54,7 @@ fn call(filter: &EventFilter, after: Option<&str>) -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: EventCommand) -> Result<(), Failure> {
     match command {
-        EventCommand::Ls { filter } => ctx.list(&call(&filter, filter.after.as_deref()), &EVENTS).await,
+        EventCommand::Ls { filter } => ctx.list(&call(&filter, filter.after.as_deref()), &EVENTS, Order::Time).await,
         EventCommand::Follow { filter } => follow(ctx, &filter).await,
     }
 }
@@ -131,8 +133,8 @@ fn print(ctx: &Ctx, data: &str) -> Result<(), Failure> {
         return ctx.out.line(&sent.to_string());
     }
     let event: Event = answer::read(&sent)?;
-    let line = format!("{}  {:20}  {:24}  {}", time(event.time), event.kind, event.target.name, what(&event));
-    ctx.out.line(printable(&line, false).trim_end())
+    let line = format!("{}  {:15}  {:15}  {}", time(event.time), event.kind, event.target.name, what(&event));
+    ctx.out.line(&ctx.out.cut(printable(&line, false).trim_end()))
 }
 
 #[cfg(test)]

@@ -12,20 +12,20 @@ use crate::{
     cells::{age, optional, optional_size, word},
     client::Call,
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, wide, words},
     units,
 };
 
 const FOUND: [Column<FoundInstance>; 9] = [
-    words("NAME", |v| optional(v.name.as_ref())),
-    words("PROJECT", |v| optional(v.project.as_ref())),
+    names("NAME", |v| v.name.clone().unwrap_or_else(|| v.id.to_string())),
+    names("PROJECT", |v| optional(v.project.as_ref())),
     words("STATE", |v| word(&v.state)),
-    words("NODE", |v| v.node_name.clone()),
-    numbers("MEMORY", |v| optional_size(v.memory_bytes)),
+    names("NODE", |v| v.node_name.clone()),
+    wide(numbers("MEMORY", |v| optional_size(v.memory_bytes))),
     numbers("DISK", |v| optional_size(v.disks.iter().map(|disk| disk.size_bytes).sum())),
     numbers("UNSAVED", |v| units::bytes(v.disks.iter().map(|disk| disk.unsaved_bytes).sum())),
     numbers("FOUND", |v| age(v.created_at)),
-    words("ID", |v| v.id.to_string()),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
 fn all() -> Call {
@@ -33,7 +33,7 @@ fn all() -> Call {
 }
 
 pub(super) async fn list(ctx: &Ctx, nodes: &[String]) -> Result<(), Failure> {
-    ctx.list(&all().with_each("node", nodes), &FOUND).await
+    ctx.list(&all().with_each("node", nodes), &FOUND, Order::Name).await
 }
 
 pub(super) async fn take(ctx: &Ctx, which: &Which, deployment: Option<&str>) -> Result<(), Failure> {

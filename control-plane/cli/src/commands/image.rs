@@ -16,22 +16,23 @@ use crate::{
     cells::{self, age, optional, optional_size, word},
     client::{Answer, Call},
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, wide, words},
     transfer, units,
 };
 
-const IMAGES: [Column<Image>; 7] = [
-    words("NAME", |v| v.name.clone()),
+const IMAGES: [Column<Image>; 8] = [
+    names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("NEWEST", |v| optional(v.newest_number)),
     numbers("VERSIONS", |v| v.version_count.to_string()),
     numbers("SIZE", |v| optional_size(v.size_bytes)),
     numbers("AGE", |v| age(v.created_at)),
-    words("LABELS", |v| cells::labels(&v.labels)),
+    wide(words("LABELS", |v| cells::labels(&v.labels))),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
 const VERSIONS: [Column<Version>; 6] = [
-    words("NAME", |v| v.name.clone()),
+    names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("SIZE", |v| units::bytes(v.size_bytes)),
     numbers("STORED", |v| units::bytes(v.stored_bytes)),
@@ -63,9 +64,11 @@ pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure>
             transfer::check_readable(&file)?;
             import(ctx, &name, &create, &file, sha256.as_deref(), format.as_deref()).await
         }
-        ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES).await,
+        ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES, Order::Name).await,
         ImageCommand::Show { image: name } => ctx.show(&image(&name), |object| details(ctx, object)).await,
-        ImageCommand::Versions { image: name } => ctx.list(&image(&name).then("versions"), &VERSIONS).await,
+        ImageCommand::Versions { image: name } => {
+            ctx.list(&image(&name).then("versions"), &VERSIONS, Order::Name).await
+        }
         ImageCommand::Export { image: reference, to } => {
             export(ctx, &resolve(ctx, &reference).await?, &to.file, to.force).await
         }

@@ -14,30 +14,32 @@ use crate::{
     cells::{self, age, optional, word},
     client::{Answer, Call},
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, texts, wide, words},
     transfer, units,
 };
 
-const INSTANCES: [Column<Instance>; 8] = [
-    words("NAME", |v| v.name.clone()),
+const INSTANCES: [Column<Instance>; 11] = [
+    names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     words("READY", |v| if v.ready_at.is_some() { "yes" } else { "no" }.to_owned()),
-    words("NODE", |v| optional(v.node_name.as_ref())),
-    numbers("CPUS", |v| v.cpus.to_string()),
+    names("NODE", |v| optional(v.node_name.as_ref())),
+    wide(numbers("CPUS", |v| v.cpus.to_string())),
     numbers("MEMORY", |v| units::bytes(v.memory_bytes)),
     numbers("UNSAVED", |v| units::bytes(v.disks.iter().map(|d| d.unsaved_bytes).sum())),
-    words("REASON", |v| {
+    texts("REASON", |v| {
         optional(v.reason.as_ref().map(Reason::as_str).or(v.conditions.first().map(|c| c.kind.as_str())))
     }),
+    wide(numbers("AGE", |v| age(v.created_at))),
+    wide(words("LABELS", |v| cells::labels(&v.labels))),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
-const DISKS: [Column<Disk>; 6] = [
+const DISKS: [Column<Disk>; 5] = [
     words("DISK", |v| v.name.clone()),
     numbers("SIZE", |v| units::bytes(v.size_bytes)),
     numbers("UNSAVED", |v| units::bytes(v.unsaved_bytes)),
     numbers("SAVED", |v| optional(v.saved_at.map(age))),
     words("VERSION", |v| v.version.to_string()),
-    words("PATH", |v| optional(v.path.as_ref())),
 ];
 
 fn instance(name: &str) -> Call {
@@ -48,7 +50,7 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
     match command {
         InstanceCommand::Ls { deployment, node, listing } => {
             let call = Call::to(&["v1", "instances"]).with_each("deployment", &deployment).with_each("node", &node);
-            ctx.list(&filtered(call, &listing), &INSTANCES).await
+            ctx.list(&filtered(call, &listing), &INSTANCES, Order::Name).await
         }
         InstanceCommand::Show { instance: name } => ctx.show(&instance(&name), |object| details(ctx, object)).await,
         InstanceCommand::Start { whom } => verb(ctx, &whom, Verb::Start).await,
@@ -179,7 +181,7 @@ async fn remove(ctx: &Ctx, whom: &Whom, yes: bool) -> Result<(), Failure> {
 }
 
 fn details(ctx: &Ctx, instance: &Instance) -> String {
-    let facts = ctx.out.facts(&[
+    let mut facts = vec![
         ("name", instance.name.clone()),
         ("id", instance.id.to_string()),
         ("state", word(&instance.state)),
@@ -202,6 +204,8 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
         ("of", optional(instance.last_reason_at)),
         ("labels", cells::labels(&instance.labels)),
         ("created", instance.created_at.to_string()),
-    ]);
-    facts + &ctx.out.section(&DISKS, &instance.disks)
+    ];
+    // Where its disk is, which is too long for a column of a table.
+    facts.extend(instance.disks.iter().map(|disk| ("disk file", optional(disk.path.as_ref()))));
+    ctx.out.facts(&facts) + &ctx.out.section(&DISKS, &instance.disks)
 }

@@ -18,15 +18,16 @@ use crate::{
     cells::{counts, optional, word},
     client::Call,
     failure::Failure,
-    output::{self, Column, numbers, words},
+    output,
+    table::{Column, names, numbers, texts, words},
     transfer,
 };
 
 const RUNNING: [Column<Operation>; 5] = [
     words("OPERATION", |v| v.kind.clone()),
-    words("TARGET", |v| v.target.name.clone()),
+    names("TARGET", |v| v.target.name.clone()),
     words("STATE", |v| word(&v.state)),
-    words("PHASE", |v| v.phase.clone()),
+    texts("PHASE", |v| v.phase.clone()),
     numbers("DONE", done),
 ];
 

@@ -24,9 +24,10 @@ use crate::{
     args::{Cli, Command, Listing, Removal},
     client::{Answer, Call, Client},
     failure::Failure,
-    output::{self, Column, List, Out},
+    output::{self, List, Out},
     progress::Progress,
     settings::Settings,
+    table::{Column, Order},
     units, wait,
 };
 
@@ -100,11 +101,11 @@ enum Settled {
 
 impl Ctx {
     /// Prints all pages of a list.
-    async fn list<T>(&self, call: &Call, columns: &[Column<T>]) -> Result<(), Failure>
+    async fn list<T>(&self, call: &Call, columns: &[Column<T>], order: Order) -> Result<(), Failure>
     where
         T: Serialize + DeserializeOwned,
     {
-        let mut list = List::new(self.out, columns);
+        let mut list = List::new(self.out, columns, order);
         self.client.pages(call, |items| list.page(items)).await?;
         list.finish()
     }

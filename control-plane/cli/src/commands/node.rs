@@ -14,23 +14,26 @@ use crate::{
     cells::{self, age, optional, word},
     client::{Answer, Call},
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, texts, wide, words},
     units,
 };
 
 /// Also shown by `muster top`.
-pub(super) const NODES: [Column<Node>; 9] = [
-    words("NAME", |v| v.name.clone()),
+pub(super) const NODES: [Column<Node>; 12] = [
+    names("NAME", |v| v.name.clone()),
     words("STATE", state),
     numbers("INSTANCES", |v| v.instances.to_string()),
     numbers("CPUS", |v| format!("{}/{}", v.capacity.cpus_used, v.capacity.cpus)),
     numbers("MEMORY", |v| {
         format!("{}/{}", units::bytes(v.capacity.memory_used_bytes), units::bytes(v.capacity.memory_bytes))
     }),
-    numbers("POOL", |v| units::bytes(v.pool.used_bytes)),
-    words("RUNS ON", |v| optional(v.hypervisor.as_ref())),
+    wide(numbers("POOL", |v| units::bytes(v.pool.used_bytes))),
+    wide(words("RUNS ON", |v| optional(v.hypervisor.as_ref()))),
     numbers("SEEN", |v| optional(v.last_seen_at.map(age))),
-    words("CONDITIONS", |v| v.conditions.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>().join(", ")),
+    texts("CONDITIONS", |v| v.conditions.iter().map(|c| c.kind.as_str()).collect::<Vec<_>>().join(", ")),
+    wide(words("ZONE", |v| optional(v.zone.as_ref()))),
+    wide(words("AGENT", |v| v.agent_version.clone())),
+    wide(words("LABELS", |v| cells::labels(&v.labels))),
 ];
 
 fn state(node: &Node) -> String {
@@ -40,12 +43,12 @@ fn state(node: &Node) -> String {
 }
 
 const SALVAGE: [Column<Salvage>; 6] = [
-    words("INSTANCE", |v| v.instance_name.clone()),
-    words("PROJECT", |v| v.project.clone()),
+    names("INSTANCE", |v| v.instance_name.clone()),
+    wide(words("PROJECT", |v| v.project.clone())),
     words("STATE", |v| word(&v.state)),
     words("VERSION", |v| optional(v.version)),
     words("SINCE", |v| age(v.updated_at)),
-    words("DETAIL", |v| optional(v.detail.as_ref())),
+    texts("DETAIL", |v| optional(v.detail.as_ref())),
 ];
 
 fn nodes() -> Call {
@@ -54,7 +57,7 @@ fn nodes() -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> {
     match command {
-        NodeCommand::Ls(listing) => ctx.list(&filtered(nodes(), &listing), &NODES).await,
+        NodeCommand::Ls(listing) => ctx.list(&filtered(nodes(), &listing), &NODES, Order::Name).await,
         NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
         NodeCommand::Cordon { nodes } => each(ctx, &nodes, "cordon").await,
         NodeCommand::Uncordon { nodes } => each(ctx, &nodes, "uncordon").await,
@@ -66,7 +69,7 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
             Ok(())
         }
         NodeCommand::Salvage { node, give_up: false, .. } => {
-            ctx.list(&nodes().then(&node).then("salvage"), &SALVAGE).await
+            ctx.list(&nodes().then(&node).then("salvage"), &SALVAGE, Order::Name).await
         }
         NodeCommand::Salvage { node, give_up: true, yes } => give_up(ctx, &node, yes).await,
         NodeCommand::Rm { removal, dead: false } => {

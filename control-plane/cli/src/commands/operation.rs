@@ -9,27 +9,30 @@ use crate::{
     cells::{age, optional, word},
     client::Call,
     failure::Failure,
-    output::{Column, numbers, words},
     progress::Progress,
+    table::{Column, Order, SHORT_ID, ids, names, numbers, wide, words},
     wait,
 };
 
+/// Fewest digits of an id that are looked up.
+const SHORT_ID_MIN: usize = 4;
+
 const OPERATIONS: [Column<Operation>; 7] = [
-    words("ID", |v| v.id.to_string()),
+    ids("ID", |v| v.id.to_string()),
     words("KIND", |v| v.kind.clone()),
-    words("TARGET", |v| v.target.name.clone()),
+    names("TARGET", |v| v.target.name.clone()),
     words("STATE", |v| word(&v.state)),
-    words("PHASE", |v| v.phase.clone()),
+    wide(words("PHASE", |v| v.phase.clone())),
     numbers("DONE", done),
     numbers("AGE", |v| age(v.created_at)),
 ];
 
-const WAITING: [Column<WaitingOn>; 4] = [
-    words("WAITING ON", |v| v.what.clone()),
-    words("NODE", |v| optional(v.node_name.as_ref())),
-    numbers("SINCE", |v| age(v.since)),
-    words("UNTIL", |v| optional(v.deadline)),
-];
+/// `web.1: starting, on n1, for 5s, gives up in 5m`.
+fn waiting(on: &WaitingOn) -> String {
+    let node = on.node_name.as_ref().map(|name| format!(", on {name}"));
+    let end = on.deadline.map(|at| format!(", gives up {}", age(at)));
+    format!("{}{}, for {}{}", on.what, optional(node), age(on.since), optional(end))
+}
 
 pub(super) fn done(operation: &Operation) -> String {
     format!("{}/{}", operation.progress.done, operation.progress.total)
@@ -41,15 +44,38 @@ fn operations() -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: OperationCommand) -> Result<(), Failure> {
     match command {
-        OperationCommand::Ls(listing) => ctx.list(&filtered(operations(), &listing), &OPERATIONS).await,
-        OperationCommand::Show { operation: id } => {
+        OperationCommand::Ls(listing) => ctx.list(&filtered(operations(), &listing), &OPERATIONS, Order::Time).await,
+        OperationCommand::Show { operation } => {
+            let id = full_id(ctx, &operation).await?;
             ctx.show(&operations().then(&id), |object| details(ctx, object)).await
         }
         OperationCommand::Wait { operations } => wait_for(ctx, &operations).await,
-        OperationCommand::Cancel { operation: id } => {
+        OperationCommand::Cancel { operation } => {
+            let id = full_id(ctx, &operation).await?;
             let answer = ctx.client.post(&operations().then(&id).then("cancel"), &json!({})).await?;
             ctx.out.object(&answer.body, summary)
         }
+    }
+}
+
+/// The id of the operation with this id, which may be in the short form that tables have: its last digits.
+async fn full_id(ctx: &Ctx, given: &str) -> Result<String, Failure> {
+    if given.len() < SHORT_ID_MIN || given.len() > SHORT_ID || !given.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Ok(given.to_owned());
+    }
+    let mut found = Vec::new();
+    let ending = given.to_ascii_lowercase();
+    ctx.client
+        .pages(&operations(), |items| {
+            let ids = items.iter().filter_map(|item| item["id"].as_str());
+            found.extend(ids.filter(|id| id.ends_with(&ending)).map(str::to_owned));
+            Ok(())
+        })
+        .await?;
+    match found.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(Failure::Usage(format!("no operation has an id that ends in '{given}'"))),
+        several => Err(Failure::Usage(format!("several operations end in '{given}':\n  {}", several.join("\n  ")))),
     }
 }
 
@@ -57,7 +83,7 @@ pub(super) async fn run(ctx: &Ctx, command: OperationCommand) -> Result<(), Fail
 async fn wait_for(ctx: &Ctx, ids: &[String]) -> Result<(), Failure> {
     let mut failed = None;
     for id in ids {
-        let operation = ctx.client.get_object(&operations().then(id)).await?;
+        let operation = ctx.client.get_object(&operations().then(&full_id(ctx, id).await?)).await?;
         let progress = Progress::work(ctx.out.notes);
         match wait::for_operation(&ctx.client, &progress, operation, ctx.until).await {
             Ok(operation) => ctx.out.object(&operation.sent, summary)?,
@@ -76,7 +102,7 @@ fn summary(operation: &Operation) -> String {
 
 fn details(ctx: &Ctx, operation: &Operation) -> String {
     let Operation { target, error, .. } = operation;
-    let facts = ctx.out.facts(&[
+    let mut facts = vec![
         ("id", operation.id.to_string()),
         ("kind", operation.kind.clone()),
         ("target", format!("{} {}", target.kind, target.name)),
@@ -91,6 +117,7 @@ fn details(ctx: &Ctx, operation: &Operation) -> String {
         ("accepted", operation.created_at.to_string()),
         ("started", optional(operation.started_at)),
         ("finished", optional(operation.finished_at)),
-    ]);
-    facts + &ctx.out.section(&WAITING, &operation.waiting_on)
+    ];
+    facts.extend(operation.waiting_on.iter().map(|on| ("waiting on", waiting(on))));
+    ctx.out.facts(&facts)
 }

@@ -13,23 +13,25 @@ use crate::{
     cells::{self, age, optional, optional_millis, word},
     client::Call,
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, wide, words},
     units,
 };
 
-const SNAPSHOTS: [Column<Snapshot>; 8] = [
-    words("NAME", |v| v.name.clone()),
+const SNAPSHOTS: [Column<Snapshot>; 10] = [
+    names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
-    words("OF", |v| optional(v.deployment_name.as_ref())),
+    names("OF", |v| optional(v.deployment_name.as_ref())),
     numbers("MEMBERS", |v| v.members.to_string()),
     numbers("DIRTY", |v| units::bytes(v.dirty_bytes)),
     numbers("STORED", |v| units::bytes(v.stored_bytes)),
-    numbers("LONGEST PAUSE", |v| optional_millis(v.pause_max_ms)),
+    numbers("PAUSE", |v| optional_millis(v.pause_max_ms)),
     numbers("AGE", |v| age(v.created_at)),
+    wide(words("LABELS", |v| cells::labels(&v.labels))),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
 const MEMBERS: [Column<SnapshotMember>; 5] = [
-    words("INSTANCE", |v| v.instance_name.clone()),
+    names("INSTANCE", |v| v.instance_name.clone()),
     numbers("DIRTY", |v| units::bytes(v.dirty_bytes)),
     numbers("STORED", |v| units::bytes(v.stored_bytes)),
     numbers("PAUSE", |v| optional_millis(v.pause_ms)),
@@ -66,7 +68,7 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
             };
             create(ctx, &request).await
         }
-        SnapshotCommand::Ls(listing) => ctx.list(&filtered(snapshots(), &listing), &SNAPSHOTS).await,
+        SnapshotCommand::Ls(listing) => ctx.list(&filtered(snapshots(), &listing), &SNAPSHOTS, Order::Name).await,
         SnapshotCommand::Show { snapshot: name } => show(ctx, &name).await,
         SnapshotCommand::Rm(removal) => ctx.remove("snapshot", &["v1", "snapshots"], &removal, Frees::Bytes).await,
         // `reserved` has answered this.

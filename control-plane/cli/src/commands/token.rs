@@ -9,16 +9,16 @@ use crate::{
     cells::{age, optional, word},
     client::Call,
     failure::Failure,
-    output::{Column, numbers, words},
+    table::{Column, Order, names, numbers, wide, words},
 };
 
 const TOKENS: [Column<Token>; 6] = [
-    words("NAME", |v| v.name.clone()),
+    names("NAME", |v| v.name.clone()),
     words("ROLE", |v| word(&v.role)),
-    words("PROJECT", |v| optional(v.project.as_ref())),
+    names("PROJECT", |v| optional(v.project.as_ref())),
     numbers("ENDS", |v| age(v.expires_at)),
     numbers("USES LEFT", |v| optional(v.uses_left)),
-    words("ID", |v| v.id.to_string()),
+    wide(words("ID", |v| v.id.to_string())),
 ];
 
 fn tokens() -> Call {
@@ -27,7 +27,7 @@ fn tokens() -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Ls => ctx.list(&tokens(), &TOKENS).await,
+        TokenCommand::Ls => ctx.list(&tokens(), &TOKENS, Order::Name).await,
         TokenCommand::Create { role, name, ttl, uses } => {
             // A tenant's token is for the project of `--project`.
             let request = CreateToken {

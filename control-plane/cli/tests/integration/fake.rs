@@ -13,7 +13,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, process::Command};
+use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -99,6 +99,24 @@ impl Fake {
         command
     }
 
+    /// Runs `muster` at a terminal of 80 columns, where somebody types `typed`. What it prints, on standard error as well, is
+    /// in `out`, without colours.
+    pub(crate) async fn at_terminal(&self, args: &[&str], typed: &str) -> Done {
+        let words = std::iter::once(MUSTER).chain(args.iter().copied());
+        let quoted: Vec<_> = words.map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+        let line = format!("stty cols 80 rows 50 -echo; exec {}", quoted.join(" "));
+        let mut command = program("script", self.dir.path());
+        command.args(["-qec", &line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
+        command.env("MUSTER_URL", &self.url).env("MUSTER_TOKEN", "mst1_test");
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("script runs");
+        let mut keys = child.stdin.take().expect("piped");
+        keys.write_all(typed.as_bytes()).await.expect("it reads");
+        // The end of its input would be typed as Ctrl-D.
+        let done = Done::of(child.wait_with_output().await.expect("it ends"));
+        drop(keys);
+        Done { out: console::strip_ansi_codes(&done.out).replace('\r', ""), ..done }
+    }
+
     pub(crate) async fn run(&self, args: &[&str]) -> Done {
         Done::of(self.muster(args).output().await.expect("muster runs"))
     }
@@ -106,13 +124,22 @@ impl Fake {
 
 /// `muster` without any settings.
 pub(crate) fn bare(home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_muster"));
+    let mut command = program(MUSTER, home);
+    command.args(args);
+    command
+}
+
+const MUSTER: &str = env!("CARGO_BIN_EXE_muster");
+
+/// A program that sees no settings of whoever runs the tests.
+fn program(name: &str, home: &Path) -> Command {
+    let mut command = Command::new(name);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MUSTER_") || name == "XDG_CONFIG_HOME" {
             command.env_remove(name);
         }
     }
-    command.args(args).env("HOME", home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("HOME", home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     command
 }

@@ -29,8 +29,10 @@ async fn found_instances_are_listed_taken_and_forgotten() {
     .await;
     let listed = fake.run(&["instance", "found"]).await;
     assert_eq!(listed.code, Some(0), "{listed:?}");
-    let row: Vec<&str> = listed.out.lines().nth(1).expect("a row").split_whitespace().take(4).collect();
-    assert_eq!(row, ["web.1", "default", "running", "n1"], "{}", listed.out);
+    let rows: Vec<Vec<&str>> =
+        listed.out.lines().skip(1).map(|line| line.split_whitespace().take(4).collect()).collect();
+    let nameless = [TWO, "deleting", "n1", "1"];
+    assert_eq!(rows, [nameless, ["web.1", "default", "running", "n1"]], "{}", listed.out);
     let taken = fake.run(&["instance", "take", "--all"]).await;
     assert_eq!((taken.code, taken.out.as_str()), (Some(0), "web.1: running\n"), "{taken:?}");
     let forgotten = fake.run(&["instance", "forget", "--yes", ONE]).await;

@@ -4,6 +4,7 @@ mod answers;
 mod fake;
 mod found;
 mod settings;
+mod terminal;
 mod things;
 mod transfers;
 mod waiting;
