@@ -82,6 +82,9 @@ pub(crate) enum Failure {
         /// BLAKE3 of the version, hex.
         expected: String,
     },
+    /// Some of several things failed, which was told already; with the exit code.
+    #[error("some of it failed")]
+    Told(u8),
     /// A transfer broke off and could not be continued.
     #[error("{0}")]
     BrokenOff(String),
@@ -112,9 +115,18 @@ impl Failure {
         match self {
             closed if closed.is_closed_pipe() => 0,
             Self::Usage(_) => 2,
+            Self::Told(code) => *code,
             Self::StillGoing { .. } | Self::Interrupted(true) => 3,
             Self::Interrupted(false) => 130,
             _ => 1,
+        }
+    }
+
+    /// The operation that failed or goes on, as it was sent.
+    pub(crate) fn operation(&self) -> Option<&Value> {
+        match self {
+            Self::StillGoing { operation, .. } | Self::Unsuccessful(operation) => Some(&operation.sent),
+            _ => None,
         }
     }
 

@@ -92,25 +92,19 @@ impl Out {
     {
         match self.format {
             Format::Json => self.json(sent),
-            Format::Table | Format::Wide => {
-                let text = text(&answer::read(sent)?);
-                // Tables and facts are laid out already.
-                if text.contains('\n') { self.line(text.trim_end()) } else { self.sentence(&text) }
-            }
+            Format::Table | Format::Wide => self.text(&text(&answer::read(sent)?)),
         }
+    }
+
+    /// Prints a text for people. Lines of several are tables or facts, which are laid out already.
+    pub(crate) fn text(self, text: &str) -> Result<(), Failure> {
+        let text = text.trim_end();
+        if text.contains('\n') { self.line(text) } else { self.line(&wrapped(text, self.width, "  ")) }
     }
 
     /// Prints JSON laid out for reading.
     pub(crate) fn json(self, sent: &Value) -> Result<(), Failure> {
         self.line(&serde_json::to_string_pretty(sent).unwrap_or_default())
-    }
-
-    /// Prints a sentence for people; programs get nothing.
-    pub(crate) fn sentence(self, text: &str) -> Result<(), Failure> {
-        match self.format {
-            Format::Json => Ok(()),
-            Format::Table | Format::Wide => self.line(&wrapped(text, self.width, "  ")),
-        }
     }
 
     /// Cuts a line off where the terminal ends.
@@ -123,21 +117,24 @@ impl Out {
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(stdout_failed)
     }
 
-    /// Prints on standard error why the command failed. Nobody is told if writing fails.
+    /// Prints why the command failed.
     pub(crate) fn failure(self, failure: &Failure) {
-        if failure.is_closed_pipe() {
+        // Programs look for the operation on standard output; the words still go to standard error.
+        if let Some(operation) = failure.operation().filter(|_| self.is_json()) {
+            let _ = self.json(operation);
+        }
+        self.tell(failure);
+    }
+
+    /// Prints on standard error why something failed. Nobody is told if writing fails.
+    pub(crate) fn tell(self, failure: &Failure) {
+        if failure.is_closed_pipe() || matches!(failure, Failure::Told(_)) {
             return;
         }
-        if self.is_json() {
-            // Programs look for the operation on standard output; the words still go to standard error.
-            if let Failure::StillGoing { operation, .. } | Failure::Unsuccessful(operation) = failure {
-                let _ = self.json(&operation.sent);
-            }
-            if let Failure::Refused(problem) = failure {
-                let text = serde_json::to_string_pretty(&problem.sent).unwrap_or_default();
-                let _ = writeln!(io::stderr().lock(), "{text}");
-                return;
-            }
+        if let (true, Failure::Refused(problem)) = (self.is_json(), failure) {
+            let text = serde_json::to_string_pretty(&problem.sent).unwrap_or_default();
+            let _ = writeln!(io::stderr().lock(), "{text}");
+            return;
         }
         let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("muster: {failure}")));
     }
@@ -257,18 +254,20 @@ impl<'a, T: Serialize + DeserializeOwned> List<'a, T> {
     }
 }
 
-/// Asks a question at the terminal; every answer but yes means no. None if there is no terminal.
-pub(crate) async fn ask(question: &str) -> Option<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return None;
-    }
-    let _ = write!(io::stderr().lock(), "{} [y/N] ", printable(question, true));
+/// Whether somebody at a terminal can be asked.
+pub(crate) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks a question at the terminal. Every answer but yes means no.
+pub(crate) async fn ask(question: &str) -> bool {
+    let _ = write!(io::stderr().lock(), "{} ", for_stderr(&format!("{question} [y/N]")));
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
     });
-    let answer = answer.await.ok()?.ok()?;
-    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let answer = answer.await.ok().and_then(Result::ok).unwrap_or_default();
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Progress {
     fn new(notes: Notes, template: &str, what: &str, total: u64) -> Self {
         let live = !notes.quiet && std::io::stderr().is_terminal();
         let target = if live { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let bar = ProgressBar::with_draw_target(Some(total).filter(|total| *total > 0), target);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }

@@ -38,11 +38,9 @@ pub(super) async fn list(ctx: &Ctx, nodes: &[String]) -> Result<(), Failure> {
 
 pub(super) async fn take(ctx: &Ctx, which: &Which, deployment: Option<&str>) -> Result<(), Failure> {
     let request = TakeFound { deployment: deployment.map(|name| parsed("name", name)).transpose()?, project: None };
-    for name in &named(ctx, which).await? {
-        let answer = ctx.client.post(&all().then(name).then("take"), &body(&request)?).await?;
-        ctx.out.object(&answer.body, |taken: &Instance| format!("{}: {}", taken.name, word(&taken.state)))?;
-    }
-    Ok(())
+    let begin = async |name: String| ctx.client.post(&all().then(&name).then("take"), &body(&request)?).await;
+    let shown = |taken: &Instance| format!("{}: {}", taken.name, word(&taken.state));
+    ctx.each(named(ctx, which).await?, begin, async |answer| ctx.shown(answer.body, shown)).await
 }
 
 /// The found instances that a command names. With `--all`: those that nobody forgot.
@@ -65,16 +63,12 @@ async fn named(ctx: &Ctx, which: &Which) -> Result<Vec<String>, Failure> {
     Ok(ids)
 }
 
-pub(super) async fn forget(ctx: &Ctx, names: &[String], yes: bool) -> Result<(), Failure> {
-    if !yes {
-        let listed = names.join(", ");
-        ctx.agree(&format!("Delete {listed} on the nodes? What no version has of the disks is lost.")).await?;
-    }
-    for name in names {
-        let request = ForgetFound { confirm: true };
-        let answer = ctx.client.post(&all().then(name).then("forget"), &body(&request)?).await?;
-        let shown = |found: &FoundInstance| format!("{}: {}", optional(found.name.as_ref()), word(&found.state));
-        ctx.out.object(&answer.body, shown)?;
-    }
-    Ok(())
+pub(super) async fn forget(ctx: &Ctx, names: Vec<String>, yes: bool) -> Result<(), Failure> {
+    let listed = names.join(", ");
+    let question = format!("Delete {listed} on the nodes? What no version has of the disks is lost.");
+    ctx.agree(&question, yes).await?;
+    let request = ForgetFound { confirm: true };
+    let begin = async |name: String| ctx.client.post(&all().then(&name).then("forget"), &body(&request)?).await;
+    let shown = |found: &FoundInstance| format!("{}: {}", optional(found.name.as_ref()), word(&found.state));
+    ctx.each(names, begin, async |answer| ctx.shown(answer.body, shown)).await
 }

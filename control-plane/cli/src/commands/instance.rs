@@ -4,13 +4,12 @@ use muster_api::{
     Reason,
     instance::{Disk, Instance, Loss, OnMany, Recover, Select},
 };
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Ctx, Frees, Settled, body, deployment::power, filtered, found, parsed};
 use crate::{
     answer,
-    args::{InstanceCommand, Power, Whom},
+    args::{InstanceCommand, Power, Removal, Whom},
     cells::{self, age, optional, word},
     client::{Answer, Call},
     failure::Failure,
@@ -64,8 +63,8 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
         }
         InstanceCommand::Found { node } => found::list(ctx, &node).await,
         InstanceCommand::Take { which, deployment } => found::take(ctx, &which, deployment.as_deref()).await,
-        InstanceCommand::Forget { instances, yes } => found::forget(ctx, &instances, yes).await,
-        InstanceCommand::Rm { whom, yes } => remove(ctx, &whom, yes).await,
+        InstanceCommand::Forget { instances, yes } => found::forget(ctx, instances, yes).await,
+        InstanceCommand::Rm { whom, yes } => remove(ctx, whom, yes).await,
         // `reserved` has answered these.
         InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),
     }
@@ -145,7 +144,7 @@ async fn verb(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<(), Failure> {
     let answer = on_many(ctx, whom, verb).await?;
     tell_loss(ctx, &answer)?;
     let sent = match ctx.settle(answer).await? {
-        Settled::Accepted(operation) => return ctx.accepted(&operation),
+        Settled::Accepted(operation) => return ctx.print(&ctx.accepted(operation)?),
         Settled::Done(operation) => operation.sent,
         Settled::Now(body) => body,
     };
@@ -168,16 +167,15 @@ fn tell_loss(ctx: &Ctx, answer: &Answer) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn remove(ctx: &Ctx, whom: &Whom, yes: bool) -> Result<(), Failure> {
-    let what = described(whom);
-    if let [name] = whom.things.as_slice() {
-        let freed = ctx.confirm(&what, &instance(name), Frees::Bytes, yes).await?;
-        let answer = ctx.client.change(Method::DELETE, &instance(name), None).await?;
-        return ctx.removed(answer, &what, freed).await;
+async fn remove(ctx: &Ctx, whom: Whom, yes: bool) -> Result<(), Failure> {
+    if whom.things.len() == 1 {
+        let removal = Removal { things: whom.things, yes };
+        return ctx.remove("instance", &["v1", "instances"], &removal, Frees::Bytes).await;
     }
-    ctx.confirm(&what, &Call::default(), Frees::Nothing, yes).await?;
-    let answer = on_many(ctx, whom, Verb::Delete).await?;
-    ctx.removed(answer, &what, None).await
+    let what = described(&whom);
+    ctx.agree(&format!("Delete {what}?"), yes).await?;
+    let answer = on_many(ctx, &whom, Verb::Delete).await?;
+    ctx.print(&ctx.removed(answer, &what, None).await?)
 }
 
 fn details(ctx: &Ctx, instance: &Instance) -> String {

@@ -99,17 +99,15 @@ async fn ask_about_last<'a>(
     let print = tls::fingerprint(last);
     let about = format!("{url} has a certificate of a CA that this machine does not know");
     let question = format!("{about}, SHA-256\n  {print}\nTrust it?");
-    let answer = tokio::select! {
+    if !output::can_ask() {
+        let text = format!("{about}; compare its fingerprint, then repeat with\n  --ca-fingerprint {print}");
+        return Err(Failure::Usage(text));
+    }
+    let trusted = tokio::select! {
         answer = output::ask(&question) => answer,
         () = interrupt.cancelled() => return Err(Failure::Interrupted(false)),
     };
-    match answer {
-        Some(true) => Ok(last),
-        Some(false) => Err(Failure::Declined),
-        None => Err(Failure::Usage(format!(
-            "{about}; compare its fingerprint, then repeat with\n  --ca-fingerprint {print}"
-        ))),
-    }
+    if trusted { Ok(last) } else { Err(Failure::Declined) }
 }
 
 async fn ask_for_token(interrupt: &CancellationToken) -> Result<Secret, Failure> {

@@ -12,6 +12,7 @@ mod operation;
 mod snapshot;
 mod token;
 
+use futures::future::join_all;
 use muster_api::{ErrorCode, operation::Operation};
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -133,73 +134,166 @@ impl Ctx {
             .map(|done| Settled::Done(Box::new(done)))
     }
 
+    /// What is printed of an answer: it as it was sent for programs, `text` for people.
+    fn shown<T>(&self, sent: Value, text: impl FnOnce(&T) -> String) -> Result<Shown, Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let text = if self.out.is_json() { String::new() } else { text(&answer::read(&sent)?) };
+        Ok(Shown { sent, text })
+    }
+
+    fn print(&self, shown: &Shown) -> Result<(), Failure> {
+        match self.out.is_json() {
+            true if shown.sent.is_null() => Ok(()),
+            true => self.out.json(&shown.sent),
+            false => self.out.text(&shown.text),
+        }
+    }
+
     /// Says that work was accepted and how to wait for it.
-    fn accepted(&self, operation: &Value) -> Result<(), Failure> {
-        self.out.object(operation, |operation: &Operation| {
+    fn accepted(&self, operation: Value) -> Result<Shown, Failure> {
+        self.shown(operation, |operation: &Operation| {
             let Operation { id, kind, target, .. } = operation;
             format!("{kind} {} accepted: muster operation wait {id}", target.name)
         })
     }
 
-    /// Waits, then prints the changed thing as it is now: the object for programs, `text` for people.
-    async fn finish<T>(&self, answer: Answer, thing: &Call, text: impl FnOnce(&T) -> String) -> Result<(), Failure>
+    /// Waits, then shows the changed thing as it is now.
+    async fn ended<T>(&self, answer: Answer, thing: &Call, text: impl FnOnce(&T) -> String) -> Result<Shown, Failure>
     where
         T: Serialize + DeserializeOwned,
     {
         match self.settle(answer).await? {
-            Settled::Accepted(operation) => self.accepted(&operation),
-            Settled::Now(body) if !body.is_null() => self.out.object(&body, text),
-            Settled::Now(_) | Settled::Done(_) => self.show(thing, text).await,
+            Settled::Accepted(operation) => self.accepted(operation),
+            Settled::Now(body) if !body.is_null() => self.shown(body, text),
+            Settled::Now(_) | Settled::Done(_) => self.shown(self.client.get(thing).await?, text),
         }
     }
 
-    /// Deletes things one after the other. Before each it says what nothing else uses, and asks at a terminal.
+    /// As [`Self::ended`], and prints it.
+    async fn finish<T>(&self, answer: Answer, thing: &Call, text: impl FnOnce(&T) -> String) -> Result<(), Failure>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.print(&self.ended(answer, thing, text).await?)
+    }
+
+    /// Does the same to several things. All are begun before the first is waited for. A failure of one is told and keeps
+    /// no other; the first one is the command's. Programs get one object for one thing, and one array for several.
+    async fn each<T, B>(
+        &self,
+        things: Vec<T>,
+        begin: impl AsyncFn(T) -> Result<B, Failure>,
+        end: impl AsyncFn(B) -> Result<Shown, Failure>,
+    ) -> Result<(), Failure> {
+        let is_one = things.len() == 1;
+        let mut begun = Vec::new();
+        for thing in things {
+            begun.push(begin(thing).await);
+        }
+        let (mut array, mut failed) = (Vec::new(), None);
+        for begun in begun {
+            let ended = match begun {
+                Ok(begun) => end(begun).await,
+                Err(failure) => Err(failure),
+            };
+            match ended {
+                Ok(shown) if is_one || !self.out.is_json() => self.print(&shown)?,
+                Ok(shown) => array.push(shown.sent),
+                Err(failure) if is_one => return Err(failure),
+                Err(failure) => {
+                    array.extend(failure.operation().cloned());
+                    self.out.tell(&failure);
+                    failed.get_or_insert(failure.exit_code());
+                }
+            }
+        }
+        if !is_one && self.out.is_json() {
+            // What is gone at once has no object.
+            array.retain(|sent| !sent.is_null());
+            self.out.json(&Value::Array(array))?;
+        }
+        failed.map_or(Ok(()), |code| Err(Failure::Told(code)))
+    }
+
+    /// Deletes things. It asks once for all of them, and says how much nothing else uses.
     async fn remove(&self, kind: &str, path: &[&str], removal: &Removal, frees: Frees) -> Result<(), Failure> {
-        for thing in &removal.things {
-            let call = Call::to(path).then(thing);
-            let what = format!("{kind} {thing}");
-            let freed = self.confirm(&what, &call, frees, removal.yes).await?;
+        check_askable(removal.yes)?;
+        let calls: Vec<Call> = removal.things.iter().map(|thing| Call::to(path).then(thing)).collect();
+        let freed = join_all(calls.iter().map(|call| self.freed(call, frees, removal.yes))).await;
+        let found: Vec<(&str, Option<u64>)> = removal
+            .things
+            .iter()
+            .zip(&freed)
+            .filter_map(|(thing, freed)| Some((thing.as_str(), *freed.as_ref().ok()?)))
+            .collect();
+        if !found.is_empty() {
+            let names: Vec<&str> = found.iter().map(|(name, _)| *name).collect();
+            let total = found.iter().filter_map(|(_, freed)| *freed).reduce(|a, b| a.saturating_add(b));
+            // What only two of them use is in neither number.
+            let least = if found.len() > 1 { "at least " } else { "" };
+            self.agree(&format!("Delete {kind} {}{}?", names.join(", "), frees_text(least, total)), removal.yes)
+                .await?;
+        }
+        let things = removal.things.iter().zip(calls).zip(freed).collect();
+        let begin = async |((name, call), freed): ((&String, Call), Result<Option<u64>, Failure>)| {
+            let freed = freed?;
             let answer = self.client.change(Method::DELETE, &call, None).await?;
-            self.removed(answer, &what, freed).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks whether to delete something, and returns how many bytes that frees where it is known.
-    async fn confirm(&self, what: &str, call: &Call, frees: Frees, yes: bool) -> Result<Option<u64>, Failure> {
-        let freed = match frees {
-            Frees::Bytes if !(yes && self.out.is_json()) => self.would_free(call).await?,
-            _ => None,
+            Ok((answer, format!("{kind} {name}"), freed))
         };
-        if !yes {
-            self.agree(&format!("Delete {what}{}?", frees_text(freed))).await?;
-        }
-        Ok(freed)
+        self.each(things, begin, async |(answer, what, freed)| self.removed(answer, &what, freed).await).await
     }
 
-    /// Asks at a terminal whether to go on. Where there is no terminal it goes on.
-    async fn agree(&self, question: &str) -> Result<(), Failure> {
-        let answer = tokio::select! {
-            answer = output::ask(question) => answer,
-            () = self.client.interrupt().cancelled() => Some(false),
+    /// Asks at a terminal whether to go on.
+    async fn agree(&self, question: &str, yes: bool) -> Result<(), Failure> {
+        check_askable(yes)?;
+        let agreed = yes || {
+            tokio::select! {
+                answer = output::ask(question) => answer,
+                () = self.client.interrupt().cancelled() => false,
+            }
         };
-        if answer == Some(false) { Err(Failure::Declined) } else { Ok(()) }
+        if agreed { Ok(()) } else { Err(Failure::Declined) }
     }
 
-    /// As [`Client::would_free`]. A controller that cannot say so may still be able to delete the thing.
-    async fn would_free(&self, call: &Call) -> Result<Option<u64>, Failure> {
+    /// How many bytes deleting a thing frees, where it is known and somebody is told.
+    async fn freed(&self, call: &Call, frees: Frees, yes: bool) -> Result<Option<u64>, Failure> {
+        if frees == Frees::Nothing || (yes && self.out.is_json()) {
+            return Ok(None);
+        }
         match self.client.would_free(call).await {
             Err(e) if e.code() == Some(ErrorCode::NotFound) => Err(e),
             Err(e @ Failure::Interrupted(_)) => Err(e),
+            // A controller that cannot say so may still be able to delete the thing.
             other => Ok(other.unwrap_or(None)),
         }
     }
 
-    async fn removed(&self, answer: Answer, what: &str, freed: Option<u64>) -> Result<(), Failure> {
-        match self.settle(answer).await? {
-            Settled::Accepted(operation) => self.accepted(&operation),
-            Settled::Done(operation) if self.out.is_json() => self.out.json(&operation.sent),
-            Settled::Done(_) | Settled::Now(_) => self.out.sentence(&format!("deleted {what}{}", frees_text(freed))),
+    async fn removed(&self, answer: Answer, what: &str, freed: Option<u64>) -> Result<Shown, Failure> {
+        let sent = match self.settle(answer).await? {
+            Settled::Accepted(operation) => return self.accepted(operation),
+            Settled::Done(operation) => operation.sent,
+            Settled::Now(body) => body,
+        };
+        Ok(Shown { sent, text: format!("deleted {what}{}", frees_text("", freed)) })
+    }
+}
+
+/// What is printed of an answer.
+struct Shown {
+    /// The answer for programs; null if it has no body.
+    sent: Value,
+    /// The same for people.
+    text: String,
+}
+
+/// Refuses to begin what has to be asked for where nobody can be asked.
+fn check_askable(yes: bool) -> Result<(), Failure> {
+    match yes || output::can_ask() {
+        true => Ok(()),
+        false => {
+            Err(Failure::Usage("this asks before it goes on, and there is no terminal: repeat it with --yes".into()))
         }
     }
 }
@@ -211,9 +305,9 @@ enum Frees {
     Nothing,
 }
 
-fn frees_text(freed: Option<u64>) -> String {
+fn frees_text(least: &str, freed: Option<u64>) -> String {
     // Nothing sweeps the pool yet, so nothing comes back at once.
-    freed.map(|n| format!(" ({} that nothing else uses; not freed yet)", units::bytes(n))).unwrap_or_default()
+    freed.map(|n| format!(" ({least}{} that nothing else uses; not freed yet)", units::bytes(n))).unwrap_or_default()
 }
 
 /// Adds the filters that all lists have.

@@ -7,7 +7,7 @@ use muster_api::{
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Ctx, Frees, filtered};
+use super::{Ctx, Frees, check_askable, filtered};
 use crate::{
     answer::Object,
     args::{NodeCommand, Removal},
@@ -59,14 +59,12 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
     match command {
         NodeCommand::Ls(listing) => ctx.list(&filtered(nodes(), &listing), &NODES, Order::Name).await,
         NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
-        NodeCommand::Cordon { nodes } => each(ctx, &nodes, "cordon").await,
-        NodeCommand::Uncordon { nodes } => each(ctx, &nodes, "uncordon").await,
+        NodeCommand::Cordon { nodes } => each(ctx, nodes, "cordon").await,
+        NodeCommand::Uncordon { nodes } => each(ctx, nodes, "uncordon").await,
         NodeCommand::Ack { node } => ack(ctx, &node).await,
         NodeCommand::Fence { nodes, yes } => {
-            for name in &nodes {
-                fence(ctx, name, yes).await?;
-            }
-            Ok(())
+            agree_to_death(ctx, &nodes, yes).await?;
+            each(ctx, nodes, "fence").await
         }
         NodeCommand::Salvage { node, give_up: false, .. } => {
             ctx.list(&nodes().then(&node).then("salvage"), &SALVAGE, Order::Name).await
@@ -75,66 +73,62 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
         NodeCommand::Rm { removal, dead: false } => {
             ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await
         }
-        NodeCommand::Rm { removal, dead: true } => remove_dead(ctx, &removal).await,
+        NodeCommand::Rm { removal, dead: true } => remove_dead(ctx, removal).await,
         // `reserved` has answered this.
         NodeCommand::Drain(_) => Ok(()),
     }
 }
 
-/// Declares a node dead after saying what that means.
-async fn fence(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
-    let answer = declare_dead(ctx, name, yes).await?;
-    ctx.finish(answer, &nodes().then(name), |node: &Node| format!("{}: {}", node.name, state(node))).await
-}
-
 async fn give_up(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
     let call = nodes().then(name);
-    if !yes {
-        ctx.agree(&format!("Wait no longer for what the disks of node {name} hold? It can save nothing more then."))
-            .await?;
-    }
+    let question = format!("Wait no longer for what the disks of node {name} hold? It can save nothing more then.");
+    ctx.agree(&question, yes).await?;
     let answer = ctx.client.post(&call.clone().then("give-up-salvage"), &json!({})).await?;
     ctx.finish(answer, &call, |node: &Node| format!("{}: nothing is awaited of its disks", node.name)).await
 }
 
 /// Fences the nodes and removes them. Each step may be repeated.
-async fn remove_dead(ctx: &Ctx, removal: &Removal) -> Result<(), Failure> {
-    for name in &removal.things {
-        declare_dead(ctx, name, removal.yes).await?;
-        let answer = ctx.client.change(Method::DELETE, &nodes().then(name), None).await?;
-        ctx.removed(answer, &format!("node {name}"), None).await?;
+async fn remove_dead(ctx: &Ctx, removal: Removal) -> Result<(), Failure> {
+    agree_to_death(ctx, &removal.things, removal.yes).await?;
+    let begin = async |name: String| {
+        ask_for(ctx, &name, "fence").await?;
+        let answer = ctx.client.change(Method::DELETE, &nodes().then(&name), None).await?;
+        Ok((answer, format!("node {name}")))
+    };
+    ctx.each(removal.things, begin, async |(answer, what)| ctx.removed(answer, &what, None).await).await
+}
+
+/// Says what it means to declare nodes dead, and asks for it.
+async fn agree_to_death(ctx: &Ctx, names: &[String], yes: bool) -> Result<(), Failure> {
+    check_askable(yes)?;
+    if yes {
+        return Ok(());
     }
-    Ok(())
-}
-
-async fn declare_dead(ctx: &Ctx, name: &str, yes: bool) -> Result<Answer, Failure> {
-    let call = nodes().then(name);
-    if !yes {
-        let node = ctx.client.get_object::<Node>(&call).await?.read;
-        ctx.agree(&question(&node)).await?;
-    }
-    ctx.client.post(&call.then("fence"), &json!({ "confirm": true })).await
-}
-
-fn question(node: &Node) -> String {
-    let seen =
-        node.last_seen_at.map_or_else(|| "never heard from".to_owned(), |at| format!("last heard {} ago", age(at)));
-    format!(
-        "Declare node {} ({}, {seen}) dead? Its {} instances fail; what no snapshot has of their disks is lost with \
-         it unless it comes back to save that, and it can never run instances again.",
-        node.name,
-        state(node),
-        node.instances
-    )
-}
-
-async fn each(ctx: &Ctx, names: &[String], verb: &str) -> Result<(), Failure> {
+    let mut listed = String::new();
     for name in names {
-        let call = nodes().then(name);
-        let answer = ctx.client.post(&call.clone().then(verb), &json!({})).await?;
-        ctx.finish(answer, &call, |node: &Node| format!("{}: {}", node.name, state(node))).await?;
+        let node = ctx.client.get_object::<Node>(&nodes().then(name)).await?.read;
+        let seen =
+            node.last_seen_at.map_or_else(|| "never heard from".to_owned(), |at| format!("heard {} ago", age(at)));
+        listed += &format!("\n  {}: {}, {seen}, {} instances", node.name, state(&node), node.instances);
     }
-    Ok(())
+    let question = format!(
+        "Declare dead for ever:{listed}\nTheir instances fail; what no snapshot has of their disks is lost, unless the \
+         node comes back to save that. It can never run instances again. Go on?"
+    );
+    ctx.agree(&question, yes).await
+}
+
+async fn ask_for(ctx: &Ctx, node: &str, verb: &str) -> Result<Answer, Failure> {
+    let request = if verb == "fence" { json!({ "confirm": true }) } else { json!({}) };
+    ctx.client.post(&nodes().then(node).then(verb), &request).await
+}
+
+async fn each(ctx: &Ctx, names: Vec<String>, verb: &str) -> Result<(), Failure> {
+    let begin = async |name: String| Ok((ask_for(ctx, &name, verb).await?, name));
+    let end = async |(answer, name): (Answer, String)| {
+        ctx.ended(answer, &nodes().then(&name), |node: &Node| format!("{}: {}", node.name, state(node))).await
+    };
+    ctx.each(names, begin, end).await
 }
 
 /// Acknowledges what the node shows now. What it loses in between stays shown.

@@ -49,7 +49,7 @@ pub(super) async fn run(ctx: &Ctx, command: OperationCommand) -> Result<(), Fail
             let id = full_id(ctx, &operation).await?;
             ctx.show(&operations().then(&id), |object| details(ctx, object)).await
         }
-        OperationCommand::Wait { operations } => wait_for(ctx, &operations).await,
+        OperationCommand::Wait { operations } => wait_for(ctx, operations).await,
         OperationCommand::Cancel { operation } => {
             let id = full_id(ctx, &operation).await?;
             let answer = ctx.client.post(&operations().then(&id).then("cancel"), &json!({})).await?;
@@ -79,21 +79,15 @@ async fn full_id(ctx: &Ctx, given: &str) -> Result<String, Failure> {
     }
 }
 
-/// Waits for all operations. The first that did not succeed decides the exit code.
-async fn wait_for(ctx: &Ctx, ids: &[String]) -> Result<(), Failure> {
-    let mut failed = None;
-    for id in ids {
-        let operation = ctx.client.get_object(&operations().then(&full_id(ctx, id).await?)).await?;
+/// Waits for all operations.
+async fn wait_for(ctx: &Ctx, ids: Vec<String>) -> Result<(), Failure> {
+    let begin = async |id: String| ctx.client.get_object(&operations().then(&full_id(ctx, &id).await?)).await;
+    let end = async |operation| {
         let progress = Progress::work(ctx.out.notes);
-        match wait::for_operation(&ctx.client, &progress, operation, ctx.until).await {
-            Ok(operation) => ctx.out.object(&operation.sent, summary)?,
-            Err(still @ Failure::StillGoing { .. }) => return Err(still),
-            Err(other) => {
-                failed.get_or_insert(other);
-            }
-        }
-    }
-    failed.map_or(Ok(()), Err)
+        let ended = wait::for_operation(&ctx.client, &progress, operation, ctx.until).await?;
+        ctx.shown(ended.sent, summary)
+    };
+    ctx.each(ids, begin, end).await
 }
 
 fn summary(operation: &Operation) -> String {

@@ -87,7 +87,7 @@ fn select(of: &str) -> Result<Select, Failure> {
 async fn create(ctx: &Ctx, request: &CreateSnapshot) -> Result<(), Failure> {
     let answer = ctx.client.post(&snapshots(), &body(request)?).await?;
     match ctx.settle(answer).await? {
-        Settled::Accepted(operation) => ctx.accepted(&operation),
+        Settled::Accepted(operation) => ctx.print(&ctx.accepted(operation)?),
         Settled::Now(body) => ctx.out.object(&body, sentence),
         // The controller may have chosen the name, so the operation says which snapshot it made.
         Settled::Done(operation) => ctx.show(&snapshot(&operation.read.target.id), sentence).await,

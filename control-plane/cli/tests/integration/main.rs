@@ -3,6 +3,7 @@
 mod answers;
 mod fake;
 mod found;
+mod many;
 mod settings;
 mod terminal;
 mod things;
@@ -199,7 +200,7 @@ async fn rm_says_how_much_nothing_else_uses_and_promises_nothing() {
         false => Response::builder().status(204).body(Body::empty()).expect("a response"),
     })
     .await;
-    let done = fake.run(&["image", "rm", "debian"]).await;
+    let done = fake.run(&["image", "rm", "debian", "--yes"]).await;
     assert_eq!(
         (done.code, done.out.as_str()),
         (Some(0), "deleted image debian (1 MiB that nothing else uses; not freed yet)\n"),
@@ -233,7 +234,7 @@ async fn a_shown_snapshot_has_its_members_for_people_and_for_programs() {
 #[tokio::test]
 async fn rm_of_a_thing_that_does_not_exist_sends_no_delete() {
     let fake = Fake::start(|_, _| problem(404, "not_found", "no image 'debian'")).await;
-    let done = fake.run(&["image", "rm", "debian"]).await;
+    let done = fake.run(&["image", "rm", "debian", "--yes"]).await;
     assert_eq!(done.code, Some(1));
     assert_eq!(fake.seen().len(), 1, "the dry run has answered already");
 }

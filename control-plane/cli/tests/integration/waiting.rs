@@ -147,4 +147,5 @@ async fn operation_wait_takes_many_and_fails_with_the_first_failure() {
         fake.lines().iter().any(|l| l.contains("op-3")),
         "the failure of one does not stop the waiting for the others"
     );
+    assert!(done.err.contains("deployment.create web failed"), "each failure is told: {done:?}");
 }
