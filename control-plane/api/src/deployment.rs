@@ -330,9 +330,11 @@ pub struct Deployment {
     pub timing: Timing,
     /// Bytes that were fetched from other nodes for its disks. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub fetched_bytes: Option<u64>,
     /// Bytes that its guests wrote and that are kept on their nodes. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub local_bytes: Option<u64>,
     /// Version that members start from; null if the source is a snapshot.
     pub version: Option<VersionId>,

@@ -6,17 +6,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:literal;)*) => {
+    // The words are `tt`, because derive macros do not see through what was matched as `literal`.
+    ($(#[doc = $doc:tt] $variant:ident = $text:tt, $status:literal;)*) => {
         /// What went wrong. Programs compare this code, never the text of an error.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         pub enum ErrorCode {
-            $($(#[$doc])* #[serde(rename = $text)] $variant,)*
+            $(#[doc = $doc] #[serde(rename = $text)] $variant,)*
             /// A code that this program does not know.
             #[serde(other, rename = "unknown")]
             Unknown,
         }
 
         impl ErrorCode {
+            /// All codes that are sent, each with its meaning in a sentence.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, $doc)),*];
+
             /// The code as it is sent.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
@@ -129,6 +133,7 @@ pub struct Problem {
     pub detail: String,
     /// Id of the request, which is in the logs of all daemons it reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub request_id: Option<String>,
     /// The places of the request that have errors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

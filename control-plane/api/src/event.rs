@@ -21,6 +21,7 @@ pub struct Event {
     pub target: Target,
     /// The operation that caused it, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub operation: Option<OperationId>,
     /// Who caused it: the name of a token, `node:NAME`, or `muster` for the controller itself.
     pub actor: String,

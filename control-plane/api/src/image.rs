@@ -150,6 +150,7 @@ pub struct Image {
     pub size_bytes: Option<u64>,
     /// What can boot its newest version; `unknown` if it has none.
     #[serde(default)]
+    #[schema(required)]
     pub boot: BootKind,
     /// Number of its versions, without deleted ones.
     pub version_count: u64,

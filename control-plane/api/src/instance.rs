@@ -47,6 +47,7 @@ pub struct Disk {
     pub size_bytes: u64,
     /// Path of its raw file on the node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub path: Option<String>,
     /// Its newest published version, from which a start on another node would begin.
     pub version: VersionId,
@@ -121,6 +122,7 @@ pub struct Instance {
     pub last_reason_at: Option<Timestamp>,
     /// What its owner should know about it and its state does not say.
     #[serde(default)]
+    #[schema(required)]
     pub conditions: Vec<Condition>,
     /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
@@ -128,14 +130,17 @@ pub struct Instance {
     pub nics: Vec<serde_json::Value>,
     /// Id of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub node: Option<NodeId>,
     /// Name of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub node_name: Option<String>,
     /// Failure domain of its node.
     pub zone: Option<String>,
     /// Raised whenever its disk is assigned to a node; only the newest generation may write. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub generation: Option<u64>,
 }
 

@@ -88,7 +88,7 @@ macro_rules! names {
 names! {
     /// Name of a deployment, snapshot or project: 1 to 55 characters from `a-z0-9-`, the first a letter, not a UUID.
     Name, [], "a-z, 0-9 and -", "^[a-z][a-z0-9-]{0,54}$";
-    /// Name of an image or node: as [`Name`], also with `.` and `_`.
+    /// Name of an image or node: 1 to 55 characters from `a-z0-9._-`, the first a letter, not a UUID.
     DottedName, ['.', '_'], "a-z, 0-9, -, . and _", "^[a-z][a-z0-9._-]{0,54}$";
 }
 

@@ -66,9 +66,11 @@ pub struct PoolUse {
     pub cache_bytes: u64,
     /// Number of objects that it lost and that were neither stored again nor acknowledged.
     #[serde(default)]
+    #[schema(required)]
     pub lost_objects: u64,
     /// Their bytes.
     #[serde(default)]
+    #[schema(required)]
     pub lost_bytes: u64,
 }
 

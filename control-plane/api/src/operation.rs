@@ -65,9 +65,11 @@ pub struct WaitingOn {
     pub what: String,
     /// The node where that happens. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub node: Option<NodeId>,
     /// Name of that node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub node_name: Option<String>,
     /// Since when it waits.
     pub since: Timestamp,
@@ -100,7 +102,7 @@ pub struct Operation {
     /// Why it failed; null unless it did.
     pub error: Option<Problem>,
     /// Its result, whose fields depend on the kind.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     pub result: Option<Value>,
     /// Name of the token that requested it.
     pub requested_by: String,

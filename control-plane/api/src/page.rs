@@ -10,6 +10,7 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it as `page_token` to get the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub next_page_token: Option<String>,
     /// Position in the stream of events at which the page was read.
     pub as_of: String,

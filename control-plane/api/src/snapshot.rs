@@ -99,6 +99,7 @@ pub struct Snapshot {
     pub skipped: u64,
     /// How many of the members have no version any more, because somebody deleted it. A fork needs `allow_missing` then.
     #[serde(default)]
+    #[schema(required)]
     pub missing: u64,
     /// Bytes written by all guests since the last versions of their disks.
     pub dirty_bytes: u64,

@@ -96,6 +96,7 @@ pub struct Token {
     pub uses_left: Option<u32>,
     /// The token itself, a secret; only in the answer to its creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub token: Option<String>,
 }
 

@@ -82,6 +82,7 @@ pub struct Version {
     pub stored_bytes: u64,
     /// What can boot it.
     #[serde(default)]
+    #[schema(required)]
     pub boot: BootKind,
 }
 

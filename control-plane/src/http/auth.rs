@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use http::{Method, header, request::Parts};
 use muster_api::RequestId;
 
-use super::{error::ApiError, extract::Params};
+use super::{error::ApiError, extract::Params, openapi::Contract};
 use crate::app::{App, AppError, Caller};
 
 /// The id of a request. Every log line and every error has it.
@@ -57,6 +57,7 @@ impl FromRequestParts<App> for Caller {
         let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
         let signed_in = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await;
         let caller = signed_in.map_err(|error| app.sign_in_failed(error, peer(parts)))?;
+        Contract::check_query(parts, params.names())?;
         if parts.method == Method::GET || parts.method == Method::HEAD {
             app.check_project(&caller).await?;
         }

@@ -3,21 +3,21 @@
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Router,
     extract::State,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::get,
 };
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
-use muster_api::Problem;
+use muster_api::Page;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, Json, Params,
     extract::{filter_of, limit_of},
+    openapi::{ByDeployment, ByLabel, ByNode, ByState, List},
 };
 use crate::app::{
     App, AppError, Caller,
@@ -25,13 +25,8 @@ use crate::app::{
     list::{Filter, NoPosition, Position},
 };
 
-/// What this file answers.
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(follow), components(schemas(muster_api::event::Event)))]
-pub struct Doc;
-
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/events", get(follow))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(event_list))
 }
 
 /// Everything that happens after a position, at least once, in order per thing. `data:` is one event; an event named
@@ -39,25 +34,20 @@ pub(super) fn routes() -> Router<App> {
 /// With `Accept: application/json` instead a page of the events that are kept, oldest first.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
-        ("after" = Option<String>, Query, description = "as_of of a list or id of an event; from now on if left out"),
-        ("limit" = Option<usize>, Query, description = "of a page, 1 to 1000, default 100"),
-        ("page_token" = Option<String>, Query, description = "of a page"),
-        ("Last-Event-ID" = Option<String>, Header, description = "goes before after"),
-        ("state" = Option<Vec<String>>, Query), ("label" = Option<Vec<String>>, Query),
-        ("deployment" = Option<Vec<String>>, Query), ("node" = Option<Vec<String>>, Query),
-        ("project" = Option<String>, Query)),
-    responses((status = 200, content_type = "text/event-stream", body = muster_api::event::Event),
-        (status = "default", body = Problem)))]
-async fn follow(
+        ("after" = Option<String>, Query,
+            description = "`as_of` of a list, or `id` of an event. From now on if left out; a page begins with the oldest."),
+        ("Last-Event-ID" = Option<String>, Header,
+            description = "`id` of the last event that was seen. It goes before `after`."),
+        List, ByState, ByLabel, ByDeployment, ByNode),
+    responses((status = 200, content((Page<muster_api::event::Event> = "application/json"), (String = "text/event-stream"))))
+)]
+async fn event_list(
     State(app): State<App>,
     caller: Caller,
     params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     if wants_page(&headers) {
-        let mut known = vec!["after", "limit", "page_token"];
-        known.extend(Filter::NAMES);
-        params.only(&known)?;
         let from = params.text("page_token")?.or(params.text("after")?);
         let after = from.map(read).transpose()?;
         let limit = limit_of(&params)?;

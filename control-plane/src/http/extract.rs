@@ -160,7 +160,7 @@ impl<B: ChangeBody> FromRequest<App> for Change<B> {
     }
 }
 
-/// A change of the thing that a path names. Query parameters are refused.
+/// A change of the thing that a path names.
 #[derive(Debug)]
 pub struct ChangeOf<Id, B> {
     /// Who asks, and of which thing.
@@ -177,12 +177,12 @@ where
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (asked, body, _) = asked(request, app, &[]).await?;
+        let (asked, body, _) = asked(request, app).await?;
         Ok(Self { asked, body })
     }
 }
 
-/// A GET of the thing that a path names. Query parameters are refused. `T` is what the path holds.
+/// A GET of the thing that a path names. `T` is what the path holds.
 #[derive(Debug)]
 pub struct Shown<T> {
     /// Who asks.
@@ -197,7 +197,6 @@ impl<T: DeserializeOwned + Send> FromRequestParts<App> for Shown<T> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let caller = Caller::from_request_parts(parts, app).await?;
         let Path(thing) = Path::from_request_parts(parts, app).await?;
-        Params::from_request_parts(parts, app).await?.only(&[])?;
         Ok(Self { caller, thing })
     }
 }
@@ -215,13 +214,13 @@ impl<T: DeserializeOwned + Send> FromRequest<App> for Removal<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let (asked, NoBody, params) = asked(request, app, &["dry_run"]).await?;
+        let (asked, NoBody, params) = asked(request, app).await?;
         Ok(Self { asked, dry_run: params.flag("dry_run")? })
     }
 }
 
 /// A change of the thing that the path names: who asks of what, the body, and the query.
-async fn asked<T, B>(request: Request, app: &App, known: &[&str]) -> Result<(Asked<T>, B, Params), ApiError>
+async fn asked<T, B>(request: Request, app: &App) -> Result<(Asked<T>, B, Params), ApiError>
 where
     T: DeserializeOwned + Send,
     B: ChangeBody,
@@ -229,7 +228,6 @@ where
     let (mut parts, body) = request.into_parts();
     let caller = Caller::from_request_parts(&mut parts, app).await?;
     let params = Params::from_request_parts(&mut parts, app).await?;
-    params.only(known)?;
     let Path(thing) = Path::from_request_parts(&mut parts, app).await?;
     let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
     let Change { once, body } = Change::from_request(Request::from_parts(parts, body), app).await?;
@@ -350,7 +348,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// Refuses parameters that are neither in `known` nor `project`, because one that is ignored would mislead.
+    /// The names of all parameters.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Refuses parameters that are neither in `known` nor `project`, because one that is ignored would mislead. Calls of
+    /// the document need it only where their parameters depend on something.
     pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
         match self.0.iter().find(|(name, _)| name != "project" && !known.contains(&name.as_str())) {
             None => Ok(()),
@@ -449,9 +453,6 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = Params::from_request_parts(parts, state).await?;
-        let mut known = vec!["limit", "page_token", "deleted"];
-        known.extend(Filter::NAMES);
-        params.only(&known)?;
         let limit = limit_of(&params)?;
         let after = params.get::<Position>("page_token")?;
         Ok(Self { after, limit, deleted: params.flag("deleted")?, filter: filter_of(&params)? })

@@ -7,6 +7,7 @@ use axum::{
     routing::get,
 };
 use http::header;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::ApiError;
 use crate::{
@@ -15,22 +16,26 @@ use crate::{
     wake::Loop,
 };
 
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health_show)).routes(routes!(readiness_show)).routes(routes!(metrics_show))
 }
 
 /// The door of `--metrics-listen`: `/metrics` without a token, and `/healthz`.
 pub fn metrics_door(app: App) -> Router {
-    Router::new().route("/metrics", get(open_metrics)).route("/healthz", get(healthz)).with_state(app)
+    Router::new().route("/metrics", get(open_metrics)).route("/healthz", get(health_show)).with_state(app)
 }
 
 /// Answers as long as the process runs.
-async fn healthz() -> &'static str {
+#[utoipa::path(get, path = "/healthz", tag = "health", security(),
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn health_show() -> &'static str {
     "ok\n"
 }
 
 /// Answers 200 when the controller can serve: the database answers and the doors are not closing.
-async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
+#[utoipa::path(get, path = "/readyz", tag = "health", security(),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 503)))]
+async fn readiness_show(State(app): State<App>) -> Result<&'static str, ApiError> {
     if app.closing.is_cancelled() {
         return Err(AppError::Unavailable("the controller is stopping".to_owned()).into());
     }
@@ -38,7 +43,10 @@ async fn readyz(State(app): State<App>) -> Result<&'static str, ApiError> {
     Ok("ok\n")
 }
 
-async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+/// What the controller counts and measures, for Prometheus (operators).
+#[utoipa::path(get, path = "/metrics", tag = "health",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn metrics_show(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     caller.require_operator()?;
     Ok(text(&app).await?)
 }

@@ -1,52 +1,38 @@
 //! `/v1/images` and their versions.
 
 use axum::{
-    Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use muster_api::{
     ImageId, Page, Ref,
     image::{CreateImage, Image, PatchImage},
-    version::Version,
+    version::{Freed, Version},
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiError, Change, IfMatch, Json, ListQuery, Path, Removal, versions::stream};
-use crate::app::{Answer, App, Asked, Caller};
+use super::{
+    ApiError, Change, ChangeOf, Json, ListQuery, Path, Removal, Shown,
+    openapi::{ByLabel, ByState, Content, Deleted, DryRun, List, Ranges},
+    uploads,
+    versions::stream,
+};
+use crate::app::{Answer, App, Caller};
 
-/// What this file answers.
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(
-    create,
-    list,
-    show,
-    patch,
-    remove,
-    content,
-    super::uploads::put_content,
-    versions,
-    version,
-    version_content
-))]
-pub struct Doc;
-
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/images", get(list).post(create))
-        .route("/v1/images/{image}", get(show).patch(patch).delete(remove))
-        .route("/v1/images/{image}/content", get(content).put(super::uploads::put_content))
-        .route("/v1/images/{image}/versions", get(versions))
-        .route("/v1/images/{image}/versions/{number}", get(version))
-        .route("/v1/images/{image}/versions/{number}/content", get(version_content))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(image_list, image_create))
+        .routes(routes!(image_show, image_patch, image_delete))
+        .routes(routes!(image_content_read, uploads::image_content_put))
+        .routes(routes!(image_version_list))
+        .routes(routes!(image_version_show))
+        .routes(routes!(image_version_content_read))
 }
 
 /// Makes an image: empty, or a clone, which copies nothing.
-#[utoipa::path(post, path = "/v1/images", tag = "images", request_body = CreateImage, responses(
-    (status = 201, body = Image), (status = 409, description = "the name is taken"),
-    (status = 404, description = "the source is not there"), (status = 422, description = "does not fit"),
-    (status = 501, description = "a url, for now")))]
-pub(crate) async fn create(
+#[utoipa::path(post, path = "/v1/images", tag = "images", request_body = CreateImage, 
+    responses((status = 201, body = Image), (status = 501)))]
+pub(crate) async fn image_create(
     State(app): State<App>,
     caller: Caller,
     change: Change<CreateImage>,
@@ -55,9 +41,9 @@ pub(crate) async fn create(
 }
 
 /// Images, oldest first.
-#[utoipa::path(get, path = "/v1/images", tag = "images", params(super::openapi::List),
+#[utoipa::path(get, path = "/v1/images", tag = "images", params(List, ByState, ByLabel, Deleted),
     responses((status = 200, body = Page<Image>)))]
-pub(crate) async fn list(
+pub(crate) async fn image_list(
     State(app): State<App>,
     caller: Caller,
     list: ListQuery,
@@ -66,36 +52,26 @@ pub(crate) async fn list(
 }
 
 /// One image.
-#[utoipa::path(get, path = "/v1/images/{image}", tag = "images", params(("image" = String, Path, description = "id or name")),
-    responses((status = 200, body = Image), (status = 404, description = "there is none")))]
-pub(crate) async fn show(
+#[utoipa::path(get, path = "/v1/images/{image}", tag = "images",
+    responses((status = 200, body = Image)))]
+pub(crate) async fn image_show(
     State(app): State<App>,
-    caller: Caller,
-    Path(image): Path<Ref<ImageId>>,
+    Shown { caller, thing }: Shown<Ref<ImageId>>,
 ) -> Result<Json<Image>, ApiError> {
-    Ok(Json(app.image(&caller, &image).await?))
+    Ok(Json(app.image(&caller, &thing).await?))
 }
 
 /// Changes name or labels (merge patch).
-#[utoipa::path(patch, path = "/v1/images/{image}", tag = "images", params(("image" = String, Path, description = "id or name")),
-    request_body = PatchImage, responses((status = 200, body = Image), (status = 404, description = "there is none"),
-    (status = 409, description = "the name is taken"), (status = 412, description = "changed meanwhile")))]
-pub(crate) async fn patch(
-    State(app): State<App>,
-    caller: Caller,
-    Path(thing): Path<Ref<ImageId>>,
-    IfMatch(if_match): IfMatch,
-    Change { once, body }: Change<PatchImage>,
-) -> Result<Answer, ApiError> {
-    Ok(app.patch_image(&Asked { caller, once, thing, if_match }, body).await?)
+#[utoipa::path(patch, path = "/v1/images/{image}", tag = "images",
+    request_body = PatchImage, responses((status = 200, body = Image)))]
+pub(crate) async fn image_patch(State(app): State<App>, of: ChangeOf<ImageId, PatchImage>) -> Result<Answer, ApiError> {
+    Ok(app.patch_image(&of.asked, of.body).await?)
 }
 
 /// Unlinks an image and its versions. The bytes stay until nothing uses them.
-#[utoipa::path(delete, path = "/v1/images/{image}", tag = "images", params(("image" = String, Path, description = "id or name"),
-    ("dry_run" = Option<bool>, Query, description = "only tell how many bytes it would free")),
-    responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
-    (status = 404, description = "there is none")))]
-pub(crate) async fn remove(
+#[utoipa::path(delete, path = "/v1/images/{image}", tag = "images", params(DryRun),
+    responses((status = 204), (status = 200, body = Freed)))]
+pub(crate) async fn image_delete(
     State(app): State<App>,
     Removal { asked, dry_run }: Removal<Ref<ImageId>>,
 ) -> Result<Answer, ApiError> {
@@ -106,10 +82,8 @@ pub(crate) async fn remove(
 }
 
 /// The bytes of the newest version.
-#[utoipa::path(get, path = "/v1/images/{image}/content", tag = "images", params(("image" = String, Path, description = "id or name")),
-    responses((status = 200, description = "raw bytes"), (status = 206, description = "the range"),
-    (status = 409, description = "no version yet"), (status = 416, description = "the range is outside")))]
-pub(crate) async fn content(
+#[utoipa::path(get, path = "/v1/images/{image}/content", tag = "images", params(Ranges), responses(Content))]
+pub(crate) async fn image_content_read(
     State(app): State<App>,
     caller: Caller,
     Path(image): Path<Ref<ImageId>>,
@@ -120,9 +94,10 @@ pub(crate) async fn content(
 }
 
 /// The versions of an image, oldest first.
-#[utoipa::path(get, path = "/v1/images/{image}/versions", tag = "images", params(("image" = String, Path, description = "id or name")),
-    responses((status = 200, body = Page<Version>), (status = 404, description = "there is none")))]
-pub(crate) async fn versions(
+#[utoipa::path(get, path = "/v1/images/{image}/versions", tag = "images",
+    params(List, ByState, ByLabel, Deleted),
+    responses((status = 200, body = Page<Version>)))]
+pub(crate) async fn image_version_list(
     State(app): State<App>,
     caller: Caller,
     Path(image): Path<Ref<ImageId>>,
@@ -132,10 +107,10 @@ pub(crate) async fn versions(
 }
 
 /// The version with this number of an image.
-#[utoipa::path(get, path = "/v1/images/{image}/versions/{number}", tag = "images", params(
-    ("image" = String, Path, description = "id or name"), ("number" = u64, Path, description = "from 1")),
-    responses((status = 200, body = Version), (status = 404, description = "there is none")))]
-pub(crate) async fn version(
+#[utoipa::path(get, path = "/v1/images/{image}/versions/{number}", tag = "images",
+    params(("number" = u64, Path, description = "Number of the version, from 1.")),
+    responses((status = 200, body = Version)))]
+pub(crate) async fn image_version_show(
     State(app): State<App>,
     caller: Caller,
     Path((image, number)): Path<(Ref<ImageId>, u64)>,
@@ -144,10 +119,9 @@ pub(crate) async fn version(
 }
 
 /// The bytes of the version with this number of an image.
-#[utoipa::path(get, path = "/v1/images/{image}/versions/{number}/content", tag = "images", params(
-    ("image" = String, Path, description = "id or name"), ("number" = u64, Path, description = "from 1")),
-    responses((status = 200, description = "raw bytes"), (status = 206, description = "the range")))]
-pub(crate) async fn version_content(
+#[utoipa::path(get, path = "/v1/images/{image}/versions/{number}/content", tag = "images",
+    params(("number" = u64, Path, description = "Number of the version, from 1."), Ranges), responses(Content))]
+pub(crate) async fn image_version_content_read(
     State(app): State<App>,
     caller: Caller,
     Path((image, number)): Path<(Ref<ImageId>, u64)>,

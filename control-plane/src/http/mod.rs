@@ -1,5 +1,5 @@
-//! The doors: all URLs on one screen. A handler extracts its arguments, calls one method of `App` and formats the
-//! answer.
+//! The doors. A handler extracts its arguments, calls one method of `App` and formats the answer. Its path and what else
+//! users must know of it is in the `#[utoipa::path]` above it: the router and `/openapi.json` are made from that.
 //!
 //! ```text
 //! people's door                                             node door (mutual TLS)
@@ -22,31 +22,39 @@ pub mod node_door;
 pub mod nodes;
 pub mod openapi;
 pub mod operations;
+mod reserved;
 pub mod snapshots;
 pub mod summary;
 pub mod uploads;
 pub mod versions;
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
     middleware::{Next, from_fn},
     response::{IntoResponse, Redirect, Response},
-    routing::{any, get},
+    routing::get,
 };
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, header};
 use muster_api::{ErrorCode, Problem};
 use tracing::Instrument as _;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
 
+use self::openapi::Contract;
 pub use self::{
     auth::CallId,
     error::ApiError,
     extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown},
 };
-use crate::app::{App, AppError, Caller};
+use crate::app::{App, AppError};
 
 /// Largest JSON body from people, bytes. Contents are streamed and have their own limits.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -59,7 +67,23 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(muster_api::peer_protocol
 
 /// The calls of people and programs, and the join of nodes: the people's door.
 pub fn routes(app: App) -> Router {
-    let router = Router::new()
+    // Made once, because it takes a while and everybody may ask for it.
+    static CONTRACT: LazyLock<Arc<Contract>> = LazyLock::new(|| Arc::new(Contract::of(&document())));
+    let (router, _) = documented().split_for_parts();
+    // What is not part of the API: the nodes' own protocol, and the way to the dashboard.
+    let router = router.merge(node_door::join_routes()).route("/", get(async || Redirect::temporary("/ui/")));
+    finish(router.layer(Extension(CONTRACT.clone())), app, BODY_BYTES_MAX)
+}
+
+/// The contract of the people's door, sent as `/openapi.json`.
+#[must_use]
+pub fn document() -> OpenApi {
+    openapi::complete(documented())
+}
+
+/// The calls of the API, each with its description.
+fn documented() -> OpenApiRouter<App> {
+    openapi::base()
         .merge(health::routes())
         .merge(openapi::routes())
         .merge(access::routes())
@@ -73,54 +97,12 @@ pub fn routes(app: App) -> Router {
         .merge(snapshots::routes())
         .merge(images::routes())
         .merge(versions::routes())
-        .merge(node_door::join_routes())
-        .merge(reserved())
-        .route("/", get(async || Redirect::temporary("/ui/")));
-    finish(router, app, BODY_BYTES_MAX)
+        .merge(reserved::routes())
 }
 
 /// The calls of joined nodes: the node door.
 pub fn node_routes(app: App) -> Router {
     finish(node_door::routes(), app, NODE_BODY_BYTES_MAX)
-}
-
-/// Paths whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing
-/// error.
-fn reserved() -> Router<App> {
-    const PATHS: [&str; 22] = [
-        "/v1/session",
-        "/v1/images/{image}/uploads",
-        "/v1/uploads/{upload}",
-        "/v1/uploads/{upload}/finish",
-        "/v1/deployments/{deployment}/shelve",
-        "/v1/deployments/{deployment}/unshelve",
-        "/v1/instances/{instance}/migrate",
-        "/v1/instances/{instance}/console",
-        "/v1/snapshots/{snapshot}/restore",
-        "/v1/nodes/{node}/drain",
-        "/v1/pools",
-        "/v1/pools/{pool}",
-        "/v1/projects",
-        "/v1/projects/{project}",
-        "/v1/quotas",
-        "/v1/quotas/{quota}",
-        "/v1/audit",
-        "/v1/networks",
-        "/v1/networks/{network}",
-        "/v1/instance-types",
-        "/v1/instance-types/{type}",
-        "/v1/keys",
-    ];
-    let open = Router::new().route("/ui/", any(not_built_yet)).route("/ui/{*page}", any(not_built_yet));
-    PATHS.iter().fold(open, |router, path| router.route(path, any(known_not_built_yet)))
-}
-
-async fn known_not_built_yet(_: Caller, path: MatchedPath, method: Method) -> ApiError {
-    AppError::NotBuiltYet(format!("{method} {}", path.as_str())).into()
-}
-
-async fn not_built_yet() -> ApiError {
-    AppError::NotBuiltYet("the dashboard".to_owned()).into()
 }
 
 fn finish(router: Router<App>, app: App, body_bytes_max: usize) -> Router {
@@ -181,6 +163,7 @@ async fn outermost(mut request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Caller;
     use axum::{extract::State, routing::post};
 
     /// Compiles only if the future of a handler is `Send` when it gives an async closure that borrows from it to

@@ -1,34 +1,24 @@
 //! `/v1/summary`, `/v1/me`
 
-use axum::{Router, extract::State, routing::get};
-use muster_api::{
-    Problem,
-    summary::{Me, Summary},
-};
+use axum::extract::State;
+use muster_api::summary::{Me, Summary};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiError, Json, Params};
+use super::{ApiError, Json};
 use crate::app::{App, Caller};
 
-/// What this file answers.
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(summary, me))]
-pub struct Doc;
-
-pub(super) fn routes() -> Router<App> {
-    Router::new().route("/v1/summary", get(summary)).route("/v1/me", get(me))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(summary_show)).routes(routes!(me_show))
 }
 
 /// Counts by state, problems first.
-#[utoipa::path(get, path = "/v1/summary", tag = "summary", params(("project" = Option<String>, Query)),
-    responses((status = 200, body = Summary), (status = "default", body = Problem)))]
-async fn summary(State(app): State<App>, caller: Caller, params: Params) -> Result<Json<Summary>, ApiError> {
-    params.only(&[])?;
+#[utoipa::path(get, path = "/v1/summary", tag = "summary", responses((status = 200, body = Summary)))]
+async fn summary_show(State(app): State<App>, caller: Caller) -> Result<Json<Summary>, ApiError> {
     Ok(Json(app.summary(&caller).await?))
 }
 
 /// Who is asking.
-#[utoipa::path(get, path = "/v1/me", tag = "summary", responses((status = 200, body = Me), (status = "default", body = Problem)))]
-async fn me(State(app): State<App>, caller: Caller, params: Params) -> Result<Json<Me>, ApiError> {
-    params.only(&[])?;
+#[utoipa::path(get, path = "/v1/me", tag = "summary", responses((status = 200, body = Me)))]
+async fn me_show(State(app): State<App>, caller: Caller) -> Result<Json<Me>, ApiError> {
     Ok(Json(app.me(&caller)))
 }

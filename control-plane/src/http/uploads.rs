@@ -8,7 +8,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use muster_api::{ErrorCode, ImageId, Ref, version::Version};
 
-use super::{ApiError, IfMatch, Json, Params, Path};
+use super::{ApiError, IfMatch, Json, Params, Path, openapi::Binary};
 use crate::{
     app::{
         App, AppError, Caller,
@@ -26,17 +26,15 @@ use crate::{
 /// an `Idempotency-Key` is not needed and not kept. Send `If-Match` to avoid replacing newer content of somebody else.
 /// With `Content-Encoding: zstd` the body is zstd frames (RFC 8878) with windows of at most 8 MiB, which hold the
 /// content.
-#[utoipa::path(put, path = "/v1/images/{image}/content", tag = "images", params(
-    ("image" = String, Path, description = "id or name"),
-    ("format" = Option<String>, Query, description = "raw or qcow2; binding if stated"),
-    ("sha256" = Option<String>, Query, description = "of the content before any Content-Encoding, hex"),
-    ("Content-Encoding" = Option<String>, Header, description = "zstd or identity")),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
-    (status = 201, body = Version), (status = 200, body = Version, description = "the newest version has these bytes"),
-    (status = 400, description = "broken off, or another Content-Encoding"), (status = 409, description = "another upload is under way"),
-    (status = 413, description = "over 16 TiB"), (status = 422, description = "not a usable image, or another sha256"),
-    (status = 507, description = "no node, or no room")))]
-pub(crate) async fn put_content(
+#[utoipa::path(put, path = "/v1/images/{image}/content", tag = "images",
+    params(
+        ("format" = Option<String>, Query, description = "`raw` or `qcow2`. Found out if left out; binding if stated."),
+        ("sha256" = Option<String>, Query, description = "SHA-256 of the content before any `Content-Encoding`, hex."),
+        ("Content-Encoding" = Option<String>, Header, description = "`zstd` or `identity`.")),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
+    responses((status = 201, body = Version), (status = 507),
+        (status = 200, body = Version, description = "The newest version has these bytes already.")))]
+pub(crate) async fn image_content_put(
     State(app): State<App>,
     Content { caller, image, if_match, stated, body }: Content,
 ) -> Result<Response, ApiError> {
@@ -75,7 +73,6 @@ impl FromRequest<App> for Content {
 }
 
 fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
-    params.only(&["format", "sha256"])?;
     check_content_type(headers)?;
     let encoding = encoding(headers)?;
     let sha256 = params.read("sha256", parse_sha256)?;

@@ -3,20 +3,23 @@
 use std::{ops::Range, sync::Arc};
 
 use axum::{
-    Router,
     body::Body,
     extract::State,
     response::{IntoResponse, Response},
-    routing::get,
 };
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use muster_api::{
     ErrorCode, Page, Problem, VersionId,
-    version::{Extent, Version},
+    version::{Extent, Freed, Version},
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiError, Json, ListQuery, Params, Path, Removal, extract::limit_of};
+use super::{
+    ApiError, Json, ListQuery, Params, Path, Removal,
+    extract::limit_of,
+    openapi::{ByLabel, ByState, Content, Deleted, DryRun, List, Ranges},
+};
 use crate::{
     app::{
         Answer, App, AppError, Caller,
@@ -25,23 +28,19 @@ use crate::{
     export::content,
 };
 
-/// What this file answers.
-#[derive(utoipa::OpenApi)]
-#[openapi(paths(list, show, remove, read, extents))]
-pub struct Doc;
-
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/versions", get(list))
-        .route("/v1/versions/{version}", get(show).delete(remove))
-        .route("/v1/versions/{version}/content", get(read))
-        .route("/v1/versions/{version}/extents", get(extents))
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(version_list))
+        .routes(routes!(version_show, version_delete))
+        .routes(routes!(version_content_read))
+        .routes(routes!(version_extent_list))
 }
 
 /// Versions of images and of disks, oldest first.
-#[utoipa::path(get, path = "/v1/versions", tag = "versions", params(super::openapi::List),
+#[utoipa::path(get, path = "/v1/versions", tag = "versions",
+    params(List, ByState, ByLabel, Deleted),
     responses((status = 200, body = Page<Version>)))]
-pub(crate) async fn list(
+pub(crate) async fn version_list(
     State(app): State<App>,
     caller: Caller,
     list: ListQuery,
@@ -50,9 +49,9 @@ pub(crate) async fn list(
 }
 
 /// One version.
-#[utoipa::path(get, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id")),
-    responses((status = 200, body = Version), (status = 404, description = "there is none")))]
-pub(crate) async fn show(
+#[utoipa::path(get, path = "/v1/versions/{version}", tag = "versions",
+    params(("version" = VersionId, Path, description = "Id.")), responses((status = 200, body = Version)))]
+pub(crate) async fn version_show(
     State(app): State<App>,
     caller: Caller,
     Path(version): Path<VersionId>,
@@ -61,11 +60,10 @@ pub(crate) async fn show(
 }
 
 /// Unlinks a version. Disks that began with it can still read it.
-#[utoipa::path(delete, path = "/v1/versions/{version}", tag = "versions", params(("version" = String, Path, description = "id"),
-    ("dry_run" = Option<bool>, Query, description = "only tell how many bytes it would free")),
-    responses((status = 204, description = "unlinked"), (status = 200, body = muster_api::version::Freed, description = "dry run"),
-    (status = 404, description = "there is none")))]
-pub(crate) async fn remove(
+#[utoipa::path(delete, path = "/v1/versions/{version}", tag = "versions",
+    params(("version" = VersionId, Path, description = "Id."), DryRun),
+    responses((status = 204), (status = 200, body = Freed)))]
+pub(crate) async fn version_delete(
     State(app): State<App>,
     Removal { asked, dry_run }: Removal<VersionId>,
 ) -> Result<Answer, ApiError> {
@@ -76,10 +74,9 @@ pub(crate) async fn remove(
 }
 
 /// The bytes of a version, or a range of them.
-#[utoipa::path(get, path = "/v1/versions/{version}/content", tag = "versions", params(("version" = String, Path, description = "id")),
-    responses((status = 200, description = "raw bytes"), (status = 206, description = "the range"),
-    (status = 404, description = "there is none"), (status = 416, description = "the range is outside")))]
-pub(crate) async fn read(
+#[utoipa::path(get, path = "/v1/versions/{version}/content", tag = "versions",
+    params(("version" = VersionId, Path, description = "Id."), Ranges), responses(Content))]
+pub(crate) async fn version_content_read(
     State(app): State<App>,
     caller: Caller,
     Path(version): Path<VersionId>,
@@ -90,17 +87,15 @@ pub(crate) async fn read(
 }
 
 /// Where a version has data. Ranges that are absent read as zeros.
-#[utoipa::path(get, path = "/v1/versions/{version}/extents", tag = "versions", params(("version" = String, Path, description = "id"),
-    ("limit" = Option<u64>, Query, description = "1 to 1000, default 100"),
-    ("page_token" = Option<String>, Query, description = "from the page before")),
-    responses((status = 200, body = Page<Extent>), (status = 404, description = "there is none")))]
-pub(crate) async fn extents(
+#[utoipa::path(get, path = "/v1/versions/{version}/extents", tag = "versions",
+    params(("version" = VersionId, Path, description = "Id."), List),
+    responses((status = 200, body = Page<Extent>)))]
+pub(crate) async fn version_extent_list(
     State(app): State<App>,
     caller: Caller,
     Path(version): Path<VersionId>,
     params: Params,
 ) -> Result<Json<Page<Extent>>, ApiError> {
-    params.only(&["limit", "page_token"])?;
     let limit = limit_of(&params)?;
     let from = params.text("page_token")?.map_or(Ok(0), extents_from)?;
     let row = app.version(&caller, version).await?;

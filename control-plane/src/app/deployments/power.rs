@@ -26,6 +26,7 @@ impl App {
     pub async fn power_deployment(&self, asked: &Asked<Ref<DeploymentId>>, verb: Verb) -> Result<Answer, AppError> {
         self.once(&asked.once, "deployments.power", async |tx| {
             let row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             check_free(tx, &row).await?;
             let members = instances::of_deployment(tx, row.id).await?;
             app_instances::check_idle(&members)?;
@@ -47,6 +48,7 @@ impl App {
     pub async fn retry_deployment(&self, asked: &Asked<Ref<DeploymentId>>, retry: Retry) -> Result<Answer, AppError> {
         self.once(&asked.once, "deployments.retry", async |tx| {
             let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             check_free(tx, &row).await?;
             let mut failed = instances::of_deployment(tx, row.id).await?;
             if take_limits(&mut row, retry)? {

@@ -27,6 +27,7 @@ impl App {
         let count = order::count("/count", scale.count).map_err(|error| AppError::Invalid(vec![error]))?;
         self.once(&asked.once, "deployments.scale", async |tx| {
             let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             check_free(tx, &row).await?;
             let members = present(tx, row.id).await?;
             let removed = to_remove(tx, &asked.caller, scale, count, &members).await?;

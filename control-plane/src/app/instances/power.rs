@@ -51,7 +51,6 @@ impl Verb {
             "reboot" => Self::reboot(&stop),
             "delete" => Ok(Self::Delete),
             "recover" => Ok(Self::Recover(api::Recover { accept_loss: body.accept_loss })),
-            "migrate" | "shelve" | "unshelve" => Err(AppError::NotBuiltYet(format!("the verb {word}"))),
             _ => Err(AppError::not_found("verb", word)),
         }
     }
@@ -135,6 +134,7 @@ impl App {
     pub async fn power_instance(&self, asked: &Asked<Ref<InstanceId>>, verb: Verb) -> Result<Answer, AppError> {
         self.once(&asked.once, "instances.power", async |tx| {
             let row = find::instance(tx, &asked.caller, &asked.thing).await?;
+            asked.check_if_match(row.revision)?;
             check_idle(std::slice::from_ref(&row))?;
             let Some(changed) = Changed::by(row.clone(), &verb.edge(), tx).map_err(|r| refused(&r))? else {
                 return Answer::ok(&view::one(self, tx, &asked.caller, row).await?);

@@ -8,7 +8,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/openapi.
 
 #[test]
 fn the_document_is_the_golden_one() {
-    let document = muster_controller::http::openapi::document();
+    let document = muster_controller::http::document();
     let now = serde_json::to_string_pretty(&document).expect("JSON") + "\n";
     if std::env::var_os("MUSTER_UPDATE_GOLDEN").is_some() {
         std::fs::write(GOLDEN, &now).expect("written");
@@ -21,7 +21,7 @@ fn the_document_is_the_golden_one() {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    let document = serde_json::to_value(muster_controller::http::openapi::document()).expect("JSON");
+    let document = serde_json::to_value(muster_controller::http::document()).expect("JSON");
     let mut wanted = BTreeSet::new();
     collect(&document, &mut wanted);
     assert!(wanted.len() > 20, "{wanted:?}");
@@ -33,7 +33,7 @@ fn every_reference_leads_somewhere() {
 
 #[test]
 fn every_operation_has_an_id_of_its_own() {
-    let document = serde_json::to_value(muster_controller::http::openapi::document()).expect("JSON");
+    let document = serde_json::to_value(muster_controller::http::document()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     let ids: Vec<&str> = paths
         .values()

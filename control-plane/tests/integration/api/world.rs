@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::clock::ManualClock;
+use crate::{clock::ManualClock, contract};
 
 /// An answer, read to its end.
 #[derive(Debug)]
@@ -179,8 +179,10 @@ impl World {
     }
 
     pub(crate) async fn answer(router: &Router, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (parts, body) = router.clone().oneshot(request).await.expect("answers").into_parts();
         let body = body.collect().await.expect("a body").to_bytes();
+        contract::check(&method, &path, parts.status.as_u16(), &parts.headers, &body);
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 

@@ -88,9 +88,11 @@ impl Reply {
 }
 
 async fn send(router: Router, request: Request<Body>) -> Reply {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
+    crate::contract::check(&method, &path, parts.status.as_u16(), &parts.headers, &bytes);
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     Reply { status: parts.status.as_u16(), body, headers: parts.headers }
 }

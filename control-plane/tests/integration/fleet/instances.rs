@@ -73,7 +73,7 @@ async fn a_verb_on_many_takes_one_selection() {
     let missing = on_many("stop", json!({ "instances": ["web.0", "web.7"] })).await.refused(404, "not_found");
     assert_eq!(missing.text("/errors/0/pointer"), "/select/instances/1");
     on_many("stop", json!({ "label": "a=c" })).await.refused(404, "not_found");
-    on_many("explode", json!({ "deployment": "web" })).await.refused(404, "not_found");
+    on_many("explode", json!({ "deployment": "web" })).await.refused(404, "no_such_path");
     on_many("migrate", json!({ "deployment": "web" })).await.refused(501, "not_built_yet");
     let gone = on_many("delete", json!({ "instances": ["web.0"] })).await.expect(202);
     world.ends(&gone, "succeeded").await;

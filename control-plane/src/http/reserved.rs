@@ -1,0 +1,94 @@
+//! Calls whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing error.
+//! The document has them, so that nobody builds something else there.
+
+use axum::{
+    extract::MatchedPath,
+    routing::{any, on},
+};
+use http::Method;
+use utoipa::openapi::{HttpMethod, Paths, path::OperationBuilder};
+use utoipa_axum::{PathItemExt as _, router::OpenApiRouter};
+
+use super::{ApiError, openapi};
+use crate::app::{App, AppError, Caller};
+
+/// Method, path, id and meaning of each call.
+const CALLS: [(HttpMethod, &str, &str, &str); 35] = {
+    use HttpMethod::{Delete, Get, Head, Patch, Post};
+    [
+        (Post, "/v1/session", "session_create", "Turns a token into a cookie, for pages and event streams."),
+        (Delete, "/v1/session", "session_delete", "Ends a session that has a cookie."),
+        (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
+        (Head, "/v1/uploads/{upload}", "upload_show", "Tells how far an upload is, as `Upload-Offset`."),
+        (Patch, "/v1/uploads/{upload}", "upload_append", "Takes the next bytes of an upload, at `Upload-Offset`."),
+        (Delete, "/v1/uploads/{upload}", "upload_delete", "Gives an upload up."),
+        (Post, "/v1/uploads/{upload}/finish", "upload_finish", "Makes a version of what was uploaded."),
+        (
+            Post,
+            "/v1/deployments/{deployment}/shelve",
+            "deployment_shelve",
+            "Stops all members, takes a snapshot of them and frees their nodes.",
+        ),
+        (
+            Post,
+            "/v1/deployments/{deployment}/unshelve",
+            "deployment_unshelve",
+            "Starts the members of a shelved deployment.",
+        ),
+        (Post, "/v1/instances/{instance}/migrate", "instance_migrate", "Moves an instance to another node."),
+        (
+            Post,
+            "/v1/instances/{instance}/console",
+            "instance_console",
+            "Makes a one-time ticket for a console by WebSocket.",
+        ),
+        (
+            Post,
+            "/v1/snapshots/{snapshot}/restore",
+            "snapshot_restore",
+            "Puts the disks of the members back to the snapshot.",
+        ),
+        (Post, "/v1/nodes/{node}/drain", "node_drain", "Moves or stops all instances of a node (operators)."),
+        (Get, "/v1/pools", "pool_list", "The pools (operators)."),
+        (Get, "/v1/pools/{pool}", "pool_show", "One pool (operators)."),
+        (Get, "/v1/projects", "project_list", "The projects."),
+        (Post, "/v1/projects", "project_create", "Makes a project."),
+        (Get, "/v1/projects/{project}", "project_show", "One project."),
+        (Patch, "/v1/projects/{project}", "project_patch", "Changes a project (merge patch)."),
+        (Delete, "/v1/projects/{project}", "project_delete", "Deletes a project that has nothing."),
+        (Get, "/v1/quotas", "quota_list", "The limits of the projects."),
+        (Get, "/v1/quotas/{quota}", "quota_show", "The limits of one project."),
+        (Patch, "/v1/quotas/{quota}", "quota_patch", "Changes limits (merge patch)."),
+        (Get, "/v1/audit", "audit_list", "Who did what, refusals too."),
+        (Get, "/v1/networks", "network_list", "The networks."),
+        (Post, "/v1/networks", "network_create", "Makes a network."),
+        (Get, "/v1/networks/{network}", "network_show", "One network."),
+        (Patch, "/v1/networks/{network}", "network_patch", "Changes a network (merge patch)."),
+        (Delete, "/v1/networks/{network}", "network_delete", "Deletes a network that nothing uses."),
+        (Get, "/v1/instance-types", "instance_type_list", "The named sizes of instances."),
+        (Post, "/v1/instance-types", "instance_type_create", "Makes a named size of instances."),
+        (Get, "/v1/instance-types/{type}", "instance_type_show", "One named size of instances."),
+        (Delete, "/v1/instance-types/{type}", "instance_type_delete", "Deletes a named size of instances."),
+        (Get, "/v1/keys", "key_list", "The EC2 keys."),
+        (Post, "/v1/keys", "key_create", "Makes an EC2 key, which is shown once."),
+    ]
+};
+
+pub(super) fn routes() -> OpenApiRouter<App> {
+    let open = OpenApiRouter::new().route("/ui/", any(dashboard)).route("/ui/{*page}", any(dashboard));
+    CALLS.into_iter().fold(open, |router, (method, path, id, meaning)| {
+        let operation = OperationBuilder::new().tag(openapi::RESERVED).operation_id(Some(id)).summary(Some(meaning));
+        let call = on(method.to_method_filter(), not_built_yet);
+        let mut paths = Paths::new();
+        paths.add_path_operation(path, vec![method], operation);
+        router.routes((Vec::new(), paths, call))
+    })
+}
+
+async fn not_built_yet(_: Caller, path: MatchedPath, method: Method) -> ApiError {
+    AppError::NotBuiltYet(format!("{method} {}", path.as_str())).into()
+}
+
+async fn dashboard() -> ApiError {
+    AppError::NotBuiltYet("the dashboard".to_owned()).into()
+}
