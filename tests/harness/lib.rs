@@ -13,6 +13,7 @@ pub mod guest_time;
 pub mod libvirtd;
 pub mod pattern;
 pub mod stop;
+pub mod tools;
 
 pub use api::Api;
 pub use cluster::{AgentOptions, Cluster, ClusterOptions};
@@ -21,3 +22,4 @@ pub use eventually::{eventually, eventually_for_guests};
 pub use libvirtd::Libvirtd;
 pub use pattern::Pattern;
 pub use stop::StopOnDrop;
+pub use tools::Tools;
