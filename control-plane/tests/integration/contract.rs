@@ -116,7 +116,15 @@ fn fit(schema: &'static Value, value: &Value, at: &str, wrong: &mut Vec<String>)
     let mut inner = Vec::new();
     for (keyword, says) in schema {
         match keyword.as_str() {
-            "description" | "title" | "examples" | "default" | "propertyNames" => {}
+            // The pattern of names only says what the length and the type of the request say as well.
+            "description" | "title" | "examples" | "default" | "propertyNames" | "pattern" => {}
+            "minLength" if chars(value).is_some_and(|count| Some(count) < says.as_u64()) => {
+                tell(format!("at least {says} characters"))
+            }
+            "maxLength" if chars(value).is_some_and(|count| Some(count) > says.as_u64()) => {
+                tell(format!("at most {says} characters"))
+            }
+            "minLength" | "maxLength" => {}
             "type" => {
                 let types = says.as_array().map_or_else(|| vec![says], |all| all.iter().collect());
                 if !types.iter().any(|name| is_a(name.as_str().expect("a type has a name"), value)) {
@@ -180,6 +188,10 @@ fn fit(schema: &'static Value, value: &Value, at: &str, wrong: &mut Vec<String>)
         }
     }
     wrong.extend(inner);
+}
+
+fn chars(value: &Value) -> Option<u64> {
+    value.as_str().and_then(|text| text.chars().count().try_into().ok())
 }
 
 fn is_a(name: &str, value: &Value) -> bool {

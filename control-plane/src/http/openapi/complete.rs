@@ -12,7 +12,7 @@ use utoipa::openapi::{
 
 use super::{
     calls::{RESERVED, calls_mut, tag},
-    errors, schemas,
+    errors, examples, schemas,
 };
 
 /// Statuses that every call with a token may answer.
@@ -135,6 +135,7 @@ fn body(operation: &mut Operation, method: &Method) {
         {
             *schema = needed;
         }
+        examples::add(content);
     }
     if *method == Method::PATCH
         && let Some(content) = body.content.get("application/json").cloned()
@@ -160,26 +161,26 @@ fn responses(operation: &mut Operation, call: &Call) {
     for (status, response) in all {
         let status: u16 = status.parse().expect("every response names its status");
         let RefOr::T(said) = response else { continue };
-        if status >= 400 && said.description.is_empty() {
+        if status < 400 {
+            said.content.values_mut().for_each(examples::add);
+            if said.description.is_empty() {
+                said.description = of_success(status).to_owned();
+            }
+        } else if said.description.is_empty() {
             *response = RefOr::Ref(errors::reference(status));
             continue;
+        } else {
+            said.content.insert(errors::PROBLEM_JSON.to_owned(), RefOr::T(errors::content(status)));
         }
-        let mut headers = vec!["X-Request-Id"];
-        let more = [
-            ("Location", matches!(status, 201 | 202 | 307)),
+        let headers = [
+            ("X-Request-Id", true),
+            ("Location", matches!(status, 201 | 202)),
             ("Idempotent-Replay", call.once && status < 300),
             ("ETag", has_ranges && status < 400),
             ("Accept-Ranges", has_ranges && status < 300),
             ("Content-Range", matches!(status, 206 | 416)),
         ];
-        headers.extend(more.into_iter().filter(|(_, has)| *has).map(|(name, _)| name));
-        if status >= 400 {
-            said.content.clear();
-            said.content.insert(errors::PROBLEM_JSON.to_owned(), RefOr::T(errors::content(status)));
-        } else if said.description.is_empty() {
-            said.description = of_success(status).to_owned();
-        }
-        for name in headers {
+        for (name, _) in headers.into_iter().filter(|(_, has)| *has) {
             let reference = Ref::new(format!("#/components/headers/{name}"));
             said.headers.insert(name.to_owned(), RefOr::Ref(reference));
         }

@@ -8,6 +8,7 @@
 mod calls;
 mod complete;
 mod errors;
+mod examples;
 mod schemas;
 
 use std::{
