@@ -318,6 +318,7 @@ mod tests {
     #[test]
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Config { doors, pool, log, .. } = Config::default();
         for default in [doors.listen.to_string(), pool.min_copies.to_string(), log.filter] {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");

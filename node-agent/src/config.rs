@@ -476,6 +476,7 @@ mod tests {
     #[test]
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Config { listen, libvirt_uri, log, .. } = Config::new("/x".into());
         for default in [listen.to_string(), libvirt_uri, log] {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");

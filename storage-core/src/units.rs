@@ -27,7 +27,7 @@ pub struct ChunkSize(u8);
 
 /// A number of bytes that is not a chunk size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is not a chunk size: it must be a power of two from 65536 to 4194304")]
+#[error("{0} bytes are not a chunk size: it must be a power of two from 64 KiB to 4 MiB")]
 pub struct InvalidChunkSize(pub u64);
 
 impl ByteLen {

@@ -222,10 +222,13 @@ pub struct DryRunNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
-    /// `disk_full`.
+    /// `disk_full`, `hypervisor_silent`.
     pub reason: String,
     /// Number of nodes.
     pub count: u64,
+    /// The same in a sentence for people, with what helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// Request of `PATCH /v1/deployments/{d}`, a JSON merge patch.

@@ -1,4 +1,4 @@
-//! Sizes and durations as people write them in flags, configuration files and queries.
+//! Sizes and durations as people write them in flags, configuration files and queries, and read them in messages.
 
 use std::time::Duration;
 
@@ -62,6 +62,28 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     total.map(Duration::from_secs).ok_or_else(wrong)
 }
 
+/// Writes a size without rounding, in the largest unit that divides it: `512 MiB`, `1025 B`.
+#[must_use]
+pub fn exact_size(bytes: u64) -> String {
+    exact(bytes, &[(1 << 40, " TiB"), (1 << 30, " GiB"), (1 << 20, " MiB"), (1 << 10, " KiB"), (1, " B")])
+}
+
+/// Writes a duration without rounding, in the largest unit that divides it, as [`parse_duration`] reads it: `7d`, `90s`.
+#[must_use]
+pub fn exact_duration(duration: Duration) -> String {
+    match duration.subsec_nanos() {
+        0 => exact(duration.as_secs(), &[(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")]),
+        _ => format!("{}ms", duration.as_millis()),
+    }
+}
+
+/// `units` are the largest first, each with how many of the smallest it has.
+fn exact(count: u64, units: &[(u64, &str)]) -> String {
+    let fits = |(factor, _): &&(u64, &str)| *factor == 1 || (count > 0 && count.is_multiple_of(*factor));
+    let (factor, unit) = units.iter().find(fits).expect("the smallest unit fits every count");
+    format!("{}{unit}", count / factor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +105,21 @@ mod tests {
         }
         for bad in ["", "x", "MiB", "-1", ".5G", "1.2.3G", "1XiB", "99999999999TiB", "1.0000000000001G", "1é"] {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_exact() {
+        for (bytes, text) in
+            [(0, "0 B"), (1, "1 B"), (1025, "1025 B"), (3 << 29, "1536 MiB"), (1 << 20, "1 MiB"), (16 << 40, "16 TiB")]
+        {
+            assert_eq!(exact_size(bytes), text);
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for (ms, text) in [(0, "0s"), (500, "500ms"), (90_000, "90s"), (300_000, "5m"), (604_800_000, "7d")] {
+            let duration = Duration::from_millis(ms);
+            assert_eq!(exact_duration(duration), text);
+            assert_eq!(parse_duration(text), Ok(duration));
         }
     }
 

@@ -65,6 +65,11 @@ pub(crate) fn counts(counts: &BTreeMap<String, u64>) -> String {
     counts.iter().filter(|(_, n)| **n > 0).map(|(k, n)| format!("{k} {n}")).collect::<Vec<_>>().join(", ")
 }
 
+/// Replaces control characters, so that text from elsewhere cannot control the terminal.
+pub(crate) fn printable(text: &str, keep_lines: bool) -> String {
+    text.chars().map(|c| if c.is_control() && !(keep_lines && c == '\n') { ' ' } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use muster_api::{OrUnknown, deployment::Runtime, node::NodeState};

@@ -1,6 +1,6 @@
 //! Everything that can end a command, and the exit code of each.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use muster_api::{ErrorCode, Problem, deployment::ReasonCount, operation::Operation};
 use serde::de::DeserializeOwned;
@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     answer::{Misfit, Object},
     cells,
+    places::Words,
 };
 
 /// Why a command did not do what was asked.
@@ -21,7 +22,7 @@ pub(crate) enum Failure {
     #[error("`muster {0}` is reserved and not built yet")]
     NotBuiltYet(String),
     /// The controller refused.
-    #[error("{}", problem_text(&.0.read, &.0.sent))]
+    #[error("{}", problem_text(&.0.read, &.0.sent, Words::default()))]
     Refused(Box<Object<Problem>>),
     /// The operation failed or was cancelled.
     #[error("{}", operation_text(.0))]
@@ -41,8 +42,8 @@ pub(crate) enum Failure {
         url: String,
         /// The innermost cause.
         reason: String,
-        /// What the person could do about it; may be empty.
-        hint: &'static str,
+        /// What is behind it, if that is known.
+        hint: Hint,
     },
     /// What answered does not look like a controller.
     #[error("{url} did not answer like a Muster controller: {reason}")]
@@ -90,6 +91,33 @@ pub(crate) enum Failure {
     BrokenOff(String),
 }
 
+/// What is behind a connection that does not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Nothing that is known.
+    None,
+    /// The certificate is not one of a CA that is trusted here.
+    UnknownCa,
+    /// The address begins with `https://`, and the port speaks plain HTTP.
+    PlainHttp,
+    /// The address begins with `http://`, and the port speaks TLS.
+    Tls,
+    /// The port is the one of joined nodes.
+    NodePort,
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "",
+            Self::UnknownCa => "\n  give its CA with --ca FILE, or sign in with `muster login URL`",
+            Self::PlainHttp => "\n  this port speaks plain HTTP: give its address with http://",
+            Self::Tls => "\n  this port speaks TLS: give its address with https://, and its CA with --ca FILE",
+            Self::NodePort => "\n  this is the port of nodes: the one for people is usually the port before it",
+        })
+    }
+}
+
 /// What ended the waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -122,6 +150,14 @@ impl Failure {
         }
     }
 
+    /// What is told of it, in the words of the command that failed.
+    pub(crate) fn text(&self, words: Words) -> String {
+        match self {
+            Self::Refused(problem) => problem_text(&problem.read, &problem.sent, words),
+            other => other.to_string(),
+        }
+    }
+
     /// The operation that failed or goes on, as it was sent.
     pub(crate) fn operation(&self) -> Option<&Value> {
         match self {
@@ -139,19 +175,34 @@ impl Failure {
     }
 }
 
-/// `detail (code)`, the wrong places of the request, the counted reasons, and the request id.
-fn problem_text(problem: &Problem, sent: &Value) -> String {
+/// `detail (code)`, where the request does not fit, what stands in the way, and the request id. Nothing is said twice.
+fn problem_text(problem: &Problem, sent: &Value, words: Words) -> String {
     let code = match problem.code {
         // The word itself may mean something to the person.
         ErrorCode::Unknown => sent.get("code").and_then(Value::as_str).unwrap_or("unknown"),
         known => known.as_str(),
     };
-    let mut said = format!("{} ({code})", problem.detail);
-    for place in &problem.errors {
-        said += &format!("\n  {}: {}", place.pointer, place.detail);
-    }
-    for ReasonCount { reason, count } in more::<Vec<ReasonCount>>(problem, "reasons").unwrap_or_default() {
-        said += &format!("\n  {count} x {reason}");
+    let detail = words.rename(&problem.detail);
+    let places = problem.errors.iter().map(|place| (words.option(&place.pointer), &place.detail));
+    // The detail of an invalid request only repeats its places.
+    let mut said = match (problem.code, problem.errors.as_slice()) {
+        (ErrorCode::Invalid, [only]) => format!("{}: {} ({code})", words.option(&only.pointer), only.detail),
+        (ErrorCode::Invalid, [_, ..]) => {
+            let lines = places.map(|(place, detail)| format!("\n  {place}: {detail}"));
+            format!("the request does not fit ({code}){}", lines.collect::<String>())
+        }
+        _ => {
+            let more = places.filter(|(_, more)| !detail.contains(*more));
+            let lines = more.map(|(place, more)| format!("\n  {place}: {more}"));
+            format!("{detail} ({code}){}", lines.collect::<String>())
+        }
+    };
+    for ReasonCount { reason, count, detail: sentence } in
+        more::<Vec<ReasonCount>>(problem, "reasons").unwrap_or_default()
+    {
+        if !detail.contains(&sentence.unwrap_or_else(|| format!("{reason} ({count})"))) {
+            said += &format!("\n  {count} x {reason}");
+        }
     }
     for (key, label) in [("existing", "the existing one"), ("operation", "running operation"), ("state", "state")] {
         if let Some(value) = more::<String>(problem, key) {
@@ -160,6 +211,9 @@ fn problem_text(problem: &Problem, sent: &Value) -> String {
     }
     if let Some(allowed) = more::<Vec<String>>(problem, "allowed").filter(|allowed| !allowed.is_empty()) {
         said += &format!("\n  allowed: {}", allowed.join(", "));
+    }
+    if problem.code == ErrorCode::Unauthenticated {
+        said += "\n  sign in with `muster login URL`, or give a token: --token TOKEN, --token @FILE or MUSTER_TOKEN";
     }
     if let Some(id) = &problem.request_id {
         said += &format!("\n  request id: {id}");
@@ -177,7 +231,10 @@ fn operation_text(operation: &Object<Operation>) -> String {
     let said = format!("{kind} {} {}", target.name, cells::word(state));
     match error {
         Some(problem) => {
-            format!("{said}: {}", problem_text(problem, operation.sent.get("error").unwrap_or(&Value::Null)))
+            format!(
+                "{said}: {}",
+                problem_text(problem, operation.sent.get("error").unwrap_or(&Value::Null), Words::default())
+            )
         }
         None => said,
     }
@@ -209,9 +266,23 @@ mod tests {
     fn a_refusal_shows_everything_one_can_act_on() {
         let mut problem = Problem::new(ErrorCode::Invalid, "the request does not fit");
         problem.request_id = Some("r-1".to_owned());
-        let refusal = refused(&problem.at("/count", "out_of_range", "1 to 10000"));
-        assert_eq!(refusal.to_string(), "the request does not fit (invalid)\n  /count: 1 to 10000\n  request id: r-1");
+        let problem = problem.at("/count", "out_of_range", "1 to 10000");
+        let refusal = refused(&problem);
+        assert_eq!(refusal.to_string(), "/count: 1 to 10000 (invalid)\n  request id: r-1");
         assert_eq!(refusal.exit_code(), 1);
+        let both = refused(&problem.at("/cpus", "out_of_range", "1 to 1024")).to_string();
+        assert!(both.starts_with("the request does not fit (invalid)\n  /count: 1 to 10000\n  /cpus: 1 to"), "{both}");
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        let missing = "there is no image 'x'";
+        let problem = Problem::new(ErrorCode::NotFound, missing).at("/source/image", "not_found", missing);
+        assert_eq!(refused(&problem).to_string(), format!("{missing} (not_found)"));
+        let sentence = "3 nodes cannot run virtual machines: deploy with --runtime none";
+        let reasons = json!([{"reason": "runtime", "count": 3, "detail": sentence}]);
+        let problem = Problem::new(ErrorCode::NoCapacity, format!("0 of 2 fit; {sentence}")).with("reasons", reasons);
+        assert_eq!(refused(&problem).to_string(), format!("0 of 2 fit; {sentence} (no_capacity)"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod client;
 mod commands;
 mod failure;
 mod output;
+mod places;
 mod progress;
 mod settings;
 mod table;
@@ -37,7 +38,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::FromArgMatches;
 use tokio_util::sync::CancellationToken;
 
-use crate::{args::Cli, failure::Failure, output::Out};
+use crate::{args::Cli, failure::Failure, output::Out, places::Words};
 
 /// How much later than `--timeout` a command is broken off that does not end by itself.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
@@ -47,31 +48,32 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 pub fn main() -> ExitCode {
     let mut command = args::command();
     let parsed = command.try_get_matches_from_mut(std::env::args_os());
-    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))) {
-        Ok(cli) => cli,
+    let read = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, called(&command, &matches))));
+    let (cli, words) = match read.map_err(|e| e.format(&mut command)) {
+        Ok(read) => read,
         Err(e) => {
             // Printing may fail on a closed pipe, as in `muster --help | head`.
             let _ = e.print();
             return ExitCode::from(if e.use_stderr() { 2 } else { 0 });
         }
     };
+    let out = Out::new(cli.global.output, cli.global.quiet, words);
     if let args::Command::Completion { shell } = &cli.command {
         let mut script = Vec::new();
         clap_complete::generate(*shell, &mut command, "muster", &mut script);
-        return finish(cli.global.output, output::bytes(&script));
+        return finish(out, output::bytes(&script));
     }
-    let format = cli.global.output;
     // This only fails if the process has a provider of cryptography already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return finish(format, Err(Failure::Io("cannot start".to_owned(), e))),
+        Err(e) => return finish(out, Err(Failure::Io("cannot start".to_owned(), e))),
     };
     let outcome = runtime.block_on(async {
         let interrupt = CancellationToken::new();
         tokio::spawn(watch_for_interrupt(interrupt.clone()));
         let limit = cli.global.timeout;
-        let command = commands::run(cli, interrupt);
+        let command = commands::run(cli, out, interrupt);
         match limit {
             // Commands that wait for work end by themselves at the limit, and tell how far the work is.
             Some(limit) => {
@@ -85,7 +87,7 @@ pub fn main() -> ExitCode {
     });
     // A thread may still wait for the answer to a question at the terminal.
     runtime.shutdown_background();
-    finish(format, outcome)
+    finish(out, outcome)
 }
 
 /// The first Ctrl-C ends the command in good order, the second one ends the process at once.
@@ -98,11 +100,22 @@ async fn watch_for_interrupt(interrupt: CancellationToken) {
     }
 }
 
-fn finish(format: args::Format, outcome: Result<(), Failure>) -> ExitCode {
+/// The options and arguments of the command that was called.
+fn called(command: &clap::Command, matches: &clap::ArgMatches) -> Words {
+    let mut path = Vec::new();
+    let mut level = matches;
+    while let Some((word, below)) = level.subcommand() {
+        path.push(word);
+        level = below;
+    }
+    Words::of(command, &path)
+}
+
+fn finish(out: Out, outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            Out::new(format, false).failure(&failure);
+            out.failure(&failure);
             ExitCode::from(failure.exit_code())
         }
     }

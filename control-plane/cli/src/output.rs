@@ -9,7 +9,9 @@ use textwrap::{Options, WordSplitter};
 use crate::{
     answer,
     args::Format,
+    cells::printable,
     failure::Failure,
+    places::Words,
     table::{Column, Order, lay_out, pieces},
 };
 
@@ -50,6 +52,7 @@ pub(crate) struct Out {
     color: bool,
     /// Columns that tables and texts may have; none if nothing is shortened.
     width: Option<usize>,
+    words: Words,
     pub(crate) notes: Notes,
 }
 
@@ -73,12 +76,12 @@ fn wrapped(text: &str, limit: Option<usize>, indent: &str) -> String {
 }
 
 impl Out {
-    pub(crate) fn new(format: Format, quiet: bool) -> Self {
+    pub(crate) fn new(format: Format, quiet: bool, words: Words) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
             || std::env::var_os("TERM").is_some_and(|t| t == "dumb");
         let color = io::stdout().is_terminal() && !plain;
         let width = width_of(&console::Term::stdout()).filter(|_| format == Format::Table);
-        Self { format, color, width, notes: Notes { quiet } }
+        Self { format, color, width, words, notes: Notes { quiet } }
     }
 
     pub(crate) fn is_json(self) -> bool {
@@ -136,7 +139,7 @@ impl Out {
             let _ = writeln!(io::stderr().lock(), "{text}");
             return;
         }
-        let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("muster: {failure}")));
+        let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("muster: {}", failure.text(self.words))));
     }
 
     /// A table; at a terminal some states have a colour.
@@ -180,6 +183,11 @@ impl Out {
         }
     }
 
+    /// A line of a list of sentences.
+    pub(crate) fn item(self, text: &str) -> String {
+        wrapped(&format!("  {}", printable(text, false)), self.width, "    ") + "\n"
+    }
+
     /// One `key  value` line each; empty values are left out.
     pub(crate) fn facts(self, facts: &[(&str, String)]) -> String {
         let shown: Vec<_> = facts.iter().filter(|(_, value)| !value.is_empty()).collect();
@@ -206,11 +214,6 @@ fn state_color(word: &str) -> Option<u8> {
         "unknown" | "paused" | "cancelled" | "cancelling" | "joining" => Some(33),
         _ => None,
     }
-}
-
-/// Replaces control characters, so that text from elsewhere cannot control the terminal.
-pub(crate) fn printable(text: &str, keep_lines: bool) -> String {
-    text.chars().map(|c| if c.is_control() && !(keep_lines && c == '\n') { ' ' } else { c }).collect()
 }
 
 /// Prints a list: as one JSON array, page by page as it comes and in the controller's order, or as one table at the end.
@@ -279,7 +282,7 @@ mod tests {
     };
 
     fn plain() -> Out {
-        Out { format: Format::Table, color: false, width: None, notes: Notes { quiet: true } }
+        Out { format: Format::Table, color: false, width: None, words: Words::default(), notes: Notes { quiet: true } }
     }
 
     type Row = (&'static str, &'static str, u64);

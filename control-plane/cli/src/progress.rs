@@ -5,7 +5,7 @@ use std::{cell::RefCell, io::IsTerminal, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use muster_api::operation::Operation;
 
-use crate::output::{self, Notes};
+use crate::{cells::printable, output::Notes};
 
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -71,7 +71,7 @@ impl Progress {
             0 => String::new(),
             n => format!(", {n} failed"),
         };
-        let line = output::printable(&format!("{kind} {}: {phase}{failed}", target.name), false);
+        let line = printable(&format!("{kind} {}: {phase}{failed}", target.name), false);
         let (done, total) = (progress.done, progress.total);
         self.bar.set_length(total.max(1));
         self.bar.set_position(done);

@@ -6,7 +6,7 @@
 
 use console::{Alignment, measure_text_width, pad_str, truncate_str};
 
-use crate::output::printable;
+use crate::cells::printable;
 
 /// One column of a table of `T`.
 pub(crate) struct Column<T> {

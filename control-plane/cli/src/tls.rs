@@ -2,17 +2,21 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use muster_api::cause::plain;
 use pem::{EncodeConfig, LineEnding, Pem};
 use reqwest::Url;
 use rustls::{
-    DigitallySignedStruct, SignatureScheme,
+    AlertDescription, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use sha2::{Digest, Sha256};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Hint};
+
+/// How long a server may take to show its certificates.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SHA-256 of a certificate, lower-case hex.
 pub(crate) fn fingerprint(certificate: &[u8]) -> String {
@@ -36,7 +40,8 @@ pub(crate) fn to_pem(certificate: &[u8]) -> String {
 
 /// Returns the certificate chain that a server shows, no matter who signed it. Nothing is sent over this connection.
 pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
-    let unreachable = |reason: String| Failure::Unreachable { url: url.to_string(), reason, hint: "" };
+    let failed = |reason: String, hint| Failure::Unreachable { url: url.to_string(), reason, hint };
+    let unreachable = |reason: String| failed(reason, Hint::None);
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let name = ServerName::try_from(host.clone()).map_err(|e| unreachable(e.to_string()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -51,11 +56,30 @@ pub(crate) async fn shown_chain(url: &Url) -> Result<Vec<Vec<u8>>, Failure> {
         let tcp = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await
     };
-    let outcome = tokio::time::timeout(Duration::from_secs(10), handshake).await;
+    let outcome = tokio::time::timeout(LOOK_TIMEOUT, handshake).await;
     let stream = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = stream.map_err(|e| unreachable(e.to_string()))?;
+    let stream = stream.map_err(|e| {
+        let of_tls = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        failed(plain(&e), of_tls.map_or(Hint::None, hint))
+    })?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(chain.iter().map(|certificate| certificate.to_vec()).collect())
+}
+
+/// Whether a server speaks TLS on the port of an address, whatever the address begins with.
+pub(crate) async fn speaks(url: &Url) -> bool {
+    shown_chain(url).await.is_ok()
+}
+
+/// What is behind an error of TLS.
+pub(crate) fn hint(error: &rustls::Error) -> Hint {
+    match error {
+        rustls::Error::InvalidCertificate(_) => Hint::UnknownCa,
+        // What it sent is no message of TLS.
+        rustls::Error::InvalidMessage(_) => Hint::PlainHttp,
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => Hint::NodePort,
+        _ => Hint::None,
+    }
 }
 
 /// Accepts any certificate. It must not be used for a connection that sends anything.

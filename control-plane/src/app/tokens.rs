@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ca::Authority,
-    domain::names::made_up,
+    domain::{names::made_up, order::seconds_text},
     store::{
         Tx, cluster,
         tokens::{self, TokenRow},
@@ -81,7 +81,8 @@ pub async fn make_token(
 fn ttl_s(wanted: &CreateToken) -> Result<u64, AppError> {
     let ttl_s = wanted.ttl_s.unwrap_or(if wanted.role == Role::Node { NODE_TTL_S } else { OTHER_TTL_S });
     if ttl_s == 0 || ttl_s > TTL_MAX_S {
-        return Err(AppError::invalid("/ttl_s", "out_of_range", format!("1 to {TTL_MAX_S} seconds, got {ttl_s}")));
+        let detail = format!("{} to {}, got {}", seconds_text(1), seconds_text(TTL_MAX_S), seconds_text(ttl_s));
+        return Err(AppError::invalid("/ttl_s", "out_of_range", detail));
     }
     Ok(ttl_s)
 }

@@ -1,10 +1,13 @@
 //! An order for a deployment: a request that was checked, with all defaults filled in.
 
+use std::time::Duration;
+
 use muster_api::{
     Labels, Name,
     deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     error::FieldError,
     image::VersionOrNumber,
+    units::{exact_duration, exact_size},
 };
 
 use super::{deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
@@ -76,10 +79,10 @@ impl Complaints {
         self.0.push(FieldError { pointer: pointer.to_owned(), code: code.to_owned(), detail: detail.into() });
     }
 
-    /// Complains unless `value` is within the bounds.
-    fn within(&mut self, pointer: &str, value: u64, low: u64, high: u64) {
+    /// Complains unless `value` is within the bounds, which are written as `text` says.
+    fn within(&mut self, pointer: &str, value: u64, low: u64, high: u64, text: fn(u64) -> String) {
         if value < low || value > high {
-            self.add(pointer, "out_of_range", format!("{low} to {high}, got {value}"));
+            self.add(pointer, "out_of_range", format!("{} to {}, got {}", text(low), text(high), text(value)));
         }
     }
 }
@@ -99,12 +102,18 @@ pub fn deadline_for(timeout_s: u64) -> u64 {
     DEADLINE_S.max(timeout_s.saturating_add(READY_TIMEOUT_S))
 }
 
+/// A number of seconds as people read it.
+#[must_use]
+pub fn seconds_text(seconds: u64) -> String {
+    exact_duration(Duration::from_secs(seconds))
+}
+
 /// A time of a request in seconds: 1 to a week.
 pub fn seconds(pointer: &str, value: u64) -> Result<u64, FieldError> {
     if (1..=SECONDS_MAX).contains(&value) {
         return Ok(value);
     }
-    let detail = format!("1 to {SECONDS_MAX}, got {value}");
+    let detail = format!("{} to {}, got {}", seconds_text(1), seconds_text(SECONDS_MAX), seconds_text(value));
     Err(FieldError { pointer: pointer.to_owned(), code: "out_of_range".to_owned(), detail })
 }
 
@@ -120,11 +129,11 @@ impl Order {
         let count = check_count(&wanted, &mut wrong);
         let min_count = wanted.min_count.and_then(|min| check_min_count(min, count, &mut wrong));
         let cpus = wanted.cpus.unwrap_or(1);
-        wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX));
+        wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX), |n| n.to_string());
         let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
-        wrong.within("/memory_bytes", memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX);
+        wrong.within("/memory_bytes", memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, exact_size);
         let disk_bytes = wanted.disk_bytes.map(|bytes| {
-            wrong.within("/disk_bytes", bytes, 1, SIZE_BYTES_MAX);
+            wrong.within("/disk_bytes", bytes, 1, SIZE_BYTES_MAX, exact_size);
             rounded(bytes)
         });
         let runtime = wanted.runtime.unwrap_or_default();
@@ -134,7 +143,7 @@ impl Order {
         let timeout_s = ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
-            wrong.within("/deadline_s", deadline_s, 1, SECONDS_MAX);
+            wrong.within("/deadline_s", deadline_s, 1, SECONDS_MAX, seconds_text);
         }
         if !wrong.0.is_empty() {
             return Err(NotAnOrder::Fields(wrong.0));
@@ -232,7 +241,7 @@ fn check_ready(wanted: Option<Ready>, runtime: Runtime, wrong: &mut Complaints) 
         _ => {}
     }
     let timeout_s = given.timeout_s.unwrap_or(READY_TIMEOUT_S);
-    wrong.within("/ready/timeout_s", timeout_s, 1, SECONDS_MAX);
+    wrong.within("/ready/timeout_s", timeout_s, 1, SECONDS_MAX, seconds_text);
     let marker = match given.probe {
         Probe::Console => Some(given.marker.unwrap_or_else(|| MARKER.to_owned())),
         Probe::Running | Probe::GuestAgent => None,
@@ -307,6 +316,15 @@ mod tests {
                 "/deadline_s"
             ]
         );
+    }
+
+    #[test]
+    fn complaints_have_sizes_and_times_for_people() {
+        let source = json!({"image": "debian"});
+        let body = json!({"source": source, "count": 1, "memory_bytes": 1000, "deadline_s": 691_200});
+        let Err(NotAnOrder::Fields(errors)) = read(body) else { panic!("it does not fit") };
+        let details: Vec<_> = errors.into_iter().map(|error| error.detail).collect();
+        assert_eq!(details, ["1 MiB to 64 TiB, got 1000 B", "1s to 7d, got 8d"]);
     }
 
     #[test]

@@ -50,9 +50,10 @@ pub enum FormatError {
     NotQcow2,
 }
 
-const CONVERT: &str = "convert it first (qemu-img convert -O raw), or say format=raw if these bytes are the disk";
-const UNPACK: &str = "unpack it first, or say format=raw if these bytes are the disk";
-const LOOK: &str = "look at what was downloaded, or say format=raw if these bytes are the disk";
+const CONVERT: &str = "convert it first (qemu-img convert -O raw), or say that the format is raw if these bytes are the disk (--format raw, in the API format=raw)";
+const UNPACK: &str =
+    "unpack it first, or say that the format is raw if these bytes are the disk (--format raw, in the API format=raw)";
+const LOOK: &str = "look at what was downloaded, or say that the format is raw if these bytes are the disk (--format raw, in the API format=raw)";
 
 /// Files that people send by mistake: (offset of the mark, mark, kind, hint). If they were taken as raw disks, the
 /// mistake would only show when a machine does not boot.

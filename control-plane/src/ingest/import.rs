@@ -26,7 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
-use muster_api::version::BootKind;
+use muster_api::{units::exact_size, version::BootKind};
 use muster_pool::{PoolClient, PoolError};
 use sha2::{Digest as _, Sha256};
 use storage_core::{
@@ -147,7 +147,7 @@ pub enum IngestError {
     #[error("the qcow2 file cannot be used: {0}")]
     Qcow2(#[from] Qcow2Error),
     /// The content is over 16 TiB; it has at least this many bytes.
-    #[error("an image has at most 16 TiB, this one has at least {0} bytes")]
+    #[error("an image has at most 16 TiB, this one has at least {}", exact_size(*.0))]
     TooLarge(u64),
     /// The SHA-256 of the content is not the stated one.
     #[error("the bytes received have the sha256 {got}, stated was {stated}")]

@@ -75,8 +75,8 @@ impl Reason {
     fn sentence(self, count: u64) -> String {
         let (nodes, is, have) = if count == 1 { ("node", "is", "has") } else { ("nodes", "are", "have") };
         let rest = match self {
-            Self::NotSelected => format!("{is} not among those that the request names"),
-            Self::Zone => format!("{is} in none of the zones that the request names"),
+            Self::NotSelected => format!("{is} not among those that the request names: name other nodes, or none"),
+            Self::Zone => format!("{is} in none of the zones that the request names: name other zones, or none"),
             Self::Silent => format!("{have} not been heard from: start the agent there, or add nodes"),
             Self::Cordoned => format!("{is} cordoned: uncordon nodes, or add some"),
             Self::Runtime => {
@@ -88,7 +88,9 @@ impl Reason {
             Self::HypervisorSilent => {
                 "cannot be used now because libvirt does not answer there: see that libvirtd runs".to_owned()
             }
-            Self::MaxPerNode => format!("{have} max_per_node members already: raise it, or add nodes"),
+            Self::MaxPerNode => {
+                format!("{have} as many members as one node may have: allow more per node, or add nodes")
+            }
             Self::Memory => format!("{have} too little free memory: ask for less, delete instances, or add nodes"),
             Self::Cpus => format!("{have} too few free processors: ask for fewer, delete instances, or add nodes"),
         };
@@ -163,7 +165,11 @@ impl Solution {
     /// The reasons as the API shows them, most frequent first.
     #[must_use]
     pub fn reason_counts(&self) -> Vec<ReasonCount> {
-        self.counted().map(|(reason, count)| ReasonCount { reason: reason.as_str().to_owned(), count }).collect()
+        let said = |(reason, count): (Reason, u64)| {
+            let detail = Some(reason.sentence(count));
+            ReasonCount { reason: reason.as_str().to_owned(), count, detail }
+        };
+        self.counted().map(said).collect()
     }
 
     /// The same in sentences that say what helps.
@@ -181,5 +187,37 @@ impl Solution {
         let mut counts: Vec<_> = self.reasons.iter().map(|(reason, count)| (*reason, *count)).collect();
         counts.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
         counts.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_says_what_helps() {
+        let all = [
+            Reason::NotSelected,
+            Reason::Zone,
+            Reason::Silent,
+            Reason::Cordoned,
+            Reason::Runtime,
+            Reason::DiskFull,
+            Reason::HypervisorSilent,
+            Reason::MaxPerNode,
+            Reason::Memory,
+            Reason::Cpus,
+        ];
+        for (at, reason) in all.into_iter().enumerate() {
+            // A reason that is new is missing in the list above.
+            assert_eq!(reason as usize, at, "{reason:?}");
+            for (count, begins) in [(1, "1 node "), (3, "3 nodes ")] {
+                let said = reason.sentence(count);
+                let (what, help) = said.split_once(": ").unwrap_or_else(|| panic!("no advice in: {said}"));
+                assert!(what.starts_with(begins) && help.len() > 10, "{said}");
+                assert!(!said.contains('_'), "words of the API mean nothing to people: {said}");
+            }
+        }
+        assert_eq!(Reason::Cpus as usize + 1, all.len());
     }
 }

@@ -24,9 +24,10 @@ pub(crate) use self::{
 };
 use crate::{
     answer::{self, Misfit, Object},
-    failure::Failure,
+    failure::{Failure, Hint},
     output::Notes,
     settings::{Secret, Settings},
+    tls,
 };
 
 /// Longest answer that is kept in memory; a page of a thousand things is far below.
@@ -263,6 +264,7 @@ impl Client {
     /// Calls `once` until it works, fails for good, the time for retries is over, or somebody presses Ctrl-C.
     async fn tries<T>(&self, effect: Effect, once: impl AsyncFn() -> Result<T, Trouble>) -> Result<T, Failure> {
         let mut patience = Patience::new();
+        let mut is_first = !self.reached.get();
         loop {
             let outcome = tokio::select! {
                 outcome = once() => outcome,
@@ -270,6 +272,14 @@ impl Client {
             };
             if !matches!(outcome, Err(Trouble::Connection(_))) {
                 self.reached.set(true);
+            }
+            if std::mem::take(&mut is_first)
+                && matches!(outcome, Err(Trouble::Connection(_) | Trouble::Final(Failure::Odd { .. })))
+                && self.base.scheme() == "http"
+                && tls::speaks(&self.base).await
+            {
+                let reason = "it does not answer in plain HTTP".to_owned();
+                return Err(Failure::Unreachable { url: self.base.to_string(), reason, hint: Hint::Tls });
             }
             match outcome.map_err(|trouble| self.judge(trouble)) {
                 Ok(value) => return Ok(value),
@@ -346,18 +356,14 @@ impl Client {
     pub(crate) fn classify(&self, error: &reqwest::Error) -> (Failure, Retry) {
         let url = self.base.to_string();
         if let Some(tls) = causes(error).find_map(|cause| cause.downcast_ref::<rustls::Error>()) {
-            let hint = match tls {
-                rustls::Error::InvalidCertificate(_) => "\n  give its CA with --ca, or sign in with `muster login URL`",
-                _ => "",
-            };
-            return (Failure::Unreachable { url, reason: tls.to_string(), hint }, Retry::Never);
+            return (Failure::Unreachable { url, reason: plain(tls), hint: tls::hint(tls) }, Retry::Never);
         }
         let innermost = causes(error).last().map(plain).unwrap_or_default();
         if error.is_builder() || error.is_redirect() {
             return (self.odd(&innermost), Retry::Never);
         }
         let reason = if error.is_timeout() { "no answer in time".to_owned() } else { innermost };
-        (Failure::Unreachable { url, reason, hint: "" }, Retry::After(None))
+        (Failure::Unreachable { url, reason, hint: Hint::None }, Retry::After(None))
     }
 
     pub(crate) fn odd(&self, reason: &str) -> Failure {

@@ -35,9 +35,6 @@ const DEPLOYMENTS: [Column<Deployment>; 9] = [
 const PLAN_NODES: [Column<DryRunNode>; 2] =
     [names("NODE", |v| v.node_name.clone()), numbers("INSTANCES", |v| v.count.to_string())];
 
-const PLAN_REASONS: [Column<ReasonCount>; 2] =
-    [words("REFUSED FOR", |v| v.reason.clone()), numbers("NODES", |v| v.count.to_string())];
-
 /// `debian@2`, the name of a snapshot, or the id of a version.
 fn source_text(deployment: &Deployment) -> String {
     let number = match deployment.source.known().and_then(|source| source.version) {
@@ -158,7 +155,12 @@ fn placement(deploy: &Deploy) -> Result<Option<Placement>, Failure> {
 
 fn plan_text(ctx: &Ctx, plan: &DryRun) -> String {
     let DryRun { placed, unplaced, nodes, reasons } = plan;
-    let (nodes, reasons) = (ctx.out.section(&PLAN_NODES, nodes), ctx.out.section(&PLAN_REASONS, reasons));
+    let nodes = ctx.out.section(&PLAN_NODES, nodes);
+    let said = |ReasonCount { reason, count, detail }: &ReasonCount| {
+        ctx.out.item(detail.as_ref().unwrap_or(&format!("{count} nodes refuse: {reason}")))
+    };
+    let reasons: String = reasons.iter().map(said).collect();
+    let reasons = if reasons.is_empty() { reasons } else { format!("\nnot used:\n{reasons}") };
     format!("{placed} would be placed, {unplaced} would not\n{nodes}{reasons}")
 }
 

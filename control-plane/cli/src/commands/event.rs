@@ -11,9 +11,9 @@ use super::Ctx;
 use crate::{
     answer,
     args::{EventCommand, EventFilter},
+    cells::printable,
     client::{Call, Patience},
     failure::Failure,
-    output::printable,
     table::{Column, Order, names, texts, wide, words},
 };
 

@@ -10,7 +10,7 @@ use crate::{
     args::{Global, Login},
     cells::word,
     client::{Call, Client},
-    failure::Failure,
+    failure::{Failure, Hint},
     output::{self, Out},
     settings::{DEFAULT_PROFILE, Profile, Profiles, Secret, Settings, parse_url, read_secret},
     tls,
@@ -70,8 +70,7 @@ async fn is_trusted(url: &Url, out: Out, interrupt: &CancellationToken) -> Resul
     let settings = Settings { url: url.clone(), token: None, ca_pem: None, project: None, retry_for: None };
     let probe = Client::new(&settings, interrupt.clone(), out.notes)?;
     match probe.get(&Call::to(&["healthz"])).await {
-        // Only a certificate that is not trusted comes with a hint.
-        Err(Failure::Unreachable { hint, .. }) if !hint.is_empty() => Ok(false),
+        Err(Failure::Unreachable { hint: Hint::UnknownCa, .. }) => Ok(false),
         Err(e @ (Failure::Unreachable { .. } | Failure::Interrupted(_))) => Err(e),
         _ => Ok(true),
     }

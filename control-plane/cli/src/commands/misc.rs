@@ -15,7 +15,7 @@ use super::{Ctx, node::NODES, operation::done, read_all};
 use crate::{
     answer,
     args::{Api, Top},
-    cells::{counts, optional, word},
+    cells::{counts, optional, printable, word},
     client::Call,
     failure::Failure,
     output,
@@ -83,7 +83,7 @@ async fn screen(ctx: &Ctx, summary: &Summary) -> Result<String, Failure> {
     ]);
     for problem in &summary.problems {
         let line = format!("{} x {}: {}", problem.count, problem.kind, problem.detail);
-        screen += &format!("! {}\n", output::printable(&line, false));
+        screen += &format!("! {}\n", printable(&line, false));
     }
     // Tenants see no nodes.
     if !summary.nodes.is_empty() {

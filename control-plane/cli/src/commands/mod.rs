@@ -41,8 +41,7 @@ pub(crate) struct Ctx {
 }
 
 /// Runs one command line.
-pub(crate) async fn run(cli: Cli, interrupt: CancellationToken) -> Result<(), Failure> {
-    let out = Out::new(cli.global.output, cli.global.quiet);
+pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Result<(), Failure> {
     let until = cli.global.timeout.map(|t| Instant::now() + t);
     if let Command::Login(login) = &cli.command {
         return login::run(&cli.global, login, out, interrupt).await;

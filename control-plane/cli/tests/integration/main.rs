@@ -114,14 +114,22 @@ async fn a_refusal_is_final_and_is_shown_with_all_its_fields() {
     let args = ["deploy", "web", "--image", "debian", "--count", "0"];
     let done = fake.run(&args).await;
     assert_eq!(done.code, Some(1));
-    assert_eq!(
-        done.err,
-        "muster: the request does not fit (invalid)\n  /count: 1 to 10000, got 0\n  request id: 0190-req\n"
-    );
+    assert_eq!(done.err, "muster: --count: 1 to 10000, got 0 (invalid)\n  request id: 0190-req\n");
     assert_eq!(fake.seen().len(), 1, "refusals are not repeated");
     let json = fake.run(&[&args[..], &["-o", "json"]].concat()).await;
     let problem: Value = serde_json::from_str(&json.err).expect("the problem as JSON on standard error");
     assert_eq!(problem.pointer("/errors/0/pointer"), Some(&json!("/count")));
+    let api = fake.run(&["api", "post", "/v1/deployments", "{}"]).await;
+    assert!(api.err.contains("muster: /count: 1 to 10000"), "who writes JSON is told the place in it: {}", api.err);
+}
+
+#[tokio::test]
+async fn a_dry_run_says_why_nodes_are_not_used_and_what_helps() {
+    let said = "3 nodes cannot run virtual machines: add such nodes, or deploy with --runtime none";
+    let plan = json!({"placed": 0, "unplaced": 4, "reasons": [{"reason": "runtime", "count": 3, "detail": said}]});
+    let fake = Fake::start(move |_, _| answer(200, &with(things::dry_run(), plan.clone()))).await;
+    let done = fake.run(&["deploy", "web", "--image", "debian", "--count", "4", "--dry-run"]).await;
+    assert_eq!(done.out, format!("0 would be placed, 4 would not\n\nnot used:\n  {said}\n"));
 }
 
 #[tokio::test]

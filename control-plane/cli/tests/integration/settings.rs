@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    fake::{Done, Fake, answer, bare},
+    fake::{Done, Fake, answer, bare, problem},
     things,
 };
 
@@ -137,4 +137,37 @@ async fn login_pins_the_ca_with_the_stated_fingerprint() {
     std::fs::write(&file, pem).expect("a file");
     let args = ["whoami", "--url", &url, "--ca", file.to_str().expect("a path")];
     assert_eq!(Done::of(bare(elsewhere.path(), &args).output().await.expect("muster runs")).code, Some(0));
+}
+
+#[tokio::test]
+async fn without_a_token_the_error_says_how_to_give_one() {
+    let fake = Fake::start(|seen, _| match seen.headers.get("authorization") {
+        None => problem(401, "unauthenticated", "send a token: Authorization: Bearer mst1_…"),
+        Some(_) => answer(200, &me()),
+    })
+    .await;
+    let done = Done::of(bare(fake.dir(), &["whoami", "--url", &fake.url]).output().await.expect("muster runs"));
+    assert_eq!(done.code, Some(1), "{done:?}");
+    for way in ["--token TOKEN", "MUSTER_TOKEN", "muster login URL"] {
+        assert!(done.err.contains(way), "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn http_at_a_port_of_tls_and_https_at_a_plain_one_say_so_at_once() {
+    let (_, _, tls) = tls_door().await;
+    let plain = Fake::start(|_, _| answer(200, &me())).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let started = std::time::Instant::now();
+    for (url, hint) in [
+        (tls.replace("https:", "http:"), "this port speaks TLS: give its address with https://"),
+        (plain.url.replace("http:", "https:"), "this port speaks plain HTTP: give its address with http://"),
+    ] {
+        for command in [&["whoami", "--url", &url, "--token", "mst1_x"][..], &["login", &url, "--token", "mst1_x"]] {
+            let done = Done::of(bare(home.path(), command).output().await.expect("muster runs"));
+            assert_eq!(done.code, Some(1), "{command:?}: {done:?}");
+            assert!(done.err.contains(hint), "{command:?}: {}", done.err);
+        }
+    }
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "nothing is tried again");
 }

@@ -4,6 +4,7 @@ use muster_api::{
     DeploymentId, Ref,
     deployment::{CreateDeployment, DeploymentState, Placement, Timing},
     node::NodeState,
+    units::exact_size,
 };
 use storage_core::units::u64_from;
 
@@ -134,7 +135,8 @@ fn disk_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
     let source_bytes = start.size_bytes();
     match order.disk_bytes {
         Some(wanted) if wanted < source_bytes => {
-            let detail = format!("at least {source_bytes}, what the source has; got {wanted}");
+            let (least, wanted) = (exact_size(source_bytes), exact_size(wanted));
+            let detail = format!("at least {least}, what the source has; got {wanted}");
             Err(AppError::invalid("/disk_bytes", "out_of_range", detail))
         }
         wanted => Ok(wanted.unwrap_or(source_bytes)),
@@ -148,7 +150,7 @@ fn counts(order: &Order, start: &Start) -> Result<(u64, u64), AppError> {
         StartVersions::Each(versions) => {
             let members = u64_from(versions.len());
             if order.count.is_some_and(|count| count != members) {
-                let detail = format!("the snapshot has {members} members: leave count out, or say {members}");
+                let detail = format!("the snapshot has {members} members: leave the count out, or say {members}");
                 return Err(AppError::invalid("/count", "out_of_range", detail));
             }
             members

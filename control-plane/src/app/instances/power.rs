@@ -13,7 +13,10 @@ use super::{
     view,
 };
 use crate::{
-    domain::instance::{Edge, STOP_TIMEOUT_S, Stop},
+    domain::{
+        instance::{Edge, STOP_TIMEOUT_S, Stop},
+        order::seconds_text,
+    },
     store::{
         Tx,
         instances::InstanceRow,
@@ -123,7 +126,7 @@ impl Verb {
 fn how_to_stop(wanted: &api::Stop) -> Result<Stop, AppError> {
     let timeout_s = wanted.timeout_s.unwrap_or(STOP_TIMEOUT_S);
     if timeout_s > STOP_TIMEOUT_MAX_S {
-        let detail = format!("0 to {STOP_TIMEOUT_MAX_S}, got {timeout_s}");
+        let detail = format!("0s to {}, got {}", seconds_text(STOP_TIMEOUT_MAX_S), seconds_text(timeout_s));
         return Err(AppError::invalid("/timeout_s", "out_of_range", detail));
     }
     Ok(Stop { force: wanted.force, timeout_s })

@@ -1,10 +1,13 @@
 //! A snapshot is asked for: which disks take part, and the rows from which the nodes and the loop go on.
 
+use std::time::Duration;
+
 use muster_api::{
     CommitId, ErrorCode, Problem, SnapshotId, Timestamp,
     instance::InstanceState,
     operation::Target,
     snapshot::{Consistency, CreateSnapshot, SnapshotState},
+    units::exact_duration,
 };
 use storage_core::units::u64_from;
 
@@ -128,7 +131,8 @@ impl App {
 fn max_pause_ms(wanted: &CreateSnapshot) -> Result<u64, AppError> {
     let max_pause_ms = wanted.max_pause_ms.unwrap_or(PAUSE_MS);
     if !(1..=PAUSE_MAX_MS).contains(&max_pause_ms) {
-        let detail = format!("1 to {PAUSE_MAX_MS}, got {max_pause_ms}");
+        let text = |ms| exact_duration(Duration::from_millis(ms));
+        let detail = format!("{} to {}, got {}", text(1), text(PAUSE_MAX_MS), text(max_pause_ms));
         return Err(AppError::invalid("/max_pause_ms", "out_of_range", detail));
     }
     Ok(max_pause_ms)

@@ -80,7 +80,7 @@ pub enum Qcow2Error {
     #[error("its compression type {0} is not known (0 deflate and 1 zstd are)")]
     UnknownCompression(u8),
     /// Its logical size in bytes is over 16 TiB, the most a version may have.
-    #[error("its logical size of {0} bytes is over the limit of 16 TiB")]
+    #[error("its logical size of {} is over the limit of 16 TiB", muster_api::units::exact_size(*.0))]
     TooLarge(u64),
     /// Its logical size is 0.
     #[error("its logical size is 0 bytes")]

@@ -82,7 +82,8 @@ async fn bad_input_gets_a_clear_error_and_costs_nothing() {
     }
     let full = world.deploy(json!({ "source": source, "count": 1, "memory_bytes": 1_u64 << 40 })).await;
     let full = full.refused(507, "no_capacity");
-    assert_eq!(full.body["reasons"], json!([{ "reason": "memory", "count": 2 }]));
+    let said = "2 nodes have too little free memory: ask for less, delete instances, or add nodes";
+    assert_eq!(full.body["reasons"], json!([{ "reason": "memory", "count": 2, "detail": said }]));
     assert_eq!(full.body["nodes"].as_array().unwrap().len(), 2, "operators see the nodes");
     for path in ["/v1/deployments/web", "/v1/deployments/00000000-0000-7000-8000-000000000000", "/v1/instances/web.0"] {
         world.get(path).await.refused(404, "not_found");
@@ -103,9 +104,12 @@ async fn a_dry_run_tells_places_and_refusals_and_writes_nothing() {
         .expect(200);
     assert_eq!((reply.number("/placed"), reply.number("/unplaced")), (4, 6));
     assert_eq!(reply.body["nodes"], json!([{ "node": nodes[0].id, "node_name": "n0", "count": 4 }]));
+    let cordoned = "1 node is cordoned: uncordon nodes, or add some";
+    let memory = "1 node has too little free memory: ask for less, delete instances, or add nodes";
     assert_eq!(
         reply.body["reasons"],
-        json!([{ "reason": "cordoned", "count": 1 }, { "reason": "memory", "count": 1 }])
+        json!([{ "reason": "cordoned", "count": 1, "detail": cordoned },
+            { "reason": "memory", "count": 1, "detail": memory }])
     );
     assert_eq!(world.get("/v1/deployments").await.body["items"], json!([]));
 }
@@ -221,7 +225,8 @@ async fn min_count_that_fits_starts_and_the_rest_is_failed_until_there_is_room()
     let _small = world.node("small", Offer { cpus: 8, memory_bytes: 1024 * MIB }).await;
     let body = json!({ "name": "web", "source": { "image": "debian" }, "count": 4, "memory_bytes": 512 * MIB });
     let reply = world.deploy(body.clone()).await.refused(507, "no_capacity");
-    assert_eq!(reply.body["reasons"], json!([{ "reason": "memory", "count": 1 }]));
+    let said = "1 node has too little free memory: ask for less, delete instances, or add nodes";
+    assert_eq!(reply.body["reasons"], json!([{ "reason": "memory", "count": 1, "detail": said }]));
     let mut some = body;
     some["min_count"] = json!(2);
     let operation = world.deploy(some).await.expect(202);
