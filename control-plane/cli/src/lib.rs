@@ -22,6 +22,7 @@ mod args;
 mod cells;
 mod client;
 mod commands;
+mod completion;
 mod failure;
 mod output;
 mod places;
@@ -46,6 +47,9 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completion::answer() {
+        return ExitCode::SUCCESS;
+    }
     let mut command = args::command();
     let parsed = command.try_get_matches_from_mut(std::env::args_os());
     let read = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, called(&command, &matches))));
@@ -59,9 +63,7 @@ pub fn main() -> ExitCode {
     };
     let out = Out::new(cli.global.output, cli.global.quiet, words);
     if let args::Command::Completion { shell } = &cli.command {
-        let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut command, "muster", &mut script);
-        return finish(out, output::bytes(&script));
+        return finish(out, completion::script(*shell));
     }
     // This only fails if the process has a provider of cryptography already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -143,6 +143,8 @@ pub(crate) enum Command {
     /// Make any call of the REST API
     Api(Api),
     /// Print completion for a shell: `source <(muster completion bash)`
+    ///
+    /// It offers commands, options, and the names of things, for which it asks the controller.
     Completion {
         /// The shell
         shell: Shell,

@@ -1,6 +1,7 @@
 //! Runs the binary against a fake controller: arguments, tables, JSON, retries, exit codes, pages, waiting.
 
 mod answers;
+mod completion;
 mod fake;
 mod found;
 mod many;
