@@ -7,19 +7,19 @@ use serde_json::{Map, Value};
 
 macro_rules! codes {
     // The words are `tt`, because derive macros do not see through what was matched as `literal`.
-    ($(#[doc = $doc:tt] $variant:ident = $text:tt, $status:literal;)*) => {
+    ($($(#[doc = $doc:tt])+ $variant:ident = $text:tt, $status:literal;)*) => {
         /// What went wrong. Programs compare this code, never the text of an error.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         pub enum ErrorCode {
-            $(#[doc = $doc] #[serde(rename = $text)] $variant,)*
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $variant,)*
             /// A code that this program does not know.
             #[serde(other, rename = "unknown")]
             Unknown,
         }
 
         impl ErrorCode {
-            /// All codes that are sent, each with its meaning in a sentence.
-            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, $doc)),*];
+            /// All codes that are sent, each with its meaning.
+            pub const ALL: &[(Self, &str)] = &[$((Self::$variant, concat!($($doc),+))),*];
 
             /// The code as it is sent.
             #[must_use]

@@ -63,7 +63,7 @@ async fn an_array_is_not_taken_for_an_object_and_no_key_counts_twice() {
     let nul = post("/v1/images", r#"{"name":"a","labels":{"k":"\u0000"}}"#).await.refused(422, "invalid");
     assert_eq!(nul["errors"][0]["pointer"], "/labels/k");
     post("/v1/images", r#"{"name":"a","labels":{"k":"a\nb"}}"#).await.refused(422, "invalid");
-    post("/v1/instances/-/start?x", "[]").await.refused(422, "invalid");
+    post("/v1/instances/-/start", "[]").await.refused(422, "invalid");
     post("/v1/deployments/a/start", "[]").await.refused(422, "invalid");
 }
 
