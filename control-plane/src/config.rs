@@ -6,11 +6,19 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde::Deserialize;
+use muster_api::units::{exact_duration, parse_duration};
+use serde::{Deserialize, Deserializer, de};
 
-use crate::store::DatabaseUrl;
+use crate::{
+    domain::{
+        instance::{STOP_TIMEOUT, STOP_TIMEOUT_MAX},
+        order::{READY_TIMEOUT, TIME_MAX},
+    },
+    store::DatabaseUrl,
+};
 
 /// Why a configuration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +52,8 @@ pub struct Config {
     pub database: Option<DatabaseUrl>,
     /// Settings of the pool.
     pub pool: Pool,
+    /// What instances get where a request does not say it.
+    pub instances: Instances,
     /// Settings of the log.
     pub log: Log,
 }
@@ -73,6 +83,15 @@ pub struct Doors {
 pub struct Pool {
     /// Number of copies wanted of every object, 1 to 7.
     pub min_copies: u32,
+}
+
+/// What instances get where a request does not say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instances {
+    /// How long a guest may take to turn off before its power is cut; whole seconds, at most 1 h.
+    pub stop_timeout: Duration,
+    /// How long an instance may take to be ready; whole seconds, 1 s to 7 days.
+    pub ready_timeout: Duration,
 }
 
 /// Settings of the log.
@@ -113,6 +132,7 @@ impl Default for Config {
             },
             database: None,
             pool: Pool { min_copies: 2 },
+            instances: Instances { stop_timeout: STOP_TIMEOUT, ready_timeout: READY_TIMEOUT },
             log: Log { filter: "info".to_owned(), format: LogFormat::Text },
         }
     }
@@ -169,6 +189,8 @@ impl Config {
             self.database = Some(text.parse().map_err(|why| ConfigError::Value { key: "database", why })?);
         }
         set(&mut self.pool.min_copies, given.pool.min_copies);
+        set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
+        set(&mut self.instances.ready_timeout, given.instances.ready_timeout);
         set(&mut self.log.filter, given.log.filter);
         set(&mut self.log.format, given.log.format);
         Ok(())
@@ -184,6 +206,16 @@ impl Config {
         }
         if !(1..=7).contains(&self.pool.min_copies) {
             return wrong("pool.min_copies", "it must be from 1 to 7");
+        }
+        let Instances { stop_timeout, ready_timeout } = self.instances;
+        for (key, time, least, most) in [
+            ("instances.stop_timeout", stop_timeout, Duration::ZERO, STOP_TIMEOUT_MAX),
+            ("instances.ready_timeout", ready_timeout, Duration::from_secs(1), TIME_MAX),
+        ] {
+            if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
+                let [least, most, got] = [least, most, time].map(exact_duration);
+                return wrong(key, &format!("it must be whole seconds from {least} to {most}, got {got}"));
+            }
         }
         if self.doors.node_listen.is_none() && self.doors.listen.port() == u16::MAX {
             return wrong("node_listen", "there is no port after 65535: give node_listen");
@@ -252,6 +284,9 @@ pub struct Settings {
     /// Settings of the pool
     #[command(flatten)]
     pub pool: PoolSettings,
+    /// What instances get where a request does not say it
+    #[command(flatten)]
+    pub instances: InstancesSettings,
     /// Settings of the log
     #[command(flatten)]
     pub log: LogSettings,
@@ -264,6 +299,24 @@ pub struct PoolSettings {
     /// Number of copies of every object, 1 to 7 [default: 2]
     #[arg(long, value_name = "N", env = "MUSTER_CONTROLLER_MIN_COPIES")]
     pub min_copies: Option<u32>,
+}
+
+/// What instances get where a request does not say it, from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct InstancesSettings {
+    /// Time a guest has to turn off before its power is cut, where a request does not say it [default: 30s]
+    #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_STOP_TIMEOUT", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub stop_timeout: Option<Duration>,
+    /// Time an instance has to become ready, where a request does not say it [default: 5m]
+    #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_READY_TIMEOUT", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub ready_timeout: Option<Duration>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    parse_duration(&String::deserialize(input)?).map(Some).map_err(de::Error::custom)
 }
 
 /// The settings of the log from one source.
@@ -308,10 +361,12 @@ mod tests {
             insecure_http,
             metrics_listen,
             pool: PoolSettings { min_copies },
+            instances: InstancesSettings { stop_timeout, ready_timeout },
             log: LogSettings { filter, format },
         } = said;
         assert!(data_dir.is_some() && listen.is_some() && node_listen.is_some() && public_url.is_some());
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
+        assert!(stop_timeout.is_some() && ready_timeout.is_some());
         assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
     }
 
@@ -319,8 +374,9 @@ mod tests {
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Config { doors, pool, log, .. } = Config::default();
-        for default in [doors.listen.to_string(), pool.min_copies.to_string(), log.filter] {
+        let Config { doors, pool, log, instances, .. } = Config::default();
+        let [stop, ready] = [instances.stop_timeout, instances.ready_timeout].map(exact_duration);
+        for default in [doors.listen.to_string(), pool.min_copies.to_string(), log.filter, stop, ready] {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
         }
     }
@@ -329,11 +385,12 @@ mod tests {
     fn flags_override_the_file() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("c.toml");
-        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nnode_listen = \"127.0.0.1:9\"\n[pool]\nmin_copies = 3\n")
+        std::fs::write(&file, "listen = \"127.0.0.1:1\"\nnode_listen = \"127.0.0.1:9\"\n[pool]\nmin_copies = 3\n[instances]\nstop_timeout = \"90s\"\n")
             .expect("written");
         let given = Settings { listen: Some("127.0.0.1:2".parse().expect("an address")), ..Settings::default() };
         let config = Config::load(Some(&file), given).expect("a configuration");
         assert_eq!((config.doors.listen.port(), config.node_listen().port(), config.pool.min_copies), (2, 9, 3));
+        assert_eq!(config.instances.stop_timeout, Duration::from_secs(90));
     }
 
     #[test]
@@ -347,6 +404,14 @@ mod tests {
             key(Settings { pool: PoolSettings { min_copies: Some(0) }, ..Settings::default() }),
             "pool.min_copies"
         );
+        for (time, fits) in [("0s", true), ("1h", true), ("61m", false), ("1500ms", false)] {
+            let stop_timeout = Some(parse_duration(time).expect("a time"));
+            let instances = InstancesSettings { stop_timeout, ..InstancesSettings::default() };
+            let loaded = Config::load(None, Settings { instances, ..Settings::default() });
+            assert_eq!(loaded.is_ok(), fits, "{time}: {loaded:?}");
+        }
+        let none = InstancesSettings { ready_timeout: Some(Duration::ZERO), ..InstancesSettings::default() };
+        assert_eq!(key(Settings { instances: none, ..Settings::default() }), "instances.ready_timeout");
         assert_eq!(key(Settings { database: Some("mysql://x".into()), ..Settings::default() }), "database");
         assert_eq!(key(Settings { public_url: Some("nowhere".into()), ..Settings::default() }), "public_url");
         let unknown = toml::from_str::<Settings>("lisen = 'x'").err().expect("unknown");

@@ -108,8 +108,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(configured) => serve(configured.load()?).await,
         Command::CheckConfig(configured) => {
-            check_servable(&configured.load()?)?;
-            println!("the configuration can be used");
+            let config = configured.load()?;
+            check_servable(&config)?;
+            println!("the configuration can be used: {config:#?}");
             Ok(())
         }
         Command::Backup { configured, file } => {

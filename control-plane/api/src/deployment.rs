@@ -120,7 +120,8 @@ pub struct Ready {
     /// With probe `console`: the text to wait for. Default: `MUSTER-READY`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub marker: Option<String>,
-    /// Seconds after its start after which an instance that is not ready is told as `not_ready`. Default: 300.
+    /// Seconds after its start after which an instance that is not ready is told as `not_ready`. Default: what the
+    /// controller's configuration says as `instances.ready_timeout`, which is 300 unless the operator has set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
 }

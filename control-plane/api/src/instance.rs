@@ -161,7 +161,8 @@ pub struct Stop {
     /// Cut the power at once instead of asking the guest to turn itself off.
     #[serde(default)]
     pub force: bool,
-    /// Seconds the guest may take before its power is cut. Default: 30.
+    /// Seconds the guest may take before its power is cut, at most 3600. Default: what the controller's configuration says
+    /// as `instances.stop_timeout`, which is 30 unless the operator has set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
 }
@@ -221,7 +222,8 @@ pub struct OnMany {
     /// For `stop` and `reboot`: cut the power at once instead of asking the guest to turn itself off.
     #[serde(default)]
     pub force: bool,
-    /// For `stop` and `reboot`: seconds the guest may take before its power is cut. Default: 30.
+    /// For `stop` and `reboot`: seconds the guest may take before its power is cut, at most 3600. Default: what the
+    /// controller's configuration says as `instances.stop_timeout`, which is 30 unless the operator has set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u64>,
     /// For `recover`: give up what was written after the last saved versions.

@@ -20,6 +20,8 @@
 //! if it has the instance's generation (I8) and its boot. Reports tell states, not changes, so any of them may be lost
 //! or come twice. A guest that starts after its deadline stays failed for that boot.
 
+use std::time::Duration;
+
 use muster_api::{
     NodeId, Reason, Timestamp,
     condition::Condition,
@@ -28,8 +30,10 @@ use muster_api::{
     node_protocol::{InstanceReport, Observed, Wanted},
 };
 
-/// How long a guest may take to stop where the request does not say, seconds.
-pub const STOP_TIMEOUT_S: u64 = 30;
+/// How long a guest may take to stop where neither the request nor the configuration says it.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that a guest may be given to stop.
+pub const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// The state of an instance, and what its node is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +85,7 @@ pub struct Stop {
 
 impl Default for Stop {
     fn default() -> Self {
-        Self { force: false, timeout_s: STOP_TIMEOUT_S }
+        Self { force: false, timeout_s: STOP_TIMEOUT.as_secs() }
     }
 }
 

@@ -20,12 +20,16 @@ const MEMORY_BYTES_MIN: u64 = 1 << 20;
 const MEMORY_BYTES_MAX: u64 = 64 << 40;
 /// Most virtual processors of a member.
 const CPUS_MAX: u32 = 1024;
-/// How long a member may take to be ready where the request does not say, seconds.
-const READY_TIMEOUT_S: u64 = 300;
-/// Longest time that a request may ask to wait, seconds.
-const SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// How long a member may take to be ready where neither the request nor the configuration says it.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest time that a request may ask to wait.
+pub const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The same in seconds.
+const SECONDS_MAX: u64 = TIME_MAX.as_secs();
 /// Shortest deadline of an operation where the request does not say, seconds.
 const DEADLINE_S: u64 = 600;
+/// How much longer than its members' own time an operation may take, seconds.
+const DEADLINE_MORE_S: u64 = 300;
 /// What a console prints when its guest is ready, where the request does not say.
 const MARKER: &str = "MUSTER-READY";
 /// Disk sizes are a multiple of this, bytes: QEMU with direct I/O refuses others.
@@ -99,7 +103,7 @@ pub fn count(pointer: &str, value: i64) -> Result<u64, FieldError> {
 /// How long an operation may take whose members may take `timeout_s` to be ready, both in seconds.
 #[must_use]
 pub fn deadline_for(timeout_s: u64) -> u64 {
-    DEADLINE_S.max(timeout_s.saturating_add(READY_TIMEOUT_S))
+    DEADLINE_S.max(timeout_s.saturating_add(DEADLINE_MORE_S))
 }
 
 /// A number of seconds as people read it.
@@ -118,8 +122,9 @@ pub fn seconds(pointer: &str, value: u64) -> Result<u64, FieldError> {
 }
 
 impl Order {
-    /// Checks a request. An error lists all fields that do not fit.
-    pub fn read(wanted: CreateDeployment) -> Result<Self, NotAnOrder> {
+    /// Checks a request. An error lists all fields that do not fit. Members may take `ready_timeout` to be ready where the
+    /// request does not say it.
+    pub fn read(wanted: CreateDeployment, ready_timeout: Duration) -> Result<Self, NotAnOrder> {
         let reserved = reserved_fields(&wanted);
         if !reserved.is_empty() {
             return Err(NotAnOrder::Reserved(reserved));
@@ -137,10 +142,10 @@ impl Order {
             rounded(bytes)
         });
         let runtime = wanted.runtime.unwrap_or_default();
-        let ready = check_ready(wanted.ready, runtime, &mut wrong);
+        let ready = check_ready(wanted.ready, runtime, ready_timeout, &mut wrong);
         let placement = wanted.placement.unwrap_or_default();
         check_placement(&placement, &mut wrong);
-        let timeout_s = ready.timeout_s.unwrap_or(READY_TIMEOUT_S);
+        let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
             wrong.within("/deadline_s", deadline_s, 1, SECONDS_MAX, seconds_text);
@@ -226,7 +231,7 @@ fn check_source(source: &DeploymentSource, wrong: &mut Complaints) {
     }
 }
 
-fn check_ready(wanted: Option<Ready>, runtime: Runtime, wrong: &mut Complaints) -> Ready {
+fn check_ready(wanted: Option<Ready>, runtime: Runtime, timeout: Duration, wrong: &mut Complaints) -> Ready {
     let given = wanted.unwrap_or(Ready { probe: Probe::Running, marker: None, timeout_s: None });
     if runtime == Runtime::None && given.probe != Probe::Running {
         wrong.add("/ready/probe", "invalid", "runtime none is ready when its file is there: only running");
@@ -240,7 +245,7 @@ fn check_ready(wanted: Option<Ready>, runtime: Runtime, wrong: &mut Complaints) 
         }
         _ => {}
     }
-    let timeout_s = given.timeout_s.unwrap_or(READY_TIMEOUT_S);
+    let timeout_s = given.timeout_s.unwrap_or(timeout.as_secs());
     wrong.within("/ready/timeout_s", timeout_s, 1, SECONDS_MAX, seconds_text);
     let marker = match given.probe {
         Probe::Console => Some(given.marker.unwrap_or_else(|| MARKER.to_owned())),
@@ -268,7 +273,7 @@ mod tests {
     use super::*;
 
     fn read(body: serde_json::Value) -> Result<Order, NotAnOrder> {
-        Order::read(serde_json::from_value(body).expect("the JSON fits the type"))
+        Order::read(serde_json::from_value(body).expect("the JSON fits the type"), READY_TIMEOUT)
     }
 
     fn pointers(body: serde_json::Value) -> Vec<String> {

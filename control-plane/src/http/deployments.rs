@@ -118,7 +118,7 @@ async fn deployment_stop(
     State(app): State<App>,
     of: ChangeOf<DeploymentId, MaybeBody<Stop>>,
 ) -> Result<Answer, ApiError> {
-    let verb = Verb::stop(&of.body.0)?;
+    let verb = Verb::stop(&of.body.0, app.config.instances.stop_timeout)?;
     Ok(app.power_deployment(&of.asked, verb).await?)
 }
 
@@ -129,6 +129,6 @@ async fn deployment_reboot(
     State(app): State<App>,
     of: ChangeOf<DeploymentId, MaybeBody<Stop>>,
 ) -> Result<Answer, ApiError> {
-    let verb = Verb::reboot(&of.body.0)?;
+    let verb = Verb::reboot(&of.body.0, app.config.instances.stop_timeout)?;
     Ok(app.power_deployment(&of.asked, verb).await?)
 }

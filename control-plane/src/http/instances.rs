@@ -95,7 +95,7 @@ async fn instance_start(State(app): State<App>, of: ChangeOf<InstanceId, NoBody>
 #[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances", request_body = Option<Stop>,
     responses((status = 202, body = Operation), (status = 200, body = Instance)))]
 async fn instance_stop(State(app): State<App>, of: ChangeOf<InstanceId, MaybeBody<Stop>>) -> Result<Answer, ApiError> {
-    let verb = Verb::stop(&of.body.0)?;
+    let verb = Verb::stop(&of.body.0, app.config.instances.stop_timeout)?;
     Ok(app.power_instance(&of.asked, verb).await?)
 }
 
@@ -106,7 +106,7 @@ async fn instance_reboot(
     State(app): State<App>,
     of: ChangeOf<InstanceId, MaybeBody<Stop>>,
 ) -> Result<Answer, ApiError> {
-    let verb = Verb::reboot(&of.body.0)?;
+    let verb = Verb::reboot(&of.body.0, app.config.instances.stop_timeout)?;
     Ok(app.power_instance(&of.asked, verb).await?)
 }
 

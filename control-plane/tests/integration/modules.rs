@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("ca", &[]),
     ("tls", &["ca", "clock", "config"]),
-    ("config", &["store"]),
+    ("config", &["domain", "store"]),
     ("telemetry", &["config"]),
     ("history", &["app", "ca", "clock", "config", "data_dir", "store", "wake"]),
     ("data_dir", &[]),

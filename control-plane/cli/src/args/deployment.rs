@@ -61,7 +61,8 @@ pub(crate) struct Deploy {
     /// With --ready console: the text to wait for [default: MUSTER-READY]
     #[arg(long, value_name = "TEXT")]
     pub(crate) ready_marker: Option<String>,
-    /// An instance that is not ready after this time is told as not_ready [default: 300s]
+    /// An instance that is not ready after this time is told as not_ready [default: the cluster's; 5m unless its
+    /// operator has set another]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) ready_timeout: Option<Duration>,
     /// What becomes of an instance that is not ready in time: it runs on, or its power is cut [default: keep]
@@ -142,7 +143,7 @@ pub(crate) enum DeploymentCommand {
         /// Name or id of the deployment
         deployment: String,
     },
-    /// Stop all members
+    /// Stop all members; it says where power had to be cut
     Stop {
         /// Name or id of the deployment
         deployment: String,
@@ -171,7 +172,8 @@ pub(crate) struct Power {
     /// Cut the power, do not ask the guest to shut down
     #[arg(long)]
     pub(crate) force: bool,
-    /// Time the guest has to shut down before its power is cut [default: 30s]
+    /// Time the guest has to shut down before its power is cut [default: the cluster's; 30s unless its operator has set
+    /// another]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) grace: Option<Duration>,
 }

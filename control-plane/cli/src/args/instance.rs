@@ -57,7 +57,7 @@ pub(crate) enum InstanceCommand {
         #[command(flatten)]
         whom: Whom,
     },
-    /// Stop instances; their disks are kept
+    /// Stop instances; their disks are kept, and it says where power had to be cut
     Stop {
         #[command(flatten)]
         whom: Whom,

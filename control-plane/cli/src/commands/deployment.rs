@@ -1,5 +1,7 @@
 //! `muster deploy` and `muster deployment …`.
 
+use std::time::Duration;
+
 use muster_api::{
     deployment::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
@@ -7,6 +9,7 @@ use muster_api::{
     },
     image::VersionOrNumber,
     instance::Stop,
+    units::exact_duration,
 };
 use serde_json::{Value, json};
 
@@ -60,6 +63,13 @@ fn readiness(deployment: &Deployment) -> String {
     let Deployment { name, ready, count, timing, .. } = deployment;
     let median = timing.ready.p50_ms.map(|ms| format!(", median {} after the request", units::millis(ms)));
     format!("{name}: {ready} of {count} ready{}", optional(median))
+}
+
+/// `running, within 5m`.
+fn ready_when(ready: &Ready) -> String {
+    let marker = ready.marker.as_ref().map(|marker| format!(" prints {marker}"));
+    let within = ready.timeout_s.map(|s| format!(", within {}", exact_duration(Duration::from_secs(s))));
+    format!("{}{}{}", word(&ready.probe), optional(marker), optional(within))
 }
 
 /// `p50 2.1 s, p99 3.0 s, slowest web.3`.
@@ -222,6 +232,7 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("source", source_text(deployment)),
         ("runtime", word(&deployment.runtime)),
         ("each", format!("{cpus}, {memory} memory, {disk} disk")),
+        ("ready when", deployment.ready_when.known().map(ready_when).unwrap_or_default()),
         ("placed", spread(&deployment.timing.placed)),
         ("started", spread(&deployment.timing.started)),
         ("ready in", spread(&deployment.timing.ready)),

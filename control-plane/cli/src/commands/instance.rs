@@ -6,7 +6,7 @@ use muster_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Ctx, Frees, Settled, body, deployment::power, filtered, found, parsed};
+use super::{Ctx, Frees, Settled, Shown, body, deployment::power, filtered, found, parsed, power_cut};
 use crate::{
     answer,
     args::{InstanceCommand, Power, Removal, Whom},
@@ -143,15 +143,12 @@ async fn verb(ctx: &Ctx, whom: &Whom, verb: Verb) -> Result<(), Failure> {
     }
     let answer = on_many(ctx, whom, verb).await?;
     tell_loss(ctx, &answer)?;
-    let sent = match ctx.settle(answer).await? {
+    let (sent, cut) = match ctx.settle(answer).await? {
         Settled::Accepted(operation) => return ctx.print(&ctx.accepted(operation)?),
-        Settled::Done(operation) => operation.sent,
-        Settled::Now(body) => body,
+        Settled::Done(operation) => (operation.sent, power_cut(&operation.read)),
+        Settled::Now(body) => (body, String::new()),
     };
-    match ctx.out.is_json() {
-        true => ctx.out.json(&sent),
-        false => ctx.out.line(&format!("{}: {} done", described(whom), verb.word())),
-    }
+    ctx.print(&Shown { sent, text: format!("{}: {} done{cut}", described(whom), verb.word()) })
 }
 
 /// Says on standard error what a recovery gives up: the answer of any other verb lists no loss.

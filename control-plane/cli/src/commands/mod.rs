@@ -166,7 +166,11 @@ impl Ctx {
         match self.settle(answer).await? {
             Settled::Accepted(operation) => self.accepted(operation),
             Settled::Now(body) if !body.is_null() => self.shown(body, text),
-            Settled::Now(_) | Settled::Done(_) => self.shown(self.client.get(thing).await?, text),
+            Settled::Now(_) => self.shown(self.client.get(thing).await?, text),
+            Settled::Done(operation) => {
+                let shown = self.shown(self.client.get(thing).await?, text)?;
+                Ok(Shown { text: shown.text + &power_cut(&operation.read), ..shown })
+            }
         }
     }
 
@@ -294,6 +298,16 @@ fn check_askable(yes: bool) -> Result<(), Failure> {
         false => {
             Err(Failure::Usage("this asks before it goes on, and there is no terminal: repeat it with --yes".into()))
         }
+    }
+}
+
+/// What a stop did beyond what was asked, with a comma; empty for other operations.
+fn power_cut(operation: &Operation) -> String {
+    let cut = operation.result.as_ref().and_then(|result| result["power_cut"].as_u64()).unwrap_or(0);
+    match (cut, operation.progress.total) {
+        (0, _) => String::new(),
+        (1, 1) => ", its power was cut".to_owned(),
+        (cut, total) => format!(", the power of {cut} of {total} was cut"),
     }
 }
 

@@ -3,7 +3,7 @@
 use muster_api::operation::{Operation, WaitingOn};
 use serde_json::json;
 
-use super::{Ctx, filtered};
+use super::{Ctx, filtered, power_cut};
 use crate::{
     args::OperationCommand,
     cells::{age, optional, word},
@@ -91,7 +91,8 @@ async fn wait_for(ctx: &Ctx, ids: Vec<String>) -> Result<(), Failure> {
 }
 
 fn summary(operation: &Operation) -> String {
-    format!("{} {}: {}", operation.kind, operation.target.name, word(&operation.state))
+    let Operation { kind, target, state, .. } = operation;
+    format!("{kind} {}: {}{}", target.name, word(state), power_cut(operation))
 }
 
 fn details(ctx: &Ctx, operation: &Operation) -> String {

@@ -149,3 +149,28 @@ async fn operation_wait_takes_many_and_fails_with_the_first_failure() {
     );
     assert!(done.err.contains("deployment.create web failed"), "each failure is told: {done:?}");
 }
+
+#[tokio::test]
+async fn a_stop_says_where_power_was_cut_and_shows_the_state_stopped() {
+    for (cut, instances, said) in [
+        (0, 2, "web: stopped 2"),
+        (1, 2, "web: stopped 2, the power of 1 of 2 was cut"),
+        (1, 1, "web: stopped 2, its power was cut"),
+    ] {
+        let progress = json!({"done": instances, "total": instances, "failed": 0, "unit": "instances"});
+        let result = json!({"done": instances, "failed": 0, "power_cut": cut});
+        let ended =
+            with(operation("succeeded", 2), json!({"kind": "deployment.stop", "progress": progress, "result": result}));
+        let stopped = with(deployment(), json!({"state": "stopped", "counts": {"stopped": 2}, "ready": 0}));
+        let fake = Fake::start(move |seen, _| match (seen.method.as_str(), seen.path.contains("limit=")) {
+            ("POST", _) => answer(202, &ended),
+            (_, true) => answer(200, &crate::fake::page(std::slice::from_ref(&stopped), None)),
+            (_, false) => answer(200, &stopped),
+        })
+        .await;
+        assert_eq!(fake.run(&["deployment", "stop", "web"]).await.out.trim_end(), said);
+        let table = fake.run(&["deployment", "ls"]).await.out;
+        let row: Vec<_> = table.lines().nth(1).expect("a row").split_whitespace().take(3).collect();
+        assert_eq!(row, ["web", "stopped", "0/2"], "{table}");
+    }
+}

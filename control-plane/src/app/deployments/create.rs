@@ -1,5 +1,7 @@
 //! A deployment is started, or only asked where it would go.
 
+use std::time::Duration;
+
 use muster_api::{
     DeploymentId, Ref,
     deployment::{CreateDeployment, DeploymentState, Placement, Timing},
@@ -37,7 +39,7 @@ impl App {
         wanted: CreateDeployment,
     ) -> Result<Answer, AppError> {
         let dry = wanted.dry_run;
-        let order = read_order(wanted)?;
+        let order = read_order(wanted, self.config.instances.ready_timeout)?;
         if order.placement.nodes.is_some() {
             caller.require_operator()?;
         }
@@ -84,8 +86,8 @@ impl App {
     }
 }
 
-fn read_order(wanted: CreateDeployment) -> Result<Order, AppError> {
-    Order::read(wanted).map_err(|error| match error {
+fn read_order(wanted: CreateDeployment, ready_timeout: Duration) -> Result<Order, AppError> {
+    Order::read(wanted, ready_timeout).map_err(|error| match error {
         NotAnOrder::Reserved(fields) => AppError::NotBuiltYet(format!("the field {}", fields.join(", "))),
         NotAnOrder::Fields(fields) => AppError::Invalid(fields),
     })

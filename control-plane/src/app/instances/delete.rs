@@ -51,7 +51,7 @@ impl App {
 
     /// A verb on many instances: `word` is start, stop, reboot, recover or delete.
     pub async fn on_many(&self, caller: &Caller, once: &Once, word: &str, body: &OnMany) -> Result<Answer, AppError> {
-        let verb = Verb::read(word, body)?;
+        let verb = Verb::read(word, body, self.config.instances.stop_timeout)?;
         self.once(once, "instances.on_many", async |tx| {
             let going = if verb == Verb::Delete { Going::Included } else { Going::LeftOut };
             let selected = selected(tx, caller, &body.select, going).await?;

@@ -1,9 +1,12 @@
 //! Start, stop and reboot, of one instance or of many.
 
+use std::time::Duration;
+
 use muster_api::{
     InstanceId, Ref,
     instance::{self as api, OnMany},
     operation::{Operation, Target},
+    units::exact_duration,
 };
 use storage_core::units::u64_from;
 
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        instance::{Edge, STOP_TIMEOUT_S, Stop},
+        instance::{Edge, STOP_TIMEOUT_MAX, Stop},
         order::seconds_text,
     },
     store::{
@@ -24,8 +27,6 @@ use crate::{
     },
 };
 
-/// Longest time a guest may be given to stop, seconds.
-const STOP_TIMEOUT_MAX_S: u64 = 3600;
 /// How long an operation on instances may take beyond the time of the guests, milliseconds.
 pub(super) const DEADLINE_MS: i64 = 600_000;
 
@@ -45,27 +46,28 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Reads the verb of a call on many instances: the last part of its path, and its body.
-    pub fn read(word: &str, body: &OnMany) -> Result<Self, AppError> {
+    /// Reads the verb of a call on many instances: the last part of its path, and its body. Guests have `timeout` to stop
+    /// where the body does not say it.
+    pub fn read(word: &str, body: &OnMany, timeout: Duration) -> Result<Self, AppError> {
         let stop = api::Stop { force: body.force, timeout_s: body.timeout_s };
         match word {
             "start" => Ok(Self::Start),
-            "stop" => Self::stop(&stop),
-            "reboot" => Self::reboot(&stop),
+            "stop" => Self::stop(&stop, timeout),
+            "reboot" => Self::reboot(&stop, timeout),
             "delete" => Ok(Self::Delete),
             "recover" => Ok(Self::Recover(api::Recover { accept_loss: body.accept_loss })),
             _ => Err(AppError::not_found("verb", word)),
         }
     }
 
-    /// Stop, in the way that the body says.
-    pub fn stop(wanted: &api::Stop) -> Result<Self, AppError> {
-        how_to_stop(wanted).map(Self::Stop)
+    /// Stop, in the way that the body says, else within `timeout`.
+    pub fn stop(wanted: &api::Stop, timeout: Duration) -> Result<Self, AppError> {
+        how_to_stop(wanted, timeout).map(Self::Stop)
     }
 
-    /// Reboot; the body says how to stop.
-    pub fn reboot(wanted: &api::Stop) -> Result<Self, AppError> {
-        how_to_stop(wanted).map(Self::Reboot)
+    /// Reboot; the body says how to stop, else it is within `timeout`.
+    pub fn reboot(wanted: &api::Stop, timeout: Duration) -> Result<Self, AppError> {
+        how_to_stop(wanted, timeout).map(Self::Reboot)
     }
 
     pub(crate) const fn edge(&self) -> Edge<'static> {
@@ -80,7 +82,7 @@ impl Verb {
 
     const fn timeout_ms(&self) -> i64 {
         match self {
-            // At most STOP_TIMEOUT_MAX_S.
+            // At most STOP_TIMEOUT_MAX.
             Self::Stop(stop) | Self::Reboot(stop) => (stop.timeout_s * 1000).cast_signed(),
             Self::Start | Self::Delete | Self::Recover(_) => 0,
         }
@@ -123,10 +125,10 @@ impl Verb {
     }
 }
 
-fn how_to_stop(wanted: &api::Stop) -> Result<Stop, AppError> {
-    let timeout_s = wanted.timeout_s.unwrap_or(STOP_TIMEOUT_S);
-    if timeout_s > STOP_TIMEOUT_MAX_S {
-        let detail = format!("0s to {}, got {}", seconds_text(STOP_TIMEOUT_MAX_S), seconds_text(timeout_s));
+fn how_to_stop(wanted: &api::Stop, timeout: Duration) -> Result<Stop, AppError> {
+    let timeout_s = wanted.timeout_s.unwrap_or(timeout.as_secs());
+    if timeout_s > STOP_TIMEOUT_MAX.as_secs() {
+        let detail = format!("0s to {}, got {}", exact_duration(STOP_TIMEOUT_MAX), seconds_text(timeout_s));
         return Err(AppError::invalid("/timeout_s", "out_of_range", detail));
     }
     Ok(Stop { force: wanted.force, timeout_s })

@@ -54,8 +54,8 @@ pub(crate) struct World {
     doors: Doors,
     stop: CancellationToken,
     loops: TaskTracker,
-    database: Option<DatabaseUrl>,
-    dir: tempfile::TempDir,
+    config: Config,
+    _dir: tempfile::TempDir,
 }
 
 #[derive(Debug)]
@@ -97,8 +97,7 @@ async fn send(router: Router, request: Request<Body>) -> Reply {
     Reply { status: parts.status.as_u16(), body, headers: parts.headers }
 }
 
-async fn open(dir: &std::path::Path, clock: Arc<dyn Clock>, database: Option<&DatabaseUrl>) -> App {
-    let config = Config { data_dir: dir.to_owned(), database: database.cloned(), ..Config::default() };
+async fn open(config: Config, clock: Arc<dyn Clock>) -> App {
     muster_controller::build_app(config, clock, 1).await.unwrap().app
 }
 
@@ -108,17 +107,23 @@ impl World {
     }
 
     pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self::open(clock, None).await
+        Self::open(clock, Config::default()).await
+    }
+
+    /// One whose configuration has these values.
+    pub(crate) async fn configured(config: Config) -> Self {
+        Self::open(Arc::new(muster_controller::clock::SystemClock), config).await
     }
 
     /// The same on another database than the file.
     pub(crate) async fn on(database: DatabaseUrl) -> Self {
-        Self::open(Arc::new(muster_controller::clock::SystemClock), Some(database)).await
+        Self::configured(Config { database: Some(database), ..Config::default() }).await
     }
 
-    async fn open(clock: Arc<dyn Clock>, database: Option<DatabaseUrl>) -> Self {
+    async fn open(clock: Arc<dyn Clock>, config: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let app = open(dir.path(), clock.clone(), database.as_ref()).await;
+        let config = Config { data_dir: dir.path().to_owned(), ..config };
+        let app = open(config.clone(), clock.clone()).await;
         let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap().trim().to_owned();
         let mut world = Self {
             app,
@@ -127,8 +132,8 @@ impl World {
             doors: Doors::default(),
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
-            database,
-            dir,
+            config,
+            _dir: dir,
         };
         world.serve();
         world
@@ -149,7 +154,7 @@ impl World {
         self.app.closing.cancel();
         self.loops.wait().await;
         self.app.store.close().await;
-        self.app = open(self.dir.path(), self.clock.clone(), self.database.as_ref()).await;
+        self.app = open(self.config.clone(), self.clock.clone()).await;
         self.serve();
     }
 
@@ -326,6 +331,8 @@ pub(crate) struct Script {
     pub(crate) gave_up: bool,
     /// It cannot start anything.
     pub(crate) fails: bool,
+    /// Its guests do not turn off in time, so that their power is cut.
+    pub(crate) cuts_power: bool,
     /// Its libvirt does not answer, as its next heartbeat tells.
     pub(crate) hypervisor_silent: bool,
     /// The next cuts it coordinates are refused for this reason.
@@ -344,6 +351,7 @@ impl Default for Script {
             slow: BTreeSet::new(),
             gave_up: false,
             fails: false,
+            cuts_power: false,
             hypervisor_silent: false,
             refuse_cuts: Vec::new(),
             saves: true,
@@ -616,6 +624,9 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
         Wanted::Running => Observed::Running,
     };
     let mut report = report_of(assignment, state);
+    if state == Observed::Stopped && script.cuts_power {
+        report.reason = Some(Reason::PowerCut);
+    }
     if state == Observed::Running && script.slow.contains(&assignment.name) {
         (report.ready_at, report.reason) = (None, script.gave_up.then_some(Reason::NotReady));
     }

@@ -1,6 +1,6 @@
 //! `/v1/instances` and what nodes report.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use http_body_util::BodyExt as _;
@@ -9,6 +9,7 @@ use muster_api::{
     condition::{Condition, ConditionKind},
     node_protocol::{InstanceReport, Observed, SILENT_AFTER_S},
 };
+use muster_controller::config::{Config, Instances};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually, report_of};
@@ -16,6 +17,43 @@ use crate::clock::ManualClock;
 
 async fn state(world: &World, name: &str) -> String {
     world.get(&format!("/v1/instances/{name}")).await.expect(200).text("/state").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_without_time_outs_take_those_of_the_cluster() {
+    let instances = Instances { stop_timeout: Duration::from_secs(90), ready_timeout: Duration::from_secs(1200) };
+    let world = World::configured(Config { instances, ..Config::default() }).await;
+    world.image("debian", MIB).await;
+    let node = world.nodes(1).await.remove(0);
+    let web = world.ready("web", 2).await;
+    assert_eq!(web.number("/ready_when/timeout_s"), 1200);
+    let own = json!({ "name": "own", "source": { "image": "debian" }, "count": 1, "runtime": "none",
+        "ready": { "timeout_s": 7 } });
+    world.ends(&world.deploy(own).await.expect(202), "succeeded").await;
+    assert_eq!(world.get("/v1/deployments/own").await.number("/ready_when/timeout_s"), 7);
+    let many = json!({ "select": { "instances": ["own.0"] } });
+    for (path, body, timeout_s, name) in [
+        ("deployments/web/stop", json!({}), 90, "web.0"),
+        ("instances/-/stop", many, 90, "own.0"),
+        ("deployments/web/start", json!({}), 30, "web.0"),
+        ("instances/web.1/stop", json!({ "timeout_s": 4 }), 4, "web.1"),
+        ("instances/web.0/stop", json!({}), 90, "web.0"),
+    ] {
+        world.ends(&world.post(&format!("/v1/{path}"), body).await.expect(202), "succeeded").await;
+        assert_eq!(node.assignment(name).expect("it is there").stop_timeout_s, timeout_s, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_tells_how_often_power_had_to_be_cut() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    world.ready("web", 4).await;
+    nodes[0].script(|script| script.cuts_power = true);
+    let stop = world.post("/v1/deployments/web/stop", json!({})).await.expect(202);
+    assert_eq!(world.ends(&stop, "succeeded").await.number("/result/power_cut"), 2);
+    assert_eq!(world.get("/v1/deployments/web").await.text("/state"), "stopped");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
