@@ -25,6 +25,7 @@ from muster_client.models import (
     ErrorCode,
     Image,
     Labels,
+    LabelsPatch,
     Operation,
     OperationState,
     PatchDeployment,
@@ -95,7 +96,7 @@ assert repeated.headers["Idempotent-Replay"] == "true" and got(Operation, repeat
 wait(began)
 web = got(Deployment, deployment_show.sync_detailed("py-web", client=client))
 assert (web.state, web.ready, web.labels.to_dict()) == (DeploymentState.READY, 2, {"a": "b"})
-patch = PatchDeployment(labels=Labels.from_dict({"a": "c"}))
+patch = PatchDeployment(labels=LabelsPatch.from_dict({"a": "c"}))
 patched = got(Deployment, deployment_patch.sync_detailed("py-web", client=client, body=patch, if_match=web.etag))
 assert patched.labels.to_dict() == {"a": "c"}
 refused(

@@ -229,6 +229,7 @@ pub struct ReasonCount {
     pub count: u64,
     /// The same in a sentence for people, with what helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub detail: Option<String>,
 }
 
@@ -238,7 +239,7 @@ pub struct ReasonCount {
 pub struct PatchDeployment {
     /// What changes in the labels; nothing if absent.
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
 }
 

@@ -150,7 +150,7 @@ pub struct Instance {
 pub struct PatchInstance {
     /// What changes in the labels; nothing if absent.
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type, schema::SchemaType};
 
 use crate::Labels;
 
@@ -48,6 +49,17 @@ impl LabelsPatch {
         labels.try_into()
     }
 }
+
+impl utoipa::PartialSchema for LabelsPatch {
+    fn schema() -> RefOr<Schema> {
+        let value = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
+        let says =
+            "What changes in the labels: a text sets a label, `null` removes it. Labels that are not named stay.";
+        ObjectBuilder::new().additional_properties(Some(value)).description(Some(says)).into()
+    }
+}
+
+impl utoipa::ToSchema for LabelsPatch {}
 
 impl<'de> Deserialize<'de> for LabelsPatch {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {

@@ -138,6 +138,6 @@ pub struct PatchSnapshot {
     pub name: Option<Name>,
     /// What changes in the labels; nothing if absent.
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
-    #[schema(value_type = Option<std::collections::BTreeMap<String, Option<String>>>)]
+    #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
 }
