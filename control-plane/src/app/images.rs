@@ -73,7 +73,6 @@ impl App {
 
     /// A page of images. The filters `state` and `label` are known.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
-        list.filter.only(&["state", "label"])?;
         list.filter.states_of::<ImageState>()?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
         self.store

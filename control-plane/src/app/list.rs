@@ -20,7 +20,8 @@ pub struct ListQuery {
     pub filter: Filter,
 }
 
-/// Equality filters. Values of one name are alternatives; different names must all hold.
+/// Equality filters. Values of one name are alternatives; different names must all hold. Which of them a list has is said
+/// in the description of its call, and others are refused before they get here.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// `state=`
@@ -36,20 +37,6 @@ pub struct Filter {
 impl Filter {
     /// Names of the filters in queries.
     pub const NAMES: [&'static str; 4] = ["state", "label", "deployment", "node"];
-
-    /// Refuses a filter that this list does not have, because a filter that is ignored would show too much.
-    pub fn only(&self, known: &[&str]) -> Result<(), AppError> {
-        let given = [
-            ("state", self.states.is_empty()),
-            ("label", self.labels.is_empty()),
-            ("deployment", self.deployments.is_empty()),
-            ("node", self.nodes.is_empty()),
-        ];
-        match given.iter().find(|(name, empty)| !empty && !known.contains(name)) {
-            None => Ok(()),
-            Some((name, _)) => Err(AppError::BadRequest(format!("this list cannot be filtered by {name}"))),
-        }
-    }
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {

@@ -74,7 +74,6 @@ impl App {
 
     /// A page of a project's operations, oldest first.
     pub async fn operations(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Operation>, AppError> {
-        list.filter.only(&["state", "deployment", "node"])?;
         list.filter.states_of::<OperationState>()?;
         self.store
             .read("operations.list", async |tx| {

@@ -178,7 +178,6 @@ pub(crate) fn unreadable(row: &VersionRow, error: ReadError) -> AppError {
 
 /// A page of the versions that both filters want.
 pub(super) async fn page(tx: &mut Tx, filter: &VersionFilter, list: &ListQuery) -> Result<Page<Version>, AppError> {
-    list.filter.only(&["state", "label"])?;
     list.filter.states_of::<VersionState>()?;
     let mut pager = list.pager(tx).await?;
     while let Some((after, limit)) = pager.wants() {

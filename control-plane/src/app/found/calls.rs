@@ -23,7 +23,6 @@ impl App {
     /// A page of the found instances, for operators.
     pub async fn found_instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<FoundInstance>, AppError> {
         caller.require_operator()?;
-        list.filter.only(&["state", "node"])?;
         list.filter.states_of::<InstanceState>()?;
         self.store
             .read("found_instances.list", async |tx| {

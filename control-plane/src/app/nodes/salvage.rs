@@ -118,7 +118,6 @@ impl App {
         list: &ListQuery,
     ) -> Result<Page<Salvage>, AppError> {
         caller.require_operator()?;
-        list.filter.only(&[])?;
         self.store
             .read("salvage.list", async |tx| {
                 let node = find::node(tx, node).await?.id;

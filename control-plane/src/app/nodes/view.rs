@@ -20,7 +20,6 @@ impl App {
     /// A page of the nodes, for operators.
     pub async fn nodes(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Node>, AppError> {
         caller.require_operator()?;
-        list.filter.only(&["state", "label"])?;
         list.filter.states_of::<NodeState>()?;
         let since = list.deleted.then(|| self.clock.now().plus_ms(-DELETED_SHOWN_MS));
         self.store
