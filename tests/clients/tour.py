@@ -24,6 +24,7 @@ from muster_client.models import (
     DeploymentState,
     ErrorCode,
     Image,
+    InstanceState,
     Labels,
     LabelsPatch,
     Operation,
@@ -103,7 +104,7 @@ refused(
     ErrorCode.PRECONDITION_FAILED,
     deployment_patch.sync_detailed("py-web", client=client, body=patch, if_match=web.etag),
 )
-members = instance_list.sync(client=client, deployment=["py-web"], state=["running"], limit=1)
+members = instance_list.sync(client=client, deployment=["py-web"], state=[InstanceState.RUNNING], limit=1)
 assert len(members.items) == 1 and members.next_page_token and members.items[0].disks[0].path
 
 wait(snapshot_create.sync_detailed(client=client, body=CreateSnapshot(name="py-monday", select=Select(deployment="py-web"))))

@@ -68,8 +68,9 @@ const patched = await api.PATCH("/v1/deployments/{deployment}", {
   body: { labels: { a: "c" } },
 });
 assert.deepEqual(got(patched).labels, { a: "c" });
-const query = { deployment: ["ts-web"], state: ["running"], limit: 1 };
-const members = got(await api.GET("/v1/instances", { params: { query } }));
+const members = got(
+  await api.GET("/v1/instances", { params: { query: { deployment: ["ts-web"], state: ["running"], limit: 1 } } }),
+);
 assert.equal(members.items.length, 1);
 assert.ok(members.next_page_token);
 

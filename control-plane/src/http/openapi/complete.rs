@@ -6,7 +6,7 @@ use http::Method;
 use utoipa::openapi::{
     Content, Header, HeaderBuilder, OpenApi, Ref, RefOr, Required, Schema, Type,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
-    schema::{ObjectBuilder, SchemaType},
+    schema::{ArrayItems, ObjectBuilder, SchemaType},
     security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
@@ -23,12 +23,13 @@ const OF_BODIES: [u16; 5] = [408, 409, 413, 415, 422];
 /// Adds to the document what all calls have in common.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     schemas::tidy(&mut document);
-    let with_etag = schemas::with_etag(&document);
+    let (with_etag, states) = (schemas::with_etag(&document), schemas::states(&document));
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in calls_mut(item) {
             let call = Call::of(&method, path, operation, &with_etag);
             describe(operation);
             parameters(operation, path, &call);
+            filter_by_state(operation, &states);
             body(operation, &method);
             responses(operation, &call);
         }
@@ -97,6 +98,23 @@ fn parameters(operation: &mut Operation, path: &str, call: &Call) {
     let shared = shared.map(|(name, _)| RefOr::Ref(Ref::new(format!("#/components/parameters/{name}"))));
     all.extend(shared);
     operation.parameters = Some(all);
+}
+
+/// The filter `state` of a list takes the states of the things that it lists.
+fn filter_by_state(operation: &mut Operation, states: &BTreeMap<String, Ref>) {
+    let Some(RefOr::T(page)) = operation.responses.responses.get("200") else { return };
+    let Some(RefOr::T(Content { schema: Some(RefOr::Ref(page)), .. })) = page.content.get("application/json") else {
+        return;
+    };
+    let Some((_, thing)) = page.ref_location.split_once("/Page_") else { return };
+    let Some(state) = states.get(thing) else { return };
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(Parameter { name, schema: Some(RefOr::T(Schema::Array(values))), .. }) = parameter
+            && name == "state"
+        {
+            values.items = ArrayItems::RefOrSchema(Box::new(RefOr::Ref(state.clone())));
+        }
+    }
 }
 
 /// The name of a parameter in the path.

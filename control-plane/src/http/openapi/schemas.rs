@@ -1,6 +1,9 @@
 //! What the derived schemas do not say by themselves.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use muster_api::ErrorCode;
 use serde::Serialize;
@@ -60,6 +63,19 @@ pub(super) fn with_etag(document: &OpenApi) -> BTreeSet<String> {
         _ => false,
     });
     things.map(|(name, _)| format!("{}s", name.to_lowercase())).collect()
+}
+
+/// The type of the states of each kind of thing: `InstanceState` of `Instance`.
+pub(super) fn states(document: &OpenApi) -> BTreeMap<String, Ref> {
+    let schemas = document.components.iter().flat_map(|components| &components.schemas);
+    let states = schemas.filter_map(|(name, schema)| match schema {
+        RefOr::T(Schema::Object(object)) => match object.properties.get("state") {
+            Some(RefOr::Ref(state)) => Some((name.clone(), Ref::new(&state.ref_location))),
+            _ => None,
+        },
+        _ => None,
+    });
+    states.collect()
 }
 
 fn operations(item: &PathItem) -> impl Iterator<Item = &Operation> {

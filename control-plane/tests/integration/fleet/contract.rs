@@ -74,6 +74,15 @@ impl Call {
         all.filter(|parameter| parameter["in"] == place).map(|parameter| parameter["name"].as_str().unwrap()).collect()
     }
 
+    /// The words of its filter `state`.
+    fn states(&self) -> impl Iterator<Item = &'static str> {
+        let all = self.operation["parameters"].as_array().unwrap().iter().map(resolve);
+        let states =
+            all.filter(|parameter| parameter["name"] == "state").map(|parameter| &parameter["schema"]["items"]);
+        let words = states.flat_map(|state| resolve(state)["enum"].as_array().expect("states are words"));
+        words.map(|word| word.as_str().unwrap())
+    }
+
     /// The example of its JSON body; null if it has none.
     fn example(&self) -> Value {
         self.operation["requestBody"]["content"]["application/json"]["example"].clone()
@@ -143,6 +152,12 @@ async fn every_filter_of_a_list_filters() {
         };
         assert_eq!(items("").await, 1, "{path}: there is something");
         for filter in call.parameters("query") {
+            if filter == "state" {
+                for word in call.states() {
+                    items(&format!("&state={word}")).await;
+                }
+                things.world.get(&format!("{path}?state=no-such-state")).await.refused(400, "bad_request");
+            }
             let nobody = match filter {
                 "state" if call.template == "/v1/operations" => "cancelled",
                 "state" => "deleted",
