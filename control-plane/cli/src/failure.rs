@@ -102,7 +102,9 @@ pub(crate) enum Hint {
     PlainHttp,
     /// The address begins with `http://`, and the port speaks TLS.
     Tls,
-    /// The port is the one of joined nodes.
+    /// The certificate is for other names.
+    OtherName,
+    /// The port is one of those on which daemons talk to each other.
     NodePort,
 }
 
@@ -113,7 +115,12 @@ impl fmt::Display for Hint {
             Self::UnknownCa => "\n  give its CA with --ca FILE, or sign in with `muster login URL`",
             Self::PlainHttp => "\n  this port speaks plain HTTP: give its address with http://",
             Self::Tls => "\n  this port speaks TLS: give its address with https://, and its CA with --ca FILE",
-            Self::NodePort => "\n  this is the port of nodes: the one for people is usually the port before it",
+            Self::OtherName => {
+                "\n  use one of these names in the address; --public-url of the controller adds one to its certificate"
+            }
+            Self::NodePort => {
+                "\n  daemons talk to each other on this port: the controller's port for people is usually 7400"
+            }
         })
     }
 }
@@ -248,7 +255,7 @@ fn still_text(operation: &Operation, why: Ended) -> String {
         Ended::Unreadable => "cannot read what the controller answers",
     };
     let Operation { id, kind, target, .. } = operation;
-    format!("{why}; {kind} {} goes on: muster operation wait {id}", target.name)
+    format!("{why}; {kind} {} goes on:\n  muster operation wait {id}", target.name)
 }
 
 #[cfg(test)]
@@ -304,7 +311,7 @@ mod tests {
         let operation = Box::new(Object::of(sent).expect("an operation"));
         let still = Failure::StillGoing { operation, why: Ended::Timeout };
         assert_eq!(still.exit_code(), 3);
-        assert!(still.to_string().ends_with(&format!("deployment.create web goes on: muster operation wait {id}")));
+        assert!(still.to_string().ends_with(&format!("deployment.create web goes on:\n  muster operation wait {id}")));
         assert_eq!(Failure::Usage("x".into()).exit_code(), 2);
         assert_eq!(Failure::Io("stdout".into(), io::ErrorKind::BrokenPipe.into()).exit_code(), 0);
     }

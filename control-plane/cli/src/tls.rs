@@ -6,7 +6,7 @@ use muster_api::cause::plain;
 use pem::{EncodeConfig, LineEnding, Pem};
 use reqwest::Url;
 use rustls::{
-    AlertDescription, DigitallySignedStruct, SignatureScheme,
+    AlertDescription, CertificateError, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -74,6 +74,10 @@ pub(crate) async fn speaks(url: &Url) -> bool {
 /// What is behind an error of TLS.
 pub(crate) fn hint(error: &rustls::Error) -> Hint {
     match error {
+        // Certificates for what daemons say to each other are for names that no network has.
+        rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) => {
+            if presented.iter().any(|name| name.contains(".muster\"")) { Hint::NodePort } else { Hint::OtherName }
+        }
         rustls::Error::InvalidCertificate(_) => Hint::UnknownCa,
         // What it sent is no message of TLS.
         rustls::Error::InvalidMessage(_) => Hint::PlainHttp,
@@ -124,6 +128,25 @@ impl ServerCertVerifier for Look {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_tls_say_what_is_behind_them() {
+        let for_name = |name: &str| {
+            let expected = ServerName::try_from("127.0.0.1").expect("a name");
+            let presented = vec![format!("DnsName(\"{name}\")")];
+            rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })
+        };
+        for (error, behind) in [
+            (for_name("controller.muster"), Hint::NodePort),
+            (for_name("0190.node.muster"), Hint::NodePort),
+            (for_name("muster.example"), Hint::OtherName),
+            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), Hint::UnknownCa),
+            (rustls::Error::AlertReceived(AlertDescription::CertificateRequired), Hint::NodePort),
+            (rustls::Error::HandshakeNotComplete, Hint::None),
+        ] {
+            assert_eq!(hint(&error), behind, "{error}");
+        }
+    }
 
     #[test]
     fn fingerprints_are_parsed_in_every_common_form() {

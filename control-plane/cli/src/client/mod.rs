@@ -326,7 +326,13 @@ impl Client {
         let pause = after.map(|seconds| Duration::from_secs(seconds).min(PAUSE_MAX));
         let bytes = self.body(response).await.unwrap_or_default();
         let failure = match serde_json::from_slice(&bytes).ok().and_then(Object::problem) {
-            Some(problem) => Failure::Refused(Box::new(problem)),
+            Some(mut problem) => {
+                if problem.read.code == ErrorCode::Unauthenticated && self.token.is_none() {
+                    // The controller says which header it wants, which nobody types here.
+                    problem.read.detail = "no token was given".to_owned();
+                }
+                Failure::Refused(Box::new(problem))
+            }
             None => self.odd(&status.to_string()),
         };
         match status {

@@ -154,7 +154,7 @@ impl Ctx {
     fn accepted(&self, operation: Value) -> Result<Shown, Failure> {
         self.shown(operation, |operation: &Operation| {
             let Operation { id, kind, target, .. } = operation;
-            format!("{kind} {} accepted: muster operation wait {id}", target.name)
+            format!("{kind} {} accepted:\n  muster operation wait {id}", target.name)
         })
     }
 

@@ -148,7 +148,7 @@ async fn without_a_token_the_error_says_how_to_give_one() {
     .await;
     let done = Done::of(bare(fake.dir(), &["whoami", "--url", &fake.url]).output().await.expect("muster runs"));
     assert_eq!(done.code, Some(1), "{done:?}");
-    for way in ["--token TOKEN", "MUSTER_TOKEN", "muster login URL"] {
+    for way in ["no token was given", "--token TOKEN", "MUSTER_TOKEN", "muster login URL"] {
         assert!(done.err.contains(way), "{}", done.err);
     }
 }

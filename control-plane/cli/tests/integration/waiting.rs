@@ -77,7 +77,7 @@ async fn no_wait_ends_once_the_work_is_accepted() {
     let fake = Fake::start(|_, _| answer(202, &operation("pending", 0))).await;
     let done = fake.run(&[&DEPLOY[..], &["--no-wait"]].concat()).await;
     assert_eq!(done.code, Some(0));
-    assert_eq!(done.out, format!("deployment.create web accepted: muster operation wait {OPERATION_ID}\n"));
+    assert_eq!(done.out, format!("deployment.create web accepted:\n  muster operation wait {OPERATION_ID}\n"));
     assert_eq!(fake.seen().len(), 1);
     let json = fake.run(&[&DEPLOY[..], &["--no-wait", "-o", "json"]].concat()).await;
     assert_eq!(json.json(), operation("pending", 0));
@@ -93,7 +93,7 @@ async fn a_timeout_ends_the_waiting_with_3() {
     .await;
     let done = fake.run(&[&DEPLOY[..], &["--timeout", "300ms"]].concat()).await;
     assert_eq!(done.code, Some(3), "{done:?}");
-    let goes_on = format!("deployment.create web goes on: muster operation wait {OPERATION_ID}");
+    let goes_on = format!("deployment.create web goes on:\n  muster operation wait {OPERATION_ID}");
     assert!(done.err.contains(&goes_on), "{}", done.err);
     assert!(fake.seen().iter().all(|s| s.method != "DELETE" && !s.path.contains("cancel")), "the work goes on");
 }

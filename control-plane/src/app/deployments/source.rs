@@ -118,7 +118,7 @@ async fn of_snapshot(
     if snapshot.missing > 0 && !allow_missing {
         let detail = format!(
             "{} of the {} members of snapshot '{}' have no version any more, because somebody deleted it: a fork would have \
-             {}; to start it all the same, say allow_missing",
+             {}; to start it all the same, say --allow-missing (in the API allow_missing)",
             snapshot.missing,
             snapshot.members,
             snapshot.name,

@@ -8,6 +8,7 @@ use muster_api::{
     ErrorCode, InstanceId, Problem, Ref,
     instance::{Loss, Recover},
     operation::{Operation, Target},
+    units::exact_size,
 };
 use serde_json::json;
 
@@ -112,17 +113,22 @@ fn listed(losses: &[Loss]) -> &[Loss] {
 fn data_loss(losses: &[Loss]) -> AppError {
     let said = |loss: &Loss| match loss.saved_at {
         Some(at) => format!(
-            "{} goes back to its version of {at}; at least {} bytes were written since",
-            loss.instance_name, loss.unsaved_bytes
+            "{} goes back to its version of {at}; at least {} were written since",
+            loss.instance_name,
+            exact_size(loss.unsaved_bytes)
         ),
         None => format!(
-            "{} begins as it was deployed, nothing of it was ever saved; at least {} bytes were written",
-            loss.instance_name, loss.unsaved_bytes
+            "{} begins as it was deployed, nothing of it was ever saved; at least {} were written",
+            loss.instance_name,
+            exact_size(loss.unsaved_bytes)
         ),
     };
     let shown: Vec<String> = listed(losses).iter().map(said).collect();
     let more = losses.len() - shown.len();
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
-    let detail = format!("this gives up data: {}{more}. Say accept_loss to do it all the same", shown.join("; "));
+    let detail = format!(
+        "this gives up data: {}{more}. To do it all the same, say --accept-loss (in the API accept_loss)",
+        shown.join("; ")
+    );
     Problem::new(ErrorCode::DataLoss, detail).with("loss", json!(listed(losses))).with("disks", losses.len()).into()
 }

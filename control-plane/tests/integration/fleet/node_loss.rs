@@ -261,7 +261,7 @@ async fn an_instance_of_a_dead_node_is_recovered_elsewhere_only_by_who_accepts_t
         (&loss["version"], &loss["saved_at"]),
         (&before.body["disks"][0]["version"], &before.body["disks"][0]["saved_at"])
     );
-    assert!(refused.text("/detail").contains("12288 bytes"), "{refused:?}");
+    assert!(refused.text("/detail").contains("at least 12 KiB"), "{refused:?}");
     assert_eq!(instance(&world, &lost[0]).await.text("/reason"), "node_lost", "the refusal changed nothing");
 
     let recovering = world.post(&path, json!({ "accept_loss": true })).await.expect(202);
