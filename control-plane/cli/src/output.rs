@@ -183,9 +183,9 @@ impl Out {
         }
     }
 
-    /// A line of a list of sentences.
-    pub(crate) fn item(self, text: &str) -> String {
-        wrapped(&format!("  {}", printable(text, false)), self.width, "    ") + "\n"
+    /// A sentence of a list, after a mark.
+    pub(crate) fn item(self, mark: char, text: &str) -> String {
+        wrapped(&format!("{mark} {}", printable(text, false)), self.width, "    ") + "\n"
     }
 
     /// One `key  value` line each; empty values are left out.

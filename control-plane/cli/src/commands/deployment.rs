@@ -167,7 +167,7 @@ fn plan_text(ctx: &Ctx, plan: &DryRun) -> String {
     let DryRun { placed, unplaced, nodes, reasons } = plan;
     let nodes = ctx.out.section(&PLAN_NODES, nodes);
     let said = |ReasonCount { reason, count, detail }: &ReasonCount| {
-        ctx.out.item(detail.as_ref().unwrap_or(&format!("{count} nodes refuse: {reason}")))
+        ctx.out.item(' ', detail.as_ref().unwrap_or(&format!("{count} nodes refuse: {reason}")))
     };
     let reasons: String = reasons.iter().map(said).collect();
     let reasons = if reasons.is_empty() { reasons } else { format!("\nnot used:\n{reasons}") };

@@ -15,7 +15,7 @@ use super::{Ctx, node::NODES, operation::done, read_all};
 use crate::{
     answer,
     args::{Api, Top},
-    cells::{counts, optional, printable, word},
+    cells::{counts, optional, word},
     client::Call,
     failure::Failure,
     output,
@@ -82,8 +82,7 @@ async fn screen(ctx: &Ctx, summary: &Summary) -> Result<String, Failure> {
         ("nodes", counts(&summary.nodes)),
     ]);
     for problem in &summary.problems {
-        let line = format!("{} x {}: {}", problem.count, problem.kind, problem.detail);
-        screen += &format!("! {}\n", printable(&line, false));
+        screen += &ctx.out.item('!', &format!("{} x {}: {}", problem.count, problem.kind, problem.detail));
     }
     // Tenants see no nodes.
     if !summary.nodes.is_empty() {

@@ -193,7 +193,11 @@ impl Ctx {
         let is_one = things.len() == 1;
         let mut begun = Vec::new();
         for thing in things {
-            begun.push(begin(thing).await);
+            begun.push(match self.client.interrupt().is_cancelled() {
+                false => begin(thing).await,
+                // Ctrl-C while one thing is begun must not begin with the next.
+                true => Err(Failure::Interrupted(false)),
+            });
         }
         let (mut array, mut failed) = (Vec::new(), None);
         for begun in begun {

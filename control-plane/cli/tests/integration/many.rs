@@ -1,10 +1,13 @@
 //! Commands that take several things: they ask once, begin all, and print one array.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{body::Body, http::Response};
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::{
-    fake::{Fake, Seen, answer, bare, problem},
+    fake::{Done, Fake, Seen, answer, bare, problem},
     things::{self, OPERATION_ID, operation, with},
 };
 
@@ -103,4 +106,23 @@ async fn an_operation_that_failed_is_part_of_the_array() {
     assert_eq!(done.json(), json!([operation("succeeded", 2), operation("failed", 0)]));
     let empty = tempfile::tempdir().expect("a folder");
     assert_eq!(bare(empty.path(), &["operation", "wait"]).output().await.expect("it runs").status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn an_interrupt_begins_with_nothing_more() {
+    let asked = Arc::new(Notify::new());
+    let told = asked.clone();
+    let fake = Fake::start(move |_, _| {
+        told.notify_one();
+        let never = futures::stream::pending::<Result<String, std::io::Error>>();
+        Response::new(Body::from_stream(never))
+    })
+    .await;
+    let args = ["token", "rm", "--yes", "a", "b", "c"];
+    let child = fake.muster(&args).spawn().expect("muster starts");
+    tokio::time::timeout(Duration::from_secs(20), asked.notified()).await.expect("it asks for the first");
+    crate::waiting::interrupt(&child);
+    let done = Done::of(child.wait_with_output().await.expect("it ends"));
+    assert_eq!(done.code, Some(3), "the first may have been deleted: {done:?}");
+    assert_eq!(fake.lines(), ["DELETE /v1/tokens/a"]);
 }

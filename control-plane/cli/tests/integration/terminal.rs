@@ -85,6 +85,25 @@ async fn tables_and_texts_fit_a_terminal_of_80_columns() {
 }
 
 #[tokio::test]
+async fn the_screen_of_top_and_what_is_told_of_a_dry_run_fit_80_columns() {
+    let long = "the database is older than what nodes told: 12 instances are found on nodes that it does not know of";
+    let problems = json!({"problems": [{"kind": "instances_found", "count": 12, "detail": long}],
+        "instances": {"running": 9_000, "failed": 900, "pending": 100, "unknown": 12, "stopping": 7, "deleting": 100}});
+    let reasons = json!({"reasons": [{"reason": "memory", "count": 3, "detail": long}]});
+    let fake = Fake::start(move |seen, _| match (seen.path.contains("/summary"), seen.path.contains("/deployments")) {
+        (true, _) => answer(200, &with(things::summary(), problems.clone())),
+        (_, true) => answer(200, &with(things::dry_run(), reasons.clone())),
+        _ => answer(200, &page(&[], None)),
+    })
+    .await;
+    for args in [&["top", "--once"][..], &["deploy", "x", "--image", "a", "--count", "2", "--dry-run"]] {
+        let seen = fake.at_terminal(args, "").await;
+        assert!(seen.code == Some(0) && seen.out.contains("the database is older"), "{seen:?}");
+        assert!(seen.out.lines().all(|line| console::measure_text_width(line) <= 80), "{}", seen.out);
+    }
+}
+
+#[tokio::test]
 async fn lists_are_sorted_by_name_for_people_and_as_sent_for_programs() {
     let sent: Vec<Value> = ["web.10", "db.0", "web.2"].iter().map(|name| things::instance(name)).collect();
     let answered = sent.clone();
