@@ -19,7 +19,10 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use muster_controller::{
     export::content,
-    ingest::import::{Stated, Target, import},
+    ingest::{
+        import::{Stated, Target, import},
+        pace::Slowest,
+    },
 };
 use muster_pool::PoolClient;
 use storage_core::{
@@ -45,7 +48,8 @@ async fn main() -> anyhow::Result<()> {
 
     let store = Arc::new(SegmentStore::open(&folder.path().join("pool"), Options::default())?);
     let pool = PoolClient::local_only(store.clone());
-    let target = Target { pool: pool.clone(), round: 1, chunk: ChunkSize::default(), salt: Salt::SHARED };
+    let (chunk, slowest) = (ChunkSize::default(), Slowest::default());
+    let target = Target { pool: pool.clone(), round: 1, chunk, salt: Salt::SHARED, slowest };
     let begun = Instant::now();
     let imported = import(&target, Stated::default(), folder.path(), frames(file.clone())).await?;
     let imported_in = begun.elapsed();

@@ -54,6 +54,8 @@ pub struct Config {
     pub pool: Pool,
     /// What instances get where a request does not say it.
     pub instances: Instances,
+    /// Settings of uploads.
+    pub uploads: Uploads,
     /// Settings of the log.
     pub log: Log,
 }
@@ -76,6 +78,8 @@ pub struct Doors {
     pub insecure_http: bool,
     /// Address of a listener that only serves `/metrics`, without a token; `None`: there is none.
     pub metrics_listen: Option<SocketAddr>,
+    /// Longest time in which the body of a call has to come, in seconds. Image content has limits of its own.
+    pub body_within_s: u64,
 }
 
 /// Settings of the pool.
@@ -83,6 +87,29 @@ pub struct Doors {
 pub struct Pool {
     /// Number of copies wanted of every object, 1 to 7.
     pub min_copies: u32,
+    /// Who shares the objects of equal content.
+    pub share: Share,
+}
+
+/// Who shares the objects of equal content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// All projects: equal content is stored once. Whoever uploads content can tell from the time it takes whether the
+    /// cluster had it.
+    #[default]
+    Cluster,
+    /// Only the images of one project: what two projects have is stored twice, and no upload tells what others have.
+    Project,
+}
+
+/// Settings of uploads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploads {
+    /// The slowest pace at which content may come, in bytes per second.
+    pub min_bytes_per_s: u64,
+    /// The time over which the pace is taken, in seconds.
+    pub pace_over_s: u64,
 }
 
 /// What instances get where a request does not say it.
@@ -129,9 +156,11 @@ impl Default for Config {
                 tls_key: None,
                 insecure_http: false,
                 metrics_listen: None,
+                body_within_s: 30,
             },
             database: None,
-            pool: Pool { min_copies: 2 },
+            pool: Pool { min_copies: 2, share: Share::Cluster },
+            uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances { stop_timeout: STOP_TIMEOUT, ready_timeout: READY_TIMEOUT },
             log: Log { filter: "info".to_owned(), format: LogFormat::Text },
         }
@@ -188,7 +217,11 @@ impl Config {
             let text = secret(&text).map_err(|why| ConfigError::Value { key: "database", why })?;
             self.database = Some(text.parse().map_err(|why| ConfigError::Value { key: "database", why })?);
         }
+        set(&mut self.doors.body_within_s, given.body_within_s);
         set(&mut self.pool.min_copies, given.pool.min_copies);
+        set(&mut self.pool.share, given.pool.share);
+        set(&mut self.uploads.min_bytes_per_s, given.uploads.min_bytes_per_s);
+        set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
         set(&mut self.instances.ready_timeout, given.instances.ready_timeout);
         set(&mut self.log.filter, given.log.filter);
@@ -215,6 +248,13 @@ impl Config {
             if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
                 let [least, most, got] = [least, most, time].map(exact_duration);
                 return wrong(key, &format!("it must be whole seconds from {least} to {most}, got {got}"));
+            }
+        }
+        for (key, seconds) in
+            [("body_within_s", self.doors.body_within_s), ("uploads.pace_over_s", self.uploads.pace_over_s)]
+        {
+            if !(1..=3600).contains(&seconds) {
+                return wrong(key, "it must be from 1 to 3600 seconds");
             }
         }
         if self.doors.node_listen.is_none() && self.doors.listen.port() == u16::MAX {
@@ -281,12 +321,18 @@ pub struct Settings {
     /// Address where only /metrics is served, without a token
     #[arg(long, value_name = "IP:PORT", env = "MUSTER_CONTROLLER_METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Seconds in which the body of a call has to come [default: 30]
+    #[arg(long, value_name = "S", env = "MUSTER_CONTROLLER_BODY_WITHIN_S")]
+    pub body_within_s: Option<u64>,
     /// Settings of the pool
     #[command(flatten)]
     pub pool: PoolSettings,
     /// What instances get where a request does not say it
     #[command(flatten)]
     pub instances: InstancesSettings,
+    /// Settings of uploads
+    #[command(flatten)]
+    pub uploads: UploadSettings,
     /// Settings of the log
     #[command(flatten)]
     pub log: LogSettings,
@@ -299,6 +345,21 @@ pub struct PoolSettings {
     /// Number of copies of every object, 1 to 7 [default: 2]
     #[arg(long, value_name = "N", env = "MUSTER_CONTROLLER_MIN_COPIES")]
     pub min_copies: Option<u32>,
+    /// Who shares the objects of equal content; with project, uploads tell nothing about other projects [default: cluster]
+    #[arg(long, value_name = "WHO", env = "MUSTER_CONTROLLER_SHARE")]
+    pub share: Option<Share>,
+}
+
+/// The settings of uploads from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadSettings {
+    /// Bytes per second that the content of an image has to come with [default: 4096]
+    #[arg(long = "upload-min-bytes-per-s", value_name = "N", env = "MUSTER_CONTROLLER_UPLOAD_MIN_BYTES_PER_S")]
+    pub min_bytes_per_s: Option<u64>,
+    /// Seconds over which that pace is taken [default: 60]
+    #[arg(long = "upload-pace-over-s", value_name = "S", env = "MUSTER_CONTROLLER_UPLOAD_PACE_OVER_S")]
+    pub pace_over_s: Option<u64>,
 }
 
 /// What instances get where a request does not say it, from one source.
@@ -360,13 +421,16 @@ mod tests {
             database,
             insecure_http,
             metrics_listen,
-            pool: PoolSettings { min_copies },
+            body_within_s,
+            pool: PoolSettings { min_copies, share },
+            uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout },
             log: LogSettings { filter, format },
         } = said;
         assert!(data_dir.is_some() && listen.is_some() && node_listen.is_some() && public_url.is_some());
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
         assert!(stop_timeout.is_some() && ready_timeout.is_some());
+        assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
     }
 
@@ -374,9 +438,11 @@ mod tests {
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Config { doors, pool, log, instances, .. } = Config::default();
-        let [stop, ready] = [instances.stop_timeout, instances.ready_timeout].map(exact_duration);
-        for default in [doors.listen.to_string(), pool.min_copies.to_string(), log.filter, stop, ready] {
+        let Config { doors, pool, log, uploads, instances, .. } = Config::default();
+        let times = [instances.stop_timeout, instances.ready_timeout].map(exact_duration);
+        let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
+        let words = [doors.listen.to_string(), log.filter, "cluster".to_owned()];
+        for default in numbers.map(|number| number.to_string()).into_iter().chain(words).chain(times) {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
         }
     }
@@ -401,7 +467,10 @@ mod tests {
         };
         assert_eq!(key(Settings { tls_cert: Some("x".into()), ..Settings::default() }), "tls_cert");
         assert_eq!(
-            key(Settings { pool: PoolSettings { min_copies: Some(0) }, ..Settings::default() }),
+            key(Settings {
+                pool: PoolSettings { min_copies: Some(0), ..PoolSettings::default() },
+                ..Settings::default()
+            }),
             "pool.min_copies"
         );
         for (time, fits) in [("0s", true), ("1h", true), ("61m", false), ("1500ms", false)] {

@@ -79,7 +79,7 @@ use crate::{
     clock::Clock,
     config::Config,
     data_dir::{lock_data_dir, make_dir},
-    store::{DatabaseUrl, Store, cluster, cluster::Cluster},
+    store::{DatabaseUrl, Seal, Store, cluster, cluster::Cluster},
     tls::Identities,
     wake::{Statuses, Wakes},
 };
@@ -190,6 +190,7 @@ async fn assemble(
     let cluster = open_cluster(&store, &authority, &config.data_dir).await?;
     let cluster = history::follow(&store, cluster, &config.data_dir).await?;
     store.set_history(cluster.incarnation.into());
+    store.set_seal(Seal::new(&authority.derive("positions", b"")));
     let identities = Arc::new(Identities::new(&config.data_dir, &authority, &config.doors, clock.now())?);
     let empty = Membership {
         cluster: cluster.id,
@@ -216,6 +217,8 @@ async fn assemble(
         closing: CancellationToken::new(),
         imports: Slots::new(app::uploads::UPLOADS_MAX, app::uploads::UPLOADS_PER_PROJECT_MAX),
         streams: Slots::new(app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
+        counted: app::counted::Counted::default(),
+        known_tokens: app::known_tokens::KnownTokens::default(),
         sign_ins: app::sign_ins::SignIns::default(),
         loops: Statuses::default(),
         incarnation: std::sync::Mutex::new(cluster.incarnation),

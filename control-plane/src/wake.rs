@@ -105,6 +105,7 @@ pub struct Wakes(Arc<Inner>);
 struct Inner {
     events: watch::Sender<u64>,
     operations: watch::Sender<u64>,
+    revoked: watch::Sender<u64>,
     nodes: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
     loops: [Notify; Loop::ALL.len()],
 }
@@ -114,6 +115,7 @@ impl Default for Wakes {
         Self(Arc::new(Inner {
             events: watch::Sender::new(0),
             operations: watch::Sender::new(0),
+            revoked: watch::Sender::new(0),
             nodes: Mutex::default(),
             loops: std::array::from_fn(|_| Notify::new()),
         }))
@@ -149,6 +151,22 @@ impl Wakes {
     #[must_use]
     pub fn watch_operations(&self) -> watch::Receiver<u64> {
         self.0.operations.subscribe()
+    }
+
+    pub(crate) fn token_revoked(&self) {
+        self.0.revoked.send_modify(|n| *n += 1);
+    }
+
+    /// How many times a token was revoked in this process.
+    #[must_use]
+    pub fn revoked(&self) -> u64 {
+        *self.0.revoked.borrow()
+    }
+
+    /// Changes whenever a token was revoked in this process.
+    #[must_use]
+    pub fn watch_revoked(&self) -> watch::Receiver<u64> {
+        self.0.revoked.subscribe()
     }
 
     pub(crate) fn node(&self, node: NodeId) {

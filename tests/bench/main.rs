@@ -2,8 +2,9 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside` that are named. No number is stored here.
+//! `commit`, `cut`, `beside`, `api` that are named. No number is stored here.
 
+mod api;
 mod commit;
 mod deploy;
 mod import;
@@ -15,7 +16,7 @@ use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -25,6 +26,7 @@ const ROWS: [Row; 9] = [
     ("commit", commit::run),
     ("cut", commit::cut),
     ("beside", commit::beside),
+    ("api", api::run),
 ];
 
 fn main() {

@@ -198,13 +198,13 @@ pub enum PlacementPolicy {
 /// Answer of a dry run: where members would be placed, and why others would not.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DryRun {
-    /// Number of members that fit.
+    /// Number of members that fit. Tenants are told a lower bound: all, `min_count`, or 0 if fewer than `min_count` fit.
     pub placed: u64,
-    /// Number of members that do not fit.
+    /// The other members.
     pub unplaced: u64,
     /// The nodes they would be placed on, most members first, at most 20. Empty unless an operator asks.
     pub nodes: Vec<DryRunNode>,
-    /// Why nodes take no more members.
+    /// Why no more members fit.
     pub reasons: Vec<ReasonCount>,
 }
 
@@ -219,13 +219,13 @@ pub struct DryRunNode {
     pub count: u64,
 }
 
-/// A reason, and the number of nodes it holds for.
+/// A reason why members do not fit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
     /// `disk_full`, `hypervisor_silent`.
     pub reason: String,
-    /// Number of nodes.
+    /// Number of nodes that the reason holds for. For tenants, the number of members that may not fit.
     pub count: u64,
     /// The same in a sentence for people, with what helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]

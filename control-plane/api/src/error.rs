@@ -53,6 +53,8 @@ codes! {
     NoSuchPath = "no_such_path", 404;
     /// The path does not have this method.
     MethodNotAllowed = "method_not_allowed", 405;
+    /// The body of the request comes too slowly.
+    RequestTimeout = "request_timeout", 408;
     /// The name is in use; `existing` is the id of the one that has it.
     NameTaken = "name_taken", 409;
     /// The target's state does not allow this; `state` is its state, `allowed` the states that do.

@@ -23,7 +23,7 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub operation: Option<OperationId>,
-    /// Who caused it: the name of a token, `node:NAME`, or `muster` for the controller itself.
+    /// Who caused it: the name of a token, `node:NAME` (for tenants `system`), or `muster` for the controller itself.
     pub actor: String,
     /// Further fields, which depend on the kind: `state`, `reason`, ids.
     #[schema(value_type = Object)]

@@ -5,7 +5,7 @@
 //! | `mst1_{token id, 32 hex}_{secret, 43 base64url}` | [`ApiToken`]: signs people and programs in |
 //! | `mjt1_{token id, 32 hex}_{cluster id, 32 hex}_{SHA-256 of the CA certificate, 64 hex}_{secret, 43 base64url}` | [`JoinToken`]: lets a node join, and names the cluster and CA it must find |
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,27 @@ pub enum TokenError {
     Part(&'static str),
 }
 
+/// The text without secrets: what follows the prefix of a token is left out. For errors and logs, which may repeat what a
+/// caller sent.
+#[must_use]
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let (mut shown, mut rest) = (Cow::Borrowed(""), text);
+    while let Some(begins) = [API_PREFIX, JOIN_PREFIX].iter().filter_map(|prefix| rest.find(prefix)).min() {
+        let (before, token) = rest.split_at(begins + API_PREFIX.len());
+        let secret = token.find(|c| !is_token(c)).unwrap_or(token.len());
+        let shown = shown.to_mut();
+        shown.push_str(before);
+        shown.push_str(if secret == 0 { "" } else { "…" });
+        rest = &token[secret..];
+    }
+    if shown.is_empty() {
+        return text.into();
+    }
+    shown.to_mut().push_str(rest);
+    shown
+}
+
 /// A token for people and programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiToken {
@@ -245,6 +266,19 @@ mod tests {
         assert_eq!(good[..good.len() - 1].parse::<ApiToken>(), Err(TokenError::Part("secret")));
         assert_eq!("mst1_12_34".parse::<ApiToken>(), Err(TokenError::Part("id")));
         assert!(!format!("{:?}", good.parse::<ApiToken>()).contains(&good[38..]));
+    }
+
+    #[test]
+    fn no_text_repeats_the_secret_of_a_token_that_is_in_it() {
+        let secret = Secret::from_bytes([7; 32]);
+        let api = ApiToken { id: TokenId::generate(), secret: secret.clone() }.to_string();
+        let join = JoinToken { id: TokenId::generate(), cluster: ClusterId::generate(), ca_sha256: [0xab; 32], secret };
+        let text = format!("there is no token '{join}', and {api}/content is no path");
+        assert_eq!(without_secrets(&text), "there is no token 'mjt1_…', and mst1_…/content is no path");
+        assert_eq!(without_secrets(&api[..40]), "mst1_…", "a part of a token as well");
+        for harmless in ["", "send a token: Bearer mst1_…", "mst1 and mst1_ and mst"] {
+            assert_eq!(without_secrets(harmless), harmless);
+        }
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! Who is asking, and what they may do: 401 without a good token, 404 for what is not theirs, 403 for what they may see
 //! but not do.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use muster_api::{
     ErrorCode, Name, Timestamp, TokenId,
-    operation::Operation,
     token::{ApiToken, Role, Secret},
 };
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{App, AppError};
+use super::{
+    App, AppError,
+    known_tokens::{KNOWN_FOR, Known},
+};
 use crate::{
     ca::Authority,
     store::{
@@ -98,26 +103,15 @@ impl Caller {
     }
 }
 
-/// The operation as its caller may see it. The nodes it waits for are shown to operators only; entries that differ in
-/// nothing else are one then.
-#[must_use]
-pub fn visible(mut operation: Operation, operator: bool) -> Operation {
-    if !operator {
-        operation.waiting_on.iter_mut().for_each(|waiting| (waiting.node, waiting.node_name) = (None, None));
-        operation.waiting_on.dedup_by(|next, before| next.what == before.what);
-    }
-    operation
-}
-
 impl App {
     /// Who sent the token `text`, and whose things they ask about.
     pub async fn sign_in(&self, text: &str, project: Option<&str>, request_id: String) -> Result<Caller, AppError> {
-        let refused = || AppError::Unauthenticated("the token is unknown, revoked or expired".to_owned());
+        let refused = token_refused;
         let token: ApiToken = text.parse().map_err(|_| refused())?;
         if !self.genuine(token.id, &token.secret) {
             return Err(refused());
         }
-        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, token.id).await).await?;
+        let row = self.token_row(token.id).await?;
         let row = row.filter(|row| matches_secret(row, token.secret.as_bytes())).ok_or_else(refused)?;
         if row.expires_at <= self.clock.now() {
             return Err(refused());
@@ -162,10 +156,37 @@ impl App {
         }
     }
 
-    /// Whether the caller's token is still good. Long streams ask now and then.
-    pub async fn still_good(&self, caller: &Caller) -> Result<bool, AppError> {
-        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, caller.token).await).await?;
-        Ok(row.is_some_and(|row| row.expires_at > self.clock.now()))
+    /// The token with this id, unless it was revoked.
+    async fn token_row(&self, id: TokenId) -> Result<Option<TokenRow>, AppError> {
+        let (revoked, read_at) = (self.store.wakes().revoked(), Instant::now());
+        if let Some(row) = self.known_tokens.get(id, revoked) {
+            return Ok(Some(row));
+        }
+        let row = self.store.read("tokens.load", async |tx| tokens::load(tx, id).await).await?;
+        if let Some(row) = row.clone() {
+            self.known_tokens.put(Known { row, read_at, revoked });
+        }
+        Ok(row)
+    }
+
+    /// Whether the caller's token is still good. A database that does not answer ends nothing.
+    pub(super) async fn is_still_good(&self, caller: &Caller) -> bool {
+        caller.expires_at > self.clock.now() && !matches!(self.token_row(caller.token).await, Ok(None))
+    }
+
+    /// Returns when the caller's token is revoked or has ended, also when another controller revoked it.
+    pub async fn token_ended(&self, caller: &Caller) {
+        let mut watch = self.store.wakes().watch_revoked();
+        loop {
+            watch.mark_unchanged();
+            if !self.is_still_good(caller).await {
+                return;
+            }
+            let left_ms = caller.expires_at.ms_since(self.clock.now()).max(0);
+            let look_after = KNOWN_FOR.min(Duration::from_millis(left_ms.unsigned_abs()));
+            // Woken, or time to look again.
+            let _ = tokio::time::timeout(look_after, watch.changed()).await;
+        }
     }
 
     /// Whether the CA of this cluster made the token. It needs no database, so a made-up token costs little; whether a
@@ -173,6 +194,11 @@ impl App {
     pub(crate) fn genuine(&self, id: TokenId, secret: &Secret) -> bool {
         secret_of(&self.ca, id).as_bytes().ct_eq(secret.as_bytes()).into()
     }
+}
+
+/// The refusal of a token that is not good, or not any more.
+pub(crate) fn token_refused() -> AppError {
+    AppError::Unauthenticated("the token is unknown, revoked or expired".to_owned())
 }
 
 fn scope_of(row: &TokenRow, project: Option<&str>) -> Result<Scope, AppError> {

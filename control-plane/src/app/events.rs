@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt as _, stream};
 use muster_api::{
     ErrorCode, Page, deployment::DeploymentState, event::Event, image::ImageState, instance::InstanceState,
     node::NodeState, operation::OperationState, snapshot::SnapshotState, version::VersionState,
@@ -11,7 +11,8 @@ use muster_api::{
 
 use super::{
     App, AppError, Caller,
-    list::{Filter, Position, in_history},
+    list::{Filter, Position, in_history, opened},
+    sight::Sight,
     slots::{Full, Slot},
 };
 use crate::store::{
@@ -24,8 +25,6 @@ use crate::store::{
 const BATCH: usize = 500;
 /// How often a stream looks without having been woken, because another controller may have written.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often a stream checks that its token is still good.
-const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 /// Most streams at a time. Each of them reads the database whenever something happens.
 pub(crate) const STREAMS_MAX: usize = 1024;
@@ -38,7 +37,7 @@ pub enum Sent {
     /// An event that the caller may see and that passes the filter.
     Event(Box<Event>),
     /// Events were missed and are gone: the client has to list again and go on from this position.
-    Reset(Position),
+    Reset(String),
 }
 
 struct Subscription {
@@ -48,18 +47,19 @@ struct Subscription {
     after: i64,
     ready: VecDeque<Sent>,
     watch: tokio::sync::watch::Receiver<u64>,
-    checked: tokio::time::Instant,
     _slot: Slot,
 }
 
 impl App {
-    /// The events after position `after` that the caller may see and `filter` wants. `None`: from now on.
+    /// The events after position `after` that the caller may see and `filter` wants. `None`: from now on. The stream ends
+    /// when the caller's token does.
     pub async fn subscribe(
         &self,
         caller: Caller,
         after: Option<Position>,
         filter: Filter,
     ) -> Result<impl Stream<Item = Sent> + Send + use<>, AppError> {
+        filter.allowed_to(&caller)?;
         let slot = self.streams.take(&caller.token.to_string()).map_err(no_stream)?;
         // Watched before the first read, so that what is committed after it wakes the stream.
         let watch = self.store.wakes().watch_events();
@@ -77,49 +77,61 @@ impl App {
                 Ok(after) if after >= kept_after => after,
                 // The position is older than what is kept, or the database was replaced by an older copy since.
                 _ => {
-                    ready.push_back(Sent::Reset(now));
+                    ready.push_back(Sent::Reset(self.store.seal().token(now)));
                     now.seq
                 }
             },
         };
-        let checked = tokio::time::Instant::now();
-        let subscription =
-            Subscription { app: self.clone(), caller, filter, after, ready, watch, checked, _slot: slot };
-        Ok(stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) }))
+        let ended = {
+            let (app, caller) = (self.clone(), caller.clone());
+            async move { app.token_ended(&caller).await }
+        };
+        let subscription = Subscription { app: self.clone(), caller, filter, after, ready, watch, _slot: slot };
+        let events = stream::unfold(subscription, |mut s| async move { s.next().await.map(|sent| (sent, s)) });
+        Ok(events.take_until(ended))
+    }
+
+    /// The position that an answer of this cluster gave.
+    pub fn position(&self, text: &str) -> Result<Position, AppError> {
+        opened(&self.store.seal(), text)
     }
 
     /// One page of the events that are kept, oldest first, for clients that look once and do not follow.
     pub async fn events_page(
         &self,
         caller: &Caller,
-        after: Option<Position>,
+        after: Option<&str>,
         limit: usize,
         filter: Filter,
     ) -> Result<Page<Event>, AppError> {
+        filter.allowed_to(caller)?;
         let project = caller.list_project();
         self.store
             .read("events.page", async |tx| {
                 let filter = resolve(tx, caller, filter.clone()).await?;
+                let sight = Sight::of(tx, caller.is_operator()).await?;
                 let now = tx.as_of().await?;
-                let after = after.map_or(Ok(0), |after| in_history(after, now))?;
+                let after = after.map_or(Ok(0), |after| in_history(self.position(after)?, now))?;
                 let mut after = after.max(events::kept_after(tx).await?);
                 let mut items = Vec::new();
                 // A filter that matches little reads much, at most all events that are kept.
+                let mut asked = limit.max(100);
                 loop {
-                    let rows = events::after(tx, after, project, BATCH).await?;
-                    let full = rows.len() == BATCH;
+                    let rows = events::after(tx, after, project, asked).await?;
+                    let full = rows.len() == asked;
+                    asked = BATCH;
                     for row in rows {
                         after = row.seq;
                         if wants(caller, &filter, &row) {
-                            items.push(row.event);
+                            items.push(sight.event(row.event));
                         }
                         if items.len() == limit {
-                            let next_page_token = Some(tx.at(after).to_string());
-                            return Ok(Page { items, next_page_token, as_of: now.to_string() });
+                            let next_page_token = Some(tx.token(tx.at(after)));
+                            return Ok(Page { items, next_page_token, as_of: tx.token(now) });
                         }
                     }
                     if !full {
-                        return Ok::<_, AppError>(Page { items, next_page_token: None, as_of: now.to_string() });
+                        return Ok::<_, AppError>(Page { items, next_page_token: None, as_of: tx.token(now) });
                     }
                 }
             })
@@ -144,7 +156,7 @@ impl Subscription {
             if let Some(sent) = self.ready.pop_front() {
                 return Some(sent);
             }
-            if self.app.closing.is_cancelled() {
+            if self.app.closing.is_cancelled() || !self.app.is_still_good(&self.caller).await {
                 return None;
             }
             self.watch.mark_unchanged();
@@ -154,13 +166,6 @@ impl Subscription {
                 Ok(false) if !self.ready.is_empty() => continue,
                 Ok(false) => {}
                 Err(error) => tracing::warn!("an event stream could not read and tries again: {error:#}"),
-            }
-            if self.checked.elapsed() > CHECK_EVERY {
-                self.checked = tokio::time::Instant::now();
-                // A revoked token ends its streams; a database that does not answer does not.
-                if matches!(self.app.still_good(&self.caller).await, Ok(false)) {
-                    return None;
-                }
             }
             tokio::select! {
                 () = self.app.closing.cancelled() => return None,
@@ -172,25 +177,27 @@ impl Subscription {
     /// Reads one batch. True when it was full.
     async fn read(&mut self) -> Result<bool, AppError> {
         let (after, project) = (self.after, self.caller.list_project());
-        let (rows, kept_after, now) = self
+        let operator = self.caller.is_operator();
+        let (rows, kept_after, now, sight) = self
             .app
             .store
             .read("events.after", async |tx| {
                 let rows = events::after(tx, after, project, BATCH).await?;
-                Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.as_of().await?))
+                let sight = if rows.is_empty() { Sight::All } else { Sight::of(tx, operator).await? };
+                Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.as_of().await?, sight))
             })
             .await?;
         if after < kept_after {
             // The client reads so slowly that events were dropped before it had them.
             self.after = now.seq;
-            self.ready.push_back(Sent::Reset(now));
+            self.ready.push_back(Sent::Reset(self.app.store.seal().token(now)));
             return Ok(false);
         }
         let full = rows.len() == BATCH;
         // Everything up to `now` was read, also the events of other projects.
         self.after = if full { rows.last().map_or(now.seq, |row| row.seq) } else { now.seq };
         let wanted = rows.into_iter().filter(|row| wants(&self.caller, &self.filter, row));
-        self.ready.extend(wanted.map(|row| Sent::Event(Box::new(row.event))));
+        self.ready.extend(wanted.map(|row| Sent::Event(Box::new(sight.event(row.event)))));
         Ok(full)
     }
 }

@@ -9,7 +9,7 @@ use muster_api::{ErrorCode, OperationId, operation::Operation};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, AppError, Caller, caller::visible, check_if_match};
+use super::{App, AppError, Caller, check_if_match, sight::Sight};
 use crate::store::{
     Tx,
     idempotency::{self, Remembered},
@@ -132,7 +132,10 @@ async fn replay(tx: &mut Tx, once: &Once, remembered: Remembered) -> Result<Answ
         None => None,
     };
     let body = match now {
-        Some(operation) => serde_json::to_value(visible(operation, once.operator)).map_err(anyhow::Error::from)?,
+        Some(operation) => {
+            let shown = Sight::of(tx, once.operator).await?.operation(operation);
+            serde_json::to_value(shown).map_err(anyhow::Error::from)?
+        }
         None => serde_json::from_str(&remembered.body).map_err(anyhow::Error::from)?,
     };
     Ok(Answer {

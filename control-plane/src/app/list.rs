@@ -4,14 +4,14 @@ use muster_api::{DeploymentId, Labels, Page};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AppError, Caller};
-use crate::store::{self, Tx, column, deployments, words};
-pub use crate::store::{NoPosition, Position};
+pub use crate::store::Position;
+use crate::store::{self, Seal, Tx, column, deployments, words};
 
 /// What a list is asked for: place, length and filters.
 #[derive(Clone, Debug)]
 pub struct ListQuery {
-    /// Only rows after this place; from the beginning if `None`.
-    pub after: Option<Position>,
+    /// Only rows after this place, which is the page token of an earlier answer; from the beginning if `None`.
+    pub after: Option<String>,
     /// Most items of the page, 1 to 1000.
     pub limit: usize,
     /// Also what was deleted in the last 24 hours.
@@ -54,6 +54,11 @@ impl Filter {
         }
     }
 
+    /// Refuses a filter by node of anybody but operators: which things are on one node tells something of nodes (I12).
+    pub fn allowed_to(&self, caller: &Caller) -> Result<(), AppError> {
+        if self.nodes.is_empty() { Ok(()) } else { caller.require_operator() }
+    }
+
     /// Whether a thing in `state` with `labels` is wanted.
     #[must_use]
     pub fn keeps(&self, state: impl Serialize, labels: &Labels) -> bool {
@@ -91,8 +96,17 @@ impl ListQuery {
     /// ```
     pub async fn pager<T>(&self, tx: &mut Tx) -> Result<Pager<T>, AppError> {
         let as_of = tx.as_of().await?;
-        let after = self.after.map_or(Ok(0), |after| in_history(after, as_of))?;
-        Ok(Pager { items: Vec::new(), limit: self.limit, after, asked: self.limit.max(100) + 1, end: None, as_of })
+        let seal = tx.seal();
+        let after = self.after.as_deref().map_or(Ok(0), |after| in_history(opened(&seal, after)?, as_of))?;
+        Ok(Pager {
+            items: Vec::new(),
+            limit: self.limit,
+            after,
+            asked: self.limit.max(100) + 1,
+            end: None,
+            as_of,
+            seal,
+        })
     }
 
     /// The filter for the database. Filters by node are left to the lists that have nodes.
@@ -126,6 +140,11 @@ async fn deployment_ids(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Resu
     Ok(ids)
 }
 
+/// The position that a caller was given as this text.
+pub(crate) fn opened(seal: &Seal, text: &str) -> Result<Position, AppError> {
+    seal.open(text).map_err(|error| AppError::BadRequest(format!("'{text}': {error}")))
+}
+
 /// The `seq` of a position that was given to a caller.
 ///
 /// # Errors
@@ -135,8 +154,8 @@ pub(crate) fn in_history(given: Position, as_of: Position) -> Result<i64, AppErr
     if given.history == as_of.history && given.seq <= as_of.seq {
         return Ok(given.seq);
     }
-    let why = "is not of this database as it is now: list again from the beginning";
-    Err(AppError::BadRequest(format!("the position '{given}' {why}")))
+    let why = "the position is not of this database as it is now: list again from the beginning";
+    Err(AppError::BadRequest(why.to_owned()))
 }
 
 /// A page that is being collected: it asks for rows in `seq` order until it is full or no rows are left.
@@ -148,6 +167,7 @@ pub struct Pager<T> {
     asked: usize,
     end: Option<End>,
     as_of: Position,
+    seal: Seal,
 }
 
 #[derive(Debug)]
@@ -188,7 +208,7 @@ impl<T> Pager<T> {
     #[must_use]
     pub fn page(self) -> Page<T> {
         let next_page_token =
-            matches!(self.end, Some(End::Full)).then(|| Position { seq: self.after, ..self.as_of }.to_string());
-        Page { items: self.items, next_page_token, as_of: self.as_of.to_string() }
+            matches!(self.end, Some(End::Full)).then(|| self.seal.token(Position { seq: self.after, ..self.as_of }));
+        Page { items: self.items, next_page_token, as_of: self.seal.token(self.as_of) }
     }
 }

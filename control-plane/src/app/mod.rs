@@ -21,12 +21,13 @@
 //! }
 //! ```
 //!
-//! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`
-//! and `heartbeats` know no other file, `labels` only errors; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
+//! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
+//! `heartbeats`, `counted` and `known_tokens` know no other file, `labels` only errors; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
 //! every use case begins with; the nouns come last.
 
 pub mod caller;
 pub mod commits;
+pub mod counted;
 pub mod deployments;
 pub mod error;
 pub mod events;
@@ -37,6 +38,7 @@ pub mod idempotency;
 pub mod images;
 mod incarnations;
 pub mod instances;
+pub mod known_tokens;
 mod labels;
 pub mod list;
 pub mod membership;
@@ -44,6 +46,7 @@ pub mod nodes;
 pub mod operations;
 pub mod reports;
 pub(crate) mod retention;
+mod sight;
 pub mod sign_ins;
 pub mod slots;
 pub mod snapshots;
@@ -105,6 +108,10 @@ pub struct Inner {
     pub imports: slots::Slots,
     /// Event streams that are followed, by token.
     pub streams: slots::Slots,
+    /// What the members of deployments were counted to lately.
+    pub counted: counted::Counted,
+    /// Tokens that were read lately.
+    pub known_tokens: known_tokens::KnownTokens,
     /// Recent failed sign-ins, by address.
     pub sign_ins: sign_ins::SignIns,
     /// How the reconcile loops fare.

@@ -7,7 +7,7 @@ use muster_api::{
     operation::{Operation, OperationState},
 };
 
-use super::{Answer, App, AppError, Caller, Once, caller::visible, list::ListQuery};
+use super::{Answer, App, AppError, Caller, Once, caller::token_refused, list::ListQuery, sight::Sight};
 use crate::{
     store::{
         Tx,
@@ -60,13 +60,20 @@ impl App {
         let mut watch = self.store.wakes().watch_operations();
         loop {
             watch.mark_unchanged();
-            let found = self.store.read("operations.show", async |tx| find(tx, caller, id).await).await?;
+            let (found, sight) = self
+                .store
+                .read("operations.show", async |tx| {
+                    let sight = Sight::of(tx, caller.is_operator()).await?;
+                    Ok::<_, AppError>((find(tx, caller, id).await?, sight))
+                })
+                .await?;
             let now = tokio::time::Instant::now();
             if found.state.is_final() || now >= end || self.closing.is_cancelled() {
-                return Ok(visible(found, caller.is_operator()));
+                return Ok(sight.operation(found));
             }
             tokio::select! {
                 () = self.closing.cancelled() => {}
+                () = self.token_ended(caller) => return Err(token_refused()),
                 _ = tokio::time::timeout_at(end.min(now + LOOK_EVERY), watch.changed()) => {}
             }
         }
@@ -75,13 +82,14 @@ impl App {
     /// A page of a project's operations, oldest first.
     pub async fn operations(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Operation>, AppError> {
         list.filter.states_of::<OperationState>()?;
+        list.filter.allowed_to(caller)?;
         self.store
             .read("operations.list", async |tx| {
+                let sight = Sight::of(tx, caller.is_operator()).await?;
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     let rows = operations::list(tx, after, caller.list_project(), n).await?;
-                    let keep =
-                        |(_, operation)| wanted(list, &operation).then(|| visible(operation, caller.is_operator()));
+                    let keep = |(_, operation)| wanted(list, &operation).then(|| sight.operation(operation));
                     pager.take(rows, |(seq, _)| *seq, keep);
                 }
                 Ok(pager.page())
@@ -93,14 +101,15 @@ impl App {
     /// that has ended is answered as it is.
     pub async fn cancel_operation(&self, caller: &Caller, once: &Once, id: OperationId) -> Result<Answer, AppError> {
         self.once(once, "operations.cancel", async |tx| {
+            let sight = Sight::of(tx, caller.is_operator()).await?;
             let found = find(tx, caller, id).await?;
             if found.state.is_final() {
-                return Answer::ok(&visible(found, caller.is_operator()));
+                return Answer::ok(&sight.operation(found));
             }
             operations::request_cancel(tx, id, &caller.name).await?;
             wake_workers(tx);
             let now = existing(tx, id).await?;
-            Answer::accepted(&visible(now, caller.is_operator()))
+            Answer::accepted(&sight.operation(now))
         })
         .await
     }

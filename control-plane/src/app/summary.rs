@@ -103,7 +103,10 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
         operations: operations::by_state(tx, project).await?,
         operations_overdue,
         unexplained_bytes: None,
-        as_of: tx.as_of().await?.to_string(),
+        as_of: {
+            let now = tx.as_of().await?;
+            tx.token(now)
+        },
     })
 }
 

@@ -19,14 +19,20 @@ use storage_core::{ChunkSize, Salt};
 use tokio::time::Instant;
 
 use super::{
-    App, AppError, Caller, check_if_match, find,
+    App, AppError, Caller,
+    caller::token_refused,
+    check_if_match, find,
     images::{existing, tell_published},
     slots::Slot,
 };
 use crate::{
+    config::Share,
+    domain::versions::SIZE_BYTES_MAX,
     export::reach,
     ingest::{
+        encoding::Encoding,
         import::{Imported, IngestError, Stated, Target, import},
+        pace::{PaceError, Slowest},
         qcow2::Qcow2Error,
         spool::SpoolError,
     },
@@ -92,28 +98,31 @@ impl App {
     ) -> Result<Put, AppError>
     where
         B: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
-        E: fmt::Display + Send,
+        E: fmt::Display + Send + 'static,
     {
-        let mut body = body;
         let begun = self.begin_upload(caller, image, if_match).await;
         let (row, upload, slot) = match begun {
             Ok(begun) => begun,
             Err(refused) => {
-                linger(&mut body).await;
+                linger(body);
                 return Err(refused);
             }
         };
         let (app, actor) = (self.clone(), caller.name.clone());
+        let (mut body, caller) = (body, caller.clone());
         let task = tokio::spawn(async move {
             let _slot = slot;
-            let done = app.take_content(&actor, &row, upload, stated, &mut body).await;
+            let done = tokio::select! {
+                done = app.take_content(&actor, &row, upload, stated, &mut body) => done,
+                () = app.token_ended(&caller) => Err(token_refused()),
+            };
             if done.is_err() {
                 let ended = app.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await;
                 if let Err(error) = ended {
                     // The end of its lease ends it.
                     tracing::warn!(upload.id = %upload.id, error = &error as &dyn std::error::Error, "an upload is not ended");
                 }
-                linger(&mut body).await;
+                linger(body);
             }
             done
         });
@@ -170,7 +179,16 @@ impl App {
     {
         let chunk = ChunkSize::from_bytes(row.image.chunk_bytes)
             .map_err(|e| AppError::Internal(anyhow::Error::new(e).context("chunk size of an image")))?;
-        let target = Target { pool: self.pool.clone(), round: upload.round, chunk, salt: Salt::SHARED };
+        let target = Target {
+            pool: self.pool.clone(),
+            round: upload.round,
+            chunk,
+            salt: self.salt_of(&row.image.project),
+            slowest: Slowest {
+                bytes_per_s: self.config.uploads.min_bytes_per_s,
+                over: Duration::from_secs(self.config.uploads.pace_over_s),
+            },
+        };
         let begun = Instant::now();
         let imported = {
             let spool = self.spool();
@@ -296,7 +314,8 @@ impl App {
             }
             IngestError::Qcow2(_) => AppError::code(ErrorCode::BadImage, said),
             IngestError::DigestMismatch { .. } => AppError::code(ErrorCode::DigestMismatch, said),
-            IngestError::Broken(_) => AppError::BadRequest(said),
+            IngestError::Body(PaceError::Broken(_)) => AppError::BadRequest(said),
+            IngestError::Body(PaceError::TooSlow { .. }) => AppError::code(ErrorCode::RequestTimeout, said),
             IngestError::Spool(SpoolError::Full { free_bytes, .. }) => {
                 tracing::error!(free_bytes, "an upload was refused: the controller's disk is full");
                 no_room("controller_disk_full", "the controller has no room to take the file in".to_owned())
@@ -307,6 +326,18 @@ impl App {
             | IngestError::Content(_)
             | IngestError::Stopped
             | IngestError::Thread(_) => AppError::Internal(anyhow::Error::new(error).context("an import failed")),
+        }
+    }
+
+    /// The salt in the names of what a project imports. With a salt of its own it shares no object with others, so that no
+    /// upload is quicker because somebody else has the content (I12).
+    fn salt_of(&self, project: &str) -> Salt {
+        match self.config.pool.share {
+            Share::Cluster => Salt::SHARED,
+            Share::Project => {
+                let secret = self.ca.derive("salt of a project", project.as_bytes());
+                Salt(*secret.first_chunk().expect("a secret has 32 bytes"))
+            }
         }
     }
 
@@ -327,6 +358,19 @@ impl App {
     }
 }
 
+/// Refuses a body that says that it is too long. Content that cannot be compressed gets a little longer by the encoding:
+/// 1/256 is what zstd says.
+pub(crate) fn refuse_too_long(stated_bytes: u64, encoding: Encoding) -> Result<(), AppError> {
+    let most = match encoding {
+        Encoding::Identity => SIZE_BYTES_MAX,
+        Encoding::Zstd => SIZE_BYTES_MAX + SIZE_BYTES_MAX / 256 + (1 << 20),
+    };
+    if stated_bytes <= most {
+        return Ok(());
+    }
+    Err(AppError::code(ErrorCode::TooLarge, IngestError::TooLarge(stated_bytes).to_string()))
+}
+
 fn ended() -> AppError {
     AppError::code(ErrorCode::Stale, "the upload was ended meanwhile: send the content again")
 }
@@ -342,12 +386,14 @@ fn no_room(reason: &str, said: String) -> AppError {
     Problem::new(ErrorCode::NoCapacity, said).with("reasons", reasons).into()
 }
 
-/// Reads a little more of a refused body. A sender whose connection is cut while it sends may never read the refusal.
-async fn linger<B, E>(body: &mut B)
+/// Reads a little more of a refused body while the refusal is on its way. A sender whose connection is cut while it sends
+/// may never read the refusal.
+pub(crate) fn linger<B, E>(mut body: B)
 where
-    B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    B: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
+    E: Send + 'static,
 {
-    let drain = async {
+    let drain = async move {
         let mut bytes = 0;
         while let Some(Ok(frame)) = body.next().await {
             bytes += frame.len();
@@ -356,8 +402,8 @@ where
             }
         }
     };
-    // It does not matter how it ended.
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    // It does not matter how it ends.
+    tokio::spawn(tokio::time::timeout(LINGER, drain));
 }
 
 /// Reads a SHA-256 as the query states it: 64 hex digits.

@@ -12,10 +12,7 @@ use serde_json::json;
 use storage_core::ObjectName;
 use tokio::time::Instant;
 
-use super::{
-    Answer, App, AppError, Asked, Caller, find,
-    list::{ListQuery, Position},
-};
+use super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery};
 use crate::{
     domain::versions::Content,
     export::{
@@ -112,8 +109,8 @@ impl App {
         row: &VersionRow,
         from: u64,
         limit: usize,
-    ) -> Result<(Extents, Position), AppError> {
-        let as_of = self.store.read("versions.position", async |tx| tx.as_of().await).await?;
+    ) -> Result<(Extents, String), AppError> {
+        let as_of = self.store.read("versions.position", async |tx| tx.as_of().await.map(|now| tx.token(now))).await?;
         match extents(self.pool.clone(), &row.content, from, limit).await {
             Ok(found) => Ok((found, as_of)),
             Err(error) => {

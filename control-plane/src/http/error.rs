@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use muster_api::{ErrorCode, Problem};
+use muster_api::{ErrorCode, Problem, token::without_secrets};
 use storage_core::cause::explain;
 
 use crate::app::{AppError, StoreError};
@@ -111,11 +111,13 @@ struct Unsent {
 pub(super) fn send(mut response: Response, request_id: &str) -> Response {
     let Some(Unsent { mut problem, cause }) = response.extensions_mut().remove::<Unsent>() else { return response };
     if let Some(cause) = cause {
-        tracing::error!(request_id, "request failed: {cause}");
+        tracing::error!(request_id, "request failed: {}", without_secrets(&cause));
     }
     metrics::counter!("muster_http_errors_total", "code" => problem.code.as_str()).increment(1);
     problem.request_id = Some(request_id.to_owned());
-    let body = serde_json::to_vec(&problem).expect("a problem is JSON");
+    let body = serde_json::to_string(&problem).expect("a problem is JSON");
+    // An error may repeat what was sent, and people send a token where its name belongs. JSON escapes nothing in a token.
+    let body = without_secrets(&body).into_owned();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     *response.body_mut() = Body::from(body);
     response

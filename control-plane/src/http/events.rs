@@ -22,7 +22,7 @@ use super::{
 use crate::app::{
     App, AppError, Caller,
     events::Sent,
-    list::{Filter, NoPosition, Position},
+    list::{Filter, Position},
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -49,9 +49,8 @@ async fn event_list(
 ) -> Result<Response, ApiError> {
     if wants_page(&headers) {
         let from = params.text("page_token")?.or(params.text("after")?);
-        let after = from.map(read).transpose()?;
         let limit = limit_of(&params)?;
-        let page = app.events_page(&caller, after, limit, filter_of(&params)?).await?;
+        let page = app.events_page(&caller, from, limit, filter_of(&params)?).await?;
         return Ok(Json(page).into_response());
     }
     let mut known = vec!["after"];
@@ -59,8 +58,8 @@ async fn event_list(
     params.only(&known)?;
     let last = headers.get("last-event-id").map(|v| v.to_str().unwrap_or("?")).filter(|text| !text.is_empty());
     let after = match last {
-        Some(text) => Some(read_followed(text)?),
-        None => params.text("after")?.map(read_followed).transpose()?,
+        Some(text) => Some(read_followed(&app, text)?),
+        None => params.text("after")?.map(|text| read_followed(&app, text)).transpose()?,
     };
     let events = app.subscribe(caller, after, filter_of(&params)?).await?;
     let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
@@ -72,17 +71,11 @@ async fn event_list(
     Ok(response)
 }
 
-fn read(text: &str) -> Result<Position, AppError> {
-    text.parse().map_err(|e: NoPosition| AppError::BadRequest(e.to_string()))
-}
-
-/// As [`read`], for clients that follow the stream. An id in the older form without a history is accepted as a place
-/// that is lost, because an error would make browsers give up for good.
-fn read_followed(text: &str) -> Result<Position, AppError> {
-    if (12..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Ok(Position::LOST);
-    }
-    read(text)
+/// The place from which a client follows the stream. An id of an earlier release, with hexadecimal numbers, is taken as a
+/// place that is lost, because an error would make browsers give up for good.
+fn read_followed(app: &App, text: &str) -> Result<Position, AppError> {
+    let is_older = (12..=25).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    if is_older { Ok(Position::LOST) } else { app.position(text) }
 }
 
 /// Whether the client asks for JSON and not for a stream. Otherwise it gets a stream.
@@ -95,8 +88,7 @@ fn frame(sent: Sent) -> Result<Event, AppError> {
     let unfit = |e: axum::Error| AppError::Internal(e.into());
     match sent {
         Sent::Event(event) => Event::default().id(event.id.clone()).json_data(&event).map_err(unfit),
-        Sent::Reset(at) => {
-            let id = at.to_string();
+        Sent::Reset(id) => {
             let data = serde_json::json!({ "kind": "reset", "as_of": id });
             Event::default().id(id).event("reset").json_data(data).map_err(unfit)
         }

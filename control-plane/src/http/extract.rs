@@ -32,10 +32,7 @@ pub use axum::Json;
 
 use super::{error::ApiError, json};
 pub use crate::app::list::ListQuery;
-use crate::app::{
-    Answer, App, AppError, Asked, Caller, Once,
-    list::{Filter, Position},
-};
+use crate::app::{Answer, App, AppError, Asked, Caller, Once, list::Filter};
 
 /// Header of the idempotency key.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -61,15 +58,20 @@ impl IntoResponse for Answer {
 }
 
 /// The whole body of a request that carries JSON, if it is said to be JSON.
-async fn json_bytes(request: Request) -> Result<Bytes, ApiError> {
+async fn json_bytes(request: Request, app: &App) -> Result<Bytes, ApiError> {
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let bytes = body_bytes(request).await?;
+    let bytes = body_bytes(request, app).await?;
     check_content_type(&headers, &method, &bytes)?;
     Ok(bytes)
 }
 
-async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, &()).await.map_err(|rejection| {
+async fn body_bytes(request: Request, app: &App) -> Result<Bytes, ApiError> {
+    let within_s = app.config.doors.body_within_s;
+    let read = tokio::time::timeout(Duration::from_secs(within_s), Bytes::from_request(request, &())).await;
+    let read = read.map_err(|_| {
+        AppError::code(ErrorCode::RequestTimeout, format!("the body was not there within {within_s} s: send it again"))
+    })?;
+    read.map_err(|rejection| {
         let problem = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::new(ErrorCode::TooLarge, "the body is too large: at most 1 MiB, from a node 16 MiB")
@@ -155,7 +157,7 @@ impl<B: ChangeBody> FromRequest<App> for Change<B> {
         let (mut parts, body) = request.into_parts();
         let caller = Caller::from_request_parts(&mut parts, app).await?;
         let head = OnceHead::of(&parts, &caller)?;
-        let bytes = json_bytes(Request::from_parts(parts, body)).await?;
+        let bytes = json_bytes(Request::from_parts(parts, body), app).await?;
         Ok(Self { once: head.with_body(&bytes), body: B::read(&bytes)? })
     }
 }
@@ -238,11 +240,11 @@ where
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(json::parse(&json_bytes(request).await?)?))
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        Ok(Self(json::parse(&json_bytes(request, app).await?)?))
     }
 }
 
@@ -454,7 +456,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let params = Params::from_request_parts(parts, state).await?;
         let limit = limit_of(&params)?;
-        let after = params.get::<Position>("page_token")?;
+        let after = params.text("page_token")?.map(str::to_owned);
         Ok(Self { after, limit, deleted: params.flag("deleted")?, filter: filter_of(&params)? })
     }
 }

@@ -90,7 +90,7 @@ pub(crate) async fn image_content_read(
     headers: http::HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.image_version(&caller, &image, None).await?;
-    stream(&app, &row, &headers).await
+    stream(&app, caller, &row, &headers).await
 }
 
 /// The versions of an image, oldest first.
@@ -128,5 +128,5 @@ pub(crate) async fn image_version_content_read(
     headers: http::HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.image_version(&caller, &image, Some(number)).await?;
-    stream(&app, &row, &headers).await
+    stream(&app, caller, &row, &headers).await
 }

@@ -44,6 +44,7 @@ use axum::{
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, header};
 use muster_api::{ErrorCode, Problem};
+use storage_core::units::u64_from;
 use tracing::Instrument as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -110,7 +111,7 @@ fn finish(router: Router<App>, app: App, body_bytes_max: usize) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(body_bytes_max))
-        .layer(from_fn(outermost))
+        .layer(from_fn(move |request, next| outermost(request, next, body_bytes_max)))
         .with_state(app)
 }
 
@@ -124,7 +125,7 @@ async fn method_not_allowed(request: Request) -> ApiError {
 }
 
 /// The outermost layer: request id, span, time limit, panics, bodies of problems, metrics.
-async fn outermost(mut request: Request, next: Next) -> Response {
+async fn outermost(mut request: Request, next: Next, body_bytes_max: usize) -> Response {
     let begun = std::time::Instant::now();
     let call = CallId::of(request.headers().get(&REQUEST_ID));
     let CallId(id) = call.clone();
@@ -133,7 +134,13 @@ async fn outermost(mut request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let span = tracing::info_span!("http", request_id = %id, %method, route);
     let limit = if method == Method::PUT { Duration::MAX } else { ANSWER_WITHIN };
-    let answer = tokio::time::timeout(limit, AssertUnwindSafe(next.run(request)).catch_unwind());
+    let handled = async {
+        match stated_too_large(&request, &route, body_bytes_max) {
+            Some(refused) => refused.into_response(),
+            None => next.run(request).await,
+        }
+    };
+    let answer = tokio::time::timeout(limit, AssertUnwindSafe(handled).catch_unwind());
     let response = match answer.instrument(span.clone()).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
@@ -158,6 +165,16 @@ async fn outermost(mut request: Request, next: Next) -> Response {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// The refusal of a body that says that it is too long. Nothing of it is read. Image content has a limit of its own.
+fn stated_too_large(request: &Request, route: &str, body_bytes_max: usize) -> Option<ApiError> {
+    let stated: u64 = request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+    if route.ends_with("/content") || stated <= u64_from(body_bytes_max) {
+        return None;
+    }
+    let said = format!("the body is too large: at most {body_bytes_max} bytes, it has {stated}");
+    Some(Problem::new(ErrorCode::TooLarge, said).into())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{ApiError, IfMatch, Json, Params, Path, openapi::Binary};
 use crate::{
     app::{
         App, AppError, Caller,
-        uploads::{Put, parse_sha256},
+        uploads::{Put, linger, parse_sha256, refuse_too_long},
     },
     ingest::{
         encoding::{Encoding, UnknownEncoding},
@@ -68,6 +68,11 @@ impl FromRequest<App> for Content {
         let IfMatch(if_match) = IfMatch::from_request_parts(&mut parts, app).await?;
         let params = Params::from_request_parts(&mut parts, app).await?;
         let stated = stated(&params, &parts.headers)?;
+        // A body that says that it is too long is refused before anything of it is read.
+        if let Some(Err(refused)) = stated_length(&parts.headers).map(|bytes| refuse_too_long(bytes, stated.encoding)) {
+            linger(body.into_data_stream());
+            return Err(refused.into());
+        }
         Ok(Self { caller, image, if_match, stated, body })
     }
 }
@@ -77,8 +82,7 @@ fn stated(params: &Params, headers: &HeaderMap) -> Result<Stated, AppError> {
     let encoding = encoding(headers)?;
     let sha256 = params.read("sha256", parse_sha256)?;
     // For an encoded body the header has the encoded length.
-    let length = headers.get(header::CONTENT_LENGTH).filter(|_| encoding == Encoding::Identity);
-    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = stated_length(headers).filter(|_| encoding == Encoding::Identity);
     Ok(Stated { format: params.get::<Format>("format")?, sha256, encoding, length })
 }
 
@@ -92,6 +96,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), AppError> {
     let stated = String::from_utf8_lossy(stated.as_bytes());
     let why = format!("the Content-Type of an upload must be {TAKEN} or absent, got '{stated}'");
     Err(AppError::code(ErrorCode::UnsupportedMediaType, why))
+}
+
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, AppError> {

@@ -83,7 +83,7 @@ pub(crate) async fn version_content_read(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let row = app.version(&caller, version).await?;
-    stream(&app, &row, &headers).await
+    stream(&app, caller, &row, &headers).await
 }
 
 /// Where a version has data. Ranges that are absent read as zeros.
@@ -101,7 +101,7 @@ pub(crate) async fn version_extent_list(
     let row = app.version(&caller, version).await?;
     let (found, as_of) = app.version_extents(&row, from, limit).await?;
     let next_page_token = found.next.map(|next| format!("{EXTENTS_FROM}{next}"));
-    Ok(Json(Page { items: found.items, next_page_token, as_of: as_of.to_string() }))
+    Ok(Json(Page { items: found.items, next_page_token, as_of }))
 }
 
 /// Prefix of the page tokens of extents, so that they are not mistaken for those of lists. The number of a byte
@@ -148,7 +148,12 @@ fn wanted(header: Option<&str>, size: u64) -> Wanted {
 /// Answers with the bytes of a version as the headers ask for them. The root proves the bytes, so it is a strong etag.
 ///
 /// The first bytes are read before the answer begins. So a client that continues where a body broke off is told why.
-pub(super) async fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn stream(
+    app: &App,
+    caller: Caller,
+    row: &VersionRow,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
     let size = row.version.size_bytes;
     let etag = format!("\"{}\"", row.version.root);
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -192,7 +197,9 @@ pub(super) async fn stream(app: &App, row: &VersionRow, headers: &HeaderMap) -> 
             piece
         }
     });
-    let mut pieces = Box::pin(pieces);
+    // A body that ends too early breaks the connection, so nobody takes it for the whole.
+    let ended = app.clone();
+    let mut pieces = Box::pin(pieces.take_until(async move { ended.token_ended(&caller).await }));
     let first = pieces.next().await.transpose().map_err(|error| unreadable(row, error))?;
     let bytes = futures::stream::iter(first.map(Ok)).chain(pieces);
     answer.body(Body::from_stream(bytes)).map_err(|e| AppError::Internal(e.into()).into())

@@ -32,6 +32,7 @@ use sha2::{Digest as _, Sha256};
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Corrupt, Descriptor, Kind, ObjectName, Record, Salt,
     tree::{self, Committed, Lookup, Page, TreeError},
+    zero::is_zero,
 };
 use tokio::{sync::mpsc, task::JoinError, time::Instant};
 
@@ -39,6 +40,7 @@ use super::{
     chunker::{Chunker, Cut, Passed},
     encoding::{Decoder, Encoding, EncodingError},
     format::{self, Format, FormatError},
+    pace::{Pace, PaceError, Slowest},
     qcow2::{self, Piece, Qcow2Error},
     spool::{Spool, SpoolError},
 };
@@ -54,8 +56,6 @@ const BATCHES_AT_A_TIME: usize = 3;
 const FRAMES_WAITING: usize = 8;
 /// Most bytes of a frame that are cut at a time, so that one huge frame does not become one huge batch.
 const PART_BYTES: usize = 1 << 20;
-/// Longest time a body may bring no bytes; then the import fails (I10).
-const IDLE_MAX: Duration = Duration::from_secs(120);
 /// Most leaves kept in memory before they are written to the tree: some 5 MiB, for 16 GiB of data at the default chunk
 /// size.
 const LEAVES_MAX: usize = 1 << 16;
@@ -64,7 +64,7 @@ const TALLY_MAX: usize = 1 << 20;
 /// Longest wait for pages of the tree under construction.
 const PAGES_WITHIN: Duration = Duration::from_secs(60);
 
-/// Where the objects of an import go, and what is part of them.
+/// Where the objects of an import go, what is part of them, and how slowly they may come.
 #[derive(Clone)]
 pub struct Target {
     /// Client of the pool, which takes the objects.
@@ -75,6 +75,8 @@ pub struct Target {
     pub chunk: ChunkSize,
     /// Salt that goes into the names of the objects.
     pub salt: Salt,
+    /// The slowest pace at which the body may come.
+    pub slowest: Slowest,
 }
 
 /// What the request says about the body.
@@ -160,9 +162,9 @@ pub enum IngestError {
     /// The body is not valid in its encoding.
     #[error("the body cannot be decoded: {0}")]
     Encoding(#[from] EncodingError),
-    /// The body ended too early, or brought no bytes for too long.
-    #[error("the body ended early: {0}")]
-    Broken(String),
+    /// The body ended too early, or comes too slowly.
+    #[error(transparent)]
+    Body(#[from] PaceError),
     /// A qcow2 file could not be spooled.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -196,9 +198,9 @@ where
     E: fmt::Display,
 {
     let decoder = (stated.encoding == Encoding::Zstd).then(Decoder::new);
-    let mut frames = Frames { body, decoder, head: Vec::new() };
+    let mut frames = Frames { body, pace: Pace::new(target.slowest), decoder, head: Vec::new() };
     frames.read_head().await?;
-    // A body that is too long is refused before it is sent, if its length is known.
+    // A body that is too long is refused before all of it is sent, if its length is known.
     let length = stated.length.or_else(|| frames.decoder.as_ref()?.promised());
     if let Some(length) = length.filter(|length| *length > SIZE_BYTES_MAX) {
         return Err(IngestError::TooLarge(length));
@@ -209,7 +211,7 @@ where
         Format::Raw => {
             let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
             let chunk = target.chunk;
-            let source = move |out: Batches| cut_frames(receiver, chunk, stated.sha256, out);
+            let source = move |out: Batches| cut_frames(receiver, chunk, stated, out);
             feeding(frames.feed(sender), run(target, format, source)).await
         }
         Format::Qcow2 => {
@@ -223,6 +225,7 @@ where
 /// The decoded frames of a body. `head` holds the first ones, which [`format::detect`] needs.
 struct Frames<B> {
     body: B,
+    pace: Pace,
     decoder: Option<Decoder>,
     head: Vec<Bytes>,
 }
@@ -233,14 +236,14 @@ where
     E: fmt::Display,
 {
     async fn next(&mut self) -> Result<Option<Bytes>, IngestError> {
-        let Some(decoder) = &mut self.decoder else { return receive(&mut self.body).await };
+        let Some(decoder) = &mut self.decoder else { return Ok(self.pace.next(&mut self.body).await?) };
         let mut piece = Decoder::piece();
         while piece.len() < piece.capacity() {
             if decoder.is_hungry() {
-                match receive(&mut self.body).await? {
+                match self.pace.next(&mut self.body).await? {
                     Some(encoded) => decoder.feed(encoded),
                     None if decoder.is_at_end_of_frame() => break,
-                    None => return Err(IngestError::Broken("it ends inside a zstd frame".to_owned())),
+                    None => return Err(PaceError::Broken("it ends inside a zstd frame".to_owned()).into()),
                 }
             } else {
                 decoder.decode(&mut piece)?;
@@ -267,19 +270,6 @@ where
             to.send(frame).await.map_err(|_| IngestError::Stopped)?;
         }
         Ok(())
-    }
-}
-
-async fn receive<B, E>(body: &mut B) -> Result<Option<Bytes>, IngestError>
-where
-    B: Stream<Item = Result<Bytes, E>> + Send + Unpin,
-    E: fmt::Display,
-{
-    match tokio::time::timeout(IDLE_MAX, body.next()).await {
-        Ok(Some(Ok(frame))) => Ok(Some(frame)),
-        Ok(Some(Err(e))) => Err(IngestError::Broken(e.to_string())),
-        Ok(None) => Ok(None),
-        Err(_) => Err(IngestError::Broken(format!("no bytes came for {} s", IDLE_MAX.as_secs()))),
     }
 }
 
@@ -326,17 +316,22 @@ impl Batches {
 fn cut_frames(
     mut frames: mpsc::Receiver<Bytes>,
     chunk: ChunkSize,
-    sha256: Option<[u8; 32]>,
+    stated: Stated,
     mut out: Batches,
 ) -> Result<Passed, IngestError> {
     let mut chunker = Chunker::new(chunk);
-    let mut as_sent = sha256.map(|stated| (stated, Sha256::new()));
+    let mut as_sent = stated.sha256.map(|stated| (stated, Sha256::new()));
     while let Some(frame) = frames.blocking_recv() {
         for part in frame.chunks(PART_BYTES) {
             if let Some((_, hasher)) = &mut as_sent {
                 hasher.update(part);
             }
-            chunker.push(part, &mut |cut| out.add(cut));
+            // Of zeros that were encoded next to nothing was sent, so they are a hole.
+            if stated.encoding == Encoding::Zstd && is_zero(part) {
+                chunker.push_zeros(part.len() as u64, &mut |cut| out.add(cut));
+            } else {
+                chunker.push(part, &mut |cut| out.add(cut));
+            }
             out.pass_on(BATCH_BYTES)?;
         }
         if chunker.bytes() > SIZE_BYTES_MAX {
@@ -353,6 +348,7 @@ fn cut_frames(
 
 fn cut_qcow2(mut reader: qcow2::Reader, chunk: ChunkSize, mut out: Batches) -> Result<Passed, IngestError> {
     let mut chunker = Chunker::new(chunk);
+    chunker.expect_holes(reader.holes());
     let mut buffer = Vec::new();
     while let Some(piece) = reader.next(&mut buffer)? {
         match piece {

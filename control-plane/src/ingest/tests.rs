@@ -14,6 +14,7 @@ use super::{
     encoding::{Encoding, EncodingError},
     format::{Format, FormatError},
     import::{Imported, IngestError, Stated, Target, import},
+    pace::{PaceError, Slowest},
     qcow2::Qcow2Error,
     spool::SpoolError,
 };
@@ -38,6 +39,7 @@ fn world(chunk_bytes: u64) -> World {
         round: 1,
         chunk: ChunkSize::from_bytes(chunk_bytes).expect("a chunk size"),
         salt: Salt::SHARED,
+        slowest: Slowest::default(),
     };
     World { store, target, spool: tempfile::tempdir().expect("a folder") }
 }
@@ -208,7 +210,7 @@ async fn a_wrong_sha256_or_an_early_end_of_the_body_makes_no_tree() {
     assert!(matches!(refused, IngestError::DigestMismatch { .. }));
     let broken = frames(&bytes, 4096).take(100).chain(stream::once(async { Err("reset".to_owned()) }.into_future()));
     let refused = import(&world.target, Stated::default(), world.spool.path(), Box::pin(broken)).await;
-    assert!(matches!(refused, Err(IngestError::Broken(why)) if why == "reset"));
+    assert!(matches!(refused, Err(IngestError::Body(PaceError::Broken(why))) if why == "reset"));
     let descriptors = world.store.names().expect("lists").into_iter().filter(|name| {
         let object = world.store.load(name).expect("reads").expect("there");
         object.kind == Kind::Descriptor
@@ -244,7 +246,7 @@ async fn a_body_that_ends_inside_a_zstd_frame_is_an_error() {
     let within = [1, 3, 5, first.len() - 1, first.len() + 1, body.len() / 2, body.len() - 1];
     for (end, split) in within.into_iter().flat_map(|end| [(end, 1000), (end, usize::MAX)]) {
         let refused = world.import(ZSTD, &body[..end], split).await.expect_err("refused");
-        assert!(matches!(refused, IngestError::Broken(_)), "{end}: {refused}");
+        assert!(matches!(refused, IngestError::Body(PaceError::Broken(_))), "{end}: {refused}");
     }
     let imported = world.import(ZSTD, &body, 1000).await.expect("imports");
     assert_eq!(imported.digest, Some(blake3::Hasher::new().update(b"one").update(&bytes).finalize()));

@@ -42,56 +42,32 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
         .read("deployments.observe", async |tx| {
             let dirty = deployments::dirty(tx).await?.len();
             let homeless = instances::homeless(tx).await?.len();
-            let now = tx.now();
-            let ours = ours(tx).await?;
-            let pressing = ours
-                .iter()
-                .filter(|op| {
-                    op.state == OperationState::Cancelling
-                        || op.deadline.is_some_and(|deadline| deadline <= now)
-                        || !is_of_deployment(op)
-                })
-                .count();
-            Ok::<_, AppError>(dirty + homeless + pressing)
+            let pressing = operations::pressing(tx).await?.len();
+            let to_count = operations::to_count(tx).await?.len();
+            Ok::<_, AppError>(dirty + homeless + pressing + to_count)
         })
         .await?;
     if seen == 0 {
         return Ok(Counts::default());
     }
-    let acted = app.store.run_tx("deployments.settle", async |tx| settle(tx).await).await?;
+    let acted = app.store.run_tx_alone("deployments.settle", async |tx| settle(tx).await).await?;
     Ok(Counts { seen, acted })
-}
-
-fn is_of_deployment(operation: &Operation) -> bool {
-    operation.target.kind == "deployment"
-}
-
-/// Operations on instances that have not ended.
-async fn ours(tx: &mut Tx) -> Result<Vec<Operation>, AppError> {
-    let all = operations::unfinished(tx).await?;
-    Ok(all
-        .into_iter()
-        .filter(|op| matches!(op.target.kind.as_str(), "deployment" | "instance" | "instances"))
-        .collect())
 }
 
 async fn settle(tx: &mut Tx) -> Result<usize, AppError> {
     let (mut acted, awaited) = place_homeless(tx).await?;
     let now = tx.now();
-    let mut running = Vec::new();
-    for operation in ours(tx).await? {
+    for operation in operations::pressing(tx).await? {
         if operation.state == OperationState::Cancelling && can_cancel(&operation) {
             cancel(tx, &operation).await?;
             acted += 1;
-        } else {
-            if operation.deadline.is_some_and(|deadline| deadline <= now) {
-                acted += overdue(tx, &operation).await?;
-            }
-            running.push(operation);
+        } else if operation.deadline.is_some_and(|deadline| deadline <= now) {
+            acted += overdue(tx, &operation).await?;
         }
     }
     let dirty = deployments::dirty(tx).await?;
-    acted += count_operations(tx, &running, &dirty, &awaited).await?;
+    let to_count = operations::to_count(tx).await?;
+    acted += count_operations(tx, &to_count, &dirty, &awaited).await?;
     // Ending an operation may have changed members: count what is dirty now.
     let dirty = deployments::dirty(tx).await?;
     acted += count_deployments(tx, dirty).await?;
@@ -175,24 +151,23 @@ async fn overdue(tx: &mut Tx, operation: &Operation) -> Result<usize, AppError> 
 /// Counts the members of operations and ends the operations that are decided.
 async fn count_operations(
     tx: &mut Tx,
-    running: &[Operation],
+    to_count: &[Operation],
     dirty: &[DeploymentRow],
     awaited: &Awaited,
 ) -> Result<usize, AppError> {
     let now = tx.now();
     let dirty: BTreeMap<String, &DeploymentRow> = dirty.iter().map(|row| (row.id.to_string(), row)).collect();
     let late = |op: &Operation| op.deadline.is_some_and(|deadline| deadline <= now);
-    let counted: Vec<&Operation> =
-        running.iter().filter(|op| !is_of_deployment(op) || late(op) || dirty.contains_key(&op.target.id)).collect();
-    let ids: Vec<OperationId> = counted.iter().map(|op| op.id).collect();
+    let ids: Vec<OperationId> = to_count.iter().map(|op| op.id).collect();
     let mut work = instances::work(tx, &ids).await?;
+    let names = if to_count.is_empty() { BTreeMap::new() } else { nodes::names(tx).await? };
     let mut ended = 0;
-    for operation in counted {
+    for operation in to_count {
         let work = work.remove(&operation.id).unwrap_or_default();
         let needed = needed(tx, operation, dirty.get(&operation.target.id).copied()).await?.min(work.total());
         let verdict = work.verdict(needed).or_else(|| late(operation).then_some(Verdict::Failed));
         match verdict {
-            None => note(tx, operation, work, awaited).await?,
+            None => note(tx, operation, work, awaited, &names).await?,
             Some(verdict) => {
                 end(tx, operation, work, verdict, late(operation)).await?;
                 ended += 1;
@@ -216,11 +191,16 @@ async fn needed(tx: &mut Tx, operation: &Operation, known: Option<&DeploymentRow
 }
 
 /// Notes how far the operation is and what it waits for, unless it stands there already.
-async fn note(tx: &mut Tx, operation: &Operation, work: Work, awaited: &Awaited) -> Result<(), AppError> {
+async fn note(
+    tx: &mut Tx,
+    operation: &Operation,
+    work: Work,
+    awaited: &Awaited,
+    names: &BTreeMap<NodeId, String>,
+) -> Result<(), AppError> {
     let progress = progress(operation, work);
     let limit = i64::try_from(WAITING_MAX).expect("a short list");
     let members = instances::waiting(tx, operation.id, limit).await?;
-    let names = nodes::names(tx).await?;
     let on_node = |what: String, node: Option<NodeId>, since| WaitingOn {
         what,
         node,
@@ -305,7 +285,7 @@ async fn problem(tx: &mut Tx, operation: &Operation, work: Work, late: bool) -> 
 async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usize, AppError> {
     let ids: Vec<DeploymentId> = dirty.iter().map(|row| row.id).collect();
     let mut tallies = instances::tallies(tx, &ids).await?;
-    let running: BTreeSet<String> = operations::unfinished(tx).await?.into_iter().map(|op| op.target.id).collect();
+    let running = operations::running_on_any(tx, &ids).await?;
     let mut changed = 0;
     for row in dirty {
         let tally = tallies.remove(&row.id).unwrap_or_default();
@@ -316,7 +296,7 @@ async fn count_deployments(tx: &mut Tx, dirty: Vec<DeploymentRow>) -> Result<usi
         };
         // Percentiles cost a sort of all members, so they are stored once, when the work is over. Until then they are
         // computed when somebody asks.
-        let timing = if running.contains(&row.id.to_string()) || state == DeploymentState::Deleted {
+        let timing = if running.contains(&row.id) || state == DeploymentState::Deleted {
             row.timing.clone()
         } else {
             timing(&instances::ways(tx, row.id).await?)

@@ -71,9 +71,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// A sentence for people: that `count` nodes refuse for this reason, and what helps.
-    fn sentence(self, count: u64) -> String {
-        let (nodes, is, have) = if count == 1 { ("node", "is", "has") } else { ("nodes", "are", "have") };
+    /// A sentence for people: that `count` nodes, or some, refuse for this reason, and what helps.
+    fn sentence(self, count: Option<u64>) -> String {
+        let (nodes, is, have) = if count == Some(1) { ("node", "is", "has") } else { ("nodes", "are", "have") };
         let rest = match self {
             Self::NotSelected => format!("{is} not among those that the request names: name other nodes, or none"),
             Self::Zone => format!("{is} in none of the zones that the request names: name other zones, or none"),
@@ -94,7 +94,10 @@ impl Reason {
             Self::Memory => format!("{have} too little free memory: ask for less, delete instances, or add nodes"),
             Self::Cpus => format!("{have} too few free processors: ask for fewer, delete instances, or add nodes"),
         };
-        format!("{count} {nodes} {rest}")
+        match count {
+            Some(count) => format!("{count} {nodes} {rest}"),
+            None => format!("{nodes} {rest}"),
+        }
     }
 
     /// The stable word in answers.
@@ -166,7 +169,7 @@ impl Solution {
     #[must_use]
     pub fn reason_counts(&self) -> Vec<ReasonCount> {
         let said = |(reason, count): (Reason, u64)| {
-            let detail = Some(reason.sentence(count));
+            let detail = Some(reason.sentence(Some(count)));
             ReasonCount { reason: reason.as_str().to_owned(), count, detail }
         };
         self.counted().map(said).collect()
@@ -175,7 +178,24 @@ impl Solution {
     /// The same in sentences that say what helps.
     #[must_use]
     pub fn sentences(&self) -> String {
-        self.counted().map(|(reason, count)| reason.sentence(count)).collect::<Vec<_>>().join("; ")
+        self.counted().map(|(reason, count)| reason.sentence(Some(count))).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The reasons for tenants, who do not learn how many nodes there are (I12): each of them with the number of members
+    /// that have no place, `unplaced`.
+    #[must_use]
+    pub fn reasons_of_members(&self, unplaced: u64) -> Vec<ReasonCount> {
+        let said = |reason: &Reason| {
+            let detail = Some(reason.sentence(None));
+            ReasonCount { reason: reason.as_str().to_owned(), count: unplaced, detail }
+        };
+        self.reasons.keys().map(said).collect()
+    }
+
+    /// The reasons in sentences that say what helps, without any number of nodes.
+    #[must_use]
+    pub fn sentences_without_numbers(&self) -> String {
+        self.reasons.keys().map(|reason| reason.sentence(None)).collect::<Vec<_>>().join("; ")
     }
 
     /// The nodes that would take members if their libvirt answered.
@@ -211,7 +231,7 @@ mod tests {
         for (at, reason) in all.into_iter().enumerate() {
             // A reason that is new is missing in the list above.
             assert_eq!(reason as usize, at, "{reason:?}");
-            for (count, begins) in [(1, "1 node "), (3, "3 nodes ")] {
+            for (count, begins) in [(Some(1), "1 node "), (Some(3), "3 nodes "), (None, "nodes ")] {
                 let said = reason.sentence(count);
                 let (what, help) = said.split_once(": ").unwrap_or_else(|| panic!("no advice in: {said}"));
                 assert!(what.starts_with(begins) && help.len() > 10, "{said}");

@@ -55,7 +55,7 @@ impl FromStr for DatabaseUrl {
 /// Longest time that a statement waits for another process that has locked the SQLite file, milliseconds.
 const BUSY_TIMEOUT_MS: u32 = 10_000;
 /// Longest time that a caller waits for a connection. Writers queue here.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most readers at once. SQLite readers never wait for the writer; with more of them they only wait for the cores.
 const READERS: u32 = 8;
 /// Readers kept for heartbeats. They read a row or two, so few are enough for thousands of nodes.
@@ -131,23 +131,23 @@ impl Backend {
 }
 
 fn pool(flavor: Flavor, extra: Option<&'static str>) -> AnyPoolOptions {
-    AnyPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).after_connect(
-        move |conn, _| {
-            Box::pin(async move {
-                if flavor == Flavor::Sqlite {
-                    let settings = format!(
-                        "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; \
+    // A connection to a file does not break, so it is not tested each time.
+    let options = AnyPoolOptions::new().test_before_acquire(flavor == Flavor::Postgres);
+    options.acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).after_connect(move |conn, _| {
+        Box::pin(async move {
+            if flavor == Flavor::Sqlite {
+                let settings = format!(
+                    "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; \
                          PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
-                    );
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *conn).await?;
-                }
-                if let Some(setting) = extra {
-                    sqlx::raw_sql(setting).execute(&mut *conn).await?;
-                }
-                Ok(())
-            })
-        },
-    )
+                );
+                sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *conn).await?;
+            }
+            if let Some(setting) = extra {
+                sqlx::raw_sql(setting).execute(&mut *conn).await?;
+            }
+            Ok(())
+        })
+    })
 }
 
 fn escaped(path: &std::path::Path) -> Result<String, StoreError> {
@@ -170,7 +170,11 @@ impl StoreError {
     /// broken.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        let Self::Database(error) = self else { return false };
+        let error = match self {
+            Self::Database(error) => error,
+            Self::Shared(error) => return error.is_transient(),
+            _ => return false,
+        };
         match error.as_database_error().and_then(|e| e.code()) {
             // SQLITE_BUSY, _RECOVERY, _SNAPSHOT, _TIMEOUT, SQLITE_LOCKED; serialization_failure, deadlock_detected.
             Some(code) => matches!(code.as_ref(), "5" | "261" | "517" | "773" | "6" | "40001" | "40P01"),

@@ -8,6 +8,8 @@ use std::{
     fmt::Write as _,
 };
 
+use sqlx::any::AnyRow;
+
 use super::{
     StoreError, Tx,
     column::{self, Cell},
@@ -68,7 +70,7 @@ pub(crate) async fn select_in<T: ToString>(
     head: &str,
     ids: &[T],
     tail: &str,
-) -> Result<Vec<sqlx::any::AnyRow>, StoreError> {
+) -> Result<Vec<AnyRow>, StoreError> {
     let mut found = Vec::new();
     for batch in ids.chunks(PARAMETERS_MAX) {
         let mut sql = format!("{head} IN (");
@@ -179,10 +181,21 @@ impl Conditions {
     }
 
     /// The rows after these conditions, in list order.
-    pub(super) async fn fetch<T: Row>(mut self, tx: &mut Tx, name: &str, limit: i64) -> Result<Vec<T>, StoreError> {
+    pub(super) async fn fetch<T: Row>(self, tx: &mut Tx, name: &str, limit: i64) -> Result<Vec<T>, StoreError> {
+        self.rows(tx, name, T::SELECT, limit).await?.iter().map(T::from_row).collect()
+    }
+
+    /// As [`Self::fetch`], as they come from the database.
+    pub(super) async fn rows(
+        mut self,
+        tx: &mut Tx,
+        name: &str,
+        select: &str,
+        limit: i64,
+    ) -> Result<Vec<AnyRow>, StoreError> {
         let n = self.push(limit.into());
-        let sql = format!("-- {name}\n{}{} ORDER BY seq LIMIT ${n}", T::SELECT, self.sql);
-        row::query(sql, self.cells).fetch_all(tx.conn()).await?.iter().map(T::from_row).collect()
+        let sql = format!("-- {name}\n{select}{} ORDER BY seq LIMIT ${n}", self.sql);
+        Ok(row::query(sql, self.cells).fetch_all(tx.conn()).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Deployments: rows and SQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Filter, StoreError, Tx,
@@ -9,7 +9,7 @@ use super::{
     row::{columns, select, select_one},
 };
 use muster_api::{
-    DeploymentId, Labels, Timestamp, VersionId,
+    DeploymentId, DiskId, Labels, Timestamp, VersionId,
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     operation::Target,
 };
@@ -67,6 +67,8 @@ pub struct DeploymentRow {
     pub updated_at: Timestamp,
     /// Raised by each change; a save compares it.
     pub revision: i64,
+    /// Raised by every change of its members and of their disks.
+    pub members_revision: i64,
     /// Its place in lists and in the order of all commits.
     pub seq: i64,
 }
@@ -103,7 +105,7 @@ impl DeploymentRow {
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
     next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, on_ready_timeout, timing, created_at, updated_at,
-    revision, seq,
+    revision, members_revision, seq,
 );
 
 /// Inserts a deployment. The deployments loop will count its members.
@@ -189,17 +191,36 @@ pub async fn load_many(tx: &mut Tx, ids: &[DeploymentId]) -> Result<Vec<Deployme
     bulk::load_many(tx, "deployments.load_many", ids).await
 }
 
+const NAMES: &str = "-- deployments.names
+SELECT id, name FROM deployments WHERE id";
+
+/// The names of the deployments with these ids that exist.
+pub async fn names(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<DeploymentId, String>, StoreError> {
+    let rows = bulk::select_in(tx, NAMES, ids, "").await?;
+    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "name")?))).collect()
+}
+
 /// Deployments of which a member changed since they were last counted.
 pub async fn dirty(tx: &mut Tx) -> Result<Vec<DeploymentRow>, StoreError> {
     select(tx, "deployments.dirty", "WHERE dirty = 1 ORDER BY seq", []).await
 }
 
-const MARK: &str = "-- deployments.mark
-UPDATE deployments SET dirty = 1 WHERE dirty = 0 AND id";
+const MEMBERS_CHANGED: &str = "-- deployments.members_changed
+UPDATE deployments SET dirty = 1, members_revision = members_revision + 1 WHERE id";
 
-/// Notes that members of these deployments changed, so that the deployments loop counts them again.
-pub async fn mark(tx: &mut Tx, ids: &[DeploymentId]) -> Result<(), StoreError> {
-    bulk::select_in(tx, MARK, ids, "").await.map(|_| ())
+/// Notes that members of these deployments changed: the deployments loop counts them again, and what was counted before
+/// does not hold any more. Whoever writes members calls it.
+pub(super) async fn members_changed(tx: &mut Tx, ids: &BTreeSet<DeploymentId>) -> Result<(), StoreError> {
+    bulk::select_in(tx, MEMBERS_CHANGED, &ids.iter().collect::<Vec<_>>(), "").await.map(|_| ())
+}
+
+const DISKS_CHANGED: &str = "-- deployments.disks_changed
+UPDATE deployments SET members_revision = members_revision + 1
+WHERE id IN (SELECT i.deployment FROM instances i JOIN disks d ON d.instance = i.id WHERE d.id";
+
+/// Notes that the bytes of these disks changed. The states of members are as they were.
+pub(super) async fn disks_changed(tx: &mut Tx, ids: &[DiskId]) -> Result<(), StoreError> {
+    bulk::select_in(tx, DISKS_CHANGED, ids, ")").await.map(|_| ())
 }
 
 const COUNTED: &str = "-- deployments.counted

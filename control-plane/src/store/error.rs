@@ -1,6 +1,6 @@
 //! What can go wrong with the database.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use sqlx::any::AnyQueryResult;
 
@@ -37,6 +37,9 @@ pub enum StoreError {
     /// The database refused or failed.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// A commit failed that others share.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
 }
 
 impl StoreError {

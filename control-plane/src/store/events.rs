@@ -126,7 +126,7 @@ fn from_row(tx: &Tx, row: &AnyRow) -> Result<StoredEvent, StoreError> {
     Ok(StoredEvent {
         seq,
         event: Event {
-            id: tx.at(seq).to_string(),
+            id: tx.event_id(seq),
             time: column::read(row, "time")?,
             kind: column::read(row, "kind")?,
             project: column::read(row, "project")?,

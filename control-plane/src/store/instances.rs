@@ -1,6 +1,6 @@
 //! Instances and their disks: rows, writes of many rows, and what scheduler and nodes read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, Timestamp, VersionId,
@@ -16,6 +16,7 @@ use super::{
     Filter, StoreError, Tx,
     bulk::{self, Conditions},
     column::{self, Cell, Column as _},
+    deployments,
     row::{Row, columns, select, select_one},
 };
 use crate::domain::{
@@ -143,7 +144,7 @@ fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     ])
 }
 
-/// Inserts instances with their disks.
+/// Inserts instances with their disks. The deployments loop counts the members of their deployments again.
 pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRow]) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(instances.len());
     for row in instances {
@@ -172,7 +173,11 @@ pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRo
         rows.push(cells);
     }
     bulk::run(tx, INSERT, rows, "").await?;
-    bulk::insert(tx, disks).await
+    bulk::insert(tx, disks).await?;
+    let mut moves = Moves::default();
+    instances.iter().for_each(|row| moves.add(row, None));
+    moves.save(tx).await?;
+    deployments::members_changed(tx, &instances.iter().map(|row| row.deployment).collect()).await
 }
 
 const SAVE: &str = "-- instances.save
@@ -186,15 +191,19 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
     revision = revision + 1
 FROM (";
 
-/// Saves lives and operations. A [`StoreError::Conflict`] for all if somebody else saved one of them since it was read.
+/// Saves lives and operations; each row comes with the node that it was on. A [`StoreError::Conflict`] for all if somebody
+/// else saved one of them since it was read.
 pub async fn save_many<'a>(
     tx: &mut Tx,
-    instances: impl IntoIterator<Item = &'a InstanceRow>,
+    instances: impl IntoIterator<Item = (&'a InstanceRow, Option<NodeId>)>,
 ) -> Result<(), StoreError> {
     let now = tx.now();
-    let (mut rows, mut first) = (Vec::new(), None);
-    for row in instances {
+    let mut moves = Moves::default();
+    let (mut rows, mut first, mut of) = (Vec::new(), None, BTreeSet::new());
+    for (row, before) in instances {
+        moves.add(row, before);
         first.get_or_insert(row.id);
+        of.insert(row.deployment);
         let mut cells: Vec<Cell> = vec![row.id.to_string().into(), row.revision.into()];
         cells.append(&mut life_cells(&row.life, now)?);
         cells.push(row.operation.map(|id| id.to_string()).into());
@@ -205,7 +214,8 @@ pub async fn save_many<'a>(
     let tail = ") AS v WHERE instances.id = v.column1 AND instances.revision = v.column2";
     let saved = bulk::run(tx, SAVE, rows, tail).await?;
     if saved == wanted {
-        Ok(())
+        moves.save(tx).await?;
+        deployments::members_changed(tx, &of).await
     } else {
         let id = first.expect("no rows are saved as a whole").to_string();
         Err(StoreError::Conflict { table: "instances", id })
@@ -230,7 +240,7 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
         })
         .collect();
     bulk::run(tx, SAVE_DISKS, rows, ") AS v WHERE disks.id = v.column1").await?;
-    Ok(())
+    deployments::disks_changed(tx, &reports.iter().map(|report| report.disk).collect::<Vec<_>>()).await
 }
 
 const ANEW: &str = "-- disks.anew
@@ -444,11 +454,12 @@ pub struct Promised {
 }
 
 const PROMISED: &str = "-- instances.promised
-SELECT node, CAST(COUNT(*) AS BIGINT) AS instances,
-    CAST(SUM(CASE WHEN runtime = 'libvirt' THEN cpus ELSE 0 END) AS BIGINT) AS cpus,
-    CAST(SUM(CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END) AS BIGINT) AS memory_bytes
-FROM (SELECT node, runtime, cpus, memory_bytes FROM instances WHERE node IS NOT NULL
-    UNION ALL SELECT node, runtime, cpus, memory_bytes FROM found_instances) AS held GROUP BY node";
+SELECT node, CAST(SUM(instances) AS BIGINT) AS instances, CAST(SUM(cpus) AS BIGINT) AS cpus,
+    CAST(SUM(memory_bytes) AS BIGINT) AS memory_bytes
+FROM (SELECT id AS node, promised_instances AS instances, promised_cpus AS cpus, promised_memory_bytes AS memory_bytes
+        FROM nodes WHERE promised_instances > 0
+    UNION ALL SELECT node, 1 AS instances, CASE WHEN runtime = 'libvirt' THEN cpus ELSE 0 END AS cpus,
+        CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END AS memory_bytes FROM found_instances) AS held GROUP BY node";
 
 /// What each node has promised. Nodes without instances are absent. A stopped instance keeps what it was promised. Found
 /// instances count as well: they run.
@@ -464,6 +475,39 @@ pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreEr
             Ok((column::read(row, "node")?, promised))
         })
         .collect()
+}
+
+const PROMISE: &str = "-- nodes.promise
+UPDATE nodes SET promised_instances = promised_instances + $2, promised_cpus = promised_cpus + $3,
+    promised_memory_bytes = promised_memory_bytes + $4 WHERE id = $1";
+
+/// What instances that come to nodes and leave them add to what the nodes have promised.
+#[derive(Debug, Default)]
+struct Moves(BTreeMap<NodeId, [i64; 3]>);
+
+impl Moves {
+    fn add(&mut self, row: &InstanceRow, before: Option<NodeId>) {
+        if before == row.life.node {
+            return;
+        }
+        let (cpus, memory_bytes) = match row.runtime {
+            Runtime::Libvirt => (i64::from(row.cpus), column::int(row.memory_bytes)),
+            Runtime::None => (0, 0),
+        };
+        for (node, sign) in [(before, -1), (row.life.node, 1)] {
+            let Some(node) = node else { continue };
+            let sums = self.0.entry(node).or_default();
+            sums.iter_mut().zip([1, cpus, memory_bytes]).for_each(|(sum, part)| *sum += sign * part);
+        }
+    }
+
+    async fn save(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for (node, [instances, cpus, memory_bytes]) in self.0 {
+            let query = sqlx::query(PROMISE).bind(node.to_string()).bind(instances).bind(cpus).bind(memory_bytes);
+            query.execute(tx.conn()).await?;
+        }
+        Ok(())
+    }
 }
 
 const MEMBERS_BY_NODE: &str = "-- instances.members_by_node
@@ -579,4 +623,59 @@ DELETE FROM instances WHERE deleted_at < $1";
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     sqlx::query(FORGET_DISKS).bind(before.micros()).execute(tx.conn()).await?;
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::{
+        clock::SystemClock,
+        store::{DatabaseUrl, Store},
+        wake::Wakes,
+    };
+
+    /// How SQLite would run the statement.
+    async fn plan(sql: String) -> String {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = DatabaseUrl::Sqlite(dir.path().join("test.db"));
+        let store = Store::open(&url, Arc::new(SystemClock), Wakes::default()).await.expect("a database");
+        let read = store.read("test", async |tx| {
+            let rows =
+                sqlx::raw_sql(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(tx.conn()).await?;
+            let steps: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("detail")).collect();
+            Ok::<_, StoreError>(steps?.join("; "))
+        });
+        read.await.expect("a plan")
+    }
+
+    #[tokio::test]
+    async fn members_are_counted_from_indexes_alone() {
+        let tally = plan(format!("{TALLY} IN ('a') AND state <> 'deleted' GROUP BY deployment, state")).await;
+        assert!(tally.contains("USING COVERING INDEX instances_counted"), "{tally}");
+        let by_state =
+            "SELECT state, COUNT(*) FROM instances WHERE state <> 'deleted' AND project = 'a' GROUP BY state";
+        let by_state = plan(by_state.to_owned()).await;
+        assert!(by_state.contains("USING COVERING INDEX instances_by_state"), "{by_state}");
+    }
+
+    #[tokio::test]
+    async fn a_page_of_a_list_is_found_by_its_place() {
+        let select = InstanceRow::SELECT;
+        for (condition, index) in [
+            ("project = 'a' AND state <> 'deleted'", "instances_project (project=? AND seq>?)"),
+            ("deployment IN ('a') AND state <> 'deleted'", "instances_listed (deployment=? AND seq>?)"),
+            (
+                "project = 'a' AND state <> 'deleted' AND deployment IN ('a')",
+                "instances_listed (deployment=? AND seq>?)",
+            ),
+        ] {
+            let plan = plan(format!("{select} WHERE seq > 5 AND {condition} ORDER BY seq LIMIT 101")).await;
+            assert!(plan.contains(index), "{condition}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{condition}: {plan}");
+        }
+    }
 }

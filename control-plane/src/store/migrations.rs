@@ -37,6 +37,7 @@ migrations! {
     12 "0012_found",
     13 "0013_conditions",
     14 "0014_salvage",
+    16 "0016_counts",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -46,9 +46,11 @@ mod row;
 pub mod salvage;
 pub mod snapshots;
 pub mod tokens;
+mod tx;
 pub mod uploads;
 pub mod versions;
 pub mod words;
+mod writer;
 
 use std::{
     fmt,
@@ -56,22 +58,19 @@ use std::{
     time::Instant,
 };
 
-use muster_api::{NodeId, Timestamp};
-use sqlx::{Any, AnyConnection, AnyPool, Row as _, Transaction};
+use sqlx::{Any, AnyPool, Transaction};
 use storage_core::lock;
 
-use self::backend::Backend;
+use self::{backend::Backend, writer::Writer};
 pub use self::{
     backend::DatabaseUrl,
     bulk::Filter,
     copy::copy_sqlite,
     error::{StoreError, TxError},
-    position::{History, NoPosition, Position},
+    position::{History, NoPosition, Position, Seal},
+    tx::Tx,
 };
-use crate::{
-    clock::Clock,
-    wake::{Loop, Wakes},
-};
+use crate::{clock::Clock, wake::Wakes};
 
 /// How long `?deleted=true` shows what was deleted, milliseconds.
 pub const DELETED_SHOWN_MS: i64 = 24 * 3600 * 1000;
@@ -84,10 +83,11 @@ const ATTEMPTS: u32 = 3;
 #[derive(Clone)]
 pub struct Store {
     backend: Backend,
+    writer: Arc<Writer>,
     clock: Arc<dyn Clock>,
     wakes: Wakes,
-    /// The history of the database, known once the cluster's row was read. All clones share it.
-    history: Arc<Mutex<History>>,
+    /// The history of the database and the cluster's seal, known once the cluster's row was read. All clones share them.
+    positions: Arc<Mutex<(History, Seal)>>,
 }
 
 impl fmt::Debug for Store {
@@ -101,12 +101,30 @@ impl Store {
     pub async fn open(url: &DatabaseUrl, clock: Arc<dyn Clock>, wakes: Wakes) -> Result<Self, StoreError> {
         let backend = Backend::open(url).await?;
         migrations::run(&backend, clock.now()).await?;
-        Ok(Self { backend, clock, wakes, history: Arc::default() })
+        let writer = Arc::default();
+        Ok(Self {
+            backend,
+            writer,
+            clock,
+            wakes,
+            positions: Arc::new(Mutex::new((History::default(), Seal::new(&[0; 32])))),
+        })
     }
 
     /// Positions belong to this history from now on.
     pub fn set_history(&self, history: History) {
-        *lock(&self.history) = history;
+        lock(&self.positions).0 = history;
+    }
+
+    /// Positions are written and read with this seal from now on. All controllers of the cluster have the same one.
+    pub fn set_seal(&self, seal: Seal) {
+        lock(&self.positions).1 = seal;
+    }
+
+    /// Writes positions as text and reads them.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        lock(&self.positions).1.clone()
     }
 
     /// The wakes that happen after commits.
@@ -115,7 +133,8 @@ impl Store {
         &self.wakes
     }
 
-    /// Runs a write transaction when it has its turn to write. `name` names it in metrics and logs.
+    /// Runs a write transaction when it has its turn to write, and returns when it is committed. `name` names it in metrics
+    /// and logs. Those that wait at the same time share a commit, see `writer.rs`.
     ///
     /// The closure runs exactly once. As one transaction writes at a time, no other can make it fail, so only waiting
     /// for the turn is retried. With `AsyncFnOnce` rather than `AsyncFn` the compiler also sees that the future is
@@ -125,12 +144,38 @@ impl Store {
         E: TxError,
         F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
     {
-        let mut tx = self.turn(name).await?;
+        self.write(name, false, work).await
+    }
+
+    /// As [`Store::run_tx`], for work that may take long: nobody's commit waits for it.
+    pub async fn run_tx_alone<T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        self.write(name, true, work).await
+    }
+
+    async fn write<T, E, F>(&self, name: &'static str, alone: bool, work: F) -> Result<T, E>
+    where
+        E: TxError,
+        F: AsyncFnOnce(&mut Tx) -> Result<T, E>,
+    {
+        let waited = Instant::now();
+        let renew = |tx: &mut Tx| {
+            let (history, seal) = lock(&self.positions).clone();
+            tx.renew(self.clock.now(), history, seal);
+        };
+        let mut turn = self.writer.turn(alone, &self.wakes, async || self.begin(name).await, renew).await?;
+        metrics::histogram!("muster_store_turn_seconds").record(waited.elapsed().as_secs_f64());
         let begun = Instant::now();
-        let result = match work(&mut tx).await {
-            Ok(value) => tx.commit(&self.wakes).await.map(|()| value).map_err(E::from),
+        let result = match work(turn.tx()).await {
+            Ok(value) => {
+                let wanted = !alone && self.writer.is_wanted();
+                turn.done(wanted, &self.wakes).await.map(|()| value).map_err(E::from)
+            }
             Err(error) => {
-                tx.roll_back().await;
+                turn.undone().await;
                 Err(error)
             }
         };
@@ -138,28 +183,24 @@ impl Store {
         result
     }
 
-    async fn turn(&self, name: &'static str) -> Result<Tx, StoreError> {
-        let begun = Instant::now();
+    async fn begin(&self, name: &'static str) -> Result<Tx, StoreError> {
         let mut attempt = 1;
         loop {
-            match self.begin().await {
+            match self.begin_once().await {
                 Err(error) if attempt < ATTEMPTS && error.is_transient() => {
                     metrics::counter!("muster_store_tx_retries_total", "tx" => name).increment(1);
                     tracing::debug!(tx = name, attempt, "another process is writing: waiting for the turn again");
                     attempt += 1;
                 }
-                other => {
-                    metrics::histogram!("muster_store_turn_seconds").record(begun.elapsed().as_secs_f64());
-                    return other;
-                }
+                other => return other,
             }
         }
     }
 
-    async fn begin(&self) -> Result<Tx, StoreError> {
+    async fn begin_once(&self) -> Result<Tx, StoreError> {
         let mut inner = self.backend.writers.begin_with(self.backend.begin_write()).await?;
         self.backend.take_turn(&mut inner).await?;
-        Ok(Tx { inner, now: self.clock.now(), history: *lock(&self.history), seq: None, after: After::default() })
+        Ok(self.tx(inner, true))
     }
 
     /// Reads from one consistent snapshot. What the closure writes is refused or lost.
@@ -187,12 +228,16 @@ impl Store {
     {
         let begun = Instant::now();
         let inner = readers.begin_with(self.backend.begin_read()).await.map_err(StoreError::from)?;
-        let mut tx =
-            Tx { inner, now: self.clock.now(), history: *lock(&self.history), seq: None, after: After::default() };
+        let mut tx = self.tx(inner, false);
         let result = work(&mut tx).await;
         tx.roll_back().await;
         metrics::histogram!("muster_store_read_seconds", "read" => name).record(begun.elapsed().as_secs_f64());
         result
+    }
+
+    fn tx(&self, inner: Transaction<'static, Any>, writes: bool) -> Tx {
+        let (history, seal) = lock(&self.positions).clone();
+        Tx::new(inner, writes, self.clock.now(), history, seal)
     }
 
     /// Fails if the database does not answer.
@@ -202,136 +247,9 @@ impl Store {
 
     /// Closes all connections. SQLite then writes its log into the database file.
     pub async fn close(&self) {
+        self.writer.close().await;
         self.backend.readers.close().await;
         self.backend.heartbeat_readers.close().await;
         self.backend.writers.close().await;
-    }
-}
-
-/// The wakes that happen once the transaction is committed.
-#[derive(Debug, Default)]
-struct After {
-    events: bool,
-    loops: Vec<Loop>,
-    nodes: Vec<NodeId>,
-    operations: bool,
-}
-
-/// An open transaction. It is rolled back if it is dropped without a commit.
-#[derive(Debug)]
-pub struct Tx {
-    inner: Transaction<'static, Any>,
-    now: Timestamp,
-    history: History,
-    seq: Option<i64>,
-    after: After,
-}
-
-const POSITION: &str = "-- sequence.position
-SELECT seq FROM sequence WHERE id = 1";
-
-const ADVANCE: &str = "-- sequence.advance
-UPDATE sequence SET seq = $1 WHERE id = 1";
-
-impl Tx {
-    /// For sqlx: `sqlx::query(SQL).bind(…).execute(tx.conn())`.
-    pub fn conn(&mut self) -> &mut AnyConnection {
-        &mut self.inner
-    }
-
-    /// The time of this transaction. All its rows have the same.
-    #[must_use]
-    pub const fn now(&self) -> Timestamp {
-        self.now
-    }
-
-    /// The next number in the one order of all listed rows and events.
-    pub async fn next_seq(&mut self) -> Result<i64, StoreError> {
-        // No other transaction can change the row, so it is read once and written once, at the commit.
-        let next = match self.seq {
-            Some(last) => last + 1,
-            None => self.position().await? + 1,
-        };
-        self.seq = Some(next);
-        Ok(next)
-    }
-
-    /// The position of a row or event.
-    #[must_use]
-    pub const fn at(&self, seq: i64) -> Position {
-        Position { history: self.history, seq }
-    }
-
-    /// The position at which everything that this transaction reads is true (`as_of`).
-    pub async fn as_of(&mut self) -> Result<Position, StoreError> {
-        let seq = self.position().await?;
-        Ok(self.at(seq))
-    }
-
-    /// The newest `seq` that this transaction sees.
-    pub async fn position(&mut self) -> Result<i64, StoreError> {
-        if let Some(seq) = self.seq {
-            return Ok(seq);
-        }
-        Ok(sqlx::query(POSITION).fetch_one(self.conn()).await?.try_get("seq")?)
-    }
-
-    /// Wakes a reconcile loop after the commit.
-    pub fn wake(&mut self, which: Loop) {
-        if !self.after.loops.contains(&which) {
-            self.after.loops.push(which);
-        }
-    }
-
-    pub(in crate::store) fn wake_node(&mut self, node: NodeId) {
-        if !self.after.nodes.contains(&node) {
-            self.after.nodes.push(node);
-        }
-    }
-
-    pub(in crate::store) fn wake_events(&mut self) {
-        self.after.events = true;
-    }
-
-    pub(in crate::store) fn wake_operations(&mut self) {
-        self.after.operations = true;
-    }
-
-    async fn commit(mut self, wakes: &Wakes) -> Result<(), StoreError> {
-        if let Some(seq) = self.seq {
-            sqlx::query(ADVANCE).bind(seq).execute(self.conn()).await?;
-        }
-        // The wakes happen even if this future is dropped during the commit. One that comes too early costs one look.
-        let _told = Told { after: std::mem::take(&mut self.after), wakes };
-        self.inner.commit().await?;
-        Ok(())
-    }
-
-    async fn roll_back(self) {
-        if let Err(error) = self.inner.rollback().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "rollback failed; the connection is given up");
-        }
-    }
-}
-
-struct Told<'a> {
-    after: After,
-    wakes: &'a Wakes,
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        if self.after.events {
-            self.wakes.events();
-        }
-        if self.after.operations {
-            self.wakes.operations();
-        }
-        for node in &self.after.nodes {
-            self.wakes.node(*node);
-        }
-        for which in &self.after.loops {
-            self.wakes.reconcile(*which);
-        }
     }
 }

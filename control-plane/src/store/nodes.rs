@@ -1,6 +1,6 @@
 //! Nodes: who joined, what they offer, what they said last; and the history of the membership record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
     Labels, NodeId, RunId, StoreId, Timestamp,
@@ -185,6 +185,20 @@ pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
 /// The names of all nodes that are not deleted.
 pub async fn names(tx: &mut Tx) -> Result<BTreeMap<NodeId, String>, StoreError> {
     Ok(listed(tx).await?.into_iter().map(|node| (node.id, node.name)).collect())
+}
+
+const WORDS: &str = "-- nodes.words
+SELECT id, name, address FROM nodes";
+
+/// The words by which a sentence can name a node: ids, names, addresses and their hosts, also of nodes that were deleted.
+pub async fn words(tx: &mut Tx) -> Result<HashSet<String>, StoreError> {
+    let mut words = HashSet::new();
+    for row in sqlx::query(WORDS).fetch_all(tx.conn()).await? {
+        let address: String = column::read(&row, "address")?;
+        words.extend(address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned()));
+        words.extend([column::read(&row, "id")?, column::read(&row, "name")?, address]);
+    }
+    Ok(words)
 }
 
 /// Nodes after `seq`, with those deleted since `deleted_since` if that is given.

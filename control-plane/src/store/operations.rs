@@ -5,19 +5,21 @@
 //!                 └──────request_cancel──► cancelling ──finish──┘
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    OperationId, Problem, Timestamp,
+    DeploymentId, OperationId, Problem, Timestamp,
     operation::{Operation, OperationState, Progress, Target, WaitingOn},
 };
 use serde_json::{Value, json};
 use sqlx::any::AnyRow;
 
 use super::{
-    StoreError, Tx, bulk, column,
+    StoreError, Tx,
+    bulk::{self, Conditions},
+    column,
     events::{self, NewEvent},
-    row::{self, Row, select, select_one},
+    row::{Row, select, select_one},
 };
 
 /// Days a finished operation is kept.
@@ -146,6 +148,37 @@ pub async fn unfinished(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
     select(tx, "operations.unfinished", "WHERE finished_at IS NULL ORDER BY seq", []).await
 }
 
+/// The kinds of targets that are instances, in SQL.
+const OF_MEMBERS: &str = "('deployment', 'instance', 'instances')";
+
+/// The operations on instances that somebody asked to stop, or whose time is over, oldest first.
+pub async fn pressing(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
+    let rest = format!(
+        "WHERE finished_at IS NULL AND target_kind IN {OF_MEMBERS} AND (state = 'cancelling' OR deadline <= $1) ORDER BY seq"
+    );
+    let now = tx.now().micros();
+    select(tx, "operations.pressing", &rest, [now.into()]).await
+}
+
+/// The operations on instances that have to be counted, oldest first: those whose time is over, those that are not on one
+/// deployment, and those on deployments of which a member changed.
+pub async fn to_count(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
+    let rest = "WHERE finished_at IS NULL AND (target_kind IN ('instance', 'instances')
+    OR (target_kind = 'deployment' AND (deadline <= $1
+        OR target_id IN (SELECT d.id FROM deployments d WHERE d.dirty = 1)))) ORDER BY seq";
+    let now = tx.now().micros();
+    select(tx, "operations.to_count", rest, [now.into()]).await
+}
+
+const RUNNING_ON_ANY: &str = "-- operations.running_on_any
+SELECT target_id FROM operations WHERE target_kind = 'deployment' AND finished_at IS NULL AND target_id";
+
+/// The deployments among these on which an operation runs.
+pub async fn running_on_any(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeSet<DeploymentId>, StoreError> {
+    let rows = bulk::select_in(tx, RUNNING_ON_ANY, ids, "").await?;
+    rows.iter().map(|row| column::read(row, "target_id")).collect()
+}
+
 /// Operations after the place `after`, with their places, of one project or of all.
 pub async fn list(
     tx: &mut Tx,
@@ -153,12 +186,12 @@ pub async fn list(
     project: Option<&str>,
     limit: i64,
 ) -> Result<Vec<(i64, Operation)>, StoreError> {
-    let sql = format!(
-        "-- operations.list\n{} WHERE seq > $1 AND (CAST($2 AS TEXT) IS NULL OR project = $2) ORDER BY seq LIMIT $3",
-        Operation::SELECT
-    );
-    let values = [after.into(), project.map(str::to_owned).into(), limit.into()];
-    let rows = row::query(sql, values).fetch_all(tx.conn()).await?;
+    let mut conditions = Conditions::default();
+    conditions.compare("seq", ">", after);
+    if let Some(project) = project {
+        conditions.compare("project", "=", project);
+    }
+    let rows = conditions.rows(tx, "operations.list", Operation::SELECT, limit).await?;
     rows.iter().map(|row| Ok((column::read(row, "seq")?, Operation::from_row(row)?))).collect()
 }
 

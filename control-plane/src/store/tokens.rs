@@ -82,6 +82,7 @@ DELETE FROM tokens WHERE id = $1";
 
 /// Revokes a token. False if there was none.
 pub async fn delete(tx: &mut Tx, id: TokenId) -> Result<bool, StoreError> {
+    tx.wake_revoked();
     Ok(sqlx::query(DELETE).bind(id.to_string()).execute(tx.conn()).await?.rows_affected() == 1)
 }
 

@@ -24,7 +24,7 @@ use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
 use storage_core::{
     BLOCK_BYTES, ByteLen, ChunkIndex, Compression, Kind, ObjectName, Record,
     tree::{self, Leaf, Lookup, Page},
-    units::usize_from,
+    units::{u64_from, usize_from},
     zero::{is_zero, trim_zeros},
 };
 use tokio::time::Instant;
@@ -57,7 +57,8 @@ pub struct Saved {
     pub root: VersionRoot,
     /// Bytes of the blocks that were written since the base.
     pub dirty_bytes: u64,
-    /// Bytes that the pool did not have before, counted for one copy.
+    /// Bytes of the objects that it stored and the base lacks, counted for one copy. Whether the pool had some of them does
+    /// not change the number: others have put them there (I12).
     pub stored_bytes: u64,
 }
 
@@ -127,7 +128,7 @@ impl Disk {
         let committed = self.grow_tree(&view, &changes).await?;
         if committed.descriptor == view.base.descriptor {
             // The guest wrote the same bytes that were there before.
-            return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes });
+            return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
         }
         stored_bytes += self.put(round, committed.records()).await?;
         self.keep_pages(&committed)?;
@@ -182,8 +183,9 @@ impl Disk {
         if records.is_empty() {
             return Ok(0);
         }
+        let stored_bytes = records.iter().map(|record| u64_from(record.stored().len())).sum();
         let done = self.node().pool.put(round, records).await;
-        done.map(|done| done.stored_bytes).map_err(|source| DiskError::Pool { disk: self.id(), source })
+        done.map(|_| stored_bytes).map_err(|source| DiskError::Pool { disk: self.id(), source })
     }
 
     /// The layers as the commit froze them.

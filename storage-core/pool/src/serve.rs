@@ -123,33 +123,46 @@ async fn connection(
     let Some(config) = tls else { return http(stream, address, None, router, cancel, limits).await };
     match timeout(limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(stream)) => {
-            let caller = caller(&stream);
-            http(stream, address, caller, router, cancel, limits).await;
+            let certified = certified(&stream);
+            http(stream, address, certified, router, cancel, limits).await;
         }
         Ok(Err(error)) => debug!(%address, %error, "a TLS handshake failed"),
         Err(_elapsed) => debug!(%address, "a TLS handshake took too long"),
     }
 }
 
-fn caller(stream: &TlsStream<TcpStream>) -> Option<PeerCaller> {
+/// The key and the validity of the caller's certificate. A connection may outlive the certificate, so each request asks
+/// anew whether it has expired.
+#[derive(Clone)]
+struct Certified {
+    key_sha256: String,
+    validity: Validity,
+}
+
+impl Certified {
+    fn caller(&self) -> PeerCaller {
+        let now_s = i64::try_from(rustls::pki_types::UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        PeerCaller { key_sha256: self.key_sha256.clone(), expired: self.validity.expired(now_s) }
+    }
+}
+
+fn certified(stream: &TlsStream<TcpStream>) -> Option<Certified> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    let now_s = i64::try_from(rustls::pki_types::UnixTime::now().as_secs()).ok()?;
-    let expired = Validity::of(certificate).ok()?.expired(now_s);
-    Some(PeerCaller { key_sha256: fingerprint(certificate).ok()?, expired })
+    Some(Certified { key_sha256: fingerprint(certificate).ok()?, validity: Validity::of(certificate).ok()? })
 }
 
 async fn http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     address: SocketAddr,
-    caller: Option<PeerCaller>,
+    certified: Option<Certified>,
     router: Router,
     cancel: CancellationToken,
     limits: ServeLimits,
 ) {
     let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(address));
-        if let Some(caller) = &caller {
-            request.extensions_mut().insert(caller.clone());
+        if let Some(certified) = &certified {
+            request.extensions_mut().insert(certified.caller());
         }
         tower::ServiceExt::oneshot(router.clone(), request)
     });

@@ -532,6 +532,7 @@ impl ServerCertVerifier for PinnedCa {
 pub struct PeerCaller {
     /// The caller's key [`fingerprint`], to be looked up in the membership record.
     pub key_sha256: String,
-    /// Whether the caller's certificate has expired. Only true where [`ClientCertificates::CurrentOrExpired`] is accepted.
+    /// Whether the caller's certificate has expired: before the connection began, where
+    /// [`ClientCertificates::CurrentOrExpired`] is accepted, or since.
     pub expired: bool,
 }

@@ -1,5 +1,7 @@
 //! Deployments are shown and labelled.
 
+use std::sync::Arc;
+
 use muster_api::{
     DeploymentId, Page, Ref,
     deployment::{Deployment, DeploymentState, PatchDeployment},
@@ -13,7 +15,7 @@ use crate::{
     domain::deployment::Tally,
     store::{
         deployments::{self, DeploymentRow},
-        events, instances,
+        events,
     },
 };
 
@@ -23,7 +25,7 @@ impl App {
         self.store
             .read("deployments.show", async |tx| {
                 let row = find::deployment(tx, caller, wanted).await?;
-                view::show(tx, caller, row).await
+                view::show(self, tx, caller, row).await
             })
             .await
     }
@@ -38,16 +40,14 @@ impl App {
                 while let Some((after, n)) = pager.wants() {
                     let rows = deployments::list(tx, &filter, after, n).await?;
                     // The state follows from the members, so it is counted before it is compared.
-                    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-                    let tallies = instances::tallies(tx, &ids).await?;
-                    let no_members = Tally::default();
-                    let keep = |row: DeploymentRow| {
-                        let tally = tallies.get(&row.id).unwrap_or(&no_members);
+                    let tallies = self.counted.tallies(tx, &rows).await?;
+                    let rows: Vec<_> = rows.into_iter().zip(tallies).collect();
+                    let keep = |(row, tally): (DeploymentRow, Arc<Tally>)| {
                         let timing = row.timing.clone();
-                        let shown = view::view(caller, row, tally, timing, None);
+                        let shown = view::view(caller, row, &tally, timing, None);
                         list.filter.keeps(shown.state, &shown.labels).then_some(shown)
                     };
-                    pager.take(rows, |row| row.seq, keep);
+                    pager.take(rows, |(row, _)| row.seq, keep);
                 }
                 Ok(pager.page())
             })
@@ -70,7 +70,7 @@ impl App {
                 events::append(tx, event(&row, &asked.caller.name)).await?;
                 row = find::deployment(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
-            Answer::ok(&view::show(tx, &asked.caller, row).await?)
+            Answer::ok(&view::show(self, tx, &asked.caller, row).await?)
         })
         .await
     }

@@ -48,7 +48,7 @@ impl App {
                 .store
                 .read("deployments.dry_run", async |tx| {
                     let (row, _) = prepare(tx, caller, &order).await?;
-                    Ok::<_, AppError>(Placing::find(tx, &row, row.count).await?.dry_run(caller))
+                    Ok::<_, AppError>(Placing::find(tx, &row, row.count).await?.dry_run(caller, &row))
                 })
                 .await?;
             return Answer::ok(&dry_run);
@@ -61,7 +61,7 @@ impl App {
             }
             let placing = Placing::find(tx, &row, row.count).await?;
             if placing.fit() + placing.solution.waiting < row.min_count {
-                return Err(placing.no_capacity(caller, row.count));
+                return Err(placing.no_capacity(caller, row.min_count, row.count));
             }
             row.seq = tx.next_seq().await?;
             row.next_number = row.count;
@@ -127,6 +127,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         created_at: now,
         updated_at: now,
         revision: 1,
+        members_revision: 0,
         seq: 0,
     };
     Ok((row, start))

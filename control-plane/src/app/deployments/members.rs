@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         Tx,
-        deployments::{self, DeploymentRow},
+        deployments::DeploymentRow,
         events,
         instances::{self, DiskRow, InstanceRow},
         nodes,
@@ -66,7 +66,6 @@ impl NewMembers<'_> {
         for node in members.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
             nodes::bump_desired(tx, node).await?;
         }
-        deployments::mark(tx, &[self.deployment.id]).await?;
         tx.wake(Loop::Deployments);
         Ok(())
     }

@@ -58,21 +58,27 @@ impl Placing {
         u64_from(self.solution.places.len())
     }
 
-    /// Why members have no place, and what helps.
+    /// Why members have no place, and what helps. Tenants read it with their instances, so it tells no number of nodes.
     pub(crate) fn why(&self) -> String {
+        self.told(Solution::sentences_without_numbers)
+    }
+
+    fn told(&self, sentences: impl FnOnce(&Solution) -> String) -> String {
         if self.nodes.is_empty() {
             return "there is no node: join one with muster-agent".to_owned();
         }
-        self.solution.sentences()
+        sentences(&self.solution)
     }
 
-    /// The refusal when too few of `wanted` members fit. Operators are told which nodes refuse.
-    pub(super) fn no_capacity(&self, caller: &Caller, wanted: u64) -> AppError {
-        let detail = format!("{} of {wanted} members fit; {}", self.fit(), self.why());
-        let problem = Problem::new(ErrorCode::NoCapacity, detail).with("reasons", json!(self.solution.reason_counts()));
+    /// The refusal when fewer than `needed` of `wanted` members fit. Operators are told how many fit and which nodes refuse.
+    pub(super) fn no_capacity(&self, caller: &Caller, needed: u64, wanted: u64) -> AppError {
         if !caller.is_operator() {
-            return problem.into();
+            let detail = format!("fewer than {needed} of {wanted} members fit; {}", self.why());
+            let reasons = json!(self.solution.reasons_of_members(wanted));
+            return Problem::new(ErrorCode::NoCapacity, detail).with("reasons", reasons).into();
         }
+        let detail = format!("{} of {wanted} members fit; {}", self.fit(), self.told(Solution::sentences));
+        let problem = Problem::new(ErrorCode::NoCapacity, detail).with("reasons", json!(self.solution.reason_counts()));
         let names = self.names();
         let refusals: Vec<_> = self
             .solution
@@ -84,8 +90,16 @@ impl Placing {
         problem.with("nodes", json!(refusals)).into()
     }
 
-    /// The answer to a dry run. Operators are told how many members go to which node.
-    pub(super) fn dry_run(&self, caller: &Caller) -> DryRun {
+    /// The answer to a dry run. Operators are told how many members go to which node. How many fit would tell tenants how
+    /// many nodes there are (with `max_per_node`) or how much others use, so they are told what would happen: all members
+    /// start, at least `min_count`, or none.
+    pub(super) fn dry_run(&self, caller: &Caller, row: &DeploymentRow) -> DryRun {
+        if !caller.is_operator() {
+            let placed = [row.count, row.min_count].into_iter().find(|enough| self.fit() >= *enough).unwrap_or(0);
+            let unplaced = row.count - placed;
+            let reasons = if unplaced == 0 { Vec::new() } else { self.solution.reasons_of_members(unplaced) };
+            return DryRun { placed, unplaced, nodes: Vec::new(), reasons };
+        }
         let mut counts: BTreeMap<NodeId, u64> = BTreeMap::new();
         for id in &self.solution.places {
             *counts.entry(*id).or_default() += 1;
@@ -96,7 +110,7 @@ impl Placing {
             .map(|(node, count)| DryRunNode { node, node_name: names[&node].to_owned(), count })
             .collect();
         nodes.sort_by_key(|node| (Reverse(node.count), node.node));
-        nodes.truncate(if caller.is_operator() { NODES_MAX } else { 0 });
+        nodes.truncate(NODES_MAX);
         let reasons = self.solution.reason_counts();
         DryRun { placed: self.fit(), unplaced: self.solution.unplaced, nodes, reasons }
     }

@@ -34,7 +34,7 @@ impl App {
                 .iter()
                 .any(|member| !matches!(member.life.after(&verb.edge(), tx.now()), Ok(life) if life == member.life));
             if !wants_change {
-                return Answer::ok(&view::show(tx, &asked.caller, row).await?);
+                return Answer::ok(&view::show(self, tx, &asked.caller, row).await?);
             }
             let operation =
                 app_instances::power(tx, &asked.caller, row.project.clone(), row.target(), verb, members).await?;
@@ -67,7 +67,7 @@ impl App {
                 if let Some(refusal) = refusal {
                     return Err(app_instances::change::refused(&refusal));
                 }
-                return Answer::ok(&view::show(tx, &asked.caller, row).await?);
+                return Answer::ok(&view::show(self, tx, &asked.caller, row).await?);
             }
             let new = NewOperation {
                 project: row.project.clone(),

@@ -34,11 +34,11 @@ impl App {
             let gone = u64_from(removed.len());
             let added = (count + gone).saturating_sub(u64_from(members.len()));
             if added == 0 && gone == 0 {
-                return Answer::ok(&view::show(tx, &asked.caller, row).await?);
+                return Answer::ok(&view::show(self, tx, &asked.caller, row).await?);
             }
             let placing = Placing::find(tx, &row, added).await?;
             if placing.solution.unplaced > placing.solution.waiting {
-                return Err(placing.no_capacity(&asked.caller, added));
+                return Err(placing.no_capacity(&asked.caller, added, added));
             }
             if added > 0 && row.version.is_none() {
                 let detail = format!("a fork has the members of its snapshot: at most {}", members.len());

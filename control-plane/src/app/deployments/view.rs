@@ -5,18 +5,16 @@ use muster_api::{
     etag,
 };
 
-use super::super::{AppError, Caller};
+use super::super::{App, AppError, Caller};
 use crate::{
-    domain::deployment::{Tally, timing},
-    store::{Tx, deployments::DeploymentRow, instances},
+    domain::deployment::Tally,
+    store::{Tx, deployments::DeploymentRow},
 };
 
 /// One deployment with its members counted.
-pub(super) async fn show(tx: &mut Tx, caller: &Caller, row: DeploymentRow) -> Result<Deployment, AppError> {
-    let tally = instances::tallies(tx, &[row.id]).await?.remove(&row.id).unwrap_or_default();
-    let timing = timing(&instances::ways(tx, row.id).await?);
-    let bytes = instances::bytes(tx, row.id).await?;
-    Ok(view(caller, row, &tally, timing, Some(bytes)))
+pub(super) async fn show(app: &App, tx: &mut Tx, caller: &Caller, row: DeploymentRow) -> Result<Deployment, AppError> {
+    let (tally, details) = app.counted.whole(tx, &row).await?;
+    Ok(view(caller, row, &tally, details.timing.clone(), Some(details.bytes)))
 }
 
 /// The deployment with these members. `bytes` are those fetched for its disks and those kept locally.

@@ -125,7 +125,6 @@ async fn make(
     let disks = disk_rows(&member, &row.report, told);
     instances::insert_many(tx, std::slice::from_ref(&member), &disks).await?;
     events::append(tx, app_instances::event(&member, &caller.name)).await?;
-    deployments::mark(tx, &[deployment.id]).await?;
     tx.wake(Loop::Deployments);
     Ok(member)
 }
@@ -243,6 +242,7 @@ async fn new_deployment(
         created_at: now,
         updated_at: now,
         revision: 1,
+        members_revision: 0,
         seq: tx.next_seq().await?,
     })
 }

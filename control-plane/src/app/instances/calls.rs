@@ -37,9 +37,7 @@ impl App {
     /// A page of instances. The filter `node` is for operators.
     pub async fn instances(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Instance>, AppError> {
         list.filter.states_of::<InstanceState>()?;
-        if !list.filter.nodes.is_empty() {
-            caller.require_operator()?;
-        }
+        list.filter.allowed_to(caller)?;
         self.store
             .read("instances.list", async |tx| {
                 let nodes = node_ids(tx, &list.filter.nodes).await?;

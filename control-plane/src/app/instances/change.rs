@@ -10,7 +10,7 @@ use super::super::{AppError, StoreError, begin_operation};
 use crate::{
     domain::instance::{Edge, Life, Refused, Step, step, word},
     store::{
-        Tx, deployments,
+        Tx,
         events::{self, NewEvent},
         instances::{self, InstanceRow},
         nodes,
@@ -70,13 +70,12 @@ pub(crate) fn deleted(row: InstanceRow, tx: &Tx) -> Option<Changed> {
     Changed::by(row, &Edge::Delete, tx).ok().flatten()
 }
 
-/// Saves what changed: the rows, their events, the desired state of their nodes. Deployments are marked so that their
-/// members are counted again.
+/// Saves what changed: the rows, their events, the desired state of their nodes.
 pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Result<(), StoreError> {
     if changed.is_empty() {
         return Ok(());
     }
-    instances::save_many(tx, changed.iter().map(|c| &c.after)).await?;
+    instances::save_many(tx, changed.iter().map(|c| (&c.after, c.before.node))).await?;
     // An instance that lost its node is still news of that node.
     let told = |c: &Changed| NewEvent { node: c.after.life.node.or(c.before.node), ..event(&c.after, actor) };
     let seen = changed.iter().filter(|c| c.seen_otherwise()).map(told).collect();
@@ -90,8 +89,6 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
     for node in told {
         nodes::bump_desired(tx, node).await?;
     }
-    let marked: BTreeSet<_> = changed.iter().map(|c| c.after.deployment).collect();
-    deployments::mark(tx, &marked.into_iter().collect::<Vec<_>>()).await?;
     tx.wake(Loop::Deployments);
     let leaves = |c: &Changed| {
         let goes = matches!(c.after.life.state, InstanceState::Deleting | InstanceState::Deleted);

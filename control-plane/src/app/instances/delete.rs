@@ -10,7 +10,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, Once, caller::visible, find, operations::existing},
+    super::{Answer, App, AppError, Asked, Caller, Once, find, operations::existing, sight::Sight},
     change::{Changed, check_idle, refused},
     power::{Verb, begin_or_finish, power},
     recover::recover,
@@ -99,7 +99,7 @@ fn target_of(selected: &Selected) -> Target {
 /// The answer to a DELETE that is repeated: the operation that runs.
 pub(crate) async fn same_operation(tx: &mut Tx, caller: &Caller, id: OperationId) -> Result<Answer, AppError> {
     let operation = existing(tx, id).await?;
-    Answer::accepted(&visible(operation, caller.is_operator()))
+    Answer::accepted(&Sight::of(tx, caller.is_operator()).await?.operation(operation))
 }
 
 /// The operation that deletes all of these, if it is one and the same.

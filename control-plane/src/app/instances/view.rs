@@ -9,7 +9,7 @@ use muster_api::{
     instance::{Disk, Instance, InstanceState, Steps},
 };
 
-use super::super::{App, AppError, Caller};
+use super::super::{App, AppError, Caller, sight::Sight};
 use crate::{
     domain::names::host_name,
     store::{
@@ -34,11 +34,7 @@ pub(super) async fn many(
     let ids: Vec<InstanceId> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let of: BTreeSet<_> = rows.iter().map(|row| row.deployment).collect();
-    let names: BTreeMap<_, _> = deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
-        .await?
-        .into_iter()
-        .map(|deployment| (deployment.id, deployment.name))
-        .collect();
+    let names = deployments::names(tx, &of.into_iter().collect::<Vec<_>>()).await?;
     let (mut places, mut copied) = (BTreeMap::<NodeId, NodeRow>::new(), BTreeSet::new());
     for id in rows.iter().filter_map(|row| row.life.node).collect::<BTreeSet<_>>() {
         if let Some(node) = nodes::load(tx, id).await? {
@@ -46,10 +42,13 @@ pub(super) async fn many(
             copied.extend(app.refused_run(id).map(|_| id));
         }
     }
+    let sight = Sight::of(tx, caller.is_operator()).await?;
     let view = |mut row: InstanceRow| {
         if row.life.node.is_some_and(|node| copied.contains(&node)) {
             row.life.conditions.push(identity_copied());
         }
+        row.life.detail = row.life.detail.map(|detail| sight.text(detail));
+        row.life.conditions = sight.conditions(row.life.conditions);
         let place = row.life.node.and_then(|id| places.get(&id));
         let name = names.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
         let disks = disks.remove(&row.id).unwrap_or_default();

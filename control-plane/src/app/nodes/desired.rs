@@ -8,6 +8,7 @@ use std::{
 use muster_api::{
     DeploymentId, NodeId, VersionId,
     deployment::{OnReadyTimeout, Probe, Ready},
+    node::NodeState,
     node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted},
     snapshot::SnapshotState,
 };
@@ -18,6 +19,7 @@ use super::{
     super::{App, AppError},
     NodeCaller,
     fence::fenced,
+    join::not_a_node,
 };
 use crate::{
     domain::names::host_name,
@@ -39,9 +41,11 @@ impl App {
     pub async fn desired(&self, node: &NodeCaller) -> Result<Desired, AppError> {
         self.store
             .read("nodes.desired", async |tx| {
-                // It may have been declared dead while it waited. No state at all is not the same as an empty one.
-                if let Some(row) = nodes::load(tx, node.id).await?.filter(|row| row.fenced_at.is_some()) {
-                    return Err(fenced(&row));
+                // It may have been declared dead or removed while it waited. No state at all is not the same as an empty one.
+                match nodes::load(tx, node.id).await? {
+                    Some(row) if row.fenced_at.is_some() => return Err(fenced(&row)),
+                    Some(row) if row.state != NodeState::Deleted => {}
+                    _ => return Err(not_a_node()),
                 }
                 let (_, membership) =
                     nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;

@@ -172,9 +172,7 @@ impl App {
             .await?;
         match row {
             Some(row) => Ok((NodeCaller { id: row.id, name: row.name.clone(), expired }, row)),
-            None => Err(AppError::Unauthenticated(
-                "this key belongs to no node of this cluster: the node was removed or never joined".to_owned(),
-            )),
+            None => Err(not_a_node()),
         }
     }
 
@@ -188,6 +186,13 @@ impl App {
         }
         Ok(RenewAnswer { certificate_pem })
     }
+}
+
+/// The refusal of a call whose key no node of the cluster has.
+pub(super) fn not_a_node() -> AppError {
+    AppError::Unauthenticated(
+        "this key belongs to no node of this cluster: the node was removed or never joined".to_owned(),
+    )
 }
 
 async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<(), AppError> {

@@ -48,6 +48,8 @@ pub struct Reader {
     at: u64,
     /// Bytes read from the file so far, bounded by [`READ_FACTOR_MAX`].
     read_bytes: u64,
+    /// Bytes of the disk whose L2 tables are absent.
+    holes: u64,
 }
 
 /// Where some bytes of the disk are.
@@ -119,6 +121,7 @@ impl Reader {
             compressed: Vec::new(),
             at: 0,
             read_bytes: 0,
+            holes: 0,
             header,
         };
         reader.mark_tables()?;
@@ -129,6 +132,12 @@ impl Reader {
     #[must_use]
     pub const fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Bytes of the disk that are zeros, as far as the L1 table alone tells.
+    #[must_use]
+    pub const fn holes(&self) -> u64 {
+        self.holes
     }
 
     /// Marks every cluster that belongs to the header, the L1 table or an L2 table, each once.
@@ -148,6 +157,8 @@ impl Reader {
                 return Err(bad("reserved bits are set"));
             }
             if table == 0 {
+                let table_bytes = self.header.l2_entries() * self.header.cluster_bytes();
+                self.holes += table_bytes.min(self.header.size_bytes.saturating_sub(disk_offset));
                 continue;
             }
             if !table.is_multiple_of(self.header.cluster_bytes()) {

@@ -4,15 +4,16 @@ use std::{collections::BTreeSet, time::Duration};
 
 use axum::body::{Body, BodyDataStream};
 use futures::StreamExt as _;
-use muster_api::{Labels, event::Event, operation::Target};
+use muster_api::{Labels, event::Event, node_protocol::Incarnation, operation::Target};
 use muster_controller::{
     store::{
-        StoreError,
+        Position, Store, StoreError,
         events::{self, NewEvent},
+        tokens,
     },
-    wake::Loop,
+    wake::{Loop, Wakes},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::world::World;
@@ -109,6 +110,93 @@ async fn a_stream_from_a_list_tells_later_events_and_resumes_by_id() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_at_once_when_its_token_is_revoked_and_when_it_ends() {
+    let world = World::new().await;
+    let gone = world.make_token(json!({ "role": "tenant", "name": "gone" })).await;
+    let short = world.make_token(json!({ "role": "tenant", "ttl_s": 60 })).await;
+    let (mut revoked, mut expired) =
+        (Followed::new(&world, &gone, "", &[]).await, Followed::new(&world, &short, "", &[]).await);
+    let begun = std::time::Instant::now();
+    world.delete("/v1/tokens/gone").await.empty(204);
+    // What happens from now on is not told any more.
+    tell(&world, thing("default", "after")).await;
+    assert!(revoked.next().await.is_none(), "it goes on");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(expired.event().await.target.id, "after");
+    world.clock.advance_ms(60_000);
+    assert!(expired.next().await.is_none(), "it goes on");
+}
+
+#[tokio::test]
+async fn a_stream_ends_soon_after_another_controller_revoked_its_token() {
+    let world = World::new().await;
+    let gone = world.make_token(json!({ "role": "tenant", "name": "gone" })).await;
+    let mut stream = Followed::new(&world, &gone, "", &[]).await;
+    let clock: std::sync::Arc<dyn muster_controller::clock::Clock> = std::sync::Arc::new(world.clock.clone());
+    let url = world.app.config.database_url();
+    let other = Store::open(&url, clock, Wakes::default()).await.expect("another process");
+    let begun = std::time::Instant::now();
+    let revoked = other.run_tx("test", async |tx| {
+        let row = tokens::by_name(tx, "gone").await?.expect("a token");
+        Ok::<_, StoreError>(tokens::delete(tx, row.id).await?)
+    });
+    assert!(revoked.await.expect("revoked"));
+    assert!(stream.next().await.is_none(), "it goes on");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    world.get_as(&gone, "/v1/me").await.refused(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn positions_and_event_ids_tell_a_tenant_nothing_of_what_others_do() {
+    let world = World::new().await;
+    let red = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    let as_of = async || {
+        let page: Value = world.get_as(&red, "/v1/images").await.ok(200);
+        page["as_of"].as_str().expect("a position").to_owned()
+    };
+    let (first, second) = (as_of().await, as_of().await);
+    tell(&world, thing("blue", "x")).await;
+    let third = as_of().await;
+    // Whether something happened in between cannot be told: no two are alike, and none has a number in it.
+    assert!(first != second && second != third, "{first} {second} {third}");
+    for position in [&first, &second, &third] {
+        assert_eq!(position.len(), 43, "{position}");
+        let bearer = format!("Bearer {red}");
+        let headers = [("authorization", bearer.as_str()), ("accept", "application/json")];
+        world.send("GET", &format!("/v1/events?after={position}"), &headers, "").await.ok::<Value>(200);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_sees_the_system_at_work_and_no_node() {
+    let world = World::new().await;
+    let red = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    world.agent("rack-7").await;
+    let data = json!({ "state": "failed", "detail": "rack-7: no answer", "conditions": [
+        { "kind": "objects_lost", "detail": "node rack-7 has none" }] });
+    let told = NewEvent { actor: "node:rack-7".to_owned(), data, ..thing("red", "web.0") };
+    tell(&world, told).await;
+    let page = async |token: &str| -> Value {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("accept", "application/json")];
+        world.send("GET", "/v1/events?project=red", &headers, "").await.ok(200)
+    };
+    let shown = page(&red).await;
+    assert_eq!(shown["items"][0]["actor"], "system");
+    assert_eq!(shown["items"][0]["data"]["detail"], "a node: no answer");
+    assert!(!shown.to_string().contains("rack-7"), "{shown}");
+    assert_eq!(page(&world.token).await["items"][0]["actor"], "node:rack-7");
+    let mut stream = Followed::new(&world, &red, &format!("?after={}", "0".repeat(12)), &[]).await;
+    assert!(matches!(stream.next().await, Some(Frame::Reset(_))));
+    tell(&world, NewEvent { actor: "node:rack-7".to_owned(), ..thing("red", "web.1") }).await;
+    assert_eq!(stream.event().await.actor, "system");
+    // Which of its things are on one node is nothing for a tenant either, also if it guesses the name.
+    for list in ["events", "instances", "operations"] {
+        world.get_as(&red, &format!("/v1/{list}?node=rack-7")).await.refused(403, "forbidden");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_keeps_to_its_filters_and_project() {
     let world = World::new().await;
     let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
@@ -148,14 +236,16 @@ async fn a_stream_from_a_forgotten_event_begins_with_reset() {
     tell(&world, thing("default", "b")).await;
     let mut stream = Followed::new(&world, &world.token, &format!("?after={position}"), &[]).await;
     let Some(Frame::Reset(at)) = stream.next().await else { panic!("expected a reset") };
-    assert_eq!(at, as_of(&world).await);
+    let seal = world.app.store.seal();
+    let here = seal.open(&at).expect("a position");
+    assert_eq!(seal.open(&as_of(&world).await), Ok(here));
     tell(&world, thing("default", "c")).await;
     assert_eq!(stream.event().await.target.id, "c");
     // A position this database has not reached, and one of another history: it was replaced by an older copy.
-    let (history, seq) = at.split_once('-').expect("two parts");
-    let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
-    // And one in the older form without a history.
-    for lost in [format!("{history}-0000ffffffff"), format!("{elsewhere}-{seq}"), seq.to_owned()] {
+    let not_reached = seal.token(Position { seq: 0xffff_ffff, ..here });
+    let elsewhere = seal.token(Position { history: Incarnation { number: 7, random: 7 }.into(), ..here });
+    // And two as earlier releases wrote them.
+    for lost in [not_reached, elsewhere, "00000000000a".to_owned(), "0000abcd-00000000000a".to_owned()] {
         let mut stream = Followed::new(&world, &world.token, &format!("?after={lost}"), &[]).await;
         assert!(matches!(stream.next().await, Some(Frame::Reset(_))), "{lost}");
     }
@@ -201,7 +291,8 @@ async fn under_load_nothing_is_missed_and_order_holds() {
     }
     for follower in followers {
         let seen = follower.await.expect("followed");
-        assert!(seen.is_sorted_by(|a, b| a.0 < b.0), "ids grow");
+        let place = |id: &str| world.app.store.seal().open(id).expect("an id").seq;
+        assert!(seen.is_sorted_by(|a, b| place(&a.0) < place(&b.0)), "in order");
         let distinct: BTreeSet<_> = seen.iter().map(|(_, id)| id).collect();
         assert_eq!(distinct.len(), WRITERS * EACH);
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use muster_api::version::Version;
 use muster_controller::{
+    config::{Config, Share, Uploads},
     export::ReadError,
     store::uploads::{self, UploadTarget},
 };
@@ -33,8 +34,12 @@ impl Deref for PoolWorld {
 
 impl PoolWorld {
     async fn new() -> Self {
+        Self::configured(|_| {}).await
+    }
+
+    async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let store = Arc::new(MemoryStore::new());
-        Self { world: World::on_pool(PoolClient::local_only(store.clone())).await, store }
+        Self { world: World::configured(Some(PoolClient::local_only(store.clone())), change).await, store }
     }
 
     async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -418,6 +423,68 @@ async fn an_upload_broken_off_half_way_can_be_repeated() {
     let version = world.put("big", "", bytes.clone()).await.value(201);
     assert_eq!(version["number"], 1);
     assert!(world.content(&version).await == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_drips_ends_with_408_and_its_image_is_free_again() {
+    let slowly = |config: &mut Config| config.uploads = Uploads { min_bytes_per_s: 1000, pace_over_s: 1 };
+    let world = PoolWorld::configured(slowly).await;
+    world.post("/v1/images", json!({ "name": "base" })).await.value(201);
+    let drip = stream::repeat(()).then(|()| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok::<_, std::io::Error>(Bytes::from_static(b"x"))
+    });
+    let answer = tokio::time::timeout(Duration::from_secs(20), world.put("base", "", Body::from_stream(drip)));
+    let problem = answer.await.expect("in time").refused(408, "request_timeout");
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("at least 1000 have to come")), "{problem}");
+    assert_eq!(world.put("base", "", vec![2; 1000]).await.value(201)["number"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_and_a_waiting_call_end_when_their_token_is_revoked() {
+    let world = PoolWorld::new().await;
+    let image = world.post("/v1/images", json!({ "name": "base" })).await.value(201);
+    let gone = world.make_token(json!({ "role": "admin", "name": "gone" })).await;
+    let bearer = format!("Bearer {gone}");
+    let headers = [("authorization", bearer.as_str())];
+    let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![1; 1000]))]);
+    let body = Body::from_stream(begun.chain(stream::pending()));
+    let upload = world.send_body("PUT", "/v1/images/base/content", &headers, body);
+    let revoke = async {
+        world.under_way(&image).await;
+        world.delete("/v1/tokens/gone").await.empty(204);
+    };
+    let (answer, ()) = tokio::join!(upload, revoke);
+    answer.refused(401, "unauthenticated");
+    assert_eq!(world.put("base", "", vec![2; 1000]).await.value(201)["number"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_salt_per_project_no_upload_meets_the_objects_of_another_project() {
+    let objects = async |share: Share| -> Vec<usize> {
+        let world = PoolWorld::configured(|config| config.pool.share = share).await;
+        let bytes = sample(9, 1 << 20);
+        let (mut counts, mut stored) = (Vec::new(), Vec::new());
+        for (project, name) in [("red", "a"), ("red", "b"), ("blue", "c")] {
+            let bearer = world.tenant(project).await;
+            let headers = [("authorization", bearer.as_str())];
+            let body = json!({ "name": name, "chunk_bytes": 65536 }).to_string();
+            world.send("POST", "/v1/images", &headers, &body).await.value(201);
+            let path = format!("/v1/images/{name}/content");
+            let version = world.send_body("PUT", &path, &headers, bytes.clone()).await.value(201);
+            stored.push(version["stored_bytes"].as_u64().expect("a number"));
+            let read = world.get_with(&path, &headers).await;
+            assert!(read.body == bytes, "{project}");
+            counts.push(world.store.names().expect("lists").len());
+        }
+        // What others have does not change the count, whoever shares the objects.
+        assert!(stored[0] > 0 && stored[1] == 0 && stored[2] == stored[0], "{stored:?}");
+        counts
+    };
+    let shared = objects(Share::Cluster).await;
+    assert_eq!((shared[0], shared[0]), (shared[1], shared[2]), "stored once");
+    let apart = objects(Share::Project).await;
+    assert_eq!((apart[0], apart[0] * 2), (apart[1], apart[2]), "stored once per project");
 }
 
 #[tokio::test(flavor = "multi_thread")]

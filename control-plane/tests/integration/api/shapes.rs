@@ -1,5 +1,10 @@
 //! What every call has in common: problems, ids, limits, lists.
 
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use muster_api::node_protocol::Incarnation;
+use muster_controller::store::Position;
 use serde_json::{Value, json};
 
 use super::world::World;
@@ -11,6 +16,59 @@ async fn unknown_paths_and_methods_are_problems() {
     world.get("/").await.header("location").contains("/ui/").then_some(()).expect("leads to the dashboard");
     world.delete("/v1/me").await.refused(405, "method_not_allowed");
     world.post("/v1/summary", &json!({})).await.refused(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn no_error_repeats_a_secret_whichever_field_it_was_sent_in() {
+    let world = World::new().await;
+    let secret = world.make_token(json!({ "role": "tenant" })).await;
+    let answers = [
+        world.get(&format!("/v1/tokens/{secret}")).await,
+        world.get(&format!("/v1/images/{secret}")).await,
+        world.get(&format!("/v1/{secret}")).await,
+        world.delete(&format!("/v1/images/{secret}/content")).await,
+        world.get(&format!("/v1/images?page_token={secret}")).await,
+        world.get(&format!("/v1/images?label={secret}")).await,
+        world.get(&format!("/v1/images?{secret}=1")).await,
+        world.get(&format!("/v1/images?project={secret}")).await,
+        world.post("/v1/images", json!({ "name": secret })).await,
+        world.post("/v1/images", json!({ (secret.clone()): 1 })).await,
+        world.post("/v1/tokens", json!({ "role": secret })).await,
+    ];
+    for (n, answer) in answers.iter().enumerate() {
+        let said = String::from_utf8_lossy(&answer.body);
+        assert!((400..500).contains(&answer.status), "{n}: {said}");
+        assert!(!said.contains(&secret[5..37]) && !said.contains(&secret[38..]), "{n}: {said}");
+        let headers = format!("{:?}", answer.headers);
+        assert!(!headers.contains(&secret[38..]), "{n}: {headers}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_says_that_it_is_too_long_is_refused_before_it_is_read() {
+    let world = World::new().await;
+    world.post("/v1/images", json!({ "name": "disk" })).await.ok::<Value>(201);
+    for (method, path, length) in
+        [("POST", "/v1/images", "1048577"), ("PUT", "/v1/images/disk/content", "17592186044417")]
+    {
+        let bearer = format!("Bearer {}", world.token);
+        let headers = [("authorization", bearer.as_str()), ("content-length", length)];
+        // A body that never brings a byte.
+        let body = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        let answer = World::answer(&world.people, world.request(method, path, &headers, "").map(|_| body));
+        let answer = tokio::time::timeout(Duration::from_secs(2), answer).await.expect("at once");
+        answer.refused(413, "too_large");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_answered_with_408() {
+    let world = World::configured(None, |config| config.doors.body_within_s = 1).await;
+    let bearer = format!("Bearer {}", world.token);
+    let headers = [("authorization", bearer.as_str()), ("content-length", "100")];
+    let body = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+    let request = world.request("POST", "/v1/images", &headers, "").map(|_| body);
+    World::answer(&world.people, request).await.refused(408, "request_timeout");
 }
 
 #[tokio::test]
@@ -280,10 +338,11 @@ async fn a_position_of_a_lost_history_is_refused() {
     let page: Value = world.get("/v1/tokens?limit=1").await.ok(200);
     let token = page["next_page_token"].as_str().expect("there is more");
     world.get(&format!("/v1/tokens?page_token={token}")).await.ok::<Value>(200);
-    let (history, seq) = token.split_once('-').expect("two parts");
-    let elsewhere = format!("{:08x}", u32::from_str_radix(history, 16).expect("hex") ^ 1);
-    let not_reached = "0000000fffff";
-    for lost in [format!("{elsewhere}-{seq}"), format!("{history}-{not_reached}")] {
+    let seal = world.app.store.seal();
+    let here = seal.open(token).expect("a position");
+    let elsewhere = seal.token(Position { history: Incarnation { number: 7, random: 7 }.into(), ..here });
+    let not_reached = seal.token(Position { seq: 0xf_ffff, ..here });
+    for lost in [elsewhere, not_reached] {
         let problem = world.get(&format!("/v1/tokens?page_token={lost}")).await.refused(400, "bad_request");
         assert!(problem["detail"].as_str().is_some_and(|text| text.contains("list again")), "{problem}");
         let json = [("accept", "application/json")];

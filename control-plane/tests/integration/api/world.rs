@@ -136,16 +136,17 @@ impl World {
 
     /// A controller on this folder, which may have been used before.
     pub(crate) async fn open(dir: tempfile::TempDir) -> Self {
-        Self::build(dir, None).await
+        Self::build(dir, None, |_| {}).await
     }
 
-    /// A controller that uses this pool client.
-    pub(crate) async fn on_pool(pool: PoolClient) -> Self {
-        Self::build(tempfile::tempdir().expect("a folder"), Some(pool)).await
+    /// A controller with other settings than the defaults.
+    pub(crate) async fn configured(pool: Option<PoolClient>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(tempfile::tempdir().expect("a folder"), pool, change).await
     }
 
-    async fn build(dir: tempfile::TempDir, pool: Option<PoolClient>) -> Self {
-        let config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+    async fn build(dir: tempfile::TempDir, pool: Option<PoolClient>, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
+        change(&mut config);
         let clock = ManualClock::at(Timestamp::from_micros(1_800_000_000_000_000));
         let parts = match pool {
             None => build_app(config, Arc::new(clock.clone()), 7401).await,

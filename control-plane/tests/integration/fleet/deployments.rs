@@ -7,6 +7,10 @@ use std::{
 };
 
 use muster_api::{Timestamp, deployment::OnReadyTimeout, node_protocol::Offer};
+use muster_controller::{
+    domain,
+    store::{StoreError, column, deployments, instances},
+};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, World, eventually};
@@ -358,6 +362,138 @@ async fn a_tenant_sees_its_own_and_no_nodes() {
     let full = world.call_as(&own, "POST", "/v1/deployments", full, &[]).await.refused(507, "no_capacity");
     assert!(full.body.get("nodes").is_none());
     world.call_as("mst1_nonsense", "GET", "/v1/deployments", Value::Null, &[]).await.refused(401, "unauthenticated");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_learns_neither_how_many_nodes_there_are_nor_how_full_they_are() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let _nodes = world.nodes(3).await;
+    let own = world.token(json!({ "role": "tenant", "project": "default" })).await;
+    let order = |count: u64, min_count: u64, memory: u64, dry: bool| {
+        json!({ "name": "web", "source": { "image": "debian" }, "count": count, "min_count": min_count,
+            "memory_bytes": memory * MIB, "placement": { "max_per_node": 1 }, "dry_run": dry })
+    };
+    let ask = async |token: &str, body: Value| world.call_as(token, "POST", "/v1/deployments", body, &[]).await;
+    // Three of 50 would fit, one per node. Operators are told so.
+    let told = ask(&world.token, order(50, 50, 512, true)).await.expect(200);
+    assert_eq!((told.number("/placed"), told.body["reasons"][0]["count"].as_u64()), (3, Some(3)));
+    // A tenant is told what would happen: all start, at least min_count, or none.
+    for (count, min_count, placed) in [(50, 50, 0), (50, 1, 1), (2, 1, 2)] {
+        let told = ask(&own, order(count, min_count, 512, true)).await.expect(200);
+        assert_eq!((told.number("/placed"), told.number("/unplaced")), (placed, count - placed), "{:#}", told.body);
+        let reasons =
+            if placed == count { json!([]) } else { json!([{ "reason": "max_per_node", "count": count - placed }]) };
+        assert_eq!((&told.body["nodes"], &told.body["reasons"]), (&json!([]), &reasons));
+    }
+    for (memory, reason) in [(512, "max_per_node"), (1 << 20, "memory")] {
+        let refused = ask(&own, order(50, 50, memory, false)).await.refused(507, "no_capacity");
+        assert_eq!(refused.body["reasons"], json!([{ "reason": reason, "count": 50 }]));
+        assert!(!refused.text("/detail").contains('3') && refused.body.get("nodes").is_none(), "{:#}", refused.body);
+    }
+    // What is stored with instances and operations has no number of nodes either.
+    let operation = ask(&own, order(5, 1, 512, false)).await.expect(202);
+    world.ends(&operation, "succeeded").await;
+    let failed = world.call_as(&own, "GET", "/v1/instances?state=failed", Value::Null, &[]).await;
+    let detail = failed.text("/items/0/detail");
+    assert_eq!(detail, "nodes have max_per_node members already: raise it, or add nodes");
+    let scale = json!({ "count": 60 });
+    let refused =
+        world.call_as(&own, "POST", "/v1/deployments/web/scale", scale, &[]).await.refused(507, "no_capacity");
+    assert!(!refused.text("/detail").contains('3'), "{:#}", refused.body);
+}
+
+/// What the members of a deployment add up to, counted now, as the answer shows it.
+async fn recount(world: &World, name: &str) -> (Value, Value) {
+    let read = world.app.store.read("test", async |tx| {
+        let row = deployments::by_name(tx, "default", name).await?.expect("it is there");
+        let tally = instances::tallies(tx, &[row.id]).await?.remove(&row.id).unwrap_or_default();
+        let timing = domain::deployment::timing(&instances::ways(tx, row.id).await?);
+        let (fetched, local) = instances::bytes(tx, row.id).await?;
+        let counted = json!([tally.counts, tally.ready, tally.state()]);
+        Ok::<_, StoreError>((counted, json!([timing, fetched, local])))
+    });
+    read.await.expect("reads")
+}
+
+/// How many instances each node has promised room to, as it is kept and counted now.
+async fn promised(world: &World) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let read = world.app.store.read("test", async |tx| {
+        let kept = instances::promised(tx).await?;
+        let kept = kept.into_iter().map(|(node, promised)| (node.to_string(), promised.instances)).collect();
+        let sql = "SELECT node, COUNT(*) AS n FROM instances WHERE node IS NOT NULL GROUP BY node";
+        let rows = sqlx::query(sql).fetch_all(tx.conn()).await?;
+        let mut counted = BTreeMap::new();
+        for row in &rows {
+            counted.insert(column::read::<String>(row, "node")?, column::read::<u64>(row, "n")?);
+        }
+        Ok::<_, StoreError>((kept, counted))
+    });
+    read.await.expect("reads")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_counts_shown_are_those_of_a_recount_after_any_change() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let nodes = world.nodes(2).await;
+    world.ready("web", 3).await;
+    let mut random = blake3::Hasher::new().update(b"the_counts_shown").finalize_xof();
+    let mut next = |below: u64| {
+        let mut bytes = [0; 8];
+        random.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % below
+    };
+    for step in 0..60 {
+        let node = &nodes[usize::from(next(2) == 1)];
+        let did = match next(9) {
+            0 => world.post("/v1/deployments/web/scale", json!({ "count": 1 + next(6) })).await,
+            1 => world.post("/v1/deployments/web/stop", json!({ "force": true })).await,
+            2 => world.post("/v1/deployments/web/start", Value::Null).await,
+            3 => world.post("/v1/deployments/web/retry", Value::Null).await,
+            4 => world.delete(&format!("/v1/instances/web.{}", next(8))).await,
+            5 => world.post("/v1/deployments/web/reboot", Value::Null).await,
+            6 => {
+                let fails = next(2) == 1;
+                node.script(|script| script.fails = fails);
+                world.get("/v1/summary").await
+            }
+            7 => {
+                let dirty = next(1 << 20);
+                node.script(|script| script.dirty_bytes = dirty);
+                node.act().await;
+                world.get("/v1/summary").await
+            }
+            _ => {
+                let verb = if next(2) == 1 { "cordon" } else { "uncordon" };
+                world.post(&format!("/v1/nodes/{}/{verb}", node.id), Value::Null).await
+            }
+        };
+        if did.status == 202 && next(3) > 0 {
+            eventually("the operation to end", async || {
+                let path = format!("/v1/operations/{}?wait=2s", did.text("/id"));
+                (!world.get(&path).await.body["finished_at"].is_null()).then_some(())
+            })
+            .await;
+        }
+        // What is counted between two equal recounts is what was shown in between: nothing may be older.
+        eventually("two equal recounts", async || {
+            let before = recount(&world, "web").await;
+            let shown = world.get("/v1/deployments/web").await.expect(200).body;
+            let listed = world.get("/v1/deployments").await.expect(200).body["items"][0].clone();
+            if recount(&world, "web").await != before {
+                return None;
+            }
+            let counted = |body: &Value| json!([body["counts"], body["ready"], body["state"]]);
+            assert_eq!((counted(&shown), counted(&listed)), (before.0.clone(), before.0.clone()), "step {step}");
+            let bytes = json!([shown["timing"], shown["fetched_bytes"], shown["local_bytes"]]);
+            assert_eq!(bytes, before.1, "step {step}");
+            let (kept, counted) = promised(&world).await;
+            assert_eq!(kept, counted, "step {step}");
+            Some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::harness::{MIB, Node, Reply, World, eventually};
 use crate::clock::ManualClock;
 
-const SILENT: &str = "2 nodes cannot be used now because libvirt does not answer there: see that libvirtd runs";
+const SILENT: &str = "nodes cannot be used now because libvirt does not answer there: see that libvirtd runs";
 
 async fn set_silent(nodes: &[Node], silent: bool) {
     for node in nodes {

@@ -1,0 +1,188 @@
+//! An open transaction: what it reads and writes through, the places it takes, and whom its commit wakes.
+
+use muster_api::{NodeId, Timestamp};
+use sqlx::{Any, AnyConnection, Row as _, Transaction};
+
+use super::{
+    error::StoreError,
+    position::{History, Position, Seal},
+};
+use crate::wake::{Loop, Wakes};
+
+/// The wakes that happen once the transaction is committed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct After {
+    events: bool,
+    loops: Vec<Loop>,
+    nodes: Vec<NodeId>,
+    operations: bool,
+    revoked: bool,
+}
+
+/// An open transaction. It is rolled back if it is dropped without a commit.
+#[derive(Debug)]
+pub struct Tx {
+    inner: Transaction<'static, Any>,
+    writes: bool,
+    now: Timestamp,
+    history: History,
+    seal: Seal,
+    /// The last place that it took; `None` if it took none.
+    pub(super) seq: Option<i64>,
+    pub(super) after: After,
+}
+
+const POSITION: &str = "-- sequence.position
+SELECT seq FROM sequence WHERE id = 1";
+
+const ADVANCE: &str = "-- sequence.advance
+UPDATE sequence SET seq = $1 WHERE id = 1";
+
+impl Tx {
+    pub(super) fn new(
+        inner: Transaction<'static, Any>,
+        writes: bool,
+        now: Timestamp,
+        history: History,
+        seal: Seal,
+    ) -> Self {
+        Self { inner, writes, now, history, seal, seq: None, after: After::default() }
+    }
+
+    /// The same transaction for the work of the next caller.
+    pub(super) fn renew(&mut self, now: Timestamp, history: History, seal: Seal) {
+        (self.now, self.history, self.seal) = (now, history, seal);
+    }
+
+    /// For sqlx: `sqlx::query(SQL).bind(…).execute(tx.conn())`.
+    pub fn conn(&mut self) -> &mut AnyConnection {
+        &mut self.inner
+    }
+
+    /// Whether it may write. What it reads is not committed then, and may never be.
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        self.writes
+    }
+
+    /// The time of this transaction. All its rows have the same.
+    #[must_use]
+    pub const fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The next number in the one order of all listed rows and events.
+    pub async fn next_seq(&mut self) -> Result<i64, StoreError> {
+        // No other transaction can change the row, so it is read once and written once, at the commit.
+        let next = match self.seq {
+            Some(last) => last + 1,
+            None => self.position().await? + 1,
+        };
+        self.seq = Some(next);
+        Ok(next)
+    }
+
+    /// The position of a row or event.
+    #[must_use]
+    pub const fn at(&self, seq: i64) -> Position {
+        Position { history: self.history, seq }
+    }
+
+    /// The id of the event at this place.
+    #[must_use]
+    pub fn event_id(&self, seq: i64) -> String {
+        self.seal.event_id(self.at(seq))
+    }
+
+    /// A position as callers get it in page tokens and `as_of`.
+    #[must_use]
+    pub fn token(&self, position: Position) -> String {
+        self.seal.token(position)
+    }
+
+    /// Writes positions as text and reads them.
+    #[must_use]
+    pub fn seal(&self) -> Seal {
+        self.seal.clone()
+    }
+
+    /// The position at which everything that this transaction reads is true (`as_of`).
+    pub async fn as_of(&mut self) -> Result<Position, StoreError> {
+        let seq = self.position().await?;
+        Ok(self.at(seq))
+    }
+
+    /// The newest `seq` that this transaction sees.
+    pub async fn position(&mut self) -> Result<i64, StoreError> {
+        if let Some(seq) = self.seq {
+            return Ok(seq);
+        }
+        Ok(sqlx::query(POSITION).fetch_one(self.conn()).await?.try_get("seq")?)
+    }
+
+    /// Wakes a reconcile loop after the commit.
+    pub fn wake(&mut self, which: Loop) {
+        if !self.after.loops.contains(&which) {
+            self.after.loops.push(which);
+        }
+    }
+
+    pub(super) fn wake_node(&mut self, node: NodeId) {
+        if !self.after.nodes.contains(&node) {
+            self.after.nodes.push(node);
+        }
+    }
+
+    pub(super) fn wake_events(&mut self) {
+        self.after.events = true;
+    }
+
+    pub(super) fn wake_operations(&mut self) {
+        self.after.operations = true;
+    }
+
+    pub(super) fn wake_revoked(&mut self) {
+        self.after.revoked = true;
+    }
+
+    pub(super) async fn commit(mut self, wakes: &Wakes) -> Result<(), StoreError> {
+        if let Some(seq) = self.seq {
+            sqlx::query(ADVANCE).bind(seq).execute(self.conn()).await?;
+        }
+        // The wakes happen even if this future is dropped during the commit. One that comes too early costs one look.
+        let _told = Told { after: std::mem::take(&mut self.after), wakes };
+        self.inner.commit().await?;
+        Ok(())
+    }
+
+    pub(super) async fn roll_back(self) {
+        if let Err(error) = self.inner.rollback().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "rollback failed; the connection is given up");
+        }
+    }
+}
+
+struct Told<'a> {
+    after: After,
+    wakes: &'a Wakes,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if self.after.events {
+            self.wakes.events();
+        }
+        if self.after.operations {
+            self.wakes.operations();
+        }
+        if self.after.revoked {
+            self.wakes.token_revoked();
+        }
+        for node in &self.after.nodes {
+            self.wakes.node(*node);
+        }
+        for which in &self.after.loops {
+            self.wakes.reconcile(*which);
+        }
+    }
+}
