@@ -253,6 +253,13 @@ mod tests {
     }
 
     #[test]
+    fn operations_have_the_filters_that_the_api_has() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("muster operation ls --state running --deployment web --node n1"));
+        assert!(!parses("muster operation ls --label a=b") && !parses("muster operation ls --deleted"));
+    }
+
+    #[test]
     fn verbs_on_instances_need_names_or_a_deployment_or_a_label() {
         assert!(parses("muster instance start web.0 web.1"));
         assert!(parses("muster instance stop --deployment web --force"));

@@ -3,7 +3,7 @@
 use muster_api::operation::{Operation, WaitingOn};
 use serde_json::json;
 
-use super::{Ctx, filtered, power_cut};
+use super::{Ctx, power_cut};
 use crate::{
     args::OperationCommand,
     cells::{age, optional, word},
@@ -44,7 +44,10 @@ fn operations() -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: OperationCommand) -> Result<(), Failure> {
     match command {
-        OperationCommand::Ls(listing) => ctx.list(&filtered(operations(), &listing), &OPERATIONS, Order::Time).await,
+        OperationCommand::Ls { state, deployment, node } => {
+            let call = operations().with_each("state", &state).with_each("deployment", &deployment);
+            ctx.list(&call.with_each("node", &node), &OPERATIONS, Order::Time).await
+        }
         OperationCommand::Show { operation } => {
             let id = full_id(ctx, &operation).await?;
             ctx.show(&operations().then(&id), |object| details(ctx, object)).await
