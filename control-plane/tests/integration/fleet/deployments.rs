@@ -364,6 +364,8 @@ async fn a_tenant_sees_its_own_and_no_nodes() {
     world.call_as("mst1_nonsense", "GET", "/v1/deployments", Value::Null, &[]).await.refused(401, "unauthenticated");
 }
 
+const FULL: &str = "nodes have as many members as one node may have: allow more per node, or add nodes";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_learns_neither_how_many_nodes_there_are_nor_how_full_they_are() {
     let world = World::new().await;
@@ -382,13 +384,18 @@ async fn a_tenant_learns_neither_how_many_nodes_there_are_nor_how_full_they_are(
     for (count, min_count, placed) in [(50, 50, 0), (50, 1, 1), (2, 1, 2)] {
         let told = ask(&own, order(count, min_count, 512, true)).await.expect(200);
         assert_eq!((told.number("/placed"), told.number("/unplaced")), (placed, count - placed), "{:#}", told.body);
-        let reasons =
-            if placed == count { json!([]) } else { json!([{ "reason": "max_per_node", "count": count - placed }]) };
+        let reasons = if placed == count {
+            json!([])
+        } else {
+            json!([{ "reason": "max_per_node", "count": count - placed, "detail": FULL }])
+        };
         assert_eq!((&told.body["nodes"], &told.body["reasons"]), (&json!([]), &reasons));
     }
     for (memory, reason) in [(512, "max_per_node"), (1 << 20, "memory")] {
         let refused = ask(&own, order(50, 50, memory, false)).await.refused(507, "no_capacity");
-        assert_eq!(refused.body["reasons"], json!([{ "reason": reason, "count": 50 }]));
+        let told = &refused.body["reasons"];
+        assert_eq!((told[0]["reason"].as_str(), told[0]["count"].as_u64()), (Some(reason), Some(50)), "{told}");
+        assert!(!told.to_string().contains('3') && told.as_array().unwrap().len() == 1, "{told}");
         assert!(!refused.text("/detail").contains('3') && refused.body.get("nodes").is_none(), "{:#}", refused.body);
     }
     // What is stored with instances and operations has no number of nodes either.
@@ -396,7 +403,7 @@ async fn a_tenant_learns_neither_how_many_nodes_there_are_nor_how_full_they_are(
     world.ends(&operation, "succeeded").await;
     let failed = world.call_as(&own, "GET", "/v1/instances?state=failed", Value::Null, &[]).await;
     let detail = failed.text("/items/0/detail");
-    assert_eq!(detail, "nodes have max_per_node members already: raise it, or add nodes");
+    assert_eq!(detail, FULL);
     let scale = json!({ "count": 60 });
     let refused =
         world.call_as(&own, "POST", "/v1/deployments/web/scale", scale, &[]).await.refused(507, "no_capacity");

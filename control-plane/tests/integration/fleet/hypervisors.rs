@@ -39,7 +39,10 @@ async fn a_deployment_waits_for_a_libvirt_that_does_not_answer_and_says_so() {
     set_silent(&nodes, true).await;
     let dry = json!({ "source": { "image": "debian" }, "count": 2, "dry_run": true });
     let dry = world.deploy(dry).await.expect(200);
-    assert_eq!(dry.body["reasons"], json!([{ "reason": "hypervisor_silent", "count": 2, "detail": SILENT }]));
+    assert_eq!(
+        dry.body["reasons"],
+        json!([{ "reason": "hypervisor_silent", "count": 2, "detail": format!("2 {SILENT}") }])
+    );
     let operation = world.deploy(order(2)).await.expect(202);
     let waiting = waits(&world, &operation, &world.token).await;
     let told: Vec<_> = waiting.body["waiting_on"]
@@ -93,6 +96,9 @@ async fn a_libvirt_that_stays_silent_fails_the_deployment_at_its_deadline_with_t
     world.ends(&scaled, "succeeded").await;
     set_silent(&nodes, true).await;
     let full = world.post("/v1/deployments/web/scale", json!({ "count": 900 })).await.refused(507, "no_capacity");
-    assert_eq!(full.body["reasons"], json!([{ "reason": "hypervisor_silent", "count": 2, "detail": SILENT }]));
+    assert_eq!(
+        full.body["reasons"],
+        json!([{ "reason": "hypervisor_silent", "count": 2, "detail": format!("2 {SILENT}") }])
+    );
     assert!(full.text("/detail").starts_with("0 of 898 members fit; 2 nodes cannot be used now"), "{full:?}");
 }
