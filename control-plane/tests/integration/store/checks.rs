@@ -37,6 +37,7 @@ checks! {
     sums_and_counts_read_as_numbers,
     an_error_leaves_nothing,
     a_dropped_transaction_leaves_nothing,
+    those_that_share_a_commit_are_refused_and_given_up_each_alone,
     reading_cannot_write,
     a_read_is_one_snapshot,
     seq_order_is_commit_order,
@@ -202,6 +203,41 @@ async fn a_dropped_transaction_leaves_nothing(fresh: Fresh) {
     // The next transaction can write, and the half-done work is gone.
     let seq = store.run_tx("test", async |tx| tell(tx, "b").await).await.unwrap();
     assert_eq!(seq, 1);
+}
+
+async fn those_that_share_a_commit_are_refused_and_given_up_each_alone(fresh: Fresh) {
+    let store = fresh.open().await;
+    let callers = (0..40).map(|n: i64| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let work = store.run_tx("test", async |tx| {
+                let seq = tx.next_seq().await?;
+                nodes::insert(tx, &node(tx, &format!("n{n}"), seq)).await?;
+                match n % 4 {
+                    1 => Err(StoreError::Setup("refused".to_owned())),
+                    2 => std::future::pending().await,
+                    _ => Ok(seq),
+                }
+            });
+            // A caller that goes away in the middle of its work.
+            match tokio::time::timeout(std::time::Duration::from_millis(if n % 4 == 2 { 20 } else { 20_000 }), work)
+                .await
+            {
+                Ok(done) => done.ok(),
+                Err(_gone) => None,
+            }
+        })
+    });
+    let mut seqs = BTreeSet::new();
+    for (n, caller) in callers.collect::<Vec<_>>().into_iter().enumerate() {
+        let done = caller.await.unwrap();
+        assert_eq!(done.is_some(), n % 4 == 0 || n % 4 == 3, "{n}");
+        seqs.extend(done);
+    }
+    let all = store.read("test", async |tx| nodes::list(tx, 0, None, 100).await).await.unwrap();
+    let there: BTreeSet<i64> = all.iter().map(|row| row.seq).collect();
+    assert_eq!((there, seqs.len()), (seqs, 20), "what is answered is there, and nothing else");
+    assert!(all.iter().all(|row| matches!(row.name[1..].parse::<i64>().unwrap() % 4, 0 | 3)));
 }
 
 async fn reading_cannot_write(fresh: Fresh) {
