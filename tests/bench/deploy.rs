@@ -45,7 +45,7 @@ pub(crate) fn memory(table: &mut Table) {
         }
         let bytes = muster_tests::cluster::resident(&cluster.agents[0].dir.display().to_string());
         table.row(
-            "agent and holder, 10 idle disks: resident",
+            "agent and its helper processes, 10 idle disks: resident",
             format!("{} MiB", bytes >> 20),
             "-".into(),
             None,
