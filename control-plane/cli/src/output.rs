@@ -75,6 +75,11 @@ fn wrapped(text: &str, limit: Option<usize>, indent: &str) -> String {
     text.lines().map(|line| textwrap::fill(line, &how)).collect::<Vec<_>>().join("\n")
 }
 
+/// JSON laid out for reading.
+fn pretty(sent: &Value) -> String {
+    serde_json::to_string_pretty(sent).expect("a JSON value can be written")
+}
+
 impl Out {
     pub(crate) fn new(format: Format, quiet: bool, words: Words) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
@@ -107,7 +112,7 @@ impl Out {
 
     /// Prints JSON laid out for reading.
     pub(crate) fn json(self, sent: &Value) -> Result<(), Failure> {
-        self.line(&serde_json::to_string_pretty(sent).unwrap_or_default())
+        self.line(&pretty(sent))
     }
 
     /// Cuts a line off where the terminal ends.
@@ -135,8 +140,7 @@ impl Out {
             return;
         }
         if let (true, Failure::Refused(problem)) = (self.is_json(), failure) {
-            let text = serde_json::to_string_pretty(&problem.sent).unwrap_or_default();
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", pretty(&problem.sent));
             return;
         }
         let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("muster: {}", failure.text(self.words))));

@@ -36,5 +36,5 @@ pub(super) fn calls_mut(item: &mut PathItem) -> impl Iterator<Item = (Method, &m
 
 /// The tag of a call. Each has one.
 pub(super) fn tag(operation: &Operation) -> &str {
-    operation.tags.iter().flatten().next().map(String::as_str).unwrap_or_default()
+    operation.tags.iter().flatten().next().expect("every call has a tag")
 }
