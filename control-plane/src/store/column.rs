@@ -23,7 +23,10 @@ use muster_api::{
     token::Role,
     version::{BootKind, VersionState},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IntoDeserializer as _},
+};
 use serde_json::Value;
 use sqlx::{Row as _, ValueRef as _, any::AnyRow};
 
@@ -59,9 +62,14 @@ fn bad(column: &str, why: impl fmt::Display) -> StoreError {
     StoreError::BadRow { column: column.to_owned(), why: why.to_string() }
 }
 
+/// The text of a TEXT column as it lies in the row. Most columns are made from it without a copy of it.
+fn text<'r>(row: &'r AnyRow, column: &str) -> Result<&'r str, StoreError> {
+    as_it_is(row, column)
+}
+
 /// A TEXT column that reads as `T`.
 pub fn parse<T: FromStr<Err: fmt::Display>>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    String::read(row, column)?.parse().map_err(|e| bad(column, e))
+    text(row, column)?.parse().map_err(|e| bad(column, e))
 }
 
 impl<T: Column> Column for Option<T> {
@@ -124,9 +132,9 @@ stored! {
         |value: &Self| Ok(json_text(value)?.into());
 }
 
-fn as_it_is<T>(row: &AnyRow, column: &str) -> Result<T, StoreError>
+fn as_it_is<'r, T>(row: &'r AnyRow, column: &str) -> Result<T, StoreError>
 where
-    T: for<'r> sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>,
+    T: sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any>,
 {
     row.try_get(column).map_err(StoreError::from)
 }
@@ -136,11 +144,11 @@ fn count<T: TryFrom<i64, Error: fmt::Display>>(row: &AnyRow, column: &str) -> Re
 }
 
 fn from_word<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    serde_json::from_value(Value::String(read(row, column)?)).map_err(|e| bad(column, e))
+    T::deserialize(text(row, column)?.into_deserializer()).map_err(|e: serde::de::value::Error| bad(column, e))
 }
 
 fn from_json<T: DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, StoreError> {
-    serde_json::from_str(&String::read(row, column)?).map_err(|e| bad(column, e))
+    serde_json::from_str(text(row, column)?).map_err(|e| bad(column, e))
 }
 
 /// For binding: JSON text.
