@@ -1,0 +1,38 @@
+import { CopyButton, Tooltip, UnstyledButton } from "@mantine/core";
+import { IconCheck, IconCopy } from "@tabler/icons-react";
+import classes from "./CopyId.module.css";
+
+interface Props {
+  value: string;
+  /** Shows only the end of an id, which is what differs. */
+  short?: boolean;
+  /** Shows the button alone. */
+  bare?: boolean;
+  /** What it is, for the hint. */
+  label?: string;
+}
+
+/** A text to copy with one click, such as an id. */
+export function CopyId({ value, short = false, bare = false, label = "id" }: Props) {
+  const shown = short && value.length > 12 ? `…${value.slice(-8)}` : value;
+  return (
+    <CopyButton value={value} timeout={1500}>
+      {({ copied, copy }) => (
+        <Tooltip label={copied ? "Copied" : short ? value : `Copy the ${label}`}>
+          <UnstyledButton
+            className={classes.button}
+            onClick={copy}
+            aria-label={bare ? `Copy the ${label}` : `Copy the ${label} ${value}`}
+          >
+            {!bare && <span className={classes.text}>{shown}</span>}
+            {copied ? (
+              <IconCheck size={13} className={classes.done} />
+            ) : (
+              <IconCopy size={13} className={classes.icon} />
+            )}
+          </UnstyledButton>
+        </Tooltip>
+      )}
+    </CopyButton>
+  );
+}
