@@ -54,6 +54,8 @@ pub struct Config {
     pub pool: Pool,
     /// What instances get where a request does not say it.
     pub instances: Instances,
+    /// Settings of the sessions of browsers.
+    pub sessions: Sessions,
     /// Settings of uploads.
     pub uploads: Uploads,
     /// Settings of the log.
@@ -80,6 +82,26 @@ pub struct Doors {
     pub metrics_listen: Option<SocketAddr>,
     /// Longest time in which the body of a call has to come, in seconds. Image content has limits of its own.
     pub body_within_s: u64,
+}
+
+impl Doors {
+    /// Whether people reach the public listener by TLS: its own, or that of a proxy which `public_url` names.
+    #[must_use]
+    pub fn have_tls(&self) -> bool {
+        !self.insecure_http || self.public_url().is_some_and(|url| url.scheme() == "https")
+    }
+
+    /// Whether a page of this origin (`Origin` of a request) is one of ours. `host` is the `Host` of the request.
+    #[must_use]
+    pub fn is_own_origin(&self, origin: &str, host: Option<&str>) -> bool {
+        let scheme = if self.have_tls() { "https" } else { "http" };
+        host.is_some_and(|host| origin.eq_ignore_ascii_case(&format!("{scheme}://{host}")))
+            || self.public_url().is_some_and(|url| origin == url.origin().ascii_serialization())
+    }
+
+    fn public_url(&self) -> Option<reqwest::Url> {
+        self.public_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok())
+    }
 }
 
 /// Settings of the pool.
@@ -119,6 +141,13 @@ pub struct Instances {
     pub stop_timeout: Duration,
     /// How long an instance may take to be ready; whole seconds, 1 s to 7 days.
     pub ready_timeout: Duration,
+}
+
+/// Settings of the sessions of browsers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sessions {
+    /// How long a session lasts after somebody signed in, at most until its token ends; whole seconds, 1 min to 30 days.
+    pub ttl: Duration,
 }
 
 /// Settings of the log.
@@ -162,6 +191,7 @@ impl Default for Config {
             pool: Pool { min_copies: 2, share: Share::Cluster },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances { stop_timeout: STOP_TIMEOUT, ready_timeout: READY_TIMEOUT },
+            sessions: Sessions { ttl: Duration::from_secs(12 * 3600) },
             log: Log { filter: "info".to_owned(), format: LogFormat::Text },
         }
     }
@@ -224,6 +254,7 @@ impl Config {
         set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
         set(&mut self.instances.ready_timeout, given.instances.ready_timeout);
+        set(&mut self.sessions.ttl, given.sessions.ttl);
         set(&mut self.log.filter, given.log.filter);
         set(&mut self.log.format, given.log.format);
         Ok(())
@@ -244,6 +275,7 @@ impl Config {
         for (key, time, least, most) in [
             ("instances.stop_timeout", stop_timeout, Duration::ZERO, STOP_TIMEOUT_MAX),
             ("instances.ready_timeout", ready_timeout, Duration::from_secs(1), TIME_MAX),
+            ("sessions.ttl", self.sessions.ttl, Duration::from_secs(60), Duration::from_secs(30 * 86_400)),
         ] {
             if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
                 let [least, most, got] = [least, most, time].map(exact_duration);
@@ -260,9 +292,7 @@ impl Config {
         if self.doors.node_listen.is_none() && self.doors.listen.port() == u16::MAX {
             return wrong("node_listen", "there is no port after 65535: give node_listen");
         }
-        if let Some(url) = &self.doors.public_url
-            && reqwest::Url::parse(url).ok().and_then(|u| u.host_str().map(str::to_owned)).is_none()
-        {
+        if self.doors.public_url.is_some() && !self.doors.public_url().is_some_and(|url| url.has_host()) {
             return wrong("public_url", "it is not a URL with a host");
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.filter).is_err() {
@@ -330,6 +360,9 @@ pub struct Settings {
     /// What instances get where a request does not say it
     #[command(flatten)]
     pub instances: InstancesSettings,
+    /// Settings of the sessions of browsers
+    #[command(flatten)]
+    pub sessions: SessionsSettings,
     /// Settings of uploads
     #[command(flatten)]
     pub uploads: UploadSettings,
@@ -374,6 +407,16 @@ pub struct InstancesSettings {
     #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_READY_TIMEOUT", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub ready_timeout: Option<Duration>,
+}
+
+/// The settings of the sessions of browsers from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionsSettings {
+    /// Time after which a browser has to sign in again, at most until its token ends [default: 12h]
+    #[arg(id = "session_ttl", long = "session-ttl", value_name = "TIME", env = "MUSTER_CONTROLLER_SESSION_TTL", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub ttl: Option<Duration>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
@@ -425,11 +468,12 @@ mod tests {
             pool: PoolSettings { min_copies, share },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout },
+            sessions: SessionsSettings { ttl },
             log: LogSettings { filter, format },
         } = said;
         assert!(data_dir.is_some() && listen.is_some() && node_listen.is_some() && public_url.is_some());
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
-        assert!(stop_timeout.is_some() && ready_timeout.is_some());
+        assert!(stop_timeout.is_some() && ready_timeout.is_some() && ttl.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
     }
@@ -438,8 +482,8 @@ mod tests {
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Config { doors, pool, log, uploads, instances, .. } = Config::default();
-        let times = [instances.stop_timeout, instances.ready_timeout].map(exact_duration);
+        let Config { doors, pool, log, uploads, instances, sessions, .. } = Config::default();
+        let times = [instances.stop_timeout, instances.ready_timeout, sessions.ttl].map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
         let words = [doors.listen.to_string(), log.filter, "cluster".to_owned()];
         for default in numbers.map(|number| number.to_string()).into_iter().chain(words).chain(times) {

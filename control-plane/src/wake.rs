@@ -157,13 +157,13 @@ impl Wakes {
         self.0.revoked.send_modify(|n| *n += 1);
     }
 
-    /// How many times a token was revoked in this process.
+    /// How many times a token was revoked, or a session ended, in this process.
     #[must_use]
     pub fn revoked(&self) -> u64 {
         *self.0.revoked.borrow()
     }
 
-    /// Changes whenever a token was revoked in this process.
+    /// Changes whenever a token was revoked, or a session ended, in this process.
     #[must_use]
     pub fn watch_revoked(&self) -> watch::Receiver<u64> {
         self.0.revoked.subscribe()

@@ -45,6 +45,8 @@ codes! {
     Unauthenticated = "unauthenticated", 401;
     /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
+    /// The call has the cookie of a session, or begins one, and a page of another site may have sent it.
+    CrossSite = "cross_site", 403;
     /// The calling node was declared dead. It must stop its guests and keep its data; it cannot come back.
     Fenced = "fenced", 403;
     /// The target does not exist, or is hidden from the caller.

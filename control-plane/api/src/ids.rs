@@ -30,6 +30,10 @@ storage_core::ids! {
     UploadId;
     /// Id of a token. It is no secret.
     TokenId;
+    /// Id of a session of a browser. It is no secret.
+    SessionId;
+    /// Id of a link that signs a browser in once. It is no secret.
+    SignInLinkId;
     /// Id of a request, which is in the logs of all daemons it reached.
     RequestId;
 }

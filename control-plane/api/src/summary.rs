@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, OrUnknown, Timestamp, token::Role};
+use crate::{ClusterId, OrUnknown, SessionId, Timestamp, token::Role};
 
 /// Answer of `GET /v1/summary`: problems, and the number of resources by state.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -42,7 +42,7 @@ pub struct ProblemLine {
     pub detail: String,
 }
 
-/// Answer of `GET /v1/me`: the token of the request.
+/// Answer of `GET /v1/me`: the token of the request, or that of its session.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Me {
     /// Name of the token.
@@ -52,8 +52,11 @@ pub struct Me {
     pub role: OrUnknown<Role>,
     /// The project it is bound to; null for operators.
     pub project: Option<String>,
-    /// When it expires.
+    /// When it expires; with a session, when that ends.
     pub expires_at: Option<Timestamp>,
+    /// The session of the call; null for a call with a token.
+    #[serde(default)]
+    pub session: Option<SessionId>,
     /// Id of the cluster.
     pub cluster: ClusterId,
     /// Version of the controller.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `mst1_{token id, 32 hex}_{secret, 43 base64url}` | [`ApiToken`]: signs people and programs in |
 //! | `mjt1_{token id, 32 hex}_{cluster id, 32 hex}_{SHA-256 of the CA certificate, 64 hex}_{secret, 43 base64url}` | [`JoinToken`]: lets a node join, and names the cluster and CA it must find |
+//! | `msl1_{link id, 32 hex}_{secret, 43 base64url}` | [`SignInCode`](crate::session::SignInCode): signs one browser in |
+//! | `mss1_{session id, 32 hex}_{secret, 43 base64url}` | [`SessionKey`](crate::session::SessionKey): the cookie of a session |
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
@@ -150,8 +152,8 @@ pub enum TokenError {
 pub fn without_secrets(text: &str) -> Cow<'_, str> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let (mut shown, mut rest) = (Cow::Borrowed(""), text);
-    while let Some(begins) = [API_PREFIX, JOIN_PREFIX].iter().filter_map(|prefix| rest.find(prefix)).min() {
-        let (before, token) = rest.split_at(begins + API_PREFIX.len());
+    while let Some(begins) = PREFIXES.iter().filter_map(|prefix| rest.find(prefix)).min() {
+        let (before, token) = rest.split_at(begins + PREFIXES[0].len());
         let secret = token.find(|c| !is_token(c)).unwrap_or(token.len());
         let shown = shown.to_mut();
         shown.push_str(before);
@@ -165,34 +167,55 @@ pub fn without_secrets(text: &str) -> Cow<'_, str> {
     shown
 }
 
-/// A token for people and programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiToken {
-    /// Id of the token.
-    pub id: TokenId,
-    /// Secret of the token.
-    pub secret: Secret,
+/// Types whose text is a prefix, an id and a secret.
+macro_rules! keyed_texts {
+    ($($(#[$doc:meta])* $name:ident { id: $id:ty } = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name {
+            /// The id, which is no secret.
+            pub id: $id,
+            /// The secret.
+            pub secret: $crate::token::Secret,
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&$crate::token::keyed_text($prefix, self.id.uuid(), &self.secret))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = $crate::token::TokenError;
+
+            fn from_str(text: &str) -> Result<Self, $crate::token::TokenError> {
+                let (id, secret) = $crate::token::parse_keyed($prefix, text)?;
+                Ok(Self { id: id.into(), secret })
+            }
+        }
+    )*};
+}
+pub(crate) use keyed_texts;
+
+keyed_texts! {
+    /// A token for people and programs.
+    ApiToken { id: TokenId } = "mst1_";
 }
 
-const API_PREFIX: &str = "mst1_";
+pub(crate) fn keyed_text(prefix: &str, id: Uuid, secret: &Secret) -> String {
+    format!("{prefix}{}_{}", id.simple(), secret.text())
+}
+
+pub(crate) fn parse_keyed(prefix: &'static str, text: &str) -> Result<(Uuid, Secret), TokenError> {
+    let rest = text.strip_prefix(prefix).ok_or(TokenError::Prefix(prefix))?;
+    // The secret may contain `_`, so only the first one is a separator.
+    let (id, secret) = rest.split_once('_').ok_or(TokenError::Part("secret"))?;
+    Ok((bare_uuid(id).ok_or(TokenError::Part("id"))?, Secret::parse(secret)?))
+}
+
 const JOIN_PREFIX: &str = "mjt1_";
-
-impl fmt::Display for ApiToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{API_PREFIX}{}_{}", self.id.uuid().simple(), self.secret.text())
-    }
-}
-
-impl FromStr for ApiToken {
-    type Err = TokenError;
-
-    fn from_str(text: &str) -> Result<Self, TokenError> {
-        let rest = text.strip_prefix(API_PREFIX).ok_or(TokenError::Prefix(API_PREFIX))?;
-        // The secret may contain `_`, so only the first one is a separator.
-        let (id, secret) = rest.split_once('_').ok_or(TokenError::Part("secret"))?;
-        Ok(Self { id: bare_uuid(id).ok_or(TokenError::Part("id"))?.into(), secret: Secret::parse(secret)? })
-    }
-}
+/// What secrets begin with. All prefixes have the same length.
+const PREFIXES: [&str; 4] = ["mst1_", JOIN_PREFIX, "msl1_", "mss1_"];
 
 /// A token that lets nodes join.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,6 +299,9 @@ mod tests {
         let text = format!("there is no token '{join}', and {api}/content is no path");
         assert_eq!(without_secrets(&text), "there is no token 'mjt1_…', and mst1_…/content is no path");
         assert_eq!(without_secrets(&api[..40]), "mst1_…", "a part of a token as well");
+        for prefix in PREFIXES {
+            assert_eq!(without_secrets(&format!("{prefix}abc")), format!("{prefix}…"));
+        }
         for harmless in ["", "send a token: Bearer mst1_…", "mst1 and mst1_ and mst"] {
             assert_eq!(without_secrets(harmless), harmless);
         }

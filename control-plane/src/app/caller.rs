@@ -1,5 +1,5 @@
-//! Who is asking, and what they may do: 401 without a good token, 404 for what is not theirs, 403 for what they may see
-//! but not do.
+//! Who is asking, and what they may do: 401 without a good token or session, 404 for what is not theirs, 403 for what
+//! they may see but not do.
 
 use std::{
     net::SocketAddr,
@@ -7,21 +7,24 @@ use std::{
 };
 
 use muster_api::{
-    ErrorCode, Name, Timestamp, TokenId,
+    ErrorCode, Name, SessionId, Timestamp, TokenId,
+    session::SessionKey,
     token::{ApiToken, Role, Secret},
 };
 use sha2::{Digest as _, Sha256};
+use storage_core::lock;
 use subtle::ConstantTimeEq as _;
 
 use super::{
     App, AppError,
-    known_tokens::{KNOWN_FOR, Known},
+    known::{KNOWN_FOR, Read},
 };
 use crate::{
     ca::Authority,
     store::{
         cluster,
         operations::Origin,
+        sessions::{self, SessionRow},
         tokens::{self, TokenRow},
     },
 };
@@ -38,18 +41,20 @@ pub enum Scope {
     All,
 }
 
-/// Who is asking, as their token says.
+/// Who is asking, as their token or session says.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The token that the request was sent with.
+    /// The token that the request was sent with, or that its session stands for.
     pub token: TokenId,
+    /// The session whose cookie the request was sent with; `None` for a request with a token.
+    pub session: Option<SessionId>,
     /// The token's name. Events and operations show it as the actor.
     pub name: String,
     /// What the token allows: operators have the role admin.
     pub role: Role,
     /// The project of a tenant; `None` for operators.
     pub bound_to: Option<String>,
-    /// When the token ends. Event streams that use it end soon after.
+    /// When the token or the session ends. Event streams that use it end soon after.
     pub expires_at: Timestamp,
     /// Whose things the request is about.
     pub scope: Scope,
@@ -101,6 +106,11 @@ impl Caller {
     pub fn origin(&self) -> Origin {
         Origin { actor: self.name.clone(), request_id: self.request_id.clone() }
     }
+
+    /// The refusal of a call whose token or session has ended while it went on.
+    pub(super) fn refused(&self) -> AppError {
+        if self.session.is_some() { session_refused() } else { token_refused() }
+    }
 }
 
 impl App {
@@ -112,14 +122,41 @@ impl App {
             return Err(refused());
         }
         let row = self.token_row(token.id).await?;
-        let row = row.filter(|row| matches_secret(row, token.secret.as_bytes())).ok_or_else(refused)?;
+        let row = row.filter(|row| matches_secret(&row.secret_sha256, &token.secret)).ok_or_else(refused)?;
         if row.expires_at <= self.clock.now() {
             return Err(refused());
         }
-        let scope = scope_of(&row, project)?;
+        let scope = scope_of(row.role, row.project.as_deref(), project)?;
         Ok(Caller {
             token: row.id,
+            session: None,
             name: row.name,
+            role: row.role,
+            bound_to: row.project,
+            expires_at: row.expires_at,
+            scope,
+            request_id,
+        })
+    }
+
+    /// Who sent the cookie `text` of a session, and whose things they ask about.
+    pub async fn sign_in_session(
+        &self,
+        text: &str,
+        project: Option<&str>,
+        request_id: String,
+    ) -> Result<Caller, AppError> {
+        let refused = session_refused;
+        let key: SessionKey = text.parse().map_err(|_| refused())?;
+        let now = self.clock.now();
+        let row = self.session_row(key.id).await?.filter(|row| matches_secret(&row.secret_sha256, &key.secret));
+        let row = row.filter(|row| row.expires_at > now).ok_or_else(refused)?;
+        let scope = scope_of(row.role, row.project.as_deref(), project)?;
+        lock(&self.used_sessions).insert(row.id, now);
+        Ok(Caller {
+            token: row.token,
+            session: Some(row.id),
+            name: row.token_name,
             role: row.role,
             bound_to: row.project,
             expires_at: row.expires_at,
@@ -164,17 +201,35 @@ impl App {
         }
         let row = self.store.read("tokens.load", async |tx| tokens::load(tx, id).await).await?;
         if let Some(row) = row.clone() {
-            self.known_tokens.put(Known { row, read_at, revoked });
+            self.known_tokens.put(id, Read { row, read_at, revoked });
         }
         Ok(row)
     }
 
-    /// Whether the caller's token is still good. A database that does not answer ends nothing.
-    pub(super) async fn is_still_good(&self, caller: &Caller) -> bool {
-        caller.expires_at > self.clock.now() && !matches!(self.token_row(caller.token).await, Ok(None))
+    /// The session with this id, unless it was ended, alone or with its token.
+    async fn session_row(&self, id: SessionId) -> Result<Option<SessionRow>, AppError> {
+        let (revoked, read_at) = (self.store.wakes().revoked(), Instant::now());
+        if let Some(row) = self.known_sessions.get(id, revoked) {
+            return Ok(Some(row));
+        }
+        let row = self.store.read("sessions.load", async |tx| sessions::load(tx, id).await).await?;
+        if let Some(row) = row.clone() {
+            self.known_sessions.put(id, Read { row, read_at, revoked });
+        }
+        Ok(row)
     }
 
-    /// Returns when the caller's token is revoked or has ended, also when another controller revoked it.
+    /// Whether the caller's token or session is still good. A database that does not answer ends nothing.
+    pub(super) async fn is_still_good(&self, caller: &Caller) -> bool {
+        let gone = match caller.session {
+            // Its row goes with that of its token.
+            Some(session) => matches!(self.session_row(session).await, Ok(None)),
+            None => matches!(self.token_row(caller.token).await, Ok(None)),
+        };
+        !gone && caller.expires_at > self.clock.now()
+    }
+
+    /// Returns when the caller's token or session is revoked or has ended, also when another controller revoked it.
     pub async fn token_ended(&self, caller: &Caller) {
         let mut watch = self.store.wakes().watch_revoked();
         loop {
@@ -201,8 +256,13 @@ pub(crate) fn token_refused() -> AppError {
     AppError::Unauthenticated("the token is unknown, revoked or expired".to_owned())
 }
 
-fn scope_of(row: &TokenRow, project: Option<&str>) -> Result<Scope, AppError> {
-    match (row.role, project) {
+/// The refusal of a session that is not good, or not any more.
+fn session_refused() -> AppError {
+    AppError::Unauthenticated("the session has ended or is unknown: sign in again".to_owned())
+}
+
+fn scope_of(role: Role, bound_to: Option<&str>, project: Option<&str>) -> Result<Scope, AppError> {
+    match (role, project) {
         (Role::Node, _) => Err(AppError::Forbidden("a node token can only join nodes".to_owned())),
         (Role::Admin, Some("*")) => Ok(Scope::All),
         (Role::Admin, None) => Ok(Scope::One(DEFAULT_PROJECT.to_owned())),
@@ -211,11 +271,11 @@ fn scope_of(row: &TokenRow, project: Option<&str>) -> Result<Scope, AppError> {
             Err(e) => Err(AppError::BadRequest(format!("the query parameter 'project': {e}"))),
         },
         (Role::Tenant, wanted) => {
-            let own = row.project.clone().expect("a CHECK of the table gives every tenant token a project");
+            let own = bound_to.expect("a CHECK of the table gives every tenant a project");
             if wanted.is_some_and(|wanted| wanted != own) {
                 return Err(AppError::code(ErrorCode::NotFound, "there is no such project"));
             }
-            Ok(Scope::One(own))
+            Ok(Scope::One(own.to_owned()))
         }
     }
 }
@@ -226,7 +286,11 @@ pub(crate) fn secret_of(authority: &Authority, id: TokenId) -> Secret {
 }
 
 /// Compares in constant time, so that the time it takes tells nothing about the stored hash.
-pub(crate) fn matches_secret(row: &TokenRow, secret: &[u8; 32]) -> bool {
-    let given = hex::encode(Sha256::digest(secret));
-    given.as_bytes().ct_eq(row.secret_sha256.as_bytes()).into()
+pub(crate) fn matches_secret(stored_sha256: &str, secret: &Secret) -> bool {
+    hashed(secret).as_bytes().ct_eq(stored_sha256.as_bytes()).into()
+}
+
+/// A secret as the database holds it.
+pub(crate) fn hashed(secret: &Secret) -> String {
+    hex::encode(Sha256::digest(secret.as_bytes()))
 }

@@ -5,9 +5,10 @@
 //! key, in parallel or across a crash, exactly one has the effect; the others find the row that it left. A call that is
 //! refused leaves no row.
 
-use muster_api::{ErrorCode, OperationId, operation::Operation};
+use muster_api::{ErrorCode, OperationId, TokenId, operation::Operation};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::{App, AppError, Caller, check_if_match, sight::Sight};
 use crate::store::{
@@ -27,6 +28,15 @@ pub struct Once {
     pub request_sha256: String,
     /// Whether the caller may see which nodes an operation waits for.
     pub operator: bool,
+}
+
+impl Once {
+    /// The same for a call whose answer only callers with this token may get.
+    #[must_use]
+    pub(super) fn for_token(&self, token: TokenId) -> Self {
+        let request_sha256 = hex::encode(Sha256::digest(format!("{} of {token}", self.request_sha256)));
+        Self { request_sha256, ..self.clone() }
+    }
 }
 
 /// A change of a thing: who asks, of what, and once.

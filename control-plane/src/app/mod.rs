@@ -22,8 +22,8 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `counted` and `known_tokens` know no other file, `labels` only errors; then [`App`] itself; [`caller`], [`idempotency`], [`list`] and `find` are what
-//! every use case begins with; the nouns come last.
+//! `heartbeats`, `counted` and `known` know no other file, `labels` only errors; then [`App`] itself; [`caller`],
+//! [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
 pub mod caller;
 pub mod commits;
@@ -38,7 +38,7 @@ pub mod idempotency;
 pub mod images;
 mod incarnations;
 pub mod instances;
-pub mod known_tokens;
+pub mod known;
 mod labels;
 pub mod list;
 pub mod membership;
@@ -46,6 +46,7 @@ pub mod nodes;
 pub mod operations;
 pub mod reports;
 pub(crate) mod retention;
+pub mod sessions;
 mod sight;
 pub mod sign_ins;
 pub mod slots;
@@ -61,7 +62,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use muster_api::{ClusterId, NodeId, Timestamp, node_protocol::Incarnation};
+use muster_api::{ClusterId, NodeId, SessionId, Timestamp, TokenId, node_protocol::Incarnation};
 use muster_pool::{PoolClient, tls};
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,13 @@ pub use self::{
     idempotency::{Answer, Asked, Once},
     operations::begin_operation,
 };
-use crate::{ca::Authority, clock::Clock, config::Config, store::Store, wake::Statuses};
+use crate::{
+    ca::Authority,
+    clock::Clock,
+    config::Config,
+    store::{Store, sessions::SessionRow, tokens::TokenRow},
+    wake::Statuses,
+};
 
 /// The controller. Cheap to clone.
 #[derive(Clone)]
@@ -111,7 +118,11 @@ pub struct Inner {
     /// What the members of deployments were counted to lately.
     pub counted: counted::Counted,
     /// Tokens that were read lately.
-    pub known_tokens: known_tokens::KnownTokens,
+    pub known_tokens: known::Known<TokenId, TokenRow>,
+    /// Sessions that were read lately.
+    pub known_sessions: known::Known<SessionId, SessionRow>,
+    /// When sessions were last used. The database does not have these times yet.
+    pub used_sessions: Mutex<HashMap<SessionId, Timestamp>>,
     /// Recent failed sign-ins, by address.
     pub sign_ins: sign_ins::SignIns,
     /// How the reconcile loops fare.

@@ -7,7 +7,7 @@ use muster_api::{
     operation::{Operation, OperationState},
 };
 
-use super::{Answer, App, AppError, Caller, Once, caller::token_refused, list::ListQuery, sight::Sight};
+use super::{Answer, App, AppError, Caller, Once, list::ListQuery, sight::Sight};
 use crate::{
     store::{
         Tx,
@@ -73,7 +73,7 @@ impl App {
             }
             tokio::select! {
                 () = self.closing.cancelled() => {}
-                () = self.token_ended(caller) => return Err(token_refused()),
+                () = self.token_ended(caller) => return Err(caller.refused()),
                 _ = tokio::time::timeout_at(end.min(now + LOOK_EVERY), watch.changed()) => {}
             }
         }

@@ -1,11 +1,14 @@
 //! What is kept long enough is dropped.
 
 use super::{App, StoreError};
-use crate::store::{DELETED_SHOWN_MS, deployments, events, idempotency, instances, operations, snapshots, tokens};
+use crate::store::{
+    DELETED_SHOWN_MS, deployments, events, idempotency, instances, operations, sessions, sign_in_links, snapshots,
+    tokens,
+};
 
 impl App {
-    /// Drops old events, operations, idempotency keys and tokens, and what was deleted more than a day ago. Returns how
-    /// many rows.
+    /// Drops old events, operations, idempotency keys, tokens, sessions and sign-in links, and what was deleted more than
+    /// a day ago. Returns how many rows.
     pub(crate) async fn forget_old(&self) -> Result<u64, StoreError> {
         self.store
             .run_tx("forget", async |tx| {
@@ -14,6 +17,8 @@ impl App {
                     + operations::forget_old(tx).await?
                     + idempotency::forget_old(tx).await?
                     + tokens::forget_old(tx).await?
+                    + sessions::forget_old(tx).await?
+                    + sign_in_links::forget_old(tx).await?
                     + instances::forget(tx, deleted_before).await?
                     + deployments::forget(tx, deleted_before).await?
                     + snapshots::forget(tx, deleted_before).await?)

@@ -8,7 +8,7 @@ use muster_api::{
 };
 
 use super::{App, AppError, Caller, StoreError};
-use crate::store::{Tx, cluster, deployments, found, images, instances, nodes, operations, snapshots};
+use crate::store::{Tx, cluster, deployments, found, images, instances, nodes, operations, sessions, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
 const LOOK_AT: [(&str, &str, &str, &str); 9] = [
@@ -39,6 +39,8 @@ pub struct Gauges {
     pub operations_overdue: u64,
     /// Instances that nodes hold and that are not known, and that nobody took back or forgot.
     pub found_instances: u64,
+    /// Sessions that have not expired.
+    pub sessions: u64,
 }
 
 impl App {
@@ -50,6 +52,7 @@ impl App {
             role: caller.role.into(),
             project: caller.bound_to.clone(),
             expires_at: Some(caller.expires_at),
+            session: caller.session,
             cluster: self.cluster,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -69,6 +72,7 @@ impl App {
                     nodes: nodes::by_state(tx).await?,
                     operations_overdue: operations::overdue(tx, None).await?,
                     found_instances: found::count(tx).await?,
+                    sessions: sessions::count(tx).await?,
                 })
             })
             .await

@@ -4,11 +4,10 @@ use muster_api::{
     ClusterId, Page, TokenId,
     token::{ApiToken, CreateToken, JoinToken, Role, Token},
 };
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Answer, App, AppError, Caller, Once, StoreError,
-    caller::{DEFAULT_PROJECT, secret_of},
+    caller::{DEFAULT_PROJECT, hashed, secret_of},
     list::ListQuery,
 };
 use crate::{
@@ -67,7 +66,7 @@ pub async fn make_token(
         name,
         role: wanted.role,
         project,
-        secret_sha256: hex::encode(Sha256::digest(secret_of(authority, id).as_bytes())),
+        secret_sha256: hashed(&secret_of(authority, id)),
         created_at: now,
         created_by: created_by.to_owned(),
         expires_at: now.plus_ms((ttl_s * 1000).cast_signed()),
@@ -175,7 +174,7 @@ impl App {
     }
 }
 
-async fn find_token(tx: &mut Tx, token: &str) -> Result<Option<TokenRow>, StoreError> {
+pub(crate) async fn find_token(tx: &mut Tx, token: &str) -> Result<Option<TokenRow>, StoreError> {
     match token.parse::<TokenId>() {
         Ok(id) => tokens::load(tx, id).await,
         Err(_) => tokens::by_name(tx, token).await,

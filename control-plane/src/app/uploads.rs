@@ -19,9 +19,7 @@ use storage_core::{ChunkSize, Salt};
 use tokio::time::Instant;
 
 use super::{
-    App, AppError, Caller,
-    caller::token_refused,
-    check_if_match, find,
+    App, AppError, Caller, check_if_match, find,
     images::{existing, tell_published},
     slots::Slot,
 };
@@ -114,7 +112,7 @@ impl App {
             let _slot = slot;
             let done = tokio::select! {
                 done = app.take_content(&actor, &row, upload, stated, &mut body) => done,
-                () = app.token_ended(&caller) => Err(token_refused()),
+                () = app.token_ended(&caller) => Err(caller.refused()),
             };
             if done.is_err() {
                 let ended = app.store.run_tx("uploads.end", async |tx| uploads::end(tx, upload.id).await).await;

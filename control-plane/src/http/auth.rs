@@ -1,4 +1,4 @@
-//! Bearer tokens and request ids.
+//! Who sends a call, by bearer token or by the cookie of a session, and request ids.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use http::{Method, header, request::Parts};
 use muster_api::RequestId;
 
-use super::{error::ApiError, extract::Params, openapi::Contract};
+use super::{cookie, cross_site, error::ApiError, extract::Params, openapi::Contract};
 use crate::app::{App, AppError, Caller};
 
 /// The id of a request. Every log line and every error has it.
@@ -55,7 +55,14 @@ impl FromRequestParts<App> for Caller {
         }
         let params = Params::from_request_parts(parts, app).await?;
         let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
-        let signed_in = app.sign_in(bearer(parts)?, params.text("project")?, request_id).await;
+        let project = params.text("project")?;
+        let signed_in = match cookie::of(parts, app) {
+            Some(cookie) if !parts.headers.contains_key(header::AUTHORIZATION) => {
+                cross_site::refuse_with_cookie(parts, app)?;
+                app.sign_in_session(cookie, project, request_id).await
+            }
+            _ => app.sign_in(bearer(parts)?, project, request_id).await,
+        };
         let caller = signed_in.map_err(|error| app.sign_in_failed(error, peer(parts)))?;
         Contract::check_query(parts, params.names())?;
         if parts.method == Method::GET || parts.method == Method::HEAD {

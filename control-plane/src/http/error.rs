@@ -19,6 +19,11 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// The code that it is sent with.
+    pub(super) fn code(&self) -> ErrorCode {
+        self.problem.code
+    }
+
     fn internal(cause: impl std::fmt::Display) -> Self {
         let problem =
             Problem::new(ErrorCode::Internal, "this is a fault of the controller: its log has the request id");

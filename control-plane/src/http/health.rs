@@ -75,6 +75,7 @@ async fn text(app: &App) -> Result<Response, AppError> {
         metrics::gauge!("muster_nodes", "state" => state).set(gauges.nodes.get(state).copied().unwrap_or(0) as f64);
     }
     metrics::gauge!("muster_found_instances").set(gauges.found_instances as f64);
+    metrics::gauge!("muster_sessions").set(gauges.sessions as f64);
     metrics::gauge!("muster_operations_overdue").set(gauges.operations_overdue as f64);
     metrics::gauge!("muster_membership_epoch").set(app.pool.membership().epoch as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())

@@ -9,6 +9,8 @@
 
 pub mod access;
 pub mod auth;
+mod cookie;
+mod cross_site;
 pub mod deployments;
 pub mod error;
 pub mod events;
@@ -23,6 +25,7 @@ pub mod nodes;
 pub mod openapi;
 pub mod operations;
 mod reserved;
+pub mod sessions;
 pub mod snapshots;
 pub mod summary;
 pub mod uploads;
@@ -88,6 +91,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(health::routes())
         .merge(openapi::routes())
         .merge(access::routes())
+        .merge(sessions::routes())
         .merge(summary::routes())
         .merge(operations::routes())
         .merge(events::routes())

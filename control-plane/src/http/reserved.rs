@@ -13,11 +13,9 @@ use super::{ApiError, openapi};
 use crate::app::{App, AppError, Caller};
 
 /// Method, path, id and meaning of each call.
-const CALLS: [(HttpMethod, &str, &str, &str); 35] = {
+const CALLS: [(HttpMethod, &str, &str, &str); 33] = {
     use HttpMethod::{Delete, Get, Head, Patch, Post};
     [
-        (Post, "/v1/session", "session_create", "Turns a token into a cookie, for pages and event streams."),
-        (Delete, "/v1/session", "session_delete", "Ends a session that has a cookie."),
         (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
         (Head, "/v1/uploads/{upload}", "upload_show", "Tells how far an upload is, as `Upload-Offset`."),
         (Patch, "/v1/uploads/{upload}", "upload_append", "Takes the next bytes of an upload, at `Upload-Offset`."),

@@ -64,6 +64,7 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
     if ended > 0 {
         end(app, &overdue).await?;
     }
+    app.note_used_sessions().await?;
     let forgotten = usize::try_from(app.forget_old().await?)?;
     Ok(Counts { seen: overdue.unfinished, acted: ended + forgotten })
 }

@@ -2,7 +2,7 @@
 
 use muster_api::{ClusterId, Timestamp, node_protocol::Incarnation};
 
-use super::{StoreError, Tx, column};
+use super::{StoreError, Tx, column, sessions, sign_in_links};
 
 /// The only row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,9 @@ pub async fn begin_incarnation(tx: &mut Tx, incarnation: Incarnation) -> Result<
         .await?;
     // The numbers before are of another history, so the next row must not have one of them.
     tx.next_seq().await?;
-    Ok(())
+    // Sessions may have been ended since the copy, and links used.
+    sessions::delete_all(tx).await?;
+    sign_in_links::delete_all(tx).await
 }
 
 const RESTORED_AT: &str = "-- cluster.restored_at

@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NodeId, OperationId, Problem, Reason,
-    RunId, SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
+    RunId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     image::ImageState,
     instance::InstanceState,
@@ -124,7 +124,7 @@ stored! {
     Int: Timestamp => |row, column| i64::read(row, column).map(Self::from_micros),
         |time: &Self| Ok(time.micros().into());
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
-        TokenId, RunId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
+        TokenId, RunId, SessionId, SignInLinkId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SalvageState, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());

@@ -38,6 +38,7 @@ migrations! {
     13 "0013_conditions",
     14 "0014_salvage",
     16 "0016_counts",
+    17 "0017_sessions",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -44,6 +44,8 @@ pub mod operations;
 mod position;
 mod row;
 pub mod salvage;
+pub mod sessions;
+pub mod sign_in_links;
 pub mod snapshots;
 pub mod tokens;
 mod tx;

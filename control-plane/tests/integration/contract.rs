@@ -15,13 +15,14 @@ pub(crate) static DOCUMENT: LazyLock<Value> =
 const OTHERS: [&str; 3] = ["/node/v1/", "/ui/", "/"];
 
 /// Headers that mean something to a client. An answer that has one must be described with it.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "accept-ranges",
     "content-range",
     "etag",
     "idempotent-replay",
     "location",
     "retry-after",
+    "set-cookie",
     "www-authenticate",
     "x-request-id",
 ];

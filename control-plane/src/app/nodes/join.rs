@@ -198,7 +198,7 @@ pub(super) fn not_a_node() -> AppError {
 async fn check_join_token(tx: &mut Tx, token: &JoinToken) -> Result<(), AppError> {
     let refused = || AppError::Unauthenticated(JOIN_TOKEN_REFUSED.to_owned());
     let row = tokens::load(tx, token.id).await?.ok_or_else(refused)?;
-    if row.role != Role::Node || !matches_secret(&row, token.secret.as_bytes()) || row.expires_at <= tx.now() {
+    if row.role != Role::Node || !matches_secret(&row.secret_sha256, &token.secret) || row.expires_at <= tx.now() {
         return Err(refused());
     }
     Ok(())

@@ -7,7 +7,7 @@ use utoipa::openapi::{
     Content, Header, HeaderBuilder, OpenApi, Ref, RefOr, Required, Schema, Type,
     path::{Operation, Parameter, ParameterBuilder, ParameterIn},
     schema::{ArrayItems, ObjectBuilder, SchemaType},
-    security::{Http, HttpAuthScheme, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
 };
 
 use super::{
@@ -36,6 +36,10 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     }
     let components = document.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let cookie = "The cookie that `POST /v1/session` sets, for pages of the controller itself. Its name ends with the id of \
+        the cluster; with TLS it begins with `__Host-`.";
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("muster-CLUSTER", cookie));
+    components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
     components.parameters = shared_parameters();
     components.headers = shared_headers();
     components.responses = errors::responses();

@@ -47,7 +47,7 @@ use crate::app::{App, AppError};
         contact(name = "Whoever runs this controller"),
     ),
     servers((url = "/", description = "The controller that sent this document.")),
-    security(("bearer" = [])),
+    security(("bearer" = []), ("session" = [])),
     components(schemas(muster_api::Problem, muster_api::instance::Loss, muster_api::event::Event)),
     tags(
         (name = "deployments", description = "Instances that are started together from one source."),
@@ -59,6 +59,7 @@ use crate::app::{App, AppError};
         (name = "nodes", description = "Compute hosts with an agent (operators)."),
         (name = "operations", description = "Records of work that outlives its request."),
         (name = "reserved", description = "Calls whose shape is fixed and that answer 501 until they are built."),
+        (name = "sessions", description = "Browsers that are signed in by a cookie, and links that sign one in."),
         (name = "snapshots", description = "Versions of many disks, all cut at one instant."),
         (name = "summary", description = "Overviews whose size does not grow with the cluster."),
         (name = "tokens", description = "What signs people, programs and new nodes in."),

@@ -7,11 +7,11 @@ use futures::StreamExt as _;
 use muster_api::{Labels, event::Event, node_protocol::Incarnation, operation::Target};
 use muster_controller::{
     store::{
-        Position, Store, StoreError,
+        Position, StoreError,
         events::{self, NewEvent},
         tokens,
     },
-    wake::{Loop, Wakes},
+    wake::Loop,
 };
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -19,13 +19,13 @@ use tower::ServiceExt as _;
 use super::world::World;
 
 /// A followed stream.
-struct Followed {
+pub(super) struct Followed {
     body: BodyDataStream,
     text: String,
 }
 
 #[derive(Debug)]
-enum Frame {
+pub(super) enum Frame {
     Event(Box<Event>),
     Reset(String),
 }
@@ -35,7 +35,12 @@ impl Followed {
         let bearer = format!("Bearer {token}");
         let mut all = vec![("authorization", bearer.as_str())];
         all.extend_from_slice(headers);
-        let request = world.request("GET", &format!("/v1/events{query}"), &all, "");
+        Self::with(world, query, &all).await
+    }
+
+    /// With headers that sign the call in.
+    pub(super) async fn with(world: &World, query: &str, headers: &[(&str, &str)]) -> Self {
+        let request = world.request("GET", &format!("/v1/events{query}"), headers, "");
         let response = world.people.clone().oneshot(request).await.expect("answers");
         assert_eq!(response.status().as_u16(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -43,7 +48,7 @@ impl Followed {
     }
 
     /// The next frame; none when the stream ends.
-    async fn next(&mut self) -> Option<Frame> {
+    pub(super) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();
@@ -132,9 +137,7 @@ async fn a_stream_ends_soon_after_another_controller_revoked_its_token() {
     let world = World::new().await;
     let gone = world.make_token(json!({ "role": "tenant", "name": "gone" })).await;
     let mut stream = Followed::new(&world, &gone, "", &[]).await;
-    let clock: std::sync::Arc<dyn muster_controller::clock::Clock> = std::sync::Arc::new(world.clock.clone());
-    let url = world.app.config.database_url();
-    let other = Store::open(&url, clock, Wakes::default()).await.expect("another process");
+    let other = world.other_store().await;
     let begun = std::time::Instant::now();
     let revoked: Result<bool, StoreError> = other
         .run_tx("test", async |tx| {

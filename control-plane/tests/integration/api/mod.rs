@@ -8,5 +8,6 @@ mod images;
 mod nodes;
 mod openapi;
 mod operations;
+mod sessions;
 mod shapes;
 mod world;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::world::World;
 
-async fn begin(world: &World, project: &str, target: &str) -> OperationId {
+pub(super) async fn begin(world: &World, project: &str, target: &str) -> OperationId {
     try_begin(world, project, target).await.expect("begun")
 }
 

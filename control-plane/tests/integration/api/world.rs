@@ -15,7 +15,15 @@ use muster_api::{
     node::PoolUse,
     node_protocol::{Heartbeat, JoinAnswer, JoinRequest, NODE_PROTOCOL, Offer, RUN_HEADER},
 };
-use muster_controller::{app::App, build_app, build_app_on, config::Config, http, reconcile::driver, wake::Loop};
+use muster_controller::{
+    app::App,
+    build_app, build_app_on,
+    config::Config,
+    http,
+    reconcile::driver,
+    store::Store,
+    wake::{Loop, Wakes},
+};
 use muster_pool::{PoolClient, tls::PeerCaller};
 use rcgen::{CertificateParams, KeyPair};
 use serde::de::DeserializeOwned;
@@ -273,6 +281,12 @@ impl World {
     pub(crate) async fn beat(&self, agent: &Agent, beat: &Heartbeat) -> Answer {
         let body = serde_json::to_string(beat).expect("JSON");
         self.node_call(agent.caller.as_ref(), "POST", "/node/v1/heartbeat", &body).await
+    }
+
+    /// The database as another controller has it.
+    pub(crate) async fn other_store(&self) -> Store {
+        let url = self.app.config.database_url();
+        Store::open(&url, Arc::new(self.clock.clone()), Wakes::default()).await.expect("another process")
     }
 
     /// One pass of a loop that succeeds.

@@ -5,6 +5,7 @@
 mod checks;
 mod found;
 mod images;
+mod sessions;
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ impl Fresh {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_conforms() {
-    for (name, check) in checks::ALL.iter().chain(images::ALL).chain(found::ALL) {
+    for (name, check) in checks::ALL.iter().chain(images::ALL).chain(found::ALL).chain(sessions::ALL) {
         let dir = tempfile::tempdir().unwrap();
         // A path with characters that are special in URLs.
         let url = DatabaseUrl::Sqlite(dir.path().join("a b%20ü?.db"));
@@ -56,7 +57,9 @@ async fn postgres_conforms() {
         }
         Err(why) => panic!("no PostgreSQL to test with: {why}"),
     };
-    for (number, (name, check)) in checks::ALL.iter().chain(images::ALL).chain(found::ALL).enumerate() {
+    for (number, (name, check)) in
+        checks::ALL.iter().chain(images::ALL).chain(found::ALL).chain(sessions::ALL).enumerate()
+    {
         eprintln!("postgres: {name}");
         check(Fresh::new(server.database(&format!("t{number}")))).await;
     }
