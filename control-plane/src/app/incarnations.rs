@@ -146,7 +146,7 @@ impl<'a> AheadDisk<'a> {
             NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
         instances::advance_heads(tx, &[head]).await?;
         if let Some(node) = instance.life.node {
-            nodes::bump_desired(tx, node).await?;
+            tx.bump_desired(node);
         }
         events::append(tx, adopted_event(instance, disk, report.version)).await?;
         tracing::warn!(version.id = %report.version, disk.id = %disk.id, "a version of {} that its node holds is adopted", instance.name);

@@ -1,4 +1,5 @@
-//! Events: appended in the transaction of the change that they tell, streamed in `seq` order, kept 7 days.
+//! Events: appended in the transaction of the change that they tell and inserted at its commit, streamed in `seq` order,
+//! kept 7 days.
 
 use muster_api::{DeploymentId, Labels, NodeId, OperationId, event::Event, operation::Target};
 use serde_json::Value;
@@ -71,35 +72,35 @@ INSERT INTO events (seq, time, kind, project, labels, target_kind, target_id, ta
 
 /// Appends an event; subscribers are woken after the commit.
 pub async fn append(tx: &mut Tx, event: NewEvent) -> Result<(), StoreError> {
-    append_many(tx, vec![event]).await
+    let row = vec![
+        tx.next_seq().await?.into(),
+        tx.now().micros().into(),
+        event.kind.into(),
+        event.project.into(),
+        column::json_text(&event.labels)?.into(),
+        event.target.kind.into(),
+        event.target.id.into(),
+        event.target.name.into(),
+        event.operation.map(|id| id.to_string()).into(),
+        event.deployment.map(|id| id.to_string()).into(),
+        event.node.map(|id| id.to_string()).into(),
+        event.actor.into(),
+        event.data.to_string().into(),
+    ];
+    tx.append_event(row)
 }
 
-/// As [`append`], for many events in few statements.
+/// Inserts what was appended.
+pub(super) async fn insert_appended(tx: &mut Tx) -> Result<(), StoreError> {
+    let rows = tx.take_events();
+    bulk::run(tx, INSERT, rows, "").await.map(|_| ())
+}
+
+/// As [`append`], for many events.
 pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), StoreError> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let now = tx.now().micros();
-    let mut rows = Vec::with_capacity(events.len());
     for event in events {
-        rows.push(vec![
-            tx.next_seq().await?.into(),
-            now.into(),
-            event.kind.into(),
-            event.project.into(),
-            column::json_text(&event.labels)?.into(),
-            event.target.kind.into(),
-            event.target.id.into(),
-            event.target.name.into(),
-            event.operation.map(|id| id.to_string()).into(),
-            event.deployment.map(|id| id.to_string()).into(),
-            event.node.map(|id| id.to_string()).into(),
-            event.actor.into(),
-            event.data.to_string().into(),
-        ]);
+        append(tx, event).await?;
     }
-    bulk::run(tx, INSERT, rows, "").await?;
-    tx.wake_events();
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 //! - [`Store::read`] reads one consistent snapshot. Writing in it fails.
 //! - `seq`: every listed row and every event takes one with [`Tx::next_seq`] in its write transaction. The order of
 //!   `seq` is the order of commits (see `backend.rs`), so lists, page tokens, `as_of` and the event stream use it.
-//! - Wakes asked for with [`Tx::wake`] or by [`events::append`] and [`nodes::bump_desired`] happen after the commit.
+//! - Wakes asked for with [`Tx::wake`] or by [`events::append`] and [`Tx::bump_desired`] happen after the commit.
 //!   A wake says "look" and carries no data, so a lost one costs only a delay.
 //! - Every mutable row has `revision`: `UPDATE … SET revision = revision + 1 WHERE id = $1 AND revision = $2`. If that
 //!   changes no row, it is a [`StoreError::Conflict`].

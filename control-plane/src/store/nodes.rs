@@ -114,7 +114,7 @@ UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = 
 WHERE id = $1 AND revision = $27";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
-/// saved: only [`bump_desired`] raises it.
+/// saved: only [`Tx::bump_desired`] raises it.
 pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
     let now = tx.now();
     let deleted = (node.state == NodeState::Deleted).then_some(now.micros());
@@ -236,24 +236,21 @@ pub async fn with_condition(tx: &mut Tx, kind: &ConditionKind) -> Result<u64, St
 }
 
 const BUMP: &str = "-- nodes.bump_desired
-UPDATE nodes SET desired_revision = desired_revision + 1 WHERE id = $1 RETURNING desired_revision";
+UPDATE nodes SET desired_revision = desired_revision + 1 WHERE id";
 
-/// Raises the revision of the node's desired state: its long-poll answers after the commit. Call it in every
-/// transaction that changes what is wanted of the node.
-pub async fn bump_desired(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
-    let row = sqlx::query(BUMP).bind(node.to_string()).fetch_one(tx.conn()).await?;
-    tx.wake_node(node);
-    column::read(&row, "desired_revision")
+/// Raises the revisions that [`Tx::bump_desired`] asked for.
+pub(super) async fn raise_bumped(tx: &mut Tx) -> Result<(), StoreError> {
+    let nodes = tx.bumped();
+    bulk::select_in(tx, BUMP, &nodes, "").await.map(|_| ())
 }
 
-const BUMP_ALL: &str = "-- nodes.bump_all_desired
-UPDATE nodes SET desired_revision = desired_revision + 1 WHERE deleted_at IS NULL RETURNING id";
+const NOT_DELETED: &str = "-- nodes.not_deleted
+SELECT id FROM nodes WHERE deleted_at IS NULL";
 
-/// As [`bump_desired`] for every node: the membership record changed.
+/// As [`Tx::bump_desired`] for every node: the membership record changed.
 pub async fn bump_all_desired(tx: &mut Tx) -> Result<(), StoreError> {
-    let rows = sqlx::query(BUMP_ALL).fetch_all(tx.conn()).await?;
-    for row in &rows {
-        tx.wake_node(column::read(row, "id")?);
+    for row in sqlx::query(NOT_DELETED).fetch_all(tx.conn()).await? {
+        tx.bump_desired(column::read(&row, "id")?);
     }
     Ok(())
 }

@@ -1,9 +1,14 @@
 //! An open transaction: what it reads and writes through, the places it takes, and whom its commit wakes.
+//!
+//! Events and the next revisions of nodes' desired states are written at the commit, together (`writer.rs`): a statement
+//! costs a way to the database's thread and back, and one transaction has the work of many callers. Nobody reads them in a
+//! transaction that writes them.
 
 use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
 
 use super::{
+    column::Cell,
     error::StoreError,
     position::{History, Position, Seal},
 };
@@ -11,9 +16,10 @@ use crate::wake::{Loop, Wakes};
 
 /// The wakes that happen once the transaction is committed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct After {
+struct After {
     events: bool,
     loops: Vec<Loop>,
+    /// The desired states of these nodes get their next revision at the commit.
     nodes: Vec<NodeId>,
     operations: bool,
     revoked: bool,
@@ -28,8 +34,18 @@ pub struct Tx {
     history: History,
     seal: Seal,
     /// The last place that it took; `None` if it took none.
-    pub(super) seq: Option<i64>,
-    pub(super) after: After,
+    seq: Option<i64>,
+    after: After,
+    /// Rows of events to be inserted at the commit.
+    events: Vec<Vec<Cell>>,
+}
+
+/// What a transaction had done up to some moment, beside what the database knows.
+#[derive(Debug)]
+pub(super) struct Mark {
+    seq: Option<i64>,
+    after: After,
+    events: usize,
 }
 
 const POSITION: &str = "-- sequence.position
@@ -46,7 +62,7 @@ impl Tx {
         history: History,
         seal: Seal,
     ) -> Self {
-        Self { inner, writes, now, history, seal, seq: None, after: After::default() }
+        Self { inner, writes, now, history, seal, seq: None, after: After::default(), events: Vec::new() }
     }
 
     /// The same transaction for the work of the next caller.
@@ -127,14 +143,43 @@ impl Tx {
         }
     }
 
-    pub(super) fn wake_node(&mut self, node: NodeId) {
+    /// Gives the desired state of the node its next revision: its long-poll answers after the commit. Call it in every
+    /// transaction that changes what is wanted of the node.
+    pub fn bump_desired(&mut self, node: NodeId) {
+        assert!(self.writes, "a reading transaction changed what is wanted of a node");
         if !self.after.nodes.contains(&node) {
             self.after.nodes.push(node);
         }
     }
 
-    pub(super) fn wake_events(&mut self) {
+    /// Adds the row of an event; subscribers are woken after the commit.
+    pub(super) fn append_event(&mut self, row: Vec<Cell>) -> Result<(), StoreError> {
+        if !self.writes {
+            return Err(StoreError::Setup("a reading transaction cannot append an event".to_owned()));
+        }
+        self.events.push(row);
         self.after.events = true;
+        Ok(())
+    }
+
+    /// The rows of events that are to be inserted now.
+    pub(super) fn take_events(&mut self) -> Vec<Vec<Cell>> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The nodes whose desired states get their next revision now.
+    pub(super) fn bumped(&self) -> Vec<NodeId> {
+        self.after.nodes.clone()
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark { seq: self.seq, after: self.after.clone(), events: self.events.len() }
+    }
+
+    /// Forgets what was done since the mark. The database is told by a savepoint.
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        (self.seq, self.after) = (mark.seq, mark.after);
+        self.events.truncate(mark.events);
     }
 
     pub(super) fn wake_operations(&mut self) {

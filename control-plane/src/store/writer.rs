@@ -23,7 +23,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use super::{
     backend::ACQUIRE_TIMEOUT,
     error::StoreError,
-    tx::{After, Tx},
+    events, nodes,
+    tx::{Mark, Tx},
 };
 use crate::wake::Wakes;
 
@@ -51,7 +52,7 @@ struct Batch {
     /// Callers whose work is in it.
     members: usize,
     /// What to go back to if the work under way is given up; `None` if none is under way.
-    before: Option<(Option<i64>, After)>,
+    before: Option<Mark>,
     outcome: watch::Sender<Outcome>,
 }
 
@@ -111,7 +112,7 @@ impl Writer {
         {
             return Err(fail(&mut open, error.into()).await);
         }
-        batch.before = Some((batch.tx.seq, batch.tx.after.clone()));
+        batch.before = Some(batch.tx.mark());
         Ok(Turn(Some(open)))
     }
 
@@ -184,14 +185,14 @@ impl Turn {
 /// Undoes the work under way.
 async fn undo(open: &mut Open) {
     let Some(batch) = open.as_mut() else { return };
-    let Some((seq, after)) = batch.before.take() else { return };
+    let Some(before) = batch.before.take() else { return };
     if batch.members == 0 {
         if let Some(batch) = open.take() {
             batch.tx.roll_back().await;
         }
         return;
     }
-    (batch.tx.seq, batch.tx.after) = (seq, after);
+    batch.tx.back_to(before);
     let undo = "ROLLBACK TO SAVEPOINT work; RELEASE SAVEPOINT work";
     if let Err(error) = sqlx::raw_sql(undo).execute(batch.tx.conn()).await {
         fail(open, error.into()).await;
@@ -210,7 +211,11 @@ async fn fail(open: &mut Open, error: StoreError) -> StoreError {
 
 async fn commit(open: &mut Open, wakes: &Wakes) {
     undo(open).await;
-    let Some(batch) = open.take() else { return };
-    let done = batch.tx.commit(wakes).await.map_err(Arc::new);
-    batch.outcome.send_replace(Some(done));
+    let Some(Batch { mut tx, outcome, .. }) = open.take() else { return };
+    let done = async {
+        events::insert_appended(&mut tx).await?;
+        nodes::raise_bumped(&mut tx).await?;
+        tx.commit(wakes).await
+    };
+    outcome.send_replace(Some(done.await.map_err(Arc::new)));
 }

@@ -19,7 +19,6 @@ use crate::{
         deployments::DeploymentRow,
         events,
         instances::{self, DiskRow, InstanceRow},
-        nodes,
     },
     wake::Loop,
 };
@@ -64,7 +63,7 @@ impl NewMembers<'_> {
         instances::insert_many(tx, &members, &disks).await?;
         events::append_many(tx, members.iter().map(|member| app_instances::event(member, actor)).collect()).await?;
         for node in members.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
-            nodes::bump_desired(tx, node).await?;
+            tx.bump_desired(node);
         }
         tx.wake(Loop::Deployments);
         Ok(())

@@ -16,7 +16,7 @@ use crate::{
     domain::{instance::Edge, order},
     store::{
         deployments::{self, DeploymentRow},
-        instances, nodes,
+        instances,
         operations::{self, NewOperation},
     },
 };
@@ -55,7 +55,7 @@ impl App {
                 deployments::save_limits(tx, &row).await?;
                 row.revision += 1;
                 for node in failed.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
-                    nodes::bump_desired(tx, node).await?;
+                    tx.bump_desired(node);
                 }
             }
             failed.retain(|member| member.life.state == InstanceState::Failed || member.life.gave_up());

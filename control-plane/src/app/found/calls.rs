@@ -111,7 +111,7 @@ impl App {
 async fn forget(tx: &mut Tx, caller: &Caller, row: FoundRow) -> Result<FoundRow, AppError> {
     let row = FoundRow { forgotten: true, ..row };
     found::save(tx, &row).await?;
-    nodes::bump_desired(tx, row.node).await?;
+    tx.bump_desired(row.node);
     events::append(tx, found_event("instance.forgotten", &row, &caller.name)).await?;
     Ok(FoundRow { updated_at: tx.now(), revision: row.revision + 1, ..row })
 }

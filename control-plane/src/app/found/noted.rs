@@ -7,7 +7,6 @@ use crate::store::{
     Tx, cluster, events,
     found::{self, FoundRow},
     instances::InstanceRow,
-    nodes,
 };
 
 /// News of a found instance in a report.
@@ -94,7 +93,7 @@ impl<'a> Noted<'a> {
 pub(crate) async fn gone(tx: &mut Tx, row: &FoundRow, actor: &str) -> Result<(), AppError> {
     found::delete(tx, row.id).await?;
     if row.forgotten {
-        nodes::bump_desired(tx, row.node).await?;
+        tx.bump_desired(row.node);
     }
     events::append(tx, found_event("instance.gone", row, actor)).await?;
     Ok(())

@@ -24,7 +24,6 @@ use crate::{
         events,
         found::{self, FoundRow},
         instances::{self, DiskRow, InstanceRow, NewHead},
-        nodes,
         versions::{self, NewVersion, Of},
     },
     wake::Loop,
@@ -44,7 +43,7 @@ pub(super) async fn take(
     };
     found::delete(tx, row.id).await?;
     events::append(tx, found_event("instance.taken", row, &caller.name)).await?;
-    nodes::bump_desired(tx, row.node).await?;
+    tx.bump_desired(row.node);
     Ok(member)
 }
 

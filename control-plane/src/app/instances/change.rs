@@ -13,7 +13,6 @@ use crate::{
         Tx,
         events::{self, NewEvent},
         instances::{self, InstanceRow},
-        nodes,
         operations::{NewOperation, Origin},
     },
     wake::Loop,
@@ -87,7 +86,7 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
         .flatten()
         .collect();
     for node in told {
-        nodes::bump_desired(tx, node).await?;
+        tx.bump_desired(node);
     }
     tx.wake(Loop::Deployments);
     let leaves = |c: &Changed| {

@@ -67,7 +67,7 @@ impl App {
         // Nobody can take those back any more.
         let found = found::delete_of_node(tx, dead.id).await?;
         // Its long-poll ends now, if it still has one, and its next call is refused.
-        nodes::bump_desired(tx, dead.id).await?;
+        tx.bump_desired(dead.id);
         self.refresh_membership(tx).await?;
         self.heartbeats.forget(dead.id);
         tracing::warn!(

@@ -102,7 +102,7 @@ impl App {
                 tx.wake(Loop::Instances);
                 tx.wake(Loop::Deployments);
                 if next.state == NodeState::Ready {
-                    nodes::bump_desired(tx, next.id).await?;
+                    tx.bump_desired(next.id);
                 }
                 self.refresh_membership(tx).await
             })

@@ -24,7 +24,7 @@ impl App {
                 nodes::save(tx, &next).await?;
                 events::append(tx, state_event(&next, &asked.caller.name)).await?;
                 // Its long-poll ends now, if it still has one, and its next call is refused.
-                nodes::bump_desired(tx, next.id).await?;
+                tx.bump_desired(next.id);
                 self.refresh_membership(tx).await?;
                 self.heartbeats.forget(next.id);
                 Ok(Answer::no_content())

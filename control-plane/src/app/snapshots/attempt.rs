@@ -37,7 +37,7 @@ pub(crate) async fn next_attempt(tx: &mut Tx, row: &mut SnapshotRow, members: &[
 /// Tells the nodes that have members to look at their desired state.
 pub(crate) async fn tell_nodes(tx: &mut Tx, members: &[MemberRow]) -> Result<(), StoreError> {
     for node in nodes_of(members) {
-        nodes::bump_desired(tx, node).await?;
+        tx.bump_desired(node);
     }
     Ok(())
 }
