@@ -212,7 +212,10 @@ async fn those_that_share_a_commit_are_refused_and_given_up_each_alone(fresh: Fr
         tokio::spawn(async move {
             let work = store.run_tx("test", async |tx| {
                 let seq = tx.next_seq().await?;
-                nodes::insert(tx, &node(tx, &format!("n{n}"), seq)).await?;
+                let row = node(tx, &format!("n{n}"), seq);
+                nodes::insert(tx, &row).await?;
+                tell(tx, &row.name).await?;
+                tx.bump_desired(row.id);
                 match n % 4 {
                     1 => Err(StoreError::Setup("refused".to_owned())),
                     2 => std::future::pending().await,
@@ -238,6 +241,10 @@ async fn those_that_share_a_commit_are_refused_and_given_up_each_alone(fresh: Fr
     let there: BTreeSet<i64> = all.iter().map(|row| row.seq).collect();
     assert_eq!((there, seqs.len()), (seqs, 20), "what is answered is there, and nothing else");
     assert!(all.iter().all(|row| matches!(row.name[1..].parse::<i64>().unwrap() % 4, 0 | 3)));
+    let told = store.read("test", async |tx| events::after(tx, 0, None, 100).await).await.unwrap();
+    let told: BTreeSet<_> = told.into_iter().map(|stored| stored.event.target.name).collect();
+    assert_eq!(told, all.iter().map(|row| row.name.clone()).collect(), "each has its event, and nothing else has one");
+    assert!(all.iter().all(|row| row.desired_revision == 2), "each was bumped once");
 }
 
 async fn reading_cannot_write(fresh: Fresh) {
