@@ -60,6 +60,9 @@ pub struct Disk {
 /// When the steps of this start happened; null for steps that have not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Steps {
+    /// Somebody asked for it.
+    #[serde(default)]
+    pub requested_at: Option<Timestamp>,
     /// A node was chosen.
     pub placed_at: Option<Timestamp>,
     /// Its disk file was ready on the node.

@@ -117,7 +117,7 @@ impl App {
                 // A filter that matches little reads much, at most all events that are kept.
                 let mut asked = limit.max(100);
                 loop {
-                    let rows = events::after(tx, after, project, asked).await?;
+                    let rows = events::after(tx, after, project, &filter.targets, asked).await?;
                     let full = rows.len() == asked;
                     asked = BATCH;
                     for row in rows {
@@ -176,13 +176,13 @@ impl Subscription {
 
     /// Reads one batch. True when it was full.
     async fn read(&mut self) -> Result<bool, AppError> {
-        let (after, project) = (self.after, self.caller.list_project());
+        let (after, project, targets) = (self.after, self.caller.list_project(), &self.filter.targets);
         let operator = self.caller.is_operator();
         let (rows, kept_after, now, sight) = self
             .app
             .store
             .read("events.after", async |tx| {
-                let rows = events::after(tx, after, project, BATCH).await?;
+                let rows = events::after(tx, after, project, targets, BATCH).await?;
                 let sight = if rows.is_empty() { Sight::All } else { Sight::of(tx, operator).await? };
                 Ok::<_, AppError>((rows, events::kept_after(tx).await?, tx.as_of().await?, sight))
             })

@@ -32,11 +32,13 @@ pub struct Filter {
     pub deployments: Vec<String>,
     /// `node=`, ids or names. They are looked up when the list is read.
     pub nodes: Vec<String>,
+    /// `target=`, ids of things.
+    pub targets: Vec<String>,
 }
 
 impl Filter {
     /// Names of the filters in queries.
-    pub const NAMES: [&'static str; 4] = ["state", "label", "deployment", "node"];
+    pub const NAMES: [&'static str; 5] = ["state", "label", "deployment", "node", "target"];
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {

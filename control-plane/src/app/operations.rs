@@ -88,7 +88,7 @@ impl App {
                 let sight = Sight::of(tx, caller.is_operator()).await?;
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
-                    let rows = operations::list(tx, after, caller.list_project(), n).await?;
+                    let rows = operations::list(tx, after, caller.list_project(), &list.filter.targets, n).await?;
                     let keep = |(_, operation)| wanted(list, &operation).then(|| sight.operation(operation));
                     pager.take(rows, |(seq, _)| *seq, keep);
                 }

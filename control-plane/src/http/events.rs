@@ -17,7 +17,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiError, Json, Params,
     extract::{filter_of, limit_of},
-    openapi::{ByDeployment, ByLabel, ByNode, ByState, List},
+    openapi::{ByDeployment, ByLabel, ByNode, ByState, ByTarget, List},
 };
 use crate::app::{
     App, AppError, Caller,
@@ -38,7 +38,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
             description = "`as_of` of a list, or `id` of an event. From now on if left out; a page begins with the oldest."),
         ("Last-Event-ID" = Option<String>, Header,
             description = "`id` of the last event that was seen. It goes before `after`."),
-        List, ByState, ByLabel, ByDeployment, ByNode),
+        List, ByState, ByLabel, ByDeployment, ByNode, ByTarget),
     responses((status = 200, content((Page<muster_api::event::Event> = "application/json"), (String = "text/event-stream"))))
 )]
 async fn event_list(

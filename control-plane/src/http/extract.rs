@@ -439,7 +439,17 @@ pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
         })
         .collect::<Result<_, AppError>>()?;
     let texts = |name| params.all(name).map(str::to_owned).collect();
-    Ok(Filter { states: texts("state"), labels, deployments: texts("deployment"), nodes: texts("node") })
+    let id = |text: &str| match text.parse::<uuid::Uuid>() {
+        Ok(id) => Ok(id.to_string()),
+        Err(_) => Err(AppError::BadRequest(format!("target is the id of a thing, got '{text}'"))),
+    };
+    Ok(Filter {
+        states: texts("state"),
+        labels,
+        deployments: texts("deployment"),
+        nodes: texts("node"),
+        targets: params.all("target").map(id).collect::<Result<_, _>>()?,
+    })
 }
 
 /// `limit=`: how many items a page may have, 1 to 1000, 100 if it is left out.

@@ -8,7 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, Change, Json, ListQuery, NoBody, Params, Path,
-    openapi::{ByDeployment, ByNode, ByState, List},
+    openapi::{ByDeployment, ByNode, ByState, ByTarget, List},
 };
 use crate::app::{Answer, App, Caller};
 
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// The record of slow work, oldest first; kept 30 days after its end.
 #[utoipa::path(get, path = "/v1/operations", tag = "operations",
-    params(List, ByState, ByDeployment, ByNode),
+    params(List, ByState, ByDeployment, ByNode, ByTarget),
     responses((status = 200, body = Page<Operation>)))]
 async fn operation_list(
     State(app): State<App>,

@@ -5,7 +5,11 @@ use muster_api::{DeploymentId, Labels, NodeId, OperationId, event::Event, operat
 use serde_json::Value;
 use sqlx::any::AnyRow;
 
-use super::{StoreError, Tx, bulk, column};
+use super::{
+    StoreError, Tx,
+    bulk::{self, Conditions},
+    column,
+};
 
 /// Days an event is kept.
 pub const KEPT_DAYS: i64 = 7;
@@ -104,21 +108,26 @@ pub async fn append_many(tx: &mut Tx, events: Vec<NewEvent>) -> Result<(), Store
     Ok(())
 }
 
-const AFTER: &str = "-- events.after
-SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment, node, actor, data
-FROM events WHERE seq > $1 ORDER BY seq LIMIT $2";
+const SELECT: &str =
+    "SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment,
+    node, actor, data FROM events";
 
-const AFTER_IN: &str = "-- events.after_in
-SELECT seq, time, kind, project, labels, target_kind, target_id, target_name, operation, deployment, node, actor, data
-FROM events WHERE seq > $1 AND project = $3 ORDER BY seq LIMIT $2";
-
-/// The events after the place `seq`, oldest first, of one project or of all.
-pub async fn after(tx: &mut Tx, seq: i64, project: Option<&str>, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+/// The events after the place `seq`, oldest first, of one project or of all, about these things or about all.
+pub async fn after(
+    tx: &mut Tx,
+    seq: i64,
+    project: Option<&str>,
+    targets: &[String],
+    limit: usize,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut conditions = Conditions::default();
+    conditions.compare("seq", ">", seq);
+    if let Some(project) = project {
+        conditions.compare("project", "=", project);
+    }
+    conditions.one_of("target_id", targets);
     let limit = i64::try_from(limit).expect("nobody reads 2^63 events at once");
-    let rows = match project {
-        Some(project) => sqlx::query(AFTER_IN).bind(seq).bind(limit).bind(project).fetch_all(tx.conn()).await?,
-        None => sqlx::query(AFTER).bind(seq).bind(limit).fetch_all(tx.conn()).await?,
-    };
+    let rows = conditions.rows(tx, "events.after", SELECT, limit).await?;
     rows.iter().map(|row| from_row(tx, row)).collect()
 }
 

@@ -39,6 +39,7 @@ migrations! {
     14 "0014_salvage",
     16 "0016_counts",
     17 "0017_sessions",
+    20 "0020_events_of_a_thing",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -184,6 +184,7 @@ pub async fn list(
     tx: &mut Tx,
     after: i64,
     project: Option<&str>,
+    targets: &[String],
     limit: i64,
 ) -> Result<Vec<(i64, Operation)>, StoreError> {
     let mut conditions = Conditions::default();
@@ -191,6 +192,7 @@ pub async fn list(
     if let Some(project) = project {
         conditions.compare("project", "=", project);
     }
+    conditions.one_of("target_id", targets);
     let rows = conditions.rows(tx, "operations.list", Operation::SELECT, limit).await?;
     rows.iter().map(|row| Ok((column::read(row, "seq")?, Operation::from_row(row)?))).collect()
 }

@@ -88,7 +88,12 @@ fn view(
         memory_bytes: row.memory_bytes,
         runtime: row.runtime.into(),
         ready_at: if life.state == InstanceState::Running { steps.ready_at } else { None },
-        steps: Steps { placed_at: steps.placed_at, disk_at: steps.disk_at, started_at: steps.started_at },
+        steps: Steps {
+            requested_at: steps.requested_at,
+            placed_at: steps.placed_at,
+            disk_at: steps.disk_at,
+            started_at: steps.started_at,
+        },
         boots: life.boots,
         last_reason,
         last_reason_at,

@@ -114,6 +114,8 @@ filters! {
     ByDeployment { deployment: Vec<String> }
     /// Only what is on this node, by id or name (operators). Repeated: on one of these.
     ByNode { node: Vec<String> }
+    /// Only what concerns the thing with this id. Repeated: one of these.
+    ByTarget { target: Vec<String> }
     /// Also what was deleted in the last 24 hours.
     Deleted { deleted: bool }
 }

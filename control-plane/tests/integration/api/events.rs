@@ -232,6 +232,34 @@ async fn a_stream_keeps_to_its_filters_and_project() {
 }
 
 #[tokio::test]
+async fn what_happened_to_one_thing_is_asked_by_its_id() {
+    let world = World::new().await;
+    let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    let position = as_of(&world).await;
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let made = world.post("/v1/images", json!({ "name": name })).await.json();
+        ids.push(made["id"].as_str().expect("an id").to_owned());
+    }
+    let told = async |token: &str, query: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("accept", "application/json")];
+        let page = world.send("GET", &format!("/v1/events?{query}"), &headers, "").await.json();
+        let items = page["items"].as_array().expect("items").clone();
+        items.into_iter().map(|event| event["target"]["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world.token, &format!("target={}", ids[1])).await, ids[1..2]);
+    assert_eq!(told(&world.token, &format!("target={}&target={}", ids[2], ids[0])).await, [&*ids[0], &*ids[2]]);
+    assert!(told(&tenant, &format!("target={}", ids[1])).await.is_empty());
+    let query = format!("?after={position}&target={}", ids[2]);
+    assert_eq!(Followed::new(&world, &world.token, &query, &[]).await.event().await.target.id, ids[2]);
+    assert_eq!(world.get(&format!("/v1/operations?target={}", ids[0])).await.json()["items"], json!([]));
+    for list in ["events", "operations"] {
+        world.get(&format!("/v1/{list}?target=web")).await.refused(400, "bad_request");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_from_a_forgotten_event_begins_with_reset() {
     let world = World::new().await;
     let position = as_of(&world).await;

@@ -736,7 +736,7 @@ async fn events_tell_what_happened_to_images() {
     world.delete("/v1/images/base").await.value(204);
     let store = &world.app.store;
     let events =
-        store.read("test", async |tx| muster_controller::store::events::after(tx, 0, Some("default"), 100).await);
+        store.read("test", async |tx| muster_controller::store::events::after(tx, 0, Some("default"), &[], 100).await);
     let kinds: Vec<String> = events.await.expect("reads").into_iter().map(|e| e.event.kind).collect();
     let images: Vec<&str> =
         kinds.iter().map(String::as_str).filter(|k| k.starts_with("image") || k.starts_with("version")).collect();

@@ -176,7 +176,7 @@ async fn an_error_leaves_nothing(fresh: Fresh) {
         })
         .await;
     assert!(failed.is_err());
-    let left = store.read("test", async |tx| events::after(tx, 0, None, 10).await).await.unwrap();
+    let left = store.read("test", async |tx| events::after(tx, 0, None, &[], 10).await).await.unwrap();
     assert!(left.is_empty());
     let position = store.read("test", async |tx| tx.position().await).await.unwrap();
     assert_eq!(position, 0);
@@ -241,7 +241,7 @@ async fn those_that_share_a_commit_are_refused_and_given_up_each_alone(fresh: Fr
     let there: BTreeSet<i64> = all.iter().map(|row| row.seq).collect();
     assert_eq!((there, seqs.len()), (seqs, 20), "what is answered is there, and nothing else");
     assert!(all.iter().all(|row| matches!(row.name[1..].parse::<i64>().unwrap() % 4, 0 | 3)));
-    let told = store.read("test", async |tx| events::after(tx, 0, None, 100).await).await.unwrap();
+    let told = store.read("test", async |tx| events::after(tx, 0, None, &[], 100).await).await.unwrap();
     let told: BTreeSet<_> = told.into_iter().map(|stored| stored.event.target.name).collect();
     assert_eq!(told, all.iter().map(|row| row.name.clone()).collect(), "each has its event, and nothing else has one");
     assert!(all.iter().all(|row| row.desired_revision == 2), "each was bumped once");
@@ -251,7 +251,7 @@ async fn reading_cannot_write(fresh: Fresh) {
     let store = fresh.open().await;
     let wrote = store.read("test", async |tx| tell(tx, "a").await).await;
     assert!(wrote.is_err());
-    assert!(store.read("test", async |tx| events::after(tx, 0, None, 10).await).await.unwrap().is_empty());
+    assert!(store.read("test", async |tx| events::after(tx, 0, None, &[], 10).await).await.unwrap().is_empty());
 }
 
 async fn a_read_is_one_snapshot(fresh: Fresh) {
@@ -262,7 +262,7 @@ async fn a_read_is_one_snapshot(fresh: Fresh) {
         .read("test", async |tx| {
             let before = tx.position().await?;
             writer.run_tx("test", async |tx| tell(tx, "b").await).await?;
-            let events = events::after(tx, 0, None, 10).await?;
+            let events = events::after(tx, 0, None, &[], 10).await?;
             Ok::<_, StoreError>((before, events.len(), tx.position().await?))
         })
         .await
@@ -298,7 +298,7 @@ async fn seq_order_is_commit_order(fresh: Fresh) {
     let wanted = WRITERS * EACH * 2;
     let (mut after, mut followed) = (0, Vec::new());
     while followed.len() < wanted {
-        let more = reader.read("test", async |tx| events::after(tx, after, None, 7).await).await.unwrap();
+        let more = reader.read("test", async |tx| events::after(tx, after, None, &[], 7).await).await.unwrap();
         after = more.last().map_or(after, |e| e.seq);
         followed.extend(more.into_iter().map(|e| (e.seq, e.event.target.id)));
         tokio::task::yield_now().await;
@@ -399,7 +399,7 @@ async fn an_operation_goes_through_its_life_once(fresh: Fresh) {
     store.run_tx("test", async |tx| operations::request_cancel(tx, made.id, "me").await).await.unwrap();
     let ended = load().await;
     assert_eq!((ended.state, ended.error), (OperationState::Failed, Some(problem)));
-    let told = store.read("test", async |tx| events::after(tx, 0, None, 10).await).await.unwrap();
+    let told = store.read("test", async |tx| events::after(tx, 0, None, &[], 10).await).await.unwrap();
     let states: Vec<_> = told.iter().map(|e| e.event.data["state"].as_str().unwrap().to_owned()).collect();
     assert_eq!(states, ["pending", "cancelling", "failed"]);
     fresh.clock.advance_ms((operations::KEPT_DAYS * 24 + 1) * 3_600_000);
