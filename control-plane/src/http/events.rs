@@ -30,7 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Everything that happens after a position, at least once, in order per thing. `data:` is one event; an event named
-/// `reset` says that some are no longer kept: list again, then go on from its id. A comment every 15 s.
+/// `reset` says that some are no longer kept: list again, then go on from its id. A comment comes at once, and one every
+/// 15 s.
 /// With `Accept: application/json` instead a page of the events that are kept, oldest first.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
@@ -63,8 +64,10 @@ async fn event_list(
     };
     let events = app.subscribe(caller, after, filter_of(&params)?).await?;
     let frames = events.map(|sent| Ok::<_, Infallible>(frame(sent).unwrap_or_else(|_| Event::default().comment("?"))));
+    // Something is sent at once, so that also behind a proxy a client sees that the stream is open.
+    let open = futures::stream::iter([Ok(Event::default().comment("open"))]);
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
-    let mut response = Sse::new(frames).keep_alive(keep_alive).into_response();
+    let mut response = Sse::new(open.chain(frames)).keep_alive(keep_alive).into_response();
     // A proxy that buffers would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -93,6 +93,14 @@ async fn as_of(world: &World) -> String {
 }
 
 #[tokio::test]
+async fn a_stream_begins_at_once_with_a_comment() {
+    let world = World::new().await;
+    let mut stream = Followed::new(&world, &world.token, "", &[]).await;
+    let first = tokio::time::timeout(Duration::from_secs(5), stream.body.next()).await.expect("at once");
+    assert_eq!(first.expect("a frame").expect("bytes"), ": open\n\n");
+}
+
+#[tokio::test]
 async fn a_stream_from_a_list_tells_later_events_and_resumes_by_id() {
     let world = World::new().await;
     let position = as_of(&world).await;
