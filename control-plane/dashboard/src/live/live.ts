@@ -136,7 +136,7 @@ export class Live {
           this.#set({ state: "lost", since, retryAt: Date.now() + retryMs });
           if (status === 401) {
             this.#tell({ type: "signed-out" });
-            this.#options.onSignedOut();
+            this.#over();
           }
         },
       },
@@ -144,6 +144,14 @@ export class Live {
     );
     signal.addEventListener("abort", () => feed.stop());
     await feed.run();
+    this.#reads = false;
+  }
+
+  /** The session has ended: nothing can be read until somebody signs in again. */
+  #over(): void {
+    if (this.#stopped.signal.aborted) return;
+    this.stop();
+    this.#options.onSignedOut();
   }
 
   #reset(): void {
@@ -157,8 +165,12 @@ export class Live {
   }
 
   #set(state: LiveState): void {
+    this.#tell({ type: "state", state, lastId: this.#lastId });
+    this.#show(state);
+  }
+
+  #show(state: LiveState): void {
     this.#state = state;
-    if (this.#reads) this.#tell({ type: "state", state, lastId: this.#lastId });
     for (const watcher of this.#watchers) watcher();
   }
 
@@ -173,10 +185,10 @@ export class Live {
       this.#lastId = word.event.id;
       this.#take(word.event);
     } else if (word.type === "reset") this.#refresher.takeAll();
-    else if (word.type === "signed-out") this.#options.onSignedOut();
+    else if (word.type === "signed-out") this.#over();
     else {
       this.#lastId = word.lastId ?? this.#lastId;
-      this.#set(word.state);
+      this.#show(word.state);
     }
   }
 }
