@@ -7,7 +7,7 @@
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-for part in words packages toolchain libvirt leftovers; do
+for part in words packages toolchain node dashboard libvirt leftovers; do
     # shellcheck source=/dev/null
     . "$root/deploy/lib/$part.sh"
 done
@@ -205,6 +205,7 @@ clean_up() {
         libvirt_release
     fi
     give_back_target
+    give_back_dashboard
     exit "$status"
 }
 interrupt() {
@@ -334,6 +335,12 @@ node_memory=$((room * memory_bytes))
 node_cpus=$((room * 2 > 4 ? room * 2 : 4))
 
 # ---------------------------------------------------------------- build
+
+if [ -z "${MUSTER_BIN_DIR:-}" ]; then
+    # The build of the controller takes the dashboard in. Where it cannot be built, everything else works without it.
+    step dashboard
+    if (dashboard_ensure); then done_step; else done_step 'not built, see above'; fi
+fi
 
 step build
 if [ -n "${MUSTER_BIN_DIR:-}" ]; then

@@ -146,6 +146,10 @@ step 'shell scripts and dependencies'
 step 'linters and client generators of /openapi.json'
 "$root/tests/clients/tools.sh" || status=1
 
+# Before the controller, which takes it in.
+step 'dashboard: lint, types, component tests, build'
+"$root/tests/dashboard.sh" || status=1
+
 # What needs no daemons comes first: an error in a change shows early.
 fast=(--workspace --exclude storage-core --exclude muster-agent --exclude muster-tests)
 step 'build of the first tests'
