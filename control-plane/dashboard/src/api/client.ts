@@ -75,16 +75,31 @@ export function retryDelayMs(status: number, retryAfter: string | null, attempt:
   return Number.isFinite(asked) && asked >= 0 ? Math.min(asked, 10) * 1000 : 300 * 2 ** attempt;
 }
 
+// Which path of the document a request is for. Only the middleware is told.
+const pathOf = new WeakMap<Request, string>();
+
 async function send(request: Request): Promise<Response> {
-  // Reads are retried by the query client, which shows meanwhile what it has.
-  const repeatable = request.headers.has("Idempotency-Key");
+  const path = pathOf.get(request) ?? "";
+  const url = new URL(request.url);
+  if (!url.searchParams.has("project")) {
+    const project = projectFor(request.method, path);
+    if (project !== undefined) url.searchParams.set("project", project);
+  }
+  const headers = new Headers(request.headers);
+  // Signing in takes no key: a repeated call begins another session.
+  const repeatable = changes.has(request.method) && path !== "/v1/session";
+  if (repeatable) headers.set("Idempotency-Key", newKey());
+  // Not the request itself: a browser sends the body of a copied request as a stream, which HTTP/1.1 does not have.
+  const payload = request.body === null ? null : await request.blob();
+  const init: RequestInit = { method: request.method, headers, body: payload, signal: request.signal };
   for (let attempt = 1; ; attempt += 1) {
     let response: Response | undefined;
     try {
-      response = await fetch(repeatable ? request.clone() : request);
+      response = await fetch(url, init);
     } catch (error) {
       if (request.signal.aborted) throw error;
     }
+    // Reads are retried by the query client, which shows meanwhile what it has.
     const wait = repeatable
       ? retryDelayMs(response?.status ?? 0, response?.headers.get("retry-after") ?? null, attempt)
       : null;
@@ -98,20 +113,10 @@ async function send(request: Request): Promise<Response> {
 
 const everyCall: Middleware = {
   onRequest({ request, schemaPath }) {
-    const url = new URL(request.url);
-    if (!url.searchParams.has("project")) {
-      const project = projectFor(request.method, schemaPath);
-      if (project !== undefined) url.searchParams.set("project", project);
-    }
-    const sent = new Request(url, request);
-    if (changes.has(request.method) && !schemaPath.startsWith("/v1/session")) {
-      sent.headers.set("Idempotency-Key", newKey());
-    }
-    return sent;
+    pathOf.set(request, schemaPath);
   },
   async onResponse({ response }) {
     if (!response.ok) throw await ApiError.from(response);
-    return undefined;
   },
 };
 

@@ -4,11 +4,12 @@ import { useDisclosure, useLocalStorage } from "@mantine/hooks";
 import { Link, Outlet, useRouter } from "@tanstack/react-router";
 import { Suspense, useEffect } from "react";
 import { api, body } from "../api/client.ts";
-import { useMe } from "../api/me.ts";
-import { queryClient } from "../api/query-client.ts";
+import { meQuery, useMe } from "../api/me.ts";
+import { queryClient, setOnSignedOut } from "../api/query-client.ts";
 import { allProjects, currentScope } from "../api/scope.ts";
 import { startLive } from "../live/live.ts";
 import { OperationPanel } from "../ui/OperationWatch.tsx";
+import { stringifySearch } from "../ui/search-state.ts";
 import classes from "./Frame.module.css";
 import { LiveBanner } from "./LiveBanner.tsx";
 import { LiveDot } from "./LiveDot.tsx";
@@ -31,17 +32,25 @@ export function Frame() {
   const operator = me.role === "admin";
 
   useEffect(() => {
-    const all = operator ? `project=${encodeURIComponent(allProjects)}` : "";
-    return startLive({
+    const all = operator ? { project: allProjects } : {};
+    const onSignedOut = () => {
+      // Several calls can find out at the same time.
+      if (router.state.location.pathname === "/sign-in") return;
+      queryClient.removeQueries(meQuery);
+      void router.navigate({ to: "/sign-in", search: { back: router.state.location.href, why: "ended" } as never });
+    };
+    const unset = setOnSignedOut(onSignedOut);
+    const stop = startLive({
       client: queryClient,
-      url: `/v1/events${all === "" ? "" : `?${all}`}`,
-      from: async () =>
-        (await body(api.GET("/v1/summary", { params: { query: operator ? { project: allProjects } : {} } }))).as_of,
-      onSignedOut: () => {
-        void router.navigate({ to: "/sign-in", search: { back: router.state.location.href, why: "ended" } as never });
-      },
+      url: `/v1/events${stringifySearch(all)}`,
+      from: async () => (await body(api.GET("/v1/summary", { params: { query: all } }))).as_of,
+      onSignedOut,
       locks: navigator.locks as LockManager | undefined,
     });
+    return () => {
+      unset();
+      stop();
+    };
   }, [operator, router]);
 
   useEffect(() => router.subscribe("onResolved", close), [router, close]);
