@@ -57,7 +57,10 @@ export const theme: MantineThemeOverride = createTheme({
     Tooltip: Tooltip.extend({
       defaultProps: { openDelay: 250, withArrow: true, events: { hover: true, focus: true, touch: true } },
     }),
-    Modal: Modal.extend({ defaultProps: { centered: true, overlayProps: { blur: 1 } } }),
+    Modal: Modal.extend({
+      defaultProps: { centered: true, overlayProps: { blur: 1 } },
+      styles: { content: { background: "var(--surface)" }, header: { background: "var(--surface)" } },
+    }),
   },
 });
 

@@ -11,6 +11,7 @@ import { startLive } from "../live/live.ts";
 import { OperationPanel } from "../ui/OperationWatch.tsx";
 import { stringifySearch } from "../ui/search-state.ts";
 import classes from "./Frame.module.css";
+import { KeyboardHelp } from "./KeyboardHelp.tsx";
 import { LiveBanner } from "./LiveBanner.tsx";
 import { LiveDot } from "./LiveDot.tsx";
 import { Logo } from "./Logo.tsx";
@@ -94,6 +95,7 @@ export function Frame() {
       </AppShell.Main>
       <OperationPanel />
       <CommandPalette operator={operator} />
+      <KeyboardHelp operator={operator} />
     </AppShell>
   );
 }

@@ -22,6 +22,7 @@ export function ProjectChoice() {
       [allProjects, ...names].map((name) => ({
         id: `project ${name}`,
         title: name === allProjects ? "Show all projects" : `Show project ${name}`,
+        general: true,
         run: () => choose(name),
       })),
     [names.join()],

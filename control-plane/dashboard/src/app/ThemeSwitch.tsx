@@ -8,7 +8,7 @@ export function ThemeSwitch() {
   const other = scheme === "dark" ? "light" : "dark";
   const change = () => setColorScheme(other);
   useCommands(
-    () => [{ id: "theme", title: `Use the ${other} theme`, words: "color scheme mode", run: change }],
+    () => [{ id: "theme", title: `Use the ${other} theme`, words: "color scheme mode", general: true, run: change }],
     [other],
   );
   return (

@@ -8,7 +8,10 @@ import { useSignOut } from "./sign-out.ts";
 /** Who is signed in, and the way out. */
 export function UserMenu({ me }: { me: Me }) {
   const signOut = useSignOut();
-  useCommands(() => [{ id: "sign-out", title: "Sign out", words: "log out leave", run: signOut }], [signOut]);
+  useCommands(
+    () => [{ id: "sign-out", title: "Sign out", words: "log out leave", general: true, run: signOut }],
+    [signOut],
+  );
   return (
     <Menu position="bottom-end" shadow="md" width={240}>
       <Menu.Target>

@@ -14,6 +14,8 @@ export interface Command {
   words?: string;
   /** The key that does the same, for display. */
   keys?: string;
+  /** Set for what can be done on every page: it stands after what the page itself offers. */
+  general?: boolean;
   run: () => void;
 }
 

@@ -1,22 +1,26 @@
-import { Kbd, Modal, ScrollArea, Text, TextInput, UnstyledButton } from "@mantine/core";
+import { Kbd, Loader, Modal, ScrollArea, Text, TextInput, UnstyledButton } from "@mantine/core";
 import { useDisclosure, useHotkeys } from "@mantine/hooks";
-import { IconSearch } from "@tabler/icons-react";
+import { IconArrowRight, IconBolt, IconSearch } from "@tabler/icons-react";
+import { useIsFetching } from "@tanstack/react-query";
 import { useRouter } from "@tanstack/react-router";
-import { type KeyboardEvent, useId, useMemo, useState } from "react";
+import { type KeyboardEvent, type ReactNode, useDeferredValue, useId, useMemo, useRef, useState } from "react";
 import { useAllCommands } from "../../commands/registry.ts";
+import { ThingIcon } from "../../ui/ThingIcon.tsx";
+import { thingAddress } from "../../ui/thing-address.ts";
 import { pages } from "../pages.ts";
 import classes from "./CommandPalette.module.css";
 import { openPalette, usePaletteOpener } from "./open.ts";
+import { type Findable, rank } from "./rank.ts";
+import { useThings } from "./things.ts";
 
-interface Entry {
+interface Entry extends Findable {
   id: string;
-  title: string;
+  icon: ReactNode;
   hint: string;
-  words: string;
   run: () => void;
 }
 
-/** Ctrl-K: goes to any page and does any action by name. */
+/** Ctrl-K: finds any page, any thing and any action, by the keyboard alone. */
 export function CommandPalette({ operator }: { operator: boolean }) {
   const [opened, { open, close, toggle }] = useDisclosure(false);
   useHotkeys([["mod+K", toggle]], []);
@@ -27,8 +31,8 @@ export function CommandPalette({ operator }: { operator: boolean }) {
       onClose={close}
       withCloseButton={false}
       padding={0}
-      size={620}
-      yOffset="12vh"
+      size={640}
+      yOffset="10vh"
       centered={false}
       aria-label="Command palette"
     >
@@ -42,44 +46,63 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
   const commands = useAllCommands();
   const [text, setText] = useState("");
   const [at, setAt] = useState(0);
+  const list = useRef<HTMLDivElement>(null);
   const id = useId();
-  const entries = useMemo<Entry[]>(
-    () => [
-      ...commands.map((command) => ({
-        id: command.id,
-        title: command.title,
-        hint: command.keys ?? "action",
-        words: command.words ?? "",
-        run: command.run,
-      })),
+  const things = useThings(text, operator);
+  const looking = useIsFetching({ queryKey: ["lookup"] }) > 0;
+  const entries = useMemo<Entry[]>(() => {
+    const actions = commands.map((command) => ({
+      id: `action ${command.id}`,
+      title: command.title,
+      words: [command.words ?? "", "action"],
+      icon: <IconBolt size={16} />,
+      hint: command.keys ?? "",
+      general: command.general === true,
+      run: command.run,
+    }));
+    return [
+      // What one can do here comes first, what one can do everywhere last.
+      ...actions.filter(({ general }) => !general),
       ...pages
         .filter((page) => operator || !page.operators)
         .map((page) => ({
-          id: page.to,
+          id: `page ${page.to}`,
           title: page.title,
-          hint: "page",
-          words: "go to",
+          words: ["go to page"],
+          icon: <page.icon size={16} />,
+          hint: `g ${page.go}`,
           run: () => void router.navigate({ to: page.to }),
         })),
-    ],
-    [commands, operator, router],
-  );
-  const found = useMemo(() => {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return entries.filter((entry) => {
-      const all = `${entry.title} ${entry.words} ${entry.hint}`.toLowerCase();
-      return words.every((word) => all.includes(word));
-    });
-  }, [entries, text]);
+      ...actions.filter(({ general }) => general),
+      ...things.map((thing) => ({
+        id: thing.id,
+        title: thing.name,
+        words: [thing.kind, thing.id, thing.state ?? ""],
+        icon: <ThingIcon kind={thing.kind} size={16} />,
+        hint: [thing.kind, thing.project === "default" ? "" : thing.project, thing.state].filter(Boolean).join(" · "),
+        run: () => void router.navigate(thingAddress(thing)),
+      })),
+    ];
+  }, [commands, operator, router, things]);
+  const wanted = useDeferredValue(text);
+  const found = useMemo(() => rank(entries, wanted), [entries, wanted]);
+  const here = Math.min(at, Math.max(0, found.length - 1));
+  const move = (to: number) => {
+    const next = Math.max(0, Math.min(found.length - 1, to));
+    setAt(next);
+    list.current?.children[next]?.scrollIntoView({ block: "nearest" });
+  };
   const run = (entry: Entry | undefined) => {
     if (entry === undefined) return;
     onDone();
     entry.run();
   };
   const onKeyDown = (event: KeyboardEvent) => {
-    if (event.key === "ArrowDown") setAt(Math.min(at + 1, found.length - 1));
-    else if (event.key === "ArrowUp") setAt(Math.max(at - 1, 0));
-    else if (event.key === "Enter") run(found[at]);
+    if (event.key === "ArrowDown") move(here === found.length - 1 ? 0 : here + 1);
+    else if (event.key === "ArrowUp") move(here === 0 ? found.length - 1 : here - 1);
+    else if (event.key === "PageDown") move(here + 8);
+    else if (event.key === "PageUp") move(here - 8);
+    else if (event.key === "Enter") run(found[here]);
     else return;
     event.preventDefault();
   };
@@ -91,12 +114,15 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
         variant="unstyled"
         className={classes.input}
         leftSection={<IconSearch size={17} />}
-        placeholder="Find a page, a thing or an action"
-        aria-label="Find a page, a thing or an action"
+        rightSection={looking ? <Loader size={14} aria-label="Asking the controller" /> : null}
+        placeholder="Find a page, an action, or a thing by name or id"
+        aria-label="Find a page, an action, or a thing by name or id"
         role="combobox"
         aria-expanded
         aria-controls={id}
-        aria-activedescendant={found[at] === undefined ? undefined : `${id}-${at}`}
+        aria-activedescendant={found[here] === undefined ? undefined : `${id}-${here}`}
+        autoComplete="off"
+        spellCheck={false}
         value={text}
         onChange={(event) => {
           setText(event.currentTarget.value);
@@ -104,32 +130,45 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
         }}
         onKeyDown={onKeyDown}
       />
-      <ScrollArea.Autosize mah="52vh">
-        <div role="listbox" id={id} aria-label="What was found" className={classes.list}>
+      <ScrollArea.Autosize mah="56vh" type="auto">
+        <div role="listbox" id={id} ref={list} aria-label="What was found" className={classes.list}>
           {found.map((entry, index) => (
             <UnstyledButton
-              key={`${entry.hint} ${entry.id}`}
+              key={entry.id}
               id={`${id}-${index}`}
               role="option"
-              aria-selected={index === at}
+              aria-selected={index === here}
               tabIndex={-1}
               className={classes.entry}
               onMouseMove={() => setAt(index)}
               onClick={() => run(entry)}
             >
+              <span className={classes.icon}>{entry.icon}</span>
               <span className={classes.title}>{entry.title}</span>
-              <Text size="xs" c="dimmed">
-                {entry.hint}
-              </Text>
+              <span className={classes.hint}>{entry.hint}</span>
+              {index === here && <IconArrowRight size={14} className={classes.icon} />}
             </UnstyledButton>
           ))}
         </div>
         {found.length === 0 && (
-          <Text size="sm" c="dimmed" p="lg" ta="center">
-            Nothing has that name.
+          <Text size="sm" c="dimmed" p="lg" ta="center" role="status">
+            {looking
+              ? "Asking the controller."
+              : "Nothing here has that name. Whole names and ids of instances are asked for."}
           </Text>
         )}
       </ScrollArea.Autosize>
+      <div className={classes.foot}>
+        <span>
+          <Kbd size="xs">↑</Kbd> <Kbd size="xs">↓</Kbd> choose
+        </span>
+        <span>
+          <Kbd size="xs">Enter</Kbd> go
+        </span>
+        <span>
+          <Kbd size="xs">Esc</Kbd> close
+        </span>
+      </div>
     </>
   );
 }

@@ -1,0 +1,28 @@
+import {
+  IconBox,
+  IconCamera,
+  IconCircle,
+  IconDatabase,
+  IconGitCommit,
+  IconKey,
+  IconListDetails,
+  IconServer2,
+  IconStack2,
+} from "@tabler/icons-react";
+
+const icons: Record<string, typeof IconCircle> = {
+  deployment: IconStack2,
+  image: IconDatabase,
+  instance: IconBox,
+  node: IconServer2,
+  operation: IconListDetails,
+  snapshot: IconCamera,
+  token: IconKey,
+  version: IconGitCommit,
+};
+
+/** The icon of a kind of thing, as in the navigation. */
+export function ThingIcon({ kind, size = 15 }: { kind: string; size?: number }) {
+  const Icon = icons[kind] ?? IconCircle;
+  return <Icon size={size} stroke={1.7} aria-hidden />;
+}
