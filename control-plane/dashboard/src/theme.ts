@@ -59,7 +59,11 @@ export const theme: MantineThemeOverride = createTheme({
     }),
     Modal: Modal.extend({
       defaultProps: { centered: true, overlayProps: { blur: 1 } },
-      styles: { content: { background: "var(--surface)" }, header: { background: "var(--surface)" } },
+      styles: {
+        content: { background: "var(--surface)" },
+        header: { background: "var(--surface)" },
+        title: { fontWeight: 600 },
+      },
     }),
   },
 });

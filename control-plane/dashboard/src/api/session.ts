@@ -1,6 +1,7 @@
 import { useMutation } from "@tanstack/react-query";
 import { api, body, type Schemas } from "./client.ts";
 import { listQuery } from "./lists.ts";
+import { refreshTokens } from "./tokens.ts";
 
 export type Session = Schemas["Session"];
 export type SignInLink = Schemas["SignInLink"];
@@ -28,6 +29,7 @@ export const sessionsQuery = () =>
 export function useEndSession() {
   return useMutation({
     mutationFn: (session: string) => api.DELETE("/v1/sessions/{session}", { params: { path: { session } } }),
+    onSuccess: refreshTokens,
   });
 }
 

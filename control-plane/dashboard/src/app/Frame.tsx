@@ -69,7 +69,10 @@ export function Frame() {
       <AppShell.Header className={classes.header}>
         <Group h="100%" px="sm" gap="xs" wrap="nowrap">
           <Burger opened={drawer} onClick={toggle} hiddenFrom="sm" size="sm" aria-label="Navigation" />
-          <UnstyledButton renderRoot={(props) => <Link to="/" {...props} />} className={classes.brand}>
+          <UnstyledButton
+            renderRoot={(props) => <Link to="/" aria-label="Muster: overview" {...props} />}
+            className={classes.brand}
+          >
             <Logo />
             <Text fw={650} size="sm" visibleFrom="xs">
               Muster

@@ -4,6 +4,7 @@ import { useRouter } from "@tanstack/react-router";
 import { useProjects } from "../api/projects.ts";
 import { allProjects, currentScope } from "../api/scope.ts";
 import { useCommands } from "../commands/registry.ts";
+import classes from "./ProjectChoice.module.css";
 
 /** Which project an operator looks at. The choice is part of the URL. */
 export function ProjectChoice() {
@@ -38,7 +39,13 @@ export function ProjectChoice() {
           rightSection={<IconChevronDown size={13} />}
           aria-label={`Project: ${label(chosen)}`}
         >
-          {label(chosen)}
+          {chosen === allProjects ? (
+            <>
+              All<span className={classes.wide}>&nbsp;projects</span>
+            </>
+          ) : (
+            chosen
+          )}
         </Button>
       </Menu.Target>
       <Menu.Dropdown mah={400} style={{ overflowY: "auto" }}>

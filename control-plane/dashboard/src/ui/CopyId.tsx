@@ -1,5 +1,6 @@
 import { CopyButton, Tooltip, UnstyledButton } from "@mantine/core";
 import { IconCheck, IconCopy } from "@tabler/icons-react";
+import type { ReactNode } from "react";
 import classes from "./CopyId.module.css";
 
 interface Props {
@@ -10,10 +11,12 @@ interface Props {
   bare?: boolean;
   /** What it is, for the hint. */
   label?: string;
+  /** What is shown instead of the text itself. */
+  children?: ReactNode;
 }
 
 /** A text to copy with one click, such as an id. */
-export function CopyId({ value, short = false, bare = false, label = "id" }: Props) {
+export function CopyId({ value, short = false, bare = false, label = "id", children }: Props) {
   const shown = short && value.length > 12 ? `…${value.slice(-8)}` : value;
   return (
     <CopyButton value={value} timeout={1500}>
@@ -22,9 +25,9 @@ export function CopyId({ value, short = false, bare = false, label = "id" }: Pro
           <UnstyledButton
             className={classes.button}
             onClick={copy}
-            aria-label={bare ? `Copy the ${label}` : `Copy the ${label} ${value}`}
+            aria-label={bare || children !== undefined ? `Copy the ${label}` : `Copy the ${label} ${value}`}
           >
-            {!bare && <span className={classes.text}>{shown}</span>}
+            {!bare && <span className={classes.text}>{children ?? shown}</span>}
             {copied ? (
               <IconCheck size={13} className={classes.done} />
             ) : (

@@ -44,6 +44,7 @@ describe("times", () => {
     [-47 * 3_600_000, "47 h ago"],
     [-48 * 3_600_000, "2 d ago"],
     [5 * 3_600_000, "in 5 h"],
+    [3650 * 86_400_000, "in 10 y"],
   ])("%s ms from now read %s", (offset, text) => expect(relative(now + offset, now)).toBe(text));
 });
 

@@ -51,7 +51,9 @@ export function relative(time: number, now: number): string {
         ? `${Math.floor(seconds / 60)} min`
         : seconds < 48 * 3600
           ? `${Math.floor(seconds / 3600)} h`
-          : `${Math.floor(seconds / 86_400)} d`;
+          : seconds < 2 * 365 * 86_400
+            ? `${Math.floor(seconds / 86_400)} d`
+            : `${Math.floor(seconds / (365 * 86_400))} y`;
   return ahead ? `in ${text}` : `${text} ago`;
 }
 

@@ -34,7 +34,7 @@ export function CommandPalette({ operator }: { operator: boolean }) {
       size={640}
       yOffset="10vh"
       centered={false}
-      aria-label="Command palette"
+      attributes={{ content: { "aria-label": "Command palette" } }}
     >
       {opened && <Search operator={operator} onDone={close} />}
     </Modal>
@@ -175,7 +175,7 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
 
 export function PaletteButton() {
   return (
-    <UnstyledButton className={classes.opener} onClick={openPalette} aria-label="Open the command palette">
+    <UnstyledButton className={classes.opener} onClick={openPalette} aria-label="Search Ctrl K">
       <IconSearch size={15} />
       <span className={classes.openerText}>Search</span>
       <Kbd size="xs" className={classes.openerText}>

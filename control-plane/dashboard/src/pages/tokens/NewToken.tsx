@@ -1,0 +1,147 @@
+import { Autocomplete, Button, Code, Group, Modal, NumberInput, Radio, Select, Stack, TextInput } from "@mantine/core";
+import { useState } from "react";
+import { ApiError } from "../../api/client.ts";
+import { useProjects } from "../../api/projects.ts";
+import { type CreateToken, type Token, useCreateToken } from "../../api/tokens.ts";
+import { CopyId } from "../../ui/CopyId.tsx";
+import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { lifetimes } from "./lifetimes.ts";
+import { Secret } from "./Secret.tsx";
+
+interface Props {
+  opened: boolean;
+  onClose: () => void;
+  /** The project that the form begins with. */
+  project?: string;
+}
+
+/** Makes a token and shows it once. */
+export function NewToken({ opened, onClose, project = "default" }: Props) {
+  return (
+    <Modal opened={opened} onClose={onClose} title="New token" closeButtonProps={{ "aria-label": "Close" }}>
+      {opened && <Form onClose={onClose} firstProject={project} />}
+    </Modal>
+  );
+}
+
+type Role = CreateToken["role"];
+
+const roles: readonly { value: Role; label: string; description: string }[] = [
+  { value: "tenant", label: "Tenant", description: "Sees and steers one project." },
+  { value: "admin", label: "Operator", description: "Sees and steers everything: all projects, nodes, tokens." },
+  { value: "node", label: "Node", description: "Lets compute hosts join the cluster. It can do nothing else." },
+];
+
+function Form({ onClose, firstProject }: { onClose: () => void; firstProject: string }) {
+  const projects = useProjects();
+  const create = useCreateToken();
+  const [role, setRole] = useState<Role>("tenant");
+  const [name, setName] = useState("");
+  const [project, setProject] = useState(firstProject);
+  const [lifetime, setLifetime] = useState("");
+  const [uses, setUses] = useState<number | string>(1);
+  if (create.data !== undefined) return <Made token={create.data} onClose={onClose} />;
+  const at = (pointer: string) => {
+    const errors = create.error instanceof ApiError ? create.error.errors : [];
+    return errors.find((error) => error.pointer === pointer)?.detail;
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        create.mutate({
+          role,
+          ...(name === "" ? {} : { name }),
+          ...(role === "tenant" ? { project } : {}),
+          ...(role === "node" && typeof uses === "number" ? { uses } : {}),
+          ...(lifetime === "" ? {} : { ttl_s: Number(lifetime) }),
+        });
+      }}
+    >
+      <Stack gap="md">
+        <Radio.Group label="What may it do?" value={role} onChange={(value) => setRole(value as Role)}>
+          <Stack gap="xs" mt={6}>
+            {roles.map((each) => (
+              <Radio key={each.value} value={each.value} label={each.label} description={each.description} />
+            ))}
+          </Stack>
+        </Radio.Group>
+        {role === "tenant" && (
+          <Autocomplete
+            label="Project"
+            description="A project begins with its first token: a new name makes one."
+            data={projects}
+            value={project}
+            onChange={setProject}
+            error={at("/project")}
+            required
+          />
+        )}
+        {role === "node" && (
+          <NumberInput
+            label="Nodes that may join with it"
+            min={1}
+            value={uses}
+            onChange={setUses}
+            error={at("/uses")}
+            allowDecimal={false}
+          />
+        )}
+        <TextInput
+          label="Name"
+          description="Says in operations and events who did it. One is made up if this is empty."
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          error={at("/name")}
+          autoComplete="off"
+        />
+        <Select
+          label="Good for"
+          data={lifetimes}
+          value={lifetime}
+          onChange={(value) => setLifetime(value ?? "")}
+          allowDeselect={false}
+          error={at("/ttl_s")}
+        />
+        {create.error !== null && <ErrorBox error={create.error} title="The token was not made" />}
+        <Group justify="flex-end">
+          <Button variant="default" onClick={onClose}>
+            Back
+          </Button>
+          <Button type="submit" loading={create.isPending}>
+            Make the token
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+function Made({ token, onClose }: { token: Token; onClose: () => void }) {
+  const join = `muster-agent run --data-dir /var/lib/muster --controller ${location.origin} --join-token TOKEN --listen IP:7771`;
+  return (
+    <Stack>
+      <Secret value={token.token ?? ""} what="token">
+        {token.role === "node" ? (
+          <Stack gap={6}>
+            <span>On the new node, with its own address:</span>
+            <Code>
+              <CopyId value={join.replace("TOKEN", token.token ?? "")} label="join command">
+                {join}
+              </CopyId>
+            </Code>
+          </Stack>
+        ) : (
+          <>
+            On the command line: <Code>muster login {location.origin}</Code>, or put it into <Code>MUSTER_TOKEN</Code>.
+          </>
+        )}
+      </Secret>
+      <Group justify="flex-end">
+        <Button variant="default" onClick={onClose}>
+          Done
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
