@@ -14,6 +14,7 @@ import { meQuery } from "./api/me.ts";
 import { queryClient } from "./api/query-client.ts";
 import { allProjects, setScope } from "./api/scope.ts";
 import { Frame } from "./app/Frame.tsx";
+import { basePath } from "./base-path.ts";
 import NotFound from "./pages/NotFound.tsx";
 import { ErrorPage } from "./ui/ErrorPage.tsx";
 import { parseSearch, type Search, stringifySearch } from "./ui/search-state.ts";
@@ -88,7 +89,7 @@ const routeTree = root.addChildren([
 
 export const router = createRouter({
   routeTree,
-  basepath: "/ui",
+  basepath: basePath,
   parseSearch,
   stringifySearch,
   scrollRestoration: true,

@@ -1,4 +1,4 @@
-import { CopyButton, Tooltip, UnstyledButton } from "@mantine/core";
+import { CopyButton, UnstyledButton } from "@mantine/core";
 import { IconCheck, IconCopy } from "@tabler/icons-react";
 import type { ReactNode } from "react";
 import classes from "./CopyId.module.css";
@@ -21,20 +21,15 @@ export function CopyId({ value, short = false, bare = false, label = "id", child
   return (
     <CopyButton value={value} timeout={1500}>
       {({ copied, copy }) => (
-        <Tooltip label={copied ? "Copied" : short ? value : `Copy the ${label}`}>
-          <UnstyledButton
-            className={classes.button}
-            onClick={copy}
-            aria-label={bare || children !== undefined ? `Copy the ${label}` : `Copy the ${label} ${value}`}
-          >
-            {!bare && <span className={classes.text}>{children ?? shown}</span>}
-            {copied ? (
-              <IconCheck size={13} className={classes.done} />
-            ) : (
-              <IconCopy size={13} className={classes.icon} />
-            )}
-          </UnstyledButton>
-        </Tooltip>
+        <UnstyledButton
+          title={copied ? "Copied" : short ? value : `Copy the ${label}`}
+          className={classes.button}
+          onClick={copy}
+          aria-label={bare || children !== undefined ? `Copy the ${label}` : `Copy the ${label} ${value}`}
+        >
+          {!bare && <span className={classes.text}>{children ?? shown}</span>}
+          {copied ? <IconCheck size={13} className={classes.done} /> : <IconCopy size={13} className={classes.icon} />}
+        </UnstyledButton>
       )}
     </CopyButton>
   );

@@ -1,4 +1,3 @@
-import { Tooltip } from "@mantine/core";
 import {
   IconAlertTriangleFilled,
   IconCircleCheckFilled,
@@ -25,12 +24,11 @@ export function ToneIcon({ tone, size = 15 }: { tone: Tone; size?: number }) {
 
 /** A state as icon and word, with its reason on hover. `kind="operation"` for states of operations. */
 export function StateBadge({ state, kind, reason }: { state: string; kind?: string; reason?: string | null }) {
-  const badge = (
-    <span className={classes.badge}>
+  return (
+    <span className={classes.badge} title={reason ? `${state}: ${reason}` : undefined}>
       <ToneIcon tone={toneOf(state, kind)} />
       <span>{state}</span>
       {reason ? <span className={classes.reason}>{reason}</span> : null}
     </span>
   );
-  return reason ? <Tooltip label={`${state}: ${reason}`}>{badge}</Tooltip> : badge;
 }
