@@ -1,0 +1,166 @@
+import { Alert, Button, Checkbox, Group, Modal, Stack, Table, Text } from "@mantine/core";
+import { useState } from "react";
+import { ApiError } from "../../../api/client.ts";
+import { actOn, type Instance, type Loss } from "../../../api/instances.ts";
+import { ErrorBox } from "../../../ui/ErrorBox.tsx";
+import { bytes, count } from "../../../ui/format.ts";
+import { watchOperation } from "../../../ui/OperationWatch.tsx";
+import { ThingLink } from "../../../ui/ThingLink.tsx";
+import { TimeAgo } from "../../../ui/TimeAgo.tsx";
+import { byProject } from "./by-project.ts";
+import { NameList } from "./NameList.tsx";
+
+/**
+ * Recovers instances of a dead node. The API is asked first without accepting a loss; what it says would be lost is
+ * shown, and only then it can be accepted.
+ */
+export function RecoverDialog({
+  instances,
+  onClose,
+  onDone,
+}: {
+  instances: readonly Instance[];
+  onClose: () => void;
+  onDone?: (() => void) | undefined;
+}) {
+  const [left, setLeft] = useState(() => byProject(instances));
+  const [loss, setLoss] = useState<{ listed: Loss[]; disks: number }>();
+  const [accepted, setAccepted] = useState(false);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>();
+  const one = instances.length === 1 ? instances[0] : undefined;
+  const act = async () => {
+    setBusy(true);
+    setError(undefined);
+    let rest = left;
+    try {
+      for (const group of left) {
+        watchOperation(await actOn("recover", group, accepted ? { accept_loss: true } : {}));
+        rest = rest.filter((each) => each !== group);
+        // The next project may lose something else, which nobody has agreed to.
+        setLoss(undefined);
+        setAccepted(false);
+        setLeft(rest);
+        if (accepted && rest.length > 0) return;
+      }
+      onDone?.();
+      onClose();
+    } catch (caught) {
+      if (caught instanceof ApiError && caught.code === "data_loss") setLoss(lossOf(caught));
+      else setError(caught);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Modal
+      opened
+      onClose={onClose}
+      size="lg"
+      title={`Recover ${one?.name ?? `${count(instances.length)} instances`}?`}
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          if (!busy && (loss === undefined || accepted)) void act();
+        }}
+      >
+        <Stack gap="md">
+          <Text size="sm">
+            {one === undefined ? "Each of them" : "It"} begins anew on another node, with the same id and name, from the
+            last saved version of its disk. What was written on the lost node after that version is gone.
+          </Text>
+          {one === undefined && <NameList things={left.flat()} />}
+          {loss === undefined ? (
+            <Text size="sm" c="dimmed">
+              You are asked once more if something would be lost.
+            </Text>
+          ) : (
+            <>
+              <Alert
+                color="red"
+                title={`${loss.disks === 1 ? "One disk loses" : `${count(loss.disks)} disks lose`} data`}
+              >
+                These are the bytes that the lost node last reported as not saved. It may have been more.
+              </Alert>
+              <Losses listed={loss.listed} disks={loss.disks} project={left[0]?.[0]?.project} />
+              <Checkbox
+                label="I accept that this data is lost"
+                checked={accepted}
+                onChange={(event) => setAccepted(event.currentTarget.checked)}
+                data-autofocus
+              />
+            </>
+          )}
+          {error !== undefined && <ErrorBox error={error} />}
+          <Group justify="flex-end" gap="sm">
+            <Button variant="default" onClick={onClose}>
+              Back
+            </Button>
+            <Button
+              type="submit"
+              color={loss === undefined ? undefined : "red"}
+              loading={busy}
+              disabled={loss !== undefined && !accepted}
+              data-autofocus={loss === undefined || undefined}
+            >
+              {loss === undefined ? "Recover" : "Recover and lose this data"}
+            </Button>
+          </Group>
+        </Stack>
+      </form>
+    </Modal>
+  );
+}
+
+function lossOf(error: ApiError): { listed: Loss[]; disks: number } {
+  const listed = Array.isArray(error.problem.loss) ? (error.problem.loss as Loss[]) : [];
+  return { listed, disks: typeof error.problem.disks === "number" ? error.problem.disks : listed.length };
+}
+
+function Losses({ listed, disks, project }: { listed: Loss[]; disks: number; project: string | undefined }) {
+  return (
+    <Table.ScrollContainer minWidth={400} mah={260}>
+      <Table fz="sm">
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th>Instance</Table.Th>
+            <Table.Th>Disk</Table.Th>
+            <Table.Th>Goes back to</Table.Th>
+            <Table.Th ta="right">Lost, at least</Table.Th>
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {listed.map((loss) => (
+            <Table.Tr key={loss.disk}>
+              <Table.Td>{loss.instance_name}</Table.Td>
+              <Table.Td>{loss.disk_name}</Table.Td>
+              <Table.Td>
+                {loss.saved_at ? (
+                  <>
+                    <ThingLink
+                      kind="version"
+                      id={loss.version}
+                      name="its version"
+                      {...(project === undefined ? {} : { project })}
+                    />{" "}
+                    of <TimeAgo time={loss.saved_at} />
+                  </>
+                ) : (
+                  "how it was deployed"
+                )}
+              </Table.Td>
+              <Table.Td ta="right">{bytes(loss.unsaved_bytes)}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {disks > listed.length && (
+        <Text size="xs" c="dimmed" p="xs">
+          and {count(disks - listed.length)} more disks
+        </Text>
+      )}
+    </Table.ScrollContainer>
+  );
+}

@@ -1,0 +1,314 @@
+import {
+  Button,
+  Code,
+  Group,
+  Modal,
+  MultiSelect,
+  NumberInput,
+  Radio,
+  SegmentedControl,
+  Select,
+  Stack,
+  Text,
+  TextInput,
+} from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
+import { api, body, type Schemas } from "../../api/client.ts";
+import { type Instance, useInstances } from "../../api/instances.ts";
+import { listQuery } from "../../api/lists.ts";
+import type { Operation } from "../../api/operations.ts";
+import { useProjects } from "../../api/projects.ts";
+import { allProjects, currentScope, thingScope } from "../../api/scope.ts";
+import { useCreateSnapshot } from "../../api/snapshots.ts";
+import { CopyId } from "../../ui/CopyId.tsx";
+import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { count } from "../../ui/format.ts";
+import { watchOperation } from "../../ui/OperationWatch.tsx";
+import { fits } from "../instances/state-words.ts";
+import { commandFor, nameProblem } from "./snapshot-words.ts";
+
+type Of = "deployment" | "instances" | "label";
+
+interface Props {
+  opened: boolean;
+  onClose: () => void;
+  /** Called with the operation once the snapshot is under way. */
+  onCreated?: ((operation: Operation) => void) | undefined;
+  /** What it is to be taken of, where that is chosen already. */
+  instances?: readonly Instance[];
+  deployment?: Pick<Schemas["Deployment"], "id" | "name" | "project">;
+}
+
+/** Asks what a snapshot is to be taken of and how, and takes it. */
+export default function CreateSnapshot(props: Props) {
+  return (
+    <Modal
+      opened={props.opened}
+      onClose={props.onClose}
+      title="Take a snapshot"
+      size="lg"
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      {props.opened && <Form {...props} />}
+    </Modal>
+  );
+}
+
+const shownNames = 6;
+
+function Form({ onClose, onCreated, instances, deployment }: Props) {
+  const [of, setOf] = useState<Of>("deployment");
+  const [chosenDeployment, setDeployment] = useState<string | null>(null);
+  const [chosenInstances, setInstances] = useState<string[]>([]);
+  const [label, setLabel] = useState("");
+  const scope = currentScope();
+  const [labelProject, setLabelProject] = useState<string | null>(thingScope() ?? null);
+  const [name, setName] = useState("");
+  const [maxPause, setMaxPause] = useState<number | string>("");
+  const [error, setError] = useState<unknown>();
+  const deployments = useDeployments();
+  const create = useCreateSnapshot();
+  const preset = instances !== undefined || deployment !== undefined;
+
+  const target = deployment ?? deployments.data?.items.find(({ id }) => id === chosenDeployment);
+  const picked = usePicked(of === "instances" && !preset, chosenInstances);
+  const members = instances ?? picked;
+  const projects = new Set(members.map(({ project }) => project));
+  const asksInstances = instances !== undefined || (!preset && of === "instances");
+  const asksLabel = !preset && of === "label";
+
+  const select: Schemas["Select"] = asksInstances
+    ? { instances: members.map(({ id }) => id) }
+    : asksLabel
+      ? { label: label.trim() }
+      : { deployment: target?.id ?? "" };
+  const project = asksInstances ? members[0]?.project : asksLabel ? (labelProject ?? undefined) : target?.project;
+  const complete = asksInstances
+    ? members.length > 0 && projects.size === 1
+    : asksLabel
+      ? /^[^=]+=/.test(label.trim())
+      : target !== undefined;
+  const badName = nameProblem(name);
+  const pause = typeof maxPause === "number" ? maxPause : undefined;
+  const command = commandFor(
+    asksInstances ? (members.length === 1 ? members[0]?.name : undefined) : asksLabel ? undefined : target?.name,
+    name,
+    pause,
+  );
+
+  const submit = async () => {
+    setError(undefined);
+    try {
+      const operation = await create.mutateAsync({
+        project,
+        request: {
+          select,
+          consistency: "crash",
+          ...(name === "" ? {} : { name }),
+          ...(pause === undefined ? {} : { max_pause_ms: pause }),
+        },
+      });
+      watchOperation(operation);
+      onClose();
+      onCreated?.(operation);
+    } catch (caught) {
+      setError(caught);
+    }
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        if (complete && badName === null && !create.isPending) void submit();
+      }}
+    >
+      <Stack gap="md">
+        {deployment !== undefined && (
+          <Text size="sm">
+            Of all members of <b>{deployment.name}</b> that have a disk.
+          </Text>
+        )}
+        {instances !== undefined && (
+          <Text size="sm">
+            Of {instances.length === 1 ? "" : `${count(instances.length)} instances: `}
+            <b>
+              {instances
+                .slice(0, shownNames)
+                .map((each) => each.name)
+                .join(", ")}
+            </b>
+            {instances.length > shownNames ? ` and ${count(instances.length - shownNames)} more` : ""}.
+          </Text>
+        )}
+        {!preset && (
+          <>
+            <SegmentedControl
+              aria-label="What it is taken of"
+              value={of}
+              onChange={(value) => setOf(value as Of)}
+              data={[
+                { value: "deployment", label: "A deployment" },
+                { value: "instances", label: "Some instances" },
+                { value: "label", label: "By label" },
+              ]}
+            />
+            {of === "deployment" && (
+              <Select
+                label="Deployment"
+                placeholder={deployments.data?.items.length === 0 ? "There is none yet" : "Choose one"}
+                searchable
+                data-autofocus
+                limit={50}
+                data={(deployments.data?.items ?? []).map((each) => ({
+                  value: each.id,
+                  label: scope === allProjects ? `${each.name} (${each.project})` : each.name,
+                }))}
+                value={chosenDeployment}
+                onChange={setDeployment}
+                nothingFoundMessage="No deployment has that name"
+              />
+            )}
+            {of === "instances" && (
+              <InstanceChoice value={chosenInstances} onChange={setInstances} showProject={scope === allProjects} />
+            )}
+            {of === "label" && (
+              <Group gap="sm" align="flex-start">
+                <TextInput
+                  flex={1}
+                  miw={180}
+                  label="Label"
+                  placeholder="tier=web"
+                  description="All instances of the project that have it."
+                  value={label}
+                  onChange={(event) => setLabel(event.currentTarget.value)}
+                />
+                {scope === allProjects && <ProjectOfLabel value={labelProject} onChange={setLabelProject} />}
+              </Group>
+            )}
+          </>
+        )}
+        {projects.size > 1 && (
+          <Text size="sm" c="red" role="alert">
+            These are of {projects.size} projects. A snapshot is of one project: choose fewer.
+          </Text>
+        )}
+        <TextInput
+          label="Name"
+          description="Left empty, the controller chooses one."
+          placeholder="monday"
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          error={badName}
+          autoComplete="off"
+        />
+        <Radio.Group label="Consistency" value="crash">
+          <Stack gap={8} mt={4}>
+            <Radio
+              value="crash"
+              size="sm"
+              label="As after a power cut"
+              description="All disks are cut at one instant. Journalling file systems and databases come up from it as after a power cut."
+            />
+            <Radio
+              value="filesystem"
+              size="sm"
+              disabled
+              label="File systems at rest"
+              description="Guests would write everything out first, through the guest agent. This is not built yet."
+            />
+          </Stack>
+        </Radio.Group>
+        <NumberInput
+          label="Longest pause"
+          description="How long a write of a guest may be held. If a disk would take longer, nothing is published: all members or none."
+          placeholder="500 ms"
+          suffix=" ms"
+          min={1}
+          max={10000}
+          allowDecimal={false}
+          value={maxPause}
+          onChange={setMaxPause}
+        />
+        <Text size="sm" c="dimmed">
+          The guests run on. Instances that are failed, pending or being deleted are left out and counted; if the state
+          of one is unknown, the snapshot is refused.
+        </Text>
+        {command !== null && (
+          <Code px="sm" py={4}>
+            <CopyId value={command} label="command" />
+          </Code>
+        )}
+        {error !== undefined && <ErrorBox error={error} title="The snapshot is not taken" />}
+        <Group justify="flex-end" gap="sm">
+          <Button variant="default" onClick={onClose}>
+            Back
+          </Button>
+          <Button
+            type="submit"
+            loading={create.isPending}
+            disabled={!complete || badName !== null}
+            data-autofocus={preset || undefined}
+          >
+            Take the snapshot
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+function useDeployments() {
+  return useQuery(
+    listQuery<Schemas["Deployment"]>("deployments", {}, (page, signal) =>
+      body(api.GET("/v1/deployments", { params: { query: page }, signal })),
+    ),
+  );
+}
+
+/** The instances of the given ids, as far as they are loaded. */
+function usePicked(enabled: boolean, ids: readonly string[]): readonly Instance[] {
+  const all = useInstances();
+  if (!enabled) return [];
+  const chosen = new Set(ids);
+  return all.data?.items.filter(({ id }) => chosen.has(id)) ?? [];
+}
+
+function InstanceChoice({
+  value,
+  onChange,
+  showProject,
+}: {
+  value: string[];
+  onChange: (ids: string[]) => void;
+  showProject: boolean;
+}) {
+  const all = useInstances();
+  const able = all.data?.items.filter((instance) => fits("snapshot", instance)) ?? [];
+  return (
+    <MultiSelect
+      label="Instances"
+      placeholder={value.length === 0 ? "Choose some" : undefined}
+      searchable
+      limit={50}
+      data={able.map((each) => ({ value: each.id, label: showProject ? `${each.name} (${each.project})` : each.name }))}
+      value={value}
+      onChange={onChange}
+      nothingFoundMessage="No instance that has a disk has that name"
+    />
+  );
+}
+
+function ProjectOfLabel({ value, onChange }: { value: string | null; onChange: (project: string | null) => void }) {
+  const projects = useProjects();
+  return (
+    <Select
+      label="Project"
+      description="Labels are searched in one."
+      data={projects}
+      value={value}
+      onChange={onChange}
+      allowDeselect={false}
+    />
+  );
+}
