@@ -1,10 +1,92 @@
-import { EmptyState } from "../../ui/EmptyState.tsx";
+import { SimpleGrid, Stack } from "@mantine/core";
+import { useIsOperator, useMe } from "../../api/me.ts";
+import { allProjects, currentScope } from "../../api/scope.ts";
+import { useSummary } from "../../api/summary.ts";
+import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { bytes, count } from "../../ui/format.ts";
 import { Page } from "../../ui/Page.tsx";
+import { Panel } from "../../ui/Panel.tsx";
+import { WaitingPage } from "../../ui/WaitingPage.tsx";
+import { Meter } from "../nodes/Meter.tsx";
+import { FirstSteps } from "./FirstSteps.tsx";
+import { firstSteps } from "./first-steps.ts";
+import { JobsInFlight } from "./JobsInFlight.tsx";
+import classes from "./Overview.module.css";
+import { Problems } from "./Problems.tsx";
+import { shownProblems } from "./problems.ts";
+import { StateCounts } from "./StateCounts.tsx";
+import { TrafficPanels } from "./TrafficPanels.tsx";
 
+/** What one wants to know first: what is wrong, what goes on, how much there is. Its size does not grow. */
 export default function Overview() {
+  const me = useMe();
+  const operator = useIsOperator();
+  const { data: summary, error, refetch } = useSummary();
+  if (summary === undefined) {
+    return <WaitingPage title="Overview" error={error} onRetry={() => void refetch()} />;
+  }
+  const steps = firstSteps(summary, operator);
+  const scope = currentScope();
+  const { capacity, pool } = summary;
+  const hasNodes = operator && Object.keys(summary.nodes).length > 0;
   return (
-    <Page title="Overview">
-      <EmptyState title="This page is not built yet" />
+    <Page
+      title="Overview"
+      subtitle={
+        me.project !== null
+          ? `Project ${me.project}`
+          : scope === allProjects
+            ? "The whole cluster, all projects"
+            : `Project ${scope}, on the nodes of the whole cluster`
+      }
+    >
+      {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
+      {steps.length > 0 && <FirstSteps steps={steps} />}
+      <div className={classes.now}>
+        <Problems problems={shownProblems(summary, operator)} />
+        <JobsInFlight summary={summary} />
+      </div>
+      <div className={classes.counts}>
+        <StateCounts title="Deployments" to="/deployments" states={summary.deployments} />
+        <StateCounts title="Instances" to="/instances" states={summary.instances} />
+        <StateCounts title="Images" to="/images" states={summary.images} />
+        <StateCounts title="Snapshots" to="/snapshots" states={summary.snapshots} />
+        {operator && <StateCounts title="Nodes" to="/nodes" states={summary.nodes} />}
+      </div>
+      {hasNodes && (capacity || pool) && (
+        <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+          {capacity && (
+            <Panel title="Capacity">
+              <Stack gap="md">
+                <Meter
+                  label="Processors"
+                  used={capacity.cpus_used}
+                  total={capacity.cpus}
+                  format={count}
+                  warns={false}
+                />
+                <Meter label="Memory" used={capacity.memory_used_bytes} total={capacity.memory_bytes} format={bytes} />
+              </Stack>
+            </Panel>
+          )}
+          {pool && (
+            <Panel title="Pool">
+              <Stack gap="md">
+                <Meter label="Stored objects" used={pool.used_bytes} total={pool.limit_bytes} format={bytes} />
+                <div className={classes.poolFacts}>
+                  <span>
+                    Free on the nodes' disks <b>{bytes(pool.free_bytes)}</b>
+                  </span>
+                  <span>
+                    Cache of clean chunks <b>{bytes(pool.cache_bytes)}</b>
+                  </span>
+                </div>
+              </Stack>
+            </Panel>
+          )}
+        </SimpleGrid>
+      )}
+      {hasNodes && <TrafficPanels />}
     </Page>
   );
 }

@@ -1,0 +1,67 @@
+import { describe, expect, test } from "vitest";
+import type { Summary } from "../../api/summary.ts";
+import { shownProblems } from "./problems.ts";
+
+const summary = (problems: Summary["problems"], more: Partial<Summary> = {}) =>
+  ({ problems, ...more }) as unknown as Summary;
+
+describe("problems", () => {
+  test("read as sentences with the right number", () => {
+    const [one, many] = shownProblems(
+      summary([
+        { kind: "node_silent", count: 1, detail: "" },
+        { kind: "instance_failed", count: 1200, detail: "" },
+      ]),
+      true,
+    );
+    expect(one?.what).toBe("1 node is silent, so what runs there is unknown");
+    expect(many?.what).toBe("1,200 instances failed");
+  });
+
+  test("lead to the list of what has them", () => {
+    const [line] = shownProblems(summary([{ kind: "instance_paused", count: 3, detail: "" }]), true);
+    expect(line).toMatchObject({ to: "/instances", search: { state: ["paused"] } });
+  });
+
+  test("that this page does not know keep the words of the API", () => {
+    const [line] = shownProblems(summary([{ kind: "moon_full", count: 1, detail: "the moon is full" }]), true);
+    expect(line).toMatchObject({ what: "The moon is full", to: "/events" });
+  });
+
+  test("tell tenants nothing that only operators can do", () => {
+    const [line] = shownProblems(summary([{ kind: "instance_unknown", count: 1, detail: "" }]), false);
+    expect(line?.next).toContain("Ask an operator");
+  });
+
+  test("begin before the pool is full", () => {
+    const pool = (used_bytes: number) => ({ limit_bytes: 100, used_bytes, free_bytes: 0, cache_bytes: 0 });
+    expect(shownProblems(summary([], { pool: pool(89) }), true)).toEqual([]);
+    expect(shownProblems(summary([], { pool: pool(90) }), true)[0]).toMatchObject({
+      tone: "warn",
+      what: "The pool is 90% full",
+    });
+    expect(shownProblems(summary([], { pool: pool(100) }), true)[0]?.tone).toBe("bad");
+  });
+
+  test("that are bad come before warnings", () => {
+    const lines = shownProblems(
+      summary([
+        { kind: "instance_paused", count: 1, detail: "" },
+        { kind: "instance_failed", count: 1, detail: "" },
+      ]),
+      true,
+    );
+    expect(lines.map(({ kind }) => kind)).toEqual(["instance_failed", "instance_paused"]);
+  });
+
+  test("of nodes agree with their number", () => {
+    const lines = shownProblems(
+      summary([
+        { kind: "disk_full", count: 1, detail: "" },
+        { kind: "objects_lost", count: 2, detail: "" },
+      ]),
+      true,
+    );
+    expect(lines.map(({ what }) => what)).toEqual(["1 node has a full disk", "2 nodes have lost objects of the pool"]);
+  });
+});

@@ -1,0 +1,204 @@
+/** What each kind of problem means for the one who looks, and where the next step is. Pure; tested in problems.test.ts. */
+import type { Schemas } from "../../api/client.ts";
+import type { Summary } from "../../api/summary.ts";
+import { count, percent } from "../../ui/format.ts";
+import type { Tone } from "../../ui/states.ts";
+
+export interface ShownProblem {
+  kind: string;
+  tone: Tone;
+  /** What is wrong, as a sentence. */
+  what: string;
+  /** What to do about it. */
+  next: string;
+  /** Where one does it: the list of what has the problem. */
+  to: "/nodes" | "/instances" | "/snapshots" | "/operations" | "/events";
+  search: Record<string, string | string[]>;
+  /** The words of the link. */
+  link: string;
+}
+
+interface Known {
+  tone: Tone;
+  one: string;
+  many: string;
+  next: string;
+  /** What a tenant can do, where that differs. */
+  tenant?: string;
+  to: ShownProblem["to"];
+  search: ShownProblem["search"];
+  link: string;
+}
+
+const onNodes = (condition: string, one: string, many: string, next: string, tone: Tone = "warn"): Known => ({
+  tone,
+  one: `node ${one}`,
+  many: `nodes ${many}`,
+  next,
+  to: "/nodes",
+  search: { condition: [condition] },
+  link: "Show them",
+});
+
+const known: Record<string, Known> = {
+  node_silent: {
+    tone: "bad",
+    one: "node is silent, so what runs there is unknown",
+    many: "nodes are silent, so what runs there is unknown",
+    next: "Check host and network. If the host is off for good, declare the node dead.",
+    to: "/nodes",
+    search: { state: ["silent"] },
+    link: "Show silent nodes",
+  },
+  objects_lost: onNodes(
+    "objects_lost",
+    "has lost objects of the pool",
+    "have lost objects of the pool",
+    "Read on the node what is lost, then acknowledge it.",
+    "bad",
+  ),
+  disk_full: onNodes(
+    "disk_full",
+    "has a full disk",
+    "have full disks",
+    "Free space there, or raise the limit of the node's share of the pool.",
+    "bad",
+  ),
+  clock_off: onNodes("clock_off", "has a wrong clock", "have wrong clocks", "Mend time synchronisation on the host."),
+  hypervisor_silent: onNodes(
+    "hypervisor_silent",
+    "gets no answer from libvirt",
+    "get no answer from libvirt",
+    "Check libvirtd on the host.",
+  ),
+  identity_copied: onNodes(
+    "identity_copied",
+    "runs from a copied data folder",
+    "run from copied data folders",
+    "Stop one of the two agents.",
+  ),
+  instances_found: {
+    tone: "warn",
+    one: "instance runs on a node and is not in the database since a restore",
+    many: "instances run on nodes and are not in the database since a restore",
+    next: "Take them back, or forget them.",
+    to: "/nodes",
+    search: { found: "1" },
+    link: "Decide",
+  },
+  instance_unknown: {
+    tone: "warn",
+    one: "instance is on a silent node",
+    many: "instances are on silent nodes",
+    next: "They come back with their nodes. If a node is dead for good, recover them elsewhere.",
+    tenant: "They come back with their hosts. Ask an operator if it takes long.",
+    to: "/instances",
+    search: { state: ["unknown"] },
+    link: "Show them",
+  },
+  instance_paused: {
+    tone: "warn",
+    one: "instance is held, because its disk is full or away",
+    many: "instances are held, because their disks are full or away",
+    next: "They go on by themselves once the disk has room or is back.",
+    to: "/instances",
+    search: { state: ["paused"] },
+    link: "Show them",
+  },
+  instance_failed: {
+    tone: "bad",
+    one: "instance failed",
+    many: "instances failed",
+    next: "Read the reason of each, then retry the deployment or delete them.",
+    to: "/instances",
+    search: { state: ["failed"] },
+    link: "Show failed instances",
+  },
+  snapshot_failed: {
+    tone: "warn",
+    one: "snapshot failed, and nothing of it was published",
+    many: "snapshots failed, and nothing of them was published",
+    next: "Read why, then take them again or delete them.",
+    to: "/snapshots",
+    search: { state: ["failed"] },
+    link: "Show failed snapshots",
+  },
+  node_fenced: {
+    tone: "idle",
+    one: "node was declared dead and still has its name",
+    many: "nodes were declared dead and still have their names",
+    next: "Remove them once their instances are recovered.",
+    to: "/nodes",
+    search: { state: ["fenced"] },
+    link: "Show them",
+  },
+  operation_overdue: {
+    tone: "warn",
+    one: "operation is past its deadline",
+    many: "operations are past their deadline",
+    next: "See what it waits for, and cancel what cannot end.",
+    to: "/operations",
+    search: { state: ["pending", "running", "cancelling"], sort: "created" },
+    link: "Show operations under way",
+  },
+  database_restored: {
+    tone: "warn",
+    one: "",
+    many: "",
+    next: "Look for instances that the copy does not know, and compare with what should run.",
+    to: "/nodes",
+    search: { found: "1" },
+    link: "Show nodes",
+  },
+};
+
+/** A pool with less than this share free is a problem before it is full. */
+const poolWarnAt = 0.9;
+
+/** The problems of a summary, worst first, each with its next step. */
+export function shownProblems(summary: Summary, operator: boolean): ShownProblem[] {
+  const lines = summary.problems.map((line) => shown(line, operator));
+  const pool = summary.pool;
+  if (pool && pool.limit_bytes > 0 && pool.used_bytes / pool.limit_bytes >= poolWarnAt) {
+    lines.unshift({
+      kind: "pool_full",
+      tone: pool.used_bytes >= pool.limit_bytes ? "bad" : "warn",
+      what: `The pool is ${percent(pool.used_bytes, pool.limit_bytes)} full`,
+      next: "Delete versions that nobody needs, or add a node.",
+      to: "/nodes",
+      search: { sort: "-pool" },
+      link: "Show the fullest nodes",
+    });
+  }
+  return lines.sort((a, b) => order[a.tone] - order[b.tone]);
+}
+
+/** Sorting keeps the order of the API within a tone. */
+const order: Record<Tone, number> = { bad: 0, warn: 1, busy: 2, idle: 3, good: 4 };
+
+function shown(line: Schemas["ProblemLine"], operator: boolean): ShownProblem {
+  const found = known[line.kind];
+  if (found === undefined) {
+    return {
+      kind: line.kind,
+      tone: "warn",
+      what: sentence(line.detail),
+      next: "Look at the latest events.",
+      to: "/events",
+      search: {},
+      link: "Show events",
+    };
+  }
+  const words = line.count === 1 ? found.one : found.many;
+  return {
+    kind: line.kind,
+    tone: found.tone,
+    what: words === "" ? sentence(line.detail) : `${count(line.count)} ${words}`,
+    next: operator ? found.next : (found.tenant ?? found.next),
+    to: found.to,
+    search: found.search,
+    link: found.link,
+  };
+}
+
+const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1);
