@@ -47,6 +47,7 @@ pub mod app;
 pub mod ca;
 pub mod clock;
 pub mod config;
+pub mod dashboard;
 mod data_dir;
 pub mod domain;
 pub mod export;

@@ -2,9 +2,9 @@
 //! users must know of it is in the `#[utoipa::path]` above it: the router and `/openapi.json` are made from that.
 //!
 //! ```text
-//! people's door                                             node door (mutual TLS)
-//!   request id, span, timeout, panics, problems               the same
-//!   /healthz /readyz /openapi.json /v1/…  /node/v1/join       /node/v1/{renew,heartbeat,desired,report,cuts,commits}
+//! people's door                                                  node door (mutual TLS)
+//!   request id, span, timeout, panics, problems                    the same
+//!   /ui/… /healthz /readyz /openapi.json /v1/…  /node/v1/join       /node/v1/{renew,heartbeat,desired,report,cuts,commits}
 //! ```
 
 pub mod access;
@@ -41,8 +41,7 @@ use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
     middleware::{Next, from_fn},
-    response::{IntoResponse, Redirect, Response},
-    routing::get,
+    response::{IntoResponse, Response},
 };
 use futures::FutureExt as _;
 use http::{HeaderName, HeaderValue, Method, header};
@@ -58,7 +57,10 @@ pub use self::{
     error::ApiError,
     extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown},
 };
-use crate::app::{App, AppError};
+use crate::{
+    app::{App, AppError},
+    dashboard,
+};
 
 /// Largest JSON body from people, bytes. Contents are streamed and have their own limits.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -74,8 +76,8 @@ pub fn routes(app: App) -> Router {
     // Made once, because it takes a while and everybody may ask for it.
     static CONTRACT: LazyLock<Arc<Contract>> = LazyLock::new(|| Arc::new(Contract::of(&document())));
     let (router, _) = documented().split_for_parts();
-    // What is not part of the API: the nodes' own protocol, and the way to the dashboard.
-    let router = router.merge(node_door::join_routes()).route("/", get(async || Redirect::temporary("/ui/")));
+    // What is not part of the API: the nodes' own protocol, and the dashboard.
+    let router = router.merge(node_door::join_routes()).merge(dashboard::routes());
     finish(router.layer(Extension(CONTRACT.clone())), app, BODY_BYTES_MAX)
 }
 

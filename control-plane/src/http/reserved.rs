@@ -1,10 +1,7 @@
 //! Calls whose shape is fixed and that are not built yet. They answer 501, so that nobody takes them for a typing error.
 //! The document has them, so that nobody builds something else there.
 
-use axum::{
-    extract::MatchedPath,
-    routing::{any, on},
-};
+use axum::{extract::MatchedPath, routing::on};
 use http::Method;
 use utoipa::openapi::{HttpMethod, Paths, path::OperationBuilder};
 use utoipa_axum::{PathItemExt as _, router::OpenApiRouter};
@@ -73,8 +70,7 @@ const CALLS: [(HttpMethod, &str, &str, &str); 33] = {
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    let open = OpenApiRouter::new().route("/ui/", any(dashboard)).route("/ui/{*page}", any(dashboard));
-    CALLS.into_iter().fold(open, |router, (method, path, id, meaning)| {
+    CALLS.into_iter().fold(OpenApiRouter::new(), |router, (method, path, id, meaning)| {
         let operation = OperationBuilder::new().tag(openapi::RESERVED).operation_id(Some(id)).summary(Some(meaning));
         let call = on(method.to_method_filter(), not_built_yet);
         let mut paths = Paths::new();
@@ -85,8 +81,4 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 async fn not_built_yet(_: Caller, path: MatchedPath, method: Method) -> ApiError {
     AppError::NotBuiltYet(format!("{method} {}", path.as_str())).into()
-}
-
-async fn dashboard() -> ApiError {
-    AppError::NotBuiltYet("the dashboard".to_owned()).into()
 }

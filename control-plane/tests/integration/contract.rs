@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(crate) static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::to_value(muster_controller::http::document()).expect("the document is JSON"));
 
-/// Paths of the people's door that are not in the contract: the nodes' own protocol, and the way to the dashboard.
+/// Paths of the people's door that are not in the contract: the nodes' own protocol, and the dashboard.
 const OTHERS: [&str; 3] = ["/node/v1/", "/ui/", "/"];
 
 /// Headers that mean something to a client. An answer that has one must be described with it.

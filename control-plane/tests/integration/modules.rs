@@ -25,7 +25,7 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Each top-level module of the controller, and the ones it may use. `lib.rs` puts them together and may use all.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("http", &["app", "export", "ingest", "telemetry", "wake"]),
+    ("http", &["app", "dashboard", "export", "ingest", "telemetry", "wake"]),
     ("reconcile", &["app", "domain", "store", "wake"]),
     ("app", &["ca", "clock", "config", "domain", "export", "ingest", "scheduler", "store", "wake"]),
     ("ingest", &["domain"]),
@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("scheduler", &[]),
     ("wake", &[]),
     ("clock", &[]),
+    ("dashboard", &[]),
     ("ca", &[]),
     ("tls", &["ca", "clock", "config"]),
     ("config", &["domain", "store"]),
