@@ -528,7 +528,16 @@ say "All $steps steps in $(seconds $(($(now_ms) - begun)))."
 if [ $leave = yes ]; then exit 0; fi
 up=yes
 
+# It is good for ten minutes from now on, so it is made last.
+link=$("$bin/muster" -q token link) || die "no link to sign in with could be made"
+
 cat >&2 << END
+
+The dashboard, signed in (this link is good once, within 10 minutes; \`muster token link\` makes another):
+
+    $link
+
+The browser does not know the certificate: it is signed by $MUSTER_CA.
 
 The API is at $url (its description: /openapi.json). In another terminal, load its settings:
 

@@ -93,7 +93,8 @@ fn list_of(noun: &str, id: &str) -> Option<&'static str> {
         (_, "snapshot") | ("snapshot", "things") => "snapshots",
         (_, "node" | "nodes") | ("node", "things") => "nodes",
         (_, "operation" | "operations") => "operations",
-        ("token", "things") => "tokens",
+        ("token", "things" | "of") => "tokens",
+        ("session", "things") => "sessions",
         _ => return None,
     })
 }

@@ -39,6 +39,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("/role", &["--role"]),
     ("/ttl_s", &["--ttl"]),
     ("/uses", &["--uses"]),
+    ("/token", &["TOKEN"]),
     ("/project", &["--project"]),
     ("/deployment", &["--deployment"]),
     ("state", &["--state"]),

@@ -10,6 +10,7 @@ mod image;
 mod instance;
 mod node;
 mod operation;
+mod session;
 mod snapshot;
 mod token;
 
@@ -31,6 +32,7 @@ pub(crate) use self::{
     instance::{InstanceCommand, Which, Whom},
     node::NodeCommand,
     operation::OperationCommand,
+    session::SessionCommand,
     snapshot::SnapshotCommand,
     token::TokenCommand,
 };
@@ -136,6 +138,9 @@ pub(crate) enum Command {
     /// Tokens of people, programs and joining nodes
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Sessions: browsers that are signed in to the dashboard
+    #[command(subcommand)]
+    Session(SessionCommand),
     /// Show the whole cluster on one screen and refresh it
     Top(Top),
     /// Show who the token belongs to

@@ -27,7 +27,13 @@ pub(crate) enum TokenCommand {
         #[arg(long, value_name = "N")]
         uses: Option<u32>,
     },
-    /// Revoke tokens
+    /// Print a link that signs one browser in to the dashboard: once, within 10 minutes
+    Link {
+        /// Name or id of the token that the link stands for (others than one's own: operators) [default: the one in use]
+        #[arg(value_name = "TOKEN")]
+        of: Option<String>,
+    },
+    /// Revoke tokens; sessions and links of a revoked token end
     #[command(alias = "delete")]
     Rm(Removal),
 }

@@ -9,6 +9,7 @@ mod login;
 mod misc;
 mod node;
 mod operation;
+mod session;
 mod snapshot;
 mod token;
 
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Operation(command) => operation::run(&ctx, command).await,
         Command::Event(command) => event::run(&ctx, command).await,
         Command::Token(command) => token::run(&ctx, command).await,
+        Command::Session(command) => session::run(&ctx, command).await,
         Command::Top(top) => misc::top(&ctx, &top).await,
         Command::Whoami => misc::whoami(&ctx).await,
         Command::Api(api) => misc::api(&ctx, api).await,

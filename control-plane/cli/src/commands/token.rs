@@ -1,6 +1,9 @@
 //! `muster token …`.
 
-use muster_api::token::{CreateToken, Role, Token};
+use muster_api::{
+    session::{CreateSignInLink, SignInLink},
+    token::{CreateToken, Role, Token},
+};
 
 use super::{Ctx, Frees, body, parsed};
 use crate::{
@@ -42,6 +45,7 @@ pub(super) async fn run(ctx: &Ctx, command: TokenCommand) -> Result<(), Failure>
             };
             create(ctx, &request).await
         }
+        TokenCommand::Link { of } => link(ctx, of).await,
         TokenCommand::Rm(removal) => ctx.remove("token", &["v1", "tokens"], &removal, Frees::Nothing).await,
     }
 }
@@ -58,5 +62,18 @@ async fn create(ctx: &Ctx, request: &CreateToken) -> Result<(), Failure> {
     let Token { name, role, expires_at, .. } = Object::<Token>::of(answer.body)?.read;
     let role = word(&role);
     ctx.out.notes.say(&format!("token {name} ({role}), expires at {expires_at}; its secret is shown only now"));
+    Ok(())
+}
+
+async fn link(ctx: &Ctx, token: Option<String>) -> Result<(), Failure> {
+    let request = body(&CreateSignInLink { token })?;
+    let answer = ctx.client.post(&Call::to(&["v1", "session", "link"]), &request).await?;
+    if ctx.out.is_json() {
+        return ctx.out.json(&answer.body);
+    }
+    let SignInLink { token_name, path, expires_at, .. } = Object::<SignInLink>::of(answer.body)?.read;
+    let url = ctx.client.base().join(&path).map_err(|e| Misfit(format!("field `path`: {e}")))?;
+    ctx.out.line(url.as_str())?;
+    ctx.out.notes.say(&format!("signs one browser in as {token_name}, once, until {expires_at} ({})", age(expires_at)));
     Ok(())
 }

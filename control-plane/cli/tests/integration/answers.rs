@@ -102,6 +102,7 @@ async fn a_renamed_field_of_an_operation_is_an_error() {
 async fn a_renamed_field_of_an_event_a_token_or_the_caller_is_an_error() {
     misses_each_field(&["event", "ls"], &things::event("41"), in_a_list).await;
     misses_each_field(&["token", "ls"], &things::token("ci"), in_a_list).await;
+    misses_each_field(&["session", "ls"], &things::session("ci"), in_a_list).await;
     misses_each_field(&["whoami"], &things::me("ops"), itself).await;
 }
 
@@ -120,6 +121,20 @@ async fn the_secret_of_a_token_is_printed_whatever_the_rest_of_the_answer_looks_
     let done = fake.run(&create).await;
     assert_eq!((done.code, done.out.as_str()), (Some(1), ""), "{done:?}");
     assert!(done.err.contains("missing field `token`"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_sign_in_link_is_the_whole_address_and_nothing_else_on_standard_output() {
+    let path = "/ui/sign-in#code=msl1_secret";
+    let made = json!({"id": things::OTHER_ID, "token": things::OTHER_ID, "token_name": "ci", "code": "msl1_secret",
+        "path": path, "expires_at": things::AT, "new_field": [1]});
+    let fake = Fake::start(move |_, _| answer(201, &made)).await;
+    let done = fake.run(&["token", "link", "ci"]).await;
+    assert_eq!((done.code, done.out), (Some(0), format!("{}{path}\n", fake.url)), "{}", done.err);
+    assert!(done.err.contains("signs one browser in as ci, once, until 2026-01-01T00:00:00Z"), "{}", done.err);
+    assert!(!done.err.contains("secret"), "{}", done.err);
+    assert_eq!(fake.lines(), ["POST /v1/session/link"]);
+    assert_eq!(fake.seen()[0].json(), json!({"token": "ci"}));
 }
 
 #[tokio::test]

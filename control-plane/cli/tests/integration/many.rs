@@ -68,6 +68,7 @@ async fn without_a_terminal_what_asks_needs_yes_and_says_so() {
         &["node", "fence", "n1"],
         &["node", "salvage", "n1", "--give-up"],
         &["token", "rm", "ci"],
+        &["session", "rm", things::OTHER_ID],
     ] {
         let done = fake.run(args).await;
         assert_eq!(done.code, Some(2), "{args:?}: {done:?}");

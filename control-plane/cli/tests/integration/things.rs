@@ -108,8 +108,13 @@ pub(crate) fn token(name: &str) -> Value {
         "uses_left": null, "new_field": [1]})
 }
 
+pub(crate) fn session(token_name: &str) -> Value {
+    json!({"id": OTHER_ID, "token": OTHER_ID, "token_name": token_name, "role": "admin", "project": null,
+        "created_at": AT, "expires_at": AT, "last_used_at": null, "address": null, "agent": null, "new_field": [1]})
+}
+
 pub(crate) fn me(name: &str) -> Value {
-    json!({"name": name, "role": "admin", "project": null, "expires_at": AT, "cluster": OTHER_ID, "version": "0.1.0",
+    json!({"name": name, "role": "admin", "project": null, "expires_at": AT, "session": null, "cluster": OTHER_ID, "version": "0.1.0",
         "new_field": [1]})
 }
 
