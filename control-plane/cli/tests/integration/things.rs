@@ -52,7 +52,7 @@ pub(crate) fn instance(name: &str) -> Value {
     json!({"id": INSTANCE_ID, "name": name, "host_name": "web-0", "project": "default", "labels": {},
         "state": "running", "reason": null, "detail": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "deployment": DEPLOYMENT_ID, "deployment_name": "web", "number": 0, "cpus": 1, "memory_bytes": 512 << 20,
-        "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"placed_at": AT, "disk_at": AT, "started_at": AT},
+        "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"requested_at": AT, "placed_at": AT, "disk_at": AT, "started_at": AT},
         "disks": [{"id": OTHER_ID, "name": "root", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
             "saved_at": AT}],
         "nics": [], "zone": null, "new_field": [1]})
