@@ -81,3 +81,17 @@ test("after a reset everything on the screen is read again, but who is signed in
   await vi.advanceTimersByTimeAsync(10);
   expect(me.read).not.toHaveBeenCalled();
 });
+
+test("a tab that nobody sees reads nothing, and all that it missed when it is seen again", async () => {
+  const { read, refresher } = await shown(["instances", "list", "*", {}]);
+  const hidden = vi.spyOn(document, "hidden", "get").mockReturnValue(true);
+  refresher.take(event("instance", "i-1"));
+  await vi.advanceTimersByTimeAsync(10_000);
+  refresher.take(event("instance", "i-2"));
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(read).not.toHaveBeenCalled();
+  hidden.mockReturnValue(false);
+  document.dispatchEvent(new Event("visibilitychange"));
+  await vi.advanceTimersByTimeAsync(100);
+  expect(read).toHaveBeenCalledTimes(1);
+});

@@ -1,7 +1,7 @@
 /**
  * Brings queries up to date after events. A thousand events cost a handful of calls: what events touch is collected, and
  * a query is read again at most once a second, and so that reading it takes a fifth of the time at most. What is not on
- * the screen is only marked; it is read when it is shown.
+ * the screen is only marked; it is read when it is shown. A tab that nobody sees reads nothing until it is seen again.
  */
 import type { Query, QueryClient } from "@tanstack/react-query";
 import type { MusterEvent } from "./feed.ts";
@@ -21,9 +21,14 @@ export class Refresher {
   readonly #notBefore = new Map<string, number>();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
+  readonly #onSeen = () => {
+    if (!document.hidden) this.#wake(0);
+  };
+
   constructor(client: QueryClient, now: () => number = Date.now) {
     this.#client = client;
     this.#now = now;
+    document.addEventListener("visibilitychange", this.#onSeen);
   }
 
   /** Takes note of an event. */
@@ -39,6 +44,7 @@ export class Refresher {
   }
 
   stop(): void {
+    document.removeEventListener("visibilitychange", this.#onSeen);
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#touched = nothingTouched();
@@ -67,6 +73,7 @@ export class Refresher {
       this.#touched = nothingTouched();
       for (const query of cache.getAll()) if (isStale(query.queryKey, touched)) this.#mark(query);
     }
+    if (document.hidden) return;
     const now = this.#now();
     let next = Number.POSITIVE_INFINITY;
     for (const hash of this.#due) {
