@@ -15,7 +15,6 @@ import { queryClient } from "./api/query-client.ts";
 import { allProjects, setScope } from "./api/scope.ts";
 import { Frame } from "./app/Frame.tsx";
 import { basePath } from "./base-path.ts";
-import NotFound from "./pages/NotFound.tsx";
 import { ErrorPage } from "./ui/ErrorPage.tsx";
 import { parseSearch, type Search, stringifySearch } from "./ui/search-state.ts";
 
@@ -29,7 +28,7 @@ interface SharedSearch {
 
 const one = (value: string | string[] | undefined) => (Array.isArray(value) ? value[0] : value);
 
-const root = createRootRoute({ component: Outlet, notFoundComponent: NotFound });
+const root = createRootRoute({ component: Outlet });
 
 /** All pages of one who is signed in. Others are sent to the sign-in page, and back afterwards. */
 const framed = createRoute({
@@ -84,6 +83,7 @@ const routeTree = root.addChildren([
     page("/events", () => import("./pages/events/EventList.tsx")),
     page("/tokens", () => import("./pages/tokens/TokenList.tsx")),
     page("/projects", () => import("./pages/projects/ProjectList.tsx")),
+    page("/$", () => import("./pages/NotFound.tsx")),
   ]),
 ]);
 
@@ -100,7 +100,6 @@ export const router = createRouter({
     </Center>
   ),
   defaultErrorComponent: ErrorPage,
-  defaultNotFoundComponent: NotFound,
 });
 
 declare module "@tanstack/react-router" {

@@ -1,4 +1,5 @@
 import {
+  Alert,
   Anchor,
   Button,
   type CSSVariablesResolver,
@@ -52,6 +53,21 @@ export const theme: MantineThemeOverride = createTheme({
   },
   respectReducedMotion: true,
   components: {
+    Alert: Alert.extend({
+      // A tint of the tone instead of Mantine's own, which is a loud block in the dark.
+      styles: (_theme, { color }) => {
+        const tone = color === "red" ? "bad" : color === "yellow" ? "warn" : color === "teal" ? "good" : "busy";
+        return {
+          root: {
+            background: `color-mix(in srgb, var(--state-${tone}) 9%, var(--surface))`,
+            border: `1px solid color-mix(in srgb, var(--state-${tone}) 45%, var(--line))`,
+          },
+          title: { color: "var(--mantine-color-text)" },
+          icon: { color: `var(--state-${tone})` },
+          message: { color: "var(--mantine-color-text)" },
+        };
+      },
+    }),
     Anchor: Anchor.extend({ defaultProps: { inherit: true } }),
     Button: Button.extend({ styles: { label: { fontWeight: 500 } } }),
     Tooltip: Tooltip.extend({

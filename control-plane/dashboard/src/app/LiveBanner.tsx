@@ -2,7 +2,7 @@ import { Alert } from "@mantine/core";
 import { IconPlugConnectedX } from "@tabler/icons-react";
 import { useLiveState } from "../live/live.ts";
 import { useNow } from "../ui/clock.ts";
-import { duration } from "../ui/format.ts";
+import { relative } from "../ui/format.ts";
 
 /** A loss that mends itself within this time is not worth a banner. */
 const patienceMs = 3_000;
@@ -19,7 +19,7 @@ export function LiveBanner() {
       icon={<IconPlugConnectedX size={18} />}
       mb="md"
       role="status"
-      title={`The connection to the controller is lost since ${duration(Math.floor((now - live.since) / 1000) * 1000)}`}
+      title={`The connection to the controller was lost ${relative(live.since, now)}`}
     >
       What you see may be old. {wait > 0 ? `The next attempt is in ${Math.ceil(wait / 1000)} s.` : "Trying again now."}{" "}
       All that was missed is read when the connection is back.

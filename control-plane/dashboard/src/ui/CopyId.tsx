@@ -25,8 +25,8 @@ export function CopyId({ value, short = false, bare = false, label = "id", child
           title={copied ? "Copied" : short ? value : `Copy the ${label}`}
           className={classes.button}
           onClick={copy}
-          aria-label={bare || children !== undefined ? `Copy the ${label}` : `Copy the ${label} ${value}`}
         >
+          <span className="visually-hidden">Copy the {label} </span>
           {!bare && <span className={classes.text}>{children ?? shown}</span>}
           {copied ? <IconCheck size={13} className={classes.done} /> : <IconCopy size={13} className={classes.icon} />}
         </UnstyledButton>

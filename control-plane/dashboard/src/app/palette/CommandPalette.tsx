@@ -175,7 +175,7 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
 
 export function PaletteButton() {
   return (
-    <UnstyledButton className={classes.opener} onClick={openPalette} aria-label="Search Ctrl K">
+    <UnstyledButton className={classes.opener} onClick={openPalette} title="Find a page, an action or a thing">
       <IconSearch size={15} />
       <span className={classes.openerText}>Search</span>
       <Kbd size="xs" className={classes.openerText}>

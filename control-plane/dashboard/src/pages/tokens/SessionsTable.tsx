@@ -35,7 +35,7 @@ function columnsFor(mine: string | null): readonly Column<Session>[] {
     },
     { key: "token", title: "Token", value: (session) => session.token_name, width: 150 },
     { key: "role", title: "Role", value: (session) => roleName(session.role), width: 100, from: "md" },
-    { key: "project", title: "Project", value: (session) => session.project, width: 130, from: "lg" },
+    { key: "project", title: "Project", value: (session) => session.project, width: 130, from: "xl" },
     { key: "address", title: "Address", value: (session) => session.address, width: 150, from: "md" },
     {
       key: "used",
