@@ -30,6 +30,10 @@ lint:
     cargo clippy --workspace --all-targets --locked -- -D warnings
     tests/lint.sh
 
+# Lints, types, component tests and size of the dashboard
+dashboard:
+    tests/dashboard.sh
+
 # Format the code
 fmt:
     cargo fmt --all

@@ -59,7 +59,7 @@ test("filtering and sorting 10,000 rows takes far less than the time in which a 
       columns,
       "name",
     );
-  expect(quickestMs(find)).toBeLessThan(100);
+  expect(quickestMs(find)).toBeLessThan(200);
   expect(find().length).toBeGreaterThan(10);
-  expect(quickestMs(() => sortRows(many, columns, "-name"))).toBeLessThan(100);
+  expect(quickestMs(() => sortRows(many, columns, "-name"))).toBeLessThan(200);
 });
