@@ -32,5 +32,7 @@ export default defineConfig({
     include: ["src/**/*.test.{ts,tsx}"],
     setupFiles: ["src/test-setup.ts"],
     restoreMocks: true,
+    // For a machine that has much else to do.
+    testTimeout: 30_000,
   },
 });

@@ -72,6 +72,9 @@ function controller() {
   };
 }
 
+/** Waits until something holds. */
+const until = (check: () => void) => vi.waitFor(check, { timeout: 10_000 });
+
 const tabs: Live[] = [];
 function tab(world: ReturnType<typeof browser> | undefined, server: ReturnType<typeof controller>) {
   const onSignedOut = vi.fn();
@@ -102,10 +105,10 @@ test("one tab reads the stream from where the summary was taken, and all tabs ge
   const [world, server] = [browser(), controller()];
   const first = tab(world, server);
   const second = tab(world, server);
-  await vi.waitFor(() => expect(first.live.getState().state).toBe("live"));
+  await until(() => expect(first.live.getState().state).toBe("live"));
   expect(server.streams.map(({ after }) => after)).toEqual(["as-of"]);
   server.streams[0]?.send(server.frame("e1") + server.frame("e2"));
-  await vi.waitFor(() => expect(second.seen).toEqual(["e1", "e2"]));
+  await until(() => expect(second.seen).toEqual(["e1", "e2"]));
   expect(first.seen).toEqual(["e1", "e2"]);
   expect(second.live.getState().state).toBe("live");
   expect([first.live.reads, second.live.reads]).toEqual([true, false]);
@@ -115,58 +118,58 @@ test("when the reading tab closes, the next goes on from the last event that it 
   const [world, server] = [browser(), controller()];
   const first = tab(world, server);
   const second = tab(world, server);
-  await vi.waitFor(() => expect(server.streams.length).toBe(1));
+  await until(() => expect(server.streams.length).toBe(1));
   server.streams[0]?.send(server.frame("e1"));
-  await vi.waitFor(() => expect(second.seen).toEqual(["e1"]));
+  await until(() => expect(second.seen).toEqual(["e1"]));
   first.live.stop();
-  await vi.waitFor(() => expect(server.streams.length).toBe(2));
+  await until(() => expect(server.streams.length).toBe(2));
   expect(server.streams[0]?.signal.aborted).toBe(true);
   expect(server.streams[1]?.after).toBe("e1");
   server.streams[1]?.send(server.frame("e2"));
-  await vi.waitFor(() => expect(second.seen).toEqual(["e1", "e2"]));
+  await until(() => expect(second.seen).toEqual(["e1", "e2"]));
   expect(first.seen).toEqual(["e1"]);
 });
 
 test("a tab that opens later learns at once that the stream is up, and where it is", async () => {
   const [world, server] = [browser(), controller()];
   const first = tab(world, server);
-  await vi.waitFor(() => expect(first.live.getState().state).toBe("live"));
+  await until(() => expect(first.live.getState().state).toBe("live"));
   server.streams[0]?.send(server.frame("e7"));
-  await vi.waitFor(() => expect(first.seen).toEqual(["e7"]));
+  await until(() => expect(first.seen).toEqual(["e7"]));
   const late = tab(world, server);
-  await vi.waitFor(() => expect(late.live.getState().state).toBe("live"));
+  await until(() => expect(late.live.getState().state).toBe("live"));
   first.live.stop();
-  await vi.waitFor(() => expect(server.streams[1]?.after).toBe("e7"));
+  await until(() => expect(server.streams[1]?.after).toBe("e7"));
 });
 
 test("without locks each tab reads a stream of its own", async () => {
   const server = controller();
   tab(undefined, server);
   tab(undefined, server);
-  await vi.waitFor(() => expect(server.streams.length).toBe(2));
+  await until(() => expect(server.streams.length).toBe(2));
 });
 
 test("a lost stream is told, since when, and goes on from the last event", async () => {
   const server = controller();
   const { live, states } = tab(undefined, server);
-  await vi.waitFor(() => expect(live.getState().state).toBe("live"));
+  await until(() => expect(live.getState().state).toBe("live"));
   server.streams[0]?.send(server.frame("e1"));
   server.streams[0]?.end();
-  await vi.waitFor(() => expect(live.getState().state).toBe("lost"));
+  await until(() => expect(live.getState().state).toBe("lost"));
   expect(live.getState().retryAt).toBeGreaterThan(live.getState().since);
-  await vi.waitFor(() => expect(server.streams[1]?.after).toBe("e1"), { timeout: 3_000 });
-  await vi.waitFor(() => expect(states).toEqual(["live", "lost", "live"]));
+  await until(() => expect(server.streams[1]?.after).toBe("e1"));
+  await until(() => expect(states).toEqual(["live", "lost", "live"]));
 });
 
 test("a reset marks everything that was read as stale, in every tab", async () => {
   const [world, server] = [browser(), controller()];
   const first = tab(world, server);
   const second = tab(world, server);
-  await vi.waitFor(() => expect(second.live.getState().state).toBe("live"));
+  await until(() => expect(second.live.getState().state).toBe("live"));
   for (const { client } of [first, second]) client.setQueryData(["images", "list", "*", {}], []);
   server.streams[0]?.send("event: reset\nid: r1\ndata: {}\n\n");
   for (const { client } of [first, second]) {
-    await vi.waitFor(() => expect(client.getQueryState(["images", "list", "*", {}])?.isInvalidated).toBe(true));
+    await until(() => expect(client.getQueryState(["images", "list", "*", {}])?.isInvalidated).toBe(true));
   }
 });
 
@@ -175,7 +178,7 @@ test("when the session is over, every tab is told and nothing is tried again", a
   server.refuse(401);
   const first = tab(world, server);
   const second = tab(world, server);
-  await vi.waitFor(() => expect(second.onSignedOut).toHaveBeenCalled());
+  await until(() => expect(second.onSignedOut).toHaveBeenCalled());
   await new Promise((resolve) => setTimeout(resolve, 0));
   for (const { onSignedOut } of [first, second]) expect(onSignedOut).toHaveBeenCalledTimes(1);
 });
