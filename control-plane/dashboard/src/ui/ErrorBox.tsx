@@ -18,7 +18,7 @@ export function ErrorBox({
   const next = problem === undefined ? undefined : nextStep(problem);
   return (
     <Alert color="red" icon={<IconAlertTriangle size={18} />} title={title ?? "That did not work"} role="alert">
-      <Stack gap="xs" align="flex-start">
+      <Stack gap="xs" miw={0}>
         <Text size="sm">{problem?.detail ?? (error instanceof Error ? error.message : String(error))}</Text>
         {problem !== undefined && problem.errors.length > 0 && (
           <List size="sm">
@@ -36,14 +36,14 @@ export function ErrorBox({
               code <code>{problem.code}</code>
             </Text>
             {problem.request_id !== undefined && (
-              <Text size="xs" component="div">
+              <Text size="xs" component="div" miw={0}>
                 request <CopyId value={problem.request_id} label="request id" />
               </Text>
             )}
           </Group>
         )}
         {onRetry !== undefined && (
-          <Button size="xs" variant="default" onClick={onRetry}>
+          <Button size="xs" variant="default" onClick={onRetry} style={{ alignSelf: "flex-start" }}>
             Try again
           </Button>
         )}

@@ -44,7 +44,7 @@ export function Page({ title, badge, subtitle, crumbs = [], actions, children }:
               </Text>
             )}
           </Stack>
-          {actions !== undefined && <Group gap="xs">{actions}</Group>}
+          {actions ? <Group gap="xs">{actions}</Group> : null}
         </Group>
       </header>
       {children}

@@ -6,7 +6,6 @@ const steps: Record<string, string> = {
   not_found: "It may have been deleted, or it belongs to another project.",
   busy: "Wait until the other operation ends, or cancel it.",
   precondition_failed: "Somebody changed it meanwhile. Load the page again and repeat your change.",
-  no_capacity: "Ask for less, free capacity, or add a node.",
   too_many_requests: "Wait a moment and try again.",
   unavailable: "Wait a moment and try again.",
   internal: "This is a fault of Muster. The controller's log has more under the request id.",

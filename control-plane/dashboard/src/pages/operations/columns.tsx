@@ -44,7 +44,7 @@ export const operationColumns: readonly Column<Operation>[] = [
     title: "Progress",
     value: (operation) => (operation.progress.total > 0 ? operation.progress.done / operation.progress.total : 0),
     cell: (operation) => <OperationProgress operation={operation} compact />,
-    width: 180,
+    width: 200,
     from: "sm",
   },
   {
