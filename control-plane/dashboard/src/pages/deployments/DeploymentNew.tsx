@@ -1,10 +1,203 @@
-import { EmptyState } from "../../ui/EmptyState.tsx";
+import { Button, Select, Text } from "@mantine/core";
+import { useDebouncedValue } from "@mantine/hooks";
+import { IconRocket } from "@tabler/icons-react";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
+import { useNavigate } from "@tanstack/react-router";
+import { type FormEvent, useMemo, useRef, useState } from "react";
+import { ApiError } from "../../api/client.ts";
+import { type CreateDeployment, dryRunQuery, useCreateDeployment } from "../../api/deployments.ts";
+import { useIsOperator } from "../../api/me.ts";
+import { useProjects } from "../../api/projects.ts";
+import { allProjects, currentScope, searchOf } from "../../api/scope.ts";
+import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { count } from "../../ui/format.ts";
+import { TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
+import { Panel } from "../../ui/Panel.tsx";
+import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
+import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
+import { type Field, type Form, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
+import { SameCall } from "./wizard/SameCall.tsx";
+import { SourceFields } from "./wizard/SourceFields.tsx";
+import { useForm } from "./wizard/useForm.ts";
+import classes from "./wizard/Wizard.module.css";
 
+/** The project that the deployment goes into. Tenants have one, which their token names. */
+function projectOf(form: Form, operator: boolean): string | undefined {
+  if (!operator) return undefined;
+  if (form.in !== "") return form.in;
+  return currentScope() === allProjects ? "default" : currentScope();
+}
+
+type FieldErrors = Partial<Record<Field, string>>;
+
+const missing: Record<ReturnType<typeof sourceKindOf>, string> = {
+  image: "Choose an image.",
+  snapshot: "Choose a snapshot.",
+  version: "Write the id of a version.",
+};
+
+/** Starts instances: a form, what would come of it now, and the same call as text. */
 export default function DeploymentNew() {
+  const operator = useIsOperator();
+  const [form, change] = useForm();
+  const project = projectOf(form, operator);
+  const meant = useMemo(() => meantBy(form), [form]);
+  const { request, unread, sourced } = meant;
+  const navigate = useNavigate();
+  const element = useRef<HTMLFormElement>(null);
+
+  const blocked = Object.keys(unread).length > 0;
+  const [asked] = useDebouncedValue(meant, 300);
+  const dryRun = useQuery({
+    ...dryRunQuery(project, asked.request),
+    enabled: asked.sourced && Object.keys(asked.unread).length === 0,
+    placeholderData: keepPreviousData,
+  });
+  const create = useCreateDeployment();
+  // What was refused stays at its field until something is changed.
+  const [refused, setRefused] = useState<{ form: Form; errors: FieldErrors }>();
+
+  const errors: FieldErrors = {
+    ...(sourced && dryRun.error instanceof ApiError ? errorsOf(dryRun.error, form) : {}),
+    ...(refused?.form === form ? refused.errors : {}),
+    ...unread,
+  };
+  const fields: FieldsProps = { form, change, errors, project };
+
+  const goTo = (field: string | undefined) => {
+    const input = field === undefined ? null : element.current?.querySelector<HTMLElement>(`[data-field="${field}"]`);
+    (input ?? element.current?.querySelector<HTMLElement>("input:not([type=hidden])"))?.focus();
+  };
+  const refuse = (found: FieldErrors) => {
+    setRefused({ form, errors: found });
+    goTo(Object.keys(found)[0]);
+  };
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    if (create.isPending) return;
+    if (!sourced) {
+      const kind = sourceKindOf(form);
+      refuse({ [kind]: missing[kind] });
+    } else if (blocked) goTo(Object.keys(unread)[0]);
+    else {
+      create.mutate(
+        { project, request },
+        {
+          onSuccess: ({ target }) =>
+            void navigate({
+              to: "/deployments/$deployment",
+              params: { deployment: target.id },
+              search: searchOf(project),
+            }),
+          onError: (error) => {
+            if (error instanceof ApiError) refuse(errorsOf(error, form));
+          },
+        },
+      );
+    }
+  };
+  const members = request.count ?? (dryRun.data ? dryRun.data.placed + dryRun.data.unplaced : undefined);
+
   return (
-    <Page title="New deployment">
-      <EmptyState title="This page is not built yet" />
+    <Page
+      title="New deployment"
+      crumbs={[
+        <TextLink key="list" to="/deployments">
+          Deployments
+        </TextLink>,
+      ]}
+      subtitle="Instances that start together, from one image or from a snapshot."
+    >
+      <div className={classes.columns}>
+        <form ref={element} className={classes.form} onSubmit={submit} noValidate aria-label="New deployment">
+          <Panel title="Source">
+            {operator && currentScope() === allProjects && (
+              <ProjectField project={project ?? "default"} onChange={change} />
+            )}
+            <SourceFields {...fields} />
+          </Panel>
+          <Panel title="Members">
+            <MemberFields {...fields} />
+          </Panel>
+          {form.runtime !== "none" && (
+            <Panel title="Ready">
+              <ReadyFields {...fields} />
+            </Panel>
+          )}
+          <Panel title="Placement">
+            <PlacementFields {...fields} />
+          </Panel>
+          <Panel title="Labels and deadline">
+            <RestFields {...fields} />
+          </Panel>
+          {create.error !== null && refused?.form === form && <Refusal error={create.error} form={form} />}
+          <div className={classes.end}>
+            <Button type="submit" loading={create.isPending} leftSection={<IconRocket size={16} />}>
+              {buttonText(request, members)}
+            </Button>
+            <Text size="xs" c="dimmed">
+              Enter in any field does the same.
+            </Text>
+          </div>
+        </form>
+        <div className={classes.side}>
+          <DryRunPanel
+            sourced={sourced}
+            blocked={blocked}
+            answer={dryRun.data}
+            error={dryRun.error}
+            busy={dryRun.isFetching}
+            old={dryRun.isPlaceholderData || asked !== meant}
+            least={request.min_count ?? undefined}
+            onRetry={() => void dryRun.refetch()}
+          />
+          {sourced && !blocked && <SameCall request={request} project={project} />}
+        </div>
+      </div>
     </Page>
+  );
+}
+
+/** The messages of a refusal by field. A taken name says so at the name. */
+function errorsOf(error: ApiError, form: Form): FieldErrors {
+  if (error.code === "name_taken") return { name: error.detail };
+  return sortErrors(error.errors, form).fields;
+}
+
+/** A refusal that is not about fields alone. */
+function Refusal({ error, form }: { error: unknown; form: Form }) {
+  const known = error instanceof ApiError && Object.keys(errorsOf(error, form)).length > 0;
+  if (known && (error.code === "name_taken" || sortErrors(error.errors, form).rest.length === 0)) {
+    return (
+      <Text size="sm" c="red" role="alert">
+        It was not deployed: the marked fields say why.
+      </Text>
+    );
+  }
+  return <ErrorBox error={error} title="It was not deployed" />;
+}
+
+function buttonText(request: CreateDeployment, members: number | undefined): string {
+  const verb = request.source.snapshot ? "Fork" : "Deploy";
+  if (members === undefined) return verb;
+  return `${verb} ${count(members)} ${members === 1 ? "member" : "members"}`;
+}
+
+function ProjectField({ project, onChange }: { project: string; onChange: FieldsProps["change"] }) {
+  const projects = useProjects();
+  return (
+    <Select
+      mb="sm"
+      label="Project"
+      description="Whose images and snapshots are offered, and who owns the members."
+      data={[...new Set([...projects, project])]}
+      value={project}
+      onChange={(value) =>
+        onChange({ in: value === null || value === "default" ? "" : value, image: "", number: "", snapshot: "" })
+      }
+      allowDeselect={false}
+      searchable
+    />
   );
 }

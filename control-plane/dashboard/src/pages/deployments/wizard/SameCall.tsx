@@ -1,0 +1,46 @@
+import { Tabs, Text } from "@mantine/core";
+import { Fragment } from "react";
+import type { CreateDeployment } from "../../../api/deployments.ts";
+import { CopyId } from "../../../ui/CopyId.tsx";
+import { JsonView } from "../../../ui/JsonView.tsx";
+import { Panel } from "../../../ui/Panel.tsx";
+import { commandFor } from "./cli.ts";
+import classes from "./Wizard.module.css";
+
+/** The same call for those who would rather type it, or put it into a script. */
+export function SameCall({ request, project }: { request: CreateDeployment; project: string | undefined }) {
+  const parts = commandFor(request, project);
+  return (
+    <Panel title="The same call">
+      <Tabs defaultValue="cli">
+        <Tabs.List mb="sm">
+          <Tabs.Tab value="cli">Command line</Tabs.Tab>
+          <Tabs.Tab value="json">JSON</Tabs.Tab>
+        </Tabs.List>
+        <Tabs.Panel value="cli">
+          <div className={classes.command}>
+            <code>
+              {parts.map((part) => (
+                <Fragment key={part}>
+                  <span className={classes.part}>{part}</span>{" "}
+                </Fragment>
+              ))}
+            </code>
+            <CopyId value={parts.join(" ")} bare label="command" />
+          </div>
+          {request.name === undefined && (
+            <Text size="xs" c="dimmed" mt={6}>
+              The command line needs a name in place of NAME.
+            </Text>
+          )}
+        </Tabs.Panel>
+        <Tabs.Panel value="json">
+          <Text size="xs" c="dimmed" mb={6}>
+            <code>POST /v1/deployments{project === undefined ? "" : `?project=${encodeURIComponent(project)}`}</code>
+          </Text>
+          <JsonView value={request} label="request" />
+        </Tabs.Panel>
+      </Tabs>
+    </Panel>
+  );
+}

@@ -1,0 +1,48 @@
+import { expect, test } from "vitest";
+import { commandFor, quote } from "./cli.ts";
+
+const lineFor = (...request: Parameters<typeof commandFor>) => commandFor(...request).join(" ");
+
+test("a short request is a short line", () => {
+  expect(lineFor({ name: "web", source: { image: "demo" }, count: 4 }, "default")).toBe(
+    "muster deploy web --image demo --count 4",
+  );
+});
+
+test("every part of a request has its flag", () => {
+  const line = lineFor(
+    {
+      name: "web",
+      source: { image: "demo", version: 2 },
+      count: 40,
+      min_count: 30,
+      cpus: 2,
+      memory_bytes: 1024 ** 3,
+      disk_bytes: 20 * 1024 ** 3,
+      ready: { probe: "guest_agent", timeout_s: 60 },
+      on_ready_timeout: "stop",
+      placement: { policy: "pack", zones: ["a", "b"], nodes: ["n1"], max_per_node: 5 },
+      labels: { tier: "web", note: "two words" },
+      deadline_s: 600,
+    },
+    "blue",
+  );
+  expect(line).toBe(
+    "muster --project blue deploy web --image demo@2 --count 40 --min-count 30 --cpus 2 --memory 1GiB " +
+      "--disk-size 20GiB --ready guest-agent --ready-timeout 60s --on-ready-timeout stop --pack --zone a --zone b " +
+      "--node n1 --max-per-node 5 --deadline 600s --label 'note=two words' --label tier=web",
+  );
+});
+
+test("forks, versions and disk files have their lines", () => {
+  expect(lineFor({ name: "f", source: { snapshot: "s", allow_missing: true } }, undefined)).toBe(
+    "muster deploy f --snapshot s --allow-missing",
+  );
+  expect(lineFor({ source: { version: "01a2" }, count: 1, runtime: "none" }, undefined)).toBe(
+    "muster deploy NAME --version 01a2 --count 1 --runtime none",
+  );
+});
+
+test("a word that a shell would read differently is quoted", () => {
+  expect([quote("a-b=c"), quote("it's"), quote("$x"), quote("")]).toEqual(["a-b=c", "'it'\\''s'", "'$x'", "''"]);
+});

@@ -1,0 +1,44 @@
+/** A request of the wizard as a command line. Pure; tested in cli.test.ts. */
+import type { CreateDeployment } from "../../../api/deployments.ts";
+import { labelTexts } from "../labels.ts";
+import { sizeText } from "./form.ts";
+
+/** A word as a shell takes it. */
+export function quote(word: string): string {
+  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** The line of `muster deploy` that makes the same call, in parts: a line may be broken between them. */
+export function commandFor(request: CreateDeployment, project: string | undefined): string[] {
+  const { source, ready, placement } = request;
+  const words: string[] = [];
+  const add = (flag: string, value: string | number | null | undefined) => {
+    if (value !== null && value !== undefined) words.push(`${flag} ${quote(String(value))}`);
+  };
+  words.push("muster");
+  if (project !== undefined && project !== "default") add("--project", project);
+  words.push(`deploy ${quote(request.name ?? "NAME")}`);
+  if (source.snapshot) {
+    add("--snapshot", source.snapshot);
+    if (source.allow_missing) words.push("--allow-missing");
+  } else if (source.image) {
+    add("--image", source.version ? `${source.image}@${source.version}` : source.image);
+  } else if (source.version) add("--version", String(source.version));
+  add("--count", request.count);
+  add("--min-count", request.min_count);
+  add("--cpus", request.cpus);
+  add("--memory", request.memory_bytes ? sizeText(request.memory_bytes) : null);
+  add("--disk-size", request.disk_bytes ? sizeText(request.disk_bytes) : null);
+  add("--runtime", request.runtime);
+  if (ready && ready.probe !== "running") add("--ready", ready.probe?.replace("_", "-"));
+  add("--ready-marker", ready?.marker);
+  add("--ready-timeout", ready?.timeout_s ? `${ready.timeout_s}s` : null);
+  add("--on-ready-timeout", request.on_ready_timeout);
+  if (placement?.policy === "pack") words.push("--pack");
+  for (const zone of placement?.zones ?? []) add("--zone", zone);
+  for (const node of placement?.nodes ?? []) add("--node", node);
+  add("--max-per-node", placement?.max_per_node);
+  add("--deadline", request.deadline_s ? `${request.deadline_s}s` : null);
+  for (const label of labelTexts(request.labels ?? {})) add("--label", label);
+  return words;
+}

@@ -1,0 +1,92 @@
+import { expect, test } from "vitest";
+import { emptyForm, type Form, fieldOf, meantBy, sizeOf, sizeText, sortErrors } from "./form.ts";
+
+const form = (changes: Partial<Form>): Form => ({ ...emptyForm, ...changes });
+
+test("an empty form means nothing that could be asked", () => {
+  expect(meantBy(emptyForm).sourced).toBe(false);
+});
+
+test("what equals the API's default is left out of the request", () => {
+  expect(meantBy(form({ image: "demo", count: "4" })).request).toEqual({ source: { image: "demo" }, count: 4 });
+});
+
+test("every field ends up in the request", () => {
+  const { request, unread } = meantBy(
+    form({
+      image: "demo",
+      number: "2",
+      name: " web ",
+      count: "40",
+      least: "30",
+      cpus: "2",
+      memory: "1.5 GiB",
+      disk: "20g",
+      probe: "console",
+      marker: "up",
+      timeout: "60",
+      late: "stop",
+      policy: "pack",
+      most: "5",
+      deadline: "600",
+      zone: ["a"],
+      node: ["n1", "n2"],
+      label: ["tier=web"],
+    }),
+  );
+  expect(unread).toEqual({});
+  expect(request).toEqual({
+    name: "web",
+    source: { image: "demo", version: 2 },
+    count: 40,
+    min_count: 30,
+    cpus: 2,
+    memory_bytes: 1.5 * 1024 ** 3,
+    disk_bytes: 20 * 1024 ** 3,
+    ready: { probe: "console", marker: "up", timeout_s: 60 },
+    on_ready_timeout: "stop",
+    placement: { policy: "pack", zones: ["a"], nodes: ["n1", "n2"], max_per_node: 5 },
+    labels: { tier: "web" },
+    deadline_s: 600,
+  });
+});
+
+test("a fork names no count, because it has as many members as its snapshot", () => {
+  expect(meantBy(form({ snapshot: "before", count: "9" })).request).toEqual({ source: { snapshot: "before" } });
+});
+
+test("disk files alone need no processors, no memory and no probe", () => {
+  const { request } = meantBy(form({ image: "demo", runtime: "none", cpus: "8", memory: "x", probe: "console" }));
+  expect(request).toEqual({ source: { image: "demo" }, count: 1, runtime: "none" });
+});
+
+test("what cannot be read is told at its field and not asked", () => {
+  const { request, unread } = meantBy(form({ image: "demo", count: "four", memory: "much" }));
+  expect(request).toEqual({ source: { image: "demo" } });
+  expect(Object.keys(unread)).toEqual(["count", "memory"]);
+});
+
+test("sizes are read as people write them and written without loss", () => {
+  expect(["512 MiB", "1.5GiB", "2g", "4096", "1TiB"].map(sizeOf)).toEqual([
+    536870912, 1610612736, 2147483648, 4096, 1099511627776,
+  ]);
+  expect(["", "MiB", "-1", "3 apples", "0.3"].map(sizeOf)).toEqual([null, null, null, null, null]);
+  expect([536870912, 1610612736, 1000].map(sizeText)).toEqual(["512MiB", "1536MiB", "1000"]);
+});
+
+test("an error of the API stands at the field that it is about", () => {
+  expect(fieldOf("/placement/nodes/0", emptyForm)).toBe("node");
+  expect(fieldOf("/labels/a~1b", emptyForm)).toBe("label");
+  expect(fieldOf("/source/version", form({ image: "demo" }))).toBe("number");
+  expect(fieldOf("/source/version", form({ version: "01a2" }))).toBe("version");
+  expect(fieldOf("/nics", emptyForm)).toBeUndefined();
+  expect(
+    sortErrors(
+      [
+        { pointer: "/cpus", detail: "1 to 1024, got 0" },
+        { pointer: "/nics", detail: "not built" },
+      ],
+      emptyForm,
+    ),
+  ).toEqual({ fields: { cpus: "1 to 1024, got 0" }, rest: ["not built"] });
+});

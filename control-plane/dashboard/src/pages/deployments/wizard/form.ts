@@ -1,0 +1,203 @@
+/**
+ * The form of the wizard: what was typed, as texts, and the request that it means. It lives in the URL under the names
+ * below. Pure; tested in form.test.ts.
+ */
+import type { CreateDeployment } from "../../../api/deployments.ts";
+import { labelsOf } from "../labels.ts";
+
+/** What is in the URL while it says nothing: also the API's defaults, where it has any. */
+export const emptyForm = {
+  /** The project of the thing; operators choose it. */
+  in: "",
+  image: "",
+  number: "",
+  snapshot: "",
+  /** With a snapshot: start without the members whose versions were deleted. */
+  missing: "",
+  version: "",
+  name: "",
+  count: "1",
+  least: "",
+  cpus: "1",
+  memory: "512 MiB",
+  disk: "",
+  runtime: "libvirt",
+  probe: "running",
+  marker: "",
+  timeout: "",
+  late: "keep",
+  policy: "spread",
+  most: "",
+  deadline: "",
+  zone: [] as string[],
+  node: [] as string[],
+  label: [] as string[],
+};
+export type Form = typeof emptyForm;
+export type Field = keyof Form;
+
+export type SourceKind = "image" | "snapshot" | "version";
+
+/** What the form starts from: what is filled in says it. */
+export function sourceKindOf(form: Form): SourceKind {
+  return form.snapshot !== "" ? "snapshot" : form.version !== "" ? "version" : "image";
+}
+
+const unitBytes: Record<string, number> = {
+  "": 1,
+  b: 1,
+  k: 1024,
+  kib: 1024,
+  m: 1024 ** 2,
+  mib: 1024 ** 2,
+  g: 1024 ** 3,
+  gib: 1024 ** 3,
+  t: 1024 ** 4,
+  tib: 1024 ** 4,
+};
+
+/** Reads `512 MiB`, `1.5GiB`, `2g` or a number of bytes; null if it is none. */
+export function sizeOf(text: string): number | null {
+  const parts = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text);
+  const unit = unitBytes[(parts?.[2] ?? "?").toLowerCase()];
+  if (parts === null || unit === undefined) return null;
+  const size = Number(parts[1]) * unit;
+  return Number.isSafeInteger(size) ? size : null;
+}
+
+/** A size as the command line takes it, without loss. */
+export function sizeText(size: number): string {
+  for (const unit of ["TiB", "GiB", "MiB", "KiB"]) {
+    const whole = size / (unitBytes[unit.toLowerCase()] as number);
+    if (Number.isInteger(whole) && whole > 0) return `${whole}${unit}`;
+  }
+  return String(size);
+}
+
+export interface Meant {
+  request: CreateDeployment;
+  /** What cannot be read, by field. The request lacks it. */
+  unread: Partial<Record<Field, string>>;
+  /** Whether anything is chosen to start from. */
+  sourced: boolean;
+}
+
+/** The request that a form means. What equals a default of the API is left out, so that the request stays short. */
+export function meantBy(form: Form): Meant {
+  const unread: Meant["unread"] = {};
+  const number = (field: Field): number | undefined => {
+    const text = String(form[field]).trim();
+    if (text === "") return undefined;
+    if (/^\d{1,15}$/.test(text)) return Number(text);
+    unread[field] = "Write a whole number.";
+    return undefined;
+  };
+  const size = (field: Field): number | undefined => {
+    const text = String(form[field]).trim();
+    if (text === "") return undefined;
+    const read = sizeOf(text);
+    if (read === null) unread[field] = "Write a size, such as 512 MiB or 2 GiB.";
+    return read ?? undefined;
+  };
+  const kind = sourceKindOf(form);
+  const source: CreateDeployment["source"] =
+    kind === "snapshot"
+      ? { snapshot: form.snapshot.trim(), ...(form.missing === "" ? {} : { allow_missing: true }) }
+      : kind === "version"
+        ? { version: form.version.trim() }
+        : { image: form.image, ...given("version", number("number")) };
+
+  const files = form.runtime === "none";
+  const ready = files
+    ? {}
+    : {
+        ...(form.probe === "running" ? {} : { probe: form.probe as "console" | "guest_agent" }),
+        ...(form.probe === "console" ? given("marker", text(form.marker)) : {}),
+        ...given("timeout_s", number("timeout")),
+      };
+  const placement = {
+    ...(form.policy === "pack" ? { policy: "pack" as const } : {}),
+    ...(form.zone.length === 0 ? {} : { zones: form.zone }),
+    ...(form.node.length === 0 ? {} : { nodes: form.node }),
+    ...given("max_per_node", number("most")),
+  };
+  const labels = labelsOf(form.label);
+  const request: CreateDeployment = {
+    ...given("name", text(form.name)),
+    source,
+    // A fork has as many members as its snapshot.
+    ...(kind === "snapshot" ? {} : given("count", number("count"))),
+    ...given("min_count", number("least")),
+    ...(files ? {} : unless(1, "cpus", number("cpus"))),
+    ...(files ? {} : unless(512 * 1024 ** 2, "memory_bytes", size("memory"))),
+    ...given("disk_bytes", size("disk")),
+    ...(files ? { runtime: "none" as const } : {}),
+    ...(Object.keys(ready).length === 0 ? {} : { ready: { probe: "running" as const, ...ready } }),
+    ...(form.late === "stop" && !files ? { on_ready_timeout: "stop" as const } : {}),
+    ...(Object.keys(placement).length === 0 ? {} : { placement }),
+    ...(Object.keys(labels).length === 0 ? {} : { labels }),
+    ...given("deadline_s", number("deadline")),
+  };
+  return { request, unread, sourced: form.image !== "" || form.snapshot !== "" || form.version !== "" };
+}
+
+const text = (typed: string) => (typed.trim() === "" ? undefined : typed.trim());
+
+function given<K extends string, V>(key: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [key]: value } as { [P in K]?: V });
+}
+
+function unless<K extends string>(fallback: number, key: K, value: number | undefined): { [P in K]?: number } {
+  return value === fallback ? {} : given(key, value);
+}
+
+const fieldOfPointer: Record<string, Field> = {
+  "/name": "name",
+  "/count": "count",
+  "/min_count": "least",
+  "/cpus": "cpus",
+  "/memory_bytes": "memory",
+  "/disk_bytes": "disk",
+  "/runtime": "runtime",
+  "/ready/probe": "probe",
+  "/ready/marker": "marker",
+  "/ready/timeout_s": "timeout",
+  "/ready": "probe",
+  "/on_ready_timeout": "late",
+  "/placement/policy": "policy",
+  "/placement/zones": "zone",
+  "/placement/nodes": "node",
+  "/placement/max_per_node": "most",
+  "/placement": "policy",
+  "/labels": "label",
+  "/deadline_s": "deadline",
+  "/source/image": "image",
+  "/source/snapshot": "snapshot",
+  "/source/allow_missing": "snapshot",
+};
+
+/** The field that an error of the API is about; undefined if the form has none for it. */
+export function fieldOf(pointer: string, form: Form): Field | undefined {
+  if (pointer === "/source") return sourceKindOf(form);
+  if (pointer === "/source/version") return sourceKindOf(form) === "version" ? "version" : "number";
+  for (let at = pointer; at !== ""; at = at.slice(0, at.lastIndexOf("/"))) {
+    const field = fieldOfPointer[at];
+    if (field !== undefined) return field;
+  }
+  return undefined;
+}
+
+/** The messages of an answer by field, and those that no field is for. */
+export function sortErrors(
+  errors: readonly { pointer: string; detail: string }[],
+  form: Form,
+): { fields: Partial<Record<Field, string>>; rest: string[] } {
+  const fields: Partial<Record<Field, string>> = {};
+  const rest: string[] = [];
+  for (const { pointer, detail } of errors) {
+    const field = fieldOf(pointer, form);
+    if (field === undefined) rest.push(detail);
+    else fields[field] = fields[field] === undefined ? detail : `${fields[field]}; ${detail}`;
+  }
+  return { fields, rest };
+}
