@@ -1,0 +1,99 @@
+import { Stack, Text } from "@mantine/core";
+import { type Deployment, usePatchLabels } from "../../../api/deployments.ts";
+import { ByteSize } from "../../../ui/ByteSize.tsx";
+import { CopyId } from "../../../ui/CopyId.tsx";
+import { count, duration } from "../../../ui/format.ts";
+import { KeyValues } from "../../../ui/KeyValues.tsx";
+import { ButtonLink } from "../../../ui/links.tsx";
+import { Panel } from "../../../ui/Panel.tsx";
+import { ThingLink } from "../../../ui/ThingLink.tsx";
+import { TimeAgo } from "../../../ui/TimeAgo.tsx";
+import { LabelsPanel } from "../../instances/LabelsPanel.tsx";
+import { SourceLink } from "../source.tsx";
+import { searchFrom } from "../wizard/again.ts";
+
+/** How a deployment was set up. Labels can be changed; the rest is fixed when it is made. */
+export function SettingsTab({ deployment }: { deployment: Deployment }) {
+  const { placement, ready_when: ready, version } = deployment;
+  const patch = usePatchLabels();
+  return (
+    <Stack gap="md">
+      <Panel
+        title="Each member"
+        aside={
+          <ButtonLink
+            to="/deployments/new"
+            search={searchFrom(deployment) as never}
+            size="compact-xs"
+            variant="default"
+          >
+            Deploy another like this
+          </ButtonLink>
+        }
+      >
+        <KeyValues
+          items={[
+            ["Starts from", <SourceLink key="source" deployment={deployment} />],
+            [
+              "Version",
+              version === null ? undefined : (
+                <ThingLink key="version" kind="version" id={version} project={deployment.project} />
+              ),
+            ],
+            ["Runtime", deployment.runtime === "none" ? "none (disk files only)" : deployment.runtime],
+            ["CPUs", deployment.runtime === "none" ? undefined : deployment.cpus],
+            [
+              "Memory",
+              deployment.runtime === "none" ? undefined : <ByteSize key="memory" value={deployment.memory_bytes} />,
+            ],
+            ["Disk", <ByteSize key="disk" value={deployment.disk_bytes} />],
+          ]}
+        />
+      </Panel>
+      <Panel title="The group">
+        <KeyValues
+          items={[
+            ["Members", count(deployment.count)],
+            ["Fewest to succeed", count(deployment.min_count)],
+            ["Ready when", readyText(ready)],
+            ["Has to be ready within", ready.timeout_s ? duration(ready.timeout_s * 1000) : undefined],
+            ["If it is not", deployment.on_ready_timeout === "stop" ? "its power is cut" : "it runs on"],
+            ["Placement", placement.policy === "pack" ? "fills one node after the other" : "spread over the nodes"],
+            ["Zones", placement.zones?.length ? placement.zones.join(", ") : undefined],
+            [
+              "Nodes",
+              placement.nodes?.length ? (
+                <Text key="nodes" span inherit>
+                  {placement.nodes.join(", ")}
+                </Text>
+              ) : undefined,
+            ],
+            ["Most on one node", placement.max_per_node ? count(placement.max_per_node) : undefined],
+          ]}
+        />
+      </Panel>
+      <LabelsPanel labels={deployment.labels} onSave={(labels) => patch.mutateAsync({ deployment, labels })} />
+      <Panel title="Record">
+        <KeyValues
+          items={[
+            ["Project", deployment.project],
+            ["Made", <TimeAgo key="made" time={deployment.created_at} />],
+            ["Changed", <TimeAgo key="changed" time={deployment.updated_at} />],
+            ["Id", <CopyId key="id" value={deployment.id} />],
+          ]}
+        />
+      </Panel>
+    </Stack>
+  );
+}
+
+function readyText(ready: Deployment["ready_when"]): string {
+  switch (ready.probe) {
+    case "console":
+      return `its console shows ${ready.marker ?? "MUSTER-READY"}`;
+    case "guest_agent":
+      return "its guest agent answers";
+    default:
+      return "it runs";
+  }
+}

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import type { Deployment } from "../../../api/deployments.ts";
+import { searchFrom } from "./again.ts";
+import { emptyForm, meantBy } from "./form.ts";
+
+test("another deployment like one that is there is asked for with the same settings", () => {
+  const web = {
+    name: "web",
+    project: "blue",
+    source: { image: "id-of-demo", version: 1 },
+    source_name: "demo",
+    count: 12,
+    min_count: 12,
+    cpus: 1,
+    memory_bytes: 1024 ** 3,
+    runtime: "libvirt",
+    ready_when: { probe: "console", marker: "up", timeout_s: 300 },
+    on_ready_timeout: "keep",
+    placement: { policy: "spread" },
+    labels: { tier: "web" },
+  } as unknown as Deployment;
+  const search = searchFrom(web);
+  expect(search).toEqual({
+    in: "blue",
+    image: "demo",
+    number: "1",
+    count: "12",
+    memory: "1GiB",
+    probe: "console",
+    marker: "up",
+    label: ["tier=web"],
+  });
+  expect(meantBy({ ...emptyForm, ...search }).request).toEqual({
+    source: { image: "demo", version: 1 },
+    count: 12,
+    memory_bytes: 1024 ** 3,
+    ready: { probe: "console", marker: "up" },
+    labels: { tier: "web" },
+  });
+});

@@ -1,0 +1,35 @@
+/** The search part of the wizard that makes another deployment like one that is there. Pure; tested in again.test.ts. */
+import type { Deployment } from "../../../api/deployments.ts";
+import { labelTexts } from "../labels.ts";
+import { emptyForm, type Form, sizeText } from "./form.ts";
+
+export function searchFrom(deployment: Deployment): Partial<Form> {
+  const { source, placement, ready_when: ready } = deployment;
+  const text = (value: string | number | null | undefined) => (value ? String(value) : "");
+  const form = {
+    ...emptyForm,
+    in: deployment.project === "default" ? "" : deployment.project,
+    image: source.image ? (deployment.source_name ?? source.image) : "",
+    number: source.image ? text(source.version) : "",
+    snapshot: source.snapshot ? (deployment.source_name ?? source.snapshot) : "",
+    version: source.image || source.snapshot ? "" : text(source.version),
+    count: text(deployment.count),
+    least: deployment.min_count === deployment.count ? "" : text(deployment.min_count),
+    cpus: text(deployment.cpus),
+    memory: sizeText(deployment.memory_bytes),
+    runtime: deployment.runtime,
+    probe: ready.probe,
+    marker: ready.marker ?? "",
+    timeout: ready.timeout_s === 300 ? "" : text(ready.timeout_s),
+    late: deployment.on_ready_timeout,
+    policy: placement.policy ?? "spread",
+    most: text(placement.max_per_node),
+    zone: placement.zones ?? [],
+    node: placement.nodes ?? [],
+    label: labelTexts(deployment.labels),
+  };
+  // The URL says only what differs.
+  return Object.fromEntries(
+    Object.entries(form).filter(([field, value]) => String(value) !== String(emptyForm[field as keyof Form])),
+  );
+}
