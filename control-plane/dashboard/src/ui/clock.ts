@@ -1,16 +1,17 @@
 /** One clock for all relative times on the page: it ticks once a second, and only while something listens. */
 import { useSyncExternalStore } from "react";
 
-let now = Date.now();
+let current = Date.now();
 let timer: ReturnType<typeof setInterval> | undefined;
 const listeners = new Set<() => void>();
 
-function subscribe(listener: () => void): () => void {
+/** Calls back at each tick. */
+export function subscribe(listener: () => void): () => void {
   listeners.add(listener);
   if (timer === undefined) {
-    now = Date.now();
+    current = Date.now();
     timer = setInterval(() => {
-      now = Date.now();
+      current = Date.now();
       for (const each of listeners) each();
     }, 1000);
   }
@@ -23,7 +24,12 @@ function subscribe(listener: () => void): () => void {
   };
 }
 
+/** The time of the last tick, in milliseconds. */
+export function now(): number {
+  return current;
+}
+
 /** The time now in milliseconds; draws the component again once a second. */
 export function useNow(): number {
-  return useSyncExternalStore(subscribe, () => now);
+  return useSyncExternalStore(subscribe, now);
 }

@@ -23,7 +23,7 @@ import { EmptyState } from "../EmptyState.tsx";
 import { ErrorBox } from "../ErrorBox.tsx";
 import { count } from "../format.ts";
 import { useSearchState } from "../search-state.ts";
-import { type CellValue, facetRows, filterRows, sortRows, windowOf } from "./arrange.ts";
+import { type CellValue, facetRows, filterRows, prepareTexts, sortRows, windowOf } from "./arrange.ts";
 import { ColumnChoice, useColumnChoice } from "./ColumnChoice.tsx";
 import { FacetChoice } from "./FacetChoice.tsx";
 import classes from "./ThingsTable.module.css";
@@ -124,6 +124,17 @@ export function ThingsTable<Row extends object>(props: Props<Row>) {
     [rows, columns, chosen, rowId, wanted],
   );
   const arranged = useMemo(() => sortRows(found, columns, sort), [found, columns, sort]);
+
+  // A long table gets its texts ready in small steps, while nothing else is asked of it.
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const step = (from: number) => {
+      const next = prepareTexts(rows, columns, rowId, from);
+      if (next < rows.length) timer = setTimeout(step, 20, next);
+    };
+    if (rows.length > 1000) timer = setTimeout(step, 100, 0);
+    return () => clearTimeout(timer);
+  }, [rows, columns, rowId]);
 
   const choice = useColumnChoice(name, columns);
   const shown = choice.shown;
@@ -385,8 +396,9 @@ const TableRow = memo(
       >
         {selectable && (
           <td className={classes.pick}>
-            <Checkbox
-              size="xs"
+            <input
+              type="checkbox"
+              className={classes.check}
               tabIndex={-1}
               aria-label={`Choose ${id}`}
               checked={selected}

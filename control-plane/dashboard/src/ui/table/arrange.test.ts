@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { quickestMs } from "../quickest.ts";
-import { facetRows, filterRows, sortRows, windowOf } from "./arrange.ts";
+import { facetRows, filterRows, prepareTexts, sortRows, windowOf } from "./arrange.ts";
 
 interface Row {
   id: string;
@@ -62,4 +62,20 @@ test("filtering and sorting 10,000 rows takes far less than the time in which a 
   expect(quickestMs(find)).toBeLessThan(200);
   expect(find().length).toBeGreaterThan(10);
   expect(quickestMs(() => sortRows(many, columns, "-name"))).toBeLessThan(200);
+});
+
+test("texts are made in steps, and rows are found by them", () => {
+  const many = Array.from({ length: 900 }, (_, n) => ({ id: `i-${n}`, name: `web.${n}`, size: n }));
+  let calls = 0;
+  const value = (row: { name: string }) => {
+    calls += 1;
+    return row.name;
+  };
+  const counted = [{ key: "name", value }];
+  const id = (row: { id: string }) => row.id;
+  const steps = [];
+  for (let at = 0; at < many.length; steps.push(at)) at = prepareTexts(many, counted, id, at);
+  expect(steps).toEqual([400, 800, 900]);
+  expect(filterRows(many, counted, id, "web.899")).toHaveLength(1);
+  expect(calls).toBe(900);
 });

@@ -47,6 +47,21 @@ function textOf<Row extends object>(row: Row, columns: readonly Arranged<Row>[],
   return text;
 }
 
+/**
+ * Makes the texts of the next rows, so that the first letter that is typed into a filter finds them made. Returns where
+ * to go on.
+ */
+export function prepareTexts<Row extends object>(
+  rows: readonly Row[],
+  columns: readonly Arranged<Row>[],
+  id: (row: Row) => string,
+  from: number,
+): number {
+  const end = Math.min(rows.length, from + 400);
+  for (const row of rows.slice(from, end)) textOf(row, columns, id);
+  return end;
+}
+
 /** The rows that have every word of the filter in one of their cells or in their id. */
 export function filterRows<Row extends object>(
   rows: readonly Row[],
