@@ -39,7 +39,7 @@ export function Page({ title, badge, subtitle, crumbs = [], actions, children }:
               {badge}
             </Group>
             {subtitle !== undefined && (
-              <Text size="sm" c="dimmed" component="div">
+              <Text size="sm" c="dimmed" component="div" className={classes.subtitle}>
                 {subtitle}
               </Text>
             )}

@@ -1,8 +1,8 @@
-import { Table, Text } from "@mantine/core";
-import { Fragment } from "react";
+import { Stack, Text } from "@mantine/core";
 import type { Instance } from "../../api/instances.ts";
 import { ByteSize } from "../../ui/ByteSize.tsx";
 import { CopyId } from "../../ui/CopyId.tsx";
+import { KeyValues } from "../../ui/KeyValues.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
@@ -13,52 +13,42 @@ import classes from "./InstanceDetail.module.css";
 export function DisksPanel({ instance }: { instance: Instance }) {
   const { disks, project } = instance;
   return (
-    <Panel title={disks.length === 1 ? "Disk" : "Disks"} flush>
-      <Table.ScrollContainer minWidth={440}>
-        <Table fz="sm" horizontalSpacing={14}>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>Name</Table.Th>
-              <Table.Th ta="right">Size</Table.Th>
-              <Table.Th ta="right">Unsaved</Table.Th>
-              <Table.Th>Saved</Table.Th>
-              <Table.Th>Version</Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {disks.map((disk) => (
-              <Fragment key={disk.id}>
-                <Table.Tr className={disk.path === undefined ? undefined : classes.above}>
-                  <Table.Td>{disk.name}</Table.Td>
-                  <Table.Td ta="right">
-                    <ByteSize value={disk.size_bytes} />
-                  </Table.Td>
-                  <Table.Td ta="right">
-                    <ByteSize value={disk.unsaved_bytes} />
-                  </Table.Td>
-                  <Table.Td>{disk.saved_at === null ? "never" : <TimeAgo time={disk.saved_at} />}</Table.Td>
-                  <Table.Td className="nowrap">
-                    <ThingLink kind="version" id={disk.version} name={`…${disk.version.slice(-8)}`} project={project} />
-                  </Table.Td>
-                </Table.Tr>
-                {disk.path !== undefined && (
-                  <Table.Tr>
-                    <Table.Td colSpan={5} pt={0} c="dimmed">
-                      <CopyId value={disk.path} label="path of its file on the node" />
-                    </Table.Td>
-                  </Table.Tr>
-                )}
-              </Fragment>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
-      {unsavedBytes(instance) > 0 && (
-        <Text size="xs" c="dimmed" px={14} pb={12} pt={4}>
-          Unsaved bytes are on this node only. They survive a crash of the node, but not its loss: take a snapshot to
-          save them.
-        </Text>
-      )}
+    <Panel title={disks.length === 1 ? "Disk" : "Disks"}>
+      <Stack gap="md" className={classes.disks}>
+        {disks.map((disk) => (
+          <div key={disk.id}>
+            <KeyValues
+              items={[
+                ["Name", disk.name],
+                ["Size", <ByteSize key="size" value={disk.size_bytes} />],
+                ["Unsaved", <ByteSize key="unsaved" value={disk.unsaved_bytes} />],
+                ["Saved", disk.saved_at === null ? "never" : <TimeAgo key="saved" time={disk.saved_at} />],
+                [
+                  "Last saved version",
+                  <ThingLink
+                    key="version"
+                    kind="version"
+                    id={disk.version}
+                    name={`…${disk.version.slice(-8)}`}
+                    project={project}
+                  />,
+                ],
+              ]}
+            />
+            {disk.path !== undefined && (
+              <Text size="sm" c="dimmed" component="div" mt="xs">
+                <CopyId value={disk.path} label="path of its file on the node" />
+              </Text>
+            )}
+          </div>
+        ))}
+        {unsavedBytes(instance) > 0 && (
+          <Text size="xs" c="dimmed">
+            Unsaved bytes are on this node only. They survive a crash of the node, but not its loss: take a snapshot to
+            save them.
+          </Text>
+        )}
+      </Stack>
     </Panel>
   );
 }

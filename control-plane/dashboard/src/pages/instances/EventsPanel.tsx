@@ -35,17 +35,17 @@ export function EventsPanel({ instance }: { instance: Instance }) {
       ) : (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: so that it can be scrolled by keyboard
         <section className={classes.events} tabIndex={0} aria-label="List of events">
-          <Table fz="sm" horizontalSpacing={14} verticalSpacing={5}>
+          <Table fz="sm" horizontalSpacing={10} verticalSpacing={5}>
             <Table.Tbody>
               {newest.map((event) => (
                 <Table.Tr key={event.id}>
-                  <Table.Td w={90}>
+                  <Table.Td w={86} c="dimmed">
                     <TimeAgo time={event.time} />
                   </Table.Td>
                   <Table.Td>
                     <What event={event} />
                   </Table.Td>
-                  <Table.Td c="dimmed">
+                  <Table.Td c="dimmed" className="nowrap">
                     {event.operation === undefined ? (
                       event.actor
                     ) : (

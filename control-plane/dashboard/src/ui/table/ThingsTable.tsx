@@ -245,7 +245,7 @@ export function ThingsTable<Row extends object>(props: Props<Row>) {
         ))}
         {props.toolbar}
         <Group gap="xs" ml="auto" wrap="nowrap">
-          {props.complete === false && <Loader size={14} aria-label="Loading further pages" />}
+          {props.complete === false && <Loader size={14} role="status" aria-label="Loading further pages" />}
           <Text size="xs" c="dimmed" className="nowrap" aria-live="polite">
             {found.length === rows.length ? count(rows.length) : `${count(found.length)} of ${count(rows.length)}`}
             {props.complete === false ? " so far" : ""}
