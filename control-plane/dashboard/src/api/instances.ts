@@ -132,9 +132,16 @@ export function usePatchInstance(instance: Instance) {
           body: { labels },
         }),
       ),
-    onSuccess: (_, __, ___, { client }) => client.invalidateQueries({ queryKey: ["instances"] }),
+    onSuccess: (changed, _, __, { client }) => {
+      for (const id of [instance.id, instance.name]) {
+        client.setQueriesData({ queryKey: ["instances", "one", id], predicate: isWhole }, changed);
+      }
+    },
   });
 }
+
+/** Whether a query is for the thing itself, and not for a part of it. */
+const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
 /** Most pages of events that are searched for those of one instance: the API has no filter for it. */
 const searchedPages = 5;

@@ -75,9 +75,16 @@ export function usePatchSnapshot(snapshot: Snapshot) {
   return useMutation({
     mutationFn: (patch: Schemas["PatchSnapshot"]) =>
       body(api.PATCH("/v1/snapshots/{snapshot}", { ...at(snapshot), body: patch })),
-    onSuccess: (_, __, ___, { client }) => client.invalidateQueries({ queryKey: ["snapshots"] }),
+    onSuccess: (changed, _, __, { client }) => {
+      for (const id of [snapshot.id, snapshot.name]) {
+        client.setQueriesData({ queryKey: ["snapshots", "one", id], predicate: isWhole }, changed);
+      }
+    },
   });
 }
+
+/** Whether a query is for the thing itself, and not for a part of it. */
+const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
 export function useDeleteSnapshot() {
   return useMutation({

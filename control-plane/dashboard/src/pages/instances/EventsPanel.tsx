@@ -1,4 +1,4 @@
-import { Table, Text } from "@mantine/core";
+import { Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { type Instance, instanceEventsQuery, type MusterEvent } from "../../api/instances.ts";
 import { TextLink } from "../../ui/links.tsx";
@@ -34,29 +34,22 @@ export function EventsPanel({ instance }: { instance: Instance }) {
         </Text>
       ) : (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: so that it can be scrolled by keyboard
-        <section className={classes.events} tabIndex={0} aria-label="List of events">
-          <Table fz="sm" horizontalSpacing={10} verticalSpacing={5}>
-            <Table.Tbody>
-              {newest.map((event) => (
-                <Table.Tr key={event.id}>
-                  <Table.Td w={86} c="dimmed">
-                    <TimeAgo time={event.time} />
-                  </Table.Td>
-                  <Table.Td>
-                    <What event={event} />
-                  </Table.Td>
-                  <Table.Td c="dimmed" className="nowrap">
-                    {event.operation === undefined ? (
-                      event.actor
-                    ) : (
-                      <ThingLink kind="operation" id={event.operation} name={event.actor} project={event.project} />
-                    )}
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </section>
+        <ol className={classes.events} tabIndex={0} aria-label="Events, newest first">
+          {newest.map((event) => (
+            <li key={event.id} className={classes.event}>
+              <What event={event} />
+              <TimeAgo time={event.time} />
+              <span>
+                by{" "}
+                {event.operation === undefined ? (
+                  event.actor
+                ) : (
+                  <ThingLink kind="operation" id={event.operation} name={event.actor} project={event.project} />
+                )}
+              </span>
+            </li>
+          ))}
+        </ol>
       )}
       {events.data?.complete === false && (
         <Text size="xs" c="dimmed" px={14} py={8}>
@@ -75,5 +68,5 @@ function What({ event }: { event: MusterEvent }) {
     const reason = typeof data.reason === "string" ? data.reason : ready;
     return <StateBadge state={data.state} reason={reason} />;
   }
-  return <>{event.kind.replace(/^instance\./, "").replaceAll("_", " ")}</>;
+  return <span>{event.kind.replace(/^instance\./, "").replaceAll("_", " ")}</span>;
 }

@@ -47,7 +47,7 @@ export function StartLine({ instance }: { instance: Instance }) {
       <Text size="xs" c="dimmed" mt="xs">
         {line.going
           ? `${duration(line.totalMs)} so far.`
-          : line.totalMs > 0
+          : instance.steps.started_at !== null
             ? `${duration(line.totalMs)} in all.`
             : "It has not been started."}
         {instance.boots > 1 && ` This is boot ${instance.boots}.`}
@@ -76,6 +76,6 @@ function StepTime({ step }: { step: Step }) {
     case "ahead":
       return <>not reached</>;
     case "untold":
-      return <>time not known</>;
+      return <>{step.key === "ready" ? "not told now" : "time not known"}</>;
   }
 }

@@ -22,7 +22,7 @@ export function StateCallout({ instance }: { instance: Instance }) {
         <Text size="sm" fw={600}>
           {says}
         </Text>
-        {instance.detail !== null && (
+        {instance.detail !== null && instance.reason !== "node_silent" && (
           <Text size="sm" mt={2} style={{ overflowWrap: "anywhere" }}>
             {sentence(instance.detail)}{" "}
             {instance.reason !== null && (
@@ -51,7 +51,7 @@ export function StateCallout({ instance }: { instance: Instance }) {
           </Group>
         )}
         {operations.map((operation) => (
-          <Group key={operation.id} gap="sm" mt="xs" maw={420}>
+          <Group key={operation.id} gap="sm" mt="xs" maw={420} className={classes.operation}>
             <Text size="sm" component="div">
               <ThingLink kind="operation" id={operation.id} name={titleOf(operation)} project={operation.project} />{" "}
               goes on

@@ -59,6 +59,13 @@ describe("the line of a start", () => {
     ]);
   });
   test("of an instance that failed on the way shows what was not reached as not reached", () => {
-    expect(brief({ state: "failed", ready_at: null }).at(-1)).toEqual(["ahead", null]);
+    const steps = { placed_at: at(10), disk_at: at(200), started_at: null };
+    expect(brief({ state: "failed", ready_at: null, steps }).slice(-2)).toEqual([
+      ["ahead", null],
+      ["ahead", null],
+    ]);
+  });
+  test("does not say that a stopped instance was never ready", () => {
+    expect(brief({ state: "stopped", ready_at: null }).at(-1)).toEqual(["untold", null]);
   });
 });

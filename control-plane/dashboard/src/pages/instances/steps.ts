@@ -53,7 +53,9 @@ export function startLine(instance: Facts, now: number): StartLine {
     if (kept) return { key, title, before, at, tookMs: null, sinceMs: null, state: "kept" };
     if (atMs === null) {
       const later = times.slice(index + 1).some((time) => time !== null);
-      if (later || (key === "asked" && beginMs === null)) {
+      // An instance that does not run (any more) does not tell whether it was ready.
+      const wasReady = key === "ready" && steps.started_at !== null && instance.state !== "running" && !going;
+      if (later || wasReady || (key === "asked" && beginMs === null)) {
         return { key, title, before, at, tookMs: null, sinceMs: null, state: "untold" };
       }
       const isNow = current;

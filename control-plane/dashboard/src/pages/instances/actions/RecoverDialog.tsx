@@ -71,7 +71,7 @@ export function RecoverDialog({
             {one === undefined ? "Each of them" : "It"} begins anew on another node, with the same id and name, from the
             last saved version of its disk. What was written on the lost node after that version is gone.
           </Text>
-          {one === undefined && <NameList things={left.flat()} />}
+          {one === undefined && loss === undefined && <NameList things={left.flat()} />}
           {loss === undefined ? (
             <Text size="sm" c="dimmed">
               You are asked once more if something would be lost.
@@ -80,9 +80,9 @@ export function RecoverDialog({
             <>
               <Alert
                 color="red"
-                title={`${loss.disks === 1 ? "One disk loses" : `${count(loss.disks)} disks lose`} data`}
+                title={`${loss.disks === 1 ? "One disk" : `${count(loss.disks)} disks`} may lose data`}
               >
-                These are the bytes that the lost node last reported as not saved. It may have been more.
+                These bytes were not saved when the lost node last told. What was written after that is lost as well.
               </Alert>
               <Losses listed={loss.listed} disks={loss.disks} project={left[0]?.[0]?.project} />
               <Checkbox
