@@ -61,13 +61,14 @@ export function useCreateImage() {
   });
 }
 
-export function useRenameImage() {
+/** Changes name or labels; a label that is null goes. */
+export function useChangeImage() {
   return useMutation({
-    mutationFn: ({ image, name }: { image: Named; name: string }) =>
+    mutationFn: ({ image, change }: { image: Named; change: Schemas["PatchImage"] }) =>
       body(
         api.PATCH("/v1/images/{image}", {
           params: { path: { image: image.id }, query: { project: image.project } },
-          body: { name },
+          body: change,
         }),
       ),
   });

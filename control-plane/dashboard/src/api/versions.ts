@@ -77,9 +77,9 @@ export interface Chunks {
   count: number;
   /** Chunks per cell. */
   step: number;
-  /** The part of each cell that is zeros, 0 to 1. */
-  zero: number[];
-  /** The part of each cell that the parent has as well; null where it is not known. */
+  /** The part of each cell that is zeros, 0 to 1; null where that was not found out in time. */
+  zero: (number | null)[];
+  /** The part of each cell that is the same as in the parent, and not zeros; null where it is not known. */
   shared: (number | null)[] | null;
   /** When the last boots read the cell first: 0 at the beginning, 1 at the end, null if they did not. */
   boot_order: (number | null)[] | null;

@@ -90,6 +90,13 @@ function draw(canvas: HTMLCanvasElement, chunks: Chunks, grid: Grid, view: Chunk
   const unread = mix(colour("--surface"), colour("--state-idle"), 0.45);
   const edge = grid.pitch - grid.gap;
   chunks.zero.forEach((zero, cell) => {
+    const left = (cell % grid.columns) * grid.pitch;
+    const top = Math.floor(cell / grid.columns) * grid.pitch;
+    if (zero === null) {
+      context.strokeStyle = css(unread);
+      context.strokeRect(left + 0.5, top + 0.5, edge - 1, edge - 1);
+      return;
+    }
     const data = 1 - zero;
     let full = own;
     if (view === "content") {
@@ -100,6 +107,6 @@ function draw(canvas: HTMLCanvasElement, chunks: Chunks, grid: Grid, view: Chunk
     }
     // A cell with little data is still seen.
     context.fillStyle = css(data <= 0 ? zeros : mix(zeros, full, 0.25 + 0.75 * data));
-    context.fillRect((cell % grid.columns) * grid.pitch, Math.floor(cell / grid.columns) * grid.pitch, edge, edge);
+    context.fillRect(left, top, edge, edge);
   });
 }

@@ -71,6 +71,11 @@ export function ChunkPanel({ version }: { version: Version }) {
         <li>
           <i className={classes.zero} /> Zeros, which are not stored <b>{part(sum.zero)}</b>
         </li>
+        {sum.unknown > 0 && (
+          <li>
+            <i className={classes.unknown} /> Not found out in time <b>{part(sum.unknown)}</b>
+          </li>
+        )}
       </ul>
       <ChunkGrid chunks={chunks} size={size} view={view} />
       <Group gap="md" mt={6}>

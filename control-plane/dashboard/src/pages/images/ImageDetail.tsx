@@ -3,7 +3,7 @@ import { IconDots, IconDownload, IconEdit, IconGridDots, IconTrash, IconUpload }
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
-import { type Image, useImage, useImageFreed, useRenameImage } from "../../api/images.ts";
+import { type Image, useChangeImage, useImage, useImageFreed } from "../../api/images.ts";
 import { searchOf } from "../../api/scope.ts";
 import { contentUrl, imageVersionsQuery, projectVersionsQuery } from "../../api/versions.ts";
 import { useCommands } from "../../commands/registry.ts";
@@ -22,10 +22,11 @@ import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { toastDone } from "../../ui/toast.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
+import { LabelsPanel } from "../instances/LabelsPanel.tsx";
 import { DeleteImages } from "./DeleteImages.tsx";
 import { nameTrouble } from "./names.ts";
 import { VersionTree } from "./VersionTree.tsx";
-import { bootWords, labelWords } from "./words.ts";
+import { bootWords } from "./words.ts";
 
 /** One image: its versions, what was made from them, and what one can do with it. */
 export default function ImageDetail() {
@@ -45,6 +46,7 @@ export default function ImageDetail() {
 function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode[]; error: unknown }) {
   const navigate = useNavigate();
   const [asking, setAsking] = useState<"rename" | "delete">();
+  const change = useChangeImage();
   const versions = useQuery(imageVersionsQuery(image.id));
   const all = useQuery(projectVersionsQuery());
   const freed = useImageFreed(image, image.version_count > 0);
@@ -187,7 +189,6 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
                 ],
                 ["Chunk size", bytes(image.chunk_bytes)],
                 ["Boots with", bootWords(image.boot)],
-                ["Labels", labelWords(image.labels) || undefined],
                 ["Made", <TimeAgo key="made" time={image.created_at} />],
                 ["Changed", <TimeAgo key="changed" time={image.updated_at} />],
                 ["Project", image.project],
@@ -223,6 +224,12 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
           </Panel>
         </>
       )}
+      {!isDeleted && (
+        <LabelsPanel
+          labels={image.labels}
+          onSave={(labels) => change.mutateAsync({ image, change: { labels } as never })}
+        />
+      )}
       <DeleteImages
         images={[image]}
         opened={asking === "delete"}
@@ -236,7 +243,7 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
 
 function Rename({ image, onClose }: { image: Image; onClose: () => void }) {
   const [name, setName] = useState(image.name);
-  const rename = useRenameImage();
+  const rename = useChangeImage();
   const trouble = nameTrouble(name);
   return (
     <ConfirmDialog
@@ -246,7 +253,7 @@ function Rename({ image, onClose }: { image: Image; onClose: () => void }) {
       confirm="Rename"
       onConfirm={async () => {
         if (trouble !== undefined) throw new Error(trouble);
-        await rename.mutateAsync({ image, name });
+        await rename.mutateAsync({ image, change: { name } });
         toastDone(`The image is called ${name} now`);
       }}
     >

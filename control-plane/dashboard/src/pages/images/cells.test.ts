@@ -13,7 +13,13 @@ describe("cells from extents", () => {
       { offset_bytes: 3 * chunk, length_bytes: 64 * kib },
     ]);
     expect(cells).toMatchObject({ count: 4, step: 1, zero: [0.5, 0.5, 1, 0] });
-    expect(totals(cells, size)).toEqual({ zero: 2 * chunk, shared: null, own: chunk + 64 * kib, read: null });
+    expect(totals(cells, size)).toEqual({
+      zero: 2 * chunk,
+      shared: null,
+      own: chunk + 64 * kib,
+      unknown: 0,
+      read: null,
+    });
   });
 
   test("are no more than fit, however large the disk is", () => {
@@ -57,6 +63,12 @@ describe("a cell in words", () => {
   test("tells neighbours apart on a large disk", () => {
     const many: Chunks = { ...chunks, count: 8192, step: 1, zero: Array(8192).fill(1), shared: null, boot_order: null };
     expect(describeCell(many, 8192 * chunk, 4075)).toBe("1,018.75 MiB to 1,019 MiB (chunk 4,075): zeros");
+  });
+
+  test("says so where nothing is known", () => {
+    const some: Chunks = { ...chunks, zero: [null, 0, 0, 0], boot_order: null };
+    expect(describeCell(some, size, 0)).toBe("0 KiB to 512 KiB (chunks 0 to 1): not known");
+    expect(totals(some, size)).toMatchObject({ zero: 0, unknown: 2 * chunk });
   });
 
   test("the kinds add up to the disk", () => {

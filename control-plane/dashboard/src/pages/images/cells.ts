@@ -44,6 +44,8 @@ export interface Totals {
   shared: number | null;
   /** All other data. */
   own: number;
+  /** Cells of which nothing is known. */
+  unknown: number;
   /** Data in cells that the last boots read; null if that is not known. */
   read: number | null;
 }
@@ -54,11 +56,16 @@ export function totals(chunks: Chunks, size: number): Totals {
     zero: 0,
     shared: chunks.shared === null ? null : 0,
     own: 0,
+    unknown: 0,
     read: chunks.boot_order === null ? null : 0,
   };
   chunks.zero.forEach((zero, cell) => {
     const { begin, end } = cellRange(chunks, size, cell);
     const length = end - begin;
+    if (zero === null) {
+      sum.unknown += length;
+      return;
+    }
     const shared = sharedPart(chunks, cell) * length;
     sum.zero += zero * length;
     if (sum.shared !== null) sum.shared += shared;
@@ -80,20 +87,21 @@ export function describeCell(chunks: Chunks, size: number, cell: number): string
   const first = cell * chunks.step;
   const last = Math.min(chunks.count, first + chunks.step) - 1;
   const which = first === last ? `chunk ${count(first)}` : `chunks ${count(first)} to ${count(last)}`;
-  const zero = chunks.zero[cell] ?? 1;
+  const zero = chunks.zero[cell] ?? null;
   const shared = sharedPart(chunks, cell);
   const words: string[] = [];
-  if (zero >= 1) words.push("zeros");
+  if (zero === null) words.push("not known");
+  else if (zero >= 1) words.push("zeros");
   else if (zero > 0) words.push(`${percent(1 - zero, 1)} data, the rest zeros`);
   else words.push("data");
-  if (zero < 1 && chunks.shared !== null && chunks.shared[cell] !== null) {
+  if (zero !== null && zero < 1 && chunks.shared !== null && chunks.shared[cell] !== null) {
     const part = shared / (1 - zero);
     if (part >= 1) words.push("shared with the parent");
     else if (part > 0) words.push(`${percent(part, 1)} of it shared with the parent`);
     else words.push("not in the parent");
   }
   const order = chunks.boot_order?.[cell];
-  if (chunks.boot_order !== null && zero < 1) {
+  if (chunks.boot_order !== null && zero !== 1) {
     if (order === null || order === undefined) words.push("not read by the last boots");
     else words.push(`first read ${orderWords(order)} of the last boots`);
   }

@@ -31,7 +31,7 @@ export function Meter({ label, used, total, format, compact = false, warns = tru
       aria-valuenow={Math.min(used, total)}
       aria-valuetext={`${percent(used, total)}, ${words}`}
     >
-      <div className={classes.used} data-level={level} style={{ width: `${100 * share}%` }} />
+      {share > 0 && <div className={classes.used} data-level={level} style={{ width: `${100 * share}%` }} />}
     </div>
   );
   if (compact) {

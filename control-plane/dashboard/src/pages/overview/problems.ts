@@ -36,7 +36,7 @@ const onNodes = (condition: string, one: string, many: string, next: string, ton
   many: `nodes ${many}`,
   next,
   to: "/nodes",
-  search: { condition: [condition] },
+  search: { q: condition },
   link: "Show them",
 });
 

@@ -1,0 +1,139 @@
+/** What states and conditions of nodes mean, and what to do about them. Pure; tested in advice.test.ts. */
+import type { Node } from "../../api/nodes.ts";
+import type { Tone } from "../../ui/states.ts";
+
+export interface Advice {
+  key: string;
+  tone: Tone;
+  title: string;
+  /** What the node itself says. */
+  detail?: string;
+  next: string;
+}
+
+interface Meaning extends Omit<Advice, "key" | "detail"> {
+  /** For a list. */
+  word: string;
+}
+
+const conditions: Record<string, Meaning> = {
+  disk_full: {
+    word: "full disk",
+    tone: "bad",
+    title: "Its disk is full",
+    next: "Free space on the file system of its data folder, or raise the limit of its share of the pool. Until then it takes no new objects, and guests that write are held.",
+  },
+  clock_off: {
+    word: "wrong clock",
+    tone: "warn",
+    title: "Its clock is wrong",
+    next: "Mend time synchronisation on the host, such as chrony or systemd-timesyncd. Certificates and leases depend on it.",
+  },
+  no_kvm: {
+    word: "no KVM",
+    tone: "warn",
+    title: "Guests are emulated",
+    next: "Turn on virtualisation in the firmware of the host, and let the agent use /dev/kvm. Guests run without it, but slowly.",
+  },
+  hypervisor_silent: {
+    word: "libvirt silent",
+    tone: "bad",
+    title: "libvirt does not answer",
+    next: "Check libvirtd and virtlogd on the host. Guests that run go on; starts and stops wait until it answers.",
+  },
+  no_fuse: {
+    word: "no FUSE",
+    tone: "bad",
+    title: "It cannot serve disks",
+    next: "Load the kernel module fuse on the host, and let the agent open /dev/fuse.",
+  },
+  old_kernel: {
+    word: "old kernel",
+    tone: "warn",
+    title: "Its kernel is old",
+    next: "Boot a newer kernel when the node can be stopped. `muster-agent check` on the host tells which.",
+  },
+  identity_copied: {
+    word: "copied identity",
+    tone: "bad",
+    title: "Two agents run with its identity",
+    next: "One of them runs on a copy of the data folder. Stop that one, and start it on a fresh folder with a new token.",
+  },
+  objects_lost: {
+    word: "lost objects",
+    tone: "bad",
+    title: "It has lost objects of the pool",
+    next: "Other nodes may have copies. Instances that need what nobody has show it as their own condition: import the image again, or restore them. Then acknowledge the loss here.",
+  },
+};
+
+/** Everything about a node that someone should look at, worst first. */
+export function adviceFor(node: Node): Advice[] {
+  const list: Advice[] = [];
+  if (node.state === "silent") {
+    list.push({
+      key: "silent",
+      tone: "bad",
+      title: "It is silent, so what runs there is unknown",
+      next: "Check the host, its network and its agent. Its instances come back with it. If the host is off for good, declare the node dead; then its instances can be recovered elsewhere.",
+    });
+  } else if (node.state === "stopped") {
+    list.push({
+      key: "stopped",
+      tone: "warn",
+      title: "Its agent was stopped in order",
+      next: "Start the agent on the host again. Its instances were shut down with it.",
+    });
+  } else if (node.state === "fenced") {
+    list.push({
+      key: "fenced",
+      tone: "idle",
+      title: "It was declared dead",
+      next: "Recover its instances, then remove it to free its name. To use the host again, join it anew with a fresh data folder.",
+    });
+  } else if (node.state === "joining") {
+    list.push({
+      key: "joining",
+      tone: "busy",
+      title: "It is joining",
+      next: "Nothing is to be done. If it takes more than a minute, read the log of its agent.",
+    });
+  }
+  for (const { kind, detail } of node.conditions) {
+    const known = conditions[kind];
+    list.push({
+      key: kind,
+      detail,
+      tone: known?.tone ?? "warn",
+      title: known?.title ?? conditionWord(kind),
+      next: known?.next ?? "Run `muster-agent check` on the host.",
+    });
+  }
+  if (!node.schedulable && node.state === "ready") {
+    list.push({
+      key: "cordoned",
+      tone: "idle",
+      title: "It is cordoned",
+      next: "No new instances are placed on it. Those that run there go on. Uncordon it to use it again.",
+    });
+  }
+  const order: Record<Tone, number> = { bad: 0, warn: 1, busy: 2, idle: 3, good: 4 };
+  return list.sort((a, b) => order[a.tone] - order[b.tone]);
+}
+
+/** The short word of a condition in a list. */
+export function conditionWord(kind: string): string {
+  return conditions[kind]?.word ?? kind.replaceAll("_", " ");
+}
+
+/** The commands that make a host a node. The token is in a file, because arguments can be read by everybody there. */
+export function joinCommand(token: string, controller: string, address: string, name: string): string {
+  const listen =
+    address.trim() === "" ? "ADDRESS:7450" : /:\d+$/.test(address.trim()) ? address.trim() : `${address.trim()}:7450`;
+  const named = name.trim() === "" ? "" : ` --name ${name.trim()}`;
+  return [
+    `(umask 077; echo '${token}' > join.token)`,
+    `muster-agent run --data-dir /var/lib/muster/agent --controller ${controller} \\`,
+    `    --join-token @join.token --listen ${listen}${named}`,
+  ].join("\n");
+}
