@@ -121,6 +121,7 @@ async fn image(app: &App) {
             project: "default".to_owned(),
             labels: Labels::default(),
             of: Of::Image { image, number: 1 },
+            parent: None,
             content: Content::new(Descriptor::empty(ByteLen(1 << 20), ChunkSize::DEFAULT, Salt::SHARED), None)
                 .expect("content"),
             digest: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, OrUnknown, SessionId, Timestamp, token::Role};
+use crate::{ClusterId, OrUnknown, SessionId, Timestamp, operation::Operation, token::Role};
 
 /// Answer of `GET /v1/summary`: problems, and the number of resources by state.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,10 +25,46 @@ pub struct Summary {
     pub operations: BTreeMap<String, u64>,
     /// Number of operations that are past their deadline.
     pub operations_overdue: u64,
+    /// The newest 20 operations that have not ended, newest first.
+    #[serde(default)]
+    #[schema(required)]
+    pub operations_running: Vec<Operation>,
+    /// What the pool has room for and what is in it; null unless an operator asks.
+    #[serde(default)]
+    pub pool: Option<PoolTotal>,
+    /// What all nodes offer to instances and what is promised; null unless an operator asks.
+    #[serde(default)]
+    pub capacity: Option<CapacityTotal>,
     /// Bytes in the pool that no version reaches. Always null until the sweep is built.
     pub unexplained_bytes: Option<u64>,
     /// Position in the stream of events at which this was read.
     pub as_of: String,
+}
+
+/// The shares of all nodes in the pool together, as the nodes last told. Nodes that were declared dead do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PoolTotal {
+    /// Most bytes that the shares may take.
+    pub limit_bytes: u64,
+    /// Bytes of the objects in them, each copy counted.
+    pub used_bytes: u64,
+    /// Free bytes on the file systems of the nodes.
+    pub free_bytes: u64,
+    /// Bytes of the caches of clean chunks, which are beside the pool.
+    pub cache_bytes: u64,
+}
+
+/// What all nodes together offer to instances, and how much of it is in use. Nodes that were declared dead do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CapacityTotal {
+    /// Virtual processors offered.
+    pub cpus: u64,
+    /// Virtual processors of the instances placed on nodes.
+    pub cpus_used: u64,
+    /// Memory offered, in bytes.
+    pub memory_bytes: u64,
+    /// Memory of the instances placed on nodes, in bytes.
+    pub memory_used_bytes: u64,
 }
 
 /// A kind of problem that someone should look at.

@@ -84,6 +84,10 @@ pub struct Version {
     #[serde(default)]
     #[schema(required)]
     pub boot: BootKind,
+    /// Id of the version that it was made from: for a state of a disk the version that the disk had before, for a clone
+    /// its origin. Null for an import, and where it is not known. It may be deleted by now.
+    #[serde(default)]
+    pub parent: Option<VersionId>,
 }
 
 /// A range of a version that has data, an item of `GET /v1/versions/{v}/extents`. All other ranges are zeros.

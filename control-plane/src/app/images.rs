@@ -184,6 +184,7 @@ fn clone_of(origin: &VersionRow, image: &ImageRow) -> NewVersion {
         project: image.image.project.clone(),
         labels: muster_api::Labels::default(),
         of: Of::Image { image: image.image.id, number: 1 },
+        parent: Some(origin.version.id),
         content: origin.content.clone(),
         digest: origin.version.digest.clone(),
         stored_bytes: 0,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     condition::ConditionKind,
-    summary::{Me, ProblemLine, Summary},
+    summary::{CapacityTotal, Me, PoolTotal, ProblemLine, Summary},
 };
 
-use super::{App, AppError, Caller, StoreError};
+use super::{App, AppError, Caller, StoreError, sight::Sight};
 use crate::store::{Tx, cluster, deployments, found, images, instances, nodes, operations, sessions, snapshots};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
@@ -27,6 +27,9 @@ const LOOK_AT: [(&str, &str, &str, &str); 9] = [
     ("nodes", "fenced", "node_fenced", "nodes were declared dead: remove them to free their names"),
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
 ];
+
+/// Most running operations in a summary.
+const RUNNING_MAX: i64 = 20;
 
 /// How long a restored database is told, milliseconds.
 const RESTORED_TOLD_MS: i64 = 7 * 24 * 3600 * 1000;
@@ -97,6 +100,11 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
     if operator && let Some(line) = restored(tx).await? {
         problems.insert(0, line);
     }
+    let totals = if operator { Some(totals(tx).await?) } else { None };
+    let (pool, capacity) = totals.unzip();
+    let running = operations::newest_running(tx, project, RUNNING_MAX).await?;
+    // Only who has sentences to look through needs the names of all nodes.
+    let sight = if running.is_empty() { Sight::All } else { Sight::of(tx, operator).await? };
     Ok(Summary {
         problems,
         deployments: deployments::by_state(tx, project).await?,
@@ -106,12 +114,33 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
         nodes,
         operations: operations::by_state(tx, project).await?,
         operations_overdue,
+        operations_running: running.into_iter().map(|operation| sight.operation(operation)).collect(),
+        pool,
+        capacity,
         unexplained_bytes: None,
         as_of: {
             let now = tx.as_of().await?;
             tx.token(now)
         },
     })
+}
+
+/// What all nodes have together, and what of it is used.
+async fn totals(tx: &mut Tx) -> Result<(PoolTotal, CapacityTotal), StoreError> {
+    let (mut pool, mut capacity) = (PoolTotal::default(), CapacityTotal::default());
+    for (offer, share) in nodes::offers(tx).await? {
+        capacity.cpus += u64::from(offer.cpus);
+        capacity.memory_bytes += offer.memory_bytes;
+        pool.limit_bytes += share.limit_bytes;
+        pool.used_bytes += share.used_bytes;
+        pool.free_bytes += share.free_bytes;
+        pool.cache_bytes += share.cache_bytes;
+    }
+    for promised in instances::promised(tx).await?.values() {
+        capacity.cpus_used += promised.cpus;
+        capacity.memory_used_bytes += promised.memory_bytes;
+    }
+    Ok((pool, capacity))
 }
 
 /// Told for a while after the database went back to an older copy.

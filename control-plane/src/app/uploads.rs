@@ -269,6 +269,7 @@ impl App {
                     project: now.image.project.clone(),
                     labels: Labels::default(),
                     of: Of::Image { image, number },
+                    parent: None,
                     content: imported.content.clone(),
                     digest: imported.digest.map(|digest| digest.to_hex().to_string()),
                     stored_bytes,

@@ -257,15 +257,19 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
 }
 
 const BY_STATE: &str = "-- deployments.by_state
-SELECT s.state AS state, CAST(COUNT(*) AS BIGINT) AS n FROM (
-    SELECT CASE WHEN state = 'ready' AND all_stopped = 1 THEN 'stopped' ELSE state END AS state
-    FROM deployments WHERE state <> 'deleted' AND (CAST($1 AS TEXT) IS NULL OR project = $1)) s
-GROUP BY s.state";
+SELECT state, all_stopped, CAST(COUNT(*) AS BIGINT) AS n FROM deployments
+WHERE state <> 'deleted' AND (CAST($1 AS TEXT) IS NULL OR project = $1) GROUP BY state, all_stopped";
 
 /// How many deployments are in each state, as it is shown, in one project or in all.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
-    let rows = sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await?;
-    rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
+    let mut counts = BTreeMap::new();
+    for row in sqlx::query(BY_STATE).bind(project).fetch_all(tx.conn()).await? {
+        let state: String = column::read(&row, "state")?;
+        let is_stopped = state == "ready" && column::read(&row, "all_stopped")?;
+        let shown = if is_stopped { "stopped".to_owned() } else { state };
+        *counts.entry(shown).or_default() += column::read::<u64>(&row, "n")?;
+    }
+    Ok(counts)
 }
 
 const FORGET: &str = "-- deployments.forget

@@ -660,6 +660,14 @@ mod tests {
             "SELECT state, COUNT(*) FROM instances WHERE state <> 'deleted' AND project = 'a' GROUP BY state";
         let by_state = plan(by_state.to_owned()).await;
         assert!(by_state.contains("USING COVERING INDEX instances_by_state"), "{by_state}");
+        let deployments = "SELECT state, all_stopped, COUNT(*) FROM deployments
+            WHERE state <> 'deleted' AND (CAST('a' AS TEXT) IS NULL OR project = 'a') GROUP BY state, all_stopped";
+        let deployments = plan(deployments.to_owned()).await;
+        assert!(deployments.contains("USING COVERING INDEX deployments_by_state"), "{deployments}");
+        let running = "SELECT * FROM operations
+            WHERE finished_at IS NULL AND (CAST('a' AS TEXT) IS NULL OR project = 'a') ORDER BY seq DESC LIMIT 20";
+        let running = plan(running.to_owned()).await;
+        assert!(running.contains("USING INDEX operations_by_end (finished_at=?)"), "{running}");
     }
 
     #[tokio::test]

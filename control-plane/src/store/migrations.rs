@@ -39,6 +39,8 @@ migrations! {
     14 "0014_salvage",
     16 "0016_counts",
     17 "0017_sessions",
+    18 "0018_parents",
+    19 "0019_summary",
     20 "0020_events_of_a_thing",
 }
 

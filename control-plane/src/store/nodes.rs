@@ -7,6 +7,7 @@ use muster_api::{
     condition::{Condition, ConditionKind},
     deployment::Runtime,
     node::{NodeState, PoolUse},
+    node_protocol::Offer,
     operation::Target,
 };
 use storage_core::membership::SignedMembership;
@@ -223,6 +224,20 @@ GROUP BY s.state";
 pub async fn by_state(tx: &mut Tx) -> Result<BTreeMap<String, u64>, StoreError> {
     let rows = sqlx::query(BY_STATE).fetch_all(tx.conn()).await?;
     rows.iter().map(|row| Ok((column::read(row, "state")?, column::read(row, "n")?))).collect()
+}
+
+const OFFERS: &str = "-- nodes.offers
+SELECT cpus, memory_bytes, pool FROM nodes WHERE state NOT IN ('deleted', 'fenced')";
+
+/// What each node offers to instances, and its share of the pool. Deleted and fenced nodes offer nothing.
+pub async fn offers(tx: &mut Tx) -> Result<Vec<(Offer, PoolUse)>, StoreError> {
+    let rows = sqlx::query(OFFERS).fetch_all(tx.conn()).await?;
+    rows.iter()
+        .map(|row| {
+            let offer = Offer { cpus: column::read(row, "cpus")?, memory_bytes: column::read(row, "memory_bytes")? };
+            Ok((offer, column::read(row, "pool")?))
+        })
+        .collect()
 }
 
 const WITH_CONDITION: &str = "-- nodes.with_condition

@@ -197,6 +197,12 @@ pub async fn list(
     rows.iter().map(|row| Ok((column::read(row, "seq")?, Operation::from_row(row)?))).collect()
 }
 
+/// The newest operations that have not ended, newest first, of one project or of all.
+pub async fn newest_running(tx: &mut Tx, project: Option<&str>, limit: i64) -> Result<Vec<Operation>, StoreError> {
+    let rest = "WHERE finished_at IS NULL AND (CAST($1 AS TEXT) IS NULL OR project = $1) ORDER BY seq DESC LIMIT $2";
+    select(tx, "operations.newest_running", rest, [project.map(str::to_owned).into(), limit.into()]).await
+}
+
 /// How many operations are in each state.
 pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
     bulk::by_state(tx, "operations", project).await

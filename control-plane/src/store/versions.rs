@@ -57,6 +57,8 @@ pub struct NewVersion {
     pub labels: Labels,
     /// What it is a state of.
     pub of: Of,
+    /// The version that it was made from; `None` for an import and where it is not known.
+    pub parent: Option<VersionId>,
     /// Its descriptor and root page.
     pub content: Content,
     /// BLAKE3 of the raw bytes, hex. Known only for imports, where all bytes pass through the controller.
@@ -80,6 +82,7 @@ impl NewVersion {
             project,
             labels: Labels::default(),
             of,
+            parent: None,
             content,
             digest: None,
             stored_bytes: 0,
@@ -110,7 +113,7 @@ pub struct VersionRow {
 const INSERT: &str = "-- versions.insert
 INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
     commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, boot,
-    upload, created_at, updated_at, seq)";
+    upload, parent, created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
 /// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
@@ -141,6 +144,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         new.reached_bytes.cell()?,
         new.boot.cell()?,
         new.upload.cell()?,
+        new.parent.cell()?,
         now.cell()?,
         now.cell()?,
         seq.into(),
@@ -338,7 +342,7 @@ impl Row for VersionRow {
     const SELECT: &'static str = "SELECT v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name,
     v.number, v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
     v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.boot,
-    v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
+    v.parent, v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let number: Option<u64> = column::read(row, "number")?;
@@ -379,6 +383,7 @@ impl Row for VersionRow {
                 digest: column::read(row, "digest")?,
                 stored_bytes: column::read(row, "stored_bytes")?,
                 boot: column::read(row, "boot")?,
+                parent: column::read(row, "parent")?,
             },
             content: content(row)?,
             commit: column::read(row, "commit_id")?,

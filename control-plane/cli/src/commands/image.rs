@@ -220,6 +220,7 @@ fn version_details(ctx: &Ctx, version: &Version) -> String {
         ("image", optional(version.image_name.as_ref())),
         ("instance", optional(version.instance_name.as_ref())),
         ("snapshot", optional(version.snapshot_name.as_ref())),
+        ("parent", optional(version.parent)),
         ("size", units::bytes(version.size_bytes)),
         ("stored", units::bytes(version.stored_bytes)),
         ("boot", boot(version.boot)),

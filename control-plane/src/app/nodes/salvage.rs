@@ -210,6 +210,7 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
     let version = NewVersion {
         stored_bytes: saved.stored_bytes,
         upload: Some(saved.upload),
+        parent: Some(saved.base),
         ..NewVersion::of_disk(id, row.project.clone(), of, content)
     };
     versions::insert(tx, &version).await?;

@@ -98,6 +98,7 @@ fn new_version(
     Ok(NewVersion {
         stored_bytes: member.stored_bytes,
         upload: Some(upload),
+        parent: Some(staged.base),
         ..NewVersion::of_disk(VersionId::generate(), row.project.clone(), of, content)
     })
 }

@@ -246,6 +246,7 @@ async fn a_clone_copies_nothing_and_outlives_its_origin() {
     let world = PoolWorld::new().await;
     let bytes = sample(1, 500_000);
     let version = world.image("base", &bytes).await;
+    let origin = version.clone();
     let before = world.store.usage();
     let sources = [
         json!({ "version": id(&version) }),
@@ -269,7 +270,9 @@ async fn a_clone_copies_nothing_and_outlives_its_origin() {
             (&version["stored_bytes"], &version["digest"]),
             (&json!(0), &json!(blake3::hash(&bytes).to_hex().as_str()))
         );
+        assert_eq!(version["parent"], origin["id"], "it is named although it is deleted");
     }
+    assert_eq!(origin["parent"], Value::Null);
     world.get(&format!("/v1/versions/{}", id(&version))).await.refused(404, "not_found");
 }
 

@@ -65,6 +65,22 @@ async fn a_second_operation_on_the_target_is_busy_with_the_first() {
 }
 
 #[tokio::test]
+async fn the_summary_has_the_newest_20_operations_that_run_in_the_project() {
+    let world = World::new().await;
+    let mut begun = Vec::new();
+    for n in 0..22 {
+        begun.push(begin(&world, "default", &n.to_string()).await);
+    }
+    begin(&world, "other", "x").await;
+    finish(&world, begun.pop().expect("22 of them")).await;
+    let summary = world.get("/v1/summary").await.json();
+    let running = summary["operations_running"].as_array().expect("a list");
+    let shown: Vec<&str> = running.iter().map(|operation| operation["id"].as_str().expect("an id")).collect();
+    let wanted: Vec<String> = begun.iter().rev().take(20).map(ToString::to_string).collect();
+    assert_eq!(shown, wanted);
+}
+
+#[tokio::test]
 async fn waiting_ends_when_it_is_done_or_when_time_is_up() {
     let world = World::new().await;
     let id = begin(&world, "default", "a").await;

@@ -324,6 +324,14 @@ async fn the_summary_counts_and_names_problems_first() {
     let summary: Value = world.get("/v1/summary").await.ok(200);
     assert_eq!((&summary["nodes"], &summary["problems"]), (&json!({ "ready": 1 }), &json!([])));
     assert_eq!((&summary["operations_overdue"], &summary["unexplained_bytes"]), (&json!(0), &Value::Null));
+    assert_eq!(
+        summary["capacity"],
+        json!({ "cpus": 4, "cpus_used": 0, "memory_bytes": 1 << 30, "memory_used_bytes": 0 })
+    );
+    assert_eq!((&summary["pool"]["used_bytes"], &summary["operations_running"]), (&json!(0), &json!([])));
+    let tenant = world.make_token(json!({ "role": "tenant" })).await;
+    let theirs: Value = world.get_as(&tenant, "/v1/summary").await.ok(200);
+    assert_eq!((&theirs["pool"], &theirs["capacity"]), (&Value::Null, &Value::Null), "I12");
     world.clock.advance_ms(31_000);
     world.pass(muster_controller::wake::Loop::Nodes).await;
     let summary: Value = world.get("/v1/summary").await.ok(200);

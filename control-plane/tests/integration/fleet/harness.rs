@@ -235,6 +235,7 @@ impl World {
                     project: "default".to_owned(),
                     labels: Labels::default(),
                     of: Of::Image { image, number: 1 },
+                    parent: None,
                     content: Content::new(descriptor, None).unwrap(),
                     digest: None,
                     stored_bytes: 0,

@@ -60,6 +60,9 @@ async fn all_members_become_visible_at_once_and_can_be_forked() {
         let instance = world.get(&format!("/v1/instances/web.{n}")).await;
         assert_eq!(instance.body["disks"][0]["version"], member["version"], "it is the disk's newest version");
         assert!(!instance.body["disks"][0]["saved_at"].is_null());
+        let version = world.get(&format!("/v1/versions/{}", member["version"].as_str().unwrap())).await;
+        let base = world.get("/v1/images/debian/versions/1").await;
+        assert_eq!(version.body["parent"], base.body["id"], "its disk began with the image");
     }
     let fork = json!({ "name": "fork", "source": { "snapshot": "s1" }, "runtime": "none" });
     let mut wrong = fork.clone();

@@ -48,6 +48,7 @@ fn version(of: Of, seed: u8) -> NewVersion {
         project: "default".to_owned(),
         labels: Labels::default(),
         of,
+        parent: None,
         content: content(seed),
         digest: None,
         stored_bytes: 7,
@@ -135,7 +136,7 @@ async fn versions_come_back_as_they_were_published(fresh: Fresh) {
         boot: BootKind::UefiOnly,
         ..version(Of::Image { image: base, number: 1 }, 1)
     };
-    let of_disk = version(of_disk(Some(SnapshotId::generate())), 2);
+    let of_disk = NewVersion { parent: Some(of_image.id), ..version(of_disk(Some(SnapshotId::generate())), 2) };
     let insert = store.run_tx("t", async |tx| {
         versions::insert(tx, &of_image).await?;
         versions::insert(tx, &of_disk).await
@@ -147,7 +148,9 @@ async fn versions_come_back_as_they_were_published(fresh: Fresh) {
     assert_eq!((row.version.name.as_str(), row.version.image, row.version.number), ("base@1", Some(base), Some(1)));
     assert_eq!((row.version.digest.as_deref(), row.version.stored_bytes), (Some("ab"), 7));
     assert_eq!(row.version.root, of_image.content.root().to_string());
+    assert_eq!(row.version.parent, None);
     let row = load(of_disk.id).await;
+    assert_eq!(row.version.parent, Some(of_image.id));
     assert_eq!((row.version.name.as_str(), row.version.image, row.reached_bytes), ("snap/web.0", None, None));
     let root = &store.read("t", async |tx| versions::roots(tx, &[of_disk.id]).await).await.unwrap()[&of_disk.id];
     assert_eq!(Content::from_root(root).unwrap(), of_disk.content);
