@@ -1,5 +1,7 @@
 //! Brings the schema up to date, one file and one transaction at a time. See `migrations/README.md`.
 
+use std::collections::BTreeSet;
+
 use muster_api::Timestamp;
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, Row as _};
@@ -93,6 +95,7 @@ async fn exists(backend: &Backend) -> Result<bool, StoreError> {
 async fn next(conn: &mut AnyConnection) -> Result<Option<&'static Migration>, StoreError> {
     let rows = sqlx::query(APPLIED).fetch_all(conn).await?;
     let known = MIGRATIONS.last().map_or(0, |m| m.version);
+    let mut applied = BTreeSet::new();
     for row in &rows {
         let version: i64 = row.try_get("version")?;
         let Some(migration) = MIGRATIONS.iter().find(|m| m.version == version) else {
@@ -104,8 +107,9 @@ async fn next(conn: &mut AnyConnection) -> Result<Option<&'static Migration>, St
                 migration.name
             )));
         }
+        applied.insert(version);
     }
-    Ok(MIGRATIONS.get(rows.len()))
+    Ok(MIGRATIONS.iter().find(|m| !applied.contains(&m.version)))
 }
 
 fn digest(sql: &str) -> String {
