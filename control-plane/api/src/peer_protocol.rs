@@ -6,6 +6,7 @@
 //! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStepRequest`] -> [`CutStepAnswer`]; the step is a [`CutStep`] |
 //! | `POST /peer/v1/pool/losses/acknowledge` | what a controller saw as lost -> whether it is; then it is forgotten |
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
+//! | `GET /peer/v1/instances/{instance}/log/after?bytes_max=N&place=P` | -> [`LogPart`]: console output after the place, or without one the last N bytes; only controllers may ask |
 
 use std::fmt;
 
@@ -32,6 +33,43 @@ pub fn cut_step_path(key: CutKey, step: CutStep) -> String {
 #[must_use]
 pub fn log_path(instance: InstanceId, tail_bytes: u64) -> String {
     format!("peer/v1/instances/{instance}/log?tail_bytes={tail_bytes}")
+}
+
+/// Path of an instance's console output after `place`, without the leading slash.
+#[must_use]
+pub fn log_after_path(instance: InstanceId, place: Option<&str>, bytes_max: u64) -> String {
+    let place = place.map(|place| format!("&place={place}")).unwrap_or_default();
+    format!("peer/v1/instances/{instance}/log/after?bytes_max={bytes_max}{place}")
+}
+
+/// A part of an instance's console output. As a body it is a line with the place, and then the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPart {
+    /// Where the next part begins: digits and `-`, which only the node understands.
+    pub place: String,
+    /// The output.
+    pub bytes: Vec<u8>,
+}
+
+impl LogPart {
+    /// Most bytes of the line with the place.
+    pub const PLACE_BYTES_MAX: usize = 64;
+
+    /// The body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        [self.place.as_bytes(), b"\n", &self.bytes].concat()
+    }
+
+    /// Reads a body; `None` if it is none.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Self> {
+        let line = body.iter().take(Self::PLACE_BYTES_MAX).position(|byte| *byte == b'\n')?;
+        let (place, rest) = body.split_at(line);
+        let is_place = !place.is_empty() && place.iter().all(|byte| byte.is_ascii_digit() || *byte == b'-');
+        let place = String::from_utf8(place.to_vec()).ok().filter(|_| is_place)?;
+        Some(Self { place, bytes: rest[1..].to_vec() })
+    }
 }
 
 /// A step of a cut: the last part of the path. The coordinator asks all nodes of the cut for one step before it begins
@@ -96,4 +134,18 @@ pub enum CutStepAnswer {
         /// What went wrong, in a sentence for people.
         detail: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_log_comes_back_as_it_was_sent() {
+        let part = LogPart { place: "12-7".to_owned(), bytes: b"\nline\n".to_vec() };
+        assert_eq!(LogPart::decode(&part.encode()), Some(part));
+        for bad in [&b""[..], b"\n", b"1-2", b"../x\n", &[b'1'; 100]] {
+            assert_eq!(LogPart::decode(bad), None, "{bad:?}");
+        }
+    }
 }

@@ -140,11 +140,13 @@ impl App {
 }
 
 /// Too many streams of others may end while the client tries again. Its own do not, so that is another code.
-fn no_stream(full: Full) -> AppError {
+pub(super) fn no_stream(full: Full) -> AppError {
     match full {
-        Full::All => AppError::Unavailable("too many event streams are followed: try again".to_owned()),
+        Full::All => {
+            AppError::Unavailable("too many streams of events and consoles are followed: try again".to_owned())
+        }
         Full::Own(count) => {
-            let said = format!("this token follows {count} event streams, which is the most: end one");
+            let said = format!("this token follows {count} streams of events and consoles, which is the most: end one");
             AppError::code(ErrorCode::TooManyRequests, said)
         }
     }

@@ -113,7 +113,7 @@ pub struct Inner {
     pub closing: CancellationToken,
     /// Uploads of image content under way in this process, by project.
     pub imports: slots::Slots,
-    /// Event streams that are followed, by token.
+    /// Streams of events and consoles that are followed, by token.
     pub streams: slots::Slots,
     /// What the members of deployments were counted to lately.
     pub counted: counted::Counted,

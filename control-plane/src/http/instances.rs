@@ -1,10 +1,14 @@
 //! `/v1/instances`
 
+use std::convert::Infallible;
+
 use axum::{
+    body::Body,
     extract::State,
     response::{IntoResponse, Response},
 };
-use http::header;
+use futures::StreamExt as _;
+use http::{HeaderName, HeaderValue, header};
 use muster_api::{
     InstanceId, Page, Ref,
     instance::{Instance, OnMany, PatchInstance, Recover, Stop},
@@ -147,9 +151,13 @@ on_many! {
     instance_delete_many = "/v1/instances/-/delete", "delete";
 }
 
-/// The end of the console output of an instance, at most `tail` of it. One of runtime none has no console: 409.
+/// The end of the console output of an instance, at most `tail` of it. One of runtime none has no console: 409. With
+/// `follow=true` the answer does not end there: what is printed is sent as it comes, until the client leaves, its token or
+/// session ends, the instance is gone, or an hour has passed.
 #[utoipa::path(get, path = "/v1/instances/{instance}/log", tag = "instances",
-    params(("tail" = Option<String>, Query, description = "A size such as `4KiB`, at most 16MiB. Default: 64KiB.")),
+    params(
+        ("tail" = Option<String>, Query, description = "A size such as `4KiB`, at most 16MiB. Default: 64KiB."),
+        ("follow" = Option<bool>, Query, description = "Whether to go on with what is printed later. Default: false.")),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 409)))]
 async fn instance_log_read(
     State(app): State<App>,
@@ -158,6 +166,12 @@ async fn instance_log_read(
     params: Params,
 ) -> Result<Response, ApiError> {
     let tail = params.size("tail", TAIL_BYTES_MAX)?.unwrap_or(TAIL_BYTES);
-    let bytes = app.instance_log(&caller, &instance, tail).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], bytes).into_response())
+    let text = (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if !params.flag("follow")? {
+        return Ok(([text], app.instance_log(&caller, &instance, tail).await?).into_response());
+    }
+    let output = app.follow_instance_log(caller, &instance, tail).await?;
+    // A proxy that buffers would hold output back.
+    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(([text, unbuffered], Body::from_stream(output.map(Ok::<_, Infallible>))).into_response())
 }

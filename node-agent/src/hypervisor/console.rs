@@ -15,10 +15,12 @@
 //! it when it is too long; QEMU appends, so it goes on at the start of the file.
 
 use std::{
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 /// Most bytes of earlier output that a start keeps.
@@ -28,9 +30,12 @@ const RUNNING_BYTES_MAX: u64 = 16 << 20;
 /// Number of rotated files that `virtlogd` may leave; `.log.0` is the newest.
 const ROTATED: u32 = 3;
 
+/// How the line before the output of a start begins.
+const BOUNDARY: &str = "[muster] boot ";
+
 /// The line before the output of a start.
 fn boundary(boot: u64) -> String {
-    format!("[muster] boot {boot} {:-<48}\n", "")
+    format!("{BOUNDARY}{boot} {:-<48}\n", "")
 }
 
 /// All files of one console log, oldest first.
@@ -99,27 +104,102 @@ fn file_len(path: &Path) -> io::Result<u64> {
     }
 }
 
+/// A place in the output: a byte of one of the files of a log. A file that is moved away keeps its inode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    inode: u64,
+    offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.inode, self.offset)
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "a place in a console log is INODE-OFFSET";
+        let (inode, offset) = text.split_once('-').ok_or(EXPECTED)?;
+        let number = |text: &str| text.parse().map_err(|_| EXPECTED);
+        Ok(Self { inode: number(inode)?, offset: number(offset)? })
+    }
+}
+
 /// Reads the last `bytes` bytes of the output, over all starts. Empty if there is none.
 ///
 /// # Errors
 /// An I/O error.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    Ok(tail_and_end(path, bytes)?.0)
+}
+
+/// As [`tail`], with the place after the last byte.
+///
+/// # Errors
+/// An I/O error.
+pub fn tail_and_end(path: &Path, bytes: u64) -> io::Result<(Vec<u8>, Place)> {
     let mut parts: Vec<Vec<u8>> = Vec::new();
-    let mut left = bytes;
+    let (mut left, mut end) = (bytes, None);
     for file in files(path).iter().rev() {
-        if left == 0 {
+        if left == 0 && end.is_some() {
             break;
         }
         let Some(mut file) = open(file)? else { continue };
-        let len = file.metadata()?.len();
-        file.seek(SeekFrom::Start(len.saturating_sub(left)))?;
+        let meta = file.metadata()?;
+        let from = meta.len().saturating_sub(left);
+        file.seek(SeekFrom::Start(from))?;
         let mut part = Vec::new();
         file.take(left).read_to_end(&mut part)?;
         left -= part.len() as u64;
+        end.get_or_insert(Place { inode: meta.ino(), offset: from + part.len() as u64 });
         parts.push(part);
     }
     parts.reverse();
-    Ok(parts.concat())
+    Ok((parts.concat(), end.unwrap_or_default()))
+}
+
+/// Reads what was printed after a place, about `bytes_max` of it at most, and gives the place after that. Nothing before
+/// the place is read. If a start has written the log anew since, this is what was printed from the newest start on.
+///
+/// # Errors
+/// An I/O error.
+pub fn after(path: &Path, place: Place, bytes_max: u64) -> io::Result<(Vec<u8>, Place)> {
+    // Newest first: a file that is moved away meanwhile may be met twice, but none is missed.
+    let mut newer: Vec<(u64, File)> = Vec::new();
+    for file in files(path).iter().rev() {
+        let Some(file) = open(file)? else { continue };
+        let inode = file.metadata()?.ino();
+        if newer.iter().all(|(known, _)| *known != inode) {
+            newer.push((inode, file));
+        }
+        if inode == place.inode {
+            return read_on(newer.into_iter().rev(), place, bytes_max);
+        }
+    }
+    let (kept, end) = tail_and_end(path, KEPT_BYTES)?;
+    let from = find_last(&kept, BOUNDARY.as_bytes()).unwrap_or(0);
+    Ok((kept[from..].to_vec(), end))
+}
+
+/// Reads on in the file of the place and then in the newer ones.
+fn read_on(files: impl Iterator<Item = (u64, File)>, mut place: Place, bytes_max: u64) -> io::Result<(Vec<u8>, Place)> {
+    let mut read = Vec::new();
+    for (inode, mut file) in files {
+        if inode != place.inode || file.metadata()?.len() < place.offset {
+            // The next file, or one that was emptied.
+            place = Place { inode, offset: 0 };
+        }
+        file.seek(SeekFrom::Start(place.offset))?;
+        let left = bytes_max.saturating_sub(read.len() as u64);
+        place.offset += file.take(left).read_to_end(&mut read)? as u64;
+        if read.len() as u64 >= bytes_max {
+            break;
+        }
+    }
+    Ok((read, place))
 }
 
 /// Opens a regular file; `None` for anything else. Links are not followed.
@@ -293,5 +373,37 @@ mod tests {
         fs::rename(&path, dir.path().join("i.log.0")).unwrap();
         append(&path, "x");
         assert!(scan.found(&path, "READY").unwrap());
+    }
+
+    #[test]
+    fn a_follower_reads_each_byte_once_over_rotations_and_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i.log");
+        let (nothing, place) = tail_and_end(&path, 10).unwrap();
+        assert!(nothing.is_empty());
+        append(&path, "old");
+        let (first, place) = after(&path, place, 100).unwrap();
+        assert_eq!(first, b"old", "all of a log that was not there before");
+        append(&path, " new");
+        let (part, place) = after(&path, place, 2).unwrap();
+        assert_eq!(part, b" n", "no more than was asked for");
+        for n in [1, 0] {
+            fs::rename(dir.path().join(format!("i.log.{n}")), dir.path().join(format!("i.log.{}", n + 1))).ok();
+        }
+        fs::rename(&path, dir.path().join("i.log.0")).unwrap();
+        append(&path, "er");
+        let (part, place) = after(&path, place.to_string().parse().unwrap(), 100).unwrap();
+        assert_eq!(part, b"ewer", "the rest of the file that was moved away, and the newer one");
+        assert_eq!(after(&path, place, 100).unwrap(), (Vec::new(), place), "nothing new");
+        // A start writes the log anew.
+        begin(&path, 2).unwrap();
+        append(&path, "x");
+        let (part, place) = after(&path, place, 100).unwrap();
+        assert_eq!(String::from_utf8(part).unwrap(), format!("{}x", boundary(2)));
+        // Without a rotation the file is emptied when it is long.
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+        append(&path, "y");
+        assert_eq!(after(&path, place, 100).unwrap().0, b"y");
+        assert!("7".parse::<Place>().is_err());
     }
 }

@@ -15,7 +15,7 @@ use muster_api::{
     InstanceId, SnapshotId,
     node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, LOSSES_PATH},
+    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, LOSSES_PATH, LogPart},
 };
 use muster_pool::{
     PoolClient,
@@ -58,6 +58,7 @@ pub fn routes(parts: PeerServerParts) -> Router {
     let more = Router::new()
         .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
         .route("/peer/v1/instances/{instance}/log", get(instance_log))
+        .route("/peer/v1/instances/{instance}/log/after", get(instance_log_after))
         .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
         .with_state(Server { losses, cuts, console_dir: console_dir.into() });
     muster_pool::server::routes(pool, chunks, more)
@@ -106,10 +107,7 @@ async fn instance_log(
     Path(instance): Path<InstanceId>,
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refused> {
-    if caller != Caller::Client {
-        // I12: a console belongs to its tenant. Nodes read no consoles of instances that they do not run.
-        return Err(Refusal::Forbidden.because("nodes may not read consoles"));
-    }
+    for_controllers(caller)?;
     let file = server.console_dir.join(format!("{instance}.log"));
     let tail = query.tail_bytes.min(LOG_BYTES_MAX);
     // `tail` also reads the file that was rotated away: right after a rotation the newer one has little.
@@ -120,4 +118,37 @@ async fn instance_log(
         Ok(Err(error)) => Err(Refusal::Internal.because(format!("the console log cannot be read: {error}"))),
         Err(error) => Err(Refusal::Internal.because(error.to_string())),
     }
+}
+
+#[derive(Deserialize)]
+struct LogAfterQuery {
+    bytes_max: u64,
+    place: Option<String>,
+}
+
+/// A part of the output, for one who follows it. Without any output it is empty: there may be some later.
+async fn instance_log_after(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(instance): Path<InstanceId>,
+    Query(query): Query<LogAfterQuery>,
+) -> Result<Vec<u8>, Refused> {
+    for_controllers(caller)?;
+    let place = query.place.map(|place| place.parse()).transpose();
+    let place = place.map_err(|expected| Refusal::BadRequest.because(expected))?;
+    let (file, bytes_max) = (server.console_dir.join(format!("{instance}.log")), query.bytes_max.min(LOG_BYTES_MAX));
+    let read = move || match place {
+        Some(place) => console::after(&file, place, bytes_max),
+        None => console::tail_and_end(&file, bytes_max),
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok((bytes, place))) => Ok(LogPart { place: place.to_string(), bytes }.encode()),
+        Ok(Err(error)) => Err(Refusal::Internal.because(format!("the console log cannot be read: {error}"))),
+        Err(error) => Err(Refusal::Internal.because(error.to_string())),
+    }
+}
+
+/// I12: a console belongs to its tenant. Nodes read no consoles of instances that they do not run.
+fn for_controllers(caller: Caller) -> Result<(), Refused> {
+    if caller == Caller::Client { Ok(()) } else { Err(Refusal::Forbidden.because("nodes may not read consoles")) }
 }

@@ -10,7 +10,7 @@ use muster_api::{
     DiskId, InstanceId, NodeId, Problem, Reason, SnapshotId,
     node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, LOSSES_PATH, log_path},
+    peer_protocol::{CutStep, CutStepAnswer, LOSSES_PATH, LogPart, log_after_path, log_path},
 };
 use muster_pool::{
     Call, PoolClient, PoolError,
@@ -323,6 +323,31 @@ async fn consoles_are_for_controllers_and_bounded() {
     assert!(other.to_string().contains("403"), "{other}");
     let none = log(&cluster.client, node.member.node, InstanceId::generate()).await.unwrap_err();
     assert!(none.to_string().contains("404"), "{none}");
+}
+
+#[tokio::test]
+async fn a_console_is_followed_by_controllers_from_where_the_last_answer_ended() {
+    let cluster = TestCluster::of_memory(2).await;
+    let (instance, node) = (InstanceId::generate(), &cluster.nodes[0]);
+    let after = async |pool: &PoolClient, place: Option<String>| {
+        let path = log_after_path(instance, place.as_deref(), 100);
+        let call = Call { method: Method::GET, path: &path, json: None, limit: WAIT, answer_bytes_max: 1 << 10 };
+        let body = pool.call(node.member.node, call).await?;
+        Ok::<_, PoolError>(LogPart::decode(&body).expect("a part of a log"))
+    };
+    let none = after(&cluster.client, None).await.unwrap();
+    assert_eq!(none.bytes, b"", "it may print something later");
+    let file = node.data.path().join(format!("{instance}.log"));
+    std::fs::write(&file, "one").unwrap();
+    let one = after(&cluster.client, Some(none.place)).await.unwrap();
+    assert_eq!(one.bytes, b"one");
+    std::fs::write(&file, "one, two").unwrap();
+    let two = after(&cluster.client, Some(one.place)).await.unwrap();
+    assert_eq!(two.bytes, b", two");
+    let refused = after(&cluster.nodes[1].pool, Some(two.place)).await.unwrap_err();
+    assert!(refused.to_string().contains("403"), "{refused}");
+    let odd = after(&cluster.client, Some("7".to_owned())).await.unwrap_err();
+    assert!(odd.to_string().contains("INODE-OFFSET"), "{odd}");
 }
 
 #[tokio::test]

@@ -111,6 +111,9 @@ pub(crate) enum InstanceCommand {
         /// Print only this many bytes from the end [default: 64KiB]
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         tail: Option<u64>,
+        /// Go on and print what it writes, for up to an hour
+        #[arg(short, long)]
+        follow: bool,
     },
     /// Delete instances and their disks
     #[command(alias = "delete")]

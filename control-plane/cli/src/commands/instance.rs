@@ -56,10 +56,16 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
         InstanceCommand::Stop { whom, how } => verb(ctx, &whom, Verb::Stop(how)).await,
         InstanceCommand::Reboot { whom, how } => verb(ctx, &whom, Verb::Reboot(how)).await,
         InstanceCommand::Recover { whom, accept_loss } => verb(ctx, &whom, Verb::Recover { accept_loss }).await,
-        InstanceCommand::Log { instance: name, tail } => {
+        InstanceCommand::Log { instance: name, tail, follow } => {
             let tail = tail.map_or_else(|| "64KiB".to_owned(), |n| format!("{}KiB", n.div_ceil(1024)));
-            let response = ctx.client.stream(&instance(&name).then("log").with("tail", tail), None).await?;
-            transfer::console_to_stdout(&ctx.client, response).await
+            let call = instance(&name).then("log").with("tail", tail);
+            let call = if follow { call.with("follow", true) } else { call };
+            let response = ctx.client.stream(&call, None).await?;
+            match transfer::console_to_stdout(&ctx.client, response).await {
+                // Ctrl-C is how following ends.
+                Err(Failure::Interrupted(_)) if follow => Ok(()),
+                other => other,
+            }
         }
         InstanceCommand::Found { node } => found::list(ctx, &node).await,
         InstanceCommand::Take { which, deployment } => found::take(ctx, &which, deployment.as_deref()).await,

@@ -14,6 +14,8 @@ pub(crate) async fn console_to_stdout(client: &Client, mut response: reqwest::Re
     let mut filter = Filter::default();
     while let Some(piece) = next_piece(client, &mut response).await? {
         out.write_all(&filter.text(&piece)).map_err(stdout_failed)?;
+        // A prompt has no line end, and whoever follows wants to see it.
+        out.flush().map_err(stdout_failed)?;
     }
     if filter.last.is_some_and(|last| last != b'\n') {
         out.write_all(b"\n").map_err(stdout_failed)?;

@@ -28,8 +28,10 @@ pub(crate) async fn to_stdout(client: &Client, mut response: reqwest::Response) 
     let mut out = io::stdout();
     while let Some(piece) = next_piece(client, &mut response).await? {
         out.write_all(&piece).map_err(stdout_failed)?;
+        // What is followed comes in small pieces, and whoever reads them waits for each.
+        out.flush().map_err(stdout_failed)?;
     }
-    out.flush().map_err(stdout_failed)
+    Ok(())
 }
 
 async fn next_piece(client: &Client, response: &mut reqwest::Response) -> Result<Option<bytes::Bytes>, Failure> {

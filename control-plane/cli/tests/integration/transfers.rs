@@ -258,3 +258,11 @@ async fn an_export_that_breaks_off_says_why_and_ends_in_time() {
     assert!(!done.err.contains("docs.rs"), "{}", done.err);
     assert!(!file.exists());
 }
+
+#[tokio::test]
+async fn a_console_is_followed_where_that_is_asked_for() {
+    let fake = Fake::start(move |_, _| Response::new(Body::from("booting\nlogin: "))).await;
+    let done = fake.run(&["instance", "log", "web.0", "-f", "--tail", "4KiB"]).await;
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "booting\nlogin: "), "{done:?}");
+    assert_eq!(fake.lines(), ["GET /v1/instances/web.0/log?tail=4KiB&follow=true"]);
+}

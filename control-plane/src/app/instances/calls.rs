@@ -1,17 +1,9 @@
-//! Instances are shown and labelled; what their consoles printed.
+//! Instances are shown and labelled.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use http::Method;
 use muster_api::{
-    ErrorCode, InstanceId, NodeId, Page, Ref,
-    deployment::Runtime,
+    InstanceId, NodeId, Page, Ref,
     instance::{Instance, InstanceState, PatchInstance},
-    peer_protocol::log_path,
 };
-use muster_pool::Call;
-use storage_core::units::usize_from;
 
 use super::{
     super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery},
@@ -19,9 +11,6 @@ use super::{
     view,
 };
 use crate::store::{Filter, Tx, events, instances, nodes};
-
-/// How long a node may take to answer with a console log.
-const LOG_WAIT: Duration = Duration::from_secs(6);
 
 impl App {
     /// One instance, by id or name, unless it is deleted.
@@ -71,34 +60,6 @@ impl App {
             Answer::ok(&view::one(self, tx, &asked.caller, row).await?)
         })
         .await
-    }
-
-    /// The last `tail_bytes` of what the instance's console printed. Its node is asked for them.
-    pub async fn instance_log(
-        &self,
-        caller: &Caller,
-        wanted: &Ref<InstanceId>,
-        tail_bytes: u64,
-    ) -> Result<Bytes, AppError> {
-        let row = self.store.read("instances.log", async |tx| find::instance(tx, caller, wanted).await).await?;
-        if row.runtime == Runtime::None {
-            let detail =
-                format!("{} has runtime none: it is a disk file without a guest, so it has no console", row.name);
-            return Err(AppError::code(ErrorCode::WrongState, detail));
-        }
-        // Without a node it has not run, so it printed nothing.
-        let Some(node) = row.life.node else { return Ok(Bytes::new()) };
-        let call = Call {
-            method: Method::GET,
-            path: &log_path(row.id, tail_bytes),
-            json: None,
-            limit: LOG_WAIT,
-            answer_bytes_max: usize_from(tail_bytes).max(64 << 10),
-        };
-        self.pool.call(node, call).await.map_err(|error| {
-            tracing::warn!(instance.id = %row.id, node.id = %node, "no console log: {error}");
-            AppError::Unavailable(format!("the node of {} does not answer: try again", row.name))
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod calls;
 pub(crate) mod change;
 mod delete;
+mod log;
 mod power;
 mod recover;
 mod selection;

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::{Body, BodyDataStream},
+};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use muster_api::{
@@ -34,11 +37,14 @@ use muster_controller::{
         versions::{self, NewVersion, Of},
     },
 };
-use muster_pool::tls::PeerCaller;
+use muster_pool::{
+    ServeLimits, serve,
+    tls::{Ca, ClientCertificates, Identity, PeerCaller, server_config},
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use storage_core::{ByteLen, ChunkSize, Descriptor, Kind, ObjectName, Salt};
-use tokio::task::JoinHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -187,6 +193,15 @@ impl World {
         send(router, request.body(body).unwrap()).await
     }
 
+    /// The body of an answer of any length that is read as it comes.
+    pub(crate) async fn followed(&self, token: &str, path: &str) -> BodyDataStream {
+        let router = self.doors.read().unwrap().as_ref().unwrap().0.clone();
+        let request = Request::builder().uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{path}");
+        response.into_body().into_data_stream()
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Reply {
         self.call("GET", path, Value::Null).await
     }
@@ -261,6 +276,20 @@ impl World {
     }
 
     pub(crate) async fn node(&self, name: &str, offer: Offer) -> Node {
+        self.node_at(name, offer, "127.0.0.1:9".to_owned()).await.0
+    }
+
+    /// A node whose peer server has these routes.
+    pub(crate) async fn node_with_peer_server(&self, name: &str, routes: Router) -> Node {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let offer = Offer { cpus: 8, memory_bytes: 4096 * MIB };
+        let (node, identity, ca) = self.node_at(name, offer, listener.local_addr().unwrap().to_string()).await;
+        let tls = server_config(&identity, &ca, ClientCertificates::Current).unwrap();
+        tokio::spawn(serve(listener, Some(tls), routes, self.stop.clone(), ServeLimits::default()));
+        node
+    }
+
+    async fn node_at(&self, name: &str, offer: Offer, advertise: String) -> (Node, Identity, Ca) {
         let token = self.token(json!({ "role": "node" })).await;
         let key = rcgen::KeyPair::generate().unwrap();
         let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
@@ -269,7 +298,7 @@ impl World {
             name: Some(name.parse().unwrap()),
             store: StoreId::generate(),
             csr_pem: csr,
-            advertise: "127.0.0.1:9".to_owned(),
+            advertise: advertise.clone(),
             zone: None,
             offer,
             runtimes: vec![Runtime::Libvirt, Runtime::None],
@@ -283,6 +312,7 @@ impl World {
             id: answer.node,
             key_sha256: muster_pool::tls::fingerprint(&certificate).unwrap(),
             incarnation: answer.incarnation,
+            advertise,
             offer,
             doors: self.doors.clone(),
             script: Mutex::default(),
@@ -291,7 +321,8 @@ impl World {
         let agent = Arc::new(agent);
         agent.beat().await;
         let task = tokio::spawn(agent.clone().run());
-        Node { agent, task }
+        let identity = Identity::from_pem(&answer.certificate_pem, &key.serialize_pem()).unwrap();
+        (Node { agent, task }, identity, Ca::from_pem(&answer.ca_pem).unwrap())
     }
 
     pub(crate) async fn deploy(&self, body: Value) -> Reply {
@@ -376,6 +407,7 @@ pub(crate) struct Agent {
     pub(crate) id: NodeId,
     key_sha256: String,
     incarnation: Incarnation,
+    advertise: String,
     offer: Offer,
     doors: Doors,
     pub(crate) script: Mutex<Script>,
@@ -444,7 +476,7 @@ impl Agent {
             protocol: NODE_PROTOCOL,
             incarnation: self.incarnation,
             membership_epoch: 0,
-            advertise: "127.0.0.1:9".to_owned(),
+            advertise: self.advertise.clone(),
             offer: self.offer,
             pool: PoolUse { limit_bytes: 1 << 40, ..PoolUse::default() },
             conditions: silent.then(condition).into_iter().collect(),

@@ -1,18 +1,32 @@
 //! `/v1/instances` and what nodes report.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use axum::body::Body;
+use axum::{
+    Router,
+    body::{Body, BodyDataStream},
+    extract::Query,
+    routing::get,
+};
+use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
 use muster_api::{
     RunId, Timestamp,
     condition::{Condition, ConditionKind},
     node_protocol::{InstanceReport, Observed, SILENT_AFTER_S},
+    peer_protocol::LogPart,
 };
 use muster_controller::config::{Config, Instances};
 use serde_json::{Value, json};
 
-use super::harness::{MIB, World, eventually, report_of};
+use super::harness::{MIB, Node, World, eventually, report_of};
 use crate::clock::ManualClock;
 
 async fn state(world: &World, name: &str) -> String {
@@ -262,6 +276,60 @@ async fn reports_of_older_generations_or_starts_or_other_nodes_are_ignored() {
     // A report that is about this start counts.
     assert_eq!(nodes[0].report(&desired, false, vec![failed]).await.status, 204);
     assert_eq!(state(&world, &mine.name).await, "failed");
+}
+
+/// A node whose consoles have printed this text; and how often it was asked.
+async fn node_with_console(world: &World) -> (Node, Arc<Mutex<String>>, Arc<AtomicU64>) {
+    let (console, asked) = (Arc::new(Mutex::new("booting\n".to_owned())), Arc::new(AtomicU64::new(0)));
+    let after = {
+        let (console, asked) = (console.clone(), asked.clone());
+        async move |Query(query): Query<BTreeMap<String, String>>| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let text = console.lock().unwrap().clone();
+            let from = query.get("place").map_or(0, |place| place.parse().unwrap());
+            LogPart { place: text.len().to_string(), bytes: text[from..].as_bytes().to_vec() }.encode()
+        }
+    };
+    let routes = Router::new().route("/peer/v1/instances/{instance}/log/after", get(after));
+    (world.node_with_peer_server("n0", routes).await, console, asked)
+}
+
+/// What came of a stream so far, once it is at least this long.
+async fn read(stream: &mut BodyDataStream, bytes: usize) -> String {
+    let mut text = String::new();
+    while text.len() < bytes {
+        let next = tokio::time::timeout(Duration::from_secs(30), stream.next()).await.expect("in time");
+        text += std::str::from_utf8(&next.expect("the stream goes on").unwrap()).unwrap();
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_console_is_followed_until_its_reader_or_the_token_or_the_instance_is_gone() {
+    let world = World::new().await;
+    world.image("debian", MIB).await;
+    let (_node, console, asked) = node_with_console(&world).await;
+    let order = json!({ "name": "web", "source": { "image": "debian" }, "count": 2 });
+    let operation = world.deploy(order).await.expect(202);
+    world.ends(&operation, "succeeded").await;
+    let path = "/v1/instances/web.0/log?follow=true";
+    let tenant = world.token(json!({ "role": "tenant", "name": "reader" })).await;
+    let (mut theirs, mut ours) = (world.followed(&tenant, path).await, world.followed(&world.token, path).await);
+    assert_eq!(read(&mut ours, 1).await, "booting\n");
+    assert_eq!(read(&mut theirs, 1).await, "booting\n");
+    let (begun, before) = (Instant::now(), asked.load(Ordering::Relaxed));
+    console.lock().unwrap().push_str("login: ");
+    assert_eq!(read(&mut ours, 1).await, "login: ", "what is new, and nothing twice");
+    assert_eq!(read(&mut theirs, 1).await, "login: ");
+    let looks = 2 * (u64::try_from(begun.elapsed().as_millis()).unwrap() / 500 + 1);
+    assert!(asked.load(Ordering::Relaxed) - before <= looks, "no follower looks more often than every 500 ms");
+    world.delete("/v1/tokens/reader").await.expect(204);
+    let end = tokio::time::timeout(Duration::from_secs(30), theirs.next()).await.expect("in time");
+    assert!(end.is_none(), "{end:?}");
+    let gone = world.delete("/v1/instances/web.0").await.expect(202);
+    world.ends(&gone, "succeeded").await;
+    let end = tokio::time::timeout(Duration::from_secs(30), ours.next()).await.expect("in time");
+    assert!(end.is_none(), "{end:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
