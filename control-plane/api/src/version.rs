@@ -99,6 +99,26 @@ pub struct Extent {
     pub length_bytes: u64,
 }
 
+/// A map of the chunks of a version, in the order of the disk. Each cell stands for `step` chunks, the last one for those that
+/// are left. A cell is a part from 0 to 1 of its chunks, or null where that was not found out in time. Chunks that are neither
+/// zeros nor shared are the version's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Chunks {
+    /// Chunk size in bytes.
+    pub chunk_bytes: u64,
+    /// Number of chunks of the disk.
+    pub count: u64,
+    /// Number of chunks of a cell, a power of two. There are at most 16,384 cells.
+    pub step: u64,
+    /// Chunks that are zeros.
+    pub zero: Vec<Option<f64>>,
+    /// Chunks that are not zeros and the same as in the version that this one was made from. Null if that is not known.
+    pub shared: Option<Vec<Option<f64>>>,
+    /// When the last boots first read the chunks: 0 is the first one that was read, 1 the last. Always null until nodes record
+    /// it.
+    pub boot_order: Option<Vec<Option<f64>>>,
+}
+
 /// Answer of `DELETE` with `?dry_run=true`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Freed {

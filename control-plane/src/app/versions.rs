@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_api::{
     Page, VersionId,
     operation::Target,
-    version::{Freed, Version, VersionState},
+    version::{Chunks, Freed, Version, VersionState},
 };
 use muster_pool::PoolError;
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::{
     domain::versions::Content,
     export::{
         ReadError,
+        chunks::chunks,
         extents::{Extents, extents},
         reach,
     },
@@ -116,6 +117,28 @@ impl App {
             Err(error) => {
                 self.tell_unreadable(&row.version, &error).await;
                 Err(unreadable(row, error))
+            }
+        }
+    }
+
+    /// A map of the version's chunks. They are compared with the version that it was made from if the caller may see that one,
+    /// also if it was deleted since.
+    pub async fn version_chunks(&self, caller: &Caller, id: VersionId) -> Result<Chunks, AppError> {
+        let read = self.store.read("versions.chunks", async |tx| {
+            let row = find::version(tx, caller, id).await?;
+            let parent = match row.version.parent {
+                Some(parent) => versions::load(tx, parent).await?,
+                None => None,
+            };
+            Ok::<_, AppError>((row, parent.filter(|parent| caller.can_see(&parent.version.project))))
+        });
+        let (row, parent) = read.await?;
+        let parent = parent.as_ref().map(|parent| &parent.content);
+        match chunks(self.pool.clone(), &row.content, parent).await {
+            Ok(map) => Ok(map),
+            Err(error) => {
+                self.tell_unreadable(&row.version, &error).await;
+                Err(unreadable(&row, error))
             }
         }
     }

@@ -3,12 +3,14 @@
 //! - [`pages`] fetches the pages of a tree as they are needed.
 //! - [`content`] streams a range of bytes.
 //! - [`extents`] lists the ranges that have data.
+//! - [`chunks`] maps which chunks are zeros and which are shared with another version.
 //! - [`reach`] finds the objects that only one version reaches.
 //!
 //! Its share of the invariants: **I1, I4** every byte comes from an object that was checked against its name, or is a
 //! zero by the tree; a read that cannot be answered ends the stream with an error and never invents bytes. **I11** each
 //! reader has bounded memory and a bounded number of requests in flight.
 
+pub mod chunks;
 pub mod content;
 pub mod extents;
 pub mod pages;

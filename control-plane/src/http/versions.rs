@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use muster_api::{
     ErrorCode, Page, Problem, VersionId,
-    version::{Extent, Freed, Version},
+    version::{Chunks, Extent, Freed, Version},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(version_show, version_delete))
         .routes(routes!(version_content_read))
         .routes(routes!(version_extent_list))
+        .routes(routes!(version_chunks_show))
 }
 
 /// Versions of images and of disks, oldest first.
@@ -102,6 +103,18 @@ pub(crate) async fn version_extent_list(
     let (found, as_of) = app.version_extents(&row, from, limit).await?;
     let next_page_token = found.next.map(|next| format!("{EXTENTS_FROM}{next}"));
     Ok(Json(Page { items: found.items, next_page_token, as_of }))
+}
+
+/// Which chunks of a version are zeros, and which are the same in the version that it was made from, as a map with at most
+/// 16,384 cells.
+#[utoipa::path(get, path = "/v1/versions/{version}/chunks", tag = "versions",
+    params(("version" = VersionId, Path, description = "Id.")), responses((status = 200, body = Chunks)))]
+pub(crate) async fn version_chunks_show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<VersionId>,
+) -> Result<Json<Chunks>, ApiError> {
+    Ok(Json(app.version_chunks(&caller, version).await?))
 }
 
 /// Prefix of the page tokens of extents, so that they are not mistaken for those of lists. The number of a byte

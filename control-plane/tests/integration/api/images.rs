@@ -277,6 +277,29 @@ async fn a_clone_copies_nothing_and_outlives_its_origin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_map_tells_which_chunks_are_zeros_and_which_the_parent_has() {
+    let world = PoolWorld::new().await;
+    let mut bytes = vec![0; 10 * 65536];
+    bytes[3 * 65536] = 1;
+    bytes[9 * 65536 + 5] = 2;
+    let base = world.image("base", &bytes).await;
+    let map = async |version: &Value| world.get(&format!("/v1/versions/{}/chunks", id(version))).await.value(200);
+    let of_base = map(&base).await;
+    assert_eq!((&of_base["chunk_bytes"], &of_base["count"], &of_base["step"]), (&json!(65536), &json!(10), &json!(1)));
+    assert_eq!(of_base["zero"], json!([1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]));
+    assert_eq!((&of_base["shared"], &of_base["boot_order"]), (&Value::Null, &Value::Null), "it was imported");
+    world.post("/v1/images", json!({ "name": "clone", "source": { "image": "base" } })).await.value(201);
+    let clone = world.get("/v1/images/clone/versions/1").await.value(200);
+    let of_clone = map(&clone).await;
+    assert_eq!(of_clone["shared"], json!([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]));
+    // A version that is gone is still compared with, and tenants see only their own.
+    world.delete("/v1/images/base").await.value(204);
+    assert_eq!(map(&clone).await, of_clone);
+    let tenant = world.make_token(json!({ "role": "tenant", "project": "other" })).await;
+    world.get_as(&tenant, &format!("/v1/versions/{}/chunks", id(&clone))).await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_does_not_fit_or_is_not_there_is_refused() {
     let world = PoolWorld::new().await;
     world.post("/v1/images", json!({ "name": "none" })).await.value(201);
