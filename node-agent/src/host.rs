@@ -46,6 +46,8 @@ pub trait Host: Send + Sync {
     fn cuts(&self) -> Arc<dyn DiskCuts>;
     /// Bytes that the cache of clean chunks takes on disk.
     fn cache_bytes(&self) -> u64;
+    /// Bytes that programs read from all disks since this process began, and bytes that they wrote.
+    fn moved_bytes(&self) -> (u64, u64);
     /// The runtimes that work on this node now.
     fn runtimes(&self) -> Vec<Runtime>;
     /// `kvm` or `qemu`; `None` if libvirt is not wanted or does not work.

@@ -107,6 +107,10 @@ impl Host for RealHost {
         self.disks.cache_bytes()
     }
 
+    fn moved_bytes(&self) -> (u64, u64) {
+        self.disks.moved_bytes()
+    }
+
     fn runtimes(&self) -> Vec<Runtime> {
         match self.hypervisor() {
             Some(_) => vec![Runtime::Libvirt, Runtime::None],

@@ -38,6 +38,14 @@ pub const POOL_LOST_BYTES: &str = "muster_agent_pool_lost_bytes";
 pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
 pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
+/// Bytes of objects that this node fetched from other nodes since the agent started.
+pub const FETCHED_BYTES: &str = "muster_agent_fetched_bytes_total";
+/// Bytes of objects that this node gave to other nodes and to controllers since the agent started.
+pub const SERVED_BYTES: &str = "muster_agent_served_bytes_total";
+/// Bytes that guests and programs read from this node's disks since the agent started.
+pub const READ_BYTES: &str = "muster_agent_disks_read_bytes_total";
+/// Bytes that they wrote.
+pub const WRITTEN_BYTES: &str = "muster_agent_disks_written_bytes_total";
 /// Free bytes on the file system of the data folder.
 pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 /// Number of instances on this node, by state.

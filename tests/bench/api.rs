@@ -232,6 +232,7 @@ impl Node {
             runtimes: vec![Runtime::Libvirt, Runtime::None],
             hypervisor: Some("qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
+            traffic: None,
             stopping: false,
         }
     }

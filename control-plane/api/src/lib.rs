@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`session`], [`summary`]), [`condition`], [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
+//! [`session`], [`summary`], [`traffic`]), [`condition`], [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
 //!
@@ -33,6 +33,7 @@ pub mod snapshot;
 pub mod summary;
 pub mod timestamp;
 pub mod token;
+pub mod traffic;
 pub mod units;
 pub mod version;
 mod words;

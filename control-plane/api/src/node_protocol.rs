@@ -177,9 +177,45 @@ pub struct Heartbeat {
     pub hypervisor: Option<String>,
     /// Version of the agent program.
     pub agent_version: String,
+    /// What moved since the agent began; `None` from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Moved>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
+}
+
+/// How many bytes moved since an agent process began. The numbers only grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moved {
+    /// The agent process. Another one counts from 0.
+    pub run: RunId,
+    /// Bytes of objects that the node fetched from other nodes.
+    pub fetched_bytes: u64,
+    /// Bytes of objects that it gave to other nodes and to controllers.
+    pub served_bytes: u64,
+    /// Bytes that guests and programs read from its disks.
+    pub read_bytes: u64,
+    /// Bytes that they wrote.
+    pub written_bytes: u64,
+    /// The other nodes with the most bytes, at most [`LINKS_MAX`].
+    pub links: Vec<MovedBetween>,
+}
+
+/// Most entries of [`Moved::links`].
+pub const LINKS_MAX: usize = 64;
+
+/// How many bytes of objects moved between a node and another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovedBetween {
+    /// The other node.
+    pub node: NodeId,
+    /// Bytes fetched from it.
+    pub fetched_bytes: u64,
+    /// Bytes given to it.
+    pub served_bytes: u64,
 }
 
 /// The newest numbers, from which the agent sees whether it has missed a change.

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `counted` and `known` know no other file, `labels` only errors; then [`App`] itself; [`caller`],
+//! `heartbeats`, `counted`, `known` and `moved` know no other file, `labels` only errors; then [`App`] itself; [`caller`],
 //! [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
 pub mod caller;
@@ -42,6 +42,7 @@ pub mod known;
 mod labels;
 pub mod list;
 pub mod membership;
+pub mod moved;
 pub mod nodes;
 pub mod operations;
 pub mod reports;
@@ -53,6 +54,7 @@ pub mod slots;
 pub mod snapshots;
 pub mod summary;
 pub mod tokens;
+mod traffic;
 pub mod uploads;
 pub mod versions;
 
@@ -129,6 +131,8 @@ pub struct Inner {
     pub loops: Statuses,
     /// The newest heartbeat of each node.
     pub heartbeats: heartbeats::Heartbeats,
+    /// What the nodes moved lately.
+    pub traffics: moved::Traffics,
     /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
     pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
 }

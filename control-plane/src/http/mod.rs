@@ -28,6 +28,7 @@ mod reserved;
 pub mod sessions;
 pub mod snapshots;
 pub mod summary;
+pub mod traffic;
 pub mod uploads;
 pub mod versions;
 
@@ -98,6 +99,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(operations::routes())
         .merge(events::routes())
         .merge(nodes::routes())
+        .merge(traffic::routes())
         .merge(deployments::routes())
         .merge(instances::routes())
         .merge(found::routes())

@@ -2,12 +2,13 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use muster_api::{
-    ErrorCode,
+    ErrorCode, NodeId,
     condition::ConditionKind,
-    node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, NODE_PROTOCOL, Observed},
+    node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, LINKS_MAX, Moved, MovedBetween, NODE_PROTOCOL, Observed},
 };
+use muster_pool::PeerBytes;
 use storage_core::{lock, store::ChunkStore as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
@@ -119,8 +120,25 @@ impl Loops {
             runtimes: self.host.runtimes(),
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            traffic: Some(self.moved()),
             stopping: false,
         }
+    }
+
+    /// What moved since this process began.
+    fn moved(&self) -> Moved {
+        let traffic = self.pool.traffic();
+        let (read_bytes, written_bytes) = self.host.moved_bytes();
+        let link = |(node, bytes): (NodeId, PeerBytes)| MovedBetween {
+            node,
+            fetched_bytes: bytes.fetched,
+            served_bytes: bytes.served,
+        };
+        let mut links: Vec<MovedBetween> = traffic.peers().into_iter().map(link).collect();
+        let fetched_bytes = links.iter().map(|link| link.fetched_bytes).sum();
+        links.sort_by_key(|link| std::cmp::Reverse(link.fetched_bytes + link.served_bytes));
+        links.truncate(LINKS_MAX);
+        Moved { run: self.run.id(), fetched_bytes, served_bytes: traffic.served(), read_bytes, written_bytes, links }
     }
 
     /// Tells the controller, once, that this agent ends in order: its guests are off and its disks are closed.
@@ -145,6 +163,12 @@ impl Loops {
         gauge!(telemetry::POOL_BAD_COPIES).set(number(self.share.usage().bad_copies));
         gauge!(telemetry::POOL_LOST_OBJECTS).set(number(heartbeat.pool.lost_objects));
         gauge!(telemetry::POOL_LOST_BYTES).set(number(heartbeat.pool.lost_bytes));
+        if let Some(moved) = &heartbeat.traffic {
+            counter!(telemetry::FETCHED_BYTES).absolute(moved.fetched_bytes);
+            counter!(telemetry::SERVED_BYTES).absolute(moved.served_bytes);
+            counter!(telemetry::READ_BYTES).absolute(moved.read_bytes);
+            counter!(telemetry::WRITTEN_BYTES).absolute(moved.written_bytes);
+        }
         gauge!(telemetry::FREE_BYTES).set(number(heartbeat.pool.free_bytes));
         let instances = self.passed.borrow().instances.clone();
         for state in Observed::ALL {

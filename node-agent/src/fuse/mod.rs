@@ -120,11 +120,11 @@ impl DiskFs {
     fn handle(&self, operation: Operation<'_>, reply: Reply) {
         match operation {
             Operation::Read { offset, bytes } => {
-                self.disk.count_used(bytes);
+                self.disk.count_read(bytes);
                 self.read(offset, bytes, reply);
             }
             Operation::Write { handle, offset, flags, data } => {
-                self.disk.count_used(length(data));
+                self.disk.count_written(length(data));
                 self.write(handle, offset, flags, data, reply);
             }
             Operation::Fsync => self.flush(reply, || {}),
@@ -176,10 +176,13 @@ impl DiskFs {
 
     /// Finishes and answers a transfer whose bytes have all been moved from or to `space`.
     fn finish(&self, transfer: Transfer<'_>, space: &mut RequestSpace, reply: Reply) {
-        self.disk.count_used(transfer.bytes);
         match transfer.pending {
-            Pending::Read(_) => reply.data(space.data(transfer.bytes())),
+            Pending::Read(_) => {
+                self.disk.count_read(transfer.bytes);
+                reply.data(space.data(transfer.bytes()));
+            }
             Pending::Write { pending, durable } => {
+                self.disk.count_written(transfer.bytes);
                 pending.finish();
                 finish_write(&self.disk, reply, transfer.bytes, durable, &Ok(()));
             }

@@ -47,6 +47,10 @@ pub(crate) struct Node {
     pub(crate) holder: Holder,
     pub(crate) pages: Pages,
     pub(crate) runtime: tokio::runtime::Handle,
+    /// Bytes that programs read from all disks since this process began.
+    pub(crate) read_bytes: AtomicU64,
+    /// Bytes that they wrote.
+    pub(crate) written_bytes: AtomicU64,
 }
 
 /// What a disk consists of at one moment.
@@ -151,8 +155,16 @@ impl Disk {
         self.fetched_bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_used(&self, bytes: u32) {
+    /// Counts a read of a program.
+    pub(crate) fn count_read(&self, bytes: u32) {
         self.used_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+        self.node.read_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a write of a program.
+    pub(crate) fn count_written(&self, bytes: u32) {
+        self.used_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
+        self.node.written_bytes.fetch_add(bytes.into(), Ordering::Relaxed);
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {

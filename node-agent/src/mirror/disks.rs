@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -194,7 +194,16 @@ impl Disks {
             )
             .map_err(io("the cache"))?;
             let cache = Arc::new(cache);
-            let node = Arc::new(Node { config, pool, cache, holder, pages: super::base::Pages::default(), runtime });
+            let node = Arc::new(Node {
+                config,
+                pool,
+                cache,
+                holder,
+                pages: super::base::Pages::default(),
+                runtime,
+                read_bytes: AtomicU64::new(0),
+                written_bytes: AtomicU64::new(0),
+            });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
             let (unopened, changes) = (Mutex::default(), tokio::sync::Semaphore::new(CHANGES_MAX));
             let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes });
@@ -447,6 +456,13 @@ impl Disks {
     #[must_use]
     pub fn cache_bytes(&self) -> u64 {
         self.node.cache.bytes()
+    }
+
+    /// Bytes that programs read from all disks since this process began, and bytes that they wrote.
+    #[must_use]
+    pub fn moved_bytes(&self) -> (u64, u64) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (read(&self.node.read_bytes), read(&self.node.written_bytes))
     }
 
     /// Chunks that were dropped from the cache since the start because they were damaged.

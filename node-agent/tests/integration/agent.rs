@@ -248,6 +248,9 @@ impl Host for FakeHost {
     fn cache_bytes(&self) -> u64 {
         0
     }
+    fn moved_bytes(&self) -> (u64, u64) {
+        (7, 9)
+    }
     fn runtimes(&self) -> Vec<Runtime> {
         vec![Runtime::None]
     }
@@ -514,6 +517,8 @@ async fn the_agent_does_what_is_wanted_and_reports_levels() {
     scripted.until("a heartbeat", |s| !s.heartbeats.is_empty()).await;
     scripted.script(|s| {
         assert_eq!(s.heartbeats[0].offer, OFFER);
+        let moved = s.heartbeats[0].traffic.as_ref().unwrap();
+        assert_eq!((moved.run, moved.read_bytes, moved.written_bytes), (s.runs[0].run, 7, 9));
         assert!(s.reports.is_empty(), "nothing is said before anything is known");
     });
 

@@ -59,6 +59,23 @@ async fn chunks_are_on_min_copies_nodes_and_pages_on_one_more() {
 }
 
 #[tokio::test]
+async fn what_a_node_gives_another_is_counted_at_both_ends() {
+    let cluster = TestCluster::of_memory(2).await;
+    let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+    one.store.put(1, &[chunk(1)]).unwrap();
+    let got = two.pool.get(&[chunk(1).name()], soon()).await.unwrap();
+    let fetched = two.pool.traffic().peers();
+    assert_eq!(fetched[&one.member.node].fetched, got[0].network_bytes);
+    // The server counts a piece when it hands it on, so that it has done so by now.
+    let served = one.pool.traffic().peers()[&two.member.node].served;
+    assert_eq!((served, one.pool.traffic().served()), (got[0].network_bytes, got[0].network_bytes));
+    // What a controller gets counts as given, but it is no link to another node.
+    cluster.client.get(&[chunk(1).name()], soon()).await.unwrap();
+    assert_eq!(one.pool.traffic().served(), 2 * got[0].network_bytes);
+    assert_eq!(one.pool.traffic().peers().len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_there_is_touched_and_not_sent_again() {
     let cluster = TestCluster::of_memory(3).await;
     let records: Vec<_> = (0..5).map(chunk).collect();

@@ -36,6 +36,7 @@ use crate::{
     limits::PoolLimits,
     put::{PutDone, Spread},
     tls::{Ca, Identity, TlsError},
+    traffic::Traffic,
     transport::{NameTable, bounded, http_client, node_tls_name, refusal},
     untimely::Untimely,
     view::View,
@@ -143,7 +144,8 @@ impl PoolClient {
         let local = local.map(|(store, chunks)| Local { store, chunks, looks });
         name_members(&names, &membership);
         let view = ArcSwap::from_pointee(View::new(membership));
-        let inner = Inner { http, names, view, changed: Notify::new(), local, health: Mutex::default(), limits };
+        let (changed, health, traffic) = (Notify::new(), Mutex::default(), Traffic::default());
+        let inner = Inner { http, names, view, changed, local, health, limits, traffic };
         Self { inner: Arc::new(inner) }
     }
 
@@ -162,6 +164,12 @@ impl PoolClient {
     #[must_use]
     pub fn membership(&self) -> Arc<Membership> {
         self.inner.view.load().membership.clone()
+    }
+
+    /// What went between this process and other nodes since it began.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.inner.traffic
     }
 
     /// Set while nodes cannot be asked because their certificates are not valid by this node's clock, or the other way

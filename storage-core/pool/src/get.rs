@@ -221,6 +221,9 @@ impl Inner {
         for (at, name) in names {
             let record = timeout(self.limits.silence, records.next()).await.map_err(silent)?;
             let record = record.map_err(|e| e.to_string())?.ok_or("its answer ended early")?;
+            if let Wire::Present(record) = &record {
+                self.traffic.count_fetched(member.node, u64_from(record.wire_len()));
+            }
             let got = verified(member, *name, record).await;
             if events.send(GetEvent::Answer { batch, name: *at, got }).await.is_err() {
                 return Ok(());

@@ -13,6 +13,7 @@ use crate::{
     error::PoolError,
     health::Health,
     limits::PoolLimits,
+    traffic::Traffic,
     transport::{NameTable, node_tls_name},
     view::View,
 };
@@ -28,6 +29,7 @@ pub(crate) struct Inner {
     pub(crate) local: Option<Local>,
     pub(crate) health: Mutex<HashMap<StoreId, Arc<Health>>>,
     pub(crate) limits: PoolLimits,
+    pub(crate) traffic: Traffic,
 }
 
 impl Inner {

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
@@ -23,6 +23,7 @@ mod put;
 mod serve;
 pub mod server;
 pub mod tls;
+mod traffic;
 pub mod transport;
 mod untimely;
 mod view;
@@ -34,3 +35,4 @@ pub use get::Got;
 pub use limits::PoolLimits;
 pub use put::PutDone;
 pub use serve::{ServeLimits, serve};
+pub use traffic::{PeerBytes, Traffic};

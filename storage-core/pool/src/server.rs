@@ -28,6 +28,7 @@ use storage_core::{
     membership::Membership,
     record::{RecordHeader, Wire},
     store::{ChunkStore, PutSummary, StoreError},
+    units::u64_from,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -42,6 +43,8 @@ use crate::{
     wire::{RecordReader, WireError, decode_names},
 };
 
+/// Path of reading objects.
+const GET_PATH: &str = "/peer/v1/objects/get";
 /// Requests of one caller at a time. A controller that imports at full speed uses about ten.
 const REQUESTS_PER_CALLER: usize = 64;
 /// Longest a request waits for its turn.
@@ -69,7 +72,7 @@ pub enum Caller {
 pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Router {
     let door = Arc::new(Door { pool, turns: Mutex::default() });
     Router::new()
-        .route("/peer/v1/objects/get", post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
+        .route(GET_PATH, post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
         .with_state(chunks)
@@ -113,13 +116,22 @@ async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) 
         return Err(Refusal::Unavailable.because("too many requests of this caller are under way"));
     };
     request.extensions_mut().insert(caller);
-    Ok(next.run(request).await.map(|body| hold_turn(body, turn)))
+    let gives = request.uri().path() == GET_PATH;
+    let told = move |bytes: u64| {
+        if gives {
+            let node = if let Caller::Member(node) = caller { Some(node) } else { None };
+            door.pool.traffic().count_served(node, bytes);
+        }
+    };
+    Ok(next.run(request).await.map(|body| hold_turn(body, turn, told)))
 }
 
-fn hold_turn(body: Body, turn: OwnedSemaphorePermit) -> Body {
+/// Keeps the turn until the body was sent, and tells of each piece how long it is.
+fn hold_turn(body: Body, turn: OwnedSemaphorePermit, told: impl Fn(u64) + Send + 'static) -> Body {
     let turn = Arc::new(turn);
-    Body::from_stream(body.into_data_stream().inspect(move |_| {
+    Body::from_stream(body.into_data_stream().inspect(move |piece| {
         let _held_with_the_stream = &turn;
+        told(piece.as_ref().map_or(0, |piece| u64_from(piece.len())));
     }))
 }
 

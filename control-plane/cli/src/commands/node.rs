@@ -3,6 +3,7 @@
 use muster_api::{
     condition::ConditionKind,
     node::{Node, NodeState, ObjectAmount, Salvage},
+    traffic::{Traffic, TrafficSeries},
 };
 use reqwest::Method;
 use serde_json::json;
@@ -58,7 +59,10 @@ fn nodes() -> Call {
 pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> {
     match command {
         NodeCommand::Ls(listing) => ctx.list(&filtered(nodes(), &listing), &NODES, Order::Name).await,
-        NodeCommand::Show { node } => ctx.show(&nodes().then(&node), |object| details(ctx, object)).await,
+        NodeCommand::Show { node } => {
+            let traffic = if ctx.out.is_json() { None } else { last_minute(ctx, &node).await? };
+            ctx.show(&nodes().then(&node), |object| details(ctx, object, traffic.as_ref())).await
+        }
         NodeCommand::Cordon { nodes } => each(ctx, nodes, "cordon").await,
         NodeCommand::Uncordon { nodes } => each(ctx, nodes, "uncordon").await,
         NodeCommand::Ack { node } => ack(ctx, &node).await,
@@ -153,7 +157,26 @@ fn advice(node: &Node) -> String {
     )
 }
 
-fn details(ctx: &Ctx, node: &Node) -> String {
+/// What the node moved in the last minute; `None` where that cannot be had. Whatever keeps the node itself from being shown is
+/// told by the next call.
+async fn last_minute(ctx: &Ctx, node: &str) -> Result<Option<Traffic>, Failure> {
+    let call = Call::to(&["v1", "traffic"]).with("minutes", 1).with("node", node);
+    match ctx.client.get_object::<Traffic>(&call).await {
+        Ok(traffic) => Ok(Some(traffic.read)),
+        Err(interrupted @ Failure::Interrupted(_)) => Err(interrupted),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What moved, added up; `-` where nothing is known.
+fn moved(traffic: Option<&Traffic>, of: impl Fn(&TrafficSeries) -> &[Option<u64>]) -> String {
+    let known: Vec<u64> = traffic.into_iter().flat_map(|traffic| of(&traffic.series)).copied().flatten().collect();
+    if known.is_empty() { "-".to_owned() } else { units::bytes(known.iter().sum()) }
+}
+
+fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
+    let (fetched, served) = (moved(traffic, |s| &s.fetched_bytes), moved(traffic, |s| &s.served_bytes));
+    let (read, written) = (moved(traffic, |s| &s.read_bytes), moved(traffic, |s| &s.written_bytes));
     let Node { capacity, pool, .. } = node;
     let (used, all) = (units::bytes(capacity.memory_used_bytes), units::bytes(capacity.memory_bytes));
     let (stored, limit) = (units::bytes(pool.used_bytes), units::bytes(pool.limit_bytes));
@@ -172,6 +195,7 @@ fn details(ctx: &Ctx, node: &Node) -> String {
         ("pool", format!("{stored} of {limit} in {} objects", pool.objects)),
         ("cache", units::bytes(pool.cache_bytes)),
         ("disk free", units::bytes(pool.free_bytes)),
+        ("last minute", format!("{fetched} fetched, {served} served, {read} read, {written} written")),
         ("runs on", optional(node.hypervisor.as_ref())),
         ("agent", node.agent_version.clone()),
         ("last seen", optional(node.last_seen_at)),

@@ -70,6 +70,7 @@ impl App {
         tx.bump_desired(dead.id);
         self.refresh_membership(tx).await?;
         self.heartbeats.forget(dead.id);
+        self.traffics.forget(dead.id);
         tracing::warn!(
             node.id = %dead.id, instances = lost.len(), found,
             "node '{}' was declared dead by {actor}: {} instances fail", dead.name, lost.len()

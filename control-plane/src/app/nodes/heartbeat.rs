@@ -43,6 +43,9 @@ impl App {
             return Err(fenced(&row));
         }
         self.heartbeats.hear(node.id, now, beat.clone());
+        if let Some(moved) = &beat.traffic {
+            self.traffics.hear(node.id, now, moved.clone());
+        }
         if beat.stopping {
             self.agent_ended(node).await?;
         } else if changed(&row, &beat).is_some() {

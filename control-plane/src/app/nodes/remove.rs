@@ -27,6 +27,7 @@ impl App {
                 tx.bump_desired(next.id);
                 self.refresh_membership(tx).await?;
                 self.heartbeats.forget(next.id);
+                self.traffics.forget(next.id);
                 Ok(Answer::no_content())
             })
             .await?;

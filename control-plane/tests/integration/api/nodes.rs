@@ -6,7 +6,10 @@ use muster_api::{
     InstanceId, NodeId, RunId,
     condition::{Condition, ConditionKind},
     node::{Node, NodeState, PoolUse},
-    node_protocol::{Desired, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Observed, RenewAnswer, Report},
+    node_protocol::{
+        Desired, Heartbeat, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Moved, MovedBetween, Observed,
+        RenewAnswer, Report,
+    },
 };
 use muster_controller::{
     store::{StoreError, Tx},
@@ -178,6 +181,43 @@ async fn a_node_is_silent_after_30_s_and_ready_at_its_next_heartbeat() {
     assert_eq!((back.state, back.reason), (NodeState::Ready, None));
     // A silent node stays in the membership record.
     assert_eq!(membership(&world).epoch, epoch);
+}
+
+#[tokio::test]
+async fn operators_see_what_nodes_moved_lately_and_between_which() {
+    let world = World::new().await;
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let run = RunId::generate();
+    for (seconds, bytes) in [(0, 100), (3, 150)] {
+        let link = MovedBetween { node: b.id(), fetched_bytes: bytes, served_bytes: 0 };
+        let moved = Moved {
+            run,
+            fetched_bytes: bytes,
+            served_bytes: 0,
+            read_bytes: 2 * bytes,
+            written_bytes: 0,
+            links: vec![link],
+        };
+        world.clock.advance_ms(seconds * 1000);
+        world.beat(&a, &Heartbeat { traffic: Some(moved), ..a.beat() }).await.ok::<Value>(200);
+    }
+    world.clock.advance_ms(57_000);
+    let traffic: Value = world.get("/v1/traffic?minutes=1&node=a").await.ok(200);
+    assert_eq!((&traffic["step_s"], &traffic["nodes"]), (&json!(10), &json!(1)));
+    assert_eq!(traffic["series"]["fetched_bytes"], json!([50, null, null, null, null, null]));
+    assert_eq!(traffic["series"]["read_bytes"][0], 100);
+    let all: Value = world.get("/v1/traffic").await.ok(200);
+    assert_eq!((&all["step_s"], &all["series"]["fetched_bytes"][59]), (&json!(60), &json!(50)));
+    let links: Value = world.get("/v1/nodes/a/links").await.ok(200);
+    let to_b = json!({ "node": b.id(), "node_name": "b", "fetched_bytes": 50, "served_bytes": 0 });
+    assert_eq!(links, json!({ "items": [to_b] }));
+    let unknown: Value = world.get("/v1/traffic?minutes=1&node=b").await.ok(200);
+    assert_eq!((&unknown["nodes"], &unknown["series"]["fetched_bytes"][0]), (&json!(0), &Value::Null));
+    world.get("/v1/traffic?minutes=61").await.refused(400, "bad_request");
+    let tenant = world.make_token(json!({ "role": "tenant" })).await;
+    for path in ["/v1/traffic", "/v1/nodes/a/links"] {
+        world.get_as(&tenant, path).await.refused(403, "forbidden");
+    }
 }
 
 #[tokio::test]

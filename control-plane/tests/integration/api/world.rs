@@ -132,6 +132,7 @@ impl Agent {
             runtimes: vec![Runtime::None],
             hypervisor: None,
             agent_version: "0.1.0".to_owned(),
+            traffic: None,
             stopping: false,
         }
     }

@@ -483,6 +483,7 @@ impl Agent {
             runtimes: if silent { vec![Runtime::None] } else { vec![Runtime::Libvirt, Runtime::None] },
             hypervisor: (!silent).then(|| "qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
+            traffic: None,
             stopping: false,
         }
     }
