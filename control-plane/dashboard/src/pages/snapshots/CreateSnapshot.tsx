@@ -234,7 +234,7 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
           The guests run on. Instances that are failed, pending or being deleted are left out and counted; if the state
           of one is unknown, the snapshot is refused.
         </Text>
-        {command !== null && (
+        {command !== null && badName === null && (
           <Code px="sm" py={4}>
             <CopyId value={command} label="command" />
           </Code>
