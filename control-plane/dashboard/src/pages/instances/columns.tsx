@@ -23,7 +23,7 @@ const state: Column<Instance> = {
   title: "State",
   value: (instance) => instance.state,
   cell: (instance) => <StateBadge state={instance.state} reason={instance.reason} />,
-  width: 168,
+  width: 192,
 };
 
 const name: Column<Instance> = {
@@ -107,8 +107,7 @@ const rest: Column<Instance>[] = [
     title: "Why",
     value: (instance) => instance.detail,
     cell: (instance) => (instance.detail === null ? "" : <span title={instance.detail}>{instance.detail}</span>),
-    width: 300,
-    hidden: true,
+    from: "xl",
   },
   { key: "reason", title: "Reason", value: (instance) => instance.reason, width: 150, hidden: true },
   { key: "project", title: "Project", value: (instance) => instance.project, width: 120, from: "xl" },

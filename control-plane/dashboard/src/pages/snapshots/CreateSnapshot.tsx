@@ -12,11 +12,10 @@ import {
   Text,
   TextInput,
 } from "@mantine/core";
-import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { api, body, type Schemas } from "../../api/client.ts";
+import type { Schemas } from "../../api/client.ts";
+import { useDeployments } from "../../api/deployments.ts";
 import { type Instance, useInstances } from "../../api/instances.ts";
-import { listQuery } from "../../api/lists.ts";
 import type { Operation } from "../../api/operations.ts";
 import { useProjects } from "../../api/projects.ts";
 import { allProjects, currentScope, thingScope } from "../../api/scope.ts";
@@ -255,14 +254,6 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
         </Group>
       </Stack>
     </form>
-  );
-}
-
-function useDeployments() {
-  return useQuery(
-    listQuery<Schemas["Deployment"]>("deployments", {}, (page, signal) =>
-      body(api.GET("/v1/deployments", { params: { query: page }, signal })),
-    ),
   );
 }
 
