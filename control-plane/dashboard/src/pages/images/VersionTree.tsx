@@ -25,7 +25,7 @@ interface Props {
 const rowHeight = 38;
 const indent = 22;
 /** A larger tree begins with its branches folded. */
-const unfoldedAtMost = 60;
+const unfoldedAtMost = 40;
 /** As many branches of one node are drawn at first. */
 const drawnAtFirst = 50;
 
@@ -139,7 +139,12 @@ export function VersionTree({ roots, all, complete, current }: Props) {
                   }
                 >
                   {isOpen ? <IconChevronDown size={14} /> : <IconChevronRight size={14} />}
-                  {!isOpen && <span>{count(sizeOf(node.children))}</span>}
+                  {!isOpen && (
+                    <span>
+                      {count(sizeOf(node.children))}
+                      {node.children.some(({ kind }) => kind === "rest") && "+"}
+                    </span>
+                  )}
                 </button>
               )}
             </span>

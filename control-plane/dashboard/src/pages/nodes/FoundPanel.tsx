@@ -95,6 +95,7 @@ function Decide({ chosen, onDone }: { chosen: FoundInstance[]; onDone: () => voi
   const forget = useForgetFound();
   const [only] = chosen;
   const what = chosen.length === 1 && only !== undefined ? nameOf(only) : `${count(chosen.length)} instances`;
+  const lost = chosen.reduce((sum, found) => sum + unsaved(found), 0);
   const nameless = chosen.some((found) => found.name === null || found.project === null);
   return (
     <>
@@ -149,8 +150,10 @@ function Decide({ chosen, onDone }: { chosen: FoundInstance[]; onDone: () => voi
       >
         <Text size="sm">
           The node cuts {chosen.length === 1 ? "its" : "their"} power and deletes{" "}
-          {chosen.length === 1 ? "its" : "their"} disks. {bytes(chosen.reduce((sum, found) => sum + unsaved(found), 0))}{" "}
-          that no version has are lost for good.
+          {chosen.length === 1 ? "its" : "their"} disks.{" "}
+          {lost === 0
+            ? "As far as the node knows, versions have all of their bytes."
+            : `${bytes(lost)} that no version has are lost for good.`}
         </Text>
       </ConfirmDialog>
     </>

@@ -16,6 +16,8 @@ export function NodeActions({ node }: { node: Node }) {
   const fence = useFence();
   const remove = useRemoveNode();
   const isFenced = node.state === "fenced";
+  // The API refuses to remove such a node, unless it was declared dead.
+  const isInUse = !isFenced && (node.instances > 0 || node.pool.objects > 0);
   const place = async () => {
     try {
       await set.mutateAsync({ node, schedulable: !node.schedulable });
@@ -32,9 +34,9 @@ export function NodeActions({ node }: { node: Node }) {
             { id: "place", title: `${node.schedulable ? "Cordon" : "Uncordon"} ${node.name}`, run: () => void place() },
             { id: "fence", title: `Declare ${node.name} dead`, words: "fence lost", run: () => setAsking("fence") },
           ]),
-      { id: "remove", title: `Remove ${node.name}`, run: () => setAsking("remove") },
+      ...(isInUse ? [] : [{ id: "remove", title: `Remove ${node.name}`, run: () => setAsking("remove") }]),
     ],
-    [node.name, node.schedulable, isFenced],
+    [node.name, node.schedulable, isFenced, isInUse],
   );
   if (node.state === "deleted") return null;
   return (
@@ -63,8 +65,14 @@ export function NodeActions({ node }: { node: Node }) {
               </Text>
             </Menu.Item>
             <Menu.Divider />
-            <Menu.Item leftSection={<IconTrash size={15} />} onClick={() => setAsking("remove")}>
+            <Menu.Item leftSection={<IconTrash size={15} />} disabled={isInUse} onClick={() => setAsking("remove")}>
               Remove
+              {isInUse && (
+                <Text size="xs" component="div" style={{ whiteSpace: "normal" }}>
+                  It still has {count(node.instances)} instances and {count(node.pool.objects)} objects of the pool,
+                  which cannot be moved yet.
+                </Text>
+              )}
             </Menu.Item>
             <Menu.Item color="red" leftSection={<IconPlugConnectedX size={15} />} onClick={() => setAsking("fence")}>
               Declare dead
@@ -112,9 +120,7 @@ export function NodeActions({ node }: { node: Node }) {
         <Text size="sm">
           {isFenced
             ? "Its name becomes free. Instances that failed with it stay, and can still be recovered."
-            : node.instances > 0 || node.pool.objects > 0
-              ? `It still has ${count(node.instances)} instances and ${count(node.pool.objects)} objects of the pool, so it will be refused. Moving objects away is not built yet; a host that is off for good is declared dead instead.`
-              : "It has no instances and no objects. It can no longer connect, and its name becomes free."}
+            : "It has no instances and no objects. It can no longer connect, and its name becomes free."}
         </Text>
       </ConfirmDialog>
     </>

@@ -134,14 +134,14 @@ function AdvicePanel({ node, advice }: { node: Node; advice: Advice[] }) {
               </Text>
             </div>
             {one.key === "objects_lost" && node.pool.lost_objects > 0 && <Acknowledge node={node} />}
-            {one.key === "fenced" && node.instances > 0 && (
+            {one.key === "fenced" && (
               <ButtonLink
                 size="xs"
                 variant="default"
                 to="/instances"
-                search={{ node: [node.name], state: ["failed"] } as never}
+                search={{ state: ["failed"], reason: ["node_lost"] } as never}
               >
-                Show its instances
+                Show lost instances
               </ButtonLink>
             )}
           </li>
@@ -209,8 +209,8 @@ function Instances({ node }: { node: Node }) {
         bulk={(chosen, clear) => <InstanceActions instances={chosen} onDone={clear} size="compact-sm" />}
         empty={
           <Text size="sm" c="dimmed">
-            No instance is on it. New ones are placed where there is room
-            {node.schedulable ? "" : ", but not here while it is cordoned"}.
+            No instance is on it.
+            {node.state === "ready" && node.schedulable && " New ones are placed here when there is need and room."}
           </Text>
         }
       />

@@ -33,7 +33,13 @@ const columns: readonly Column<Salvage>[] = [
     cell: (disk) => <ThingLink kind="instance" id={disk.instance} name={disk.instance_name} project={disk.project} />,
   },
   { key: "project", title: "Project", value: (disk) => disk.project, width: 110, from: "md" },
-  { key: "detail", title: "What became of it", value: (disk) => disk.detail, from: "md" },
+  {
+    key: "detail",
+    title: "What became of it",
+    value: (disk) => disk.detail,
+    cell: (disk) => <span title={disk.detail ?? ""}>{disk.detail ?? "–"}</span>,
+    from: "md",
+  },
   {
     key: "version",
     title: "Saved as",
@@ -74,7 +80,7 @@ export function SalvagePanel({ node }: { node: Node }) {
   const awaited = salvage.data?.items.filter(({ state }) => state === "awaited").length ?? 0;
   return (
     <Panel
-      title="Disks to be saved from it"
+      title="Disks that were on it"
       aside={
         awaited > 0 && (
           <Button size="compact-xs" variant="default" onClick={() => setAsking(true)}>

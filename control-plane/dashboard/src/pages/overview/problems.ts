@@ -22,6 +22,8 @@ interface Known {
   tone: Tone;
   one: string;
   many: string;
+  /** The sentence, where a number says nothing. */
+  whole?: string;
   next: string;
   /** What a tenant can do, where that differs. */
   tenant?: string;
@@ -109,7 +111,7 @@ const known: Record<string, Known> = {
     tone: "bad",
     one: "instance failed",
     many: "instances failed",
-    next: "Read the reason of each, then retry the deployment or delete them.",
+    next: "Read the reason of each, then retry the deployment, recover them, or delete them.",
     to: "/instances",
     search: { state: ["failed"] },
     link: "Show failed instances",
@@ -127,7 +129,7 @@ const known: Record<string, Known> = {
     tone: "idle",
     one: "node was declared dead and still has its name",
     many: "nodes were declared dead and still have their names",
-    next: "Remove them once their instances are recovered.",
+    next: "Recover what was lost with it, then remove it.",
     to: "/nodes",
     search: { state: ["fenced"] },
     link: "Show them",
@@ -145,10 +147,11 @@ const known: Record<string, Known> = {
     tone: "warn",
     one: "",
     many: "",
-    next: "Look for instances that the copy does not know, and compare with what should run.",
+    whole: "The database went back to an older copy within the last week",
+    next: "What nodes have beyond it is kept. Compare what runs with what should run.",
     to: "/nodes",
     search: { found: "1" },
-    link: "Show nodes",
+    link: "Show what it does not know",
   },
 };
 
@@ -193,7 +196,7 @@ function shown(line: Schemas["ProblemLine"], operator: boolean): ShownProblem {
   return {
     kind: line.kind,
     tone: found.tone,
-    what: words === "" ? sentence(line.detail) : `${count(line.count)} ${words}`,
+    what: found.whole ?? `${count(line.count)} ${words}`,
     next: operator ? found.next : (found.tenant ?? found.next),
     to: found.to,
     search: found.search,
