@@ -6,7 +6,6 @@ import { count, duration } from "../../../ui/format.ts";
 import { KeyValues } from "../../../ui/KeyValues.tsx";
 import { ButtonLink } from "../../../ui/links.tsx";
 import { Panel } from "../../../ui/Panel.tsx";
-import { ThingLink } from "../../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../../ui/TimeAgo.tsx";
 import { LabelsPanel } from "../../instances/LabelsPanel.tsx";
 import { SourceLink } from "../source.tsx";
@@ -14,7 +13,7 @@ import { searchFrom } from "../wizard/again.ts";
 
 /** How a deployment was set up. Labels can be changed; the rest is fixed when it is made. */
 export function SettingsTab({ deployment }: { deployment: Deployment }) {
-  const { placement, ready_when: ready, version } = deployment;
+  const { placement, ready_when: ready } = deployment;
   const patch = usePatchLabels();
   return (
     <Stack gap="md">
@@ -34,12 +33,6 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
         <KeyValues
           items={[
             ["Starts from", <SourceLink key="source" deployment={deployment} />],
-            [
-              "Version",
-              version === null ? undefined : (
-                <ThingLink key="version" kind="version" id={version} project={deployment.project} />
-              ),
-            ],
             ["Runtime", deployment.runtime === "none" ? "none (disk files only)" : deployment.runtime],
             ["CPUs", deployment.runtime === "none" ? undefined : deployment.cpus],
             [

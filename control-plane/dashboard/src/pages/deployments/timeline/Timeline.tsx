@@ -17,28 +17,19 @@ import { Percentiles } from "./Percentiles.tsx";
 import { Slowest } from "./Slowest.tsx";
 import classes from "./Timeline.module.css";
 import { Transfer } from "./Transfer.tsx";
-import { countPhases, lengthAt, percentile, phaseTitles, reachedBy, tracksOf } from "./tracks.ts";
+import { countPhases, lengthAt, percentile, phaseTitles, reachedBy, type Track, tracksOf } from "./tracks.ts";
 
 /** Up to so many members have a row each. */
 const mostRows = 30;
 
+interface Props {
+  deployment: Deployment;
+  members: Loaded<Instance>;
+}
+
 /** How the members of a deployment came up, or come up now. */
-export function Timeline({ deployment, members }: { deployment: Deployment; members: Loaded<Instance> }) {
-  const [{ axis: chosenScale }, setSearch] = useSearchState({ axis: "" });
+export function Timeline({ deployment, members }: Props) {
   const tracks = useMemo(() => tracksOf(members.items), [members.items]);
-  const reached = useMemo(() => reachedBy(tracks), [tracks]);
-  const phases = useMemo(() => countPhases(tracks), [tracks]);
-  const clock = useNow();
-  const goesOn = tracks.some(({ ended }) => ended === null);
-  // What has ended is drawn once: nothing in it changes with the time.
-  const now = goesOn ? clock : 0;
-  const longest = useMemo(() => tracks.reduce((most, track) => Math.max(most, lengthAt(track, now)), 0), [tracks, now]);
-  const scale: Scale =
-    chosenScale === "log" || chosenScale === "linear"
-      ? chosenScale
-      : bestScale(percentile(reached.ready, 50) ?? percentile(reached.started, 50), longest);
-  const axis = useMemo(() => axisTo(longest * 1.02, scale), [longest, scale]);
-  const small = tracks.length <= mostRows;
   if (tracks.length === 0) {
     return members.complete ? (
       <EmptyState title="No members are left" cli={`muster deployment scale ${deployment.name} 4`}>
@@ -48,6 +39,28 @@ export function Timeline({ deployment, members }: { deployment: Deployment; memb
       <Skeleton height={320} role="status" aria-label="Loading the members" />
     );
   }
+  const parts = { deployment, members, tracks };
+  // What has ended is drawn once: nothing in it changes with the time.
+  return tracks.some(({ ended }) => ended === null) ? <Ticking {...parts} /> : <Parts {...parts} now={0} />;
+}
+
+type PartsProps = Props & { tracks: readonly Track[] };
+
+function Ticking(props: PartsProps) {
+  return <Parts {...props} now={useNow()} />;
+}
+
+function Parts({ deployment, members, tracks, now }: PartsProps & { now: number }) {
+  const [{ axis: chosenScale }, setSearch] = useSearchState({ axis: "" });
+  const reached = useMemo(() => reachedBy(tracks), [tracks]);
+  const phases = useMemo(() => countPhases(tracks), [tracks]);
+  const longest = useMemo(() => tracks.reduce((most, track) => Math.max(most, lengthAt(track, now)), 0), [tracks, now]);
+  const scale: Scale =
+    chosenScale === "log" || chosenScale === "linear"
+      ? chosenScale
+      : bestScale(percentile(reached.ready, 50) ?? percentile(reached.started, 50), longest);
+  const axis = useMemo(() => axisTo(longest * 1.02, scale), [longest, scale]);
+  const small = tracks.length <= mostRows;
 
   return (
     <Stack gap="md">
@@ -93,7 +106,7 @@ export function Timeline({ deployment, members }: { deployment: Deployment; memb
                 {count(tracks.length)} members are loaded so far.
               </Text>
             )}
-            {goesOn && reached.ready.length === 0 && (
+            {now > 0 && reached.ready.length === 0 && (
               <Text size="xs" c="dimmed">
                 The first member was asked for {duration(longest)} ago. None is ready yet.
               </Text>
