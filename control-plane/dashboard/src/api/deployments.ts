@@ -195,30 +195,3 @@ export function useCreateDeployment() {
       ) as Promise<Operation>,
   });
 }
-
-/** What a deployment can start from: images, snapshots that are complete, and the versions of one image. */
-export const sourceImagesQuery = () =>
-  listQuery<Schemas["Image"]>("images", {}, (page, signal) =>
-    body(api.GET("/v1/images", { params: { query: page }, signal })),
-  );
-
-export const sourceSnapshotsQuery = () =>
-  listQuery<Schemas["Snapshot"]>("snapshots", { state: ["ready"] }, (page, signal) =>
-    body(api.GET("/v1/snapshots", { params: { query: { ...page, state: ["ready"] } }, signal })),
-  );
-
-export const imageVersionsQuery = (image: { id: string; project: string }) =>
-  listQuery<Schemas["Version"]>("versions", { image: [image.id] }, (page, signal) =>
-    body(
-      api.GET("/v1/images/{image}/versions", {
-        params: { path: { image: image.id }, query: { ...page, project: image.project } },
-        signal,
-      }),
-    ),
-  );
-
-/** The nodes of the cluster, for operators. */
-export const placementNodesQuery = () =>
-  listQuery<Schemas["Node"]>("nodes", {}, (page, signal) =>
-    body(api.GET("/v1/nodes", { params: { query: page }, signal })),
-  );

@@ -14,12 +14,14 @@ import { count } from "../../ui/format.ts";
 import { TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
+import { ToneIcon } from "../../ui/StateBadge.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
 import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
 import { type Field, type Form, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
 import { SameCall } from "./wizard/SameCall.tsx";
 import { SourceFields } from "./wizard/SourceFields.tsx";
 import { useForm } from "./wizard/useForm.ts";
+import { verdictOf } from "./wizard/verdict.ts";
 import classes from "./wizard/Wizard.module.css";
 
 /** The project that the deployment goes into. Tenants have one, which their token names. */
@@ -97,6 +99,9 @@ export default function DeploymentNew() {
       );
     }
   };
+  const old = dryRun.isPlaceholderData || asked !== meant;
+  const least = request.min_count ?? undefined;
+  const verdict = dryRun.data === undefined || dryRun.error !== null || old ? undefined : verdictOf(dryRun.data, least);
   const members = request.count ?? (dryRun.data ? dryRun.data.placed + dryRun.data.unplaced : undefined);
 
   return (
@@ -136,9 +141,12 @@ export default function DeploymentNew() {
             <Button type="submit" loading={create.isPending} leftSection={<IconRocket size={16} />}>
               {buttonText(request, members)}
             </Button>
-            <Text size="xs" c="dimmed">
-              Enter in any field does the same.
-            </Text>
+            {verdict !== undefined && (
+              <>
+                <ToneIcon tone={verdict.tone} />
+                <Text size="sm">{verdict.title}</Text>
+              </>
+            )}
           </div>
         </form>
         <div className={classes.side}>
@@ -148,8 +156,8 @@ export default function DeploymentNew() {
             answer={dryRun.data}
             error={dryRun.error}
             busy={dryRun.isFetching}
-            old={dryRun.isPlaceholderData || asked !== meant}
-            least={request.min_count ?? undefined}
+            old={old}
+            least={least}
             onRetry={() => void dryRun.refetch()}
           />
           {sourced && !blocked && <SameCall request={request} project={project} />}

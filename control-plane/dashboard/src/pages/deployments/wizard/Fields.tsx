@@ -1,7 +1,7 @@
 import { MultiSelect, SimpleGrid, Stack, TagsInput, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { placementNodesQuery } from "../../../api/deployments.ts";
 import { useIsOperator } from "../../../api/me.ts";
+import { nodesQuery } from "../../../api/nodes.ts";
 import { Choice } from "./Choice.tsx";
 import { emptyForm, type Field, type Form, sourceKindOf } from "./form.ts";
 
@@ -142,7 +142,7 @@ export function ReadyFields(props: FieldsProps) {
 export function PlacementFields(props: FieldsProps) {
   const { form, change, errors } = props;
   const operator = useIsOperator();
-  const nodes = useQuery({ ...placementNodesQuery(), enabled: operator });
+  const nodes = useQuery({ ...nodesQuery(), enabled: operator });
   const zones = [...new Set((nodes.data?.items ?? []).flatMap(({ zone }) => zone ?? []))].sort();
   return (
     <Stack gap="sm">

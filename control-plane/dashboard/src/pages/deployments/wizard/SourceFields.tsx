@@ -1,7 +1,9 @@
 import { Checkbox, Select, SimpleGrid, Stack, Text, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { imageVersionsQuery, sourceImagesQuery, sourceSnapshotsQuery } from "../../../api/deployments.ts";
+import { useImages } from "../../../api/images.ts";
+import { useSnapshots } from "../../../api/snapshots.ts";
+import { imageVersionsQuery } from "../../../api/versions.ts";
 import { bytes, count } from "../../../ui/format.ts";
 import { TextLink } from "../../../ui/links.tsx";
 import { Choice } from "./Choice.tsx";
@@ -45,12 +47,12 @@ const withValue = (data: { value: string; label: string }[], value: string) =>
   value === "" || data.some((each) => each.value === value) ? data : [{ value, label: value }, ...data];
 
 function ImageFields({ form, change, errors, project }: FieldsProps) {
-  const images = useQuery(sourceImagesQuery());
+  const images = useImages();
   const here = (images.data?.items ?? []).filter((image) => project === undefined || image.project === project);
   const usable = here.filter(({ version_count }) => version_count > 0);
   const image = here.find(({ name, id }) => name === form.image || id === form.image);
   const versions = useQuery({
-    ...imageVersionsQuery(image ?? { id: "", project: "" }),
+    ...imageVersionsQuery(image?.id ?? ""),
     enabled: image !== undefined,
   });
   const numbers = (versions.data?.items ?? [])
@@ -105,7 +107,7 @@ function ImageFields({ form, change, errors, project }: FieldsProps) {
 }
 
 function SnapshotFields({ form, change, errors, project }: FieldsProps) {
-  const snapshots = useQuery(sourceSnapshotsQuery());
+  const snapshots = useSnapshots({ state: ["ready"] });
   const here = (snapshots.data?.items ?? []).filter((each) => project === undefined || each.project === project);
   const snapshot = here.find(({ name, id }) => name === form.snapshot || id === form.snapshot);
   return (
