@@ -45,14 +45,6 @@ export interface Track {
   ended: number | null;
 }
 
-/** When this start was asked for. An older controller tells it only for the first start. */
-function askedAt(member: Instance): number {
-  const times = member.steps;
-  if (times.requested_at) return Date.parse(times.requested_at);
-  const restarted = member.boots > 1 ? (times.disk_at ?? times.started_at) : null;
-  return Date.parse(restarted ?? member.created_at);
-}
-
 function phaseOf(member: Instance, at: Track["at"]): Phase {
   switch (member.state) {
     case "failed":
@@ -67,8 +59,17 @@ function phaseOf(member: Instance, at: Track["at"]): Phase {
   }
 }
 
+// A member is read once: it does not change, it is replaced.
+const known = new WeakMap<Instance, Track>();
+
 export function trackOf(member: Instance): Track {
-  const asked = askedAt(member);
+  const track = known.get(member) ?? readTrack(member);
+  known.set(member, track);
+  return track;
+}
+
+function readTrack(member: Instance): Track {
+  const asked = Date.parse(member.steps.requested_at ?? member.created_at);
   // A member that is started again keeps its place from before: that took no time in this start.
   const since = (time: string | null) => (time === null ? null : Math.max(0, Date.parse(time) - asked));
   const at = {
