@@ -1,0 +1,44 @@
+/** Some of everything, so that each page has something to show. Answers the address of every page, by a short name. */
+export async function everyPage(api) {
+  await api.image("debian", 65536);
+  await api.files("web", "debian", 12, { labels: { tier: "web" } });
+  await api.files("db", "debian", 2, { labels: { tier: "db" } });
+  await api.done("/v1/snapshots", { name: "monday", select: { deployment: "web" }, max_pause_ms: 10_000 });
+  await api.done("/v1/deployments", { name: "web-fork", source: { snapshot: "monday" }, runtime: "none" });
+  await api.post("/v1/tokens", { name: "tenant-of-shop", role: "tenant", project: "shop" });
+  const [deployment, snapshot, image] = await Promise.all(
+    ["deployments/web", "snapshots/monday", "images/debian"].map((path) => api.get(`/v1/${path}`)),
+  );
+  const first = async (path) => (await api.get(path)).items[0].id;
+  const instance = await first("/v1/instances?deployment=web");
+  const node = await first("/v1/nodes");
+  const operation = await first("/v1/operations?limit=1");
+  const fork = await api.get("/v1/deployments/web-fork");
+  return {
+    overview: "",
+    deployments: "deployments",
+    "deployments-new": "deployments/new?image=debian&count=4&runtime=none",
+    deployment: `deployments/${deployment.id}`,
+    "deployment-members": `deployments/${deployment.id}?tab=members`,
+    "deployment-settings": `deployments/${deployment.id}?tab=settings`,
+    "deployment-events": `deployments/${deployment.id}?tab=events`,
+    "deployment-fork": `deployments/${fork.id}`,
+    instances: "instances",
+    instance: `instances/${instance}`,
+    images: "images",
+    "images-new": "images/new",
+    image: `images/${image.id}`,
+    "image-chunks": `images/${image.id}/chunks`,
+    version: `versions/${image.newest_version}`,
+    snapshots: "snapshots",
+    snapshot: `snapshots/${snapshot.id}`,
+    nodes: "nodes",
+    node: `nodes/${node}`,
+    operations: "operations",
+    operation: `operations/${operation}`,
+    events: "events",
+    tokens: "tokens",
+    projects: "projects",
+    "not-found": "nothing/here",
+  };
+}

@@ -1,0 +1,73 @@
+/**
+ * Every page in both themes at three widths: a screenshot of each, for people to look at. axe-core finds nothing serious
+ * in both themes, and nothing is wider than the window of a phone.
+ */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { prove, say, settled } from "./lib/proof.mjs";
+import { pictures } from "./lib/settings.mjs";
+import { everyPage } from "./lib/things.mjs";
+
+const axe = readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
+const widths = [
+  { width: 375, height: 800 },
+  { width: 1280, height: 800 },
+  { width: 2560, height: 1300 },
+];
+
+/** What axe-core finds serious or critical. It runs beside the page's scripts, where their policy does not count. */
+async function found(page) {
+  const devtools = await page.context().newCDPSession(page);
+  const { frameTree } = await devtools.send("Page.getFrameTree");
+  const { executionContextId } = await devtools.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id });
+  const run = async (expression) => {
+    const { result, exceptionDetails } = await devtools.send("Runtime.evaluate", {
+      expression,
+      contextId: executionContextId,
+      awaitPromise: true,
+      returnByValue: true,
+    });
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value;
+  };
+  await run(`${axe};0`);
+  const violations = await run(
+    `axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
+       .filter(({ impact }) => impact === "serious" || impact === "critical")
+       .map(({ id, help, nodes }) => ({ id, help, at: nodes.slice(0, 3).map(({ html, failureSummary }) =>
+         html.slice(0, 160) + " :: " + failureSummary.slice(0, 240)) })))`,
+  );
+  await devtools.detach();
+  return violations;
+}
+
+await prove("looks", async (proof) => {
+  const pages = { ...(await everyPage(proof.api)), "sign-in": "sign-in" };
+  proof.expect(/status of 40[14] .*\/v1\//);
+  const wrong = [];
+  for (const theme of ["light", "dark"]) {
+    const page = await proof.signedIn({ theme });
+    for (const [name, path] of Object.entries(pages)) {
+      await page.goto(`${proof.url}/ui/${path}`);
+      for (const size of widths) {
+        await page.setViewportSize(size);
+        await settled(page);
+        await page.screenshot({ path: join(pictures(), `${name}-${theme}-${size.width}.png`) });
+        if (size.width === 375) {
+          const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+          if (wide > 375) wrong.push(`${name} is ${wide} pixels wide in a window of 375`);
+        }
+        if (size.width === 1280) {
+          for (const { id, help, at } of await found(page)) {
+            wrong.push(`${name}, ${theme}: ${id}: ${help}\n    ${at.join("\n    ")}`);
+          }
+        }
+      }
+    }
+  }
+  say(`${Object.keys(pages).length} pages are in ${pictures()}`);
+  assert.equal(wrong.length, 0, `${wrong.length} findings:\n${wrong.join("\n")}`);
+});
