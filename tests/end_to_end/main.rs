@@ -1,6 +1,7 @@
 //! Whole clusters with runtime none: what users see, also when daemons are killed. `tests/README.md` lists the files.
 #![expect(clippy::cast_possible_truncation, reason = "sizes in these tests are small")]
 
+mod browser;
 mod clients;
 mod deploy;
 mod faults;

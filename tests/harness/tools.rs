@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 /// The folder with their versions and settings, and with the programs that use the clients.
@@ -76,11 +77,19 @@ impl Tools {
 /// # Panics
 /// When it fails, or does not end within two minutes.
 pub async fn run(command: Command) -> String {
+    run_within(Duration::from_secs(120), command).await
+}
+
+/// Runs a program that may take long to its end and answers what it printed.
+///
+/// # Panics
+/// When it fails, or does not end in time.
+pub async fn run_within(limit: Duration, command: Command) -> String {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let ended = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(120), ended).await;
-    let output = ended.unwrap_or_else(|_| panic!("no end after two minutes: {shown}")).expect("it starts");
+    let ended = tokio::time::timeout(limit, ended).await;
+    let output = ended.unwrap_or_else(|_| panic!("no end after {limit:?}: {shown}")).expect("it starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{}: {shown}\n{out}\n{err}", output.status);

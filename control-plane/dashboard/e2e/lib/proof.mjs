@@ -168,6 +168,8 @@ export async function prove(name, script) {
   const proof = new Proof(name, browser);
   const began = Date.now();
   try {
+    const index = await (await fetch(`${proof.url}/ui/`)).text();
+    assert.match(index, /src="\/ui\/assets\//, "this controller was compiled before the dashboard was built");
     await script(proof);
     proof.check();
     say(`${name}: proved in ${((Date.now() - began) / 1000).toFixed(1)} s`);

@@ -1,19 +1,19 @@
 /** Some of everything, so that each page has something to show. Answers the address of every page, by a short name. */
 export async function everyPage(api) {
   await api.image("debian", 65536);
-  await api.files("web", "debian", 12, { labels: { tier: "web" } });
+  await api.files("shop", "debian", 12, { labels: { tier: "web" } });
   await api.files("db", "debian", 2, { labels: { tier: "db" } });
-  await api.done("/v1/snapshots", { name: "monday", select: { deployment: "web" }, max_pause_ms: 10_000 });
-  await api.done("/v1/deployments", { name: "web-fork", source: { snapshot: "monday" }, runtime: "none" });
-  await api.post("/v1/tokens", { name: "tenant-of-shop", role: "tenant", project: "shop" });
+  await api.done("/v1/snapshots", { name: "friday", select: { deployment: "shop" }, max_pause_ms: 10_000 });
+  await api.done("/v1/deployments", { name: "shop-fork", source: { snapshot: "friday" }, runtime: "none" });
+  await api.post("/v1/tokens", { name: "tenant-of-mail", role: "tenant", project: "mail" });
   const [deployment, snapshot, image] = await Promise.all(
-    ["deployments/web", "snapshots/monday", "images/debian"].map((path) => api.get(`/v1/${path}`)),
+    ["deployments/shop", "snapshots/friday", "images/debian"].map((path) => api.get(`/v1/${path}`)),
   );
   const first = async (path) => (await api.get(path)).items[0].id;
-  const instance = await first("/v1/instances?deployment=web");
+  const instance = await first("/v1/instances?deployment=shop");
   const node = await first("/v1/nodes");
   const operation = await first("/v1/operations?limit=1");
-  const fork = await api.get("/v1/deployments/web-fork");
+  const fork = await api.get("/v1/deployments/shop-fork");
   return {
     overview: "",
     deployments: "deployments",
