@@ -29,7 +29,7 @@ pub(crate) fn version(name: &str) -> Value {
     json!({"id": VERSION_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
         "created_at": AT, "updated_at": AT, "etag": "1", "image": IMAGE_ID, "image_name": "debian", "number": 1,
         "instance": null, "instance_name": null, "disk": null, "snapshot": null, "snapshot_name": null,
-        "size_bytes": 8 << 20, "chunk_bytes": 262_144, "root": "00", "digest": null, "stored_bytes": 2 << 20,
+        "size_bytes": 8 << 20, "chunk_bytes": 262_144, "root": "00", "digest": null, "parent": null, "stored_bytes": 2 << 20,
         "new_field": [1]})
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn me(name: &str) -> Value {
 pub(crate) fn summary() -> Value {
     json!({"problems": [{"kind": "node_silent", "count": 1, "detail": "n2"}], "deployments": {"ready": 1},
         "instances": {"running": 2}, "images": {}, "snapshots": {}, "nodes": {"ready": 1}, "operations": {},
-        "operations_overdue": 0, "unexplained_bytes": null, "as_of": "7", "new_field": [1]})
+        "operations_overdue": 0, "unexplained_bytes": null, "pool": null, "capacity": null, "operations_running": [], "as_of": "7", "new_field": [1]})
 }
 
 pub(crate) fn dry_run() -> Value {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     domain::names::host_name,
     store::{
-        StoreError, Tx, deployments,
+        StoreError, Tx, cluster, deployments,
         found::{self, FoundRow},
         instances::{self, InstanceRow},
         nodes,
@@ -47,6 +47,8 @@ impl App {
                     Some(row) if row.state != NodeState::Deleted => {}
                     _ => return Err(not_a_node()),
                 }
+                // Not `App::incarnation`: that follows the commit of a new incarnation, and this transaction may see it before.
+                let cluster = cluster::load(tx).await?.expect("a controller does not start without the cluster's row");
                 let (_, membership) =
                     nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;
                 let assignments = assignments(tx, node.id).await?;
@@ -54,7 +56,7 @@ impl App {
                     assignments.iter().flat_map(|a| a.disks.iter().map(|disk| disk.version)).collect();
                 Ok(Desired {
                     revision: nodes::desired_revision(tx, node.id).await?,
-                    incarnation: self.incarnation(),
+                    incarnation: cluster.incarnation,
                     membership,
                     cuts: cuts(tx, node.id).await?,
                     versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
