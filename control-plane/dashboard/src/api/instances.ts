@@ -1,12 +1,10 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
 import { ApiError, api, body, oneOf, type Schemas } from "./client.ts";
 import { type Loaded, listQuery, oneQuery } from "./lists.ts";
-import { operationsQuery } from "./operations.ts";
+import type { Operation } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
-/** `requested_at` is when this start was asked for; older controllers do not tell it. */
-type Steps = Schemas["Steps"] & { requested_at?: string | null };
-export type Instance = Omit<Schemas["Instance"], "steps"> & { steps: Steps };
+export type Instance = Schemas["Instance"];
 export type InstanceState = Schemas["InstanceState"];
 export type Disk = Schemas["Disk"];
 export type Loss = Schemas["Loss"];
@@ -48,9 +46,25 @@ export function useInstance(id: string) {
   return useQuery(instanceQuery(id));
 }
 
-/** The operations that go on in the deployment of an instance. */
-export function useOperationsAround(instance: Instance) {
-  return useQuery(operationsQuery({ deployment: [instance.deployment], state: ["pending", "running", "cancelling"] }));
+/** The operations on an instance that go on. */
+export function useOperationsOn(instance: Instance) {
+  return useQuery(
+    listQuery<Operation>("operations", { target: [instance.id], going: true }, (page, signal) =>
+      body(
+        api.GET("/v1/operations", {
+          params: {
+            query: {
+              ...page,
+              target: [instance.id],
+              state: ["pending", "running", "cancelling"],
+              project: instance.project,
+            },
+          },
+          signal,
+        }),
+      ),
+    ),
+  );
 }
 
 export type Verb = "start" | "stop" | "reboot" | "recover" | "delete";
@@ -143,40 +157,34 @@ export function usePatchInstance(instance: Instance) {
 /** Whether a query is for the thing itself, and not for a part of it. */
 const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
-/** Most pages of events that are searched for those of one instance: the API has no filter for it. */
-const searchedPages = 5;
-
-/**
- * The events of one instance, oldest first. They are looked for among those of its deployment; `complete` is false if not
- * all of these were read. After the first time only what is new is read.
- */
-export const instanceEventsQuery = (instance: Instance) =>
-  queryOptions({
-    queryKey: ["events", "list", currentScope(), { instance: instance.id }] as const,
-    queryFn: async ({ client, queryKey, signal }): Promise<History> => {
-      const before = client.getQueryData<History>(queryKey);
-      try {
-        return await readHistory(instance, before ?? { items: [], complete: true }, signal);
-      } catch (error) {
-        // The event that was read last is no longer kept, so it is read from the beginning.
-        if (before === undefined || !(error instanceof ApiError) || error.status !== 400) throw error;
-        return readHistory(instance, { items: [], complete: true }, signal);
-      }
-    },
-  });
-
 interface History extends Loaded<MusterEvent> {
   /** Where to go on. */
   token?: string;
 }
 
-async function readHistory(instance: Instance, before: History, signal: AbortSignal): Promise<History> {
-  const items = before.items.slice();
-  let token = before.token;
-  for (let pages = 0; pages < searchedPages; pages += 1) {
+/** The events of an instance that are kept, oldest first. After the first time only what is new is read. */
+export const instanceEventsQuery = (instance: Instance) =>
+  queryOptions({
+    queryKey: ["events", "list", currentScope(), { target: [instance.id] }] as const,
+    queryFn: async ({ client, queryKey, signal }): Promise<History> => {
+      const before = client.getQueryData<History>(queryKey);
+      try {
+        return await readHistory(instance, before, signal);
+      } catch (error) {
+        // The event that was read last is no longer kept, so it is read from the beginning.
+        if (before === undefined || !(error instanceof ApiError) || error.status !== 400) throw error;
+        return readHistory(instance, undefined, signal);
+      }
+    },
+  });
+
+async function readHistory(instance: Instance, before: History | undefined, signal: AbortSignal): Promise<History> {
+  const items = before?.items.slice() ?? [];
+  let token = before?.token;
+  for (;;) {
     const query = {
       limit: 1000,
-      deployment: [instance.deployment],
+      target: [instance.id],
       project: instance.project,
       ...(token === undefined ? {} : { page_token: token }),
     };
@@ -184,15 +192,11 @@ async function readHistory(instance: Instance, before: History, signal: AbortSig
     const page = (await body(
       api.GET("/v1/events", { params: { query }, headers: { Accept: "application/json" }, signal }),
     )) as unknown as Schemas["Page_Event"];
-    items.push(...page.items.filter(({ target }) => target.id === instance.id));
+    items.push(...page.items);
     const next = page.next_page_token ?? undefined;
-    if (next === undefined) {
-      const last = page.items.at(-1)?.id ?? token;
-      return { items, complete: true, ...(last === undefined ? {} : { token: last }) };
-    }
+    if (next === undefined) return { items, complete: true, token: page.as_of };
     token = next;
   }
-  return { items, complete: false, ...(token === undefined ? {} : { token }) };
 }
 
 /** The end of what an instance printed on its console. */

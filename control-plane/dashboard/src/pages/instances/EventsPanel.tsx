@@ -51,11 +51,6 @@ export function EventsPanel({ instance }: { instance: Instance }) {
           ))}
         </ol>
       )}
-      {events.data?.complete === false && (
-        <Text size="xs" c="dimmed" px={14} py={8}>
-          Its deployment has very many events; not all of them were searched. Newer ones may be missing here.
-        </Text>
-      )}
     </Panel>
   );
 }

@@ -1,6 +1,6 @@
 import { Group, Text } from "@mantine/core";
 import type { Instance } from "../../api/instances.ts";
-import { useOperationsAround } from "../../api/instances.ts";
+import { useOperationsOn } from "../../api/instances.ts";
 import { ButtonLink } from "../../ui/links.tsx";
 import { OperationProgress } from "../../ui/OperationProgress.tsx";
 import { titleOf } from "../../ui/operation-title.ts";
@@ -13,8 +13,7 @@ import { explain } from "./state-words.ts";
 /** The state of an instance in words: what is the case, why, and what to do next. */
 export function StateCallout({ instance }: { instance: Instance }) {
   const { tone, says, next, act } = explain(instance);
-  const around = useOperationsAround(instance);
-  const operations = (around.data?.items ?? []).filter(({ target }) => target.id === instance.id);
+  const operations = useOperationsOn(instance).data?.items ?? [];
   return (
     <section className={classes.state} data-tone={tone} aria-label="State">
       <ToneIcon tone={tone} size={18} />

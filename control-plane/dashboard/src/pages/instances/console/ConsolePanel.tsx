@@ -28,7 +28,7 @@ export function ConsolePanel({ instance }: { instance: Instance }) {
         </Text>
       }
     >
-      <Suspense fallback={<Skeleton height={300} aria-label="Loading the console" />}>
+      <Suspense fallback={<Skeleton height={300} role="status" aria-label="Loading the console" />}>
         <ConsoleLog instance={instance} />
       </Suspense>
     </Panel>
