@@ -11,6 +11,10 @@ const height = 150;
 /** The second line is dashed, so that colour is not the only sign. */
 const dashes = [[], [5, 3]];
 
+/** Whether a series has so few values that each is drawn as a point. */
+const fewKnown = (chart: UPlot, series: number): boolean =>
+  [...(chart.data[series] ?? [])].filter((value) => value !== null).length < 8;
+
 export default function TrafficChart({ title, traffic, lines }: { title: string; traffic: Traffic; lines: Line[] }) {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<UPlot>(undefined);
@@ -59,7 +63,8 @@ export default function TrafficChart({ title, traffic, lines }: { title: string;
             stroke: colour(index === 0 ? "--focus" : "--state-busy"),
             width: 1.5,
             dash: dashes[index] ?? [],
-            points: { show: false },
+            // A line of one value is not seen.
+            points: { show: fewKnown, size: 5 },
             spanGaps: false,
           })),
         ],
