@@ -39,7 +39,7 @@ async fn prove(cluster: &Cluster, script: &str, image: Option<&Path>, limit: Dur
 /// Proves something for which no guest has to boot.
 async fn prove_with_files(script: &str) {
     let cluster = Cluster::start(ClusterOptions::files(2)).await;
-    prove(&cluster, script, None, Duration::from_secs(300)).await;
+    prove(&cluster, script, None, Duration::from_secs(900)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,9 +52,11 @@ await prove("looks", async (proof) => {
     const page = await proof.signedIn({ theme });
     for (const [name, path] of Object.entries(pages)) {
       await page.goto(`${proof.url}/ui/${path}`);
+      await settled(page);
       for (const size of widths) {
         await page.setViewportSize(size);
-        await settled(page);
+        // Charts and tables measure their room after the page was laid out.
+        await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
         await page.screenshot({ path: join(pictures(), `${name}-${theme}-${size.width}.png`) });
         if (size.width === 375) {
           const wide = await page.evaluate(() => document.documentElement.scrollWidth);

@@ -1,6 +1,6 @@
 /** Some of everything, so that each page has something to show. Answers the address of every page, by a short name. */
 export async function everyPage(api) {
-  await api.image("debian", 65536);
+  await api.image("debian", 60);
   await api.files("shop", "debian", 12, { labels: { tier: "web" } });
   await api.files("db", "debian", 2, { labels: { tier: "db" } });
   await api.done("/v1/snapshots", { name: "friday", select: { deployment: "shop" }, max_pause_ms: 10_000 });
