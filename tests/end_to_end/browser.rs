@@ -2,10 +2,7 @@
 //! `control-plane/dashboard/e2e`; here each gets a cluster of its own. Screenshots, also those of a page that failed, are
 //! in `target/dashboard-screenshots`.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use muster_tests::{Cluster, ClusterOptions, Pattern, Tools, guest, tools::run_within};
 use serde_json::json;
@@ -15,12 +12,7 @@ const MIB: u64 = 1 << 20;
 /// The folder with the scripts. Their packages are beside it.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../control-plane/dashboard/e2e");
 
-/// The folder for screenshots.
-fn screenshots() -> PathBuf {
-    let own = std::env::current_exe().expect("the test's own path");
-    let target = own.ancestors().find(|folder| folder.ends_with("target")).unwrap_or_else(|| Path::new("target"));
-    target.join("dashboard-screenshots")
-}
+const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/dashboard-screenshots");
 
 /// Runs a script against a cluster to its end. `image` is what it uploads, if it does.
 async fn prove(cluster: &Cluster, script: &str, image: Option<&Path>, limit: Duration) {
@@ -29,7 +21,7 @@ async fn prove(cluster: &Cluster, script: &str, image: Option<&Path>, limit: Dur
     let mut command = Tools::find().node(Path::new(SCRIPTS).join(script));
     command.env("NODE_EXTRA_CA_CERTS", cluster.controller_dir().join("ca.pem"));
     command.env("MUSTER_URL", &cluster.api.url).env("MUSTER_TOKEN", &cluster.api.token);
-    command.env("MUSTER_OUT", screenshots());
+    command.env("MUSTER_OUT", SCREENSHOTS);
     if let Some(image) = image {
         command.env("MUSTER_IMAGE", image);
     }
@@ -45,7 +37,9 @@ async fn prove_with_files(script: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_new_uploads_deploys_watches_guests_boot_snapshots_forks_and_deletes() {
     let cluster = Cluster::start(ClusterOptions::guests(2)).await;
-    prove(&cluster, "tour.mjs", Some(&guest::demo_image()), Duration::from_secs(40 * 60)).await;
+    // A small disk: the browser sends all of it, zeros too.
+    let image = guest::demo_image_of("256MiB");
+    prove(&cluster, "tour.mjs", Some(image.as_path()), Duration::from_secs(40 * 60)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,6 +80,6 @@ async fn ten_thousand_instances_never_keep_the_page_busy_for_200_ms() {
     Pattern::striped(1, MIB, 4096, MIB).write(&file);
     cluster.api.import("tiny", &file).await;
     let body = json!({ "name": "many", "source": { "image": "tiny" }, "count": 10_000, "runtime": "none" });
-    cluster.api.done("/v1/deployments", body, Duration::from_secs(600)).await;
+    cluster.api.done("/v1/deployments", body, Duration::from_secs(900)).await;
     prove(&cluster, "many.mjs", None, Duration::from_secs(300)).await;
 }

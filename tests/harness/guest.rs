@@ -29,9 +29,22 @@ pub fn ready() -> Value {
 /// When the script fails.
 #[must_use]
 pub fn demo_image() -> PathBuf {
+    demo_image_of("1GiB")
+}
+
+/// The same with a disk of this size, for example `256MiB`.
+///
+/// # Panics
+/// When the script fails.
+#[must_use]
+pub fn demo_image_of(size: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
-    let out = std::env::temp_dir().join(format!("muster-demo-{}.raw", std::process::id()));
-    let made = Command::new(root.join("deploy/demo-image.sh")).arg(&out).output().expect("run demo-image.sh");
+    let out = std::env::temp_dir().join(format!("muster-demo-{size}-{}.raw", std::process::id()));
+    let made = Command::new(root.join("deploy/demo-image.sh"))
+        .args(["--size", size])
+        .arg(&out)
+        .output()
+        .expect("run demo-image.sh");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     out
 }

@@ -161,7 +161,7 @@ export async function until(what, limitMs, look) {
 
 export async function prove(name, script) {
   const browser = await chromium.launch({
-    executablePath: process.env.MUSTER_CHROMIUM || "/usr/bin/chromium",
+    executablePath: "/usr/bin/chromium",
     args: flags,
   });
   setting("MUSTER_OUT");
