@@ -26,8 +26,6 @@ pub struct Summary {
     /// Number of operations that are past their deadline.
     pub operations_overdue: u64,
     /// The newest 20 operations that have not ended, newest first.
-    #[serde(default)]
-    #[schema(required)]
     pub operations_running: Vec<Operation>,
     /// What the pool has room for and what is in it; null unless an operator asks.
     #[serde(default)]

@@ -34,9 +34,12 @@ struct Told {
     last: Option<(i64, Moved)>,
     /// The steps in which it told something, oldest first.
     steps: VecDeque<(i64, Amounts)>,
-    /// By minute, oldest first: bytes that were fetched and served, by the other node.
-    links: VecDeque<(i64, BTreeMap<NodeId, (u64, u64)>)>,
+    /// By minute, oldest first.
+    links: VecDeque<(i64, Links)>,
 }
+
+/// Bytes that were fetched and served, by the other node.
+type Links = BTreeMap<NodeId, (u64, u64)>;
 
 /// Bytes fetched, served, read and written.
 type Amounts = [u64; 4];

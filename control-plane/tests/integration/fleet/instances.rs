@@ -287,7 +287,7 @@ async fn node_with_console(world: &World) -> (Node, Arc<Mutex<String>>, Arc<Atom
             asked.fetch_add(1, Ordering::Relaxed);
             let text = console.lock().unwrap().clone();
             let from = query.get("place").map_or(0, |place| place.parse().unwrap());
-            LogPart { place: text.len().to_string(), bytes: text[from..].as_bytes().to_vec() }.encode()
+            LogPart { place: text.len().to_string(), bytes: text.as_bytes()[from..].to_vec() }.encode()
         }
     };
     let routes = Router::new().route("/peer/v1/instances/{instance}/log/after", get(after));
