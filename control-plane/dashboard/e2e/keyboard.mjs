@@ -62,7 +62,9 @@ await prove("keyboard", async (proof) => {
   await heading(page, "New deployment");
   await write("Image", "keys");
   await page.getByRole("option", { name: /^keys/ }).waitFor();
+  await keyboard.press("ArrowDown");
   await keyboard.press("Enter");
+  await page.waitForURL(/[?&]image=keys/);
   await write("Name", "by-keys");
   await write("Members", "2");
   await tabTo("Runtime");
