@@ -56,6 +56,16 @@ export function Frame() {
 
   useEffect(() => router.subscribe("onResolved", close), [router, close]);
 
+  // What had the focus may be gone with the page before, for example the button of a form.
+  useEffect(
+    () =>
+      router.subscribe("onRendered", ({ pathChanged }) => {
+        if (!pathChanged || document.activeElement !== document.body) return;
+        document.getElementById("main")?.focus({ preventScroll: true });
+      }),
+    [router],
+  );
+
   return (
     <AppShell
       header={{ height: 48 }}
