@@ -48,6 +48,7 @@ await prove("looks", async (proof) => {
   const pages = { ...(await everyPage(proof.api)), "sign-in": "sign-in" };
   proof.expect(/status of 40[14] .*\/v1\//);
   const wrong = [];
+  await sees(proof);
   for (const theme of ["light", "dark"]) {
     const page = await proof.signedIn({ theme });
     for (const [name, path] of Object.entries(pages)) {
@@ -73,3 +74,11 @@ await prove("looks", async (proof) => {
   say(`${Object.keys(pages).length} pages are in ${pictures()}`);
   assert.equal(wrong.length, 0, `${wrong.length} findings:\n${wrong.join("\n")}`);
 });
+
+/** axe-core works in these pages: it finds a button that has no name. */
+async function sees(proof) {
+  const page = await proof.signedIn();
+  await page.evaluate(() => document.body.append(document.createElement("button")));
+  assert.ok((await found(page)).some(({ id }) => id === "button-name"));
+  await page.close();
+}
