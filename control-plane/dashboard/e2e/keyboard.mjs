@@ -69,7 +69,7 @@ await prove("keyboard", async (proof) => {
   await write("Members", "2");
   await tabTo("Runtime");
   await keyboard.press("ArrowRight");
-  await page.getByText("All 2 fit.").waitFor();
+  await page.getByRole("region", { name: "Where they would go" }).getByText("All 2 fit.").waitFor();
   await tabTo("Deploy 2 members");
   await keyboard.press("Enter");
   await heading(page, "by-keys");

@@ -43,7 +43,7 @@ await prove("tour", async (proof) => {
   await page.getByLabel("Memory of each").fill("128 MiB");
   await page.getByText("console says so").click();
   await page.getByLabel("Within seconds").fill("1800");
-  await page.getByText("All 4 fit.").waitFor();
+  await page.getByRole("region", { name: "Where they would go" }).getByText("All 4 fit.").waitFor();
   assert.match(page.url(), /name=web/, "the form is in the address");
   const started = async () => (await proof.api.get("/v1/deployments")).items.map(({ name }) => name);
   assert.ok(!(await started()).includes("web"), "a dry run starts nothing");
@@ -85,7 +85,7 @@ await prove("tour", async (proof) => {
   await heading(page, "New deployment");
   await page.getByLabel("Name", { exact: true }).fill("fork");
   await page.getByLabel("Memory of each").fill("128 MiB");
-  await page.getByText("All 4 fit.").waitFor();
+  await page.getByRole("region", { name: "Where they would go" }).getByText("All 4 fit.").waitFor();
   await page.getByRole("button", { name: "Fork 4 members" }).click();
   await heading(page, "fork");
   await legend.filter({ hasText: /^4 ready$/ }).waitFor({ timeout: bootMs });

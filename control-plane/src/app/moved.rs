@@ -54,7 +54,8 @@ fn seconds(at: Timestamp) -> i64 {
 
 impl Traffics {
     /// Takes the counters of a heartbeat.
-    pub(crate) fn hear(&self, node: NodeId, at: Timestamp, moved: Moved) {
+    pub(crate) fn hear(&self, node: NodeId, at: Timestamp, mut moved: Moved) {
+        moved.links.truncate(LINKS_MAX);
         lock(&self.0).entry(node).or_default().hear(seconds(at), moved);
     }
 
@@ -78,7 +79,8 @@ impl Traffics {
                 has_told = true;
                 let n = usize_from(((at - from) / step_s).unsigned_abs());
                 for (series, amount) in series.iter_mut().zip(amounts) {
-                    *series[n].get_or_insert(0) += amount;
+                    let sum = series[n].get_or_insert(0);
+                    *sum = sum.saturating_add(*amount);
                 }
             }
             nodes += u64::from(has_told);
@@ -99,14 +101,15 @@ impl Traffics {
             }
         }
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_by_key(|(_, (fetched, served))| std::cmp::Reverse(fetched + served));
+        sums.sort_by_key(|(_, (fetched, served))| std::cmp::Reverse(fetched.saturating_add(*served)));
         sums.truncate(LINKS_MAX);
         sums
     }
 }
 
+/// A node says what it likes, so nothing here may overflow.
 fn add(sum: &mut (u64, u64), bytes: (u64, u64)) {
-    *sum = (sum.0 + bytes.0, sum.1 + bytes.1);
+    *sum = (sum.0.saturating_add(bytes.0), sum.1.saturating_add(bytes.1));
 }
 
 impl Told {
@@ -127,7 +130,9 @@ impl Told {
             let rest = u64::from(step == last);
             let part = new.map(|bytes| bytes / steps + rest * (bytes % steps));
             match self.steps.back_mut() {
-                Some((known, sums)) if *known == step => sums.iter_mut().zip(part).for_each(|(sum, n)| *sum += n),
+                Some((known, sums)) if *known == step => {
+                    sums.iter_mut().zip(part).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+                }
                 _ => self.steps.push_back((step, part)),
             }
         }
@@ -147,12 +152,15 @@ impl Told {
             self.links.pop_front();
         }
         let (_, peers) = self.links.back_mut().expect("it was just added");
-        for link in moved.links.iter().take(LINKS_MAX) {
+        for link in &moved.links {
+            if peers.len() >= LINKS_MAX && !peers.contains_key(&link.node) {
+                continue;
+            }
             // One that was not told before has moved little until now, or this is its first byte.
             let Some(was) = before.links.iter().find(|was| was.node == link.node) else { continue };
             let fetched = link.fetched_bytes.saturating_sub(was.fetched_bytes);
             let served = link.served_bytes.saturating_sub(was.served_bytes);
-            if fetched + served > 0 {
+            if fetched > 0 || served > 0 {
                 add(peers.entry(link.node).or_default(), (fetched, served));
             }
         }
@@ -203,14 +211,37 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_node_does_not_grow() {
-        let (mut told, run) = (Told::default(), RunId::generate());
-        let peers: Vec<NodeId> = (0..100).map(|_| NodeId::generate()).collect();
+        let (traffics, node, run) = (Traffics::default(), NodeId::generate(), RunId::generate());
+        // It names other nodes all the time, and more of them than it may.
+        let peers: Vec<NodeId> = (0..1000).map(|_| NodeId::generate()).collect();
         for n in 0..3000 {
             let link = |peer: &NodeId| MovedBetween { node: *peer, fetched_bytes: n, served_bytes: 0 };
-            told.hear(n.cast_signed() * 3, moved(run, n, peers.iter().map(link).collect()));
+            let first = usize_from(n / 2 * 7 % 900);
+            traffics.hear(
+                node,
+                at(n.cast_signed() * 3),
+                moved(run, n, peers[first..first + 100].iter().map(link).collect()),
+            );
         }
+        let told = &lock(&traffics.0)[&node];
         assert!(told.steps.len() <= 370, "{}", told.steps.len());
         assert!(told.links.len() <= 11 && told.links.iter().all(|(_, peers)| peers.len() <= LINKS_MAX));
+        assert!(told.last.as_ref().is_some_and(|(_, moved)| moved.links.len() <= LINKS_MAX));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_true_break_nothing() {
+        let (traffics, peer, run) = (Traffics::default(), NodeId::generate(), RunId::generate());
+        let nodes = [NodeId::generate(), NodeId::generate()];
+        for node in nodes {
+            for (s, bytes) in [(600, 0), (603, u64::MAX), (604, 0), (605, u64::MAX)] {
+                let link = MovedBetween { node: peer, fetched_bytes: bytes, served_bytes: bytes };
+                let counters = Moved { written_bytes: bytes, ..moved(run, 0, vec![link]) };
+                traffics.hear(node, at(s), counters);
+            }
+        }
+        assert_eq!(traffics.series(at(660), 10, None).series.written_bytes.iter().flatten().max(), Some(&u64::MAX));
+        assert_eq!(traffics.links(at(660), nodes[0]), [(peer, (u64::MAX, u64::MAX))]);
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! token --------------------------------> session (a cookie)
 //! token -> link (once, for 10 minutes) -> session (a cookie)
 //! ```
-//! Links and sessions are rows that go with their token. The secret of a session is random. The secret of a link is
+//! Links and sessions are rows that go with their token. A link that was made in a session goes with it too, and if it is
+//! for the same token, what it begins ends when that session would have: nobody stays longer by it. The secret of a session is random. The secret of a link is
 //! derived from its id, as that of a token is, so that a repeated call gets the same link although it is not stored.
 
 use std::net::SocketAddr;
 
 use muster_api::{
-    Page, SessionId, SignInLinkId, TokenId,
+    Page, SessionId, SignInLinkId, Timestamp, TokenId,
     session::{Session, SessionKey, SignInCode, SignInLink},
     token::{Role, Secret},
 };
@@ -37,6 +38,8 @@ use crate::{
 const LINK_LIVES_MS: i64 = 10 * 60 * 1000;
 /// Most sessions of one token. The next one ends the oldest.
 const SESSIONS_PER_TOKEN_MAX: i64 = 100;
+/// Most links of one token. The next one takes the oldest back.
+const LINKS_PER_TOKEN_MAX: i64 = 100;
 /// Most characters that are kept of how a browser names itself.
 const AGENT_CHARS_MAX: usize = 200;
 
@@ -71,7 +74,9 @@ impl App {
         let session = match &proof {
             Proof::Token(text) => {
                 let token = self.sign_in(text, None, String::new()).await?.token;
-                self.store.run_tx("sessions.create", async |tx| self.begin_session(tx, token, &browser).await).await?
+                self.store
+                    .run_tx("sessions.create", async |tx| self.begin_session(tx, token, None, &browser).await)
+                    .await?
             }
             Proof::Code(text) => {
                 let code: SignInCode = text.parse().map_err(|_| code_refused())?;
@@ -81,7 +86,12 @@ impl App {
                 let begin = async |tx: &mut Tx| {
                     let link = sign_in_links::take(tx, code.id).await?.filter(|link| link.expires_at > tx.now());
                     let link = link.filter(|link| matches_secret(&link.secret_sha256, &code.secret));
-                    self.begin_session(tx, link.ok_or_else(code_refused)?.token, &browser).await
+                    let link = link.ok_or_else(code_refused)?;
+                    let maker = match link.session {
+                        Some(id) => sessions::load(tx, id).await?.filter(|maker| maker.token == link.token),
+                        None => None,
+                    };
+                    self.begin_session(tx, link.token, maker.map(|maker| maker.expires_at), &browser).await
                 };
                 self.store.run_tx("sessions.create", begin).await?
             }
@@ -94,7 +104,14 @@ impl App {
         Ok(session)
     }
 
-    async fn begin_session(&self, tx: &mut Tx, token: TokenId, browser: &Browser) -> Result<NewSession, AppError> {
+    /// Begins a session that ends with its token, and at `until` if that is given.
+    async fn begin_session(
+        &self,
+        tx: &mut Tx,
+        token: TokenId,
+        until: Option<Timestamp>,
+        browser: &Browser,
+    ) -> Result<NewSession, AppError> {
         let now = tx.now();
         let token = tokens::load(tx, token).await?.filter(|token| token.expires_at > now).ok_or_else(token_refused)?;
         assert!(token.role != Role::Node, "a node's token has no link, and cannot sign in");
@@ -110,7 +127,7 @@ impl App {
             project: token.project,
             secret_sha256: hashed(&key.secret),
             created_at: now,
-            expires_at: now.plus_ms(ttl_ms).min(token.expires_at),
+            expires_at: now.plus_ms(ttl_ms).min(token.expires_at).min(until.unwrap_or(token.expires_at)),
             last_used_at: None,
             address: browser.address.map(|address| address.ip().to_canonical().to_string()),
             agent: browser.agent.as_deref().map(shortened),
@@ -183,11 +200,13 @@ impl App {
                 let row = SignInLinkRow {
                     id,
                     token: token.id,
+                    session: caller.session,
                     secret_sha256: hashed(&link_secret(&self.ca, id)),
                     created_at: now,
                     expires_at: now.plus_ms(LINK_LIVES_MS).min(token.expires_at),
                 };
                 sign_in_links::insert(tx, &row).await?;
+                sign_in_links::delete_oldest(tx, row.token, LINKS_PER_TOKEN_MAX).await?;
                 tracing::info!(link.id = %id, token.id = %token.id, "sign-in link for '{}' made by '{}'", token.name, caller.name);
                 // This answer is stored with the idempotency key, so it has no secret yet.
                 let (code, path) = (String::new(), String::new());

@@ -128,17 +128,19 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
 /// What all nodes have together, and what of it is used.
 async fn totals(tx: &mut Tx) -> Result<(PoolTotal, CapacityTotal), StoreError> {
     let (mut pool, mut capacity) = (PoolTotal::default(), CapacityTotal::default());
+    // Nodes say the numbers, and a node may lie. Its lie must not overflow the sum.
+    let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
     for (offer, share) in nodes::offers(tx).await? {
-        capacity.cpus += u64::from(offer.cpus);
-        capacity.memory_bytes += offer.memory_bytes;
-        pool.limit_bytes += share.limit_bytes;
-        pool.used_bytes += share.used_bytes;
-        pool.free_bytes += share.free_bytes;
-        pool.cache_bytes += share.cache_bytes;
+        add(&mut capacity.cpus, u64::from(offer.cpus));
+        add(&mut capacity.memory_bytes, offer.memory_bytes);
+        add(&mut pool.limit_bytes, share.limit_bytes);
+        add(&mut pool.used_bytes, share.used_bytes);
+        add(&mut pool.free_bytes, share.free_bytes);
+        add(&mut pool.cache_bytes, share.cache_bytes);
     }
     for promised in instances::promised(tx).await?.values() {
-        capacity.cpus_used += promised.cpus;
-        capacity.memory_used_bytes += promised.memory_bytes;
+        add(&mut capacity.cpus_used, promised.cpus);
+        add(&mut capacity.memory_used_bytes, promised.memory_bytes);
     }
     Ok((pool, capacity))
 }

@@ -156,7 +156,7 @@ on_many! {
 /// session ends, the instance is gone, or an hour has passed.
 #[utoipa::path(get, path = "/v1/instances/{instance}/log", tag = "instances",
     params(
-        ("tail" = Option<String>, Query, description = "A size such as `4KiB`, at most 16MiB. Default: 64KiB."),
+        ("tail" = Option<String>, Query, description = "A size such as `4KiB`, at most 16MiB, with `follow` 1MiB. Default: 64KiB."),
         ("follow" = Option<bool>, Query, description = "Whether to go on with what is printed later. Default: false.")),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 409)))]
 async fn instance_log_read(

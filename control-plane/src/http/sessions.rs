@@ -95,7 +95,11 @@ async fn session_end(State(app): State<App>, request: Request) -> Result<Respons
             let change: Change<NoBody> = Change::from_request(Request::from_parts(parts, body), &app).await?;
             app.delete_session(&caller, &change.once, session).await?
         }
-        Err(error) if error.code() == ErrorCode::Unauthenticated && cookie::of(&parts, &app).is_some() => {
+        // Whoever has to wait because of failures from its address is signed out all the same.
+        Err(error)
+            if matches!(error.code(), ErrorCode::Unauthenticated | ErrorCode::TooManyRequests)
+                && cookie::of(&parts, &app).is_some() =>
+        {
             Answer::no_content()
         }
         Err(error) => return Err(error),

@@ -44,6 +44,7 @@ migrations! {
     18 "0018_parents",
     19 "0019_summary",
     20 "0020_events_of_a_thing",
+    21 "0021_links_of_sessions",
 }
 
 const CREATE: &str = "-- migrations.create

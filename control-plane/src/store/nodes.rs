@@ -273,10 +273,11 @@ pub async fn bump_all_desired(tx: &mut Tx) -> Result<(), StoreError> {
 const DESIRED: &str = "-- nodes.desired_revision
 SELECT desired_revision FROM nodes WHERE id = $1";
 
-/// Newest revision of the node's desired state.
+/// Newest revision of the node's desired state, also as this transaction raises it.
 pub async fn desired_revision(tx: &mut Tx, node: NodeId) -> Result<u64, StoreError> {
     let row = sqlx::query(DESIRED).bind(node.to_string()).fetch_one(tx.conn()).await?;
-    column::read(&row, "desired_revision")
+    let stored: u64 = column::read(&row, "desired_revision")?;
+    Ok(stored + u64::from(tx.bumped().contains(&node)))
 }
 
 const FLUSH: &str = "-- nodes.flush

@@ -1,6 +1,6 @@
 //! Links that sign a browser in once. Of the code only the SHA-256 of its secret is stored.
 
-use muster_api::{SignInLinkId, Timestamp, TokenId};
+use muster_api::{SessionId, SignInLinkId, Timestamp, TokenId};
 
 use super::{
     StoreError, Tx, bulk,
@@ -14,6 +14,8 @@ pub struct SignInLinkRow {
     pub id: SignInLinkId,
     /// The token that it stands for.
     pub token: TokenId,
+    /// The session in which it was made, with which it goes; `None` if it was made with a token.
+    pub session: Option<SessionId>,
     /// SHA-256 of the secret, hex.
     pub secret_sha256: String,
     /// When it was made.
@@ -22,11 +24,21 @@ pub struct SignInLinkRow {
     pub expires_at: Timestamp,
 }
 
-columns!("sign_in_links", SignInLinkRow: id, token, secret_sha256, created_at, expires_at);
+columns!("sign_in_links", SignInLinkRow: id, token, session, secret_sha256, created_at, expires_at);
 
 /// Inserts a link. It fails if its token is gone.
 pub async fn insert(tx: &mut Tx, link: &SignInLinkRow) -> Result<(), StoreError> {
     bulk::insert(tx, std::slice::from_ref(link)).await
+}
+
+const DELETE_OLDEST: &str = "-- sign_in_links.delete_oldest
+DELETE FROM sign_in_links WHERE token = $1
+    AND id NOT IN (SELECT id FROM sign_in_links WHERE token = $1 ORDER BY created_at DESC, id DESC LIMIT $2)";
+
+/// Takes the oldest links of a token back, so that only the `kept` newest ones are left.
+pub async fn delete_oldest(tx: &mut Tx, token: TokenId, kept: i64) -> Result<(), StoreError> {
+    sqlx::query(DELETE_OLDEST).bind(token.to_string()).bind(kept).execute(tx.conn()).await?;
+    Ok(())
 }
 
 const DELETE: &str = "-- sign_in_links.delete

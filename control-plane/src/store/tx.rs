@@ -1,8 +1,8 @@
 //! An open transaction: what it reads and writes through, the places it takes, and whom its commit wakes.
 //!
 //! Events and the next revisions of nodes' desired states are written at the commit, together (`writer.rs`): a statement
-//! costs a way to the database's thread and back, and one transaction has the work of many callers. Nobody reads them in a
-//! transaction that writes them.
+//! costs a way to the database's thread and back, and one transaction has the work of many callers. Nobody reads events in
+//! a transaction that appends some, and `nodes::desired_revision` counts what the commit will add.
 
 use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};

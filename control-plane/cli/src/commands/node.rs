@@ -171,7 +171,7 @@ async fn last_minute(ctx: &Ctx, node: &str) -> Result<Option<Traffic>, Failure> 
 /// What moved, added up; `-` where nothing is known.
 fn moved(traffic: Option<&Traffic>, of: impl Fn(&TrafficSeries) -> &[Option<u64>]) -> String {
     let known: Vec<u64> = traffic.into_iter().flat_map(|traffic| of(&traffic.series)).copied().flatten().collect();
-    if known.is_empty() { "-".to_owned() } else { units::bytes(known.iter().sum()) }
+    if known.is_empty() { "-".to_owned() } else { units::bytes(known.into_iter().fold(0, u64::saturating_add)) }
 }
 
 fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {

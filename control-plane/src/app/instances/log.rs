@@ -57,7 +57,8 @@ impl App {
         self.pool.call(node, call).await.map_err(|error| silent(&row, node, &error))
     }
 
-    /// The last `tail_bytes` of the output, and then what is printed, as it comes.
+    /// The last `tail_bytes` of the output, at most 1 MiB, and then what is printed, as it comes. A follower may read slowly,
+    /// and the controller holds what it has not read.
     pub async fn follow_instance_log(
         &self,
         caller: Caller,
@@ -73,7 +74,7 @@ impl App {
             node: row.life.node,
             found_at: Instant::now(),
             place: None,
-            first_bytes: tail_bytes,
+            first_bytes: tail_bytes.min(PART_BYTES_MAX),
             quiet: 0,
             _slot: slot,
         };

@@ -359,6 +359,20 @@ async fn a_link_is_good_for_ten_minutes_and_ends_with_its_token() {
 }
 
 #[tokio::test]
+async fn a_link_of_a_session_goes_with_it_and_prolongs_nothing() {
+    let world = World::new().await;
+    let browser = Browser::signed_in(&world, with_token(&world.token)).await;
+    let ended = browser.change("POST", "/v1/session/link").await;
+    browser.change("DELETE", "/v1/session").await.empty(204);
+    sign_in(&world, code(&ended)).await.refused(401, "unauthenticated");
+    let browser = Browser::signed_in(&world, with_token(&world.token)).await;
+    world.clock.advance_ms(3600 * 1000);
+    let made = browser.change("POST", "/v1/session/link").await;
+    let other = Browser::signed_in(&world, code(&made)).await;
+    assert_eq!(other.session["expires_at"], browser.session["expires_at"]);
+}
+
+#[tokio::test]
 async fn only_operators_make_links_for_other_tokens() {
     let world = World::new().await;
     let red = world.make_token(json!({ "role": "tenant", "project": "red", "name": "red-1" })).await;

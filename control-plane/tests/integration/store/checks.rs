@@ -505,10 +505,11 @@ async fn bumping_wakes_after_the_commit_only(fresh: Fresh) {
     assert!(failed.is_err() && !watch.has_changed().unwrap());
     let bumped = store.run_tx("test", async |tx| {
         tx.bump_desired(row.id);
+        tx.bump_desired(row.id);
         assert!(!watch.has_changed().unwrap());
-        Ok::<_, StoreError>(())
+        nodes::desired_revision(tx, row.id).await
     });
-    bumped.await.unwrap();
+    assert_eq!(bumped.await.unwrap(), 2, "as it will be after the commit");
     assert!(watch.has_changed().unwrap());
     assert_eq!(store.read("test", async |tx| nodes::desired_revision(tx, row.id).await).await.unwrap(), 2);
 }

@@ -60,7 +60,8 @@ async fn session(tx: &mut Tx, token: TokenId) -> Result<SessionRow, StoreError> 
 async fn link(tx: &mut Tx, token: TokenId) -> Result<SignInLinkId, StoreError> {
     let (id, now) = (SignInLinkId::generate(), tx.now());
     let secret_sha256 = "ef".repeat(32);
-    let row = SignInLinkRow { id, token, secret_sha256, created_at: now, expires_at: now.plus_ms(60_000) };
+    let row =
+        SignInLinkRow { id, token, session: None, secret_sha256, created_at: now, expires_at: now.plus_ms(60_000) };
     sign_in_links::insert(tx, &row).await?;
     Ok(id)
 }
