@@ -136,7 +136,8 @@ pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(tail_and_end(path, bytes)?.0)
 }
 
-/// As [`tail`], with the place after the last byte.
+/// As [`tail`], with the place after the last byte. While there is no log, that is a place that no file has, and [`after`]
+/// begins with the newest start from there.
 ///
 /// # Errors
 /// An I/O error.

@@ -1,6 +1,7 @@
 import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
 import { type ReactNode, useState } from "react";
 import { ErrorBox } from "./ErrorBox.tsx";
+import { useSubmit } from "./use-submit.ts";
 
 interface Props {
   opened: boolean;
@@ -33,28 +34,13 @@ export function ConfirmDialog(props: Props) {
 
 function Question({ onClose, children, confirm, danger = false, typed, onConfirm }: Props) {
   const [text, setText] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
   const ready = typed === undefined || text === typed;
-  const act = async () => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      await onConfirm();
-      onClose();
-    } catch (caught) {
-      setError(caught);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, error, onSubmit } = useSubmit(ready, async () => {
+    await onConfirm();
+    onClose();
+  });
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (ready && !busy) void act();
-      }}
-    >
+    <form onSubmit={onSubmit}>
       <Stack gap="md">
         {children !== undefined && <div>{children}</div>}
         {typed !== undefined && (

@@ -3,6 +3,7 @@ import { IconPencil, IconPlus, IconX } from "@tabler/icons-react";
 import { useState } from "react";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { Panel } from "../../ui/Panel.tsx";
+import { useSubmit } from "../../ui/use-submit.ts";
 import classes from "./LabelsPanel.module.css";
 import { type LabelRow, type Labels, patchOf, rowProblem, rowsOf } from "./label-edits.ts";
 
@@ -60,31 +61,16 @@ function Form({ labels, onSave, onClose }: Props & { onClose: () => void }) {
     const known = rowsOf(labels);
     return known.length > 0 ? known : [{ id: 0, key: "", value: "" }];
   });
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
   const patch = patchOf(labels, rows);
   const sound = rows.every((row) => rowProblem(row, rows) === null);
   const change = (id: number, part: Partial<LabelRow>) =>
     setRows(rows.map((row) => (row.id === id ? { ...row, ...part } : row)));
-  const save = async () => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      if (Object.keys(patch).length > 0) await onSave(patch);
-      onClose();
-    } catch (caught) {
-      setError(caught);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, error, onSubmit } = useSubmit(sound, async () => {
+    if (Object.keys(patch).length > 0) await onSave(patch);
+    onClose();
+  });
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (sound && !busy) void save();
-      }}
-    >
+    <form onSubmit={onSubmit}>
       <Stack gap="sm">
         {rows.map((row) => (
           <Group key={row.id} gap={6} wrap="nowrap" align="flex-start">

@@ -1,6 +1,7 @@
 import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { useSubmit } from "../../ui/use-submit.ts";
 import { nameProblem } from "./snapshot-words.ts";
 
 interface Props {
@@ -26,29 +27,14 @@ export function RenameDialog(props: Props) {
 
 function Form({ onClose, name: before, onSave }: Props) {
   const [name, setName] = useState(before);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
   const problem = nameProblem(name);
   const ready = problem === null && name !== "" && name !== before;
-  const save = async () => {
-    setBusy(true);
-    setError(undefined);
-    try {
-      await onSave(name);
-      onClose();
-    } catch (caught) {
-      setError(caught);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { busy, error, onSubmit } = useSubmit(ready, async () => {
+    await onSave(name);
+    onClose();
+  });
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (ready && !busy) void save();
-      }}
-    >
+    <form onSubmit={onSubmit}>
       <Stack gap="md">
         <TextInput
           label="New name"

@@ -7,6 +7,7 @@ import { bytes, count } from "../../../ui/format.ts";
 import { watchOperation } from "../../../ui/OperationWatch.tsx";
 import { ThingLink } from "../../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../../ui/TimeAgo.tsx";
+import { useSubmit } from "../../../ui/use-submit.ts";
 import { byProject } from "./by-project.ts";
 import { NameList } from "./NameList.tsx";
 
@@ -26,12 +27,9 @@ export function RecoverDialog({
   const [left, setLeft] = useState(() => byProject(instances));
   const [loss, setLoss] = useState<{ listed: Loss[]; disks: number }>();
   const [accepted, setAccepted] = useState(false);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>();
   const one = instances.length === 1 ? instances[0] : undefined;
-  const act = async () => {
-    setBusy(true);
-    setError(undefined);
+  const ready = loss === undefined || accepted;
+  const { busy, error, onSubmit } = useSubmit(ready, async () => {
     let rest = left;
     try {
       for (const group of left) {
@@ -46,12 +44,10 @@ export function RecoverDialog({
       onDone?.();
       onClose();
     } catch (caught) {
-      if (caught instanceof ApiError && caught.code === "data_loss") setLoss(lossOf(caught));
-      else setError(caught);
-    } finally {
-      setBusy(false);
+      if (!(caught instanceof ApiError && caught.code === "data_loss")) throw caught;
+      setLoss(lossOf(caught));
     }
-  };
+  });
   return (
     <Modal
       opened
@@ -60,12 +56,7 @@ export function RecoverDialog({
       title={`Recover ${one?.name ?? `${count(instances.length)} instances`}?`}
       closeButtonProps={{ "aria-label": "Close" }}
     >
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          if (!busy && (loss === undefined || accepted)) void act();
-        }}
-      >
+      <form onSubmit={onSubmit}>
         <Stack gap="md">
           <Text size="sm">
             {one === undefined ? "Each of them" : "It"} begins anew on another node, with the same id and name, from the
@@ -102,7 +93,7 @@ export function RecoverDialog({
               type="submit"
               color={loss === undefined ? undefined : "red"}
               loading={busy}
-              disabled={loss !== undefined && !accepted}
+              disabled={!ready}
               data-autofocus={loss === undefined || undefined}
             >
               {loss === undefined ? "Recover" : "Recover and lose this data"}
