@@ -20,7 +20,7 @@ use std::{
 
 use muster_api::{
     ClusterId,
-    node_protocol::{Assignment, CutKey, CutOrder, Desired, Incarnation},
+    node_protocol::{Assignment, CutKey, CutOrder, Desired, Incarnation, network::NetworksAssignment},
 };
 use muster_pool::{
     membership::{MembershipError, verify},
@@ -71,6 +71,7 @@ impl Known {
             assignments: Vec::new(),
             cuts: Vec::new(),
             versions: std::collections::BTreeMap::new(),
+            networks: NetworksAssignment::default(),
         };
         Self { desired, membership: None, fresh: false }
     }

@@ -18,6 +18,10 @@ storage_core::ids! {
     InstanceId;
     /// Id of a disk, which an instance writes to.
     DiskId;
+    /// Id of a network that cards of instances are in.
+    NetworkId;
+    /// Id of a security group: rules for what may reach a card and what may leave it.
+    SecurityGroupId;
     /// Id of a snapshot of one or more instances.
     SnapshotId;
     /// Id of an operation: the record of work that outlives its request.

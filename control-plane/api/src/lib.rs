@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`session`], [`summary`], [`traffic`]), [`condition`], [`error`], [`reason`], [`page`], [`etag`], [`or_unknown`] and [`units`] (what all share), then the two
+//! [`session`], [`summary`], [`traffic`]), [`condition`], [`error`], [`reason`], [`page`],
+//! [`etag`], [`mac`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
 //!
@@ -19,6 +20,7 @@ pub mod found;
 pub mod ids;
 pub mod image;
 pub mod instance;
+pub mod mac;
 pub mod names;
 pub mod node;
 pub mod node_protocol;
@@ -40,6 +42,7 @@ mod words;
 
 pub use error::{ErrorCode, Problem};
 pub use ids::*;
+pub use mac::MacAddress;
 pub use names::{DottedName, Labels, Name, Ref};
 pub use or_unknown::OrUnknown;
 pub use page::Page;

@@ -20,6 +20,9 @@
 //! | `POST /node/v1/salvage/{disk}` [`SalvageReport`] | tells how the saving of one of these disks went |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
+pub mod network;
+pub mod seed;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +34,10 @@ use crate::{
     condition::Condition,
     deployment::{OnReadyTimeout, Ready, Runtime},
     node::PoolUse,
+    node_protocol::{
+        network::{NetworksAssignment, NicAssignment},
+        seed::Seed,
+    },
 };
 
 /// Version of this protocol. The controller also accepts agents that are one minor version older.
@@ -180,6 +187,9 @@ pub struct Heartbeat {
     /// What moved since the agent began; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<Moved>,
+    /// `IP:PORT` at which it takes tunnel packets of networks (UDP); `None` if it can have no networks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
@@ -244,6 +254,9 @@ pub struct Desired {
     pub cuts: Vec<CutOrder>,
     /// The versions that the assignments name, with what the node needs to read them.
     pub versions: BTreeMap<VersionId, VersionRoot>,
+    /// The networks that the assignments name. Older controllers know of none.
+    #[serde(default)]
+    pub networks: NetworksAssignment,
 }
 
 /// The state an instance should be in.
@@ -293,6 +306,12 @@ pub struct Assignment {
     pub on_ready_timeout: OnReadyTimeout,
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
+    /// Its network cards. Older controllers know of none.
+    #[serde(default)]
+    pub nics: Vec<NicAssignment>,
+    /// What its guest is told when it boots. Older controllers do not say it, and runtime `none` has no guest.
+    #[serde(default)]
+    pub seed: Option<Seed>,
 }
 
 /// The desired state of one disk on this node.

@@ -121,6 +121,7 @@ impl Loops {
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             traffic: Some(self.moved()),
+            tunnel: None,
             stopping: false,
         }
     }

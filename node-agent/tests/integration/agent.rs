@@ -32,6 +32,7 @@ use muster_api::{
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
         RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot, Wanted,
+        network::NetworksAssignment,
     },
     token::{JoinToken, Secret},
 };
@@ -140,6 +141,7 @@ impl Controller {
             assignments,
             cuts: Vec::new(),
             versions,
+            networks: NetworksAssignment::default(),
         }
     }
 }

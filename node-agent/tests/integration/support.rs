@@ -192,6 +192,8 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
         on_ready_timeout: OnReadyTimeout::default(),
         disks: vec![disk],
+        nics: Vec::new(),
+        seed: None,
     }
 }
 

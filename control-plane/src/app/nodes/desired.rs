@@ -9,7 +9,9 @@ use muster_api::{
     DeploymentId, NodeId, VersionId,
     deployment::{OnReadyTimeout, Probe, Ready},
     node::NodeState,
-    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted},
+    node_protocol::{
+        Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, network::NetworksAssignment,
+    },
     snapshot::SnapshotState,
 };
 
@@ -61,6 +63,7 @@ impl App {
                     cuts: cuts(tx, node.id).await?,
                     versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
                     assignments,
+                    networks: NetworksAssignment::default(),
                 })
             })
             .await
@@ -126,6 +129,8 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                 .into_iter()
                 .map(|disk| DiskAssignment { disk: disk.id, size_bytes: disk.size_bytes, version: disk.version })
                 .collect(),
+            nics: Vec::new(),
+            seed: None,
         }
     };
     let mut all: Vec<Assignment> = rows.into_iter().map(assignment).collect();
@@ -155,6 +160,8 @@ fn forgotten(row: FoundRow) -> Assignment {
         on_ready_timeout: OnReadyTimeout::default(),
         // Its node removes all disks that it has.
         disks: Vec::new(),
+        nics: Vec::new(),
+        seed: None,
     }
 }
 

@@ -133,6 +133,7 @@ impl Agent {
             hypervisor: None,
             agent_version: "0.1.0".to_owned(),
             traffic: None,
+            tunnel: None,
             stopping: false,
         }
     }

@@ -484,6 +484,7 @@ impl Agent {
             hypervisor: (!silent).then(|| "qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             traffic: None,
+            tunnel: None,
             stopping: false,
         }
     }
