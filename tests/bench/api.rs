@@ -233,6 +233,7 @@ impl Node {
             hypervisor: Some("qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             traffic: None,
+            tunnel: None,
             stopping: false,
         }
     }

@@ -8,7 +8,9 @@ use muster_api::{
 };
 
 use super::{App, AppError, Caller, StoreError, sight::Sight};
-use crate::store::{Tx, cluster, deployments, found, images, instances, nodes, operations, sessions, snapshots};
+use crate::store::{
+    Tx, cluster, deployments, found, images, instances, nodes, operations, promises, sessions, snapshots,
+};
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
 const LOOK_AT: [(&str, &str, &str, &str); 9] = [
@@ -138,7 +140,7 @@ async fn totals(tx: &mut Tx) -> Result<(PoolTotal, CapacityTotal), StoreError> {
         add(&mut pool.free_bytes, share.free_bytes);
         add(&mut pool.cache_bytes, share.cache_bytes);
     }
-    for promised in instances::promised(tx).await?.values() {
+    for promised in promises::by_node(tx).await?.values() {
         add(&mut capacity.cpus_used, promised.cpus);
         add(&mut capacity.memory_used_bytes, promised.memory_bytes);
     }

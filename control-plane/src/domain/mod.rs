@@ -6,6 +6,7 @@ pub mod images;
 pub mod instance;
 pub mod names;
 pub mod order;
+pub mod promised;
 pub mod run;
 pub mod snapshot;
 pub mod versions;

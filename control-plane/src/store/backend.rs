@@ -136,9 +136,11 @@ fn pool(flavor: Flavor, extra: Option<&'static str>) -> AnyPoolOptions {
     options.acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None).after_connect(move |conn, _| {
         Box::pin(async move {
             if flavor == Flavor::Sqlite {
+                // SQLite keeps the pages that a savepoint may have to bring back. In a file (its default) they were most of what a
+                // transaction of many callers wrote.
                 let settings = format!(
-                    "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; \
-                         PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+                    "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                         PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY"
                 );
                 sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *conn).await?;
             }

@@ -210,7 +210,7 @@ UPDATE deployments SET dirty = 1, members_revision = members_revision + 1 WHERE 
 
 /// Notes that members of these deployments changed: the deployments loop counts them again, and what was counted before
 /// does not hold any more. Whoever writes members calls it.
-pub(super) async fn members_changed(tx: &mut Tx, ids: &BTreeSet<DeploymentId>) -> Result<(), StoreError> {
+pub async fn members_changed(tx: &mut Tx, ids: &BTreeSet<DeploymentId>) -> Result<(), StoreError> {
     bulk::select_in(tx, MEMBERS_CHANGED, &ids.iter().collect::<Vec<_>>(), "").await.map(|_| ())
 }
 

@@ -22,6 +22,7 @@ use super::{
 use crate::domain::{
     deployment::{Tally, Way, Work},
     instance::{self, Life, Steps, Stop},
+    promised::Promised,
 };
 
 /// Row of an instance. It is dropped a day after the instance was deleted.
@@ -60,6 +61,12 @@ pub struct InstanceRow {
 }
 
 impl InstanceRow {
+    /// What its node has promised to it.
+    #[must_use]
+    pub fn promised(&self) -> Promised {
+        Promised::to_one(self.runtime, self.cpus, self.memory_bytes)
+    }
+
     /// How operations and events name it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -144,7 +151,7 @@ fn life_cells(life: &Life, now: Timestamp) -> Result<Vec<Cell>, StoreError> {
     ])
 }
 
-/// Inserts instances with their disks. The deployments loop counts the members of their deployments again.
+/// Inserts instances with their disks. If their deployment is not new, the caller says `deployments::members_changed`.
 pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRow]) -> Result<(), StoreError> {
     let mut rows = Vec::with_capacity(instances.len());
     for row in instances {
@@ -174,10 +181,8 @@ pub async fn insert_many(tx: &mut Tx, instances: &[InstanceRow], disks: &[DiskRo
     }
     bulk::run(tx, INSERT, rows, "").await?;
     bulk::insert(tx, disks).await?;
-    let mut moves = Moves::default();
-    instances.iter().for_each(|row| moves.add(row, None));
-    moves.save(tx).await?;
-    deployments::members_changed(tx, &instances.iter().map(|row| row.deployment).collect()).await
+    instances.iter().for_each(|row| tx.move_promise(None, row.life.node, row.promised()));
+    Ok(())
 }
 
 const SAVE: &str = "-- instances.save
@@ -198,10 +203,10 @@ pub async fn save_many<'a>(
     instances: impl IntoIterator<Item = (&'a InstanceRow, Option<NodeId>)>,
 ) -> Result<(), StoreError> {
     let now = tx.now();
-    let mut moves = Moves::default();
+    let mut moves = Vec::new();
     let (mut rows, mut first, mut of) = (Vec::new(), None, BTreeSet::new());
     for (row, before) in instances {
-        moves.add(row, before);
+        moves.push((before, row.life.node, row.promised()));
         first.get_or_insert(row.id);
         of.insert(row.deployment);
         let mut cells: Vec<Cell> = vec![row.id.to_string().into(), row.revision.into()];
@@ -214,7 +219,7 @@ pub async fn save_many<'a>(
     let tail = ") AS v WHERE instances.id = v.column1 AND instances.revision = v.column2";
     let saved = bulk::run(tx, SAVE, rows, tail).await?;
     if saved == wanted {
-        moves.save(tx).await?;
+        moves.into_iter().for_each(|(from, to, promised)| tx.move_promise(from, to, promised));
         deployments::members_changed(tx, &of).await
     } else {
         let id = first.expect("no rows are saved as a whole").to_string();
@@ -439,74 +444,6 @@ pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreEr
     } else {
         let id = heads.first().expect("no heads are moved as a whole").disk.to_string();
         Err(StoreError::Conflict { table: "disks", id })
-    }
-}
-
-/// What a node has promised to the instances on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Promised {
-    /// How many instances are on it.
-    pub instances: u64,
-    /// Their virtual processors. Instances with runtime `none` have none.
-    pub cpus: u64,
-    /// Their memory, bytes. Instances with runtime `none` have none.
-    pub memory_bytes: u64,
-}
-
-const PROMISED: &str = "-- instances.promised
-SELECT node, CAST(SUM(instances) AS BIGINT) AS instances, CAST(SUM(cpus) AS BIGINT) AS cpus,
-    CAST(SUM(memory_bytes) AS BIGINT) AS memory_bytes
-FROM (SELECT id AS node, promised_instances AS instances, promised_cpus AS cpus, promised_memory_bytes AS memory_bytes
-        FROM nodes WHERE promised_instances > 0
-    UNION ALL SELECT node, 1 AS instances, CASE WHEN runtime = 'libvirt' THEN cpus ELSE 0 END AS cpus,
-        CASE WHEN runtime = 'libvirt' THEN memory_bytes ELSE 0 END AS memory_bytes FROM found_instances) AS held GROUP BY node";
-
-/// What each node has promised. Nodes without instances are absent. A stopped instance keeps what it was promised. Found
-/// instances count as well: they run.
-pub async fn promised(tx: &mut Tx) -> Result<BTreeMap<NodeId, Promised>, StoreError> {
-    let rows = sqlx::query(PROMISED).fetch_all(tx.conn()).await?;
-    rows.iter()
-        .map(|row| {
-            let promised = Promised {
-                instances: column::read(row, "instances")?,
-                cpus: column::read(row, "cpus")?,
-                memory_bytes: column::read(row, "memory_bytes")?,
-            };
-            Ok((column::read(row, "node")?, promised))
-        })
-        .collect()
-}
-
-const PROMISE: &str = "-- nodes.promise
-UPDATE nodes SET promised_instances = promised_instances + $2, promised_cpus = promised_cpus + $3,
-    promised_memory_bytes = promised_memory_bytes + $4 WHERE id = $1";
-
-/// What instances that come to nodes and leave them add to what the nodes have promised.
-#[derive(Debug, Default)]
-struct Moves(BTreeMap<NodeId, [i64; 3]>);
-
-impl Moves {
-    fn add(&mut self, row: &InstanceRow, before: Option<NodeId>) {
-        if before == row.life.node {
-            return;
-        }
-        let (cpus, memory_bytes) = match row.runtime {
-            Runtime::Libvirt => (i64::from(row.cpus), column::int(row.memory_bytes)),
-            Runtime::None => (0, 0),
-        };
-        for (node, sign) in [(before, -1), (row.life.node, 1)] {
-            let Some(node) = node else { continue };
-            let sums = self.0.entry(node).or_default();
-            sums.iter_mut().zip([1, cpus, memory_bytes]).for_each(|(sum, part)| *sum += sign * part);
-        }
-    }
-
-    async fn save(self, tx: &mut Tx) -> Result<(), StoreError> {
-        for (node, [instances, cpus, memory_bytes]) in self.0 {
-            let query = sqlx::query(PROMISE).bind(node.to_string()).bind(instances).bind(cpus).bind(memory_bytes);
-            query.execute(tx.conn()).await?;
-        }
-        Ok(())
     }
 }
 

@@ -42,6 +42,7 @@ mod migrations;
 pub mod nodes;
 pub mod operations;
 mod position;
+pub mod promises;
 mod row;
 pub mod salvage;
 pub mod sessions;

@@ -107,7 +107,25 @@ pub async fn create(tx: &mut Tx, origin: &Origin, new: NewOperation) -> Result<O
         .bind(seq)
         .execute(tx.conn())
         .await?;
-    let operation = load(tx, id).await?.expect("it was inserted in this transaction");
+    let operation = Operation {
+        id,
+        project: new.project,
+        kind: new.kind.to_owned(),
+        target: new.target,
+        state: OperationState::Pending,
+        phase: new.phase.to_owned(),
+        progress: new.progress,
+        waiting_on: Vec::new(),
+        deadline: Some(new.deadline),
+        error: None,
+        result: None,
+        requested_by: origin.actor.clone(),
+        request_id: origin.request_id.clone(),
+        created_at: now,
+        updated_at: now,
+        started_at: None,
+        finished_at: None,
+    };
     tell(tx, &operation, &origin.actor).await?;
     Ok(operation)
 }

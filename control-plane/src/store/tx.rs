@@ -1,8 +1,9 @@
 //! An open transaction: what it reads and writes through, the places it takes, and whom its commit wakes.
 //!
-//! Events and the next revisions of nodes' desired states are written at the commit, together (`writer.rs`): a statement
-//! costs a way to the database's thread and back, and one transaction has the work of many callers. Nobody reads events in
-//! a transaction that appends some, and `nodes::desired_revision` counts what the commit will add.
+//! Events, the next revisions of nodes' desired states and what nodes promise to instances are written at the commit,
+//! together (`writer.rs`): a statement costs a way to the database's thread and back, and one transaction has the work of
+//! many callers. Nobody reads events in a transaction that appends some; `nodes::desired_revision` and `promises` count what
+//! the commit will add.
 
 use muster_api::{NodeId, Timestamp};
 use sqlx::{Any, AnyConnection, Row as _, Transaction};
@@ -12,7 +13,10 @@ use super::{
     error::StoreError,
     position::{History, Position, Seal},
 };
-use crate::wake::{Loop, Wakes};
+use crate::{
+    domain::promised::{Changes, Promised},
+    wake::{Loop, Wakes},
+};
 
 /// The wakes that happen once the transaction is committed.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,8 @@ pub struct Tx {
     after: After,
     /// Rows of events to be inserted at the commit.
     events: Vec<Vec<Cell>>,
+    /// What the commit changes of what nodes promise.
+    promises: Changes,
 }
 
 /// What a transaction had done up to some moment, beside what the database knows.
@@ -46,6 +52,7 @@ pub(super) struct Mark {
     seq: Option<i64>,
     after: After,
     events: usize,
+    promises: Changes,
 }
 
 const POSITION: &str = "-- sequence.position
@@ -62,7 +69,8 @@ impl Tx {
         history: History,
         seal: Seal,
     ) -> Self {
-        Self { inner, writes, now, history, seal, seq: None, after: After::default(), events: Vec::new() }
+        let (after, promises) = (After::default(), Changes::default());
+        Self { inner, writes, now, history, seal, seq: None, after, events: Vec::new(), promises }
     }
 
     /// The same transaction for the work of the next caller.
@@ -172,13 +180,25 @@ impl Tx {
         self.after.nodes.clone()
     }
 
+    /// An instance that is promised this came from one node, or from none, to another, or to none.
+    pub(super) fn move_promise(&mut self, from: Option<NodeId>, to: Option<NodeId>, promised: Promised) {
+        assert!(self.writes, "a reading transaction moved an instance");
+        self.promises.moved(from, to, promised);
+    }
+
+    /// What the commit changes of what nodes promise.
+    pub(super) const fn promises(&self) -> &Changes {
+        &self.promises
+    }
+
     pub(super) fn mark(&self) -> Mark {
-        Mark { seq: self.seq, after: self.after.clone(), events: self.events.len() }
+        let (after, promises) = (self.after.clone(), self.promises.clone());
+        Mark { seq: self.seq, after, events: self.events.len(), promises }
     }
 
     /// Forgets what was done since the mark. The database is told by a savepoint.
     pub(super) fn back_to(&mut self, mark: Mark) {
-        (self.seq, self.after) = (mark.seq, mark.after);
+        (self.seq, self.after, self.promises) = (mark.seq, mark.after, mark.promises);
         self.events.truncate(mark.events);
     }
 

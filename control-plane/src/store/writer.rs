@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use super::{
     backend::ACQUIRE_TIMEOUT,
     error::StoreError,
-    events, nodes,
+    events, nodes, promises,
     tx::{Mark, Tx},
 };
 use crate::wake::Wakes;
@@ -215,6 +215,7 @@ async fn commit(open: &mut Open, wakes: &Wakes) {
     let done = async {
         events::insert_appended(&mut tx).await?;
         nodes::raise_bumped(&mut tx).await?;
+        promises::write(&mut tx).await?;
         tx.commit(wakes).await
     };
     outcome.send_replace(Some(done.await.map_err(Arc::new)));

@@ -11,7 +11,7 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, begin_operation},
+    super::{Answer, App, AppError, Caller, Once},
     event,
     members::NewMembers,
     placing::Placing,
@@ -75,7 +75,8 @@ impl App {
                 progress: operations::to_do(row.count, "instances"),
                 deadline: row.deadline_after(tx.now()),
             };
-            let operation = begin_operation(tx, &caller.origin(), new).await?;
+            // No operation can run on it yet.
+            let operation = operations::create(tx, &caller.origin(), new).await?;
             let count = usize::try_from(row.count).expect("a deployment has at most 10,000 members");
             let disks = start.disks(count, order.disk_bytes);
             let members = NewMembers { deployment: &row, first: 0, disks, placing: &placing, operation: operation.id };

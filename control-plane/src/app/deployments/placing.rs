@@ -7,7 +7,7 @@ use std::{
 };
 
 use muster_api::{
-    DeploymentId, ErrorCode, NodeId, Problem, Ref,
+    ErrorCode, NodeId, Problem, Ref,
     condition::ConditionKind,
     deployment::{DryRun, DryRunNode, Runtime},
     node::NodeState,
@@ -17,14 +17,9 @@ use storage_core::units::u64_from;
 
 use super::super::{AppError, Caller};
 use crate::{
-    domain::instance::Edge,
+    domain::{instance::Edge, promised::Promised},
     scheduler::{Demand, Libvirt, NodeView, Problem as PlaceProblem, Solution, place},
-    store::{
-        Tx,
-        deployments::DeploymentRow,
-        instances,
-        nodes::{self, NodeRow},
-    },
+    store::{Tx, deployments::DeploymentRow, instances, nodes::NodeRow, promises},
 };
 
 /// Most nodes that are named in one answer.
@@ -40,7 +35,7 @@ pub(crate) struct Placing {
 impl Placing {
     /// Looks for places for `count` more members of the deployment.
     pub(crate) async fn find(tx: &mut Tx, row: &DeploymentRow, count: u64) -> Result<Self, AppError> {
-        let nodes = node_views(tx, row.id).await?;
+        let nodes = node_views(tx, row).await?;
         let problem = PlaceProblem { nodes, demand: demand(row), count };
         let solution = place(&problem);
         Ok(Self { solution, nodes: problem.nodes })
@@ -121,30 +116,27 @@ impl Placing {
 }
 
 /// All nodes as the scheduler sees them, with the members they have of the deployment.
-async fn node_views(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<NodeView>, AppError> {
-    let promised = instances::promised(tx).await?;
-    let members = instances::members_by_node(tx, deployment).await?;
-    let nodes = nodes::listed(tx).await?;
-    Ok(nodes
-        .into_iter()
-        .map(|node| {
-            let used = promised.get(&node.id).copied().unwrap_or_default();
-            NodeView {
-                libvirt: libvirt(&node),
-                id: node.id,
-                name: node.name,
-                zone: node.zone,
-                heard: node.state == NodeState::Ready,
-                schedulable: node.schedulable,
-                disk_full: node.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull),
-                // A node that offers less than it did may have promised more than it offers.
-                free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),
-                free_memory_bytes: node.memory_bytes.saturating_sub(used.memory_bytes),
-                instances: used.instances,
-                members: members.get(&node.id).copied().unwrap_or(0),
-            }
-        })
-        .collect())
+async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Result<Vec<NodeView>, AppError> {
+    let members = match deployment.next_number {
+        // It is new and has no members yet.
+        0 => BTreeMap::new(),
+        _ => instances::members_by_node(tx, deployment.id).await?,
+    };
+    let view = |(node, used): (NodeRow, Promised)| NodeView {
+        libvirt: libvirt(&node),
+        id: node.id,
+        name: node.name,
+        zone: node.zone,
+        heard: node.state == NodeState::Ready,
+        schedulable: node.schedulable,
+        disk_full: node.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull),
+        // A node that offers less than it did may have promised more than it offers.
+        free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),
+        free_memory_bytes: node.memory_bytes.saturating_sub(used.memory_bytes),
+        instances: used.instances,
+        members: members.get(&node.id).copied().unwrap_or(0),
+    };
+    Ok(promises::nodes(tx).await?.into_iter().map(view).collect())
 }
 
 /// A node that offers no virtual machines and complains about its libvirt is set up for them.

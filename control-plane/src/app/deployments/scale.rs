@@ -1,6 +1,6 @@
 //! More or fewer members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, instance::InstanceState};
 use storage_core::units::u64_from;
@@ -65,6 +65,7 @@ impl App {
                 let disks = vec![(version, row.disk_bytes); added];
                 let members = NewMembers { deployment: &row, first, disks, placing: &placing, operation: operation.id };
                 members.insert(tx, &asked.caller.name).await?;
+                deployments::members_changed(tx, &BTreeSet::from([row.id])).await?;
             }
             Answer::accepted(&operation)
         })

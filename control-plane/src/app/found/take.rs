@@ -1,5 +1,7 @@
 //! A found instance becomes an instance again: its rows are made from what its node was told of it.
 
+use std::collections::BTreeSet;
+
 use muster_api::{
     CommitId, DeploymentId, ErrorCode, InstanceId, Labels, VersionId,
     deployment::{DeploymentSource, DeploymentState, Placement, Timing},
@@ -123,6 +125,7 @@ async fn make(
     };
     let disks = disk_rows(&member, &row.report, told);
     instances::insert_many(tx, std::slice::from_ref(&member), &disks).await?;
+    deployments::members_changed(tx, &BTreeSet::from([deployment.id])).await?;
     events::append(tx, app_instances::event(&member, &caller.name)).await?;
     tx.wake(Loop::Deployments);
     Ok(member)

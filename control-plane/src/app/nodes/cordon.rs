@@ -7,7 +7,7 @@ use super::{
     state_event,
 };
 use crate::{
-    store::{events, instances, nodes},
+    store::{events, nodes, promises},
     wake::Loop,
 };
 
@@ -40,7 +40,7 @@ impl App {
                 events::append(tx, state_event(&row, &asked.caller.name)).await?;
                 tx.wake(Loop::Deployments);
             }
-            let promised = instances::promised(tx).await?;
+            let promised = promises::by_node(tx).await?;
             Answer::ok(&self.node_view(&row, &promised))
         })
         .await

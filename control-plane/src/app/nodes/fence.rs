@@ -19,6 +19,7 @@ use crate::{
     store::{
         Tx, events, found, instances,
         nodes::{self, NodeRow},
+        promises,
     },
 };
 
@@ -41,7 +42,7 @@ impl App {
                 if row.fenced_at.is_none() {
                     row = self.declare_dead(tx, row, &asked.caller.name).await?;
                 }
-                Answer::ok(&self.node_view(&row, &instances::promised(tx).await?))
+                Answer::ok(&self.node_view(&row, &promises::by_node(tx).await?))
             })
             .await?;
         self.follow_membership().await?;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::super::{Answer, App, AppError, Asked, find};
 use crate::store::{
     events::{self, NewEvent},
-    instances,
+    promises,
 };
 
 /// How long a node may take to answer.
@@ -53,7 +53,7 @@ impl App {
                 ..NewEvent::new("node.losses_acknowledged", "default", row.target())
             };
             events::append(tx, event).await?;
-            let promised = instances::promised(tx).await?;
+            let promised = promises::by_node(tx).await?;
             Answer::ok(&self.node_view(&row, &promised))
         })
         .await

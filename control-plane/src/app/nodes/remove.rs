@@ -8,8 +8,9 @@ use super::{
     state_event,
 };
 use crate::store::{
-    Tx, events, instances,
+    Tx, events,
     nodes::{self, NodeRow},
+    promises,
 };
 
 impl App {
@@ -55,7 +56,7 @@ impl App {
         if row.fenced_at.is_some() {
             return Ok(row);
         }
-        let instances = instances::promised(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
+        let instances = promises::by_node(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
         let objects = self.heartbeats.last(row.id).map_or(row.pool.objects, |(_, beat)| beat.pool.objects);
         if instances > 0 || objects > 0 {
             return Err(AppError::NotBuiltYet(format!(

@@ -26,6 +26,7 @@ use crate::{
         events::{self, NewEvent},
         instances::{self, InstanceRow, NewHead},
         nodes::{self, NodeRow},
+        promises,
         salvage::{self, SalvageRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
         versions::{self, NewVersion, Of},
@@ -140,7 +141,7 @@ impl App {
                 if salvage::give_up(tx, row.id).await? > 0 {
                     self.refresh_membership(tx).await?;
                 }
-                Answer::ok(&self.node_view(&row, &instances::promised(tx).await?))
+                Answer::ok(&self.node_view(&row, &promises::by_node(tx).await?))
             })
             .await?;
         self.follow_membership().await?;

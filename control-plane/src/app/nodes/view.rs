@@ -10,10 +10,13 @@ use muster_api::{
 };
 
 use super::super::{App, AppError, Caller, find, list::ListQuery};
-use crate::store::{
-    DELETED_SHOWN_MS, column,
-    instances::{self, Promised},
-    nodes::{self, NodeRow},
+use crate::{
+    domain::promised::Promised,
+    store::{
+        DELETED_SHOWN_MS, column,
+        nodes::{self, NodeRow},
+        promises,
+    },
 };
 
 impl App {
@@ -24,7 +27,7 @@ impl App {
         let since = list.deleted.then(|| self.clock.now().plus_ms(-DELETED_SHOWN_MS));
         self.store
             .read("nodes.list", async |tx| {
-                let promised = instances::promised(tx).await?;
+                let promised = promises::by_node(tx).await?;
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     let rows = nodes::list(tx, after, since, n).await?;
@@ -44,7 +47,7 @@ impl App {
         self.store
             .read("nodes.show", async |tx| {
                 let row = find::node(tx, node).await?;
-                let promised = instances::promised(tx).await?;
+                let promised = promises::by_node(tx).await?;
                 Ok(self.node_view(&row, &promised))
             })
             .await

@@ -9,7 +9,7 @@ use std::{
 use muster_api::{Timestamp, deployment::OnReadyTimeout, node_protocol::Offer};
 use muster_controller::{
     domain,
-    store::{StoreError, column, deployments, instances},
+    store::{StoreError, column, deployments, instances, promises},
 };
 use serde_json::{Value, json};
 
@@ -223,6 +223,26 @@ async fn cancel_keeps_the_ready_members_and_count_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_whose_work_shares_a_commit_never_get_the_same_room() {
+    let world = Arc::new(World::new().await);
+    world.image("debian", MIB).await;
+    let _node = world.node("small", Offer { cpus: 5, memory_bytes: 4096 * MIB }).await;
+    let body = json!({ "source": { "image": "debian" }, "count": 1, "cpus": 1, "memory_bytes": 64 * MIB });
+    let calls = (0..24).map(|_| {
+        let (world, body) = (world.clone(), body.clone());
+        async move { world.deploy(body).await }
+    });
+    let replies = futures::future::join_all(calls).await;
+    let accepted = replies.iter().filter(|reply| reply.status == 202).count();
+    assert_eq!(accepted, 5, "the node has room for five");
+    for reply in replies.into_iter().filter(|reply| reply.status != 202) {
+        reply.refused(507, "no_capacity");
+    }
+    let (kept, counted) = promised(&world).await;
+    assert_eq!(kept, counted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn min_count_that_fits_starts_and_the_rest_is_failed_until_there_is_room() {
     let world = World::new().await;
     world.image("debian", MIB).await;
@@ -426,7 +446,7 @@ async fn recount(world: &World, name: &str) -> (Value, Value) {
 /// How many instances each node has promised room to, as it is kept and counted now.
 async fn promised(world: &World) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
     let read = world.app.store.read("test", async |tx| {
-        let kept = instances::promised(tx).await?;
+        let kept = promises::by_node(tx).await?;
         let kept = kept.into_iter().map(|(node, promised)| (node.to_string(), promised.instances)).collect();
         let sql = "SELECT node, COUNT(*) AS n FROM instances WHERE node IS NOT NULL GROUP BY node";
         let rows = sqlx::query(sql).fetch_all(tx.conn()).await?;

@@ -8,7 +8,7 @@ use muster_api::{
 use muster_controller::store::{
     StoreError,
     found::{self, FoundRow},
-    instances,
+    promises,
 };
 
 use super::{Fresh, checks::Check};
@@ -63,7 +63,7 @@ async fn a_found_instance_counts_as_promised_until_its_row_goes(fresh: Fresh) {
     let (one, two) = made.await.unwrap();
     let (promised, listed, count) = store
         .read("t", async |tx| {
-            Ok::<_, StoreError>((instances::promised(tx).await?, found::list(tx, 0, 9).await?, found::count(tx).await?))
+            Ok::<_, StoreError>((promises::by_node(tx).await?, found::list(tx, 0, 9).await?, found::count(tx).await?))
         })
         .await
         .unwrap();
