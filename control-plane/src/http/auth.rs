@@ -56,7 +56,7 @@ impl FromRequestParts<App> for Caller {
         let params = Params::from_request_parts(parts, app).await?;
         let CallId(request_id) = CallId::from_request_parts(parts, app).await?;
         let project = params.text("project")?;
-        let signed_in = match cookie::of(parts, app) {
+        let signed_in = match cookie::of(parts, app)? {
             Some(cookie) if !parts.headers.contains_key(header::AUTHORIZATION) => {
                 cross_site::refuse_with_cookie(parts, app)?;
                 app.sign_in_session(cookie, project, request_id).await

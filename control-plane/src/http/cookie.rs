@@ -7,12 +7,22 @@ use http::{HeaderValue, header, request::Parts};
 
 use crate::app::{App, AppError};
 
-/// The cookie of a session in this call.
-pub(super) fn of<'a>(parts: &'a Parts, app: &App) -> Option<&'a str> {
+/// The cookie of a session in this call, if there is one.
+///
+/// Two are refused. A page on another port of this host can set a cookie of this name for a longer path. It would come
+/// first, and the reader would act in the session of somebody else without seeing it.
+pub(super) fn of<'a>(parts: &'a Parts, app: &App) -> Result<Option<&'a str>, AppError> {
     let wanted = name(app);
     let all = parts.headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = all.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    let pairs = all.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut values = pairs.filter(|(name, _)| *name == wanted).map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => {
+            let said = "the browser sent two session cookies: delete the cookies of this host and sign in again";
+            Err(AppError::Unauthenticated(said.to_owned()))
+        }
+        (first, _) => Ok(first),
+    }
 }
 
 fn name(app: &App) -> String {

@@ -101,6 +101,19 @@ async fn a_browser_signs_in_with_a_token_and_gets_a_cookie_that_only_this_host_m
 }
 
 #[tokio::test]
+async fn two_session_cookies_are_refused_because_one_of_them_may_be_a_strangers() {
+    let world = World::new().await;
+    let own = Browser::signed_in(&world, with_token(&world.token)).await;
+    let tenant = world.make_token(json!({ "role": "tenant", "project": "red" })).await;
+    let strangers = Browser::signed_in(&world, with_token(&tenant)).await.cookie.clone();
+    let both = Browser { cookie: format!("{strangers}; {}", own.cookie), ..own };
+    both.get("/v1/me").await.refused(401, "unauthenticated");
+    let out = both.send("DELETE", "/v1/session", &[]).await;
+    assert_eq!(out.status, 204, "the cookie for all paths is taken back");
+    assert!(out.header("set-cookie").contains("Max-Age=0"));
+}
+
+#[tokio::test]
 async fn a_door_without_tls_sets_a_cookie_without_secure() {
     let world = World::configured(None, |config| config.doors.insecure_http = true).await;
     let headers = [("authorization", ""), ("host", "localhost:7400"), ("origin", "http://localhost:7400")];
