@@ -142,7 +142,7 @@ impl Tally {
 /// Why an import failed. Nothing of it is published.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// By its first bytes, the body is not an image.
+    /// By its first or last bytes, the body is not an image.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The qcow2 file cannot be used.
@@ -321,7 +321,11 @@ fn cut_frames(
 ) -> Result<Passed, IngestError> {
     let mut chunker = Chunker::new(chunk);
     let mut as_sent = stated.sha256.map(|stated| (stated, Sha256::new()));
+    let mut end = stated.format.is_none().then(format::End::default);
     while let Some(frame) = frames.blocking_recv() {
+        if let Some(end) = &mut end {
+            end.push(&frame);
+        }
         for part in frame.chunks(PART_BYTES) {
             if let Some((_, hasher)) = &mut as_sent {
                 hasher.update(part);
@@ -341,6 +345,7 @@ fn cut_frames(
     if let Some((stated, hasher)) = as_sent {
         check_sha256(stated, hasher)?;
     }
+    end.map_or(Ok(()), |end| end.check())?;
     let passed = chunker.finish(&mut |cut| out.add(cut));
     out.pass_on(0)?;
     Ok(passed)

@@ -186,6 +186,42 @@ async fn a_qcow2_import_equals_the_import_of_its_raw_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn disks_in_formats_of_other_hypervisors_are_refused_with_a_command_that_converts_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let raw = dir.path().join("a.raw");
+    std::fs::write(&raw, sample(MIB)).expect("writes");
+    let world = world(256 * KIB);
+    for (format, options) in [
+        ("vmdk", ""),
+        ("vmdk", "subformat=streamOptimized"),
+        ("vdi", ""),
+        ("vpc", ""),
+        ("vpc", "subformat=fixed,force_size=on"),
+        ("vhdx", ""),
+        ("qed", ""),
+        ("parallels", ""),
+    ] {
+        let (image, back) = (dir.path().join("a.foreign"), dir.path().join("back.qcow2"));
+        let options = if options.is_empty() { vec![] } else { vec!["-o", options] };
+        let to = [&["convert", "-f", "raw", "-O", format], &options[..], &[text(&raw), text(&image)]].concat();
+        qemu_img(&to);
+        let sent = std::fs::read(&image).expect("reads");
+        let refused = world.import(Stated::default(), &sent, 70_001).await.expect_err("refused");
+        let IngestError::Format(FormatError::NotADisk { mend, .. }) = refused else { panic!("{format}: {refused}") };
+        let (_, command) = mend.split_once("qemu-img ").expect("a command");
+        let command = command.split(')').next().expect("a text").replace("FILE", text(&image));
+        let words: Vec<&str> = command.split(' ').map(|w| if w == "disk.qcow2" { text(&back) } else { w }).collect();
+        qemu_img(&words);
+        let sent = std::fs::read(&back).expect("reads");
+        let imported = world.import(Stated::default(), &sent, 70_001).await.expect("imports");
+        let len = imported.content.descriptor().size_bytes.get();
+        assert!(len >= MIB, "{format}: {len} bytes");
+        let disk = world.export(&imported.content, 0..MIB).await;
+        assert!(disk == std::fs::read(&raw).expect("reads"), "{format}: other bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_image_is_refused() {
     let world = world(256 * KIB);
     let refused = world.import(Stated::default(), b"", 1).await.expect_err("refused");
