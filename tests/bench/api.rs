@@ -26,7 +26,7 @@ use muster_controller::{
     app::{App, Caller, Scope, nodes::NodeCaller},
     clock::{Clock as _, SystemClock},
     config::Config,
-    domain::versions::Content,
+    domain::{images::Properties, versions::Content},
     reconcile::driver,
     store::{
         images::{self, NewImage},
@@ -114,6 +114,7 @@ async fn image(app: &App) {
             project: "default".to_owned(),
             labels: Labels::default(),
             chunk_bytes: 256 << 10,
+            properties: Properties::default(),
         };
         images::insert(tx, &new).await?;
         let new = NewVersion {

@@ -7,7 +7,11 @@ use serde::{
     de::{self, Visitor},
 };
 
-use crate::{DottedName, ImageId, Labels, LabelsPatch, Ref, Timestamp, VersionId, patch::required, version::BootKind};
+use crate::{
+    DottedName, ImageId, Labels, LabelsPatch, Ref, Timestamp, VersionId,
+    patch::{nullable, required},
+    version::BootKind,
+};
 
 /// Request of `POST /v1/images`.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
@@ -26,6 +30,18 @@ pub struct CreateImage {
     /// Labels of the image.
     #[serde(default)]
     pub labels: Labels,
+    /// The operating system on it, for people and programs: `debian-12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+    /// The user that its guests have for signing in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_user: Option<String>,
+    /// Least size of a disk that starts from it, bytes. A deployment that says nothing gets at least that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_disk_bytes: Option<u64>,
+    /// Least memory of a machine that starts from it, bytes. A deployment that says nothing gets at least that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_memory_bytes: Option<u64>,
 }
 
 /// Where an image's first version comes from. Exactly one of `upload`, `version` (alone), `image` or `url` is given.
@@ -102,6 +118,18 @@ pub struct PatchImage {
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
     #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
+    /// The operating system; null removes it, unchanged if absent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub os: Option<Option<String>>,
+    /// The user for signing in; null removes it, unchanged if absent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub default_user: Option<Option<String>>,
+    /// Least size of a disk, bytes; null removes it, unchanged if absent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub min_disk_bytes: Option<Option<u64>>,
+    /// Least memory, bytes; null removes it, unchanged if absent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub min_memory_bytes: Option<Option<u64>>,
 }
 
 /// State of an image.
@@ -154,4 +182,20 @@ pub struct Image {
     pub boot: BootKind,
     /// Number of its versions, without deleted ones.
     pub version_count: u64,
+    /// The operating system on it, for people and programs: `debian-12`. Null if nobody said it.
+    #[serde(default)]
+    #[schema(required)]
+    pub os: Option<String>,
+    /// The user that its guests have for signing in. Null if nobody said it.
+    #[serde(default)]
+    #[schema(required)]
+    pub default_user: Option<String>,
+    /// Least size of a disk that starts from it, bytes. A deployment that says nothing gets at least that. Null if nobody said it.
+    #[serde(default)]
+    #[schema(required)]
+    pub min_disk_bytes: Option<u64>,
+    /// Least memory of a machine that starts from it, bytes. A deployment that says nothing gets at least that. Null if nobody said it.
+    #[serde(default)]
+    #[schema(required)]
+    pub min_memory_bytes: Option<u64>,
 }

@@ -72,6 +72,13 @@ pub(crate) fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D)
     T::deserialize(input).map(Some)
 }
 
+/// Reads a field that may be absent, and that `null` removes.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    input: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(input).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -15,7 +15,10 @@ use super::{
     versions::{self as app_versions, FREED_ROOTS_MAX},
 };
 use crate::{
-    domain::{images::Source, names::made_up},
+    domain::{
+        images::{Properties, Source},
+        names::made_up,
+    },
     store::{
         Tx,
         events::{self, NewEvent},
@@ -30,6 +33,8 @@ impl App {
     pub async fn create_image(&self, caller: &Caller, once: &Once, wanted: CreateImage) -> Result<Answer, AppError> {
         let project = caller.one_project()?;
         let source = Source::of(&wanted).map_err(|e| AppError::Invalid(vec![e]))?;
+        let said = Properties::of(&wanted);
+        said.check().map_err(AppError::Invalid)?;
         let id = ImageId::generate();
         let name = wanted.name.as_ref().map_or_else(|| made_up("image", id.uuid()), ToString::to_string);
         self.once(once, "images.create", async |tx| {
@@ -37,20 +42,22 @@ impl App {
                 let existing = existing.image.id.to_string();
                 return Err(AppError::NameTaken { kind: "image", name, existing });
             }
-            let (chunk_bytes, origin) = match source {
-                Source::Upload(chunk) => (chunk.bytes(), None),
+            let (chunk_bytes, origin, known) = match source {
+                Source::Upload(chunk) => (chunk.bytes(), None, Properties::default()),
                 Source::Version(id) => {
                     let row = find::version(tx, caller, id).await.map_err(at("/source/version"))?;
-                    (row.version.chunk_bytes, Some(row))
+                    let known = properties_of(tx, &row).await?;
+                    (row.version.chunk_bytes, Some(row), known)
                 }
                 Source::Image(reference, number) => {
-                    let (_, row) = find::source_image(tx, caller, &reference, number).await?;
-                    (row.version.chunk_bytes, Some(row))
+                    let (image, row) = find::source_image(tx, caller, &reference, number).await?;
+                    (row.version.chunk_bytes, Some(row), image.properties)
                 }
                 Source::Url => return Err(AppError::NotBuiltYet("fetching an image by its URL".to_owned())),
             };
-            let labels = wanted.labels.clone();
-            images::insert(tx, &NewImage { id, name, project: project.to_owned(), labels, chunk_bytes }).await?;
+            let (labels, properties) = (wanted.labels.clone(), said.or(known));
+            let new = NewImage { id, name, project: project.to_owned(), labels, chunk_bytes, properties };
+            images::insert(tx, &new).await?;
             let mut row = existing(tx, id).await?;
             tell(tx, caller, "image.created", &row).await?;
             if let Some(origin) = origin {
@@ -71,7 +78,7 @@ impl App {
         self.store.read("images.show", async |tx| Ok(find::image(tx, caller, image).await?.image)).await
     }
 
-    /// A page of images. The filters `state` and `label` are known.
+    /// A page of images. The filters `state`, `label` and `os` are known.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
         list.filter.states_of::<ImageState>()?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
@@ -80,8 +87,10 @@ impl App {
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, limit)) = pager.wants() {
                     let rows = images::list(tx, &filter, after, limit).await?;
-                    let keep =
-                        |row: ImageRow| list.filter.keeps(row.image.state, &row.image.labels).then_some(row.image);
+                    let keep = |row: ImageRow| {
+                        let kept = list.filter.keeps(row.image.state, &row.image.labels);
+                        (kept && list.filter.keeps_os(row.image.os.as_deref())).then_some(row.image)
+                    };
                     pager.take(rows, |row| row.seq, keep);
                 }
                 Ok(pager.page())
@@ -89,14 +98,16 @@ impl App {
             .await
     }
 
-    /// Changes name or labels; what the patch leaves out stays.
+    /// Changes name, labels or properties; what the patch leaves out stays.
     pub async fn patch_image(&self, asked: &Asked<Ref<ImageId>>, patch: PatchImage) -> Result<Answer, AppError> {
         self.once(&asked.once, "images.patch", async |tx| {
             let mut row = find::image(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
-            let name = patch.name.map_or_else(|| row.image.name.clone(), |name| name.to_string());
+            let name = patch.name.as_ref().map_or_else(|| row.image.name.clone(), ToString::to_string);
             let labels = patched(&row.image.labels, &patch.labels)?;
-            if name == row.image.name && labels == row.image.labels {
+            let properties = row.properties.patched(&patch);
+            properties.check().map_err(AppError::Invalid)?;
+            if name == row.image.name && labels == row.image.labels && properties == row.properties {
                 return Answer::ok(&row.image);
             }
             if let Some(other) = images::by_name(tx, &row.image.project, &name).await?
@@ -104,7 +115,7 @@ impl App {
             {
                 return Err(AppError::NameTaken { kind: "image", name, existing: other.image.id.to_string() });
             }
-            (row.image.name, row.image.labels) = (name, labels);
+            (row.image.name, row.image.labels, row.properties) = (name, labels, properties);
             images::save(tx, &row).await?;
             let row = existing(tx, row.image.id).await?;
             tell(tx, &asked.caller, "image.changed", &row).await?;
@@ -175,6 +186,12 @@ impl App {
             })
             .await
     }
+}
+
+/// What is known of the system on a version: what its image says, if it is of one that still exists.
+pub(super) async fn properties_of(tx: &mut Tx, row: &VersionRow) -> Result<Properties, AppError> {
+    let Some(id) = row.version.image else { return Ok(Properties::default()) };
+    Ok(images::load(tx, id).await?.map(|image| image.properties).unwrap_or_default())
 }
 
 /// A version of `image` with the content of `origin`. Nothing is copied: it is another row with the same root.

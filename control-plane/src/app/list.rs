@@ -34,11 +34,13 @@ pub struct Filter {
     pub nodes: Vec<String>,
     /// `target=`, ids of things.
     pub targets: Vec<String>,
+    /// `os=`, of images.
+    pub systems: Vec<String>,
 }
 
 impl Filter {
     /// Names of the filters in queries.
-    pub const NAMES: [&'static str; 5] = ["state", "label", "deployment", "node", "target"];
+    pub const NAMES: [&'static str; 6] = ["state", "label", "deployment", "node", "target", "os"];
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {
@@ -71,6 +73,12 @@ impl Filter {
     #[must_use]
     pub fn keeps_state(&self, state: impl Serialize) -> bool {
         self.states.is_empty() || self.states.contains(&column::word_text(state).expect("a state is a word"))
+    }
+
+    /// Whether an image with this operating system is wanted.
+    #[must_use]
+    pub fn keeps_os(&self, os: Option<&str>) -> bool {
+        self.systems.is_empty() || os.is_some_and(|os| self.systems.iter().any(|wanted| wanted == os))
     }
 
     /// Whether a thing with `labels` is wanted. `label=a=1&label=a=2` are alternatives, `label=a=1&label=b=2` must both

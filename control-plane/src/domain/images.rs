@@ -1,11 +1,20 @@
-//! Images: what a request for a new one asks for.
+//! Images: what a request for a new one asks for, and what is known of the systems on them.
 
 use muster_api::{
     ImageId, Ref, VersionId,
     error::FieldError,
-    image::{CreateImage, ImageSource, VersionOrNumber},
+    image::{CreateImage, ImageSource, PatchImage, VersionOrNumber},
+    units::exact_size,
 };
+use serde::{Deserialize, Serialize};
 use storage_core::ChunkSize;
+
+use super::versions::SIZE_BYTES_MAX;
+
+/// Most characters of [`Properties::os`].
+const OS_LEN_MAX: usize = 64;
+/// Most characters of a user name, as on Linux.
+const USER_LEN_MAX: usize = 32;
 
 /// Where an image's first version comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +27,91 @@ pub enum Source {
     Image(Ref<ImageId>, Option<u64>),
     /// It is fetched from a URL. Reserved.
     Url,
+}
+
+/// What is known of the system on an image. Deployments take it as their defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// The operating system.
+    pub os: Option<String>,
+    /// The user for signing in.
+    pub default_user: Option<String>,
+    /// Least size of a disk, bytes.
+    pub min_disk_bytes: Option<u64>,
+    /// Least memory, bytes.
+    pub min_memory_bytes: Option<u64>,
+}
+
+impl Properties {
+    /// What the request for a new image says.
+    #[must_use]
+    pub fn of(wanted: &CreateImage) -> Self {
+        Self {
+            os: wanted.os.clone(),
+            default_user: wanted.default_user.clone(),
+            min_disk_bytes: wanted.min_disk_bytes,
+            min_memory_bytes: wanted.min_memory_bytes,
+        }
+    }
+
+    /// These, and what `other` says where these say nothing.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            os: self.os.or(other.os),
+            default_user: self.default_user.or(other.default_user),
+            min_disk_bytes: self.min_disk_bytes.or(other.min_disk_bytes),
+            min_memory_bytes: self.min_memory_bytes.or(other.min_memory_bytes),
+        }
+    }
+
+    /// These after a PATCH.
+    #[must_use]
+    pub fn patched(&self, patch: &PatchImage) -> Self {
+        fn after<T: Clone>(before: &Option<T>, patch: &Option<Option<T>>) -> Option<T> {
+            patch.clone().unwrap_or_else(|| before.clone())
+        }
+        Self {
+            os: after(&self.os, &patch.os),
+            default_user: after(&self.default_user, &patch.default_user),
+            min_disk_bytes: after(&self.min_disk_bytes, &patch.min_disk_bytes),
+            min_memory_bytes: after(&self.min_memory_bytes, &patch.min_memory_bytes),
+        }
+    }
+
+    /// Checks what users said.
+    ///
+    /// # Errors
+    /// All fields that do not fit.
+    pub fn check(&self) -> Result<(), Vec<FieldError>> {
+        let mut wrong = Vec::new();
+        let fits = |os: &str| (1..=OS_LEN_MAX).contains(&os.chars().count()) && !os.chars().any(char::is_control);
+        if self.os.as_deref().is_some_and(|os| !fits(os)) {
+            wrong.push(at("/os", "invalid", format!("1 to {OS_LEN_MAX} characters, for example debian-12")));
+        }
+        if self.default_user.as_deref().is_some_and(|user| !is_user_name(user)) {
+            let said =
+                format!("the name of a user: a letter or _, then letters, digits, - or _, at most {USER_LEN_MAX}");
+            wrong.push(at("/default_user", "invalid", said));
+        }
+        let sizes = [("/min_disk_bytes", self.min_disk_bytes), ("/min_memory_bytes", self.min_memory_bytes)];
+        for (pointer, size) in sizes {
+            if let Some(bytes) = size.filter(|bytes| !(1..=SIZE_BYTES_MAX).contains(bytes)) {
+                let said = format!("1 to {}, got {}", exact_size(SIZE_BYTES_MAX), exact_size(bytes));
+                wrong.push(at(pointer, "out_of_range", said));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// Whether `useradd` of a Linux would take it.
+fn is_user_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
+    first
+        && text.len() <= USER_LEN_MAX
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
 }
 
 fn at(pointer: &str, code: &str, detail: impl Into<String>) -> FieldError {
@@ -68,6 +162,33 @@ mod tests {
     fn source(json: serde_json::Value) -> Result<Source, String> {
         let wanted: CreateImage = serde_json::from_value(json).map_err(|e| e.to_string())?;
         Source::of(&wanted).map_err(|e| e.pointer)
+    }
+
+    #[test]
+    fn properties_that_do_not_fit_are_named_all_at_once() {
+        let wrong = |json| {
+            let wanted: CreateImage = serde_json::from_value(json).expect("a request");
+            let wrong = Properties::of(&wanted).check().err().unwrap_or_default();
+            wrong.into_iter().map(|error| error.pointer).collect::<Vec<_>>()
+        };
+        use serde_json::json;
+        let good = json!({ "os": "Debian 12", "default_user": "debian", "min_disk_bytes": 1, "min_memory_bytes": 1 });
+        assert!(wrong(good).is_empty());
+        for user in ["", "Root", "a b", "-a", "0a", "root:", "a\n", "ab$"] {
+            assert_eq!(wrong(json!({ "default_user": user })), ["/default_user"], "{user:?}");
+        }
+        let all = json!({ "os": "a\u{1b}", "default_user": "x".repeat(33), "min_disk_bytes": 0, "min_memory_bytes": 1u64 << 60 });
+        assert_eq!(wrong(all), ["/os", "/default_user", "/min_disk_bytes", "/min_memory_bytes"]);
+    }
+
+    #[test]
+    fn a_patch_changes_only_the_properties_that_it_names() {
+        let before = Properties { os: Some("a".to_owned()), min_disk_bytes: Some(5), ..Properties::default() };
+        let patched = |text| before.patched(&serde_json::from_str(text).expect("a patch"));
+        assert_eq!(patched("{}"), before);
+        assert_eq!(patched(r#"{"os": "b"}"#), Properties { os: Some("b".to_owned()), ..before.clone() });
+        assert_eq!(patched(r#"{"os": null, "default_user": "u"}"#).os, None);
+        assert_eq!(patched(r#"{"min_disk_bytes": null}"#).min_disk_bytes, None);
     }
 
     #[test]

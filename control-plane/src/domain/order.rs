@@ -13,7 +13,7 @@ use muster_api::{
 use super::{deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
 
 /// Memory of a member where the request does not say, bytes.
-const MEMORY_BYTES: u64 = 512 << 20;
+pub const MEMORY_BYTES: u64 = 512 << 20;
 /// Least memory of a member, bytes.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Most memory of a member, bytes.
@@ -48,8 +48,8 @@ pub struct Order {
     pub min_count: Option<u64>,
     /// Virtual processors of each member.
     pub cpus: u32,
-    /// Memory of each member, bytes.
-    pub memory_bytes: u64,
+    /// Memory of each member, bytes; `None` for what the image needs, at least [`MEMORY_BYTES`].
+    pub memory_bytes: Option<u64>,
     /// Size of each disk, bytes, a multiple of 4096; `None` for the size of its source.
     pub disk_bytes: Option<u64>,
     /// What runs the members: libvirt, or nothing, so that they are only disks.
@@ -135,8 +135,9 @@ impl Order {
         let min_count = wanted.min_count.and_then(|min| check_min_count(min, count, &mut wrong));
         let cpus = wanted.cpus.unwrap_or(1);
         wrong.within("/cpus", u64::from(cpus), 1, u64::from(CPUS_MAX), |n| n.to_string());
-        let memory_bytes = wanted.memory_bytes.unwrap_or(MEMORY_BYTES);
-        wrong.within("/memory_bytes", memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, exact_size);
+        if let Some(bytes) = wanted.memory_bytes {
+            wrong.within("/memory_bytes", bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, exact_size);
+        }
         let disk_bytes = wanted.disk_bytes.map(|bytes| {
             wrong.within("/disk_bytes", bytes, 1, SIZE_BYTES_MAX, exact_size);
             rounded(bytes)
@@ -159,7 +160,7 @@ impl Order {
             count,
             min_count,
             cpus,
-            memory_bytes,
+            memory_bytes: wanted.memory_bytes,
             disk_bytes,
             runtime,
             ready,
@@ -286,7 +287,7 @@ mod tests {
     #[test]
     fn fields_that_are_left_out_get_their_defaults() {
         let order = read(json!({"source": {"image": "debian"}, "count": 4})).expect("fits");
-        assert_eq!((order.cpus, order.memory_bytes, order.deadline_s), (1, 512 << 20, 600));
+        assert_eq!((order.cpus, order.memory_bytes, order.deadline_s), (1, None, 600));
         assert_eq!((order.ready.probe, order.ready.timeout_s, order.ready.marker), (Probe::Running, Some(300), None));
         let console = read(json!({"source": {"image": "d"}, "count": 1, "ready": {"probe": "console"}})).expect("fits");
         assert_eq!(console.ready.marker.as_deref(), Some("MUSTER-READY"));

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, Change, ChangeOf, Json, ListQuery, Path, Removal, Shown,
-    openapi::{ByLabel, ByState, Content, Deleted, DryRun, List, Ranges},
+    openapi::{ByLabel, ByOs, ByState, Content, Deleted, DryRun, List, Ranges},
     uploads,
     versions::stream,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn image_create(
 }
 
 /// Images, oldest first.
-#[utoipa::path(get, path = "/v1/images", tag = "images", params(List, ByState, ByLabel, Deleted),
+#[utoipa::path(get, path = "/v1/images", tag = "images", params(List, ByState, ByLabel, ByOs, Deleted),
     responses((status = 200, body = Page<Image>)))]
 pub(crate) async fn image_list(
     State(app): State<App>,
@@ -61,7 +61,7 @@ pub(crate) async fn image_show(
     Ok(Json(app.image(&caller, &thing).await?))
 }
 
-/// Changes name or labels (merge patch).
+/// Changes name, labels or what is known of the system on it (merge patch).
 #[utoipa::path(patch, path = "/v1/images/{image}", tag = "images",
     request_body = PatchImage, responses((status = 200, body = Image)))]
 pub(crate) async fn image_patch(State(app): State<App>, of: ChangeOf<ImageId, PatchImage>) -> Result<Answer, ApiError> {

@@ -31,6 +31,7 @@ use serde_json::Value;
 use sqlx::{Row as _, ValueRef as _, any::AnyRow};
 
 use super::StoreError;
+use crate::domain::images::Properties;
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ stored! {
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SalvageState, SnapshotState,
         VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
-    Text: DeploymentSource, InstanceReport, Labels, Placement, PoolUse, Problem, Ready, Timing, Value => from_json,
+    Text: DeploymentSource, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }
 

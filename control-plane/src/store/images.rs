@@ -9,6 +9,7 @@ use super::{
     DELETED_SHOWN_MS, StoreError, Tx, bulk, column,
     row::{Row, select, select_one},
 };
+use crate::domain::images::Properties;
 
 /// An image to make. It begins empty, without versions.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct NewImage {
     pub labels: Labels,
     /// Chunk size of its versions, bytes.
     pub chunk_bytes: u64,
+    /// What is known of the system on it.
+    pub properties: Properties,
 }
 
 /// The row of an image, with what the API does not show.
@@ -30,6 +33,8 @@ pub struct NewImage {
 pub struct ImageRow {
     /// The image as the API shows it.
     pub image: Image,
+    /// What is known of the system on it.
+    pub properties: Properties,
     /// Highest number that a version of it ever had.
     pub last_number: u64,
     /// Raised by each change; a save compares it.
@@ -39,8 +44,8 @@ pub struct ImageRow {
 }
 
 const INSERT: &str = "-- images.insert
-INSERT INTO images (id, name, project, labels, state, chunk_bytes, created_at, updated_at, seq)
-VALUES ($1, $2, $3, $4, 'empty', $5, $6, $6, $7)";
+INSERT INTO images (id, name, project, labels, state, chunk_bytes, created_at, updated_at, seq, properties)
+VALUES ($1, $2, $3, $4, 'empty', $5, $6, $6, $7, $8)";
 
 /// Makes an empty image. A taken name is a unique violation: look with [`by_name`] first.
 pub async fn insert(tx: &mut Tx, new: &NewImage) -> Result<(), StoreError> {
@@ -53,6 +58,7 @@ pub async fn insert(tx: &mut Tx, new: &NewImage) -> Result<(), StoreError> {
         .bind(column::int(new.chunk_bytes))
         .bind(now.micros())
         .bind(seq)
+        .bind(column::json_text(&new.properties)?)
         .execute(tx.conn())
         .await?;
     Ok(())
@@ -106,10 +112,10 @@ pub async fn take_number(tx: &mut Tx, row: &ImageRow) -> Result<u64, StoreError>
 }
 
 const SAVE: &str = "-- images.save
-UPDATE images SET name = $3, labels = $4, updated_at = $5, revision = revision + 1
+UPDATE images SET name = $3, labels = $4, updated_at = $5, properties = $6, revision = revision + 1
 WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 
-/// Saves name and labels. A [`StoreError::Conflict`] if the image was deleted or somebody else saved it meanwhile.
+/// Saves name, labels and properties. A [`StoreError::Conflict`] if the image was deleted or somebody else saved it meanwhile.
 pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let query = sqlx::query(SAVE)
@@ -117,7 +123,8 @@ pub async fn save(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
         .bind(row.revision)
         .bind(&row.image.name)
         .bind(column::json_text(&row.image.labels)?)
-        .bind(now);
+        .bind(now)
+        .bind(column::json_text(&row.properties)?);
     StoreError::unless_saved(&query.execute(tx.conn()).await?, "images", row.image.id)
 }
 
@@ -147,7 +154,7 @@ pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
 
 impl Row for ImageRow {
     const SELECT: &'static str = "SELECT i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes,
-    i.last_number, i.created_at, i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version,
+    i.properties, i.last_number, i.created_at, i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version,
     n.size_bytes AS newest_size, n.boot AS newest_boot,
     (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
     FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
@@ -155,6 +162,7 @@ impl Row for ImageRow {
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let revision = column::read(row, "revision")?;
+        let properties: Properties = column::read(row, "properties")?;
         Ok(Self {
             image: Image {
                 id: column::read(row, "id")?,
@@ -172,7 +180,12 @@ impl Row for ImageRow {
                 size_bytes: column::read(row, "newest_size")?,
                 boot: column::read::<Option<_>>(row, "newest_boot")?.unwrap_or_default(),
                 version_count: column::read(row, "version_count")?,
+                os: properties.os.clone(),
+                default_user: properties.default_user.clone(),
+                min_disk_bytes: properties.min_disk_bytes,
+                min_memory_bytes: properties.min_memory_bytes,
             },
+            properties,
             last_number: column::read(row, "last_number")?,
             revision,
             seq: column::read(row, "seq")?,

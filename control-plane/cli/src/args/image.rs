@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use muster_api::units::parse_size;
 
 use super::{Listing, Removal};
@@ -28,6 +28,18 @@ pub(crate) enum ImageCommand {
         /// Label of a new image; may be given many times
         #[arg(long, value_name = "K=V", value_parser = units::parse_label)]
         label: Vec<(String, String)>,
+        #[command(flatten)]
+        properties: ImageProperties,
+    },
+    /// Say what is known of the system on an image; deployments take it as their defaults
+    Set {
+        /// Name or id of the image
+        image: String,
+        #[command(flatten)]
+        properties: ImageProperties,
+        /// Forget what was said of this; may be given many times
+        #[arg(long, value_name = "PROPERTY")]
+        unset: Vec<ImageProperty>,
     },
     /// List images, by name
     #[command(alias = "list")]
@@ -59,6 +71,32 @@ pub(crate) enum ImageCommand {
     /// Delete images; data that something else still uses is kept
     #[command(alias = "delete")]
     Rm(Removal),
+}
+
+/// What is known of the system on an image.
+#[derive(Args, Debug)]
+pub(crate) struct ImageProperties {
+    /// Operating system, for example debian-12
+    #[arg(long, value_name = "NAME")]
+    pub(crate) os: Option<String>,
+    /// User of its guests for signing in
+    #[arg(long, value_name = "USER")]
+    pub(crate) default_user: Option<String>,
+    /// Least size of a disk that starts from it
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) min_disk: Option<u64>,
+    /// Least memory of a machine that starts from it
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) min_memory: Option<u64>,
+}
+
+/// One of the [`ImageProperties`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImageProperty {
+    Os,
+    DefaultUser,
+    MinDisk,
+    MinMemory,
 }
 
 #[derive(Args, Debug)]

@@ -28,7 +28,7 @@ pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
     help::command,
-    image::{ImageCommand, VersionCommand},
+    image::{ImageCommand, ImageProperties, ImageProperty, VersionCommand},
     instance::{InstanceCommand, Which, Whom},
     node::NodeCommand,
     operation::OperationCommand,

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Instant};
 
 use muster_api::{
-    ErrorCode, Labels, VersionId,
-    image::{CreateImage, Image, ImageSource, VersionOrNumber},
+    ErrorCode, Labels, LabelsPatch, VersionId,
+    image::{CreateImage, Image, ImageSource, PatchImage, VersionOrNumber},
     version::{BootKind, Version},
 };
 use reqwest::Method;
@@ -12,7 +12,7 @@ use reqwest::Method;
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
     answer::{self, Object},
-    args::{ImageCommand, VersionCommand},
+    args::{ImageCommand, ImageProperties, ImageProperty, VersionCommand},
     cells::{self, age, optional, optional_size, word},
     client::{Answer, Call},
     failure::Failure,
@@ -20,13 +20,14 @@ use crate::{
     transfer, units,
 };
 
-const IMAGES: [Column<Image>; 8] = [
+const IMAGES: [Column<Image>; 9] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("NEWEST", |v| optional(v.newest_number)),
     numbers("VERSIONS", |v| v.version_count.to_string()),
     numbers("SIZE", |v| optional_size(v.size_bytes)),
     numbers("AGE", |v| age(v.created_at)),
+    wide(words("OS", |v| optional(v.os.as_ref()))),
     wide(words("LABELS", |v| cells::labels(&v.labels))),
     wide(words("ID", |v| v.id.to_string())),
 ];
@@ -54,16 +55,21 @@ fn version(id: &str) -> Call {
 
 pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure> {
     match command {
-        ImageCommand::Import { name, file, sha256, format, chunk_size, label } => {
+        ImageCommand::Import { name, file, sha256, format, chunk_size, label, properties } => {
             let create = CreateImage {
                 name: Some(parsed("name", &name)?),
                 source: None,
                 chunk_bytes: chunk_size,
                 labels: labels(label)?,
+                os: properties.os,
+                default_user: properties.default_user,
+                min_disk_bytes: properties.min_disk,
+                min_memory_bytes: properties.min_memory,
             };
             transfer::check_readable(&file)?;
             import(ctx, &name, &create, &file, sha256.as_deref(), format.as_deref()).await
         }
+        ImageCommand::Set { image: name, properties, unset } => set(ctx, &name, properties, &unset).await,
         ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES, Order::Name).await,
         ImageCommand::Show { image: name } => ctx.show(&image(&name), |object| details(ctx, object)).await,
         ImageCommand::Versions { image: name } => {
@@ -104,9 +110,44 @@ async fn clone(ctx: &Ctx, from: &str, name: &str) -> Result<(), Failure> {
         source: Some(source),
         chunk_bytes: None,
         labels: Labels::default(),
+        os: None,
+        default_user: None,
+        min_disk_bytes: None,
+        min_memory_bytes: None,
     };
     let answer = ctx.client.post(&images(), &body(&create)?).await?;
     ctx.finish(answer, &image(name), |made: &Image| format!("{}: a clone of {from}", made.name)).await
+}
+
+/// Says what is known of the system on an image.
+async fn set(ctx: &Ctx, name: &str, said: ImageProperties, unset: &[ImageProperty]) -> Result<(), Failure> {
+    /// What changes: what was said, or nothing is known any more.
+    fn change<T>(
+        said: Option<T>,
+        unset: &[ImageProperty],
+        property: ImageProperty,
+    ) -> Result<Option<Option<T>>, Failure> {
+        match (said, unset.contains(&property)) {
+            (Some(_), true) => Err(Failure::Usage(format!("{property:?} is both set and unset"))),
+            (Some(value), false) => Ok(Some(Some(value))),
+            (None, true) => Ok(Some(None)),
+            (None, false) => Ok(None),
+        }
+    }
+    let patch = PatchImage {
+        name: None,
+        labels: LabelsPatch::Nothing,
+        os: change(said.os, unset, ImageProperty::Os)?,
+        default_user: change(said.default_user, unset, ImageProperty::DefaultUser)?,
+        min_disk_bytes: change(said.min_disk, unset, ImageProperty::MinDisk)?,
+        min_memory_bytes: change(said.min_memory, unset, ImageProperty::MinMemory)?,
+    };
+    let patch = body(&patch)?;
+    if patch.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Err(Failure::Usage("say what to set, for example --os debian-12, or what to --unset".to_owned()));
+    }
+    let Answer { body, .. } = ctx.client.change(Method::PATCH, &image(name), Some(&patch)).await?;
+    ctx.out.object(&body, |image: &Image| details(ctx, image))
 }
 
 /// Finds the version that `IMAGE` or `IMAGE@N` means now.
@@ -197,6 +238,10 @@ fn details(ctx: &Ctx, image: &Image) -> String {
         ("versions", image.version_count.to_string()),
         ("size", optional_size(image.size_bytes)),
         ("boot", boot(image.boot)),
+        ("os", optional(image.os.as_ref())),
+        ("default user", optional(image.default_user.as_ref())),
+        ("least disk", optional_size(image.min_disk_bytes)),
+        ("least memory", optional_size(image.min_memory_bytes)),
         ("chunk", units::bytes(image.chunk_bytes)),
         ("labels", cells::labels(&image.labels)),
         ("project", image.project.clone()),

@@ -203,6 +203,22 @@ async fn deploy_sends_only_the_options_that_were_given() {
 }
 
 #[tokio::test]
+async fn image_set_sends_only_what_was_said_and_null_for_what_is_forgotten() {
+    let fake = Fake::start(|_, _| answer(200, &things::image("debian"))).await;
+    let done =
+        fake.run(&["image", "set", "debian", "--min-memory", "2GiB", "--unset", "os", "--unset", "default-user"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.out.contains("least memory"), "{done:?}");
+    assert_eq!(fake.lines(), ["PATCH /v1/images/debian"]);
+    let sent = fake.seen().first().map(fake::Seen::json);
+    assert_eq!(sent, Some(json!({"os": null, "default_user": null, "min_memory_bytes": 2u64 << 30})));
+    for wrong in [&["image", "set", "debian"][..], &["image", "set", "debian", "--os", "a", "--unset", "os"]] {
+        assert_eq!(fake.run(wrong).await.code, Some(2), "{wrong:?}");
+    }
+    assert_eq!(fake.lines().len(), 1);
+}
+
+#[tokio::test]
 async fn rm_says_how_much_nothing_else_uses_and_promises_nothing() {
     let fake = Fake::start(|seen, _| match seen.path.contains("dry_run=true") {
         true => answer(200, &json!({"freed_bytes": 1_048_576})),

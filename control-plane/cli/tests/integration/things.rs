@@ -22,7 +22,8 @@ pub(crate) fn with(mut object: Value, fields: Value) -> Value {
 pub(crate) fn image(name: &str) -> Value {
     json!({"id": IMAGE_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
         "created_at": AT, "updated_at": AT, "etag": "1", "chunk_bytes": 262_144, "newest_number": 2,
-        "newest_version": VERSION_ID, "size_bytes": 1 << 30, "version_count": 2, "new_field": [1]})
+        "newest_version": VERSION_ID, "size_bytes": 1 << 30, "version_count": 2, "os": "debian-12", "default_user": "debian",
+        "min_disk_bytes": 1 << 30, "min_memory_bytes": 1 << 29, "new_field": [1]})
 }
 
 pub(crate) fn version(name: &str) -> Value {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_api::{
     DeploymentId, Ref,
-    deployment::{CreateDeployment, DeploymentState, Placement, Timing},
+    deployment::{CreateDeployment, DeploymentState, Placement, Runtime, Timing},
     node::NodeState,
     units::exact_size,
 };
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     domain::{
         names::made_up,
-        order::{NotAnOrder, Order},
+        order::{MEMORY_BYTES, NotAnOrder, Order},
     },
     store::{
         Tx,
@@ -98,7 +98,7 @@ fn read_order(wanted: CreateDeployment, ready_timeout: Duration) -> Result<Order
 async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(DeploymentRow, Start), AppError> {
     let project = caller.one_project()?.to_owned();
     let start = Start::resolve(tx, caller, &order.source).await?;
-    let disk_bytes = disk_bytes(order, &start)?;
+    let (memory_bytes, disk_bytes) = (memory_bytes(order, &start)?, disk_bytes(order, &start)?);
     let (count, min_count) = counts(order, &start)?;
     let id = DeploymentId::generate();
     let now = tx.now();
@@ -117,7 +117,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         min_count,
         next_number: 0,
         cpus: order.cpus,
-        memory_bytes: order.memory_bytes,
+        memory_bytes,
         disk_bytes,
         runtime: order.runtime,
         ready: order.ready.clone(),
@@ -134,16 +134,33 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
     Ok((row, start))
 }
 
-/// The size of the disks: what the order says, else that of the source.
-fn disk_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
-    let source_bytes = start.size_bytes();
-    match order.disk_bytes {
-        Some(wanted) if wanted < source_bytes => {
-            let (least, wanted) = (exact_size(source_bytes), exact_size(wanted));
-            let detail = format!("at least {least}, what the source has; got {wanted}");
-            Err(AppError::invalid("/disk_bytes", "out_of_range", detail))
+/// The memory of a member: what the order says, else what the image needs.
+fn memory_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
+    let needed = start.known.min_memory_bytes.unwrap_or(0);
+    match order.memory_bytes {
+        Some(wanted) if wanted < needed && order.runtime == Runtime::Libvirt => {
+            let (least, wanted) = (exact_size(needed), exact_size(wanted));
+            Err(AppError::invalid(
+                "/memory_bytes",
+                "out_of_range",
+                format!("at least {least}, what the image needs; got {wanted}"),
+            ))
         }
-        wanted => Ok(wanted.unwrap_or(source_bytes)),
+        wanted => Ok(wanted.unwrap_or(needed.max(MEMORY_BYTES))),
+    }
+}
+
+/// The size of the disks: what the order says, else that of the source or what the image needs.
+fn disk_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
+    let (needed, source_bytes) = (start.needed_bytes(), start.size_bytes());
+    let (least, whose) =
+        if needed > source_bytes { (needed, "what the image needs") } else { (source_bytes, "what the source has") };
+    match order.disk_bytes {
+        Some(wanted) if wanted < least => {
+            let (least, wanted) = (exact_size(least), exact_size(wanted));
+            Err(AppError::invalid("/disk_bytes", "out_of_range", format!("at least {least}, {whose}; got {wanted}")))
+        }
+        wanted => Ok(wanted.unwrap_or(least)),
     }
 }
 

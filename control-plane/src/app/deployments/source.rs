@@ -5,9 +5,9 @@ use muster_api::{
     snapshot::SnapshotState,
 };
 
-use super::super::{AppError, Caller, at, find};
+use super::super::{AppError, Caller, at, find, images};
 use crate::{
-    domain::order::rounded,
+    domain::{images::Properties, order::rounded},
     store::{
         Tx, column,
         versions::{self, VersionRow},
@@ -22,6 +22,8 @@ pub(super) struct Start {
     pub source_name: Option<String>,
     /// The versions that the members start from.
     pub versions: StartVersions,
+    /// What is known of the system on them.
+    pub known: Properties,
 }
 
 /// The versions that the disks start as.
@@ -44,7 +46,8 @@ impl Start {
             (None, Some(VersionOrNumber::Id(id)), None) => {
                 let version = find::version(tx, caller, id).await.map_err(at("/source/version"))?;
                 let source_name = Some(version.version.name.clone());
-                Ok(Self { source: source.clone(), source_name, versions: StartVersions::One(Box::new(version)) })
+                let known = images::properties_of(tx, &version).await?;
+                Ok(Self { source: source.clone(), source_name, versions: StartVersions::One(Box::new(version)), known })
             }
             (None, _, None) => Err(AppError::invalid("/source", "invalid", "exactly one of image, version, snapshot")),
         }
@@ -68,10 +71,16 @@ impl Start {
         }
     }
 
-    /// What the disk of each of `count` members starts with. Without `disk_bytes` disks have the sizes of their
-    /// versions.
+    /// The least size of a disk that its image needs, bytes.
+    pub(super) fn needed_bytes(&self) -> u64 {
+        self.known.min_disk_bytes.map_or(0, rounded)
+    }
+
+    /// What the disk of each of `count` members starts with. Without `disk_bytes` disks have the sizes of their versions, at
+    /// least what the image needs.
     pub(super) fn disks(&self, count: usize, disk_bytes: Option<u64>) -> Vec<DiskStart> {
-        let of = |row: &VersionRow| (row.version.id, disk_bytes.unwrap_or_else(|| rounded(row.version.size_bytes)));
+        let size = |row: &VersionRow| rounded(row.version.size_bytes).max(self.needed_bytes());
+        let of = |row: &VersionRow| (row.version.id, disk_bytes.unwrap_or_else(|| size(row)));
         match &self.versions {
             StartVersions::One(version) => vec![of(version); count],
             StartVersions::Each(versions) => versions.iter().map(of).collect(),
@@ -96,7 +105,8 @@ async fn of_image(
         snapshot: None,
         allow_missing: false,
     };
-    Ok(Start { source, source_name: Some(image.image.name), versions: StartVersions::One(Box::new(version)) })
+    let (source_name, known) = (Some(image.image.name), image.properties);
+    Ok(Start { source, source_name, versions: StartVersions::One(Box::new(version)), known })
 }
 
 async fn of_snapshot(
@@ -127,5 +137,7 @@ async fn of_snapshot(
         return Err(Problem::new(ErrorCode::WrongState, detail).with("missing", snapshot.missing).into());
     }
     let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)), allow_missing };
-    Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions) })
+    // The disks were used since they were made from images, so nothing is known of them.
+    let known = Properties::default();
+    Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions), known })
 }

@@ -116,6 +116,8 @@ filters! {
     ByNode { node: Vec<String> }
     /// Only what concerns the thing with this id. Repeated: one of these.
     ByTarget { target: Vec<String> }
+    /// Only images with this operating system. Repeated: with one of these.
+    ByOs { os: Vec<String> }
     /// Also what was deleted in the last 24 hours.
     Deleted { deleted: bool }
 }

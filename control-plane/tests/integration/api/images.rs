@@ -300,6 +300,37 @@ async fn a_map_tells_which_chunks_are_zeros_and_which_the_parent_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_an_image_is_shown_changed_filtered_and_inherited_by_clones() {
+    let world = PoolWorld::new().await;
+    let said =
+        json!({ "os": "debian-12", "default_user": "debian", "min_disk_bytes": 4 << 20, "min_memory_bytes": 1 << 30 });
+    let mut new = said.clone();
+    new["name"] = json!("base");
+    let made = world.post("/v1/images", new).await.value(201);
+    let known = |image: &Value| {
+        let fields = ["os", "default_user", "min_disk_bytes", "min_memory_bytes"];
+        fields.into_iter().map(|field| (field.to_owned(), image[field].clone())).collect::<serde_json::Map<_, _>>()
+    };
+    assert_eq!(json!(known(&made)), said);
+    let version = world.put("base", "", sample(1, 1 << 20)).await.value(201);
+    let patched =
+        world.patch("/v1/images/base", json!({ "os": "debian-13", "default_user": null }), &[]).await.value(200);
+    assert_eq!((&patched["os"], &patched["default_user"]), (&json!("debian-13"), &json!(null)));
+    assert_eq!(patched["min_disk_bytes"], 4 << 20, "what is not named stays");
+    let wrong = world.patch("/v1/images/base", json!({ "default_user": "Root", "min_disk_bytes": 0 }), &[]).await;
+    let errors = wrong.value(422)["errors"].clone();
+    assert_eq!((&errors[0]["pointer"], &errors[1]["pointer"]), (&json!("/default_user"), &json!("/min_disk_bytes")));
+    world.image("plain", &sample(2, 100)).await;
+    let found = world.get("/v1/images?os=debian-13&os=none").await.value(200);
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(found["items"][0]["name"], "base");
+    for source in [json!({ "image": "base" }), json!({ "version": id(&version) })] {
+        let clone = world.post("/v1/images", json!({ "source": source, "os": "mine" })).await.value(201);
+        assert_eq!((&clone["os"], &clone["min_memory_bytes"]), (&json!("mine"), &json!(1 << 30)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_does_not_fit_or_is_not_there_is_refused() {
     let world = PoolWorld::new().await;
     world.post("/v1/images", json!({ "name": "none" })).await.value(201);

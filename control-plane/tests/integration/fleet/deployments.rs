@@ -243,6 +243,34 @@ async fn callers_whose_work_shares_a_commit_never_get_the_same_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_get_at_least_the_memory_and_the_disk_that_their_image_needs() {
+    let world = World::new().await;
+    let version = world.image("debian", MIB).await;
+    let _nodes = world.nodes(1).await;
+    let needs = json!({ "min_memory_bytes": 1024 * MIB, "min_disk_bytes": 3 * MIB });
+    world.call("PATCH", "/v1/images/debian", needs).await.expect(200);
+    for (name, source) in [("a", json!({ "image": "debian" })), ("b", json!({ "version": version }))] {
+        let body = json!({ "name": name, "source": source, "count": 1 });
+        world.deploy(body.clone()).await.expect(202);
+        let made = world.get(&format!("/v1/deployments/{name}")).await;
+        assert_eq!((made.number("/memory_bytes"), made.number("/disk_bytes")), (1024 * MIB, 3 * MIB));
+        let member = world.get(&format!("/v1/instances/{name}.0")).await;
+        assert_eq!(member.number("/disks/0/size_bytes"), 3 * MIB);
+        let mut less = body;
+        (less["memory_bytes"], less["name"]) = (json!(512 * MIB), json!("less"));
+        let refused = world.deploy(less.clone()).await.expect(422);
+        assert_eq!(refused.text("/errors/0/detail"), "at least 1 GiB, what the image needs; got 512 MiB");
+        // A disk file without a guest needs no memory.
+        (less["runtime"], less["disk_bytes"]) = (json!("none"), json!(2 * MIB));
+        let refused = world.deploy(less).await.expect(422);
+        assert_eq!(refused.text("/errors/0/detail"), "at least 3 MiB, what the image needs; got 2 MiB");
+    }
+    let more = json!({ "name": "c", "source": { "image": "debian" }, "count": 1, "memory_bytes": 2048 * MIB, "disk_bytes": 8 * MIB });
+    world.deploy(more).await.expect(202);
+    assert_eq!(world.get("/v1/deployments/c").await.number("/disk_bytes"), 8 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn min_count_that_fits_starts_and_the_rest_is_failed_until_there_is_room() {
     let world = World::new().await;
     world.image("debian", MIB).await;

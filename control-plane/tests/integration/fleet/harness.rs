@@ -28,7 +28,7 @@ use muster_controller::{
     app::App,
     clock::Clock,
     config::Config,
-    domain::versions::Content,
+    domain::{images::Properties, versions::Content},
     http::{node_routes, routes},
     reconcile::driver,
     store::{
@@ -243,6 +243,7 @@ impl World {
                     project: "default".to_owned(),
                     labels: Labels::default(),
                     chunk_bytes: 256 << 10,
+                    properties: Properties::default(),
                 };
                 images::insert(tx, &new).await?;
                 let new = NewVersion {

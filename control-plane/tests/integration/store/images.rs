@@ -4,7 +4,7 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, image::ImageState, version::BootKind,
 };
 use muster_controller::{
-    domain::versions::Content,
+    domain::{images::Properties, versions::Content},
     store::{
         Store, StoreError,
         images::{self, ImageFilter, NewImage},
@@ -75,6 +75,7 @@ async fn image(store: &Store, name: &str) -> ImageId {
         project: "default".to_owned(),
         labels: Labels::default(),
         chunk_bytes: 262_144,
+        properties: Properties::default(),
     };
     store.run_tx("t", async |tx| images::insert(tx, &new).await).await.unwrap();
     new.id
@@ -101,6 +102,7 @@ async fn an_image_name_is_unique_among_the_living_of_a_project(fresh: Fresh) {
         project: "default".to_owned(),
         labels: Labels::default(),
         chunk_bytes: 262_144,
+        properties: Properties::default(),
     };
     let taken = store.run_tx("t", async |tx| images::insert(tx, &again).await).await.unwrap_err();
     assert!(taken.is_unique_violation(), "{taken}");

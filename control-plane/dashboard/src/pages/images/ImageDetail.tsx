@@ -1,5 +1,13 @@
 import { ActionIcon, Alert, Menu, Text, TextInput } from "@mantine/core";
-import { IconDots, IconDownload, IconEdit, IconGridDots, IconTrash, IconUpload } from "@tabler/icons-react";
+import {
+  IconDeviceDesktop,
+  IconDots,
+  IconDownload,
+  IconEdit,
+  IconGridDots,
+  IconTrash,
+  IconUpload,
+} from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useParams } from "@tanstack/react-router";
 import { useState } from "react";
@@ -25,6 +33,7 @@ import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { LabelsPanel } from "../instances/LabelsPanel.tsx";
 import { DeleteImages } from "./DeleteImages.tsx";
 import { nameTrouble } from "./names.ts";
+import { SystemForm } from "./SystemForm.tsx";
 import { VersionTree } from "./VersionTree.tsx";
 import { bootWords } from "./words.ts";
 
@@ -45,7 +54,7 @@ export default function ImageDetail() {
 
 function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode[]; error: unknown }) {
   const navigate = useNavigate();
-  const [asking, setAsking] = useState<"rename" | "delete">();
+  const [asking, setAsking] = useState<"rename" | "system" | "delete">();
   const change = useChangeImage();
   const versions = useQuery(imageVersionsQuery(image.id));
   const all = useQuery(projectVersionsQuery());
@@ -71,6 +80,7 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
         run: () => void navigate({ to: "/images/new", search: uploadSearch }),
       },
       { id: "rename", title: `Rename image ${image.name}`, run: () => setAsking("rename") },
+      { id: "system", title: `Say what is known of the system on ${image.name}`, run: () => setAsking("system") },
       { id: "delete", title: `Delete image ${image.name}`, run: () => setAsking("delete") },
     ],
     [image.name],
@@ -126,6 +136,9 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
                 )}
                 <Menu.Item leftSection={<IconEdit size={15} />} onClick={() => setAsking("rename")}>
                   Rename
+                </Menu.Item>
+                <Menu.Item leftSection={<IconDeviceDesktop size={15} />} onClick={() => setAsking("system")}>
+                  System and needs
                 </Menu.Item>
                 <Menu.Divider />
                 <Menu.Item color="red" leftSection={<IconTrash size={15} />} onClick={() => setAsking("delete")}>
@@ -189,6 +202,10 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
                 ],
                 ["Chunk size", bytes(image.chunk_bytes)],
                 ["Boots with", bootWords(image.boot)],
+                ["Operating system", image.os ?? undefined],
+                ["User for signing in", image.default_user ?? undefined],
+                ["Least disk", image.min_disk_bytes === null ? undefined : bytes(image.min_disk_bytes)],
+                ["Least memory", image.min_memory_bytes === null ? undefined : bytes(image.min_memory_bytes)],
                 ["Made", <TimeAgo key="made" time={image.created_at} />],
                 ["Changed", <TimeAgo key="changed" time={image.updated_at} />],
                 ["Project", image.project],
@@ -236,6 +253,7 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
         onClose={() => setAsking(undefined)}
         onDone={() => void navigate({ to: "/images" })}
       />
+      {asking === "system" && <SystemForm image={image} onClose={() => setAsking(undefined)} />}
       {asking === "rename" && <Rename image={image} onClose={() => setAsking(undefined)} />}
     </Page>
   );

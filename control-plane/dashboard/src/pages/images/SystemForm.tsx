@@ -1,0 +1,55 @@
+import { Stack, Text, TextInput } from "@mantine/core";
+import { useState } from "react";
+import { type Image, useChangeImage } from "../../api/images.ts";
+import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
+import { toastDone } from "../../ui/toast.tsx";
+import { type SystemTexts, systemChange, systemTexts } from "./system.ts";
+
+const fields: { field: keyof SystemTexts; label: string; placeholder: string }[] = [
+  { field: "os", label: "Operating system", placeholder: "debian-12" },
+  { field: "user", label: "User for signing in", placeholder: "debian" },
+  { field: "disk", label: "Least disk", placeholder: "as large as the image" },
+  { field: "memory", label: "Least memory", placeholder: "512 MiB" },
+];
+
+/** Says what is known of the system on an image. */
+export function SystemForm({ image, onClose }: { image: Image; onClose: () => void }) {
+  const [texts, setTexts] = useState(() => systemTexts(image));
+  const change = useChangeImage();
+  const meant = systemChange(texts);
+  const unread = "unread" in meant ? meant.unread : undefined;
+  return (
+    <ConfirmDialog
+      opened
+      onClose={onClose}
+      title={`The system on ${image.name}`}
+      confirm="Save"
+      onConfirm={async () => {
+        if ("unread" in meant) throw new Error("Write sizes such as 512 MiB or 2 GiB.");
+        await change.mutateAsync({ image, change: meant.change });
+        toastDone(`What is known of ${image.name} is saved`);
+      }}
+    >
+      <Stack gap="sm">
+        {fields.map(({ field, label, placeholder }) => (
+          <TextInput
+            key={field}
+            label={label}
+            placeholder={placeholder}
+            value={texts[field]}
+            error={field === unread ? "Write a size, such as 512 MiB or 2 GiB." : undefined}
+            onChange={(event) => {
+              const text = event.currentTarget.value;
+              setTexts((now) => ({ ...now, [field]: text }));
+            }}
+            autoComplete="off"
+            {...(field === "os" ? { "data-autofocus": true } : {})}
+          />
+        ))}
+        <Text size="xs" c="dimmed">
+          New deployments get at least this memory and disk. What is left empty is not known.
+        </Text>
+      </Stack>
+    </ConfirmDialog>
+  );
+}
