@@ -12,10 +12,10 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    CommitId, DiskId, ErrorCode, Problem, RunId, SnapshotId,
+    CommitId, DiskId, ErrorCode, InstanceId, Problem, RunId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
-        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
+        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit, boot::BootReport,
     },
 };
 use muster_pool::{
@@ -81,6 +81,8 @@ pub trait ControllerClient: Send + Sync {
     fn desired(&self, after: u64, wait: Duration) -> Call<'_, Option<Desired>>;
     /// Reports the instances of this node.
     fn report(&self, report: Report) -> Call<'_, ()>;
+    /// Tells in which order a start of an instance first read the chunks of a disk.
+    fn boot(&self, instance: InstanceId, report: BootReport) -> Call<'_, ()>;
     /// Reports how a cut went that this node coordinated.
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()>;
     /// Stages a commit. All its objects must be durable (I3).
@@ -197,6 +199,12 @@ impl ControllerClient for HttpController {
 
     fn report(&self, report: Report) -> Call<'_, ()> {
         Box::pin(async move { self.send(Method::POST, "report", Some(&report), CALL).await.map(drop) })
+    }
+
+    fn boot(&self, instance: InstanceId, report: BootReport) -> Call<'_, ()> {
+        Box::pin(
+            async move { self.send(Method::POST, &format!("boots/{instance}"), Some(&report), CALL).await.map(drop) },
+        )
     }
 
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {

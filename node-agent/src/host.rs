@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_api::{
-    RunId,
+    InstanceId, RunId,
     deployment::Runtime,
-    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk},
+    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
 };
 use muster_pool::PoolClient;
 use tokio::sync::watch;
@@ -44,6 +44,8 @@ pub trait Host: Send + Sync {
     fn changed(&self) -> watch::Receiver<u64>;
     /// The disks, for cutting snapshots.
     fn cuts(&self) -> Arc<dyn DiskCuts>;
+    /// Takes what was recorded of starts that count as over: in which order they first read the chunks of their disks.
+    fn take_boots(&self) -> Vec<(InstanceId, BootReport)>;
     /// Bytes that the cache of clean chunks takes on disk.
     fn cache_bytes(&self) -> u64;
     /// Bytes that programs read from all disks since this process began, and bytes that they wrote.

@@ -9,9 +9,9 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    DiskId,
+    DiskId, InstanceId,
     deployment::Runtime,
-    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk},
+    node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
 };
 use storage_core::{cause::explain, lock};
 use tokio::sync::watch;
@@ -101,6 +101,10 @@ impl Host for RealHost {
 
     fn cuts(&self) -> Arc<dyn DiskCuts> {
         Arc::new(self.disks.clone())
+    }
+
+    fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
+        self.disks.take_boots()
     }
 
     fn cache_bytes(&self) -> u64 {

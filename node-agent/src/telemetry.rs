@@ -46,6 +46,9 @@ pub const SERVED_BYTES: &str = "muster_agent_served_bytes_total";
 pub const READ_BYTES: &str = "muster_agent_disks_read_bytes_total";
 /// Bytes that they wrote.
 pub const WRITTEN_BYTES: &str = "muster_agent_disks_written_bytes_total";
+/// Boot orders that were recorded since the agent started, by what became of them: `told`, `refused`, `lost` (the controller
+/// did not answer), `unwanted` (it is too old to take them).
+pub const BOOT_ORDERS: &str = "muster_agent_boot_orders_total";
 /// Free bytes on the file system of the data folder.
 pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 /// Number of instances on this node, by state.

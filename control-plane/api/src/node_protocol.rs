@@ -13,6 +13,7 @@
 //! | `POST /node/v1/heartbeat` [`Heartbeat`] -> [`HeartbeatAnswer`] | sent every 3 s; the controller keeps it in memory and stores it in batches |
 //! | `GET /node/v1/desired?after=R&wait_s=25` -> [`Desired`] or 204 | answers as soon as the node's revision is above R; 204 after 25 s without a change |
 //! | `POST /node/v1/report` [`Report`] | reports the actual state of the node's instances |
+//! | `POST /node/v1/boots/{instance}` [`BootReport`](boot::BootReport) | tells in which order a start first read the chunks of a disk; may be lost, and may be dropped by the controller |
 //! | `POST /node/v1/cuts/{snapshot}` [`CutReport`] | reports the result of a cut that this node coordinated |
 //! | `PUT /node/v1/commits/{commit}` [`StagedCommit`] -> [`CommitOutcome`] | stages a commit, after all its objects are durable |
 //! | `POST /node/v1/commits/{commit}` [`CommitTrouble`] -> [`CommitOutcome`] | tells why a commit cannot be saved or staged |
@@ -20,6 +21,7 @@
 //! | `POST /node/v1/salvage/{disk}` [`SalvageReport`] | tells how the saving of one of these disks went |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
+pub mod boot;
 pub mod network;
 pub mod seed;
 

@@ -17,8 +17,10 @@
 //! A node that was declared dead (`fenced`) stops its guests, unmounts its disks and calls nobody any more (`fence`).
 //!
 //! Reading order: `build` (up to the first task), `run` (tasks and the end), `loops` (what the loops share), then one
-//! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `upkeep` (certificate, pool).
+//! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `boots` (what starts read first),
+//! `upkeep` (certificate, pool).
 
+mod boots;
 mod build;
 mod fence;
 mod follow;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use muster_api::{
-    CommitId, DiskId, ErrorCode, Problem, SnapshotId,
+    CommitId, DiskId, ErrorCode, InstanceId, Problem, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
+        Report, RunStart, SalvageOrder, SalvageReport, StagedCommit, boot::BootReport,
     },
 };
 use storage_core::lock;
@@ -36,6 +36,10 @@ pub struct Script {
     pub heartbeats: Vec<Heartbeat>,
     /// Reports received, oldest first.
     pub reports: Vec<Report>,
+    /// Boot orders received, oldest first, each with its instance.
+    pub boots: Vec<(InstanceId, BootReport)>,
+    /// Set if it is too old to know the call that takes boot orders: how often that was called.
+    pub unknown_boots: Option<u32>,
     /// Cut reports received, oldest first, each with its snapshot.
     pub cut_reports: Vec<(SnapshotId, CutReport)>,
     /// Commits that were staged, oldest first.
@@ -181,6 +185,23 @@ impl ControllerClient for ScriptedController {
 
     fn report(&self, report: Report) -> Call<'_, ()> {
         Box::pin(async move { self.answer(|script| script.reports.push(report)) })
+    }
+
+    fn boot(&self, instance: InstanceId, report: BootReport) -> Call<'_, ()> {
+        Box::pin(async move {
+            let is_unknown = self.answer(|script| match &mut script.unknown_boots {
+                Some(calls) => {
+                    *calls += 1;
+                    true
+                }
+                None => {
+                    script.boots.push((instance, report));
+                    false
+                }
+            })?;
+            let problem = || Box::new(Problem::new(ErrorCode::NoSuchPath, "there is no path /node/v1/boots"));
+            if is_unknown { Err(ControllerError::Refused(problem())) } else { Ok(()) }
+        })
     }
 
     fn cut_report(&self, snapshot: SnapshotId, report: CutReport) -> Call<'_, ()> {

@@ -27,6 +27,7 @@ use storage_core::lock;
 
 use super::{
     base::{Base, Pages},
+    boots::Recorder,
     cache::Cache,
     config::Config,
     cut::Prepared,
@@ -82,6 +83,7 @@ pub(crate) struct Disk {
     /// Bytes that programs read and wrote since this process opened the disk.
     used_bytes: AtomicU64,
     pub(super) lost: Lost,
+    pub(super) boots: Recorder,
     patience: Patience,
     /// The durable record as it was last stored.
     pub(super) meta: ArcSwap<Meta>,
@@ -108,6 +110,7 @@ impl Disk {
             fetched_bytes: AtomicU64::new(meta.fetched_bytes),
             used_bytes: AtomicU64::new(0),
             lost: Lost::default(),
+            boots: Recorder::default(),
             patience: Patience::default(),
             meta: ArcSwap::from_pointee(meta),
             storing: Mutex::new(()),

@@ -21,6 +21,7 @@ use storage_core::{BLOCK_BYTES, ByteLen, cause::explain, lock, units::DISK_BYTES
 use super::{
     base::Base,
     bits::{BlockBits, Found},
+    boots::Ended,
     cache::Cache,
     commit::Saved,
     config::Config,
@@ -96,6 +97,8 @@ pub struct DiskStatus {
     pub mounted: bool,
     /// What of it no node of the pool has any more, as far as it was read.
     pub lost: Option<LostContent>,
+    /// Number of the start whose first reads of chunks are recorded; `None` if none is.
+    pub recorded: Option<u64>,
     /// Why the disk has failed for good: a flush failed, or its journal is damaged. It is not mounted again then.
     pub failed: Option<String>,
     /// Set while its users wait for bytes that cannot be had because a clock is wrong: what is wrong with it.
@@ -114,6 +117,7 @@ pub struct Disks {
     mount: MountDisk,
     /// Permits of [`Self::change_one`].
     changes: tokio::sync::Semaphore,
+    pub(super) ended_boots: Ended,
 }
 
 /// Mounts a disk as the raw file at this path and serves it.
@@ -206,7 +210,8 @@ impl Disks {
             });
             let (entries, changing, cuts) = (RwLock::default(), Mutex::default(), Mutex::default());
             let (unopened, changes) = (Mutex::default(), tokio::sync::Semaphore::new(CHANGES_MAX));
-            let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes });
+            let ended_boots = Ended::default();
+            let this = Arc::new(Self { node, entries, changing, unopened, cuts, mount, changes, ended_boots });
             this.load_all(&disks_dir).map_err(io("the folder of disks"))?;
             watch_holder(&this);
             scrub_cache(&this);
@@ -361,12 +366,6 @@ impl Disks {
     #[cfg(test)]
     pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         Ok(self.make_or_adopt(want).await?.disk.clone())
-    }
-
-    /// A disk that was found when the disks were opened.
-    #[cfg(test)]
-    pub(super) fn found(&self, disk: DiskId) -> Option<Arc<Disk>> {
-        self.entry(disk).map(|entry| entry.disk.clone())
     }
 
     /// Removes a disk with everything that was written to it. Succeeds when there is none.
@@ -716,6 +715,11 @@ impl Disks {
         lock(&self.changing).entry(disk).or_default().clone()
     }
 
+    /// A disk of this node.
+    pub(super) fn disk(&self, disk: DiskId) -> Option<Arc<Disk>> {
+        self.entry(disk).map(|entry| entry.disk.clone())
+    }
+
     fn entry(&self, disk: DiskId) -> Option<Arc<Entry>> {
         self.entries().get(&disk).cloned()
     }
@@ -747,6 +751,7 @@ impl Disks {
             used_bytes: disk.used_bytes(),
             mounted: entry.is_mounted(),
             lost: disk.lost.content(meta.base),
+            recorded: disk.boots.boot(),
             failed: disk.failed(),
             clock_off: disk.clock_off(),
         }

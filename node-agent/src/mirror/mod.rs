@@ -64,10 +64,12 @@
 //! `ensure` mounts.
 //!
 //! Reading order: [`disks`] (the registry), [`disk`] (one disk), [`read`] and [`write`], [`epoch`], [`bits`] and
-//! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`cache`] and [`base`].
+//! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`cache`] and [`base`], [`boots`]
+//! (what a start reads first).
 
 mod base;
 mod bits;
+mod boots;
 mod cache;
 mod commit;
 mod config;

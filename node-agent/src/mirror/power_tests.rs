@@ -452,7 +452,7 @@ impl Scene {
         let recorder = Recorder::attach(dir.path());
         let mut model = self.model(moment);
         let disks = self.open_after_cut(dir.path()).await;
-        let Some(disk) = disks.found(self.want.disk) else {
+        let Some(disk) = disks.disk(self.want.disk) else {
             assert!(model.sectors.iter().all(|sector| sector.history.len() == 1), "{when}: the disk is gone");
             recorder.end();
             return;
@@ -460,7 +460,7 @@ impl Scene {
         let got = read(&disk).await;
         model.check(&got, &when);
         self.settle(&disks, &model, &when).await;
-        let disk = disks.found(self.want.disk).expect("still there");
+        let disk = disks.disk(self.want.disk).expect("still there");
         assert!(read(&disk).await == got, "{when}: it reads differently after commits are settled");
         if again {
             let mut notes = vec![Note::Seen(got)];
@@ -479,7 +479,7 @@ impl Scene {
             let second = tempfile::Builder::new().prefix("muster-cut-").tempdir().expect("folder");
             recorder.after_power_cut(recorder.moments(), seed / 3, second.path());
             let disks = self.open_after_cut(second.path()).await;
-            let disk = disks.found(self.want.disk).unwrap_or_else(|| panic!("{when}, again: the disk is gone"));
+            let disk = disks.disk(self.want.disk).unwrap_or_else(|| panic!("{when}, again: the disk is gone"));
             model.check(&read(&disk).await, &format!("{when}, again"));
             self.settle(&disks, &model, &when).await;
         }
@@ -536,7 +536,7 @@ fn flushed_writes_survive_a_power_cut_at_any_moment() {
             let disks = scene.open().await;
             assert!(scene.work(&disks, 1, 50, seed).await, "seed {seed}: nothing fails");
             // Checks the model itself.
-            let disk = disks.found(scene.want.disk).expect("it exists");
+            let disk = disks.disk(scene.want.disk).expect("it exists");
             scene.model(usize::MAX).check_killed(&read(&disk).await, "before any cut");
             let moments = scene.recorder.moments();
             for n in 0..60 {
@@ -582,7 +582,7 @@ fn writes_of_a_killed_process_that_the_next_one_flushed_survive_a_power_cut() {
             let when = format!("seed {seed}, after the kill");
             let disks = scene.open().await;
             let mut model = scene.model(usize::MAX);
-            if let Some(disk) = disks.found(scene.want.disk) {
+            if let Some(disk) = disks.disk(scene.want.disk) {
                 let seen = read(&disk).await;
                 if lost_memory {
                     model.check(&seen, &when);

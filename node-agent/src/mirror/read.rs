@@ -144,8 +144,16 @@ impl Disk {
             }
             Err(NoLeaves::Fault(fault)) => return Err(NotHere::Fault(fault)),
         };
+        // Only reads of the guest are part of its boot order.
+        let recording = self.boots.now();
+        let recording = recording.as_ref().filter(|it| purpose == Purpose::Answer && it.is_of(&layers.base));
         let mut covered = first;
         for (chunk, leaf) in leaves {
+            if leaf.is_some()
+                && let Some(recording) = recording
+            {
+                recording.touch(chunk);
+            }
             let from = (chunk.0 * per_chunk).max(first);
             let to = ((chunk.0 + 1) * per_chunk).min(end);
             let part = &mut into[usize_from(from - first) * BLOCK..usize_from(to - first) * BLOCK];

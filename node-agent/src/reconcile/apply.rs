@@ -263,6 +263,9 @@ async fn start(inner: &Inner, assignment: &Assignment) -> Step {
     let instance = assignment.instance;
     let parts = &inner.parts;
     let started = Phase::Started { run: parts.run, host_boot: parts.host_boot.clone() };
+    for disk in &assignment.disks {
+        (parts.disks.record_boot)(disk.disk, assignment.boot);
+    }
     if assignment.runtime == Runtime::None {
         let now = (parts.now)();
         return with_life(inner, instance, |life| {

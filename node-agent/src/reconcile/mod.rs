@@ -82,11 +82,16 @@ pub struct DiskAccess {
     pub list: Box<dyn Fn() -> Vec<DiskStatus> + Send + Sync>,
     /// [`Disks::list_of`].
     pub list_of: Box<dyn Fn(InstanceId) -> Vec<DiskStatus> + Send + Sync>,
+    /// [`Disks::record_boot`].
+    pub record_boot: Box<dyn Fn(DiskId, u64) + Send + Sync>,
+    /// [`Disks::end_boot`].
+    pub end_boot: Box<dyn Fn(DiskId, u64) + Send + Sync>,
 }
 
 impl From<Arc<Disks>> for DiskAccess {
     fn from(disks: Arc<Disks>) -> Self {
-        let (ensure, remove, list, list_of) = (disks.clone(), disks.clone(), disks.clone(), disks);
+        let (ensure, remove, list, list_of) = (disks.clone(), disks.clone(), disks.clone(), disks.clone());
+        let (record_boot, end_boot) = (disks.clone(), disks);
         Self {
             ensure: Box::new(move |want| {
                 let disks = ensure.clone();
@@ -98,6 +103,8 @@ impl From<Arc<Disks>> for DiskAccess {
             }),
             list: Box::new(move || list.list()),
             list_of: Box::new(move |instance| list_of.list_of(instance)),
+            record_boot: Box::new(move |disk, boot| record_boot.record_boot(disk, boot)),
+            end_boot: Box::new(move |disk, boot| end_boot.end_boot(disk, boot)),
         }
     }
 }
@@ -281,6 +288,17 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Ends the recordings of starts that are not under way any more.
+    fn end_boots(&self, disks: &[&DiskStatus], is_booting: impl Fn(u64) -> bool) {
+        for disk in disks {
+            if let Some(boot) = disk.recorded.filter(|boot| !is_booting(*boot)) {
+                (self.parts.disks.end_boot)(disk.disk, boot);
+            }
+        }
+    }
+}
+
 /// Replaces the reason of a pause by what the disks of the domain know about it.
 fn with_clock(mut domain: Domain, disks: &[&DiskStatus]) -> Domain {
     if domain.state == DomainState::Paused(PauseReason::DiskError) && disks.iter().any(|disk| disk.clock_off.is_some())
@@ -388,6 +406,7 @@ impl Reconciler {
             let here = inner.here();
             let disks = disks.get(&assignment.instance).map_or(&[][..], Vec::as_slice);
             let seen = inner.observe(assignment, domains, disks, &here);
+            inner.end_boots(disks, |boot| plan::is_booting(assignment, &seen, boot, here.now));
             let busy = inner.slot(assignment.instance, |slot| slot.busy);
             if !busy && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
@@ -416,6 +435,7 @@ impl Reconciler {
         for instance in &found {
             let domain = domains.map(|domains| domains.get(instance));
             let disks = disks.get(instance).map_or(&[][..], Vec::as_slice);
+            inner.end_boots(disks, |_| false);
             reports.push(inner.found(*instance, domain, disks, &here));
         }
         // A slot of an instance that is not here holds nothing worth keeping.

@@ -13,7 +13,7 @@
 
 use muster_api::{
     DiskId, Timestamp,
-    deployment::{OnReadyTimeout, Runtime},
+    deployment::{OnReadyTimeout, Probe, Runtime},
     node_protocol::{Assignment, DiskAssignment, Wanted},
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,11 @@ const ASK_AGAIN_MS: i64 = 3_000;
 const ENDING_GRACE_MS: i64 = 2_000;
 /// Time to get ready when the assignment gives none.
 pub(super) const READY_TIMEOUT_S: u64 = 300;
+
+/// How long first reads of chunks are recorded after a start, at most.
+const BOOT_MS: i64 = 120_000;
+/// How long they are recorded after the guest said that it is ready.
+const BOOT_AFTER_READY_MS: i64 = 30_000;
 
 /// One start of an instance, as remembered over restarts of the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,6 +293,18 @@ fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, l
 /// Whether a guest that runs was not ready in time.
 pub(super) fn is_not_ready(assignment: &Assignment, life: &Life, now: Timestamp) -> bool {
     life.ready_at.is_none() && is_late(assignment, life.started_at.unwrap_or(life.begun_at), now)
+}
+
+/// Whether a start still counts as a boot, so that its first reads of chunks are recorded.
+pub(super) fn is_booting(assignment: &Assignment, seen: &Seen, boot: u64, now: Timestamp) -> bool {
+    let life = seen.life.as_ref().filter(|life| life.is_of(assignment) && life.boot == boot);
+    let Some(life) = life.filter(|life| !matches!(life.phase, Phase::Ended(_))) else { return false };
+    let is_over = |since: Option<Timestamp>, limit_ms| since.is_some_and(|at| now.ms_since(at) >= limit_ms);
+    // A guest that is ready as soon as it runs has not booted by then.
+    let ready_at = life.ready_at.filter(|_| assignment.ready.probe != Probe::Running);
+    assignment.wanted == Wanted::Running
+        && !is_over(life.started_at, BOOT_MS)
+        && !is_over(ready_at, BOOT_AFTER_READY_MS)
 }
 
 fn is_late(assignment: &Assignment, since: Timestamp, now: Timestamp) -> bool {

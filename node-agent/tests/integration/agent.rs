@@ -26,13 +26,13 @@ use muster_agent::{
     status,
 };
 use muster_api::{
-    ClusterId, CommitId, DiskId, ErrorCode, NodeId, Problem, RunId, TokenId, UploadId, VersionId,
+    ClusterId, CommitId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, UploadId, VersionId,
     condition::ConditionKind,
     deployment::Runtime,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
         RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot, Wanted,
-        network::NetworksAssignment,
+        boot::BootReport, network::NetworksAssignment,
     },
     token::{JoinToken, Secret},
 };
@@ -185,6 +185,7 @@ async fn renew(
 struct Scripted {
     passes: Vec<Arc<Desired>>,
     ends: Vec<&'static str>,
+    boots: Vec<(InstanceId, BootReport)>,
     salvage: std::collections::VecDeque<Result<Option<SalvagedDisk>, DiskError>>,
     state: Option<Observed>,
 }
@@ -246,6 +247,9 @@ impl Host for FakeHost {
     }
     fn cuts(&self) -> Arc<dyn DiskCuts> {
         Arc::new(NoDisks)
+    }
+    fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
+        self.with(|s| std::mem::take(&mut s.boots))
     }
     fn cache_bytes(&self) -> u64 {
         0
@@ -801,4 +805,29 @@ async fn an_agent_that_was_off_when_its_node_was_declared_dead_starts_no_guest()
     eventually("the word", || host.with(|s| s.ends.len() >= 2)).await;
     assert!(host.with(|s| s.passes.is_empty()), "it knows from its disk what it should run, and asks first");
     running.stop().await;
+}
+
+// ---- boot orders ----------------------------------------------------------------------------------------------------
+
+fn boot(boot: u64) -> (InstanceId, BootReport) {
+    let (disk, version) = (DiskId::generate(), VersionId::generate());
+    (InstanceId::generate(), BootReport { disk, version, generation: 1, boot, chunks: vec![3, 1, 2] })
+}
+
+#[tokio::test]
+async fn a_boot_order_is_told_until_the_controller_takes_it_and_an_old_controller_is_left_alone() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let agent = Running::start(controller.config(data.path()), ScriptedController::new()).await;
+    let told = boot(1);
+    agent.scripted.script(|script| script.failures.extend(["busy".to_owned(), "busy".to_owned()]));
+    agent.host.with(|s| s.boots.push(told.clone()));
+    agent.scripted.until("the boot order is told", |script| script.boots == [told.clone()]).await;
+
+    agent.scripted.script(|script| script.unknown_boots = Some(0));
+    agent.host.with(|s| s.boots.extend([boot(2), boot(3)]));
+    agent.scripted.until("the call is tried", |script| script.unknown_boots == Some(1)).await;
+    agent.host.with(|s| s.boots.push(boot(4)));
+    eventually("boot orders are taken from the host", || agent.host.with(|s| s.boots.is_empty())).await;
+    assert_eq!(agent.scripted.script(|script| (script.unknown_boots, script.boots.len())), (Some(1), 1));
+    agent.stop().await;
 }

@@ -44,6 +44,7 @@ struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
 impl FakeDisks {
     fn access(&self) -> DiskAccess {
         let (ensure, remove, list, list_of) = (self.0.clone(), self.0.clone(), self.0.clone(), self.0.clone());
+        let (record_boot, end_boot) = (self.0.clone(), self.0.clone());
         DiskAccess {
             ensure: Box::new(move |want| {
                 let status = status_of(&want);
@@ -58,12 +59,24 @@ impl FakeDisks {
             list_of: Box::new(move |instance| {
                 list_of.lock().unwrap().values().filter(|disk| disk.instance == instance).cloned().collect()
             }),
+            record_boot: Box::new(move |disk, boot| {
+                record_boot.lock().unwrap().get_mut(&disk).unwrap().recorded = Some(boot);
+            }),
+            end_boot: Box::new(move |disk, boot| {
+                let ended = end_boot.lock().unwrap().get_mut(&disk).unwrap().recorded.take();
+                assert_eq!(ended, Some(boot));
+            }),
         }
     }
 
     /// Unmounts all disks: what a newly started agent finds.
     fn unmount(&self) {
         self.0.lock().unwrap().values_mut().for_each(|disk| disk.mounted = false);
+    }
+
+    /// The start whose first reads of the only disk are recorded.
+    fn recorded(&self) -> Option<u64> {
+        self.0.lock().unwrap().values().next().and_then(|disk| disk.recorded)
     }
 }
 
@@ -82,6 +95,7 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         used_bytes: 0,
         mounted: true,
         lost: None,
+        recorded: None,
         failed: None,
         clock_off: None,
     }
@@ -236,6 +250,39 @@ async fn how_a_guest_ended_or_restarted_is_told_as_it_was() {
     node.ready(&agent, &wanted).await;
     wanted.wanted = Wanted::Stopped;
     assert_eq!(node.until(&agent, &wanted, Observed::Stopped).await.reason, None);
+}
+
+#[tokio::test]
+async fn first_reads_are_recorded_from_each_start_until_some_time_after_the_guest_is_ready() {
+    let mut node = Node::new();
+    let clock = Arc::new(AtomicI64::new(clock::now().micros()));
+    let told = clock.clone();
+    let agent = node.agent_at(Arc::new(move || Timestamp::from_micros(told.load(Ordering::SeqCst))));
+    let later = |seconds: i64| clock.fetch_add(seconds * 1_000_000, Ordering::SeqCst);
+    let mut wanted = node.wanted(Probe::Console);
+    node.ready(&agent, &wanted).await;
+    later(29);
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.disks.recorded(), Some(1));
+    later(1);
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.disks.recorded(), None, "it has been ready for 30 s");
+    // A restart is another start. It ends early when the guest is stopped.
+    wanted.boot = 2;
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.disks.recorded(), Some(2));
+    wanted.wanted = Wanted::Stopped;
+    node.until(&agent, &wanted, Observed::Stopped).await;
+    assert_eq!(node.disks.recorded(), None);
+    // A guest that counts as ready when it runs has not booted by then.
+    (wanted.wanted, wanted.boot, wanted.ready.probe) = (Wanted::Running, 3, Probe::Running);
+    node.ready(&agent, &wanted).await;
+    later(119);
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.disks.recorded(), Some(3));
+    later(1);
+    node.ready(&agent, &wanted).await;
+    assert_eq!(node.disks.recorded(), None, "it has run for 120 s");
 }
 
 #[tokio::test]

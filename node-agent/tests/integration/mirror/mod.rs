@@ -1,7 +1,9 @@
 //! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed processes),
-//! `cut` (redirected writes), `damage` (rotten files of a disk), `deadline` (reads without a source), `many` (disks beside
-//! each other), `patched` (leaves with packs), `space` (full disks). `world` is what they share.
+//! `cut` (redirected writes), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline` (reads without
+//! a source), `many` (disks beside each other), `patched` (leaves with packs), `space` (full disks). `world` is what they
+//! share.
 
+mod boots;
 mod crash;
 mod cut;
 mod damage;
