@@ -9,6 +9,7 @@ import { TextLink } from "../../../ui/links.tsx";
 import { Choice } from "./Choice.tsx";
 import type { FieldsProps } from "./Fields.tsx";
 import { type SourceKind, sourceKindOf } from "./form.ts";
+import { SearchSelect } from "./SearchSelect.tsx";
 
 const kinds = [
   { value: "image", label: "Image" },
@@ -61,7 +62,7 @@ function ImageFields({ form, change, errors, project }: FieldsProps) {
   return (
     <>
       <SimpleGrid cols={{ base: 1, xs: 2 }} spacing="sm">
-        <Select
+        <SearchSelect
           label="Image"
           placeholder={images.isPending ? "Loading …" : "Choose an image"}
           data={withValue(
@@ -71,11 +72,9 @@ function ImageFields({ form, change, errors, project }: FieldsProps) {
           value={form.image || null}
           onChange={(value) => change({ image: value ?? "", number: "" })}
           error={errors.image}
-          searchable
-          selectFirstOptionOnChange
+          isLoaded={images.data !== undefined}
           nothingFoundMessage="No image has this name"
           data-field="image"
-          required
         />
         <Select
           label="Version"
@@ -112,7 +111,7 @@ function SnapshotFields({ form, change, errors, project }: FieldsProps) {
   const snapshot = here.find(({ name, id }) => name === form.snapshot || id === form.snapshot);
   return (
     <>
-      <Select
+      <SearchSelect
         label="Snapshot"
         placeholder={snapshots.isPending ? "Loading …" : "Choose a snapshot"}
         description={
@@ -132,11 +131,9 @@ function SnapshotFields({ form, change, errors, project }: FieldsProps) {
         value={form.snapshot || null}
         onChange={(value) => change({ snapshot: value ?? "", missing: "" })}
         error={errors.snapshot}
-        searchable
-        selectFirstOptionOnChange
+        isLoaded={snapshots.data !== undefined}
         nothingFoundMessage="No snapshot that is ready has this name"
         data-field="snapshot"
-        required
       />
       {(snapshot?.missing ?? 0) > 0 && (
         <Checkbox
