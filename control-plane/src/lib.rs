@@ -226,6 +226,7 @@ async fn assemble(
         loops: Statuses::default(),
         incarnation: std::sync::Mutex::new(cluster.incarnation),
         heartbeats: app::heartbeats::Heartbeats::default(),
+        boot_turns: app::boot_turns::Turns::default(),
         traffics: app::moved::Traffics::default(),
         refused_runs: std::sync::Mutex::default(),
     });

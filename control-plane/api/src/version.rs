@@ -114,9 +114,21 @@ pub struct Chunks {
     pub zero: Vec<Option<f64>>,
     /// Chunks that are not zeros and the same as in the version that this one was made from. Null if that is not known.
     pub shared: Option<Vec<Option<f64>>>,
-    /// When the last boots first read the chunks: 0 is the first one that was read, 1 the last. Always null until nodes record
-    /// it.
+    /// When the last boots first read the chunks: 0 is the first one that was read, 1 the last, null one that they did not
+    /// read. A cell of several chunks has the place of the one that was read first. Null if no boot is known.
     pub boot_order: Option<Vec<Option<f64>>>,
+    /// How many chunks that are not zeros these boots read; a chunk counts for a few boots after the last one that read it.
+    #[serde(default)]
+    #[schema(required)]
+    pub boot_chunks: u64,
+    /// Number of boots that the order is made from: the last ones, at most 8. 0 if none is known.
+    #[serde(default)]
+    #[schema(required)]
+    pub boots: u64,
+    /// Id of the version that booted: this one, or the nearest one that it was made from if no boot of this one is known.
+    /// Null if no boot is known.
+    #[serde(default)]
+    pub boots_of: Option<VersionId>,
 }
 
 /// Answer of `DELETE` with `?dry_run=true`.

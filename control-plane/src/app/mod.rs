@@ -22,9 +22,11 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `counted`, `known` and `moved` know no other file, `labels` only errors; then [`App`] itself; [`caller`],
-//! [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
+//! `heartbeats`, `boot_turns`, `counted`, `known` and `moved` know no other file, `labels` only errors; then [`App`]
+//! itself; [`caller`], [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
+pub mod boot_turns;
+pub mod boots;
 pub mod caller;
 pub mod commits;
 pub mod counted;
@@ -133,6 +135,8 @@ pub struct Inner {
     pub heartbeats: heartbeats::Heartbeats,
     /// What the nodes moved lately.
     pub traffics: moved::Traffics,
+    /// Which boot orders were taken lately.
+    pub boot_turns: boot_turns::Turns,
     /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
     pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use storage_core::ObjectName;
 use tokio::time::Instant;
 
-use super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery};
+use super::{Answer, App, AppError, Asked, Caller, boots, find, list::ListQuery};
 use crate::{
     domain::versions::Content,
     export::{
@@ -122,7 +122,7 @@ impl App {
     }
 
     /// A map of the version's chunks. They are compared with the version that it was made from if the caller may see that one,
-    /// also if it was deleted since.
+    /// also if it was deleted since. So is the version whose boot order is shown.
     pub async fn version_chunks(&self, caller: &Caller, id: VersionId) -> Result<Chunks, AppError> {
         let read = self.store.read("versions.chunks", async |tx| {
             let row = find::version(tx, caller, id).await?;
@@ -130,11 +130,12 @@ impl App {
                 Some(parent) => versions::load(tx, parent).await?,
                 None => None,
             };
-            Ok::<_, AppError>((row, parent.filter(|parent| caller.can_see(&parent.version.project))))
+            let boots = boots::nearest(tx, caller, &row).await?;
+            Ok::<_, AppError>((row, parent.filter(|parent| caller.can_see(&parent.version.project)), boots))
         });
-        let (row, parent) = read.await?;
+        let (row, parent, boots) = read.await?;
         let parent = parent.as_ref().map(|parent| &parent.content);
-        match chunks(self.pool.clone(), &row.content, parent).await {
+        match chunks(self.pool.clone(), &row.content, parent, boots).await {
             Ok(map) => Ok(map),
             Err(error) => {
                 self.tell_unreadable(&row.version, &error).await;

@@ -1,5 +1,6 @@
 //! Rules that hold whatever the database or the transport: values in, values out; no clock, no I/O, no await.
 
+pub mod boots;
 pub mod deployment;
 pub mod disk;
 pub mod images;

@@ -11,10 +11,10 @@ use axum::{
 };
 use http::{StatusCode, request::Parts};
 use muster_api::{
-    CommitId, DiskId, SnapshotId,
+    CommitId, DiskId, InstanceId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
-        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
+        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit, boot::BootReport,
     },
 };
 use muster_pool::tls::PeerCaller;
@@ -44,6 +44,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/heartbeat", post(heartbeat))
         .route("/node/v1/desired", get(desired))
         .route("/node/v1/report", post(report))
+        .route("/node/v1/boots/{instance}", post(boot))
         .route("/node/v1/cuts/{snapshot}", post(cut))
         .route("/node/v1/salvage", get(salvage))
         .route("/node/v1/salvage/{disk}", post(salvaged))
@@ -157,6 +158,16 @@ async fn report(
     JsonBody(report): JsonBody<Report>,
 ) -> Result<StatusCode, ApiError> {
     app.report(node.id, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn boot(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(instance): Path<InstanceId>,
+    JsonBody(report): JsonBody<BootReport>,
+) -> Result<StatusCode, ApiError> {
+    app.boot_report(node.id, instance, &report).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

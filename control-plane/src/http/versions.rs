@@ -105,8 +105,8 @@ pub(crate) async fn version_extent_list(
     Ok(Json(Page { items: found.items, next_page_token, as_of }))
 }
 
-/// Which chunks of a version are zeros, and which are the same in the version that it was made from, as a map with at most
-/// 16,384 cells.
+/// Which chunks of a version are zeros, which are the same in the version that it was made from, and in which order the last
+/// boots read them, as a map with at most 16,384 cells.
 #[utoipa::path(get, path = "/v1/versions/{version}/chunks", tag = "versions",
     params(("version" = VersionId, Path, description = "Id.")), responses((status = 200, body = Chunks)))]
 pub(crate) async fn version_chunks_show(

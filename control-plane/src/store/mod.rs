@@ -27,6 +27,7 @@
 //! ```
 
 mod backend;
+pub mod boot_orders;
 pub(crate) mod bulk;
 pub mod cluster;
 pub mod column;

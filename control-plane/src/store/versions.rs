@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};
 
 use super::{
-    DELETED_SHOWN_MS, StoreError, Tx, bulk,
+    DELETED_SHOWN_MS, StoreError, Tx, boot_orders, bulk,
     column::{self, Cell, Column as _},
     row::{Row, select, select_one},
 };
@@ -239,10 +239,11 @@ const UNLINK: &str = "-- versions.unlink
 UPDATE versions SET state = 'deleted', deleted_at = $3, updated_at = $3, revision = revision + 1
 WHERE id = $1 AND revision = $2 AND deleted_at IS NULL";
 
-/// Unlinks a version. Nothing can start from it any more; disks that began with it keep it.
+/// Unlinks a version, and drops its boot order. Nothing can start from it any more; disks that began with it keep it.
 pub async fn unlink(tx: &mut Tx, row: &VersionRow) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let id = row.version.id;
+    boot_orders::drop_where(tx, "id", id).await?;
     let done = sqlx::query(UNLINK).bind(id.to_string()).bind(row.revision).bind(now).execute(tx.conn()).await?;
     StoreError::unless_saved(&done, "versions", id)
 }
@@ -251,8 +252,9 @@ const UNLINK_IMAGE: &str = "-- versions.unlink_image
 UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
 WHERE image = $1 AND deleted_at IS NULL";
 
-/// Unlinks all versions of an image. Returns how many.
+/// As [`unlink`], for all versions of an image. Returns how many.
 pub async fn unlink_image(tx: &mut Tx, image: ImageId) -> Result<u64, StoreError> {
+    boot_orders::drop_where(tx, "image", image).await?;
     let now = tx.now().micros();
     Ok(sqlx::query(UNLINK_IMAGE).bind(image.to_string()).bind(now).execute(tx.conn()).await?.rows_affected())
 }
@@ -261,8 +263,9 @@ const UNLINK_SNAPSHOT: &str = "-- versions.unlink_snapshot
 UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
 WHERE snapshot = $1 AND deleted_at IS NULL";
 
-/// Unlinks all versions of a snapshot. Returns how many.
+/// As [`unlink`], for all versions of a snapshot. Returns how many.
 pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<u64, StoreError> {
+    boot_orders::drop_where(tx, "snapshot", snapshot).await?;
     let now = tx.now().micros();
     Ok(sqlx::query(UNLINK_SNAPSHOT).bind(snapshot.to_string()).bind(now).execute(tx.conn()).await?.rows_affected())
 }

@@ -5,11 +5,15 @@ use std::{ops::Deref, path::Path, process::Command, sync::Arc, time::Duration};
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use muster_api::version::Version;
+use muster_api::{DiskId, VersionId, node_protocol::boot::BootReport, version::Version};
 use muster_controller::{
     config::{Config, Share, Uploads},
+    domain::boots::BootOrder,
     export::ReadError,
-    store::uploads::{self, UploadTarget},
+    store::{
+        Tx, boot_orders,
+        uploads::{self, UploadTarget},
+    },
 };
 use muster_pool::{PoolClient, PoolError};
 use serde_json::{Value, json};
@@ -328,6 +332,56 @@ async fn what_is_known_of_an_image_is_shown_changed_filtered_and_inherited_by_cl
         let clone = world.post("/v1/images", json!({ "source": source, "os": "mine" })).await.value(201);
         assert_eq!((&clone["os"], &clone["min_memory_bytes"]), (&json!("mine"), &json!(1 << 30)));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_map_tells_in_which_order_boots_read_the_chunks_also_those_of_the_version_that_it_was_made_from() {
+    let world = PoolWorld::new().await;
+    let mut bytes = vec![0; 10 * 65536];
+    for chunk in [0, 3, 4, 9] {
+        bytes[chunk * 65536] = 1;
+    }
+    let base = world.image("base", &bytes).await;
+    let map = async |version: &Value| world.get(&format!("/v1/versions/{}/chunks", id(version))).await.value(200);
+    assert_eq!(map(&base).await["boots"], 0);
+    let boots = async |version: &Value, chunks: &[u32]| {
+        let version: VersionId = id(version).parse().expect("an id");
+        let report = BootReport { disk: DiskId::generate(), version, generation: 1, boot: 1, chunks: chunks.to_vec() };
+        let mut order = BootOrder::default();
+        order.add(&report, 10).expect("a good list");
+        let save = async |tx: &mut Tx| boot_orders::save(tx, version, &order).await;
+        world.app.store.run_tx("test.boots", save).await.expect("saved");
+    };
+    boots(&base, &[9, 0, 4]).await;
+    let of_base = map(&base).await;
+    let none = Value::Null;
+    assert_eq!(of_base["boot_order"], json!([0.5, none, none, none, 1.0, none, none, none, none, 0.0]));
+    assert_eq!((&of_base["boots"], &of_base["boot_chunks"]), (&json!(1), &json!(3)));
+    assert_eq!(of_base["boots_of"], base["id"]);
+
+    // Clones inherit it until a boot of their own is known.
+    for (name, from) in [("clone", "base"), ("clone-of-clone", "clone")] {
+        world.post("/v1/images", json!({ "name": name, "source": { "image": from } })).await.value(201);
+    }
+    let clone = world.get("/v1/images/clone/versions/1").await.value(200);
+    let second = world.get("/v1/images/clone-of-clone/versions/1").await.value(200);
+    assert_eq!(map(&second).await["boot_order"], of_base["boot_order"]);
+    assert_eq!(map(&second).await["boots_of"], base["id"]);
+    boots(&clone, &[3]).await;
+    let of_clone = map(&clone).await;
+    assert_eq!((&of_clone["boots_of"], &of_clone["boot_chunks"]), (&clone["id"], &json!(1)));
+    assert_eq!(of_clone["boot_order"], json!([none, none, none, 0.0, none, none, none, none, none, none]));
+    assert_eq!(map(&second).await["boots_of"], clone["id"], "the nearest one");
+    assert_eq!(map(&base).await, of_base);
+
+    // It goes with its version, and tenants see only their own.
+    world.delete("/v1/images/clone").await.value(204);
+    assert_eq!(map(&second).await["boots_of"], base["id"]);
+    world.delete("/v1/images/base").await.value(204);
+    let of_second = map(&second).await;
+    assert_eq!((&of_second["boot_order"], &of_second["boots_of"], &of_second["boots"]), (&none, &none, &json!(0)));
+    let tenant = world.make_token(json!({ "role": "tenant", "project": "other" })).await;
+    world.get_as(&tenant, &format!("/v1/versions/{}/chunks", id(&second))).await.refused(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]

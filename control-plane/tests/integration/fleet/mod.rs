@@ -2,6 +2,7 @@
 //! the node protocol.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod boots;
 mod contract;
 mod deployments;
 mod found;

@@ -3,7 +3,10 @@
 use muster_api::Reason;
 use serde_json::{Value, json};
 
-use super::harness::{MIB, World, eventually};
+use super::{
+    boots::{kept, report, tell},
+    harness::{MIB, World, eventually},
+};
 use crate::postgres::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,11 +20,16 @@ async fn a_fleet_lives_on_postgresql() {
         Err(why) => panic!("no PostgreSQL to test with: {why}"),
     };
     let mut world = World::on(server.database("fleet")).await;
-    world.image("debian", MIB).await;
+    let version = world.image("debian", MIB).await;
     let nodes = world.nodes(3).await;
     nodes[0].script(|s| s.refuse_cuts = vec![Reason::Busy]);
     nodes[1].script(|s| s.refuse_cuts = vec![Reason::Busy]);
     world.ready("web", 40).await;
+    let (node, member) = nodes.iter().find_map(|node| Some((node, node.assignment("web.0")?))).unwrap();
+    for boots in 1..=2 {
+        tell(node, member.instance, &report(&member, &[2, 1])).await.expect(204);
+        assert_eq!(kept(&world, version).await, Some((boots, vec![2, 1])));
+    }
     world.restart().await;
     let web = world.call("PATCH", "/v1/deployments/web", json!({ "labels": { "tier": "front" } })).await.expect(200);
     assert_eq!((web.text("/state"), web.number("/ready")), ("ready", 40));
