@@ -217,6 +217,7 @@ async fn assemble(
         node_port,
         closing: CancellationToken::new(),
         imports: Slots::new(app::uploads::UPLOADS_MAX, app::uploads::UPLOADS_PER_PROJECT_MAX),
+        walks: Slots::new(app::versions::WALKS_MAX, app::versions::WALKS_PER_PROJECT_MAX),
         streams: Slots::new(app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
         counted: app::counted::Counted::default(),
         known_tokens: app::known::Known::default(),

@@ -117,6 +117,8 @@ pub struct Inner {
     pub closing: CancellationToken,
     /// Uploads of image content under way in this process, by project.
     pub imports: slots::Slots,
+    /// Walks through the trees of versions, by project. A walk fetches up to all pages of a tree.
+    pub walks: slots::Slots,
     /// Streams of events and consoles that are followed, by token.
     pub streams: slots::Slots,
     /// What the members of deployments were counted to lately.

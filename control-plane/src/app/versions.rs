@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use muster_api::{
-    Page, VersionId,
+    ErrorCode, Page, VersionId,
     operation::Target,
     version::{Chunks, Freed, Version, VersionState},
 };
@@ -12,7 +12,11 @@ use serde_json::json;
 use storage_core::ObjectName;
 use tokio::time::Instant;
 
-use super::{Answer, App, AppError, Asked, Caller, boots, find, list::ListQuery};
+use super::{
+    Answer, App, AppError, Asked, Caller, boots, find,
+    list::ListQuery,
+    slots::{Full, Slot},
+};
 use crate::{
     domain::versions::Content,
     export::{
@@ -31,6 +35,10 @@ use crate::{
 
 pub use crate::store::versions::VersionRow;
 
+/// Most walks through the trees of versions at a time.
+pub(crate) const WALKS_MAX: usize = 32;
+/// Most walks through versions of one project at a time.
+pub(crate) const WALKS_PER_PROJECT_MAX: usize = 8;
 /// How long a dry run may count.
 const FREED_WITHIN: Duration = Duration::from_secs(2);
 /// Most versions that a dry run looks at. With more the answer is that it is not known.
@@ -111,6 +119,7 @@ impl App {
         from: u64,
         limit: usize,
     ) -> Result<(Extents, String), AppError> {
+        let _slot = self.walk(&row.version.project)?;
         let as_of = self.store.read("versions.position", async |tx| tx.as_of().await.map(|now| tx.token(now))).await?;
         match extents(self.pool.clone(), &row.content, from, limit).await {
             Ok(found) => Ok((found, as_of)),
@@ -134,6 +143,7 @@ impl App {
             Ok::<_, AppError>((row, parent.filter(|parent| caller.can_see(&parent.version.project)), boots))
         });
         let (row, parent, boots) = read.await?;
+        let _slot = self.walk(&row.version.project)?;
         let parent = parent.as_ref().map(|parent| &parent.content);
         match chunks(self.pool.clone(), &row.content, parent, boots).await {
             Ok(map) => Ok(map),
@@ -142,6 +152,17 @@ impl App {
                 Err(unreadable(&row, error))
             }
         }
+    }
+
+    /// Takes a slot for a walk through the tree of a version of this project.
+    fn walk(&self, project: &str) -> Result<Slot, AppError> {
+        self.walks.take(project).map_err(|full| match full {
+            Full::All => AppError::Unavailable("too many versions are looked through: try again".to_owned()),
+            Full::Own(count) => {
+                let said = format!("{count} versions of this project are looked through, which is the most: try again");
+                AppError::code(ErrorCode::TooManyRequests, said)
+            }
+        })
     }
 
     /// Tells which version could not be read: in the log, and by an event when no node has a good copy of its objects.

@@ -335,6 +335,31 @@ async fn what_is_known_of_an_image_is_shown_changed_filtered_and_inherited_by_cl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_project_cannot_have_all_versions_looked_through_at_once() {
+    let world = PoolWorld::new().await;
+    let version = world.image("base", &sample(1, 100_000)).await;
+    let calls = ["chunks", "extents"].map(|of| format!("/v1/versions/{}/{of}", id(&version)));
+    let mut slots: Vec<_> = (0..8).map(|_| world.app.walks.take("default").expect("a free slot")).collect();
+    for call in &calls {
+        world.get(call).await.refused(429, "too_many_requests");
+    }
+    slots.extend(
+        (0..3)
+            .flat_map(|n| (0..8).map(move |_| n))
+            .map(|n| world.app.walks.take(&format!("p{n}")).expect("a free slot")),
+    );
+    slots.drain(..8);
+    let more: Vec<_> = (0..8).map(|_| world.app.walks.take("p3").expect("a free slot")).collect();
+    for call in &calls {
+        world.get(call).await.refused(503, "unavailable");
+    }
+    drop(more);
+    for call in &calls {
+        world.get(call).await.value(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_map_tells_in_which_order_boots_read_the_chunks_also_those_of_the_version_that_it_was_made_from() {
     let world = PoolWorld::new().await;
     let mut bytes = vec![0; 10 * 65536];
