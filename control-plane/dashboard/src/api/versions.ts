@@ -71,26 +71,14 @@ export function contentUrl(version: Named): string {
 }
 
 /** What is known of each cell of a version. A cell is one chunk, or several where there are many. */
-export interface Chunks {
-  chunk_bytes: number;
-  /** Number of chunks. */
-  count: number;
-  /** Chunks per cell. */
-  step: number;
-  /** The part of each cell that is zeros, 0 to 1; null where that was not found out in time. */
-  zero: (number | null)[];
-  /** The part of each cell that is the same as in the parent, and not zeros; null where it is not known. */
-  shared: (number | null)[] | null;
-  /** When the last boots read the cell first: 0 at the beginning, 1 at the end, null if they did not. */
-  boot_order: (number | null)[] | null;
-}
+export type Chunks = Schemas["Chunks"];
 
 type Extent = Schemas["Extent"];
 
 /** A disk with more extents than on this many pages is drawn as far as they reach. */
 const extentPages = 30;
 
-/** What is known of each cell, by the controller or computed from where the version has data. It never changes. */
+/** What is known of each cell, by the controller or computed from where the version has data. Only boots change it. */
 export function useChunks(version: Version | undefined, fromExtents: (version: Version, extents: Extent[]) => Chunks) {
   return useQuery(
     queryOptions({
@@ -98,11 +86,9 @@ export function useChunks(version: Version | undefined, fromExtents: (version: V
       queryFn: async ({ signal }): Promise<Chunks> => {
         if (version === undefined) throw new Error("no version is chosen");
         const query = { project: version.project };
-        const call = api.GET(
-          `/v1/versions/${encodeURIComponent(version.id)}/chunks` as never,
-          { params: { query }, signal } as never,
-        ) as Promise<{ data?: Chunks }>;
-        const known = await ifOffered(call.then(({ data }) => data ?? null));
+        const path = { version: version.id };
+        const call = api.GET("/v1/versions/{version}/chunks", { params: { path, query }, signal });
+        const known = await ifOffered(body(call));
         if (known !== null) return known;
         const extents: Extent[] = [];
         let token: string | undefined;
@@ -110,7 +96,7 @@ export function useChunks(version: Version | undefined, fromExtents: (version: V
           const got: Paged<Extent> = await body(
             api.GET("/v1/versions/{version}/extents", {
               params: {
-                path: { version: version.id },
+                path,
                 query: { ...query, limit: 1000, ...(token === undefined ? {} : { page_token: token }) },
               },
               signal,
@@ -123,7 +109,7 @@ export function useChunks(version: Version | undefined, fromExtents: (version: V
         return fromExtents(version, extents);
       },
       enabled: version !== undefined,
-      staleTime: 10 * 60_000,
+      staleTime: 60_000,
     }),
   );
 }

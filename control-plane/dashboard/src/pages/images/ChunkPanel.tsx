@@ -6,7 +6,7 @@ import { bytes, count, percent } from "../../ui/format.ts";
 import { Panel } from "../../ui/Panel.tsx";
 import { ChunkGrid, type ChunkView } from "./ChunkGrid.tsx";
 import classes from "./ChunkPanel.module.css";
-import { cellsOfExtents, heatGradient, totals } from "./cells.ts";
+import { bootWords, cellsOfExtents, heatGradient, totals } from "./cells.ts";
 
 /** The chunk map of a version with its legend: what is zero, what is shared, what the last boots read in which order. */
 export function ChunkPanel({ version }: { version: Version }) {
@@ -84,6 +84,7 @@ export function ChunkPanel({ version }: { version: Version }) {
             ? `Each cell is one chunk of ${bytes(chunks.chunk_bytes)}.`
             : `Each cell is ${count(chunks.step)} chunks, ${bytes(chunks.step * chunks.chunk_bytes)}.`}{" "}
           {count(chunks.count)} chunks in all, from left to right and from above to below.
+          {hasBoots && ` ${bootWords(chunks, version.id)}`}
         </Text>
       </Group>
     </Panel>

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Chunks } from "../../api/versions.ts";
-import { cellAt, cellsOfExtents, describeCell, gridOf, heat, mostCells, moveCell, totals } from "./cells.ts";
+import { bootWords, cellAt, cellsOfExtents, describeCell, gridOf, heat, mostCells, moveCell, totals } from "./cells.ts";
 
 const kib = 1024;
 const chunk = 256 * kib;
@@ -45,6 +45,9 @@ describe("a cell in words", () => {
     zero: [1, 0, 0.5, 0],
     shared: [0, 1, 0.25, 0],
     boot_order: [null, 0, 0.5, null],
+    boot_chunks: 3,
+    boots: 4,
+    boots_of: "one",
   };
   const size = 8 * chunk;
   test.each([
@@ -70,6 +73,17 @@ describe("a cell in words", () => {
     expect(describeCell(some, size, 0)).toBe("0 KiB to 512 KiB (chunks 0 to 1): not known");
     expect(totals(some, size)).toMatchObject({ zero: 0, unknown: 2 * chunk });
   });
+
+  test.each([
+    [{}, "3 of 8 chunks were read by the last 4 boots, on average."],
+    [{ boots: 1 }, "3 of 8 chunks were read by the last boot."],
+    [
+      { boots_of: "two" },
+      "3 of 8 chunks were read by the last 4 boots, on average. They are boots of the version that this one was made from: no boot of this one is known yet.",
+    ],
+  ])("says which boots its order is of: %o", (some, text) =>
+    expect(bootWords({ ...chunks, ...some }, "one")).toBe(text),
+  );
 
   test("the kinds add up to the disk", () => {
     const { zero, shared, own } = totals(chunks, size);

@@ -29,7 +29,17 @@ export function cellsOfExtents(
     const length = Math.min(cellBytes, size_bytes - cell * cellBytes);
     return length > 0 ? 1 - filled / length : 1;
   });
-  return { chunk_bytes, count: chunks, step, zero, shared: null, boot_order: null };
+  return {
+    chunk_bytes,
+    count: chunks,
+    step,
+    zero,
+    shared: null,
+    boot_order: null,
+    boot_chunks: 0,
+    boots: 0,
+    boots_of: null,
+  };
 }
 
 /** The bytes of a cell; the last one may be short. */
@@ -106,6 +116,14 @@ export function describeCell(chunks: Chunks, size: number, cell: number): string
     else words.push(`first read ${orderWords(order)} of the last boots`);
   }
   return `${offset(begin)} to ${offset(end)} (${which}): ${words.join(", ")}`;
+}
+
+/** Which boots the order of the cells is made from. */
+export function bootWords(chunks: Chunks, version: string): string {
+  const which = chunks.boots === 1 ? "the last boot" : `the last ${count(chunks.boots)} boots, on average`;
+  const read = `${count(chunks.boot_chunks)} of ${count(chunks.count)} chunks were read by ${which}.`;
+  if (chunks.boots_of === version) return read;
+  return `${read} They are boots of the version that this one was made from: no boot of this one is known yet.`;
 }
 
 /** A place on a disk, without rounding two of them to one: `1,018.75 MiB`. */
