@@ -13,7 +13,7 @@
 //! controller is away goes on with it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     path::{Path, PathBuf},
 };
@@ -70,7 +70,8 @@ impl Known {
             membership,
             assignments: Vec::new(),
             cuts: Vec::new(),
-            versions: std::collections::BTreeMap::new(),
+            versions: BTreeMap::new(),
+            seeds: BTreeMap::new(),
             networks: NetworksAssignment::default(),
         };
         Self { desired, membership: None, fresh: false }
@@ -151,6 +152,9 @@ impl Known {
                 if let Some(root) = self.desired.versions.get(&disk.version) {
                     answer.versions.entry(disk.version).or_insert_with(|| root.clone());
                 }
+            }
+            if let Some((of, seed)) = have.seed.and_then(|of| self.desired.seeds.get_key_value(&of)) {
+                answer.seeds.entry(*of).or_insert_with(|| seed.clone());
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
 //! it ends), [`desired`] (what this node should be), [`fenced`] (when it is no node any more), [`controller`] (the calls it makes), [`reconcile`] (one instance
-//! from wanted to true), [`hypervisor`] (virtual machines), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
+//! from wanted to true), [`hypervisor`] (virtual machines), [`seed`] (what a guest learns about itself), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
 //! (many disks at one instant), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
 //!
 //! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
@@ -47,6 +47,7 @@ mod real_host;
 pub mod reconcile;
 pub mod run;
 mod sealed;
+pub mod seed;
 pub mod status;
 pub mod telemetry;
 

@@ -1,7 +1,6 @@
 //! The [`Host`] of a real node: mirrored disks, and a hypervisor if one is configured.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,6 +20,7 @@ use crate::{
     check, clock,
     config::{Config, RuntimeChoice},
     cuts::DiskCuts,
+    desired::Known,
     fuse,
     helper::HelperProgram,
     holder::Holder,
@@ -42,7 +42,8 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;
     settings.keep_free_bytes = keep_free_bytes;
-    settings.owner = check::disk_owner(&config);
+    let qemu_user = check::disk_owner(&config);
+    settings.owner = qemu_user;
     let disks = fuse::open_disks(settings, pool, holder.clone()).await.map_err(|e| HostError(explain(&e)))?;
     let hypervisor = match config.runtime {
         RuntimeChoice::None => None,
@@ -52,6 +53,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     };
     let reconciler = Reconciler::new(ReconcilerParts {
         data_dir: config.data_dir.clone(),
+        qemu_user,
         disks: disks.clone().into(),
         hypervisor: hypervisor.clone(),
         run,
@@ -61,9 +63,10 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     .map_err(|e| HostError(e.to_string()))?;
     // This pass asks libvirt before the first heartbeat, so that the heartbeat says whether virtual machines are
     // offered.
-    reconciler.pass(&[], &BTreeMap::new()).await;
+    let nothing = Known::nothing(identity.joined.incarnation).desired;
+    reconciler.pass(&nothing).await;
     let disks_dir = config.data_dir.join("disks");
-    Ok(Arc::new(RealHost { disks, disks_dir, holder, hypervisor, reconciler, desired: Mutex::default() }))
+    Ok(Arc::new(RealHost { disks, disks_dir, holder, hypervisor, reconciler, desired: Mutex::new(Arc::new(nothing)) }))
 }
 
 /// The id of this boot of the host. A domain that was started under another one is gone.
@@ -86,13 +89,13 @@ struct RealHost {
     hypervisor: Option<Arc<dyn Hypervisor>>,
     reconciler: Reconciler,
     /// The desired state of the last pass.
-    desired: Mutex<Option<Arc<Desired>>>,
+    desired: Mutex<Arc<Desired>>,
 }
 
 impl Host for RealHost {
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
-        *lock(&self.desired) = Some(desired.clone());
-        Box::pin(async move { self.reconciler.pass(&desired.assignments, &desired.versions).await })
+        *lock(&self.desired) = desired.clone();
+        Box::pin(async move { self.reconciler.pass(&desired).await })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -133,11 +136,7 @@ impl Host for RealHost {
 
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
         let desired = lock(&self.desired).clone();
-        Box::pin(async move {
-            let (assignments, versions) =
-                desired.map(|d| (d.assignments.clone(), d.versions.clone())).unwrap_or_default();
-            self.reconciler.stop_guests(&assignments, &versions, limit).await
-        })
+        Box::pin(async move { self.reconciler.stop_guests(&desired, limit).await })
     }
 
     fn cut_off(&self) -> BoxFuture<'_, Result<(), String>> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, Timestamp,
-    VersionId,
+    DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, SshKey,
+    Timestamp, UserData, VersionId, ssh_key::SshKeyFacts,
 };
 
 /// Request of `POST /v1/deployments`.
@@ -55,12 +55,18 @@ pub struct CreateDeployment {
     /// Labels of the deployment and of its members.
     #[serde(default)]
     pub labels: Labels,
-    /// Reserved: refused with 501, because it is not built yet.
+    /// Public SSH keys of the people who may sign in to the guests, at most 32: one line each, as a `.pub` file has it, without
+    /// options. Guests take them when they first boot. With a snapshot as the source and without this field, the keys of the
+    /// deployment that the snapshot is of are used, as long as it exists in the same project; an empty list means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ssh_keys: Option<serde_json::Value>,
-    /// Reserved: refused with 501, because it is not built yet.
+    #[schema(max_items = 32)]
+    pub ssh_keys: Option<Vec<SshKey>>,
+    /// What each guest does when it first boots, at most 64 KiB of text: cloud-config (it begins with `#cloud-config`), a
+    /// script (`#!`) or a MIME message with several of them. cloud-init in the guest takes it. It is stored as it is, and shown
+    /// by `GET /v1/deployments/{deployment}/user-data` only. With a snapshot as the source and without this field, that of the
+    /// deployment that the snapshot is of is used, as for `ssh_keys`; an empty text means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user_data: Option<serde_json::Value>,
+    pub user_data: Option<UserData>,
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nics: Option<serde_json::Value>,
@@ -343,6 +349,15 @@ pub struct Deployment {
     pub local_bytes: Option<u64>,
     /// Version that members start from; null if the source is a snapshot.
     pub version: Option<VersionId>,
+    /// The public SSH keys that its guests take when they first boot. Lists leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub ssh_keys: Option<Vec<SshKeyFacts>>,
+    /// Length of its user data in bytes, 0 if it has none. Lists leave it out. The text, which may have secrets, is at
+    /// `/v1/deployments/{deployment}/user-data`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub user_data_bytes: Option<u64>,
 }
 
 /// How long the steps of starting took.

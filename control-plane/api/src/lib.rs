@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`session`], [`summary`], [`traffic`]), [`condition`], [`error`], [`reason`], [`page`],
+//! [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest is told), [`condition`], [`error`], [`reason`], [`page`],
 //! [`etag`], [`mac`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
@@ -32,11 +32,13 @@ pub mod peer_protocol;
 pub mod reason;
 pub mod session;
 pub mod snapshot;
+pub mod ssh_key;
 pub mod summary;
 pub mod timestamp;
 pub mod token;
 pub mod traffic;
 pub mod units;
+pub mod user_data;
 pub mod version;
 mod words;
 
@@ -48,8 +50,10 @@ pub use or_unknown::OrUnknown;
 pub use page::Page;
 pub use patch::LabelsPatch;
 pub use reason::Reason;
+pub use ssh_key::SshKey;
 pub use storage_core::cause;
 pub use timestamp::Timestamp;
+pub use user_data::UserData;
 
 /// Version of the REST API and of both protocols.
 pub const API_VERSION: &str = "v1";

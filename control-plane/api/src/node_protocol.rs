@@ -31,8 +31,8 @@ use serde::{Deserialize, Serialize};
 use storage_core::membership::SignedMembership;
 
 use crate::{
-    ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp, UploadId,
-    VersionId,
+    ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp,
+    UploadId, VersionId,
     condition::Condition,
     deployment::{OnReadyTimeout, Ready, Runtime},
     node::PoolUse,
@@ -256,6 +256,10 @@ pub struct Desired {
     pub cuts: Vec<CutOrder>,
     /// The versions that the assignments name, with what the node needs to read them.
     pub versions: BTreeMap<VersionId, VersionRoot>,
+    /// What the guests of the assignments are told when they boot. It is the same for all members of a deployment, and user
+    /// data may have 64 KiB, so it is here once for all of them. Older controllers say nothing.
+    #[serde(default)]
+    pub seeds: BTreeMap<DeploymentId, Seed>,
     /// The networks that the assignments name. Older controllers know of none.
     #[serde(default)]
     pub networks: NetworksAssignment,
@@ -311,9 +315,10 @@ pub struct Assignment {
     /// Its network cards. Older controllers know of none.
     #[serde(default)]
     pub nics: Vec<NicAssignment>,
-    /// What its guest is told when it boots. Older controllers do not say it, and runtime `none` has no guest.
+    /// What its guest is told when it boots: a key of [`Desired::seeds`]. `None` from older controllers, for runtime `none`,
+    /// which has no guest, and while the instance is not to run.
     #[serde(default)]
-    pub seed: Option<Seed>,
+    pub seed: Option<DeploymentId>,
 }
 
 /// The desired state of one disk on this node.

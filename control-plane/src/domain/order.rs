@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use muster_api::{
-    Labels, Name,
+    Labels, Name, SshKey, UserData,
     deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     error::FieldError,
     image::VersionOrNumber,
+    node_protocol::seed::Seed,
+    ssh_key::SSH_KEYS_MAX,
     units::{exact_duration, exact_size},
 };
 
@@ -64,6 +66,10 @@ pub struct Order {
     pub on_ready_timeout: OnReadyTimeout,
     /// Labels of the deployment and of its members.
     pub labels: Labels,
+    /// The keys that the request gives.
+    pub ssh_keys: Option<Vec<SshKey>>,
+    /// The user data that the request gives.
+    pub user_data: Option<UserData>,
 }
 
 /// Why a request is no order.
@@ -146,6 +152,7 @@ impl Order {
         let ready = check_ready(wanted.ready, runtime, ready_timeout, &mut wrong);
         let placement = wanted.placement.unwrap_or_default();
         check_placement(&placement, &mut wrong);
+        check_seed(wanted.ssh_keys.as_deref(), wanted.user_data.as_ref(), runtime, &mut wrong);
         let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
@@ -168,14 +175,28 @@ impl Order {
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
             labels: wanted.labels,
+            ssh_keys: wanted.ssh_keys,
+            user_data: wanted.user_data,
         })
+    }
+
+    /// What the guests are told. What the request does not give is taken over from the deployment that was forked.
+    #[must_use]
+    pub fn seed(&self, forked: Seed) -> Seed {
+        if self.runtime == Runtime::None {
+            return Seed::default();
+        }
+        let lines = |keys: &Vec<SshKey>| keys.iter().map(ToString::to_string).collect();
+        let text = |data: &UserData| Some(data.as_str().to_owned()).filter(|text| !text.is_empty());
+        Seed {
+            ssh_keys: self.ssh_keys.as_ref().map_or(forked.ssh_keys, lines),
+            user_data: self.user_data.as_ref().map_or(forked.user_data, text),
+        }
     }
 }
 
 fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
     let fields = [
-        ("ssh_keys", wanted.ssh_keys.is_some()),
-        ("user_data", wanted.user_data.is_some()),
         ("nics", wanted.nics.is_some()),
         ("disks", wanted.disks.is_some()),
         ("instance_type", wanted.instance_type.is_some()),
@@ -267,6 +288,19 @@ fn check_placement(placement: &Placement, wrong: &mut Complaints) {
     }
 }
 
+fn check_seed(keys: Option<&[SshKey]>, data: Option<&UserData>, runtime: Runtime, wrong: &mut Complaints) {
+    let keys = keys.map_or(0, <[SshKey]>::len);
+    if keys > SSH_KEYS_MAX {
+        wrong.add("/ssh_keys", "out_of_range", format!("at most {SSH_KEYS_MAX} keys, got {keys}"));
+    }
+    if runtime == Runtime::None {
+        let given = [("/ssh_keys", keys > 0), ("/user_data", data.is_some_and(|data| !data.as_str().is_empty()))];
+        for (pointer, _) in given.into_iter().filter(|(_, given)| *given) {
+            wrong.add(pointer, "invalid", "runtime none has no guest that could be told: leave this out");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -337,6 +371,28 @@ mod tests {
     fn reserved_fields_are_never_ignored() {
         let got = read(json!({"source": {"image": "a"}, "count": 0, "nics": [], "protect": {}}));
         assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["nics", "protect"]));
+    }
+
+    #[test]
+    fn a_fork_is_told_what_was_forked_is_told_unless_the_request_says_otherwise() {
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop";
+        let forked = Seed { ssh_keys: vec!["old".to_owned()], user_data: Some("#!/bin/old".to_owned()) };
+        let seed = |more: serde_json::Value| {
+            let mut body = json!({"source": {"snapshot": "s"}});
+            body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            read(body).expect("fits").seed(forked.clone())
+        };
+        assert_eq!(seed(json!({})), forked);
+        assert_eq!(seed(json!({"ssh_keys": [key]})), Seed { ssh_keys: vec![key.to_owned()], ..forked.clone() });
+        assert_eq!(seed(json!({"ssh_keys": []})), Seed { ssh_keys: Vec::new(), ..forked.clone() });
+        assert_eq!(seed(json!({"user_data": ""})), Seed { user_data: None, ..forked.clone() });
+        assert_eq!(seed(json!({"ssh_keys": [], "user_data": "#!/bin/new"})).user_data.as_deref(), Some("#!/bin/new"));
+        assert_eq!(seed(json!({"runtime": "none"})), Seed::default(), "without a guest nobody is told anything");
+        let none =
+            json!({"source": {"image": "a"}, "count": 1, "runtime": "none", "ssh_keys": [key], "user_data": "#!x"});
+        assert_eq!(pointers(none), ["/ssh_keys", "/user_data"]);
+        let many = json!({"source": {"image": "a"}, "count": 1, "ssh_keys": vec![key; SSH_KEYS_MAX + 1]});
+        assert_eq!(pointers(many), ["/ssh_keys"]);
     }
 
     #[test]

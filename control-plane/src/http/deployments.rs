@@ -1,6 +1,7 @@
 //! `/v1/deployments`
 
-use axum::extract::State;
+use axum::{extract::State, response::IntoResponse};
+use http::{HeaderValue, header};
 use muster_api::{
     DeploymentId, Page, Ref,
     deployment::{CreateDeployment, Deployment, DryRun, PatchDeployment, Retry, Scale},
@@ -12,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Removal, Shown,
-    extract::MaybeBody,
+    extract::{MaybeBody, Path},
     openapi::{ByDeployment, ByLabel, ByState, Deleted, DryRun as Dry, List},
 };
 use crate::app::{Answer, App, Caller, instances::Verb};
@@ -21,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(deployment_list, deployment_create))
         .routes(routes!(deployment_show, deployment_patch, deployment_delete))
+        .routes(routes!(deployment_user_data_read))
         .routes(routes!(deployment_scale))
         .routes(routes!(deployment_retry))
         .routes(routes!(deployment_start))
@@ -60,6 +62,19 @@ async fn deployment_show(
     Shown { caller, thing }: Shown<Ref<DeploymentId>>,
 ) -> Result<Json<Deployment>, ApiError> {
     Ok(Json(app.deployment(&caller, &thing).await?))
+}
+
+/// The user data of a deployment, as it was given. It may have secrets; its project and operators may read it. 404 if it has
+/// none.
+#[utoipa::path(get, path = "/v1/deployments/{deployment}/user-data", tag = "deployments",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+async fn deployment_user_data_read(
+    State(app): State<App>,
+    caller: Caller,
+    Path(deployment): Path<Ref<DeploymentId>>,
+) -> Result<impl IntoResponse, ApiError> {
+    let text = (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    Ok(([text], app.user_data(&caller, &deployment).await?))
 }
 
 /// Changes the labels (merge patch).

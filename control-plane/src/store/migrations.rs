@@ -45,6 +45,7 @@ migrations! {
     19 "0019_summary",
     20 "0020_events_of_a_thing",
     21 "0021_links_of_sessions",
+    22 "0022_seeds",
     24 "0024_boot_orders",
     25 "0025_image_properties",
 }

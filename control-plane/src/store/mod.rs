@@ -46,6 +46,7 @@ mod position;
 pub mod promises;
 mod row;
 pub mod salvage;
+pub mod seeds;
 pub mod sessions;
 pub mod sign_in_links;
 pub mod snapshots;

@@ -229,6 +229,21 @@ pub async fn by_name(tx: &mut Tx, project: &str, name: &str) -> Result<Option<Sn
     select_one(tx, "snapshots.by_name", rest, [project.into(), name.into()]).await
 }
 
+const DEPLOYMENTS: &str = "-- snapshots.deployments
+SELECT DISTINCT i.deployment FROM snapshot_members m JOIN instances i ON i.id = m.instance WHERE m.snapshot = $1 LIMIT 2";
+
+/// The deployment that was cut: the one that the request named, else the only one that the instances belong to.
+pub async fn deployment_of(tx: &mut Tx, snapshot: &SnapshotRow) -> Result<Option<DeploymentId>, StoreError> {
+    if snapshot.deployment.is_some() {
+        return Ok(snapshot.deployment);
+    }
+    let rows = sqlx::query(DEPLOYMENTS).bind(snapshot.id.to_string()).fetch_all(tx.conn()).await?;
+    match rows.as_slice() {
+        [only] => column::read(only, "deployment").map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// Snapshots under way, oldest first.
 pub async fn under_way(tx: &mut Tx) -> Result<Vec<SnapshotRow>, StoreError> {
     select(tx, "snapshots.under_way", "WHERE state IN ('cutting', 'saving') ORDER BY seq", []).await

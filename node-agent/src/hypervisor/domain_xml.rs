@@ -20,6 +20,9 @@ pub const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 /// kernel hands each to its own worker thread. `native` also works where a seccomp policy forbids `io_uring`.
 const DISK_IO: &str = "native";
 
+/// Serial number of the seed disk.
+const SEED_SERIAL: &str = "cidata";
+
 /// What the XML of a domain needs beside its [`InstanceSpec`].
 #[derive(Clone, Debug)]
 pub struct Place<'a> {
@@ -160,7 +163,8 @@ fn smbios(xml: &mut Xml, spec: &InstanceSpec) {
 }
 
 fn devices(xml: &mut Xml, spec: &InstanceSpec) {
-    for (disk, target) in spec.disks.iter().zip(target_names()) {
+    let mut targets = target_names();
+    for (disk, target) in spec.disks.iter().zip(targets.by_ref()) {
         xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
             xml.empty(
                 "driver",
@@ -185,6 +189,18 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
             // A serial number of virtio-blk has at most 20 bytes.
             let serial: String = disk.disk.uuid().simple().to_string().chars().take(20).collect();
             xml.text("serial", &serial);
+        });
+    }
+    if let (Some(seed), Some(target)) = (&spec.seed, targets.next()) {
+        xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
+            xml.empty("driver", &[("name", "qemu"), ("type", "raw")]);
+            xml.nest("source", &[("file", &seed.to_string_lossy())], |xml| {
+                // It belongs to QEMU's user already.
+                xml.empty("seclabel", &[("model", "dac"), ("relabel", "no")]);
+            });
+            xml.empty("target", &[("dev", &target), ("bus", "virtio")]);
+            xml.empty("readonly", &[]);
+            xml.text("serial", SEED_SERIAL);
         });
     }
     xml.empty("controller", &[("type", "usb"), ("model", "none")]);

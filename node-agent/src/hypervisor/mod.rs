@@ -94,6 +94,9 @@ pub struct InstanceSpec {
     pub memory_bytes: u64,
     /// Its disks, boot disk first.
     pub disks: Vec<DiskSpec>,
+    /// File of its seed disk, from which the guest learns who it is. It is the last disk, and read-only. `None` if an older
+    /// controller says nothing that could be on it.
+    pub seed: Option<PathBuf>,
     /// File that the output of the serial console is appended to.
     pub console_log: PathBuf,
 }

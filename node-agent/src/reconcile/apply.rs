@@ -1,6 +1,6 @@
 //! Carries out the plan, one task per instance, and remembers how far each came.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
     mirror::{DiskError, DiskWant},
+    seed::files::SeedFile,
 };
 
 /// After this many refusals by the hypervisor a start has failed.
@@ -46,20 +47,25 @@ fn later(reason: Reason, detail: impl Into<String>) -> Stuck {
     Stuck::Later(Trouble { reason, detail: detail.into() })
 }
 
+/// The files of the seed disk; none if the controller says nothing that could be on it.
+pub(super) type SeedNeed = Result<Option<Vec<SeedFile>>, Trouble>;
+
+/// What the desired state says beside the assignment, as far as steps need it.
+pub(super) struct Needs {
+    /// The disks with the roots of their versions.
+    pub(super) disks: Vec<Result<DiskWant, Trouble>>,
+    pub(super) seed: SeedNeed,
+}
+
 /// Runs the actions in a task of their own. The instance is busy until it ends.
-pub(super) fn spawn(
-    inner: Arc<Inner>,
-    assignment: Assignment,
-    wants: Vec<Result<DiskWant, Trouble>>,
-    actions: Vec<Action>,
-) {
+pub(super) fn spawn(inner: Arc<Inner>, assignment: Assignment, needs: Needs, actions: Vec<Action>) {
     inner.slot(assignment.instance, |slot| slot.busy = true);
     tokio::spawn(async move {
         // Also frees the instance when the task panics.
         let _free = Free { inner: inner.clone(), instance: assignment.instance };
         for action in actions {
             tracing::debug!(instance.id = %assignment.instance, ?action, "instance {}", assignment.name);
-            match apply(&inner, &assignment, &wants, &action).await {
+            match apply(&inner, &assignment, &needs, &action).await {
                 Ok(()) => settled(&inner, assignment.instance, &action),
                 Err(stuck) => {
                     failed(&inner, &assignment, &action, stuck);
@@ -140,7 +146,7 @@ fn with_life(inner: &Inner, instance: InstanceId, change: impl FnOnce(&mut Life)
     })
 }
 
-async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant, Trouble>], action: &Action) -> Step {
+async fn apply(inner: &Inner, assignment: &Assignment, needs: &Needs, action: &Action) -> Step {
     let instance = assignment.instance;
     let now = (inner.parts.now)();
     match action {
@@ -149,8 +155,8 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
             let life = Some(Life::begin(assignment.generation, assignment.boot, now));
             *slot = Slot { life, told: Some(assignment.clone()), ..fresh };
         }),
-        Action::EnsureDisks => ensure_disks(inner, instance, wants).await,
-        Action::Start => start(inner, assignment).await,
+        Action::EnsureDisks => ensure_disks(inner, instance, &needs.disks).await,
+        Action::Start => start(inner, assignment, &needs.seed).await,
         Action::Probe => probe(inner, assignment).await,
         Action::Resume => {
             let resumed = hypervisor(inner)?.resume(instance).await;
@@ -184,10 +190,15 @@ async fn apply(inner: &Inner, assignment: &Assignment, wants: &[Result<DiskWant,
     }
 }
 
-/// Removes the record and the console log of an instance.
+/// Removes the record, the console log and the seed disk of an instance.
 async fn forget(inner: &Inner, instance: InstanceId) -> Step {
-    let (records, log) = (inner.records.clone(), inner.console_log(instance));
-    let removing = move || console::remove(&log).and_then(|()| records.remove(instance));
+    let (records, seeds, log) = (inner.records.clone(), inner.seeds.clone(), inner.console_log(instance));
+    // The record last: while it is there, the others are looked for.
+    let removing = move || {
+        console::remove(&log)?;
+        seeds.remove(instance)?;
+        records.remove(instance)
+    };
     let removed = tokio::task::spawn_blocking(removing).await.map_err(io::Error::other).flatten();
     removed.map_err(|error| later(Reason::Io, error.to_string()))?;
     inner.slot(instance, |slot| *slot = Slot { busy: true, ..Slot::default() });
@@ -259,7 +270,7 @@ async fn remove_disks(inner: &Inner, assignment: &Assignment) -> Step {
     Ok(())
 }
 
-async fn start(inner: &Inner, assignment: &Assignment) -> Step {
+async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step {
     let instance = assignment.instance;
     let parts = &inner.parts;
     let started = Phase::Started { run: parts.run, host_boot: parts.host_boot.clone() };
@@ -275,7 +286,8 @@ async fn start(inner: &Inner, assignment: &Assignment) -> Step {
         });
     }
     let hypervisor = hypervisor(inner)?;
-    let spec = instance_spec(inner, assignment)?;
+    let seed = ensure_seed(inner, instance, seed).await?;
+    let spec = instance_spec(inner, assignment, seed)?;
     // Stored before the call: when the agent dies in between, the start must not look like none.
     with_life(inner, instance, |life| life.phase = started)?;
     if let Err(error) = hypervisor.start(spec).await {
@@ -297,7 +309,7 @@ async fn start(inner: &Inner, assignment: &Assignment) -> Step {
 }
 
 /// What the hypervisor needs to know, once all disks of the instance are here.
-fn instance_spec(inner: &Inner, assignment: &Assignment) -> Result<InstanceSpec, Stuck> {
+fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) -> Result<InstanceSpec, Stuck> {
     let here = (inner.parts.disks.list_of)(assignment.instance);
     let found = assignment.disks.iter().map(|want| {
         let disk = here.iter().find(|disk| disk.disk == want.disk)?;
@@ -316,8 +328,18 @@ fn instance_spec(inner: &Inner, assignment: &Assignment) -> Result<InstanceSpec,
         cpus: assignment.cpus,
         memory_bytes: assignment.memory_bytes,
         disks: disks.ok_or_else(gone)?,
+        seed,
         console_log: inner.console_log(assignment.instance),
     })
+}
+
+/// Writes the seed disk of a guest that is about to start.
+async fn ensure_seed(inner: &Inner, instance: InstanceId, seed: &SeedNeed) -> Result<Option<PathBuf>, Stuck> {
+    let Some(files) = seed.clone().map_err(Stuck::Later)? else { return Ok(None) };
+    let seeds = inner.seeds.clone();
+    let made = tokio::task::spawn_blocking(move || seeds.ensure(instance, &files)).await;
+    let made = made.map_err(io::Error::other).flatten();
+    made.map(Some).map_err(|error| later(Reason::Io, format!("its seed disk cannot be written: {error}")))
 }
 
 async fn probe(inner: &Inner, assignment: &Assignment) -> Step {

@@ -28,7 +28,7 @@ pub mod record;
 pub mod report;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -37,15 +37,16 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::{
-    DiskId, InstanceId, Reason, Timestamp, VersionId,
+    DiskId, InstanceId, Reason, Timestamp,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
-    node_protocol::{Assignment, DiskReport, InstanceReport, VersionRoot},
+    node_protocol::{Assignment, Desired, DiskReport, InstanceReport},
 };
 use storage_core::lock;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use self::{
+    apply::{Needs, SeedNeed},
     plan::{DiskSeen, DomainSeen, Here, Life, Phase, Seen},
     pulse::Pulse,
     record::Records,
@@ -54,6 +55,7 @@ use self::{
 use crate::{
     hypervisor::{Domain, DomainState, Hypervisor, PauseReason, RunId, console, console::Scan},
     mirror::{DiskError, DiskStatus, DiskWant, Disks, LostContent},
+    seed::{files::seed_files, store::Seeds},
 };
 
 /// Time until the next pass while something waits: a probe, a guest that stops, a retry.
@@ -66,11 +68,6 @@ const LIST_LIMIT: Duration = Duration::from_secs(3);
 const SILENT_LIMIT: Duration = Duration::from_millis(300);
 /// Longest wait for the end of a guest whose power is cut.
 const POWER_LIMIT: Duration = Duration::from_secs(10);
-
-/// What a node needs to read the versions its assignments name: [`Desired::versions`].
-///
-/// [`Desired::versions`]: muster_api::node_protocol::Desired::versions
-pub type Versions = BTreeMap<VersionId, VersionRoot>;
 
 /// What the reconciler does with disks. Made from [`Disks`]; tests have others.
 pub struct DiskAccess {
@@ -111,8 +108,10 @@ impl From<Arc<Disks>> for DiskAccess {
 
 /// What a [`Reconciler`] is made of.
 pub struct ReconcilerParts {
-    /// Data folder of the agent. Records of starts and console logs are kept in it.
+    /// Data folder of the agent. Records of starts, console logs and seed disks are kept in it.
     pub data_dir: PathBuf,
+    /// User and group that QEMU runs as. Seed disks belong to them.
+    pub qemu_user: (u32, u32),
     /// Makes, removes and lists the disks of this node.
     pub disks: DiskAccess,
     /// The hypervisor; none on a node that runs no virtual machines.
@@ -136,6 +135,7 @@ pub struct Reconciler {
 struct Inner {
     parts: ReconcilerParts,
     records: Records,
+    seeds: Seeds,
     slots: Mutex<HashMap<InstanceId, Slot>>,
     /// Set once the agent ends: nothing is started any more.
     draining: Mutex<bool>,
@@ -166,7 +166,7 @@ struct Slot {
     pulse: Pulse,
     absent_since: Option<Timestamp>,
     bounded_at: Option<Instant>,
-    /// Whether there may be a record or a console log to remove.
+    /// Whether there may be a record, a console log or a seed disk to remove.
     traces: bool,
 }
 
@@ -191,7 +191,8 @@ impl Inner {
             if let Some(life) = life.as_mut().filter(|life| life.phase == Phase::New) {
                 life.begun_at = (self.parts.now)();
             }
-            let traces = life.is_some() || self.console_log(instance).exists();
+            let traces = life.is_some()
+                || [self.console_log(instance), self.seeds.path(instance)].iter().any(|file| file.exists());
             Slot { life, told: told.flatten(), traces, ..Slot::default() }
         });
         f(slot)
@@ -347,10 +348,12 @@ impl Reconciler {
     /// When the folder of the records cannot be made.
     pub fn new(parts: ReconcilerParts) -> io::Result<Self> {
         let records = Records::open(&parts.data_dir)?;
+        let seeds = Seeds::open(&parts.data_dir, parts.qemu_user, |instance| records.load(instance).is_some())?;
         let events = parts.hypervisor.as_ref().map(|hypervisor| hypervisor.watch());
         let inner = Arc::new(Inner {
             parts,
             records,
+            seeds,
             slots: Mutex::default(),
             draining: Mutex::new(false),
             silent: Mutex::default(),
@@ -376,9 +379,9 @@ impl Reconciler {
     }
 
     /// Looks at every instance, starts the steps that are due, and reports. Never waits for a step.
-    pub async fn pass(&self, assignments: &[Assignment], versions: &Versions) -> Vec<InstanceReport> {
+    pub async fn pass(&self, desired: &Desired) -> Vec<InstanceReport> {
         let domains = if self.inner.is_silent().await { None } else { self.inner.domains(LIST_LIMIT).await };
-        self.look(assignments, versions, domains.as_ref())
+        self.look(desired, domains.as_ref())
     }
 
     /// Why the hypervisor does not answer, as of the last pass.
@@ -387,13 +390,8 @@ impl Reconciler {
         lock(&self.inner.silent).clone()
     }
 
-    fn look(
-        &self,
-        assignments: &[Assignment],
-        versions: &Versions,
-        domains: Option<&HashMap<InstanceId, Domain>>,
-    ) -> Vec<InstanceReport> {
-        let inner = &self.inner;
+    fn look(&self, desired: &Desired, domains: Option<&HashMap<InstanceId, Domain>>) -> Vec<InstanceReport> {
+        let (inner, assignments) = (&self.inner, &desired.assignments);
         let listed = (inner.parts.disks.list)();
         let mut disks: HashMap<InstanceId, Vec<&DiskStatus>> = HashMap::new();
         for disk in &listed {
@@ -411,7 +409,7 @@ impl Reconciler {
             if !busy && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
                 if !actions.is_empty() {
-                    apply::spawn(inner.clone(), assignment.clone(), wants(versions, assignment), actions);
+                    apply::spawn(inner.clone(), assignment.clone(), needs(desired, assignment), actions);
                 }
             }
             let trouble = disks.iter().copied().find_map(disk_trouble);
@@ -482,12 +480,7 @@ impl Reconciler {
 
     /// Ends every guest of this process because the agent ends: asks it to turn off, and cuts its power after `limit`.
     /// Nothing is started from then on. The next agent starts the guests again.
-    pub async fn stop_guests(
-        &self,
-        assignments: &[Assignment],
-        versions: &Versions,
-        limit: Duration,
-    ) -> Vec<InstanceReport> {
+    pub async fn stop_guests(&self, desired: &Desired, limit: Duration) -> Vec<InstanceReport> {
         *lock(&self.inner.draining) = true;
         let deadline = Instant::now() + limit;
         // A step under way may be a start. It must be over before its guest can be stopped.
@@ -501,7 +494,7 @@ impl Reconciler {
         });
         futures::future::join_all(ends).await;
         let domains = self.inner.domains(LIST_LIMIT).await;
-        self.look(assignments, versions, domains.as_ref())
+        self.look(desired, domains.as_ref())
     }
 }
 
@@ -547,9 +540,23 @@ impl Drop for Reconciler {
     }
 }
 
+/// What the controller sent for an instance beside its assignment.
+fn needs(desired: &Desired, assignment: &Assignment) -> Needs {
+    Needs { disks: wants(desired, assignment), seed: seed(desired, assignment) }
+}
+
+/// The files of the seed disk of an instance.
+fn seed(desired: &Desired, assignment: &Assignment) -> SeedNeed {
+    let Some(of) = assignment.seed else { return Ok(None) };
+    let missing = || format!("the controller sent no seed of deployment {of}");
+    let seed = desired.seeds.get(&of).ok_or_else(missing);
+    let files = seed.and_then(|seed| seed_files(assignment, seed, &desired.networks.networks));
+    files.map(Some).map_err(|detail| Trouble { reason: Reason::StartFailed, detail })
+}
+
 /// The disks of an instance with the roots that the controller sent.
-fn wants(versions: &Versions, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
-    let want = |disk: &muster_api::node_protocol::DiskAssignment| match versions.get(&disk.version) {
+fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
+    let want = |disk: &muster_api::node_protocol::DiskAssignment| match desired.versions.get(&disk.version) {
         Some(root) => Ok(DiskWant {
             disk: disk.disk,
             instance: assignment.instance,

@@ -205,7 +205,7 @@ pub enum Action {
     Note(End),
     /// Unmount and remove its disks.
     RemoveDisks,
-    /// Remove its record and its console log.
+    /// Remove its record, its console log and its seed disk.
     Forget,
 }
 

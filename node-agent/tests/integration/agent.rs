@@ -141,6 +141,7 @@ impl Controller {
             assignments,
             cuts: Vec::new(),
             versions,
+            seeds: std::collections::BTreeMap::new(),
             networks: NetworksAssignment::default(),
         }
     }

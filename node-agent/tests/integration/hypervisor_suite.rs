@@ -174,6 +174,7 @@ fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
         cpus: 1,
         memory_bytes: 160 << 20,
         disks: vec![DiskSpec { disk: DiskId::generate(), path: disk }],
+        seed: None,
         console_log: dir.join("console/web.log"),
     }
 }
@@ -294,6 +295,7 @@ fn fixed_spec() -> InstanceSpec {
             DiskSpec { disk: id(3).into(), path: "/var/lib/muster/disks/a.raw".into() },
             DiskSpec { disk: id(4).into(), path: "/var/lib/o'malley & <sons>/b.raw".into() },
         ],
+        seed: Some("/var/lib/muster/seeds/i.img".into()),
         console_log: "/var/lib/muster/console/i.log".into(),
     }
 }

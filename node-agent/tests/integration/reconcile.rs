@@ -17,7 +17,7 @@ use std::{
 use crate::{
     guest_time::GuestTime,
     mirror::world::{self, DataDir, World},
-    support::bare_instance,
+    support::{KEY, Versions, bare_instance, deployment, desired, own_user},
 };
 use muster_agent::{
     clock,
@@ -27,13 +27,14 @@ use muster_agent::{
         libvirt::Libvirt,
     },
     mirror::{DiskError, DiskStatus, DiskWant},
-    reconcile::{DiskAccess, Reconciler, ReconcilerParts, Versions},
+    reconcile::{DiskAccess, Reconciler, ReconcilerParts},
+    seed::{files::seed_files, image::image},
 };
 use muster_api::{
     ClusterId, DiskId, InstanceId, NodeId, Reason, Timestamp, VersionId,
     condition::ConditionKind,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
-    node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted},
+    node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, seed::Seed},
 };
 use storage_core::ChunkSize;
 
@@ -129,6 +130,7 @@ impl Node {
         self.disks.unmount();
         Reconciler::new(ReconcilerParts {
             data_dir: self.dir.path().to_owned(),
+            qemu_user: own_user(),
             disks: self.disks.access(),
             hypervisor: Some(Arc::new(self.host.hypervisor(self.owner))),
             run: RunId::generate(),
@@ -157,7 +159,7 @@ impl Node {
             let entries = fs::read_dir(self.dir.path().join(dir)).into_iter().flatten();
             entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
         };
-        [of("instances"), of("console")].concat()
+        [of("instances"), of("console"), of("seeds")].concat()
     }
 }
 
@@ -169,6 +171,7 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         memory_bytes: 160 << 20,
         runtime: Runtime::Libvirt,
         ready: Ready { probe, marker: None, timeout_s: Some(240) },
+        seed: Some(deployment()),
         ..bare_instance(DiskAssignment { disk, size_bytes: 1 << 20, version })
     }
 }
@@ -193,7 +196,7 @@ async fn until(
     let mut time = GuestTime::start(folder);
     loop {
         changed.mark_unchanged();
-        let report = agent.pass(std::slice::from_ref(wanted), versions).await.remove(0);
+        let report = agent.pass(&desired(std::slice::from_ref(wanted), versions)).await.remove(0);
         assert_eq!((report.instance, report.boot), (wanted.instance, wanted.boot));
         if good(&report) {
             return report;
@@ -217,7 +220,7 @@ async fn cutting_the_power_ends_every_guest_of_the_node_and_keeps_what_is_rememb
     agent.cut_power().await.unwrap();
     assert_eq!((node.host.running().len(), node.files().len()), (0, files));
     // Nothing is started any more, whatever is wanted.
-    agent.pass(&[one, two], &node.versions).await;
+    agent.pass(&desired(&[one, two], &node.versions)).await;
     agent.cut_power().await.unwrap();
     assert_eq!((node.host.running().len(), node.host.starts()), (0, 2));
 }
@@ -324,7 +327,7 @@ async fn a_slow_instance_never_delays_another() {
     let started = Instant::now();
     loop {
         changed.mark_unchanged();
-        let reports = agent.pass(&both, &node.versions).await;
+        let reports = agent.pass(&desired(&both, &node.versions)).await;
         assert!(!is_ready(&reports[0]));
         if is_ready(&reports[1]) {
             break;
@@ -476,11 +479,11 @@ async fn an_agent_that_ends_takes_its_guests_along_and_brings_them_back() {
     let agent = node.agent();
     let wanted = node.wanted(Probe::Running);
     node.ready(&agent, &wanted).await;
-    let last = agent.stop_guests(std::slice::from_ref(&wanted), &node.versions, Duration::from_secs(5)).await;
+    let last = agent.stop_guests(&desired(std::slice::from_ref(&wanted), &node.versions), Duration::from_secs(5)).await;
     assert_eq!((last[0].state, &last[0].reason), (Observed::Stopped, &Some(Reason::AgentStopped)));
     assert_eq!(node.host.running(), []);
     // Nothing is started while it ends.
-    agent.pass(std::slice::from_ref(&wanted), &node.versions).await;
+    agent.pass(&desired(std::slice::from_ref(&wanted), &node.versions)).await;
     drop(agent);
     assert_eq!(node.host.starts(), 1);
     let agent = node.agent();
@@ -511,7 +514,7 @@ async fn a_silent_hypervisor_proves_nothing() {
     node.ready(&agent, &wanted).await;
     wanted.wanted = Wanted::Gone;
     node.host.fail_next("list", HypervisorError::Unavailable { uri: "x".to_owned(), detail: "gone".to_owned() });
-    let report = agent.pass(std::slice::from_ref(&wanted), &node.versions).await.remove(0);
+    let report = agent.pass(&desired(std::slice::from_ref(&wanted), &node.versions)).await.remove(0);
     assert_eq!((report.state, report.reason), (Observed::Stopping, Some(Reason::HypervisorSilent)));
     assert!(agent.hypervisor_trouble().unwrap().contains("gone"));
     assert_eq!((node.disks.0.lock().unwrap().len(), node.host.running().len()), (1, 1));
@@ -567,10 +570,10 @@ async fn a_hypervisor_that_was_silent_and_is_slow_since_is_used_again() {
     let wanted = node.wanted(Probe::Running);
     node.host.fail_next("list", HypervisorError::Unavailable { uri: "x".to_owned(), detail: "gone".to_owned() });
     node.host.set_list_takes(Duration::from_millis(700));
-    let report = agent.pass(std::slice::from_ref(&wanted), &node.versions).await.remove(0);
+    let report = agent.pass(&desired(std::slice::from_ref(&wanted), &node.versions)).await.remove(0);
     assert_eq!((report.state, report.reason), (Observed::Preparing, Some(Reason::HypervisorSilent)));
     let asked = Instant::now();
-    agent.pass(std::slice::from_ref(&wanted), &node.versions).await;
+    agent.pass(&desired(std::slice::from_ref(&wanted), &node.versions)).await;
     assert!(asked.elapsed() < Duration::from_millis(600), "a pass does not wait for it: {:?}", asked.elapsed());
     node.ready(&agent, &wanted).await;
 }
@@ -581,7 +584,7 @@ async fn an_instance_that_the_controller_does_not_name_is_left_alone_and_reporte
     let agent = node.agent();
     let wanted = node.wanted(Probe::Running);
     node.ready(&agent, &wanted).await;
-    let report = agent.pass(&[], &Versions::new()).await.remove(0);
+    let report = agent.pass(&desired(&[], &Versions::new())).await.remove(0);
     assert_eq!((report.instance, report.generation, report.boot), (wanted.instance, wanted.generation, wanted.boot));
     assert_eq!((report.state, report.found.unwrap().told), (Observed::Running, Some(wanted.clone())));
     let root = node.versions.get(&wanted.disks[0].version);
@@ -589,7 +592,7 @@ async fn an_instance_that_the_controller_does_not_name_is_left_alone_and_reporte
     // Another process knows it as well, and that the guest of the first one has lost its disk.
     drop(agent);
     let agent = node.agent();
-    let report = agent.pass(&[], &Versions::new()).await.remove(0);
+    let report = agent.pass(&desired(&[], &Versions::new())).await.remove(0);
     assert_eq!((report.state, report.reason), (Observed::Failed, Some(Reason::DiskLost)));
     assert_eq!(report.found.unwrap().told, Some(wanted.clone()));
     assert_eq!((node.host.running().len(), node.disks.0.lock().unwrap().len()), (1, 1));
@@ -598,8 +601,55 @@ async fn an_instance_that_the_controller_does_not_name_is_left_alone_and_reporte
     assert_eq!((report.reason, report.found), (Some(Reason::DiskLost), None));
     let gone = Assignment { wanted: Wanted::Gone, ..wanted };
     node.until(&agent, &gone, Observed::Gone).await;
-    assert_eq!(agent.pass(&[], &Versions::new()).await, []);
+    assert_eq!(agent.pass(&desired(&[], &Versions::new())).await, []);
     assert_eq!(node.files(), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn the_seed_disk_of_a_guest_is_as_the_controller_says_at_each_start() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    let file = node.dir.path().join("seeds").join(format!("{}.img", wanted.instance));
+    let pass = async |wanted: &Assignment, seed: Option<Seed>| {
+        let mut desired = desired(std::slice::from_ref(wanted), &node.versions);
+        desired.seeds = seed.map(|seed| (deployment(), seed)).into_iter().collect();
+        agent.pass(&desired).await.remove(0)
+    };
+    // Without what the controller should have sent the guest would come up as nobody.
+    eventually("the missing seed to be told", async || {
+        let report = pass(&wanted, None).await;
+        report.detail.is_some_and(|detail| detail.contains("the controller sent no seed"))
+    })
+    .await;
+    assert!(!file.exists() && node.host.running().is_empty());
+    let seed = Seed { ssh_keys: vec!["ssh-ed25519 AAAA".to_owned()], user_data: None };
+    let files = seed_files(&wanted, &seed, &[]).unwrap();
+    eventually("the guest to run", async || is_ready(&pass(&wanted, Some(seed.clone())).await)).await;
+    assert_eq!(fs::read(&file).unwrap(), image(&files).unwrap());
+    // A restart after a rename of the instance or with other keys: the file follows.
+    wanted.boot = 2;
+    wanted.host_name = "db-1".to_owned();
+    let files = seed_files(&wanted, &Seed::default(), &[]).unwrap();
+    eventually("the guest to run again", async || {
+        let report = pass(&wanted, Some(Seed::default())).await;
+        report.boot == 2 && is_ready(&report)
+    })
+    .await;
+    assert_eq!(fs::read(&file).unwrap(), image(&files).unwrap());
+    wanted.wanted = Wanted::Gone;
+    wanted.seed = None;
+    eventually("the instance to be gone", async || pass(&wanted, None).await.state == Observed::Gone).await;
+    assert_eq!(node.files(), Vec::<PathBuf>::new());
+}
+
+/// Waits until something is true, at most [`FAKE`].
+async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !look().await {
+        assert!(begun.elapsed() < FAKE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -630,7 +680,7 @@ async fn an_older_generation_is_not_obeyed() {
     node.ready(&agent, &wanted).await;
     let stale = Assignment { generation: 1, wanted: Wanted::Gone, ..wanted.clone() };
     for _ in 0..3 {
-        agent.pass(std::slice::from_ref(&stale), &node.versions).await;
+        agent.pass(&desired(std::slice::from_ref(&stale), &node.versions)).await;
     }
     assert_eq!((node.host.running().len(), node.disks.0.lock().unwrap().len()), (1, 1));
 }
@@ -722,6 +772,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let agent = |world: &World| {
         Reconciler::new(ReconcilerParts {
             data_dir: dir.path().to_owned(),
+            qemu_user: qemu,
             disks: world.disks.clone().into(),
             hypervisor: Some(hypervisor.clone()),
             run: RunId::generate(),
@@ -742,6 +793,20 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let first = agent(&world);
     let report = until(&first, &versions, &wanted, boot, is_ready).await;
     eprintln!("ready {} ms after its start", report.ready_at.unwrap().ms_since(report.started_at.unwrap()));
+    let log = dir.path().join("console").join(format!("{}.log", want.instance));
+    let said = |what: &str| {
+        let log = fs::read_to_string(&log).unwrap();
+        log.lines().filter(|line| line.contains(what)).map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(said("hello from"), ["hello from web-1"]);
+    let knows = format!(
+        "[ $(hostname) = web-1 ] && [ $(cat /var/lib/muster/instance-id) = {} ] && grep -qx '{KEY}' /root/.ssh/authorized_keys \
+         && ! cat /dev/zero > /dev/vdb && echo yes",
+        want.instance
+    );
+    let (_, yes) = in_guest(&hypervisor, want.instance, &knows).await;
+    // base64 of od's text of "yes\n"
+    assert_eq!(yes.trim(), "IDc5IDY1IDczIDBhCg==", "it knows who it is, and cannot write to its seed disk");
     let (code, _) = in_guest(&hypervisor, want.instance, "echo kept > /root/kept && sync /root/kept && sync").await;
     assert_eq!(code, 0);
 
@@ -761,6 +826,11 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let (_, kept) = in_guest(&hypervisor, want.instance, "cat /root/kept /var/lib/muster/boots").await;
     // base64 of od's text of "kept\n3\n"
     assert_eq!(kept.trim(), "IDZiIDY1IDcwIDc0IDBhIDMzIDBhCg==");
+
+    // It is who it was, also after the agent was another one.
+    let (keys, hellos) = (said("MUSTER-HOST-KEY web-1 "), said("hello from"));
+    assert!(keys.len() == 3 && keys.iter().all(|key| *key == keys[0]), "one line for each boot: {keys:?}");
+    assert_eq!(hellos.len(), 1, "what is to be done once is done once");
 
     // A guest that cannot boot does nothing. This one did, a minute ago.
     let mut nothing = assignment(blank.instance, blank.disk, blank.version, Probe::Running);
@@ -784,7 +854,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
     wanted.wanted = Wanted::Gone;
     until(&second, &versions, &wanted, within(60), |r| r.state == Observed::Gone).await;
     assert_eq!(world::mounts_below(dir.path()), Vec::<PathBuf>::new());
-    for below in ["disks", "console", "instances"] {
+    for below in ["disks", "console", "instances", "seeds"] {
         assert_eq!(fs::read_dir(dir.path().join(below)).unwrap().count(), 0, "{below}");
     }
     assert_eq!(hypervisor.list().await.unwrap(), []);

@@ -1,7 +1,7 @@
 //! A cluster's CA, its nodes and their peer servers, all in this process and on loopback.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_agent::{
@@ -15,9 +15,11 @@ use muster_agent::{
     },
 };
 use muster_api::{
-    ClusterId, CommitId, DiskId, InstanceId, NodeId, StoreId,
+    ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, StoreId, VersionId,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
-    node_protocol::{Assignment, CutDisk, CutKey, CutMember, DiskAssignment, Incarnation, Wanted},
+    node_protocol::{
+        Assignment, CutDisk, CutKey, CutMember, Desired, DiskAssignment, Incarnation, VersionRoot, Wanted, seed::Seed,
+    },
 };
 use muster_pool::{
     PoolClient, PoolLimits, ServeLimits, serve,
@@ -172,6 +174,32 @@ pub(crate) struct TestCluster {
     pub(crate) membership: Membership,
     /// A controller's client.
     pub(crate) client: PoolClient,
+}
+
+/// What a node needs to read the versions that its assignments name.
+pub(crate) type Versions = BTreeMap<VersionId, VersionRoot>;
+
+/// The deployment of the instances that have a seed.
+pub(crate) fn deployment() -> DeploymentId {
+    uuid::Uuid::from_u128(0xd0).into()
+}
+
+/// The user that the tests run as.
+pub(crate) fn own_user() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// A key whose owner may sign in to the guests.
+pub(crate) const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop";
+
+/// A desired state with these assignments. Their guests let the owner of [`KEY`] sign in, and say hello at their first boot.
+pub(crate) fn desired(assignments: &[Assignment], versions: &Versions) -> Desired {
+    let nothing = Known::nothing(Incarnation { number: 1, random: 1 }).desired;
+    let hello = "#!/bin/sh\necho \"hello from $(hostname)\"\n".to_owned();
+    let seed = Seed { ssh_keys: vec![KEY.to_owned()], user_data: Some(hello) };
+    let seeds = BTreeMap::from([(deployment(), seed)]);
+    Desired { assignments: assignments.to_vec(), versions: versions.clone(), seeds, ..nothing }
 }
 
 /// An instance that is to run without a guest, ready as soon as it does.

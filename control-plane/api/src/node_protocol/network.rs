@@ -77,6 +77,14 @@ pub enum NetworkMode {
     },
 }
 
+impl NetworkMode {
+    /// Whether cards are on a bridge of the host, whose network gives them their addresses.
+    #[must_use]
+    pub const fn is_bridge(&self) -> bool {
+        matches!(self, Self::Bridge { .. })
+    }
+}
+
 /// One card in a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkMember {

@@ -15,7 +15,7 @@ use crate::{
     domain::deployment::Tally,
     store::{
         deployments::{self, DeploymentRow},
-        events,
+        events, seeds,
     },
 };
 
@@ -26,6 +26,17 @@ impl App {
             .read("deployments.show", async |tx| {
                 let row = find::deployment(tx, caller, wanted).await?;
                 view::show(self, tx, caller, row).await
+            })
+            .await
+    }
+
+    /// The user data of a deployment.
+    pub async fn user_data(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<String, AppError> {
+        self.store
+            .read("deployments.user_data", async |tx| {
+                let row = find::deployment(tx, caller, wanted).await?;
+                let data = seeds::load(tx, row.id).await?.user_data;
+                data.ok_or_else(|| AppError::not_found("user data of deployment", &row.name))
             })
             .await
     }

@@ -6,6 +6,7 @@ use muster_api::{
     DeploymentId, Ref,
     deployment::{CreateDeployment, DeploymentState, Placement, Runtime, Timing},
     node::NodeState,
+    node_protocol::seed::Seed,
     units::exact_size,
 };
 use storage_core::units::u64_from;
@@ -27,6 +28,7 @@ use crate::{
         deployments::{self, DeploymentRow},
         events, nodes,
         operations::{self, NewOperation},
+        seeds,
     },
 };
 
@@ -66,6 +68,11 @@ impl App {
             row.seq = tx.next_seq().await?;
             row.next_number = row.count;
             deployments::insert(tx, &row).await?;
+            let forked = match start.forked {
+                Some(forked) => seeds::load(tx, forked).await?,
+                None => Seed::default(),
+            };
+            seeds::insert(tx, row.id, order.seed(forked)).await?;
             events::append(tx, event(&row, &caller.name)).await?;
             let new = NewOperation {
                 project: row.project.clone(),

@@ -13,6 +13,7 @@ use super::{
 use crate::store::{
     deployments, events, instances,
     operations::{self, NewOperation, Outcome},
+    seeds,
 };
 
 /// How long deleting may take before its operation fails, milliseconds.
@@ -47,6 +48,7 @@ impl App {
             if row.state != DeploymentState::Deleting {
                 row.state = DeploymentState::Deleting;
                 deployments::save(tx, &row).await?;
+                seeds::delete(tx, row.id).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;
             }
             Answer::accepted(&operation)

@@ -1,15 +1,15 @@
 //! What the disks of a deployment's members start as.
 
 use muster_api::{
-    ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource, image::VersionOrNumber,
-    snapshot::SnapshotState,
+    DeploymentId, ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource,
+    image::VersionOrNumber, snapshot::SnapshotState,
 };
 
 use super::super::{AppError, Caller, at, find, images};
 use crate::{
     domain::{images::Properties, order::rounded},
     store::{
-        Tx, column,
+        Tx, column, snapshots,
         versions::{self, VersionRow},
     },
 };
@@ -24,6 +24,8 @@ pub(super) struct Start {
     pub versions: StartVersions,
     /// What is known of the system on them.
     pub known: Properties,
+    /// The deployment behind the snapshot, if there is one in the same project.
+    pub forked: Option<DeploymentId>,
 }
 
 /// The versions that the disks start as.
@@ -47,7 +49,8 @@ impl Start {
                 let version = find::version(tx, caller, id).await.map_err(at("/source/version"))?;
                 let source_name = Some(version.version.name.clone());
                 let known = images::properties_of(tx, &version).await?;
-                Ok(Self { source: source.clone(), source_name, versions: StartVersions::One(Box::new(version)), known })
+                let versions = StartVersions::One(Box::new(version));
+                Ok(Self { source: source.clone(), source_name, versions, known, forked: None })
             }
             (None, _, None) => Err(AppError::invalid("/source", "invalid", "exactly one of image, version, snapshot")),
         }
@@ -106,7 +109,7 @@ async fn of_image(
         allow_missing: false,
     };
     let (source_name, known) = (Some(image.image.name), image.properties);
-    Ok(Start { source, source_name, versions: StartVersions::One(Box::new(version)), known })
+    Ok(Start { source, source_name, versions: StartVersions::One(Box::new(version)), known, forked: None })
 }
 
 async fn of_snapshot(
@@ -137,7 +140,10 @@ async fn of_snapshot(
         return Err(Problem::new(ErrorCode::WrongState, detail).with("missing", snapshot.missing).into());
     }
     let source = DeploymentSource { image: None, version: None, snapshot: Some(Ref::Id(snapshot.id)), allow_missing };
+    // What the guests of one project are told must not get into another one.
+    let forked =
+        if snapshot.project == caller.one_project()? { snapshots::deployment_of(tx, &snapshot).await? } else { None };
     // The disks were used since they were made from images, so nothing is known of them.
     let known = Properties::default();
-    Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions), known })
+    Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions), known, forked })
 }

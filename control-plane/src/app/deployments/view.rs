@@ -1,20 +1,29 @@
 //! Deployments as their callers may see them: nodes and bytes are shown to operators only.
 
 use muster_api::{
+    SshKey,
     deployment::{Deployment, DeploymentState, Placement, Timing},
     etag,
 };
+use storage_core::units::u64_from;
 
 use super::super::{App, AppError, Caller};
 use crate::{
     domain::deployment::Tally,
-    store::{Tx, deployments::DeploymentRow},
+    store::{Tx, deployments::DeploymentRow, seeds},
 };
 
 /// One deployment with its members counted.
 pub(super) async fn show(app: &App, tx: &mut Tx, caller: &Caller, row: DeploymentRow) -> Result<Deployment, AppError> {
     let (tally, details) = app.counted.whole(tx, &row).await?;
-    Ok(view(caller, row, &tally, details.timing.clone(), Some(details.bytes)))
+    let seed = seeds::load(tx, row.id).await?;
+    let keys = seed.ssh_keys.iter().map(|line| line.parse().map(|key: SshKey| key.facts()));
+    let keys = keys.collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
+    Ok(Deployment {
+        ssh_keys: Some(keys),
+        user_data_bytes: Some(u64_from(seed.user_data.as_ref().map_or(0, String::len))),
+        ..view(caller, row, &tally, details.timing.clone(), Some(details.bytes))
+    })
 }
 
 /// The deployment with these members. `bytes` are those fetched for its disks and those kept locally.
@@ -58,5 +67,7 @@ pub(super) fn view(
         fetched_bytes: bytes.map(|(fetched, _)| fetched).filter(|_| operator),
         local_bytes: bytes.map(|(_, local)| local).filter(|_| operator),
         version: row.version,
+        ssh_keys: None,
+        user_data_bytes: None,
     }
 }

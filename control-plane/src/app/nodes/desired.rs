@@ -7,10 +7,11 @@ use std::{
 
 use muster_api::{
     DeploymentId, NodeId, VersionId,
-    deployment::{OnReadyTimeout, Probe, Ready},
+    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node::NodeState,
     node_protocol::{
         Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, network::NetworksAssignment,
+        seed::Seed,
     },
     snapshot::SnapshotState,
 };
@@ -29,7 +30,7 @@ use crate::{
         StoreError, Tx, cluster, deployments,
         found::{self, FoundRow},
         instances::{self, InstanceRow},
-        nodes,
+        nodes, seeds,
         snapshots::{self, MemberRow, SnapshotRow},
         versions,
     },
@@ -54,6 +55,7 @@ impl App {
                 let (_, membership) =
                     nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;
                 let assignments = assignments(tx, node.id).await?;
+                let seeded: BTreeSet<DeploymentId> = assignments.iter().filter_map(|a| a.seed).collect();
                 let named: BTreeSet<VersionId> =
                     assignments.iter().flat_map(|a| a.disks.iter().map(|disk| disk.version)).collect();
                 Ok(Desired {
@@ -62,6 +64,7 @@ impl App {
                     membership,
                     cuts: cuts(tx, node.id).await?,
                     versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
+                    seeds: seeds_of(tx, seeded).await?,
                     assignments,
                     networks: NetworksAssignment::default(),
                 })
@@ -130,7 +133,7 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                 .map(|disk| DiskAssignment { disk: disk.id, size_bytes: disk.size_bytes, version: disk.version })
                 .collect(),
             nics: Vec::new(),
-            seed: None,
+            seed: (row.runtime == Runtime::Libvirt && row.life.wanted == Wanted::Running).then_some(row.deployment),
         }
     };
     let mut all: Vec<Assignment> = rows.into_iter().map(assignment).collect();
@@ -163,6 +166,14 @@ fn forgotten(row: FoundRow) -> Assignment {
         nics: Vec::new(),
         seed: None,
     }
+}
+
+/// What the guests of these deployments are told, also of those that are told nothing but their names.
+async fn seeds_of(tx: &mut Tx, of: BTreeSet<DeploymentId>) -> Result<BTreeMap<DeploymentId, Seed>, StoreError> {
+    let rows = seeds::load_many(tx, &of.iter().collect::<Vec<_>>()).await?;
+    let mut all: BTreeMap<DeploymentId, Seed> = of.into_iter().map(|id| (id, Seed::default())).collect();
+    all.extend(rows.into_iter().map(|row| (row.deployment, row.into())));
+    Ok(all)
 }
 
 async fn cuts(tx: &mut Tx, node: NodeId) -> Result<Vec<CutOrder>, StoreError> {

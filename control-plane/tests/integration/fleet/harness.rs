@@ -69,6 +69,8 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Value,
     pub(crate) headers: HeaderMap,
+    /// The body as it was sent.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Reply {
@@ -100,7 +102,7 @@ async fn send(router: Router, request: Request<Body>) -> Reply {
     let bytes = body.collect().await.unwrap().to_bytes();
     crate::contract::check(&method, &path, parts.status.as_u16(), &parts.headers, &bytes);
     let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    Reply { status: parts.status.as_u16(), body, headers: parts.headers }
+    Reply { status: parts.status.as_u16(), body, headers: parts.headers, raw: bytes.to_vec() }
 }
 
 async fn open(config: Config, clock: Arc<dyn Clock>) -> App {
@@ -447,7 +449,7 @@ impl Agent {
     pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Reply {
         let router = self.doors.read().unwrap().as_ref().map(|doors| doors.1.clone());
         let Some(router) = router else {
-            return Reply { status: 503, body: Value::Null, headers: HeaderMap::new() };
+            return Reply { status: 503, body: Value::Null, headers: HeaderMap::new(), raw: Vec::new() };
         };
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         let request = Request::builder().method(method).uri(format!("/node/v1/{path}"));

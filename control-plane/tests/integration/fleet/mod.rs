@@ -12,4 +12,5 @@ mod instances;
 mod node_loss;
 mod on_postgres;
 mod restart;
+mod seeds;
 mod snapshots;

@@ -19,7 +19,7 @@ use muster_agent::{
     hypervisor::RunId,
     limits,
     mirror::DiskWant,
-    reconcile::{Reconciler, ReconcilerParts, Versions},
+    reconcile::{Reconciler, ReconcilerParts},
 };
 use muster_api::{
     DiskId, NodeId,
@@ -29,7 +29,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use storage_core::{ChunkSize, MemoryStore};
 
 use super::world::*;
-use crate::support::bare_instance;
+use crate::support::{Versions, bare_instance, desired, own_user};
 
 /// The time within which 99 of 100 direct reads of 4 KiB end.
 fn p99(path: &Path) -> Duration {
@@ -139,6 +139,7 @@ fn process_with_many_disks() {
         let mut assignments: Vec<_> = (0..DISKS).map(|_| assignment(&image)).collect();
         let reconciler = Reconciler::new(ReconcilerParts {
             data_dir: dir.clone(),
+            qemu_user: own_user(),
             disks: world.disks.clone().into(),
             hypervisor: None,
             run: RunId::generate(),
@@ -167,7 +168,7 @@ async fn reach(reconciler: &Reconciler, wanted: &[Assignment], versions: &Versio
     let (begun, mut half) = (Instant::now(), None);
     let mut changed = reconciler.changed();
     loop {
-        let reports = reconciler.pass(wanted, versions).await;
+        let reports = reconciler.pass(&desired(wanted, versions)).await;
         let there = reports.iter().filter(|report| report.state == state).count();
         if there >= wanted.len() / 2 {
             half.get_or_insert(begun.elapsed());
