@@ -115,6 +115,11 @@ pub(crate) enum VersionCommand {
         /// Id of the version
         version: String,
     },
+    /// Show how many chunks of a version are zeros, are shared with its parent, and were read by the last boots
+    Chunks {
+        /// Id of the version
+        version: String,
+    },
     /// Write a version to a raw, sparse file
     Export {
         /// Id of the version

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use muster_api::{
     ErrorCode, Labels, LabelsPatch, VersionId,
     image::{CreateImage, Image, ImageSource, PatchImage, VersionOrNumber},
-    version::{BootKind, Version},
+    version::{BootKind, Chunks, Version},
 };
 use reqwest::Method;
 
@@ -86,6 +86,9 @@ pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure>
 pub(super) async fn run_version(ctx: &Ctx, command: VersionCommand) -> Result<(), Failure> {
     match command {
         VersionCommand::Show { version: id } => ctx.show(&version(&id), |object| version_details(ctx, object)).await,
+        VersionCommand::Chunks { version: id } => {
+            ctx.show(&version(&id).then("chunks"), |object| chunk_details(ctx, &id, object)).await
+        }
         VersionCommand::Export { version: id, to } => {
             export(ctx, &ctx.client.get_object(&version(&id)).await?, &to.file, to.force).await
         }
@@ -274,4 +277,80 @@ fn version_details(ctx: &Ctx, version: &Version) -> String {
         ("digest", optional(version.digest.as_ref())),
         ("created", version.created_at.to_string()),
     ])
+}
+
+fn chunk_details(ctx: &Ctx, id: &str, chunks: &Chunks) -> String {
+    let mut facts = vec![
+        ("chunks", format!("{} of {}", grouped(chunks.count), units::bytes(chunks.chunk_bytes))),
+        ("zeros", sum(chunks, &chunks.zero)),
+        ("shared", chunks.shared.as_ref().map_or_else(|| "not known".to_owned(), |shared| sum(chunks, shared))),
+        ("boots read", booted(chunks)),
+    ];
+    if let Some(of) = chunks.boots_of.map(|of| of.to_string()).filter(|of| of != id) {
+        facts.push(("boots of", format!("{of}, which this version was made from")));
+    }
+    ctx.out.facts(&facts)
+}
+
+/// `405 of 2,048 chunks (last 4 boots)`.
+fn booted(chunks: &Chunks) -> String {
+    let last = match chunks.boots {
+        0 => return "no boot is known yet".to_owned(),
+        1 => "last boot".to_owned(),
+        boots => format!("last {boots} boots"),
+    };
+    format!("{} of {} chunks ({last})", grouped(chunks.boot_chunks), grouped(chunks.count))
+}
+
+/// How many chunks there are in all cells of one kind. What was not found out in time is said.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "far below 2^53 chunks"
+)]
+fn sum(chunks: &Chunks, cells: &[Option<f64>]) -> String {
+    let each = |cell: usize| chunks.step.min(chunks.count.saturating_sub(chunks.step * cell as u64)) as f64;
+    let known: f64 = cells.iter().enumerate().filter_map(|(n, part)| Some(part.as_ref()? * each(n))).sum();
+    let unknown: f64 = cells.iter().enumerate().filter(|(_, part)| part.is_none()).map(|(n, _)| each(n)).sum();
+    let known = grouped(known.round() as u64);
+    if unknown == 0.0 { known } else { format!("{known}, {} not found out in time", grouped(unknown as u64)) }
+}
+
+/// `2,048`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_told_as_counts_with_what_is_not_known() {
+        let chunks = Chunks {
+            chunk_bytes: 262_144,
+            count: 4_099,
+            step: 2_048,
+            zero: vec![Some(0.5), Some(1.0), Some(0.333)],
+            shared: Some(vec![Some(0.25), None, Some(0.0)]),
+            boot_order: None,
+            boot_chunks: 1_405,
+            boots: 4,
+            boots_of: None,
+        };
+        assert_eq!(sum(&chunks, &chunks.zero), "3,073");
+        assert_eq!(sum(&chunks, chunks.shared.as_ref().expect("known")), "512, 2,048 not found out in time");
+        assert_eq!(booted(&chunks), "1,405 of 4,099 chunks (last 4 boots)");
+        assert_eq!(booted(&Chunks { boots: 1, ..chunks.clone() }), "1,405 of 4,099 chunks (last boot)");
+        assert_eq!(booted(&Chunks { boots: 0, ..chunks }), "no boot is known yet");
+    }
 }
