@@ -62,6 +62,50 @@ async fn deletion_leaves_no_file_and_no_mount() {
     assert_eq!(ours, 1, "{mounts}");
 }
 
+/// Reads a block of each of these chunks of a disk, in this order.
+fn read_chunks(path: &str, chunks: &[u64]) {
+    use std::os::unix::fs::FileExt as _;
+    let disk = fs::File::open(path).expect("open the disk");
+    for chunk in chunks {
+        disk.read_exact_at(&mut [0; 4096], chunk * 256 * 1024).expect("read the disk");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_shows_in_which_order_its_boots_read_it_and_so_does_what_is_made_from_it() {
+    let cluster = Cluster::start(ClusterOptions::files(2)).await;
+    // Every fourth chunk has data.
+    let file = cluster.dir.join("image.raw");
+    Pattern::striped(5, 8 * MIB, 4096, MIB).write(&file);
+    let version = cluster.api.import("small", &file).await;
+    let members = cluster.api.deploy_files("web", "small", 2).await;
+    let limit = Duration::from_secs(30);
+    for (member, chunks) in members.iter().zip([&[28, 4, 12, 4, 5][..], &[28, 12, 4, 0][..]]) {
+        read_chunks(member.disks[0].path.as_deref().expect("a path"), chunks);
+    }
+    cluster.api.done("/v1/deployments/web/stop", Value::Null, limit).await;
+    let chunks = async |version: &str| cluster.api.get(&format!("/v1/versions/{version}/chunks")).await.ok::<Value>();
+    let version = version["id"].as_str().expect("an id");
+    let map = eventually("both boots to be told", limit, async || {
+        let map = chunks(version).await;
+        if map["boots"] == 2 { Ok(map) } else { Err(map["boots"].to_string()) }
+    })
+    .await;
+    let mut read: Vec<(f64, usize)> = Vec::new();
+    for (chunk, place) in map["boot_order"].as_array().expect("an order").iter().enumerate() {
+        read.extend(place.as_f64().map(|place| (place, chunk)));
+    }
+    read.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert_eq!(read.iter().map(|(_, chunk)| *chunk).collect::<Vec<_>>(), [28, 4, 12, 0], "{map}");
+    assert_eq!((&map["boot_chunks"], &map["boots_of"]), (&json!(4), &json!(version)));
+
+    let snapshot = json!({ "name": "cut", "select": { "deployment": "web" } });
+    cluster.api.done("/v1/snapshots", snapshot, limit).await;
+    let members: Vec<Value> = cluster.api.list("/v1/snapshots/cut/members").await;
+    let of_cut = chunks(members[0]["version"].as_str().expect("an id")).await;
+    assert_eq!((&of_cut["boot_order"], &of_cut["boots_of"]), (&map["boot_order"], &json!(version)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn scale_takes_the_highest_numbers_and_never_reuses_one() {
     let cluster = Cluster::start(ClusterOptions::files(2)).await;
