@@ -13,9 +13,18 @@ use crate::store::{
 };
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 9] = [
+const LOOK_AT: [(&str, &str, &str, &str); 14] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
     ("conditions", "objects_lost", "objects_lost", "nodes have lost objects: `muster node show` tells what to do"),
+    ("conditions", "disk_full", "disk_full", "nodes have a full disk or pool: they take no new objects"),
+    (
+        "conditions",
+        "identity_copied",
+        "identity_copied",
+        "nodes run from a copied data folder: stop one of the two agents",
+    ),
+    ("conditions", "hypervisor_silent", "hypervisor_silent", "nodes get no answer from libvirt: they start no guests"),
+    ("conditions", "clock_off", "clock_off", "nodes have a wrong clock, or certificates of others are not valid there"),
     (
         "found",
         "waiting",
@@ -28,6 +37,17 @@ const LOOK_AT: [(&str, &str, &str, &str); 9] = [
     ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
     ("nodes", "fenced", "node_fenced", "nodes were declared dead: remove them to free their names"),
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
+    ("conditions", "no_kvm", "no_kvm", "nodes emulate their guests, because KVM cannot be used there"),
+];
+
+/// The conditions of nodes that are problems.
+const CONDITIONS: [ConditionKind; 6] = [
+    ConditionKind::ObjectsLost,
+    ConditionKind::DiskFull,
+    ConditionKind::IdentityCopied,
+    ConditionKind::HypervisorSilent,
+    ConditionKind::ClockOff,
+    ConditionKind::NoKvm,
 ];
 
 /// Most running operations in a summary.
@@ -86,14 +106,14 @@ impl App {
 
 async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Summary, AppError> {
     let nodes = if operator { nodes::by_state(tx).await? } else { BTreeMap::new() };
-    let objects_lost = if operator { nodes::with_condition(tx, &ConditionKind::ObjectsLost).await? } else { 0 };
+    let conditions = if operator { nodes::with_conditions(tx, &CONDITIONS).await? } else { BTreeMap::new() };
     let found = if operator { found::count(tx).await? } else { 0 };
     let instances = instances::by_state(tx, project).await?;
     let snapshots = snapshots::by_state(tx, project).await?;
     let operations_overdue = operations::overdue(tx, project).await?;
     let mut problems = problems(&BTreeMap::from([
         ("nodes", &nodes),
-        ("conditions", &BTreeMap::from([("objects_lost".to_owned(), objects_lost)])),
+        ("conditions", &conditions),
         ("found", &BTreeMap::from([("waiting".to_owned(), found)])),
         ("instances", &instances),
         ("snapshots", &snapshots),
@@ -179,5 +199,13 @@ mod tests {
         let lines = problems(&BTreeMap::from([("nodes", &nodes), ("instances", &instances)]));
         let kinds: Vec<_> = lines.iter().map(|l| (l.kind.as_str(), l.count)).collect();
         assert_eq!(kinds, [("node_silent", 1), ("instance_failed", 2)]);
+    }
+
+    #[test]
+    fn every_condition_that_is_counted_is_told() {
+        let counts = CONDITIONS.iter().map(|kind| (kind.to_string(), 2)).collect();
+        let lines = problems(&BTreeMap::from([("conditions", &counts)]));
+        assert_eq!(lines.len(), CONDITIONS.len());
+        assert_eq!((lines[1].kind.as_str(), lines[1].count), ("disk_full", 2));
     }
 }

@@ -13,8 +13,9 @@ use muster_api::{
 use storage_core::membership::SignedMembership;
 
 use super::{
-    StoreError, Tx, bulk, column,
-    row::{columns, select, select_one},
+    StoreError, Tx, bulk,
+    column::{self, Cell},
+    row::{self, columns, select, select_one},
 };
 
 /// Row of a node. It stays when the node is removed; then its state is `deleted`.
@@ -240,14 +241,19 @@ pub async fn offers(tx: &mut Tx) -> Result<Vec<(Offer, PoolUse)>, StoreError> {
         .collect()
 }
 
-const WITH_CONDITION: &str = "-- nodes.with_condition
-SELECT COUNT(*) AS n FROM nodes WHERE deleted_at IS NULL AND conditions LIKE $1";
-
-/// Number of nodes that have a condition.
-pub async fn with_condition(tx: &mut Tx, kind: &ConditionKind) -> Result<u64, StoreError> {
-    let pattern = format!("%\"kind\":\"{kind}\"%");
-    let row = sqlx::query(WITH_CONDITION).bind(pattern).fetch_one(tx.conn()).await?;
-    column::read(&row, "n")
+/// Number of nodes that have each of these conditions. The table is read once.
+pub async fn with_conditions(tx: &mut Tx, kinds: &[ConditionKind]) -> Result<BTreeMap<String, u64>, StoreError> {
+    let count =
+        |n| format!("CAST(COALESCE(SUM(CASE WHEN conditions LIKE ${n} THEN 1 ELSE 0 END), 0) AS BIGINT) AS n{n}");
+    let counts: Vec<String> = (1..=kinds.len()).map(count).collect();
+    let sql = format!(
+        "-- nodes.with_conditions\nSELECT {} FROM nodes WHERE deleted_at IS NULL AND conditions <> '[]'",
+        counts.join(", ")
+    );
+    let patterns = kinds.iter().map(|kind| Cell::from(format!("%\"kind\":\"{kind}\"%")));
+    let row = row::query(sql, patterns).fetch_one(tx.conn()).await?;
+    let counted = |(n, kind): (usize, &ConditionKind)| Ok((kind.to_string(), column::read(&row, &format!("n{n}"))?));
+    (1..).zip(kinds).map(counted).collect()
 }
 
 const BUMP: &str = "-- nodes.bump_desired

@@ -345,6 +345,24 @@ async fn lost_objects_are_an_event_and_a_problem_until_they_are_back() {
 }
 
 #[tokio::test]
+async fn conditions_of_nodes_are_problems_for_operators_and_for_nobody_else() {
+    let world = World::new().await;
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let condition = |kind| Condition { kind, detail: "as it says".to_owned() };
+    let mut beat = a.beat();
+    beat.conditions = vec![condition(ConditionKind::NoKvm), condition(ConditionKind::ClockOff)];
+    world.beat(&a, &beat).await.ok::<Value>(200);
+    let mut beat = b.beat();
+    beat.conditions = vec![condition(ConditionKind::NoKvm), condition(ConditionKind::DiskFull)];
+    world.beat(&b, &beat).await.ok::<Value>(200);
+    let problems = world.get("/v1/summary").await.json()["problems"].clone();
+    let told: Vec<_> = problems.as_array().expect("a list").iter().map(|p| json!([p["kind"], p["count"]])).collect();
+    assert_eq!(told, [json!(["disk_full", 1]), json!(["clock_off", 1]), json!(["no_kvm", 2])], "{problems}");
+    let tenant = world.make_token(json!({ "role": "tenant" })).await;
+    assert_eq!(world.get_as(&tenant, "/v1/summary").await.json()["problems"], json!([]));
+}
+
+#[tokio::test]
 async fn address_and_weight_open_an_epoch_and_reach_every_node() {
     let world = World::new().await;
     let (a, b) = (world.agent("a").await, world.agent("b").await);

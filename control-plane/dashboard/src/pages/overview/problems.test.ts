@@ -64,4 +64,18 @@ describe("problems", () => {
     );
     expect(lines.map(({ what }) => what)).toEqual(["1 node has a full disk", "2 nodes have lost objects of the pool"]);
   });
+
+  test("that cannot be helped at once come last", () => {
+    const lines = shownProblems(
+      summary([
+        { kind: "no_kvm", count: 3, detail: "" },
+        { kind: "clock_off", count: 1, detail: "" },
+      ]),
+      true,
+    );
+    expect(lines.map(({ what }) => what)).toEqual([
+      "1 node has a wrong clock",
+      "3 nodes emulate their guests, so they are slow",
+    ]);
+  });
 });

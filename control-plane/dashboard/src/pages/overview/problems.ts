@@ -79,6 +79,13 @@ const known: Record<string, Known> = {
     "run from copied data folders",
     "Stop one of the two agents.",
   ),
+  no_kvm: onNodes(
+    "no_kvm",
+    "emulates its guests, so they are slow",
+    "emulate their guests, so they are slow",
+    "Turn on virtualisation in the firmware of the host, or use hosts with KVM.",
+    "idle",
+  ),
   instances_found: {
     tone: "warn",
     one: "instance runs on a node and is not in the database since a restore",
