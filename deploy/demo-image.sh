@@ -3,10 +3,10 @@
 #
 #   deploy/demo-image.sh [options] OUT.raw
 #
-# The disk has an MBR with GRUB, one ext4 partition, Debian's cloud kernel, a busybox user space (deploy/demo-image/)
-# and the QEMU guest agent. The guest prints MUSTER-READY on its serial console when it is up, counts its boots in
-# /var/lib/muster/boots (fsynced), takes its host name from the SMBIOS chassis asset tag, and turns itself off when the
-# power button is pressed or the guest agent is told to.
+# The disk has an MBR with GRUB, one ext4 partition, Debian's cloud kernel, a busybox user space (deploy/demo-image/), the
+# SSH server dropbear and the QEMU guest agent. The guest prints MUSTER-READY on its serial console when it is up, counts its boots in
+# /var/lib/muster/boots (fsynced), and turns itself off when the power button is pressed or the guest agent is told to. It
+# learns from its seed disk who it is (deploy/demo-image/seed) and takes the user root with an SSH key, without passwords.
 #
 # Nothing is installed, mounted or attached: packages are downloaded with apt and unpacked into a work folder, the file
 # system is made in place by mke2fs. Works as any user. Packages and finished images are kept in a cache folder; an
@@ -154,10 +154,10 @@ choose_packages() {
     fi
     # Of the dependencies only libraries are taken: the guest has no package manager, no perl, no debconf.
     libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances qemu-guest-agent grub-common 2> /dev/null \
+        --no-enhances qemu-guest-agent grub-common dropbear-bin 2> /dev/null \
         | sed -n 's/^\(lib[a-z0-9.+-]*\|zlib1g\)$/\1/p' | grep -v -e perl -e -cross | sort -u) || return 1
     wanted=
-    for package in $kernel busybox-static qemu-guest-agent grub-common grub-pc-bin $libraries; do
+    for package in $kernel busybox-static qemu-guest-agent dropbear-bin grub-common grub-pc-bin $libraries; do
         wanted="$wanted $package"
     done
     # shellcheck disable=SC2086 # a list of names
@@ -178,7 +178,7 @@ if ! choose_packages; then
         deliver "$cached"
         exit 0
     else
-        die "cannot find the packages '$suite_kernel', 'busybox-static', 'qemu-guest-agent', 'grub-pc-bin': is this Debian, is there a network? try: apt-get update"
+        die "cannot find the packages '$suite_kernel', 'busybox-static', 'qemu-guest-agent', 'dropbear-bin', 'grub-pc-bin': is this Debian, is there a network? try: apt-get update"
     fi
 fi
 
@@ -240,6 +240,10 @@ busybox=$(first_there "$root"/bin/busybox "$root"/usr/bin/busybox)
 [ -n "$busybox" ] || die "busybox-static has no busybox"
 agent=$(first_there "$root"/usr/sbin/qemu-ga "$root"/usr/bin/qemu-ga)
 [ -n "$agent" ] || die "qemu-guest-agent has no qemu-ga"
+ssh_server=$(first_there "$root"/usr/sbin/dropbear "$root"/usr/bin/dropbear)
+host_keys=$(first_there "$root"/usr/bin/dropbearkey "$root"/usr/sbin/dropbearkey)
+[ -n "$ssh_server" ] || die "dropbear-bin has no dropbear"
+[ -n "$host_keys" ] || die "dropbear-bin has no dropbearkey"
 vmlinuz=$(first_there "$root"/boot/vmlinuz-*)
 [ -n "$vmlinuz" ] || die "$kernel has no kernel"
 version=${vmlinuz##*/vmlinuz-}
@@ -292,8 +296,8 @@ find "$ram" -exec touch -h -d "@$epoch" {} +
 
 # --- root file system
 guest=$work/guest
-mkdir -p "$guest/bin" "$guest/sbin" "$guest/boot" "$guest/dev" "$guest/etc/init.d" "$guest/etc/acpi/PWRF" \
-    "$guest/lib/modules" "$guest/lib64" "$guest/lib/x86_64-linux-gnu" "$guest/mnt" "$guest/proc" "$guest/root" \
+mkdir -p "$guest/bin" "$guest/sbin" "$guest/boot" "$guest/dev" "$guest/etc/dropbear" "$guest/etc/init.d" "$guest/etc/acpi/PWRF" \
+    "$guest/lib/modules" "$guest/lib64" "$guest/lib/x86_64-linux-gnu" "$guest/mnt" "$guest/proc" "$guest/root/.ssh" \
     "$guest/run" "$guest/sys" "$guest/tmp" "$guest/usr/bin" "$guest/usr/sbin" "$guest/var/lib/muster" "$guest/var/log"
 ln -s ../run "$guest/var/run"
 cp "$busybox" "$guest/bin/busybox"
@@ -308,34 +312,37 @@ for applet in $("$busybox" --list); do
 done
 cp "$vmlinuz" "$guest/boot/vmlinuz"
 cp "$work/initrd" "$guest/boot/initrd"
-cp "$agent" "$guest/usr/sbin/qemu-ga"
 cp "$loader" "$guest/lib64/ld-linux-x86-64.so.2"
-"$loader" --library-path "$library_path" --list "$agent" > "$work/needed" 2>&1 || die "qemu-ga lacks libraries: $(cat "$work/needed")"
-while read -r _name arrow path _address; do
-    [ "$arrow" = '=>' ] || continue
-    case $path in
-        "$root"/*) cp -L "$path" "$guest/lib/x86_64-linux-gnu/" ;;
-        *) die "qemu-ga would load '$path', which is not from the packages" ;;
-    esac
-done < "$work/needed"
+for program in "$agent" "$ssh_server" "$host_keys"; do
+    cp "$program" "$guest/usr/sbin/"
+    "$loader" --library-path "$library_path" --list "$program" > "$work/needed" 2>&1 \
+        || die "${program##*/} lacks libraries: $(cat "$work/needed")"
+    while read -r _name arrow path _address; do
+        [ "$arrow" = '=>' ] || continue
+        case $path in
+            "$root"/*) cp -L "$path" "$guest/lib/x86_64-linux-gnu/" ;;
+            *) die "${program##*/} would load '$path', which is not from the packages" ;;
+        esac
+    done < "$work/needed"
+done
 number=10
-for file in $(load_order virtio_console virtio_rng button evdev); do
+for file in $(load_order virtio_console virtio_rng virtio_net nls_cp437 nls_ascii vfat button evdev); do
     # What the initramfs has loaded is there already.
     [ -z "$(first_there "$ram/modules/"??"-${file##*/}")" ] || continue
     cp "$file" "$guest/lib/modules/$number-${file##*/}"
     number=$((number + 1))
 done
 cp "$parts/inittab" "$parts/profile" "$guest/etc/"
-cp "$parts/rcS" "$parts/rcK" "$guest/etc/init.d/"
+cp "$parts/rcS" "$parts/rcK" "$parts/seed" "$parts/dhcp" "$guest/etc/init.d/"
 cp "$parts/shutdown" "$guest/sbin/shutdown"
 cp "$parts/shutdown" "$guest/etc/acpi/PWRF/00000080"
 printf 'root::0:0:root:/root:/bin/sh\n' > "$guest/etc/passwd"
 printf 'root:x:0:\n' > "$guest/etc/group"
-printf 'muster\n' > "$guest/etc/hostname"
-printf '127.0.0.1 localhost\n::1 localhost\n' > "$guest/etc/hosts"
+# The guest writes it at each boot.
+ln -s ../run/resolv.conf "$guest/etc/resolv.conf"
 printf 'NAME="Muster demo"\nID=muster-demo\nPRETTY_NAME="Muster demo (Linux %s)"\nVERSION_ID="%s"\n' "$version" "$script_key" > "$guest/etc/os-release"
-chmod 755 "$guest/etc/init.d/rcS" "$guest/etc/init.d/rcK" "$guest/sbin/shutdown" "$guest/etc/acpi/PWRF/00000080" "$guest/usr/sbin/qemu-ga" "$guest/bin/busybox"
-chmod 700 "$guest/root"
+chmod 755 "$guest/etc/init.d/rcS" "$guest/etc/init.d/rcK" "$guest/etc/init.d/dhcp" "$guest/sbin/shutdown" "$guest/etc/acpi/PWRF/00000080" "$guest/usr/sbin/"* "$guest/bin/busybox"
+chmod 700 "$guest/root" "$guest/root/.ssh" "$guest/etc/dropbear"
 chmod 1777 "$guest/tmp"
 find "$guest" -exec touch -h -d "@$epoch" {} +
 

@@ -15,6 +15,6 @@ cd "$root"
 
 shellcheck .ci/run deploy/*.sh deploy/lib/*.sh tests/*.sh tests/clients/*.sh
 # The guest's shell is busybox, which understands what dash does.
-shellcheck --shell dash deploy/demo-image/{initramfs-init,profile,rcK,rcS,shutdown}
+shellcheck --shell dash deploy/demo-image/{dhcp,initramfs-init,profile,rcK,rcS,seed,shutdown}
 
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
