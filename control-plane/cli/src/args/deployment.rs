@@ -20,7 +20,8 @@ const EXAMPLES: &str = "\
 Examples:
   muster deploy web --image debian --count 4 --memory 1GiB --ready console
   muster deploy web --image debian@2 --count 100 --min-count 90 --dry-run
-  muster deploy trial --snapshot before-upgrade";
+  muster deploy trial --snapshot before-upgrade
+  muster deploy web --image debian --count 4 --ssh-key ~/.ssh/id_ed25519.pub --user-data setup.yaml";
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["image", "from_version", "snapshot"]))]
@@ -95,9 +96,16 @@ pub(crate) struct Deploy {
     /// Only say where the instances would go, and why others would not fit
     #[arg(long)]
     pub(crate) dry_run: bool,
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(crate) ssh_key: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "FILE")]
+    /// Let the owner of this public key sign in: a file such as ~/.ssh/id_ed25519.pub, or the key itself; may be given many
+    /// times [default: none; of a fork, those of what is forked]
+    #[arg(long, value_name = "FILE|KEY", conflicts_with = "no_ssh_keys")]
+    pub(crate) ssh_key: Vec<String>,
+    /// With --snapshot: take over no keys
+    #[arg(long, requires = "snapshot")]
+    pub(crate) no_ssh_keys: bool,
+    /// What each guest does at its first boot: a file with cloud-config, a script or MIME parts, - for standard input; an
+    /// empty file means nothing [default: nothing; of a fork, what was forked did]
+    #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
 }
 
@@ -110,6 +118,11 @@ pub(crate) enum DeploymentCommand {
     Ls(Listing),
     /// Show one deployment: its members by state, and how long they took to start
     Show {
+        /// Name or id of the deployment
+        deployment: String,
+    },
+    /// Print what its guests do at their first boot, as it was given
+    UserData {
         /// Name or id of the deployment
         deployment: String,
     },

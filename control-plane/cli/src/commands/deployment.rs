@@ -1,15 +1,18 @@
 //! `muster deploy` and `muster deployment …`.
 
-use std::time::Duration;
+use std::{fs::File, io::Read, path::Path, time::Duration};
 
 use muster_api::{
+    SshKey, UserData,
     deployment::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
         ReasonCount, Retry, Scale, Spread,
     },
     image::VersionOrNumber,
     instance::Stop,
+    ssh_key::{SshKeyError, SshKeyFacts},
     units::exact_duration,
+    user_data::USER_DATA_BYTES_MAX,
 };
 use serde_json::{Value, json};
 
@@ -20,8 +23,11 @@ use crate::{
     client::Call,
     failure::Failure,
     table::{Column, Order, names, numbers, texts, wide, words},
-    units,
+    transfer, units,
 };
+
+/// Longest file that `--ssh-key` reads, in bytes.
+const SSH_FILE_BYTES_MAX: usize = 16 << 10;
 
 const DEPLOYMENTS: [Column<Deployment>; 9] = [
     names("NAME", |v| v.name.clone()),
@@ -81,11 +87,6 @@ fn spread(spread: &Spread) -> String {
 
 /// `POST /v1/deployments`, for `deploy` and `deployment create`.
 pub(super) async fn create(ctx: &Ctx, deploy: Deploy) -> Result<(), Failure> {
-    for (given, option) in [(deploy.ssh_key.is_some(), "--ssh-key"), (deploy.user_data.is_some(), "--user-data")] {
-        if given {
-            return Err(Failure::NotBuiltYet(format!("deploy {option}")));
-        }
-    }
     let thing = deployment(&deploy.name);
     let dry_run = deploy.dry_run;
     let answer = ctx.client.post(&deployments(), &body(&request(deploy)?)?).await?;
@@ -110,15 +111,68 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         deadline_s: deploy.deadline.map(|t| t.as_secs()),
         on_ready_timeout: deploy.on_ready_timeout,
         dry_run: deploy.dry_run,
-        labels: labels(deploy.label)?,
-        ssh_keys: None,
-        user_data: None,
+        labels: labels(deploy.label.clone())?,
+        ssh_keys: ssh_keys(&deploy)?,
+        user_data: deploy.user_data.as_deref().map(user_data).transpose()?,
         nics: None,
         disks: None,
         instance_type: None,
         protect: None,
         on_node_loss: None,
     })
+}
+
+/// None if no option says anything about keys: then a fork takes those of what it forks.
+fn ssh_keys(deploy: &Deploy) -> Result<Option<Vec<SshKey>>, Failure> {
+    let keys: Vec<SshKey> = deploy.ssh_key.iter().map(|given| ssh_key(given)).collect::<Result<_, _>>()?;
+    Ok((deploy.no_ssh_keys || !keys.is_empty()).then_some(keys))
+}
+
+/// The key in a file, or the key itself. A private key never leaves this machine.
+fn ssh_key(given: &str) -> Result<SshKey, Failure> {
+    let path = Path::new(given);
+    let is_file = path.exists() || !given.trim().contains(char::is_whitespace);
+    let text = if is_file { text_of(path, SSH_FILE_BYTES_MAX)? } else { given.to_owned() };
+    text.parse().map_err(|error| match error {
+        SshKeyError::Private if is_file => Failure::Usage(format!(
+            "--ssh-key {given}: this is a private key, which must stay on this machine, and it was not sent; give the public \
+             one: {given}.pub"
+        )),
+        SshKeyError::Private => Failure::Usage(
+            "--ssh-key: this is a private key, which must stay on this machine, and it was not sent; give the public one, \
+             whose file ends in .pub"
+                .to_owned(),
+        ),
+        error if is_file => Failure::Usage(format!("--ssh-key {given}: {error}")),
+        error => Failure::Usage(format!("--ssh-key: {error}")),
+    })
+}
+
+fn user_data(path: &Path) -> Result<UserData, Failure> {
+    let text = text_of(path, USER_DATA_BYTES_MAX)?;
+    text.parse().map_err(|error| Failure::Usage(format!("--user-data {}: {error}", path.display())))
+}
+
+/// The text of a file, or of standard input for `-`.
+fn text_of(path: &Path, bytes_max: usize) -> Result<String, Failure> {
+    let opened: Result<Box<dyn Read>, _> = if path == Path::new("-") {
+        Ok(Box::new(std::io::stdin()))
+    } else {
+        File::open(path).map(|file| Box::new(file) as _)
+    };
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    let read = opened.and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    read.map_err(|source| Failure::File { path: path.to_owned(), source })?;
+    if bytes.len() > bytes_max {
+        return Err(Failure::Usage(format!("{} has more than {}", path.display(), units::bytes(limit - 1))));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::Usage(format!("{} is not text in UTF-8", path.display())))
+}
+
+/// `ssh-ed25519 SHA256:… me@laptop`.
+fn key_text(key: &SshKeyFacts) -> String {
+    format!("{} {} {}", key.key_type, key.fingerprint, key.comment).trim_end().to_owned()
 }
 
 fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
@@ -186,6 +240,10 @@ pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Fai
         DeploymentCommand::Show { deployment: name } => {
             ctx.show(&deployment(&name), |object| details(ctx, object)).await
         }
+        DeploymentCommand::UserData { deployment: name } => {
+            let response = ctx.client.stream(&deployment(&name).then("user-data"), None).await?;
+            transfer::console_to_stdout(&ctx.client, response).await
+        }
         DeploymentCommand::Scale { deployment: name, count, remove } => {
             let remove = remove.iter().map(|i| parsed("name", i)).collect::<Result<Vec<_>, _>>()?;
             let scale = Scale { count, remove: (!remove.is_empty()).then_some(remove) };
@@ -233,6 +291,8 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("runtime", word(&deployment.runtime)),
         ("each", format!("{cpus}, {memory} memory, {disk} disk")),
         ("ready when", deployment.ready_when.known().map(ready_when).unwrap_or_default()),
+        ("ssh keys", deployment.ssh_keys.iter().flatten().map(key_text).collect::<Vec<_>>().join(", ")),
+        ("user data", optional_size(deployment.user_data_bytes.filter(|bytes| *bytes > 0))),
         ("placed", spread(&deployment.timing.placed)),
         ("started", spread(&deployment.timing.started)),
         ("ready in", spread(&deployment.timing.ready)),

@@ -202,6 +202,69 @@ async fn deploy_sends_only_the_options_that_were_given() {
     assert_eq!(more.get("labels"), Some(&json!({"tier": "web"})));
 }
 
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me@laptop";
+
+#[tokio::test]
+async fn deploy_sends_keys_from_files_or_words_and_user_data_from_a_file() {
+    let files = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, content: &[u8]| {
+        let path = files.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path.display().to_string()
+    };
+    let (key, script) = (file("id.pub", format!("{KEY}\n").as_bytes()), file("hello", b"#!/bin/sh\necho hi\n"));
+    let fake = Fake::start(|_, _| answer(200, &things::dry_run())).await;
+    let args = ["deploy", "web", "--image", "debian", "--count", "1", "--dry-run"];
+    let done = fake.run(&[&args[..], &["--ssh-key", &key, "--ssh-key", KEY, "--user-data", &script]].concat()).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let empty = file("empty", b"");
+    let fork = ["deploy", "fork", "--snapshot", "s", "--dry-run", "--no-ssh-keys", "--user-data", &empty];
+    assert_eq!(fake.run(&fork).await.code, Some(0));
+    let bodies: Vec<_> = fake.seen().iter().map(fake::Seen::json).collect();
+    let told = |n: usize| bodies.get(n).map(|body| (body.get("ssh_keys").cloned(), body.get("user_data").cloned()));
+    assert_eq!(told(0), Some((Some(json!([KEY, KEY])), Some(json!("#!/bin/sh\necho hi\n")))));
+    assert_eq!(told(1), Some((Some(json!([])), Some(json!("")))), "a fork that takes over nothing says so");
+
+    let private = file("id", b"-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n-----END OPENSSH PRIVATE KEY-----\n");
+    let (nonsense, binary) = (file("nonsense", b"hunter2"), file("binary", &[0x1f, 0x8b, 0xff]));
+    let long = file("long", &[b'#'; (64 << 10) + 1]);
+    for (option, value, said) in [
+        ("--ssh-key", &private, format!("it was not sent; give the public one: {private}.pub")),
+        ("--ssh-key", &nonsense, "expected a public key of the type ssh-ed25519".to_owned()),
+        ("--ssh-key", &file("no", b"").replace("/no", "/nowhere"), "No such file".to_owned()),
+        ("--user-data", &nonsense, "user data begins with #cloud-config".to_owned()),
+        ("--user-data", &binary, "is not text in UTF-8".to_owned()),
+        ("--user-data", &long, "has more than 64 KiB".to_owned()),
+    ] {
+        let done = fake.run(&[&args[..], &[option, value]].concat()).await;
+        assert!(done.code != Some(0) && done.err.contains(&said), "{option} {value}: {done:?}");
+        assert!(!done.err.contains("hunter2"), "{done:?}");
+    }
+    assert_eq!(fake.seen().len(), 2, "nothing of what is wrong was sent");
+}
+
+#[tokio::test]
+async fn a_deployment_shows_its_keys_by_their_fingerprints_and_its_user_data_only_when_asked() {
+    let fake = Fake::start(|seen, _| match seen.path.ends_with("/user-data") {
+        true => Response::new(Body::from("#!/bin/sh\n")),
+        false => {
+            let mut shown = things::deployment("web");
+            let key =
+                json!({"type": "ssh-ed25519", "fingerprint": "SHA256:abc", "comment": "me@laptop", "public_key": KEY});
+            shown
+                .as_object_mut()
+                .expect("an object")
+                .extend([("ssh_keys".to_owned(), json!([key])), ("user_data_bytes".to_owned(), json!(2048))]);
+            answer(200, &shown)
+        }
+    })
+    .await;
+    let done = fake.run(&["deployment", "show", "web"]).await;
+    assert!(done.out.contains("ssh-ed25519 SHA256:abc me@laptop") && done.out.contains("2 KiB"), "{}", done.out);
+    assert_eq!(fake.run(&["deployment", "user-data", "web"]).await.out, "#!/bin/sh\n");
+    assert_eq!(fake.seen().last().map(fake::Seen::line).as_deref(), Some("GET /v1/deployments/web/user-data"));
+}
+
 #[tokio::test]
 async fn image_set_sends_only_what_was_said_and_null_for_what_is_forgotten() {
     let fake = Fake::start(|_, _| answer(200, &things::image("debian"))).await;
