@@ -29,6 +29,21 @@ export function useDeployment(id: string) {
   );
 }
 
+/** The user data of a deployment. It may be secret, so it is not kept once nobody looks at it. */
+export function useUserData(deployment: Deployment, enabled: boolean) {
+  return useQuery({
+    ...oneQuery<string>(
+      "deployments",
+      deployment.id,
+      (signal) =>
+        body(api.GET("/v1/deployments/{deployment}/user-data", { ...at(deployment), parseAs: "text", signal })),
+      "user-data",
+    ),
+    enabled,
+    gcTime: 0,
+  });
+}
+
 /** What goes on with a deployment now: operations on it that have not ended. */
 export function useOperationsUnderWay(deployment: Deployment) {
   return useQuery(operationsQuery({ deployment: [deployment.id], state: ["pending", "running", "cancelling"] }));

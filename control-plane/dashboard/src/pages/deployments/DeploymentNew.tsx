@@ -17,9 +17,11 @@ import { Panel } from "../../ui/Panel.tsx";
 import { ToneIcon } from "../../ui/StateBadge.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
 import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
-import { type Field, type Form, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
+import { type Field, type Form, type Meant, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
 import { SameCall } from "./wizard/SameCall.tsx";
+import { SeedFields } from "./wizard/SeedFields.tsx";
 import { SourceFields } from "./wizard/SourceFields.tsx";
+import { emptySeed, type SeedForm, seedMeantBy } from "./wizard/seed.ts";
 import { useForm } from "./wizard/useForm.ts";
 import { verdictOf } from "./wizard/verdict.ts";
 import classes from "./wizard/Wizard.module.css";
@@ -44,7 +46,9 @@ export default function DeploymentNew() {
   const operator = useIsOperator();
   const [form, change] = useForm();
   const project = projectOf(form, operator);
-  const meant = useMemo(() => meantBy(form), [form]);
+  const [seed, setSeed] = useState(emptySeed);
+  const fork = sourceKindOf(form) === "snapshot";
+  const meant = useMemo(() => withSeed(meantBy(form), seed, fork), [form, seed, fork]);
   const { request, unread, sourced } = meant;
   const navigate = useNavigate();
   const element = useRef<HTMLFormElement>(null);
@@ -58,11 +62,11 @@ export default function DeploymentNew() {
   });
   const create = useCreateDeployment();
   // What was refused stays at its field until something is changed.
-  const [refused, setRefused] = useState<{ form: Form; errors: FieldErrors }>();
+  const [refused, setRefused] = useState<{ meant: Meant; errors: FieldErrors }>();
 
   const errors: FieldErrors = {
     ...(sourced && dryRun.error instanceof ApiError ? errorsOf(dryRun.error, form) : {}),
-    ...(refused?.form === form ? refused.errors : {}),
+    ...(refused?.meant === meant ? refused.errors : {}),
     ...unread,
   };
   const fields: FieldsProps = { form, change, errors, project };
@@ -72,7 +76,7 @@ export default function DeploymentNew() {
     (input ?? element.current?.querySelector<HTMLElement>("input:not([type=hidden])"))?.focus();
   };
   const refuse = (found: FieldErrors) => {
-    setRefused({ form, errors: found });
+    setRefused({ meant, errors: found });
     goTo(Object.keys(found)[0]);
   };
   const submit = (event: FormEvent) => {
@@ -133,10 +137,20 @@ export default function DeploymentNew() {
           <Panel title="Placement">
             <PlacementFields {...fields} />
           </Panel>
+          {form.runtime !== "none" && (
+            <Panel title="Access and first boot">
+              <SeedFields
+                seed={seed}
+                change={(changes) => setSeed((before) => ({ ...before, ...changes }))}
+                errors={errors}
+                fork={fork}
+              />
+            </Panel>
+          )}
           <Panel title="Labels and deadline">
             <RestFields {...fields} />
           </Panel>
-          {create.error !== null && refused?.form === form && <Refusal error={create.error} form={form} />}
+          {create.error !== null && refused?.meant === meant && <Refusal error={create.error} form={form} />}
           <div className={classes.end}>
             <Button type="submit" loading={create.isPending} leftSection={<IconRocket size={16} />}>
               {buttonText(request, members)}
@@ -165,6 +179,13 @@ export default function DeploymentNew() {
       </div>
     </Page>
   );
+}
+
+/** The request with what guests are told. Disk files have no guest. */
+function withSeed(meant: Meant, seed: SeedForm, fork: boolean): Meant {
+  if (meant.request.runtime === "none") return meant;
+  const told = seedMeantBy(seed, fork);
+  return { ...meant, request: { ...meant.request, ...told.request }, unread: { ...meant.unread, ...told.unread } };
 }
 
 /** The messages of a refusal by field. A taken name says so at the name. */

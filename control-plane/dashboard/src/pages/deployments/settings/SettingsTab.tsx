@@ -1,7 +1,9 @@
-import { Stack, Text } from "@mantine/core";
-import { type Deployment, usePatchLabels } from "../../../api/deployments.ts";
+import { Button, Code, Group, Stack, Text } from "@mantine/core";
+import { useState } from "react";
+import { type Deployment, usePatchLabels, useUserData } from "../../../api/deployments.ts";
 import { ByteSize } from "../../../ui/ByteSize.tsx";
 import { CopyId } from "../../../ui/CopyId.tsx";
+import { ErrorBox } from "../../../ui/ErrorBox.tsx";
 import { count, duration } from "../../../ui/format.ts";
 import { KeyValues } from "../../../ui/KeyValues.tsx";
 import { ButtonLink } from "../../../ui/links.tsx";
@@ -65,6 +67,7 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
           ]}
         />
       </Panel>
+      {deployment.runtime !== "none" && <SeedPanel deployment={deployment} />}
       <LabelsPanel labels={deployment.labels} onSave={(labels) => patch.mutateAsync({ deployment, labels })} />
       <Panel title="Record">
         <KeyValues
@@ -77,6 +80,54 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
         />
       </Panel>
     </Stack>
+  );
+}
+
+/** What its guests are told at their first boot. User data may be secret, so it is asked for only when somebody wants it. */
+function SeedPanel({ deployment }: { deployment: Deployment }) {
+  const [shown, setShown] = useState(false);
+  const userData = useUserData(deployment, shown);
+  const keys = deployment.ssh_keys ?? [];
+  return (
+    <Panel title="Access and first boot">
+      <KeyValues
+        items={[
+          [
+            "SSH keys",
+            keys.length === 0 ? (
+              "none"
+            ) : (
+              <Stack key="keys" gap={4}>
+                {keys.map((key) => (
+                  <Text key={key.public_key} span inherit style={{ overflowWrap: "anywhere" }}>
+                    {key.comment === "" ? key.type : `${key.comment} (${key.type})`} <code>{key.fingerprint}</code>
+                  </Text>
+                ))}
+              </Stack>
+            ),
+          ],
+          [
+            "User data",
+            deployment.user_data_bytes ? (
+              <Group key="data" gap="xs">
+                <ByteSize value={deployment.user_data_bytes} />
+                <Button size="compact-xs" variant="default" onClick={() => setShown(!shown)} aria-expanded={shown}>
+                  {shown ? "Hide" : "Show"}
+                </Button>
+              </Group>
+            ) : (
+              "none"
+            ),
+          ],
+        ]}
+      />
+      {shown && userData.error !== null && <ErrorBox error={userData.error} title="It cannot be shown" />}
+      {shown && userData.data !== undefined && (
+        <Code block mt="sm" mah={320} style={{ overflow: "auto" }}>
+          {userData.data}
+        </Code>
+      )}
+    </Panel>
   );
 }
 

@@ -14,7 +14,7 @@ export interface FieldsProps {
   project: string | undefined;
 }
 
-type TextField = { [F in Field]: Form[F] extends string ? F : never }[Field];
+type TextField = { [F in keyof Form]: Form[F] extends string ? F : never }[keyof Form];
 
 function Typed({
   field,

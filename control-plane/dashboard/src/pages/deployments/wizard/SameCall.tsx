@@ -5,6 +5,7 @@ import { CopyId } from "../../../ui/CopyId.tsx";
 import { JsonView } from "../../../ui/JsonView.tsx";
 import { Panel } from "../../../ui/Panel.tsx";
 import { commandFor } from "./cli.ts";
+import { userDataFile } from "./seed.ts";
 import classes from "./Wizard.module.css";
 
 /** The same call for those who would rather type it, or put it into a script. */
@@ -31,6 +32,11 @@ export function SameCall({ request, project }: { request: CreateDeployment; proj
           {request.name === undefined && (
             <Text size="xs" c="dimmed" mt={6}>
               The command line needs a name in place of NAME.
+            </Text>
+          )}
+          {request.user_data && (
+            <Text size="xs" c="dimmed" mt={6}>
+              The command line reads the user data from the file <code>{userDataFile}</code>.
             </Text>
           )}
         </Tabs.Panel>

@@ -43,6 +43,18 @@ test("forks, versions and disk files have their lines", () => {
   );
 });
 
+test("keys are words of the line, and user data is a file", () => {
+  expect(
+    lineFor(
+      { name: "web", source: { image: "demo" }, count: 1, ssh_keys: ["ssh-ed25519 AAAA me"], user_data: "#!/bin/sh" },
+      undefined,
+    ),
+  ).toBe("muster deploy web --image demo --count 1 --ssh-key 'ssh-ed25519 AAAA me' --user-data user-data.txt");
+  expect(lineFor({ name: "f", source: { snapshot: "s" }, ssh_keys: [], user_data: "" }, undefined)).toBe(
+    "muster deploy f --snapshot s --no-ssh-keys --user-data /dev/null",
+  );
+});
+
 test("a word that a shell would read differently is quoted", () => {
   expect([quote("a-b=c"), quote("it's"), quote("$x"), quote("")]).toEqual(["a-b=c", "'it'\\''s'", "'$x'", "''"]);
 });

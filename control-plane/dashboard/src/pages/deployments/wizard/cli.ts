@@ -2,6 +2,7 @@
 import type { CreateDeployment } from "../../../api/deployments.ts";
 import { labelTexts } from "../labels.ts";
 import { sizeText } from "./form.ts";
+import { userDataFile } from "./seed.ts";
 
 /** A word as a shell takes it. */
 export function quote(word: string): string {
@@ -40,5 +41,10 @@ export function commandFor(request: CreateDeployment, project: string | undefine
   add("--max-per-node", placement?.max_per_node);
   add("--deadline", request.deadline_s ? `${request.deadline_s}s` : null);
   for (const label of labelTexts(request.labels ?? {})) add("--label", label);
+  for (const key of request.ssh_keys ?? []) add("--ssh-key", key);
+  if (request.ssh_keys?.length === 0) words.push("--no-ssh-keys");
+  // The command line reads it from a file; an empty one says that there is none.
+  if (request.user_data === "") add("--user-data", "/dev/null");
+  else if (request.user_data) add("--user-data", userDataFile);
   return words;
 }

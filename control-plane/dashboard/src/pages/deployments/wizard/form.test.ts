@@ -79,6 +79,8 @@ test("an error of the API stands at the field that it is about", () => {
   expect(fieldOf("/labels/a~1b", emptyForm)).toBe("label");
   expect(fieldOf("/source/version", form({ image: "demo" }))).toBe("number");
   expect(fieldOf("/source/version", form({ version: "01a2" }))).toBe("version");
+  expect(fieldOf("/ssh_keys/1", emptyForm)).toBe("keys");
+  expect(fieldOf("/user_data", emptyForm)).toBe("data");
   expect(fieldOf("/nics", emptyForm)).toBeUndefined();
   expect(
     sortErrors(

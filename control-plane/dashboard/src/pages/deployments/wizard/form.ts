@@ -4,6 +4,7 @@
  */
 import type { CreateDeployment } from "../../../api/deployments.ts";
 import { labelsOf } from "../labels.ts";
+import type { SeedField } from "./seed.ts";
 
 /** What is in the URL while it says nothing: also the API's defaults, where it has any. */
 export const emptyForm = {
@@ -34,7 +35,8 @@ export const emptyForm = {
   label: [] as string[],
 };
 export type Form = typeof emptyForm;
-export type Field = keyof Form;
+/** What an error can be about: also what is not in the URL. */
+export type Field = keyof Form | SeedField;
 
 export type SourceKind = "image" | "snapshot" | "version";
 
@@ -85,14 +87,14 @@ export interface Meant {
 /** The request that a form means. What equals a default of the API is left out, so that the request stays short. */
 export function meantBy(form: Form): Meant {
   const unread: Meant["unread"] = {};
-  const number = (field: Field): number | undefined => {
+  const number = (field: keyof Form): number | undefined => {
     const text = String(form[field]).trim();
     if (text === "") return undefined;
     if (/^\d{1,15}$/.test(text)) return Number(text);
     unread[field] = "Write a whole number.";
     return undefined;
   };
-  const size = (field: Field): number | undefined => {
+  const size = (field: keyof Form): number | undefined => {
     const text = String(form[field]).trim();
     if (text === "") return undefined;
     const read = sizeOf(text);
@@ -171,6 +173,8 @@ const fieldOfPointer: Record<string, Field> = {
   "/placement": "policy",
   "/labels": "label",
   "/deadline_s": "deadline",
+  "/ssh_keys": "keys",
+  "/user_data": "data",
   "/source/image": "image",
   "/source/snapshot": "snapshot",
   "/source/allow_missing": "snapshot",
