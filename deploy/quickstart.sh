@@ -163,7 +163,7 @@ without_guests() {
 # Deletes what this script made in a data folder, and the folder if nothing else is in it.
 data_delete() {
     # shellcheck disable=SC2154 # of leftovers.sh
-    rm -rf --one-file-system "${1:?}/controller" "${1:?}"/node-* "${1:?}/logs" "${1:?}/env" "${1:?}/demo.raw" "${1:?}/$run_mark"
+    rm -rf --one-file-system "${1:?}/controller" "${1:?}"/node-* "${1:?}/logs" "${1:?}/env" "${1:?}/demo.raw" "${1:?}"/ssh_key* "${1:?}/$run_mark"
     rmdir "$1" 2> /dev/null || :
 }
 
@@ -273,7 +273,7 @@ step_failed() {
 say "Muster: $nodes agents, 2 x $count instances with $memory each"
 step packages
 packages_ensure util-linux iproute2 qemu-utils qemu-system-x86 libvirt-daemon-system libvirt-daemon-driver-qemu \
-    libvirt-clients fuse3 e2fsprogs
+    libvirt-clients fuse3 e2fsprogs openssh-client
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
 [ -c /dev/fuse ] || die "there is no /dev/fuse, which Muster needs for its disks" "modprobe fuse" \
     "in a container: --device /dev/fuse --cap-add SYS_ADMIN"
@@ -306,6 +306,8 @@ chmod 0711 "$data"
 blocked=$(passable "$data")
 [ -z "$blocked" ] || die "the user that runs guests (libvirt-qemu) cannot enter '$blocked'" "chmod o+x '$blocked', or choose another --data"
 mkdir -m 0755 "$data/logs"
+# Guests let its owner sign in. The private half is readable by root only.
+ssh-keygen -q -t ed25519 -N '' -C muster-quickstart -f "$data/ssh_key" || die "no SSH key could be made"
 
 # How many instances fit. The memory that is free now is divided among the agents.
 available=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo) * 1024))
@@ -490,6 +492,7 @@ done_step "$said"
 
 step "deploy $count"
 muster deploy demo --image demo --count "$count" --memory "$memory_bytes" --ready $ready --timeout 15m \
+    --ssh-key "$data/ssh_key.pub" \
     || die "not every instance became ready"
 done_step "$said"
 
@@ -508,9 +511,11 @@ muster deploy fork --snapshot first --memory "$memory_bytes" --ready $ready --ti
     || die "not every instance of the second fleet became ready"
 done_step "$said"
 
-# What guests printed proves that they booted: their names, and the number of boots that their disks have counted.
+# What guests printed proves that they booted: their names, and the number of boots that their disks have counted. Each has
+# a host key of its own, also a fork, whose disk came with the key of another guest.
 if [ $ready = console ]; then
     step 'consoles read'
+    host_keys=
     for fleet in demo fork; do
         boot=1
         [ $fleet = demo ] || boot=2
@@ -518,6 +523,10 @@ if [ $ready = console ]; then
             "$bin/muster" -q instance log "$fleet.$n" | tr -d '\r' | grep -qx "MUSTER-READY $fleet-$n boot $boot" \
                 || die "the console of $fleet.$n does not say 'MUSTER-READY $fleet-$n boot $boot'" \
                     "$("$bin/muster" -q instance log "$fleet.$n" --tail 1KiB 2>&1 | tail -n 5 || :)"
+            host_key=$("$bin/muster" -q instance log "$fleet.$n" | tr -d '\r' | sed -n "s/^MUSTER-HOST-KEY $fleet-$n //p")
+            [ -n "$host_key" ] || die "the console of $fleet.$n does not say its host key"
+            case $host_keys in *" $host_key "*) die "$fleet.$n has the host key of another guest" ;; esac
+            host_keys="$host_keys $host_key "
         done
     done
     done_step "$count guests booted once, $count forks of them booted once more"
@@ -549,7 +558,9 @@ and go on, for example:
     muster instance ls
     muster instance log demo.0
     muster snapshot show first
-    muster deploy mine --image demo --count 2 --memory $memory
+    muster deploy mine --image demo --count 2 --memory $memory --ssh-key $data/ssh_key.pub
+
+The guests let the owner of the SSH key $data/ssh_key sign in as root.
 
 Ctrl-C stops everything$([ $keep = yes ] && echo ' and keeps the data.' || echo ' and deletes the data.')
 END

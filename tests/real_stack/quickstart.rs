@@ -114,9 +114,19 @@ async fn the_tutorial_works_as_written_beside_another_quickstart() {
         .output();
     let done = timeout(Duration::from_secs(300), script).await.expect("the tutorial ends in time").expect("it ran");
     assert!(done.status.success(), "{}\n{}", done.status, words(&done));
-    for proof in ["MUSTER-READY demo-0 boot 1", "MUSTER-READY trial-0 boot 2"] {
+    let proofs =
+        ["MUSTER-READY demo-0 boot 1", "MUSTER-READY trial-0 boot 2", "hello from web-0", "hello from trial-0"];
+    for proof in proofs {
         assert!(words(&done).contains(proof), "no '{proof}' in\n{}", words(&done));
     }
+    // Each guest has a host key of its own, also the fork, whose disk came with the key of another guest.
+    let said_by_all = words(&done);
+    let host_key = |guest: &str| {
+        let (_, rest) =
+            said_by_all.split_once(&format!("MUSTER-HOST-KEY {guest} ")).expect("the console says the host key");
+        rest.split_whitespace().next().expect("a fingerprint").to_owned()
+    };
+    assert_ne!(host_key("web-0"), host_key("trial-0"));
     let left: Vec<_> =
         std::fs::read_dir(files.path()).expect("the folder").map(|f| f.expect("a name").path()).collect();
     assert!(left.is_empty(), "the tutorial leaves {left:?}");
