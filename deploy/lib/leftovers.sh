@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Ends what a run can leave on a machine: mounts, domains and processes below its folder, and the folder itself. Needs
-# words.sh and libvirt.sh.
+# Ends what a run can leave on a machine: mounts, domains, networks and processes below its folder, and the folder itself.
+# Needs words.sh and libvirt.sh.
 #
 # The folder of a run has a mark in it: a file that is locked (descriptor 8) while this shell or anything it started is
 # alive. The kernel unlocks the file when the last of them ends, however it ends. So a mark that is not locked belongs
@@ -42,12 +42,12 @@ mounts_below() {
     done < /proc/self/mountinfo | sort -r
 }
 
-# Prints the ids of Muster's processes and of QEMU processes that have a path below a folder on their command line.
+# Prints the ids of Muster's processes, of QEMU and of the servers of networks that have a path below a folder on their command line.
 processes_below() {
     local proc
     for proc in /proc/[0-9]*; do
         case $(cat "$proc/comm" 2> /dev/null) in
-            muster-* | qemu-system-*) ;;
+            muster-* | qemu-system-* | dnsmasq) ;;
             *) continue ;;
         esac
         if tr '\0' '\n' < "$proc/cmdline" 2> /dev/null | grep -qF -e "$1/"; then echo "${proc##*/}"; fi
@@ -69,6 +69,14 @@ domains_destroy() {
     for domain in $(domains_below "$1"); do virsh -q -c "$LIBVIRT_URI" destroy "$domain" > /dev/null 2>&1 || :; done
 }
 
+# Prints the namespaces of networks that agents with data below a folder made. Each has a folder with its name there.
+networks_below() {
+    local namespace
+    find "$1" -type d -path '*/networks/muster-*' -printf '%f\n' 2> /dev/null | while read -r namespace; do
+        if [ -e "/run/netns/$namespace" ]; then echo "$namespace"; fi
+    done
+}
+
 nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
 
 # Deletes QEMU's logs of the guests below a folder, which libvirt would keep for ever. A log is found by the paths in it
@@ -83,7 +91,7 @@ qemu_logs_delete() {
 
 # Ends whatever is left below a folder, and prints what that was: a clean stop leaves nothing.
 leftovers_end() {
-    local domain pid point
+    local domain pid point namespace table family
     # The agent's holder ends a moment after the agent.
     until_true 3 nothing_runs_below "$1" || :
     for domain in $(domains_below "$1"); do
@@ -94,6 +102,13 @@ leftovers_end() {
     for pid in $(processes_below "$1"); do
         say "ending process $pid ($(cat "/proc/$pid/comm" 2> /dev/null)), which is still there"
         kill -KILL "$pid" 2> /dev/null || :
+    done
+    networks_below "$1" | while read -r namespace; do
+        say "removing network $namespace, which is still there"
+        ip netns delete "$namespace" || :
+        # The namespace is muster-CLUSTER-NODE-NETWORK, the tables in the host's packet filter are muster_CLUSTER_NODE.
+        table=${namespace%-*}
+        for family in inet bridge; do nft delete table "$family" "${table//-/_}" 2> /dev/null || :; done
     done
     mounts_below "$1" | while read -r point; do
         say "unmounting $point, which is still there"

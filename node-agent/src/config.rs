@@ -199,6 +199,8 @@ settings! {
     listen: SocketAddr, "MUSTER_AGENT_LISTEN", "IP:PORT";
     /// That address as others see it, if it differs; required with 0.0.0.0
     advertise: SocketAddr, "MUSTER_AGENT_ADVERTISE", "IP:PORT";
+    /// UDP port for tunnels of networks [default: the number of the port of advertise]
+    tunnel_port: u16, "MUSTER_AGENT_TUNNEL_PORT", "PORT";
     /// Name of the node [default: the controller chooses one]
     name: String, "MUSTER_AGENT_NAME", "NAME";
     /// Failure domain of the node [default: none]
@@ -283,6 +285,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the peer server as other nodes see it; `None`: that of `listen`.
     pub advertise: Option<SocketAddr>,
+    /// UDP port at which it takes packets of the tunnels between networks; `None`: the number of the port of `advertise`.
+    pub tunnel_port: Option<u16>,
     /// Wanted name of the node; `None`: the controller chooses one.
     pub name: Option<DottedName>,
     /// Failure domain of the node, 1 to 55 visible ASCII characters.
@@ -331,6 +335,7 @@ impl Config {
             join_token: None,
             listen: SocketAddr::from(([0, 0, 0, 0], DEFAULT_PORT)),
             advertise: None,
+            tunnel_port: None,
             name: None,
             zone: None,
             runtime: RuntimeChoice::default(),
@@ -376,6 +381,9 @@ impl Config {
         if settings.advertise.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0) {
             return Err(invalid("advertise", "it must be an address and a port that other nodes can reach".to_owned()));
         }
+        if settings.tunnel_port == Some(0) {
+            return Err(invalid("tunnel_port", "other nodes must know it, so it cannot be 0".to_owned()));
+        }
         if settings.advertise.is_none() && settings.listen.unwrap_or(default.listen).ip().is_unspecified() {
             return Err(invalid(
                 "advertise",
@@ -387,6 +395,7 @@ impl Config {
             join_token: settings.join_token,
             listen: settings.listen.unwrap_or(default.listen),
             advertise: settings.advertise,
+            tunnel_port: settings.tunnel_port,
             name,
             zone: settings.zone,
             runtime: settings.runtime.unwrap_or(default.runtime),

@@ -1,7 +1,7 @@
 //! [`Host`]: what the agent's loops drive. The real one has mirrored disks and a hypervisor; tests of the loops use a
 //! scripted one. [`HostParts`] is what the agent hands over to open one.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_api::{
@@ -24,6 +24,8 @@ pub struct HostParts {
     pub identity: NodeIdentity,
     /// The client with which disks read and write objects.
     pub pool: PoolClient,
+    /// `IP:PORT` at which other nodes reach this one.
+    pub advertise: String,
     /// Free bytes of the file system that only guests' writes may use.
     pub keep_free_bytes: u64,
     /// Most bytes of clean chunks that are kept for reading.
@@ -56,6 +58,11 @@ pub trait Host: Send + Sync {
     fn hypervisor(&self) -> Option<String>;
     /// Why the hypervisor does not work, for people; `None` if it works or is not wanted.
     fn hypervisor_trouble(&self) -> Option<String>;
+    /// `IP:PORT` at which this node takes packets of the tunnels between networks; or why it can have no networks, for
+    /// people.
+    fn tunnel(&self) -> Result<SocketAddr, String>;
+    /// Why networks of this node are not as wanted, a sentence for each.
+    fn network_troubles(&self) -> Vec<String>;
     /// Asks all guests to turn themselves off, and cuts the power of those that still run after `limit`. Returns the
     /// final state of all instances.
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>>;

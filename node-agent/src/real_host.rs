@@ -1,6 +1,7 @@
 //! The [`Host`] of a real node: mirrored disks, and a hypervisor if one is configured.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -14,7 +15,7 @@ use muster_api::{
 };
 use storage_core::{cause::explain, lock};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::{
     check, clock,
@@ -27,12 +28,14 @@ use crate::{
     host::{Host, HostError, HostParts},
     hypervisor::{Hypervisor, Owner, libvirt::Libvirt, probe},
     mirror::{self, DiskError, Disks, Saved},
+    network::{self, NetworkParts, Networks},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
 /// Opens the disks and the hypervisor, and looks once at what is there.
 pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
-    let HostParts { run, config, identity, pool, keep_free_bytes, cache_bytes_max } = parts;
+    let HostParts { run, config, identity, advertise, pool, keep_free_bytes, cache_bytes_max } = parts;
+    let owner = Owner { cluster: identity.joined.cluster, node: identity.joined.node };
     let program = match &config.helper_program {
         Some(program) => HelperProgram { program: program.clone(), args: Vec::new() },
         None => HelperProgram::own_executable().map_err(|e| HostError(e.to_string()))?,
@@ -47,14 +50,19 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let disks = fuse::open_disks(settings, pool, holder.clone()).await.map_err(|e| HostError(explain(&e)))?;
     let hypervisor = match config.runtime {
         RuntimeChoice::None => None,
-        RuntimeChoice::Libvirt => {
-            Some(hypervisor(&config, Owner { cluster: identity.joined.cluster, node: identity.joined.node }).await)
-        }
+        RuntimeChoice::Libvirt => Some(hypervisor(&config, owner).await),
     };
+    let tunnel = tunnel(&config, owner, &advertise).await;
+    match &tunnel {
+        Ok(tunnel) => info!(%tunnel, "networks work; packets between nodes are not encrypted"),
+        Err(why) => warn!("this node can have no networks: {why}"),
+    }
+    let networks = Networks::new(NetworkParts { data_dir: config.data_dir.clone(), owner, tunnel });
     let reconciler = Reconciler::new(ReconcilerParts {
         data_dir: config.data_dir.clone(),
         qemu_user,
         disks: disks.clone().into(),
+        networks: networks.clone(),
         hypervisor: hypervisor.clone(),
         run,
         host_boot: host_boot()?,
@@ -66,7 +74,25 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let nothing = Known::nothing(identity.joined.incarnation).desired;
     reconciler.pass(&nothing).await;
     let disks_dir = config.data_dir.join("disks");
-    Ok(Arc::new(RealHost { disks, disks_dir, holder, hypervisor, reconciler, desired: Mutex::new(Arc::new(nothing)) }))
+    Ok(Arc::new(RealHost {
+        disks,
+        disks_dir,
+        holder,
+        hypervisor,
+        networks,
+        reconciler,
+        desired: Mutex::new(Arc::new(nothing)),
+    }))
+}
+
+/// Where this node takes tunnel packets, if it runs guests and everything that networks need was tried.
+async fn tunnel(config: &Config, owner: Owner, advertise: &str) -> Result<SocketAddr, String> {
+    if config.runtime == RuntimeChoice::None {
+        return Err("it runs no virtual machines".to_owned());
+    }
+    let tunnel = check::tunnel(config, advertise)?;
+    network::probe::lacking(owner, tunnel).await?;
+    Ok(tunnel)
 }
 
 /// The id of this boot of the host. A domain that was started under another one is gone.
@@ -87,6 +113,7 @@ struct RealHost {
     disks_dir: PathBuf,
     holder: Holder,
     hypervisor: Option<Arc<dyn Hypervisor>>,
+    networks: Networks,
     reconciler: Reconciler,
     /// The desired state of the last pass.
     desired: Mutex<Arc<Desired>>,
@@ -95,7 +122,10 @@ struct RealHost {
 impl Host for RealHost {
     fn pass(&self, desired: Arc<Desired>) -> BoxFuture<'_, Vec<InstanceReport>> {
         *lock(&self.desired) = desired.clone();
-        Box::pin(async move { self.reconciler.pass(&desired).await })
+        Box::pin(async move {
+            self.networks.pass(&desired.networks);
+            self.reconciler.pass(&desired).await
+        })
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
@@ -134,6 +164,14 @@ impl Host for RealHost {
         self.reconciler.hypervisor_trouble()
     }
 
+    fn tunnel(&self) -> Result<SocketAddr, String> {
+        self.networks.tunnel()
+    }
+
+    fn network_troubles(&self) -> Vec<String> {
+        self.networks.troubles()
+    }
+
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
         let desired = lock(&self.desired).clone();
         Box::pin(async move { self.reconciler.stop_guests(&desired, limit).await })
@@ -142,6 +180,7 @@ impl Host for RealHost {
     fn cut_off(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             let off = self.reconciler.cut_power().await;
+            self.networks.close().await;
             // Also when a guest could not be stopped: without its disk it writes nothing any more.
             let flushed = self.disks.shutdown().await;
             off?;
@@ -169,6 +208,7 @@ impl Host for RealHost {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            self.networks.close().await;
             let flushed = self.disks.shutdown().await;
             let (holder, needed) = (self.holder.clone(), !flushed || self.unopened_disks());
             let stopped = tokio::task::spawn_blocking(move || if needed { Ok(()) } else { holder.stop() }).await;

@@ -48,6 +48,10 @@ pub struct Status {
     pub membership_epoch: u64,
     /// What it offers to instances.
     pub offer: Offer,
+    /// `IP:PORT` at which it takes packets of the tunnels between networks; none if it can have no networks.
+    pub tunnel: Option<String>,
+    /// Why networks of this node are not as wanted, or why it can have none.
+    pub network_troubles: Vec<String>,
     /// Its share of the pool.
     pub pool: PoolUse,
     /// What an operator should know.

@@ -55,6 +55,14 @@ pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 pub const INSTANCES: &str = "muster_agent_instances";
 /// Number of conditions that hold, by kind.
 pub const CONDITIONS: &str = "muster_agent_conditions";
+/// Networks that cards of this node are in.
+pub const NETWORKS: &str = "muster_agent_networks";
+/// Cards of instances in networks on this node.
+pub const CARDS: &str = "muster_agent_network_cards";
+/// Frames of guests that were dropped since the agent started because their sender was not who it said. Counted once a minute.
+pub const SPOOFED_FRAMES: &str = "muster_agent_network_spoofed_frames_total";
+/// Servers of addresses and names that ended by themselves and were started again.
+pub const DNSMASQ_RESTARTS: &str = "muster_agent_network_dnsmasq_restarts_total";
 /// Threads that serve disks. They follow the requests under way, not the number of disks.
 pub const SERVING_THREADS: &str = "muster_agent_serving_threads";
 

@@ -88,7 +88,8 @@ pub struct Instance {
     pub state: InstanceState,
     /// Why it is in that state: `no_capacity`, `node_silent`, `node_lost`, `start_failed`, `not_started_in_time`, `not_ready`, `not_ready_in_time`,
     /// `guest_ended`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
-    /// `clock_off`, `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer release.
+    /// `clock_off`, `network_failed`, `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer
+    /// release.
     #[schema(value_type = Option<String>)]
     pub reason: Option<Reason>,
     /// The reason in a sentence, for people.

@@ -40,6 +40,8 @@ words! {
         /// Bytes of the disk are on other nodes, which cannot be asked because a clock is wrong: certificates are not valid at
         /// its time. The guest goes on when it is right.
         ClockOff = "clock_off",
+        /// A network that the instance has a card in could not be made on its node. It is tried again.
+        NetworkFailed = "network_failed",
         /// A file of the node could not be read or written. It is tried again.
         Io = "io",
         /// A call to the hypervisor failed. It is tried again.

@@ -110,6 +110,7 @@ impl Agent {
             run: run.id(),
             config: config.clone(),
             identity: identity.clone(),
+            advertise: advertise.clone(),
             pool: pool.clone(),
             keep_free_bytes,
             cache_bytes_max: config.cache_size.of(space.total_bytes),

@@ -179,6 +179,11 @@ impl Loops {
             desired_revision: self.known.borrow().desired.revision,
             membership_epoch: self.membership_epoch(),
             offer: self.offer,
+            tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
+            network_troubles: match self.host.tunnel() {
+                Ok(_) => self.host.network_troubles(),
+                Err(why) => vec![format!("this node can have no networks: {why}")],
+            },
             pool: self.pool_use(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),

@@ -203,6 +203,14 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
             xml.text("serial", SEED_SERIAL);
         });
     }
+    for card in &spec.cards {
+        xml.nest("interface", &[("type", "ethernet")], |xml| {
+            xml.empty("mac", &[("address", &card.mac.to_string())]);
+            xml.empty("target", &[("dev", &card.tap)]);
+            xml.empty("model", &[("type", "virtio")]);
+            xml.empty("mtu", &[("size", &card.mtu.to_string())]);
+        });
+    }
     xml.empty("controller", &[("type", "usb"), ("model", "none")]);
     xml.empty("controller", &[("type", "virtio-serial"), ("index", "0")]);
     xml.nest("serial", &[("type", "pty")], |xml| {

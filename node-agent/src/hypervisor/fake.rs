@@ -8,7 +8,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fs::OpenOptions,
-    io::Write as _,
+    io::{self, Write as _},
+    os::fd::{AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -58,6 +59,8 @@ struct World {
     list_takes: Duration,
     starts: u64,
     resumes: u64,
+    /// Whether domains have real taps.
+    taps: bool,
     /// Whether a resumed domain runs, or is paused again.
     room: bool,
 }
@@ -66,6 +69,8 @@ struct Running {
     spec: InstanceSpec,
     state: DomainState,
     guests: Guests,
+    /// The taps of its cards are there as long as these are open, wherever they were moved.
+    _taps: Vec<OwnedFd>,
 }
 
 /// The hypervisor of one owner on a [`FakeHost`].
@@ -99,6 +104,11 @@ impl FakeHost {
     /// Sets how guests behave that are started from now on.
     pub fn set_guests(&self, guests: Guests) {
         self.world().guests = guests;
+    }
+
+    /// Lets domains have real taps for their cards. The process needs to be root.
+    pub fn set_makes_taps(&self) {
+        self.world().taps = true;
     }
 
     /// Lets the next call of this kind fail: `list`, `start`, `shut down`, `destroy`, `resume` or `agent`.
@@ -207,6 +217,26 @@ fn append(log: &std::path::Path, text: &str) -> std::io::Result<()> {
     OpenOptions::new().create(true).append(true).open(log)?.write_all(text.as_bytes())
 }
 
+/// Makes a tap, which is there until the file is closed.
+fn tap(name: &str) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    let mut request =
+        libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: TAP_FLAGS } };
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::Error::other(format!("{name} is too long")));
+    }
+    for (to, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([byte]);
+    }
+    // SAFETY: the file is open, and the request is a valid `ifreq` with a name that ends in 0.
+    let made = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if made == 0 { Ok(file.into()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A tap that gives whole frames and nothing before them.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel's flags fit into its own field")]
+const TAP_FLAGS: libc::c_short = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+
 impl FakeHypervisor {
     fn key(&self, instance: InstanceId) -> (String, InstanceId) {
         (format!("{} {}", self.owner.cluster, self.owner.node), instance)
@@ -281,8 +311,17 @@ impl Hypervisor for FakeHypervisor {
             append(&spec.console_log, &guests.banner).map_err(console)?;
             world.endings.retain(|(of, boot), _| *of != instance || *boot > spec.boot);
             world.reboots.retain(|(of, boot), _| *of != instance || *boot > spec.boot);
+            let taps = if world.taps { spec.cards.iter().map(|card| tap(&card.tap)).collect() } else { Ok(Vec::new()) };
+            let no_tap = |source: io::Error| HypervisorError::Refused {
+                what: "start",
+                instance,
+                detail: format!("no tap: {source}"),
+            };
+            let taps = taps.map_err(no_tap)?;
             world.starts += 1;
-            world.domains.insert(self.key(instance), Running { spec, state: DomainState::Running, guests });
+            let paused = DomainState::Paused(PauseReason::Other("User".to_owned()));
+            let state = if spec.cards.is_empty() { DomainState::Running } else { paused };
+            world.domains.insert(self.key(instance), Running { spec, state, guests, _taps: taps });
             drop(world);
             self.host.bump();
             Ok(Started::Now)

@@ -31,7 +31,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use futures::future::BoxFuture;
 pub use muster_api::RunId;
-use muster_api::{ClusterId, DiskId, InstanceId, NodeId};
+use muster_api::{ClusterId, DiskId, InstanceId, MacAddress, NodeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -97,6 +97,8 @@ pub struct InstanceSpec {
     /// File of its seed disk, from which the guest learns who it is. It is the last disk, and read-only. `None` if an older
     /// controller says nothing that could be on it.
     pub seed: Option<PathBuf>,
+    /// Its network cards. With any, the domain is started paused.
+    pub cards: Vec<CardSpec>,
     /// File that the output of the serial console is appended to.
     pub console_log: PathBuf,
 }
@@ -108,6 +110,17 @@ pub struct DiskSpec {
     pub disk: DiskId,
     /// Path of its raw file.
     pub path: PathBuf,
+}
+
+/// One network card of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardSpec {
+    /// Name of its tap. The hypervisor makes it in the host's own network, and it is gone with the domain.
+    pub tap: String,
+    /// MAC address of the card.
+    pub mac: MacAddress,
+    /// Largest packet that the guest may send, which the card tells it.
+    pub mtu: u16,
 }
 
 /// A domain that exists now.
@@ -247,7 +260,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Domain>, HypervisorError>>;
 
     /// Starts a domain. If one of the same start exists, the result is [`Started::Already`]; one of another start is an
-    /// error.
+    /// error. One with cards is paused: the caller puts its taps into their places and resumes it.
     fn start(&self, spec: InstanceSpec) -> BoxFuture<'_, Result<Started, HypervisorError>>;
 
     /// Asks the guest to turn itself off, by power button and by guest agent. Does not wait until it has.

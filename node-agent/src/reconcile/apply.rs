@@ -19,6 +19,7 @@ use super::{
 use crate::{
     hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
     mirror::{DiskError, DiskWant},
+    network::NetworkError,
     seed::files::SeedFile,
 };
 
@@ -286,6 +287,10 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
         });
     }
     let hypervisor = hypervisor(inner)?;
+    // Before the guest is there: one without its network would only have to be stopped again.
+    for nic in &assignment.nics {
+        parts.networks.ensure(nic.network).await.map_err(|error| network_failed(&error))?;
+    }
     let seed = ensure_seed(inner, instance, seed).await?;
     let spec = instance_spec(inner, assignment, seed)?;
     // Stored before the call: when the agent dies in between, the start must not look like none.
@@ -299,6 +304,12 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
             _ => Stuck::Later(trouble),
         });
     }
+    if let Err(stuck) = connect(inner, assignment).await {
+        // Paused it would only wait. The next try begins anew.
+        with_life(inner, instance, |life| life.phase = Phase::New)?;
+        hypervisor.destroy(instance).await.map_err(|error| hypervisor_failed(&error))?;
+        return Err(stuck);
+    }
     let now = (parts.now)();
     remember(inner, instance, |slot| {
         slot.absent_since = None;
@@ -306,6 +317,21 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
             life.started_at.get_or_insert(now);
         }
     })
+}
+
+/// Puts the taps of a guest that was started paused into their networks, and lets it run.
+async fn connect(inner: &Inner, assignment: &Assignment) -> Step {
+    if assignment.nics.is_empty() {
+        return Ok(());
+    }
+    for nic in &assignment.nics {
+        inner.parts.networks.attach(*nic).await.map_err(|error| network_failed(&error))?;
+    }
+    hypervisor(inner)?.resume(assignment.instance).await.map_err(|error| hypervisor_failed(&error))
+}
+
+fn network_failed(error: &NetworkError) -> Stuck {
+    later(Reason::NetworkFailed, explain(error))
 }
 
 /// What the hypervisor needs to know, once all disks of the instance are here.
@@ -316,6 +342,7 @@ fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) 
         Some(DiskSpec { disk: disk.disk, path: disk.path.clone() })
     });
     let disks = found.collect::<Option<Vec<_>>>();
+    let cards = assignment.nics.iter().map(|nic| inner.parts.networks.card(*nic));
     let gone = || later(Reason::DiskError, "its disk is not there any more");
     Ok(InstanceSpec {
         instance: assignment.instance,
@@ -329,6 +356,7 @@ fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) 
         memory_bytes: assignment.memory_bytes,
         disks: disks.ok_or_else(gone)?,
         seed,
+        cards: cards.collect::<Result<_, _>>().map_err(|error| network_failed(&error))?,
         console_log: inner.console_log(assignment.instance),
     })
 }

@@ -55,6 +55,7 @@ use self::{
 use crate::{
     hypervisor::{Domain, DomainState, Hypervisor, PauseReason, RunId, console, console::Scan},
     mirror::{DiskError, DiskStatus, DiskWant, Disks, LostContent},
+    network::Networks,
     seed::{files::seed_files, store::Seeds},
 };
 
@@ -114,6 +115,8 @@ pub struct ReconcilerParts {
     pub qemu_user: (u32, u32),
     /// Makes, removes and lists the disks of this node.
     pub disks: DiskAccess,
+    /// The networks that cards of instances are in.
+    pub networks: Networks,
     /// The hypervisor; none on a node that runs no virtual machines.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
     /// This agent process. Domains that another process started have lost their disks.

@@ -128,6 +128,10 @@ fn present(
             Reason::ClockOff,
             "other nodes have bytes of its disk and cannot be asked, because a clock is wrong; it goes on when that is mended",
         ),
+        // Its cards are being put into their networks.
+        DomainState::Paused(PauseReason::Other(_)) if life.is_some_and(|life| life.started_at.is_none()) => {
+            troubled(Observed::Preparing)
+        }
         DomainState::Paused(PauseReason::Other(why)) => {
             Said::because(Observed::Paused, Reason::Paused, format!("paused on the node: {why}"))
         }

@@ -267,6 +267,12 @@ impl Host for FakeHost {
     fn hypervisor_trouble(&self) -> Option<String> {
         None
     }
+    fn tunnel(&self) -> Result<SocketAddr, String> {
+        Ok(SocketAddr::from(([127, 0, 0, 1], 7450)))
+    }
+    fn network_troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
     fn stop_guests(&self, _limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
         Box::pin(async move {
             self.with(|s| s.ends.push("guests"));

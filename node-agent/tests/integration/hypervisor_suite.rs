@@ -14,16 +14,19 @@ use std::{
 };
 
 use crate::guest_time::GuestTime;
-use muster_agent::hypervisor::{
-    Acceleration, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, RunId,
-    Started,
-    console::{self, Scan},
-    domain_xml::{self, Place},
-    fake::FakeHost,
-    libvirt::Libvirt,
-    ping_agent,
+use muster_agent::{
+    hypervisor::{
+        Acceleration, CardSpec, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec,
+        Owner, PauseReason, RunId, Started,
+        console::{self, Scan},
+        domain_xml::{self, Place},
+        fake::FakeHost,
+        libvirt::Libvirt,
+        ping_agent,
+    },
+    network,
 };
-use muster_api::{ClusterId, DiskId, InstanceId, NodeId};
+use muster_api::{ClusterId, DiskId, InstanceId, MacAddress, NodeId};
 use uuid::Uuid;
 
 /// What differs between the hypervisors under test.
@@ -124,6 +127,12 @@ async fn suite(bench: Bench) {
     watch.mark_unchanged();
     assert_eq!(hypervisor.start(bench.spec.clone()).await.unwrap(), Started::Now);
     tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    // It waits until its card is in its place.
+    let paused = only(hypervisor, instance).await.unwrap().state;
+    assert!(matches!(paused, DomainState::Paused(PauseReason::Other(_))), "{paused:?}");
+    let tap = Path::new("/sys/class/net").join(&bench.spec.cards[0].tap);
+    assert!(tap.exists());
+    hypervisor.resume(instance).await.unwrap();
     assert_eq!(hypervisor.start(bench.spec.clone()).await.unwrap(), Started::Already);
     let other = InstanceSpec { boot: 2, ..bench.spec.clone() };
     assert!(matches!(hypervisor.start(other).await, Err(HypervisorError::OtherStart { boot: 1, .. })));
@@ -147,12 +156,14 @@ async fn suite(bench: Bench) {
     let asked = Instant::now();
     hypervisor.request_shutdown(instance).await.unwrap();
     gone(&bench, 1, Ending::Shutdown).await;
+    eventually(&bench, "tap gone", Duration::from_secs(5), || async { (!tap.exists()).then_some(()) }).await;
     eprintln!("stopped gracefully within {} ms", asked.elapsed().as_millis());
     tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
     assert!(matches!(ping_agent(hypervisor, instance).await, Err(HypervisorError::NotRunning(_))));
 
     // The next start appends to the same log; its power is cut.
     hypervisor.start(InstanceSpec { boot: 2, ..bench.spec.clone() }).await.unwrap();
+    hypervisor.resume(instance).await.unwrap();
     ready(&bench, 2).await;
     let log = String::from_utf8_lossy(&console::tail(&bench.spec.console_log, 1 << 20).unwrap()).into_owned();
     assert!(log.matches("MUSTER-READY").count() >= 2, "{log}");
@@ -175,8 +186,15 @@ fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
         memory_bytes: 160 << 20,
         disks: vec![DiskSpec { disk: DiskId::generate(), path: disk }],
         seed: None,
+        cards: vec![card()],
         console_log: dir.join("console/web.log"),
     }
+}
+
+/// A card whose tap nobody else has.
+fn card() -> CardSpec {
+    let mac = MacAddress::new([0x52, 0, 0, 7, 0, 5]);
+    CardSpec { tap: network::tap(NodeId::generate(), mac), mac, mtu: 1450 }
 }
 
 fn somebody() -> Owner {
@@ -187,6 +205,7 @@ fn somebody() -> Owner {
 async fn fake_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let host = FakeHost::default();
+    host.set_makes_taps();
     suite(Bench {
         hypervisor: Arc::new(host.hypervisor(somebody())),
         stranger: Arc::new(host.hypervisor(somebody())),
@@ -296,6 +315,11 @@ fn fixed_spec() -> InstanceSpec {
             DiskSpec { disk: id(4).into(), path: "/var/lib/o'malley & <sons>/b.raw".into() },
         ],
         seed: Some("/var/lib/muster/seeds/i.img".into()),
+        cards: vec![CardSpec {
+            tap: "mt0123456789abc".to_owned(),
+            mac: MacAddress::new([0x52, 0, 0, 7, 0, 5]),
+            mtu: 1450,
+        }],
         console_log: "/var/lib/muster/console/i.log".into(),
     }
 }

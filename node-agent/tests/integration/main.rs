@@ -9,6 +9,7 @@ mod cuts;
 mod guest_time;
 mod hypervisor_suite;
 mod mirror;
+mod networks;
 mod pool;
 mod reconcile;
 mod support;

@@ -16,8 +16,9 @@ use std::{
 
 use crate::{
     guest_time::GuestTime,
-    mirror::world::{self, DataDir, World},
-    support::{KEY, Versions, bare_instance, deployment, desired, own_user},
+    mirror::world::{self, DataDir, World as Mirrored},
+    networks::{self, World, run, told},
+    support::{KEY, Versions, bare_instance, deployment, desired, no_networks, own_user},
 };
 use muster_agent::{
     clock,
@@ -27,6 +28,7 @@ use muster_agent::{
         libvirt::Libvirt,
     },
     mirror::{DiskError, DiskStatus, DiskWant},
+    network::{Networks, tap},
     reconcile::{DiskAccess, Reconciler, ReconcilerParts},
     seed::{files::seed_files, image::image},
 };
@@ -34,7 +36,9 @@ use muster_api::{
     ClusterId, DiskId, InstanceId, NodeId, Reason, Timestamp, VersionId,
     condition::ConditionKind,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
-    node_protocol::{Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, seed::Seed},
+    node_protocol::{
+        Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, network::NicAssignment, seed::Seed,
+    },
 };
 use storage_core::ChunkSize;
 
@@ -108,6 +112,7 @@ struct Node {
     host: FakeHost,
     owner: Owner,
     disks: FakeDisks,
+    networks: Networks,
     versions: Versions,
 }
 
@@ -118,6 +123,7 @@ impl Node {
             host: FakeHost::default(),
             owner: Owner { cluster: ClusterId::generate(), node: NodeId::generate() },
             disks: FakeDisks::default(),
+            networks: no_networks(),
             versions: Versions::new(),
         }
     }
@@ -132,6 +138,7 @@ impl Node {
             data_dir: self.dir.path().to_owned(),
             qemu_user: own_user(),
             disks: self.disks.access(),
+            networks: self.networks.clone(),
             hypervisor: Some(Arc::new(self.host.hypervisor(self.owner))),
             run: RunId::generate(),
             host_boot: "this".to_owned(),
@@ -204,6 +211,46 @@ async fn until(
         assert!(time.used() < limit, "not within {limit:?}: {report:?}");
         let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_runs_once_its_card_is_in_its_network() {
+    let mut node = Node::new();
+    let on = networks::Node::of(node.owner);
+    node.networks = on.networks.clone();
+    node.host.set_makes_taps();
+    let mut world = World::new("red", 4030, &[&on]);
+    let group = world.group();
+    let card = world.member(&on, group);
+    let mut wanted = node.wanted(Probe::Running);
+    wanted.seed = None;
+    wanted.nics = vec![NicAssignment { network: world.network.network, mac: card.mac }];
+    let agent = node.agent();
+
+    // The controller has said nothing of the network: the guest is not started.
+    let failed = |r: &InstanceReport| r.reason == Some(Reason::NetworkFailed);
+    let report = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), failed).await;
+    assert_eq!((report.state, node.host.starts()), (Observed::Preparing, 0));
+
+    on.networks.pass(&told(&[&world], &on));
+    node.ready(&agent, &wanted).await;
+    let namespace = on.namespace();
+    let tap = tap(node.owner.node, card.mac);
+    let in_place = || {
+        run("ip", &format!("-n {namespace} link show"))
+            .lines()
+            .any(|line| line.contains(&tap) && line.contains("master br0"))
+    };
+    assert!(in_place() && node.host.resumes() == 1);
+    // It is started again, and its tap is another one.
+    wanted.boot = 2;
+    node.ready(&agent, &wanted).await;
+    assert!(in_place() && node.host.resumes() == 2);
+
+    wanted.wanted = Wanted::Gone;
+    node.until(&agent, &wanted, Observed::Gone).await;
+    assert!(!in_place());
+    on.gone().await;
 }
 
 #[tokio::test]
@@ -765,15 +812,16 @@ async fn a_real_guest_on_a_mirrored_disk() {
     let mut config = world::config(&data);
     config.owner = qemu;
     let (pool, ahead) = (store.clone(), Ahead::default());
-    let mut world = World::open(data, config, store).await;
+    let mut world = Mirrored::open(data, config, store).await;
     let _holder = Holder(dir.path().to_owned());
     let _guard = Guard(hypervisor.clone(), want.instance);
 
-    let agent = |world: &World| {
+    let agent = |world: &Mirrored| {
         Reconciler::new(ReconcilerParts {
             data_dir: dir.path().to_owned(),
             qemu_user: qemu,
             disks: world.disks.clone().into(),
+            networks: no_networks(),
             hypervisor: Some(hypervisor.clone()),
             run: RunId::generate(),
             host_boot: "this".to_owned(),

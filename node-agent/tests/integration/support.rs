@@ -8,7 +8,9 @@ use muster_agent::{
     controller::scripted::ScriptedController,
     cuts::{CutParts, Cuts, DiskCuts},
     desired::Known,
+    hypervisor::Owner,
     mirror::{DiskError, Saved},
+    network::{NetworkParts, Networks},
     peer::{
         losses::Losses,
         server::{PeerServerParts, routes},
@@ -223,6 +225,12 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         nics: Vec::new(),
         seed: None,
     }
+}
+
+/// A node without networks.
+pub(crate) fn no_networks() -> Networks {
+    let owner = Owner { cluster: ClusterId::generate(), node: NodeId::generate() };
+    Networks::new(NetworkParts { data_dir: "/nowhere".into(), owner, tunnel: Err("none are tested".to_owned()) })
 }
 
 pub(crate) fn limits() -> PoolLimits {

@@ -74,7 +74,8 @@ impl Shared {
         let xml = domain_xml::domain_xml(spec, &place);
         // Before the start, because the event of its end may come before the call returns.
         self.remember_start(uuid, spec);
-        match link.connect.create_domain_xml(&xml, sys::VIR_DOMAIN_NONE) {
+        let flags = if spec.cards.is_empty() { sys::VIR_DOMAIN_NONE } else { sys::VIR_DOMAIN_START_PAUSED };
+        match link.connect.create_domain_xml(&xml, flags) {
             Ok(_) => {
                 self.bump();
                 Ok(Started::Now)

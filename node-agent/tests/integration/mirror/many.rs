@@ -29,7 +29,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use storage_core::{ChunkSize, MemoryStore};
 
 use super::world::*;
-use crate::support::{Versions, bare_instance, desired, own_user};
+use crate::support::{Versions, bare_instance, desired, no_networks, own_user};
 
 /// The time within which 99 of 100 direct reads of 4 KiB end.
 fn p99(path: &Path) -> Duration {
@@ -141,6 +141,7 @@ fn process_with_many_disks() {
             data_dir: dir.clone(),
             qemu_user: own_user(),
             disks: world.disks.clone().into(),
+            networks: no_networks(),
             hypervisor: None,
             run: RunId::generate(),
             host_boot: "this".to_owned(),

@@ -118,6 +118,11 @@ const troubles: Record<string, Omit<Explained, "tone">> = {
     next: "They are asked again by themselves.",
     act: "node",
   },
+  network_failed: {
+    says: "A network that it has a card in could not be made on its node.",
+    next: "It is tried again by itself. If this lasts, see what its node lacks: muster-agent check.",
+    act: "node",
+  },
   io: { says: "A file on its node could not be read or written.", next: "It is tried again by itself.", act: "node" },
   disk_error: { says: "A call for its disk failed.", next: "It is tried again by itself.", act: "node" },
   clock_off: {
