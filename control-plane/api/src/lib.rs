@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
 //! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest is told), [`condition`], [`error`], [`reason`], [`page`],
-//! [`etag`], [`mac`], [`or_unknown`] and [`units`] (what all share), then the two
+//! [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest is told), [`condition`],
+//! [`error`], [`reason`], [`page`], [`etag`], [`mac`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
 //!

@@ -98,7 +98,7 @@ pub(crate) struct Deploy {
     pub(crate) dry_run: bool,
     /// Let the owner of this public key sign in: a file such as ~/.ssh/id_ed25519.pub, or the key itself; may be given many
     /// times [default: none; of a fork, those of what is forked]
-    #[arg(long, value_name = "FILE|KEY", conflicts_with = "no_ssh_keys")]
+    #[arg(long, value_name = "FILE|KEY", value_hint = clap::ValueHint::FilePath, conflicts_with = "no_ssh_keys")]
     pub(crate) ssh_key: Vec<String>,
     /// With --snapshot: take over no keys
     #[arg(long, requires = "snapshot")]

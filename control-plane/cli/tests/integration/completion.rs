@@ -31,12 +31,12 @@ async fn completion_offers_only_what_is_built() {
         (&["instance", "con"], "console"),
         (&["deployment", "sh"], "shelve"),
         (&["snapshot", "rest"], "restore"),
-        (&["deploy", "web", "--ssh"], "--ssh-key"),
         (&["snapshot", "create", "web", "--consistency", ""], "filesystem"),
     ] {
         assert!(!offers(words).await.contains(&reserved.to_owned()), "{reserved} is not built");
     }
     assert_eq!(offers(&["deploy", "web", "--runtime", "l"]).await, ["libvirt"]);
+    assert_eq!(offers(&["deploy", "web", "--ssh"]).await, ["--ssh-key"]);
 }
 
 #[tokio::test]
