@@ -250,7 +250,8 @@ impl Guest {
     /// A guest whose card is in its network, and that has no address.
     async fn unconfigured(node: &Node, world: &World, member: &NetworkMember) -> Self {
         let name = format!("mustertest-{}-{}", std::process::id(), unique());
-        let guest = Self { name: name.clone(), address: member.address_v4.unwrap() };
+        let address = member.address_v4.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let guest = Self { name: name.clone(), address };
         run("ip", &format!("netns add {name}"));
         let tap = tap(node.owner.node, member.mac);
         run("ip", &format!("link add {tap} type veth peer name eth0 netns {name} address {}", member.mac));
@@ -507,6 +508,8 @@ async fn a_guest_sends_with_its_own_addresses_only_and_gets_no_other_from_dhcp()
 /// A namespace in place of the outside, with a way to the host.
 struct Outside {
     name: String,
+    /// The host's end of its way.
+    link: String,
     host: Ipv4Addr,
     address: Ipv4Addr,
 }
@@ -527,7 +530,7 @@ impl Outside {
         {
             run("ip", &format!("-n {name} {args}"));
         }
-        Self { name, host, address }
+        Self { name, link, host, address }
     }
 }
 
@@ -587,6 +590,52 @@ async fn guests_reach_the_outside_by_nat_and_are_reached_by_published_ports() {
     ensure(&[&red, &blue], &[&one]).await;
     assert!(from_outside(node_port).is_err());
     drop((a, x, outside));
+    one.gone().await;
+}
+
+/// A bridge of the host that has nothing to do with Muster.
+struct HostBridge(String);
+
+impl Drop for HostBridge {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["link", "delete", &self.0]).output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_on_a_bridge_of_the_host_is_one_of_its_ports_and_keeps_to_its_mac_address() {
+    let one = Node::new(ClusterId::generate());
+    let (bridge, outside) = (HostBridge(format!("mb{:08x}{}", std::process::id(), unique())), Outside::new());
+    let mut world = World::new("red", 4006, &[&one]);
+    let group = world.group();
+    let card = NetworkMember { address_v4: None, address_v6: None, ..world.member(&one, group) };
+    world.network.members = vec![card.clone()];
+    world.network.mode = NetworkMode::Bridge { bridge: bridge.0.clone() };
+    one.networks.pass(&told(&[&world], &one));
+    let missing = one.networks.ensure(world.network.network).await.unwrap_err();
+    assert!(
+        matches!(&missing, NetworkError::Step { source, .. } if source.to_string().contains("no bridge")),
+        "{missing:?}"
+    );
+
+    run("ip", &format!("link add {} type bridge", bridge.0));
+    run("ip", &format!("link set {} up", bridge.0));
+    run("ip", &format!("address flush dev {}", outside.link));
+    run("ip", &format!("link set {} master {}", outside.link, bridge.0));
+    let give_up = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = one.networks.ensure(world.network.network).await {
+        assert!(Instant::now() < give_up, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    serve(inside(&outside.name, || TcpListener::bind(("0.0.0.0", 80)).unwrap()), "outside");
+    let guest = Guest::unconfigured(&one, &world, &card).await;
+    guest.ip(&format!("address add {}/30 dev eth0", outside.host));
+    assert_eq!(guest.hears(outside.address, 80), Some(format!("outside {}", outside.host)));
+    guest.ip("link set eth0 down");
+    guest.ip("link set eth0 address 52:00:00:00:00:77");
+    guest.ip("link set eth0 up");
+    assert!(guest.is_refused(outside.address, 80));
+    drop((guest, outside, bridge));
     one.gone().await;
 }
 
