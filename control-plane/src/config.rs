@@ -4,17 +4,22 @@
 //! `deploy/config/control-plane.example.toml` documents every key with its default. Tests compare it with [`Config`].
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use muster_api::units::{exact_duration, parse_duration};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
     domain::{
         instance::{STOP_TIMEOUT, STOP_TIMEOUT_MAX},
+        network::{DEFAULT_SUBNET, check_subnet},
         order::{READY_TIMEOUT, TIME_MAX},
     },
     store::DatabaseUrl,
@@ -54,6 +59,8 @@ pub struct Config {
     pub pool: Pool,
     /// What instances get where a request does not say it.
     pub instances: Instances,
+    /// Settings of networks.
+    pub networks: Networks,
     /// Settings of the sessions of browsers.
     pub sessions: Sessions,
     /// Settings of uploads.
@@ -143,6 +150,58 @@ pub struct Instances {
     pub ready_timeout: Duration,
 }
 
+/// Settings of networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Networks {
+    /// The subnet of networks whose request names none, and of the network `default` of each project.
+    pub default_subnet: Ipv4Net,
+    /// Most networks of one project. The network `default` is made in any case.
+    pub max_per_project: u64,
+    /// Most security groups of one project. The group `default` is made in any case.
+    pub max_groups_per_project: u64,
+    /// The ports of nodes that can lead to instances.
+    pub published_ports: PortRange,
+}
+
+/// A range of ports, written `FIRST-LAST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// Whether the port is in it.
+    #[must_use]
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// All ports in it.
+    #[must_use]
+    pub const fn ports(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match range {
+            Some((first, last)) if 0 < first && first <= last => Ok(Self { first, last }),
+            _ => Err(format!("expected a range of ports such as 30000-32767, got '{text}'")),
+        }
+    }
+}
+
 /// Settings of the sessions of browsers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
@@ -191,6 +250,12 @@ impl Default for Config {
             pool: Pool { min_copies: 2, share: Share::Cluster },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances { stop_timeout: STOP_TIMEOUT, ready_timeout: READY_TIMEOUT },
+            networks: Networks {
+                default_subnet: DEFAULT_SUBNET,
+                max_per_project: 100,
+                max_groups_per_project: 200,
+                published_ports: PortRange { first: 30_000, last: 32_767 },
+            },
             sessions: Sessions { ttl: Duration::from_secs(12 * 3600) },
             log: Log { filter: "info".to_owned(), format: LogFormat::Text },
         }
@@ -254,6 +319,10 @@ impl Config {
         set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
         set(&mut self.instances.ready_timeout, given.instances.ready_timeout);
+        set(&mut self.networks.default_subnet, given.networks.default_subnet);
+        set(&mut self.networks.max_per_project, given.networks.max_per_project);
+        set(&mut self.networks.max_groups_per_project, given.networks.max_groups_per_project);
+        set(&mut self.networks.published_ports, given.networks.published_ports);
         set(&mut self.sessions.ttl, given.sessions.ttl);
         set(&mut self.log.filter, given.log.filter);
         set(&mut self.log.format, given.log.format);
@@ -288,6 +357,9 @@ impl Config {
             if !(1..=3600).contains(&seconds) {
                 return wrong(key, "it must be from 1 to 3600 seconds");
             }
+        }
+        if let Some(error) = check_subnet("", self.networks.default_subnet) {
+            return wrong("networks.default_subnet", &error.detail);
         }
         if self.doors.node_listen.is_none() && self.doors.listen.port() == u16::MAX {
             return wrong("node_listen", "there is no port after 65535: give node_listen");
@@ -360,6 +432,9 @@ pub struct Settings {
     /// What instances get where a request does not say it
     #[command(flatten)]
     pub instances: InstancesSettings,
+    /// Settings of networks
+    #[command(flatten)]
+    pub networks: NetworksSettings,
     /// Settings of the sessions of browsers
     #[command(flatten)]
     pub sessions: SessionsSettings,
@@ -409,6 +484,29 @@ pub struct InstancesSettings {
     pub ready_timeout: Option<Duration>,
 }
 
+/// The settings of networks from one source.
+#[derive(Clone, Default, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworksSettings {
+    /// Subnet of networks whose request names none, and of the network default of each project [default: 10.77.0.0/16]
+    #[arg(long, value_name = "SUBNET", env = "MUSTER_CONTROLLER_DEFAULT_SUBNET")]
+    pub default_subnet: Option<Ipv4Net>,
+    /// Most networks of one project [default: 100]
+    #[arg(long = "networks-per-project", value_name = "N", env = "MUSTER_CONTROLLER_NETWORKS_PER_PROJECT")]
+    pub max_per_project: Option<u64>,
+    /// Most security groups of one project [default: 200]
+    #[arg(
+        long = "security-groups-per-project",
+        value_name = "N",
+        env = "MUSTER_CONTROLLER_SECURITY_GROUPS_PER_PROJECT"
+    )]
+    pub max_groups_per_project: Option<u64>,
+    /// Ports of nodes that can lead to instances [default: 30000-32767]
+    #[arg(long, value_name = "FIRST-LAST", env = "MUSTER_CONTROLLER_PUBLISHED_PORTS")]
+    #[serde(deserialize_with = "port_range")]
+    pub published_ports: Option<PortRange>,
+}
+
 /// The settings of the sessions of browsers from one source.
 #[derive(Clone, Default, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -421,6 +519,10 @@ pub struct SessionsSettings {
 
 fn duration<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
     parse_duration(&String::deserialize(input)?).map(Some).map_err(de::Error::custom)
+}
+
+fn port_range<'de, D: Deserializer<'de>>(input: D) -> Result<Option<PortRange>, D::Error> {
+    String::deserialize(input)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 /// The settings of the log from one source.
@@ -468,11 +570,14 @@ mod tests {
             pool: PoolSettings { min_copies, share },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout },
+            networks: NetworksSettings { default_subnet, max_per_project, max_groups_per_project, published_ports },
             sessions: SessionsSettings { ttl },
             log: LogSettings { filter, format },
         } = said;
         assert!(data_dir.is_some() && listen.is_some() && node_listen.is_some() && public_url.is_some());
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
+        assert!(default_subnet.is_some() && max_per_project.is_some());
+        assert!(max_groups_per_project.is_some() && published_ports.is_some());
         assert!(stop_timeout.is_some() && ready_timeout.is_some() && ttl.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
@@ -482,11 +587,14 @@ mod tests {
     fn the_help_has_the_defaults() {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let Config { doors, pool, log, uploads, instances, sessions, .. } = Config::default();
+        let Config { doors, pool, log, uploads, instances, networks, sessions, .. } = Config::default();
         let times = [instances.stop_timeout, instances.ready_timeout, sessions.ttl].map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
-        let words = [doors.listen.to_string(), log.filter, "cluster".to_owned()];
-        for default in numbers.map(|number| number.to_string()).into_iter().chain(words).chain(times) {
+        let limits = [networks.max_per_project, networks.max_groups_per_project];
+        let words = [doors.listen.to_string(), log.filter, "cluster".to_owned(), networks.default_subnet.to_string()];
+        let ranges = [networks.published_ports.to_string()];
+        let numbers = numbers.into_iter().chain(limits).map(|number| number.to_string());
+        for default in numbers.chain(words).chain(ranges).chain(times) {
             assert!(help.contains(&format!("[default: {default}]")), "{default}: {help}");
         }
     }
@@ -525,6 +633,8 @@ mod tests {
         }
         let none = InstancesSettings { ready_timeout: Some(Duration::ZERO), ..InstancesSettings::default() };
         assert_eq!(key(Settings { instances: none, ..Settings::default() }), "instances.ready_timeout");
+        let public = NetworksSettings { default_subnet: "8.8.0.0/16".parse().ok(), ..NetworksSettings::default() };
+        assert_eq!(key(Settings { networks: public, ..Settings::default() }), "networks.default_subnet");
         assert_eq!(key(Settings { database: Some("mysql://x".into()), ..Settings::default() }), "database");
         assert_eq!(key(Settings { public_url: Some("nowhere".into()), ..Settings::default() }), "public_url");
         let unknown = toml::from_str::<Settings>("lisen = 'x'").err().expect("unknown");

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, SshKey,
-    Timestamp, UserData, VersionId, ssh_key::SshKeyFacts,
+    Timestamp, UserData, VersionId,
+    network::{CreateNic, DeploymentNic},
+    ssh_key::SshKeyFacts,
 };
 
 /// Request of `POST /v1/deployments`.
@@ -67,9 +69,11 @@ pub struct CreateDeployment {
     /// deployment that the snapshot is of is used, as for `ssh_keys`; an empty text means none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<UserData>,
-    /// Reserved: refused with 501, because it is not built yet.
+    /// Network cards of each member, at most 8, each in another network. Empty: none. Default: one in the network `default`
+    /// of the project, if there are nodes that can have networks; a fork has cards in the networks of its source. Not with
+    /// runtime `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nics: Option<serde_json::Value>,
+    pub nics: Option<Vec<CreateNic>>,
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<serde_json::Value>,
@@ -229,7 +233,7 @@ pub struct DryRunNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
-    /// `disk_full`, `hypervisor_silent`.
+    /// `disk_full`, `no_network`, `hypervisor_silent`.
     pub reason: String,
     /// Number of nodes that the reason holds for. For tenants, the number of members that may not fit.
     pub count: u64,
@@ -333,6 +337,10 @@ pub struct Deployment {
     /// Which nodes the members may be placed on.
     #[schema(value_type = Placement)]
     pub placement: OrUnknown<Placement>,
+    /// Network cards of each member.
+    #[serde(default)]
+    #[schema(required)]
+    pub nics: Vec<DeploymentNic>,
     /// Number of members by state.
     pub counts: BTreeMap<String, u64>,
     /// Number of members that are ready.

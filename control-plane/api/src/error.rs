@@ -45,6 +45,8 @@ codes! {
     Unauthenticated = "unauthenticated", 401;
     /// The caller may see the target, but may not do this to it.
     Forbidden = "forbidden", 403;
+    /// The project has as many as it may have; `limit`, `used` and `wanted` are numbers.
+    QuotaExceeded = "quota_exceeded", 403;
     /// The call has the cookie of a session, or begins one, and a page of another site may have sent it.
     CrossSite = "cross_site", 403;
     /// The calling node was declared dead. It must stop its guests and keep its data; it cannot come back.
@@ -59,6 +61,10 @@ codes! {
     RequestTimeout = "request_timeout", 408;
     /// The name is in use; `existing` is the id of the one that has it.
     NameTaken = "name_taken", 409;
+    /// Something uses the target, so it cannot be deleted; `used_by` counts what does.
+    InUse = "in_use", 409;
+    /// The address or the port that was asked for is taken.
+    AddressTaken = "address_taken", 409;
     /// The target's state does not allow this; `state` is its state, `allowed` the states that do.
     WrongState = "wrong_state", 409;
     /// Another operation runs on the target; `operation` is its id.

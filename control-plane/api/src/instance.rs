@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, DiskId, InstanceId, Labels, LabelsPatch, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
-    condition::Condition, deployment::Runtime,
+    condition::Condition, deployment::Runtime, network::Nic,
 };
 
 /// State of an instance.
@@ -130,8 +130,8 @@ pub struct Instance {
     pub conditions: Vec<Condition>,
     /// Its disks, boot disk first.
     pub disks: Vec<Disk>,
-    /// Network cards; empty until networks are built.
-    pub nics: Vec<serde_json::Value>,
+    /// Its network cards.
+    pub nics: Vec<Nic>,
     /// Id of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -1,9 +1,10 @@
 //! The types that the two daemons and their clients exchange. Only serde types: no I/O, no async.
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
-//! ([`image`], [`version`], [`deployment`], [`instance`], [`snapshot`], [`node`], [`operation`], [`event`], [`token`],
-//! [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest is told), [`condition`],
-//! [`error`], [`reason`], [`page`], [`etag`], [`mac`], [`or_unknown`] and [`units`] (what all share), then the two
+//! ([`image`], [`version`], [`deployment`], [`instance`], [`network`], [`security_group`], [`snapshot`], [`node`],
+//! [`operation`], [`event`], [`token`], [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest
+//! is told), [`condition`], [`error`], [`reason`], [`page`],
+//! [`etag`], [`mac`], [`packet`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
 //! controller and agent).
 //!
@@ -22,14 +23,17 @@ pub mod image;
 pub mod instance;
 pub mod mac;
 pub mod names;
+pub mod network;
 pub mod node;
 pub mod node_protocol;
 pub mod operation;
 pub mod or_unknown;
+pub mod packet;
 pub mod page;
 pub mod patch;
 pub mod peer_protocol;
 pub mod reason;
+pub mod security_group;
 pub mod session;
 pub mod snapshot;
 pub mod ssh_key;

@@ -101,6 +101,10 @@ pub struct Node {
     pub zone: Option<String>,
     /// `IP:PORT` where other nodes reach it.
     pub address: String,
+    /// `IP:PORT` where it takes packets of networks from other nodes (UDP); null if it can have no networks.
+    #[serde(default)]
+    #[schema(required)]
+    pub tunnel: Option<String>,
     /// What an operator should know about it.
     pub conditions: Vec<Condition>,
     /// Its processors and memory.

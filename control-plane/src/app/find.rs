@@ -2,9 +2,9 @@
 //! there. Names are looked up in the one project of the request.
 
 use muster_api::{
-    DeploymentId, ErrorCode, ImageId, InstanceId, NodeId, Problem, Ref, SnapshotId, VersionId,
-    deployment::DeploymentState, image::ImageState, instance::InstanceState, snapshot::SnapshotState,
-    version::VersionState,
+    DeploymentId, ErrorCode, ImageId, InstanceId, NetworkId, NodeId, Problem, Ref, SecurityGroupId, SnapshotId,
+    VersionId, deployment::DeploymentState, image::ImageState, instance::InstanceState, network::NetworkState,
+    snapshot::SnapshotState, version::VersionState,
 };
 
 use super::{AppError, Caller, at};
@@ -13,7 +13,9 @@ use crate::store::{
     deployments::{self, DeploymentRow},
     images::{self, ImageRow},
     instances::{self, InstanceRow},
+    networks::{self, NetworkRow},
     nodes::{self, NodeRow},
+    security_groups::{self, SecurityGroupRow},
     snapshots::{self, SnapshotRow},
     versions::{self, VersionRow},
 };
@@ -83,6 +85,58 @@ pub(crate) async fn snapshot(tx: &mut Tx, caller: &Caller, wanted: &Ref<Snapshot
     found
         .filter(|row| caller.can_see(&row.project) && row.state != SnapshotState::Deleted)
         .ok_or_else(|| AppError::not_found("snapshot", wanted))
+}
+
+/// The network, unless it is deleted.
+pub(crate) async fn network(tx: &mut Tx, caller: &Caller, wanted: &Ref<NetworkId>) -> Result<NetworkRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => networks::load(tx, *id).await?,
+        Ref::Name(name) => networks::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found
+        .filter(|row| caller.can_see(&row.project) && row.state != NetworkState::Deleted)
+        .ok_or_else(|| AppError::not_found("network", wanted))
+}
+
+/// As [`network`], of this project only, whoever asks: what belongs together is of one project.
+pub(crate) async fn network_in(tx: &mut Tx, project: &str, wanted: &Ref<NetworkId>) -> Result<NetworkRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => networks::load(tx, *id).await?,
+        Ref::Name(name) => networks::by_name(tx, project, name).await?,
+    };
+    found
+        .filter(|row| row.project == project && row.state != NetworkState::Deleted)
+        .ok_or_else(|| AppError::not_found("network", wanted))
+}
+
+/// The security group, unless it is deleted.
+pub(crate) async fn security_group(
+    tx: &mut Tx,
+    caller: &Caller,
+    wanted: &Ref<SecurityGroupId>,
+) -> Result<SecurityGroupRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => security_groups::load(tx, *id).await?,
+        Ref::Name(name) => security_groups::by_name(tx, caller.one_project()?, name).await?,
+    };
+    found
+        .filter(|row| caller.can_see(&row.project) && row.state != NetworkState::Deleted)
+        .ok_or_else(|| AppError::not_found("security group", wanted))
+}
+
+/// As [`security_group`], of this project only, whoever asks.
+pub(crate) async fn security_group_in(
+    tx: &mut Tx,
+    project: &str,
+    wanted: &Ref<SecurityGroupId>,
+) -> Result<SecurityGroupRow, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => security_groups::load(tx, *id).await?,
+        Ref::Name(name) => security_groups::by_name(tx, project, name).await?,
+    };
+    found
+        .filter(|row| row.project == project && row.state != NetworkState::Deleted)
+        .ok_or_else(|| AppError::not_found("security group", wanted))
 }
 
 /// The node. One found by its id may be deleted.

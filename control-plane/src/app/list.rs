@@ -1,11 +1,11 @@
 //! Lists: which rows a caller asks for, and a page of them.
 
-use muster_api::{DeploymentId, Labels, Page};
+use muster_api::{DeploymentId, Labels, NetworkId, Page};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AppError, Caller};
 pub use crate::store::Position;
-use crate::store::{self, Seal, Tx, column, deployments, words};
+use crate::store::{self, Seal, Tx, column, deployments, networks, words};
 
 /// What a list is asked for: place, length and filters.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Filter {
     pub deployments: Vec<String>,
     /// `node=`, ids or names. They are looked up when the list is read.
     pub nodes: Vec<String>,
+    /// `network=`, ids or names. They are looked up when the list is read.
+    pub networks: Vec<String>,
     /// `target=`, ids of things.
     pub targets: Vec<String>,
     /// `os=`, of images.
@@ -40,7 +42,7 @@ pub struct Filter {
 
 impl Filter {
     /// Names of the filters in queries.
-    pub const NAMES: [&'static str; 6] = ["state", "label", "deployment", "node", "target", "os"];
+    pub const NAMES: [&'static str; 7] = ["state", "label", "deployment", "node", "network", "target", "os"];
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {
@@ -127,6 +129,7 @@ impl ListQuery {
             labels: self.filter.labels.clone(),
             deployments: deployment_ids(tx, caller, &self.filter.deployments).await?,
             nodes: Vec::new(),
+            networks: network_ids(tx, caller, &self.filter.networks).await?,
             deleted: self.deleted,
         })
     }
@@ -143,6 +146,22 @@ async fn deployment_ids(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Resu
             }
             (Err(_), None) => {
                 return Err(AppError::BadRequest(format!("'{reference}': with ?project=* name deployments by id")));
+            }
+        };
+        ids.push(found.unwrap_or_else(|| reference.clone()));
+    }
+    Ok(ids)
+}
+
+/// The ids of the networks that a filter names, in the same way.
+async fn network_ids(tx: &mut Tx, caller: &Caller, wanted: &[String]) -> Result<Vec<String>, AppError> {
+    let mut ids = Vec::new();
+    for reference in wanted {
+        let found = match (reference.parse::<NetworkId>(), caller.list_project()) {
+            (Ok(id), _) => Some(id.to_string()),
+            (Err(_), Some(project)) => networks::by_name(tx, project, reference).await?.map(|row| row.id.to_string()),
+            (Err(_), None) => {
+                return Err(AppError::BadRequest(format!("'{reference}': with ?project=* name networks by id")));
             }
         };
         ids.push(found.unwrap_or_else(|| reference.clone()));

@@ -2,8 +2,8 @@
 
 use super::{App, StoreError};
 use crate::store::{
-    DELETED_SHOWN_MS, deployments, events, idempotency, instances, operations, sessions, sign_in_links, snapshots,
-    tokens,
+    DELETED_SHOWN_MS, deployments, events, idempotency, instances, networks, operations, security_groups, sessions,
+    sign_in_links, snapshots, tokens,
 };
 
 impl App {
@@ -21,6 +21,8 @@ impl App {
                     + sign_in_links::forget_old(tx).await?
                     + instances::forget(tx, deleted_before).await?
                     + deployments::forget(tx, deleted_before).await?
+                    + networks::forget(tx, deleted_before).await?
+                    + security_groups::forget(tx, deleted_before).await?
                     + snapshots::forget(tx, deleted_before).await?)
             })
             .await

@@ -6,10 +6,12 @@ use muster_api::{
     condition::ConditionKind,
     summary::{CapacityTotal, Me, PoolTotal, ProblemLine, Summary},
 };
+use storage_core::units::u64_from;
 
 use super::{App, AppError, Caller, StoreError, sight::Sight};
 use crate::store::{
-    Tx, cluster, deployments, found, images, instances, nodes, operations, promises, sessions, snapshots,
+    Tx, cluster, deployments, found, images, instances, networks, nics, nodes, operations, promises, sessions,
+    snapshots,
 };
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
@@ -66,6 +68,12 @@ pub struct Gauges {
     pub found_instances: u64,
     /// Sessions that have not expired.
     pub sessions: u64,
+    /// Networks that are not deleted.
+    pub networks: u64,
+    /// Network cards of instances.
+    pub nics: u64,
+    /// Ports of nodes that lead to instances, and how many such ports there can be.
+    pub published_ports: (u64, u64),
 }
 
 impl App {
@@ -93,7 +101,12 @@ impl App {
     pub async fn gauges(&self) -> Result<Gauges, StoreError> {
         self.store
             .read("metrics", async |tx| {
+                let (nics, published) = nics::count_all(tx).await?;
+                let ports = self.config.networks.published_ports.ports();
                 Ok(Gauges {
+                    networks: networks::by_state(tx, None).await?.into_values().sum(),
+                    nics,
+                    published_ports: (published, 2 * u64_from(ports.len())),
                     nodes: nodes::by_state(tx).await?,
                     operations_overdue: operations::overdue(tx, None).await?,
                     found_instances: found::count(tx).await?,

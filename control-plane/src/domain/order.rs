@@ -7,12 +7,13 @@ use muster_api::{
     deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     error::FieldError,
     image::VersionOrNumber,
+    network::CreateNic,
     node_protocol::seed::Seed,
     ssh_key::SSH_KEYS_MAX,
     units::{exact_duration, exact_size},
 };
 
-use super::{deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
+use super::{cards, deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
 
 /// Memory of a member where the request does not say, bytes.
 pub const MEMORY_BYTES: u64 = 512 << 20;
@@ -60,6 +61,8 @@ pub struct Order {
     pub ready: Ready,
     /// Where members may be placed.
     pub placement: Placement,
+    /// Network cards of each member; `None` for those that members have by default.
+    pub nics: Option<Vec<CreateNic>>,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
@@ -153,6 +156,7 @@ impl Order {
         let placement = wanted.placement.unwrap_or_default();
         check_placement(&placement, &mut wrong);
         check_seed(wanted.ssh_keys.as_deref(), wanted.user_data.as_ref(), runtime, &mut wrong);
+        wrong.0.extend(cards::check(wanted.nics.as_deref().unwrap_or_default(), runtime));
         let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
@@ -172,6 +176,7 @@ impl Order {
             runtime,
             ready,
             placement,
+            nics: wanted.nics,
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
             labels: wanted.labels,
@@ -197,7 +202,6 @@ impl Order {
 
 fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
     let fields = [
-        ("nics", wanted.nics.is_some()),
         ("disks", wanted.disks.is_some()),
         ("instance_type", wanted.instance_type.is_some()),
         ("protect", wanted.protect.is_some()),
@@ -369,8 +373,8 @@ mod tests {
 
     #[test]
     fn reserved_fields_are_never_ignored() {
-        let got = read(json!({"source": {"image": "a"}, "count": 0, "nics": [], "protect": {}}));
-        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["nics", "protect"]));
+        let got = read(json!({"source": {"image": "a"}, "count": 0, "disks": [], "protect": {}}));
+        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["disks", "protect"]));
     }
 
     #[test]

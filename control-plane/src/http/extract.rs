@@ -448,6 +448,7 @@ pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
         labels,
         deployments: texts("deployment"),
         nodes: texts("node"),
+        networks: texts("network"),
         targets: params.all("target").map(id).collect::<Result<_, _>>()?,
         systems: texts("os"),
     })

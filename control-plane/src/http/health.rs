@@ -76,6 +76,10 @@ async fn text(app: &App) -> Result<Response, AppError> {
     }
     metrics::gauge!("muster_found_instances").set(gauges.found_instances as f64);
     metrics::gauge!("muster_sessions").set(gauges.sessions as f64);
+    metrics::gauge!("muster_networks").set(gauges.networks as f64);
+    metrics::gauge!("muster_nics").set(gauges.nics as f64);
+    metrics::gauge!("muster_published_ports").set(gauges.published_ports.0 as f64);
+    metrics::gauge!("muster_published_ports_limit").set(gauges.published_ports.1 as f64);
     metrics::gauge!("muster_operations_overdue").set(gauges.operations_overdue as f64);
     metrics::gauge!("muster_membership_epoch").set(app.pool.membership().epoch as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())

@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, Shown,
     extract::MaybeBody,
-    openapi::{ByDeployment, ByLabel, ByNode, ByState, Deleted, DryRun, List},
+    openapi::{ByDeployment, ByLabel, ByNetwork, ByNode, ByState, Deleted, DryRun, List},
 };
 use crate::app::{Answer, App, Caller, instances::Verb};
 
@@ -47,7 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Instances, oldest first.
 #[utoipa::path(get, path = "/v1/instances", tag = "instances",
-    params(List, ByState, ByLabel, ByDeployment, ByNode, Deleted),
+    params(List, ByState, ByLabel, ByDeployment, ByNode, ByNetwork, Deleted),
     responses((status = 200, body = Page<Instance>)))]
 async fn instance_list(
     State(app): State<App>,

@@ -20,11 +20,13 @@ pub mod health;
 pub mod images;
 pub mod instances;
 mod json;
+pub mod networks;
 pub mod node_door;
 pub mod nodes;
 pub mod openapi;
 pub mod operations;
 mod reserved;
+pub mod security_groups;
 pub mod sessions;
 pub mod snapshots;
 pub mod summary;
@@ -103,6 +105,8 @@ fn documented() -> OpenApiRouter<App> {
         .merge(deployments::routes())
         .merge(instances::routes())
         .merge(found::routes())
+        .merge(networks::routes())
+        .merge(security_groups::routes())
         .merge(snapshots::routes())
         .merge(images::routes())
         .merge(versions::routes())

@@ -10,7 +10,7 @@ use super::{ApiError, openapi};
 use crate::app::{App, AppError, Caller};
 
 /// Method, path, id and meaning of each call.
-const CALLS: [(HttpMethod, &str, &str, &str); 33] = {
+const CALLS: [(HttpMethod, &str, &str, &str); 28] = {
     use HttpMethod::{Delete, Get, Head, Patch, Post};
     [
         (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
@@ -55,11 +55,6 @@ const CALLS: [(HttpMethod, &str, &str, &str); 33] = {
         (Get, "/v1/quotas/{quota}", "quota_show", "The limits of one project."),
         (Patch, "/v1/quotas/{quota}", "quota_patch", "Changes limits (merge patch)."),
         (Get, "/v1/audit", "audit_list", "Who did what, refusals too."),
-        (Get, "/v1/networks", "network_list", "The networks."),
-        (Post, "/v1/networks", "network_create", "Makes a network."),
-        (Get, "/v1/networks/{network}", "network_show", "One network."),
-        (Patch, "/v1/networks/{network}", "network_patch", "Changes a network (merge patch)."),
-        (Delete, "/v1/networks/{network}", "network_delete", "Deletes a network that nothing uses."),
         (Get, "/v1/instance-types", "instance_type_list", "The named sizes of instances."),
         (Post, "/v1/instance-types", "instance_type_create", "Makes a named size of instances."),
         (Get, "/v1/instance-types/{type}", "instance_type_show", "One named size of instances."),

@@ -4,6 +4,12 @@ use muster_api::deployment::Runtime;
 
 use super::{Demand, Libvirt, NodeView, Reason};
 
+/// Whether a node that can have networks may take members now or when its libvirt answers again, if it has room.
+#[must_use]
+pub fn offers_networks(node: &NodeView, demand: &Demand) -> bool {
+    node.networks && matches!(never(node, demand), None | Some(Reason::HypervisorSilent))
+}
+
 /// The reason why a node would take no member even if it were empty. [`Reason::HypervisorSilent`] comes last: it is the
 /// only thing that a node with this reason lacks.
 pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
@@ -25,6 +31,9 @@ pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     }
     if node.disk_full {
         return Some(Reason::DiskFull);
+    }
+    if demand.networks && !node.networks {
+        return Some(Reason::NoNetwork);
     }
     (libvirt == Libvirt::Silent).then_some(Reason::HypervisorSilent)
 }

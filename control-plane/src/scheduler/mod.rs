@@ -5,7 +5,8 @@
 //! 2. It places as many members as fit; for the others it counts, over all nodes, the reason each node refused.
 //! 3. `spread` takes the zone with the fewest members, there the node with the fewest members, then the emptiest;
 //!    `pack` fills the fullest node that fits before it begins another.
-//! 4. Cordoned, silent and unselected nodes, other zones, missing runtimes, full disks and `max_per_node` refuse.
+//! 4. Cordoned, silent and unselected nodes, other zones, missing runtimes, full disks, nodes without networks for members
+//!    that have cards, and `max_per_node` refuse.
 //!    A libvirt that does not answer refuses as well, and members that would fit there are counted: they may wait.
 //! 5. Equal problems have equal solutions: no clock, no randomness, no order of a hash table.
 //!
@@ -15,5 +16,6 @@ mod filter;
 mod place;
 mod problem;
 
+pub use filter::offers_networks;
 pub use place::place;
 pub use problem::{Demand, Libvirt, NodeView, Problem, Reason, Solution};

@@ -157,6 +157,7 @@ mod tests {
             schedulable: true,
             disk_full: false,
             libvirt: Libvirt::Answers,
+            networks: true,
             free_cpus: 8,
             free_memory_bytes: 4096 * MIB,
             instances: 0,
@@ -169,6 +170,7 @@ mod tests {
             cpus: 1,
             memory_bytes: 512 * MIB,
             runtime: Runtime::Libvirt,
+            networks: false,
             policy: PlacementPolicy::Spread,
             zones: None,
             nodes: None,
@@ -284,6 +286,7 @@ mod tests {
                 schedulable: flags[1] || flags[2],
                 libvirt: [Libvirt::Answers, Libvirt::Answers, Libvirt::Silent, Libvirt::Absent][libvirt],
                 disk_full: flags == [true, false, false],
+                networks: instances % 3 > 0,
                 free_cpus: cpus,
                 free_memory_bytes: memory * 256 * MIB,
                 instances: instances + members,
@@ -296,7 +299,7 @@ mod tests {
     prop_compose! {
         fn any_problem()(
             mut nodes in prop::collection::vec(any_node(), 0..12), cpus in 1_u64..4, memory in 1_u64..4,
-            none in any::<bool>(), pack in any::<bool>(), zones in prop::option::of(0_u8..5),
+            none in any::<bool>(), networks in any::<bool>(), pack in any::<bool>(), zones in prop::option::of(0_u8..5),
             selected in prop::option::of(0_usize..12), max_per_node in prop::option::of(0_u64..6), count in 0_u64..40,
         ) -> Problem {
             for (n, node) in nodes.iter_mut().enumerate() {
@@ -306,6 +309,7 @@ mod tests {
                 cpus,
                 memory_bytes: memory * 128 * MIB,
                 runtime: if none { Runtime::None } else { Runtime::Libvirt },
+                networks,
                 policy: if pack { PlacementPolicy::Pack } else { PlacementPolicy::Spread },
                 zones: zones.map(|z| [format!("z{z}"), "z1".to_owned()].into()),
                 nodes: selected.map(|s| nodes.iter().skip(s).map(|n| n.id).collect()),

@@ -24,6 +24,8 @@ pub struct NodeView {
     pub disk_full: bool,
     /// Whether it can run virtual machines.
     pub libvirt: Libvirt,
+    /// Whether it can have networks.
+    pub networks: bool,
     /// Processors not promised to anyone.
     pub free_cpus: u64,
     /// Memory not promised to anyone, bytes.
@@ -60,6 +62,8 @@ pub enum Reason {
     Runtime,
     /// Its disk has no room.
     DiskFull,
+    /// It can have no networks, and members have network cards.
+    NoNetwork,
     /// It would take one, but its libvirt does not answer now.
     HypervisorSilent,
     /// It has `max_per_node` members of the deployment already.
@@ -85,6 +89,11 @@ impl Reason {
                     .to_owned()
             }
             Self::DiskFull => format!("{have} no room on disk: free some, or add nodes"),
+            Self::NoNetwork => {
+                "cannot have networks: see there what `muster-agent check` says, add such nodes, or deploy without network \
+                cards"
+                    .to_owned()
+            }
             Self::HypervisorSilent => {
                 "cannot be used now because libvirt does not answer there: see that libvirtd runs".to_owned()
             }
@@ -110,6 +119,7 @@ impl Reason {
             Self::Cordoned => "cordoned",
             Self::Runtime => "runtime",
             Self::DiskFull => "disk_full",
+            Self::NoNetwork => "no_network",
             Self::HypervisorSilent => "hypervisor_silent",
             Self::MaxPerNode => "max_per_node",
             Self::Memory => "memory",
@@ -127,6 +137,8 @@ pub struct Demand {
     pub memory_bytes: u64,
     /// What runs the members. Nodes that do not offer it are left out.
     pub runtime: Runtime,
+    /// Whether members have network cards. Nodes that can have no networks are left out then.
+    pub networks: bool,
     /// Whether members are spread or packed.
     pub policy: PlacementPolicy,
     /// Only these zones; all if `None`.
@@ -223,6 +235,7 @@ mod tests {
             Reason::Cordoned,
             Reason::Runtime,
             Reason::DiskFull,
+            Reason::NoNetwork,
             Reason::HypervisorSilent,
             Reason::MaxPerNode,
             Reason::Memory,

@@ -98,6 +98,8 @@ pub struct Filter {
     pub deployments: Vec<String>,
     /// On one of these nodes; ids.
     pub nodes: Vec<String>,
+    /// With a card in one of these networks; ids.
+    pub networks: Vec<String>,
     /// Also those that are deleted.
     pub deleted: bool,
 }
@@ -133,11 +135,25 @@ impl Conditions {
 
     /// The column has one of the values. No condition when there are none.
     pub(crate) fn one_of(&mut self, column: &str, values: &[String]) {
-        if values.is_empty() {
-            return;
+        if !values.is_empty() {
+            let and = self.and();
+            let _ = write!(self.sql, "{and}{column}");
+            self.among(values);
         }
-        let and = self.and();
-        let _ = write!(self.sql, "{and}{column} IN (");
+    }
+
+    /// The column is among what `select IN (values)` finds. No condition when there are no values.
+    pub(crate) fn one_in(&mut self, column: &str, select: &str, values: &[String]) {
+        if !values.is_empty() {
+            let and = self.and();
+            let _ = write!(self.sql, "{and}{column} IN ({select}");
+            self.among(values);
+            self.sql.push(')');
+        }
+    }
+
+    fn among(&mut self, values: &[String]) {
+        self.sql.push_str(" IN (");
         for (index, value) in values.iter().enumerate() {
             let n = self.push(value.as_str().into());
             let _ = write!(self.sql, "{}${n}", if index > 0 { ", " } else { "" });

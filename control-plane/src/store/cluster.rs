@@ -83,6 +83,7 @@ INSERT INTO projects (name, created_at, seq) VALUES ($1, $2, $3) ON CONFLICT (na
 const IS_PROJECT: &str = "\
 SELECT CASE WHEN EXISTS (SELECT 1 FROM projects WHERE name = $1) OR EXISTS (SELECT 1 FROM images WHERE project = $1)
     OR EXISTS (SELECT 1 FROM deployments WHERE project = $1) OR EXISTS (SELECT 1 FROM snapshots WHERE project = $1)
+    OR EXISTS (SELECT 1 FROM networks WHERE project = $1) OR EXISTS (SELECT 1 FROM security_groups WHERE project = $1)
     THEN 1 ELSE 0 END";
 
 /// Whether there is such a project: a token was made for it, or a thing in it.

@@ -8,16 +8,19 @@
 //! sqlx::query(INSERT).bind(image.id.to_string()).bind(column::int(image.size)).bind(column::json_text(&labels)?)
 //! ```
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use muster_api::{
-    ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NodeId, OperationId, Problem, Reason,
-    RunId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId, VersionId,
+    ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NetworkId, NodeId, OperationId, Problem,
+    Reason, RunId, SecurityGroupId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId,
+    VersionId,
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     image::ImageState,
     instance::InstanceState,
+    network::{NetworkMode, NetworkState},
     node::{NodeState, PoolUse, SalvageState},
-    node_protocol::{InstanceReport, Wanted},
+    node_protocol::{InstanceReport, Wanted, network::PortProtocol},
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
     token::Role,
@@ -125,10 +128,11 @@ stored! {
     Int: Timestamp => |row, column| i64::read(row, column).map(Self::from_micros),
         |time: &Self| Ok(time.micros().into());
     Text: ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, NodeId, OperationId, SnapshotId, StoreId,
-        TokenId, RunId, SessionId, SignInLinkId, UploadId, VersionId, Reason, Role => parse, |id: &Self| Ok(id.to_string().into());
+        TokenId, RunId, SessionId, SignInLinkId, UploadId, VersionId, NetworkId, SecurityGroupId, Reason, Role, Ipv4Addr,
+        Ipv4Net, Ipv6Net => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NodeState, OnReadyTimeout, OperationState, Runtime, SalvageState, SnapshotState,
-        VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NetworkMode, NetworkState, NodeState,
+        OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }

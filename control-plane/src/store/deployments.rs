@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Filter, StoreError, Tx,
     bulk::{self, Conditions},
-    column,
+    column, nics,
     row::{columns, select, select_one},
 };
+use crate::domain::cards::CardPlan;
 use muster_api::{
     DeploymentId, DiskId, Labels, Timestamp, VersionId,
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
@@ -55,6 +56,8 @@ pub struct DeploymentRow {
     pub ready: Ready,
     /// Where members may be placed; nodes are ids.
     pub placement: Placement,
+    /// The cards that its members get.
+    pub nics: Vec<CardPlan>,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
@@ -104,13 +107,16 @@ impl DeploymentRow {
 
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, deadline_s, on_ready_timeout, timing, created_at, updated_at,
+    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, nics, deadline_s, on_ready_timeout, timing, created_at, updated_at,
     revision, members_revision, seq,
 );
 
 /// Inserts a deployment. The deployments loop will count its members.
 pub async fn insert(tx: &mut Tx, row: &DeploymentRow) -> Result<(), StoreError> {
-    bulk::insert(tx, std::slice::from_ref(row)).await
+    bulk::insert(tx, std::slice::from_ref(row)).await?;
+    let groups = row.nics.iter().flat_map(|plan| &plan.groups).map(ToString::to_string);
+    let used = row.nics.iter().map(|plan| plan.network.to_string()).chain(groups).collect();
+    nics::note_uses(tx, row.id, used).await
 }
 
 const HAS_NUMBER: &str = "-- deployments.has_number
@@ -191,13 +197,17 @@ pub async fn load_many(tx: &mut Tx, ids: &[DeploymentId]) -> Result<Vec<Deployme
     bulk::load_many(tx, "deployments.load_many", ids).await
 }
 
-const NAMES: &str = "-- deployments.names
-SELECT id, name FROM deployments WHERE id";
+const TOLD: &str = "-- deployments.told
+SELECT id, name, nics FROM deployments WHERE id";
 
-/// The names of the deployments with these ids that exist.
-pub async fn names(tx: &mut Tx, ids: &[DeploymentId]) -> Result<BTreeMap<DeploymentId, String>, StoreError> {
-    let rows = bulk::select_in(tx, NAMES, ids, "").await?;
-    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "name")?))).collect()
+/// Name and cards of the deployments with these ids that exist: what members tell of them.
+pub async fn told(
+    tx: &mut Tx,
+    ids: &[DeploymentId],
+) -> Result<BTreeMap<DeploymentId, (String, Vec<CardPlan>)>, StoreError> {
+    let rows = bulk::select_in(tx, TOLD, ids, "").await?;
+    let told = |row| Ok((column::read(row, "id")?, (column::read(row, "name")?, column::read(row, "nics")?)));
+    rows.iter().map(told).collect()
 }
 
 /// Deployments of which a member changed since they were last counted.
@@ -246,7 +256,7 @@ pub async fn counted(
         .bind(i64::from(row.shown_state() != shown))
         .execute(tx.conn())
         .await?;
-    Ok(())
+    if shown == DeploymentState::Deleted { nics::forget_uses(tx, row.id).await } else { Ok(()) }
 }
 
 /// Deployments after the place `after`, oldest first. They are not filtered by state, which follows from their members.

@@ -1,9 +1,9 @@
 //! Found instances: what nodes hold and no row of `instances` stands for. A row goes when the instance is taken back, or
 //! when its node has nothing of it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use muster_api::{InstanceId, NodeId, Timestamp, deployment::Runtime, node_protocol::InstanceReport};
+use muster_api::{InstanceId, MacAddress, NodeId, Timestamp, deployment::Runtime, node_protocol::InstanceReport};
 
 use super::{
     StoreError, Tx, bulk, column,
@@ -83,6 +83,20 @@ pub async fn on_node(tx: &mut Tx, node: NodeId) -> Result<BTreeMap<InstanceId, F
 pub async fn list(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<FoundRow>, StoreError> {
     let rest = "WHERE seq > $1 ORDER BY seq LIMIT $2";
     select(tx, "found_instances.list", rest, [after.into(), limit.into()]).await
+}
+
+const REPORTS: &str = "-- found_instances.reports
+SELECT report FROM found_instances";
+
+/// The MAC addresses that the cards of all found instances have.
+pub async fn macs(tx: &mut Tx) -> Result<BTreeSet<MacAddress>, StoreError> {
+    let mut macs = BTreeSet::new();
+    for row in sqlx::query(REPORTS).fetch_all(tx.conn()).await? {
+        let report: InstanceReport = column::read(&row, "report")?;
+        let told = report.found.and_then(|found| found.told);
+        macs.extend(told.into_iter().flat_map(|told| told.nics).map(|nic| nic.mac));
+    }
+    Ok(macs)
 }
 
 const COUNT: &str = "-- found_instances.count

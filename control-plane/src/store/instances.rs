@@ -16,7 +16,7 @@ use super::{
     Filter, StoreError, Tx,
     bulk::{self, Conditions},
     column::{self, Cell, Column as _},
-    deployments,
+    deployments, nics,
     row::{Row, columns, select, select_one},
 };
 use crate::domain::{
@@ -196,7 +196,7 @@ UPDATE instances SET state = v.column3, reason = v.column4, detail = v.column5, 
     revision = revision + 1
 FROM (";
 
-/// Saves lives and operations; each row comes with the node that it was on. A [`StoreError::Conflict`] for all if somebody
+/// Saves lives and operations; each row comes with the node that it was on. The cards of those that are deleted are freed. A [`StoreError::Conflict`] for all if somebody
 /// else saved one of them since it was read.
 pub async fn save_many<'a>(
     tx: &mut Tx,
@@ -204,9 +204,10 @@ pub async fn save_many<'a>(
 ) -> Result<(), StoreError> {
     let now = tx.now();
     let mut moves = Vec::new();
-    let (mut rows, mut first, mut of) = (Vec::new(), None, BTreeSet::new());
+    let (mut rows, mut first, mut of, mut deleted) = (Vec::new(), None, BTreeSet::new(), Vec::new());
     for (row, before) in instances {
         moves.push((before, row.life.node, row.promised()));
+        deleted.extend((row.life.state == InstanceState::Deleted).then_some(row.id));
         first.get_or_insert(row.id);
         of.insert(row.deployment);
         let mut cells: Vec<Cell> = vec![row.id.to_string().into(), row.revision.into()];
@@ -220,6 +221,7 @@ pub async fn save_many<'a>(
     let saved = bulk::run(tx, SAVE, rows, tail).await?;
     if saved == wanted {
         moves.into_iter().for_each(|(from, to, promised)| tx.move_promise(from, to, promised));
+        nics::free(tx, &deleted).await?;
         deployments::members_changed(tx, &of).await
     } else {
         let id = first.expect("no rows are saved as a whole").to_string();
@@ -337,6 +339,7 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
     conditions.one_of("state", &filter.states);
     conditions.one_of("deployment", &filter.deployments);
     conditions.one_of("node", &filter.nodes);
+    conditions.one_in("id", "SELECT instance FROM nics WHERE network", &filter.networks);
     conditions.fetch(tx, "instances.list", limit).await
 }
 

@@ -46,6 +46,7 @@ migrations! {
     20 "0020_events_of_a_thing",
     21 "0021_links_of_sessions",
     22 "0022_seeds",
+    23 "0023_networks",
     24 "0024_boot_orders",
     25 "0025_image_properties",
 }

@@ -67,6 +67,8 @@ pub struct NodeRow {
     pub created_at: Timestamp,
     /// When its row last changed.
     pub updated_at: Timestamp,
+    /// `IP:PORT` at which it takes packets of networks from other nodes; `None` if it can have no networks.
+    pub tunnel: Option<String>,
     /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
     /// The agent process that acts as the node; `None` until one registered.
@@ -90,6 +92,12 @@ impl NodeRow {
         if self.state == NodeState::Silent && self.stopped_at.is_some() { NodeState::Stopped } else { self.state }
     }
 
+    /// The address at which other nodes and clients reach it.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']))
+    }
+
     /// How operations and events name it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -100,7 +108,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
+    updated_at, tunnel, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -112,8 +120,8 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, revision = revision + 1
-WHERE id = $1 AND revision = $27";
+    key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, tunnel = $27, revision = revision + 1
+WHERE id = $1 AND revision = $28";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`Tx::bump_desired`] raises it.
@@ -147,6 +155,7 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(column::opt_micros(node.run_at))
         .bind(column::opt_micros(node.fenced_at))
         .bind(column::opt_micros(node.stopped_at))
+        .bind(node.tunnel.as_deref())
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
@@ -187,6 +196,15 @@ pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
 /// The names of all nodes that are not deleted.
 pub async fn names(tx: &mut Tx) -> Result<BTreeMap<NodeId, String>, StoreError> {
     Ok(listed(tx).await?.into_iter().map(|node| (node.id, node.name)).collect())
+}
+
+const TUNNELS: &str = "-- nodes.tunnels
+SELECT id, tunnel FROM nodes WHERE tunnel IS NOT NULL AND id";
+
+/// Where those of these nodes that can have networks take packets of other nodes.
+pub async fn tunnels(tx: &mut Tx, ids: &[NodeId]) -> Result<BTreeMap<NodeId, String>, StoreError> {
+    let rows = bulk::select_in(tx, TUNNELS, ids, "").await?;
+    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "tunnel")?))).collect()
 }
 
 const WORDS: &str = "-- nodes.words

@@ -13,6 +13,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+pub use crate::packet::{PortProtocol, RuleDirection};
 use crate::{MacAddress, NetworkId, NodeId, SecurityGroupId};
 
 /// The part of the desired state that is about networks.
@@ -40,9 +41,9 @@ pub struct NetworkAssignment {
     pub vni: u32,
     /// How it is connected to the outside.
     pub mode: NetworkMode,
-    /// The subnet of its IPv4 addresses.
+    /// The subnet of its IPv4 addresses. In mode `bridge` it is 0.0.0.0/0 and means nothing.
     pub subnet_v4: Ipv4Net,
-    /// The address of the gateway. It is in `subnet_v4` and no member has it.
+    /// The address of the gateway. It is in `subnet_v4` and no member has it. In mode `bridge` it is 0.0.0.0.
     pub gateway_v4: Ipv4Addr,
     /// The subnet of its IPv6 addresses, if it has any.
     pub subnet_v6: Option<Ipv6Net>,
@@ -124,19 +125,6 @@ pub struct PublishedPort {
     pub port: u16,
 }
 
-/// The protocols that have ports.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum PortProtocol {
-    /// The transmission control protocol.
-    #[default]
-    Tcp,
-    /// The user datagram protocol.
-    Udp,
-}
-
 /// What a security group lets through. Everything that no rule of any group of a card lets through is dropped; answers to
 /// what was let through always pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,16 +135,6 @@ pub struct Rule {
     pub matches: RuleMatch,
     /// Where packets come from (`in`) or go to (`out`).
     pub remote: RuleRemote,
-}
-
-/// Whether a rule is about packets to a guest or from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RuleDirection {
-    /// Packets to the guest.
-    In,
-    /// Packets from the guest.
-    Out,
 }
 
 /// The packets that a rule is about.

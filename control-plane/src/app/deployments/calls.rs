@@ -8,7 +8,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery},
+    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery, nics::Names},
     event, view,
 };
 use crate::{
@@ -51,11 +51,12 @@ impl App {
                 while let Some((after, n)) = pager.wants() {
                     let rows = deployments::list(tx, &filter, after, n).await?;
                     // The state follows from the members, so it is counted before it is compared.
+                    let names = Names::of(tx, rows.iter().flat_map(|row| &row.nics)).await?;
                     let tallies = self.counted.tallies(tx, &rows).await?;
                     let rows: Vec<_> = rows.into_iter().zip(tallies).collect();
                     let keep = |(row, tally): (DeploymentRow, Arc<Tally>)| {
                         let timing = row.timing.clone();
-                        let shown = view::view(caller, row, &tally, timing, None);
+                        let shown = view::view(caller, row, &names, &tally, timing, None);
                         list.filter.keeps(shown.state, &shown.labels).then_some(shown)
                     };
                     pager.take(rows, |(row, _)| row.seq, keep);

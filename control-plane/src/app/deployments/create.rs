@@ -12,17 +12,20 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once},
+    super::{Answer, App, AppError, Caller, Once, nics},
     event,
     members::NewMembers,
-    placing::Placing,
+    placing::{Placing, can_have_networks, node_views},
     source::{Start, StartVersions},
 };
 use crate::{
+    config::Networks,
     domain::{
+        cards::{self, CardPlan},
         names::made_up,
         order::{MEMORY_BYTES, NotAnOrder, Order},
     },
+    scheduler::NodeView,
     store::{
         Tx,
         deployments::{self, DeploymentRow},
@@ -49,22 +52,26 @@ impl App {
             let dry_run = self
                 .store
                 .read("deployments.dry_run", async |tx| {
-                    let (row, _) = prepare(tx, caller, &order).await?;
-                    Ok::<_, AppError>(Placing::find(tx, &row, row.count).await?.dry_run(caller, &row))
+                    let Prepared { row, nodes, .. } = prepare(tx, caller, &self.config.networks, &order).await?;
+                    nics::pick(tx, &self.config.networks, &row.nics, members_of(row.count)).await?;
+                    Ok::<_, AppError>(Placing::among(nodes, &row, row.count).dry_run(caller, &row))
                 })
                 .await?;
             return Answer::ok(&dry_run);
         }
         self.once(once, "deployments.create", async |tx| {
-            let (mut row, start) = prepare(tx, caller, &order).await?;
+            let settings = &self.config.networks;
+            let Prepared { mut row, start, nodes } = prepare(tx, caller, settings, &order).await?;
             if let Some(existing) = deployments::by_name(tx, &row.project, &row.name).await? {
                 let existing = existing.id.to_string();
                 return Err(AppError::NameTaken { kind: "deployment", name: row.name, existing });
             }
-            let placing = Placing::find(tx, &row, row.count).await?;
+            let placing = Placing::among(nodes, &row, row.count);
             if placing.fit() + placing.solution.waiting < row.min_count {
                 return Err(placing.no_capacity(caller, row.min_count, row.count));
             }
+            let count = members_of(row.count);
+            let cards = nics::pick(tx, settings, &row.nics, count).await?;
             row.seq = tx.next_seq().await?;
             row.next_number = row.count;
             deployments::insert(tx, &row).await?;
@@ -84,9 +91,10 @@ impl App {
             };
             // No operation can run on it yet.
             let operation = operations::create(tx, &caller.origin(), new).await?;
-            let count = usize::try_from(row.count).expect("a deployment has at most 10,000 members");
             let disks = start.disks(count, order.disk_bytes);
-            let members = NewMembers { deployment: &row, first: 0, disks, placing: &placing, operation: operation.id };
+            let operation_id = operation.id;
+            let members =
+                NewMembers { deployment: &row, first: 0, disks, cards, placing: &placing, operation: operation_id };
             members.insert(tx, &caller.name).await?;
             Answer::accepted(&operation)
         })
@@ -101,15 +109,25 @@ fn read_order(wanted: CreateDeployment, ready_timeout: Duration) -> Result<Order
     })
 }
 
-/// The row that an order makes, and what its disks start as. Nothing is written.
-async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(DeploymentRow, Start), AppError> {
+/// What an order makes.
+struct Prepared {
+    /// Its row.
+    row: DeploymentRow,
+    /// What its disks start as.
+    start: Start,
+    /// The nodes among which members get places.
+    nodes: Vec<NodeView>,
+}
+
+/// The row that an order makes, and what its disks start as. Of the deployment nothing is written.
+async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Order) -> Result<Prepared, AppError> {
     let project = caller.one_project()?.to_owned();
     let start = Start::resolve(tx, caller, &order.source).await?;
     let (memory_bytes, disk_bytes) = (memory_bytes(order, &start)?, disk_bytes(order, &start)?);
     let (count, min_count) = counts(order, &start)?;
     let id = DeploymentId::generate();
     let now = tx.now();
-    let row = DeploymentRow {
+    let mut row = DeploymentRow {
         id,
         project,
         name: order.name.as_ref().map_or_else(|| made_up("d", id.uuid()), ToString::to_string),
@@ -129,6 +147,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         runtime: order.runtime,
         ready: order.ready.clone(),
         placement: resolve_nodes(tx, &order.placement).await?,
+        nics: Vec::new(),
         deadline_s: order.deadline_s,
         on_ready_timeout: order.on_ready_timeout,
         timing: Timing::default(),
@@ -138,7 +157,44 @@ async fn prepare(tx: &mut Tx, caller: &Caller, order: &Order) -> Result<(Deploym
         members_revision: 0,
         seq: 0,
     };
-    Ok((row, start))
+    let nodes = node_views(tx, &row).await?;
+    let has_networks = can_have_networks(&nodes, &row);
+    row.nics = plan_nics(tx, caller, settings, order, &start, &row, has_networks).await?;
+    Ok(Prepared { row, start, nodes })
+}
+
+/// The cards that members get: those of the request, else those of the source of a fork, else one in the default network
+/// if there are nodes that can have networks.
+async fn plan_nics(
+    tx: &mut Tx,
+    caller: &Caller,
+    settings: &Networks,
+    order: &Order,
+    start: &Start,
+    row: &DeploymentRow,
+    has_networks: bool,
+) -> Result<Vec<CardPlan>, AppError> {
+    if let Some(wanted) = &order.nics {
+        let plans = nics::resolve(tx, &caller.name, settings, &row.project, wanted).await?;
+        let wrong = cards::check_count(&plans, row.count);
+        return if wrong.is_empty() { Ok(plans) } else { Err(AppError::Invalid(wrong)) };
+    }
+    if row.runtime == Runtime::None {
+        return Ok(Vec::new());
+    }
+    let source = match start.forked {
+        Some(forked) => deployments::load(tx, forked).await?,
+        None => None,
+    };
+    match source {
+        Some(source) => nics::fork(tx, &caller.name, &row.project, &source.nics).await,
+        None if !has_networks => Ok(Vec::new()),
+        None => nics::default_plan(tx, &caller.name, settings, &row.project).await,
+    }
+}
+
+fn members_of(count: u64) -> usize {
+    usize::try_from(count).expect("a deployment has at most 10,000 members")
 }
 
 /// The memory of a member: what the order says, else what the image needs.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use muster_api::{DiskId, InstanceId, OperationId};
 
 use super::{
-    super::{AppError, instances as app_instances},
+    super::{AppError, instances as app_instances, nics::Picked},
     placing::Placing,
     source::DiskStart,
 };
@@ -19,6 +19,7 @@ use crate::{
         deployments::DeploymentRow,
         events,
         instances::{self, DiskRow, InstanceRow},
+        nics,
     },
     wake::Loop,
 };
@@ -31,6 +32,8 @@ pub(super) struct NewMembers<'a> {
     pub first: u64,
     /// What the disk of each of them starts with.
     pub disks: Vec<DiskStart>,
+    /// What was picked for their network cards.
+    pub cards: Picked,
     /// Places for them, in their order. Members beyond the last place wait or fail.
     pub placing: &'a Placing,
     /// The operation that waits for them.
@@ -61,6 +64,10 @@ impl NewMembers<'_> {
             members.push(member);
         }
         instances::insert_many(tx, &members, &disks).await?;
+        let ids: Vec<InstanceId> = members.iter().map(|member| member.id).collect();
+        self.cards.give(tx, &ids).await?;
+        let networks: Vec<_> = self.deployment.nics.iter().map(|plan| plan.network).collect();
+        nics::tell_nodes(tx, &networks).await?;
         events::append_many(tx, members.iter().map(|member| app_instances::event(member, actor)).collect()).await?;
         for node in members.iter().filter_map(|member| member.life.node).collect::<BTreeSet<_>>() {
             tx.bump_desired(node);

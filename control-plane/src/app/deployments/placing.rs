@@ -18,7 +18,7 @@ use storage_core::units::u64_from;
 use super::super::{AppError, Caller};
 use crate::{
     domain::{instance::Edge, promised::Promised},
-    scheduler::{Demand, Libvirt, NodeView, Problem as PlaceProblem, Solution, place},
+    scheduler::{Demand, Libvirt, NodeView, Problem as PlaceProblem, Solution, offers_networks, place},
     store::{Tx, deployments::DeploymentRow, instances, nodes::NodeRow, promises},
 };
 
@@ -35,10 +35,14 @@ pub(crate) struct Placing {
 impl Placing {
     /// Looks for places for `count` more members of the deployment.
     pub(crate) async fn find(tx: &mut Tx, row: &DeploymentRow, count: u64) -> Result<Self, AppError> {
-        let nodes = node_views(tx, row).await?;
+        Ok(Self::among(node_views(tx, row).await?, row, count))
+    }
+
+    /// As [`Self::find`], among these nodes.
+    pub(super) fn among(nodes: Vec<NodeView>, row: &DeploymentRow, count: u64) -> Self {
         let problem = PlaceProblem { nodes, demand: demand(row), count };
         let solution = place(&problem);
-        Ok(Self { solution, nodes: problem.nodes })
+        Self { solution, nodes: problem.nodes }
     }
 
     /// What each member gets, in their order: a place, a wait, or a refusal for this reason.
@@ -115,8 +119,14 @@ impl Placing {
     }
 }
 
+/// Whether one of the nodes may take members of the deployment and can have networks.
+pub(super) fn can_have_networks(nodes: &[NodeView], row: &DeploymentRow) -> bool {
+    let demand = demand(row);
+    nodes.iter().any(|node| offers_networks(node, &demand))
+}
+
 /// All nodes as the scheduler sees them, with the members they have of the deployment.
-async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Result<Vec<NodeView>, AppError> {
+pub(super) async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Result<Vec<NodeView>, AppError> {
     let members = match deployment.next_number {
         // It is new and has no members yet.
         0 => BTreeMap::new(),
@@ -124,6 +134,7 @@ async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Result<Vec<NodeV
     };
     let view = |(node, used): (NodeRow, Promised)| NodeView {
         libvirt: libvirt(&node),
+        networks: node.tunnel.is_some(),
         id: node.id,
         name: node.name,
         zone: node.zone,
@@ -161,6 +172,7 @@ fn demand(row: &DeploymentRow) -> Demand {
         cpus: u64::from(row.cpus),
         memory_bytes: row.memory_bytes,
         runtime: row.runtime,
+        networks: !row.nics.is_empty(),
         policy: row.placement.policy,
         zones: row.placement.zones.as_ref().map(|zones| zones.iter().cloned().collect()),
         nodes,

@@ -6,14 +6,14 @@ use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, instance::Ins
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, at, find, instances as app_instances},
+    super::{Answer, App, AppError, Asked, Caller, at, find, instances as app_instances, nics},
     check_free, event,
     members::NewMembers,
     placing::Placing,
     view,
 };
 use crate::{
-    domain::{instance::Edge, order},
+    domain::{cards, instance::Edge, order},
     store::{
         Tx, deployments, events,
         instances::{self, InstanceRow},
@@ -44,6 +44,12 @@ impl App {
                 let detail = format!("a fork has the members of its snapshot: at most {}", members.len());
                 return Err(AppError::invalid("/count", "out_of_range", detail));
             }
+            let wrong = cards::check_count(&row.nics, count);
+            if added > 0 && !wrong.is_empty() {
+                return Err(fixed_cards(&row.name));
+            }
+            let count_added = usize::try_from(added).expect("a deployment has at most 10,000 members");
+            let cards = nics::pick(tx, &self.config.networks, &row.nics, count_added).await?;
             let new = NewOperation {
                 project: row.project.clone(),
                 kind: "deployment.scale",
@@ -61,9 +67,9 @@ impl App {
             deployments::save(tx, &row).await?;
             events::append(tx, event(&row, &asked.caller.name)).await?;
             if let Some(version) = row.version.filter(|_| added > 0) {
-                let added = usize::try_from(added).expect("a deployment has at most 10,000 members");
-                let disks = vec![(version, row.disk_bytes); added];
-                let members = NewMembers { deployment: &row, first, disks, placing: &placing, operation: operation.id };
+                let disks = vec![(version, row.disk_bytes); count_added];
+                let operation = operation.id;
+                let members = NewMembers { deployment: &row, first, disks, cards, placing: &placing, operation };
                 members.insert(tx, &asked.caller.name).await?;
                 deployments::members_changed(tx, &BTreeSet::from([row.id])).await?;
             }
@@ -71,6 +77,14 @@ impl App {
         })
         .await
     }
+}
+
+/// The refusal of more members where the cards have an address or a port of the nodes that only one member can have.
+fn fixed_cards(name: &str) -> AppError {
+    let detail = format!(
+        "'{name}' was made for one member: its network cards name an address or a port of the nodes that no other can have"
+    );
+    AppError::invalid("/count", "out_of_range", detail)
 }
 
 /// The members that are not being deleted, by number.

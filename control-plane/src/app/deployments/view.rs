@@ -7,7 +7,7 @@ use muster_api::{
 };
 use storage_core::units::u64_from;
 
-use super::super::{App, AppError, Caller};
+use super::super::{App, AppError, Caller, nics::Names};
 use crate::{
     domain::deployment::Tally,
     store::{Tx, deployments::DeploymentRow, seeds},
@@ -19,10 +19,11 @@ pub(super) async fn show(app: &App, tx: &mut Tx, caller: &Caller, row: Deploymen
     let seed = seeds::load(tx, row.id).await?;
     let keys = seed.ssh_keys.iter().map(|line| line.parse().map(|key: SshKey| key.facts()));
     let keys = keys.collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
+    let names = Names::of(tx, row.nics.iter()).await?;
     Ok(Deployment {
         ssh_keys: Some(keys),
         user_data_bytes: Some(u64_from(seed.user_data.as_ref().map_or(0, String::len))),
-        ..view(caller, row, &tally, details.timing.clone(), Some(details.bytes))
+        ..view(caller, row, &names, &tally, details.timing.clone(), Some(details.bytes))
     })
 }
 
@@ -30,6 +31,7 @@ pub(super) async fn show(app: &App, tx: &mut Tx, caller: &Caller, row: Deploymen
 pub(super) fn view(
     caller: &Caller,
     row: DeploymentRow,
+    names: &Names,
     tally: &Tally,
     timing: Timing,
     bytes: Option<(u64, u64)>,
@@ -61,6 +63,7 @@ pub(super) fn view(
         ready_when: row.ready.into(),
         on_ready_timeout: row.on_ready_timeout.into(),
         placement: placement.into(),
+        nics: names.deployment_nics(&row.nics),
         counts: tally.counts.clone(),
         ready: tally.ready,
         timing,

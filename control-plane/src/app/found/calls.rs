@@ -55,7 +55,7 @@ impl App {
                     agent): the disks are at the paths shown; copy them, then forget it";
                 return Err(AppError::code(ErrorCode::WrongState, detail));
             };
-            let member = take(tx, &asked.caller, &row, told, body).await?;
+            let member = take(tx, &asked.caller, &self.config.networks, &row, told, body).await?;
             tracing::info!(instance.id = %member.id, "found instance {} is taken back as {}", told.name, member.name);
             Answer::ok(&app_instances::view::one(self, tx, &asked.caller, member).await?)
         })

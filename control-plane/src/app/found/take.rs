@@ -15,17 +15,20 @@ use super::{
     super::{
         AppError, Caller, deployments as app_deployments,
         instances::{self as app_instances, Changed},
+        nics,
     },
     found_event,
 };
 use crate::{
-    domain::{instance::Life, names::member_name, order::deadline_for, versions::Content},
+    config::Networks,
+    domain::{cards::CardPlan, instance::Life, names::member_name, order::deadline_for, versions::Content},
     store::{
         Tx, cluster,
         deployments::{self, DeploymentRow},
         events,
         found::{self, FoundRow},
         instances::{self, DiskRow, InstanceRow, NewHead},
+        nics::members_changed,
         versions::{self, NewVersion, Of},
     },
     wake::Loop,
@@ -35,13 +38,19 @@ use crate::{
 pub(super) async fn take(
     tx: &mut Tx,
     caller: &Caller,
+    settings: &Networks,
     row: &FoundRow,
     told: &Assignment,
     body: &TakeFound,
 ) -> Result<InstanceRow, AppError> {
     let member = match instances::load(tx, row.id).await? {
         Some(before) => mend(tx, caller, row, told, body, before).await?,
-        None => make(tx, caller, row, told, body).await?,
+        None => {
+            let (member, plans) = make(tx, caller, row, told, body).await?;
+            nics::take_back(tx, settings, &plans, member.id, &told.nics).await?;
+            members_changed(tx, &[member.id]).await?;
+            member
+        }
     };
     found::delete(tx, row.id).await?;
     events::append(tx, found_event("instance.taken", row, &caller.name)).await?;
@@ -92,13 +101,14 @@ async fn mend(
     instances::load(tx, row.id).await?.ok_or_else(|| AppError::not_found("instance", row.id))
 }
 
+/// Makes its rows, without its network cards. Returns the cards that members of its deployment have.
 async fn make(
     tx: &mut Tx,
     caller: &Caller,
     row: &FoundRow,
     told: &Assignment,
     body: &TakeFound,
-) -> Result<InstanceRow, AppError> {
+) -> Result<(InstanceRow, Vec<CardPlan>), AppError> {
     let now = tx.now();
     let project = body.project.as_ref().map_or_else(|| told.project.clone(), ToString::to_string);
     cluster::ensure_project(tx, &project).await?;
@@ -128,7 +138,7 @@ async fn make(
     deployments::members_changed(tx, &BTreeSet::from([deployment.id])).await?;
     events::append(tx, app_instances::event(&member, &caller.name)).await?;
     tx.wake(Loop::Deployments);
-    Ok(member)
+    Ok((member, deployment.nics))
 }
 
 /// The disks that it had, as far as they are on its node: what is not there cannot be taken back.
@@ -193,7 +203,8 @@ async fn join(
     let wanted = body.deployment.as_ref().map_or_else(|| of.to_owned(), ToString::to_string);
     let Some(mut deployment) = deployments::by_name(tx, project, &wanted).await? else {
         let version = row.report.disks.first().map(|disk| disk.version);
-        let deployment = new_deployment(tx, &wanted, project, told, version, number).await?;
+        let mut deployment = new_deployment(tx, &wanted, project, told, version, number).await?;
+        deployment.nics = nics::known_of(tx, &caller.name, project, &told.nics).await?;
         deployments::insert(tx, &deployment).await?;
         events::append(tx, app_deployments::event(&deployment, &caller.name)).await?;
         return Ok((deployment, number));
@@ -238,6 +249,7 @@ async fn new_deployment(
         runtime: told.runtime,
         ready: told.ready.clone(),
         placement: Placement::default(),
+        nics: Vec::new(),
         deadline_s: deadline_for(told.ready.timeout_s.unwrap_or_default()),
         on_ready_timeout: told.on_ready_timeout,
         timing: Timing::default(),

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{ErrorCode, NodeId, Problem, instance::InstanceState, operation::Operation};
+use muster_api::{
+    ErrorCode, InstanceId, NodeId, Problem, instance::InstanceState, node_protocol::Wanted, operation::Operation,
+};
 use serde_json::json;
 
 use super::super::{AppError, StoreError, begin_operation};
@@ -13,6 +15,7 @@ use crate::{
         Tx,
         events::{self, NewEvent},
         instances::{self, InstanceRow},
+        nics,
         operations::{NewOperation, Origin},
     },
     wake::Loop,
@@ -48,6 +51,12 @@ impl Changed {
         told(&self.before) != told(&self.after.life)
     }
 
+    /// Whether the networks of its cards get a member on a node or lose one. What is being deleted has left them.
+    fn comes_or_leaves(&self) -> bool {
+        let place = |life: &Life| life.node.filter(|_| life.wanted != Wanted::Gone);
+        place(&self.before) != place(&self.after.life)
+    }
+
     /// Whether those who watch it see something new.
     fn seen_otherwise(&self) -> bool {
         let kinds = |life: &Life| life.conditions.iter().map(|one| one.kind.clone()).collect::<Vec<_>>();
@@ -74,6 +83,9 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
     if changed.is_empty() {
         return Ok(());
     }
+    // Before the rows change: the cards of those that are deleted go with them.
+    let moved: Vec<InstanceId> = changed.iter().filter(|c| c.comes_or_leaves()).map(|c| c.after.id).collect();
+    nics::members_changed(tx, &moved).await?;
     instances::save_many(tx, changed.iter().map(|c| (&c.after, c.before.node))).await?;
     // An instance that lost its node is still news of that node.
     let told = |c: &Changed| NewEvent { node: c.after.life.node.or(c.before.node), ..event(&c.after, actor) };

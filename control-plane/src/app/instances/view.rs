@@ -9,12 +9,13 @@ use muster_api::{
     instance::{Disk, Instance, InstanceState, Steps},
 };
 
-use super::super::{App, AppError, Caller, sight::Sight};
+use super::super::{App, AppError, Caller, nics::Names, sight::Sight};
 use crate::{
     domain::names::host_name,
     store::{
         Tx, deployments,
         instances::{self, DiskRow, InstanceRow},
+        nics,
         nodes::{self, NodeRow},
     },
 };
@@ -34,7 +35,10 @@ pub(super) async fn many(
     let ids: Vec<InstanceId> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let of: BTreeSet<_> = rows.iter().map(|row| row.deployment).collect();
-    let names = deployments::names(tx, &of.into_iter().collect::<Vec<_>>()).await?;
+    let told = deployments::told(tx, &of.into_iter().collect::<Vec<_>>()).await?;
+    let names = Names::of(tx, told.values().flat_map(|(_, plans)| plans)).await?;
+    let mut cards = nics::of_instances(tx, &ids).await?;
+    let mut published = nics::published_of(tx, &ids).await?;
     let (mut places, mut copied) = (BTreeMap::<NodeId, NodeRow>::new(), BTreeSet::new());
     for id in rows.iter().filter_map(|row| row.life.node).collect::<BTreeSet<_>>() {
         if let Some(node) = nodes::load(tx, id).await? {
@@ -52,9 +56,11 @@ pub(super) async fn many(
         row.life.detail = row.life.detail.map(|detail| sight.text(detail));
         row.life.conditions = sight.conditions(row.life.conditions);
         let place = row.life.node.and_then(|id| places.get(&id));
-        let name = names.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
+        let (name, plans) = told.get(&row.deployment).expect("a deployment is kept while it has instances");
+        let (cards, ports) = (cards.remove(&row.id).unwrap_or_default(), published.remove(&row.id).unwrap_or_default());
+        let nics = names.instance_nics(plans, &cards, &ports, place.and_then(NodeRow::host));
         let disks = disks.remove(&row.id).unwrap_or_default();
-        view(row, disks, name, place, caller.is_operator())
+        Instance { nics, ..view(row, disks, name.clone(), place, caller.is_operator()) }
     };
     Ok(rows.into_iter().map(view).collect())
 }

@@ -9,10 +9,7 @@ use muster_api::{
     DeploymentId, NodeId, VersionId,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node::NodeState,
-    node_protocol::{
-        Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, network::NetworksAssignment,
-        seed::Seed,
-    },
+    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, seed::Seed},
     snapshot::SnapshotState,
 };
 
@@ -23,6 +20,7 @@ use super::{
     NodeCaller,
     fence::fenced,
     join::not_a_node,
+    networks::assign_networks,
 };
 use crate::{
     domain::names::host_name,
@@ -54,7 +52,8 @@ impl App {
                 let cluster = cluster::load(tx).await?.expect("a controller does not start without the cluster's row");
                 let (_, membership) =
                     nodes::membership(tx).await?.ok_or_else(|| anyhow::anyhow!("there is no membership record"))?;
-                let assignments = assignments(tx, node.id).await?;
+                let mut assignments = assignments(tx, node.id).await?;
+                let networks = assign_networks(tx, node.id, &mut assignments).await?;
                 let seeded: BTreeSet<DeploymentId> = assignments.iter().filter_map(|a| a.seed).collect();
                 let named: BTreeSet<VersionId> =
                     assignments.iter().flat_map(|a| a.disks.iter().map(|disk| disk.version)).collect();
@@ -66,7 +65,7 @@ impl App {
                     versions: versions::roots(tx, &named.into_iter().collect::<Vec<_>>()).await?,
                     seeds: seeds_of(tx, seeded).await?,
                     assignments,
-                    networks: NetworksAssignment::default(),
+                    networks,
                 })
             })
             .await

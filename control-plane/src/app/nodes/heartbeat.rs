@@ -27,6 +27,9 @@ impl App {
     pub async fn heartbeat(&self, node: &NodeCaller, beat: Heartbeat) -> Result<HeartbeatAnswer, AppError> {
         check_protocol(beat.protocol)?;
         check_address(&beat.advertise, "/advertise")?;
+        if let Some(tunnel) = &beat.tunnel {
+            check_address(tunnel, "/tunnel")?;
+        }
         let ours = self.incarnation();
         let theirs = beat.incarnation;
         // The same number with another random part is another history. A higher number means that this database is an
@@ -107,6 +110,10 @@ impl App {
                 if next.state == NodeState::Ready {
                     tx.bump_desired(next.id);
                 }
+                if next.tunnel != row.tunnel {
+                    // Nodes with members in the same networks send packets there.
+                    nodes::bump_all_desired(tx).await?;
+                }
                 self.refresh_membership(tx).await
             })
             .await?;
@@ -139,6 +146,7 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         hypervisor: beat.hypervisor.clone(),
         agent_version: beat.agent_version.clone(),
         protocol: beat.protocol,
+        tunnel: beat.tunnel.clone(),
         ..row.clone()
     };
     // The pool's use changes all the time and nobody acts on it, so it alone is left to the batches.

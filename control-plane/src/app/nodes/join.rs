@@ -146,6 +146,7 @@ impl App {
             created_at: now,
             updated_at: now,
             last_seen_at: None,
+            tunnel: None,
             run: None,
             run_at: None,
             stopped_at: None,

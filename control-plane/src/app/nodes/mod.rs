@@ -16,6 +16,7 @@ mod fence;
 mod heartbeat;
 mod join;
 mod losses;
+mod networks;
 mod remove;
 mod run;
 mod salvage;

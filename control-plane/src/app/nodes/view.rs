@@ -75,6 +75,7 @@ impl App {
             schedulable: row.schedulable,
             zone: row.zone.clone(),
             address: row.address.clone(),
+            tunnel: row.tunnel.clone(),
             conditions,
             capacity: Capacity {
                 cpus: row.cpus,

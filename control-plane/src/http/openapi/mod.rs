@@ -56,9 +56,11 @@ use crate::app::{App, AppError};
         (name = "health", description = "For probes, monitoring and clients that look around."),
         (name = "images", description = "Names with numbered versions, and the upload of their content."),
         (name = "instances", description = "A virtual machine each, or only a disk with runtime `none`."),
+        (name = "networks", description = "Ethernet segments over all nodes, for the instances of one project."),
         (name = "nodes", description = "Compute hosts with an agent (operators)."),
         (name = "operations", description = "Records of work that outlives its request."),
         (name = "reserved", description = "Calls whose shape is fixed and that answer 501 until they are built."),
+        (name = "security-groups", description = "What may reach network cards of instances, and what may leave them."),
         (name = "sessions", description = "Browsers that are signed in by a cookie, and links that sign one in."),
         (name = "snapshots", description = "Versions of many disks, all cut at one instant."),
         (name = "summary", description = "Overviews whose size does not grow with the cluster."),
@@ -114,6 +116,8 @@ filters! {
     ByDeployment { deployment: Vec<String> }
     /// Only what is on this node, by id or name (operators). Repeated: on one of these.
     ByNode { node: Vec<String> }
+    /// Only instances with a card in this network, by id or name. Repeated: in one of these.
+    ByNetwork { network: Vec<String> }
     /// Only what concerns the thing with this id. Repeated: one of these.
     ByTarget { target: Vec<String> }
     /// Only images with this operating system. Repeated: with one of these.

@@ -62,7 +62,16 @@ pub(super) fn with_etag(document: &OpenApi) -> BTreeSet<String> {
         RefOr::T(Schema::Object(object)) => object.properties.contains_key("etag"),
         _ => false,
     });
-    things.map(|(name, _)| format!("{}s", name.to_lowercase())).collect()
+    things.map(|(name, _)| format!("{}s", kebab(name))).collect()
+}
+
+/// `SecurityGroup` as it is written in paths: `security-group`.
+fn kebab(name: &str) -> String {
+    let words = name.chars().enumerate().flat_map(|(n, c)| {
+        let dash = (n > 0 && c.is_ascii_uppercase()).then_some('-');
+        dash.into_iter().chain([c.to_ascii_lowercase()])
+    });
+    words.collect()
 }
 
 /// The type of the states of each kind of thing: `InstanceState` of `Instance`.

@@ -5,6 +5,7 @@ mod daemon;
 mod events;
 mod idempotency;
 mod images;
+mod networks;
 mod nodes;
 mod openapi;
 mod operations;

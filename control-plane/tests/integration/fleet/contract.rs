@@ -22,6 +22,8 @@ impl Things {
         let order = json!({ "name": "monday", "select": { "deployment": "web" } });
         let snapshot = world.post("/v1/snapshots", order).await.expect(202);
         let operation = world.ends(&snapshot, "succeeded").await.text("/id").to_owned();
+        world.post("/v1/networks", json!({ "name": "back" })).await.expect(201);
+        world.post("/v1/security-groups", json!({ "name": "front" })).await.expect(201);
         world.post("/v1/session", json!({ "token": world.token })).await.expect(201);
         Self { world, version, operation, _nodes: nodes }
     }
@@ -32,9 +34,11 @@ impl Things {
             ("{deployment}", "web"),
             ("{image}", "debian"),
             ("{instance}", "web.0"),
+            ("{network}", "back"),
             ("{node}", "n0"),
             ("{number}", "1"),
             ("{operation}", &self.operation),
+            ("{security_group}", "front"),
             ("{snapshot}", "monday"),
             ("{token}", "admin"),
             ("{version}", &self.version),
@@ -165,7 +169,7 @@ async fn every_filter_of_a_list_filters() {
                 "state" if call.template == "/v1/operations" => "cancelled",
                 "state" => "deleted",
                 "label" => "no=such",
-                "deployment" | "node" => "01a205ed-e27d-713a-903d-ab342bac3364",
+                "deployment" | "network" | "node" => "01a205ed-e27d-713a-903d-ab342bac3364",
                 "deleted" => {
                     items("&deleted=true").await;
                     continue;

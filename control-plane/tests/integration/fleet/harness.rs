@@ -370,6 +370,8 @@ pub(crate) struct Script {
     pub(crate) cuts_power: bool,
     /// Its libvirt does not answer, as its next heartbeat tells.
     pub(crate) hypervisor_silent: bool,
+    /// Where it takes packets of networks from other nodes.
+    pub(crate) tunnel: Option<String>,
     /// The next cuts it coordinates are refused for this reason.
     pub(crate) refuse_cuts: Vec<Reason>,
     /// It commits nothing.
@@ -388,6 +390,7 @@ impl Default for Script {
             fails: false,
             cuts_power: false,
             hypervisor_silent: false,
+            tunnel: None,
             refuse_cuts: Vec::new(),
             saves: true,
             dirty_bytes: 0,
@@ -487,7 +490,7 @@ impl Agent {
             hypervisor: (!silent).then(|| "qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             traffic: None,
-            tunnel: None,
+            tunnel: self.script.lock().unwrap().tunnel.clone(),
             stopping: false,
         }
     }

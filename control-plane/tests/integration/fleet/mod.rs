@@ -9,6 +9,7 @@ mod found;
 mod harness;
 mod hypervisors;
 mod instances;
+mod networks;
 mod node_loss;
 mod on_postgres;
 mod restart;

@@ -93,6 +93,7 @@ fn node(tx: &Tx, name: &str, seq: i64) -> NodeRow {
         desired_revision: 1,
         created_at: tx.now(),
         updated_at: tx.now(),
+        tunnel: None,
         last_seen_at: None,
         run: None,
         run_at: None,

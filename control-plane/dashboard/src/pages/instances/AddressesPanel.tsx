@@ -3,7 +3,7 @@ import type { Instance } from "../../api/instances.ts";
 import { JsonView } from "../../ui/JsonView.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 
-/** The network cards. The API has none yet; what it will send is shown as it is until its shape is fixed. */
+/** The network cards, as the API shows them. */
 export function AddressesPanel({ instance }: { instance: Instance }) {
   return (
     <Panel title="Addresses">
@@ -11,8 +11,7 @@ export function AddressesPanel({ instance }: { instance: Instance }) {
         <JsonView value={instance.nics} label="addresses" />
       ) : (
         <Text size="sm" c="dimmed">
-          None. Muster does not give instances a network card yet, so this one is reached by its console and its disk
-          only.
+          None. It has no network card, so it is reached by its console and its disk only.
         </Text>
       )}
     </Panel>
