@@ -83,7 +83,7 @@ async fn a_version_shows_in_which_order_its_boots_read_it_and_so_does_what_is_ma
     for (member, chunks) in members.iter().zip([&[28, 4, 12, 4, 5][..], &[28, 12, 4, 0][..]]) {
         read_chunks(member.disks[0].path.as_deref().expect("a path"), chunks);
     }
-    cluster.api.done("/v1/deployments/web/stop", Value::Null, limit).await;
+    cluster.api.done("/v1/deployments/web/stop", json!({}), limit).await;
     let chunks = async |version: &str| cluster.api.get(&format!("/v1/versions/{version}/chunks")).await.ok::<Value>();
     let version = version["id"].as_str().expect("an id");
     let map = eventually("both boots to be told", limit, async || {
