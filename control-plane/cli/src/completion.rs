@@ -91,6 +91,8 @@ fn list_of(noun: &str, id: &str) -> Option<&'static str> {
         ("instance", "instances") => "found-instances",
         (_, "image") | ("image", "things" | "from") => "images",
         (_, "snapshot") | ("snapshot", "things") => "snapshots",
+        (_, "network") | ("network", "things") => "networks",
+        (_, "security_group") | ("security-group", "things") => "security-groups",
         (_, "node" | "nodes") | ("node", "things") => "nodes",
         (_, "operation" | "operations") => "operations",
         ("token", "things" | "of") => "tokens",

@@ -27,6 +27,7 @@ mod failure;
 mod output;
 mod places;
 mod progress;
+mod rule;
 mod settings;
 mod table;
 mod tls;

@@ -1,4 +1,6 @@
-//! Parses labels and references of the command line; prints sizes and times for people.
+//! Parses labels, references and ports of the command line; prints sizes and times for people.
+
+use muster_api::{network::PublishPort, packet::PortProtocol};
 
 /// Parses `KEY=VALUE`.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -63,6 +65,19 @@ pub(crate) fn age(seconds: u64) -> String {
         6_000..172_800 => format!("{}h", seconds / 3_600),
         _ => format!("{}d", seconds / 86_400),
     }
+}
+
+/// Parses `80`, `30080:80` or `53/udp`: a port of an instance, and the port of its node if that is given.
+pub(crate) fn parse_published(text: &str) -> Result<PublishPort, String> {
+    let wrong = || format!("a published port is [NODE_PORT:]PORT[/udp], such as 80 or 30080:80; got '{text}'");
+    let (ports, protocol) = match text.split_once('/') {
+        None | Some((_, "tcp")) => (text.split('/').next().unwrap_or(text), PortProtocol::Tcp),
+        Some((ports, "udp")) => (ports, PortProtocol::Udp),
+        Some(_) => return Err(wrong()),
+    };
+    let (node_port, port) = ports.split_once(':').map_or((None, ports), |(node, port)| (Some(node), port));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+    Ok(PublishPort { node_port: node_port.map(number).transpose()?, port: number(port)?, protocol })
 }
 
 #[cfg(test)]

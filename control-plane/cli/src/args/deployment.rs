@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use muster_api::{
     deployment::{OnReadyTimeout, Probe, Runtime},
+    network::PublishPort,
     units::{parse_duration, parse_size},
 };
 
@@ -21,7 +22,8 @@ Examples:
   muster deploy web --image debian --count 4 --memory 1GiB --ready console
   muster deploy web --image debian@2 --count 100 --min-count 90 --dry-run
   muster deploy trial --snapshot before-upgrade
-  muster deploy web --image debian --count 4 --ssh-key ~/.ssh/id_ed25519.pub --user-data setup.yaml";
+  muster deploy web --image debian --count 4 --ssh-key ~/.ssh/id_ed25519.pub --user-data setup.yaml
+  muster deploy shop --image debian --count 1 --network back:10.20.0.5 --publish 80";
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["image", "from_version", "snapshot"]))]
@@ -84,6 +86,20 @@ pub(crate) struct Deploy {
     /// Use only this node; may be given many times (operators)
     #[arg(long, value_name = "NODE")]
     pub(crate) node: Vec<String>,
+    /// Give each instance a card in this network, with this address if there is one instance; may be given many times
+    /// [default: default]
+    #[arg(long, value_name = "NETWORK[:IP]", conflicts_with = "no_network")]
+    pub(crate) network: Vec<String>,
+    /// Give instances no network card
+    #[arg(long, conflicts_with_all = ["security_group", "publish"])]
+    pub(crate) no_network: bool,
+    /// Security group of the cards; may be given many times [default: default]
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) security_group: Vec<String>,
+    /// Lead a port of the node to this port of each instance, on its first card; may be given many times. The port of the
+    /// node is chosen unless it is given, for one instance
+    #[arg(long, value_name = "[NODE_PORT:]PORT[/udp]", value_parser = units::parse_published)]
+    pub(crate) publish: Vec<PublishPort>,
     /// Put at most this many instances on one node
     #[arg(long, value_name = "N")]
     pub(crate) max_per_node: Option<u32>,

@@ -44,6 +44,9 @@ pub(crate) enum InstanceCommand {
         /// List only instances on this node; may be given many times (operators)
         #[arg(long, value_name = "NODE")]
         node: Vec<String>,
+        /// List only instances with a card in this network; may be given many times
+        #[arg(long, value_name = "NETWORK")]
+        network: Vec<String>,
         #[command(flatten)]
         listing: Listing,
     },

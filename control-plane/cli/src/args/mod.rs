@@ -8,6 +8,7 @@ mod event;
 mod help;
 mod image;
 mod instance;
+mod network;
 mod node;
 mod operation;
 mod session;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     help::command,
     image::{ImageCommand, ImageProperties, ImageProperty, VersionCommand},
     instance::{InstanceCommand, Which, Whom},
+    network::{NetworkCommand, SecurityGroupCommand},
     node::NodeCommand,
     operation::OperationCommand,
     session::SessionCommand,
@@ -126,6 +128,12 @@ pub(crate) enum Command {
     /// Snapshots: the disks of one or many instances at one instant
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Networks: what instances of a project reach each other by
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Security groups: what may reach instances, and what may leave them
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(SecurityGroupCommand),
     /// Nodes: the hosts that run instances (operators)
     #[command(subcommand)]
     Node(NodeCommand),

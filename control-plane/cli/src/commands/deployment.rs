@@ -3,13 +3,14 @@
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
 use muster_api::{
-    SshKey, UserData,
+    OrUnknown, SshKey, UserData,
     deployment::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
         ReasonCount, Retry, Scale, Spread,
     },
     image::VersionOrNumber,
     instance::Stop,
+    network::{CreateNic, DeploymentNic},
     ssh_key::{SshKeyError, SshKeyFacts},
     units::exact_duration,
     user_data::USER_DATA_BYTES_MAX,
@@ -114,7 +115,7 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         labels: labels(deploy.label.clone())?,
         ssh_keys: ssh_keys(&deploy)?,
         user_data: deploy.user_data.as_deref().map(user_data).transpose()?,
-        nics: None,
+        nics: nics(&deploy)?,
         disks: None,
         instance_type: None,
         protect: None,
@@ -173,6 +174,40 @@ fn text_of(path: &Path, bytes_max: usize) -> Result<String, Failure> {
 /// `ssh-ed25519 SHA256:… me@laptop`.
 fn key_text(key: &SshKeyFacts) -> String {
     format!("{} {} {}", key.key_type, key.fingerprint, key.comment).trim_end().to_owned()
+}
+
+/// None if no option says anything about network cards: then the controller's defaults apply.
+fn nics(deploy: &Deploy) -> Result<Option<Vec<CreateNic>>, Failure> {
+    let said = !deploy.network.is_empty() || !deploy.security_group.is_empty() || !deploy.publish.is_empty();
+    if deploy.no_network || !said {
+        return Ok(deploy.no_network.then(Vec::new));
+    }
+    let default = vec!["default".to_owned()];
+    let networks = if deploy.network.is_empty() { &default } else { &deploy.network };
+    let groups = deploy.security_group.iter().map(|group| parsed("name", group)).collect::<Result<Vec<_>, _>>()?;
+    let mut nics = Vec::new();
+    for (n, text) in networks.iter().enumerate() {
+        let (network, address) = text.split_once(':').map_or((text.as_str(), None), |(name, ip)| (name, Some(ip)));
+        nics.push(CreateNic {
+            network: parsed("name", network)?,
+            address: address.map(|address| parsed("IPv4 address", address)).transpose()?,
+            mac: None,
+            security_groups: (!groups.is_empty()).then(|| groups.clone()),
+            ports: if n == 0 { deploy.publish.clone() } else { Vec::new() },
+        });
+    }
+    Ok(Some(nics))
+}
+
+/// `back 10.20.0.5 (web), 80/tcp published`.
+fn nic_text(nic: &DeploymentNic) -> String {
+    let groups = nic.security_group_names.join(" ");
+    let groups = if groups.is_empty() { groups } else { format!(" ({groups})") };
+    let address = nic.address.map(|address| format!(" {address}"));
+    let ports = nic.ports.iter().filter_map(OrUnknown::known);
+    let ports: Vec<String> = ports.map(|port| format!("{}/{}", port.port, word(&port.protocol))).collect();
+    let published = if ports.is_empty() { String::new() } else { format!(", published: {}", ports.join(" ")) };
+    format!("{}{}{groups}{published}", nic.network_name, optional(address))
 }
 
 fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
@@ -280,6 +315,7 @@ async fn verb(ctx: &Ctx, name: &str, verb: &str, request: &Value) -> Result<(), 
 fn details(ctx: &Ctx, deployment: &Deployment) -> String {
     let (memory, disk) = (units::bytes(deployment.memory_bytes), units::bytes(deployment.disk_bytes));
     let cpus = if deployment.cpus == 1 { "1 cpu".to_owned() } else { format!("{} cpus", deployment.cpus) };
+    let nics: Vec<String> = deployment.nics.iter().map(nic_text).collect();
     ctx.out.facts(&[
         ("name", deployment.name.clone()),
         ("id", deployment.id.to_string()),
@@ -290,6 +326,7 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("source", source_text(deployment)),
         ("runtime", word(&deployment.runtime)),
         ("each", format!("{cpus}, {memory} memory, {disk} disk")),
+        ("networks", nics.join("; ")),
         ("ready when", deployment.ready_when.known().map(ready_when).unwrap_or_default()),
         ("ssh keys", deployment.ssh_keys.iter().flatten().map(key_text).collect::<Vec<_>>().join(", ")),
         ("user data", optional_size(deployment.user_data_bytes.filter(|bytes| *bytes > 0))),

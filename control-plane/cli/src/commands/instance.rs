@@ -3,6 +3,7 @@
 use muster_api::{
     Reason,
     instance::{Disk, Instance, Loss, OnMany, Recover, Select},
+    network::{Nic, NicPort},
 };
 use serde_json::{Value, json};
 
@@ -17,10 +18,11 @@ use crate::{
     transfer, units,
 };
 
-const INSTANCES: [Column<Instance>; 11] = [
+const INSTANCES: [Column<Instance>; 12] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     words("READY", |v| if v.ready_at.is_some() { "yes" } else { "no" }.to_owned()),
+    words("ADDRESS", |v| optional(v.nics.first().and_then(|nic| nic.address_v4))),
     names("NODE", |v| optional(v.node_name.as_ref())),
     wide(numbers("CPUS", |v| v.cpus.to_string())),
     numbers("MEMORY", |v| units::bytes(v.memory_bytes)),
@@ -41,14 +43,30 @@ const DISKS: [Column<Disk>; 5] = [
     words("VERSION", |v| v.version.to_string()),
 ];
 
+const NICS: [Column<Nic>; 5] = [
+    names("NETWORK", |v| v.network_name.clone()),
+    words("ADDRESS", |v| optional(v.address_v4)),
+    words("IPV6", |v| optional(v.address_v6)),
+    wide(words("MAC", |v| v.mac.to_string())),
+    texts("SECURITY GROUPS", |v| v.security_group_names.join(" ")),
+];
+
+/// `192.0.2.11:30080 to port 80/tcp`.
+fn published(port: &NicPort) -> String {
+    let node = port.node_address.as_deref().unwrap_or("its node");
+    let node = if node.contains(':') { format!("[{node}]") } else { node.to_owned() };
+    format!("{node}:{} to port {}/{}", port.node_port, port.port, word(&port.protocol))
+}
+
 fn instance(name: &str) -> Call {
     Call::to(&["v1", "instances", name])
 }
 
 pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failure> {
     match command {
-        InstanceCommand::Ls { deployment, node, listing } => {
+        InstanceCommand::Ls { deployment, node, network, listing } => {
             let call = Call::to(&["v1", "instances"]).with_each("deployment", &deployment).with_each("node", &node);
+            let call = call.with_each("network", &network);
             ctx.list(&filtered(call, &listing), &INSTANCES, Order::Name).await
         }
         InstanceCommand::Show { instance: name } => ctx.show(&instance(&name), |object| details(ctx, object)).await,
@@ -208,5 +226,6 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
     ];
     // Where its disk is, which is too long for a column of a table.
     facts.extend(instance.disks.iter().map(|disk| ("disk file", optional(disk.path.as_ref()))));
-    ctx.out.facts(&facts) + &ctx.out.section(&DISKS, &instance.disks)
+    facts.extend(instance.nics.iter().flat_map(|nic| &nic.ports).map(|port| ("published", published(port))));
+    ctx.out.facts(&facts) + &ctx.out.section(&DISKS, &instance.disks) + &ctx.out.section(&NICS, &instance.nics)
 }

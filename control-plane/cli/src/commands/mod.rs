@@ -7,6 +7,7 @@ mod image;
 mod instance;
 mod login;
 mod misc;
+mod network;
 mod node;
 mod operation;
 mod session;
@@ -60,6 +61,8 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Deployment(command) => deployment::run(&ctx, command).await,
         Command::Instance(command) => instance::run(&ctx, command).await,
         Command::Snapshot(command) => snapshot::run(&ctx, command).await,
+        Command::Network(command) => network::run(&ctx, command).await,
+        Command::SecurityGroup(command) => network::run_groups(&ctx, command).await,
         Command::Node(command) => node::run(&ctx, command).await,
         Command::Operation(command) => operation::run(&ctx, command).await,
         Command::Event(command) => event::run(&ctx, command).await,

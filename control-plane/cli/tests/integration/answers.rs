@@ -84,6 +84,14 @@ async fn a_renamed_field_of_a_snapshot_is_an_error() {
 }
 
 #[tokio::test]
+async fn a_renamed_field_of_a_network_or_a_security_group_is_an_error() {
+    misses_each_field(&["network", "ls"], &things::network("back"), in_a_list).await;
+    misses_each_field(&["network", "show", "back"], &things::network("back"), itself).await;
+    misses_each_field(&["security-group", "ls"], &things::security_group("web"), in_a_list).await;
+    misses_each_field(&["security-group", "show", "web"], &things::security_group("web"), itself).await;
+}
+
+#[tokio::test]
 async fn a_renamed_field_of_a_node_is_an_error() {
     misses_each_field(&["node", "ls"], &things::node("n1"), in_a_list).await;
     misses_each_field(&["node", "show", "n1"], &things::node("n1"), itself).await;

@@ -5,6 +5,7 @@ mod completion;
 mod fake;
 mod found;
 mod many;
+mod networks;
 mod settings;
 mod terminal;
 mod things;

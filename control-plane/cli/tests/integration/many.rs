@@ -63,6 +63,8 @@ async fn without_a_terminal_what_asks_needs_yes_and_says_so() {
         &["instance", "rm", "--deployment", "web"],
         &["instance", "forget", "web.0"],
         &["snapshot", "rm", "s"],
+        &["network", "rm", "back"],
+        &["security-group", "rm", "web"],
         &["node", "rm", "n1"],
         &["node", "rm", "n1", "--dead"],
         &["node", "fence", "n1"],

@@ -49,6 +49,11 @@ fn all() -> Vec<(Value, Vec<Vec<&'static str>>)> {
             with(named(things::snapshot(""), LONG), json!({"deployment_name": LONG, "missing": 0})),
             vec![vec!["snapshot", "ls"]],
         ),
+        (
+            with(named(things::network(""), LONG), json!({"domain": LONG, "subnet_v6": "fd12:3456:789a:bcde::/64"})),
+            vec![vec!["network", "ls"], vec!["network", "show", "x"]],
+        ),
+        (named(things::security_group(""), LONG), vec![vec!["sg", "ls"], vec!["sg", "show", "x"]]),
         (with(named(things::node(""), LONG), busy), vec![vec!["node", "ls"], vec!["node", "show", "x"]]),
         (
             with(things::operation("cancelling", 1), unfinished),

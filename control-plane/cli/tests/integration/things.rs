@@ -9,6 +9,7 @@ pub(crate) const DEPLOYMENT_ID: &str = "01900000-0000-7000-8000-000000000003";
 pub(crate) const INSTANCE_ID: &str = "01900000-0000-7000-8000-000000000004";
 pub(crate) const SNAPSHOT_ID: &str = "01900000-0000-7000-8000-000000000005";
 pub(crate) const OPERATION_ID: &str = "01900000-0000-7000-8000-000000000006";
+pub(crate) const NETWORK_ID: &str = "01900000-0000-7000-8000-000000000008";
 pub(crate) const OTHER_ID: &str = "01900000-0000-7000-8000-000000000007";
 
 /// The object with these fields set.
@@ -56,7 +57,11 @@ pub(crate) fn instance(name: &str) -> Value {
         "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"requested_at": AT, "placed_at": AT, "disk_at": AT, "started_at": AT},
         "disks": [{"id": OTHER_ID, "name": "root", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
             "saved_at": AT}],
-        "nics": [], "zone": null, "new_field": [1]})
+        "nics": [{"network": NETWORK_ID, "network_name": "back", "mac": "52:00:00:01:00:05", "address_v4": "10.20.0.5",
+            "address_v6": null, "security_groups": [OTHER_ID], "security_group_names": ["web"],
+            "ports": [{"node_address": "192.0.2.11", "node_port": 30_080, "port": 80, "protocol": "tcp", "new_field": [1]}],
+            "new_field": [1]}],
+        "zone": null, "new_field": [1]})
 }
 
 pub(crate) fn snapshot(name: &str) -> Value {
@@ -80,6 +85,22 @@ pub(crate) fn node(name: &str) -> Value {
             "lost_objects": 3, "lost_bytes": 96},
         "runtimes": ["libvirt", "none"], "hypervisor": "qemu", "instances": 2, "agent_version": "0.1.0",
         "last_seen_at": AT, "new_field": [1]})
+}
+
+pub(crate) fn network(name: &str) -> Value {
+    json!({"id": NETWORK_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
+        "created_at": AT, "updated_at": AT, "etag": "1", "mode": "nat", "bridge": null, "subnet_v4": "10.20.0.0/24",
+        "gateway": "10.20.0.1", "subnet_v6": null, "gateway_v6": null, "dns": [], "mtu": 1450,
+        "domain": "back.default.muster.internal", "nics": 2, "free": 251, "new_field": [1]})
+}
+
+pub(crate) fn security_group(name: &str) -> Value {
+    json!({"id": OTHER_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
+        "created_at": AT, "updated_at": AT, "etag": "1", "new_field": [1], "rules": [
+            {"direction": "in", "protocol": "tcp", "ports": "22", "from": null, "to": null, "group_name": null},
+            {"direction": "in", "protocol": "any", "ports": null, "from": OTHER_ID, "to": null, "group_name": name,
+                "new_field": [1]},
+            {"direction": "out", "protocol": "any", "ports": null, "from": null, "to": null, "group_name": null}]})
 }
 
 /// `deployment.create` of `web`, with `done` of two instances ready.
