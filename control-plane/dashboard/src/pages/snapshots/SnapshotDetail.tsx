@@ -2,6 +2,7 @@ import { Alert, Button, Stack, Text } from "@mantine/core";
 import { IconAlertTriangle, IconGitFork, IconPencil, IconTrash } from "@tabler/icons-react";
 import { useParams } from "@tanstack/react-router";
 import { useState } from "react";
+import { useDeployments } from "../../api/deployments.ts";
 import { searchOf } from "../../api/scope.ts";
 import { type Snapshot, useDeleteSnapshot, usePatchSnapshot, useSnapshot } from "../../api/snapshots.ts";
 import { useCommands } from "../../commands/registry.ts";
@@ -17,6 +18,7 @@ import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
+import { sizesOf } from "../deployments/wizard/again.ts";
 import { LabelsPanel } from "../instances/LabelsPanel.tsx";
 import { DeleteSnapshotDialog } from "./DeleteSnapshotDialog.tsx";
 import { MembersTable } from "./MembersTable.tsx";
@@ -45,6 +47,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
   const remove = useDeleteSnapshot();
   const patch = usePatchSnapshot(snapshot);
   const gone = snapshot.state === "deleted";
+  const origin = useDeployments().data?.items.find(({ id }) => id === snapshot.deployment);
   useCommands(
     () =>
       gone
@@ -86,7 +89,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
                 size="xs"
                 leftSection={<IconGitFork size={15} />}
                 to="/deployments/new"
-                search={{ ...searchOf(snapshot.project), snapshot: snapshot.name } as never}
+                search={{ ...searchOf(snapshot.project), snapshot: snapshot.name, ...sizesOf(origin) } as never}
               >
                 Fork
               </ButtonLink>

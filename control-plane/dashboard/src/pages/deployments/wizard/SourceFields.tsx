@@ -1,11 +1,13 @@
 import { Checkbox, Select, SimpleGrid, Stack, Text, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
+import { useDeployments } from "../../../api/deployments.ts";
 import { useImages } from "../../../api/images.ts";
 import { useSnapshots } from "../../../api/snapshots.ts";
 import { imageVersionsQuery } from "../../../api/versions.ts";
 import { bytes, count } from "../../../ui/format.ts";
 import { TextLink } from "../../../ui/links.tsx";
+import { sizesOf } from "./again.ts";
 import { Choice } from "./Choice.tsx";
 import type { FieldsProps } from "./Fields.tsx";
 import { type SourceKind, sourceKindOf } from "./form.ts";
@@ -107,6 +109,7 @@ function ImageFields({ form, change, errors, project }: FieldsProps) {
 
 function SnapshotFields({ form, change, errors, project }: FieldsProps) {
   const snapshots = useSnapshots({ state: ["ready"] });
+  const deployments = useDeployments();
   const here = (snapshots.data?.items ?? []).filter((each) => project === undefined || each.project === project);
   const snapshot = here.find(({ name, id }) => name === form.snapshot || id === form.snapshot);
   return (
@@ -129,7 +132,11 @@ function SnapshotFields({ form, change, errors, project }: FieldsProps) {
           form.snapshot,
         )}
         value={form.snapshot || null}
-        onChange={(value) => change({ snapshot: value ?? "", missing: "" })}
+        onChange={(value) => {
+          const chosen = here.find(({ name }) => name === value);
+          const origin = deployments.data?.items.find(({ id }) => id === chosen?.deployment);
+          change({ snapshot: value ?? "", missing: "", ...sizesOf(origin) });
+        }}
         error={errors.snapshot}
         isLoaded={snapshots.data !== undefined}
         nothingFoundMessage="No snapshot that is ready has this name"

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Deployment } from "../../../api/deployments.ts";
-import { searchFrom } from "./again.ts";
+import { searchFrom, sizesOf } from "./again.ts";
 import { emptyForm, meantBy } from "./form.ts";
 
 test("another deployment like one that is there is asked for with the same settings", () => {
@@ -37,4 +37,15 @@ test("another deployment like one that is there is asked for with the same setti
     ready: { probe: "console", marker: "up" },
     labels: { tier: "web" },
   });
+});
+
+test("a fork is asked for with the processors and memory of the deployment whose disks it gets", () => {
+  const small = { runtime: "libvirt", cpus: 2, memory_bytes: 128 * 1024 ** 2 } as Deployment;
+  const { request } = meantBy({ ...emptyForm, snapshot: "first", ...sizesOf(small) });
+  expect(request).toEqual({ source: { snapshot: "first" }, cpus: 2, memory_bytes: 128 * 1024 ** 2 });
+});
+
+test("a fork has the usual sizes if its deployment is gone or had no machines", () => {
+  expect(sizesOf(undefined)).toEqual({});
+  expect(sizesOf({ runtime: "none", cpus: 0, memory_bytes: 0 } as Deployment)).toEqual({});
 });

@@ -3,6 +3,12 @@ import type { Deployment } from "../../../api/deployments.ts";
 import { labelTexts } from "../labels.ts";
 import { emptyForm, type Form, sizeText } from "./form.ts";
 
+/** The processors and memory of each member, for a fork: guests expect the machine that they ran on. */
+export function sizesOf(deployment: Deployment | undefined): Partial<Pick<Form, "cpus" | "memory">> {
+  if (deployment === undefined || deployment.runtime === "none") return {};
+  return { cpus: String(deployment.cpus), memory: sizeText(deployment.memory_bytes) };
+}
+
 export function searchFrom(deployment: Deployment): Partial<Form> {
   const { source, placement, ready_when: ready } = deployment;
   const text = (value: string | number | null | undefined) => (value ? String(value) : "");
