@@ -4,7 +4,7 @@ import { IconArrowRight, IconBolt, IconSearch } from "@tabler/icons-react";
 import { useIsFetching } from "@tanstack/react-query";
 import { useRouter } from "@tanstack/react-router";
 import { type KeyboardEvent, type ReactNode, useDeferredValue, useId, useMemo, useRef, useState } from "react";
-import { useAllCommands } from "../../commands/registry.ts";
+import { useAllCommands, useCommands } from "../../commands/registry.ts";
 import { ThingIcon } from "../../ui/ThingIcon.tsx";
 import { thingAddress } from "../../ui/thing-address.ts";
 import { pages } from "../pages.ts";
@@ -23,6 +23,19 @@ interface Entry extends Findable {
 /** Ctrl-K: finds any page, any thing and any action, by the keyboard alone. */
 export function CommandPalette({ operator }: { operator: boolean }) {
   const [opened, { open, close, toggle }] = useDisclosure(false);
+  const router = useRouter();
+  useCommands(
+    () => [
+      {
+        id: "new-deployment",
+        title: "New deployment",
+        words: "deploy start create instances",
+        general: true,
+        run: () => void router.navigate({ to: "/deployments/new" }),
+      },
+    ],
+    [router],
+  );
   useHotkeys([["mod+K", toggle]], []);
   usePaletteOpener(open);
   return (
@@ -154,7 +167,7 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
           <Text size="sm" c="dimmed" p="lg" ta="center" role="status">
             {looking
               ? "Asking the controller."
-              : "Nothing here has that name. Whole names and ids of instances are asked for."}
+              : "Nothing has that name. An instance is found by its whole name or id."}
           </Text>
         )}
       </ScrollArea.Autosize>

@@ -1,9 +1,11 @@
 import { SimpleGrid, Stack } from "@mantine/core";
+import { IconPlus } from "@tabler/icons-react";
 import { useIsOperator, useMe } from "../../api/me.ts";
 import { allProjects, currentScope } from "../../api/scope.ts";
 import { useSummary } from "../../api/summary.ts";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { bytes, count } from "../../ui/format.ts";
+import { ButtonLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
@@ -38,6 +40,14 @@ export default function Overview() {
           : scope === allProjects
             ? "The whole cluster, all projects"
             : `Project ${scope}, on the nodes of the whole cluster`
+      }
+      // While there is nothing to deploy, the first steps lead to it.
+      actions={
+        steps.length === 0 && (
+          <ButtonLink size="xs" leftSection={<IconPlus size={15} />} to="/deployments/new">
+            New deployment
+          </ButtonLink>
+        )
       }
     >
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
