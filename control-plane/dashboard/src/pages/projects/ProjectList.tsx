@@ -61,7 +61,7 @@ export default function ProjectList() {
         sort="name"
         link={(use) => ({ to: "/", search: { project: use.name } })}
       />
-      <NewToken opened={making} onClose={() => setMaking(false)} project="" />
+      <NewToken opened={making} onClose={() => setMaking(false)} firstOfProject />
     </Page>
   );
 }

@@ -11,15 +11,20 @@ import { Secret } from "./Secret.tsx";
 interface Props {
   opened: boolean;
   onClose: () => void;
-  /** The project that the form begins with. */
-  project?: string;
+  /** Makes a project: a project begins with the first token of its tenants. */
+  firstOfProject?: boolean;
 }
 
 /** Makes a token and shows it once. */
-export function NewToken({ opened, onClose, project = "default" }: Props) {
+export function NewToken({ opened, onClose, firstOfProject = false }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title="New token" closeButtonProps={{ "aria-label": "Close" }}>
-      {opened && <Form onClose={onClose} firstProject={project} />}
+    <Modal
+      opened={opened}
+      onClose={onClose}
+      title={firstOfProject ? "New project" : "New token"}
+      closeButtonProps={{ "aria-label": "Close" }}
+    >
+      {opened && <Form onClose={onClose} firstOfProject={firstOfProject} />}
     </Modal>
   );
 }
@@ -32,12 +37,12 @@ const roles: readonly { value: Role; label: string; description: string }[] = [
   { value: "node", label: "Node", description: "Lets compute hosts join the cluster. It can do nothing else." },
 ];
 
-function Form({ onClose, firstProject }: { onClose: () => void; firstProject: string }) {
+function Form({ onClose, firstOfProject }: { onClose: () => void; firstOfProject: boolean }) {
   const projects = useProjects();
   const create = useCreateToken();
   const [role, setRole] = useState<Role>("tenant");
   const [name, setName] = useState("");
-  const [project, setProject] = useState(firstProject);
+  const [project, setProject] = useState(firstOfProject ? "" : "default");
   const [lifetime, setLifetime] = useState("");
   const [uses, setUses] = useState<number | string>(1);
   if (create.data !== undefined) return <Made token={create.data} onClose={onClose} />;
@@ -59,14 +64,27 @@ function Form({ onClose, firstProject }: { onClose: () => void; firstProject: st
       }}
     >
       <Stack gap="md">
-        <Radio.Group label="What may it do?" value={role} onChange={(value) => setRole(value as Role)}>
-          <Stack gap="xs" mt={6}>
-            {roles.map((each) => (
-              <Radio key={each.value} value={each.value} label={each.label} description={each.description} />
-            ))}
-          </Stack>
-        </Radio.Group>
-        {role === "tenant" && (
+        {firstOfProject ? (
+          <TextInput
+            label="Name of the project"
+            description="A project begins with its first token, which is made now. Whoever has it sees and steers this project only."
+            value={project}
+            onChange={(event) => setProject(event.currentTarget.value)}
+            error={at("/project")}
+            autoComplete="off"
+            data-autofocus
+            required
+          />
+        ) : (
+          <Radio.Group label="What may it do?" value={role} onChange={(value) => setRole(value as Role)}>
+            <Stack gap="xs" mt={6}>
+              {roles.map((each) => (
+                <Radio key={each.value} value={each.value} label={each.label} description={each.description} />
+              ))}
+            </Stack>
+          </Radio.Group>
+        )}
+        {role === "tenant" && !firstOfProject && (
           <Autocomplete
             label="Project"
             description="A project begins with its first token: a new name makes one."
@@ -88,7 +106,7 @@ function Form({ onClose, firstProject }: { onClose: () => void; firstProject: st
           />
         )}
         <TextInput
-          label="Name"
+          label={firstOfProject ? "Name of its first token" : "Name"}
           description="Says in operations and events who did it. One is made up if this is empty."
           value={name}
           onChange={(event) => setName(event.currentTarget.value)}
@@ -109,7 +127,7 @@ function Form({ onClose, firstProject }: { onClose: () => void; firstProject: st
             Back
           </Button>
           <Button type="submit" loading={create.isPending}>
-            Make the token
+            {firstOfProject ? "Make the project" : "Make the token"}
           </Button>
         </Group>
       </Stack>
