@@ -24,7 +24,7 @@ export function DisksPanel({ instance }: { instance: Instance }) {
                 ["Unsaved", <ByteSize key="unsaved" value={disk.unsaved_bytes} />],
                 ["Saved", disk.saved_at === null ? "never" : <TimeAgo key="saved" time={disk.saved_at} />],
                 [
-                  "Last saved version",
+                  disk.saved_at === null ? "Started from version" : "Last saved version",
                   <ThingLink
                     key="version"
                     kind="version"

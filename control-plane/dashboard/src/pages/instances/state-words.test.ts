@@ -34,6 +34,9 @@ describe("a state in words", () => {
     expect(explain(facts("running"))).toMatchObject({ tone: "busy" });
     expect(explain(facts("running", null, { ready_at: "2026-11-29T12:00:00Z" }))).toMatchObject({ tone: "good" });
   });
+  test("a stop does not claim that the guest was asked: its power may have been cut at once", () => {
+    expect(explain(facts("stopping")).says).toBe("It is being turned off.");
+  });
   test("a start says which step comes next", () => {
     expect(explain(facts("starting")).says).toContain("prepares its disk");
     expect(explain(facts("starting", null, { steps: { ...steps, disk_at: "x" } })).says).toContain("hypervisor");

@@ -176,7 +176,11 @@ export function explain(instance: Facts): Explained {
         }),
       };
     case "stopping":
-      return { tone, says: "The guest was asked to turn itself off.", next: "Its power is cut if it takes too long." };
+      return {
+        tone,
+        says: "It is being turned off.",
+        next: "A guest that was asked to turn itself off and takes too long loses power.",
+      };
     case "stopped":
       return {
         tone,

@@ -26,8 +26,8 @@ export function DeleteDialog({ deployment, onClose }: { deployment: Deployment; 
         </Text>
         {(deployment.local_bytes ?? 0) > 0 && (
           <Text size="sm">
-            Its guests keep {bytes(deployment.local_bytes)} of their own writes on their nodes. What no snapshot has is
-            lost.
+            Its guests wrote {bytes(deployment.local_bytes)} that are on their nodes only. What of it is in no snapshot
+            is lost.
           </Text>
         )}
         <Text size="sm" aria-live="polite">
@@ -36,7 +36,7 @@ export function DeleteDialog({ deployment, onClose }: { deployment: Deployment; 
             : freed.error !== null
               ? `How much comes back cannot be read: ${freed.error.message}`
               : freed.data === null
-                ? "The controller cannot tell how much of the pool comes back."
+                ? "How much of the pool comes back is not known."
                 : freed.data === 0
                   ? "Nothing of the pool comes back: other versions use the same bytes."
                   : `${bytes(freed.data)} of the pool come back (one copy): nothing else uses them.`}

@@ -4,9 +4,9 @@ import {
   IconChevronDown,
   IconPlayerPlay,
   IconPlayerStop,
+  IconPlusMinus,
   IconRefresh,
   IconReload,
-  IconScale,
   IconTrash,
 } from "@tabler/icons-react";
 import { lazy, Suspense, useState } from "react";
@@ -21,7 +21,7 @@ import { ScaleDialog } from "./ScaleDialog.tsx";
 const CreateSnapshot = lazy(() => import("../../snapshots/CreateSnapshot.tsx"));
 
 const actions = {
-  scale: { title: "Scale", icon: IconScale },
+  scale: { title: "Scale", icon: IconPlusMinus },
   snapshot: { title: "Snapshot", icon: IconCamera },
   retry: { title: "Retry", icon: IconReload },
   start: { title: "Start", icon: IconPlayerPlay },
