@@ -22,13 +22,22 @@ export function ToneIcon({ tone, size = 15 }: { tone: Tone; size?: number }) {
   return <Icon size={size} className={classes.icon} data-tone={tone} aria-hidden />;
 }
 
-/** A state as icon and word, with its reason on hover. `kind="operation"` for states of operations. */
-export function StateBadge({ state, kind, reason }: { state: string; kind?: string; reason?: string | null }) {
+interface BadgeProps {
+  state: string;
+  /** `operation` for states of operations. */
+  kind?: string;
+  reason?: string | null;
+  /** Where the state alone does not say how well the thing is. */
+  tone?: Tone;
+}
+
+/** A state as icon and word, with its reason in words, and as the API writes it on hover. */
+export function StateBadge({ state, kind, reason, tone = toneOf(state, kind) }: BadgeProps) {
   return (
     <span className={classes.badge} title={reason ? `${state}: ${reason}` : undefined}>
-      <ToneIcon tone={toneOf(state, kind)} />
+      <ToneIcon tone={tone} />
       <span>{state}</span>
-      {reason ? <span className={classes.reason}>{reason}</span> : null}
+      {reason ? <span className={classes.reason}>{reason.replaceAll("_", " ")}</span> : null}
     </span>
   );
 }

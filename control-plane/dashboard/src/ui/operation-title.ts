@@ -15,9 +15,13 @@ const verbs: Record<string, string> = {
   stop: "Stop",
 };
 
+/** What operations of a kind do: `deployment.create` reads `Create deployment`. */
+export function kindInWords(kind: string): string {
+  const [noun = kind, verb = ""] = kind.split(".");
+  return [verbs[verb] ?? verb.replaceAll("_", " "), noun].filter(Boolean).join(" ");
+}
+
 /** What an operation does, as a person says it: `deployment.create` on web reads `Create deployment web`. */
 export function titleOf(operation: Pick<Operation, "kind" | "target">): string {
-  const [noun = operation.kind, verb = ""] = operation.kind.split(".");
-  const said = verbs[verb] ?? verb.replaceAll("_", " ");
-  return [said, noun, operation.target.name].filter(Boolean).join(" ");
+  return [kindInWords(operation.kind), operation.target.name].filter(Boolean).join(" ");
 }

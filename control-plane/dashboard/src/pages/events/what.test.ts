@@ -11,6 +11,6 @@ test("an event reads as its state and what else it tells, without ids", () => {
   expect(said({ image: "01a227ac-0127-7541-941c-02417dded5f9", number: 1, size_bytes: 67108864 })).toBe(
     "number 1, size 64 MiB",
   );
-  expect(said({ kind: "deployment.create", state: "pending" })).toBe("deployment.create, pending");
+  expect(said({ kind: "deployment.create", state: "pending" })).toBe("Create deployment, pending");
   expect(said({})).toBe("");
 });

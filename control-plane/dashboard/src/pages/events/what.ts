@@ -1,4 +1,5 @@
 import { bytes } from "../../ui/format.ts";
+import { kindInWords } from "../../ui/operation-title.ts";
 
 /** What an event says beside its kind, in one line: `running`, `failed (no_capacity)`, `count 12`. */
 export function whatOf(event: { data: object }): string {
@@ -13,7 +14,7 @@ export function whatOf(event: { data: object }): string {
     if (value === true) parts.push(name.replaceAll("_", " "));
     else if (name.endsWith("_bytes") && typeof value === "number")
       parts.push(`${words(name.slice(0, -6))} ${bytes(value)}`);
-    else if (name === "kind") parts.unshift(String(value));
+    else if (name === "kind") parts.unshift(kindInWords(String(value)));
     else parts.push(`${words(name)} ${String(value)}`);
   }
   return parts.join(", ");
