@@ -21,6 +21,7 @@ import classes from "./InstanceDetail.module.css";
 import { LabelsPanel } from "./LabelsPanel.tsx";
 import { StartLine } from "./StartLine.tsx";
 import { StateCallout } from "./StateCallout.tsx";
+import { explain } from "./state-words.ts";
 
 const crumbs = [
   <TextLink key="list" to="/instances">
@@ -43,7 +44,7 @@ function Shown({ instance }: { instance: Instance }) {
   return (
     <Page
       title={instance.name}
-      badge={<StateBadge state={instance.state} reason={instance.reason} />}
+      badge={<StateBadge state={instance.state} reason={instance.reason} tone={explain(instance).tone} />}
       crumbs={crumbs}
       subtitle={
         <>

@@ -5,6 +5,7 @@ import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import type { Column } from "../../ui/table/ThingsTable.tsx";
+import { explain } from "./state-words.ts";
 
 /** Bytes of all disks that no version has. */
 export function unsavedBytes(instance: Pick<Instance, "disks">): number {
@@ -22,7 +23,7 @@ const state: Column<Instance> = {
   key: "state",
   title: "State",
   value: (instance) => instance.state,
-  cell: (instance) => <StateBadge state={instance.state} reason={instance.reason} />,
+  cell: (instance) => <StateBadge state={instance.state} reason={instance.reason} tone={explain(instance).tone} />,
   width: 192,
 };
 
