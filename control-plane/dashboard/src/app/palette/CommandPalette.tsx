@@ -167,7 +167,7 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
           <Text size="sm" c="dimmed" p="lg" ta="center" role="status">
             {looking
               ? "Asking the controller."
-              : "Nothing has that name. An instance is found by its whole name or id."}
+              : "Nothing here has that name. An instance is found by its whole name or id."}
           </Text>
         )}
       </ScrollArea.Autosize>
