@@ -59,7 +59,8 @@ pub const CONDITIONS: &str = "muster_agent_conditions";
 pub const NETWORKS: &str = "muster_agent_networks";
 /// Cards of instances in networks on this node.
 pub const CARDS: &str = "muster_agent_network_cards";
-/// Frames of guests that were dropped since the agent started because their sender was not who it said. Counted once a minute.
+/// Frames of guests that were dropped since the agent started because their sender was not who it said. Counted once a
+/// minute.
 pub const SPOOFED_FRAMES: &str = "muster_agent_network_spoofed_frames_total";
 /// Servers of addresses and names that ended by themselves and were started again.
 pub const DNSMASQ_RESTARTS: &str = "muster_agent_network_dnsmasq_restarts_total";

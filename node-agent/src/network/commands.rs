@@ -1,9 +1,9 @@
 //! The programs `ip`, `bridge` and `nft`, and what else has to be done inside a namespace.
 //!
-//! Programs and not netlink: nft's rules have no other stable form than its language, `ip` is needed for namespaces anyway,
-//! and one `-batch` changes as much as it takes in one process. Netlink crates would be a second way of doing the same, with
-//! a dozen of dependencies. Arguments are vectors and texts go to the standard input: no shell takes part. Every call ends
-//! within [`LIMIT`] (I10).
+//! Programs and not netlink: nft's rules have no other stable form than its language, `ip` is needed for namespaces
+//! anyway, and one `-batch` changes as much as it takes in one process. Netlink crates would be a second way of doing
+//! the same, with a dozen of dependencies. Arguments are vectors and texts go to the standard input: no shell takes
+//! part. Every call ends within [`LIMIT`] (I10).
 
 use std::{fs::File, io, os::fd::AsRawFd as _, path::PathBuf, process::Stdio, time::Duration};
 
@@ -98,8 +98,8 @@ pub(super) async fn nft(namespace: Option<&str>, ruleset: &str) -> Result<(), Co
     }
 }
 
-/// Runs a program inside a namespace. Not by `ip netns exec`, which gives it a mount namespace of its own: a process that
-/// stays would hold every mount there was, and with it disks that are long unmounted.
+/// Runs a program inside a namespace. Not by `ip netns exec`, which gives it a mount namespace of its own: a process
+/// that stays would hold every mount there was, and with it disks that are long unmounted.
 pub(super) async fn within(namespace: &str, program: &str, args: &[&str], input: &str) -> Result<String, CommandError> {
     let net = format!("--net={}", namespace_file(namespace).display());
     run("nsenter", &[&[net.as_str(), "--", program], args].concat(), input).await

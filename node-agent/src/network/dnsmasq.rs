@@ -1,7 +1,7 @@
 //! The process that serves addresses and names in one namespace.
 //!
-//! It goes on when the agent ends, however that was: guests keep their leases. It is known by its command line, which has the
-//! path of its configuration in it, so it is found again also without its file of the process id.
+//! It goes on when the agent is killed: guests keep their leases. It is known by its command line, which
+//! has the path of its configuration in it, so it is found again also without its file of the process id.
 
 use std::{
     fs, io,
@@ -67,8 +67,8 @@ impl Dnsmasq {
         all.filter(|pid| self.is_ours(*pid)).filter_map(Pid::from_raw).collect()
     }
 
-    /// Makes it run with these files. `first` says that this process has not seen it before, so that what it has read is not
-    /// known.
+    /// Makes it run with these files. `first` says that this process has not seen it before, so that what it has read
+    /// is not known.
     pub(super) async fn ensure(&self, files: &Files, first: bool) -> Result<(), CommandError> {
         let write = || -> io::Result<(bool, bool)> {
             fs::DirBuilder::new().mode(0o711).recursive(true).create(&self.folder)?;

@@ -1,7 +1,7 @@
 //! Behind which node each member of a network is: the forwarding entries of its tunnel. Pure but for their text form.
 //!
-//! An entry per member of another node, and one for all-zero per node with a member, to which ARP and neighbour discovery go.
-//! Nothing is learned and nothing else is flooded.
+//! An entry per member of another node, and one for all-zero per node with a member, to which ARP and neighbour
+//! discovery go. Nothing is learned and nothing else is flooded.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -19,8 +19,8 @@ const EVERYBODY: MacAddress = MacAddress::new([0; 6]);
 /// One entry: frames to this address go to the node that takes tunnel packets there.
 pub(super) type Entry = (MacAddress, SocketAddr);
 
-/// The entries that there should be. `own` is where this node takes tunnel packets; nodes that do so over the other version
-/// of IP cannot be reached.
+/// The entries that there should be. `own` is where this node takes tunnel packets; nodes that do so over the other
+/// version of IP cannot be reached.
 pub(super) fn wanted(overlay: &Overlay, own: SocketAddr) -> BTreeSet<Entry> {
     let reachable = overlay.elsewhere.iter().filter_map(|(card, tunnel)| Some((card.mac, (*tunnel)?)));
     let reachable = reachable.filter(|(_, tunnel)| tunnel.is_ipv4() == own.is_ipv4());

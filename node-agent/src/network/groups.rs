@@ -7,9 +7,10 @@
 //!  in:                to a guest of this node?   --no---> through
 //!                                                --yes--> its groups let it enter? --yes--> through
 //! ```
-//! What belongs to a connection that was let through always passes, also after the rule is gone. Guests are known by their
-//! addresses, which they cannot forge (`spoofing`). The kernel shows these tables what the bridge forwards because the bridge
-//! asks for it (`nf_call_iptables`). Published ports lead to guests, and their groups decide about those as well.
+//! What belongs to a connection that was let through always passes, also after the rule is gone. Guests are known by
+//! their addresses, which they cannot forge (`spoofing`). The kernel shows these tables what the bridge forwards
+//! because the bridge asks for it (`nf_call_iptables`). Published ports lead to guests, and their groups decide about
+//! those as well.
 
 use std::collections::BTreeSet;
 

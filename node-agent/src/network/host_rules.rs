@@ -1,11 +1,11 @@
-//! What a node needs in the host's own packet filter: one table `inet` and, for cards on bridges of the host, one of the
-//! family `bridge`, both with the node's name. Pure.
+//! What a node needs in the host's own packet filter: one table `inet` and, for cards on bridges of the host, one of
+//! the family `bridge`, both with the node's name. Pure.
 //!
 //! - Tunnel packets come from nodes only that have a member in a network of this node.
-//! - Guests reach the outside by the host's addresses. They reach neither the host itself nor guests of other networks, also not
-//!   those of other agents on the host, but by published ports.
-//! - A published port of the host leads to the network of its guest. Clients keep their address; those on the host itself and
-//!   guests of the same network, which have to be answered the same way, get the address of the uplink.
+//! - Guests reach the outside by the host's addresses. They reach neither the host itself nor guests of other networks,
+//!   also not those of other agents on the host, but by published ports.
+//! - A published port of the host leads to the network of its guest. Clients keep their address; those on the host
+//!   itself and guests of the same network, which have to be answered the same way, get the address of the uplink.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,7 @@
 //! What a node has in the host's own network: the outer ends of its uplinks, and its tables of packet filters.
 //!
-//! Nothing else there is changed but `ip_forward`, which is turned on with the first uplink and stays on: by the time the last one
-//! goes, others may rely on it.
+//! Nothing else there is changed but `ip_forward`, which is turned on with the first uplink and stays on: by the time
+//! the last one goes, others may rely on it.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -91,8 +91,8 @@ impl HostSide {
         Ok(())
     }
 
-    /// Makes the uplink of a namespace and the rules for it, and returns its addresses. `inside` says whether its inner end is
-    /// there.
+    /// Makes the uplink of a namespace and the rules for it, and returns its addresses. `inside` says whether its inner
+    /// end is there.
     pub(super) async fn uplink(
         &self,
         network: NetworkId,

@@ -12,22 +12,22 @@
 //!
 //! Promises:
 //! - One namespace per network and agent, so that several agents and projects on a host can have the same subnet.
-//! - Everything carries the names of cluster and node. What is not wanted any more is removed, also after kill -9; at its
-//!   orderly end an agent removes everything. Others' networks are not touched.
-//! - Of the host's own network there are the outer ends of uplinks, tables of the node's own name in its packet filter, and
-//!   `ip_forward` (`host_side`).
+//! - Everything carries the names of cluster and node. What is not wanted any more is removed, also after kill -9; at
+//!   its orderly end an agent removes everything. Others' networks are not touched.
+//! - Of the host's own network there are the outer ends of uplinks, tables of the node's own name in its packet filter,
+//!   and `ip_forward` (`host_side`).
 //! - By level: a pass compares what is wanted with what was made, and once a minute makes all of it sure. Rules are
 //!   replaced in one step, and what is established goes on.
 //! - A pass never waits. Each network has its own task, so that one network's trouble delays no other (I11), and every
 //!   program has a time limit (I10). Changes that come meanwhile are made together.
-//! - An instance waits in [`Networks::ensure`] until its networks are there. Then it is started paused, its taps are put in
-//!   their places ([`Networks::attach`]), and it goes on.
+//! - An instance waits in [`Networks::ensure`] until its networks are there. Then it is started paused, its taps are
+//!   put in their places ([`Networks::attach`]), and it goes on.
 //!
 //! Tunnel packets are not encrypted. They are taken from the addresses of members only.
 //!
-//! Reading order: `networks` (all of them), `wanted` (what the node is told, checked), `names`, then the pure texts `spoofing`, `groups`,
-//! `host_rules`, `dhcp` and `forwarding`; `segment` and `host_side` (what makes them true), `commands`, `probe` (whether this
-//! host can have networks).
+//! Reading order: `networks` (all of them), `wanted` (what the node is told, checked), `names`, then the pure texts
+//! `spoofing`, `groups`, `host_rules`, `dhcp` and `forwarding`; `segment` and `host_side` (what makes them true),
+//! `commands`, `probe` (whether this host can have networks).
 
 mod commands;
 mod dhcp;

@@ -1,9 +1,9 @@
 //! The names of what this agent makes. Pure.
 //!
-//! A namespace is named `muster-CLUSTER-NODE-NETWORK`, with the last twelve hex digits of each id. So an agent that was killed
-//! finds everything it made again, and several agents on one host never touch each other's. Interfaces have room for
-//! 15 characters only, so those that are in the host's own namespace, if only for a moment, have a part of a hash in their names.
-//! Those inside a namespace are the same in each.
+//! A namespace is named `muster-CLUSTER-NODE-NETWORK`, with the last twelve hex digits of each id. So an agent that was
+//! killed finds everything it made again, and several agents on one host never touch each other's. Interfaces have room
+//! for 15 characters only, so those that are in the host's own namespace, if only for a moment, have a part of a hash
+//! in their names. Those inside a namespace are the same in each.
 
 use muster_api::{MacAddress, NetworkId, NodeId};
 use sha2::{Digest as _, Sha256};
@@ -58,7 +58,8 @@ fn interface(prefix: &str, of: &[&[u8]]) -> String {
     name
 }
 
-/// The host's end of the uplink of a namespace. It is known from the namespace alone, so that both are removed together.
+/// The host's end of the uplink of a namespace. It is known from the namespace alone, so that both are removed
+/// together.
 pub(super) fn uplink(namespace: &str) -> String {
     interface(UPLINK_PREFIX, &[namespace.as_bytes()])
 }

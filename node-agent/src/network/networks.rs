@@ -260,7 +260,8 @@ impl Networks {
         }
     }
 
-    /// Removes everything that this node has made, because its agent ends. Networks in which guests still have cards stay.
+    /// Removes everything that this node has made, because its agent ends. Networks in which guests still have cards
+    /// stay.
     pub async fn close(&self) {
         let inner = &self.inner;
         let Some(host) = &inner.host else { return };

@@ -64,8 +64,8 @@ pub async fn lacking_anywhere(tunnel: SocketAddr) -> Result<(), String> {
     lacking(Owner { cluster: ClusterId::generate(), node: NodeId::generate() }, tunnel).await
 }
 
-/// Security groups are rules for IP, and packets between guests of one bridge pass those only with `br_netfilter`. Where the
-/// agent loads it, it is turned off for the host's own bridges, for which it was off before.
+/// Security groups are rules for IP, and packets between guests of one bridge pass those only with `br_netfilter`.
+/// Where the agent loads it, it is turned off for the host's own bridges, for which it was off before.
 async fn bridge_filter() -> Result<(), CommandError> {
     let is_there = || std::path::Path::new("/proc/sys/net/bridge").exists();
     if is_there() {

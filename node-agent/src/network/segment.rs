@@ -1,12 +1,13 @@
-//! Makes one network with a bridge of its own true: by level, each step safe to repeat (I9), in an order in which nothing is
-//! reached before its rules are there.
+//! Makes one network with a bridge of its own true: by level, each step safe to repeat (I9), in an order in which
+//! nothing is reached before its rules are there.
 //!
 //! ```text
-//!  namespace --> its rules --> uplink, rules of the host --> tunnel's end --> bridge, addresses --> entries --> dnsmasq
+//!  namespace --> its rules --> uplink, rules of the host --> tunnel's end --> bridge --> entries --> dnsmasq
 //! ```
-//! The tunnel's end is made in the host's namespace and then moved, because its packets belong there. It is not on the bridge
-//! itself but one hop away, behind a veth. Between agents on one host the kernel hands packets from one end to the other
-//! without sending them, and forgets to take off what the connection tracking of the first namespace knew. A veth does.
+//! The tunnel's end is made in the host's namespace and then moved, because its packets belong there. It is not on the
+//! bridge itself but one hop away, behind a veth. Between agents on one host the kernel hands packets from one end to
+//! the other without sending them, and forgets to take off what the connection tracking of the first namespace knew. A
+//! veth does.
 
 use std::{
     collections::BTreeSet,
@@ -46,8 +47,8 @@ pub(super) struct Segment<'a> {
 }
 
 impl Segment<'_> {
-    /// Makes everything, and returns the ruleset. `loaded` is the one that is known to be in the namespace; `first` says that
-    /// this process did not make the network before.
+    /// Makes everything, and returns the ruleset. `loaded` is the one that is known to be in the namespace; `first`
+    /// says that this process did not make the network before.
     pub(super) async fn make(&self, loaded: Option<&str>, first: bool) -> Result<String, CommandError> {
         let namespace = Some(self.namespace.as_str());
         let links = self.ensure_namespace().await?;
@@ -168,8 +169,8 @@ impl Segment<'_> {
     /// Makes this node's end of the tunnels.
     async fn ensure_tunnel(&self, links: &[Link]) -> Result<(), CommandError> {
         let (own, vni) = (self.tunnel, self.overlay.vni);
-        // Packets leave with the address that the others let in. An address that others see and the host does not have is
-        // translated on the way.
+        // Packets leave with the address that the others let in. An address that others see and the host does not have
+        // is translated on the way.
         let local = is_on_host(own.ip()).then_some(own.ip());
         if let Some(there) = links.iter().find(|link| link.name == VXLAN) {
             let is = there.tunnel().is_some_and(|t| (t.id, t.port, t.local) == (Some(vni), Some(own.port()), local));
@@ -210,8 +211,8 @@ impl Segment<'_> {
     }
 }
 
-/// Lines that make an interface a port of a bridge, which learns nothing. With `flood` off it sends nothing there but what is
-/// for a known card, and broadcast.
+/// Lines that make an interface a port of a bridge, which learns nothing. With `flood` off it sends nothing there but
+/// what is for a known card, and broadcast.
 fn port(name: &str, bridge: &str, flood: &str, mtu: u16) -> [String; 3] {
     [
         format!("link set {name} mtu {mtu} master {bridge} addrgenmode none"),

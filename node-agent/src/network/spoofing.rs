@@ -1,9 +1,9 @@
 //! Which frames may enter a network, and which may leave it by its tunnels: the table of the family `bridge` in a
 //! namespace. Pure.
 //!
-//! A guest sends with its own addresses only, also in ARP and in neighbour discovery, and is no DHCP server and no router. It
-//! receives what is sent to its own addresses. There is no broadcast and multicast but what finds addresses, as at any
-//! cloud. Tunnels carry nothing of the gateway, which is on each node, and no DHCP.
+//! A guest sends with its own addresses only, also in ARP and in neighbour discovery, and is no DHCP server and no
+//! router. It receives what is sent to its own addresses. There is no broadcast and multicast but what finds addresses,
+//! as at any cloud. Tunnels carry nothing of the gateway, which is on each node, and no DHCP.
 //!
 //! The table is flushed and filled anew, so that its counter goes on.
 

@@ -1,4 +1,5 @@
-//! The texts that are given to the kernel and to dnsmasq, compared with files in `tests/golden`; `MUSTER_BLESS=1` writes those.
+//! The texts that are given to the kernel and to dnsmasq, compared with files in `tests/golden`; `MUSTER_BLESS=1`
+//! writes those.
 
 use std::{
     net::{IpAddr, Ipv4Addr},

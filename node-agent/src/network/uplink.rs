@@ -1,8 +1,9 @@
 //! Which addresses the two ends of an uplink have. Pure.
 //!
-//! Each uplink has a /30 of 169.254.0.0/16, which nothing routes. Several agents on one host, and networks with the same
-//! subnet, each need one of their own: where to begin to look is a function of the uplink's name, and the first that no interface
-//! of the host has is taken. If two agents take the same one at the same moment, the next look finds that and one moves on.
+//! Each uplink has a /30 of 169.254.0.0/16, which nothing routes. Several agents on one host, and networks with the
+//! same subnet, each need one of their own: where to begin to look is a function of the uplink's name, and the first
+//! that no interface of the host has is taken. If two agents take the same one at the same moment, the next look finds
+//! that and one moves on.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 

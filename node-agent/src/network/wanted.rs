@@ -1,7 +1,7 @@
 //! What a node is told of a network, checked. Pure.
 //!
-//! Everything that is later written into rules, configuration files and arguments is of a type that has no room for anything
-//! but itself: addresses, numbers, ids, and the two kinds of names here.
+//! Everything that is later written into rules, configuration files and arguments is of a type that has no room for
+//! anything but itself: addresses, numbers, ids, and the two kinds of names here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,7 +120,8 @@ pub(super) struct Overlay {
     pub(super) dns: Vec<IpAddr>,
     /// The domain of its names.
     pub(super) domain: DnsName,
-    /// The cards on other nodes, with the address at which the node takes tunnel packets. A node that tells none has none.
+    /// The cards on other nodes, with the address at which the node takes tunnel packets. A node that tells none has
+    /// none.
     pub(super) elsewhere: Vec<(Card, Option<SocketAddr>)>,
     /// Ports of this node that lead to its members.
     pub(super) published: Vec<PublishedPort>,

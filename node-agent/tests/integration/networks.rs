@@ -1,5 +1,5 @@
-//! Networks on the real kernel. Namespaces stand in for guests: one end of a veth is where a tap would be. Two nodes are two
-//! [`Networks`] in this process, with tunnels over 127.0.0.1.
+//! Networks on the real kernel. Namespaces stand in for guests: one end of a veth is where a tap would be. Two nodes
+//! are two [`Networks`] in this process, with tunnels over 127.0.0.1.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -275,7 +275,8 @@ impl Guest {
         run("ip", &format!("-n {} {args}", self.name))
     }
 
-    /// A server on all its addresses that says this word, then the address of its client, and then repeats what it hears.
+    /// A server on all its addresses that says this word, then the address of its client, and then repeats what it
+    /// hears.
     fn serves(&self, port: u16, word: &'static str) {
         let listener = inside(&self.name, || TcpListener::bind(("::", port)).unwrap());
         serve(listener, word);
