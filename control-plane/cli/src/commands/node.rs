@@ -189,6 +189,7 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("what to do", advice(node)),
         ("zone", optional(node.zone.as_ref())),
         ("address", node.address.clone()),
+        ("tunnel", optional(node.tunnel.as_ref())),
         ("instances", node.instances.to_string()),
         ("cpus", format!("{} of {} reserved", capacity.cpus_used, capacity.cpus)),
         ("memory", format!("{used} of {all} reserved")),
