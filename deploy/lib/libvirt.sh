@@ -65,6 +65,11 @@ libvirt_exit() {
         if kill -0 "${user##*/}" 2> /dev/null; then return 0; fi
         rm -f "$user"
     done
+    # Somebody else may have come to rely on them. Guests would run on with nobody to steer them.
+    if [ -e "$libvirt_state/libvirtd.pid" ] && [ -n "$(timeout 10 virsh -q -c "$LIBVIRT_URI" list --name 2> /dev/null)" ]; then
+        say "libvirtd runs on, because guests of others run"
+        return 0
+    fi
     for name in libvirtd virtlogd; do
         pid=$(cat "$libvirt_state/$name.pid" 2> /dev/null) || continue
         # Stop only what was started here, and only if the process id still belongs to it.
