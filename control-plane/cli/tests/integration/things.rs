@@ -78,7 +78,8 @@ pub(crate) fn member(number: u64) -> Value {
 
 pub(crate) fn node(name: &str) -> Value {
     json!({"id": OTHER_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
-        "created_at": AT, "updated_at": AT, "etag": "1", "schedulable": true, "zone": "z1", "address": "10.0.0.1:7000", "tunnel": "10.0.0.1:7000",
+        "created_at": AT, "updated_at": AT, "etag": "1", "schedulable": true, "zone": "z1", "address": "10.0.0.1:7000",
+        "tunnel": "10.0.0.1:7000",
         "conditions": [{"kind": "no_kvm", "detail": "there is no /dev/kvm"}],
         "capacity": {"cpus": 8, "cpus_used": 2, "memory_bytes": 16_u64 << 30, "memory_used_bytes": 1_u64 << 30},
         "pool": {"limit_bytes": 1 << 30, "used_bytes": 1 << 20, "objects": 4, "free_bytes": 1 << 30, "cache_bytes": 0,
