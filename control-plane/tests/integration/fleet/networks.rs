@@ -17,6 +17,7 @@ use muster_controller::{
     config::{Config, Networks},
 };
 use serde_json::{Value, json};
+use storage_core::units::{u64_from, usize_from};
 
 use super::harness::{MIB, Node, Reply, World, eventually};
 
@@ -138,6 +139,10 @@ impl Numbers {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
+
+    fn index(&mut self, len: usize) -> usize {
+        usize_from(self.below(u64_from(len)))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -166,7 +171,7 @@ async fn no_address_is_given_twice_whatever_comes_and_goes() {
                     }
                 }
                 2 if !made.is_empty() => {
-                    let name = &made[numbers.below(made.len() as u64) as usize];
+                    let name = &made[numbers.index(made.len())];
                     let members = addresses(&world, &format!("deployment={name}")).await.len() as u64;
                     let count = 1 + numbers.below(7);
                     let path = format!("/v1/deployments/{name}/scale");
@@ -179,12 +184,12 @@ async fn no_address_is_given_twice_whatever_comes_and_goes() {
                     }
                 }
                 3 if !made.is_empty() => {
-                    let name = made.swap_remove(numbers.below(made.len() as u64) as usize);
+                    let name = made.swap_remove(numbers.index(made.len()));
                     let operation = world.delete(&format!("/v1/deployments/{name}")).await.expect(202);
                     world.ends(&operation, "succeeded").await;
                 }
                 _ if !made.is_empty() => {
-                    let name = &made[numbers.below(made.len() as u64) as usize];
+                    let name = &made[numbers.index(made.len())];
                     world.post(&format!("/v1/deployments/{name}/retry"), json!({})).await.expect(200);
                 }
                 _ => {}
