@@ -491,8 +491,14 @@ muster image import demo "$source" || die "the image was refused"
 done_step "$said"
 
 step "deploy $count"
+# Where nodes can have networks, each guest gets a port of its node that leads to its SSH server. A fork gets its own.
+reach=()
+if [ "$("$bin/muster" -q -o json node ls | grep -c '"tunnel": "')" -ge "$nodes" ]; then
+    muster security-group create ssh --allow in:tcp:22 || die "no security group could be made"
+    reach=(--network default --security-group default --security-group ssh --publish 22)
+fi
 muster deploy demo --image demo --count "$count" --memory "$memory_bytes" --ready $ready --timeout 15m \
-    --ssh-key "$data/ssh_key.pub" \
+    --ssh-key "$data/ssh_key.pub" "${reach[@]}" \
     || die "not every instance became ready"
 done_step "$said"
 
@@ -537,6 +543,19 @@ say "All $steps steps in $(seconds $(($(now_ms) - begun)))."
 if [ $leave = yes ]; then exit 0; fi
 up=yes
 
+# ssh_line INSTANCE: prints the command that signs in to a guest.
+ssh_line() {
+    "$bin/muster" -q -o json instance show "$1" | sed -n 's/^ *"node_address": "\(.*\)",*$/\1/p; s/^ *"node_port": \([0-9]*\),*$/\1/p' \
+        | { read -r address && read -r port && printf 'ssh -i %q -p %s root@%s' "$data/ssh_key" "$port" "$address"; }
+}
+sign_in="The guests let the owner of the SSH key $data/ssh_key sign in as root."
+if [ "${#reach[@]}" -gt 0 ] && [ $ready = console ]; then
+    sign_in="Sign in to a guest, and to its fork:
+
+    $(ssh_line demo.0)
+    $(ssh_line fork.0)"
+fi
+
 # It is good for ten minutes from now on, so it is made last.
 link=$("$bin/muster" -q token link) || die "no link to sign in with could be made"
 
@@ -560,7 +579,7 @@ and go on, for example:
     muster snapshot show first
     muster deploy mine --image demo --count 2 --memory $memory --ssh-key $data/ssh_key.pub
 
-The guests let the owner of the SSH key $data/ssh_key sign in as root.
+$sign_in
 
 Ctrl-C stops everything$([ $keep = yes ] && echo ' and keeps the data.' || echo ' and deletes the data.')
 END
