@@ -87,7 +87,8 @@ async function send(request: Request): Promise<Response> {
   }
   const headers = new Headers(request.headers);
   // Signing in takes no key: a repeated call begins another session.
-  const repeatable = changes.has(request.method) && path !== "/v1/session";
+  const signsIn = request.method === "POST" && path === "/v1/session";
+  const repeatable = changes.has(request.method) && !signsIn;
   if (repeatable) headers.set("Idempotency-Key", newKey());
   // Not the request itself: a browser sends the body of a copied request as a stream, which HTTP/1.1 does not have.
   const payload = request.body === null ? null : await request.blob();
