@@ -188,6 +188,11 @@ pub async fn fenced_by_key(tx: &mut Tx, key_sha256: &str) -> Result<Option<NodeR
     select_one(tx, "nodes.fenced_by_key", rest, [key_sha256.into()]).await
 }
 
+/// The nodes with these ids, deleted or not.
+pub async fn load_many(tx: &mut Tx, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
+    bulk::load_many(tx, "nodes.load_many", ids).await
+}
+
 /// All nodes that are not deleted, in id order (the order of the membership record).
 pub async fn listed(tx: &mut Tx) -> Result<Vec<NodeRow>, StoreError> {
     select(tx, "nodes.listed", "WHERE deleted_at IS NULL ORDER BY id", []).await

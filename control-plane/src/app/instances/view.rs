@@ -11,7 +11,7 @@ use muster_api::{
 
 use super::super::{App, AppError, Caller, nics::Names, sight::Sight};
 use crate::{
-    domain::names::host_name,
+    domain::{cards::CardPlan, names::host_name},
     store::{
         Tx, deployments,
         instances::{self, DiskRow, InstanceRow},
@@ -37,14 +37,18 @@ pub(super) async fn many(
     let of: BTreeSet<_> = rows.iter().map(|row| row.deployment).collect();
     let told = deployments::told(tx, &of.into_iter().collect::<Vec<_>>()).await?;
     let names = Names::of(tx, told.values().flat_map(|(_, plans)| plans)).await?;
-    let mut cards = nics::of_instances(tx, &ids).await?;
-    let mut published = nics::published_of(tx, &ids).await?;
+    // Those without cards and published ports are not asked for: each statement costs a tenth of a page.
+    let with = |has: fn(&CardPlan) -> bool| -> Vec<InstanceId> {
+        let plans = |row: &&InstanceRow| told.get(&row.deployment).is_some_and(|(_, plans)| plans.iter().any(has));
+        rows.iter().filter(plans).map(|row| row.id).collect()
+    };
+    let mut cards = nics::of_instances(tx, &with(|_| true)).await?;
+    let mut published = nics::published_of(tx, &with(|plan| !plan.ports.is_empty())).await?;
     let (mut places, mut copied) = (BTreeMap::<NodeId, NodeRow>::new(), BTreeSet::new());
-    for id in rows.iter().filter_map(|row| row.life.node).collect::<BTreeSet<_>>() {
-        if let Some(node) = nodes::load(tx, id).await? {
-            places.insert(id, node);
-            copied.extend(app.refused_run(id).map(|_| id));
-        }
+    let on: BTreeSet<NodeId> = rows.iter().filter_map(|row| row.life.node).collect();
+    for node in nodes::load_many(tx, &on.into_iter().collect::<Vec<_>>()).await? {
+        copied.extend(app.refused_run(node.id).map(|_| node.id));
+        places.insert(node.id, node);
     }
     // Most instances have no sentence to look through, and then nobody needs the names of all nodes.
     let has_text = rows.iter().any(|row| row.life.detail.is_some() || !row.life.conditions.is_empty());
