@@ -9,8 +9,11 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { queryClient } from "./api/query-client.ts";
+import { reloadWhenAFileDoesNotCome } from "./app/reload.ts";
 import { router } from "./router.tsx";
 import { cssVariables, theme } from "./theme.ts";
+
+reloadWhenAFileDoesNotCome();
 
 const element = document.getElementById("root");
 if (element === null) throw new Error("index.html has no #root");
