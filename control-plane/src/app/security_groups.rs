@@ -48,7 +48,7 @@ impl App {
             if let Some(existing) = security_groups::by_name(tx, project, &name).await? {
                 return Err(AppError::NameTaken { kind: "security group", name, existing: existing.id.to_string() });
             }
-            let used = u64_from(security_groups::of_project(tx, project).await?.len());
+            let used = security_groups::by_state(tx, Some(project)).await?.into_values().sum();
             check_quota("security groups", used, self.config.networks.max_groups_per_project)?;
             let mut row = new_row(tx, id, project, name).await?;
             row.labels = wanted.labels.clone();

@@ -45,7 +45,7 @@ impl Promised {
 /// What is added to what a node has promised; negative for what is taken back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Instances.
+    /// How many more instances are on the node.
     pub instances: i64,
     /// Virtual processors.
     pub cpus: i64,

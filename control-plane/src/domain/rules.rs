@@ -14,7 +14,7 @@ pub const RULES_MAX: usize = 100;
 /// Where packets come from or go to, as a request says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side<'a> {
-    /// Everywhere.
+    /// Any address: the rule names no other side.
     Any,
     /// Addresses in this range.
     Range(IpNet),

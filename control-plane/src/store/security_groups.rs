@@ -93,6 +93,11 @@ pub async fn list(tx: &mut Tx, filter: &Filter, after: i64, limit: i64) -> Resul
     conditions.fetch(tx, "security_groups.list", limit).await
 }
 
+/// How many security groups the project has, or all projects have, by state.
+pub async fn by_state(tx: &mut Tx, project: Option<&str>) -> Result<BTreeMap<String, u64>, StoreError> {
+    bulk::by_state(tx, "security_groups", project).await
+}
+
 const SAVE: &str = "-- security_groups.save
 UPDATE security_groups SET name = $3, labels = $4, rules = $5, state = $6, updated_at = $7, deleted_at = $8,
     revision = revision + 1

@@ -160,7 +160,7 @@ pub enum RuleMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleRemote {
-    /// Everybody.
+    /// Any address, of guests and of the outside.
     Any,
     /// Addresses in this range, of version 4 or 6.
     Range(IpNet),

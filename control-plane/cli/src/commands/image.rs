@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
+use clap::ValueEnum as _;
 use muster_api::{
     ErrorCode, Labels, LabelsPatch, VersionId,
     image::{CreateImage, Image, ImageSource, PatchImage, VersionOrNumber},
@@ -131,7 +132,10 @@ async fn set(ctx: &Ctx, name: &str, said: ImageProperties, unset: &[ImagePropert
         property: ImageProperty,
     ) -> Result<Option<Option<T>>, Failure> {
         match (said, unset.contains(&property)) {
-            (Some(_), true) => Err(Failure::Usage(format!("{property:?} is both set and unset"))),
+            (Some(_), true) => {
+                let property = property.to_possible_value().expect("no property is hidden");
+                Err(Failure::Usage(format!("--{0} and --unset {0} contradict each other", property.get_name())))
+            }
             (Some(value), false) => Ok(Some(Some(value))),
             (None, true) => Ok(Some(None)),
             (None, false) => Ok(None),

@@ -2,6 +2,7 @@ import { Stack, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { type Image, useChangeImage } from "../../api/images.ts";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
+import { sizeHint } from "../../ui/size.ts";
 import { toastDone } from "../../ui/toast.tsx";
 import { type SystemTexts, systemChange, systemTexts } from "./system.ts";
 
@@ -25,7 +26,7 @@ export function SystemForm({ image, onClose }: { image: Image; onClose: () => vo
       title={`The system on ${image.name}`}
       confirm="Save"
       onConfirm={async () => {
-        if ("unread" in meant) throw new Error("Write sizes such as 512 MiB or 2 GiB.");
+        if ("unread" in meant) throw new Error(sizeHint);
         await change.mutateAsync({ image, change: meant.change });
         toastDone(`What is known of ${image.name} is saved`);
       }}
@@ -37,7 +38,7 @@ export function SystemForm({ image, onClose }: { image: Image; onClose: () => vo
             label={label}
             placeholder={placeholder}
             value={texts[field]}
-            error={field === unread ? "Write a size, such as 512 MiB or 2 GiB." : undefined}
+            error={field === unread ? sizeHint : undefined}
             onChange={(event) => {
               const text = event.currentTarget.value;
               setTexts((now) => ({ ...now, [field]: text }));

@@ -1,6 +1,6 @@
 import type { Image } from "../../api/images.ts";
 import type { components } from "../../api/schema.gen.ts";
-import { sizeOf, sizeText } from "../deployments/wizard/form.ts";
+import { sizeOf, sizeText } from "../../ui/size.ts";
 
 /** What is known of the system on an image, as texts of a form. Pure; tested in system.test.ts. */
 export interface SystemTexts {

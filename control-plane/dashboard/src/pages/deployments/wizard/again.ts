@@ -1,7 +1,8 @@
 /** The search part of the wizard that makes another deployment like one that is there. Pure; tested in again.test.ts. */
 import type { Deployment } from "../../../api/deployments.ts";
+import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
-import { emptyForm, type Form, sizeText } from "./form.ts";
+import { emptyForm, type Form } from "./form.ts";
 
 /** The processors and memory of each member, for a fork: guests expect the machine that they ran on. */
 export function sizesOf(deployment: Deployment | undefined): Partial<Pick<Form, "cpus" | "memory">> {

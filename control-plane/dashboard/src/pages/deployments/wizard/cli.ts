@@ -1,7 +1,7 @@
 /** A request of the wizard as a command line. Pure; tested in cli.test.ts. */
 import type { CreateDeployment } from "../../../api/deployments.ts";
+import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
-import { sizeText } from "./form.ts";
 import { userDataFile } from "./seed.ts";
 
 /** A word as a shell takes it. */

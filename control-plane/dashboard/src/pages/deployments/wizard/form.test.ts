@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { emptyForm, type Form, fieldOf, meantBy, sizeOf, sizeText, sortErrors } from "./form.ts";
+import { emptyForm, type Form, fieldOf, meantBy, sortErrors } from "./form.ts";
 
 const form = (changes: Partial<Form>): Form => ({ ...emptyForm, ...changes });
 
@@ -64,14 +64,6 @@ test("what cannot be read is told at its field and not asked", () => {
   const { request, unread } = meantBy(form({ image: "demo", count: "four", memory: "much" }));
   expect(request).toEqual({ source: { image: "demo" } });
   expect(Object.keys(unread)).toEqual(["count", "memory"]);
-});
-
-test("sizes are read as people write them and written without loss", () => {
-  expect(["512 MiB", "1.5GiB", "2g", "4096", "1TiB"].map(sizeOf)).toEqual([
-    536870912, 1610612736, 2147483648, 4096, 1099511627776,
-  ]);
-  expect(["", "MiB", "-1", "3 apples", "0.3"].map(sizeOf)).toEqual([null, null, null, null, null]);
-  expect([536870912, 1610612736, 1000].map(sizeText)).toEqual(["512MiB", "1536MiB", "1000"]);
 });
 
 test("an error of the API stands at the field that it is about", () => {

@@ -3,6 +3,7 @@
  * below. Pure; tested in form.test.ts.
  */
 import type { CreateDeployment } from "../../../api/deployments.ts";
+import { sizeHint, sizeOf } from "../../../ui/size.ts";
 import { labelsOf } from "../labels.ts";
 import type { SeedField } from "./seed.ts";
 
@@ -45,37 +46,6 @@ export function sourceKindOf(form: Form): SourceKind {
   return form.snapshot !== "" ? "snapshot" : form.version !== "" ? "version" : "image";
 }
 
-const unitBytes: Record<string, number> = {
-  "": 1,
-  b: 1,
-  k: 1024,
-  kib: 1024,
-  m: 1024 ** 2,
-  mib: 1024 ** 2,
-  g: 1024 ** 3,
-  gib: 1024 ** 3,
-  t: 1024 ** 4,
-  tib: 1024 ** 4,
-};
-
-/** Reads `512 MiB`, `1.5GiB`, `2g` or a number of bytes; null if it is none. */
-export function sizeOf(text: string): number | null {
-  const parts = /^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*$/i.exec(text);
-  const unit = unitBytes[(parts?.[2] ?? "?").toLowerCase()];
-  if (parts === null || unit === undefined) return null;
-  const size = Number(parts[1]) * unit;
-  return Number.isSafeInteger(size) ? size : null;
-}
-
-/** A size as the command line takes it, without loss. */
-export function sizeText(size: number): string {
-  for (const unit of ["TiB", "GiB", "MiB", "KiB"]) {
-    const whole = size / (unitBytes[unit.toLowerCase()] as number);
-    if (Number.isInteger(whole) && whole > 0) return `${whole}${unit}`;
-  }
-  return String(size);
-}
-
 export interface Meant {
   request: CreateDeployment;
   /** What cannot be read, by field. The request lacks it. */
@@ -98,7 +68,7 @@ export function meantBy(form: Form): Meant {
     const text = String(form[field]).trim();
     if (text === "") return undefined;
     const read = sizeOf(text);
-    if (read === null) unread[field] = "Write a size, such as 512 MiB or 2 GiB.";
+    if (read === null) unread[field] = sizeHint;
     return read ?? undefined;
   };
   const kind = sourceKindOf(form);
