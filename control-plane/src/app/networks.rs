@@ -242,9 +242,9 @@ async fn show(tx: &mut Tx, row: NetworkRow) -> Result<Network, AppError> {
 
 /// The network with this many cards.
 fn view(row: NetworkRow, cards: u64) -> Network {
-    let gateway_host = row.subnet_v4.zip(row.gateway_v4).and_then(|(subnet, gateway)| rules::host_of(subnet, gateway));
     Network {
         id: row.id,
+        gateway_v6: row.gateway_v6(),
         domain: (row.mode != NetworkMode::Bridge).then(|| rules::domain(&row.name, &row.project)),
         name: row.name,
         project: row.project,
@@ -259,7 +259,6 @@ fn view(row: NetworkRow, cards: u64) -> Network {
         subnet_v4: row.subnet_v4,
         gateway: row.gateway_v4,
         subnet_v6: row.subnet_v6,
-        gateway_v6: row.subnet_v6.zip(gateway_host).map(|(subnet, host)| rules::address_v6(subnet, host)),
         dns: row.dns,
         mtu: row.mtu,
         nics: cards,

@@ -190,8 +190,8 @@ pub(super) async fn take_back(
     for cards in &mut picked.0 {
         let Some(row) = networks::load(tx, cards.network).await? else { continue };
         let had = told.iter().find(|nic| nic.network == row.id);
-        let Some(host) = had.and_then(|nic| rules::host_with_mac(row.vni, row.subnet_v4, nic.mac)) else { continue };
-        if Some(host) != gateway_host(&row) && nics::taken(tx, row.id, &(host..=host)).await?.is_empty() {
+        let Some(host) = had.and_then(|nic| row.host_with_mac(nic.mac)) else { continue };
+        if Some(host) != row.gateway_host() && nics::taken(tx, row.id, &(host..=host)).await?.is_empty() {
             (cards.hosts, cards.named) = (vec![host], true);
         }
     }
@@ -280,8 +280,7 @@ async fn hosts(
     count: usize,
     held: &BTreeSet<MacAddress>,
 ) -> Result<Vec<u16>, AppError> {
-    let held: BTreeSet<u16> =
-        held.iter().filter_map(|mac| rules::host_with_mac(network.vni, network.subnet_v4, *mac)).collect();
+    let held: BTreeSet<u16> = held.iter().filter_map(|mac| network.host_with_mac(*mac)).collect();
     if let Some(address) = address {
         let pointer = format!("/nics/{n}/address");
         let host = host_for(network, address, &pointer)?;
@@ -292,7 +291,7 @@ async fn hosts(
         }
         return Ok(vec![host]);
     }
-    let gateway = gateway_host(network);
+    let gateway = network.gateway_host();
     let mut free = Vec::with_capacity(count);
     for part in cards::parts(rules::hosts(network.subnet_v4), network.last_host, LOOK_AT) {
         let taken = nics::taken(tx, network.id, &part).await?;
@@ -310,13 +309,9 @@ async fn hosts(
     Err(no_room("network_full", count - free.len(), detail))
 }
 
-fn gateway_host(network: &NetworkRow) -> Option<u16> {
-    network.subnet_v4.zip(network.gateway_v4).and_then(|(subnet, gateway)| rules::host_of(subnet, gateway))
-}
-
 fn host_for(network: &NetworkRow, address: Ipv4Addr, pointer: &str) -> Result<u16, AppError> {
     let host = network.subnet_v4.and_then(|subnet| rules::host_of(subnet, address));
-    let host = host.filter(|host| Some(*host) != gateway_host(network));
+    let host = host.filter(|host| Some(*host) != network.gateway_host());
     host.ok_or_else(|| {
         let subnet = network.subnet_v4.map_or_else(String::new, |subnet| format!(" ({subnet})"));
         let detail = format!(
@@ -425,9 +420,9 @@ impl Names {
             Some(Nic {
                 network: card.network,
                 network_name: network.name.clone(),
-                mac: rules::mac(network.vni, network.subnet_v4, card.host_number),
-                address_v4: network.subnet_v4.map(|subnet| rules::address(subnet, card.host_number)),
-                address_v6: network.subnet_v6.map(|subnet| rules::address_v6(subnet, card.host_number)),
+                mac: network.mac(card.host_number),
+                address_v4: network.address_v4(card.host_number),
+                address_v6: network.address_v6(card.host_number),
                 security_groups: plan.groups.clone(),
                 security_group_names: self.group_names(plan),
                 ports: of_card

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use muster_api::{
-    Labels, NetworkId, Timestamp,
+    Labels, MacAddress, NetworkId, Timestamp,
     network::{NetworkMode, NetworkState},
     operation::Target,
 };
@@ -18,6 +18,7 @@ use super::{
     column,
     row::{columns, select_one},
 };
+use crate::domain::network as rules;
 
 /// Row of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,42 @@ impl NetworkRow {
     #[must_use]
     pub fn target(&self) -> Target {
         Target { kind: "network".to_owned(), id: self.id.to_string(), name: self.name.clone() }
+    }
+
+    /// The host number of the gateway; `None` with mode `bridge`.
+    #[must_use]
+    pub fn gateway_host(&self) -> Option<u16> {
+        self.subnet_v4.zip(self.gateway_v4).and_then(|(subnet, gateway)| rules::host_of(subnet, gateway))
+    }
+
+    /// The IPv6 address of the gateway; `None` if the network has no such addresses.
+    #[must_use]
+    pub fn gateway_v6(&self) -> Option<Ipv6Addr> {
+        self.gateway_host().and_then(|host| self.address_v6(host))
+    }
+
+    /// The MAC address of the card with this host number.
+    #[must_use]
+    pub fn mac(&self, host: u16) -> MacAddress {
+        rules::mac(self.vni, self.subnet_v4, host)
+    }
+
+    /// The host number of the card with this MAC address; `None` if the address is of another network.
+    #[must_use]
+    pub fn host_with_mac(&self, mac: MacAddress) -> Option<u16> {
+        rules::host_with_mac(self.vni, self.subnet_v4, mac)
+    }
+
+    /// The IPv4 address of the card with this host number; `None` with mode `bridge`.
+    #[must_use]
+    pub fn address_v4(&self, host: u16) -> Option<Ipv4Addr> {
+        self.subnet_v4.map(|subnet| rules::address(subnet, host))
+    }
+
+    /// The IPv6 address of the card with this host number; `None` if the network has no such addresses.
+    #[must_use]
+    pub fn address_v6(&self, host: u16) -> Option<Ipv6Addr> {
+        self.subnet_v6.map(|subnet| rules::address_v6(subnet, host))
     }
 }
 

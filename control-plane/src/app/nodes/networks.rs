@@ -87,7 +87,7 @@ impl Plans {
 }
 
 fn nic(row: &NetworkRow, card: &NicRow) -> NicAssignment {
-    NicAssignment { network: row.id, mac: rules::mac(row.vni, row.subnet_v4, card.host_number) }
+    NicAssignment { network: row.id, mac: row.mac(card.host_number) }
 }
 
 /// The network without members and ports.
@@ -97,7 +97,6 @@ fn network(row: &NetworkRow) -> NetworkAssignment {
         Mode::Isolated => NetworkMode::Isolated,
         Mode::Bridge => NetworkMode::Bridge { bridge: row.bridge.clone().unwrap_or_default() },
     };
-    let gateway_host = row.subnet_v4.zip(row.gateway_v4).and_then(|(subnet, gateway)| rules::host_of(subnet, gateway));
     NetworkAssignment {
         network: row.id,
         name: row.name.clone(),
@@ -107,7 +106,7 @@ fn network(row: &NetworkRow) -> NetworkAssignment {
         subnet_v4: row.subnet_v4.unwrap_or(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
         gateway_v4: row.gateway_v4.unwrap_or(Ipv4Addr::UNSPECIFIED),
         subnet_v6: row.subnet_v6,
-        gateway_v6: row.subnet_v6.zip(gateway_host).map(|(subnet, host)| rules::address_v6(subnet, host)),
+        gateway_v6: row.gateway_v6(),
         gateway_mac: rules::gateway_mac(row.vni),
         dns: row.dns.clone(),
         domain: rules::domain(&row.name, &row.project),
@@ -122,9 +121,9 @@ fn shown(row: &NetworkRow, member: &Member, plans: &Plans) -> NetworkMember {
     NetworkMember {
         node: member.node,
         host_name: host_name(&member.name),
-        mac: rules::mac(row.vni, row.subnet_v4, host),
-        address_v4: row.subnet_v4.map(|subnet| rules::address(subnet, host)),
-        address_v6: row.subnet_v6.map(|subnet| rules::address_v6(subnet, host)),
+        mac: row.mac(host),
+        address_v4: row.address_v4(host),
+        address_v6: row.address_v6(host),
         groups: plans.groups(member).to_vec(),
     }
 }
@@ -133,7 +132,7 @@ fn published_port(row: &NetworkRow, card: &NicRow, port: &PublishedRow) -> Optio
     Some(PublishedPort {
         node_port: port.node_port,
         protocol: port.protocol,
-        address: rules::address(row.subnet_v4?, card.host_number),
+        address: row.address_v4(card.host_number)?,
         port: port.port,
     })
 }
