@@ -12,7 +12,13 @@ use muster_api::{
 use muster_pool::PoolClient;
 use tokio::sync::watch;
 
-use crate::{config::Config, cuts::DiskCuts, identity::NodeIdentity, mirror::DiskError};
+use crate::{
+    config::Config,
+    consoles::{Door, DoorError, GuestStream},
+    cuts::DiskCuts,
+    identity::NodeIdentity,
+    mirror::DiskError,
+};
 
 /// What a [`Host`] is made from.
 pub struct HostParts {
@@ -63,6 +69,8 @@ pub trait Host: Send + Sync {
     fn tunnel(&self) -> Result<SocketAddr, String>;
     /// Why networks of this node are not as wanted, a sentence for each.
     fn network_troubles(&self) -> Vec<String>;
+    /// Opens a way into a running guest: its serial console, its screen, or a TCP port of it.
+    fn open_door(&self, instance: InstanceId, door: Door) -> BoxFuture<'_, Result<GuestStream, DoorError>>;
     /// Asks all guests to turn themselves off, and cuts the power of those that still run after `limit`. Returns the
     /// final state of all instances.
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>>;

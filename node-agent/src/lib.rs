@@ -3,7 +3,7 @@
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
 //! it ends), [`desired`] (what this node should be), [`fenced`] (when it is no node any more), [`controller`] (the calls it makes), [`reconcile`] (one instance
 //! from wanted to true), [`hypervisor`] (virtual machines), [`seed`] (what a guest learns about itself), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
-//! (many disks at one instant), [`network`] (what guests have cards in), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
+//! (many disks at one instant), [`network`] (what guests have cards in), [`consoles`] (ways into guests for people), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
 //!
 //! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
 //! levels: a lost message costs a delay and nothing else.
@@ -30,6 +30,7 @@ pub mod agent;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod consoles;
 pub mod controller;
 pub mod cuts;
 pub mod desired;

@@ -14,21 +14,23 @@ use muster_api::{
     node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
 };
 use storage_core::{cause::explain, lock};
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
+use tokio_util::either::Either;
 use tracing::{debug, info, warn};
 
 use crate::{
     check, clock,
     config::{Config, RuntimeChoice},
+    consoles::{Door, DoorError, GuestStream},
     cuts::DiskCuts,
     desired::Known,
     fuse,
     helper::HelperProgram,
     holder::Holder,
     host::{Host, HostError, HostParts},
-    hypervisor::{Hypervisor, Owner, libvirt::Libvirt, probe},
+    hypervisor::{Hypervisor, HypervisorError, Owner, libvirt::Libvirt, probe},
     mirror::{self, DiskError, Disks, Saved},
-    network::{self, NetworkParts, Networks},
+    network::{self, NetworkError, NetworkParts, Networks},
     reconcile::{Reconciler, ReconcilerParts},
 };
 
@@ -108,6 +110,33 @@ async fn hypervisor(config: &Config, owner: Owner) -> Arc<dyn Hypervisor> {
     Arc::new(Libvirt::lazy(&config.libvirt_uri, owner, verdict.acceleration))
 }
 
+/// What a client is told when the hypervisor opens no connection into a guest.
+fn door_error(error: &HypervisorError) -> DoorError {
+    match error {
+        HypervisorError::NotRunning(_) => DoorError::Closed("the guest does not run".to_owned()),
+        HypervisorError::Without { .. } => DoorError::Closed(error.to_string()),
+        HypervisorError::Busy { .. } => DoorError::Busy(error.to_string()),
+        _ => DoorError::Failed(explain(error)),
+    }
+}
+
+impl RealHost {
+    /// Connects to a port of a guest, through the first of its cards on which it answers.
+    async fn port(&self, instance: InstanceId, port: u16) -> Result<TcpStream, DoorError> {
+        let desired = lock(&self.desired).clone();
+        let assignment = desired.assignments.iter().find(|assignment| assignment.instance == instance);
+        let mut failed = DoorError::Closed("it has no network card".to_owned());
+        for nic in assignment.map(|assignment| assignment.nics.as_slice()).unwrap_or_default() {
+            match self.networks.connect(*nic, port).await {
+                Ok(stream) => return Ok(stream),
+                Err(error @ NetworkError::NoAddress { .. }) => failed = DoorError::Closed(error.to_string()),
+                Err(error) => failed = DoorError::Failed(explain(&error)),
+            }
+        }
+        Err(failed)
+    }
+}
+
 struct RealHost {
     disks: Arc<Disks>,
     disks_dir: PathBuf,
@@ -170,6 +199,23 @@ impl Host for RealHost {
 
     fn network_troubles(&self) -> Vec<String> {
         self.networks.troubles()
+    }
+
+    fn open_door(&self, instance: InstanceId, door: Door) -> BoxFuture<'_, Result<GuestStream, DoorError>> {
+        let none = || DoorError::Closed("its node runs no virtual machines".to_owned());
+        Box::pin(async move {
+            match door {
+                Door::Serial => {
+                    let hypervisor = self.hypervisor.as_ref().ok_or_else(none)?;
+                    hypervisor.open_serial(instance).await.map(Either::Left).map_err(|error| door_error(&error))
+                }
+                Door::Screen => {
+                    let hypervisor = self.hypervisor.as_ref().ok_or_else(none)?;
+                    hypervisor.open_screen(instance).await.map(Either::Left).map_err(|error| door_error(&error))
+                }
+                Door::Port(port) => self.port(instance, port).await.map(Either::Right),
+            }
+        })
     }
 
     fn stop_guests(&self, limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {

@@ -55,6 +55,10 @@ pub const FREE_BYTES: &str = "muster_agent_free_bytes";
 pub const INSTANCES: &str = "muster_agent_instances";
 /// Number of conditions that hold, by kind.
 pub const CONDITIONS: &str = "muster_agent_conditions";
+/// Serial consoles, screens and ports of guests that clients have open.
+pub const CONSOLES: &str = "muster_agent_consoles";
+/// How often clients opened consoles since the agent started, by kind.
+pub const CONSOLES_OPENED: &str = "muster_agent_consoles_opened_total";
 /// Networks that cards of this node are in.
 pub const NETWORKS: &str = "muster_agent_networks";
 /// Cards of instances in networks on this node.

@@ -1,7 +1,7 @@
 //! The types that the two daemons and their clients exchange. Only serde types: no I/O, no async.
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
-//! ([`image`], [`version`], [`deployment`], [`instance`], [`network`], [`security_group`], [`snapshot`], [`node`],
+//! ([`image`], [`version`], [`deployment`], [`instance`], [`console`], [`network`], [`security_group`], [`snapshot`], [`node`],
 //! [`operation`], [`event`], [`token`], [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest
 //! is told), [`condition`], [`error`], [`reason`], [`page`],
 //! [`etag`], [`mac`], [`packet`], [`or_unknown`] and [`units`] (what all share), then the two
@@ -13,6 +13,7 @@
 //! are RFC 3339.
 
 pub mod condition;
+pub mod console;
 pub mod deployment;
 pub mod error;
 pub mod etag;

@@ -7,13 +7,15 @@
 //! | `POST /peer/v1/pool/losses/acknowledge` | what a controller saw as lost -> whether it is; then it is forgotten |
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/log/after?bytes_max=N&place=P` | -> [`LogPart`]: console output after the place, or without one the last N bytes; only controllers may ask |
+//! | `GET /peer/v1/instances/{instance}/console?kind=K&idle_s=N&…` | a WebSocket, see [`crate::console`]; the rest of the query is as in [`OpenConsole`]; only controllers may ask |
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     DiskId, InstanceId, Reason,
+    console::OpenConsole,
     node_protocol::{CutKey, CutMember},
 };
 
@@ -40,6 +42,24 @@ pub fn log_path(instance: InstanceId, tail_bytes: u64) -> String {
 pub fn log_after_path(instance: InstanceId, place: Option<&str>, bytes_max: u64) -> String {
     let place = place.map(|place| format!("&place={place}")).unwrap_or_default();
     format!("peer/v1/instances/{instance}/log/after?bytes_max={bytes_max}{place}")
+}
+
+/// Path of a console of an instance, without the leading slash. It is closed when nothing went through it for `idle`.
+#[must_use]
+pub fn console_path(instance: InstanceId, open: &OpenConsole, idle: Duration) -> String {
+    let OpenConsole { kind, mode, take, port } = open;
+    let mut path = format!("peer/v1/instances/{instance}/console?kind={kind}&idle_s={}", idle.as_secs());
+    let said = [
+        ("mode", mode.map(|mode| mode.as_str().to_owned())),
+        ("take", take.map(|take| take.to_string())),
+        ("port", port.map(|port| port.to_string())),
+    ];
+    for (name, value) in said {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={value}"));
+        }
+    }
+    path
 }
 
 /// A part of an instance's console output. As a body it is a line with the place, and then the bytes.

@@ -19,7 +19,9 @@ use tracing::{error, info, warn};
 use super::{Agent, AgentError, loops::Loops};
 use crate::{
     check::DataLock,
+    consoles::{Consoles, Opener},
     cuts::{CutParts, Cuts},
+    host::Host,
     peer::server::{PeerServerParts, routes},
     status,
 };
@@ -78,12 +80,14 @@ impl Agent {
         let Self { loops, lock, listener, metrics } = self;
         let tls = server_config(&loops.identity.tls, &loops.identity.ca, ClientCertificates::Current)?;
         let cuts = Arc::new(loops.cuts());
+        let console_dir = loops.config.data_dir.join("console");
         let router = routes(PeerServerParts {
             chunks: loops.share.clone(),
             losses: loops.share.losses().clone(),
             pool: loops.pool.clone(),
             cuts: cuts.clone(),
-            console_dir: loops.config.data_dir.join("console"),
+            console_dir: console_dir.clone(),
+            consoles: Consoles::new(opener(loops.host.clone()), console_dir, working.cancel.clone()),
         });
         let (cancel, limits) = (serving.cancel.clone(), ServeLimits::default());
         serving.spawn("peer server", serve(listener, Some(tls), router, cancel.clone(), limits));
@@ -107,6 +111,14 @@ impl Agent {
         }
         Ok(lock)
     }
+}
+
+/// Opens doors of the guests of this host.
+fn opener(host: Arc<dyn Host>) -> Opener {
+    Arc::new(move |instance, door| {
+        let host = host.clone();
+        Box::pin(async move { host.open_door(instance, door).await })
+    })
 }
 
 impl Loops {

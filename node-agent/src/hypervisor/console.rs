@@ -23,12 +23,25 @@ use std::{
     str::FromStr,
 };
 
+use muster_api::InstanceId;
+
 /// Most bytes of earlier output that a start keeps.
 const KEPT_BYTES: u64 = 1 << 20;
 /// Length at which the log of a running domain is emptied. Only reached without `virtlogd`.
 const RUNNING_BYTES_MAX: u64 = 16 << 20;
 /// Number of rotated files that `virtlogd` may leave; `.log.0` is the newest.
 const ROTATED: u32 = 3;
+
+/// Longest path of a socket: a limit of the kernel, with the zero at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Where QEMU makes the socket of an instance's serial console, in the folder of the console logs; `None` if the kernel
+/// does not take so long a path.
+#[must_use]
+pub fn socket(console_dir: &Path, instance: InstanceId) -> Option<PathBuf> {
+    let path = console_dir.join(format!("{instance}.sock"));
+    (path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX).then_some(path)
+}
 
 /// How the line before the output of a start begins.
 const BOUNDARY: &str = "[muster] boot ";

@@ -20,6 +20,9 @@ pub const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 /// kernel hands each to its own worker thread. `native` also works where a seccomp policy forbids `io_uring`.
 const DISK_IO: &str = "native";
 
+/// Memory of the screen, KiB: enough for 2560 x 1600 points. Every guest has a driver for this kind of screen.
+const VIDEO_KIB: &str = "16384";
+
 /// Serial number of the seed disk.
 const SEED_SERIAL: &str = "cidata";
 
@@ -90,6 +93,13 @@ fn attribute<'a>(element: &'a str, name: &str) -> Option<&'a str> {
         let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         return value.get(1..)?.split(quote).next();
     }
+}
+
+/// The path of the socket of the serial console, from the XML of a domain as libvirt returns it; `None` if it has none.
+#[must_use]
+pub fn serial_socket(xml: &str) -> Option<&str> {
+    let serial = xml.split_once("<serial type='unix'>")?.1.split_once("</serial>")?.0;
+    attribute(&serial[serial.find("<source ")?..], "path")
 }
 
 /// Makes the XML of a domain.
@@ -213,14 +223,19 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
     }
     xml.empty("controller", &[("type", "usb"), ("model", "none")]);
     xml.empty("controller", &[("type", "virtio-serial"), ("index", "0")]);
-    xml.nest("serial", &[("type", "pty")], |xml| {
+    xml.nest("serial", &[("type", if spec.console_socket.is_some() { "unix" } else { "pty" })], |xml| {
+        if let Some(socket) = &spec.console_socket {
+            xml.empty("source", &[("mode", "bind"), ("path", &socket.to_string_lossy())]);
+        }
         xml.empty("log", &[("file", &spec.console_log.to_string_lossy()), ("append", "on")]);
         xml.empty("target", &[("type", "isa-serial"), ("port", "0")]);
     });
     xml.nest("channel", &[("type", "unix")], |xml| {
         xml.empty("target", &[("type", "virtio"), ("name", AGENT_CHANNEL)]);
     });
-    xml.nest("video", &[], |xml| xml.empty("model", &[("type", "none")]));
+    // The agent gets connections to the screen from libvirt, so QEMU listens nowhere.
+    xml.nest("graphics", &[("type", "vnc")], |xml| xml.empty("listen", &[("type", "none")]));
+    xml.nest("video", &[], |xml| xml.empty("model", &[("type", "vga"), ("vram", VIDEO_KIB)]));
     xml.empty("memballoon", &[("model", "none")]);
     xml.nest("rng", &[("model", "virtio")], |xml| {
         xml.text_with("backend", &[("model", "random")], "/dev/urandom");
@@ -319,6 +334,16 @@ mod tests {
     fn disks_have_the_names_that_linux_gives_them() {
         let names: Vec<String> = target_names().take(28).collect();
         assert_eq!((&*names[0], &*names[25], &*names[26], &*names[27]), ("vda", "vdz", "vdaa", "vdab"));
+    }
+
+    #[test]
+    fn the_socket_of_the_serial_console_is_found() {
+        let xml = "<serial type='unix'>\n  <source mode='bind' path='/d/console/1.sock'/>\n  <log file='/d/1.log'/>\n</serial>";
+        assert_eq!(serial_socket(xml), Some("/d/console/1.sock"));
+        for without in ["<serial type='pty'><source path='/dev/pts/1'/></serial>", "<serial type='unix'></serial>", ""]
+        {
+            assert_eq!(serial_socket(without), None, "{without}");
+        }
     }
 
     #[test]

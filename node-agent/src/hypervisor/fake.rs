@@ -17,7 +17,7 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::InstanceId;
 use storage_core::lock;
-use tokio::sync::watch;
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, sync::watch};
 
 use super::{
     Acceleration, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason, Started,
@@ -237,6 +237,17 @@ fn tap(name: &str) -> io::Result<OwnedFd> {
 #[expect(clippy::cast_possible_truncation, reason = "the kernel's flags fit into its own field")]
 const TAP_FLAGS: libc::c_short = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
 
+/// A connection whose other end says something and then repeats what it hears.
+fn echo(greeting: &'static str) -> UnixStream {
+    let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
+    tokio::spawn(async move {
+        let _ = there.write_all(greeting.as_bytes()).await;
+        let (mut from, mut to) = there.split();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    here
+}
+
 impl FakeHypervisor {
     fn key(&self, instance: InstanceId) -> (String, InstanceId) {
         (format!("{} {}", self.owner.cluster, self.owner.node), instance)
@@ -386,6 +397,20 @@ impl Hypervisor for FakeHypervisor {
                     Err(HypervisorError::NoAgent { instance, detail: format!("does not know {command}") })
                 }
             })
+        })
+    }
+
+    fn open_serial(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>> {
+        Box::pin(async move {
+            self.enter("serial", Some(instance)).await?;
+            self.with(instance, |_, _| Ok(echo("")))
+        })
+    }
+
+    fn open_screen(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>> {
+        Box::pin(async move {
+            self.enter("screen", Some(instance)).await?;
+            self.with(instance, |_, _| Ok(echo("RFB 003.008\n")))
         })
     }
 

@@ -33,7 +33,7 @@ use futures::future::BoxFuture;
 pub use muster_api::RunId;
 use muster_api::{ClusterId, DiskId, InstanceId, MacAddress, NodeId};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{net::UnixStream, sync::watch};
 
 /// The owner of domains, which is recorded in each of them. Domains of other owners are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,9 @@ pub struct InstanceSpec {
     pub cards: Vec<CardSpec>,
     /// File that the output of the serial console is appended to.
     pub console_log: PathBuf,
+    /// Socket of the serial console, see [`console::socket`]. `None` where its path would be too long: then nobody can type
+    /// into the console.
+    pub console_socket: Option<PathBuf>,
 }
 
 /// One disk of a domain.
@@ -218,6 +221,14 @@ pub enum HypervisorError {
     /// No domain of this instance exists on this node.
     #[error("instance {0} does not run here")]
     NotRunning(InstanceId),
+    /// The domain was started without what is asked for, by an older agent or on a host that cannot have it.
+    #[error("the guest has no {what}: {detail}")]
+    Without {
+        /// What it lacks: `serial console` or `screen`.
+        what: &'static str,
+        /// Why, and what to do.
+        detail: String,
+    },
     /// The guest agent does not run, or does not answer.
     #[error("the guest agent of instance {instance} does not answer: {detail}")]
     NoAgent {
@@ -279,6 +290,12 @@ pub trait Hypervisor: Send + Sync + 'static {
         command: String,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<String, HypervisorError>>;
+
+    /// Connects to the serial console of a guest. QEMU serves one connection at a time, and another one waits for it.
+    fn open_serial(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>>;
+
+    /// Connects to the VNC server of a guest.
+    fn open_screen(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>>;
 
     /// How the start with this boot number ended; `None` if it runs, or this process did not see it end.
     fn ending(&self, instance: InstanceId, boot: u64) -> Option<Ending>;

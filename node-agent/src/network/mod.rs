@@ -84,6 +84,22 @@ pub enum NetworkError {
         /// MAC address of the card.
         mac: MacAddress,
     },
+    /// The guest has its address from a network of the host, so nobody here knows it.
+    #[error("the addresses in {title} are given by the host's own network, so the guest's is not known")]
+    NoAddress {
+        /// What the network is called.
+        title: String,
+    },
+    /// A guest did not take a connection.
+    #[error("the guest does not answer on port {port} in {title}: {detail}")]
+    NoAnswer {
+        /// What the network is called.
+        title: String,
+        /// The TCP port.
+        port: u16,
+        /// What the kernel said.
+        detail: String,
+    },
     /// A step failed. It is tried again.
     #[error("{title} could not be made")]
     Step {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -15,12 +16,15 @@ use muster_api::{
 };
 use serde::Deserialize;
 use storage_core::{cause::explain, lock};
-use tokio::time::Instant;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
     NetworkError, NetworkParts,
-    commands::{CommandError, ip_batch, within},
+    commands::{CommandError, inside, ip_batch, within},
     dnsmasq::Dnsmasq,
     host_side::HostSide,
     names, segment,
@@ -38,6 +42,8 @@ const SURE_EVERY: Duration = Duration::from_secs(60);
 /// First and longest wait after a failure. It doubles in between.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(10);
+/// Longest wait for a guest to take a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// The networks of a node. Clones are the same.
 #[derive(Clone)]
@@ -231,6 +237,32 @@ impl Networks {
             }
         };
         attached.map_err(|source| NetworkError::Step { title: wanted.title.clone(), source })
+    }
+
+    /// Connects to a TCP port of the guest with this card, from within its network, as the gateway. Security groups decide
+    /// about what is forwarded, so they are not asked.
+    ///
+    /// # Errors
+    /// [`NetworkError`] if the network or the card is not known, the card has no address here, or the guest does not
+    /// answer.
+    pub async fn connect(&self, nic: NicAssignment, port: u16) -> Result<TcpStream, NetworkError> {
+        let wanted = self.inner.wanted(nic.network)?;
+        let title = || wanted.title.clone();
+        let card = wanted.here.iter().find(|card| card.mac == nic.mac);
+        let card = card.ok_or_else(|| NetworkError::NoCard { title: title(), mac: nic.mac })?;
+        let Some(address) = card.v4 else { return Err(NetworkError::NoAddress { title: title() }) };
+        let failed = |detail: String| NetworkError::NoAnswer { title: title(), port, detail };
+        let namespace = names::namespace(self.inner.parts.owner, nic.network);
+        // A socket stays in the namespace that it was made in.
+        let made = tokio::task::spawn_blocking(move || inside(&namespace, TcpSocket::new_v4).flatten());
+        let socket = made.await.map_err(io::Error::other).flatten().map_err(|error| failed(error.to_string()))?;
+        let stream = match timeout(CONNECT_WITHIN, socket.connect((address, port).into())).await {
+            Ok(connected) => connected.map_err(|error| failed(error.to_string()))?,
+            Err(_elapsed) => return Err(failed(format!("no answer within {} s", CONNECT_WITHIN.as_secs()))),
+        };
+        // A keystroke is sent at once. Without this it is only slower.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 
     /// Why networks are not as wanted, a sentence for each.

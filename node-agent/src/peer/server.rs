@@ -1,18 +1,19 @@
 //! The peer server: what other nodes and controllers may ask of this one, under `/peer/v1` over mutual TLS.
 //!
 //! The pool serves objects and admits callers ([`muster_pool::server`]). The agent adds the steps of cuts, which only
-//! members may ask for, and what only clients (controllers) may do: read console logs, and acknowledge losses.
+//! members may ask for, and what only clients (controllers) may do: read console logs, open consoles, and acknowledge losses.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json, Router,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{DefaultBodyLimit, Path, Query, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use muster_api::{
     InstanceId, SnapshotId,
+    console::{ConsoleKind, ConsoleMode, OpenConsole},
     node::ObjectAmount,
     node_protocol::CutKey,
     peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, LOSSES_PATH, LogPart},
@@ -26,7 +27,11 @@ use serde::Deserialize;
 use storage_core::store::ChunkStore;
 
 use super::losses::Losses;
-use crate::{cuts::Cuts, hypervisor::console};
+use crate::{
+    consoles::{Consoles, DoorError, Wish},
+    cuts::Cuts,
+    hypervisor::console,
+};
 
 /// Most bytes of a console log in one answer.
 const LOG_BYTES_MAX: u64 = 4 << 20;
@@ -43,6 +48,8 @@ pub struct PeerServerParts {
     pub cuts: Arc<Cuts>,
     /// Folder of the console logs, `{instance}.log`.
     pub console_dir: PathBuf,
+    /// Ways into running guests.
+    pub consoles: Consoles,
 }
 
 #[derive(Clone)]
@@ -50,17 +57,19 @@ struct Server {
     losses: Arc<Losses>,
     cuts: Arc<Cuts>,
     console_dir: Arc<std::path::Path>,
+    consoles: Consoles,
 }
 
-/// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, and console logs.
+/// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, console logs, and consoles.
 pub fn routes(parts: PeerServerParts) -> Router {
-    let PeerServerParts { chunks, losses, pool, cuts, console_dir } = parts;
+    let PeerServerParts { chunks, losses, pool, cuts, console_dir, consoles } = parts;
     let more = Router::new()
         .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
         .route("/peer/v1/instances/{instance}/log", get(instance_log))
         .route("/peer/v1/instances/{instance}/log/after", get(instance_log_after))
+        .route("/peer/v1/instances/{instance}/console", get(instance_console))
         .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
-        .with_state(Server { losses, cuts, console_dir: console_dir.into() });
+        .with_state(Server { losses, cuts, console_dir: console_dir.into(), consoles });
     muster_pool::server::routes(pool, chunks, more)
 }
 
@@ -118,6 +127,40 @@ async fn instance_log(
         Ok(Err(error)) => Err(Refusal::Internal.because(format!("the console log cannot be read: {error}"))),
         Err(error) => Err(Refusal::Internal.because(error.to_string())),
     }
+}
+
+#[derive(Deserialize)]
+struct ConsoleQuery {
+    kind: ConsoleKind,
+    mode: Option<ConsoleMode>,
+    take: Option<bool>,
+    port: Option<u16>,
+    idle_s: u64,
+}
+
+/// A way into a guest, as a WebSocket.
+async fn instance_console(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(instance): Path<InstanceId>,
+    Query(query): Query<ConsoleQuery>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refused> {
+    for_controllers(caller)?;
+    let ConsoleQuery { kind, mode, take, port, idle_s } = query;
+    if let Some(problem) = (OpenConsole { kind, mode, take, port }).problem() {
+        return Err(Refusal::BadRequest.because(problem));
+    }
+    let upgrade = upgrade.map_err(|error| Refusal::BadRequest.because(error.body_text()))?;
+    let (mode, take, idle) = (mode.unwrap_or_default(), take.unwrap_or_default(), Duration::from_secs(idle_s));
+    server.consoles.open(instance, Wish { kind, mode, take, port, idle }, upgrade).await.map_err(|error| {
+        let refusal = match error {
+            DoorError::Closed(_) => Refusal::WrongState,
+            DoorError::Failed(_) => Refusal::Unanswered,
+            DoorError::Busy(_) => Refusal::Unavailable,
+        };
+        refusal.because(error.to_string())
+    })
 }
 
 #[derive(Deserialize)]

@@ -358,6 +358,7 @@ fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) 
         seed,
         cards: cards.collect::<Result<_, _>>().map_err(|error| network_failed(&error))?,
         console_log: inner.console_log(assignment.instance),
+        console_socket: console::socket(&inner.console_dir(), assignment.instance),
     })
 }
 

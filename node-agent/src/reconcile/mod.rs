@@ -183,7 +183,11 @@ impl Inner {
     }
 
     fn console_log(&self, instance: InstanceId) -> PathBuf {
-        self.parts.data_dir.join("console").join(format!("{instance}.log"))
+        self.console_dir().join(format!("{instance}.log"))
+    }
+
+    fn console_dir(&self) -> PathBuf {
+        self.parts.data_dir.join("console")
     }
 
     fn slot<T>(&self, instance: InstanceId, f: impl FnOnce(&mut Slot) -> T) -> T {

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use muster_agent::{
     Agent, AgentError,
     config::{Config, ControllerUrl, RuntimeChoice, Share},
+    consoles::{Door, DoorError, GuestStream},
     controller::{
         ControllerClient as _, HttpController,
         scripted::{Script, ScriptedController},
@@ -272,6 +273,9 @@ impl Host for FakeHost {
     }
     fn network_troubles(&self) -> Vec<String> {
         Vec::new()
+    }
+    fn open_door(&self, _: InstanceId, _: Door) -> BoxFuture<'_, Result<GuestStream, DoorError>> {
+        Box::pin(async { Err(DoorError::Closed("there are no guests".to_owned())) })
     }
     fn stop_guests(&self, _limit: Duration) -> BoxFuture<'_, Vec<InstanceReport>> {
         Box::pin(async move {

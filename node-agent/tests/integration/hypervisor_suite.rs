@@ -27,6 +27,7 @@ use muster_agent::{
     network,
 };
 use muster_api::{ClusterId, DiskId, InstanceId, MacAddress, NodeId};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
 /// What differs between the hypervisors under test.
@@ -118,6 +119,8 @@ async fn suite(bench: Bench) {
     // Nothing there: stopping is fine, asking is not.
     assert_eq!(only(hypervisor, instance).await, None);
     hypervisor.destroy(instance).await.unwrap();
+    assert!(matches!(hypervisor.open_screen(instance).await, Err(HypervisorError::NotRunning(_))));
+    assert!(matches!(hypervisor.open_serial(instance).await, Err(HypervisorError::NotRunning(_))));
     assert!(matches!(hypervisor.resume(instance).await, Err(HypervisorError::NotRunning(_))));
     assert!(matches!(hypervisor.request_shutdown(instance).await, Err(HypervisorError::NotRunning(_))));
     assert_eq!(hypervisor.ending(instance, 1), None);
@@ -152,6 +155,21 @@ async fn suite(bench: Bench) {
     ready(&bench, 1).await;
     let answers = || async { ping_agent(hypervisor, instance).await.ok() };
     eventually(&bench, "agent answers", Duration::from_secs(30), answers).await;
+    // A screen, and a serial console that takes what is typed.
+    let mut greeting = [0; 12];
+    hypervisor.open_screen(instance).await.unwrap().read_exact(&mut greeting).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&greeting), "RFB 003.008\n");
+    let mut serial = hypervisor.open_serial(instance).await.unwrap();
+    serial.write_all(b": typed by hand\n").await.unwrap();
+    let mut printed = Vec::new();
+    let echoed = async {
+        while !String::from_utf8_lossy(&printed).contains("typed by hand") {
+            assert!(serial.read_buf(&mut printed).await.unwrap() > 0, "the console was closed");
+        }
+    };
+    tokio::time::timeout(bench.patience, echoed).await.unwrap();
+    drop(serial);
+
     watch.mark_unchanged();
     let asked = Instant::now();
     hypervisor.request_shutdown(instance).await.unwrap();
@@ -188,6 +206,7 @@ fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
         seed: None,
         cards: vec![card()],
         console_log: dir.join("console/web.log"),
+        console_socket: Some(dir.join("console/web.sock")),
     }
 }
 
@@ -321,6 +340,7 @@ fn fixed_spec() -> InstanceSpec {
             mtu: 1450,
         }],
         console_log: "/var/lib/muster/console/i.log".into(),
+        console_socket: Some("/var/lib/muster/console/i.sock".into()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! start guests: they need root.
 
 mod agent;
+mod consoles;
 mod cut_faults;
 mod cuts;
 #[expect(unreachable_pub, reason = "a module of another crate")]

@@ -558,6 +558,7 @@ async fn guests_reach_the_outside_by_nat_and_are_reached_by_published_ports() {
     };
     red.network.published = vec![published(node_port, 22), published(node_port + 2_000, 23)];
     ensure(&[&red, &blue], &[&one]).await;
+    let card = NicAssignment { network: red.network.network, mac: a.mac };
     let (a, x) = (Guest::new(&one, &red, &a).await, Guest::new(&one, &blue, &x).await);
     let outside = Outside::new();
     serve(inside(&outside.name, || TcpListener::bind(("0.0.0.0", 80)).unwrap()), "outside");
@@ -590,6 +591,12 @@ async fn guests_reach_the_outside_by_nat_and_are_reached_by_published_ports() {
     red.network.published.clear();
     ensure(&[&red, &blue], &[&one]).await;
     assert!(from_outside(node_port).is_err());
+    // The agent itself reaches a guest from within its network, whatever the groups say.
+    let stream = one.networks.connect(card, 23).await.unwrap().into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    assert_eq!(hear(stream), "closed 10.77.0.1");
+    let refused = one.networks.connect(card, 24).await.unwrap_err();
+    assert!(refused.to_string().contains("does not answer on port 24"), "{refused}");
     drop((a, x, outside));
     one.gone().await;
 }

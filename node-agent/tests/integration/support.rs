@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_agent::{
+    consoles::{Consoles, Door, DoorError, Opener},
     controller::scripted::ScriptedController,
     cuts::{CutParts, Cuts, DiskCuts},
     desired::Known,
@@ -39,8 +40,14 @@ use storage_core::{
     store::{ChunkStore, MemoryStore},
 };
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, sync::watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::{
+    net::{TcpListener, UnixStream},
+    sync::watch,
+};
+use tokio_util::{
+    either::Either,
+    sync::{CancellationToken, DropGuard},
+};
 
 pub(crate) struct TestCa {
     pub(crate) cluster: ClusterId,
@@ -233,6 +240,23 @@ pub(crate) fn no_networks() -> Networks {
     Networks::new(NetworkParts { data_dir: "/nowhere".into(), owner, tunnel: Err("none are tested".to_owned()) })
 }
 
+/// Guests that repeat what they hear, each on its serial console, its screen, and port 22.
+pub(crate) fn guests() -> Opener {
+    Arc::new(move |_, door| {
+        Box::pin(async move {
+            let (here, mut there) = UnixStream::pair().expect("a pair of sockets");
+            if !matches!(door, Door::Serial | Door::Screen | Door::Port(22)) {
+                return Err(DoorError::Failed("the guest does not answer".to_owned()));
+            }
+            tokio::spawn(async move {
+                let (mut from, mut to) = there.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+            Ok(Either::Left(here))
+        })
+    })
+}
+
 pub(crate) fn limits() -> PoolLimits {
     PoolLimits {
         hedge_get: Duration::from_millis(600),
@@ -307,6 +331,7 @@ impl TestCluster {
             pool: node.pool.clone(),
             cuts: Arc::new(no_cuts(&node.pool)),
             console_dir: node.data.path().to_owned(),
+            consoles: Consoles::new(guests(), node.data.path().to_owned(), stop.clone()),
         });
         let tls = server_config(identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
         let limits = ServeLimits { drain: Duration::from_millis(50), ..ServeLimits::default() };

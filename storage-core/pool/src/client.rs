@@ -26,7 +26,7 @@ use storage_core::{
 };
 use tokio::{
     sync::{Notify, Semaphore},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
     put::{PutDone, Spread},
     tls::{Ca, Identity, TlsError},
     traffic::Traffic,
-    transport::{NameTable, bounded, http_client, node_tls_name, refusal},
+    transport::{NameTable, bounded, detail, http_client, node_tls_name, refusal},
     untimely::Untimely,
     view::View,
 };
@@ -68,6 +68,31 @@ pub struct Call<'a> {
     pub limit: Duration,
     /// Most bytes of the answer; a longer one is an error.
     pub answer_bytes_max: usize,
+}
+
+/// A connection to one node that carries any bytes, after it began as a request with `Upgrade`.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The bytes, in both directions.
+    pub stream: reqwest::Upgraded,
+    /// Headers of the node's answer 101.
+    pub headers: http::HeaderMap,
+}
+
+/// Why a node opens no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// The node cannot be asked, or broke off.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The node refused.
+    #[error("{detail}")]
+    Refused {
+        /// Status of its answer.
+        status: http::StatusCode,
+        /// Why, in a sentence for people.
+        detail: String,
+    },
 }
 
 /// Why nodes cannot be asked: certificates and clocks do not agree.
@@ -290,7 +315,42 @@ impl PoolClient {
         let body = bounded(answer, call.answer_bytes_max).await.map_err(failed)?;
         if status.is_success() { Ok(body) } else { Err(failed(refusal(status, &body))) }
     }
+
+    /// Asks one node for a connection that carries any bytes: a GET of `path` with these headers, of which one is
+    /// `Upgrade`. The node has to answer within `limit`.
+    ///
+    /// # Errors
+    /// When the node is not a member, does not answer within the limit, or refuses.
+    pub async fn tunnel(
+        &self,
+        node: NodeId,
+        path: &str,
+        headers: http::HeaderMap,
+        limit: Duration,
+    ) -> Result<Tunnel, TunnelError> {
+        let (http, base) = self.inner.address(node)?;
+        let failed = |reason: String| PoolError::Peer { node, reason };
+        let asked = async {
+            let answer = http.get(format!("{base}/{path}")).headers(headers).send().await;
+            let answer = answer.map_err(|e| failed(explain(&e)))?;
+            let status = answer.status();
+            if status != http::StatusCode::SWITCHING_PROTOCOLS {
+                let body = bounded(answer, REFUSAL_BYTES_MAX).await.map_err(failed)?;
+                return Err(TunnelError::Refused { status, detail: detail(&body) });
+            }
+            let headers = answer.headers().clone();
+            let stream = answer.upgrade().await.map_err(|e| failed(explain(&e)))?;
+            Ok(Tunnel { stream, headers })
+        };
+        match timeout(limit, asked).await {
+            Ok(opened) => opened,
+            Err(_elapsed) => Err(failed(format!("no answer within {} s", limit.as_secs())).into()),
+        }
+    }
 }
+
+/// Longest refusal of a tunnel that is read, bytes.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 fn name_members(names: &NameTable, membership: &Membership) {
     names.replace(membership.members.iter().map(|m| (node_tls_name(m.node), m.address.clone())));

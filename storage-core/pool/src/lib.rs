@@ -29,7 +29,7 @@ mod untimely;
 mod view;
 pub mod wire;
 
-pub use client::{Call, ClockTrouble, PoolClient};
+pub use client::{Call, ClockTrouble, PoolClient, Tunnel, TunnelError};
 pub use error::PoolError;
 pub use get::Got;
 pub use limits::PoolLimits;

@@ -35,6 +35,8 @@ pub enum Refusal {
     Forbidden,
     /// The thing is not here.
     NotFound,
+    /// The thing is here, and its state does not allow it.
+    WrongState,
     /// The path does not exist.
     NoSuchPath,
     /// The body is over a limit.
@@ -45,6 +47,8 @@ pub enum Refusal {
     Internal,
     /// Too much is under way; try again.
     Unavailable,
+    /// What this node asked did not answer in time.
+    Unanswered,
     /// The node has no room.
     NoCapacity,
 }
@@ -58,11 +62,13 @@ impl Refusal {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::WrongState => (StatusCode::CONFLICT, "wrong_state"),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no_such_path"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Unanswered => (StatusCode::GATEWAY_TIMEOUT, "unanswered"),
             Self::NoCapacity => (StatusCode::INSUFFICIENT_STORAGE, "no_capacity"),
         }
     }

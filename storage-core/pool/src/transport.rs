@@ -113,15 +113,19 @@ fn http_client_with(tls: rustls::ClientConfig, names: NameTable) -> Result<reqwe
 
 /// The text for a refused request, from the problem document that the node answered.
 pub(crate) fn refusal(status: http::StatusCode, body: &[u8]) -> String {
+    format!("it answered {status}: {}", detail(body))
+}
+
+/// What a problem document says, in a sentence; the beginning of a body that is none.
+pub(crate) fn detail(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Problem {
         detail: String,
     }
-    let detail = match serde_json::from_slice::<Problem>(body) {
+    match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => problem.detail,
         Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
-    };
-    format!("it answered {status}: {detail}")
+    }
 }
 
 /// The whole body of an answer, at most `bytes_max`.

@@ -1,6 +1,13 @@
 //! What is done with domains on an open connection. These calls block.
 
-use std::{ffi::c_int, ptr};
+use std::{
+    ffi::c_int,
+    os::{
+        fd::{FromRawFd as _, RawFd},
+        unix::net::UnixStream,
+    },
+    ptr,
+};
 
 use muster_api::InstanceId;
 use storage_core::lock;
@@ -173,6 +180,14 @@ fn state_of((state, reason): State, io_error: Option<&String>) -> Option<DomainS
             Enum::Unknown(code) => DomainState::Paused(PauseReason::Other(format!("reason {code}"))),
         },
     })
+}
+
+/// Opens a connection to the VNC server of a domain, which asks for no password on it.
+pub(super) fn open_screen(domain: &VirtDomain) -> Result<UnixStream, VirtError> {
+    let number = domain.open_graphics_fd(0, sys::VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH)?;
+    let number = RawFd::try_from(number).expect("a descriptor is not negative");
+    // SAFETY: libvirt made the descriptor, one end of a pair of sockets, for the caller, and nobody else has it.
+    Ok(unsafe { UnixStream::from_raw_fd(number) })
 }
 
 /// Whether a disk of a domain ran out of space. This asks QEMU.

@@ -26,7 +26,10 @@ use std::{
 use futures::future::BoxFuture;
 use muster_api::InstanceId;
 use storage_core::lock;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::{
+    net::UnixStream,
+    sync::{Semaphore, oneshot, watch},
+};
 use virt::{
     domain::Domain as VirtDomain,
     enumutil::Enum,
@@ -256,6 +259,29 @@ impl Hypervisor for Libvirt {
                 HypervisorError::Refused { detail, .. } => HypervisorError::NoAgent { instance, detail },
                 other => other,
             })
+        })
+    }
+
+    fn open_serial(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>> {
+        Box::pin(async move {
+            let xml = self.on_domain("describe", instance, READ_LIMIT, |domain| domain.xml_desc(0)).await?;
+            let without = |detail: &str| HypervisorError::Without { what: "serial console", detail: detail.to_owned() };
+            let Some(path) = domain_xml::serial_socket(&xml) else {
+                return Err(without("an older agent started it, or the path of the agent's data folder is too long"));
+            };
+            UnixStream::connect(&path).await.map_err(|error| without(&format!("{path}: {error}")))
+        })
+    }
+
+    fn open_screen(&self, instance: InstanceId) -> BoxFuture<'_, Result<UnixStream, HypervisorError>> {
+        Box::pin(async move {
+            let opened = self.on_domain("open the screen of", instance, ACT_LIMIT, domains::open_screen).await;
+            let opened = opened.map_err(|error| match error {
+                HypervisorError::Refused { detail, .. } => HypervisorError::Without { what: "screen", detail },
+                other => other,
+            })?;
+            let stream = opened.set_nonblocking(true).and_then(|()| UnixStream::from_std(opened));
+            stream.map_err(|error| HypervisorError::Without { what: "screen", detail: error.to_string() })
         })
     }
 
