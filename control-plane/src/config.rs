@@ -148,6 +148,8 @@ pub struct Instances {
     pub stop_timeout: Duration,
     /// How long an instance may take to be ready; whole seconds, 1 s to 7 days.
     pub ready_timeout: Duration,
+    /// How long a console stays open while nothing goes through it; whole seconds, 10 s to 7 days.
+    pub console_idle_timeout: Duration,
 }
 
 /// Settings of networks.
@@ -249,7 +251,11 @@ impl Default for Config {
             database: None,
             pool: Pool { min_copies: 2, share: Share::Cluster },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
-            instances: Instances { stop_timeout: STOP_TIMEOUT, ready_timeout: READY_TIMEOUT },
+            instances: Instances {
+                stop_timeout: STOP_TIMEOUT,
+                ready_timeout: READY_TIMEOUT,
+                console_idle_timeout: Duration::from_secs(30 * 60),
+            },
             networks: Networks {
                 default_subnet: DEFAULT_SUBNET,
                 max_per_project: 100,
@@ -319,6 +325,7 @@ impl Config {
         set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
         set(&mut self.instances.ready_timeout, given.instances.ready_timeout);
+        set(&mut self.instances.console_idle_timeout, given.instances.console_idle_timeout);
         set(&mut self.networks.default_subnet, given.networks.default_subnet);
         set(&mut self.networks.max_per_project, given.networks.max_per_project);
         set(&mut self.networks.max_groups_per_project, given.networks.max_groups_per_project);
@@ -340,10 +347,11 @@ impl Config {
         if !(1..=7).contains(&self.pool.min_copies) {
             return wrong("pool.min_copies", "it must be from 1 to 7");
         }
-        let Instances { stop_timeout, ready_timeout } = self.instances;
+        let Instances { stop_timeout, ready_timeout, console_idle_timeout } = self.instances;
         for (key, time, least, most) in [
             ("instances.stop_timeout", stop_timeout, Duration::ZERO, STOP_TIMEOUT_MAX),
             ("instances.ready_timeout", ready_timeout, Duration::from_secs(1), TIME_MAX),
+            ("instances.console_idle_timeout", console_idle_timeout, Duration::from_secs(10), TIME_MAX),
             ("sessions.ttl", self.sessions.ttl, Duration::from_secs(60), Duration::from_secs(30 * 86_400)),
         ] {
             if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
@@ -482,6 +490,10 @@ pub struct InstancesSettings {
     #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_READY_TIMEOUT", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub ready_timeout: Option<Duration>,
+    /// Time after which a console is closed that nothing goes through [default: 30m]
+    #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_CONSOLE_IDLE_TIMEOUT", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub console_idle_timeout: Option<Duration>,
 }
 
 /// The settings of networks from one source.
@@ -569,7 +581,7 @@ mod tests {
             body_within_s,
             pool: PoolSettings { min_copies, share },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
-            instances: InstancesSettings { stop_timeout, ready_timeout },
+            instances: InstancesSettings { stop_timeout, ready_timeout, console_idle_timeout },
             networks: NetworksSettings { default_subnet, max_per_project, max_groups_per_project, published_ports },
             sessions: SessionsSettings { ttl },
             log: LogSettings { filter, format },
@@ -578,7 +590,7 @@ mod tests {
         assert!(tls_cert.is_some() && tls_key.is_some() && database.is_some() && insecure_http.is_some());
         assert!(default_subnet.is_some() && max_per_project.is_some());
         assert!(max_groups_per_project.is_some() && published_ports.is_some());
-        assert!(stop_timeout.is_some() && ready_timeout.is_some() && ttl.is_some());
+        assert!(stop_timeout.is_some() && ready_timeout.is_some() && console_idle_timeout.is_some() && ttl.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
     }
@@ -588,7 +600,8 @@ mod tests {
         let help = <Settings as clap::Args>::augment_args(clap::Command::new("test")).render_help().to_string();
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Config { doors, pool, log, uploads, instances, networks, sessions, .. } = Config::default();
-        let times = [instances.stop_timeout, instances.ready_timeout, sessions.ttl].map(exact_duration);
+        let Instances { stop_timeout, ready_timeout, console_idle_timeout } = instances;
+        let times = [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl].map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
         let limits = [networks.max_per_project, networks.max_groups_per_project];
         let words = [doors.listen.to_string(), log.filter, "cluster".to_owned(), networks.default_subnet.to_string()];

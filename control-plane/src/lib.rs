@@ -75,7 +75,10 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::{App, AppError, Inner, caller::DEFAULT_PROJECT, slots::Slots, tokens::make_token},
+    app::{
+        App, AppError, Inner, caller::DEFAULT_PROJECT, console_tickets::ConsoleTickets, slots::Slots,
+        tokens::make_token,
+    },
     ca::Authority,
     clock::Clock,
     config::Config,
@@ -218,6 +221,7 @@ async fn assemble(
         closing: CancellationToken::new(),
         imports: Slots::new(app::uploads::UPLOADS_MAX, app::uploads::UPLOADS_PER_PROJECT_MAX),
         walks: Slots::new(app::versions::WALKS_MAX, app::versions::WALKS_PER_PROJECT_MAX),
+        console_tickets: ConsoleTickets::default(),
         streams: Slots::new(app::events::STREAMS_MAX, app::events::STREAMS_PER_TOKEN_MAX),
         counted: app::counted::Counted::default(),
         known_tokens: app::known::Known::default(),

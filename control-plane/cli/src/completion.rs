@@ -87,7 +87,7 @@ fn built(command: &Command, noun: &str) -> Command {
 fn list_of(noun: &str, id: &str) -> Option<&'static str> {
     Some(match (noun, id) {
         (_, "deployment") | ("deployment", "things") | ("snapshot", "of") => "deployments",
-        (_, "instance" | "remove") | ("instance", "things") => "instances",
+        (_, "instance" | "remove") | ("instance", "things") | ("ssh", "to") => "instances",
         ("instance", "instances") => "found-instances",
         (_, "image") | ("image", "things" | "from") => "images",
         (_, "snapshot") | ("snapshot", "things") => "snapshots",

@@ -22,13 +22,15 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `boot_turns`, `counted`, `known` and `moved` know no other file, `labels` only errors; then [`App`]
-//! itself; [`caller`], [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
+//! `heartbeats`, `boot_turns`, `counted`, `known` and `moved` know no other file, `labels` and [`caller`] only errors, and
+//! `console_tickets` only callers; then [`App`] itself; `authentication`, [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
+mod authentication;
 pub mod boot_turns;
 pub mod boots;
 pub mod caller;
 pub mod commits;
+pub mod console_tickets;
 pub mod counted;
 pub mod deployments;
 pub mod error;
@@ -124,6 +126,8 @@ pub struct Inner {
     pub walks: slots::Slots,
     /// Streams of events and consoles that are followed, by token.
     pub streams: slots::Slots,
+    /// Tickets for consoles that were not used yet.
+    pub console_tickets: console_tickets::ConsoleTickets,
     /// What the members of deployments were counted to lately.
     pub counted: counted::Counted,
     /// Tokens that were read lately.

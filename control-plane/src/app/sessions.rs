@@ -20,7 +20,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::{
     Answer, App, AppError, Caller, Once, StoreError, at,
-    caller::{hashed, matches_secret, token_refused},
+    authentication::{hashed, matches_secret},
+    caller::token_refused,
     list::ListQuery,
     tokens::find_token,
 };

@@ -7,7 +7,8 @@ use muster_api::{
 
 use super::{
     Answer, App, AppError, Caller, Once, StoreError,
-    caller::{DEFAULT_PROJECT, hashed, secret_of},
+    authentication::{hashed, secret_of},
+    caller::DEFAULT_PROJECT,
     list::ListQuery,
 };
 use crate::{

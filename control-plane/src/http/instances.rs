@@ -1,16 +1,18 @@
 //! `/v1/instances`
 
-use std::convert::Infallible;
+use std::{convert::Infallible, net::SocketAddr};
 
 use axum::{
     body::Body,
-    extract::State,
-    response::{IntoResponse, Response},
+    extract::{ConnectInfo, Request, State},
+    response::{AppendHeaders, IntoResponse, Response},
 };
 use futures::StreamExt as _;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
 use muster_api::{
     InstanceId, Page, Ref,
+    console::{ConsoleEvent, ConsoleTicket, OpenConsole},
     instance::{Instance, OnMany, PatchInstance, Recover, Stop},
     operation::Operation,
     version::Freed,
@@ -18,11 +20,11 @@ use muster_api::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, Shown,
+    ApiError, Change, ChangeOf, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown,
     extract::MaybeBody,
     openapi::{ByDeployment, ByLabel, ByNetwork, ByNode, ByState, Deleted, DryRun, List},
 };
-use crate::app::{Answer, App, Caller, instances::Verb};
+use crate::app::{Answer, App, AppError, Caller, instances::Verb};
 
 /// How much console output is sent where the request does not say, bytes.
 const TAIL_BYTES: u64 = 64 << 10;
@@ -43,6 +45,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(instance_reboot))
         .routes(routes!(instance_recover))
         .routes(routes!(instance_log_read))
+        .routes(routes!(instance_console_create))
+        .routes(routes!(console_open))
 }
 
 /// Instances, oldest first.
@@ -174,4 +178,57 @@ async fn instance_log_read(
     // A proxy that buffers would hold output back.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     Ok(([text, unbuffered], Body::from_stream(output.map(Ok::<_, Infallible>))).into_response())
+}
+
+/// A ticket for the serial console of an instance, for its screen, or for one of its TCP ports. Its `url` is opened as a
+/// WebSocket, once, within 60 seconds. The calls of a token and of its sessions share at most 64 streams and consoles. There
+/// is no `Idempotency-Key` here: a repeated call gives another ticket.
+#[utoipa::path(post, path = "/v1/instances/{instance}/console", tag = "instances", request_body = OpenConsole,
+    responses((status = 201, body = ConsoleTicket), (status = 409)))]
+async fn instance_console_create(
+    State(app): State<App>,
+    caller: Caller,
+    Path(instance): Path<Ref<InstanceId>>,
+    JsonBody(open): JsonBody<OpenConsole>,
+) -> Result<(StatusCode, Json<ConsoleTicket>), ApiError> {
+    Ok((StatusCode::CREATED, Json(app.console_ticket(&caller, &instance, open).await?)))
+}
+
+/// Opens a console with a ticket, as a WebSocket. Binary messages carry the bytes of the serial console, of RFB (VNC) or of the
+/// port, both ways. Text messages carry one `ConsoleEvent` from the node, or a `ConsoleOrder` from the client. The call needs no
+/// `Authorization`. The console is closed with the token or session that asked for the ticket, with the guest, and when
+/// nothing goes through it for 30 minutes (or what the controller was configured with).
+#[utoipa::path(get, path = "/v1/consoles", tag = "instances", security(),
+    params(("ticket" = String, Query, description = "The ticket. `url` of a `ConsoleTicket` has it.")),
+    responses(
+        (status = 101, body = ConsoleEvent, description = "The connection is a WebSocket now."),
+        (status = 400), (status = 401), (status = 404), (status = 409), (status = 429), (status = 500), (status = 503)))]
+async fn console_open(State(app): State<App>, params: Params, mut request: Request) -> Result<Response, ApiError> {
+    let wanted = AppError::BadRequest("open this as a WebSocket (version 13): GET with Upgrade: websocket".to_owned());
+    let Some(key) = websocket_key(request.headers()) else { return Err(wanted.into()) };
+    let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else { return Err(wanted.into()) };
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
+    let ticket = params.text("ticket")?.unwrap_or_default();
+    let opened = app.open_console(ticket, key).await.map_err(|error| app.sign_in_failed(error, from))?;
+    let accept = opened.accept().cloned();
+    let accept = accept.ok_or_else(|| AppError::Unavailable("its node answered with no WebSocket".to_owned()))?;
+    app.serve_console(opened, client);
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("Upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, AppendHeaders(headers)).into_response())
+}
+
+/// The key of a request for a WebSocket, by RFC 6455; `None` if it is for none.
+fn websocket_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let has = |name: HeaderName, word: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
+    };
+    let wanted = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| wanted && key.len() == 24).cloned()
 }

@@ -10,7 +10,7 @@ use super::{ApiError, openapi};
 use crate::app::{App, AppError, Caller};
 
 /// Method, path, id and meaning of each call.
-const CALLS: [(HttpMethod, &str, &str, &str); 28] = {
+const CALLS: [(HttpMethod, &str, &str, &str); 27] = {
     use HttpMethod::{Delete, Get, Head, Patch, Post};
     [
         (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
@@ -31,12 +31,6 @@ const CALLS: [(HttpMethod, &str, &str, &str); 28] = {
             "Starts the members of a shelved deployment.",
         ),
         (Post, "/v1/instances/{instance}/migrate", "instance_migrate", "Moves an instance to another node."),
-        (
-            Post,
-            "/v1/instances/{instance}/console",
-            "instance_console",
-            "Makes a one-time ticket for a console by WebSocket.",
-        ),
         (
             Post,
             "/v1/snapshots/{snapshot}/restore",

@@ -3,7 +3,11 @@
 use clap::{Args, Subcommand};
 use muster_api::units::parse_size;
 
-use super::{Listing, Reserved, deployment::Power};
+use super::{
+    Listing, Reserved,
+    deployment::Power,
+    guest::{Connect, Console},
+};
 use crate::units;
 
 /// The instances a verb acts on: named ones, all of a deployment, or all with a label.
@@ -118,6 +122,10 @@ pub(crate) enum InstanceCommand {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Type into the serial console of an instance (the same as `muster console`)
+    Console(Console),
+    /// Connect standard input and output to a TCP port of an instance
+    Connect(Connect),
     /// Delete instances and their disks
     #[command(alias = "delete")]
     Rm {
@@ -127,8 +135,6 @@ pub(crate) enum InstanceCommand {
         #[arg(short, long)]
         yes: bool,
     },
-    #[command(hide = true)]
-    Console(Reserved),
     #[command(hide = true)]
     Migrate(Reserved),
 }

@@ -5,6 +5,7 @@
 
 mod deployment;
 mod event;
+mod guest;
 mod help;
 mod image;
 mod instance;
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
+    guest::{Connect, Console, Ssh},
     help::command,
     image::{ImageCommand, ImageProperties, ImageProperty, VersionCommand},
     instance::{InstanceCommand, Which, Whom},
@@ -125,6 +127,10 @@ pub(crate) enum Command {
     /// Instances: single virtual machines
     #[command(subcommand)]
     Instance(InstanceCommand),
+    /// Type into the serial console of an instance, and see what it prints
+    Console(Console),
+    /// Open an SSH session in an instance, also without a published port
+    Ssh(Ssh),
     /// Snapshots: the disks of one or many instances at one instant
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

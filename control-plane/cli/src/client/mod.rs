@@ -2,6 +2,7 @@
 
 mod call;
 mod retry;
+mod websocket;
 
 use std::{cell::Cell, io, time::Duration};
 
@@ -21,6 +22,7 @@ use self::retry::Trouble;
 pub(crate) use self::{
     call::Call,
     retry::{Patience, Retry},
+    websocket::{FromConsole, OpenedConsole},
 };
 use crate::{
     answer::{self, Misfit, Object},
@@ -197,6 +199,15 @@ impl Client {
     }
 
     fn raw_url(&self, path: &str) -> Result<Url, Failure> {
+        let mut url = self.below(path)?;
+        if let Some(project) = &self.project {
+            url.query_pairs_mut().append_pair("project", project);
+        }
+        Ok(url)
+    }
+
+    /// A path with its query, below the controller's address.
+    fn below(&self, path: &str) -> Result<Url, Failure> {
         let wrong = || Failure::Usage(format!("'{path}' is not a path; a path starts with /"));
         let rest = path.strip_prefix('/').ok_or_else(wrong)?;
         let mut base = self.base.clone();
@@ -204,14 +215,8 @@ impl Client {
             base.set_path(&format!("{}/", base.path()));
         }
         // Without "./" a path such as "//host/…" would send the token to another host.
-        let mut url = base.join(&format!("./{rest}")).map_err(|_| wrong())?;
-        if url.origin() != self.base.origin() {
-            return Err(wrong());
-        }
-        if let Some(project) = &self.project {
-            url.query_pairs_mut().append_pair("project", project);
-        }
-        Ok(url)
+        let url = base.join(&format!("./{rest}")).map_err(|_| wrong())?;
+        if url.origin() == self.base.origin() { Ok(url) } else { Err(wrong()) }
     }
 
     /// Starts reading a body of any length.

@@ -7,7 +7,7 @@ use muster_api::{
 };
 use serde_json::{Value, json};
 
-use super::{Ctx, Frees, Settled, Shown, body, deployment::power, filtered, found, parsed, power_cut};
+use super::{Ctx, Frees, Settled, Shown, body, deployment::power, filtered, found, guest, parsed, power_cut};
 use crate::{
     answer,
     args::{InstanceCommand, Power, Removal, Whom},
@@ -85,12 +85,14 @@ pub(super) async fn run(ctx: &Ctx, command: InstanceCommand) -> Result<(), Failu
                 other => other,
             }
         }
+        InstanceCommand::Console(wanted) => guest::console(ctx, &wanted).await,
+        InstanceCommand::Connect(wanted) => guest::connect(ctx, &wanted).await,
         InstanceCommand::Found { node } => found::list(ctx, &node).await,
         InstanceCommand::Take { which, deployment } => found::take(ctx, &which, deployment.as_deref()).await,
         InstanceCommand::Forget { instances, yes } => found::forget(ctx, instances, yes).await,
         InstanceCommand::Rm { whom, yes } => remove(ctx, whom, yes).await,
-        // `reserved` has answered these.
-        InstanceCommand::Console(_) | InstanceCommand::Migrate(_) => Ok(()),
+        // `reserved` has answered this.
+        InstanceCommand::Migrate(_) => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod deployment;
 mod event;
 mod found;
+mod guest;
 mod image;
 mod instance;
 mod login;
@@ -60,6 +61,8 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Deploy(deploy) => deployment::create(&ctx, *deploy).await,
         Command::Deployment(command) => deployment::run(&ctx, command).await,
         Command::Instance(command) => instance::run(&ctx, command).await,
+        Command::Console(console) => guest::console(&ctx, &console).await,
+        Command::Ssh(ssh) => guest::ssh(&ctx, &cli.global, ssh).await,
         Command::Snapshot(command) => snapshot::run(&ctx, command).await,
         Command::Network(command) => network::run(&ctx, command).await,
         Command::SecurityGroup(command) => network::run_groups(&ctx, command).await,
@@ -86,7 +89,6 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Audit(_) => "audit",
         Command::Deployment(D::Shelve(_)) => "deployment shelve",
         Command::Deployment(D::Unshelve(_)) => "deployment unshelve",
-        Command::Instance(I::Console(_)) => "instance console",
         Command::Instance(I::Migrate(_)) => "instance migrate",
         Command::Snapshot(S::Restore(_)) => "snapshot restore",
         Command::Node(N::Drain(_)) => "node drain",

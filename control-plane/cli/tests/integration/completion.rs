@@ -28,7 +28,7 @@ async fn completion_offers_only_what_is_built() {
     assert!(verbs.contains(&"recover".to_owned()), "{verbs:?}");
     for (words, reserved) in [
         (&["pro"][..], "project"),
-        (&["instance", "con"], "console"),
+        (&["instance", "mig"], "migrate"),
         (&["deployment", "sh"], "shelve"),
         (&["snapshot", "rest"], "restore"),
         (&["snapshot", "create", "web", "--consistency", ""], "filesystem"),

@@ -13,7 +13,11 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    process::Command,
+};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -56,11 +60,19 @@ pub(crate) struct Fake {
 impl Fake {
     /// Answers every request with the result of `answer`, which gets the request and its number, from 0.
     pub(crate) async fn start(answer: impl Fn(&Seen, usize) -> Response<Body> + Clone + Send + Sync + 'static) -> Self {
+        Self::start_beside(Router::new(), answer).await
+    }
+
+    /// As [`Self::start`], for requests that these routes do not answer.
+    pub(crate) async fn start_beside(
+        routes: Router,
+        answer: impl Fn(&Seen, usize) -> Response<Body> + Clone + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("its address"));
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let log = seen.clone();
-        let app = Router::new().fallback(move |request: Request<Body>| {
+        let app = routes.fallback(move |request: Request<Body>| {
             let (log, answer) = (log.clone(), answer.clone());
             async move {
                 let (parts, body) = request.into_parts();
@@ -102,6 +114,11 @@ impl Fake {
     /// Runs `muster` at a terminal of 80 columns, where somebody types `typed`. What it prints, on standard error as well, is
     /// in `out`, without colours.
     pub(crate) async fn at_terminal(&self, args: &[&str], typed: &str) -> Done {
+        self.typed_after(args, "", typed).await
+    }
+
+    /// As [`Self::at_terminal`], where somebody waits until `said` was printed.
+    pub(crate) async fn typed_after(&self, args: &[&str], said: &str, typed: &str) -> Done {
         let words = std::iter::once(MUSTER).chain(args.iter().copied());
         let quoted: Vec<_> = words.map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
         let line = format!("stty cols 80 rows 50 -echo; exec {}", quoted.join(" "));
@@ -109,11 +126,17 @@ impl Fake {
         command.args(["-qec", &line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
         command.env("MUSTER_URL", &self.url).env("MUSTER_TOKEN", "mst1_test");
         let mut child = command.stdin(Stdio::piped()).spawn().expect("script runs");
-        let mut keys = child.stdin.take().expect("piped");
+        let (mut keys, mut screen) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let mut printed = Vec::new();
+        while !String::from_utf8_lossy(&printed).contains(said) {
+            assert!(screen.read_buf(&mut printed).await.expect("readable") > 0, "it ended without '{said}'");
+        }
         keys.write_all(typed.as_bytes()).await.expect("it reads");
+        screen.read_to_end(&mut printed).await.expect("readable");
         // The end of its input would be typed as Ctrl-D.
-        let done = Done::of(child.wait_with_output().await.expect("it ends"));
+        let ended = child.wait_with_output().await.expect("it ends");
         drop(keys);
+        let done = Done::of(Output { stdout: printed, ..ended });
         Done { out: console::strip_ansi_codes(&done.out).replace('\r', ""), ..done }
     }
 

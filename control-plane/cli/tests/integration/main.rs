@@ -2,6 +2,8 @@
 
 mod answers;
 mod completion;
+mod consoles;
+
 mod fake;
 mod found;
 mod many;

@@ -98,13 +98,18 @@ impl App {
     /// The instance, if it has a console.
     async fn with_console(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<InstanceRow, AppError> {
         let row = self.store.read("instances.log", async |tx| find::instance(tx, caller, wanted).await).await?;
-        if row.runtime == Runtime::None {
-            let detail =
-                format!("{} has runtime none: it is a disk file without a guest, so it has no console", row.name);
-            return Err(AppError::code(ErrorCode::WrongState, detail));
-        }
+        check_console(&row)?;
         Ok(row)
     }
+}
+
+/// Refuses an instance without a guest.
+pub(super) fn check_console(row: &InstanceRow) -> Result<(), AppError> {
+    if row.runtime == Runtime::None {
+        let detail = format!("{} has runtime none: it is a disk file without a guest, so it has no console", row.name);
+        return Err(AppError::code(ErrorCode::WrongState, detail));
+    }
+    Ok(())
 }
 
 /// The refusal while the node of an instance cannot be asked.

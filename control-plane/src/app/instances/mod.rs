@@ -2,6 +2,7 @@
 
 mod calls;
 pub(crate) mod change;
+mod console;
 mod delete;
 mod log;
 mod power;
@@ -9,10 +10,10 @@ mod recover;
 mod selection;
 pub(crate) mod view;
 
-pub use self::power::Verb;
 pub(crate) use self::{
     change::{Changed, begin, check_idle, event, save, under_way},
     delete::same_operation,
     power::power,
     selection::{Going, selected},
 };
+pub use self::{console::OpenedConsole, power::Verb};

@@ -8,7 +8,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{App, AppError, caller::matches_secret},
+    super::{App, AppError, authentication::matches_secret},
     NodeCaller,
     fence::fenced,
     heartbeat::{check_address, check_protocol},

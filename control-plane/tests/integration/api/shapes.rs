@@ -81,7 +81,6 @@ async fn reserved_shapes_answer_501_and_only_to_callers() {
         ("POST", "/v1/nodes/a/drain"),
         ("POST", "/v1/deployments/a/shelve"),
         ("POST", "/v1/snapshots/a/restore"),
-        ("POST", "/v1/instances/a/console"),
         ("PATCH", "/v1/uploads/a"),
     ] {
         world.send(method, path, &[], "").await.refused(501, "not_built_yet");

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, RwLock},
     time::{Duration, Instant},
 };
@@ -178,7 +179,7 @@ impl World {
         body: Value,
         headers: &[(&str, &str)],
     ) -> Reply {
-        let router = self.doors.read().unwrap().as_ref().unwrap().0.clone();
+        let router = self.people();
         let mut request =
             Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
         if method != "PUT" {
@@ -195,9 +196,21 @@ impl World {
         send(router, request.body(body).unwrap()).await
     }
 
+    fn people(&self) -> Router {
+        self.doors.read().unwrap().as_ref().unwrap().0.clone()
+    }
+
+    /// Opens the people's door on a socket, without TLS, for what needs a connection.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, None, self.people(), self.stop.clone(), ServeLimits::default()));
+        address
+    }
+
     /// The body of an answer of any length that is read as it comes.
     pub(crate) async fn followed(&self, token: &str, path: &str) -> BodyDataStream {
-        let router = self.doors.read().unwrap().as_ref().unwrap().0.clone();
+        let router = self.people();
         let request = Request::builder().uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
         let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status().as_u16(), 200, "{path}");

@@ -35,7 +35,8 @@ async fn state(world: &World, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_without_time_outs_take_those_of_the_cluster() {
-    let instances = Instances { stop_timeout: Duration::from_secs(90), ready_timeout: Duration::from_secs(1200) };
+    let (stop_timeout, ready_timeout) = (Duration::from_secs(90), Duration::from_secs(1200));
+    let instances = Instances { stop_timeout, ready_timeout, ..Config::default().instances };
     let world = World::configured(Config { instances, ..Config::default() }).await;
     world.image("debian", MIB).await;
     let node = world.nodes(1).await.remove(0);
@@ -206,7 +207,6 @@ async fn reserved_fields_and_verbs_answer_501() {
         "/v1/deployments/web/shelve",
         "/v1/deployments/web/unshelve",
         "/v1/instances/web.0/migrate",
-        "/v1/instances/web.0/console",
         "/v1/snapshots/x/restore",
     ] {
         world.post(path, json!({})).await.refused(501, "not_built_yet");

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod boots;
+mod consoles;
 mod contract;
 mod deployments;
 mod found;
