@@ -481,13 +481,15 @@ if [ -z "$image" ]; then
     # The demo image prints MUSTER-READY on its console when it is up, and counts its boots on its disk.
     ready=console
     source=$data/demo.raw
+    properties=(--default-user root)
 else
     ready=running
     source=$image
+    properties=()
 fi
 
 step 'image import'
-muster image import demo "$source" || die "the image was refused"
+muster image import demo "$source" "${properties[@]}" || die "the image was refused"
 done_step "$said"
 
 step "deploy $count"
@@ -575,7 +577,8 @@ and go on, for example:
 
     muster top
     muster instance ls
-    muster instance log demo.0
+    muster console demo.0
+    muster ssh -i $data/ssh_key demo.0
     muster snapshot show first
     muster deploy mine --image demo --count 2 --memory $memory --ssh-key $data/ssh_key.pub
 

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod console;
 pub mod daemon;
 pub mod eventually;
 pub mod guest;
@@ -17,6 +18,7 @@ pub mod tools;
 
 pub use api::Api;
 pub use cluster::{AgentOptions, Cluster, ClusterOptions};
+pub use console::Console;
 pub use daemon::{Daemons, binary};
 pub use eventually::{eventually, eventually_for_guests};
 pub use libvirtd::Libvirtd;

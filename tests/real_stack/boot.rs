@@ -10,7 +10,7 @@ use muster_api::{
     Reason,
     instance::{Instance, InstanceState},
 };
-use muster_tests::{Cluster, ClusterOptions, eventually, eventually_for_guests, guest};
+use muster_tests::{Cluster, ClusterOptions, Console, eventually, eventually_for_guests, guest};
 use serde_json::{Value, json};
 
 fn disk(instance: &Instance) -> PathBuf {
@@ -73,6 +73,28 @@ async fn a_guest_from_the_snapshot_has_what_was_written_before_the_cut_and_nothi
     let log = cluster.api.request(reqwest::Method::GET, &format!("/v1/instances/{}/log?tail=64KiB", members[0].id));
     let text = log.send().await.expect("an answer").text().await.expect("text");
     assert!(text.contains("MUSTER-READY"), "{text}");
+    a_guest_can_be_worked_in(&cluster, &members[0], &members[1]).await;
+}
+
+/// One types into the serial console of a guest and another watches; it has a screen; and its SSH server is reached without a
+/// published port.
+async fn a_guest_can_be_worked_in(cluster: &Cluster, guest: &Instance, other: &Instance) {
+    let limit = Duration::from_secs(60);
+    let open = async |kind: Value| Console::open(&cluster.api, guest.id, kind).await;
+    let mut typist = open(json!({ "kind": "serial" })).await;
+    let mut watcher = open(json!({ "kind": "serial", "mode": "read" })).await;
+    watcher.types("echo never\n").await;
+    // The sum is in no echo of what was typed.
+    typist.types("echo sum $((40 + 2))\n").await;
+    typist.says("sum 42", limit).await;
+    watcher.says("sum 42", limit).await;
+    assert!(!watcher.printed.contains("never"), "{}", watcher.printed);
+    open(json!({ "kind": "vnc" })).await.says("RFB 003.008\n", limit).await;
+    assert!(!guest.nics.is_empty(), "the nodes of this test can have networks: {guest:?}");
+    open(json!({ "kind": "port", "port": 22 })).await.says("SSH-2.0-", limit).await;
+    // From guest to guest, on another node, by name.
+    typist.types(&format!("ping -c 1 -W 20 {}; echo reached $((0 + $?))\n", other.host_name)).await;
+    typist.says("reached 0", limit).await;
 }
 
 /// Killing the agent takes the guest's disk away. The instance becomes `failed` with reason `disk_lost`. It can be

@@ -20,7 +20,7 @@ use muster_api::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    ApiError, Change, ChangeOf, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown,
+    ApiError, Change, ChangeOf, Json, ListQuery, NoBody, Params, Path, Removal, Shown,
     extract::MaybeBody,
     openapi::{ByDeployment, ByLabel, ByNetwork, ByNode, ByState, Deleted, DryRun, List},
 };
@@ -181,17 +181,15 @@ async fn instance_log_read(
 }
 
 /// A ticket for the serial console of an instance, for its screen, or for one of its TCP ports. Its `url` is opened as a
-/// WebSocket, once, within 60 seconds. The calls of a token and of its sessions share at most 64 streams and consoles. There
-/// is no `Idempotency-Key` here: a repeated call gives another ticket.
+/// WebSocket, once, within 60 seconds. The calls of a token and of its sessions share at most 64 streams and consoles. An
+/// `Idempotency-Key` changes nothing here: a repeated call gives another ticket.
 #[utoipa::path(post, path = "/v1/instances/{instance}/console", tag = "instances", request_body = OpenConsole,
     responses((status = 201, body = ConsoleTicket), (status = 409)))]
 async fn instance_console_create(
     State(app): State<App>,
-    caller: Caller,
-    Path(instance): Path<Ref<InstanceId>>,
-    JsonBody(open): JsonBody<OpenConsole>,
+    of: ChangeOf<InstanceId, OpenConsole>,
 ) -> Result<(StatusCode, Json<ConsoleTicket>), ApiError> {
-    Ok((StatusCode::CREATED, Json(app.console_ticket(&caller, &instance, open).await?)))
+    Ok((StatusCode::CREATED, Json(app.console_ticket(&of.asked, of.body).await?)))
 }
 
 /// Opens a console with a ticket, as a WebSocket. Binary messages carry the bytes of the serial console, of RFB (VNC) or of the

@@ -48,7 +48,7 @@ const INPUT_BYTES: usize = 16 << 10;
 /// What `ssh` makes the connection with. The values come by the environment, so that no name is part of a command of a
 /// shell.
 const PROXY_COMMAND: &str =
-    r#"exec "$MUSTER_SSH_PROGRAM" --quiet instance connect "$MUSTER_SSH_INSTANCE" "$MUSTER_SSH_PORT""#;
+    r#""$MUSTER_SSH_PROGRAM" --quiet instance connect "$MUSTER_SSH_INSTANCE" "$MUSTER_SSH_PORT""#;
 
 /// A terminal that passes every key on. It is as before once this is dropped.
 struct RawTerminal {
@@ -285,7 +285,8 @@ fn command(instance: &Instance, user: Option<&str>, wanted: &Ssh) -> Command {
     while let Some(option) = rest.next_if(|word| word.as_encoded_bytes().starts_with(b"-")) {
         ssh.arg(option);
     }
-    ssh.arg(&instance.name).args(rest);
+    // What follows `--` is never an option, whatever a controller calls its instances.
+    ssh.arg("--").arg(&instance.name).args(rest);
     ssh.env("MUSTER_SSH_INSTANCE", instance.id.to_string()).env("MUSTER_SSH_PORT", wanted.port.to_string());
     ssh
 }

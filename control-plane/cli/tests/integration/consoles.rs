@@ -164,7 +164,7 @@ async fn ssh_runs_over_a_connection_of_muster_and_names_travel_outside_of_shells
     let alias = format!("<-o><HostKeyAlias=muster-{}>", things::INSTANCE_ID);
     assert!(done.out.contains(&alias), "{done:?}");
     assert!(done.out.contains("<-i><key>") && done.out.contains("<-l><debian>"), "{done:?}");
-    assert!(done.out.contains("<-v><web.0><uptime><-p>"), "{done:?}");
+    assert!(done.out.contains("<-v><--><web.0><uptime><-p>"), "{done:?}");
     assert!(done.out.ends_with("through muster\n"), "{done:?}");
     let ticket = fake.seen().into_iter().find(|seen| seen.method == "POST").expect("a ticket");
     assert_eq!(ticket.json(), json!({ "kind": "port", "port": 22 }));

@@ -25,7 +25,7 @@ use tokio::io::copy_bidirectional_with_sizes;
 use tracing::Instrument as _;
 
 use super::{
-    super::{App, AppError, Caller, console_tickets::Ticket, events::no_stream, find, slots::Slot},
+    super::{App, AppError, Asked, Caller, console_tickets::Ticket, events::no_stream, find, slots::Slot},
     log::check_console,
 };
 use crate::{
@@ -55,14 +55,15 @@ impl App {
     /// Gives a ticket for a console of an instance that runs.
     pub async fn console_ticket(
         &self,
-        caller: &Caller,
-        wanted: &Ref<InstanceId>,
+        asked: &Asked<Ref<InstanceId>>,
         open: OpenConsole,
     ) -> Result<ConsoleTicket, AppError> {
+        let (caller, wanted) = (&asked.caller, &asked.thing);
         if let Some(problem) = open.problem() {
             return Err(AppError::invalid("", "invalid", problem));
         }
         let row = self.store.read("instances.console", async |tx| find::instance(tx, caller, wanted).await).await?;
+        asked.check_if_match(row.revision)?;
         check_runs(&row)?;
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
@@ -171,10 +172,11 @@ fn check_runs(row: &InstanceRow) -> Result<NodeId, AppError> {
 /// The refusal of a node, for the client. What a node says of a guest names no node.
 fn refused(row: &InstanceRow, error: TunnelError) -> AppError {
     match error {
-        TunnelError::Refused { status: StatusCode::CONFLICT, detail } => {
+        // Also of a guest that does not answer: it is asked once, and who wants to wait for it asks again.
+        TunnelError::Refused { status: StatusCode::CONFLICT | StatusCode::GATEWAY_TIMEOUT, detail } => {
             AppError::code(ErrorCode::WrongState, format!("{}: {detail}", row.name))
         }
-        TunnelError::Refused { status: StatusCode::GATEWAY_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE, detail } => {
+        TunnelError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, detail } => {
             AppError::Unavailable(format!("{}: {detail}", row.name))
         }
         TunnelError::Refused { status: StatusCode::NOT_FOUND, .. } => {

@@ -156,7 +156,7 @@ async fn tickets_are_for_running_guests_of_the_own_project_and_for_a_minute() {
     // What the node says of the guest comes to the client.
     let closed = bench.ticket(&world.token, json!({ "kind": "port", "port": 23 })).await;
     let (status, problem) = bench.refused(&closed).await;
-    assert_eq!((status, problem["detail"].as_str()), (503, Some("web.0: the guest does not answer on port 23")));
+    assert_eq!((status, problem["detail"].as_str()), (409, Some("web.0: the guest does not answer on port 23")));
     // A browser that merely follows the link opens nothing.
     let url = bench.ticket(&world.token, json!({ "kind": "serial" })).await;
     world.get(&url).await.refused(400, "bad_request");
