@@ -6,6 +6,8 @@ import { defineConfig } from "vitest/config";
 const controller = process.env.MUSTER_DEV_URL ?? "http://127.0.0.1:7770";
 const token = process.env.MUSTER_DEV_TOKEN;
 const proxied = {
+  // Consoles are WebSockets.
+  ws: true,
   target: controller,
   changeOrigin: true,
   secure: false,

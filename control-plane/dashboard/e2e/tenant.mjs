@@ -15,11 +15,15 @@ await prove("tenant", async (proof) => {
       select: { deployment: `web-${word}` },
       max_pause_ms: 10_000,
     });
+    await api.post("/v1/networks", { name: `net-${word}` });
+    await api.post("/v1/security-groups", { name: `group-${word}` });
   }
   const hidden = {
     deployments: await theirs.get("/v1/deployments/web-theirs"),
     images: await theirs.get("/v1/images/image-theirs"),
     snapshots: await theirs.get("/v1/snapshots/cut-theirs"),
+    networks: await theirs.get("/v1/networks/net-theirs"),
+    "security-groups": await theirs.get("/v1/security-groups/group-theirs"),
     instances: (await theirs.get("/v1/instances")).items[0],
   };
 
@@ -39,6 +43,8 @@ await prove("tenant", async (proof) => {
     ["instances", "web-ours.0"],
     ["images", "image-ours"],
     ["snapshots", "cut-ours"],
+    ["networks", "net-ours"],
+    ["security-groups", "group-ours"],
   ]) {
     await page.goto(`${proof.url}/ui/${path}`);
     await page.getByRole("link", { name: own, exact: true }).waitFor();

@@ -5,6 +5,13 @@ export async function everyPage(api) {
   await api.files("db", "debian", 2, { labels: { tier: "db" } });
   await api.done("/v1/snapshots", { name: "friday", select: { deployment: "shop" }, max_pause_ms: 10_000 });
   await api.done("/v1/deployments", { name: "shop-fork", source: { snapshot: "friday" }, runtime: "none" });
+  const network = await api.post("/v1/networks", { name: "back", mode: "isolated", subnet_v4: "10.20.0.0/24" });
+  const rules = [
+    { direction: "in", protocol: "tcp", ports: "8000-8099", from: "192.0.2.0/24" },
+    { direction: "in", protocol: "any", from: "web" },
+    { direction: "out", protocol: "any" },
+  ];
+  const group = await api.post("/v1/security-groups", { name: "web", rules });
   await api.post("/v1/tokens", { name: "tenant-of-mail", role: "tenant", project: "mail" });
   const [deployment, snapshot, image] = await Promise.all(
     ["deployments/shop", "snapshots/friday", "images/debian"].map((path) => api.get(`/v1/${path}`)),
@@ -32,6 +39,10 @@ export async function everyPage(api) {
     version: `versions/${image.newest_version}`,
     snapshots: "snapshots",
     snapshot: `snapshots/${snapshot.id}`,
+    networks: "networks",
+    network: `networks/${network.id}`,
+    "security-groups": "security-groups",
+    "security-group": `security-groups/${group.id}`,
     nodes: "nodes",
     node: `nodes/${node}`,
     operations: "operations",

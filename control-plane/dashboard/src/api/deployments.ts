@@ -1,6 +1,6 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
 import { ApiError, api, body, type Schemas } from "./client.ts";
-import { type Loaded, listQuery, oneQuery } from "./lists.ts";
+import { type Loaded, listQuery, oneQuery, showChanged } from "./lists.ts";
 import { type Operation, operationsQuery } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
@@ -172,15 +172,10 @@ export function usePatchLabels() {
   return useMutation({
     mutationFn: ({ deployment, labels }: { deployment: Deployment; labels: Record<string, string | null> }) =>
       body(api.PATCH("/v1/deployments/{deployment}", { ...at(deployment), body: { labels } })),
-    onSuccess: (changed, { deployment }, _result, { client }) => {
-      for (const id of [deployment.id, deployment.name]) {
-        client.setQueriesData({ queryKey: ["deployments", "one", id], predicate: isWhole }, changed);
-      }
-    },
+    onSuccess: (changed, { deployment }, _result, { client }) =>
+      showChanged(client, "deployments", deployment, changed),
   });
 }
-
-const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
 /** Where the members of a deployment would go, if it were made now. It is asked again when other deployments change. */
 export const dryRunQuery = (project: string | undefined, request: CreateDeployment) =>

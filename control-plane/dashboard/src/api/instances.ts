@@ -1,6 +1,6 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
 import { ApiError, api, body, oneOf, type Schemas } from "./client.ts";
-import { type Loaded, listQuery, oneQuery } from "./lists.ts";
+import { type Loaded, listQuery, oneQuery, showChanged } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
@@ -146,16 +146,9 @@ export function usePatchInstance(instance: Instance) {
           body: { labels },
         }),
       ),
-    onSuccess: (changed, _, __, { client }) => {
-      for (const id of [instance.id, instance.name]) {
-        client.setQueriesData({ queryKey: ["instances", "one", id], predicate: isWhole }, changed);
-      }
-    },
+    onSuccess: (changed, _, __, { client }) => showChanged(client, "instances", instance, changed),
   });
 }
-
-/** Whether a query is for the thing itself, and not for a part of it. */
-const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
 interface History extends Loaded<MusterEvent> {
   /** Where to go on. */

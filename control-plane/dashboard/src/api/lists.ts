@@ -2,7 +2,7 @@
  * Queries: whole lists, and single things. Keys have a fixed shape, because the live stream finds by it what an event
  * makes stale (see live/): `[noun, "list", project, filters]` and `[noun, "one", id or name, project, part?]`.
  */
-import { type QueryFunctionContext, queryOptions } from "@tanstack/react-query";
+import { type QueryClient, type QueryFunctionContext, queryOptions } from "@tanstack/react-query";
 import { currentScope, thingScope } from "./scope.ts";
 
 /** The nouns of keys: the plural words of the API's paths. */
@@ -11,10 +11,12 @@ export type Noun =
   | "events"
   | "images"
   | "instances"
+  | "networks"
   | "nodes"
   | "operations"
   | "pools"
   | "projects"
+  | "security-groups"
   | "sessions"
   | "snapshots"
   | "summary"
@@ -69,4 +71,18 @@ export function oneQuery<T>(noun: Noun, id: string, load: (signal: AbortSignal) 
     queryKey: [noun, "one", id, thingScope() ?? "", part ?? ""] as const,
     queryFn: ({ signal }) => load(signal),
   });
+}
+
+/** Shows at once how a change left a thing. `before` is the thing as pages know it, which may have had another name. */
+export function showChanged<T>(
+  client: QueryClient,
+  noun: Noun,
+  before: { id: string; name: string },
+  changed: T,
+): void {
+  // Parts of a thing, such as its log, are left alone.
+  const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
+  for (const id of [before.id, before.name]) {
+    client.setQueriesData<T>({ queryKey: [noun, "one", id], predicate: isWhole }, changed);
+  }
 }

@@ -1,6 +1,6 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { api, body, oneOf, type Schemas } from "./client.ts";
-import { listQuery, oneQuery } from "./lists.ts";
+import { listQuery, oneQuery, showChanged } from "./lists.ts";
 
 export type Snapshot = Schemas["Snapshot"];
 export type SnapshotState = Schemas["SnapshotState"];
@@ -75,16 +75,9 @@ export function usePatchSnapshot(snapshot: Snapshot) {
   return useMutation({
     mutationFn: (patch: Schemas["PatchSnapshot"]) =>
       body(api.PATCH("/v1/snapshots/{snapshot}", { ...at(snapshot), body: patch })),
-    onSuccess: (changed, _, __, { client }) => {
-      for (const id of [snapshot.id, snapshot.name]) {
-        client.setQueriesData({ queryKey: ["snapshots", "one", id], predicate: isWhole }, changed);
-      }
-    },
+    onSuccess: (changed, _, __, { client }) => showChanged(client, "snapshots", snapshot, changed),
   });
 }
-
-/** Whether a query is for the thing itself, and not for a part of it. */
-const isWhole = ({ queryKey }: { queryKey: readonly unknown[] }) => queryKey[4] === "";
 
 export function useDeleteSnapshot() {
   return useMutation({

@@ -8,7 +8,9 @@ import {
   IconKey,
   IconLayoutDashboard,
   IconListDetails,
+  IconNetwork,
   IconServer2,
+  IconShield,
   IconStack2,
 } from "@tabler/icons-react";
 
@@ -18,6 +20,8 @@ export const pages = [
   { to: "/instances", title: "Instances", icon: IconBox, go: "i", operators: false },
   { to: "/images", title: "Images", icon: IconDatabase, go: "m", operators: false },
   { to: "/snapshots", title: "Snapshots", icon: IconCamera, go: "s", operators: false },
+  { to: "/networks", title: "Networks", icon: IconNetwork, go: "w", operators: false },
+  { to: "/security-groups", title: "Security groups", icon: IconShield, go: "u", operators: false },
   { to: "/nodes", title: "Nodes", icon: IconServer2, go: "n", operators: true },
   { to: "/operations", title: "Operations", icon: IconListDetails, go: "p", operators: false },
   { to: "/events", title: "Events", icon: IconActivity, go: "e", operators: false },

@@ -23,6 +23,7 @@ test("what counts or contains a thing is stale with it", () => {
   const stale = staleAfter(event("instance", "i-1"));
   expect(stale(["deployments", "one", "d-1", "default", ""])).toBe(true);
   expect(stale(["nodes", "list", "*", {}])).toBe(true);
+  expect(stale(["networks", "one", "n-1", "default", ""])).toBe(true);
   expect(stale(["summary", "one", "", "*", ""])).toBe(true);
   expect(staleAfter(event("version", "v-1"))(["images", "one", "i-1", "default", ""])).toBe(true);
 });
@@ -32,4 +33,11 @@ test("an event of an operation makes that operation stale, whatever it works on"
   expect(stale(["operations", "one", "o-1", "default", ""])).toBe(true);
   expect(stale(["operations", "one", "o-2", "default", ""])).toBe(false);
   expect(stale(["operations", "list", "*", {}])).toBe(true);
+});
+
+test("an event of a security group makes that group stale, and no network", () => {
+  const stale = staleAfter(event("security_group", "g-1", "web"));
+  expect(stale(["security-groups", "one", "g-1", "default", ""])).toBe(true);
+  expect(stale(["security-groups", "list", "default", {}])).toBe(true);
+  expect(stale(["networks", "list", "default", {}])).toBe(false);
 });

@@ -20,19 +20,21 @@ const nounOf: Record<string, Noun> = {
   deployment: "deployments",
   image: "images",
   instance: "instances",
+  network: "networks",
   node: "nodes",
   operation: "operations",
   pool: "pools",
   project: "projects",
+  security_group: "security-groups",
   session: "sessions",
   snapshot: "snapshots",
   token: "tokens",
   version: "versions",
 };
 
-/** Things that show what others are made of: a deployment counts its instances, an image its versions. */
+/** Things that show what others are made of: a deployment counts its instances, a network their cards. */
 const alsoShownBy: Partial<Record<Noun, readonly Noun[]>> = {
-  instances: ["deployments", "nodes"],
+  instances: ["deployments", "networks", "nodes"],
   versions: ["images", "nodes"],
 };
 

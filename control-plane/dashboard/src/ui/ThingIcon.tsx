@@ -6,7 +6,9 @@ import {
   IconGitCommit,
   IconKey,
   IconListDetails,
+  IconNetwork,
   IconServer2,
+  IconShield,
   IconStack2,
 } from "@tabler/icons-react";
 
@@ -14,8 +16,10 @@ const icons: Record<string, typeof IconCircle> = {
   deployment: IconStack2,
   image: IconDatabase,
   instance: IconBox,
+  network: IconNetwork,
   node: IconServer2,
   operation: IconListDetails,
+  security_group: IconShield,
   snapshot: IconCamera,
   token: IconKey,
   version: IconGitCommit,

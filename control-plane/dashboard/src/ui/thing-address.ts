@@ -5,16 +5,29 @@ import { basePath } from "../base-path.ts";
 import { stringifySearch } from "./search-state.ts";
 
 export interface Addressed {
-  /** The kind as the API says it: `deployment`, `instance`, `image`, `version`, `snapshot`, `node`, `operation`. */
+  /** The kind as the API says it: `deployment`, `instance`, `security_group`, … */
   kind: string;
   id: string;
   /** The project of the thing. */
   project?: string | undefined;
 }
 
+/** Where the pages of things of a kind are. */
+const folders: Record<string, string> = {
+  deployment: "deployments",
+  image: "images",
+  instance: "instances",
+  network: "networks",
+  node: "nodes",
+  operation: "operations",
+  security_group: "security-groups",
+  snapshot: "snapshots",
+  version: "versions",
+};
+
 /** Whether things of a kind have a page. */
 export function hasPage(kind: string): boolean {
-  return ["deployment", "instance", "image", "version", "snapshot", "node", "operation"].includes(kind);
+  return kind in folders;
 }
 
 /** The address of a thing's page; the overview for kinds that have none. */
@@ -31,6 +44,10 @@ export function thingAddress({ kind, id, project }: Addressed): LinkOptions {
       return { to: "/versions/$version", params: { version: id }, search };
     case "snapshot":
       return { to: "/snapshots/$snapshot", params: { snapshot: id }, search };
+    case "network":
+      return { to: "/networks/$network", params: { network: id }, search };
+    case "security_group":
+      return { to: "/security-groups/$group", params: { group: id }, search };
     case "operation":
       return { to: "/operations/$operation", params: { operation: id }, search };
     case "node":
@@ -44,5 +61,5 @@ export function thingAddress({ kind, id, project }: Addressed): LinkOptions {
 export function thingHref({ kind, id, project }: Addressed): string {
   const scope = currentScope();
   const search = { project: scope === "" || scope === allProjects ? undefined : scope, ...searchOf(project) };
-  return `${basePath}/${kind}s/${encodeURIComponent(id)}${stringifySearch(search)}`;
+  return `${basePath}/${folders[kind]}/${encodeURIComponent(id)}${stringifySearch(search)}`;
 }

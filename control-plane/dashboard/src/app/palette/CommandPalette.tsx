@@ -90,9 +90,11 @@ function Search({ operator, onDone }: { operator: boolean; onDone: () => void })
       ...things.map((thing) => ({
         id: thing.id,
         title: thing.name,
-        words: [thing.kind, thing.id, thing.state ?? ""],
+        words: [thing.kind.replaceAll("_", " "), thing.id, thing.state ?? ""],
         icon: <ThingIcon kind={thing.kind} size={16} />,
-        hint: [thing.kind, thing.project === "default" ? "" : thing.project, thing.state].filter(Boolean).join(" · "),
+        hint: [thing.kind.replaceAll("_", " "), thing.project === "default" ? "" : thing.project, thing.state]
+          .filter(Boolean)
+          .join(" · "),
         run: () => void router.navigate(thingAddress(thing)),
       })),
     ];

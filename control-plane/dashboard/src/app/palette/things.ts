@@ -25,6 +25,8 @@ const kindOf: Partial<Record<Noun, string>> = {
   images: "image",
   versions: "version",
   snapshots: "snapshot",
+  networks: "network",
+  "security-groups": "security_group",
   nodes: "node",
 };
 
@@ -42,6 +44,12 @@ const shortLists = (operator: boolean) => [
   listQuery<Named>("images", {}, (page, signal) => body(api.GET("/v1/images", { params: { query: page }, signal }))),
   listQuery<Named>("snapshots", {}, (page, signal) =>
     body(api.GET("/v1/snapshots", { params: { query: page }, signal })),
+  ),
+  listQuery<Named>("networks", {}, (page, signal) =>
+    body(api.GET("/v1/networks", { params: { query: page }, signal })),
+  ),
+  listQuery<Named>("security-groups", {}, (page, signal) =>
+    body(api.GET("/v1/security-groups", { params: { query: page }, signal })),
   ),
   ...(operator
     ? [listQuery<Named>("nodes", {}, (page, signal) => body(api.GET("/v1/nodes", { params: { query: page }, signal })))]
@@ -79,6 +87,14 @@ async function lookUp(
           get(
             "snapshot",
             api.GET("/v1/snapshots/{snapshot}", { params: { path: { snapshot: text }, query }, ...options }),
+          ),
+          get("network", api.GET("/v1/networks/{network}", { params: { path: { network: text }, query }, ...options })),
+          get(
+            "security_group",
+            api.GET("/v1/security-groups/{security_group}", {
+              params: { path: { security_group: text }, query },
+              ...options,
+            }),
           ),
           get(
             "operation",

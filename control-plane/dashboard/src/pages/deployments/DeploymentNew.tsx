@@ -1,4 +1,4 @@
-import { Button, Select, Text } from "@mantine/core";
+import { Button, Stack, Text } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { IconRocket } from "@tabler/icons-react";
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
@@ -7,13 +7,13 @@ import { type FormEvent, useMemo, useRef, useState } from "react";
 import { ApiError } from "../../api/client.ts";
 import { type CreateDeployment, dryRunQuery, useCreateDeployment } from "../../api/deployments.ts";
 import { useIsOperator } from "../../api/me.ts";
-import { useProjects } from "../../api/projects.ts";
 import { allProjects, currentScope, searchOf } from "../../api/scope.ts";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { count } from "../../ui/format.ts";
 import { TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
+import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { ToneIcon } from "../../ui/StateBadge.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
 import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
@@ -32,6 +32,9 @@ function projectOf(form: Form, operator: boolean): string | undefined {
   if (form.in !== "") return form.in;
   return currentScope() === allProjects ? "default" : currentScope();
 }
+
+/** What another project does not have. */
+const ofOtherProject = { image: "", number: "", snapshot: "" };
 
 type FieldErrors = Partial<Record<Field, string>>;
 
@@ -121,10 +124,14 @@ export default function DeploymentNew() {
       <div className={classes.columns}>
         <form ref={element} className={classes.form} onSubmit={submit} noValidate aria-label="New deployment">
           <Panel title="Source">
-            {operator && currentScope() === allProjects && (
-              <ProjectField project={project ?? "default"} onChange={change} />
-            )}
-            <SourceFields {...fields} />
+            <Stack gap="sm">
+              <ProjectSelect
+                description="Whose images and snapshots are offered, and who owns the members."
+                value={project}
+                onChange={(chosen) => change({ ...ofOtherProject, in: chosen === "default" ? "" : chosen })}
+              />
+              <SourceFields {...fields} />
+            </Stack>
           </Panel>
           <Panel title="Members">
             <MemberFields {...fields} />
@@ -211,22 +218,4 @@ function buttonText(request: CreateDeployment, members: number | undefined): str
   const verb = request.source.snapshot ? "Fork" : "Deploy";
   if (members === undefined) return verb;
   return `${verb} ${count(members)} ${members === 1 ? "member" : "members"}`;
-}
-
-function ProjectField({ project, onChange }: { project: string; onChange: FieldsProps["change"] }) {
-  const projects = useProjects();
-  return (
-    <Select
-      mb="sm"
-      label="Project"
-      description="Whose images and snapshots are offered, and who owns the members."
-      data={[...new Set([...projects, project])]}
-      value={project}
-      onChange={(value) =>
-        onChange({ in: value === null || value === "default" ? "" : value, image: "", number: "", snapshot: "" })
-      }
-      allowDeselect={false}
-      searchable
-    />
-  );
 }
