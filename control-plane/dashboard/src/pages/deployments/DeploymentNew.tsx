@@ -15,6 +15,7 @@ import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { ToneIcon } from "../../ui/StateBadge.tsx";
+import { CardFields } from "./wizard/CardFields.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
 import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
 import { type Field, type Form, type Meant, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
@@ -34,7 +35,7 @@ function projectOf(form: Form, operator: boolean): string | undefined {
 }
 
 /** What another project does not have. */
-const ofOtherProject = { image: "", number: "", snapshot: "" };
+const ofOtherProject = { image: "", number: "", snapshot: "", cards: "usual", card: [] };
 
 type FieldErrors = Partial<Record<Field, string>>;
 
@@ -139,6 +140,11 @@ export default function DeploymentNew() {
           {form.runtime !== "none" && (
             <Panel title="Ready">
               <ReadyFields {...fields} />
+            </Panel>
+          )}
+          {form.runtime !== "none" && (
+            <Panel title="Network">
+              <CardFields {...fields} />
             </Panel>
           )}
           <Panel title="Placement">

@@ -12,13 +12,13 @@ import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
-import { AddressesPanel } from "./AddressesPanel.tsx";
 import { InstanceActions } from "./actions/InstanceActions.tsx";
 import { ConsolePanel } from "./console/ConsolePanel.tsx";
 import { DisksPanel } from "./DisksPanel.tsx";
 import { EventsPanel } from "./EventsPanel.tsx";
 import classes from "./InstanceDetail.module.css";
 import { LabelsPanel } from "./LabelsPanel.tsx";
+import { NetworkPanel } from "./NetworkPanel.tsx";
 import { StartLine } from "./StartLine.tsx";
 import { StateCallout } from "./StateCallout.tsx";
 import { explain } from "./state-words.ts";
@@ -101,7 +101,7 @@ function Shown({ instance }: { instance: Instance }) {
               ]}
             />
           </Panel>
-          <AddressesPanel instance={instance} />
+          <NetworkPanel instance={instance} />
           <LabelsPanel labels={instance.labels} onSave={(labels) => patch.mutateAsync(labels)} />
           <EventsPanel instance={instance} />
         </Stack>

@@ -5,6 +5,7 @@ import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import type { Column } from "../../ui/table/ThingsTable.tsx";
+import { addressesOf, addressOf } from "../networks/network-words.ts";
 import { explain } from "./state-words.ts";
 
 /** Bytes of all disks that no version has. */
@@ -55,6 +56,18 @@ const node: Column<Instance> = {
 };
 
 const rest: Column<Instance>[] = [
+  {
+    key: "address",
+    title: "Address",
+    value: ({ nics }) => addressesOf(nics),
+    cell: ({ nics }) => {
+      const [first, ...others] = nics;
+      if (first === undefined) return "–";
+      return `${addressOf(first) ?? "–"}${others.length > 0 ? ` +${others.length}` : ""}`;
+    },
+    width: 130,
+    from: "lg",
+  },
   { key: "zone", title: "Zone", value: (instance) => instance.zone, width: 90, from: "lg" },
   { key: "cpus", title: "CPUs", value: (instance) => instance.cpus, align: "right", width: 70, from: "md" },
   {

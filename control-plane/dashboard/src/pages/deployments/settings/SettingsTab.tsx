@@ -8,8 +8,11 @@ import { count, duration } from "../../../ui/format.ts";
 import { KeyValues } from "../../../ui/KeyValues.tsx";
 import { ButtonLink } from "../../../ui/links.tsx";
 import { Panel } from "../../../ui/Panel.tsx";
+import { ThingLink } from "../../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../../ui/TimeAgo.tsx";
 import { LabelsPanel } from "../../instances/LabelsPanel.tsx";
+import { GroupLinks } from "../../networks/GroupLinks.tsx";
+import { portText } from "../../security-groups/rules.ts";
 import { SourceLink } from "../source.tsx";
 import { searchFrom } from "../wizard/again.ts";
 
@@ -67,6 +70,7 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
           ]}
         />
       </Panel>
+      {deployment.runtime !== "none" && <CardsPanel deployment={deployment} />}
       {deployment.runtime !== "none" && <SeedPanel deployment={deployment} />}
       <LabelsPanel labels={deployment.labels} onSave={(labels) => patch.mutateAsync({ deployment, labels })} />
       <Panel title="Record">
@@ -80,6 +84,37 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
         />
       </Panel>
     </Stack>
+  );
+}
+
+/** The network cards that each member has. */
+function CardsPanel({ deployment }: { deployment: Deployment }) {
+  const { nics, project } = deployment;
+  return (
+    <Panel title={nics.length > 1 ? "Network cards of each" : "Network card of each"}>
+      {nics.length === 0 ? (
+        <Text size="sm" c="dimmed">
+          None. Members are reached by their console and their disk only.
+        </Text>
+      ) : (
+        <Stack gap="md">
+          {nics.map((nic) => (
+            <KeyValues
+              key={nic.network}
+              items={[
+                [
+                  "Network",
+                  <ThingLink key="network" kind="network" id={nic.network} name={nic.network_name} project={project} />,
+                ],
+                ["Address", nic.address ?? undefined],
+                ["Security groups", <GroupLinks key="groups" nic={nic} project={project} />],
+                ["Published ports", nic.ports.map(portText).join(", ") || "none"],
+              ]}
+            />
+          ))}
+        </Stack>
+      )}
+    </Panel>
   );
 }
 

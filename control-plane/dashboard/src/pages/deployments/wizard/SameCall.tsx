@@ -4,7 +4,7 @@ import type { CreateDeployment } from "../../../api/deployments.ts";
 import { CopyId } from "../../../ui/CopyId.tsx";
 import { JsonView } from "../../../ui/JsonView.tsx";
 import { Panel } from "../../../ui/Panel.tsx";
-import { commandFor } from "./cli.ts";
+import { commandFor, isUnsayable } from "./cli.ts";
 import { userDataFile } from "./seed.ts";
 import classes from "./Wizard.module.css";
 
@@ -32,6 +32,12 @@ export function SameCall({ request, project }: { request: CreateDeployment; proj
           {request.name === undefined && (
             <Text size="xs" c="dimmed" mt={6}>
               The command line needs a name in place of NAME.
+            </Text>
+          )}
+          {isUnsayable(request) && (
+            <Text size="xs" c="dimmed" mt={6}>
+              The command line gives all cards the same groups, and publishes ports of the first card only. The JSON
+              says what is meant.
             </Text>
           )}
           {request.user_data && (

@@ -17,6 +17,9 @@ test("another deployment like one that is there is asked for with the same setti
     ready_when: { probe: "console", marker: "up", timeout_s: 300 },
     on_ready_timeout: "keep",
     placement: { policy: "spread" },
+    nics: [
+      { network_name: "default", security_group_names: ["default", "ssh"], ports: [{ port: 22, protocol: "tcp" }] },
+    ],
     labels: { tier: "web" },
   } as unknown as Deployment;
   const search = searchFrom(web);
@@ -28,6 +31,8 @@ test("another deployment like one that is there is asked for with the same setti
     memory: "1GiB",
     probe: "console",
     marker: "up",
+    cards: "chosen",
+    card: ["default;;default,ssh;22"],
     label: ["tier=web"],
   });
   expect(meantBy({ ...emptyForm, ...search }).request).toEqual({
@@ -35,6 +40,7 @@ test("another deployment like one that is there is asked for with the same setti
     count: 12,
     memory_bytes: 1024 ** 3,
     ready: { probe: "console", marker: "up" },
+    nics: [{ network: "default", security_groups: ["default", "ssh"], ports: [{ port: 22 }] }],
     labels: { tier: "web" },
   });
 });

@@ -2,6 +2,7 @@
 import type { Deployment } from "../../../api/deployments.ts";
 import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
+import { cardsLike } from "./cards.ts";
 import { emptyForm, type Form } from "./form.ts";
 
 /** The processors and memory of each member, for a fork: guests expect the machine that they ran on. */
@@ -29,6 +30,7 @@ export function searchFrom(deployment: Deployment): Partial<Form> {
     marker: ready.marker ?? "",
     timeout: ready.timeout_s === 300 ? "" : text(ready.timeout_s),
     late: deployment.on_ready_timeout,
+    ...cardsLike(deployment),
     policy: placement.policy ?? "spread",
     most: text(placement.max_per_node),
     zone: placement.zones ?? [],

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { commandFor, quote } from "./cli.ts";
+import { commandFor, isUnsayable, quote } from "./cli.ts";
 
 const lineFor = (...request: Parameters<typeof commandFor>) => commandFor(...request).join(" ");
 
@@ -53,6 +53,27 @@ test("keys are words of the line, and user data is a file", () => {
   expect(lineFor({ name: "f", source: { snapshot: "s" }, ssh_keys: [], user_data: "" }, undefined)).toBe(
     "muster deploy f --snapshot s --no-ssh-keys --user-data /dev/null",
   );
+});
+
+test("network cards have their flags", () => {
+  const source = { image: "demo" };
+  expect(lineFor({ name: "w", source, count: 1, nics: [] }, undefined)).toBe(
+    "muster deploy w --image demo --count 1 --no-network",
+  );
+  const ports = [{ port: 22 }, { port: 53, node_port: 30053, protocol: "udp" as const }];
+  const nics = [{ network: "back", address: "10.20.0.5", security_groups: ["default", "ssh"], ports }];
+  expect(lineFor({ name: "w", source, count: 1, nics }, undefined)).toBe(
+    "muster deploy w --image demo --count 1 --network back:10.20.0.5 --security-group default --security-group ssh " +
+      "--publish 22 --publish 30053:53/udp",
+  );
+});
+
+test("what only JSON can say is told", () => {
+  const asks = (...nics: NonNullable<Parameters<typeof isUnsayable>[0]["nics"]>) =>
+    isUnsayable({ source: { image: "demo" }, nics });
+  expect(asks({ network: "a", ports: [{ port: 22 }] }, { network: "b" })).toBe(false);
+  expect(asks({ network: "a" }, { network: "b", ports: [{ port: 22 }] })).toBe(true);
+  expect(asks({ network: "a" }, { network: "b", security_groups: ["web"] })).toBe(true);
 });
 
 test("a word that a shell would read differently is quoted", () => {

@@ -35,6 +35,7 @@ export function commandFor(request: CreateDeployment, project: string | undefine
   add("--ready-marker", ready?.marker);
   add("--ready-timeout", ready?.timeout_s ? `${ready.timeout_s}s` : null);
   add("--on-ready-timeout", request.on_ready_timeout);
+  words.push(...cardWords(request.nics ?? undefined));
   if (placement?.policy === "pack") words.push("--pack");
   for (const zone of placement?.zones ?? []) add("--zone", zone);
   for (const node of placement?.nodes ?? []) add("--node", node);
@@ -47,4 +48,28 @@ export function commandFor(request: CreateDeployment, project: string | undefine
   if (request.user_data === "") add("--user-data", "/dev/null");
   else if (request.user_data) add("--user-data", userDataFile);
   return words;
+}
+
+type Nics = NonNullable<CreateDeployment["nics"]>;
+
+/** The flags for network cards. The groups are those of all cards, the ports those of the first. */
+function cardWords(nics: Nics | undefined): string[] {
+  if (nics === undefined) return [];
+  const [first] = nics;
+  if (first === undefined) return ["--no-network"];
+  return [
+    ...nics.map(({ network, address }) => `--network ${quote(address ? `${network}:${address}` : network)}`),
+    ...(first.security_groups ?? []).map((group) => `--security-group ${quote(group)}`),
+    ...(first.ports ?? []).map(
+      ({ port, node_port, protocol }) =>
+        `--publish ${node_port ? `${node_port}:` : ""}${port}${protocol === "udp" ? "/udp" : ""}`,
+    ),
+  ];
+}
+
+/** Whether a command line cannot say all of a request: cards with groups of their own, ports of another card than the first. */
+export function isUnsayable({ nics }: CreateDeployment): boolean {
+  const [first, ...others] = nics ?? [];
+  const groups = (nic: Nics[number] | undefined) => String(nic?.security_groups ?? []);
+  return others.some((nic) => (nic.ports ?? []).length > 0 || groups(nic) !== groups(first));
 }

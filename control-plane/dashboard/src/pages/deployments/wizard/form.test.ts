@@ -51,6 +51,16 @@ test("every field ends up in the request", () => {
   });
 });
 
+test("cards are chosen, left out, or as usual, which says nothing", () => {
+  const nics = (changes: Partial<Form>) => meantBy(form({ image: "demo", ...changes })).request.nics;
+  expect(nics({})).toBeUndefined();
+  expect(nics({ cards: "none" })).toEqual([]);
+  expect(nics({ cards: "chosen", card: ["back;10.20.0.5;default;22"] })).toEqual([
+    { network: "back", address: "10.20.0.5", ports: [{ port: 22 }] },
+  ]);
+  expect(nics({ cards: "chosen", card: ["back"], runtime: "none" })).toBeUndefined();
+});
+
 test("a fork names no count, because it has as many members as its snapshot", () => {
   expect(meantBy(form({ snapshot: "before", count: "9" })).request).toEqual({ source: { snapshot: "before" } });
 });
@@ -73,12 +83,14 @@ test("an error of the API stands at the field that it is about", () => {
   expect(fieldOf("/source/version", form({ version: "01a2" }))).toBe("version");
   expect(fieldOf("/ssh_keys/1", emptyForm)).toBe("keys");
   expect(fieldOf("/user_data", emptyForm)).toBe("data");
-  expect(fieldOf("/nics", emptyForm)).toBeUndefined();
+  expect(fieldOf("/nics/0/network", emptyForm)).toBe("cards");
+  expect(fieldOf("/nics/0/network", form({ cards: "chosen" }))).toBe("card/0/network");
+  expect(fieldOf("/protect", emptyForm)).toBeUndefined();
   expect(
     sortErrors(
       [
         { pointer: "/cpus", detail: "1 to 1024, got 0" },
-        { pointer: "/nics", detail: "not built" },
+        { pointer: "/protect", detail: "not built" },
       ],
       emptyForm,
     ),

@@ -3,8 +3,10 @@
  * below. Pure; tested in form.test.ts.
  */
 import type { CreateDeployment } from "../../../api/deployments.ts";
+import { errorsByField } from "../../../ui/field-errors.ts";
 import { sizeHint, sizeOf } from "../../../ui/size.ts";
 import { labelsOf } from "../labels.ts";
+import { type CardField, cardFieldOf, cardOf, nicsOf } from "./cards.ts";
 import type { SeedField } from "./seed.ts";
 
 /** What is in the URL while it says nothing: also the API's defaults, where it has any. */
@@ -28,6 +30,9 @@ export const emptyForm = {
   marker: "",
   timeout: "",
   late: "keep",
+  /** The network cards: `usual` as the API chooses them, `none`, or those in `card`. */
+  cards: "usual",
+  card: [] as string[],
   policy: "spread",
   most: "",
   deadline: "",
@@ -37,7 +42,7 @@ export const emptyForm = {
 };
 export type Form = typeof emptyForm;
 /** What an error can be about: also what is not in the URL. */
-export type Field = keyof Form | SeedField;
+export type Field = keyof Form | SeedField | CardField;
 
 export type SourceKind = "image" | "snapshot" | "version";
 
@@ -87,6 +92,8 @@ export function meantBy(form: Form): Meant {
         ...(form.probe === "console" ? given("marker", text(form.marker)) : {}),
         ...given("timeout_s", number("timeout")),
       };
+  const cards = form.cards === "chosen" && !files ? nicsOf(form.card.map(cardOf)) : undefined;
+  Object.assign(unread, cards?.unread);
   const placement = {
     ...(form.policy === "pack" ? { policy: "pack" as const } : {}),
     ...(form.zone.length === 0 ? {} : { zones: form.zone }),
@@ -106,6 +113,7 @@ export function meantBy(form: Form): Meant {
     ...(files ? { runtime: "none" as const } : {}),
     ...(Object.keys(ready).length === 0 ? {} : { ready: { probe: "running" as const, ...ready } }),
     ...(form.late === "stop" && !files ? { on_ready_timeout: "stop" as const } : {}),
+    ...(cards === undefined ? (form.cards === "none" && !files ? { nics: [] } : {}) : { nics: cards.nics }),
     ...(Object.keys(placement).length === 0 ? {} : { placement }),
     ...(Object.keys(labels).length === 0 ? {} : { labels }),
     ...given("deadline_s", number("deadline")),
@@ -154,6 +162,8 @@ const fieldOfPointer: Record<string, Field> = {
 export function fieldOf(pointer: string, form: Form): Field | undefined {
   if (pointer === "/source") return sourceKindOf(form);
   if (pointer === "/source/version") return sourceKindOf(form) === "version" ? "version" : "number";
+  const ofCard = cardFieldOf(pointer, form.cards === "chosen");
+  if (ofCard !== undefined) return ofCard;
   for (let at = pointer; at !== ""; at = at.slice(0, at.lastIndexOf("/"))) {
     const field = fieldOfPointer[at];
     if (field !== undefined) return field;
@@ -162,16 +172,6 @@ export function fieldOf(pointer: string, form: Form): Field | undefined {
 }
 
 /** The messages of an answer by field, and those that no field is for. */
-export function sortErrors(
-  errors: readonly { pointer: string; detail: string }[],
-  form: Form,
-): { fields: Partial<Record<Field, string>>; rest: string[] } {
-  const fields: Partial<Record<Field, string>> = {};
-  const rest: string[] = [];
-  for (const { pointer, detail } of errors) {
-    const field = fieldOf(pointer, form);
-    if (field === undefined) rest.push(detail);
-    else fields[field] = fields[field] === undefined ? detail : `${fields[field]}; ${detail}`;
-  }
-  return { fields, rest };
+export function sortErrors(errors: readonly { pointer: string; detail: string }[], form: Form) {
+  return errorsByField(errors, (pointer) => fieldOf(pointer, form));
 }
