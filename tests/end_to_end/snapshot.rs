@@ -87,6 +87,61 @@ async fn snapshot_of_clean_disks_stores_nothing() {
     }
 }
 
+/// Members have a boot disk, a blank disk and one of an image. All are written and cut, and a fork has the bytes of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_and_its_fork_have_all_disks_of_an_instance() {
+    let cluster = Cluster::start(ClusterOptions::files(2)).await;
+    let images =
+        [("base", Pattern::striped(8, 8 * MIB, MIB, 2 * MIB)), ("dataset", Pattern::striped(9, 4 * MIB, MIB, 0))];
+    for (name, pattern) in &images {
+        let file = cluster.dir.join(format!("{name}.raw"));
+        pattern.write(&file);
+        cluster.api.import(name, &file).await;
+    }
+    let body = json!({ "name": "db", "source": { "image": "base" }, "count": 2, "runtime": "none", "disks": [
+        { "name": "data", "size_bytes": 96 * MIB },
+        { "name": "seed", "size_bytes": 6 * MIB, "source": { "image": "dataset" } },
+    ] });
+    cluster.api.done("/v1/deployments", body, LIMIT).await;
+    let sizes = [8 * MIB, 96 * MIB, 6 * MIB];
+    let mut wanted = Vec::new();
+    for (n, instance) in cluster.api.instances("db").await.iter().enumerate() {
+        let mut disks = vec![images[0].1.bytes(0, 8 * MIB), vec![0; 96 << 20], images[1].1.bytes(0, 4 * MIB)];
+        disks[2].resize(6 << 20, 0);
+        for (at, (disk, bytes)) in instance.disks.iter().zip(&mut disks).enumerate() {
+            assert_eq!(disk.size_bytes, sizes[at]);
+            let file = open(disk.path.as_ref());
+            assert!(
+                fs::read(disk.path.as_ref().expect("a path")).expect("read") == *bytes,
+                "{} as it began",
+                disk.name
+            );
+            let data = vec![(n * 3 + at + 1) as u8; 70_001];
+            let place = bytes.len() - 100_003;
+            file.write_all_at(&data, place as u64).expect("write");
+            bytes[place..][..data.len()].copy_from_slice(&data);
+        }
+        wanted.push(disks);
+    }
+    cluster.api.done("/v1/snapshots", json!({ "name": "s", "select": { "deployment": "db" } }), LIMIT).await;
+    assert_eq!(cluster.api.snapshot("s").await.members, 6);
+    for member in members(&cluster, "s").await {
+        let n = usize::from(member.instance_name == "db.1");
+        let at = ["root", "data", "seed"].iter().position(|name| *name == member.disk_name).expect("a name");
+        let content = cluster.api.content(&member.version.expect("ready: has a version").to_string()).await;
+        assert!(content == wanted[n][at], "{} of {}", member.disk_name, member.instance_name);
+    }
+    let fork = json!({ "name": "fork", "source": { "snapshot": "s" }, "runtime": "none" });
+    cluster.api.done("/v1/deployments", fork, LIMIT).await;
+    for (instance, disks) in cluster.api.instances("fork").await.iter().zip(&wanted) {
+        assert_eq!(instance.disks.iter().map(|disk| &*disk.name).collect::<Vec<_>>(), ["root", "data", "seed"]);
+        for (disk, bytes) in instance.disks.iter().zip(disks) {
+            let got = fs::read(disk.path.as_ref().expect("a path")).expect("read the fork");
+            assert!(got == *bytes, "{} of {} differs from the snapshot", disk.name, instance.name);
+        }
+    }
+}
+
 /// I7: a writer writes n to one disk, waits for the acknowledgement, then writes n to a disk of another node. No
 /// snapshot may have the later write without the earlier one.
 #[tokio::test(flavor = "multi_thread")]

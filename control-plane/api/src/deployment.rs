@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, SshKey,
     Timestamp, UserData, VersionId,
+    disk::{CreateDisk, DeploymentDisk},
     network::{CreateNic, DeploymentNic},
     ssh_key::SshKeyFacts,
 };
@@ -33,7 +34,7 @@ pub struct CreateDeployment {
     /// Memory of each member in bytes. Default: 512 MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Size of each disk in bytes, at least that of the source. Default: that of the source.
+    /// Size of each boot disk in bytes, at least that of the source. Default: that of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_bytes: Option<u64>,
     /// What runs the members. Default: `libvirt`.
@@ -74,9 +75,10 @@ pub struct CreateDeployment {
     /// runtime `none`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nics: Option<Vec<CreateNic>>,
-    /// Reserved: refused with 501, because it is not built yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disks: Option<serde_json::Value>,
+    /// Disks of each member beside the boot disk, at most 16. A fork has the disks of its snapshot, and these in addition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub disks: Vec<CreateDisk>,
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<serde_json::Value>,
@@ -88,7 +90,7 @@ pub struct CreateDeployment {
     pub on_node_loss: Option<serde_json::Value>,
 }
 
-/// What the disks start as. Exactly one of these is given: `image` (with an optional `version` number), `version`,
+/// What the boot disks start as. Exactly one of these is given: `image` (with an optional `version` number), `version`,
 /// `snapshot`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +102,7 @@ pub struct DeploymentSource {
     /// Without `image`: the id of a version. With `image`: the number of a version of that image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<crate::image::VersionOrNumber>,
-    /// Id or name of a snapshot: each member starts with the disk of one member of it.
+    /// Id or name of a snapshot: each member starts with the disks of one instance of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub snapshot: Option<Ref<SnapshotId>>,
@@ -323,8 +325,12 @@ pub struct Deployment {
     pub cpus: u32,
     /// Memory of each member in bytes.
     pub memory_bytes: u64,
-    /// Size of each disk in bytes.
+    /// Size of each boot disk in bytes.
     pub disk_bytes: u64,
+    /// The disks of each member beside the boot disk.
+    #[serde(default)]
+    #[schema(required)]
+    pub disks: Vec<DeploymentDisk>,
     /// What runs the members.
     #[schema(value_type = Runtime)]
     pub runtime: OrUnknown<Runtime>,

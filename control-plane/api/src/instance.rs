@@ -41,7 +41,7 @@ pub enum InstanceState {
 pub struct Disk {
     /// Id of the disk, which is also in the name of its file on the node.
     pub id: DiskId,
-    /// Name of the disk within the instance: `root`.
+    /// Name of the disk within the instance; that of the boot disk is `root`.
     pub name: String,
     /// Logical size in bytes.
     pub size_bytes: u64,
@@ -190,7 +190,7 @@ pub struct Loss {
     pub instance_name: String,
     /// Id of the disk.
     pub disk: DiskId,
-    /// Name of the disk within the instance: `root`.
+    /// Name of the disk within the instance.
     pub disk_name: String,
     /// The version from which the disk begins anew.
     pub version: VersionId,

@@ -1,8 +1,8 @@
 //! The types that the two daemons and their clients exchange. Only serde types: no I/O, no async.
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
-//! ([`image`], [`version`], [`deployment`], [`instance`], [`console`], [`network`], [`security_group`], [`snapshot`], [`node`],
-//! [`operation`], [`event`], [`token`], [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest
+//! ([`image`], [`version`], [`deployment`], [`disk`], [`instance`], [`console`], [`network`], [`security_group`], [`snapshot`],
+//! [`node`], [`operation`], [`event`], [`token`], [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest
 //! is told), [`condition`], [`error`], [`reason`], [`page`],
 //! [`etag`], [`mac`], [`packet`], [`or_unknown`] and [`units`] (what all share), then the two
 //! protocols that tenants never see: [`node_protocol`] (controller and agent) and [`peer_protocol`] (agent and agent,
@@ -15,6 +15,7 @@
 pub mod condition;
 pub mod console;
 pub mod deployment;
+pub mod disk;
 pub mod error;
 pub mod etag;
 pub mod event;

@@ -153,6 +153,10 @@ pub enum SalvageState {
 pub struct Salvage {
     /// Id of the disk.
     pub disk: DiskId,
+    /// Name that the disk has within its instance.
+    #[serde(default)]
+    #[schema(required)]
+    pub disk_name: String,
     /// Id of the instance that it belongs to.
     pub instance: InstanceId,
     /// The name that the instance had then.

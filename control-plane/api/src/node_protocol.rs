@@ -326,10 +326,17 @@ pub struct Assignment {
 pub struct DiskAssignment {
     /// Id of the disk. Its file is `DATA/disks/{disk}.raw`.
     pub disk: DiskId,
+    /// Its name within the instance. Older controllers know of the boot disk only, and do not say it.
+    #[serde(default = "root")]
+    pub name: String,
     /// Logical size in bytes, a multiple of 4096.
     pub size_bytes: u64,
     /// Its newest published version, from which its content starts. It is a key of [`Desired::versions`].
     pub version: VersionId,
+}
+
+fn root() -> String {
+    crate::disk::ROOT.to_owned()
 }
 
 /// What a node needs to read a version.

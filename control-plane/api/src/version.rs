@@ -65,6 +65,10 @@ pub struct Version {
     pub instance_name: Option<String>,
     /// Id of the disk it is a state of, if any.
     pub disk: Option<DiskId>,
+    /// Name that this disk had within the instance.
+    #[serde(default)]
+    #[schema(required)]
+    pub disk_name: Option<String>,
     /// Id of the snapshot it belongs to, if any.
     pub snapshot: Option<SnapshotId>,
     /// Name of that snapshot.

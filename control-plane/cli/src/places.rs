@@ -11,6 +11,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("/cpus", &["--cpus"]),
     ("/memory_bytes", &["--memory"]),
     ("/disk_bytes", &["--disk-size"]),
+    ("/disks", &["--disk"]),
     ("/runtime", &["--runtime"]),
     ("/ready/probe", &["--ready"]),
     ("/ready/marker", &["--ready-marker"]),

@@ -1,6 +1,12 @@
 //! Parses labels, references and ports of the command line; prints sizes and times for people.
 
-use muster_api::{network::PublishPort, packet::PortProtocol};
+use muster_api::{
+    disk::{CreateDisk, DiskSource},
+    image::VersionOrNumber,
+    network::PublishPort,
+    packet::PortProtocol,
+    units::parse_size,
+};
 
 /// Parses `KEY=VALUE`.
 pub(crate) fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -80,6 +86,32 @@ pub(crate) fn parse_published(text: &str) -> Result<PublishPort, String> {
     Ok(PublishPort { node_port: node_port.map(number).transpose()?, port: number(port)?, protocol })
 }
 
+/// Parses `data=10GiB` or `data=10GiB,source=debian@2`: a disk beside the boot disk.
+pub(crate) fn parse_disk(text: &str) -> Result<CreateDisk, String> {
+    let wrong = || {
+        format!(
+            "a disk is NAME=SIZE, and ,source=IMAGE[@N] or ,source=VERSION unless it is to be blank, such as data=10GiB; got \
+             '{text}'"
+        )
+    };
+    let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let (size, source) = match rest.split_once(',') {
+        None => (rest, None),
+        Some((size, more)) => (size, Some(more.strip_prefix("source=").ok_or_else(wrong)?)),
+    };
+    let source = source.map(parse_disk_source).transpose()?;
+    Ok(CreateDisk { name: name.to_owned(), size_bytes: parse_size(size)?, source })
+}
+
+fn parse_disk_source(text: &str) -> Result<DiskSource, String> {
+    if let Ok(version) = text.parse() {
+        return Ok(DiskSource { image: None, version: Some(VersionOrNumber::Id(version)) });
+    }
+    let (image, number) = parse_image(text)?;
+    let image = image.parse().map_err(|error| format!("'{image}' is no name of an image: {error}"))?;
+    Ok(DiskSource { image: Some(image), version: number.map(VersionOrNumber::Number) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +122,25 @@ mod tests {
         assert_eq!(parse_image("debian@12"), Ok(("debian", Some(12))));
         for bad in ["debian@", "debian@0", "debian@x", "@1"] {
             assert!(parse_image(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_blank_unless_it_has_a_source() {
+        let blank = CreateDisk { name: "data".to_owned(), size_bytes: 10 << 30, source: None };
+        assert_eq!(parse_disk("data=10GiB"), Ok(blank.clone()));
+        let of = |image: &str, number| DiskSource {
+            image: Some(image.parse().expect("a name")),
+            version: Some(VersionOrNumber::Number(number)),
+        };
+        let source = Some(of("debian", 2));
+        assert_eq!(parse_disk("data=10GiB,source=debian@2"), Ok(CreateDisk { source, ..blank.clone() }));
+        let id = "0192f0c1-2345-7abc-8def-0123456789ab";
+        let version = Some(VersionOrNumber::Id(id.parse().expect("an id")));
+        let source = Some(DiskSource { image: None, version });
+        assert_eq!(parse_disk(&format!("data=10GiB,source={id}")), Ok(CreateDisk { source, ..blank }));
+        for bad in ["data", "data=", "data=x", "data=1GiB,debian", "data=1GiB,source=debian@0"] {
+            assert!(parse_disk(bad).is_err(), "{bad}");
         }
     }
 

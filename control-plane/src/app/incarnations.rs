@@ -138,8 +138,9 @@ impl<'a> AheadDisk<'a> {
             instance: instance.id,
             instance_name: instance.name.clone(),
             disk: disk.id,
+            disk_name: disk.name.clone(),
             snapshot: None,
-            commit,
+            commit: Some(commit),
         };
         versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, content)).await?;
         let head =
@@ -155,7 +156,8 @@ impl<'a> AheadDisk<'a> {
 }
 
 fn adopted_event(instance: &InstanceRow, disk: &DiskRow, version: VersionId) -> NewEvent {
-    let target = Target { kind: "version".to_owned(), id: version.to_string(), name: instance.name.clone() };
+    let name = versions::disk_version_name(None, &instance.name, &disk.name);
+    let target = Target { kind: "version".to_owned(), id: version.to_string(), name };
     NewEvent {
         data: json!({ "state": "ready", "instance": instance.id, "disk": disk.id, "adopted": true }),
         ..NewEvent::new("version.adopted", instance.project.clone(), target)

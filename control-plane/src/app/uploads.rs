@@ -328,9 +328,9 @@ impl App {
         }
     }
 
-    /// The salt in the names of what a project imports. With a salt of its own it shares no object with others, so that no
+    /// The salt in the names of the objects of a project. With a salt of its own it shares no object with others, so that no
     /// upload is quicker because somebody else has the content (I12).
-    fn salt_of(&self, project: &str) -> Salt {
+    pub(super) fn salt_of(&self, project: &str) -> Salt {
         match self.config.pool.share {
             Share::Cluster => Salt::SHARED,
             Share::Project => {

@@ -5,15 +5,15 @@ use std::time::Duration;
 use muster_api::{
     Labels, Name, SshKey, UserData,
     deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
+    disk::CreateDisk,
     error::FieldError,
-    image::VersionOrNumber,
     network::CreateNic,
     node_protocol::seed::Seed,
     ssh_key::SSH_KEYS_MAX,
     units::{exact_duration, exact_size},
 };
 
-use super::{cards, deployment::MEMBERS_MAX, versions::SIZE_BYTES_MAX};
+use super::{cards, deployment::MEMBERS_MAX, disk_plan, versions::SIZE_BYTES_MAX};
 
 /// Memory of a member where the request does not say, bytes.
 pub const MEMORY_BYTES: u64 = 512 << 20;
@@ -53,7 +53,7 @@ pub struct Order {
     pub cpus: u32,
     /// Memory of each member, bytes; `None` for what the image needs, at least [`MEMORY_BYTES`].
     pub memory_bytes: Option<u64>,
-    /// Size of each disk, bytes, a multiple of 4096; `None` for the size of its source.
+    /// Size of each boot disk, bytes, a multiple of 4096; `None` for the size of its source.
     pub disk_bytes: Option<u64>,
     /// What runs the members: libvirt, or nothing, so that they are only disks.
     pub runtime: Runtime,
@@ -61,6 +61,8 @@ pub struct Order {
     pub ready: Ready,
     /// Where members may be placed.
     pub placement: Placement,
+    /// Disks of each member beside the boot disk. Sizes are multiples of 4096 bytes.
+    pub disks: Vec<CreateDisk>,
     /// Network cards of each member; `None` for those that members have by default.
     pub nics: Option<Vec<CreateNic>>,
     /// How long its operations may take, seconds.
@@ -139,7 +141,7 @@ impl Order {
             return Err(NotAnOrder::Reserved(reserved));
         }
         let mut wrong = Complaints::default();
-        check_source(&wanted.source, &mut wrong);
+        check_boot_source(&wanted.source, &mut wrong);
         let count = check_count(&wanted, &mut wrong);
         let min_count = wanted.min_count.and_then(|min| check_min_count(min, count, &mut wrong));
         let cpus = wanted.cpus.unwrap_or(1);
@@ -156,6 +158,9 @@ impl Order {
         let placement = wanted.placement.unwrap_or_default();
         check_placement(&placement, &mut wrong);
         check_seed(wanted.ssh_keys.as_deref(), wanted.user_data.as_ref(), runtime, &mut wrong);
+        wrong.0.extend(disk_plan::check(&wanted.disks));
+        let disks = wanted.disks.into_iter();
+        let disks = disks.map(|disk| CreateDisk { size_bytes: rounded(disk.size_bytes), ..disk }).collect();
         wrong.0.extend(cards::check(wanted.nics.as_deref().unwrap_or_default(), runtime));
         let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
@@ -176,6 +181,7 @@ impl Order {
             runtime,
             ready,
             placement,
+            disks,
             nics: wanted.nics,
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
@@ -202,7 +208,6 @@ impl Order {
 
 fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
     let fields = [
-        ("disks", wanted.disks.is_some()),
         ("instance_type", wanted.instance_type.is_some()),
         ("protect", wanted.protect.is_some()),
         ("on_node_loss", wanted.on_node_loss.is_some()),
@@ -239,19 +244,11 @@ pub const fn rounded(bytes: u64) -> u64 {
     }
 }
 
-fn check_source(source: &DeploymentSource, wrong: &mut Complaints) {
-    match (&source.image, source.version, &source.snapshot) {
-        (Some(_), None | Some(VersionOrNumber::Number(1..)), None)
-        | (None, Some(VersionOrNumber::Id(_)), None)
-        | (None, None, Some(_)) => {}
-        (Some(_), Some(VersionOrNumber::Id(_)), None) => {
-            wrong.add("/source/version", "invalid", "with an image it is a number; a version's id stands alone");
-        }
-        (None, Some(VersionOrNumber::Number(_)), None) => {
-            wrong.add("/source/version", "invalid", "a number needs an image; alone it is a version's id");
-        }
-        (Some(_), Some(VersionOrNumber::Number(_)), None) => {
-            wrong.add("/source/version", "out_of_range", "numbers begin with 1");
+fn check_boot_source(source: &DeploymentSource, wrong: &mut Complaints) {
+    match (&source.snapshot, &source.image, source.version) {
+        (Some(_), None, None) => {}
+        (None, image, version) if image.is_some() || version.is_some() => {
+            wrong.0.extend(disk_plan::check_source("/source", image.is_some(), version));
         }
         _ => wrong.add("/source", "invalid", "exactly one of image (with or without version), version, snapshot"),
     }
@@ -373,8 +370,8 @@ mod tests {
 
     #[test]
     fn reserved_fields_are_never_ignored() {
-        let got = read(json!({"source": {"image": "a"}, "count": 0, "disks": [], "protect": {}}));
-        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["disks", "protect"]));
+        let got = read(json!({"source": {"image": "a"}, "count": 0, "instance_type": "a", "protect": {}}));
+        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["instance_type", "protect"]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     column, nics,
     row::{columns, select, select_one},
 };
-use crate::domain::cards::CardPlan;
+use crate::domain::{cards::CardPlan, disk_plan::DiskPlan};
 use muster_api::{
     DeploymentId, DiskId, Labels, Timestamp, VersionId,
     deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
@@ -48,8 +48,10 @@ pub struct DeploymentRow {
     pub cpus: u32,
     /// Memory of each member, bytes.
     pub memory_bytes: u64,
-    /// Size of the disk of a new member, bytes.
+    /// Size of the boot disk of a new member, bytes.
     pub disk_bytes: u64,
+    /// The disks that its members get beside the boot disk.
+    pub disks: Vec<DiskPlan>,
     /// What runs the members: libvirt, or nothing, so that they are only disks.
     pub runtime: Runtime,
     /// When a member counts as ready.
@@ -107,8 +109,8 @@ impl DeploymentRow {
 
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, runtime, ready, placement, nics, deadline_s, on_ready_timeout, timing, created_at, updated_at,
-    revision, members_revision, seq,
+    next_number, cpus, memory_bytes, disk_bytes, disks, runtime, ready, placement, nics, deadline_s, on_ready_timeout, timing, created_at,
+    updated_at, revision, members_revision, seq,
 );
 
 /// Inserts a deployment. The deployments loop will count its members.

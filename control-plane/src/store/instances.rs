@@ -83,8 +83,10 @@ pub struct DiskRow {
     pub project: String,
     /// The instance that the disk belongs to; it never changes.
     pub instance: InstanceId,
-    /// `root`: an instance has one disk.
+    /// Its name within the instance. That of the boot disk is `root`.
     pub name: String,
+    /// Its place among the disks of the instance. The boot disk has 0.
+    pub number: u64,
     /// Its size as the guest sees it, bytes.
     pub size_bytes: u64,
     /// Its newest published version, at first the one that it began with. The next commit must build on it.
@@ -112,7 +114,7 @@ impl DiskRow {
 }
 
 columns!(
-    "disks", DiskRow: id, project, instance, name, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
+    "disks", DiskRow: id, project, instance, name, number, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
     local_bytes,
 );
 
@@ -395,11 +397,11 @@ impl Row for InstanceRow {
     }
 }
 
-/// The disks of these instances, by instance.
+/// The disks of these instances, by instance, the boot disk first.
 pub async fn disks_of(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceId, Vec<DiskRow>>, StoreError> {
     let mut disks: BTreeMap<InstanceId, Vec<DiskRow>> = BTreeMap::new();
     let head = format!("-- disks.of\n{} WHERE instance", DiskRow::SELECT);
-    for row in bulk::select_in(tx, &head, ids, " ORDER BY name").await? {
+    for row in bulk::select_in(tx, &head, ids, " ORDER BY number, name").await? {
         let disk = DiskRow::from_row(&row)?;
         disks.entry(disk.instance).or_default().push(disk);
     }

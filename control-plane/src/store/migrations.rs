@@ -49,6 +49,7 @@ migrations! {
     23 "0023_networks",
     24 "0024_boot_orders",
     25 "0025_image_properties",
+    26 "0026_disks",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -17,6 +17,8 @@ pub struct SalvageRow {
     pub node: NodeId,
     /// The disk that was on it.
     pub disk: DiskId,
+    /// Name that the disk had within the instance.
+    pub disk_name: String,
     /// The instance that the disk belongs to.
     pub instance: InstanceId,
     /// The name that the instance had then.
@@ -42,8 +44,8 @@ pub struct SalvageRow {
 }
 
 columns!(
-    "salvage", SalvageRow: node, disk, instance, instance_name, project, size_bytes, commit_id, state, detail, version,
-    created_at, updated_at, seq,
+    "salvage", SalvageRow: node, disk, disk_name, instance, instance_name, project, size_bytes, commit_id, state, detail,
+    version, created_at, updated_at, seq,
 );
 
 impl SalvageRow {
@@ -52,6 +54,7 @@ impl SalvageRow {
     pub fn view(self) -> Salvage {
         Salvage {
             disk: self.disk,
+            disk_name: self.disk_name,
             instance: self.instance,
             instance_name: self.instance_name,
             project: self.project,

@@ -112,6 +112,8 @@ pub struct MemberRow {
     pub snapshot: SnapshotId,
     /// The disk that is cut. It can be in one snapshot under way at a time.
     pub disk: DiskId,
+    /// Name that the disk had within the instance.
+    pub disk_name: String,
     /// The instance that the disk belongs to.
     pub instance: InstanceId,
     /// The name that the instance had then.
@@ -158,7 +160,8 @@ columns!(
 );
 
 const INSERT_MEMBERS: &str = "-- snapshot_members.insert
-INSERT INTO snapshot_members (snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id, seq)";
+INSERT INTO snapshot_members (snapshot, disk, disk_name, instance, instance_name, size_bytes, node, generation, commit_id,
+    seq)";
 
 /// Inserts a snapshot under way with its members.
 pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Result<(), StoreError> {
@@ -169,6 +172,7 @@ pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Re
             vec![
                 member.snapshot.to_string().into(),
                 member.disk.to_string().into(),
+                member.disk_name.as_str().into(),
                 member.instance.to_string().into(),
                 member.instance_name.as_str().into(),
                 column::int(member.size_bytes).into(),
@@ -294,7 +298,7 @@ pub async fn member_by_commit(tx: &mut Tx, commit: CommitId) -> Result<Option<Me
 
 impl Row for MemberRow {
     const SELECT: &'static str =
-        "SELECT snapshot, disk, instance, instance_name, size_bytes, node, generation, commit_id,
+        "SELECT snapshot, disk, disk_name, instance, instance_name, size_bytes, node, generation, commit_id,
     version, pause_us, dirty_bytes, stored_bytes, staged_at, base, descriptor, root_page, seq FROM snapshot_members";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
@@ -310,6 +314,7 @@ impl Row for MemberRow {
         Ok(Self {
             snapshot: column::read(row, "snapshot")?,
             disk: column::read(row, "disk")?,
+            disk_name: column::read(row, "disk_name")?,
             instance: column::read(row, "instance")?,
             instance_name: column::read(row, "instance_name")?,
             size_bytes: column::read(row, "size_bytes")?,

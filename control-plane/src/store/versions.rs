@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId, etag,
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
+    disk::ROOT,
+    etag,
     node_protocol::VersionRoot,
     version::{BootKind, Version, VersionState},
 };
@@ -39,10 +41,12 @@ pub enum Of {
         instance_name: String,
         /// The disk that was committed.
         disk: DiskId,
+        /// The name that the disk had within the instance.
+        disk_name: String,
         /// Id and name of the snapshot that it was cut for.
         snapshot: Option<(SnapshotId, String)>,
-        /// The commit that made it. A commit is published once at most.
-        commit: CommitId,
+        /// The commit that made it; `None` for what a blank disk starts from. A commit is published once at most.
+        commit: Option<CommitId>,
     },
 }
 
@@ -111,8 +115,8 @@ pub struct VersionRow {
 }
 
 const INSERT: &str = "-- versions.insert
-INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, snapshot, snapshot_name,
-    commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, boot,
+INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, disk_name,
+    snapshot, snapshot_name, commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, boot,
     upload, parent, created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
@@ -125,10 +129,11 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         Of::Image { image, number } => {
             cells.extend([image.cell()?, number.cell()?]);
             // The columns about a disk.
-            cells.extend(std::iter::repeat_n(Cell::Text(None), 6));
+            cells.extend(std::iter::repeat_n(Cell::Text(None), 7));
         }
-        Of::Disk { instance, instance_name, disk, snapshot, commit } => {
-            cells.extend([ImageId::NULL, u64::NULL, instance.cell()?, instance_name.cell()?, disk.cell()?]);
+        Of::Disk { instance, instance_name, disk, disk_name, snapshot, commit } => {
+            cells.extend([ImageId::NULL, u64::NULL, instance.cell()?, instance_name.cell()?]);
+            cells.extend([disk.cell()?, disk_name.cell()?]);
             let (id, name) = snapshot.clone().unzip();
             cells.extend([id.cell()?, name.cell()?, commit.cell()?]);
         }
@@ -341,9 +346,19 @@ fn content(row: &AnyRow) -> Result<Content, StoreError> {
         .map_err(|e| StoreError::BadRow { column: "versions.descriptor".to_owned(), why: e.to_string() })
 }
 
+/// The name of a version of a disk: `SNAPSHOT/INSTANCE`, and `/DISK` unless it is the boot disk.
+#[must_use]
+pub fn disk_version_name(snapshot: Option<&str>, instance: &str, disk: &str) -> String {
+    [snapshot, Some(instance), Some(disk).filter(|disk| *disk != ROOT)]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
 impl Row for VersionRow {
     const SELECT: &'static str = "SELECT v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name,
-    v.number, v.instance, v.instance_name, v.disk, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
+    v.number, v.instance, v.instance_name, v.disk, v.disk_name, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
     v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.boot,
     v.parent, v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
 
@@ -352,10 +367,10 @@ impl Row for VersionRow {
         let image_name: Option<String> = column::read(row, "image_name")?;
         let instance_name: Option<String> = column::read(row, "instance_name")?;
         let snapshot_name: Option<String> = column::read(row, "snapshot_name")?;
-        let name = match (&image_name, number, &snapshot_name, &instance_name) {
+        let disk_name: Option<String> = column::read(row, "disk_name")?;
+        let name = match (&image_name, number, &instance_name, &disk_name) {
             (Some(image), Some(number), _, _) => format!("{image}@{number}"),
-            (_, _, Some(snapshot), Some(instance)) => format!("{snapshot}/{instance}"),
-            (_, _, _, Some(instance)) => instance.clone(),
+            (_, _, Some(instance), Some(disk)) => disk_version_name(snapshot_name.as_deref(), instance, disk),
             _ => {
                 return Err(StoreError::BadRow { column: "versions.instance_name".to_owned(), why: "null".to_owned() });
             }
@@ -378,6 +393,7 @@ impl Row for VersionRow {
                 instance: column::read(row, "instance")?,
                 instance_name,
                 disk: column::read(row, "disk")?,
+                disk_name,
                 snapshot: column::read(row, "snapshot")?,
                 snapshot_name,
                 size_bytes: column::read(row, "size_bytes")?,

@@ -148,7 +148,12 @@ fn assignment(wanted: Wanted) -> Assignment {
         runtime: Runtime::Libvirt,
         ready: Ready { probe: Probe::Console, marker: None, timeout_s: Some(60) },
         on_ready_timeout: OnReadyTimeout::Stop,
-        disks: vec![DiskAssignment { disk: id(2).into(), size_bytes: 1 << 30, version: VersionId::from(id(3)) }],
+        disks: vec![DiskAssignment {
+            disk: id(2).into(),
+            name: "root".to_owned(),
+            size_bytes: 1 << 30,
+            version: VersionId::from(id(3)),
+        }],
         nics: Vec::new(),
         seed: None,
     }

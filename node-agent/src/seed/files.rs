@@ -113,7 +113,12 @@ mod tests {
             runtime: Runtime::Libvirt,
             ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
             on_ready_timeout: OnReadyTimeout::default(),
-            disks: vec![DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() }],
+            disks: vec![DiskAssignment {
+                disk: DiskId::generate(),
+                name: "root".to_owned(),
+                size_bytes: 4096,
+                version: VersionId::generate(),
+            }],
             nics: Vec::new(),
             seed: None,
         }

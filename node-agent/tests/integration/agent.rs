@@ -329,7 +329,12 @@ impl Running {
 }
 
 fn assignment(generation: u64) -> Assignment {
-    let disk = DiskAssignment { disk: DiskId::generate(), size_bytes: 4096, version: VersionId::generate() };
+    let disk = DiskAssignment {
+        disk: DiskId::generate(),
+        name: "root".to_owned(),
+        size_bytes: 4096,
+        version: VersionId::generate(),
+    };
     Assignment { generation, ..bare_instance(disk) }
 }
 

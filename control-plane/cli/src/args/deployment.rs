@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use muster_api::{
     deployment::{OnReadyTimeout, Probe, Runtime},
+    disk::CreateDisk,
     network::PublishPort,
     units::{parse_duration, parse_size},
 };
@@ -23,6 +24,7 @@ Examples:
   muster deploy web --image debian@2 --count 100 --min-count 90 --dry-run
   muster deploy trial --snapshot before-upgrade
   muster deploy web --image debian --count 4 --ssh-key ~/.ssh/id_ed25519.pub --user-data setup.yaml
+  muster deploy db --image debian --count 1 --disk data=20GiB --disk seed=5GiB,source=dataset@3
   muster deploy shop --image debian --count 1 --network back:10.20.0.5 --publish 80";
 
 #[derive(Args, Debug)]
@@ -55,9 +57,12 @@ pub(crate) struct Deploy {
     /// Memory of each instance [default: 512MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
-    /// Size of each disk, not below the size of its source [default: the size of the source]
+    /// Size of each boot disk, not below the size of its source [default: the size of the source]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) disk_size: Option<u64>,
+    /// Give each instance a further disk, blank or as an image or a version is; may be given many times
+    #[arg(long, value_name = "NAME=SIZE[,source=IMAGE[@N]|V]", value_parser = units::parse_disk)]
+    pub(crate) disk: Vec<CreateDisk>,
     /// What makes an instance ready [default: running]
     #[arg(long, value_name = "PROBE", value_parser = word_of_api::<Probe>(["running", "console", "guest-agent"]))]
     pub(crate) ready: Option<Probe>,

@@ -8,6 +8,7 @@ use muster_api::{
         CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
         ReasonCount, Retry, Scale, Spread,
     },
+    disk::DeploymentDisk,
     image::VersionOrNumber,
     instance::Stop,
     network::{CreateNic, DeploymentNic},
@@ -116,7 +117,7 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         ssh_keys: ssh_keys(&deploy)?,
         user_data: deploy.user_data.as_deref().map(user_data).transpose()?,
         nics: nics(&deploy)?,
-        disks: None,
+        disks: deploy.disk,
         instance_type: None,
         protect: None,
         on_node_loss: None,
@@ -208,6 +209,16 @@ fn nic_text(nic: &DeploymentNic) -> String {
     let ports: Vec<String> = ports.map(|port| format!("{}/{}", port.port, word(&port.protocol))).collect();
     let published = if ports.is_empty() { String::new() } else { format!(", published: {}", ports.join(" ")) };
     format!("{}{}{groups}{published}", nic.network_name, optional(address))
+}
+
+/// `data 10 GiB, from debian@2`.
+fn disk_text(disk: &DeploymentDisk) -> String {
+    let number = match disk.source.as_ref().and_then(|source| source.version) {
+        Some(VersionOrNumber::Number(n)) => format!("@{n}"),
+        _ => String::new(),
+    };
+    let from = disk.source_name.as_ref().map(|name| format!(" from {name}{number}"));
+    format!("{} {}{}", disk.name, units::bytes(disk.size_bytes), optional(from))
 }
 
 fn source(deploy: &Deploy) -> Result<DeploymentSource, Failure> {
@@ -325,7 +336,8 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("members", counts(&deployment.counts)),
         ("source", source_text(deployment)),
         ("runtime", word(&deployment.runtime)),
-        ("each", format!("{cpus}, {memory} memory, {disk} disk")),
+        ("each", format!("{cpus}, {memory} memory, {disk} boot disk")),
+        ("disks", deployment.disks.iter().map(disk_text).collect::<Vec<_>>().join("; ")),
         ("networks", nics.join("; ")),
         ("ready when", deployment.ready_when.known().map(ready_when).unwrap_or_default()),
         ("ssh keys", deployment.ssh_keys.iter().flatten().map(key_text).collect::<Vec<_>>().join(", ")),

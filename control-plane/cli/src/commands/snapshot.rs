@@ -30,8 +30,9 @@ const SNAPSHOTS: [Column<Snapshot>; 10] = [
     wide(words("ID", |v| v.id.to_string())),
 ];
 
-const MEMBERS: [Column<SnapshotMember>; 5] = [
+const MEMBERS: [Column<SnapshotMember>; 6] = [
     names("INSTANCE", |v| v.instance_name.clone()),
+    words("DISK", |v| v.disk_name.clone()),
     numbers("DIRTY", |v| units::bytes(v.dirty_bytes)),
     numbers("STORED", |v| units::bytes(v.stored_bytes)),
     numbers("PAUSE", |v| optional_millis(v.pause_ms)),

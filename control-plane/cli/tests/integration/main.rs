@@ -192,7 +192,7 @@ async fn deploy_sends_only_the_options_that_were_given() {
     let args = ["deploy", "web", "--image", "debian@2", "--count", "4", "--memory", "1GiB", "--dry-run"];
     let done = fake.run(&args).await;
     assert_eq!(done.out, "4 would be placed, 0 would not\n");
-    let more = ["--ready", "console", "--pack", "--label", "tier=web", "--runtime", "none"];
+    let more = ["--ready", "console", "--pack", "--label", "tier=web", "--runtime", "none", "--disk", "data=1GiB"];
     fake.run(&[&args[..], &more].concat()).await;
     let bodies: Vec<_> = fake.seen().iter().map(fake::Seen::json).collect();
     let plain = json!({"name": "web", "source": {"image": "debian", "version": 2}, "count": 4,
@@ -202,6 +202,7 @@ async fn deploy_sends_only_the_options_that_were_given() {
     assert_eq!(more.get("ready"), Some(&json!({"probe": "console"})));
     assert_eq!(more.get("placement"), Some(&json!({"policy": "pack"})));
     assert_eq!(more.get("runtime"), Some(&json!("none")));
+    assert_eq!(more.get("disks"), Some(&json!([{"name": "data", "size_bytes": 1 << 30}])));
     assert_eq!(more.get("labels"), Some(&json!({"tier": "web"})));
 }
 

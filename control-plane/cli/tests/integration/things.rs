@@ -30,7 +30,7 @@ pub(crate) fn image(name: &str) -> Value {
 pub(crate) fn version(name: &str) -> Value {
     json!({"id": VERSION_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
         "created_at": AT, "updated_at": AT, "etag": "1", "image": IMAGE_ID, "image_name": "debian", "number": 1,
-        "instance": null, "instance_name": null, "disk": null, "snapshot": null, "snapshot_name": null,
+        "instance": null, "instance_name": null, "disk": null, "disk_name": null, "snapshot": null, "snapshot_name": null,
         "size_bytes": 8 << 20, "chunk_bytes": 262_144, "root": "00", "digest": null, "parent": null, "stored_bytes": 2 << 20,
         "new_field": [1]})
 }
@@ -44,6 +44,7 @@ pub(crate) fn deployment(name: &str) -> Value {
         "reason": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "source": {"image": IMAGE_ID, "version": 2}, "source_name": "debian", "count": 2, "min_count": 2, "cpus": 1,
         "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt",
+        "disks": [{"name": "data", "size_bytes": 2 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
         "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "placement": {"policy": "spread"},
         "counts": {"running": 2}, "ready": 2,
         "timing": {"placed": step(10), "started": step(900), "ready": step(2100)}, "version": VERSION_ID,
@@ -72,8 +73,8 @@ pub(crate) fn snapshot(name: &str) -> Value {
 }
 
 pub(crate) fn member(number: u64) -> Value {
-    json!({"instance": INSTANCE_ID, "instance_name": format!("web.{number}"), "disk": OTHER_ID, "version": VERSION_ID,
-        "pause_ms": 1.5, "dirty_bytes": 4096, "stored_bytes": 0, "new_field": [1]})
+    json!({"instance": INSTANCE_ID, "instance_name": format!("web.{number}"), "disk": OTHER_ID, "disk_name": "root",
+        "version": VERSION_ID, "pause_ms": 1.5, "dirty_bytes": 4096, "stored_bytes": 0, "new_field": [1]})
 }
 
 pub(crate) fn node(name: &str) -> Value {

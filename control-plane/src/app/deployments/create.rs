@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use muster_api::{
-    DeploymentId, Ref,
+    DeploymentId, Ref, VersionId,
     deployment::{CreateDeployment, DeploymentState, Placement, Runtime, Timing},
+    disk::DiskSource,
+    image::VersionOrNumber,
     node::NodeState,
     node_protocol::seed::Seed,
     units::exact_size,
@@ -12,7 +14,7 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, nics},
+    super::{Answer, App, AppError, Caller, Once, at, find, nics},
     event,
     members::NewMembers,
     placing::{Placing, can_have_networks, node_views},
@@ -22,8 +24,9 @@ use crate::{
     config::Networks,
     domain::{
         cards::{self, CardPlan},
+        disk_plan::{DISKS_MAX, DiskPlan},
         names::made_up,
-        order::{MEMORY_BYTES, NotAnOrder, Order},
+        order::{MEMORY_BYTES, NotAnOrder, Order, rounded},
     },
     scheduler::NodeView,
     store::{
@@ -32,6 +35,7 @@ use crate::{
         events, nodes,
         operations::{self, NewOperation},
         seeds,
+        versions::VersionRow,
     },
 };
 
@@ -61,7 +65,7 @@ impl App {
         }
         self.once(once, "deployments.create", async |tx| {
             let settings = &self.config.networks;
-            let Prepared { mut row, start, nodes } = prepare(tx, caller, settings, &order).await?;
+            let Prepared { mut row, start, blank, nodes } = prepare(tx, caller, settings, &order).await?;
             if let Some(existing) = deployments::by_name(tx, &row.project, &row.name).await? {
                 let existing = existing.id.to_string();
                 return Err(AppError::NameTaken { kind: "deployment", name: row.name, existing });
@@ -91,10 +95,15 @@ impl App {
             };
             // No operation can run on it yet.
             let operation = operations::create(tx, &caller.origin(), new).await?;
-            let disks = start.disks(count, order.disk_bytes);
-            let operation_id = operation.id;
-            let members =
-                NewMembers { deployment: &row, first: 0, disks, cards, placing: &placing, operation: operation_id };
+            let members = NewMembers {
+                deployment: &row,
+                first: 0,
+                disks: start.disks(count, order.disk_bytes, &row.disks),
+                blank: blank.map(|version| (version, self.salt_of(&row.project))),
+                cards,
+                placing: &placing,
+                operation: operation.id,
+            };
             members.insert(tx, &caller.name).await?;
             Answer::accepted(&operation)
         })
@@ -115,6 +124,8 @@ struct Prepared {
     row: DeploymentRow,
     /// What its disks start as.
     start: Start,
+    /// The version that its blank disks start from, which is to be made; `None` if it has none.
+    blank: Option<VersionId>,
     /// The nodes among which members get places.
     nodes: Vec<NodeView>,
 }
@@ -125,6 +136,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
     let start = Start::resolve(tx, caller, &order.source).await?;
     let (memory_bytes, disk_bytes) = (memory_bytes(order, &start)?, disk_bytes(order, &start)?);
     let (count, min_count) = counts(order, &start)?;
+    let (disks, blank) = plan_disks(tx, caller, order, &start).await?;
     let id = DeploymentId::generate();
     let now = tx.now();
     let mut row = DeploymentRow {
@@ -144,6 +156,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
         cpus: order.cpus,
         memory_bytes,
         disk_bytes,
+        disks,
         runtime: order.runtime,
         ready: order.ready.clone(),
         placement: resolve_nodes(tx, &order.placement).await?,
@@ -160,7 +173,79 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
     let nodes = node_views(tx, &row).await?;
     let has_networks = can_have_networks(&nodes, &row);
     row.nics = plan_nics(tx, caller, settings, order, &start, &row, has_networks).await?;
-    Ok(Prepared { row, start, nodes })
+    Ok(Prepared { row, start, blank, nodes })
+}
+
+/// The disks that members get beside the boot disk: those of the snapshot, and those of the request. All blank ones start
+/// from the version whose new id is the second value.
+async fn plan_disks(
+    tx: &mut Tx,
+    caller: &Caller,
+    order: &Order,
+    start: &Start,
+) -> Result<(Vec<DiskPlan>, Option<VersionId>), AppError> {
+    let (mut plans, mut blank) = (start.disk_plans(), None);
+    for (n, wanted) in order.disks.iter().enumerate() {
+        let at = |field: &str| format!("/disks/{n}/{field}");
+        if plans.iter().any(|plan| plan.name == wanted.name) {
+            let detail = format!("the snapshot has a disk '{}', which the fork gets: take another name", wanted.name);
+            return Err(AppError::invalid(&at("name"), "invalid", detail));
+        }
+        let mut plan = DiskPlan {
+            name: wanted.name.clone(),
+            size_bytes: wanted.size_bytes,
+            version: None,
+            source: None,
+            source_name: None,
+        };
+        match &wanted.source {
+            None => plan.version = Some(*blank.get_or_insert_with(VersionId::generate)),
+            Some(source) => {
+                let (source, version) = disk_source(tx, caller, source, &at("source")).await?;
+                let least = rounded(version.version.size_bytes);
+                if wanted.size_bytes < least {
+                    let (least, wanted) = (exact_size(least), exact_size(wanted.size_bytes));
+                    let detail = format!("at least {least}, what the source has; got {wanted}");
+                    return Err(AppError::invalid(&at("size_bytes"), "out_of_range", detail));
+                }
+                plan.version = Some(version.version.id);
+                plan.source_name = Some(version.version.image_name.unwrap_or(version.version.name));
+                plan.source = Some(source);
+            }
+        }
+        plans.push(plan);
+    }
+    if plans.len() > DISKS_MAX {
+        let detail = format!("at most {DISKS_MAX} with those of the snapshot, got {}", plans.len());
+        return Err(AppError::invalid("/disks", "out_of_range", detail));
+    }
+    Ok((plans, blank))
+}
+
+/// The version that a source at this place of a request names, and the source with ids.
+async fn disk_source(
+    tx: &mut Tx,
+    caller: &Caller,
+    source: &DiskSource,
+    pointer: &str,
+) -> Result<(DiskSource, VersionRow), AppError> {
+    let of_version = at(&format!("{pointer}/version"));
+    match (&source.image, source.version) {
+        (Some(image), version) => {
+            let number = match version {
+                Some(VersionOrNumber::Number(number)) => Some(number),
+                _ => None,
+            };
+            let image = find::image(tx, caller, image).await.map_err(at(&format!("{pointer}/image")))?;
+            let version = find::version_of(tx, &image, number).await.map_err(of_version)?;
+            let number = version.version.number.map(VersionOrNumber::Number);
+            Ok((DiskSource { image: Some(Ref::Id(image.image.id)), version: number }, version))
+        }
+        (None, Some(VersionOrNumber::Id(id))) => {
+            Ok((source.clone(), find::version(tx, caller, id).await.map_err(of_version)?))
+        }
+        (None, _) => Err(AppError::invalid(pointer, "invalid", "exactly one of image, version")),
+    }
 }
 
 /// The cards that members get: those of the request, else those of the source of a fork, else one in the default network
@@ -231,8 +316,8 @@ fn disk_bytes(order: &Order, start: &Start) -> Result<u64, AppError> {
 fn counts(order: &Order, start: &Start) -> Result<(u64, u64), AppError> {
     let count = match &start.versions {
         StartVersions::One(_) => order.count.expect("an order without a snapshot has a count"),
-        StartVersions::Each(versions) => {
-            let members = u64_from(versions.len());
+        StartVersions::Each(members) => {
+            let members = u64_from(members.len());
             if order.count.is_some_and(|count| count != members) {
                 let detail = format!("the snapshot has {members} members: leave the count out, or say {members}");
                 return Err(AppError::invalid("/count", "out_of_range", detail));

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{DiskId, InstanceId, OperationId};
+use muster_api::{DiskId, InstanceId, OperationId, VersionId};
+use storage_core::Salt;
 
 use super::{
     super::{AppError, instances as app_instances, nics::Picked},
@@ -11,6 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
+        disk_plan::blank,
         instance::{Edge, Life},
         names::member_name,
     },
@@ -20,6 +22,7 @@ use crate::{
         events,
         instances::{self, DiskRow, InstanceRow},
         nics,
+        versions::{self, NewVersion, Of},
     },
     wake::Loop,
 };
@@ -30,8 +33,10 @@ pub(super) struct NewMembers<'a> {
     pub deployment: &'a DeploymentRow,
     /// Number of the first one; the others follow.
     pub first: u64,
-    /// What the disk of each of them starts with.
-    pub disks: Vec<DiskStart>,
+    /// What the disks of each of them start with, boot disk first.
+    pub disks: Vec<Vec<DiskStart>>,
+    /// The version that blank disks start from and the salt of the project, if that version is not in the database yet.
+    pub blank: Option<(VersionId, Salt)>,
     /// What was picked for their network cards.
     pub cards: Picked,
     /// Places for them, in their order. Members beyond the last place wait or fail.
@@ -46,24 +51,16 @@ impl NewMembers<'_> {
         let refusal = self.placing.why();
         let (mut members, mut disks) = (Vec::new(), Vec::new());
         let edges = self.placing.edges(&refusal);
-        for ((number, (version, size_bytes)), edge) in (self.first..).zip(&self.disks).zip(edges) {
+        for ((number, starts), edge) in (self.first..).zip(&self.disks).zip(edges) {
             let member = self.member(tx, number, &edge).await?;
-            disks.push(DiskRow {
-                id: DiskId::generate(),
-                project: member.project.clone(),
-                instance: member.id,
-                name: "root".to_owned(),
-                size_bytes: *size_bytes,
-                version: *version,
-                saved_at: None,
-                path: None,
-                unsaved_bytes: 0,
-                fetched_bytes: 0,
-                local_bytes: 0,
-            });
+            let of_member = (0..).zip(starts).map(|(number, start)| disk(&member, number, start));
+            disks.extend(of_member);
             members.push(member);
         }
         instances::insert_many(tx, &members, &disks).await?;
+        if let (Some(blank), Some(first)) = (self.blank, members.first()) {
+            insert_blank(tx, first, &disks, blank).await?;
+        }
         let ids: Vec<InstanceId> = members.iter().map(|member| member.id).collect();
         self.cards.give(tx, &ids).await?;
         let networks: Vec<_> = self.deployment.nics.iter().map(|plan| plan.network).collect();
@@ -96,4 +93,43 @@ impl NewMembers<'_> {
             seq: tx.next_seq().await?,
         })
     }
+}
+
+fn disk(member: &InstanceRow, number: u64, start: &DiskStart) -> DiskRow {
+    DiskRow {
+        id: DiskId::generate(),
+        project: member.project.clone(),
+        instance: member.id,
+        name: start.name.clone(),
+        number,
+        size_bytes: start.size_bytes,
+        version: start.version,
+        saved_at: None,
+        path: None,
+        unsaved_bytes: 0,
+        fetched_bytes: 0,
+        local_bytes: 0,
+    }
+}
+
+/// Makes the version that blank disks of these members start from. It belongs to one of them, as the version of a snapshot
+/// does, and the others start from it. It is unlinked at once: nobody needs to see it, and disks keep what they started from.
+async fn insert_blank(
+    tx: &mut Tx,
+    first: &InstanceRow,
+    disks: &[DiskRow],
+    (id, salt): (VersionId, Salt),
+) -> Result<(), AppError> {
+    let disk = disks.iter().find(|disk| disk.version == id).expect("a blank version is made for a disk");
+    let of = Of::Disk {
+        instance: first.id,
+        instance_name: first.name.clone(),
+        disk: disk.id,
+        disk_name: disk.name.clone(),
+        snapshot: None,
+        commit: None,
+    };
+    versions::insert(tx, &NewVersion::of_disk(id, disk.project.clone(), of, blank(salt))).await?;
+    let row = versions::load(tx, id).await?.expect("it was inserted");
+    Ok(versions::unlink(tx, &row).await?)
 }

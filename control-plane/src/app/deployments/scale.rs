@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, instance::InstanceState};
+use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, disk::ROOT, instance::InstanceState};
 use storage_core::units::u64_from;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     check_free, event,
     members::NewMembers,
     placing::Placing,
+    source::{DiskStart, planned},
     view,
 };
 use crate::{
@@ -67,9 +68,11 @@ impl App {
             deployments::save(tx, &row).await?;
             events::append(tx, event(&row, &asked.caller.name)).await?;
             if let Some(version) = row.version.filter(|_| added > 0) {
-                let disks = vec![(version, row.disk_bytes); count_added];
+                let root = DiskStart { name: ROOT.to_owned(), version, size_bytes: row.disk_bytes };
+                let disks = vec![std::iter::once(root).chain(planned(&row.disks)).collect(); count_added];
                 let operation = operation.id;
-                let members = NewMembers { deployment: &row, first, disks, cards, placing: &placing, operation };
+                let placing = &placing;
+                let members = NewMembers { deployment: &row, first, disks, blank: None, cards, placing, operation };
                 members.insert(tx, &asked.caller.name).await?;
                 deployments::members_changed(tx, &BTreeSet::from([row.id])).await?;
             }

@@ -1,15 +1,22 @@
 //! What the disks of a deployment's members start as.
 
+use std::collections::BTreeMap;
+
 use muster_api::{
-    DeploymentId, ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource,
+    DeploymentId, ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource, disk::ROOT,
     image::VersionOrNumber, snapshot::SnapshotState,
 };
 
 use super::super::{AppError, Caller, at, find, images};
 use crate::{
-    domain::{images::Properties, order::rounded},
+    domain::{
+        disk_plan::{DiskPlan, is_reserved},
+        images::Properties,
+        order::rounded,
+    },
     store::{
-        Tx, column, snapshots,
+        Tx, column,
+        snapshots::{self, MemberRow},
         versions::{self, VersionRow},
     },
 };
@@ -32,12 +39,20 @@ pub(super) struct Start {
 pub(super) enum StartVersions {
     /// All members start from this one.
     One(Box<VersionRow>),
-    /// A fork: the first member starts from the first, and so on.
-    Each(Vec<VersionRow>),
+    /// A fork: the first member starts from the disks of the first instance, and so on. The boot disk is the first.
+    Each(Vec<Vec<VersionRow>>),
 }
 
-/// The version and the size in bytes that one disk starts with.
-pub(super) type DiskStart = (VersionId, u64);
+/// What one disk of a member starts with.
+#[derive(Clone, Debug)]
+pub(super) struct DiskStart {
+    /// Name of the disk within the instance.
+    pub name: String,
+    /// The version that it starts from.
+    pub version: VersionId,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+}
 
 impl Start {
     /// Resolves the references of a source.
@@ -56,14 +71,36 @@ impl Start {
         }
     }
 
-    /// The size of the largest version, rounded up to what a disk may have.
+    /// The size of the largest version of a boot disk, rounded up to what a disk may have.
     pub(super) fn size_bytes(&self) -> u64 {
-        let versions = match &self.versions {
-            StartVersions::One(version) => std::slice::from_ref(&**version),
-            StartVersions::Each(versions) => versions,
+        let largest = match &self.versions {
+            StartVersions::One(version) => Some(version.version.size_bytes),
+            StartVersions::Each(members) => {
+                members.iter().filter_map(|disks| disks.first()).map(|disk| disk.version.size_bytes).max()
+            }
         };
-        let largest = versions.iter().map(|version| version.version.size_bytes).max();
         rounded(largest.expect("a start has at least one version"))
+    }
+
+    /// The disks beside the boot disk that the members of a fork have from their snapshot.
+    pub(super) fn disk_plans(&self) -> Vec<DiskPlan> {
+        let StartVersions::Each(members) = &self.versions else { return Vec::new() };
+        let mut plans: Vec<DiskPlan> = Vec::new();
+        for disk in members.iter().flatten() {
+            let name = name_of(disk);
+            match plans.iter_mut().find(|plan| plan.name == name) {
+                Some(plan) => plan.size_bytes = plan.size_bytes.max(size_of(disk)),
+                None if is_reserved(name) => {}
+                None => plans.push(DiskPlan {
+                    name: name.to_owned(),
+                    size_bytes: size_of(disk),
+                    version: None,
+                    source: None,
+                    source_name: None,
+                }),
+            }
+        }
+        plans
     }
 
     /// The version that all members start from; `None` for a fork.
@@ -79,16 +116,45 @@ impl Start {
         self.known.min_disk_bytes.map_or(0, rounded)
     }
 
-    /// What the disk of each of `count` members starts with. Without `disk_bytes` disks have the sizes of their versions, at
-    /// least what the image needs.
-    pub(super) fn disks(&self, count: usize, disk_bytes: Option<u64>) -> Vec<DiskStart> {
-        let size = |row: &VersionRow| rounded(row.version.size_bytes).max(self.needed_bytes());
-        let of = |row: &VersionRow| (row.version.id, disk_bytes.unwrap_or_else(|| size(row)));
+    /// What the disks of each of `count` members start with. Without `disk_bytes` boot disks have the sizes of their versions,
+    /// at least what the image needs. `plans` are the other disks that members get; in a fork, those that have no version of
+    /// their own start as their snapshot has them.
+    pub(super) fn disks(&self, count: usize, disk_bytes: Option<u64>, plans: &[DiskPlan]) -> Vec<Vec<DiskStart>> {
+        let root = |row: &VersionRow| DiskStart {
+            name: ROOT.to_owned(),
+            version: row.version.id,
+            size_bytes: disk_bytes.unwrap_or_else(|| size_of(row).max(self.needed_bytes())),
+        };
+        let taken_over = |row: &VersionRow| match name_of(row) {
+            ROOT => root(row),
+            name => DiskStart { name: name.to_owned(), version: row.version.id, size_bytes: size_of(row) },
+        };
         match &self.versions {
-            StartVersions::One(version) => vec![of(version); count],
-            StartVersions::Each(versions) => versions.iter().map(of).collect(),
+            StartVersions::One(version) => {
+                vec![std::iter::once(root(version)).chain(planned(plans)).collect(); count]
+            }
+            StartVersions::Each(members) => {
+                members.iter().map(|disks| disks.iter().map(taken_over).chain(planned(plans)).collect()).collect()
+            }
         }
     }
+}
+
+/// The disks that start from a version which is the same for all members.
+pub(super) fn planned(plans: &[DiskPlan]) -> impl Iterator<Item = DiskStart> {
+    plans.iter().filter_map(|plan| {
+        let version = plan.version?;
+        Some(DiskStart { name: plan.name.clone(), version, size_bytes: plan.size_bytes })
+    })
+}
+
+fn name_of(row: &VersionRow) -> &str {
+    row.version.disk_name.as_deref().unwrap_or(ROOT)
+}
+
+/// The size of a disk that starts from a version and is given no other.
+fn size_of(row: &VersionRow) -> u64 {
+    rounded(row.version.size_bytes)
 }
 
 async fn of_image(
@@ -123,15 +189,15 @@ async fn of_snapshot(
         let state = column::word_text(snapshot.state)?;
         return Err(AppError::WrongState { kind: "snapshot", state, allowed: vec!["ready"] });
     }
-    let versions = versions::of_snapshot(tx, snapshot.id).await?;
+    let versions = whole_instances(tx, snapshot.id).await?;
     if versions.is_empty() {
         let missing = AppError::not_found("version", format!("{}/*", snapshot.name));
         return Err(at("/source/snapshot")(missing));
     }
     if snapshot.missing > 0 && !allow_missing {
         let detail = format!(
-            "{} of the {} members of snapshot '{}' have no version any more, because somebody deleted it: a fork would have \
-             {}; to start it all the same, say --allow-missing (in the API allow_missing)",
+            "{} of the {} disks in snapshot '{}' have no version any more, because somebody deleted it: a fork would have {} \
+             members; to start it all the same, say --allow-missing (in the API allow_missing)",
             snapshot.missing,
             snapshot.members,
             snapshot.name,
@@ -146,4 +212,16 @@ async fn of_snapshot(
     // The disks were used since they were made from images, so nothing is known of them.
     let known = Properties::default();
     Ok(Start { source, source_name: Some(snapshot.name), versions: StartVersions::Each(versions), known, forked })
+}
+
+/// The disks of each instance of a snapshot, boot disk first. Instances of which a disk has no version any more are left
+/// out.
+async fn whole_instances(tx: &mut Tx, snapshot: SnapshotId) -> Result<Vec<Vec<VersionRow>>, AppError> {
+    let versions = versions::of_snapshot(tx, snapshot).await?.into_iter();
+    let mut by_id: BTreeMap<VersionId, VersionRow> = versions.map(|row| (row.version.id, row)).collect();
+    let members = snapshots::members(tx, snapshot).await?;
+    // The rows of one instance follow each other.
+    let instances = members.chunk_by(|a, b| a.instance == b.instance);
+    let mut version = |member: &MemberRow| member.version.and_then(|id| by_id.remove(&id));
+    Ok(instances.filter_map(|disks| disks.iter().map(&mut version).collect()).collect())
 }

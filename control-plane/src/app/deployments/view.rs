@@ -3,13 +3,14 @@
 use muster_api::{
     SshKey,
     deployment::{Deployment, DeploymentState, Placement, Timing},
+    disk::DeploymentDisk,
     etag,
 };
 use storage_core::units::u64_from;
 
 use super::super::{App, AppError, Caller, nics::Names};
 use crate::{
-    domain::deployment::Tally,
+    domain::{deployment::Tally, disk_plan::DiskPlan},
     store::{Tx, deployments::DeploymentRow, seeds},
 };
 
@@ -59,6 +60,7 @@ pub(super) fn view(
         cpus: row.cpus,
         memory_bytes: row.memory_bytes,
         disk_bytes: row.disk_bytes,
+        disks: row.disks.into_iter().map(disk_view).collect(),
         runtime: row.runtime.into(),
         ready_when: row.ready.into(),
         on_ready_timeout: row.on_ready_timeout.into(),
@@ -73,4 +75,9 @@ pub(super) fn view(
         ssh_keys: None,
         user_data_bytes: None,
     }
+}
+
+fn disk_view(plan: DiskPlan) -> DeploymentDisk {
+    let DiskPlan { name, size_bytes, version: _, source, source_name } = plan;
+    DeploymentDisk { name, size_bytes, source, source_name }
 }

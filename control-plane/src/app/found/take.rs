@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use muster_api::{
-    CommitId, DeploymentId, ErrorCode, InstanceId, Labels, VersionId,
+    CommitId, DeploymentId, ErrorCode, InstanceId, Labels,
     deployment::{DeploymentSource, DeploymentState, Placement, Timing},
+    disk::{DiskSource, ROOT},
     found::TakeFound,
     image::VersionOrNumber,
     instance::InstanceState,
-    node_protocol::{Assignment, DiskReport, InstanceReport},
+    node_protocol::{Assignment, DiskAssignment, DiskReport, InstanceReport},
 };
+use storage_core::units::u64_from;
 
 use super::{
     super::{
@@ -21,7 +23,14 @@ use super::{
 };
 use crate::{
     config::Networks,
-    domain::{cards::CardPlan, instance::Life, names::member_name, order::deadline_for, versions::Content},
+    domain::{
+        cards::CardPlan,
+        disk_plan::{DiskPlan, is_reserved},
+        instance::Life,
+        names::member_name,
+        order::deadline_for,
+        versions::Content,
+    },
     store::{
         Tx, cluster,
         deployments::{self, DeploymentRow},
@@ -146,12 +155,14 @@ fn disk_rows(member: &InstanceRow, report: &InstanceReport, told: &Assignment) -
     let of = |disk: &DiskReport| told.disks.iter().position(|named| named.disk == disk.disk);
     let row = |disk: &DiskReport| {
         let place = of(disk)?;
+        let named = told.disks.get(place)?;
         Some(DiskRow {
             id: disk.disk,
             project: member.project.clone(),
             instance: member.id,
-            name: if place == 0 { "root".to_owned() } else { format!("disk-{place}") },
-            size_bytes: told.disks.get(place)?.size_bytes,
+            name: named.name.clone(),
+            number: u64_from(place),
+            size_bytes: named.size_bytes,
             version: disk.version,
             saved_at: None,
             path: Some(disk.path.clone()),
@@ -161,6 +172,21 @@ fn disk_rows(member: &InstanceRow, report: &InstanceReport, told: &Assignment) -
         })
     };
     report.disks.iter().filter_map(row).collect()
+}
+
+/// What further members of a deployment like this instance get beside the boot disk.
+fn disk_plans(told: &Assignment, report: &InstanceReport) -> Vec<DiskPlan> {
+    let plan = |named: &DiskAssignment| {
+        let version = report.disks.iter().find(|disk| disk.disk == named.disk)?.version;
+        Some(DiskPlan {
+            name: named.name.clone(),
+            size_bytes: named.size_bytes,
+            version: Some(version),
+            source: Some(DiskSource { version: Some(VersionOrNumber::Id(version)), ..DiskSource::default() }),
+            source_name: None,
+        })
+    };
+    told.disks.iter().filter(|named| !is_reserved(&named.name)).filter_map(plan).collect()
 }
 
 /// Makes the version that a disk builds on known, unless it is.
@@ -185,7 +211,15 @@ async fn adopt_version(
     if versions::by_commit(tx, commit).await?.is_some() {
         return Err(refused(format!("commit {commit} made another version here")));
     }
-    let of = Of::Disk { instance, instance_name: told.name.clone(), disk: disk.disk, snapshot: None, commit };
+    let disk_name = told.disks.iter().find(|named| named.disk == disk.disk).map(|named| named.name.clone());
+    let of = Of::Disk {
+        instance,
+        instance_name: told.name.clone(),
+        disk: disk.disk,
+        disk_name: disk_name.unwrap_or_else(|| ROOT.to_owned()),
+        snapshot: None,
+        commit: Some(commit),
+    };
     Ok(versions::insert(tx, &NewVersion::of_disk(disk.version, project.to_owned(), of, content)).await?)
 }
 
@@ -202,8 +236,7 @@ async fn join(
     let number: u64 = number.parse().unwrap_or(0);
     let wanted = body.deployment.as_ref().map_or_else(|| of.to_owned(), ToString::to_string);
     let Some(mut deployment) = deployments::by_name(tx, project, &wanted).await? else {
-        let version = row.report.disks.first().map(|disk| disk.version);
-        let mut deployment = new_deployment(tx, &wanted, project, told, version, number).await?;
+        let mut deployment = new_deployment(tx, &wanted, project, row, told, number).await?;
         deployment.nics = nics::known_of(tx, &caller.name, project, &told.nics).await?;
         deployments::insert(tx, &deployment).await?;
         events::append(tx, app_deployments::event(&deployment, &caller.name)).await?;
@@ -223,11 +256,12 @@ async fn new_deployment(
     tx: &mut Tx,
     name: &str,
     project: &str,
+    row: &FoundRow,
     told: &Assignment,
-    version: Option<VersionId>,
     number: u64,
 ) -> Result<DeploymentRow, AppError> {
     let now = tx.now();
+    let version = row.report.disks.first().map(|disk| disk.version);
     let source = DeploymentSource { version: version.map(VersionOrNumber::Id), ..DeploymentSource::default() };
     Ok(DeploymentRow {
         id: DeploymentId::generate(),
@@ -246,6 +280,7 @@ async fn new_deployment(
         cpus: told.cpus,
         memory_bytes: told.memory_bytes,
         disk_bytes: told.disks.first().map_or(4096, |disk| disk.size_bytes),
+        disks: disk_plans(told, &row.report),
         runtime: told.runtime,
         ready: told.ready.clone(),
         placement: Placement::default(),

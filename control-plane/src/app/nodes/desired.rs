@@ -129,7 +129,12 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                 .remove(&row.id)
                 .unwrap_or_default()
                 .into_iter()
-                .map(|disk| DiskAssignment { disk: disk.id, size_bytes: disk.size_bytes, version: disk.version })
+                .map(|disk| DiskAssignment {
+                    disk: disk.id,
+                    name: disk.name,
+                    size_bytes: disk.size_bytes,
+                    version: disk.version,
+                })
                 .collect(),
             nics: Vec::new(),
             seed: (row.runtime == Runtime::Libvirt && row.life.wanted == Wanted::Running).then_some(row.deployment),

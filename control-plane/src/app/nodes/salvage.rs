@@ -159,6 +159,7 @@ pub(super) async fn expect(tx: &mut Tx, node: &NodeRow, on_it: &[InstanceRow]) -
             rows.push(SalvageRow {
                 node: node.id,
                 disk: disk.id,
+                disk_name: disk.name,
                 instance: instance.id,
                 instance_name: instance.name.clone(),
                 project: instance.project.clone(),
@@ -205,8 +206,9 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
         instance: row.instance,
         instance_name: row.instance_name.clone(),
         disk: row.disk,
+        disk_name: row.disk_name.clone(),
         snapshot: None,
-        commit: row.commit_id,
+        commit: Some(row.commit_id),
     };
     let version = NewVersion {
         stored_bytes: saved.stored_bytes,

@@ -218,6 +218,7 @@ async fn members(tx: &mut Tx, id: SnapshotId, taken: &[InstanceRow]) -> Result<V
             members.push(MemberRow {
                 snapshot: id,
                 disk: disk.id,
+                disk_name: disk.name,
                 instance: row.id,
                 instance_name: row.name.clone(),
                 size_bytes: disk.size_bytes,

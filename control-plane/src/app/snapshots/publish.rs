@@ -91,8 +91,9 @@ fn new_version(
         instance: member.instance,
         instance_name: member.instance_name.clone(),
         disk: member.disk,
+        disk_name: member.disk_name.clone(),
         snapshot: Some((row.id, row.name.clone())),
-        commit: member.commit,
+        commit: Some(member.commit),
     };
     let content = Content::from_root(&root).map_err(anyhow::Error::from)?;
     Ok(NewVersion {
@@ -107,7 +108,7 @@ fn published_event(row: &SnapshotRow, member: &MemberRow, version: VersionId) ->
     let target = Target {
         kind: "version".to_owned(),
         id: version.to_string(),
-        name: format!("{}/{}", row.name, member.instance_name),
+        name: versions::disk_version_name(Some(&row.name), &member.instance_name, &member.disk_name),
     };
     NewEvent {
         operation: Some(row.operation),

@@ -18,6 +18,7 @@ pub(super) fn member_view(member: MemberRow) -> SnapshotMember {
         instance: member.instance,
         instance_name: member.instance_name,
         disk: member.disk,
+        disk_name: member.disk_name,
         version: member.version,
         pause_ms: member.pause_us.map(millis),
         dirty_bytes: member.dirty_bytes,

@@ -6,6 +6,7 @@ mod boots;
 mod consoles;
 mod contract;
 mod deployments;
+mod disks;
 mod found;
 mod harness;
 mod hypervisors;

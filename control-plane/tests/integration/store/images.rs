@@ -63,8 +63,9 @@ fn of_disk(snapshot: Option<SnapshotId>) -> Of {
         instance: InstanceId::generate(),
         instance_name: "web.0".to_owned(),
         disk: DiskId::generate(),
+        disk_name: "root".to_owned(),
         snapshot: snapshot.map(|id| (id, "snap".to_owned())),
-        commit: CommitId::generate(),
+        commit: Some(CommitId::generate()),
     }
 }
 
@@ -198,7 +199,7 @@ async fn a_commit_is_published_once(fresh: Fresh) {
     store.run_tx("t", async |tx| versions::insert(tx, &first).await).await.unwrap();
     let twice = store.run_tx("t", async |tx| versions::insert(tx, &again).await).await.unwrap_err();
     assert!(twice.is_unique_violation(), "{twice}");
-    let Of::Disk { commit, .. } = first.of else { unreachable!("made so above") };
+    let Of::Disk { commit: Some(commit), .. } = first.of else { unreachable!("made so above") };
     let found = store.read("t", async |tx| versions::by_commit(tx, commit).await).await.unwrap().unwrap();
     assert_eq!(found.version.id, first.id);
 }

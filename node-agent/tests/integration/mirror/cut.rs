@@ -79,6 +79,44 @@ async fn writes_wait_for_the_hold_and_are_not_in_the_version() {
     assert!(blocking(move || std::fs::read(path).unwrap()).await == expected);
 }
 
+/// I7 within one instance: a guest writes n to one of its disks and, once that is acknowledged, to the other. No cut may have
+/// the later write without the earlier one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_disks_of_an_instance_are_cut_at_one_instant() {
+    let world = World::new().await;
+    let (first, first_path) = disk_of(&world, &vec![0; 1 << 20]).await;
+    let mut second = import(&*world.store, &vec![0; 1 << 20], ChunkSize::DEFAULT);
+    second.instance = first.instance;
+    let second_path = world.ensure(&second).await.path;
+    assert_eq!(world.disks.list_of(first.instance).len(), 2);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let writer = std::thread::spawn(move || {
+        let files = [open(&first_path), open(&second_path)];
+        let mut n = 0_u64;
+        while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            n += 1;
+            for file in &files {
+                file.write_all_at(&n.to_le_bytes().repeat(512), 0).unwrap();
+            }
+        }
+        n
+    });
+    let mut cuts = Vec::new();
+    for _ in 0..2 {
+        cuts.push(world.cut(&[&first, &second]).await);
+    }
+    drop(stop);
+    assert!(blocking(move || writer.join().unwrap()).await > 0);
+    for cut in cuts {
+        let mut seen = Vec::new();
+        for ((commit, _), want) in cut.into_iter().zip([&first, &second]) {
+            let content = export(&*world.store, &world.save(want, commit).await.root);
+            seen.push(u64::from_le_bytes(content[..8].try_into().unwrap()));
+        }
+        assert!(seen[0] == seen[1] || seen[0] == seen[1] + 1, "{seen:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_ends_after_its_limit_and_a_late_flip_is_refused() {
     let world = World::new().await;

@@ -160,7 +160,12 @@ fn process_with_many_disks() {
 }
 
 fn assignment(image: &DiskWant) -> Assignment {
-    let disk = DiskAssignment { disk: DiskId::generate(), size_bytes: image.size_bytes, version: image.version };
+    let disk = DiskAssignment {
+        disk: DiskId::generate(),
+        name: "root".to_owned(),
+        size_bytes: image.size_bytes,
+        version: image.version,
+    };
     Assignment { name: "web.1".to_owned(), host_name: "web-1".to_owned(), ..bare_instance(disk) }
 }
 
