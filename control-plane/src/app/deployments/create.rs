@@ -189,7 +189,7 @@ async fn plan_disks(
         let at = |field: &str| format!("/disks/{n}/{field}");
         if plans.iter().any(|plan| plan.name == wanted.name) {
             let detail = format!("the snapshot has a disk '{}', which the fork gets: take another name", wanted.name);
-            return Err(AppError::invalid(&at("name"), "invalid", detail));
+            return Err(AppError::invalid(at("name"), "invalid", detail));
         }
         let mut plan = DiskPlan {
             name: wanted.name.clone(),
@@ -206,7 +206,7 @@ async fn plan_disks(
                 if wanted.size_bytes < least {
                     let (least, wanted) = (exact_size(least), exact_size(wanted.size_bytes));
                     let detail = format!("at least {least}, what the source has; got {wanted}");
-                    return Err(AppError::invalid(&at("size_bytes"), "out_of_range", detail));
+                    return Err(AppError::invalid(at("size_bytes"), "out_of_range", detail));
                 }
                 plan.version = Some(version.version.id);
                 plan.source_name = Some(version.version.image_name.unwrap_or(version.version.name));
