@@ -328,8 +328,6 @@ pub struct Deployment {
     /// Size of each boot disk in bytes.
     pub disk_bytes: u64,
     /// The disks of each member beside the boot disk.
-    #[serde(default)]
-    #[schema(required)]
     pub disks: Vec<DeploymentDisk>,
     /// What runs the members.
     #[schema(value_type = Runtime)]

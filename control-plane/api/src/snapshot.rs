@@ -119,8 +119,6 @@ pub struct SnapshotMember {
     /// Id of the disk it was taken of.
     pub disk: DiskId,
     /// Name that the disk had within the instance.
-    #[serde(default)]
-    #[schema(required)]
     pub disk_name: String,
     /// Version with the state of the disk; null until the snapshot is ready.
     pub version: Option<VersionId>,

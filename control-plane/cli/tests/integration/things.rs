@@ -44,7 +44,7 @@ pub(crate) fn deployment(name: &str) -> Value {
         "reason": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "source": {"image": IMAGE_ID, "version": 2}, "source_name": "debian", "count": 2, "min_count": 2, "cpus": 1,
         "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt",
-        "disks": [{"name": "data", "size_bytes": 2 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
+        "disks": [{"name": "data", "size_bytes": 2_u64 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
         "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "placement": {"policy": "spread"},
         "counts": {"running": 2}, "ready": 2,
         "timing": {"placed": step(10), "started": step(900), "ready": step(2100)}, "version": VERSION_ID,

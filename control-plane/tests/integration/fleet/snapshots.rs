@@ -138,7 +138,7 @@ async fn a_fork_of_an_incomplete_snapshot_says_so() {
     assert_eq!((snapshot.number("/members"), snapshot.number("/missing")), (4, 1));
     let fork = |source: Value| json!({ "name": "fork", "source": source, "runtime": "none" });
     let refused = world.deploy(fork(json!({ "snapshot": "s1" }))).await.refused(409, "wrong_state");
-    assert!(refused.text("/detail").contains("1 of the 4 members"), "{}", refused.body);
+    assert!(refused.text("/detail").contains("1 of the 4 disks"), "{}", refused.body);
     let fork = world.deploy(fork(json!({ "snapshot": "s1", "allow_missing": true }))).await.expect(202);
     world.ends(&fork, "succeeded").await;
     assert_eq!(world.get("/v1/deployments/fork").await.number("/count"), 3);
