@@ -33,7 +33,8 @@ struct Packed {
 static DASHBOARD: &[Packed] = include!(concat!(env!("OUT_DIR"), "/dashboard.rs"));
 
 /// What browsers may do with any page below `/ui/`. Scripts come from files of the dashboard only, so that no stored text
-/// (a name, a label, output of a console) can become one. Mantine sets styles on elements.
+/// (a name, a label, output of a console) can become one. Mantine sets styles on elements. `connect-src 'self'` also allows
+/// WebSockets to the same host and port, which consoles are.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; \
     frame-ancestors 'none'";

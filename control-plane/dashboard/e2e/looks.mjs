@@ -4,45 +4,17 @@
  */
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { found } from "./lib/axe.mjs";
 import { prove, say, settled } from "./lib/proof.mjs";
 import { pictures } from "./lib/settings.mjs";
 import { everyPage } from "./lib/things.mjs";
 
-const axe = readFileSync(fileURLToPath(import.meta.resolve("axe-core/axe.min.js")), "utf8");
 const widths = [
   { width: 375, height: 800 },
   { width: 1280, height: 800 },
   { width: 2560, height: 1300 },
 ];
-
-/** What axe-core finds serious or critical. It runs beside the page's scripts, where their policy does not count. */
-async function found(page) {
-  const devtools = await page.context().newCDPSession(page);
-  const { frameTree } = await devtools.send("Page.getFrameTree");
-  const { executionContextId } = await devtools.send("Page.createIsolatedWorld", { frameId: frameTree.frame.id });
-  const run = async (expression) => {
-    const { result, exceptionDetails } = await devtools.send("Runtime.evaluate", {
-      expression,
-      contextId: executionContextId,
-      awaitPromise: true,
-      returnByValue: true,
-    });
-    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
-    return result.value;
-  };
-  await run(`${axe};0`);
-  const violations = await run(
-    `axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
-       .filter(({ impact }) => impact === "serious" || impact === "critical")
-       .map(({ id, help, nodes }) => ({ id, help, at: nodes.slice(0, 3).map(({ html, failureSummary }) =>
-         html.slice(0, 160) + " :: " + failureSummary.slice(0, 240)) })))`,
-  );
-  await devtools.detach();
-  return violations;
-}
 
 await prove("looks", async (proof) => {
   const pages = { ...(await everyPage(proof.api)), "sign-in": "sign-in" };

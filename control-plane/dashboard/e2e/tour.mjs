@@ -1,8 +1,9 @@
 /**
  * What somebody does on the first day, in the browser alone: sign in by a link, upload an image, deploy four guests,
- * watch them boot, read a console, take a snapshot, fork it, delete all of it, sign out. Needs agents that run guests.
+ * watch them boot, read a console and type into it, take a snapshot, fork it, delete all of it, sign out. Needs agents that run guests.
  */
 import assert from "node:assert/strict";
+import { found } from "./lib/axe.mjs";
 import { bootMs, goTo, heading, prove, say, until } from "./lib/proof.mjs";
 import { setting } from "./lib/settings.mjs";
 
@@ -65,6 +66,32 @@ await prove("tour", async (proof) => {
     const text = await shown();
     return text.includes("MUSTER-READY") || text.slice(-300);
   });
+
+  // A command that is typed into its serial console is answered by the guest.
+  await second.getByRole("tab", { name: "Serial console" }).click();
+  await second.getByText("Connected. You may type.").waitFor();
+  await second.keyboard.press("Enter");
+  await second.keyboard.type("echo answer-$((6 * 7))\n");
+  await until("the guest answers what was typed", bootMs, async () => {
+    const text = await shown();
+    return text.includes("answer-42") || text.slice(-300);
+  });
+  assert.deepEqual(await found(second), [], "axe-core finds something serious in the serial console");
+  // The keyboard finds its way out.
+  await second.keyboard.press("Control+]");
+  await second.locator("button:focus").filter({ hasText: "Full screen" }).waitFor();
+
+  // Its screen shows something, and takes keys.
+  await second.getByRole("tab", { name: "Screen" }).click();
+  await second.getByText("Connected. Keys and mouse go to the guest.").waitFor();
+  const picture = second.getByRole("region", { name: "Screen of web.0" }).locator("canvas");
+  await until("the screen shows more than black", 60_000, () =>
+    picture.evaluate((canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value, n) => n % 4 < 3 && value > 60);
+    }),
+  );
+  assert.deepEqual(await found(second), [], "axe-core finds something serious in the screen");
   await second.close();
 
   await legend.filter({ hasText: /^4 ready$/ }).waitFor({ timeout: bootMs });

@@ -18,7 +18,7 @@ import { consoleAddress, type Instance } from "../../../api/instances.ts";
 import { ErrorBox } from "../../../ui/ErrorBox.tsx";
 import classes from "./Console.module.css";
 import { type Match, matchesText } from "./console-text.ts";
-import { LogTerminal } from "./terminal.ts";
+import { LogTerminal } from "./log-terminal.ts";
 import { type Reading, useConsole } from "./useConsole.ts";
 
 const tails = [

@@ -1,16 +1,46 @@
-import { Skeleton, Text } from "@mantine/core";
+import { Skeleton, Tabs, Text } from "@mantine/core";
 import { lazy, Suspense } from "react";
 import type { Instance } from "../../../api/instances.ts";
+import { useCommands } from "../../../commands/registry.ts";
 import { Panel } from "../../../ui/Panel.tsx";
+import { useSearchState } from "../../../ui/search-state.ts";
 
 const ConsoleLog = lazy(() => import("./ConsoleLog.tsx"));
+const SerialConsole = lazy(() => import("./SerialConsole.tsx"));
+const ScreenConsole = lazy(() => import("./ScreenConsole.tsx"));
 
-/**
- * The console of an instance: what it printed. A console that can be typed into will be a second view in this panel, once
- * the API gives tickets for it (`POST /v1/instances/{i}/console`).
- */
+const views = [
+  { key: "log", title: "Log", View: ConsoleLog },
+  { key: "serial", title: "Serial console", View: SerialConsole },
+  { key: "screen", title: "Screen", View: ScreenConsole },
+];
+
+/** The console of an instance: what it printed, the same to type into, and its screen. Each is loaded when it is opened. */
 export function ConsolePanel({ instance }: { instance: Instance }) {
-  if (instance.runtime === "none") {
+  const [{ console: shown }, change] = useSearchState({ console: "log" });
+  const isFile = instance.runtime === "none";
+  const { name } = instance;
+  useCommands(
+    () =>
+      isFile
+        ? []
+        : [
+            {
+              id: "serial",
+              title: `Open the serial console of ${name}`,
+              words: "terminal type",
+              run: () => change({ console: "serial" }),
+            },
+            {
+              id: "screen",
+              title: `Open the screen of ${name}`,
+              words: "vnc console",
+              run: () => change({ console: "screen" }),
+            },
+          ],
+    [name, isFile, change],
+  );
+  if (isFile) {
     return (
       <Panel title="Console">
         <Text size="sm" c="dimmed">
@@ -19,18 +49,25 @@ export function ConsolePanel({ instance }: { instance: Instance }) {
       </Panel>
     );
   }
+  const known = views.some(({ key }) => key === shown) ? shown : "log";
   return (
-    <Panel
-      title="Console log"
-      aside={
-        <Text size="xs" c="dimmed">
-          serial console, read-only
-        </Text>
-      }
-    >
-      <Suspense fallback={<Skeleton height={300} role="status" aria-label="Loading the console" />}>
-        <ConsoleLog instance={instance} />
-      </Suspense>
+    <Panel title="Console">
+      <Tabs value={known} onChange={(key) => change({ console: key ?? "log" })} keepMounted={false}>
+        <Tabs.List mb="sm">
+          {views.map(({ key, title }) => (
+            <Tabs.Tab key={key} value={key}>
+              {title}
+            </Tabs.Tab>
+          ))}
+        </Tabs.List>
+        {views.map(({ key, View }) => (
+          <Tabs.Panel key={key} value={key}>
+            <Suspense fallback={<Skeleton height={300} role="status" aria-label="Loading the console" />}>
+              <View instance={instance} />
+            </Suspense>
+          </Tabs.Panel>
+        ))}
+      </Tabs>
     </Panel>
   );
 }
