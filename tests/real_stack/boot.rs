@@ -98,7 +98,8 @@ async fn a_guest_can_be_worked_in(cluster: &Cluster, guest: &Instance, other: &I
 }
 
 /// Killing the agent takes the guest's disk away. The instance becomes `failed` with reason `disk_lost`. It can be
-/// started again and has what it had fsynced.
+/// started again, also when the controller is killed meanwhile, has what it had fsynced, and is in its network again. In the
+/// end nothing of its network is left.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     let (mut cluster, members) = guests(1).await;
@@ -108,7 +109,8 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     let agent = cluster.agent_named(members[0].node_name.as_deref().expect("a node"));
     cluster.kill_agent(agent);
     cluster.start_agent(agent);
-    let state = async || cluster.api.instances("web").await.remove(0);
+    let api = cluster.api.clone();
+    let state = async || api.instances("web").await.remove(0);
     eventually("the guest is found lost", Duration::from_secs(90), async || {
         let now = state().await;
         if now.state == InstanceState::Failed && now.reason == Some(Reason::DiskLost) {
@@ -120,6 +122,8 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     .await;
     let id = members[0].id;
     let operation: Value = cluster.api.post(&format!("/v1/instances/{id}/start"), json!({})).await.ok();
+    cluster.kill_controller();
+    cluster.start_controller().await;
     if let Some(operation) = operation["target"].as_object().and(operation["id"].as_str()) {
         cluster.booted(operation).await;
     }
@@ -130,6 +134,8 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     .await;
     assert_eq!(run(&again, "cat /kept").await.expect("read").trim(), "precious");
     assert!(boots(run(&again, "cat /var/lib/muster/boots").await.expect("the boot counter")) > before);
+    let port = json!({ "kind": "port", "port": 22 });
+    Console::open(&cluster.api, id, port).await.says("SSH-2.0-", Duration::from_secs(60)).await;
     // A stop leaves no domain.
     let stop: Value = cluster.api.post(&format!("/v1/instances/{id}/stop"), json!({})).await.ok();
     drop(stop);
@@ -139,4 +145,14 @@ async fn a_guest_whose_agent_was_killed_starts_again_with_its_fsynced_data() {
     })
     .await;
     assert_eq!(guest::domains_under(Path::new(&cluster.dir)), Vec::<String>::new());
+    let _gone: Value = cluster.api.delete("/v1/deployments/web").await.ok();
+    let me: Value = cluster.api.get("/v1/me").await.ok();
+    let of_cluster: String = me["cluster"].as_str().expect("an id").replace('-', "").chars().skip(20).collect();
+    eventually("its networks are gone", Duration::from_secs(60), async || {
+        let names =
+            std::fs::read_dir("/run/netns").into_iter().flatten().map(|entry| entry.expect("a name").file_name());
+        let left = names.filter(|name| name.to_string_lossy().contains(&of_cluster)).collect::<Vec<_>>();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
 }
