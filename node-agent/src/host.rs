@@ -16,6 +16,7 @@ use crate::{
     config::Config,
     consoles::{Door, DoorError, GuestStream},
     cuts::DiskCuts,
+    hypervisor::Hypervisor,
     identity::NodeIdentity,
     mirror::DiskError,
 };
@@ -52,6 +53,8 @@ pub trait Host: Send + Sync {
     fn changed(&self) -> watch::Receiver<u64>;
     /// The disks, for cutting snapshots.
     fn cuts(&self) -> Arc<dyn DiskCuts>;
+    /// The hypervisor, for what is asked of guest agents; `None` if this node runs no virtual machines.
+    fn machines(&self) -> Option<Arc<dyn Hypervisor>>;
     /// Takes what was recorded of starts that count as over: in which order they first read the chunks of their disks.
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)>;
     /// Bytes that the cache of clean chunks takes on disk.

@@ -165,6 +165,10 @@ impl Host for RealHost {
         Arc::new(self.disks.clone())
     }
 
+    fn machines(&self) -> Option<Arc<dyn Hypervisor>> {
+        self.hypervisor.clone()
+    }
+
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
         self.disks.take_boots()
     }

@@ -177,6 +177,7 @@ async fn report(app: &App, nodes: &[Node]) {
             reboots: 0,
             conditions: Vec::new(),
             disks: Vec::new(),
+            guest: None,
             found: None,
         };
         let instances = desired.assignments.into_iter().map(running).collect();

@@ -8,6 +8,7 @@ use std::{
 
 use muster_api::{
     Reason,
+    guest::Executed,
     instance::{Instance, InstanceState},
 };
 use muster_tests::{Cluster, ClusterOptions, Console, eventually, eventually_for_guests, guest};
@@ -50,7 +51,16 @@ async fn a_guest_from_the_snapshot_has_what_was_written_before_the_cut_and_nothi
         eventually("the writer writes", Duration::from_secs(120), async || first(member).await).await;
     }
     // The longest pause that is allowed: on a busy machine an agent may answer late.
-    let body = json!({ "name": "cut", "select": { "deployment": "web" }, "max_pause_ms": 10_000 });
+    let select = json!({ "deployment": "web" });
+    let body = json!({ "name": "cut", "select": select, "max_pause_ms": 10_000, "consistency": "filesystem" });
+    eventually("the guest agents are known", Duration::from_secs(60), async || {
+        for member in &members {
+            let now: Instance = cluster.api.get(&format!("/v1/instances/{}", member.id)).await.ok();
+            now.guest.filter(|guest| guest.answers).ok_or_else(|| format!("{} tells nothing", member.name))?;
+        }
+        Ok(())
+    })
+    .await;
     cluster.api.done("/v1/snapshots", body, Duration::from_secs(120)).await;
     let mut after = Vec::new();
     for member in &members {
@@ -68,6 +78,9 @@ async fn a_guest_from_the_snapshot_has_what_was_written_before_the_cut_and_nothi
         assert_eq!((lines[0], lines.len()), (original.name.as_str(), 2), "{seen}");
         assert!(lines[1].parse::<u64>().is_ok_and(|n| n >= 1 && n <= after), "{seen}, of {after}");
         assert_ne!(copy.id, original.id);
+        // It was frozen, so its file system was clean: nothing had to be replayed from its journal.
+        let kernel = run(copy, "dmesg | grep EXT4-fs").await.expect("the kernel's log");
+        assert!(kernel.contains("mounted") && !kernel.contains("recovery"), "{kernel}");
     }
     // The console of a guest can be read through the API.
     let log = cluster.api.request(reqwest::Method::GET, &format!("/v1/instances/{}/log?tail=64KiB", members[0].id));
@@ -92,6 +105,13 @@ async fn a_guest_can_be_worked_in(cluster: &Cluster, guest: &Instance, other: &I
     open(json!({ "kind": "vnc" })).await.says("RFB 003.008\n", limit).await;
     assert!(!guest.nics.is_empty(), "the nodes of this test can have networks: {guest:?}");
     open(json!({ "kind": "port", "port": 22 })).await.says("SSH-2.0-", limit).await;
+    // A command through the guest agent, and what the guest tells about itself.
+    let command = json!({ "command": ["/bin/sh", "-c", "cat; exit 7"], "stdin": "in", "timeout_s": 120 });
+    let done: Executed = cluster.api.post(&format!("/v1/instances/{}/exec", guest.id), command).await.ok();
+    assert_eq!((done.exit_code, &*done.stdout), (Some(7), "in"), "{done:?}");
+    let told: Instance = cluster.api.get(&format!("/v1/instances/{}", guest.id)).await.ok();
+    let told = told.guest.expect("its guest agent has answered");
+    assert!(told.file_systems.iter().any(|mounted| mounted.kind == "ext4" && mounted.used_bytes.is_some()), "{told:?}");
     // From guest to guest, on another node, by name.
     typist.types(&format!("ping -c 1 -W 20 {}; echo reached $((0 + $?))\n", other.host_name)).await;
     typist.says("reached 0", limit).await;

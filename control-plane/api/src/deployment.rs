@@ -52,6 +52,9 @@ pub struct CreateDeployment {
     /// What becomes of a member that runs and is not ready in time. Default: `keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_ready_timeout: Option<OnReadyTimeout>,
+    /// What becomes of a member that ran when its host went down, once the host is back. Default: `start`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_host_start: Option<OnHostStart>,
     /// Start nothing; answer where the members would be placed.
     #[serde(default)]
     pub dry_run: bool,
@@ -147,6 +150,17 @@ pub enum OnReadyTimeout {
     Keep,
     /// Its power is cut, and it has failed with the reason `not_ready_in_time`.
     Stop,
+}
+
+/// What becomes of an instance that ran when its host went down, once the host is back. One that was stopped stays so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnHostStart {
+    /// It is started again.
+    #[default]
+    Start,
+    /// It stays off, with the reason `host_restarted`, until somebody starts it.
+    Stay,
 }
 
 /// Request of `POST /v1/deployments/{d}/retry`. What is left out stays as it is.
@@ -338,6 +352,9 @@ pub struct Deployment {
     /// What becomes of a member that runs and is not ready in time.
     #[schema(value_type = OnReadyTimeout)]
     pub on_ready_timeout: OrUnknown<OnReadyTimeout>,
+    /// What becomes of a member that ran when its host went down, once the host is back.
+    #[schema(value_type = OnHostStart)]
+    pub on_host_start: OrUnknown<OnHostStart>,
     /// Which nodes the members may be placed on.
     #[schema(value_type = Placement)]
     pub placement: OrUnknown<Placement>,

@@ -73,6 +73,8 @@ codes! {
     MemberUnknown = "member_unknown", 409;
     /// This needs the guest agent, which does not answer.
     NoGuestAgent = "no_guest_agent", 409;
+    /// The guest agent answered that it does not do this; `detail` has its words.
+    GuestRefused = "guest_refused", 409;
     /// A generation, base or revision is older than the current one.
     Stale = "stale", 409;
     /// Another agent process acts as the node. Only agents get this.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, DiskId, InstanceId, Labels, LabelsPatch, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
-    condition::Condition, deployment::Runtime, network::Nic,
+    condition::Condition, deployment::Runtime, guest::Guest, network::Nic,
 };
 
 /// State of an instance.
@@ -87,7 +87,7 @@ pub struct Instance {
     /// Current state.
     pub state: InstanceState,
     /// Why it is in that state: `no_capacity`, `node_silent`, `node_lost`, `start_failed`, `not_started_in_time`, `not_ready`, `not_ready_in_time`,
-    /// `guest_ended`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
+    /// `guest_ended`, `host_restarted`, `power_cut`, `guest_crashed`, `agent_stopped`, `disk_lost`, `disk_full`, `disk_failed`, `disk_error`,
     /// `clock_off`, `network_failed`, `unreachable`, `io`, `paused`, `hypervisor`, `hypervisor_silent`, or a word of a newer
     /// release.
     #[schema(value_type = Option<String>)]
@@ -132,6 +132,10 @@ pub struct Instance {
     pub disks: Vec<Disk>,
     /// Its network cards.
     pub nics: Vec<Nic>,
+    /// What its guest agent told; left out by lists, and until a guest agent has answered in this start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub guest: Option<Guest>,
     /// Id of its node. For operators only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]

@@ -20,6 +20,7 @@ pub mod error;
 pub mod etag;
 pub mod event;
 pub mod found;
+pub mod guest;
 pub mod ids;
 pub mod image;
 pub mod instance;

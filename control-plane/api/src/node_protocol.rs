@@ -34,7 +34,8 @@ use crate::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp,
     UploadId, VersionId,
     condition::Condition,
-    deployment::{OnReadyTimeout, Ready, Runtime},
+    deployment::{OnHostStart, OnReadyTimeout, Ready, Runtime},
+    guest::Guest,
     node::PoolUse,
     node_protocol::{
         network::{NetworksAssignment, NicAssignment},
@@ -310,6 +311,9 @@ pub struct Assignment {
     /// What to do with a guest that runs and is not ready in time. Older controllers do not say it.
     #[serde(default)]
     pub on_ready_timeout: OnReadyTimeout,
+    /// What to do with a guest that ran when the host went down. Older controllers do not say it.
+    #[serde(default)]
+    pub on_host_start: OnHostStart,
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
     /// Its network cards. Older controllers know of none.
@@ -361,6 +365,9 @@ pub struct CutOrder {
     pub phase: CutPhase,
     /// Longest time that writes of guests may be held, in milliseconds.
     pub max_pause_ms: u64,
+    /// Whether the file systems of guests that run are frozen during the cut, by their guest agents.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub freeze: bool,
     /// All nodes with disks in the cut, if this node coordinates it; `None` on all other nodes.
     pub coordinate: Option<Vec<CutNode>>,
     /// The disks of this node that are in the cut.
@@ -460,6 +467,10 @@ pub enum CutResult {
         cut_at: Timestamp,
         /// One entry per disk.
         members: Vec<CutMember>,
+        /// Whether the file systems of all guests that run were frozen at that instant. Agents that know nothing of
+        /// freezing do not say it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        frozen: bool,
     },
     /// At least one disk did not flip. The commits of those that did are abandoned.
     Failed {
@@ -562,6 +573,9 @@ pub struct InstanceReport {
     pub conditions: Vec<Condition>,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
+    /// What its guest agent told in this start; `None` if none has answered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
     /// Set if the desired state does not name the instance, so that the node leaves it alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,

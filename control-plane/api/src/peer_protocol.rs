@@ -8,6 +8,7 @@
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/log/after?bytes_max=N&place=P` | -> [`LogPart`]: console output after the place, or without one the last N bytes; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/console?kind=K&idle_s=N&…` | a WebSocket, see [`crate::console`]; the rest of the query is as in [`OpenConsole`]; only controllers may ask |
+//! | `POST /peer/v1/instances/{instance}/exec` | [`ExecRequest`] -> [`ExecAnswer`]: runs a command in the guest; only controllers may ask |
 
 use std::{fmt, time::Duration};
 
@@ -62,6 +63,55 @@ pub fn console_path(instance: InstanceId, open: &OpenConsole, idle: Duration) ->
     path
 }
 
+/// Path for running a command in the guest of an instance, without the leading slash.
+#[must_use]
+pub fn exec_path(instance: InstanceId) -> String {
+    format!("peer/v1/instances/{instance}/exec")
+}
+
+/// A command for the guest of an instance. It is run without a shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecRequest {
+    /// The program, as the guest agent finds it, and its arguments. Never empty.
+    pub command: Vec<String>,
+    /// What it reads as its standard input, base64.
+    pub stdin_base64: Option<String>,
+    /// How long the answer is waited for, seconds.
+    pub timeout_s: u64,
+}
+
+/// What became of a command in a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecAnswer {
+    /// It ended.
+    Ended(ExecEnded),
+    /// It had not ended when the time was over. It goes on in the guest.
+    StillRuns,
+    /// There is no guest that runs.
+    NotRunning,
+    /// The guest agent does not run, or does not answer. It is not known whether the command was begun.
+    NoGuestAgent(String),
+    /// The guest agent answered that it does not do this, with these words.
+    Refused(String),
+}
+
+/// How a command in a guest ended, and what it printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecEnded {
+    /// The code that it ended with; `None` if a signal ended it.
+    pub exit_code: Option<i64>,
+    /// The signal that ended it.
+    pub signal: Option<i64>,
+    /// The beginning of what it wrote to its standard output, base64.
+    pub stdout_base64: String,
+    /// The beginning of what it wrote to its standard error, base64.
+    pub stderr_base64: String,
+    /// Whether one of the two was longer than what is here.
+    pub truncated: bool,
+}
+
 /// A part of an instance's console output. As a body it is a line with the place, and then the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPart {
@@ -99,11 +149,16 @@ impl LogPart {
 pub enum CutStep {
     /// Do everything that takes time. Guests go on writing meanwhile.
     Prepare,
+    /// Have the guest agents of guests that run freeze their file systems. Only in a cut that says so.
+    Freeze,
     /// Hold new writes.
     Hold,
     /// Make the next epoch the current one and let held writes continue, into that epoch.
     Flip,
-    /// Give up the cut: let held writes continue and abandon the commits of disks that have flipped.
+    /// Thaw the file systems again. Refused if one of them was thawed before, so that it may have been written to during
+    /// the cut.
+    Thaw,
+    /// Give up the cut: thaw, let held writes continue, and abandon the commits of disks that have flipped.
     Abort,
     /// A step that this program does not know. The node refuses it.
     #[serde(other)]
@@ -116,8 +171,10 @@ impl CutStep {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Prepare => "prepare",
+            Self::Freeze => "freeze",
             Self::Hold => "hold",
             Self::Flip => "flip",
+            Self::Thaw => "thaw",
             Self::Abort => "abort",
             Self::Unknown => "unknown",
         }

@@ -29,6 +29,8 @@ words! {
         GuestCrashed = "guest_crashed",
         /// The node's agent was stopped and stopped its guests. They start again with it.
         AgentStopped = "agent_stopped",
+        /// The instance's host was restarted, and its deployment says that it stays off then.
+        HostRestarted = "host_restarted",
         /// The disk went away under the guest (its agent was killed), or the node no longer has it.
         DiskLost = "disk_lost",
         /// The node has no space left for what the guest or the cut writes.
@@ -54,6 +56,8 @@ words! {
         Unreachable = "unreachable" | "pool_unreachable",
         /// Writes were held for the longest time allowed, and the flip had not come by then.
         HoldExpired = "hold_expired",
+        /// The file systems of a guest could not be frozen, or were thawed before the cut.
+        FreezeFailed = "freeze_failed",
         /// Something else is being done with the disk.
         Busy = "busy",
         /// The node was not told to do this: no such disk, cut or commit is assigned to it.

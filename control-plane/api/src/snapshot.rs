@@ -34,7 +34,9 @@ pub enum Consistency {
     /// The disks are as after a power cut of all members at one instant.
     #[default]
     Crash,
-    /// Reserved: refused with 501, because it is not built yet.
+    /// As `crash`, and the guest agents of guests that run write everything back and freeze their file systems during the
+    /// cut. Their file systems mount clean. A guest that is paused or stopped is not frozen; its disk is as it is. Refused
+    /// with 409 `no_guest_agent` if a member runs whose guest agent does not answer.
     Filesystem,
 }
 
@@ -70,7 +72,7 @@ pub struct Snapshot {
     pub labels: Labels,
     /// Current state.
     pub state: SnapshotState,
-    /// Why it failed: `unreachable`, `hold_expired`, `busy`, `disk_full`, `disk_failed`, `not_assigned`, `io`,
+    /// Why it failed: `unreachable`, `hold_expired`, `freeze_failed`, `busy`, `disk_full`, `disk_failed`, `not_assigned`, `io`,
     /// `invalid`, `member_lost`, `deadline`, `upload_ended`, `deleted`, `cancelled`, or a word of a newer release.
     #[schema(value_type = Option<String>)]
     pub reason: Option<Reason>,

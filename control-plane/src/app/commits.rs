@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use muster_api::{
-    CommitId, ErrorCode, NodeId, SnapshotId, Timestamp,
+    CommitId, ErrorCode, NodeId, Reason, SnapshotId, Timestamp,
     node_protocol::{CommitOutcome, CommitTrouble, CutMember, CutReport, CutResult, StagedCommit},
-    snapshot::SnapshotState,
+    snapshot::{Consistency, SnapshotState},
 };
 
 use super::{App, AppError, snapshots as app_snapshots};
@@ -32,7 +32,7 @@ impl App {
     pub async fn cut_report(&self, node: NodeId, id: SnapshotId, report: &CutReport) -> Result<(), AppError> {
         self.store
             .run_tx("snapshots.cut_report", async |tx| {
-                let Some(mut row) = snapshots::load(tx, id).await? else {
+                let Some(row) = snapshots::load(tx, id).await? else {
                     return Err(AppError::not_found("snapshot", id));
                 };
                 let current = row.state == SnapshotState::Cutting
@@ -45,16 +45,15 @@ impl App {
                     return Err(AppError::Forbidden("another node coordinates this cut".to_owned()));
                 }
                 match &report.outcome {
-                    CutResult::Flipped { cut_at, members } => flipped(tx, row, *cut_at, members).await?,
+                    CutResult::Flipped { frozen: false, .. } if row.consistency == Consistency::Filesystem => {
+                        let detail =
+                            "the agent of the node that coordinated is too old to freeze file systems: update it";
+                        refused(tx, row, Reason::FreezeFailed, detail).await?;
+                    }
+                    CutResult::Flipped { cut_at, members, .. } => flipped(tx, row, *cut_at, members).await?,
                     CutResult::Failed { reason, detail } => {
                         self.look_again(BACKOFF_MS);
-                        row.refused = Some(reason.clone());
-                        row.refused_detail = Some(detail.clone());
-                        row.attempt_until = Some(tx.now().plus_ms(BACKOFF_MS));
-                        snapshots::save(tx, &row).await?;
-                        // The order is withdrawn until the next attempt, so members that flipped abandon the cut.
-                        let known = snapshots::members(tx, id).await?;
-                        app_snapshots::tell_nodes(tx, &known).await?;
+                        refused(tx, row, reason.clone(), detail).await?;
                     }
                 }
                 tx.wake(Loop::Snapshots);
@@ -159,6 +158,17 @@ impl App {
             })
             .await
     }
+}
+
+/// Saves that the present attempt failed. The order is withdrawn until the next one, so members that flipped abandon the
+/// cut.
+async fn refused(tx: &mut Tx, mut row: SnapshotRow, reason: Reason, detail: &str) -> Result<(), AppError> {
+    row.refused = Some(reason);
+    row.refused_detail = Some(detail.to_owned());
+    row.attempt_until = Some(tx.now().plus_ms(BACKOFF_MS));
+    snapshots::save(tx, &row).await?;
+    let known = snapshots::members(tx, row.id).await?;
+    Ok(app_snapshots::tell_nodes(tx, &known).await?)
 }
 
 /// Saves a cut in which all members flipped. The snapshot is published if all of them are staged already.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DiskId, InstanceId, NodeId,
+    guest::Guest,
     node_protocol::{DiskReport, Observed, Report},
 };
 
@@ -19,6 +20,7 @@ use crate::{
     store::{
         Tx,
         found::{self, FoundRow},
+        guests,
         instances::{self, DiskRow, InstanceRow},
         nodes,
     },
@@ -29,6 +31,8 @@ use crate::{
 struct News<'a> {
     changed: Vec<Changed>,
     disks: Vec<&'a DiskReport>,
+    /// What guest agents told otherwise than before; `None` for guests that have ended.
+    guests: Vec<(InstanceId, Option<&'a Guest>)>,
     /// Disks whose newest version on the node is not known here.
     ahead: Vec<AheadDisk<'a>>,
     /// Instances that the node holds and that are not known here.
@@ -47,7 +51,7 @@ struct News<'a> {
 impl News<'_> {
     fn is_none(&self) -> bool {
         let known = self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty();
-        known && self.found.is_empty() && self.gone.is_empty()
+        known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty()
     }
 }
 
@@ -86,6 +90,7 @@ impl App {
                 let actor = format!("node:{}", reporter.name);
                 app_instances::save(tx, &actor, &news.changed).await?;
                 instances::save_reported(tx, &news.disks).await?;
+                guests::save_reported(tx, &news.guests).await?;
                 for disk in &news.ahead {
                     disk.adopt(tx).await?;
                 }
@@ -108,6 +113,7 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         instances::load_many(tx, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
     let disks: BTreeMap<DiskId, DiskRow> =
         instances::disks_of(tx, &ids).await?.into_values().flatten().map(|disk| (disk.id, disk)).collect();
+    let told = guests::load_many(tx, &ids).await?;
     let mut held = found::on_node(tx, node).await?;
     // A report of an older desired state lacks what the node has not heard of yet.
     let is_whole = report.full && report.desired_revision == nodes::desired_revision(tx, node).await?;
@@ -146,6 +152,9 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         if !row.life.concerns(one) {
             news.stale += 1;
             continue;
+        }
+        if told.get(&row.id) != one.guest.as_ref() {
+            news.guests.push((row.id, one.guest.as_ref()));
         }
         news.changed.extend(Changed::by(row, &Edge::Report(one), tx).ok().flatten());
     }

@@ -596,6 +596,7 @@ mod tests {
             reboots: 0,
             conditions: Vec::new(),
             disks: Vec::new(),
+            guest: None,
             found: None,
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use muster_api::{
     Labels, Name, SshKey, UserData,
-    deployment::{CreateDeployment, DeploymentSource, OnReadyTimeout, Placement, Probe, Ready, Runtime},
+    deployment::{CreateDeployment, DeploymentSource, OnHostStart, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     disk::CreateDisk,
     error::FieldError,
     network::CreateNic,
@@ -69,6 +69,8 @@ pub struct Order {
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
     pub on_ready_timeout: OnReadyTimeout,
+    /// What becomes of a member that ran when its host went down.
+    pub on_host_start: OnHostStart,
     /// Labels of the deployment and of its members.
     pub labels: Labels,
     /// The keys that the request gives.
@@ -185,6 +187,7 @@ impl Order {
             nics: wanted.nics,
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
+            on_host_start: wanted.on_host_start.unwrap_or_default(),
             labels: wanted.labels,
             ssh_keys: wanted.ssh_keys,
             user_data: wanted.user_data,

@@ -18,6 +18,8 @@ use storage_core::units::{u64_from, usize_from};
 pub const ATTEMPTS_MAX: u64 = 3;
 /// Longest wait for the coordinator's report in one attempt, without the pause itself, milliseconds.
 pub const CUT_MS: i64 = 15_000;
+/// How much longer it is with guests that are frozen before and thawed after the cut, milliseconds.
+pub const FREEZE_MS: i64 = 40_000;
 /// Longest time until everything is durable, milliseconds.
 pub const SAVE_MS: i64 = 600_000;
 /// Time between two attempts, milliseconds.
@@ -99,7 +101,10 @@ pub fn plan(seen: &UnderWay, now: Timestamp) -> Next {
                 Next::Again
             }
         }
-        Phase::Refused { reason, detail, .. } if seen.attempt >= ATTEMPTS_MAX => fail(reason.clone(), detail.clone()),
+        // A guest that does not freeze is not troubled again: whoever asked decides what to do about it.
+        Phase::Refused { reason, detail, .. } if seen.attempt >= ATTEMPTS_MAX || *reason == Reason::FreezeFailed => {
+            fail(reason.clone(), detail.clone())
+        }
         Phase::Refused { retry_at, .. } if now >= *retry_at => Next::Again,
         Phase::Saving | Phase::Cutting { .. } | Phase::Refused { .. } => Next::Wait,
     }
@@ -163,6 +168,8 @@ mod tests {
         assert_eq!(plan(&seen(refused.clone()), at(200)), Next::Again);
         let last = UnderWay { attempt: ATTEMPTS_MAX, ..seen(refused) };
         assert!(matches!(plan(&last, at(0)), Next::Fail { reason, .. } if reason == Reason::Busy));
+        let stuck = Phase::Refused { retry_at: at(200), reason: Reason::FreezeFailed, detail: String::new() };
+        assert!(matches!(plan(&seen(stuck), at(0)), Next::Fail { reason, .. } if reason == Reason::FreezeFailed));
     }
 
     #[test]

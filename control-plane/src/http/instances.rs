@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use muster_api::{
     InstanceId, Page, Ref,
     console::{ConsoleEvent, ConsoleTicket, OpenConsole},
+    guest::{Exec, Executed},
     instance::{Instance, OnMany, PatchInstance, Recover, Stop},
     operation::Operation,
     version::Freed,
@@ -44,6 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(instance_stop))
         .routes(routes!(instance_reboot))
         .routes(routes!(instance_recover))
+        .routes(routes!(instance_exec))
         .routes(routes!(instance_log_read))
         .routes(routes!(instance_console_create))
         .routes(routes!(console_open))
@@ -128,6 +130,16 @@ async fn instance_recover(
     of: ChangeOf<InstanceId, MaybeBody<Recover>>,
 ) -> Result<Answer, ApiError> {
     Ok(app.recover_instance(&of.asked, of.body.0).await?)
+}
+
+/// Runs a command in the guest of an instance through its guest agent, and answers when it has ended. It needs
+/// qemu-guest-agent in the guest, and one that allows it: else 409 `no_guest_agent` or `guest_refused`. A call that is repeated
+/// with its `Idempotency-Key` runs nothing and is refused with 422 `key_reused`, because what was printed is not kept. The event
+/// `instance.exec` names the program without its arguments.
+#[utoipa::path(post, path = "/v1/instances/{instance}/exec", tag = "instances", request_body = Exec,
+    responses((status = 200, body = Executed)))]
+async fn instance_exec(State(app): State<App>, of: ChangeOf<InstanceId, Exec>) -> Result<Json<Executed>, ApiError> {
+    Ok(Json(app.exec(&of.asked, &of.body).await?))
 }
 
 /// The handlers of a verb on many instances.

@@ -61,7 +61,7 @@ pub use self::{
     extract::{Change, ChangeOf, IfMatch, Json, JsonBody, ListQuery, NoBody, Params, Path, Removal, Shown},
 };
 use crate::{
-    app::{App, AppError},
+    app::{App, AppError, instances::EXEC_TIMEOUT_S_MAX},
     dashboard,
 };
 
@@ -145,7 +145,12 @@ async fn outermost(mut request: Request, next: Next, body_bytes_max: usize) -> R
     let route = request.extensions().get::<MatchedPath>().map_or("none", |p| p.as_str()).to_owned();
     let method = request.method().clone();
     let span = tracing::info_span!("http", request_id = %id, %method, route);
-    let limit = if method == Method::PUT { Duration::MAX } else { ANSWER_WITHIN };
+    let limit = match &*route {
+        _ if method == Method::PUT => Duration::MAX,
+        // A command in a guest may take minutes.
+        "/v1/instances/{instance}/exec" => ANSWER_WITHIN + Duration::from_secs(EXEC_TIMEOUT_S_MAX),
+        _ => ANSWER_WITHIN,
+    };
     let handled = async {
         match stated_too_large(&request, &route, body_bytes_max) {
             Some(refused) => refused.into_response(),
@@ -161,7 +166,7 @@ async fn outermost(mut request: Request, next: Next, body_bytes_max: usize) -> R
             ApiError::from(AppError::Internal(anyhow::anyhow!("a handler panicked: {said}"))).into_response()
         }
         Err(_) => {
-            let why = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+            let why = format!("no answer within {} s", limit.as_secs());
             ApiError::from(AppError::Unavailable(why)).into_response()
         }
     };

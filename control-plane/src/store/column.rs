@@ -15,7 +15,8 @@ use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, ImageId, InstanceId, Labels, NetworkId, NodeId, OperationId, Problem,
     Reason, RunId, SecurityGroupId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId,
     VersionId,
-    deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
+    deployment::{DeploymentSource, DeploymentState, OnHostStart, OnReadyTimeout, Placement, Ready, Runtime, Timing},
+    guest::Guest,
     image::ImageState,
     instance::InstanceState,
     network::{NetworkMode, NetworkState},
@@ -132,8 +133,8 @@ stored! {
         Ipv4Net, Ipv6Net => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NetworkMode, NetworkState, NodeState,
-        OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
-    Text: DeploymentSource, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
+        OnHostStart, OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+    Text: DeploymentSource, Guest, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }
 

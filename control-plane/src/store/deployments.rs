@@ -11,7 +11,7 @@ use super::{
 use crate::domain::{cards::CardPlan, disk_plan::DiskPlan};
 use muster_api::{
     DeploymentId, DiskId, Labels, Timestamp, VersionId,
-    deployment::{DeploymentSource, DeploymentState, OnReadyTimeout, Placement, Ready, Runtime, Timing},
+    deployment::{DeploymentSource, DeploymentState, OnHostStart, OnReadyTimeout, Placement, Ready, Runtime, Timing},
     operation::Target,
 };
 
@@ -64,6 +64,8 @@ pub struct DeploymentRow {
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
     pub on_ready_timeout: OnReadyTimeout,
+    /// What becomes of a member that ran when its host went down.
+    pub on_host_start: OnHostStart,
     /// How long its members took, as of the end of its last operation.
     pub timing: Timing,
     /// When it was made.
@@ -109,7 +111,7 @@ impl DeploymentRow {
 
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, disks, runtime, ready, placement, nics, deadline_s, on_ready_timeout, timing, created_at,
+    next_number, cpus, memory_bytes, disk_bytes, disks, runtime, ready, placement, nics, deadline_s, on_ready_timeout, on_host_start, timing, created_at,
     updated_at, revision, members_revision, seq,
 );
 

@@ -36,6 +36,7 @@ pub mod deployments;
 mod error;
 pub mod events;
 pub mod found;
+pub mod guests;
 pub mod idempotency;
 pub mod images;
 pub mod instances;

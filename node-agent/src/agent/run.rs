@@ -20,7 +20,7 @@ use super::{Agent, AgentError, loops::Loops};
 use crate::{
     check::DataLock,
     consoles::{Consoles, Opener},
-    cuts::{CutParts, Cuts},
+    cuts::{CutParts, Cuts, Freezes},
     host::Host,
     peer::server::{PeerServerParts, routes},
     status,
@@ -79,8 +79,14 @@ impl Agent {
     async fn start(self, working: &mut Tasks, serving: &mut Tasks) -> Result<DataLock, AgentError> {
         let Self { loops, lock, listener, metrics } = self;
         let tls = server_config(&loops.identity.tls, &loops.identity.ca, ClientCertificates::Current)?;
-        let cuts = Arc::new(loops.cuts());
         let console_dir = loops.config.data_dir.join("console");
+        let frozen = loops.config.data_dir.join("frozen");
+        let freezes = Freezes::open(frozen.clone(), loops.host.machines()).map_err(|source| AgentError::DataDir {
+            op: "read",
+            path: frozen,
+            source,
+        })?;
+        let cuts = Arc::new(loops.cuts(freezes));
         let router = routes(PeerServerParts {
             chunks: loops.share.clone(),
             losses: loops.share.losses().clone(),
@@ -88,6 +94,7 @@ impl Agent {
             cuts: cuts.clone(),
             console_dir: console_dir.clone(),
             consoles: Consoles::new(opener(loops.host.clone()), console_dir, working.cancel.clone()),
+            machines: loops.host.machines(),
         });
         let (cancel, limits) = (serving.cancel.clone(), ServeLimits::default());
         serving.spawn("peer server", serve(listener, Some(tls), router, cancel.clone(), limits));
@@ -122,10 +129,11 @@ fn opener(host: Arc<dyn Host>) -> Opener {
 }
 
 impl Loops {
-    fn cuts(&self) -> Cuts {
+    fn cuts(&self, freezes: Arc<Freezes>) -> Cuts {
         Cuts::new(CutParts {
             node: self.identity.joined.node,
             disks: self.host.cuts(),
+            freezes,
             peers: Arc::new(self.pool.clone()),
             controller: self.controller.clone(),
             known: self.known.subscribe(),

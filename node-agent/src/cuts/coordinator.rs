@@ -12,7 +12,7 @@ use storage_core::Backoff;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::{CutRefusal, Cuts, RETRY_FIRST, RETRY_MOST, STEP};
+use super::{CutRefusal, Cuts, FREEZE_ALL, RETRY_FIRST, RETRY_MOST, STEP, THAW_ALL};
 use crate::{clock, controller::ControllerError};
 
 /// Longest a coordinator waits for all members to be prepared.
@@ -41,6 +41,10 @@ impl Cuts {
         let max_pause = Duration::from_millis(order.max_pause_ms);
         let prepares = nodes.iter().map(|node| self.insist(node, key, CutStep::Prepare, PREPARE_ALL));
         all(join_all(prepares).await)?;
+        if order.freeze {
+            let freezes = nodes.iter().map(|node| self.ask(node, key, CutStep::Freeze, FREEZE_ALL));
+            all(join_all(freezes).await).map_err(CutRefusal::of_freeze)?;
+        }
         // A hold that is confirmed later than `max_pause` has already ended on the first member.
         all(join_all(nodes.iter().map(|node| self.ask(node, key, CutStep::Hold, max_pause))).await)?;
         let cut_at = clock::now();
@@ -52,8 +56,13 @@ impl Cuts {
             let detail = format!("{} disks answered the flip of {}", got.len(), wanted.len());
             return Err(CutRefusal::new(Reason::Invalid, detail));
         }
+        if order.freeze {
+            // What was thawed before the flip was perhaps written to, so the cut counts only after this.
+            let thaws = nodes.iter().map(|node| self.ask(node, key, CutStep::Thaw, THAW_ALL));
+            all(join_all(thaws).await).map_err(CutRefusal::of_freeze)?;
+        }
         info!(snapshot.id = %key.snapshot, attempt = key.attempt, disks = members.len(), "all disks were cut at one instant");
-        Ok(CutResult::Flipped { cut_at, members })
+        Ok(CutResult::Flipped { cut_at, members, frozen: order.freeze })
     }
 
     /// Asks for one step on one node: on this node directly, on others over their connections.
@@ -113,6 +122,19 @@ impl Cuts {
                 }
             }
             sleep(backoff.pause()).await;
+        }
+    }
+}
+
+impl CutRefusal {
+    /// A refusal to freeze or thaw. Agents that are older than that refuse the step as one that they do not know.
+    fn of_freeze(self) -> Self {
+        match self.reason {
+            Reason::Invalid => Self::new(
+                Reason::FreezeFailed,
+                format!("{}: its agent is too old to freeze file systems, update it", self.detail),
+            ),
+            _ => self,
         }
     }
 }

@@ -10,7 +10,7 @@ use muster_api::{
 use storage_core::lock;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{CutRefusal, Cuts, STEP};
+use super::{CutRefusal, Cuts, FREEZE_ALL, STEP, THAW_ALL};
 
 /// How long a member that is asked to prepare waits for its order to arrive.
 const ORDER_WAIT: Duration = Duration::from_secs(5);
@@ -20,7 +20,12 @@ const PREPARE: Duration = Duration::from_secs(15);
 impl Cuts {
     /// Carries out a step that another node asks for, on exactly these disks.
     pub async fn step(&self, key: CutKey, step: CutStep, disks: Vec<DiskId>) -> CutStepAnswer {
-        let limit = if step == CutStep::Prepare { PREPARE } else { STEP };
+        let limit = match step {
+            CutStep::Prepare => PREPARE,
+            CutStep::Freeze => FREEZE_ALL,
+            CutStep::Thaw => THAW_ALL,
+            CutStep::Hold | CutStep::Flip | CutStep::Abort | CutStep::Unknown => STEP,
+        };
         let refused = |CutRefusal { reason, detail }| CutStepAnswer::Refused { reason, detail };
         match timeout(limit, self.member_step(key, step, disks)).await {
             Ok(Ok(members)) => CutStepAnswer::Done { members },
@@ -42,6 +47,14 @@ impl Cuts {
                 self.parts.disks.prepare(key, order.disks).await?;
                 Ok(Vec::new())
             }
+            CutStep::Freeze => {
+                let order = self.order(key, &disks, Duration::ZERO).await?;
+                if !order.freeze {
+                    return Err(CutRefusal::new(Reason::NotAssigned, format!("{key} freezes no guests")));
+                }
+                self.parts.freezes.freeze(key, order.disks.iter().map(|disk| disk.instance).collect()).await?;
+                Ok(Vec::new())
+            }
             CutStep::Hold => {
                 let order = self.order(key, &disks, Duration::ZERO).await?;
                 self.parts.disks.hold(key, Duration::from_millis(order.max_pause_ms)).await?;
@@ -53,6 +66,10 @@ impl Cuts {
                 lock(&self.prepared).remove(&key);
                 self.flipped.notify_one();
                 Ok(members)
+            }
+            CutStep::Thaw => {
+                self.parts.freezes.thaw(key).await?;
+                Ok(Vec::new())
             }
             CutStep::Abort => {
                 self.abort(key).await;

@@ -1,9 +1,9 @@
 //! Cuts of many disks at one instant, and what becomes of them.
 //!
 //! ```text
-//! coordinator    prepare all ----> hold all ----> (all confirmed: the instant) ----> flip each ----> report Flipped
-//!                    |                 |                                                |
-//!                    +---- any refusal or silence ----> abort all ----> report Failed --+
+//! coordinator    prepare all --> (freeze all) --> hold all --> (all confirmed: the instant) --> flip each --> (thaw all) --> report Flipped
+//!                    |                 |             |                                             |             |
+//!                    +---- any refusal or silence ----> abort all, which thaws ----> report Failed +-------------+
 //! each member    frozen epoch of a commit ----> save (objects durable) ----> stage ----> published | abandoned
 //! ```
 //! One node with members coordinates ([`CutOrder::coordinate`]). The steps travel over the connections between nodes, to
@@ -18,13 +18,18 @@
 //! I3, I9: a commit is staged only when all its objects are durable, and under an id of its own. Before the agent does
 //! anything with a commit it finds at its start, it asks the controller what became of it.
 //!
-//! Reading order: `coordinator`, `member`, `settle` (what becomes of the frozen epochs), then the two seams: `disks`
-//! (what a cut asks of this node's disks) and `peers` (steps on other nodes).
+//! A snapshot that promises consistent file systems has two more rounds: guest agents freeze the file systems of guests
+//! that run before the hold, and thaw them after the flip. The cut counts only if all were frozen until then. No guest stays
+//! frozen, whatever fails (`freezes`).
+//!
+//! Reading order: `coordinator`, `member`, `freezes`, `settle` (what becomes of the frozen epochs), then the two seams:
+//! `disks` (what a cut asks of this node's disks) and `peers` (steps on other nodes).
 //!
 //! [`CutOrder::coordinate`]: muster_api::node_protocol::CutOrder::coordinate
 
 mod coordinator;
 mod disks;
+mod freezes;
 mod member;
 mod peers;
 mod settle;
@@ -45,11 +50,15 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use self::{disks::DiskCuts, peers::PeerSteps};
+pub use self::{disks::DiskCuts, freezes::Freezes, peers::PeerSteps};
 use crate::{controller::ControllerClient, desired::Known, mirror::DiskError};
 
 /// Longest a flip or an abort takes.
 const STEP: Duration = Duration::from_secs(3);
+/// Longest a round of freezing takes on a node, however many guests there are.
+const FREEZE_ALL: Duration = Duration::from_secs(20);
+/// Longest a round of thawing is waited for. Guests that have not answered by then are thawed later.
+const THAW_ALL: Duration = Duration::from_secs(12);
 /// Saves of this node at a time. More than one, so that a save that waits for a node that is down does not keep the
 /// others.
 const SAVES: usize = 4;
@@ -85,6 +94,8 @@ pub struct CutParts {
     pub node: NodeId,
     /// Disks of this node, which are held, flipped and committed.
     pub disks: Arc<dyn DiskCuts>,
+    /// Freezes and thaws the guests of this node.
+    pub freezes: Arc<Freezes>,
     /// Asks other nodes for their steps, when this node coordinates.
     pub peers: Arc<dyn PeerSteps>,
     /// Takes reports and staged commits, and knows the outcome of commits.
@@ -122,6 +133,7 @@ impl Cuts {
 
     /// Coordinates the cuts it is told to and settles every frozen commit, until `cancel`.
     pub async fn run(&self, cancel: CancellationToken) {
+        self.parts.freezes.thaw_left_over();
         let mut known = self.parts.known.clone();
         let mut begun: HashSet<CutKey> = HashSet::new();
         let mut settling: HashSet<CommitId> = HashSet::new();
@@ -172,8 +184,9 @@ impl Cuts {
         }
     }
 
-    /// Gives a cut up on this node's disks.
+    /// Gives a cut up on this node's guests and disks.
     async fn abort(&self, key: CutKey) {
+        self.parts.freezes.give_up(key);
         if let Err(error) = self.parts.disks.abort(key).await {
             // The controller abandons the attempt as well, and `settle` asks for the outcome until that is recorded.
             warn!(snapshot.id = %key.snapshot, attempt = key.attempt, error = explain(&error), "a cut was not given up cleanly");

@@ -16,6 +16,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use muster_api::InstanceId;
+use serde_json::{Value, json};
 use storage_core::lock;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, sync::watch};
 
@@ -42,6 +43,91 @@ pub struct Guests {
     pub obeys: bool,
 }
 
+/// The guest agent of a fake guest, and the file systems that it freezes.
+#[derive(Clone, Debug, Default)]
+pub struct FakeAgent {
+    /// How it takes commands, by their names. Those not named are carried out and answered.
+    pub takes: HashMap<&'static str, Takes>,
+    /// Whether its one file system is frozen.
+    pub frozen: bool,
+    /// How often it was frozen.
+    pub freezes: u64,
+    /// What it answers to commands that ask for something, by their names, as JSON.
+    pub answers: HashMap<&'static str, Value>,
+    /// The commands that it got, in their order.
+    pub got: Vec<Value>,
+    /// Commands that it has not looked at yet, because it hung.
+    late: VecDeque<Value>,
+}
+
+/// How a guest agent takes a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// It answers that it does not do this.
+    Refuses,
+    /// It does nothing and does not answer.
+    Hangs,
+    /// It does not answer in time, and carries the command out when it looks at the next one.
+    Late,
+    /// It carries the command out, and the answer is lost.
+    Mute,
+    /// It carries the command out, answers, and does not answer anything from then on.
+    Dies,
+}
+
+impl FakeAgent {
+    /// Carries out a command. An error is what the guest agent answers instead.
+    fn do_it(&mut self, command: &Value) -> Result<Value, String> {
+        let name = command["execute"].as_str().unwrap_or_default();
+        match name {
+            "guest-ping" => Ok(json!({})),
+            "guest-fsfreeze-status" => Ok(json!(if self.frozen { "frozen" } else { "thawed" })),
+            "guest-fsfreeze-thaw" => Ok(json!(u64::from(std::mem::take(&mut self.frozen)))),
+            _ if self.frozen => Err(format!("Command {name} has been disabled: the agent is in frozen state")),
+            "guest-fsfreeze-freeze" => {
+                (self.frozen, self.freezes) = (true, self.freezes + 1);
+                Ok(json!(1))
+            }
+            _ => self.answers.get(name).cloned().ok_or_else(|| format!("The command {name} has not been found")),
+        }
+    }
+
+    /// The answer to a command; `None` if none comes.
+    fn answer(&mut self, command: Value) -> Option<Result<Value, String>> {
+        let name = command["execute"].as_str().unwrap_or_default().to_owned();
+        let takes = self.takes.get(&*name).copied();
+        self.got.push(command.clone());
+        match takes {
+            Some(Takes::Hangs) => return None,
+            Some(Takes::Late) => {
+                self.late.push_back(command);
+                return None;
+            }
+            Some(Takes::Refuses) => return Some(Err(format!("Command {name} has been disabled"))),
+            None | Some(Takes::Mute | Takes::Dies) => {}
+        }
+        while let Some(late) = self.late.pop_front() {
+            drop(self.do_it(&late));
+        }
+        let done = self.do_it(&command);
+        if takes == Some(Takes::Dies) {
+            self.takes = COMMANDS.iter().map(|name| (*name, Takes::Hangs)).collect();
+        }
+        (takes != Some(Takes::Mute)).then_some(done)
+    }
+}
+
+/// The commands that a guest agent knows which died.
+const COMMANDS: [&str; 7] = [
+    "guest-ping",
+    "guest-info",
+    "guest-exec",
+    "guest-exec-status",
+    "guest-fsfreeze-status",
+    "guest-fsfreeze-freeze",
+    "guest-fsfreeze-thaw",
+];
+
 impl Default for Guests {
     fn default() -> Self {
         Self { banner: "MUSTER-READY\n".to_owned(), agent: true, obeys: true }
@@ -51,6 +137,7 @@ impl Default for Guests {
 #[derive(Default)]
 struct World {
     guests: Guests,
+    agents: FakeAgent,
     domains: BTreeMap<(String, InstanceId), Running>,
     endings: HashMap<(InstanceId, u64), Ending>,
     reboots: HashMap<(InstanceId, u64), u64>,
@@ -69,6 +156,7 @@ struct Running {
     spec: InstanceSpec,
     state: DomainState,
     guests: Guests,
+    agent: FakeAgent,
     /// The taps of its cards are there as long as these are open, wherever they were moved.
     _taps: Vec<OwnedFd>,
 }
@@ -104,6 +192,11 @@ impl FakeHost {
     /// Sets how guests behave that are started from now on.
     pub fn set_guests(&self, guests: Guests) {
         self.world().guests = guests;
+    }
+
+    /// Sets what the guest agents are like of guests that are started from now on.
+    pub fn set_guest_agents(&self, agents: FakeAgent) {
+        self.world().agents = agents;
     }
 
     /// Lets domains have real taps for their cards. The process needs to be root.
@@ -166,6 +259,16 @@ impl FakeHost {
     /// Lets resumed domains run from now on.
     pub fn make_room(&self) {
         self.world().room = true;
+    }
+
+    /// Lets `look` see and change the guest agent of an instance. It is a new one after each start.
+    ///
+    /// # Panics
+    /// When the instance has no domain.
+    pub fn guest_agent<T>(&self, instance: InstanceId, look: impl FnOnce(&mut FakeAgent) -> T) -> T {
+        let mut world = self.world();
+        let running = world.domains.iter_mut().find(|((_, of), _)| *of == instance).map(|(_, running)| running);
+        look(&mut running.expect("the instance has a domain").agent)
     }
 
     /// Prints on the console of an instance.
@@ -332,7 +435,8 @@ impl Hypervisor for FakeHypervisor {
             world.starts += 1;
             let paused = DomainState::Paused(PauseReason::Other("User".to_owned()));
             let state = if spec.cards.is_empty() { DomainState::Running } else { paused };
-            world.domains.insert(self.key(instance), Running { spec, state, guests, _taps: taps });
+            let agent = world.agents.clone();
+            world.domains.insert(self.key(instance), Running { spec, state, guests, agent, _taps: taps });
             drop(world);
             self.host.bump();
             Ok(Started::Now)
@@ -386,17 +490,23 @@ impl Hypervisor for FakeHypervisor {
     ) -> BoxFuture<'_, Result<String, HypervisorError>> {
         Box::pin(async move {
             self.enter("agent", Some(instance)).await?;
-            self.with(instance, |running, _| {
-                if !running.guests.agent {
-                    let detail = format!("no answer within {timeout:?}");
-                    return Err(HypervisorError::NoAgent { instance, detail });
+            let command: Value = serde_json::from_str(&command).expect("a command is JSON");
+            let answer = self.with(instance, |running, _| {
+                if running.state != DomainState::Running {
+                    return Err(HypervisorError::NotRunning(instance));
                 }
-                if command.contains("guest-ping") {
-                    Ok(r#"{"return":{}}"#.to_owned())
-                } else {
-                    Err(HypervisorError::NoAgent { instance, detail: format!("does not know {command}") })
+                Ok(if running.guests.agent { Some(running.agent.answer(command)) } else { None })
+            })?;
+            match answer {
+                Some(Some(Ok(value))) => Ok(json!({ "return": value }).to_string()),
+                Some(Some(Err(detail))) => Err(HypervisorError::AgentRefused { instance, detail }),
+                Some(None) => {
+                    tokio::time::sleep(timeout).await;
+                    Err(HypervisorError::NoAgent { instance, detail: format!("no answer within {timeout:?}") })
                 }
-            })
+                // libvirt sees that nobody has the guest's end of the channel open.
+                None => Err(HypervisorError::NoAgent { instance, detail: "it is not connected".to_owned() }),
+            }
         })
     }
 

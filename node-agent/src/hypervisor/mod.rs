@@ -18,12 +18,13 @@
 //!   lists the domains again.
 //!
 //! Reading order: [`domain_xml`] (pure), [`console`] (the log file of the serial console), [`libvirt`] (the real
-//! hypervisor), [`fake`] (one in memory for tests; both pass `tests/hypervisor_suite.rs`), [`probe`] (whether KVM
-//! works).
+//! hypervisor), [`fake`] (one in memory for tests; both pass `tests/hypervisor_suite.rs`), [`guest_agent`] (what guest
+//! agents are asked), [`probe`] (whether KVM works).
 
 pub mod console;
 pub mod domain_xml;
 pub mod fake;
+pub mod guest_agent;
 pub mod libvirt;
 pub mod probe;
 
@@ -237,6 +238,14 @@ pub enum HypervisorError {
         /// The error message of the library.
         detail: String,
     },
+    /// The guest agent answered that it does not do what it was asked for.
+    #[error("the guest agent of instance {instance} refused: {detail}")]
+    AgentRefused {
+        /// The instance whose guest agent was asked.
+        instance: InstanceId,
+        /// What the guest agent said.
+        detail: String,
+    },
     /// There was no answer within the time limit. The call goes on in the background, so its effect is not known.
     #[error("no answer to {what} within {after:?}")]
     TimedOut {
@@ -305,12 +314,4 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Changes when something may have happened to a domain.
     fn watch(&self) -> watch::Receiver<u64>;
-}
-
-/// Checks that the guest agent answers within 2 s.
-///
-/// # Errors
-/// [`HypervisorError::NoAgent`] if it does not, or another error if it could not be asked.
-pub async fn ping_agent(hypervisor: &dyn Hypervisor, instance: InstanceId) -> Result<(), HypervisorError> {
-    hypervisor.agent(instance, r#"{"execute":"guest-ping"}"#.to_owned(), Duration::from_secs(2)).await.map(drop)
 }

@@ -1,7 +1,8 @@
 //! The peer server: what other nodes and controllers may ask of this one, under `/peer/v1` over mutual TLS.
 //!
 //! The pool serves objects and admits callers ([`muster_pool::server`]). The agent adds the steps of cuts, which only
-//! members may ask for, and what only clients (controllers) may do: read console logs, open consoles, and acknowledge losses.
+//! members may ask for, and what only clients (controllers) may do: read console logs, open consoles, run commands in
+//! guests, and acknowledge losses.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use muster_api::{
     console::{ConsoleKind, ConsoleMode, OpenConsole},
     node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, LOSSES_PATH, LogPart},
+    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, ExecAnswer, ExecRequest, LOSSES_PATH, LogPart},
 };
 use muster_pool::{
     PoolClient,
@@ -30,11 +31,13 @@ use super::losses::Losses;
 use crate::{
     consoles::{Consoles, DoorError, Wish},
     cuts::Cuts,
-    hypervisor::console,
+    hypervisor::{Hypervisor, console, guest_agent},
 };
 
 /// Most bytes of a console log in one answer.
 const LOG_BYTES_MAX: u64 = 4 << 20;
+/// Largest request to run a command: 64 KiB of command, and 256 KiB of input in base64.
+const EXEC_BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the server works with.
 pub struct PeerServerParts {
@@ -50,6 +53,8 @@ pub struct PeerServerParts {
     pub console_dir: PathBuf,
     /// Ways into running guests.
     pub consoles: Consoles,
+    /// Runs commands in guests; `None` if this node has none.
+    pub machines: Option<Arc<dyn Hypervisor>>,
 }
 
 #[derive(Clone)]
@@ -58,18 +63,21 @@ struct Server {
     cuts: Arc<Cuts>,
     console_dir: Arc<std::path::Path>,
     consoles: Consoles,
+    machines: Option<Arc<dyn Hypervisor>>,
 }
 
-/// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, console logs, and consoles.
+/// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, console logs, consoles, and commands
+/// for guests.
 pub fn routes(parts: PeerServerParts) -> Router {
-    let PeerServerParts { chunks, losses, pool, cuts, console_dir, consoles } = parts;
+    let PeerServerParts { chunks, losses, pool, cuts, console_dir, consoles, machines } = parts;
     let more = Router::new()
         .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
         .route("/peer/v1/instances/{instance}/log", get(instance_log))
         .route("/peer/v1/instances/{instance}/log/after", get(instance_log_after))
         .route("/peer/v1/instances/{instance}/console", get(instance_console))
         .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
-        .with_state(Server { losses, cuts, console_dir: console_dir.into(), consoles });
+        .route("/peer/v1/instances/{instance}/exec", post(exec).layer(DefaultBodyLimit::max(EXEC_BODY_BYTES_MAX)))
+        .with_state(Server { losses, cuts, console_dir: console_dir.into(), consoles, machines });
     muster_pool::server::routes(pool, chunks, more)
 }
 
@@ -191,7 +199,23 @@ async fn instance_log_after(
     }
 }
 
-/// I12: a console belongs to its tenant. Nodes read no consoles of instances that they do not run.
+/// Runs a command in a guest. The answer comes when the command has ended, or its time is over.
+async fn exec(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Path(instance): Path<InstanceId>,
+    Json(request): Json<ExecRequest>,
+) -> Result<Json<ExecAnswer>, Refused> {
+    for_controllers(caller)?;
+    let Some(machines) = &server.machines else { return Ok(Json(ExecAnswer::NotRunning)) };
+    Ok(Json(guest_agent::exec(&**machines, instance, &request).await))
+}
+
+/// I12: a console belongs to its tenant. Nodes read no consoles and steer no guests of other nodes.
 fn for_controllers(caller: Caller) -> Result<(), Refused> {
-    if caller == Caller::Client { Ok(()) } else { Err(Refusal::Forbidden.because("nodes may not read consoles")) }
+    if caller == Caller::Client {
+        Ok(())
+    } else {
+        Err(Refusal::Forbidden.because("nodes may not read consoles or steer guests"))
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     report::Trouble,
 };
 use crate::{
-    hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, ping_agent},
+    hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, guest_agent},
     mirror::{DiskError, DiskWant},
     network::NetworkError,
     seed::files::SeedFile,
@@ -212,7 +212,8 @@ fn note(inner: &Inner, assignment: &Assignment, end: &End) -> Step {
         let now = (inner.parts.now)();
         let life = slot.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
         // The first end stays: a guest that was given up and then stopped counts as given up.
-        if !matches!(life.phase, Phase::Ended(_)) || end.was_asked_for() {
+        let is_final = matches!(&life.phase, Phase::Ended(end) if !end.is_for_now());
+        if !is_final || end.was_asked_for() {
             tracing::info!(instance.id = %assignment.instance, boot = life.boot, ?end, "instance {} ended", assignment.name);
             life.phase = Phase::Ended(end.clone());
         }
@@ -388,12 +389,17 @@ async fn probe(inner: &Inner, assignment: &Assignment) -> Step {
             inner.slot(instance, |slot| slot.scan = Some(scan));
             found.map_err(|error| io(error.to_string()))?
         }
-        Probe::GuestAgent => ping_agent(hypervisor(inner)?, instance).await.is_ok(),
+        Probe::GuestAgent => guest_agent::ping(hypervisor(inner)?, instance).await.is_ok(),
     };
     let now: Timestamp = (inner.parts.now)();
     if ready {
         tracing::info!(instance.id = %instance, boot = assignment.boot, "instance {} is ready", assignment.name);
-        inner.slot(instance, |slot| slot.retry_at = None);
+        inner.slot(instance, |slot| {
+            slot.retry_at = None;
+            if assignment.ready.probe == Probe::GuestAgent {
+                slot.guest.hurry();
+            }
+        });
         with_life(inner, instance, |life| {
             life.started_at.get_or_insert(now);
             life.ready_at = Some(now);
@@ -429,6 +435,7 @@ pub(super) async fn end_for_shutdown(inner: &Inner, instance: InstanceId, boot: 
     let kept = with_life(inner, instance, |life| {
         if life.boot == boot && matches!(life.phase, Phase::Started { .. }) {
             life.phase = Phase::Ended(End::AgentStopped);
+            life.ended_in = Some(inner.parts.host_boot.clone());
         }
     });
     if kept.is_err() {

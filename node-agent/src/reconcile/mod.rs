@@ -18,10 +18,11 @@
 //!   away (`gone`).
 //!
 //! Reading order: [`plan`] (all decisions), [`report`] (what the controller is told), [`record`] (what outlives the
-//! agent), `pulse` (guests that do nothing), `found` (instances without an assignment), `apply`.
+//! agent), `pulse` (guests that do nothing), `guests` (what guest agents tell), `found` (instances without an assignment), `apply`.
 
 mod apply;
 mod found;
+mod guests;
 pub mod plan;
 mod pulse;
 pub mod record;
@@ -43,7 +44,11 @@ use muster_api::{
     node_protocol::{Assignment, Desired, DiskReport, InstanceReport},
 };
 use storage_core::lock;
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 
 use self::{
     apply::{Needs, SeedNeed},
@@ -146,6 +151,8 @@ struct Inner {
     silent: Mutex<Option<String>>,
     /// The question whether a silent hypervisor answers again, while it is open.
     question: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Bounds the questions to guest agents that are open at a time.
+    questions: Arc<Semaphore>,
     changed: watch::Sender<u64>,
 }
 
@@ -167,6 +174,7 @@ struct Slot {
     trouble: Option<Trouble>,
     scan: Option<Scan>,
     pulse: Pulse,
+    guest: guests::Told,
     absent_since: Option<Timestamp>,
     bounded_at: Option<Instant>,
     /// Whether there may be a record, a console log or a seed disk to remove.
@@ -365,6 +373,7 @@ impl Reconciler {
             draining: Mutex::new(false),
             silent: Mutex::default(),
             question: tokio::sync::Mutex::default(),
+            questions: Arc::new(Semaphore::new(guests::AT_A_TIME)),
             changed: watch::Sender::new(0),
         });
         let listener = events.map(|mut events| {
@@ -428,7 +437,11 @@ impl Reconciler {
             let silence = |slot: &mut Slot| slot.pulse.silence(assignment, &seen, used, &log, here.now);
             let silence = inner.slot(assignment.instance, silence);
             let conditions = disks.iter().copied().filter_map(lost_content).chain(silence).collect();
+            inner.ask_guest(assignment, &seen);
+            let guest = inner.slot(assignment.instance, |slot| slot.guest.guest.clone());
+            let guest = guest.filter(|_| matches!(seen.domain, DomainSeen::Present(_)));
             let report = report::report(assignment, &seen, &here, trouble.as_ref(), conditions, known);
+            let report = InstanceReport { guest, ..report };
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);
             reports.push(report);

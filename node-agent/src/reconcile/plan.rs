@@ -13,7 +13,7 @@
 
 use muster_api::{
     DiskId, Timestamp,
-    deployment::{OnReadyTimeout, Probe, Runtime},
+    deployment::{OnHostStart, OnReadyTimeout, Probe, Runtime},
     node_protocol::{Assignment, DiskAssignment, Wanted},
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,9 @@ pub struct Life {
     /// When the guest was ready; `None` until then.
     #[serde(with = "micros_option")]
     pub ready_at: Option<Timestamp>,
+    /// With [`End::AgentStopped`]: the boot of the host in which that was. `None` in records of older agents.
+    #[serde(default)]
+    pub ended_in: Option<String>,
 }
 
 impl End {
@@ -61,13 +64,28 @@ impl End {
     pub const fn was_asked_for(&self) -> bool {
         matches!(self, Self::Stopped | Self::PowerCut)
     }
+
+    /// Whether a start that ended in this way may still end in another: its guest was to be started again.
+    #[must_use]
+    pub const fn is_for_now(&self) -> bool {
+        matches!(self, Self::AgentStopped)
+    }
 }
 
 impl Life {
     /// A start for which nothing was done yet.
     #[must_use]
     pub const fn begin(generation: u64, boot: u64, now: Timestamp) -> Self {
-        Self { generation, boot, phase: Phase::New, begun_at: now, disk_at: None, started_at: None, ready_at: None }
+        Self {
+            generation,
+            boot,
+            phase: Phase::New,
+            begun_at: now,
+            disk_at: None,
+            started_at: None,
+            ready_at: None,
+            ended_in: None,
+        }
     }
 
     /// Whether this is the start that the assignment wants.
@@ -121,6 +139,8 @@ pub enum End {
     },
     /// The agent was told to end and took its guests along; they are started again with it.
     AgentStopped,
+    /// The host was restarted, and the assignment says that its guest stays off then.
+    HostRestarted,
 }
 
 /// The process that looks, and when.
@@ -342,7 +362,6 @@ fn absent_but_wanted(
     (ending, since): (Option<Ending>, Timestamp),
     waits: bool,
 ) -> Vec<Action> {
-    let anew = || vec![Action::Begin, Action::EnsureDisks, Action::Start];
     let Some(life) = seen.life.as_ref().filter(|life| life.is_of(assignment)) else { return anew() };
     match &life.phase {
         Phase::New => {
@@ -362,17 +381,33 @@ fn absent_but_wanted(
             None if here.now.ms_since(since) < ENDING_GRACE_MS => Vec::new(),
             None => vec![Action::Note(End::Unseen)],
         },
-        // The host went down with it. Nobody asked for that, so it comes back with the host.
-        Phase::Started { host_boot, .. } if *host_boot != here.host_boot => anew(),
+        // The host went down with it. Nobody asked for that, so it comes back with the host unless it is to stay off.
+        Phase::Started { host_boot, .. } if *host_boot != here.host_boot => after_host_start(assignment),
         Phase::Started { .. } => vec![Action::Note(End::DiskLost)],
-        Phase::Ended(End::AgentStopped) => anew(),
+        Phase::Ended(End::AgentStopped) => match &life.ended_in {
+            // The agent was told to end because the host went down.
+            Some(host_boot) if *host_boot != here.host_boot => after_host_start(assignment),
+            _ => anew(),
+        },
         Phase::Ended(_) => ensure(assignment, seen, waits),
+    }
+}
+
+fn anew() -> Vec<Action> {
+    vec![Action::Begin, Action::EnsureDisks, Action::Start]
+}
+
+/// What becomes of a guest that ran when the host went down.
+fn after_host_start(assignment: &Assignment) -> Vec<Action> {
+    match assignment.on_host_start {
+        OnHostStart::Start => anew(),
+        OnHostStart::Stay => vec![Action::Note(End::HostRestarted)],
     }
 }
 
 fn file_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
     let Some(life) = seen.life.as_ref().filter(|life| life.is_of(assignment)) else {
-        return vec![Action::Begin, Action::EnsureDisks, Action::Start];
+        return anew();
     };
     match &life.phase {
         _ if waits => Vec::new(),

@@ -46,7 +46,8 @@ impl World {
 
     fn note(&mut self, assignment: &Assignment, end: &End, now: Timestamp) {
         let life = self.life.get_or_insert_with(|| Life::begin(assignment.generation, assignment.boot, now));
-        if !matches!(life.phase, Phase::Ended(_)) || end.was_asked_for() {
+        let is_final = matches!(&life.phase, Phase::Ended(end) if !end.is_for_now());
+        if !is_final || end.was_asked_for() {
             life.phase = Phase::Ended(end.clone());
         }
         self.asked = None;
@@ -148,6 +149,7 @@ fn assignment(wanted: Wanted) -> Assignment {
         runtime: Runtime::Libvirt,
         ready: Ready { probe: Probe::Console, marker: None, timeout_s: Some(60) },
         on_ready_timeout: OnReadyTimeout::Stop,
+        on_host_start: OnHostStart::Start,
         disks: vec![DiskAssignment {
             disk: id(2).into(),
             name: "root".to_owned(),
@@ -211,12 +213,14 @@ fn any_end() -> impl Strategy<Value = End> {
         Just(End::NotReady),
         Just(End::StartFailed { detail: "x".to_owned() }),
         Just(End::AgentStopped),
+        Just(End::HostRestarted),
     ]
 }
 
 prop_compose! {
     fn any_life()(
         generation in 1_u64..=2, boot in 4_u64..=5, phase in 0..4, end in any_end(), other_run: bool, ready: bool,
+        ended_in in proptest::option::of(prop_oneof![Just("this".to_owned()), Just("other".to_owned())]),
     ) -> Life {
         let run = if other_run { id(99) } else { id(100) }.into();
         let mut life = Life::begin(generation, boot, T0);
@@ -226,6 +230,7 @@ prop_compose! {
             2 => Phase::Started { run, host_boot: "other".to_owned() },
             _ => Phase::Ended(end),
         };
+        life.ended_in = ended_in.filter(|_| life.phase == Phase::Ended(End::AgentStopped));
         life.started_at = (phase != 0).then_some(T0);
         life.ready_at = (phase != 0 && ready).then_some(T0);
         life
@@ -361,6 +366,35 @@ fn a_guest_that_went_down_with_its_host_comes_back_with_it() {
     let mut world = World { life: Some(started(99, "earlier")), ..empty() };
     settle(&mut world, &assignment(Wanted::Running));
     assert!(world.domain.is_some());
+}
+
+#[test]
+fn a_guest_that_is_to_stay_off_after_a_start_of_its_host_does_so_and_says_why() {
+    let stays = Assignment { on_host_start: OnHostStart::Stay, ..assignment(Wanted::Running) };
+    // The power went, or the host was shut down in order and its agent stopped the guest.
+    let mut stopped = started(99, "earlier");
+    (stopped.phase, stopped.ended_in) = (Phase::Ended(End::AgentStopped), Some("earlier".to_owned()));
+    for life in [started(99, "earlier"), stopped.clone()] {
+        let mut world = World { life: Some(life), ..empty() };
+        settle(&mut world, &stays);
+        assert_eq!(world.life.as_ref().unwrap().phase, Phase::Ended(End::HostRestarted));
+        assert!(world.domain.is_none());
+        // Somebody starts it.
+        settle(&mut world, &Assignment { boot: 6, ..stays.clone() });
+        assert!(world.domain.is_some());
+    }
+    // Only the agent was restarted.
+    stopped.ended_in = Some("this".to_owned());
+    let mut world = World { life: Some(stopped), ..empty() };
+    settle(&mut world, &stays);
+    assert!(world.domain.is_some());
+}
+
+#[test]
+fn a_record_of_an_older_agent_is_read() {
+    let mut life = serde_json::to_value(started(100, "this")).unwrap();
+    assert!(life.as_object_mut().unwrap().remove("ended_in").is_some());
+    assert_eq!(serde_json::from_value::<Life>(life).unwrap(), started(100, "this"));
 }
 
 #[test]

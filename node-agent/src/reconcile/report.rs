@@ -35,7 +35,7 @@ impl Said {
     }
 }
 
-/// The report. `conditions` are what its disks tell people, `disks` the reports of all disks of this instance that are here.
+/// The report, without what its guest agent told. `conditions` are what its disks tell people, `disks` the reports of all disks of this instance that are here.
 #[must_use]
 pub fn report(
     assignment: &Assignment,
@@ -69,6 +69,7 @@ pub fn report(
         reboots: if life.is_some() { seen.reboots } else { 0 },
         conditions,
         disks,
+        guest: None,
         found: None,
     }
 }
@@ -197,6 +198,11 @@ fn ended(end: &End) -> Said {
         ),
         End::NotReady => Said::because(Observed::Failed, Reason::NotReadyInTime, "it ran, but was not ready in time"),
         End::StartFailed { detail } => Said::because(Observed::Failed, Reason::StartFailed, detail.clone()),
+        End::HostRestarted => Said::because(
+            Observed::Stopped,
+            Reason::HostRestarted,
+            "its host was restarted, and its deployment says that it stays off then; start it again when you want it",
+        ),
         End::AgentStopped => Said::because(
             Observed::Stopped,
             Reason::AgentStopped,

@@ -91,7 +91,7 @@ mod tests {
 
     use muster_api::{
         DiskId, InstanceId, MacAddress, NetworkId, NodeId, VersionId,
-        deployment::{OnReadyTimeout, Probe, Ready, Runtime},
+        deployment::{OnHostStart, OnReadyTimeout, Probe, Ready, Runtime},
         node_protocol::{DiskAssignment, Wanted, network::NetworkMember},
     };
 
@@ -113,6 +113,7 @@ mod tests {
             runtime: Runtime::Libvirt,
             ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
             on_ready_timeout: OnReadyTimeout::default(),
+            on_host_start: OnHostStart::default(),
             disks: vec![DiskAssignment {
                 disk: DiskId::generate(),
                 name: "root".to_owned(),

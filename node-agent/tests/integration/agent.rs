@@ -22,6 +22,7 @@ use muster_agent::{
     cuts::DiskCuts,
     desired::{Known, Refusal},
     host::Host,
+    hypervisor::Hypervisor,
     identity::{Candidate, IdentityError},
     mirror::DiskError,
     status,
@@ -232,6 +233,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        guest: None,
         found: None,
     }
 }
@@ -249,6 +251,9 @@ impl Host for FakeHost {
     }
     fn cuts(&self) -> Arc<dyn DiskCuts> {
         Arc::new(NoDisks)
+    }
+    fn machines(&self) -> Option<Arc<dyn Hypervisor>> {
+        None
     }
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)> {
         self.with(|s| std::mem::take(&mut s.boots))

@@ -21,7 +21,7 @@ use crate::mirror::world::*;
 use futures::future::BoxFuture;
 use muster_agent::{
     controller::scripted::ScriptedController,
-    cuts::{CutParts, Cuts, DiskCuts, PeerSteps},
+    cuts::{CutParts, Cuts, DiskCuts, Freezes, PeerSteps},
     desired::Known,
     mirror::{Config, DiskError, DiskWant, Disks, Saved},
 };
@@ -301,6 +301,7 @@ impl Fleet {
                 attempt: self.attempt,
                 phase,
                 max_pause_ms: 1000,
+                freeze: false,
                 coordinate: (at == COORDINATOR).then(all),
                 disks: vec![CutDisk {
                     instance: want.instance,
@@ -442,6 +443,7 @@ impl Node {
         let cuts = Arc::new(Cuts::new(CutParts {
             node: self.id,
             disks: Arc::new(Trapped { disks: disks.clone(), trap: self.trap.clone() }),
+            freezes: Freezes::open(self.data.as_ref().unwrap().path.join("frozen"), None).unwrap(),
             peers: Arc::new(wires.clone()),
             controller: Arc::new(controller.clone()),
             known: self.known.subscribe(),

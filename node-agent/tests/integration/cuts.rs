@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,8 +11,12 @@ use std::{
 use futures::future::BoxFuture;
 use muster_agent::{
     controller::scripted::{Script, ScriptedController},
-    cuts::{CutParts, Cuts, DiskCuts, PeerSteps},
+    cuts::{CutParts, Cuts, DiskCuts, Freezes, PeerSteps},
     desired::Known,
+    hypervisor::{
+        Owner,
+        fake::{FakeHost, FakeHypervisor},
+    },
     mirror::{DiskError, Saved},
 };
 use muster_api::{
@@ -26,14 +31,18 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Default)]
-struct Disk {
-    steps: Vec<CutStep>,
+pub(crate) struct Disk {
+    pub(crate) steps: Vec<CutStep>,
+    /// For each step, whether the guest was frozen then.
+    pub(crate) frozen_at: Vec<(CutStep, bool)>,
+    /// The guest that writes to the disk.
+    guest: Option<(FakeHost, InstanceId)>,
     held_until: Option<Instant>,
     frozen: Vec<(DiskId, CommitId)>,
     flipped: HashMap<CutKey, Vec<CutMember>>,
     orders: HashMap<CutKey, Vec<CutDisk>>,
     /// Steps that are refused, once each.
-    refuse: HashSet<CutStep>,
+    pub(crate) refuse: HashSet<CutStep>,
     /// Set to make holds end at once.
     impatient: bool,
     /// Set to make saves fail for good.
@@ -45,16 +54,21 @@ struct Disk {
 
 /// One node's disks. They remember what was asked of them.
 #[derive(Clone, Default)]
-struct FakeDisks(Arc<Mutex<Disk>>);
+pub(crate) struct FakeDisks(Arc<Mutex<Disk>>);
 
 impl FakeDisks {
-    fn with<T>(&self, change: impl FnOnce(&mut Disk) -> T) -> T {
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Disk) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
 
     fn enter(&self, step: CutStep) -> Result<(), DiskError> {
         self.with(|d| {
             d.steps.push(step);
+            if let Some((host, instance)) = d.guest.clone()
+                && host.running().iter().any(|spec| spec.instance == instance)
+            {
+                d.frozen_at.push((step, host.guest_agent(instance, |agent| agent.frozen)));
+            }
             if d.refuse.remove(&step) { Err(busy(&format!("{step} is refused"))) } else { Ok(()) }
         })
     }
@@ -159,9 +173,11 @@ impl DiskCuts for FakeDisks {
 
 /// The connections between the nodes.
 #[derive(Clone, Default)]
-struct Wires {
+pub(crate) struct Wires {
     nodes: Arc<Mutex<HashMap<NodeId, Arc<Cuts>>>>,
-    cut: Arc<Mutex<HashSet<(NodeId, CutStep)>>>,
+    pub(crate) cut: Arc<Mutex<HashSet<(NodeId, CutStep)>>>,
+    /// Nodes whose agents know nothing of freezing.
+    pub(crate) old: Arc<Mutex<HashSet<NodeId>>>,
 }
 
 impl PeerSteps for Wires {
@@ -180,47 +196,61 @@ impl PeerSteps for Wires {
                 tokio::time::sleep(limit).await;
                 return Err("no answer".to_owned());
             }
+            let is_new = matches!(step, CutStep::Freeze | CutStep::Thaw);
+            let step = if is_new && self.old.lock().unwrap().contains(&node) { CutStep::Unknown } else { step };
             Ok(cuts.step(key, step, disks).await)
         })
     }
 }
 
-struct Node {
-    id: NodeId,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
     disk: DiskId,
+    pub(crate) instance: InstanceId,
     commit: CommitId,
-    disks: FakeDisks,
+    pub(crate) disks: FakeDisks,
     known: watch::Sender<Arc<Known>>,
-    cuts: Arc<Cuts>,
+    pub(crate) cuts: Arc<Cuts>,
     stop: CancellationToken,
 }
 
-struct Fleet {
-    nodes: Vec<Node>,
-    wires: Wires,
-    controller: ScriptedController,
-    snapshot: SnapshotId,
+pub(crate) struct Fleet {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) wires: Wires,
+    pub(crate) controller: ScriptedController,
+    pub(crate) snapshot: SnapshotId,
+    pub(crate) dir: tempfile::TempDir,
+    /// The machine of all nodes.
+    pub(crate) host: FakeHost,
+    /// Whether cuts freeze guests.
+    pub(crate) freeze: bool,
 }
 
+const CLUSTER: uuid::Uuid = uuid::Uuid::from_u128(0xc1);
 const INCARNATION: Incarnation = Incarnation { number: 1, random: 7 };
 
 impl Fleet {
     /// `count` nodes with one disk each and a cut ordered on all of them; the first coordinates.
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let fleet = Self {
             nodes: Vec::new(),
             wires: Wires::default(),
             controller: ScriptedController::new(),
             snapshot: SnapshotId::generate(),
+            dir: tempfile::tempdir().unwrap(),
+            host: FakeHost::default(),
+            freeze: false,
         };
         (0..count).fold(fleet, |mut fleet, _| {
             let (known, _) = watch::channel(Arc::new(Known::nothing(INCARNATION)));
             let (id, disks) = (NodeId::generate(), FakeDisks::default());
             let cuts = fleet.cuts(id, &disks, &known);
-            let stop = CancellationToken::new();
+            let (stop, instance) = (CancellationToken::new(), InstanceId::generate());
+            disks.with(|disk| disk.guest = Some((fleet.host.clone(), instance)));
             fleet.nodes.push(Node {
                 id,
                 disk: DiskId::generate(),
+                instance,
                 commit: CommitId::generate(),
                 disks,
                 known,
@@ -235,6 +265,7 @@ impl Fleet {
         let cuts = Arc::new(Cuts::new(CutParts {
             node: id,
             disks: Arc::new(disks.clone()),
+            freezes: Freezes::open(self.records(id), Some(Arc::new(self.hypervisor(id)))).unwrap(),
             peers: Arc::new(self.wires.clone()),
             controller: Arc::new(self.controller.clone()),
             known: known.subscribe(),
@@ -243,7 +274,16 @@ impl Fleet {
         cuts
     }
 
-    fn start(&self) {
+    pub(crate) fn hypervisor(&self, node: NodeId) -> FakeHypervisor {
+        self.host.hypervisor(Owner { cluster: CLUSTER.into(), node })
+    }
+
+    /// Where a node writes down which guests are frozen.
+    pub(crate) fn records(&self, node: NodeId) -> PathBuf {
+        self.dir.path().join(node.to_string())
+    }
+
+    pub(crate) fn start(&self) {
         for node in &self.nodes {
             let (cuts, stop) = (node.cuts.clone(), node.stop.clone());
             tokio::spawn(async move { cuts.run(stop).await });
@@ -251,7 +291,7 @@ impl Fleet {
     }
 
     /// A new process of a node: nothing in memory, the same disks.
-    fn restart(&mut self, at: usize) {
+    pub(crate) fn restart(&mut self, at: usize) {
         self.nodes[at].stop.cancel();
         let node = &self.nodes[at];
         let cuts = self.cuts(node.id, &node.disks, &node.known);
@@ -261,15 +301,16 @@ impl Fleet {
         (self.nodes[at].cuts, self.nodes[at].stop) = (cuts, stop);
     }
 
-    fn order(&self, at: usize, attempt: u32, phase: CutPhase) -> CutOrder {
+    pub(crate) fn order(&self, at: usize, attempt: u32, phase: CutPhase) -> CutOrder {
         let node = &self.nodes[at];
         let all = || self.nodes.iter().map(|n| CutNode { node: n.id, disks: vec![n.disk] }).collect();
-        let disk = CutDisk { instance: InstanceId::generate(), disk: node.disk, generation: 1, commit: node.commit };
+        let disk = CutDisk { instance: node.instance, disk: node.disk, generation: 1, commit: node.commit };
         CutOrder {
             snapshot: self.snapshot,
             attempt,
             phase,
             max_pause_ms: 400,
+            freeze: self.freeze,
             coordinate: (at == 0).then(all),
             disks: vec![disk],
             upload: UploadId::generate(),
@@ -277,7 +318,7 @@ impl Fleet {
         }
     }
 
-    fn tell(&self, at: usize, cuts: Vec<CutOrder>) {
+    pub(crate) fn tell(&self, at: usize, cuts: Vec<CutOrder>) {
         let mut known = Known::nothing(INCARNATION);
         known.fresh = true;
         known.desired.revision = self.nodes[at].known.borrow().desired.revision + 1;
@@ -286,13 +327,13 @@ impl Fleet {
         self.nodes[at].known.send_replace(Arc::new(known));
     }
 
-    fn order_all(&self, attempt: u32, phase: CutPhase) {
+    pub(crate) fn order_all(&self, attempt: u32, phase: CutPhase) {
         for at in (0..self.nodes.len()).rev() {
             self.tell(at, vec![self.order(at, attempt, phase)]);
         }
     }
 
-    async fn report(&self, count: usize) -> CutResult {
+    pub(crate) async fn report(&self, count: usize) -> CutResult {
         self.controller.until("the cut is reported", |s| s.cut_reports.len() >= count).await;
         self.controller.script(|s| {
             assert_eq!(s.cut_reports.len(), count);
@@ -300,16 +341,20 @@ impl Fleet {
         })
     }
 
-    async fn eventually(&self, what: &str, wanted: impl Fn() -> bool) {
-        let limit = Instant::now() + Duration::from_secs(10);
+    pub(crate) async fn eventually(&self, what: &str, wanted: impl Fn() -> bool) {
+        self.within(Duration::from_secs(10), what, wanted).await;
+    }
+
+    pub(crate) async fn within(&self, time: Duration, what: &str, wanted: impl Fn() -> bool) {
+        let limit = Instant::now() + time;
         while !wanted() {
-            assert!(Instant::now() < limit, "not within ten seconds: {what}");
+            assert!(Instant::now() < limit, "not within {time:?}: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-fn reason(result: &CutResult) -> &str {
+pub(crate) fn reason(result: &CutResult) -> &str {
     match result {
         CutResult::Failed { reason, .. } => reason.as_str(),
         CutResult::Flipped { .. } => "flipped",

@@ -20,13 +20,18 @@ use muster_agent::{
         Owner, PauseReason, RunId, Started,
         console::{self, Scan},
         domain_xml::{self, Place},
-        fake::FakeHost,
+        fake::{FakeAgent, FakeHost},
+        guest_agent,
         libvirt::Libvirt,
-        ping_agent,
     },
     network,
 };
-use muster_api::{ClusterId, DiskId, InstanceId, MacAddress, NodeId};
+use muster_api::{
+    ClusterId, DiskId, InstanceId, MacAddress, NodeId,
+    guest::Guest,
+    peer_protocol::{ExecAnswer, ExecRequest},
+};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use uuid::Uuid;
 
@@ -153,8 +158,9 @@ async fn suite(bench: Bench) {
 
     // Ready by all three probes, then a friendly stop.
     ready(&bench, 1).await;
-    let answers = || async { ping_agent(hypervisor, instance).await.ok() };
+    let answers = || async { guest_agent::ping(hypervisor, instance).await.ok() };
     eventually(&bench, "agent answers", Duration::from_secs(30), answers).await;
+    a_guest_agent_is_worked_with(&bench).await;
     // A screen, and a serial console that takes what is typed.
     let mut greeting = [0; 12];
     hypervisor.open_screen(instance).await.unwrap().read_exact(&mut greeting).await.unwrap();
@@ -177,7 +183,7 @@ async fn suite(bench: Bench) {
     eventually(&bench, "tap gone", Duration::from_secs(5), || async { (!tap.exists()).then_some(()) }).await;
     eprintln!("stopped gracefully within {} ms", asked.elapsed().as_millis());
     tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
-    assert!(matches!(ping_agent(hypervisor, instance).await, Err(HypervisorError::NotRunning(_))));
+    assert!(matches!(guest_agent::ping(hypervisor, instance).await, Err(HypervisorError::NotRunning(_))));
 
     // The next start appends to the same log; its power is cut.
     hypervisor.start(InstanceSpec { boot: 2, ..bench.spec.clone() }).await.unwrap();
@@ -189,6 +195,33 @@ async fn suite(bench: Bench) {
     hypervisor.destroy(instance).await.unwrap();
     gone(&bench, 2, Ending::Destroyed).await;
     hypervisor.destroy(instance).await.unwrap();
+}
+
+/// File systems are frozen and thawed, a command is run, and the guest tells about itself.
+async fn a_guest_agent_is_worked_with(bench: &Bench) {
+    let (hypervisor, instance) = (&*bench.hypervisor, bench.spec.instance);
+    let limit = Duration::from_secs(30);
+    assert!(!guest_agent::is_frozen(hypervisor, instance).await.unwrap());
+    let frozen = guest_agent::freeze(hypervisor, instance, limit).await.unwrap();
+    assert!(frozen > 0, "it has a file system that can be frozen");
+    assert!(guest_agent::is_frozen(hypervisor, instance).await.unwrap());
+    let exec = async |command: &[&str]| {
+        let command = command.iter().map(ToString::to_string).collect();
+        let request = ExecRequest { command, stdin_base64: Some("aW4=".to_owned()), timeout_s: 60 };
+        guest_agent::exec(hypervisor, instance, &request).await
+    };
+    // While it is frozen it does nothing else.
+    let refused = exec(&["/bin/true"]).await;
+    assert!(matches!(refused, ExecAnswer::Refused(_)), "{refused:?}");
+    assert_eq!(guest_agent::thaw(hypervisor, instance, limit).await.unwrap(), frozen);
+    assert_eq!(guest_agent::thaw(hypervisor, instance, limit).await.unwrap(), 0);
+    let ended = exec(&["/bin/sh", "-c", "cat; echo err >&2; exit 3"]).await;
+    let ExecAnswer::Ended(ended) = ended else { panic!("ended: {ended:?}") };
+    assert_eq!((ended.exit_code, &*ended.stdout_base64, &*ended.stderr_base64), (Some(3), "aW4=", "ZXJyCg=="));
+    let guest = guest_agent::facts(hypervisor, instance, Guest::default()).await.unwrap();
+    eprintln!("the guest tells {guest:?}");
+    assert!(guest.answers && guest.agent_version.is_some(), "{guest:?}");
+    assert!(guest.file_systems.iter().any(|mounted| mounted.mount == "/" && mounted.kind == "ext4"), "{guest:?}");
 }
 
 fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
@@ -225,6 +258,13 @@ async fn fake_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let host = FakeHost::default();
     host.set_makes_taps();
+    let mut agents = FakeAgent::default();
+    agents.answers.insert("guest-info", json!({ "version": "7.2" }));
+    agents.answers.insert("guest-exec", json!({ "pid": 7 }));
+    let ended = json!({ "exited": true, "exitcode": 3, "out-data": "aW4=", "err-data": "ZXJyCg==" });
+    agents.answers.insert("guest-exec-status", ended);
+    agents.answers.insert("guest-get-fsinfo", json!([{ "mountpoint": "/", "type": "ext4" }]));
+    host.set_guest_agents(agents);
     suite(Bench {
         hypervisor: Arc::new(host.hypervisor(somebody())),
         stranger: Arc::new(host.hypervisor(somebody())),

@@ -5,6 +5,7 @@ mod agent;
 mod consoles;
 mod cut_faults;
 mod cuts;
+mod freezes;
 #[expect(unreachable_pub, reason = "a module of another crate")]
 #[path = "../../../tests/harness/guest_time.rs"]
 mod guest_time;

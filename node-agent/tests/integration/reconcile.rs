@@ -24,7 +24,7 @@ use muster_agent::{
     clock,
     hypervisor::{
         Acceleration, Ending, Hypervisor, HypervisorError, Owner, PauseReason, RunId,
-        fake::{FakeHost, Guests},
+        fake::{FakeAgent, FakeHost, Guests},
         libvirt::Libvirt,
     },
     mirror::{DiskError, DiskStatus, DiskWant},
@@ -40,6 +40,7 @@ use muster_api::{
         Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, network::NicAssignment, seed::Seed,
     },
 };
+use serde_json::json;
 use storage_core::ChunkSize;
 
 /// Disks that exist as soon as they are asked for.
@@ -536,6 +537,42 @@ async fn an_agent_that_ends_takes_its_guests_along_and_brings_them_back() {
     let agent = node.agent();
     node.ready(&agent, &wanted).await;
     assert_eq!(node.host.starts(), 2);
+}
+
+/// What guest agents tell is asked beside all else, and reported when it is news.
+#[tokio::test]
+async fn what_a_guest_agent_tells_is_reported_while_its_guest_runs() {
+    let mut node = Node::new();
+    let mut agents = FakeAgent::default();
+    agents.answers.insert("guest-info", json!({ "version": "7.2.11", "supported_commands": [] }));
+    agents.answers.insert("guest-get-osinfo", json!({ "id": "debian", "pretty-name": "Debian\u{1b}[31m 12" }));
+    agents.answers.insert("guest-get-host-name", json!({ "host-name": "web-1" }));
+    node.host.set_guest_agents(agents);
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::GuestAgent);
+    let told = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), |r| r.guest.is_some()).await;
+    let guest = told.guest.unwrap();
+    assert!(guest.answers);
+    assert_eq!((guest.agent_version.as_deref(), guest.host_name.as_deref()), (Some("7.2.11"), Some("web-1")));
+    let os = guest.os.unwrap();
+    assert_eq!((os.id.as_deref(), os.name.as_deref()), (Some("debian"), Some("Debian[31m 12")));
+    // Nobody asks again soon.
+    let asked = || {
+        node.host.guest_agent(wanted.instance, |agent| {
+            agent.got.iter().filter(|command| command["execute"] == "guest-info").count()
+        })
+    };
+    let before = asked();
+    for _ in 0..20 {
+        node.ready(&agent, &wanted).await;
+    }
+    assert!(asked() <= before + 1, "{before}, {}", asked());
+    wanted.wanted = Wanted::Stopped;
+    assert_eq!(node.until(&agent, &wanted, Observed::Stopped).await.guest, None);
+    // One without a guest agent tells nothing, and is ready by another probe.
+    node.host.set_guests(Guests { agent: false, ..Guests::default() });
+    (wanted.wanted, wanted.boot, wanted.ready.probe) = (Wanted::Running, 2, Probe::Running);
+    assert_eq!(node.ready(&agent, &wanted).await.guest, None);
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! A cluster's CA, its nodes and their peer servers, all in this process and on loopback.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use muster_agent::{
     consoles::{Consoles, Door, DoorError, Opener},
     controller::scripted::ScriptedController,
-    cuts::{CutParts, Cuts, DiskCuts},
+    cuts::{CutParts, Cuts, DiskCuts, Freezes},
     desired::Known,
     hypervisor::Owner,
     mirror::{DiskError, Saved},
@@ -19,7 +19,7 @@ use muster_agent::{
 };
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, StoreId, VersionId,
-    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
+    deployment::{OnHostStart, OnReadyTimeout, Probe, Ready, Runtime},
     node_protocol::{
         Assignment, CutDisk, CutKey, CutMember, Desired, DiskAssignment, Incarnation, VersionRoot, Wanted, seed::Seed,
     },
@@ -148,11 +148,12 @@ impl DiskCuts for NoDisks {
 }
 
 /// Refuses every step: nothing is ordered here.
-fn no_cuts(pool: &PoolClient) -> Cuts {
+fn no_cuts(pool: &PoolClient, dir: &Path) -> Cuts {
     let (_, known) = watch::channel(Arc::new(Known::nothing(Incarnation { number: 1, random: 1 })));
     Cuts::new(CutParts {
         node: NodeId::generate(),
         disks: Arc::new(NoDisks),
+        freezes: Freezes::open(dir.join("frozen"), None).expect("a folder"),
         peers: Arc::new(pool.clone()),
         controller: Arc::new(ScriptedController::new()),
         known,
@@ -228,6 +229,7 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         runtime: Runtime::None,
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
         on_ready_timeout: OnReadyTimeout::default(),
+        on_host_start: OnHostStart::default(),
         disks: vec![disk],
         nics: Vec::new(),
         seed: None,
@@ -329,9 +331,10 @@ impl TestCluster {
             chunks: node.store.clone(),
             losses: node.losses.clone(),
             pool: node.pool.clone(),
-            cuts: Arc::new(no_cuts(&node.pool)),
+            cuts: Arc::new(no_cuts(&node.pool, node.data.path())),
             console_dir: node.data.path().to_owned(),
             consoles: Consoles::new(guests(), node.data.path().to_owned(), stop.clone()),
+            machines: None,
         });
         let tls = server_config(identity, &self.ca.ca(), ClientCertificates::Current).expect("TLS");
         let limits = ServeLimits { drain: Duration::from_millis(50), ..ServeLimits::default() };

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use muster_api::{
-    deployment::{OnReadyTimeout, Probe, Runtime},
+    deployment::{OnHostStart, OnReadyTimeout, Probe, Runtime},
     disk::CreateDisk,
     network::PublishPort,
     units::{parse_duration, parse_size},
@@ -76,6 +76,10 @@ pub(crate) struct Deploy {
     /// What becomes of an instance that is not ready in time: it runs on, or its power is cut [default: keep]
     #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnReadyTimeout>(["keep", "stop"]))]
     pub(crate) on_ready_timeout: Option<OnReadyTimeout>,
+    /// What becomes of an instance that ran when its host went down, once the host is back: it is started, or stays off
+    /// [default: start]
+    #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnHostStart>(["start", "stay"]))]
+    pub(crate) on_host_start: Option<OnHostStart>,
     /// libvirt runs virtual machines, none makes only their disk files [default: libvirt]
     #[arg(long, value_parser = word_of_api::<Runtime>(["libvirt", "none"]))]
     pub(crate) runtime: Option<Runtime>,

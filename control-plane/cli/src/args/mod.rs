@@ -5,6 +5,7 @@
 
 mod deployment;
 mod event;
+mod exec;
 mod guest;
 mod help;
 mod image;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
     event::{EventCommand, EventFilter},
+    exec::Exec,
     guest::{Connect, Console, Ssh},
     help::command,
     image::{ImageCommand, ImageProperties, ImageProperty, VersionCommand},
@@ -131,6 +133,8 @@ pub(crate) enum Command {
     Console(Console),
     /// Open an SSH session in an instance, also without a published port
     Ssh(Ssh),
+    /// Run a command in the guest of an instance, through its guest agent
+    Exec(Exec),
     /// Snapshots: the disks of one or many instances at one instant
     #[command(subcommand)]
     Snapshot(SnapshotCommand),

@@ -2,16 +2,11 @@
 
 use std::time::Duration;
 
-use clap::{Subcommand, builder::PossibleValue};
+use clap::Subcommand;
 use muster_api::{snapshot::Consistency, units::parse_duration};
 
 use super::{Listing, Removal, Reserved, word_of_api};
 use crate::units;
-
-/// `filesystem` is reserved and not built yet.
-fn consistencies() -> [PossibleValue; 2] {
-    [PossibleValue::new("crash"), PossibleValue::new("filesystem").hide(true)]
-}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
@@ -21,8 +16,9 @@ pub(crate) enum SnapshotCommand {
         of: String,
         /// Name of the snapshot [default: chosen by the controller]
         name: Option<String>,
-        /// State of the guests' file systems in the snapshot; crash: as after a power cut
-        #[arg(long, default_value = "crash", value_parser = word_of_api::<Consistency>(consistencies()))]
+        /// State of the guests' file systems in the snapshot. crash: as after a power cut; filesystem: written back
+        /// and frozen by the guest agents, so that they mount clean
+        #[arg(long, default_value = "crash", value_parser = word_of_api::<Consistency>(["crash", "filesystem"]))]
         consistency: Consistency,
         /// Longest time that writes of a guest may be held [default: 500ms]
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]

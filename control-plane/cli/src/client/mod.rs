@@ -150,6 +150,16 @@ impl Client {
         self.change(Method::POST, call, Some(body)).await
     }
 
+    /// As [`Self::post`], for a call whose answer may take this long.
+    pub(crate) async fn post_within(&self, call: &Call, body: &Value, limit: Duration) -> Result<Answer, Failure> {
+        let key = fresh_key();
+        let once = async || {
+            let request = self.request(Method::POST, call, Some(&key))?;
+            self.answer(request.json(body).timeout(limit)).await
+        };
+        self.tries(Effect::Changes, once).await
+    }
+
     /// Asks how many bytes a DELETE would free; none if the controller does not know in time.
     pub(crate) async fn would_free(&self, call: &Call) -> Result<Option<u64>, Failure> {
         let call = call.clone().with("dry_run", true);

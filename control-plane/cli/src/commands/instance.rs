@@ -2,6 +2,7 @@
 
 use muster_api::{
     Reason,
+    guest::{Guest, GuestFileSystem},
     instance::{Disk, Instance, Loss, OnMany, Recover, Select},
     network::{Nic, NicPort},
 };
@@ -50,6 +51,31 @@ const NICS: [Column<Nic>; 5] = [
     wide(words("MAC", |v| v.mac.to_string())),
     texts("SECURITY GROUPS", |v| v.security_group_names.join(" ")),
 ];
+
+const FILE_SYSTEMS: [Column<GuestFileSystem>; 4] = [
+    names("FILE SYSTEM", |v| v.mount.clone()),
+    words("KIND", |v| v.kind.clone()),
+    numbers("SIZE", |v| optional(v.size_bytes.map(units::bytes))),
+    numbers("USED", |v| optional(v.used_bytes.map(units::bytes))),
+];
+
+/// What the guest tells about itself.
+fn guest_facts(guest: &Guest) -> Vec<(&'static str, String)> {
+    let version = optional(guest.agent_version.as_ref());
+    let agent = if guest.answers { version } else { format!("{version}, does not answer any more") };
+    let os = guest.os.clone().unwrap_or_default();
+    let mut facts = vec![
+        ("guest agent", agent),
+        ("guest system", optional(os.name.or(os.id).as_ref())),
+        ("guest kernel", optional(os.kernel.as_ref())),
+        ("guest name", optional(guest.host_name.as_ref())),
+    ];
+    facts.extend(guest.interfaces.iter().map(|card| {
+        let addresses: Vec<String> = card.addresses.iter().map(ToString::to_string).collect();
+        ("guest card", format!("{} {}", card.name, addresses.join(" ")).trim_end().to_owned())
+    }));
+    facts
+}
 
 /// `192.0.2.11:30080 to port 80/tcp`.
 fn published(port: &NicPort) -> String {
@@ -229,5 +255,10 @@ fn details(ctx: &Ctx, instance: &Instance) -> String {
     // Where its disk is, which is too long for a column of a table.
     facts.extend(instance.disks.iter().map(|disk| ("disk file", optional(disk.path.as_ref()))));
     facts.extend(instance.nics.iter().flat_map(|nic| &nic.ports).map(|port| ("published", published(port))));
-    ctx.out.facts(&facts) + &ctx.out.section(&DISKS, &instance.disks) + &ctx.out.section(&NICS, &instance.nics)
+    facts.extend(instance.guest.iter().flat_map(guest_facts));
+    let file_systems = instance.guest.as_ref().map_or(&[][..], |guest| &guest.file_systems);
+    ctx.out.facts(&facts)
+        + &ctx.out.section(&DISKS, &instance.disks)
+        + &ctx.out.section(&NICS, &instance.nics)
+        + &ctx.out.section(&FILE_SYSTEMS, file_systems)
 }

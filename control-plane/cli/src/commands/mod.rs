@@ -2,6 +2,7 @@
 
 mod deployment;
 mod event;
+mod exec;
 mod found;
 mod guest;
 mod image;
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Instance(command) => instance::run(&ctx, command).await,
         Command::Console(console) => guest::console(&ctx, &console).await,
         Command::Ssh(ssh) => guest::ssh(&ctx, &cli.global, ssh).await,
+        Command::Exec(exec) => exec::run(&ctx, &exec).await,
         Command::Snapshot(command) => snapshot::run(&ctx, command).await,
         Command::Network(command) => network::run(&ctx, command).await,
         Command::SecurityGroup(command) => network::run_groups(&ctx, command).await,

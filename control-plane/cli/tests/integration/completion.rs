@@ -31,7 +31,6 @@ async fn completion_offers_only_what_is_built() {
         (&["instance", "mig"], "migrate"),
         (&["deployment", "sh"], "shelve"),
         (&["snapshot", "rest"], "restore"),
-        (&["snapshot", "create", "web", "--consistency", ""], "filesystem"),
     ] {
         assert!(!offers(words).await.contains(&reserved.to_owned()), "{reserved} is not built");
     }

@@ -3,7 +3,7 @@
 mod answers;
 mod completion;
 mod consoles;
-
+mod exec;
 mod fake;
 mod found;
 mod many;

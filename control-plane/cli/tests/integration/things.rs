@@ -45,7 +45,7 @@ pub(crate) fn deployment(name: &str) -> Value {
         "source": {"image": IMAGE_ID, "version": 2}, "source_name": "debian", "count": 2, "min_count": 2, "cpus": 1,
         "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt",
         "disks": [{"name": "data", "size_bytes": 2_u64 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
-        "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "placement": {"policy": "spread"},
+        "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "on_host_start": "start", "placement": {"policy": "spread"},
         "counts": {"running": 2}, "ready": 2,
         "timing": {"placed": step(10), "started": step(900), "ready": step(2100)}, "version": VERSION_ID,
         "new_field": [1]})

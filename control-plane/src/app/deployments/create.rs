@@ -163,6 +163,7 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
         nics: Vec::new(),
         deadline_s: order.deadline_s,
         on_ready_timeout: order.on_ready_timeout,
+        on_host_start: order.on_host_start,
         timing: Timing::default(),
         created_at: now,
         updated_at: now,

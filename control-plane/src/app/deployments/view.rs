@@ -64,6 +64,7 @@ pub(super) fn view(
         runtime: row.runtime.into(),
         ready_when: row.ready.into(),
         on_ready_timeout: row.on_ready_timeout.into(),
+        on_host_start: row.on_host_start.into(),
         placement: placement.into(),
         nics: names.deployment_nics(&row.nics),
         counts: tally.counts.clone(),

@@ -287,6 +287,7 @@ async fn new_deployment(
         nics: Vec::new(),
         deadline_s: deadline_for(told.ready.timeout_s.unwrap_or_default()),
         on_ready_timeout: told.on_ready_timeout,
+        on_host_start: told.on_host_start,
         timing: Timing::default(),
         created_at: now,
         updated_at: now,

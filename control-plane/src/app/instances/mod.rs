@@ -4,6 +4,7 @@ mod calls;
 pub(crate) mod change;
 mod console;
 mod delete;
+mod exec;
 mod log;
 mod power;
 mod recover;
@@ -13,6 +14,7 @@ pub(crate) mod view;
 pub(crate) use self::{
     change::{Changed, begin, check_idle, event, save, under_way},
     delete::same_operation,
+    exec::TIMEOUT_S_MAX as EXEC_TIMEOUT_S_MAX,
     power::power,
     selection::{Going, selected},
 };

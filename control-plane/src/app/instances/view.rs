@@ -13,7 +13,7 @@ use super::super::{App, AppError, Caller, nics::Names, sight::Sight};
 use crate::{
     domain::{cards::CardPlan, names::host_name},
     store::{
-        Tx, deployments,
+        Tx, deployments, guests,
         instances::{self, DiskRow, InstanceRow},
         nics,
         nodes::{self, NodeRow},
@@ -22,7 +22,9 @@ use crate::{
 
 /// An instance as the API shows it to this caller.
 pub(crate) async fn one(app: &App, tx: &mut Tx, caller: &Caller, row: InstanceRow) -> Result<Instance, AppError> {
-    Ok(many(app, tx, caller, vec![row]).await?.pop().expect("one row makes one view"))
+    let guest = guests::load_many(tx, &[row.id]).await?.remove(&row.id);
+    let shown = many(app, tx, caller, vec![row]).await?.pop().expect("one row makes one view");
+    Ok(Instance { guest, ..shown })
 }
 
 /// Many instances, in the order of their rows.
@@ -110,6 +112,7 @@ fn view(
         disks: disks.into_iter().map(|disk| disk_view(disk, operator)).collect(),
         conditions: life.conditions,
         nics: Vec::new(),
+        guest: None,
         node: place.map(|node| node.id).filter(|_| operator),
         node_name: place.map(|node| node.name.clone()).filter(|_| operator),
         zone: place.and_then(|node| node.zone.clone()),

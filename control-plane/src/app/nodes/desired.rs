@@ -7,10 +7,10 @@ use std::{
 
 use muster_api::{
     DeploymentId, NodeId, VersionId,
-    deployment::{OnReadyTimeout, Probe, Ready, Runtime},
+    deployment::{OnHostStart, OnReadyTimeout, Probe, Ready, Runtime},
     node::NodeState,
     node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, seed::Seed},
-    snapshot::SnapshotState,
+    snapshot::{Consistency, SnapshotState},
 };
 
 use tokio::time::Instant;
@@ -99,16 +99,16 @@ impl App {
 async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, StoreError> {
     let rows = instances::on_node(tx, node).await?;
     let of: BTreeSet<DeploymentId> = rows.iter().map(|row| row.deployment).collect();
-    let ready: BTreeMap<DeploymentId, (Ready, OnReadyTimeout)> =
+    let ready: BTreeMap<DeploymentId, (Ready, OnReadyTimeout, OnHostStart)> =
         deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
             .await?
             .into_iter()
-            .map(|row| (row.id, (row.ready, row.on_ready_timeout)))
+            .map(|row| (row.id, (row.ready, row.on_ready_timeout, row.on_host_start)))
             .collect();
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let assignment = |row: InstanceRow| {
-        let (ready, on_ready_timeout) =
+        let (ready, on_ready_timeout, on_host_start) =
             ready.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
         Assignment {
             instance: row.id,
@@ -125,6 +125,7 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
             runtime: row.runtime,
             ready,
             on_ready_timeout,
+            on_host_start,
             disks: disks
                 .remove(&row.id)
                 .unwrap_or_default()
@@ -165,6 +166,7 @@ fn forgotten(row: FoundRow) -> Assignment {
         runtime: row.runtime,
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
         on_ready_timeout: OnReadyTimeout::default(),
+        on_host_start: OnHostStart::default(),
         // Its node removes all disks that it has.
         disks: Vec::new(),
         nics: Vec::new(),
@@ -206,6 +208,7 @@ fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> Result<CutOr
         attempt: u32::try_from(row.attempt).expect("a snapshot has few attempts"),
         phase,
         max_pause_ms: row.max_pause_ms,
+        freeze: row.consistency == Consistency::Filesystem,
         coordinate: coordinates.then(|| by_node(members)),
         disks: members
             .iter()

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{ErrorCode, NodeId, Problem, Reason, node::NodeState, snapshot::SnapshotState};
+use muster_api::{
+    ErrorCode, NodeId, Problem, Reason,
+    node::NodeState,
+    snapshot::{Consistency, SnapshotState},
+};
 
 use super::{
     super::{AppError, StoreError},
     event,
 };
 use crate::{
-    domain::snapshot::{CUT_MS, coordinator},
+    domain::snapshot::{CUT_MS, FREEZE_MS, coordinator},
     store::{
         Tx, events, nodes,
         operations::{self, Outcome},
@@ -29,7 +33,8 @@ pub(crate) async fn next_attempt(tx: &mut Tx, row: &mut SnapshotRow, members: &[
     }
     row.state = SnapshotState::Cutting;
     row.coordinator = coordinator(&heard, row.attempt);
-    row.attempt_until = Some(tx.now().plus_ms(CUT_MS + row.max_pause_ms.cast_signed()));
+    let freeze_ms = if row.consistency == Consistency::Filesystem { FREEZE_MS } else { 0 };
+    row.attempt_until = Some(tx.now().plus_ms(CUT_MS + freeze_ms + row.max_pause_ms.cast_signed()));
     (row.refused, row.refused_detail) = (None, None);
     Ok(())
 }

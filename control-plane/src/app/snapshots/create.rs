@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use muster_api::{
     CommitId, ErrorCode, Problem, SnapshotId, Timestamp,
+    deployment::Runtime,
     instance::InstanceState,
     operation::Target,
     snapshot::{Consistency, CreateSnapshot, SnapshotState},
@@ -24,7 +25,7 @@ use crate::{
     store::{
         Tx,
         deployments::DeploymentRow,
-        events,
+        events, guests,
         instances::{self, InstanceRow},
         nodes,
         operations::{self, NewOperation},
@@ -62,12 +63,12 @@ impl App {
         once: &Once,
         wanted: &CreateSnapshot,
     ) -> Result<Answer, AppError> {
-        if wanted.consistency == Consistency::Filesystem {
-            return Err(AppError::NotBuiltYet("consistency filesystem".to_owned()));
-        }
         let max_pause_ms = max_pause_ms(wanted)?;
         self.once(once, "snapshots.create", async |tx| {
             let taken = take(tx, caller, wanted).await?;
+            if wanted.consistency == Consistency::Filesystem {
+                refuse_without_agents(tx, &taken.rows).await?;
+            }
             let id = SnapshotId::generate();
             let name = free_name(tx, &taken.project, id, wanted).await?;
             let members = members(tx, id, &taken.rows).await?;
@@ -187,6 +188,31 @@ async fn refuse_if_away(tx: &mut Tx, row: &InstanceRow) -> Result<(), AppError> 
     }
     let detail = format!("{} is on a node whose agent was stopped, so its disk cannot be cut", row.name);
     Err(Problem::new(ErrorCode::MemberUnknown, detail).with("instance", row.id.to_string()).into())
+}
+
+/// Refuses if one of the guests cannot be frozen: it runs, or is about to, and no guest agent answers. What is paused or
+/// stopped, or has no guest at all, needs none.
+async fn refuse_without_agents(tx: &mut Tx, rows: &[InstanceRow]) -> Result<(), AppError> {
+    let is_written = |row: &&InstanceRow| {
+        let state = row.life.state;
+        let is_off = matches!(state, InstanceState::Stopped | InstanceState::Paused);
+        row.runtime == Runtime::Libvirt && !is_off
+    };
+    let written: Vec<&InstanceRow> = rows.iter().filter(is_written).collect();
+    let told = guests::load_many(tx, &written.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
+    let answers = |row: &&&InstanceRow| told.get(&row.id).is_some_and(|guest| guest.answers);
+    let silent: Vec<&&InstanceRow> = written.iter().filter(|row| !answers(row)).collect();
+    let Some(first) = silent.first() else { return Ok(()) };
+    let others = match silent.len() {
+        1 => String::new(),
+        n => format!(", nor do those of {} others", n - 1),
+    };
+    let detail = format!(
+        "the guest agent of {} does not answer{others}, so file systems cannot be frozen: install qemu-guest-agent in the \
+         guest and try again a minute later, or take a snapshot with consistency crash",
+        first.name
+    );
+    Err(Problem::new(ErrorCode::NoGuestAgent, detail).with("instance", first.id.to_string()).into())
 }
 
 async fn free_name(tx: &mut Tx, project: &str, id: SnapshotId, wanted: &CreateSnapshot) -> Result<String, AppError> {

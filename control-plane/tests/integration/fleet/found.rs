@@ -46,6 +46,7 @@ fn held(node: &Node, told: &Assignment) -> InstanceReport {
             fetched_bytes: 0,
             local_bytes: 4096,
         }],
+        guest: None,
         found: Some(Found { told: Some(told.clone()) }),
         ..report_of(told, Observed::Running)
     }

@@ -17,6 +17,7 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
+    guest::Guest,
     node::PoolUse,
     node_protocol::{
         Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired, DiskReport,
@@ -387,6 +388,10 @@ pub(crate) struct Script {
     pub(crate) tunnel: Option<String>,
     /// The next cuts it coordinates are refused for this reason.
     pub(crate) refuse_cuts: Vec<Reason>,
+    /// What the guest agents of its guests tell.
+    pub(crate) guest: Option<Guest>,
+    /// It knows how to freeze guests.
+    pub(crate) freezes: bool,
     /// It commits nothing.
     pub(crate) saves: bool,
     /// Bytes its guests wrote.
@@ -405,6 +410,8 @@ impl Default for Script {
             hypervisor_silent: false,
             tunnel: None,
             refuse_cuts: Vec::new(),
+            guest: None,
+            freezes: true,
             saves: true,
             dirty_bytes: 0,
         }
@@ -559,7 +566,11 @@ impl Agent {
                 };
                 let outcome = match refusal {
                     Some(reason) => CutResult::Failed { reason, detail: "as told".to_owned() },
-                    None => CutResult::Flipped { cut_at: now(), members: flipped(nodes.iter().flat_map(|n| &n.disks)) },
+                    None => CutResult::Flipped {
+                        cut_at: now(),
+                        members: flipped(nodes.iter().flat_map(|n| &n.disks)),
+                        frozen: order.freeze && script.freezes,
+                    },
                 };
                 let report = CutReport { attempt: order.attempt, outcome };
                 let body = serde_json::to_value(&report).unwrap();
@@ -646,7 +657,7 @@ fn of_the_same_start(old: Option<&InstanceReport>, new: InstanceReport) -> Insta
 
 fn same(old: &InstanceReport, new: &InstanceReport) -> bool {
     let told = |r: &InstanceReport| (r.generation, r.boot, r.state, r.reason.clone(), r.ready_at.is_some());
-    told(old) == told(new) && old.disks == new.disks
+    told(old) == told(new) && old.disks == new.disks && old.guest == new.guest
 }
 
 /// What a report of this state looks like.
@@ -665,6 +676,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        guest: None,
         found: None,
     }
 }
@@ -683,6 +695,9 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
     }
     if state == Observed::Running && script.slow.contains(&assignment.name) {
         (report.ready_at, report.reason) = (None, script.gave_up.then_some(Reason::NotReady));
+    }
+    if state == Observed::Running && assignment.runtime == Runtime::Libvirt {
+        report.guest = script.guest.clone();
     }
     if state != Observed::Gone {
         report.disks = assignment

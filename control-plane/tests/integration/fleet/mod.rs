@@ -8,6 +8,7 @@ mod contract;
 mod deployments;
 mod disks;
 mod found;
+mod guests;
 mod harness;
 mod hypervisors;
 mod instances;

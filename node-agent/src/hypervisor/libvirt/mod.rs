@@ -174,6 +174,20 @@ fn refusal(what: &'static str, instance: InstanceId, error: &VirtError) -> Failu
     })
 }
 
+/// Tells a guest agent that answered with an error from one that did not answer.
+fn no_answer(instance: InstanceId, error: &VirtError) -> Failure {
+    let detail = error.message().to_owned();
+    Failure::Known(match error.code() {
+        Enum::Known(ErrorNumber::NoDomain | ErrorNumber::OperationInvalid) => HypervisorError::NotRunning(instance),
+        Enum::Known(ErrorNumber::AgentCommandFailed) => HypervisorError::AgentRefused { instance, detail },
+        // What libvirt says of an error that the guest agent answered with has no code of its own in all its releases.
+        _ if detail.starts_with("unable to execute QEMU agent command") => {
+            HypervisorError::AgentRefused { instance, detail }
+        }
+        _ => HypervisorError::NoAgent { instance, detail },
+    })
+}
+
 impl Hypervisor for Libvirt {
     fn acceleration(&self) -> Acceleration {
         self.shared.acceleration
@@ -251,14 +265,12 @@ impl Hypervisor for Libvirt {
     ) -> BoxFuture<'_, Result<String, HypervisorError>> {
         let seconds = i32::try_from(timeout.as_secs().max(1)).expect("a timeout of seconds or minutes");
         Box::pin(async move {
-            self.on_domain("ask the agent of", instance, timeout + Duration::from_secs(5), move |domain| {
-                domain.qemu_agent_command(&command, seconds, 0)
+            let limit = timeout + Duration::from_secs(5);
+            self.call("ask the agent of", limit, move |shared, link| {
+                let (domain, _) = shared.find(link, instance)?.ok_or(HypervisorError::NotRunning(instance))?;
+                domain.qemu_agent_command(&command, seconds, 0).map_err(|error| no_answer(instance, &error))
             })
             .await
-            .map_err(|error| match error {
-                HypervisorError::Refused { detail, .. } => HypervisorError::NoAgent { instance, detail },
-                other => other,
-            })
         })
     }
 
