@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, select_ok};
 use muster_api::{
     DiskId, InstanceId,
     deployment::Runtime,
@@ -121,19 +121,19 @@ fn door_error(error: &HypervisorError) -> DoorError {
 }
 
 impl RealHost {
-    /// Connects to a port of a guest, through the first of its cards on which it answers.
+    /// Connects to a port of a guest, through the card on which it answers first.
     async fn port(&self, instance: InstanceId, port: u16) -> Result<TcpStream, DoorError> {
         let desired = lock(&self.desired).clone();
         let assignment = desired.assignments.iter().find(|assignment| assignment.instance == instance);
-        let mut failed = DoorError::Closed("it has no network card".to_owned());
-        for nic in assignment.map(|assignment| assignment.nics.as_slice()).unwrap_or_default() {
-            match self.networks.connect(*nic, port).await {
-                Ok(stream) => return Ok(stream),
-                Err(error @ NetworkError::NoAddress { .. }) => failed = DoorError::Closed(error.to_string()),
-                Err(error) => failed = DoorError::Failed(explain(&error)),
-            }
+        let nics = assignment.map(|assignment| assignment.nics.clone()).unwrap_or_default();
+        let tries = nics.into_iter().map(|nic| Box::pin(self.networks.connect(nic, port))).collect::<Vec<_>>();
+        if tries.is_empty() {
+            return Err(DoorError::Closed("it has no network card".to_owned()));
         }
-        Err(failed)
+        select_ok(tries).await.map(|(stream, _others)| stream).map_err(|error| match error {
+            NetworkError::NoAddress { .. } => DoorError::Closed(error.to_string()),
+            error => DoorError::Failed(explain(&error)),
+        })
     }
 }
 

@@ -40,6 +40,12 @@ impl Notes {
     }
 }
 
+/// Says something at a terminal in raw mode, where a line does not begin at the left by itself.
+pub(crate) fn in_raw_terminal(text: &str) {
+    // If standard error is closed, there is nobody to tell.
+    let _ = write!(io::stderr().lock(), "\r\n{}\r\n", printable(text, false));
+}
+
 /// A text as it is printed on standard error.
 fn for_stderr(text: &str) -> String {
     wrapped(&printable(text, true), width_of(&console::Term::stderr()), "  ")

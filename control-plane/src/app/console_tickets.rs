@@ -13,8 +13,8 @@ use super::Caller;
 
 /// How long a ticket is good.
 const LIVES_MS: i64 = 60_000;
-/// Most tickets that are kept.
-const TICKETS_MAX: usize = 10_000;
+/// Most tickets of one token that wait to be used. The next one takes the oldest back.
+const PER_TOKEN_MAX: usize = 64;
 
 /// What a ticket opens, and for whom.
 #[derive(Clone, Debug)]
@@ -32,18 +32,20 @@ pub struct Ticket {
 pub struct ConsoleTickets(Mutex<HashMap<[u8; 32], (Timestamp, Ticket)>>);
 
 impl ConsoleTickets {
-    /// Keeps a ticket under its secret, and tells until when. `None` if too many wait to be used.
-    pub(super) fn give(&self, secret: &str, ticket: Ticket, now: Timestamp) -> Option<Timestamp> {
+    /// Keeps a ticket under its secret, and tells until when.
+    pub(super) fn give(&self, secret: &str, ticket: Ticket, now: Timestamp) -> Timestamp {
         let mut tickets = lock(&self.0);
-        if tickets.len() >= TICKETS_MAX {
-            tickets.retain(|_, (expires_at, _)| *expires_at > now);
-            if tickets.len() >= TICKETS_MAX {
-                return None;
-            }
+        tickets.retain(|_, (expires_at, _)| *expires_at > now);
+        let own = tickets.iter().filter(|(_, (_, kept))| kept.caller.token == ticket.caller.token);
+        let own: Vec<_> = own.map(|(hash, (expires_at, _))| (*expires_at, *hash)).collect();
+        if own.len() >= PER_TOKEN_MAX
+            && let Some((_, oldest)) = own.iter().min()
+        {
+            tickets.remove(oldest);
         }
         let expires_at = now.plus_ms(LIVES_MS);
         tickets.insert(hashed(secret), (expires_at, ticket));
-        Some(expires_at)
+        expires_at
     }
 
     /// Takes a ticket, which is used up by that; `None` if there is no such ticket any more.

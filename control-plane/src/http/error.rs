@@ -19,6 +19,11 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// What happened, in a sentence for the caller.
+    pub(super) fn detail(&self) -> &str {
+        &self.problem.detail
+    }
+
     /// The code that it is sent with.
     pub(super) fn code(&self) -> ErrorCode {
         self.problem.code

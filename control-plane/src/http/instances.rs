@@ -1,15 +1,16 @@
 //! `/v1/instances`
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
     response::{AppendHeaders, IntoResponse, Response},
 };
-use futures::StreamExt as _;
+use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use muster_api::{
     InstanceId, Page, Ref,
     console::{ConsoleEvent, ConsoleTicket, OpenConsole},
@@ -17,6 +18,11 @@ use muster_api::{
     instance::{Instance, OnMany, PatchInstance, Recover, Stop},
     operation::Operation,
     version::Freed,
+};
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -219,16 +225,46 @@ async fn console_open(State(app): State<App>, params: Params, mut request: Reque
     let Some(client) = request.extensions_mut().remove::<OnUpgrade>() else { return Err(wanted.into()) };
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
     let ticket = params.text("ticket")?.unwrap_or_default();
-    let opened = app.open_console(ticket, key).await.map_err(|error| app.sign_in_failed(error, from))?;
+    let opened = match app.open_console(ticket, key.clone()).await {
+        Ok(opened) => opened,
+        // A script in a browser cannot read why a WebSocket is refused. So it is let in and told.
+        Err(error)
+            if request.headers().contains_key(header::ORIGIN) && !matches!(error, AppError::Unauthenticated(_)) =>
+        {
+            let accept = derive_accept_key(key.as_bytes());
+            tokio::spawn(say_why(client, ApiError::from(error).detail().to_owned()));
+            return Ok(switching(accept.parse().expect("base64 fits into a header")));
+        }
+        Err(error) => return Err(app.sign_in_failed(error, from).into()),
+    };
     let accept = opened.accept().cloned();
     let accept = accept.ok_or_else(|| AppError::Unavailable("its node answered with no WebSocket".to_owned()))?;
     app.serve_console(opened, client);
+    Ok(switching(accept))
+}
+
+/// The answer after which the connection is a WebSocket.
+fn switching(accept: HeaderValue) -> Response {
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("Upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),
         (header::SEC_WEBSOCKET_ACCEPT, accept),
     ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, AppendHeaders(headers)).into_response())
+    (StatusCode::SWITCHING_PROTOCOLS, AppendHeaders(headers)).into_response()
+}
+
+/// Tells a client why there is no console, and closes the connection.
+async fn say_why(client: OnUpgrade, reason: String) {
+    const WITHIN: Duration = Duration::from_secs(10);
+    let said = async {
+        let client = TokioIo::new(client.await.ok()?);
+        let mut socket = WebSocketStream::from_raw_socket(client, Role::Server, None).await;
+        let event = serde_json::to_string(&ConsoleEvent::Ended { reason }).expect("an event is JSON");
+        socket.send(Message::text(event)).await.ok()?;
+        socket.close(None).await.ok()
+    };
+    // A client that is gone needs no answer.
+    let _ = timeout(WITHIN, said).await;
 }
 
 /// The key of a request for a WebSocket, by RFC 6455; `None` if it is for none.

@@ -9,17 +9,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use muster_api::console::{ConsoleEvent, ConsoleMode};
 use storage_core::units::u64_from;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{
-        broadcast::{self, error::RecvError},
+        broadcast::{
+            self,
+            error::{RecvError, TryRecvError},
+        },
         mpsc, watch,
     },
+    time::sleep,
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -32,8 +38,13 @@ use super::{
 const PIECE_BYTES: usize = 4 << 10;
 /// Pieces of output that a client may be behind before it misses some.
 const PIECES: usize = 256;
-/// Messages of a client that wait while the guest takes none. Further ones are dropped.
-const INPUTS: usize = 64;
+/// How long a short piece waits for more, because a serial port gives single bytes.
+const GATHER: Duration = Duration::from_millis(2);
+/// Most output in one message to a client, bytes.
+const MESSAGE_BYTES: usize = 32 << 10;
+/// Largest piece of input, bytes, and how many wait while the guest takes none. Then whoever types waits.
+const INPUT_BYTES: usize = 4 << 10;
+const INPUTS: usize = 16;
 
 /// A piece of output.
 #[derive(Clone)]
@@ -73,6 +84,12 @@ impl Line {
                     match (&mut from).take(u64_from(PIECE_BYTES)).read_buf(&mut buffer).await {
                         Ok(0) | Err(_) => break,
                         Ok(_) => {}
+                    }
+                    if buffer.len() < PIECE_BYTES {
+                        sleep(GATHER).await;
+                        let more = u64_from(PIECE_BYTES - buffer.len());
+                        // What is there already; the end comes with the next read.
+                        let _ = (&mut from).take(more).read_buf(&mut buffer).now_or_never();
                     }
                     let piece = Piece { at, bytes: buffer.split().freeze() };
                     at += u64_from(piece.bytes.len());
@@ -116,6 +133,10 @@ pub(super) struct Watching {
     seen: u64,
     /// Bytes that are sent before all other output.
     first: Bytes,
+    /// A piece that was received and not sent yet.
+    kept: Option<Piece>,
+    /// The guest has closed the line, and all output was received.
+    over: bool,
 }
 
 /// The side of a client that types.
@@ -141,7 +162,10 @@ impl Line {
         }
         typists.mark_changed();
         let first = history.into();
-        let watching = Watching { line: self.clone(), client, mode, output, typists, told: None, seen, first };
+        // The last word may have been sent before this client could hear it.
+        let over = self.has_ended();
+        let line = self.clone();
+        let watching = Watching { line, client, mode, output, typists, told: None, seen, first, kept: None, over };
         (watching, Typing { line: self.clone(), client })
     }
 
@@ -161,8 +185,43 @@ impl Watching {
         Some(match (types, self.mode) {
             (true, _) => ConsoleEvent::Writer,
             (false, ConsoleMode::Read) => ConsoleEvent::Reader { reason: "it was opened only to watch".to_owned() },
-            (false, ConsoleMode::Write) => ConsoleEvent::Reader { reason: "someone else types".to_owned() },
+            (false, ConsoleMode::Write) => {
+                ConsoleEvent::Reader { reason: "someone else types, or an older connection of yours".to_owned() }
+            }
         })
+    }
+}
+
+impl Watching {
+    /// A piece and what follows it already; or how much is missing before the piece, which is kept.
+    fn gathered(&mut self, piece: Piece) -> Out {
+        let missed = piece.at.saturating_sub(self.seen);
+        if missed > 0 {
+            self.seen = piece.at;
+            self.kept = Some(piece);
+            return Out::Event(ConsoleEvent::Skipped { bytes: missed });
+        }
+        self.seen = piece.at + u64_from(piece.bytes.len());
+        let mut all = BytesMut::from(piece.bytes);
+        while all.len() < MESSAGE_BYTES {
+            match self.output.try_recv() {
+                Ok(Some(next)) if next.at == self.seen => {
+                    self.seen += u64_from(next.bytes.len());
+                    all.extend_from_slice(&next.bytes);
+                }
+                Ok(Some(next)) => {
+                    self.kept = Some(next);
+                    break;
+                }
+                Ok(None) | Err(TryRecvError::Closed) => {
+                    self.over = true;
+                    break;
+                }
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        Out::Bytes(all.freeze())
     }
 }
 
@@ -177,7 +236,13 @@ impl Source for Watching {
         if !self.first.is_empty() {
             return Out::Bytes(std::mem::take(&mut self.first));
         }
+        if let Some(piece) = self.kept.take() {
+            return self.gathered(piece);
+        }
         loop {
+            if self.over {
+                return Out::Ended("the guest has ended".to_owned());
+            }
             let output = tokio::select! {
                 // Who types is told first, also at the beginning.
                 biased;
@@ -188,16 +253,8 @@ impl Source for Watching {
                 output = self.output.recv() => output,
             };
             match output {
-                Ok(Some(piece)) => {
-                    let missed = piece.at.saturating_sub(self.seen);
-                    self.seen = piece.at + u64_from(piece.bytes.len());
-                    if missed == 0 {
-                        return Out::Bytes(piece.bytes);
-                    }
-                    self.first = piece.bytes;
-                    return Out::Event(ConsoleEvent::Skipped { bytes: missed });
-                }
-                Ok(None) | Err(RecvError::Closed) => return Out::Ended("the guest has ended".to_owned()),
+                Ok(Some(piece)) => return self.gathered(piece),
+                Ok(None) | Err(RecvError::Closed) => self.over = true,
                 // The next piece tells how much is missing.
                 Err(RecvError::Lagged(_)) => {}
             }
@@ -207,9 +264,11 @@ impl Source for Watching {
 
 impl Drain for Typing {
     async fn take(&mut self, bytes: Bytes) -> Result<(), String> {
-        if self.line.is_typed_by(self.client) {
-            // A guest that takes nothing loses what is typed, as from a real keyboard. If it is gone, the output tells.
-            let _ = self.line.input.try_send(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() && self.line.is_typed_by(self.client) {
+            let piece = rest.split_to(rest.len().min(INPUT_BYTES));
+            // When this fails the guest is gone, which the output tells.
+            let _ = self.line.input.send(piece).await;
         }
         Ok(())
     }
@@ -221,8 +280,6 @@ impl Drain for Typing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::{net::UnixStream, time::timeout};
     use tokio_util::either::Either;
 
@@ -270,6 +327,37 @@ mod tests {
         let (mut third, _) = line.attach(ConsoleMode::Write, true, "");
         assert_eq!(next(&mut third).await, Out::Event(ConsoleEvent::Writer), "the keyboard was taken");
         assert!(matches!(next(&mut second).await, Out::Event(ConsoleEvent::Reader { .. })));
+    }
+
+    #[tokio::test]
+    async fn one_who_comes_as_the_guest_ends_is_told_so() {
+        let (line, guest) = line();
+        drop(guest);
+        let until = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !line.has_ended() && tokio::time::Instant::now() < until {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let (mut late, _) = line.attach(ConsoleMode::Write, false, "before");
+        assert_eq!(bytes(next(&mut late).await), "before");
+        assert_eq!(next(&mut late).await, Out::Ended("the guest has ended".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_does_not_take_waits_and_nothing_of_it_is_lost() {
+        let (line, mut guest) = line();
+        let (_watching, mut typing) = line.attach(ConsoleMode::Write, false, "");
+        let pasted: Vec<u8> = (0..2_000_000_u32).flat_map(|number| number.to_le_bytes()).take(3_000_000).collect();
+        let sent = pasted.clone();
+        let paste = tokio::spawn(async move {
+            for part in sent.chunks(100_000) {
+                typing.take(Bytes::copy_from_slice(part)).await.expect("taken");
+            }
+            typing
+        });
+        let mut taken = vec![0; pasted.len()];
+        timeout(Duration::from_secs(30), guest.read_exact(&mut taken)).await.expect("in time").expect("read");
+        assert!(taken == pasted, "every byte, in order");
+        drop(paste.await.expect("no panic"));
     }
 
     #[tokio::test]

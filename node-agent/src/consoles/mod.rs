@@ -15,8 +15,9 @@
 //!   it does not take waits in its own connection.
 //! - A console that nothing goes through, and a client that does not answer, end in bounded time (I10).
 //!
-//! Reading order: `line` (one serial console), `socket` (one client), `relay` (screens and ports).
+//! Reading order: `line` (one serial console), `history` (what is sent of earlier output), `socket` (one client), `relay` (screens and ports).
 
+mod history;
 mod line;
 mod relay;
 mod socket;
@@ -200,7 +201,7 @@ impl Consoles {
             Ok(tail) => {
                 let whole = u64::try_from(tail.len()).is_ok_and(|len| len < HISTORY_BYTES);
                 let begin = if whole { 0 } else { tail.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1) };
-                tail[begin..].to_vec()
+                history::without_questions(&tail[begin..])
             }
             Err(error) => {
                 tracing::warn!(instance.id = %instance, %error, "a console is opened without what was printed before");

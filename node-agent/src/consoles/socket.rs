@@ -124,10 +124,16 @@ impl Client {
                 if sink.send(message).await.is_err() {
                     return None;
                 }
+                // It takes something, so it is there, however slow it is.
+                pulse.touch(&pulse.heard_ms);
             }
         };
         let incoming = async {
-            while let Some(Ok(message)) = messages.next().await {
+            while let Some(message) = messages.next().await {
+                let message = match message {
+                    Ok(message) => message,
+                    Err(error) => return Some(format!("the client broke off: {error}")),
+                };
                 pulse.touch(&pulse.heard_ms);
                 pulse.waits.store(true, Ordering::Relaxed);
                 let taken = match message {

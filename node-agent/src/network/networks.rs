@@ -14,6 +14,7 @@ use muster_api::{
     NetworkId,
     node_protocol::network::{NetworksAssignment, NicAssignment},
 };
+use rustix::net::sockopt;
 use serde::Deserialize;
 use storage_core::{cause::explain, lock};
 use tokio::{
@@ -21,6 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use super::{
     NetworkError, NetworkParts,
@@ -42,6 +44,8 @@ const SURE_EVERY: Duration = Duration::from_secs(60);
 /// First and longest wait after a failure. It doubles in between.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(10);
+/// How often a guest is asked whether it is still there, on a connection where nothing goes on.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Longest wait for a guest to take a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -260,8 +264,17 @@ impl Networks {
             Ok(connected) => connected.map_err(|error| failed(error.to_string()))?,
             Err(_elapsed) => return Err(failed(format!("no answer within {} s", CONNECT_WITHIN.as_secs()))),
         };
-        // A keystroke is sent at once. Without this it is only slower.
-        let _ = stream.set_nodelay(true);
+        // A keystroke is sent at once, and a guest that is gone is noticed. Without these it works, only not as well.
+        let tuned = stream.set_nodelay(true).and_then(|()| {
+            sockopt::set_socket_keepalive(&stream, true)?;
+            sockopt::set_tcp_keepidle(&stream, KEEPALIVE)?;
+            sockopt::set_tcp_keepintvl(&stream, KEEPALIVE)?;
+            sockopt::set_tcp_keepcnt(&stream, 3)?;
+            Ok(())
+        });
+        if let Err(error) = tuned {
+            debug!(%error, "a connection to a guest could not be tuned");
+        }
         Ok(stream)
     }
 

@@ -17,7 +17,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::HeaderMap,
+    http::{HeaderMap, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
@@ -112,10 +112,15 @@ async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) 
     let caller = caller(&membership, &key).ok_or_else(|| {
         Refusal::Forbidden.because(format!("the key is not in membership epoch {}", membership.epoch))
     })?;
+    request.extensions_mut().insert(caller);
+    // A controller's connection for something else than requests has a limit of its own, and may wait long for what it
+    // leads to. It must not take the turns of requests.
+    if caller == Caller::Client && request.headers().contains_key(header::UPGRADE) {
+        return Ok(next.run(request).await);
+    }
     let Ok(Ok(turn)) = timeout(TURN, door.turns(&key, &membership).acquire_owned()).await else {
         return Err(Refusal::Unavailable.because("too many requests of this caller are under way"));
     };
-    request.extensions_mut().insert(caller);
     let gives = request.uri().path() == GET_PATH;
     let told = move |bytes: u64| {
         if gives {

@@ -4,9 +4,10 @@
 //! configuration and options are those that the user has anyway.
 
 use std::{
+    cell::Cell,
     env,
     ffi::OsString,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     os::unix::process::CommandExt as _,
     process::Command,
     time::Duration,
@@ -24,9 +25,12 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::sleep,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::tungstenite::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use super::Ctx;
 use crate::{
@@ -35,13 +39,19 @@ use crate::{
     cells::word,
     client::{Call, FromConsole, OpenedConsole},
     failure::Failure,
-    output::stdout_failed,
+    output::{self, stdout_failed},
 };
 
 /// Pause before a broken console is opened again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// Most deployments that are followed back to find the image of a fork.
 const FORKS_MAX: usize = 16;
+/// How long sending the last keys may take, and closing the connection.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// How much of what is no terminal waits to be sent, bytes.
+const QUEUED_BYTES: usize = 256 << 10;
+/// How a node says that a connection into a guest ended as it should.
+const GUEST_CLOSED: &str = "the guest has closed the connection";
 /// Largest piece of input, bytes.
 const INPUT_BYTES: usize = 16 << 10;
 
@@ -49,6 +59,10 @@ const INPUT_BYTES: usize = 16 << 10;
 /// shell.
 const PROXY_COMMAND: &str =
     r#""$MUSTER_SSH_PROGRAM" --quiet instance connect "$MUSTER_SSH_INSTANCE" "$MUSTER_SSH_PORT""#;
+
+/// What a guest may have switched on in the terminal: the other screen, reports of the mouse, marked pastes, a hidden cursor,
+/// colours.
+const TERMINAL_RESET: &str = "\x1b[?1049l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?25h\x1b[0m";
 
 /// A terminal that passes every key on. It is as before once this is dropped.
 struct RawTerminal {
@@ -69,11 +83,11 @@ impl RawTerminal {
         Ok(Self { before: Some(before) })
     }
 
-    /// Says something on standard error, on lines of its own.
+    /// Says something on standard error, on a line of its own. At a terminal somebody looks at the console, so it is said
+    /// there whatever `--quiet` says.
     fn say(&self, ctx: &Ctx, text: &str) {
         match self.before {
-            // In a raw terminal a line does not begin at the left by itself.
-            Some(_) => ctx.out.notes.say(&format!("\r\n[{text}]\r")),
+            Some(_) => output::in_raw_terminal(&format!("[{text}]")),
             None => ctx.out.notes.say(text),
         }
     }
@@ -82,8 +96,13 @@ impl RawTerminal {
 impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // Nothing more can be done for a terminal that is gone.
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+            if io::stdout().is_terminal() {
+                let mut out = io::stdout();
+                // Nothing more can be done for a terminal that is gone. The same holds below.
+                let _ = out.write_all(TERMINAL_RESET.as_bytes()).and_then(|()| out.flush());
+            }
+            // What was typed and not read is dropped: it may be an answer of the terminal to the guest, not for a shell.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, before);
         }
     }
 }
@@ -98,19 +117,46 @@ enum End {
     Broke(String),
 }
 
+/// What ends a console from outside: SIGTERM, SIGHUP, and Ctrl-C where no terminal passes it on.
+struct Signals<'a> {
+    interrupt: &'a CancellationToken,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl<'a> Signals<'a> {
+    fn watch(ctx: &'a Ctx) -> Result<Self, Failure> {
+        let failed = |error| Failure::Io("signals cannot be watched".to_owned(), error);
+        let watch = |kind| signal(kind).map_err(failed);
+        let (terminate, hang_up) = (watch(SignalKind::terminate())?, watch(SignalKind::hangup())?);
+        Ok(Self { interrupt: ctx.client.interrupt(), terminate, hang_up })
+    }
+
+    async fn come(&mut self) {
+        tokio::select! {
+            () = self.interrupt.cancelled() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
 /// Watches a serial console and types into it, over connections that may break.
 pub(super) async fn console(ctx: &Ctx, wanted: &Console) -> Result<(), Failure> {
     let mode = if wanted.read_only { ConsoleMode::Read } else { ConsoleMode::Write };
     let mut open = OpenConsole { mode: Some(mode), take: Some(wanted.take), ..OpenConsole::SERIAL };
     let mut opened = ctx.client.console(&wanted.instance, &open).await?;
+    let mut signals = Signals::watch(ctx)?;
     let terminal = RawTerminal::begin()?;
-    if terminal.before.is_some() {
+    let detach_key = terminal.before.is_some().then_some(wanted.detach_key);
+    if detach_key.is_some() {
         let key = char::from(wanted.detach_key | 0x40);
         terminal.say(ctx, &format!("console of {}; Ctrl-{key} leaves it", wanted.instance));
     }
-    let mut typed = Typed { input: tokio::io::stdin(), ended: wanted.read_only && terminal.before.is_none() };
+    let ended = wanted.read_only && terminal.before.is_none();
+    let mut typed = Typed { input: tokio::io::stdin(), detach_key, ended };
     loop {
-        match serve(ctx, &terminal, opened, &mut typed, wanted.detach_key).await? {
+        match serve(ctx, &terminal, opened, &mut typed, &mut signals).await? {
             End::Left => {
                 terminal.say(ctx, "left");
                 return Ok(());
@@ -123,8 +169,15 @@ pub(super) async fn console(ctx: &Ctx, wanted: &Console) -> Result<(), Failure> 
         }
         // One who took the keyboard does not take it from somebody who has it by now.
         open.take = None;
-        sleep(OPEN_AGAIN).await;
-        opened = ctx.client.console(&wanted.instance, &open).await?;
+        let again = async {
+            sleep(OPEN_AGAIN).await;
+            ctx.client.console(&wanted.instance, &open).await
+        };
+        opened = tokio::select! {
+            opened = again => opened?,
+            left = typed.leaves() => return left,
+            () = signals.come() => return Ok(()),
+        };
         terminal.say(ctx, "the console is open again");
     }
 }
@@ -132,12 +185,23 @@ pub(super) async fn console(ctx: &Ctx, wanted: &Console) -> Result<(), Failure> 
 /// Standard input, as far as it goes.
 struct Typed {
     input: tokio::io::Stdin,
+    /// The key that ends it; none if it is no terminal.
+    detach_key: Option<u8>,
     ended: bool,
 }
 
+/// What somebody typed.
+enum Input {
+    Bytes(Bytes),
+    /// These bytes, and then the key that leaves.
+    Leave(Bytes),
+    /// Nothing more comes.
+    End,
+}
+
 impl Typed {
-    /// The next input; none for ever once it has ended.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+    /// The next input; never any once it has ended.
+    async fn next(&mut self) -> Result<Input, Failure> {
         if self.ended {
             return std::future::pending().await;
         }
@@ -146,7 +210,19 @@ impl Typed {
         let count = read.map_err(|error| Failure::Io("standard input".to_owned(), error))?;
         bytes.truncate(count);
         self.ended = count == 0;
-        Ok((count > 0).then_some(bytes))
+        let leaves = self.detach_key.and_then(|key| bytes.iter().position(|byte| *byte == key));
+        bytes.truncate(leaves.unwrap_or(count));
+        Ok(match (leaves, count) {
+            (Some(_), _) => Input::Leave(bytes.into()),
+            (None, 0) => Input::End,
+            (None, _) => Input::Bytes(bytes.into()),
+        })
+    }
+
+    /// Waits until somebody leaves. What is typed before that is dropped.
+    async fn leaves(&mut self) -> Result<(), Failure> {
+        while !matches!(self.next().await?, Input::Leave(_)) {}
+        Ok(())
     }
 }
 
@@ -156,10 +232,25 @@ async fn serve(
     terminal: &RawTerminal,
     opened: OpenedConsole,
     typed: &mut Typed,
-    detach_key: u8,
+    signals: &mut Signals<'_>,
 ) -> Result<End, Failure> {
     let OpenedConsole { mut from, mut to } = opened;
+    // Keys are read also while earlier ones cannot be sent, because one of them leaves. What is no terminal waits.
+    let (queue, mut queued) = mpsc::unbounded_channel::<Bytes>();
+    let waiting = Cell::new(0);
+    let sending = async {
+        while let Some(bytes) = queued.recv().await {
+            waiting.set(waiting.get() - bytes.len());
+            if to.send(bytes).await.is_err() {
+                break;
+            }
+        }
+        // An error is read as well.
+        to
+    };
+    tokio::pin!(sending);
     let (mut out, mut reason, mut types) = (tokio::io::stdout(), None, None);
+    let (mut queue, mut leave_by) = (Some(queue), None);
     loop {
         tokio::select! {
             message = from.next() => match message {
@@ -187,24 +278,35 @@ async fn serve(
                     (None, Some(why)) => End::Broke(why),
                 }),
             },
-            bytes = typed.next() => {
-                // The end of a file ends the typing, and what the guest prints is still shown.
-                let Some(mut bytes) = bytes? else { continue };
-                let leaves = terminal.before.as_ref().and_then(|_| bytes.iter().position(|byte| *byte == detach_key));
-                bytes.truncate(leaves.unwrap_or(bytes.len()));
-                if !bytes.is_empty() {
+            input = typed.next(), if queue.is_some() && (terminal.before.is_some() || waiting.get() < QUEUED_BYTES) => {
+                let (bytes, leaves) = match input? {
+                    Input::Bytes(bytes) => (bytes, false),
+                    Input::Leave(bytes) => (bytes, true),
+                    // The typing is over, and what the guest prints is still shown.
+                    Input::End => continue,
+                };
+                waiting.set(waiting.get() + bytes.len());
+                if let Some(queue) = queue.as_ref().filter(|_| !bytes.is_empty()) {
                     // An error is read as well.
-                    let _ = to.send(bytes.into()).await;
+                    let _ = queue.send(bytes);
                 }
-                if leaves.is_some() {
-                    to.close().await;
+                if leaves {
+                    (queue, leave_by) = (None, Some(Instant::now() + LEAVE_WITHIN));
+                }
+            }
+            mut to = &mut sending => {
+                // Everything was sent after somebody left; else the connection broke, which is read next.
+                if leave_by.is_some() {
+                    let _ = timeout(LEAVE_WITHIN, to.close()).await;
                     return Ok(End::Left);
                 }
+                return Ok(match timeout(LEAVE_WITHIN, from.next()).await {
+                    Ok(FromConsole::Closed(Some(why))) => End::Broke(why),
+                    _ => End::Broke("the connection broke".to_owned()),
+                });
             }
-            () = ctx.client.interrupt().cancelled() => {
-                to.close().await;
-                return Ok(End::Left);
-            }
+            () = sleep_until(leave_by.unwrap_or_else(Instant::now)), if leave_by.is_some() => return Ok(End::Left),
+            () = signals.come() => return Ok(End::Left),
         }
     }
 }
@@ -214,9 +316,9 @@ pub(super) async fn connect(ctx: &Ctx, wanted: &Connect) -> Result<(), Failure> 
     let open = OpenConsole { kind: ConsoleKind::Port, port: Some(wanted.port), ..OpenConsole::SERIAL };
     let OpenedConsole { mut from, mut to } = ctx.client.console(&wanted.instance, &open).await?;
     let sending = async {
-        let mut typed = Typed { input: tokio::io::stdin(), ended: false };
-        while let Some(bytes) = typed.next().await? {
-            if to.send(Bytes::from(bytes)).await.is_err() {
+        let mut typed = Typed { input: tokio::io::stdin(), detach_key: None, ended: false };
+        while let Input::Bytes(bytes) = typed.next().await? {
+            if to.send(bytes).await.is_err() {
                 break;
             }
         }
@@ -225,19 +327,24 @@ pub(super) async fn connect(ctx: &Ctx, wanted: &Connect) -> Result<(), Failure> 
         std::future::pending::<Result<(), Failure>>().await
     };
     let receiving = async {
-        let (mut out, mut over) = (tokio::io::stdout(), false);
+        let (mut out, mut over) = (tokio::io::stdout(), None);
         loop {
             match from.next().await {
                 FromConsole::Bytes(bytes) => {
                     out.write_all(&bytes).await.map_err(stdout_failed)?;
                     out.flush().await.map_err(stdout_failed)?;
                 }
-                FromConsole::Event(ConsoleEvent::Ended { .. }) => over = true,
+                FromConsole::Event(ConsoleEvent::Ended { reason }) => {
+                    over = Some(reason);
+                }
                 FromConsole::Event(_) => {}
-                FromConsole::Closed(Some(why)) if !over => {
+                FromConsole::Closed(broken) => {
+                    let why = over.or(broken).unwrap_or_else(|| "it was closed".to_owned());
+                    if why == GUEST_CLOSED {
+                        return Ok(());
+                    }
                     return Err(Failure::BrokenOff(format!("the connection to {} ended: {why}", wanted.instance)));
                 }
-                FromConsole::Closed(_) => return Ok(()),
             }
         }
     };
@@ -274,6 +381,8 @@ fn command(instance: &Instance, user: Option<&str>, wanted: &Ssh) -> Command {
     let mut ssh = Command::new("ssh");
     ssh.args(["-o", &format!("ProxyCommand={PROXY_COMMAND}")]);
     ssh.args(["-o", &format!("HostKeyAlias=muster-{}", instance.id), "-o", "StrictHostKeyChecking=accept-new"]);
+    // A shared connection is found by the name, which another guest had or has.
+    ssh.args(["-o", "ControlPath=none"]);
     if let Some(identity) = &wanted.identity {
         ssh.arg("-i").arg(identity).args(["-o", "IdentitiesOnly=yes"]);
     }
@@ -284,11 +393,21 @@ fn command(instance: &Instance, user: Option<&str>, wanted: &Ssh) -> Command {
     // Options of ssh come before the host, and the command after it.
     while let Some(option) = rest.next_if(|word| word.as_encoded_bytes().starts_with(b"-")) {
         ssh.arg(option);
+        if takes_value(option.as_encoded_bytes()) {
+            ssh.args(rest.next());
+        }
     }
     // What follows `--` is never an option, whatever a controller calls its instances.
     ssh.arg("--").arg(&instance.name).args(rest);
     ssh.env("MUSTER_SSH_INSTANCE", instance.id.to_string()).env("MUSTER_SSH_PORT", wanted.port.to_string());
     ssh
+}
+
+/// Whether the word after these options of ssh belongs to the last of them, as in `-L 8080:localhost:80` and `-vp 22`.
+fn takes_value(options: &[u8]) -> bool {
+    const WITH_VALUE: &[u8] = b"BbcDEeFIiJLlmOoPpQRSWw";
+    // The first option with a value takes the rest of the word, if there is any.
+    options.iter().skip(1).position(|letter| WITH_VALUE.contains(letter)).is_some_and(|at| at + 2 == options.len())
 }
 
 /// Lets the command that makes the connection sign in as this one did. The rest of the environment is there anyway.
@@ -340,4 +459,19 @@ async fn found<T: Serialize + DeserializeOwned>(ctx: &Ctx, path: &[&str]) -> Res
 
 async fn get<T: Serialize + DeserializeOwned>(ctx: &Ctx, path: &[&str]) -> Result<T, Failure> {
     Ok(answer::read(&ctx.client.get(&Call::to(path)).await?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_an_option_of_ssh_stays_with_it() {
+        for with in ["-L", "-l", "-o", "-vp", "-NL"] {
+            assert!(takes_value(with.as_bytes()), "{with}");
+        }
+        for without in ["-v", "-N", "-p22", "-L8080:localhost:80", "-oCompression=yes", "-"] {
+            assert!(!takes_value(without.as_bytes()), "{without}");
+        }
+    }
 }

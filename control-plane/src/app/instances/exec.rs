@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn a_guest_that_forbids_commands_is_told_apart_from_a_program_that_is_not_there() {
         let id = InstanceId::generate();
-        let told = |said: &str| outcome("web.0", id, ExecAnswer::Refused(said.to_owned())).unwrap_err().to_string();
+        let told =
+            |said: &str| outcome("web.0", id, ExecAnswer::Refused(said.to_owned())).expect_err("refused").to_string();
         assert!(told("Command guest-exec has been disabled").contains("qemu-ga.conf"));
         assert!(!told("Failed to execute child process \u{201c}frob\u{201d} (No such file)").contains("qemu-ga.conf"));
     }

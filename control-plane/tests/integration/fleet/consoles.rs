@@ -77,8 +77,13 @@ impl Bench {
 
     /// Opens a ticket's URL as a browser does, without a token.
     async fn open(&self, url: &str) -> reqwest::Response {
+        self.open_from(url, None).await
+    }
+
+    async fn open_from(&self, url: &str, origin: Option<&str>) -> reqwest::Response {
         let headers = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
         let request = reqwest::Client::new().get(format!("http://{}{url}", self.door)).header("sec-websocket-key", KEY);
+        let request = origin.iter().fold(request, |request, origin| request.header("origin", *origin));
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         timeout(WAIT, request.send()).await.expect("in time").expect("an answer")
     }
@@ -92,7 +97,7 @@ impl Bench {
 async fn hear(stream: &mut reqwest::Upgraded, bytes: usize) -> String {
     let mut heard = vec![0; bytes];
     timeout(WAIT, stream.read_exact(&mut heard)).await.expect("in time").expect("read");
-    String::from_utf8(heard).unwrap()
+    String::from_utf8_lossy(&heard).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,6 +162,12 @@ async fn tickets_are_for_running_guests_of_the_own_project_and_for_a_minute() {
     let closed = bench.ticket(&world.token, json!({ "kind": "port", "port": 23 })).await;
     let (status, problem) = bench.refused(&closed).await;
     assert_eq!((status, problem["detail"].as_str()), (409, Some("web.0: the guest does not answer on port 23")));
+    // A script in a browser sees no refusal of a WebSocket, so it is told in one.
+    let closed = bench.ticket(&world.token, json!({ "kind": "port", "port": 23 })).await;
+    let mut told = bench.open_from(&closed, Some("https://muster.example")).await.upgrade().await.unwrap();
+    let said = r#"{"event":"ended","reason":"web.0: the guest does not answer on port 23"}"#;
+    // A frame with a text, by RFC 6455: a byte for its kind and one for its length.
+    assert!(hear(&mut told, 2 + said.len()).await.ends_with(said));
     // A browser that merely follows the link opens nothing.
     let url = bench.ticket(&world.token, json!({ "kind": "serial" })).await;
     world.get(&url).await.refused(400, "bad_request");
