@@ -58,7 +58,13 @@ async fn facts_of_the_guest_are_shown_with_its_instance() {
     });
     let fake = controller(with(instance("web.0"), json!({ "guest": guest }))).await;
     let shown = fake.run(&["instance", "show", "web.0"]).await.out;
-    for part in ["7.2.11, does not answer any more", "Debian 12", "eth0 10.77.0.5 fd00::5", "FILE SYSTEM", "512MiB"] {
+    for part in [
+        "7.2.11, does not answer any more",
+        "Debian 12",
+        "eth0 10.77.0.5 fd00::5",
+        "FILE SYSTEM",
+        "ext4  1 GiB  512 MiB",
+    ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
 }

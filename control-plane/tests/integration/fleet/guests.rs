@@ -54,9 +54,7 @@ async fn what_a_guest_agent_tells_is_shown_while_the_guest_runs() {
     let (world, nodes) = world(Some(guest())).await;
     let shown = world.get("/v1/instances/web.0").await.expect(200);
     assert_eq!(shown.body["guest"], serde_json::to_value(guest()).unwrap());
-    let etag = shown.text("/etag").to_owned();
     assert!(world.get("/v1/instances").await.body["items"][0].get("guest").is_none(), "lists do without");
-    // It changes without a change of the instance.
     let later = Guest { answers: false, host_name: None, ..guest() };
     for node in &nodes {
         node.script(|s| s.guest = Some(later.clone()));
@@ -64,7 +62,6 @@ async fn what_a_guest_agent_tells_is_shown_while_the_guest_runs() {
     }
     let shown = world.get("/v1/instances/web.0").await;
     assert_eq!(shown.body["guest"], serde_json::to_value(&later).unwrap());
-    assert_eq!(shown.text("/etag"), etag);
     let stop = world.post("/v1/instances/web.0/stop", Value::Null).await.expect(202);
     world.ends(&stop, "succeeded").await;
     assert!(world.get("/v1/instances/web.0").await.body.get("guest").is_none());
@@ -189,7 +186,7 @@ async fn a_command_runs_once_and_its_output_comes_back() {
     }
     world.call_as(&world.token, "POST", path, body, &key).await.refused(422, "key_reused");
     assert_eq!(asked.lock().unwrap().len(), 1, "a repeat runs nothing");
-    let events = world.get("/v1/events?kind=instance.exec").await.expect(200);
+    let events = world.get("/v1/events?limit=1000").await.expect(200);
     let events = events.body["items"].as_array().unwrap().clone();
     let of_exec: Vec<&Value> = events.iter().filter(|event| event["kind"] == "instance.exec").collect();
     assert_eq!(of_exec.len(), 1, "{events:?}");
