@@ -9,6 +9,7 @@ import { Panel } from "../../ui/Panel.tsx";
 import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { type Column, ThingsTable } from "../../ui/table/ThingsTable.tsx";
+import { cardText, usualCard } from "../deployments/wizard/cards.ts";
 import { explain } from "../instances/state-words.ts";
 import { portText } from "../security-groups/rules.ts";
 import { GroupLinks } from "./GroupLinks.tsx";
@@ -115,7 +116,7 @@ export function CardsTable({ network }: { network: Network }) {
                   {
                     in: network.project === "default" ? "" : network.project,
                     cards: "chosen",
-                    card: [network.name],
+                    card: [cardText({ ...usualCard, network: network.name })],
                   } as never
                 }
               >

@@ -11,13 +11,13 @@ export const networkColumns: readonly Column<Network>[] = [
     value: (network) => network.name,
     cell: (network) => <ThingLink kind="network" id={network.id} name={network.name} project={network.project} />,
   },
-  { key: "mode", title: "Mode", value: (network) => network.mode, width: 90 },
+  { key: "mode", title: "Mode", value: (network) => network.mode, width: 90, from: "sm" },
   {
     key: "range",
     title: "IPv4 range",
     value: (network) => network.subnet_v4,
     cell: (network) => network.subnet_v4 ?? (network.bridge === null ? "–" : `of bridge ${network.bridge}`),
-    width: 150,
+    width: 140,
   },
   { key: "v6", title: "IPv6 range", value: (network) => network.subnet_v6, width: 220, from: "lg" },
   { key: "gateway", title: "Gateway", value: (network) => network.gateway, width: 130, hidden: true },
@@ -28,6 +28,7 @@ export const networkColumns: readonly Column<Network>[] = [
     cell: (network) => count(network.nics),
     align: "right",
     width: 80,
+    from: "sm",
   },
   {
     key: "free",

@@ -2,6 +2,7 @@ import { List, Stack, Text } from "@mantine/core";
 import { IconArrowDownRight, IconArrowUpRight } from "@tabler/icons-react";
 import type { SecurityRule } from "../../api/security-groups.ts";
 import { ThingLink } from "../../ui/ThingLink.tsx";
+import classes from "./RuleList.module.css";
 import { whatOf, whoOf } from "./rules.ts";
 
 /** The rules of a group in words: what gets in, and what gets out. */
@@ -39,7 +40,13 @@ function Direction({
             : "Nothing, but for answers to what gets in. Another group of the same card may let more out."}
         </Text>
       ) : (
-        <List size="sm" spacing={4} icon={<Icon size={15} color="var(--state-good)" aria-hidden />} center>
+        <List
+          className={classes.rules}
+          size="sm"
+          spacing={4}
+          icon={<Icon size={15} color="var(--state-good)" aria-hidden />}
+          center
+        >
           {own.map((rule, n) => (
             // biome-ignore lint/suspicious/noArrayIndexKey: rules have no ids, and two may be the same
             <List.Item key={n}>

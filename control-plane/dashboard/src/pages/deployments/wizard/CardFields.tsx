@@ -138,8 +138,7 @@ function OneCard({
               label: labelOf(name, networks),
             }))}
             value={card.network}
-            // Another network has other addresses.
-            onChange={(value) => onChange({ network: value ?? defaultName, address: "" })}
+            onChange={(value) => onChange(inNetwork(value ?? defaultName, networks))}
             error={error("network")}
             allowDeselect={false}
             searchable
@@ -189,6 +188,17 @@ function OneCard({
       </Stack>
     </fieldset>
   );
+}
+
+/** What changes when a card is in another network: it has other addresses, and perhaps no groups or published ports. */
+function inNetwork(name: string, networks: readonly Network[]): Partial<Card> {
+  const mode = networks.find((network) => network.name === name)?.mode ?? "nat";
+  return {
+    network: name,
+    address: "",
+    ...(mode === "nat" ? {} : { ports: [] }),
+    ...(mode === "bridge" ? { groups: usualCard.groups } : {}),
+  };
 }
 
 function labelOf(name: string, networks: readonly Network[]): string {
