@@ -30,6 +30,10 @@ export function NetworkPanel({ instance }: { instance: Instance }) {
           {nics.map((nic) => (
             <Card key={nic.network} nic={nic} project={project} user={user} />
           ))}
+          <Text size="xs" c="dimmed" component="div">
+            The command line signs in through the controller, also without a published port:{" "}
+            <CopyId value={`muster ssh ${instance.name}`} label="command" />
+          </Text>
         </Stack>
       )}
     </Panel>

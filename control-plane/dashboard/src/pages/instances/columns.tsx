@@ -66,7 +66,7 @@ const rest: Column<Instance>[] = [
       return `${addressOf(first) ?? "–"}${others.length > 0 ? ` +${others.length}` : ""}`;
     },
     width: 130,
-    from: "lg",
+    from: "xl",
   },
   { key: "zone", title: "Zone", value: (instance) => instance.zone, width: 90, from: "lg" },
   { key: "cpus", title: "CPUs", value: (instance) => instance.cpus, align: "right", width: 70, from: "md" },

@@ -23,6 +23,7 @@ export class BaseTerminal {
   readonly #box: HTMLElement;
   readonly #observer: ResizeObserver;
   readonly #hasCursor: boolean;
+  #cell: { width: number; height: number } | undefined;
 
   constructor(box: HTMLElement, { hasCursor, ...options }: ITerminalOptions & { hasCursor: boolean }) {
     this.#box = box;
@@ -61,16 +62,22 @@ export class BaseTerminal {
     this.terminal.dispose();
   }
 
-  /** As many rows and columns as there is room for. The size of a cell is that of the screen by its cells. */
+  /** As many rows and columns as there is room for. */
   #fit(): void {
-    const screen = this.#box.querySelector<HTMLElement>(".xterm-screen");
-    if (screen === null) return;
-    const width = screen.clientWidth / this.terminal.cols;
-    const height = screen.clientHeight / this.terminal.rows;
-    if (!(width > 0 && height > 0)) return;
+    // A later look would come out wrong: xterm.js draws a new size late, and not at all out of sight.
+    this.#cell ??= this.#measure();
+    if (this.#cell === undefined) return;
     // The scroll bar has 14 pixels.
-    const columns = Math.max(20, Math.floor((this.#box.clientWidth - 14) / width));
-    const rows = Math.max(4, Math.floor(this.#box.clientHeight / height));
+    const columns = Math.max(20, Math.floor((this.#box.clientWidth - 14) / this.#cell.width));
+    const rows = Math.max(4, Math.floor(this.#box.clientHeight / this.#cell.height));
     if (columns !== this.terminal.cols || rows !== this.terminal.rows) this.terminal.resize(columns, rows);
+  }
+
+  /** The size of a cell is that of the screen by its cells. */
+  #measure() {
+    const screen = this.#box.querySelector<HTMLElement>(".xterm-screen");
+    const width = (screen?.clientWidth ?? 0) / this.terminal.cols;
+    const height = (screen?.clientHeight ?? 0) / this.terminal.rows;
+    return width > 0 && height > 0 ? { width, height } : undefined;
   }
 }
