@@ -29,7 +29,13 @@ vi.mock("@novnc/novnc", () => ({
   },
 }));
 
-const instance = { id: "i-1", name: "web.0", project: "shop", state: "running" } as unknown as Instance;
+const instance = {
+  id: "i-1",
+  name: "web.0",
+  project: "shop",
+  state: "running",
+  steps: { started_at: "10:00" },
+} as unknown as Instance;
 
 beforeEach(() => {
   fakeSockets();

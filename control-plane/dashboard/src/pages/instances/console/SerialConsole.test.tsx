@@ -42,14 +42,18 @@ vi.mock("./serial-terminal.ts", async (original) => ({
   },
 }));
 
-const instance = (state: string) => ({ id: "i-1", name: "web.0", project: "shop", state }) as unknown as Instance;
+const instance = (state: string, started_at: string) =>
+  ({ id: "i-1", name: "web.0", project: "shop", state, steps: { started_at } }) as unknown as Instance;
 const call = "POST /v1/instances/i-1/console";
 let setState: (state: string) => void;
+let setStart: (time: string) => void;
 
 function Shown({ start }: { start: string }) {
   const [state, set] = useState(start);
   setState = set;
-  return <SerialConsole instance={instance(state)} />;
+  const [time, setTime] = useState("10:00");
+  setStart = setTime;
+  return <SerialConsole instance={instance(state, time)} />;
 }
 
 beforeEach(fakeSockets);
@@ -128,6 +132,17 @@ test("a guest that ended is not opened again by itself, but when it runs again",
   expect(terminal.text).toBe("bye");
   expect(calls.length).toBe(1);
   act(() => setState("running"));
+  await waitFor(() => expect(FakeSocket.made.length).toBe(2));
+});
+
+test("a guest whose power was cut and that was started again has its console back", async () => {
+  await opened({ event: "writer" });
+  // Nothing happens to an open one.
+  act(() => setStart("11:00"));
+  expect(FakeSocket.made.length).toBe(1);
+  act(() => FakeSocket.last.close(1000, "the guest has ended"));
+  expect(await screen.findByText("Closed: the guest has ended.")).toBeTruthy();
+  act(() => setStart("12:00"));
   await waitFor(() => expect(FakeSocket.made.length).toBe(2));
 });
 

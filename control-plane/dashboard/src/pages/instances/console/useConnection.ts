@@ -18,7 +18,7 @@ interface Ways {
 
 /**
  * Keeps a console of an instance open while its guest runs and the view is shown. One that ended stays so until somebody
- * asks, or the guest was off and runs again.
+ * asks, or the guest is started anew.
  */
 export function useConnection(instance: Instance, { kind, isReady, onSocket, onEvent }: Ways) {
   const [phase, setPhase] = useState<Phase>({ at: "idle" });
@@ -40,6 +40,14 @@ export function useConnection(instance: Instance, { kind, isReady, onSocket, onE
     made.start();
     return () => made.stop();
   }, [kind, isReady, isOn]);
+
+  const hasEnded = useRef(false);
+  hasEnded.current = phase.at === "ended";
+  const { started_at } = instance.steps;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another start is another guest
+  useEffect(() => {
+    if (hasEnded.current) connection.current?.start();
+  }, [started_at]);
 
   return {
     phase,
