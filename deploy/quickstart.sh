@@ -273,7 +273,7 @@ step_failed() {
 say "Muster: $nodes agents, 2 x $count instances with $memory each"
 step packages
 packages_ensure util-linux iproute2 qemu-utils qemu-system-x86 libvirt-daemon-system libvirt-daemon-driver-qemu \
-    libvirt-clients fuse3 e2fsprogs openssh-client nftables dnsmasq-base
+    libvirt-clients fuse3 e2fsprogs openssh-client nftables dnsmasq-base ovmf
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
 [ -c /dev/fuse ] || die "there is no /dev/fuse, which Muster needs for its disks" "modprobe fuse" \
     "in a container: --device /dev/fuse --cap-add SYS_ADMIN"

@@ -46,7 +46,8 @@ step() { say "== $* ($(seconds $(($(now_ms) - started))) so far)"; }
 
 step packages
 packages_ensure util-linux gcc libc6-dev pkg-config libvirt-dev ca-certificates qemu-utils qemu-system-x86 libvirt-daemon-system \
-    libvirt-daemon-driver-qemu libvirt-clients fuse3 fio iproute2 nftables dnsmasq-base e2fsprogs postgresql chromium
+    libvirt-daemon-driver-qemu libvirt-clients fuse3 fio iproute2 nftables dnsmasq-base e2fsprogs postgresql chromium \
+    ovmf swtpm swtpm-tools
 toolchain_ensure rustfmt clippy
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
 [ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"

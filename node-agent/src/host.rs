@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use muster_api::{
     InstanceId, RunId,
     deployment::Runtime,
+    firmware::MachineFeature,
     node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
 };
 use muster_pool::PoolClient;
@@ -67,6 +68,8 @@ pub trait Host: Send + Sync {
     fn hypervisor(&self) -> Option<String>;
     /// Why the hypervisor does not work, for people; `None` if it works or is not wanted.
     fn hypervisor_trouble(&self) -> Option<String>;
+    /// What machines of this node can have that not all nodes offer.
+    fn features(&self) -> Vec<MachineFeature>;
     /// `IP:PORT` at which this node takes packets of the tunnels between networks; or why it can have no networks, for
     /// people.
     fn tunnel(&self) -> Result<SocketAddr, String>;

@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, select_ok};
 use muster_api::{
     DiskId, InstanceId,
     deployment::Runtime,
+    firmware::MachineFeature,
     node_protocol::{Desired, InstanceReport, SalvageDisk, SalvagedDisk, boot::BootReport},
 };
 use storage_core::{cause::explain, lock};
@@ -28,7 +29,7 @@ use crate::{
     helper::HelperProgram,
     holder::Holder,
     host::{Host, HostError, HostParts},
-    hypervisor::{Hypervisor, HypervisorError, Owner, libvirt::Libvirt, probe},
+    hypervisor::{Hypervisor, HypervisorError, Owner, firmware, libvirt::Libvirt, probe},
     mirror::{self, DiskError, Disks, Saved},
     network::{self, NetworkError, NetworkParts, Networks},
     reconcile::{Reconciler, ReconcilerParts},
@@ -195,6 +196,10 @@ impl Host for RealHost {
 
     fn hypervisor_trouble(&self) -> Option<String> {
         self.reconciler.hypervisor_trouble()
+    }
+
+    fn features(&self) -> Vec<MachineFeature> {
+        if self.hypervisor.is_some() { firmware::features() } else { Vec::new() }
     }
 
     fn tunnel(&self) -> Result<SocketAddr, String> {

@@ -17,6 +17,7 @@ use std::{
 use muster_api::{
     ImageId, Labels, NodeId, StoreId, VersionId,
     deployment::Runtime,
+    firmware::Firmware,
     node::PoolUse,
     node_protocol::{Heartbeat, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report},
     token::{CreateToken, Role},
@@ -129,6 +130,7 @@ async fn image(app: &App) {
             stored_bytes: 0,
             reached_bytes: None,
             boot: BootKind::Unknown,
+            firmware: Firmware::Bios,
             upload: None,
         };
         versions::insert(tx, &new).await?;
@@ -236,6 +238,7 @@ impl Node {
             agent_version: "0.1.0".to_owned(),
             traffic: None,
             tunnel: None,
+            features: Vec::new(),
             stopping: false,
         }
     }

@@ -8,6 +8,7 @@ use crate::{
     DeploymentId, ImageId, InstanceId, Labels, LabelsPatch, Name, NodeId, OrUnknown, Ref, SnapshotId, SshKey,
     Timestamp, UserData, VersionId,
     disk::{CreateDisk, DeploymentDisk},
+    firmware::{Firmware, FirmwareChoice, bios},
     network::{CreateNic, DeploymentNic},
     ssh_key::SshKeyFacts,
 };
@@ -82,6 +83,14 @@ pub struct CreateDeployment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 16)]
     pub disks: Vec<CreateDisk>,
+    /// What starts the boot loaders of the members. Default: `auto`, what the image says, and for a snapshot what its
+    /// guests had. Not with runtime `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareChoice>,
+    /// Whether each member has a TPM 2.0. What is in it stays on the node of the instance: it is in no snapshot, and a fork
+    /// begins with an empty one. Default: no; a fork has one if its source has. Not with runtime `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<bool>,
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<serde_json::Value>,
@@ -249,7 +258,7 @@ pub struct DryRunNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
-    /// `disk_full`, `no_network`, `hypervisor_silent`.
+    /// `disk_full`, `no_network`, `no_uefi`, `no_secure_boot`, `no_tpm`, `hypervisor_silent`.
     pub reason: String,
     /// Number of nodes that the reason holds for. For tenants, the number of members that may not fit.
     pub count: u64,
@@ -341,7 +350,7 @@ pub struct Deployment {
     pub memory_bytes: u64,
     /// Size of each boot disk in bytes.
     pub disk_bytes: u64,
-    /// The disks of each member beside the boot disk.
+    /// The disks of each member beside the boot disk, without the one `nvram` that UEFI firmware has.
     pub disks: Vec<DeploymentDisk>,
     /// What runs the members.
     #[schema(value_type = Runtime)]
@@ -362,6 +371,14 @@ pub struct Deployment {
     #[serde(default)]
     #[schema(required)]
     pub nics: Vec<DeploymentNic>,
+    /// What starts the boot loaders of its members.
+    #[serde(default = "bios")]
+    #[schema(required, value_type = Firmware)]
+    pub firmware: OrUnknown<Firmware>,
+    /// Whether each member has a TPM. What is in it is in no snapshot.
+    #[serde(default)]
+    #[schema(required)]
+    pub tpm: bool,
     /// Number of members by state.
     pub counts: BTreeMap<String, u64>,
     /// Number of members that are ready.

@@ -8,7 +8,8 @@ use serde::{
 };
 
 use crate::{
-    DottedName, ImageId, Labels, LabelsPatch, Ref, Timestamp, VersionId,
+    DottedName, ImageId, Labels, LabelsPatch, OrUnknown, Ref, Timestamp, VersionId,
+    firmware::{Firmware, FirmwareChoice, bios},
     patch::{nullable, required},
     version::BootKind,
 };
@@ -42,6 +43,9 @@ pub struct CreateImage {
     /// Least memory of a machine that starts from it, bytes. A deployment that says nothing gets at least that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_memory_bytes: Option<u64>,
+    /// The firmware of machines that start from it. Default: `auto`, what the first sectors of its versions tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareChoice>,
 }
 
 /// Where an image's first version comes from. Exactly one of `upload`, `version` (alone), `image` or `url` is given.
@@ -130,6 +134,9 @@ pub struct PatchImage {
     /// Least memory, bytes; null removes it, unchanged if absent.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
     pub min_memory_bytes: Option<Option<u64>>,
+    /// The firmware of machines that start from it; null is `auto`, unchanged if absent.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Option<FirmwareChoice>>,
 }
 
 /// State of an image.
@@ -198,4 +205,8 @@ pub struct Image {
     #[serde(default)]
     #[schema(required)]
     pub min_memory_bytes: Option<u64>,
+    /// The firmware of machines that start from it: what somebody said, else what its newest version tells.
+    #[serde(default = "bios")]
+    #[schema(required, value_type = Firmware)]
+    pub firmware: OrUnknown<Firmware>,
 }

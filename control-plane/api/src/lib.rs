@@ -19,6 +19,7 @@ pub mod disk;
 pub mod error;
 pub mod etag;
 pub mod event;
+pub mod firmware;
 pub mod found;
 pub mod guest;
 pub mod ids;

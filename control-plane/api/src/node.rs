@@ -115,6 +115,10 @@ pub struct Node {
     pub runtimes: Vec<String>,
     /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.
     pub hypervisor: Option<String>,
+    /// What machines on it can have that not all nodes offer: `uefi`, `uefi_secure`, `tpm`.
+    #[serde(default)]
+    #[schema(required)]
+    pub features: Vec<String>,
     /// Number of instances placed on it.
     pub instances: u64,
     /// Version of its agent.

@@ -35,6 +35,7 @@ use crate::{
     UploadId, VersionId,
     condition::Condition,
     deployment::{OnHostStart, OnReadyTimeout, Ready, Runtime},
+    firmware::{Firmware, MachineFeature},
     guest::Guest,
     node::PoolUse,
     node_protocol::{
@@ -45,6 +46,10 @@ use crate::{
 
 /// Version of this protocol. The controller also accepts agents that are one minor version older.
 pub const NODE_PROTOCOL: u32 = 1;
+/// Name of the disk that has the variables of a UEFI firmware.
+pub const NVRAM: &str = "nvram";
+/// Its size: that of the variables of the 4 MiB builds of OVMF.
+pub const NVRAM_BYTES: u64 = 540_672;
 /// Seconds between heartbeats.
 pub const HEARTBEAT_S: u64 = 3;
 /// Seconds without a heartbeat after which a node is silent.
@@ -193,6 +198,9 @@ pub struct Heartbeat {
     /// `IP:PORT` at which it takes tunnel packets of networks (UDP); `None` if it can have no networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<String>,
+    /// What its machines can have that not all nodes offer. Older agents offer nothing of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<MachineFeature>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
@@ -316,6 +324,12 @@ pub struct Assignment {
     pub on_host_start: OnHostStart,
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
+    /// What starts its boot loader. If it has variables, they are the disk named [`NVRAM`]. Older controllers say nothing.
+    #[serde(default)]
+    pub firmware: Firmware,
+    /// Whether it has a TPM. Older controllers say nothing.
+    #[serde(default)]
+    pub tpm: bool,
     /// Its network cards. Older controllers know of none.
     #[serde(default)]
     pub nics: Vec<NicAssignment>,

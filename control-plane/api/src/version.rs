@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DiskId, ImageId, InstanceId, Labels, SnapshotId, Timestamp, VersionId};
+use crate::{
+    DiskId, ImageId, InstanceId, Labels, OrUnknown, SnapshotId, Timestamp, VersionId,
+    firmware::{Firmware, bios},
+};
 
 /// State of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -23,8 +26,7 @@ pub enum VersionState {
 pub enum BootKind {
     /// It has boot code for a BIOS.
     Bios,
-    /// It has a system partition for UEFI and no boot code for a BIOS. Guests get a BIOS until firmware can be chosen, so
-    /// it does not boot here.
+    /// It has a system partition for UEFI and no boot code for a BIOS.
     UefiOnly,
     /// Its first sectors tell neither, or nobody looked: only imports are looked at.
     #[default]
@@ -88,6 +90,10 @@ pub struct Version {
     #[serde(default)]
     #[schema(required)]
     pub boot: BootKind,
+    /// The firmware that starts it: of an import, what `boot` tells; of the disk of an instance, what the instance has.
+    #[serde(default = "bios")]
+    #[schema(required, value_type = Firmware)]
+    pub firmware: OrUnknown<Firmware>,
     /// Id of the version that it was made from: for a state of a disk the version that the disk had before, for a clone
     /// its origin. Null for an import, and where it is not known. It may be deleted by now.
     #[serde(default)]

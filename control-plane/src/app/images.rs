@@ -78,9 +78,10 @@ impl App {
         self.store.read("images.show", async |tx| Ok(find::image(tx, caller, image).await?.image)).await
     }
 
-    /// A page of images. The filters `state`, `label` and `os` are known.
+    /// A page of images. The filters `state`, `label`, `os` and `firmware` are known.
     pub async fn images(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Image>, AppError> {
         list.filter.states_of::<ImageState>()?;
+        list.filter.firmware_is_known()?;
         let filter = ImageFilter { project: caller.list_project().map(str::to_owned), deleted: list.deleted };
         self.store
             .read("images.list", async |tx| {
@@ -89,6 +90,7 @@ impl App {
                     let rows = images::list(tx, &filter, after, limit).await?;
                     let keep = |row: ImageRow| {
                         let kept = list.filter.keeps(row.image.state, &row.image.labels);
+                        let kept = kept && list.filter.keeps_firmware(&row.image.firmware);
                         (kept && list.filter.keeps_os(row.image.os.as_deref())).then_some(row.image)
                     };
                     pager.take(rows, |row| row.seq, keep);
@@ -207,6 +209,7 @@ fn clone_of(origin: &VersionRow, image: &ImageRow) -> NewVersion {
         stored_bytes: 0,
         reached_bytes: origin.reached_bytes,
         boot: origin.version.boot,
+        firmware: origin.firmware,
         upload: None,
     }
 }

@@ -17,7 +17,7 @@ use super::{App, AppError};
 use crate::{
     domain::versions::Content,
     store::{
-        Tx, cluster,
+        Tx, cluster, deployments,
         events::{self, NewEvent},
         instances::{self, DiskRow, InstanceRow, NewHead},
         nodes,
@@ -142,7 +142,8 @@ impl<'a> AheadDisk<'a> {
             snapshot: None,
             commit: Some(commit),
         };
-        versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, content)).await?;
+        let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id).unwrap_or_default();
+        versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, firmware, content)).await?;
         let head =
             NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
         instances::advance_heads(tx, &[head]).await?;

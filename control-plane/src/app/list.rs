@@ -1,6 +1,6 @@
 //! Lists: which rows a caller asks for, and a page of them.
 
-use muster_api::{DeploymentId, Labels, NetworkId, Page};
+use muster_api::{DeploymentId, Labels, NetworkId, Page, firmware::Firmware};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{AppError, Caller};
@@ -38,11 +38,14 @@ pub struct Filter {
     pub targets: Vec<String>,
     /// `os=`, of images.
     pub systems: Vec<String>,
+    /// `firmware=`, of images.
+    pub firmware: Vec<String>,
 }
 
 impl Filter {
     /// Names of the filters in queries.
-    pub const NAMES: [&'static str; 7] = ["state", "label", "deployment", "node", "network", "target", "os"];
+    pub const NAMES: [&'static str; 8] =
+        ["state", "label", "deployment", "node", "network", "target", "os", "firmware"];
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {
@@ -81,6 +84,24 @@ impl Filter {
     #[must_use]
     pub fn keeps_os(&self, os: Option<&str>) -> bool {
         self.systems.is_empty() || os.is_some_and(|os| self.systems.iter().any(|wanted| wanted == os))
+    }
+
+    /// Refuses a `firmware=` that no image can have.
+    pub fn firmware_is_known(&self) -> Result<(), AppError> {
+        let known = words::of::<Firmware>();
+        match self.firmware.iter().find(|firmware| !known.contains(&firmware.as_str())) {
+            None => Ok(()),
+            Some(firmware) => {
+                let known = known.join(", ");
+                Err(AppError::BadRequest(format!("there is no firmware '{firmware}': there are {known}")))
+            }
+        }
+    }
+
+    /// Whether an image with this firmware is wanted.
+    #[must_use]
+    pub fn keeps_firmware(&self, firmware: impl Serialize) -> bool {
+        self.firmware.is_empty() || self.firmware.contains(&column::word_text(firmware).expect("firmware is a word"))
     }
 
     /// Whether a thing with `labels` is wanted. `label=a=1&label=a=2` are alternatives, `label=a=1&label=b=2` must both

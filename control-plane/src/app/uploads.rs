@@ -13,7 +13,9 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use muster_api::{ErrorCode, ImageId, Labels, Problem, Ref, VersionId, image::ImageState, version::Version};
+use muster_api::{
+    ErrorCode, ImageId, Labels, Problem, Ref, VersionId, firmware::Firmware, image::ImageState, version::Version,
+};
 use muster_pool::PoolError;
 use storage_core::{ChunkSize, Salt};
 use tokio::time::Instant;
@@ -275,6 +277,7 @@ impl App {
                     stored_bytes,
                     reached_bytes,
                     boot: imported.boot,
+                    firmware: Firmware::of(imported.boot),
                     upload: Some(upload.id),
                 };
                 versions::insert(tx, &new).await?;

@@ -7,6 +7,7 @@ use muster_api::{
     disk::{CreateDisk, DiskSource, ROOT},
     error::FieldError,
     image::VersionOrNumber,
+    node_protocol::NVRAM,
     units::exact_size,
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ const NAME_BYTES_MAX: usize = 32;
 /// Least size of a disk that a request names, bytes.
 const SIZE_BYTES_MIN: u64 = 1 << 20;
 /// Names of disks that Muster makes itself: the boot disk, and what UEFI firmware remembers.
-const RESERVED: [&str; 2] = [ROOT, "nvram"];
+const RESERVED: [&str; 2] = [ROOT, NVRAM];
 
 /// A disk that each member of a deployment gets beside the boot disk. References are ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use muster_api::{
     ImageId, Ref, VersionId,
     error::FieldError,
+    firmware::Firmware,
     image::{CreateImage, ImageSource, PatchImage, VersionOrNumber},
     units::exact_size,
 };
@@ -40,6 +41,9 @@ pub struct Properties {
     pub min_disk_bytes: Option<u64>,
     /// Least memory, bytes.
     pub min_memory_bytes: Option<u64>,
+    /// The firmware that starts it; `None` for what its versions tell.
+    #[serde(default)]
+    pub firmware: Option<Firmware>,
 }
 
 impl Properties {
@@ -51,6 +55,7 @@ impl Properties {
             default_user: wanted.default_user.clone(),
             min_disk_bytes: wanted.min_disk_bytes,
             min_memory_bytes: wanted.min_memory_bytes,
+            firmware: wanted.firmware.unwrap_or_default().said(),
         }
     }
 
@@ -62,6 +67,7 @@ impl Properties {
             default_user: self.default_user.or(other.default_user),
             min_disk_bytes: self.min_disk_bytes.or(other.min_disk_bytes),
             min_memory_bytes: self.min_memory_bytes.or(other.min_memory_bytes),
+            firmware: self.firmware.or(other.firmware),
         }
     }
 
@@ -76,6 +82,10 @@ impl Properties {
             default_user: after(&self.default_user, &patch.default_user),
             min_disk_bytes: after(&self.min_disk_bytes, &patch.min_disk_bytes),
             min_memory_bytes: after(&self.min_memory_bytes, &patch.min_memory_bytes),
+            firmware: match patch.firmware {
+                Some(choice) => choice.unwrap_or_default().said(),
+                None => self.firmware,
+            },
         }
     }
 
@@ -189,6 +199,11 @@ mod tests {
         assert_eq!(patched(r#"{"os": "b"}"#), Properties { os: Some("b".to_owned()), ..before.clone() });
         assert_eq!(patched(r#"{"os": null, "default_user": "u"}"#).os, None);
         assert_eq!(patched(r#"{"min_disk_bytes": null}"#).min_disk_bytes, None);
+        let secure = Properties { firmware: Some(Firmware::UefiSecure), ..before.clone() };
+        assert_eq!(patched(r#"{"firmware": "uefi_secure"}"#), secure);
+        for auto in [r#"{"firmware": "auto"}"#, r#"{"firmware": null}"#] {
+            assert_eq!(secure.patched(&serde_json::from_str(auto).expect("a patch")), before);
+        }
     }
 
     #[test]

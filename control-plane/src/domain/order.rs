@@ -7,6 +7,7 @@ use muster_api::{
     deployment::{CreateDeployment, DeploymentSource, OnHostStart, OnReadyTimeout, Placement, Probe, Ready, Runtime},
     disk::CreateDisk,
     error::FieldError,
+    firmware::{Firmware, FirmwareChoice},
     network::CreateNic,
     node_protocol::seed::Seed,
     ssh_key::SSH_KEYS_MAX,
@@ -65,6 +66,10 @@ pub struct Order {
     pub disks: Vec<CreateDisk>,
     /// Network cards of each member; `None` for those that members have by default.
     pub nics: Option<Vec<CreateNic>>,
+    /// What starts the boot loaders of the members; `None` for what the source tells.
+    pub firmware: Option<Firmware>,
+    /// Whether each member has a TPM; `None` if the request does not say.
+    pub tpm: Option<bool>,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
@@ -163,6 +168,7 @@ impl Order {
         wrong.0.extend(disk_plan::check(&wanted.disks));
         let disks = wanted.disks.into_iter();
         let disks = disks.map(|disk| CreateDisk { size_bytes: rounded(disk.size_bytes), ..disk }).collect();
+        check_machine(wanted.firmware, wanted.tpm, runtime, &mut wrong);
         wrong.0.extend(cards::check(wanted.nics.as_deref().unwrap_or_default(), runtime));
         let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
@@ -185,6 +191,8 @@ impl Order {
             placement,
             disks,
             nics: wanted.nics,
+            firmware: wanted.firmware.unwrap_or_default().said(),
+            tpm: wanted.tpm,
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
             on_host_start: wanted.on_host_start.unwrap_or_default(),
@@ -301,6 +309,15 @@ fn check_seed(keys: Option<&[SshKey]>, data: Option<&UserData>, runtime: Runtime
         let given = [("/ssh_keys", keys > 0), ("/user_data", data.is_some_and(|data| !data.as_str().is_empty()))];
         for (pointer, _) in given.into_iter().filter(|(_, given)| *given) {
             wrong.add(pointer, "invalid", "runtime none has no guest that could be told: leave this out");
+        }
+    }
+}
+
+fn check_machine(firmware: Option<FirmwareChoice>, tpm: Option<bool>, runtime: Runtime, wrong: &mut Complaints) {
+    if runtime == Runtime::None {
+        let given = [("/firmware", firmware.unwrap_or_default().said().is_some()), ("/tpm", tpm == Some(true))];
+        for (pointer, _) in given.into_iter().filter(|(_, given)| *given) {
+            wrong.add(pointer, "invalid", "runtime none has no machine that could have it: leave this out");
         }
     }
 }

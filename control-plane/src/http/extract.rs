@@ -451,6 +451,7 @@ pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
         networks: texts("network"),
         targets: params.all("target").map(id).collect::<Result<_, _>>()?,
         systems: texts("os"),
+        firmware: texts("firmware"),
     })
 }
 

@@ -13,7 +13,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, Change, ChangeOf, Json, ListQuery, Path, Removal, Shown,
-    openapi::{ByLabel, ByOs, ByState, Content, Deleted, DryRun, List, Ranges},
+    openapi::{ByFirmware, ByLabel, ByOs, ByState, Content, Deleted, DryRun, List, Ranges},
     uploads,
     versions::stream,
 };
@@ -41,7 +41,7 @@ pub(crate) async fn image_create(
 }
 
 /// Images, oldest first.
-#[utoipa::path(get, path = "/v1/images", tag = "images", params(List, ByState, ByLabel, ByOs, Deleted),
+#[utoipa::path(get, path = "/v1/images", tag = "images", params(List, ByState, ByLabel, ByOs, ByFirmware, Deleted),
     responses((status = 200, body = Page<Image>)))]
 pub(crate) async fn image_list(
     State(app): State<App>,

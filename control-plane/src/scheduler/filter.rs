@@ -1,6 +1,6 @@
 //! The rules by which a node refuses a member. Each has one reason; the first rule that applies is told.
 
-use muster_api::deployment::Runtime;
+use muster_api::{deployment::Runtime, firmware::MachineFeature};
 
 use super::{Demand, Libvirt, NodeView, Reason};
 
@@ -34,6 +34,13 @@ pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     }
     if demand.networks && !node.networks {
         return Some(Reason::NoNetwork);
+    }
+    if let Some(lacking) = demand.features.iter().find(|feature| !node.features.contains(feature)) {
+        return Some(match lacking {
+            MachineFeature::Uefi => Reason::NoUefi,
+            MachineFeature::UefiSecure => Reason::NoSecureBoot,
+            MachineFeature::Tpm => Reason::NoTpm,
+        });
     }
     (libvirt == Libvirt::Silent).then_some(Reason::HypervisorSilent)
 }

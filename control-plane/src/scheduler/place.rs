@@ -139,7 +139,10 @@ fn pack(candidates: &mut [Candidate<'_>], demand: &Demand, count: u64) -> Vec<No
 mod tests {
     use std::time::Instant;
 
-    use muster_api::deployment::Runtime;
+    use muster_api::{
+        deployment::Runtime,
+        firmware::{self, Firmware, MachineFeature},
+    };
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -158,6 +161,7 @@ mod tests {
             disk_full: false,
             libvirt: Libvirt::Answers,
             networks: true,
+            features: Vec::new(),
             free_cpus: 8,
             free_memory_bytes: 4096 * MIB,
             instances: 0,
@@ -171,6 +175,7 @@ mod tests {
             memory_bytes: 512 * MIB,
             runtime: Runtime::Libvirt,
             networks: false,
+            features: Vec::new(),
             policy: PlacementPolicy::Spread,
             zones: None,
             nodes: None,
@@ -287,6 +292,7 @@ mod tests {
                 libvirt: [Libvirt::Answers, Libvirt::Answers, Libvirt::Silent, Libvirt::Absent][libvirt],
                 disk_full: flags == [true, false, false],
                 networks: instances % 3 > 0,
+                features: if instances % 2 > 0 { vec![MachineFeature::Tpm, MachineFeature::Uefi] } else { Vec::new() },
                 free_cpus: cpus,
                 free_memory_bytes: memory * 256 * MIB,
                 instances: instances + members,
@@ -299,7 +305,7 @@ mod tests {
     prop_compose! {
         fn any_problem()(
             mut nodes in prop::collection::vec(any_node(), 0..12), cpus in 1_u64..4, memory in 1_u64..4,
-            none in any::<bool>(), networks in any::<bool>(), pack in any::<bool>(), zones in prop::option::of(0_u8..5),
+            none in any::<bool>(), networks in any::<bool>(), uefi in any::<bool>(), pack in any::<bool>(), zones in prop::option::of(0_u8..5),
             selected in prop::option::of(0_usize..12), max_per_node in prop::option::of(0_u64..6), count in 0_u64..40,
         ) -> Problem {
             for (n, node) in nodes.iter_mut().enumerate() {
@@ -310,6 +316,7 @@ mod tests {
                 memory_bytes: memory * 128 * MIB,
                 runtime: if none { Runtime::None } else { Runtime::Libvirt },
                 networks,
+                features: firmware::features(if uefi { Firmware::Uefi } else { Firmware::Bios }, networks),
                 policy: if pack { PlacementPolicy::Pack } else { PlacementPolicy::Spread },
                 zones: zones.map(|z| [format!("z{z}"), "z1".to_owned()].into()),
                 nodes: selected.map(|s| nodes.iter().skip(s).map(|n| n.id).collect()),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_api::{
     NodeId,
     deployment::{PlacementPolicy, ReasonCount, Runtime},
+    firmware::MachineFeature,
 };
 
 /// What a node offers at this moment.
@@ -26,6 +27,8 @@ pub struct NodeView {
     pub libvirt: Libvirt,
     /// Whether it can have networks.
     pub networks: bool,
+    /// What machines on it can have that not all nodes offer.
+    pub features: Vec<MachineFeature>,
     /// Processors not promised to anyone.
     pub free_cpus: u64,
     /// Memory not promised to anyone, bytes.
@@ -64,6 +67,12 @@ pub enum Reason {
     DiskFull,
     /// It can have no networks, and members have network cards.
     NoNetwork,
+    /// It has no UEFI firmware for machines.
+    NoUefi,
+    /// It has no UEFI firmware with Secure Boot for machines.
+    NoSecureBoot,
+    /// Its machines can have no TPM.
+    NoTpm,
     /// It would take one, but its libvirt does not answer now.
     HypervisorSilent,
     /// It has `max_per_node` members of the deployment already.
@@ -94,6 +103,16 @@ impl Reason {
                 cards"
                     .to_owned()
             }
+            Self::NoUefi => format!(
+                "{have} no UEFI firmware for guests: install the package ovmf there, or add such nodes"
+            ),
+            Self::NoSecureBoot => format!(
+                "{have} no firmware with Secure Boot for guests: install the package ovmf there, add such nodes, or deploy \
+                 with firmware uefi"
+            ),
+            Self::NoTpm => "cannot give guests a TPM: install the packages swtpm and swtpm-tools there, add such nodes, or \
+                deploy without a TPM"
+                .to_owned(),
             Self::HypervisorSilent => {
                 "cannot be used now because libvirt does not answer there: see that libvirtd runs".to_owned()
             }
@@ -120,6 +139,9 @@ impl Reason {
             Self::Runtime => "runtime",
             Self::DiskFull => "disk_full",
             Self::NoNetwork => "no_network",
+            Self::NoUefi => "no_uefi",
+            Self::NoSecureBoot => "no_secure_boot",
+            Self::NoTpm => "no_tpm",
             Self::HypervisorSilent => "hypervisor_silent",
             Self::MaxPerNode => "max_per_node",
             Self::Memory => "memory",
@@ -139,6 +161,8 @@ pub struct Demand {
     pub runtime: Runtime,
     /// Whether members have network cards. Nodes that can have no networks are left out then.
     pub networks: bool,
+    /// What machines must have that not all nodes offer. Nodes without it are left out.
+    pub features: Vec<MachineFeature>,
     /// Whether members are spread or packed.
     pub policy: PlacementPolicy,
     /// Only these zones; all if `None`.
@@ -236,6 +260,9 @@ mod tests {
             Reason::Runtime,
             Reason::DiskFull,
             Reason::NoNetwork,
+            Reason::NoUefi,
+            Reason::NoSecureBoot,
+            Reason::NoTpm,
             Reason::HypervisorSilent,
             Reason::MaxPerNode,
             Reason::Memory,

@@ -16,6 +16,7 @@ use muster_api::{
     Reason, RunId, SecurityGroupId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId,
     VersionId,
     deployment::{DeploymentSource, DeploymentState, OnHostStart, OnReadyTimeout, Placement, Ready, Runtime, Timing},
+    firmware::Firmware,
     guest::Guest,
     image::ImageState,
     instance::InstanceState,
@@ -132,7 +133,7 @@ stored! {
         TokenId, RunId, SessionId, SignInLinkId, UploadId, VersionId, NetworkId, SecurityGroupId, Reason, Role, Ipv4Addr,
         Ipv4Net, Ipv6Net => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: BootKind, Consistency, DeploymentState, ImageState, InstanceState, NetworkMode, NetworkState, NodeState,
+    Text: BootKind, Consistency, DeploymentState, Firmware, ImageState, InstanceState, NetworkMode, NetworkState, NodeState,
         OnHostStart, OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Guest, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::domain::{cards::CardPlan, disk_plan::DiskPlan};
 use muster_api::{
-    DeploymentId, DiskId, Labels, Timestamp, VersionId,
+    DeploymentId, DiskId, InstanceId, Labels, Timestamp, VersionId,
     deployment::{DeploymentSource, DeploymentState, OnHostStart, OnReadyTimeout, Placement, Ready, Runtime, Timing},
+    firmware::Firmware,
     operation::Target,
 };
 
@@ -60,6 +61,10 @@ pub struct DeploymentRow {
     pub placement: Placement,
     /// The cards that its members get.
     pub nics: Vec<CardPlan>,
+    /// What starts the boot loaders of its members.
+    pub firmware: Firmware,
+    /// Whether its members have a TPM.
+    pub tpm: bool,
     /// How long its operations may take, seconds.
     pub deadline_s: u64,
     /// What becomes of a member that runs and is not ready in time.
@@ -111,8 +116,8 @@ impl DeploymentRow {
 
 columns!(
     "deployments", DeploymentRow: id, project, name, labels, state, all_stopped, reason, source, source_name, version, count, min_count,
-    next_number, cpus, memory_bytes, disk_bytes, disks, runtime, ready, placement, nics, deadline_s, on_ready_timeout, on_host_start, timing, created_at,
-    updated_at, revision, members_revision, seq,
+    next_number, cpus, memory_bytes, disk_bytes, disks, runtime, ready, placement, nics, firmware, tpm, deadline_s, on_ready_timeout,
+    on_host_start, timing, created_at, updated_at, revision, members_revision, seq,
 );
 
 /// Inserts a deployment. The deployments loop will count its members.
@@ -212,6 +217,15 @@ pub async fn told(
     let rows = bulk::select_in(tx, TOLD, ids, "").await?;
     let told = |row| Ok((column::read(row, "id")?, (column::read(row, "name")?, column::read(row, "nics")?)));
     rows.iter().map(told).collect()
+}
+
+const FIRMWARE: &str = "-- deployments.firmware
+SELECT i.id, d.firmware FROM instances i JOIN deployments d ON d.id = i.deployment WHERE i.id";
+
+/// What starts the boot loaders of these instances.
+pub async fn firmware_of(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceId, Firmware>, StoreError> {
+    let rows = bulk::select_in(tx, FIRMWARE, ids, "").await?;
+    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "firmware")?))).collect()
 }
 
 /// Deployments of which a member changed since they were last counted.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::{ImageId, Labels, etag, image::Image};
+use muster_api::{ImageId, Labels, etag, firmware::Firmware, image::Image};
 use sqlx::any::AnyRow;
 
 use super::{
@@ -155,7 +155,7 @@ pub async fn unlink(tx: &mut Tx, row: &ImageRow) -> Result<(), StoreError> {
 impl Row for ImageRow {
     const SELECT: &'static str = "SELECT i.id, i.name, i.project, i.labels, i.state, i.reason, i.chunk_bytes,
     i.properties, i.last_number, i.created_at, i.updated_at, i.revision, i.seq, n.number AS newest_number, n.id AS newest_version,
-    n.size_bytes AS newest_size, n.boot AS newest_boot,
+    n.size_bytes AS newest_size, n.boot AS newest_boot, n.firmware AS newest_firmware,
     (SELECT CAST(COUNT(*) AS BIGINT) FROM versions c WHERE c.image = i.id AND c.deleted_at IS NULL) AS version_count
     FROM images i LEFT JOIN versions n ON n.image = i.id AND n.deleted_at IS NULL AND n.number =
         (SELECT MAX(m.number) FROM versions m WHERE m.image = i.id AND m.deleted_at IS NULL)";
@@ -163,6 +163,7 @@ impl Row for ImageRow {
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let revision = column::read(row, "revision")?;
         let properties: Properties = column::read(row, "properties")?;
+        let found: Option<Firmware> = column::read(row, "newest_firmware")?;
         Ok(Self {
             image: Image {
                 id: column::read(row, "id")?,
@@ -184,6 +185,7 @@ impl Row for ImageRow {
                 default_user: properties.default_user.clone(),
                 min_disk_bytes: properties.min_disk_bytes,
                 min_memory_bytes: properties.min_memory_bytes,
+                firmware: properties.firmware.or(found).unwrap_or_default().into(),
             },
             properties,
             last_number: column::read(row, "last_number")?,

@@ -50,6 +50,7 @@ migrations! {
     24 "0024_boot_orders",
     25 "0025_image_properties",
     26 "0026_disks",
+    27 "0027_firmware",
     28 "0028_guests",
 }
 

@@ -6,6 +6,7 @@ use muster_api::{
     Labels, NodeId, RunId, StoreId, Timestamp,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
+    firmware::MachineFeature,
     node::{NodeState, PoolUse},
     node_protocol::Offer,
     operation::Target,
@@ -69,6 +70,8 @@ pub struct NodeRow {
     pub updated_at: Timestamp,
     /// `IP:PORT` at which it takes packets of networks from other nodes; `None` if it can have no networks.
     pub tunnel: Option<String>,
+    /// What its machines can have that not all nodes offer, as its agent last said.
+    pub features: Vec<MachineFeature>,
     /// Its last heartbeat, at most a few seconds late.
     pub last_seen_at: Option<Timestamp>,
     /// The agent process that acts as the node; `None` until one registered.
@@ -108,7 +111,7 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, tunnel, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
+    updated_at, tunnel, features, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -120,8 +123,9 @@ const SAVE: &str = "-- nodes.save
 UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = $6, zone = $7, address = $8,
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
-    key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, tunnel = $27, revision = revision + 1
-WHERE id = $1 AND revision = $28";
+    key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, tunnel = $27, features = $28,
+    revision = revision + 1
+WHERE id = $1 AND revision = $29";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`Tx::bump_desired`] raises it.
@@ -156,6 +160,7 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(column::opt_micros(node.fenced_at))
         .bind(column::opt_micros(node.stopped_at))
         .bind(node.tunnel.as_deref())
+        .bind(column::json_text(&node.features)?)
         .bind(node.revision)
         .execute(tx.conn())
         .await?;

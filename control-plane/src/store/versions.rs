@@ -10,6 +10,7 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
     disk::ROOT,
     etag,
+    firmware::Firmware,
     node_protocol::VersionRoot,
     version::{BootKind, Version, VersionState},
 };
@@ -73,6 +74,8 @@ pub struct NewVersion {
     pub reached_bytes: Option<u64>,
     /// What can boot it. Known only for imports.
     pub boot: BootKind,
+    /// The firmware that starts it.
+    pub firmware: Firmware,
     /// The upload that stored its objects; `None` for a clone, which stored none.
     pub upload: Option<UploadId>,
 }
@@ -80,7 +83,7 @@ pub struct NewVersion {
 impl NewVersion {
     /// A state of the disk of an instance, whose objects are in the pool already.
     #[must_use]
-    pub fn of_disk(id: VersionId, project: String, of: Of, content: Content) -> Self {
+    pub fn of_disk(id: VersionId, project: String, of: Of, firmware: Firmware, content: Content) -> Self {
         Self {
             id,
             project,
@@ -92,6 +95,7 @@ impl NewVersion {
             stored_bytes: 0,
             reached_bytes: None,
             boot: BootKind::Unknown,
+            firmware,
             upload: None,
         }
     }
@@ -108,6 +112,8 @@ pub struct VersionRow {
     pub commit: Option<CommitId>,
     /// Stored bytes of one copy of all objects that it reaches, if known.
     pub reached_bytes: Option<u64>,
+    /// The firmware that starts it.
+    pub firmware: Firmware,
     /// Raised by each change; a save compares it.
     pub revision: i64,
     /// Its place in lists and in the order of all commits.
@@ -117,7 +123,7 @@ pub struct VersionRow {
 const INSERT: &str = "-- versions.insert
 INSERT INTO versions (id, project, labels, state, image, number, instance, instance_name, disk, disk_name,
     snapshot, snapshot_name, commit_id, size_bytes, chunk_bytes, root, descriptor, root_page, digest, stored_bytes, reached_bytes, boot,
-    upload, parent, created_at, updated_at, seq)";
+    firmware, upload, parent, created_at, updated_at, seq)";
 
 /// Publishes a version. I3: the caller has made sure with `uploads::live`, in this transaction, that the upload that
 /// stored its objects still counts. A second version of one commit is a unique violation, so look with [`by_commit`]
@@ -148,6 +154,7 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
         new.stored_bytes.cell()?,
         new.reached_bytes.cell()?,
         new.boot.cell()?,
+        new.firmware.cell()?,
         new.upload.cell()?,
         new.parent.cell()?,
         now.cell()?,
@@ -360,7 +367,7 @@ impl Row for VersionRow {
     const SELECT: &'static str = "SELECT v.id, v.project, v.labels, v.state, v.reason, v.image, i.name AS image_name,
     v.number, v.instance, v.instance_name, v.disk, v.disk_name, v.snapshot, v.snapshot_name, v.commit_id, v.size_bytes,
     v.chunk_bytes, v.root, v.descriptor, v.root_page, v.digest, v.stored_bytes, v.reached_bytes, v.boot,
-    v.parent, v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
+    v.firmware, v.parent, v.created_at, v.updated_at, v.revision, v.seq FROM versions v LEFT JOIN images i ON i.id = v.image";
 
     fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
         let number: Option<u64> = column::read(row, "number")?;
@@ -376,6 +383,7 @@ impl Row for VersionRow {
             }
         };
         let revision = column::read(row, "revision")?;
+        let firmware: Firmware = column::read(row, "firmware")?;
         Ok(Self {
             version: Version {
                 id: column::read(row, "id")?,
@@ -402,11 +410,13 @@ impl Row for VersionRow {
                 digest: column::read(row, "digest")?,
                 stored_bytes: column::read(row, "stored_bytes")?,
                 boot: column::read(row, "boot")?,
+                firmware: firmware.into(),
                 parent: column::read(row, "parent")?,
             },
             content: content(row)?,
             commit: column::read(row, "commit_id")?,
             reached_bytes: column::read(row, "reached_bytes")?,
+            firmware,
             revision,
             seq: column::read(row, "seq")?,
         })

@@ -121,6 +121,7 @@ impl Loops {
             hypervisor: self.host.hypervisor(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             traffic: Some(self.moved()),
+            features: self.host.features(),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             stopping: false,
         }

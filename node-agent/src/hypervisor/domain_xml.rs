@@ -8,7 +8,7 @@ use std::{fmt::Write as _, str::FromStr};
 use muster_api::InstanceId;
 use uuid::Uuid;
 
-use super::{Acceleration, InstanceSpec, Owner, RunId};
+use super::{Acceleration, InstanceSpec, Owner, RunId, UefiSpec};
 
 /// XML namespace of the metadata element that marks a domain.
 pub const METADATA_URI: &str = "https://muster.example/libvirt/1";
@@ -116,12 +116,22 @@ pub fn domain_xml(spec: &InstanceSpec, place: &Place<'_>) -> String {
         smbios(xml, spec);
         xml.nest("os", &[], |xml| {
             xml.text_with("type", &[("arch", "x86_64"), ("machine", "q35")], "hvm");
+            if let Some(UefiSpec { build, variables }) = &spec.uefi {
+                let secure = if build.secure { "yes" } else { "no" };
+                let loader = [("readonly", "yes"), ("secure", secure), ("type", "pflash")];
+                xml.text_with("loader", &loader, &build.code.to_string_lossy());
+                xml.text("nvram", &variables.to_string_lossy());
+            }
             xml.empty("boot", &[("dev", "hd")]);
             xml.empty("smbios", &[("mode", "sysinfo")]);
         });
         xml.nest("features", &[], |xml| {
             xml.empty("acpi", &[]);
             xml.empty("apic", &[]);
+            // Without it a guest could write the variables that say which keys sign boot loaders.
+            if spec.uefi.as_ref().is_some_and(|uefi| uefi.build.secure) {
+                xml.empty("smm", &[("state", "on")]);
+            }
         });
         match place.acceleration {
             Acceleration::Kvm => xml.empty("cpu", &[("mode", "host-passthrough"), ("check", "none")]),
@@ -240,8 +250,32 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
     xml.nest("rng", &[("model", "virtio")], |xml| {
         xml.text_with("backend", &[("model", "random")], "/dev/urandom");
     });
+    if spec.tpm {
+        tpm(xml, "yes");
+    }
     // With this device a guest that panics ends as crashed, not as turned off.
     xml.empty("panic", &[("model", "isa")]);
+}
+
+/// A TPM. `persistent` says whether libvirt keeps its state when the domain ends.
+fn tpm(xml: &mut Xml, persistent: &str) {
+    xml.nest("tpm", &[("model", "tpm-crb")], |xml| {
+        xml.empty("backend", &[("type", "emulator"), ("version", "2.0"), ("persistent_state", persistent)]);
+    });
+}
+
+/// A domain that is never started. libvirt forgets the state of its TPM with it.
+#[must_use]
+pub fn tpm_holder_xml(acceleration: Acceleration, name: &str, uuid: Uuid) -> String {
+    let mut xml = Xml::default();
+    xml.nest("domain", &[("type", acceleration.as_str())], |xml| {
+        xml.text("name", name);
+        xml.text("uuid", &uuid.hyphenated().to_string());
+        xml.text_with("memory", &[("unit", "MiB")], "1");
+        xml.nest("os", &[], |xml| xml.text_with("type", &[("arch", "x86_64"), ("machine", "q35")], "hvm"));
+        xml.nest("devices", &[], |xml| tpm(xml, "no"));
+    });
+    xml.finish()
 }
 
 /// The device names of disks: vda, vdb, …, vdz, vdaa, …

@@ -467,6 +467,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn discard(&self, _: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async move {
             self.enter("resume", Some(instance)).await?;

@@ -19,11 +19,12 @@
 //!
 //! Reading order: [`domain_xml`] (pure), [`console`] (the log file of the serial console), [`libvirt`] (the real
 //! hypervisor), [`fake`] (one in memory for tests; both pass `tests/hypervisor_suite.rs`), [`guest_agent`] (what guest
-//! agents are asked), [`probe`] (whether KVM works).
+//! agents are asked), [`probe`] (whether KVM works), [`firmware`] (which firmware machines can have).
 
 pub mod console;
 pub mod domain_xml;
 pub mod fake;
+pub mod firmware;
 pub mod guest_agent;
 pub mod libvirt;
 pub mod probe;
@@ -93,8 +94,12 @@ pub struct InstanceSpec {
     pub cpus: u32,
     /// Memory of the guest, bytes.
     pub memory_bytes: u64,
-    /// Its disks, boot disk first.
+    /// Its disks, boot disk first, without the one that has the variables of its firmware.
     pub disks: Vec<DiskSpec>,
+    /// Its UEFI firmware; `None` for a BIOS.
+    pub uefi: Option<UefiSpec>,
+    /// Whether it has a TPM. Its state stays on this host until [`Hypervisor::discard`].
+    pub tpm: bool,
     /// File of its seed disk, from which the guest learns who it is. It is the last disk, and read-only. `None` if an older
     /// controller says nothing that could be on it.
     pub seed: Option<PathBuf>,
@@ -114,6 +119,15 @@ pub struct DiskSpec {
     pub disk: DiskId,
     /// Path of its raw file.
     pub path: PathBuf,
+}
+
+/// The UEFI firmware of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UefiSpec {
+    /// The build that it runs.
+    pub build: firmware::Build,
+    /// Raw file of its variables.
+    pub variables: PathBuf,
 }
 
 /// One network card of a domain.
@@ -288,6 +302,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Cuts the power of a domain. It is no error if there is none.
     fn destroy(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Removes the state of the TPM of an instance that does not run and will not be started here again.
+    fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
     /// Lets a paused domain run again.
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;

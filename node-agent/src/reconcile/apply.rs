@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
 use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
     deployment::{Probe, Runtime},
-    node_protocol::Assignment,
+    node_protocol::{Assignment, NVRAM},
 };
 use storage_core::cause::explain;
 use tokio::time::Instant;
@@ -17,7 +17,10 @@ use super::{
     report::Trouble,
 };
 use crate::{
-    hypervisor::{DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, console, console::Scan, guest_agent},
+    hypervisor::{
+        DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, UefiSpec, console, console::Scan, firmware,
+        guest_agent,
+    },
     mirror::{DiskError, DiskWant},
     network::NetworkError,
     seed::files::SeedFile,
@@ -187,12 +190,16 @@ async fn apply(inner: &Inner, assignment: &Assignment, needs: &Needs, action: &A
         }
         Action::Note(end) => note(inner, assignment, end),
         Action::RemoveDisks => remove_disks(inner, assignment).await,
-        Action::Forget => forget(inner, instance).await,
+        Action::Forget => forget(inner, assignment).await,
     }
 }
 
-/// Removes the record, the console log and the seed disk of an instance.
-async fn forget(inner: &Inner, instance: InstanceId) -> Step {
+/// Removes the record, the console log, the seed disk and the TPM of an instance.
+async fn forget(inner: &Inner, assignment: &Assignment) -> Step {
+    let instance = assignment.instance;
+    if assignment.tpm {
+        hypervisor(inner)?.discard(instance).await.map_err(|error| hypervisor_failed(&error))?;
+    }
     let (records, seeds, log) = (inner.records.clone(), inner.seeds.clone(), inner.console_log(instance));
     // The record last: while it is there, the others are looked for.
     let removing = move || {
@@ -293,7 +300,8 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
         parts.networks.ensure(nic.network).await.map_err(|error| network_failed(&error))?;
     }
     let seed = ensure_seed(inner, instance, seed).await?;
-    let spec = instance_spec(inner, assignment, seed)?;
+    let uefi = ensure_variables(inner, assignment).await?;
+    let spec = instance_spec(inner, assignment, seed, uefi)?;
     // Stored before the call: when the agent dies in between, the start must not look like none.
     with_life(inner, instance, |life| life.phase = started)?;
     if let Err(error) = hypervisor.start(spec).await {
@@ -336,15 +344,19 @@ fn network_failed(error: &NetworkError) -> Stuck {
 }
 
 /// What the hypervisor needs to know, once all disks of the instance are here.
-fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) -> Result<InstanceSpec, Stuck> {
+fn instance_spec(
+    inner: &Inner,
+    assignment: &Assignment,
+    seed: Option<PathBuf>,
+    uefi: Option<UefiSpec>,
+) -> Result<InstanceSpec, Stuck> {
     let here = (inner.parts.disks.list_of)(assignment.instance);
-    let found = assignment.disks.iter().map(|want| {
+    let found = assignment.disks.iter().filter(|want| want.name != NVRAM).map(|want| {
         let disk = here.iter().find(|disk| disk.disk == want.disk)?;
         Some(DiskSpec { disk: disk.disk, path: disk.path.clone() })
     });
     let disks = found.collect::<Option<Vec<_>>>();
     let cards = assignment.nics.iter().map(|nic| inner.parts.networks.card(*nic));
-    let gone = || later(Reason::DiskError, "its disk is not there any more");
     Ok(InstanceSpec {
         instance: assignment.instance,
         generation: assignment.generation,
@@ -355,12 +367,34 @@ fn instance_spec(inner: &Inner, assignment: &Assignment, seed: Option<PathBuf>) 
         project: assignment.project.clone(),
         cpus: assignment.cpus,
         memory_bytes: assignment.memory_bytes,
-        disks: disks.ok_or_else(gone)?,
+        disks: disks.ok_or_else(disk_gone)?,
+        uefi,
+        tpm: assignment.tpm,
         seed,
         cards: cards.collect::<Result<_, _>>().map_err(|error| network_failed(&error))?,
         console_log: inner.console_log(assignment.instance),
         console_socket: console::socket(&inner.console_dir(), assignment.instance),
     })
+}
+
+fn disk_gone() -> Stuck {
+    later(Reason::DiskError, "its disk is not there any more")
+}
+
+/// The firmware of a guest that is about to start. One that never ran gets the variables of a new machine.
+async fn ensure_variables(inner: &Inner, assignment: &Assignment) -> Result<Option<UefiSpec>, Stuck> {
+    let lacking = |detail: String| Stuck::Refused(Trouble { reason: Reason::StartFailed, detail });
+    let Some(build) = firmware::build(assignment.firmware).map_err(lacking)? else { return Ok(None) };
+    let Some(disk) = assignment.disks.iter().find(|disk| disk.name == NVRAM) else {
+        return Err(lacking(format!("it has UEFI firmware and no disk '{NVRAM}' for its variables")));
+    };
+    let here = (inner.parts.disks.list_of)(assignment.instance);
+    let variables = here.into_iter().find(|here| here.disk == disk.disk).ok_or_else(disk_gone)?.path;
+    let (template, file) = (build.template.clone(), variables.clone());
+    let written = tokio::task::spawn_blocking(move || firmware::begin_variables(&template, &file)).await;
+    let written = written.map_err(io::Error::other).flatten();
+    written.map_err(|error| later(Reason::Io, format!("the variables of its firmware cannot be written: {error}")))?;
+    Ok(Some(UefiSpec { build, variables }))
 }
 
 /// Writes the seed disk of a guest that is about to start.

@@ -150,6 +150,8 @@ fn assignment(wanted: Wanted) -> Assignment {
         ready: Ready { probe: Probe::Console, marker: None, timeout_s: Some(60) },
         on_ready_timeout: OnReadyTimeout::Stop,
         on_host_start: OnHostStart::Start,
+        firmware: muster_api::firmware::Firmware::Bios,
+        tpm: false,
         disks: vec![DiskAssignment {
             disk: id(2).into(),
             name: "root".to_owned(),

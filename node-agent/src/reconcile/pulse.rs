@@ -52,7 +52,7 @@ impl Pulse {
             kind: ConditionKind::GuestSilent,
             detail: format!(
                 "since its start at {started_at} the guest has written nothing to its console and hardly used its disk: it \
-                 may not boot; an image that boots only with UEFI does not boot here"
+                 may not boot; an image that boots only with UEFI needs a deployment with firmware uefi"
             ),
         })
     }

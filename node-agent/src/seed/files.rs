@@ -114,6 +114,8 @@ mod tests {
             ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
             on_ready_timeout: OnReadyTimeout::default(),
             on_host_start: OnHostStart::default(),
+            firmware: muster_api::firmware::Firmware::Bios,
+            tpm: false,
             disks: vec![DiskAssignment {
                 disk: DiskId::generate(),
                 name: "root".to_owned(),

@@ -31,6 +31,7 @@ use muster_api::{
     ClusterId, CommitId, DiskId, ErrorCode, InstanceId, NodeId, Problem, RunId, TokenId, UploadId, VersionId,
     condition::ConditionKind,
     deployment::Runtime,
+    firmware::MachineFeature,
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
         RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot, Wanted,
@@ -272,6 +273,9 @@ impl Host for FakeHost {
     }
     fn hypervisor_trouble(&self) -> Option<String> {
         None
+    }
+    fn features(&self) -> Vec<MachineFeature> {
+        vec![MachineFeature::Uefi]
     }
     fn tunnel(&self) -> Result<SocketAddr, String> {
         Ok(SocketAddr::from(([127, 0, 0, 1], 7450)))

@@ -44,6 +44,8 @@ async fn boot(fleet: &Fleet, at: usize, boot: u64) {
         cpus: 1,
         memory_bytes: 1 << 20,
         disks: Vec::new(),
+        uefi: None,
+        tpm: false,
         seed: None,
         cards: Vec::new(),
         console_socket: None,

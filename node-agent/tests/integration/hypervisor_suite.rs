@@ -17,10 +17,11 @@ use crate::guest_time::GuestTime;
 use muster_agent::{
     hypervisor::{
         Acceleration, CardSpec, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec,
-        Owner, PauseReason, RunId, Started,
+        Owner, PauseReason, RunId, Started, UefiSpec,
         console::{self, Scan},
         domain_xml::{self, Place},
         fake::{FakeAgent, FakeHost},
+        firmware::Build,
         guest_agent,
         libvirt::Libvirt,
     },
@@ -195,6 +196,8 @@ async fn suite(bench: Bench) {
     hypervisor.destroy(instance).await.unwrap();
     gone(&bench, 2, Ending::Destroyed).await;
     hypervisor.destroy(instance).await.unwrap();
+    hypervisor.discard(instance).await.unwrap();
+    hypervisor.discard(instance).await.unwrap();
 }
 
 /// File systems are frozen and thawed, a command is run, and the guest tells about itself.
@@ -236,6 +239,8 @@ fn spec(dir: &Path, disk: PathBuf) -> InstanceSpec {
         cpus: 1,
         memory_bytes: 160 << 20,
         disks: vec![DiskSpec { disk: DiskId::generate(), path: disk }],
+        uefi: None,
+        tpm: true,
         seed: None,
         cards: vec![card()],
         console_log: dir.join("console/web.log"),
@@ -336,7 +341,9 @@ async fn libvirt_keeps_the_contract() {
     let stranger = Arc::new(Libvirt::connect(somebody(), Acceleration::Qemu).await.unwrap());
     let Some(image) = demo_image(dir.path()) else { return skip("no demo image") };
     let (spec, folder) = (spec(dir.path(), image), dir.path().to_owned());
+    let tpm = Path::new("/var/lib/libvirt/swtpm").join(spec.instance.to_string());
     suite(Bench { hypervisor, stranger, spec, folder, patience: Duration::from_secs(120) }).await;
+    assert!(!tpm.exists(), "the state of the TPM is left in {}", tpm.display());
 }
 
 #[tokio::test]
@@ -373,6 +380,8 @@ fn fixed_spec() -> InstanceSpec {
             DiskSpec { disk: id(3).into(), path: "/var/lib/muster/disks/a.raw".into() },
             DiskSpec { disk: id(4).into(), path: "/var/lib/o'malley & <sons>/b.raw".into() },
         ],
+        uefi: None,
+        tpm: false,
         seed: Some("/var/lib/muster/seeds/i.img".into()),
         cards: vec![CardSpec {
             tap: "mt0123456789abc".to_owned(),
@@ -398,6 +407,14 @@ fn fixed_place(acceleration: Acceleration) -> Place<'static> {
 fn domain_xml_is_as_agreed() {
     golden("domain-qemu.xml", &domain_xml::domain_xml(&fixed_spec(), &fixed_place(Acceleration::Qemu)));
     golden("domain-kvm.xml", &domain_xml::domain_xml(&fixed_spec(), &fixed_place(Acceleration::Kvm)));
+    let build = Build {
+        code: "/usr/share/OVMF/OVMF_CODE_4M.ms.fd".into(),
+        template: "/usr/share/OVMF/OVMF_VARS_4M.ms.fd".into(),
+        secure: true,
+    };
+    let uefi = Some(UefiSpec { build, variables: "/var/lib/muster/disks/n.raw".into() });
+    let spec = InstanceSpec { uefi, tpm: true, ..fixed_spec() };
+    golden("domain-uefi.xml", &domain_xml::domain_xml(&spec, &fixed_place(Acceleration::Kvm)));
 }
 
 #[test]

@@ -230,6 +230,8 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
         on_ready_timeout: OnReadyTimeout::default(),
         on_host_start: OnHostStart::default(),
+        firmware: muster_api::firmware::Firmware::Bios,
+        tpm: false,
         disks: vec![disk],
         nics: Vec::new(),
         seed: None,

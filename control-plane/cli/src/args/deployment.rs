@@ -6,11 +6,12 @@ use clap::{Args, Subcommand};
 use muster_api::{
     deployment::{OnHostStart, OnReadyTimeout, Probe, Runtime},
     disk::CreateDisk,
+    firmware::FirmwareChoice,
     network::PublishPort,
     units::{parse_duration, parse_size},
 };
 
-use super::{Listing, Removal, Reserved, word_of_api};
+use super::{Listing, Removal, Reserved, firmware, word_of_api};
 use crate::units;
 
 const USAGE: &str = "\
@@ -80,6 +81,12 @@ pub(crate) struct Deploy {
     /// [default: start]
     #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnHostStart>(["start", "stay"]))]
     pub(crate) on_host_start: Option<OnHostStart>,
+    /// What starts the boot loader [default: auto, what the image says]
+    #[arg(long, value_name = "WORD", value_parser = firmware())]
+    pub(crate) firmware: Option<FirmwareChoice>,
+    /// Give each instance a TPM; what is in it is in no snapshot [default: no; of a fork, as what is forked]
+    #[arg(long, value_name = "yes|no", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) tpm: Option<bool>,
     /// libvirt runs virtual machines, none makes only their disk files [default: libvirt]
     #[arg(long, value_parser = word_of_api::<Runtime>(["libvirt", "none"]))]
     pub(crate) runtime: Option<Runtime>,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use muster_api::units::parse_size;
+use muster_api::{firmware::FirmwareChoice, units::parse_size};
 
-use super::{Listing, Removal};
+use super::{Listing, Removal, firmware};
 use crate::units;
 
 #[derive(Debug, Subcommand)]
@@ -43,7 +43,13 @@ pub(crate) enum ImageCommand {
     },
     /// List images, by name
     #[command(alias = "list")]
-    Ls(Listing),
+    Ls {
+        #[command(flatten)]
+        listing: Listing,
+        /// Only images whose machines have this firmware; may be given many times
+        #[arg(long, value_name = "WORD", value_parser = ["bios", "uefi", "uefi_secure"])]
+        firmware: Vec<String>,
+    },
     /// Show one image
     Show {
         /// Name or id of the image
@@ -88,6 +94,9 @@ pub(crate) struct ImageProperties {
     /// Least memory of a machine that starts from it
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) min_memory: Option<u64>,
+    /// What starts the boot loader of machines that start from it; auto: what its first sectors tell
+    #[arg(long, value_name = "WORD", value_parser = firmware())]
+    pub(crate) firmware: Option<FirmwareChoice>,
 }
 
 /// One of the [`ImageProperties`].
@@ -97,6 +106,7 @@ pub(crate) enum ImageProperty {
     DefaultUser,
     MinDisk,
     MinMemory,
+    Firmware,
 }
 
 #[derive(Args, Debug)]

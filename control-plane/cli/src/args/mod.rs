@@ -24,7 +24,7 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use clap_complete::Shell;
-use muster_api::units::parse_duration;
+use muster_api::{firmware::FirmwareChoice, units::parse_duration};
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::{
@@ -186,6 +186,11 @@ where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {
     PossibleValuesParser::new(words).try_map(|word| serde_json::from_value(word.replace('-', "_").into()))
+}
+
+/// Parses a choice of firmware.
+fn firmware() -> impl TypedValueParser<Value = FirmwareChoice> {
+    word_of_api(["auto", "bios", "uefi", "uefi_secure"])
 }
 
 /// Arguments of a command that is not built yet: anything is accepted.

@@ -21,7 +21,7 @@ use crate::{
     transfer, units,
 };
 
-const IMAGES: [Column<Image>; 9] = [
+const IMAGES: [Column<Image>; 10] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("NEWEST", |v| optional(v.newest_number)),
@@ -29,6 +29,7 @@ const IMAGES: [Column<Image>; 9] = [
     numbers("SIZE", |v| optional_size(v.size_bytes)),
     numbers("AGE", |v| age(v.created_at)),
     wide(words("OS", |v| optional(v.os.as_ref()))),
+    wide(words("FIRMWARE", |v| word(&v.firmware))),
     wide(words("LABELS", |v| cells::labels(&v.labels))),
     wide(words("ID", |v| v.id.to_string())),
 ];
@@ -66,12 +67,15 @@ pub(super) async fn run(ctx: &Ctx, command: ImageCommand) -> Result<(), Failure>
                 default_user: properties.default_user,
                 min_disk_bytes: properties.min_disk,
                 min_memory_bytes: properties.min_memory,
+                firmware: properties.firmware,
             };
             transfer::check_readable(&file)?;
             import(ctx, &name, &create, &file, sha256.as_deref(), format.as_deref()).await
         }
         ImageCommand::Set { image: name, properties, unset } => set(ctx, &name, properties, &unset).await,
-        ImageCommand::Ls(listing) => ctx.list(&filtered(images(), &listing), &IMAGES, Order::Name).await,
+        ImageCommand::Ls { listing, firmware } => {
+            ctx.list(&filtered(images(), &listing).with_each("firmware", &firmware), &IMAGES, Order::Name).await
+        }
         ImageCommand::Show { image: name } => ctx.show(&image(&name), |object| details(ctx, object)).await,
         ImageCommand::Versions { image: name } => {
             ctx.list(&image(&name).then("versions"), &VERSIONS, Order::Name).await
@@ -118,6 +122,7 @@ async fn clone(ctx: &Ctx, from: &str, name: &str) -> Result<(), Failure> {
         default_user: None,
         min_disk_bytes: None,
         min_memory_bytes: None,
+        firmware: None,
     };
     let answer = ctx.client.post(&images(), &body(&create)?).await?;
     ctx.finish(answer, &image(name), |made: &Image| format!("{}: a clone of {from}", made.name)).await
@@ -148,6 +153,7 @@ async fn set(ctx: &Ctx, name: &str, said: ImageProperties, unset: &[ImagePropert
         default_user: change(said.default_user, unset, ImageProperty::DefaultUser)?,
         min_disk_bytes: change(said.min_disk, unset, ImageProperty::MinDisk)?,
         min_memory_bytes: change(said.min_memory, unset, ImageProperty::MinMemory)?,
+        firmware: change(said.firmware, unset, ImageProperty::Firmware)?,
     };
     let patch = body(&patch)?;
     if patch.as_object().is_some_and(serde_json::Map::is_empty) {
@@ -203,9 +209,7 @@ async fn import(
     let Answer { status, body } = uploaded?;
     let took = units::millis(u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
     if answer::read::<Version>(&body).is_ok_and(|version| version.boot == BootKind::UefiOnly) {
-        ctx.out.notes.say(&format!(
-            "warning: {name} boots only with UEFI, and guests get a BIOS: it will not boot here until firmware can be chosen"
-        ));
+        ctx.out.notes.say(&format!("{name} boots only with UEFI: nodes need the package ovmf for its guests"));
     }
     ctx.out.object(&body, |version: &Version| match status {
         200 => format!("{} has this content already", version.name),
@@ -244,7 +248,8 @@ fn details(ctx: &Ctx, image: &Image) -> String {
         ("version", optional(image.newest_version)),
         ("versions", image.version_count.to_string()),
         ("size", optional_size(image.size_bytes)),
-        ("boot", boot(image.boot)),
+        ("boot", word(&image.boot)),
+        ("firmware", word(&image.firmware)),
         ("os", optional(image.os.as_ref())),
         ("default user", optional(image.default_user.as_ref())),
         ("least disk", optional_size(image.min_disk_bytes)),
@@ -254,14 +259,6 @@ fn details(ctx: &Ctx, image: &Image) -> String {
         ("project", image.project.clone()),
         ("created", image.created_at.to_string()),
     ])
-}
-
-/// What can boot a disk, with what follows from it.
-fn boot(kind: BootKind) -> String {
-    match kind {
-        BootKind::UefiOnly => "uefi_only (it does not boot here: guests get a BIOS)".to_owned(),
-        BootKind::Bios | BootKind::Unknown => word(&kind),
-    }
 }
 
 fn version_details(ctx: &Ctx, version: &Version) -> String {
@@ -275,7 +272,8 @@ fn version_details(ctx: &Ctx, version: &Version) -> String {
         ("parent", optional(version.parent)),
         ("size", units::bytes(version.size_bytes)),
         ("stored", units::bytes(version.stored_bytes)),
-        ("boot", boot(version.boot)),
+        ("boot", word(&version.boot)),
+        ("firmware", word(&version.firmware)),
         ("chunk", units::bytes(version.chunk_bytes)),
         ("root", version.root.clone()),
         ("digest", optional(version.digest.as_ref())),

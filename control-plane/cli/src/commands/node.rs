@@ -198,6 +198,7 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("disk free", units::bytes(pool.free_bytes)),
         ("last minute", format!("{fetched} fetched, {served} served, {read} read, {written} written")),
         ("runs on", optional(node.hypervisor.as_ref())),
+        ("guests", node.features.join(", ")),
         ("agent", node.agent_version.clone()),
         ("last seen", optional(node.last_seen_at)),
         ("labels", cells::labels(&node.labels)),

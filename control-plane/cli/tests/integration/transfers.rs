@@ -52,7 +52,7 @@ async fn import_sends_the_file_unchanged() {
 }
 
 #[tokio::test]
-async fn import_warns_of_an_image_that_will_not_boot() {
+async fn import_tells_of_an_image_that_boots_only_with_uefi() {
     let fake = Fake::start(|seen, _| match seen.method.as_str() {
         "POST" => answer(201, &things::image("debian")),
         _ => {
@@ -66,7 +66,7 @@ async fn import_warns_of_an_image_that_will_not_boot() {
     std::fs::write(&file, content()).expect("a file");
     let done = fake.run(&["image", "import", "debian", file.to_str().expect("a path")]).await;
     assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.err.contains("warning: debian boots only with UEFI"), "{}", done.err);
+    assert!(done.err.contains("debian boots only with UEFI: nodes need the package ovmf"), "{}", done.err);
     assert!(done.out.starts_with("debian@1: "), "{}", done.out);
 }
 

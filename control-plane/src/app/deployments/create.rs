@@ -8,7 +8,7 @@ use muster_api::{
     disk::DiskSource,
     image::VersionOrNumber,
     node::NodeState,
-    node_protocol::seed::Seed,
+    node_protocol::{NVRAM, NVRAM_BYTES, seed::Seed},
     units::exact_size,
 };
 use storage_core::units::u64_from;
@@ -18,7 +18,7 @@ use super::{
     event,
     members::NewMembers,
     placing::{Placing, can_have_networks, node_views},
-    source::{Start, StartVersions},
+    source::{Start, StartVersions, Variables},
 };
 use crate::{
     config::Networks,
@@ -133,10 +133,17 @@ struct Prepared {
 /// The row that an order makes, and what its disks start as. Of the deployment nothing is written.
 async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Order) -> Result<Prepared, AppError> {
     let project = caller.one_project()?.to_owned();
-    let start = Start::resolve(tx, caller, &order.source).await?;
+    let mut start = Start::resolve(tx, caller, &order.source).await?;
+    let firmware = start.firmware(order)?;
+    let variables = start.keep_variables_of(firmware);
     let (memory_bytes, disk_bytes) = (memory_bytes(order, &start)?, disk_bytes(order, &start)?);
     let (count, min_count) = counts(order, &start)?;
-    let (disks, blank) = plan_disks(tx, caller, order, &start).await?;
+    let (mut disks, mut blank) = plan_disks(tx, caller, order, &start).await?;
+    if firmware.has_nvram() && variables == Variables::Fresh {
+        let version = Some(*blank.get_or_insert_with(VersionId::generate));
+        let (name, size_bytes) = (NVRAM.to_owned(), NVRAM_BYTES);
+        disks.push(DiskPlan { name, size_bytes, version, source: None, source_name: None });
+    }
     let id = DeploymentId::generate();
     let now = tx.now();
     let mut row = DeploymentRow {
@@ -161,6 +168,8 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
         ready: order.ready.clone(),
         placement: resolve_nodes(tx, &order.placement).await?,
         nics: Vec::new(),
+        firmware,
+        tpm: false,
         deadline_s: order.deadline_s,
         on_ready_timeout: order.on_ready_timeout,
         on_host_start: order.on_host_start,
@@ -172,8 +181,13 @@ async fn prepare(tx: &mut Tx, caller: &Caller, settings: &Networks, order: &Orde
         seq: 0,
     };
     let nodes = node_views(tx, &row).await?;
+    let forked = match start.forked {
+        Some(forked) if row.runtime == Runtime::Libvirt => deployments::load(tx, forked).await?,
+        _ => None,
+    };
+    row.tpm = order.tpm.unwrap_or_else(|| forked.as_ref().is_some_and(|forked| forked.tpm));
     let has_networks = can_have_networks(&nodes, &row);
-    row.nics = plan_nics(tx, caller, settings, order, &start, &row, has_networks).await?;
+    row.nics = plan_nics(tx, caller, settings, order, forked.as_ref(), &row, has_networks).await?;
     Ok(Prepared { row, start, blank, nodes })
 }
 
@@ -256,7 +270,7 @@ async fn plan_nics(
     caller: &Caller,
     settings: &Networks,
     order: &Order,
-    start: &Start,
+    forked: Option<&DeploymentRow>,
     row: &DeploymentRow,
     has_networks: bool,
 ) -> Result<Vec<CardPlan>, AppError> {
@@ -268,12 +282,8 @@ async fn plan_nics(
     if row.runtime == Runtime::None {
         return Ok(Vec::new());
     }
-    let source = match start.forked {
-        Some(forked) => deployments::load(tx, forked).await?,
-        None => None,
-    };
-    match source {
-        Some(source) => nics::fork(tx, &caller.name, &row.project, &source.nics).await,
+    match forked {
+        Some(forked) => nics::fork(tx, &caller.name, &row.project, &forked.nics).await,
         None if !has_networks => Ok(Vec::new()),
         None => nics::default_plan(tx, &caller.name, settings, &row.project).await,
     }

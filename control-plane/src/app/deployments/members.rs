@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{DiskId, InstanceId, OperationId, VersionId};
+use muster_api::{DiskId, InstanceId, OperationId, VersionId, firmware::Firmware};
 use storage_core::Salt;
 
 use super::{
@@ -129,7 +129,7 @@ async fn insert_blank(
         snapshot: None,
         commit: None,
     };
-    versions::insert(tx, &NewVersion::of_disk(id, disk.project.clone(), of, blank(salt))).await?;
+    versions::insert(tx, &NewVersion::of_disk(id, disk.project.clone(), of, Firmware::default(), blank(salt))).await?;
     let row = versions::load(tx, id).await?.expect("it was inserted");
     Ok(versions::unlink(tx, &row).await?)
 }

@@ -10,6 +10,7 @@ use muster_api::{
     ErrorCode, NodeId, Problem, Ref,
     condition::ConditionKind,
     deployment::{DryRun, DryRunNode, Runtime},
+    firmware,
     node::NodeState,
 };
 use serde_json::json;
@@ -135,6 +136,7 @@ pub(super) async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Resul
     let view = |(node, used): (NodeRow, Promised)| NodeView {
         libvirt: libvirt(&node),
         networks: node.tunnel.is_some(),
+        features: node.features,
         id: node.id,
         name: node.name,
         zone: node.zone,
@@ -173,6 +175,7 @@ fn demand(row: &DeploymentRow) -> Demand {
         memory_bytes: row.memory_bytes,
         runtime: row.runtime,
         networks: !row.nics.is_empty(),
+        features: firmware::features(row.firmware, row.tpm),
         policy: row.placement.policy,
         zones: row.placement.zones.as_ref().map(|zones| zones.iter().cloned().collect()),
         nodes,

@@ -1,10 +1,15 @@
 //! What the disks of a deployment's members start as.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use muster_api::{
-    DeploymentId, ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId, deployment::DeploymentSource, disk::ROOT,
-    image::VersionOrNumber, snapshot::SnapshotState,
+    DeploymentId, ErrorCode, ImageId, Problem, Ref, SnapshotId, VersionId,
+    deployment::{DeploymentSource, Runtime},
+    disk::ROOT,
+    firmware::Firmware,
+    image::VersionOrNumber,
+    node_protocol::NVRAM,
+    snapshot::SnapshotState,
 };
 
 use super::super::{AppError, Caller, at, find, images};
@@ -12,7 +17,7 @@ use crate::{
     domain::{
         disk_plan::{DiskPlan, is_reserved},
         images::Properties,
-        order::rounded,
+        order::{Order, rounded},
     },
     store::{
         Tx, column,
@@ -52,6 +57,15 @@ pub(super) struct DiskStart {
     pub version: VersionId,
     /// Its size, bytes.
     pub size_bytes: u64,
+}
+
+/// Where the variables of UEFI firmware come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Variables {
+    /// Each member has those of a member of the snapshot.
+    TakenOver,
+    /// Each member begins as a new machine.
+    Fresh,
 }
 
 impl Start {
@@ -109,6 +123,45 @@ impl Start {
             StartVersions::One(version) => Some(version.version.id),
             StartVersions::Each(_) => None,
         }
+    }
+
+    /// What starts the boot loaders of the members: what the order says, else what is known of the source.
+    pub(super) fn firmware(&self, order: &Order) -> Result<Firmware, AppError> {
+        if order.runtime == Runtime::None {
+            return Ok(Firmware::default());
+        }
+        if let Some(said) = order.firmware.or(self.known.firmware) {
+            return Ok(said);
+        }
+        let found = |row: &VersionRow| row.firmware;
+        match &self.versions {
+            StartVersions::One(version) => Ok(found(version)),
+            StartVersions::Each(members) => {
+                let all: HashSet<Firmware> = members.iter().filter_map(|disks| disks.first()).map(found).collect();
+                match all.into_iter().collect::<Vec<_>>()[..] {
+                    [one] => Ok(one),
+                    _ => {
+                        let detail = "the members of the snapshot have different firmware, and those of a deployment have \
+                            one: say which, or fork a snapshot of one deployment";
+                        Err(AppError::invalid("/firmware", "invalid", detail))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops the variables of the firmware that the members of a snapshot had, unless all have them and for this firmware.
+    /// Variables of firmware without Secure Boot have no keys: one with it would start everything.
+    pub(super) fn keep_variables_of(&mut self, firmware: Firmware) -> Variables {
+        let StartVersions::Each(members) = &mut self.versions else { return Variables::Fresh };
+        let has = |disks: &Vec<VersionRow>| disks.iter().any(|row| name_of(row) == NVRAM && row.firmware == firmware);
+        if firmware.has_nvram() && members.iter().all(has) {
+            return Variables::TakenOver;
+        }
+        for disks in members {
+            disks.retain(|row| name_of(row) != NVRAM);
+        }
+        Variables::Fresh
     }
 
     /// The least size of a disk that its image needs, bytes.

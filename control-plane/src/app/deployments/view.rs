@@ -10,7 +10,10 @@ use storage_core::units::u64_from;
 
 use super::super::{App, AppError, Caller, nics::Names};
 use crate::{
-    domain::{deployment::Tally, disk_plan::DiskPlan},
+    domain::{
+        deployment::Tally,
+        disk_plan::{DiskPlan, is_reserved},
+    },
     store::{Tx, deployments::DeploymentRow, seeds},
 };
 
@@ -60,13 +63,15 @@ pub(super) fn view(
         cpus: row.cpus,
         memory_bytes: row.memory_bytes,
         disk_bytes: row.disk_bytes,
-        disks: row.disks.into_iter().map(disk_view).collect(),
+        disks: row.disks.into_iter().filter(|plan| !is_reserved(&plan.name)).map(disk_view).collect(),
         runtime: row.runtime.into(),
         ready_when: row.ready.into(),
         on_ready_timeout: row.on_ready_timeout.into(),
         on_host_start: row.on_host_start.into(),
         placement: placement.into(),
         nics: names.deployment_nics(&row.nics),
+        firmware: row.firmware.into(),
+        tpm: row.tpm,
         counts: tally.counts.clone(),
         ready: tally.ready,
         timing,

@@ -220,7 +220,8 @@ async fn adopt_version(
         snapshot: None,
         commit: Some(commit),
     };
-    Ok(versions::insert(tx, &NewVersion::of_disk(disk.version, project.to_owned(), of, content)).await?)
+    let version = NewVersion::of_disk(disk.version, project.to_owned(), of, told.firmware, content);
+    Ok(versions::insert(tx, &version).await?)
 }
 
 /// The deployment that it joins and its number there.
@@ -285,6 +286,8 @@ async fn new_deployment(
         ready: told.ready.clone(),
         placement: Placement::default(),
         nics: Vec::new(),
+        firmware: told.firmware,
+        tpm: told.tpm,
         deadline_s: deadline_for(told.ready.timeout_s.unwrap_or_default()),
         on_ready_timeout: told.on_ready_timeout,
         on_host_start: told.on_host_start,

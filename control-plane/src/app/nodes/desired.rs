@@ -8,6 +8,7 @@ use std::{
 use muster_api::{
     DeploymentId, NodeId, VersionId,
     deployment::{OnHostStart, OnReadyTimeout, Probe, Ready, Runtime},
+    firmware::Firmware,
     node::NodeState,
     node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, seed::Seed},
     snapshot::{Consistency, SnapshotState},
@@ -25,7 +26,8 @@ use super::{
 use crate::{
     domain::names::host_name,
     store::{
-        StoreError, Tx, cluster, deployments,
+        StoreError, Tx, cluster,
+        deployments::{self, DeploymentRow},
         found::{self, FoundRow},
         instances::{self, InstanceRow},
         nodes, seeds,
@@ -99,17 +101,12 @@ impl App {
 async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, StoreError> {
     let rows = instances::on_node(tx, node).await?;
     let of: BTreeSet<DeploymentId> = rows.iter().map(|row| row.deployment).collect();
-    let ready: BTreeMap<DeploymentId, (Ready, OnReadyTimeout, OnHostStart)> =
-        deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>())
-            .await?
-            .into_iter()
-            .map(|row| (row.id, (row.ready, row.on_ready_timeout, row.on_host_start)))
-            .collect();
+    let rows_of = deployments::load_many(tx, &of.into_iter().collect::<Vec<_>>()).await?;
+    let of: BTreeMap<DeploymentId, DeploymentRow> = rows_of.into_iter().map(|row| (row.id, row)).collect();
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let assignment = |row: InstanceRow| {
-        let (ready, on_ready_timeout, on_host_start) =
-            ready.get(&row.deployment).cloned().expect("a deployment is kept while it has instances");
+        let of = &of[&row.deployment]; // It is kept while it has instances.
         Assignment {
             instance: row.id,
             host_name: host_name(&row.name),
@@ -123,9 +120,11 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
             cpus: row.cpus,
             memory_bytes: row.memory_bytes,
             runtime: row.runtime,
-            ready,
-            on_ready_timeout,
-            on_host_start,
+            ready: of.ready.clone(),
+            on_ready_timeout: of.on_ready_timeout,
+            on_host_start: of.on_host_start,
+            firmware: of.firmware,
+            tpm: of.tpm,
             disks: disks
                 .remove(&row.id)
                 .unwrap_or_default()
@@ -167,6 +166,8 @@ fn forgotten(row: FoundRow) -> Assignment {
         ready: Ready { probe: Probe::Running, marker: None, timeout_s: None },
         on_ready_timeout: OnReadyTimeout::default(),
         on_host_start: OnHostStart::default(),
+        firmware: Firmware::default(),
+        tpm: false,
         // Its node removes all disks that it has.
         disks: Vec::new(),
         nics: Vec::new(),

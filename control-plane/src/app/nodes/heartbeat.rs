@@ -147,6 +147,7 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         agent_version: beat.agent_version.clone(),
         protocol: beat.protocol,
         tunnel: beat.tunnel.clone(),
+        features: beat.features.clone(),
         ..row.clone()
     };
     // The pool's use changes all the time and nobody acts on it, so it alone is left to the batches.

@@ -147,6 +147,7 @@ impl App {
             updated_at: now,
             last_seen_at: None,
             tunnel: None,
+            features: Vec::new(),
             run: None,
             run_at: None,
             stopped_at: None,

@@ -22,7 +22,7 @@ use super::super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery};
 use crate::{
     domain::versions::Content,
     store::{
-        Tx,
+        Tx, deployments,
         events::{self, NewEvent},
         instances::{self, InstanceRow, NewHead},
         nodes::{self, NodeRow},
@@ -210,11 +210,12 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
         snapshot: None,
         commit: Some(row.commit_id),
     };
+    let firmware = deployments::firmware_of(tx, &[row.instance]).await?.remove(&row.instance).unwrap_or_default();
     let version = NewVersion {
         stored_bytes: saved.stored_bytes,
         upload: Some(saved.upload),
         parent: Some(saved.base),
-        ..NewVersion::of_disk(id, row.project.clone(), of, content)
+        ..NewVersion::of_disk(id, row.project.clone(), of, firmware, content)
     };
     versions::insert(tx, &version).await?;
     uploads::end(tx, saved.upload).await?;

@@ -90,6 +90,11 @@ impl App {
                 .map(|runtime| column::word_text(*runtime).expect("a runtime is a word"))
                 .collect(),
             hypervisor: row.hypervisor.clone(),
+            features: row
+                .features
+                .iter()
+                .map(|feature| column::word_text(*feature).expect("a feature is a word"))
+                .collect(),
             instances: promised.instances,
             agent_version: row.agent_version.clone(),
             last_seen_at: self.last_seen(row),

@@ -2,6 +2,7 @@
 
 use muster_api::{
     Reason, UploadId, VersionId,
+    firmware::Firmware,
     node_protocol::VersionRoot,
     operation::{Progress, Target},
     snapshot::SnapshotState,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     domain::versions::Content,
     store::{
-        Tx,
+        Tx, deployments,
         events::{self, NewEvent},
         instances::{self, NewHead},
         operations::{self, Outcome},
@@ -66,9 +67,12 @@ async fn publish_members(
     upload: UploadId,
 ) -> Result<(), AppError> {
     let (mut published, mut heads, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let instances: Vec<_> = members.iter().map(|member| member.instance).collect();
+    let firmware = deployments::firmware_of(tx, &instances).await?;
     for member in members {
         let staged = member.staged.as_ref().expect("a snapshot is published when all its members are staged");
-        let new = new_version(row, member, staged, upload)?;
+        let firmware = firmware.get(&member.instance).copied().unwrap_or_default();
+        let new = new_version(row, member, staged, upload, firmware)?;
         versions::insert(tx, &new).await?;
         heads.push(NewHead { disk: member.disk, base: staged.base, version: new.id, dirty_bytes: member.dirty_bytes });
         published.push((member.disk, new.id));
@@ -85,6 +89,7 @@ fn new_version(
     member: &MemberRow,
     staged: &Staged,
     upload: UploadId,
+    firmware: Firmware,
 ) -> Result<NewVersion, AppError> {
     let root = VersionRoot { descriptor: staged.descriptor.clone(), root_page: staged.root_page.clone(), commit: None };
     let of = Of::Disk {
@@ -100,7 +105,7 @@ fn new_version(
         stored_bytes: member.stored_bytes,
         upload: Some(upload),
         parent: Some(staged.base),
-        ..NewVersion::of_disk(VersionId::generate(), row.project.clone(), of, content)
+        ..NewVersion::of_disk(VersionId::generate(), row.project.clone(), of, firmware, content)
     })
 }
 

@@ -122,6 +122,8 @@ filters! {
     ByTarget { target: Vec<String> }
     /// Only images with this operating system. Repeated: with one of these.
     ByOs { os: Vec<String> }
+    /// Only images whose machines have this firmware: `bios`, `uefi`, `uefi_secure`. More than one are alternatives.
+    ByFirmware { firmware: Vec<String> }
     /// Also what was deleted in the last 24 hours.
     Deleted { deleted: bool }
 }

@@ -489,11 +489,21 @@ async fn an_import_tells_that_the_disk_boots_only_with_uefi() {
     assert_eq!(world.image("raw", &uefi_only()).await["boot"], "uefi_only");
     assert_eq!(world.image("qcow2", &std::fs::read(&qcow2).expect("reads")).await["boot"], "uefi_only");
     let clone = world.post("/v1/images", json!({ "name": "clone", "source": { "image": "raw" } })).await.value(201);
-    assert_eq!(clone["boot"], "uefi_only");
+    assert_eq!((&clone["boot"], &clone["firmware"]), (&json!("uefi_only"), &json!("uefi")));
     let mut bios = uefi_only();
     bios[0] = 0xeb;
     assert_eq!(world.put("raw", "", bios).await.value(201)["boot"], "bios");
-    assert_eq!(world.get("/v1/images/raw").await.value(200)["boot"], "bios");
+    let raw = world.get("/v1/images/raw").await.value(200);
+    assert_eq!((&raw["boot"], &raw["firmware"]), (&json!("bios"), &json!("bios")));
+    // What somebody says of the image counts more than what its first sectors tell, until it is taken back.
+    let said = world.patch("/v1/images/raw", json!({ "firmware": "uefi_secure" }), &[]).await.value(200);
+    assert_eq!(said["firmware"], "uefi_secure");
+    let found = world.get("/v1/images?firmware=uefi&firmware=uefi_secure").await.value(200);
+    let names: Vec<_> = found["items"].as_array().expect("items").iter().map(|item| item["name"].clone()).collect();
+    assert_eq!(names, ["raw", "qcow2", "clone"]);
+    world.get("/v1/images?firmware=auto").await.refused(400, "bad_request");
+    let auto = world.patch("/v1/images/raw", json!({ "firmware": "auto" }), &[]).await.value(200);
+    assert_eq!(auto["firmware"], "bios");
     assert_eq!(world.image("data", &sample(1, 4096)).await["boot"], "unknown");
     assert_eq!(world.post("/v1/images", json!({ "name": "empty" })).await.value(201)["boot"], "unknown");
 }

@@ -134,6 +134,7 @@ impl Agent {
             agent_version: "0.1.0".to_owned(),
             traffic: None,
             tunnel: None,
+            features: Vec::new(),
             stopping: false,
         }
     }

@@ -17,6 +17,7 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
+    firmware::{Firmware, MachineFeature},
     guest::Guest,
     node::PoolUse,
     node_protocol::{
@@ -273,6 +274,7 @@ impl World {
                     stored_bytes: 0,
                     reached_bytes: None,
                     boot: BootKind::Unknown,
+                    firmware: Firmware::Bios,
                     upload: None,
                 };
                 versions::insert(tx, &new).await?;
@@ -386,6 +388,7 @@ pub(crate) struct Script {
     pub(crate) hypervisor_silent: bool,
     /// Where it takes packets of networks from other nodes.
     pub(crate) tunnel: Option<String>,
+    pub(crate) features: Vec<MachineFeature>,
     /// The next cuts it coordinates are refused for this reason.
     pub(crate) refuse_cuts: Vec<Reason>,
     /// What the guest agents of its guests tell.
@@ -409,6 +412,7 @@ impl Default for Script {
             cuts_power: false,
             hypervisor_silent: false,
             tunnel: None,
+            features: Vec::new(),
             refuse_cuts: Vec::new(),
             guest: None,
             freezes: true,
@@ -495,7 +499,10 @@ impl Agent {
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        let silent = self.script.lock().unwrap().hypervisor_silent;
+        let (silent, tunnel, features) = {
+            let script = self.script.lock().unwrap();
+            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone())
+        };
         let condition =
             || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
         Heartbeat {
@@ -510,7 +517,8 @@ impl Agent {
             hypervisor: (!silent).then(|| "qemu".to_owned()),
             agent_version: "0.1.0".to_owned(),
             traffic: None,
-            tunnel: self.script.lock().unwrap().tunnel.clone(),
+            tunnel,
+            features,
             stopping: false,
         }
     }

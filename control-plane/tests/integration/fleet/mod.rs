@@ -7,6 +7,7 @@ mod consoles;
 mod contract;
 mod deployments;
 mod disks;
+mod firmware;
 mod found;
 mod guests;
 mod harness;

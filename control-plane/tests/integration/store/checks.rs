@@ -94,6 +94,7 @@ fn node(tx: &Tx, name: &str, seq: i64) -> NodeRow {
         created_at: tx.now(),
         updated_at: tx.now(),
         tunnel: None,
+        features: Vec::new(),
         last_seen_at: None,
         run: None,
         run_at: None,

@@ -1,7 +1,8 @@
 //! The checks of images, versions, uploads and rounds.
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, image::ImageState, version::BootKind,
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, firmware::Firmware, image::ImageState,
+    version::BootKind,
 };
 use muster_controller::{
     domain::{images::Properties, versions::Content},
@@ -54,6 +55,7 @@ fn version(of: Of, seed: u8) -> NewVersion {
         stored_bytes: 7,
         reached_bytes: None,
         boot: BootKind::Unknown,
+        firmware: Firmware::Bios,
         upload: None,
     }
 }
@@ -137,6 +139,7 @@ async fn versions_come_back_as_they_were_published(fresh: Fresh) {
         digest: Some("ab".to_owned()),
         reached_bytes: Some(9),
         boot: BootKind::UefiOnly,
+        firmware: Firmware::Uefi,
         ..version(Of::Image { image: base, number: 1 }, 1)
     };
     let of_disk = NewVersion { parent: Some(of_image.id), ..version(of_disk(Some(SnapshotId::generate())), 2) };

@@ -95,6 +95,23 @@ impl Shared {
         }
     }
 
+    /// Removes the state of an instance's TPM: defines a domain that has it and undefines that.
+    pub(super) fn discard(&self, link: &Link, instance: InstanceId) -> Result<(), Failure> {
+        match link.connect.lookup_domain_by_uuid(instance.uuid()) {
+            // It runs, or somebody else runs it on this host: then the state is theirs.
+            Ok(_) => return Ok(()),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(Failure::Virt(error)),
+        }
+        let name = domain_xml::domain_name(instance);
+        let xml = domain_xml::tpm_holder_xml(self.acceleration, &name, instance.uuid());
+        let refused = |error: VirtError| {
+            let detail = error.message().to_owned();
+            Failure::Known(HypervisorError::Refused { what: "forget the TPM of", instance, detail })
+        };
+        link.connect.define_domain_xml(&xml).map_err(refused)?.undefine().map_err(refused)
+    }
+
     /// A name and a UUID for a new domain: the usual ones, or others if a domain of somebody else has them.
     fn free_name(&self, link: &Link, instance: InstanceId) -> Result<(String, Uuid), Failure> {
         let taken = |found: Result<VirtDomain, VirtError>| match found {

@@ -249,6 +249,10 @@ impl Hypervisor for Libvirt {
         })
     }
 
+    fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(self.call("forget a TPM", ACT_LIMIT, move |shared, link| shared.discard(link, instance)))
+    }
+
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async move {
             self.on_domain("resume", instance, ACT_LIMIT, VirtDomain::resume).await.map(drop)?;
