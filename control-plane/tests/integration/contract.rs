@@ -129,7 +129,10 @@ fn fit(schema: &'static Value, value: &Value, at: &str, wrong: &mut Vec<String>)
             "maxItems" if value.as_array().is_some_and(|items| Some(items.len() as u64) > says.as_u64()) => {
                 tell(format!("at most {says} items"))
             }
-            "maxItems" => {}
+            "minItems" if value.as_array().is_some_and(|items| Some(items.len() as u64) < says.as_u64()) => {
+                tell(format!("at least {says} items"))
+            }
+            "maxItems" | "minItems" => {}
             "type" => {
                 let types = says.as_array().map_or_else(|| vec![says], |all| all.iter().collect());
                 if !types.iter().any(|name| is_a(name.as_str().expect("a type has a name"), value)) {

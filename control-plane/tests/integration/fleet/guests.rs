@@ -186,7 +186,8 @@ async fn a_command_runs_once_and_its_output_comes_back() {
     }
     world.call_as(&world.token, "POST", path, body, &key).await.refused(422, "key_reused");
     assert_eq!(asked.lock().unwrap().len(), 1, "a repeat runs nothing");
-    let events = world.get("/v1/events?limit=1000").await.expect(200);
+    let json = [("accept", "application/json")];
+    let events = world.call_as(&world.token, "GET", "/v1/events?limit=1000", Value::Null, &json).await.expect(200);
     let events = events.body["items"].as_array().unwrap().clone();
     let of_exec: Vec<&Value> = events.iter().filter(|event| event["kind"] == "instance.exec").collect();
     assert_eq!(of_exec.len(), 1, "{events:?}");
