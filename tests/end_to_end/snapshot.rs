@@ -92,7 +92,7 @@ async fn snapshot_of_clean_disks_stores_nothing() {
 async fn a_snapshot_and_its_fork_have_all_disks_of_an_instance() {
     let cluster = Cluster::start(ClusterOptions::files(2)).await;
     let images =
-        [("base", Pattern::striped(8, 8 * MIB, MIB, 2 * MIB)), ("dataset", Pattern::striped(9, 4 * MIB, MIB, 0))];
+        [("base", Pattern::striped(8, 8 * MIB, MIB, 2 * MIB)), ("dataset", Pattern::striped(9, 4 * MIB, MIB, 2 * MIB))];
     for (name, pattern) in &images {
         let file = cluster.dir.join(format!("{name}.raw"));
         pattern.write(&file);
