@@ -17,11 +17,11 @@ use std::{
 use muster_api::{
     ImageId, Labels, NodeId, StoreId, VersionId,
     deployment::Runtime,
+    firmware::BootKind,
     firmware::Firmware,
     node::PoolUse,
     node_protocol::{Heartbeat, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report},
     token::{CreateToken, Role},
-    version::BootKind,
 };
 use muster_controller::{
     app::{App, Caller, Scope, nodes::NodeCaller},

@@ -2,7 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{OrUnknown, version::BootKind};
+use crate::OrUnknown;
+
+/// What can boot a disk, as far as the first sectors of an imported file tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BootKind {
+    /// It has boot code for a BIOS.
+    Bios,
+    /// It has a system partition for UEFI and no boot code for a BIOS.
+    UefiOnly,
+    /// Its first sectors tell neither, or nobody looked: only imports are looked at.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
 
 /// The program that starts a guest's boot loader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]

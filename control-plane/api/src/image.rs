@@ -9,9 +9,8 @@ use serde::{
 
 use crate::{
     DottedName, ImageId, Labels, LabelsPatch, OrUnknown, Ref, Timestamp, VersionId,
-    firmware::{Firmware, FirmwareChoice, bios},
+    firmware::{BootKind, Firmware, FirmwareChoice, bios},
     patch::{nullable, required},
-    version::BootKind,
 };
 
 /// Request of `POST /v1/images`.

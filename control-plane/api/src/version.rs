@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DiskId, ImageId, InstanceId, Labels, OrUnknown, SnapshotId, Timestamp, VersionId,
-    firmware::{Firmware, bios},
+    firmware::{BootKind, Firmware, bios},
 };
 
 /// State of a version.
@@ -16,20 +16,6 @@ pub enum VersionState {
     /// It is deleted.
     Deleted,
     /// A word that this program does not know.
-    #[serde(other)]
-    Unknown,
-}
-
-/// What can boot a disk, as far as the first sectors of an imported file tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BootKind {
-    /// It has boot code for a BIOS.
-    Bios,
-    /// It has a system partition for UEFI and no boot code for a BIOS.
-    UefiOnly,
-    /// Its first sectors tell neither, or nobody looked: only imports are looked at.
-    #[default]
     #[serde(other)]
     Unknown,
 }

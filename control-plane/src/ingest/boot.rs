@@ -8,7 +8,7 @@
 //! A BIOS runs the boot code in sector 0. UEFI reads a system partition. A disk with the one and without the other boots
 //! only there. Sectors have 512 bytes, or 4096 on some disks.
 
-use muster_api::version::BootKind;
+use muster_api::firmware::BootKind;
 
 /// How many bytes [`of`] looks at: with sectors of 4096 bytes the usual 128 entries end at 24 KiB.
 pub const HEAD_BYTES: usize = 32 << 10;

@@ -4,7 +4,7 @@
 //! of zeros is read, but never copied. The chunker also computes the BLAKE3 digest of all raw bytes.
 
 use bytes::Bytes;
-use muster_api::version::BootKind;
+use muster_api::firmware::BootKind;
 use storage_core::{
     units::{ChunkIndex, ChunkSize},
     zero::{is_zero, trim_zeros},

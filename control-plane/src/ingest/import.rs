@@ -26,7 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
-use muster_api::{units::exact_size, version::BootKind};
+use muster_api::{firmware::BootKind, units::exact_size};
 use muster_pool::{PoolClient, PoolError};
 use sha2::{Digest as _, Sha256};
 use storage_core::{

@@ -16,7 +16,7 @@ use muster_api::{
     Reason, RunId, SecurityGroupId, SessionId, SignInLinkId, SnapshotId, StoreId, Timestamp, TokenId, UploadId,
     VersionId,
     deployment::{DeploymentSource, DeploymentState, OnHostStart, OnReadyTimeout, Placement, Ready, Runtime, Timing},
-    firmware::Firmware,
+    firmware::{BootKind, Firmware},
     guest::Guest,
     image::ImageState,
     instance::InstanceState,
@@ -26,7 +26,7 @@ use muster_api::{
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
     token::Role,
-    version::{BootKind, VersionState},
+    version::VersionState,
 };
 use serde::{
     Serialize,

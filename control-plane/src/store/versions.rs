@@ -10,9 +10,9 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, UploadId, VersionId,
     disk::ROOT,
     etag,
-    firmware::Firmware,
+    firmware::{BootKind, Firmware},
     node_protocol::VersionRoot,
-    version::{BootKind, Version, VersionState},
+    version::{Version, VersionState},
 };
 use sqlx::any::AnyRow;
 use storage_core::{Descriptor, units::u64_from};

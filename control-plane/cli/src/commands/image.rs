@@ -5,8 +5,9 @@ use std::{path::Path, time::Instant};
 use clap::ValueEnum as _;
 use muster_api::{
     ErrorCode, Labels, LabelsPatch, VersionId,
+    firmware::BootKind,
     image::{CreateImage, Image, ImageSource, PatchImage, VersionOrNumber},
-    version::{BootKind, Chunks, Version},
+    version::{Chunks, Version},
 };
 use reqwest::Method;
 

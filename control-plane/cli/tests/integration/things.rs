@@ -24,7 +24,7 @@ pub(crate) fn image(name: &str) -> Value {
     json!({"id": IMAGE_ID, "name": name, "project": "default", "labels": {}, "state": "ready", "reason": null,
         "created_at": AT, "updated_at": AT, "etag": "1", "chunk_bytes": 262_144, "newest_number": 2,
         "newest_version": VERSION_ID, "size_bytes": 1 << 30, "version_count": 2, "os": "debian-12", "default_user": "debian",
-        "min_disk_bytes": 1 << 30, "min_memory_bytes": 1 << 29, "boot": "bios", "firmware": "bios", "new_field": [1]})
+        "min_disk_bytes": 1 << 30, "min_memory_bytes": 1 << 29, "new_field": [1]})
 }
 
 pub(crate) fn version(name: &str) -> Value {
@@ -32,7 +32,7 @@ pub(crate) fn version(name: &str) -> Value {
         "created_at": AT, "updated_at": AT, "etag": "1", "image": IMAGE_ID, "image_name": "debian", "number": 1,
         "instance": null, "instance_name": null, "disk": null, "disk_name": null, "snapshot": null, "snapshot_name": null,
         "size_bytes": 8 << 20, "chunk_bytes": 262_144, "root": "00", "digest": null, "parent": null, "stored_bytes": 2 << 20,
-        "boot": "bios", "firmware": "bios", "new_field": [1]})
+        "new_field": [1]})
 }
 
 pub(crate) fn deployment(name: &str) -> Value {
@@ -43,7 +43,7 @@ pub(crate) fn deployment(name: &str) -> Value {
     json!({"id": DEPLOYMENT_ID, "name": name, "project": "default", "labels": {"tier": "front"}, "state": "ready",
         "reason": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "source": {"image": IMAGE_ID, "version": 2}, "source_name": "debian", "count": 2, "min_count": 2, "cpus": 1,
-        "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt", "firmware": "uefi", "tpm": false,
+        "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt",
         "disks": [{"name": "data", "size_bytes": 2_u64 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
         "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "on_host_start": "start", "placement": {"policy": "spread"},
         "counts": {"running": 2}, "ready": 2,

@@ -17,6 +17,7 @@ use muster_api::{
     CommitId, DiskId, ImageId, InstanceId, Labels, NodeId, Reason, StoreId, Timestamp, VersionId,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
+    firmware::BootKind,
     firmware::{Firmware, MachineFeature},
     guest::Guest,
     node::PoolUse,
@@ -25,7 +26,6 @@ use muster_api::{
         Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report,
         StagedCommit, VersionRoot, Wanted,
     },
-    version::BootKind,
 };
 use muster_controller::{
     app::App,

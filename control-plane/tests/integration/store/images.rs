@@ -1,8 +1,8 @@
 //! The checks of images, versions, uploads and rounds.
 
 use muster_api::{
-    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, firmware::Firmware, image::ImageState,
-    version::BootKind,
+    CommitId, DiskId, ImageId, InstanceId, Labels, SnapshotId, VersionId, firmware::BootKind, firmware::Firmware,
+    image::ImageState,
 };
 use muster_controller::{
     domain::{images::Properties, versions::Content},
