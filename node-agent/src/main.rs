@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use muster_agent::{
     check,
     config::{Config, DEFAULT_PORT, Settings},
+    hypervisor::firmware,
     limits, status, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,6 +64,15 @@ enum Command {
         #[arg(long)]
         folder: PathBuf,
     },
+    /// Give a disk of firmware variables those of a new machine, unless it has some; the agent starts it
+    #[command(hide = true)]
+    FirmwareVariables {
+        /// File of the variables that a new machine has
+        #[arg(long)]
+        template: PathBuf,
+        /// File of the disk
+        disk: PathBuf,
+    },
     /// Run the holder, a process that keeps the live maps of disks; the agent starts it
     #[command(hide = true)]
     Holder {
@@ -83,6 +93,9 @@ fn main() -> ExitCode {
         }),
         Command::FirstReads { folder } => {
             muster_agent::fuse::first_reads::main(&folder).context("first reads").map(|()| ExitCode::SUCCESS)
+        }
+        Command::FirmwareVariables { template, disk } => {
+            firmware::begin_variables(&template, &disk).context("firmware variables").map(|()| ExitCode::SUCCESS)
         }
         Command::Holder { socket } => muster_agent::holder_main(&socket).context("holder").map(|()| ExitCode::SUCCESS),
     };

@@ -43,7 +43,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
         Some(program) => HelperProgram { program: program.clone(), args: Vec::new() },
         None => HelperProgram::own_executable().map_err(|e| HostError(e.to_string()))?,
     };
-    let holder = Holder::new(config.data_dir.join("holder.sock"), program);
+    let holder = Holder::new(config.data_dir.join("holder.sock"), program.clone());
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
     settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;
@@ -67,6 +67,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
         disks: disks.clone().into(),
         networks: networks.clone(),
         hypervisor: hypervisor.clone(),
+        helper: program,
         run,
         host_boot: host_boot()?,
         now: Arc::new(clock::now),

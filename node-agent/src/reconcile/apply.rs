@@ -1,6 +1,13 @@
 //! Carries out the plan, one task per instance, and remembers how far each came.
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
@@ -8,7 +15,7 @@ use muster_api::{
     node_protocol::{Assignment, NVRAM},
 };
 use storage_core::cause::explain;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Inner, Slot,
@@ -35,6 +42,9 @@ const RETRY_LAST_MS: i64 = 10_000;
 const PROBE_AGAIN_MS: i64 = 100;
 /// Time between two tries to resume a paused guest.
 const RESUME_AGAIN_MS: i64 = 2_000;
+
+/// How long it may take to give a new machine the variables of its firmware.
+const VARIABLES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a step was not done.
 enum Stuck {
@@ -381,6 +391,20 @@ fn disk_gone() -> Stuck {
     later(Reason::DiskError, "its disk is not there any more")
 }
 
+/// Gives the disk the variables of a new machine, unless it has some. A process of its own does that: an agent that is killed
+/// while it uses a disk that it serves itself would wait for itself for ever (`fuse::first_reads`).
+async fn begin_variables(inner: &Inner, build: &firmware::Build, disk: &Path) -> Result<(), String> {
+    let mut command = inner.parts.helper.command("firmware-variables", "--template", &build.template);
+    command.arg(disk).stderr(Stdio::piped());
+    let ended = tokio::process::Command::from(command).kill_on_drop(true).output();
+    match timeout(VARIABLES_WITHIN, ended).await {
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Ok(Err(error)) => Err(format!("no process for it: {error}")),
+        Err(_elapsed) => Err(format!("not done within {} s", VARIABLES_WITHIN.as_secs())),
+    }
+}
+
 /// The firmware of a guest that is about to start. One that never ran gets the variables of a new machine.
 async fn ensure_variables(inner: &Inner, assignment: &Assignment) -> Result<Option<UefiSpec>, Stuck> {
     let lacking = |detail: String| Stuck::Refused(Trouble { reason: Reason::StartFailed, detail });
@@ -390,10 +414,9 @@ async fn ensure_variables(inner: &Inner, assignment: &Assignment) -> Result<Opti
     };
     let here = (inner.parts.disks.list_of)(assignment.instance);
     let variables = here.into_iter().find(|here| here.disk == disk.disk).ok_or_else(disk_gone)?.path;
-    let (template, file) = (build.template.clone(), variables.clone());
-    let written = tokio::task::spawn_blocking(move || firmware::begin_variables(&template, &file)).await;
-    let written = written.map_err(io::Error::other).flatten();
-    written.map_err(|error| later(Reason::Io, format!("the variables of its firmware cannot be written: {error}")))?;
+    begin_variables(inner, &build, &variables)
+        .await
+        .map_err(|error| later(Reason::Io, format!("the variables of its firmware cannot be written: {error}")))?;
     Ok(Some(UefiSpec { build, variables }))
 }
 

@@ -58,6 +58,7 @@ use self::{
     report::Trouble,
 };
 use crate::{
+    helper::HelperProgram,
     hypervisor::{Domain, DomainState, Hypervisor, PauseReason, RunId, console, console::Scan},
     mirror::{DiskError, DiskStatus, DiskWant, Disks, LostContent},
     network::Networks,
@@ -124,6 +125,8 @@ pub struct ReconcilerParts {
     pub networks: Networks,
     /// The hypervisor; none on a node that runs no virtual machines.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
+    /// Starts the process that writes to a disk of a guest before it starts.
+    pub helper: HelperProgram,
     /// This agent process. Domains that another process started have lost their disks.
     pub run: RunId,
     /// This boot of the host: `/proc/sys/kernel/random/boot_id`.

@@ -143,6 +143,7 @@ fn process_with_many_disks() {
             disks: world.disks.clone().into(),
             networks: no_networks(),
             hypervisor: None,
+            helper: helper_program(),
             run: RunId::generate(),
             host_boot: "this".to_owned(),
             now: Arc::new(clock::now),

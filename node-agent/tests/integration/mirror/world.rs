@@ -46,7 +46,7 @@ fn helper_process() {
 }
 
 /// How to start this test executable as a helper process.
-fn helper_program() -> HelperProgram {
+pub(crate) fn helper_program() -> HelperProgram {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
     let test = "mirror::world::helper_process";
     let script = format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" exec \"{exe}\" --exact {test} --nocapture");
