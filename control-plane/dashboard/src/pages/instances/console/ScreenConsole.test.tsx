@@ -77,6 +77,23 @@ test("a text is pasted as keys, and one that the keyboard does not have is refus
   expect(made[0]?.did).toEqual([0x61, [0xffe1, true], 0x42, [0xffe1, false]]);
 });
 
+test("a long text is typed in steps that the guest can follow, and can be stopped", async () => {
+  const { user } = await opened();
+  const paste = async (letters: string) => {
+    await user.click(screen.getByRole("button", { name: "Paste" }));
+    await user.click(await screen.findByRole("textbox", { name: "Text" }));
+    await user.paste(letters);
+    await user.click(screen.getByRole("button", { name: "Type it" }));
+  };
+  await paste("abcdefg");
+  expect(made[0]?.did.length).toBe(5);
+  await waitFor(() => expect(made[0]?.did.length).toBe(7));
+  await paste("x".repeat(1000));
+  await user.click(await screen.findByRole("button", { name: /^Stop typing/ }));
+  expect(screen.queryByRole("button", { name: /^Stop typing/ })).toBeNull();
+  expect(made[0]?.did.length).toBeLessThan(500);
+});
+
 test("after a break there is a new screen on a new connection", async () => {
   const { user } = await opened();
   act(() => FakeSocket.last.breaks());

@@ -8,7 +8,7 @@ import { ConsoleBar } from "./ConsoleBar.tsx";
 import { ConsoleHint } from "./ConsoleHint.tsx";
 import { PasteDialog } from "./PasteDialog.tsx";
 import { isLeaveKey } from "./serial-terminal.ts";
-import { keysOf } from "./type-text.ts";
+import { type Key, keysOf, step } from "./type-text.ts";
 import { useConnection } from "./useConnection.ts";
 
 const shiftLeft = 0xffe1;
@@ -51,12 +51,26 @@ export default function ScreenConsole({ instance }: { instance: Instance }) {
     return () => box.removeEventListener("keydown", onKey, true);
   }, [box]);
 
-  const type = (text: string) => {
-    for (const { keysym, shift } of keysOf(text).keys) {
-      if (shift) screen.current?.sendKey(shiftLeft, "ShiftLeft", true);
-      screen.current?.sendKey(keysym, null);
-      if (shift) screen.current?.sendKey(shiftLeft, "ShiftLeft", false);
+  // Keys that are still to be sent to the guest.
+  const [untyped, setUntyped] = useState<readonly Key[]>([]);
+  useEffect(() => {
+    if (untyped.length === 0) return undefined;
+    const made = screen.current;
+    // A key that would be sent to nobody is not kept for the next connection.
+    if (made === undefined) {
+      setUntyped([]);
+      return undefined;
     }
+    for (const { keysym, shift } of untyped.slice(0, step.keys)) {
+      if (shift) made.sendKey(shiftLeft, "ShiftLeft", true);
+      made.sendKey(keysym, null);
+      if (shift) made.sendKey(shiftLeft, "ShiftLeft", false);
+    }
+    const timer = setTimeout(() => setUntyped(untyped.slice(step.keys)), step.pauseMs);
+    return () => clearTimeout(timer);
+  }, [untyped]);
+  const type = (text: string) => {
+    setUntyped(keysOf(text).keys);
     screen.current?.focus();
   };
   const isOpen = phase.at === "open";
@@ -87,6 +101,11 @@ export default function ScreenConsole({ instance }: { instance: Instance }) {
             >
               Paste
             </Button>
+            {untyped.length > 0 && (
+              <Button size="xs" variant="default" onClick={() => setUntyped([])}>
+                Stop typing ({untyped.length} left)
+              </Button>
+            )}
           </>
         )}
       </ConsoleBar>

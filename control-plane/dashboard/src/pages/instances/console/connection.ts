@@ -34,6 +34,8 @@ export interface Ways {
 
 /** The waits before each further attempt. After the last one it is given up. */
 export const delaysMs: readonly number[] = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000];
+/** The largest message to the guest. */
+const messageBytes = 16 * 1024;
 /** A connection that lasted so long was a good one: the attempts are counted anew. */
 const goodMs = 10_000;
 
@@ -64,9 +66,10 @@ export class ConsoleConnection {
     this.#ways.onPhase({ at: "idle" });
   }
 
-  /** Sends bytes, if it is open. */
+  /** Sends bytes, if it is open. A large paste goes in several messages, because the node takes none over 1 MiB. */
   send(bytes: Uint8Array<ArrayBuffer>): void {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(bytes);
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    for (let at = 0; at < bytes.length; at += messageBytes) this.#socket.send(bytes.subarray(at, at + messageBytes));
   }
 
   #leave(): void {
@@ -85,7 +88,7 @@ export class ConsoleConnection {
     } catch (error) {
       if (run !== this.#run) return;
       if (isFinal(error)) this.#end((error as ApiError).detail);
-      else this.#again(run);
+      else this.#again(run, error instanceof ApiError ? error.detail : undefined);
       return;
     }
     if (run === this.#run) this.#connect(run, url);
@@ -131,11 +134,11 @@ export class ConsoleConnection {
     this.#ways.onPhase({ at: "ended", reason });
   }
 
-  /** After a break: tries again a little later, or gives up. */
-  #again(run: number): void {
+  /** After a break: tries again a little later, or gives up, with what the controller said last. */
+  #again(run: number, said?: string): void {
     const delayMs = delaysMs[this.#attempt - 1];
     if (delayMs === undefined) {
-      this.#end("the connection is lost, and trying again did not help");
+      this.#end(said ?? "the connection is lost, and trying again did not help");
       return;
     }
     this.#ways.onPhase({ at: "waiting", attempt: this.#attempt, delayMs });

@@ -5,8 +5,11 @@ export interface Key {
   shift: boolean;
 }
 
-/** The most that is typed at once: a guest takes keys one after the other. */
-export const mostTyped = 4096;
+/** The most that is typed at once: it takes half a minute. */
+export const mostTyped = 1024;
+/** How many keys are sent together, and the pause after them. QEMU takes 100 presses and releases a second, and drops what its
+ * queue has no room for. */
+export const step = { keys: 5, pauseMs: 150 };
 
 const shifted = '~!@#$%^&*()_+{}|:"<>?';
 const named: Record<string, number> = { "\n": 0xff0d, "\t": 0xff09 };
