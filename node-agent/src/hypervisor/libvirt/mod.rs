@@ -181,7 +181,7 @@ fn no_answer(instance: InstanceId, error: &VirtError) -> Failure {
         Enum::Known(ErrorNumber::NoDomain | ErrorNumber::OperationInvalid) => HypervisorError::NotRunning(instance),
         Enum::Known(ErrorNumber::AgentCommandFailed) => HypervisorError::AgentRefused { instance, detail },
         // What libvirt says of an error that the guest agent answered with has no code of its own in all its releases.
-        _ if detail.starts_with("unable to execute QEMU agent command") => {
+        _ if detail.contains("unable to execute QEMU agent command") => {
             HypervisorError::AgentRefused { instance, detail }
         }
         _ => HypervisorError::NoAgent { instance, detail },
