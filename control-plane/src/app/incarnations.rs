@@ -142,7 +142,8 @@ impl<'a> AheadDisk<'a> {
             snapshot: None,
             commit: Some(commit),
         };
-        let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id).unwrap_or_default();
+        let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id);
+        let firmware = firmware.expect("an instance that was loaded has a deployment");
         versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, firmware, content)).await?;
         let head =
             NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };

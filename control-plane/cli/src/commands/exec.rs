@@ -9,7 +9,7 @@ use muster_api::guest::{self, Encoding, Executed};
 
 use super::{Ctx, body};
 use crate::{
-    answer,
+    answer::{self, Misfit},
     args::Exec,
     client::Call,
     failure::Failure,
@@ -66,7 +66,10 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
 }
 
 fn print(done: &Executed) -> Result<(), Failure> {
-    let bytes = |text: &str| done.encoding.decode(text).unwrap_or_default();
-    output::bytes(&bytes(&done.stdout))?;
-    io::stderr().write_all(&bytes(&done.stderr)).map_err(stdout_failed)
+    let bytes = |name: &str, text: &str| {
+        let bytes = done.encoding.decode(text);
+        bytes.ok_or_else(|| Misfit(format!("{name}: it is not written as `encoding` says")))
+    };
+    output::bytes(&bytes("stdout", &done.stdout)?)?;
+    io::stderr().write_all(&bytes("stderr", &done.stderr)?).map_err(stdout_failed)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use muster_api::{
     ErrorCode, InstanceId, NodeId, Problem, instance::InstanceState, node_protocol::Wanted, operation::Operation,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::{AppError, StoreError, begin_operation};
 use crate::{
@@ -137,14 +137,18 @@ pub(crate) fn event(row: &InstanceRow, actor: &str) -> NewEvent {
     if !row.life.conditions.is_empty() {
         data["conditions"] = json!(row.life.conditions);
     }
+    NewEvent { operation: row.operation, ..event_of("instance.state", row, actor, data) }
+}
+
+/// An event of this kind about an instance, with these fields.
+pub(super) fn event_of(kind: &'static str, row: &InstanceRow, actor: &str, data: Value) -> NewEvent {
     NewEvent {
-        operation: row.operation,
         actor: actor.to_owned(),
         data,
         labels: row.labels.clone(),
         deployment: Some(row.deployment),
         node: row.life.node,
-        ..NewEvent::new("instance.state", row.project.clone(), row.target())
+        ..NewEvent::new(kind, row.project.clone(), row.target())
     }
 }
 

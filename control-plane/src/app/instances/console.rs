@@ -26,14 +26,12 @@ use tracing::Instrument as _;
 
 use super::{
     super::{App, AppError, Asked, Caller, console_tickets::Ticket, events::no_stream, find, slots::Slot},
-    log::check_console,
+    change::event_of,
+    log::check_guest,
 };
 use crate::{
     domain::instance::word,
-    store::{
-        events::{self, NewEvent},
-        instances::InstanceRow,
-    },
+    store::{events, instances::InstanceRow},
 };
 
 /// How long a node may take to open a console. It waits for the guest itself for 10 s.
@@ -100,14 +98,7 @@ impl App {
             refused(&row, error)
         })?;
         let data = json!({ "console": open.kind, "mode": open.mode, "take": open.take, "port": open.port });
-        let told = NewEvent {
-            actor: caller.name.clone(),
-            data,
-            labels: row.labels.clone(),
-            deployment: Some(row.deployment),
-            node: row.life.node,
-            ..NewEvent::new("instance.console_opened", row.project.clone(), row.target())
-        };
+        let told = event_of("instance.console_opened", &row, &caller.name, data);
         // Nobody is let in whose opening is not written down.
         self.store.run_tx("instances.console", async |tx| events::append_many(tx, vec![told.clone()]).await).await?;
         Ok(OpenedConsole { caller, row, open, tunnel, slot })
@@ -154,7 +145,7 @@ const REQUEST_ID: http::HeaderName = http::HeaderName::from_static(REQUEST_ID_HE
 
 /// The node of an instance whose guest may run, else why it has no console.
 fn check_runs(row: &InstanceRow) -> Result<NodeId, AppError> {
-    check_console(row)?;
+    check_guest(row, "it has no console")?;
     let state = row.life.state;
     let runs = matches!(
         state,

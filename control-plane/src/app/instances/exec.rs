@@ -10,7 +10,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::Method;
 use muster_api::{
     ErrorCode, InstanceId, NodeId, Problem, Ref,
-    deployment::Runtime,
     error::FieldError,
     guest::{Encoding, Exec, Executed},
     instance::InstanceState,
@@ -19,13 +18,14 @@ use muster_api::{
 use muster_pool::{Call, PoolError};
 use serde_json::{Value, json};
 
-use super::super::{Answer, App, AppError, Asked, find};
+use super::{
+    super::{Answer, App, AppError, Asked, find},
+    change::event_of,
+    log::check_guest,
+};
 use crate::{
     domain::instance::word,
-    store::{
-        events::{self, NewEvent},
-        instances::InstanceRow,
-    },
+    store::{events, instances::InstanceRow},
 };
 
 /// Most bytes of the program and its arguments together.
@@ -49,14 +49,8 @@ impl App {
                 let row = find::instance(tx, &asked.caller, &asked.thing).await?;
                 asked.check_if_match(row.revision)?;
                 let node = check_runs(&row)?;
-                let told = NewEvent {
-                    actor: asked.caller.name.clone(),
-                    data: json!({ "program": request.command.first() }),
-                    labels: row.labels.clone(),
-                    deployment: Some(row.deployment),
-                    node: Some(node),
-                    ..NewEvent::new("instance.exec", row.project.clone(), row.target())
-                };
+                let data = json!({ "program": request.command.first() });
+                let told = event_of("instance.exec", &row, &asked.caller.name, data);
                 events::append_many(tx, vec![told]).await?;
                 Answer::ok(&json!({ "instance": row.id, "name": row.name, "node": node }))
             })
@@ -118,10 +112,7 @@ fn checked(wanted: &Exec) -> Result<ExecRequest, AppError> {
 
 /// The node of an instance whose guest runs.
 fn check_runs(row: &InstanceRow) -> Result<NodeId, AppError> {
-    if row.runtime == Runtime::None {
-        let detail = format!("{} has runtime none: it is a disk file without a guest", row.name);
-        return Err(AppError::code(ErrorCode::WrongState, detail));
-    }
+    check_guest(row, "it runs no commands")?;
     match (row.life.state, row.life.node) {
         (InstanceState::Unknown, _) => {
             Err(AppError::Unavailable(format!("{} is unknown: its node is silent", row.name)))
@@ -155,7 +146,7 @@ fn silent(name: &str, node: NodeId, error: &PoolError) -> AppError {
 fn outcome(name: &str, instance: InstanceId, answer: ExecAnswer) -> Result<Executed, AppError> {
     let refused = |code, detail: String| Problem::new(code, detail).with("instance", instance.to_string()).into();
     match answer {
-        ExecAnswer::Ended(ended) => Ok(executed(&ended)),
+        ExecAnswer::Ended(ended) => executed(&ended),
         ExecAnswer::StillRuns => Ok(Executed {
             exit_code: None,
             signal: None,
@@ -190,9 +181,11 @@ fn is_forbidden(said: &str) -> bool {
     said.contains("disabled") || said.contains("not been found") || said.contains("not allowed")
 }
 
-fn executed(ended: &ExecEnded) -> Executed {
-    let bytes = |base64: &str| STANDARD.decode(base64).unwrap_or_default();
-    let (stdout, stderr) = (bytes(&ended.stdout_base64), bytes(&ended.stderr_base64));
+fn executed(ended: &ExecEnded) -> Result<Executed, AppError> {
+    let bytes = |base64: &str| {
+        STANDARD.decode(base64).map_err(|error| anyhow::anyhow!("what a command printed came as no base64: {error}"))
+    };
+    let (stdout, stderr) = (bytes(&ended.stdout_base64)?, bytes(&ended.stderr_base64)?);
     let (exit_code, signal, truncated) = (ended.exit_code, ended.signal, ended.truncated);
     let made = |stdout, stderr, encoding| Executed {
         exit_code,
@@ -203,10 +196,10 @@ fn executed(ended: &ExecEnded) -> Executed {
         encoding,
         truncated,
     };
-    match (String::from_utf8(stdout), String::from_utf8(stderr)) {
+    Ok(match (String::from_utf8(stdout), String::from_utf8(stderr)) {
         (Ok(stdout), Ok(stderr)) => made(stdout, stderr, Encoding::Text),
         _ => made(ended.stdout_base64.clone(), ended.stderr_base64.clone(), Encoding::Base64),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -222,10 +215,12 @@ mod tests {
             stderr_base64: String::new(),
             truncated: false,
         };
-        let text = executed(&ended("grüß dich\n".as_bytes()));
+        let text = executed(&ended("grüß dich\n".as_bytes())).expect("read");
         assert_eq!((&*text.stdout, text.encoding, text.exit_code), ("grüß dich\n", Encoding::Text, Some(3)));
-        let bytes = executed(&ended(&[0xff, 0]));
+        let bytes = executed(&ended(&[0xff, 0])).expect("read");
         assert_eq!((&*bytes.stdout, bytes.encoding), ("/wA=", Encoding::Base64));
+        let broken = ExecEnded { stdout_base64: "?".to_owned(), ..ended(b"") };
+        executed(&broken).expect_err("output that cannot be read is not taken for none");
     }
 
     #[test]

@@ -98,15 +98,15 @@ impl App {
     /// The instance, if it has a console.
     async fn with_console(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<InstanceRow, AppError> {
         let row = self.store.read("instances.log", async |tx| find::instance(tx, caller, wanted).await).await?;
-        check_console(&row)?;
+        check_guest(&row, "it has no console")?;
         Ok(row)
     }
 }
 
-/// Refuses an instance without a guest.
-pub(super) fn check_console(row: &InstanceRow) -> Result<(), AppError> {
+/// Refuses an instance without a guest. `so` says what follows from that, for example `it has no console`.
+pub(super) fn check_guest(row: &InstanceRow, so: &str) -> Result<(), AppError> {
     if row.runtime == Runtime::None {
-        let detail = format!("{} has runtime none: it is a disk file without a guest, so it has no console", row.name);
+        let detail = format!("{} has runtime none: it is a disk file without a guest, so {so}", row.name);
         return Err(AppError::code(ErrorCode::WrongState, detail));
     }
     Ok(())

@@ -210,6 +210,7 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
         snapshot: None,
         commit: Some(row.commit_id),
     };
+    // An instance that was deleted long ago is forgotten. Whoever starts from the version can still say its firmware.
     let firmware = deployments::firmware_of(tx, &[row.instance]).await?.remove(&row.instance).unwrap_or_default();
     let version = NewVersion {
         stored_bytes: saved.stored_bytes,

@@ -1,5 +1,6 @@
 //! A complete snapshot becomes visible.
 
+use anyhow::Context as _;
 use muster_api::{
     Reason, UploadId, VersionId,
     firmware::Firmware,
@@ -71,7 +72,9 @@ async fn publish_members(
     let firmware = deployments::firmware_of(tx, &instances).await?;
     for member in members {
         let staged = member.staged.as_ref().expect("a snapshot is published when all its members are staged");
-        let firmware = firmware.get(&member.instance).copied().unwrap_or_default();
+        let firmware = firmware.get(&member.instance).copied();
+        let firmware =
+            firmware.with_context(|| format!("member {} of a snapshot is forgotten", member.instance_name))?;
         let new = new_version(row, member, staged, upload, firmware)?;
         versions::insert(tx, &new).await?;
         heads.push(NewHead { disk: member.disk, base: staged.base, version: new.id, dirty_bytes: member.dirty_bytes });

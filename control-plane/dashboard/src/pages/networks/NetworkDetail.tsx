@@ -1,22 +1,19 @@
-import { Alert, Button, Text } from "@mantine/core";
-import { IconPencil, IconTrash } from "@tabler/icons-react";
+import { Alert, Text } from "@mantine/core";
 import { useNavigate, useParams } from "@tanstack/react-router";
-import { useState } from "react";
 import { type Network, useNetwork, usePatchNetwork } from "../../api/networks.ts";
-import { useCommands } from "../../commands/registry.ts";
 import { CopyId } from "../../ui/CopyId.tsx";
 import { count } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
-import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { TwoColumns } from "../../ui/TwoColumns.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { LabelsPanel } from "../instances/LabelsPanel.tsx";
 import { Meter } from "../nodes/Meter.tsx";
 import { CardsTable } from "./CardsTable.tsx";
 import { ChangeNetwork } from "./ChangeNetwork.tsx";
+import { AboutIt, useChangeOrDelete } from "./ChangeOrDelete.tsx";
 import { DeleteNetworks } from "./DeleteNetworks.tsx";
 import { modes, roomOf } from "./network-words.ts";
 import { UsedBy } from "./UsedBy.tsx";
@@ -38,48 +35,11 @@ export default function NetworkDetail() {
 }
 
 function Shown({ network }: { network: Network }) {
-  const [asking, setAsking] = useState<"change" | "delete">();
+  const { asking, stopAsking, gone, actions } = useChangeOrDelete("network", network);
   const patch = usePatchNetwork();
   const navigate = useNavigate();
-  const gone = network.state === "deleted";
-  useCommands(
-    () =>
-      gone
-        ? []
-        : [
-            { id: "change", title: `Change network ${network.name}`, run: () => setAsking("change") },
-            { id: "delete", title: `Delete network ${network.name}`, run: () => setAsking("delete") },
-          ],
-    [network.name, gone],
-  );
   return (
-    <Page
-      title={network.name}
-      crumbs={crumbs}
-      subtitle={modes[network.mode].means}
-      actions={
-        gone ? undefined : (
-          <>
-            <Button
-              size="xs"
-              variant="default"
-              leftSection={<IconPencil size={15} />}
-              onClick={() => setAsking("change")}
-            >
-              Change
-            </Button>
-            <Button
-              size="xs"
-              variant="default"
-              leftSection={<IconTrash size={15} color="var(--state-bad)" />}
-              onClick={() => setAsking("delete")}
-            >
-              Delete
-            </Button>
-          </>
-        )
-      }
-    >
+    <Page title={network.name} crumbs={crumbs} subtitle={modes[network.mode].means} actions={actions}>
       {gone && (
         <Alert color="gray" title="It is deleted">
           It is shown for 24 hours. Nothing can have a card in it any more.
@@ -93,16 +53,7 @@ function Shown({ network }: { network: Network }) {
               labels={network.labels}
               onSave={(labels) => patch.mutateAsync({ network, patch: { labels } })}
             />
-            <Panel title="About it">
-              <KeyValues
-                items={[
-                  ["Project", network.project],
-                  ["Created", <TimeAgo key="created" time={network.created_at} />],
-                  ["Changed", <TimeAgo key="changed" time={network.updated_at} />],
-                  ["Id", <CopyId key="id" value={network.id} />],
-                ]}
-              />
-            </Panel>
+            <AboutIt thing={network} />
           </>
         }
       >
@@ -132,10 +83,10 @@ function Shown({ network }: { network: Network }) {
       <Text size="xs" c="dimmed">
         The same at the command line: <CopyId value={`muster network show ${network.name}`} label="command" />
       </Text>
-      <ChangeNetwork opened={asking === "change"} onClose={() => setAsking(undefined)} network={network} />
+      <ChangeNetwork opened={asking === "change"} onClose={stopAsking} network={network} />
       <DeleteNetworks
         opened={asking === "delete"}
-        onClose={() => setAsking(undefined)}
+        onClose={stopAsking}
         networks={[network]}
         onDone={() => void navigate({ to: "/networks" })}
       />

@@ -1,24 +1,20 @@
-import { Alert, Button, List, Text } from "@mantine/core";
-import { IconPencil, IconTrash } from "@tabler/icons-react";
+import { Alert, List, Text } from "@mantine/core";
 import { useNavigate, useParams } from "@tanstack/react-router";
-import { useState } from "react";
 import {
   type SecurityGroup,
   usePatchSecurityGroup,
   useSecurityGroup,
   useSecurityGroups,
 } from "../../api/security-groups.ts";
-import { useCommands } from "../../commands/registry.ts";
 import { CopyId } from "../../ui/CopyId.tsx";
-import { KeyValues } from "../../ui/KeyValues.tsx";
 import { TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
-import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { TwoColumns } from "../../ui/TwoColumns.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { LabelsPanel } from "../instances/LabelsPanel.tsx";
+import { AboutIt, useChangeOrDelete } from "../networks/ChangeOrDelete.tsx";
 import { UsedBy } from "../networks/UsedBy.tsx";
 import { ChangeRules } from "./ChangeRules.tsx";
 import { DeleteGroups } from "./DeleteGroups.tsx";
@@ -42,47 +38,15 @@ export default function SecurityGroupDetail() {
 }
 
 function Shown({ group }: { group: SecurityGroup }) {
-  const [asking, setAsking] = useState<"change" | "delete">();
+  const { asking, stopAsking, gone, actions } = useChangeOrDelete("security group", group);
   const patch = usePatchSecurityGroup();
   const navigate = useNavigate();
-  const gone = group.state === "deleted";
-  useCommands(
-    () =>
-      gone
-        ? []
-        : [
-            { id: "change", title: `Change security group ${group.name}`, run: () => setAsking("change") },
-            { id: "delete", title: `Delete security group ${group.name}`, run: () => setAsking("delete") },
-          ],
-    [group.name, gone],
-  );
   return (
     <Page
       title={group.name}
       crumbs={crumbs}
       subtitle="A card with several groups lets through what one of them does. Answers always pass."
-      actions={
-        gone ? undefined : (
-          <>
-            <Button
-              size="xs"
-              variant="default"
-              leftSection={<IconPencil size={15} />}
-              onClick={() => setAsking("change")}
-            >
-              Change
-            </Button>
-            <Button
-              size="xs"
-              variant="default"
-              leftSection={<IconTrash size={15} color="var(--state-bad)" />}
-              onClick={() => setAsking("delete")}
-            >
-              Delete
-            </Button>
-          </>
-        )
-      }
+      actions={actions}
     >
       {gone && (
         <Alert color="gray" title="It is deleted">
@@ -97,16 +61,7 @@ function Shown({ group }: { group: SecurityGroup }) {
             </UsedBy>
             <NamedBy group={group} />
             <LabelsPanel labels={group.labels} onSave={(labels) => patch.mutateAsync({ group, patch: { labels } })} />
-            <Panel title="About it">
-              <KeyValues
-                items={[
-                  ["Project", group.project],
-                  ["Created", <TimeAgo key="created" time={group.created_at} />],
-                  ["Changed", <TimeAgo key="changed" time={group.updated_at} />],
-                  ["Id", <CopyId key="id" value={group.id} />],
-                ]}
-              />
-            </Panel>
+            <AboutIt thing={group} />
           </>
         }
       >
@@ -123,10 +78,10 @@ function Shown({ group }: { group: SecurityGroup }) {
           label="command"
         />
       </Text>
-      <ChangeRules opened={asking === "change"} onClose={() => setAsking(undefined)} group={group} />
+      <ChangeRules opened={asking === "change"} onClose={stopAsking} group={group} />
       <DeleteGroups
         opened={asking === "delete"}
-        onClose={() => setAsking(undefined)}
+        onClose={stopAsking}
         groups={[group]}
         onDone={() => void navigate({ to: "/security-groups" })}
       />
