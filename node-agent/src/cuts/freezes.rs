@@ -16,7 +16,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -32,6 +32,7 @@ use tracing::{info, warn};
 use super::CutRefusal;
 use crate::{
     hypervisor::{Domain, DomainState, Hypervisor, HypervisorError, guest_agent},
+    identity::replace_file,
     sealed, telemetry,
 };
 
@@ -207,35 +208,45 @@ impl Freezes {
     /// Thaws the guests of a cut after its flip. Refuses if one of them may have been thawed before it.
     pub(super) async fn thaw(self: &Arc<Self>, key: CutKey) -> Result<(), CutRefusal> {
         let confirmed = lock(&self.confirmed).remove(&key).unwrap_or_default();
-        let thaws = confirmed.into_iter().map(|instance| async move {
-            let said = |what: &str| failed(format!("instance {instance}: {what}"));
-            let taken = {
-                let mut entries = lock(&self.entries);
-                let entry = entries.get_mut(&instance).filter(|entry| entry.key == Some(key) && !entry.ending);
-                entry.and_then(|entry| {
-                    entry.ending = true;
-                    entry.frozen
-                })
-            };
-            let Some(frozen) = taken else { return Err(said("its file systems were thawed before the cut")) };
-            match self.thaw_one(instance).await {
-                Ok(thawed) if thawed >= frozen => Ok(()),
-                Ok(thawed) => {
-                    let detail = format!("{frozen} of its file systems were frozen, {thawed} until the cut");
-                    Err(said(&detail))
-                }
-                Err(error) => {
-                    self.thaw_until_done(instance);
-                    let detail = format!(
-                        "it is not known whether its file systems were frozen until the cut: {error}; it is thawed as soon \
-                         as its guest agent answers"
-                    );
-                    Err(said(&detail))
-                }
+        let tasks = confirmed.into_iter().map(|instance| {
+            let this = self.clone();
+            async move {
+                // A task of its own, as for a freeze: a coordinator that is killed takes its call along, and by then nobody
+                // else thaws this guest.
+                let task = tokio::spawn(async move { this.thaw_confirmed(key, instance).await });
+                task.await.unwrap_or_else(|error| Err(failed(format!("instance {instance}: {error}"))))
             }
         });
-        let results: Vec<Result<(), CutRefusal>> = stream::iter(thaws).buffer_unordered(AT_A_TIME).collect().await;
+        let results: Vec<Result<(), CutRefusal>> = stream::iter(tasks).buffer_unordered(AT_A_TIME).collect().await;
         results.into_iter().collect()
+    }
+
+    async fn thaw_confirmed(self: Arc<Self>, key: CutKey, instance: InstanceId) -> Result<(), CutRefusal> {
+        let said = |what: &str| failed(format!("instance {instance}: {what}"));
+        let taken = {
+            let mut entries = lock(&self.entries);
+            let entry = entries.get_mut(&instance).filter(|entry| entry.key == Some(key) && !entry.ending);
+            entry.and_then(|entry| {
+                entry.ending = true;
+                entry.frozen
+            })
+        };
+        let Some(frozen) = taken else { return Err(said("its file systems were thawed before the cut")) };
+        match self.thaw_one(instance).await {
+            Ok(thawed) if thawed >= frozen => Ok(()),
+            Ok(thawed) => {
+                let detail = format!("{frozen} of its file systems were frozen, {thawed} until the cut");
+                Err(said(&detail))
+            }
+            Err(error) => {
+                self.thaw_until_done(instance);
+                let detail = format!(
+                    "it is not known whether its file systems were frozen until the cut: {error}; it is thawed as soon as \
+                     its guest agent answers"
+                );
+                Err(said(&detail))
+            }
+        }
     }
 
     /// Thaws the guests of a cut that was given up, in tasks of their own.
@@ -342,8 +353,8 @@ impl Freezes {
 
     /// Writes down that a guest will be frozen, so that it is on disk before the freeze.
     async fn write_down(&self, instance: InstanceId, record: Record) -> io::Result<()> {
-        let (dir, path) = (self.dir.clone(), self.path(instance));
-        tokio::task::spawn_blocking(move || write_durably(&dir, &path, &sealed::seal(&record)?))
+        let path = self.path(instance);
+        tokio::task::spawn_blocking(move || replace_file(&path, &sealed::seal(&record)?))
             .await
             .map_err(io::Error::other)
             .flatten()
@@ -358,12 +369,4 @@ impl Entry {
 
 fn failed(detail: String) -> CutRefusal {
     CutRefusal::new(Reason::FreezeFailed, detail)
-}
-
-fn write_durably(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    fs::write(&new, bytes)?;
-    fs::File::open(&new)?.sync_all()?;
-    fs::rename(new, path)?;
-    fs::File::open(dir)?.sync_all()
 }

@@ -332,6 +332,11 @@ async fn run(faults: Vec<Fault>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_guest_whose_agent_died_is_thawed_although_the_coordinator_was_killed_while_it_asked_for_the_thaw() {
+    run(vec![Fault::Restart(0, 1), Fault::Takes(1, "guest-fsfreeze-freeze", Takes::Dies)]).await.unwrap();
+}
+
 #[test]
 fn whatever_fails_no_guest_stays_frozen() {
     let mut runner = TestRunner::new(Config { cases: 150, ..Config::default() });
