@@ -39,12 +39,13 @@ libvirt_enter() {
     else
         mkdir -p /run/libvirt
         # The daemons may outlive this shell, so they must not inherit its locks (8 is the run's mark, see
-        # leftovers.sh).
+        # leftovers.sh). Nor may they inherit its TMPDIR: only this user can write there, and what libvirt starts to
+        # make a TPM runs as another user and needs a folder for its files.
         if ! pid_runs "$(cat /run/virtlogd.pid 2> /dev/null)" virtlogd; then
-            virtlogd -d 8>&- 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
+            env -u TMPDIR virtlogd -d 8>&- 9>&- > "$log" 2>&1 && cp /run/virtlogd.pid "$libvirt_state/virtlogd.pid"
         fi
         if ! pid_runs "$(cat /run/libvirtd.pid 2> /dev/null)" libvirtd; then
-            libvirtd -d 8>&- 9>&- >> "$log" 2>&1 && cp /run/libvirtd.pid "$libvirt_state/libvirtd.pid"
+            env -u TMPDIR libvirtd -d 8>&- 9>&- >> "$log" 2>&1 && cp /run/libvirtd.pid "$libvirt_state/libvirtd.pid"
         fi
     fi
     if ! until_true 30 libvirt_answers; then

@@ -105,6 +105,8 @@ fn spawn_libvirtd(dir: &Path, virtlogd: &Child) -> Child {
 fn dying_with_the_test(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", program]);
+    // What libvirt starts to make a TPM runs as another user, which cannot write into the folder of the tests.
+    command.env_remove("TMPDIR");
     command
 }
 

@@ -59,6 +59,8 @@ impl Drop for Guard {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let _ = runtime.block_on(hypervisor.destroy(instance));
+            // Otherwise the state of its TPM is left behind by a test that fails.
+            let _ = runtime.block_on(hypervisor.discard(instance));
         })
         .join()
         .unwrap();
