@@ -29,6 +29,9 @@ words! {
         /// Instance: since its start its guest has written nothing to its console and hardly used its disk, for a minute or
         /// more. It may not boot.
         GuestSilent = "guest_silent",
+        /// Instance: its file systems may still be frozen after a snapshot, because its guest agent has not answered since.
+        /// What writes in the guest waits.
+        GuestFrozen = "guest_frozen",
     }
 }
 
@@ -37,7 +40,7 @@ words! {
 pub struct Condition {
     /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
     /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`,
-    /// `guest_silent`.
+    /// `guest_silent`, `guest_frozen`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.

@@ -34,6 +34,7 @@ use crate::{
     check::{self, DataLock},
     config::Config,
     controller::{ControllerClient, ControllerError, HttpController},
+    cuts::Freezes,
     desired::{DesiredFile, Known},
     fenced,
     host::{Host, HostError, HostParts},
@@ -116,6 +117,8 @@ impl Agent {
             cache_bytes_max: config.cache_size.of(space.total_bytes),
         })
         .await?;
+        let frozen = data_dir.join("frozen");
+        let freezes = Freezes::open(frozen.clone(), host.machines()).map_err(|e| data_dir_error("read", &frozen, e))?;
         let loops = Arc::new(Loops {
             config,
             identity,
@@ -125,6 +128,7 @@ impl Agent {
             pool_limit_bytes,
             pool,
             host,
+            freezes,
             controller,
             known: watch::Sender::new(Arc::new(known)),
             desired_file,

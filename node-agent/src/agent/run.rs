@@ -20,7 +20,7 @@ use super::{Agent, AgentError, loops::Loops};
 use crate::{
     check::DataLock,
     consoles::{Consoles, Opener},
-    cuts::{CutParts, Cuts, Freezes},
+    cuts::{CutParts, Cuts},
     host::Host,
     peer::server::{PeerServerParts, routes},
     status,
@@ -80,13 +80,7 @@ impl Agent {
         let Self { loops, lock, listener, metrics } = self;
         let tls = server_config(&loops.identity.tls, &loops.identity.ca, ClientCertificates::Current)?;
         let console_dir = loops.config.data_dir.join("console");
-        let frozen = loops.config.data_dir.join("frozen");
-        let freezes = Freezes::open(frozen.clone(), loops.host.machines()).map_err(|source| AgentError::DataDir {
-            op: "read",
-            path: frozen,
-            source,
-        })?;
-        let cuts = Arc::new(loops.cuts(freezes));
+        let cuts = Arc::new(loops.cuts());
         let router = routes(PeerServerParts {
             chunks: loops.share.clone(),
             losses: loops.share.losses().clone(),
@@ -129,11 +123,11 @@ fn opener(host: Arc<dyn Host>) -> Opener {
 }
 
 impl Loops {
-    fn cuts(&self, freezes: Arc<Freezes>) -> Cuts {
+    fn cuts(&self) -> Cuts {
         Cuts::new(CutParts {
             node: self.identity.joined.node,
             disks: self.host.cuts(),
-            freezes,
+            freezes: self.freezes.clone(),
             peers: Arc::new(self.pool.clone()),
             controller: self.controller.clone(),
             known: self.known.subscribe(),

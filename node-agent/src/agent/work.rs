@@ -46,7 +46,10 @@ impl Loops {
                 continue;
             }
             changed.mark_unchanged();
-            let instances = self.host.pass(Arc::new(now.desired.clone())).await;
+            let mut instances = self.host.pass(Arc::new(now.desired.clone())).await;
+            for report in &mut instances {
+                report.conditions.extend(self.freezes.condition(report.instance));
+            }
             // A new incarnation is news even if its revision is the same by chance: it gets a full report.
             let of = Some((now.desired.incarnation, now.desired.revision));
             let next = Passed { of, instances: Arc::new(instances) };

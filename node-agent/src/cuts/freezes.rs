@@ -23,7 +23,11 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use metrics::counter;
-use muster_api::{InstanceId, Reason, node_protocol::CutKey};
+use muster_api::{
+    InstanceId, Reason,
+    condition::{Condition, ConditionKind},
+    node_protocol::CutKey,
+};
 use serde::{Deserialize, Serialize};
 use storage_core::{Backoff, lock};
 use tokio::time::{sleep, timeout};
@@ -75,6 +79,8 @@ struct Entry {
     ending: bool,
     /// How many thaws must be answered before it counts as thawed.
     thaws: u32,
+    /// Since the last answer of its guest agent a thaw failed: what it failed with.
+    unanswered: Option<String>,
 }
 
 /// The frozen guests of this node.
@@ -105,6 +111,18 @@ impl Freezes {
             entries.insert(instance, Entry { ending: true, ..Entry::new(None, boot) });
         }
         Ok(Arc::new(Self { hypervisor, dir, entries: Mutex::new(entries), confirmed: Mutex::default() }))
+    }
+
+    /// Tells of a guest whose thaw failed, so that it may still be frozen. It is tried again until that is known.
+    #[must_use]
+    pub fn condition(&self, instance: InstanceId) -> Option<Condition> {
+        let entries = lock(&self.entries);
+        let error = entries.get(&instance)?.unanswered.as_ref()?;
+        let detail = format!(
+            "its file systems may still be frozen after a snapshot, so that what writes in the guest waits: {error}; it is \
+             thawed as soon as its guest agent answers; 'fsfreeze --unfreeze' in the guest, or a reboot of it, helps at once"
+        );
+        Some(Condition { kind: ConditionKind::GuestFrozen, detail })
     }
 
     /// Thaws what an earlier process has left frozen, in tasks of their own.
@@ -284,7 +302,11 @@ impl Freezes {
             let mut backoff = Backoff::new(THAW_FIRST, THAW_MOST);
             let mut told = false;
             while lock(&this.entries).contains_key(&instance) {
-                match this.thaw_one(instance).await {
+                let thawed = this.thaw_one(instance).await;
+                if let Some(entry) = lock(&this.entries).get_mut(&instance) {
+                    entry.unanswered = thawed.as_ref().err().map(ToString::to_string);
+                }
+                match thawed {
                     Ok(_) => {
                         if lock(&this.entries).contains_key(&instance) {
                             sleep(LATE_PAUSE).await;
@@ -363,7 +385,7 @@ impl Freezes {
 
 impl Entry {
     fn new(key: Option<CutKey>, boot: u64) -> Self {
-        Self { key, boot, turn: Arc::default(), frozen: None, ending: false, thaws: 1 }
+        Self { key, boot, turn: Arc::default(), frozen: None, ending: false, thaws: 1, unanswered: None }
     }
 }
 

@@ -210,6 +210,7 @@ pub(crate) struct Node {
     commit: CommitId,
     pub(crate) disks: FakeDisks,
     known: watch::Sender<Arc<Known>>,
+    pub(crate) freezes: Arc<Freezes>,
     pub(crate) cuts: Arc<Cuts>,
     stop: CancellationToken,
 }
@@ -244,7 +245,7 @@ impl Fleet {
         (0..count).fold(fleet, |mut fleet, _| {
             let (known, _) = watch::channel(Arc::new(Known::nothing(INCARNATION)));
             let (id, disks) = (NodeId::generate(), FakeDisks::default());
-            let cuts = fleet.cuts(id, &disks, &known);
+            let (freezes, cuts) = fleet.cuts(id, &disks, &known);
             let (stop, instance) = (CancellationToken::new(), InstanceId::generate());
             disks.with(|disk| disk.guest = Some((fleet.host.clone(), instance)));
             fleet.nodes.push(Node {
@@ -254,6 +255,7 @@ impl Fleet {
                 commit: CommitId::generate(),
                 disks,
                 known,
+                freezes,
                 cuts,
                 stop,
             });
@@ -261,17 +263,18 @@ impl Fleet {
         })
     }
 
-    fn cuts(&self, id: NodeId, disks: &FakeDisks, known: &watch::Sender<Arc<Known>>) -> Arc<Cuts> {
+    fn cuts(&self, id: NodeId, disks: &FakeDisks, known: &watch::Sender<Arc<Known>>) -> (Arc<Freezes>, Arc<Cuts>) {
+        let freezes = Freezes::open(self.records(id), Some(Arc::new(self.hypervisor(id)))).unwrap();
         let cuts = Arc::new(Cuts::new(CutParts {
             node: id,
             disks: Arc::new(disks.clone()),
-            freezes: Freezes::open(self.records(id), Some(Arc::new(self.hypervisor(id)))).unwrap(),
+            freezes: freezes.clone(),
             peers: Arc::new(self.wires.clone()),
             controller: Arc::new(self.controller.clone()),
             known: known.subscribe(),
         }));
         self.wires.nodes.lock().unwrap().insert(id, cuts.clone());
-        cuts
+        (freezes, cuts)
     }
 
     pub(crate) fn hypervisor(&self, node: NodeId) -> FakeHypervisor {
@@ -294,11 +297,12 @@ impl Fleet {
     pub(crate) fn restart(&mut self, at: usize) {
         self.nodes[at].stop.cancel();
         let node = &self.nodes[at];
-        let cuts = self.cuts(node.id, &node.disks, &node.known);
+        let (freezes, cuts) = self.cuts(node.id, &node.disks, &node.known);
         let stop = CancellationToken::new();
         let (running, cancel) = (cuts.clone(), stop.clone());
         tokio::spawn(async move { running.run(cancel).await });
-        (self.nodes[at].cuts, self.nodes[at].stop) = (cuts, stop);
+        let node = &mut self.nodes[at];
+        (node.freezes, node.cuts, node.stop) = (freezes, cuts, stop);
     }
 
     pub(crate) fn order(&self, at: usize, attempt: u32, phase: CutPhase) -> CutOrder {

@@ -10,6 +10,7 @@ use muster_agent::hypervisor::{
 };
 use muster_api::{
     Reason,
+    condition::ConditionKind,
     node_protocol::{CutKey, CutPhase, CutResult},
     peer_protocol::{CutStep, CutStepAnswer},
 };
@@ -178,8 +179,15 @@ async fn a_guest_agent_that_dies_while_frozen_fails_the_cut_and_is_thawed_when_i
     assert!(detail(&report).contains("not known"), "{}", detail(&report));
     assert!(is_frozen(&fleet, 1));
     fleet.eventually("the other runs", || !is_frozen(&fleet, 0)).await;
+    // Its owner is told, until it is thawed.
+    let told = |at: usize| fleet.nodes[at].freezes.condition(fleet.nodes[at].instance);
+    fleet.eventually("it is told", || told(1).is_some()).await;
+    let condition = told(1).expect("it stays until the guest answers");
+    assert!(condition.kind == ConditionKind::GuestFrozen && condition.detail.contains("frozen"), "{condition:?}");
+    assert_eq!(told(0), None);
     heal(&fleet);
     fleet.within(Duration::from_secs(60), "it is thawed", || all_thawed(&fleet)).await;
+    fleet.eventually("nothing is told any more", || told(1).is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]
