@@ -134,6 +134,14 @@ impl ChunkStore for PoolShare {
         self.store.touch(round, names)
     }
 
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.store.remove(below, names)
+    }
+
+    fn reclaim(&self) -> Result<u64, StoreError> {
+        self.store.reclaim()
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.store.sync()
     }

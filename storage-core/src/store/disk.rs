@@ -12,9 +12,12 @@ use std::{
     sync::Arc,
 };
 
+use rustix::fs::FallocateFlags;
+
 /// Most parts that the kernel takes in one call (`IOV_MAX`).
 const PARTS_MAX: usize = 1024;
-const PAGE: u64 = 4096;
+/// The grain in which systems keep files in memory and file systems give space back.
+pub(super) const PAGE: u64 = 4096;
 
 /// A folder of files, real or simulated.
 pub trait Disk: Debug + Send + Sync {
@@ -42,6 +45,9 @@ pub trait DiskFile: Debug + Send + Sync {
     fn write(&self, offset: u64, parts: &mut [IoSlice<'_>]) -> io::Result<()>;
     /// Cuts the file off, or extends it with zeros.
     fn set_size(&self, size: u64) -> io::Result<()>;
+    /// Gives the blocks of these bytes back to the file system: they read as zeros from then on. Both ends are multiples of
+    /// 4096. Not every file system can do that.
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()>;
     /// Makes the file's bytes and size durable.
     fn sync_data(&self) -> io::Result<()>;
     /// Drops what the system's memory holds of these bytes of the file, so that reads come from the disk itself. After a
@@ -145,6 +151,11 @@ impl DiskFile for File {
 
     fn set_size(&self, size: u64) -> io::Result<()> {
         self.set_len(size)
+    }
+
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(self, flags, bytes.start, bytes.end - bytes.start)?)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -17,6 +17,8 @@ pub enum Call {
     Put,
     /// [`ChunkStore::touch`]
     Touch,
+    /// [`ChunkStore::remove`] and [`ChunkStore::reclaim`]
+    Remove,
     /// [`ChunkStore::sync`]. When it fails, the store stops, as a real one does.
     Sync,
     /// [`ChunkStore::get`] and [`ChunkStore::load`]
@@ -103,7 +105,7 @@ impl<S: ChunkStore> FaultyStore<S> {
             let number = *plan.calls.entry(call).and_modify(|n| *n += 1).or_insert(1) - 1;
             let planned = |p: &&Planned| p.call == call && (p.from..p.until).contains(&number);
             let fault = plan.faults.iter().find(planned).map(|p| p.fault);
-            let writes = matches!(call, Call::Put | Call::Touch | Call::Sync);
+            let writes = matches!(call, Call::Put | Call::Touch | Call::Remove | Call::Sync);
             let answer = match fault {
                 _ if writes && plan.stopped => Err(StoreError::Failed { reason: "an injected fault".to_owned() }),
                 None => Ok(()),
@@ -136,6 +138,16 @@ impl<S: ChunkStore> ChunkStore for FaultyStore<S> {
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.enter(Call::Touch)?;
         self.inner.touch(round, names)
+    }
+
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.enter(Call::Remove)?;
+        self.inner.remove(below, names)
+    }
+
+    fn reclaim(&self) -> Result<u64, StoreError> {
+        self.enter(Call::Remove)?;
+        self.inner.reclaim()
     }
 
     fn sync(&self) -> Result<(), StoreError> {

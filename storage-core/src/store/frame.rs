@@ -19,6 +19,8 @@ const FORMAT: u16 = 1;
 pub(super) const ALIGN: u64 = 16;
 /// Names in one frame of stamps or drops: 256 KiB.
 pub(super) const NAMES_MAX: usize = 8192;
+/// Most bytes of one hole. What is larger is several.
+pub(super) const HOLE_BYTES_MAX: u64 = 1 << 30;
 /// Where an object's stored bytes begin within its frame.
 pub(super) const OBJECT_HEAD: usize = Frame::BYTES + RecordHeader::BYTES;
 const CONTENT_MAX: usize = if Record::BYTES_MAX > 8 + 32 * NAMES_MAX { Record::BYTES_MAX } else { 8 + 32 * NAMES_MAX };
@@ -97,6 +99,8 @@ pub(super) enum FrameKind {
     Stamps = 2,
     /// Names of objects whose earlier copies are no longer here.
     Drops = 3,
+    /// Nothing: the frames that were here are dropped, and their bytes may be given back to the disk.
+    Hole = 4,
 }
 
 impl Frame {
@@ -123,9 +127,10 @@ impl Frame {
             1 => FrameKind::Object,
             2 => FrameKind::Stamps,
             3 => FrameKind::Drops,
+            4 => FrameKind::Hole,
             n => return Err(Corrupt::Unsupported { what: FRAME, feature: "kind", got: n.into() }),
         };
-        if reserved != [0; 3] || usize_from(content_len.into()) > CONTENT_MAX {
+        if reserved != [0; 3] || kind != FrameKind::Hole && usize_from(content_len.into()) > CONTENT_MAX {
             return Err(r.field("length", content_len));
         }
         Ok(Frame { kind, content_len, content_crc })
@@ -141,6 +146,11 @@ pub(super) fn object_frame_bytes(stored_len: usize) -> u64 {
 pub(super) fn stamps_bytes(names: usize) -> u64 {
     let frames = names.div_ceil(NAMES_MAX) as u64;
     frames * (Frame::BYTES as u64 + 8).next_multiple_of(ALIGN) + names as u64 * 32
+}
+
+/// Bytes of the frame that drops this many names, at most `NAMES_MAX`.
+pub(super) fn drops_bytes(names: usize) -> u64 {
+    (Frame::BYTES as u64 + names as u64 * 32).next_multiple_of(ALIGN)
 }
 
 /// What comes before an object's stored bytes: the frame's header and the record's.
@@ -160,6 +170,12 @@ pub(super) fn stamps(marker: &Marker, round: u64, names: &[ObjectName]) -> Vec<u
 /// Frames that say that the copies before them are dropped, with at most `NAMES_MAX` names each.
 pub(super) fn drops(marker: &Marker, names: &[ObjectName]) -> Vec<u8> {
     names.chunks(NAMES_MAX).flat_map(|names| whole(marker, FrameKind::Drops, &[], names)).collect()
+}
+
+/// The header of a hole that takes the place of frames of this many bytes.
+pub(super) fn hole(marker: &Marker, bytes: u64) -> [u8; Frame::BYTES] {
+    let content_len = u32::try_from(bytes - Frame::BYTES as u64).expect("a hole has at most HOLE_BYTES_MAX");
+    Frame { kind: FrameKind::Hole, content_len, content_crc: 0 }.encode(marker)
 }
 
 fn whole(marker: &Marker, kind: FrameKind, head: &[u8], names: &[ObjectName]) -> Vec<u8> {
@@ -210,6 +226,9 @@ mod tests {
         let name = ObjectName::from_bytes([1; 32]);
         for count in [0, 1, 3, NAMES_MAX, NAMES_MAX + 1, 2 * NAMES_MAX] {
             assert_eq!(stamps(&[0; 16], 1, &vec![name; count]).len() as u64, stamps_bytes(count));
+        }
+        for count in [1, 3, NAMES_MAX] {
+            assert_eq!(drops(&[0; 16], &vec![name; count]).len() as u64, drops_bytes(count));
         }
         for len in 1..40 {
             assert_eq!(object_frame_bytes(len) % ALIGN, 0);

@@ -6,7 +6,7 @@
 //! scans from there on. Writing the index costs syncs, so it is written after every few hundred MiB and at a clean stop.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, IoSlice},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, PoisonError, RwLock},
@@ -17,11 +17,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Sto
 use super::{
     StoreError,
     disk::{Disk, DiskFile},
+    frame::object_frame_bytes,
 };
-use crate::ObjectName;
+use crate::{ObjectName, units::usize_from};
 
 pub(super) const FILE: &str = "index.redb";
-const FORMAT: u64 = 1;
+/// 1: did not count what is live in each segment.
+const FORMAT: u64 = 2;
 /// Bytes of the index kept in memory. The store has to stay small beside guests.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -30,6 +32,12 @@ type Row = (u32, u64, u32, u64);
 const OBJECTS: TableDefinition<'_, [u8; 32], Row> = TableDefinition::new("objects");
 /// Segment -> bytes of it that the index knows.
 const SEGMENTS: TableDefinition<'_, u32, u64> = TableDefinition::new("segments");
+/// Segment -> bytes of its frames that hold objects of the table above.
+const LIVE: TableDefinition<'_, u32, u64> = TableDefinition::new("live");
+/// Segment that was reclaimed -> bytes of it that were left on the disk, and how many of its bytes were live then.
+const RECLAIMED: TableDefinition<'_, u32, (u64, u64)> = TableDefinition::new("reclaimed");
+/// Segments of which nothing is needed any more. Their files are removed after this is durable.
+const GONE: TableDefinition<'_, u32, ()> = TableDefinition::new("gone");
 /// The numbers named format, pool.0 and pool.1 (halves of the pool's id), objects, bytes.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
@@ -76,7 +84,23 @@ pub(super) struct Known {
     pub(super) pool: [u8; 16],
     /// Bytes known of each segment. The watermark is the end of the highest one.
     pub(super) segments: BTreeMap<u32, u64>,
+    /// Bytes that reclaimed segments still have on the disk.
+    pub(super) held: BTreeMap<u32, u64>,
+    /// Segments whose files may be left and are not needed.
+    pub(super) gone: BTreeSet<u32>,
     pub(super) totals: Totals,
+}
+
+/// What is live of a segment that the index knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentUse {
+    pub(super) segment: u32,
+    /// Bytes that the index knows of it.
+    pub(super) len: u64,
+    /// Bytes of its frames whose objects are here.
+    pub(super) live: u64,
+    /// If it was reclaimed: the bytes that were left on the disk, and those that were live.
+    pub(super) reclaimed: Option<(u64, u64)>,
 }
 
 impl Index {
@@ -194,11 +218,24 @@ impl Index {
                 // In name order, so that each page of the index is visited once.
                 let mut sorted: Vec<_> = changes.iter().collect();
                 sorted.sort_unstable_by_key(|(name, _)| **name);
+                let mut live: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
                 for (name, place) in sorted {
-                    match place {
-                        Some(place) => objects.insert(name.as_bytes(), place.row())?.map(drop),
-                        None => objects.remove(name.as_bytes())?.map(drop),
+                    let before = match place {
+                        Some(place) => objects.insert(name.as_bytes(), place.row())?,
+                        None => objects.remove(name.as_bytes())?,
                     };
+                    if let Some(before) = before.map(|row| Place::from_row(row.value())) {
+                        live.entry(before.segment).or_default().1 += before.frame_bytes();
+                    }
+                    if let Some(place) = place {
+                        live.entry(place.segment).or_default().0 += place.frame_bytes();
+                    }
+                }
+                let mut table = write.open_table(LIVE)?;
+                for (segment, (more, less)) in live {
+                    let before = table.get(segment)?.map_or(0, |bytes| bytes.value());
+                    // Nothing checks single rows, so a damaged one may say more than there is.
+                    table.insert(segment, (before + more).saturating_sub(less))?;
                 }
                 let mut table = write.open_table(SEGMENTS)?;
                 for (segment, len) in segments {
@@ -211,6 +248,68 @@ impl Index {
             write.commit()?;
             Ok(())
         })
+    }
+}
+
+impl Index {
+    /// The segments that the index knows, oldest first.
+    pub(super) fn segments(&self) -> Result<Vec<SegmentUse>, StoreError> {
+        self.with(|database| {
+            let read = database.begin_read()?;
+            let (live, reclaimed) = (read.open_table(LIVE)?, read.open_table(RECLAIMED)?);
+            let mut all = Vec::new();
+            for row in read.open_table(SEGMENTS)?.iter()? {
+                let (segment, len) = row?;
+                let segment = segment.value();
+                all.push(SegmentUse {
+                    segment,
+                    len: len.value(),
+                    live: live.get(segment)?.map_or(0, |bytes| bytes.value()),
+                    reclaimed: reclaimed.get(segment)?.map(|row| row.value()),
+                });
+            }
+            Ok(all)
+        })
+    }
+
+    /// Notes what was left of a segment on the disk.
+    pub(super) fn set_reclaimed(&self, segment: u32, held: u64, live: u64) -> Result<(), StoreError> {
+        self.change(|write| Ok(write.open_table(RECLAIMED)?.insert(segment, (held, live)).map(drop)?))
+    }
+
+    /// Forgets segments in which nothing is live. Their files can be removed once this returns.
+    pub(super) fn set_gone(&self, segments: &[u32]) -> Result<(), StoreError> {
+        self.change(|write| {
+            for segment in segments {
+                write.open_table(SEGMENTS)?.remove(segment)?;
+                write.open_table(LIVE)?.remove(segment)?;
+                write.open_table(RECLAIMED)?.remove(segment)?;
+                write.open_table(GONE)?.insert(segment, ())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets the segments whose files are gone for good. No new segment ever gets one of their numbers.
+    pub(super) fn forget_gone(&self, segments: &[u32]) -> Result<(), StoreError> {
+        self.change(|write| {
+            let mut gone = write.open_table(GONE)?;
+            segments.iter().try_for_each(|segment| Ok(gone.remove(segment).map(drop)?))
+        })
+    }
+
+    fn change(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
+        let changed = self.with(|database| {
+            let mut write = database.begin_write()?;
+            write.set_quick_repair(true);
+            work(&write)?;
+            Ok(write.commit()?)
+        });
+        if changed.is_err() {
+            // If this fails, it is tried again when something is looked up.
+            let _ = self.reopen();
+        }
+        changed
     }
 }
 
@@ -267,6 +366,9 @@ fn begin(database: &Database, pool: [u8; 16]) -> Result<(), redb::Error> {
         }
         write.open_table(OBJECTS)?;
         write.open_table(SEGMENTS)?;
+        write.open_table(LIVE)?;
+        write.open_table(RECLAIMED)?;
+        write.open_table(GONE)?;
     }
     write.commit()?;
     Ok(())
@@ -293,13 +395,27 @@ fn known(database: &Database) -> Result<Option<Known>, redb::Error> {
         let (segment, len) = row?;
         segments.insert(segment.value(), len.value());
     }
-    Ok(Some(Known { pool, segments, totals }))
+    let mut held = BTreeMap::new();
+    for row in read.open_table(RECLAIMED)?.iter()? {
+        let (segment, left) = row?;
+        held.insert(segment.value(), left.value().0);
+    }
+    let mut gone = BTreeSet::new();
+    for row in read.open_table(GONE)?.iter()? {
+        gone.insert(row?.0.value());
+    }
+    Ok(Some(Known { pool, segments, held, gone, totals }))
 }
 
 impl Place {
     /// Segment and offset: what tells one copy from all others.
     pub(super) fn at(&self) -> (u32, u64) {
         (self.segment, self.offset)
+    }
+
+    /// Bytes that the frame of the object takes in its segment.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        object_frame_bytes(usize_from(self.stored_len.into()))
     }
 
     fn row(&self) -> Row {

@@ -117,6 +117,18 @@ impl ChunkStore for MemoryStore {
         Ok(names.iter().map(|name| state.stamp(name, round)).collect())
     }
 
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        let mut state = self.state();
+        let mut remove = |name: &ObjectName| {
+            let removed = state.now.get(name).is_some_and(|record| record.body().round < below);
+            if removed {
+                state.replace(*name, None);
+            }
+            removed
+        };
+        Ok(names.iter().map(&mut remove).collect())
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.state().unsynced.clear();
         Ok(())

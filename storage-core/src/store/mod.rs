@@ -1,8 +1,9 @@
 //! Where a node keeps its share of the pool.
 //!
 //! A [`ChunkStore`] takes records and returns them by name. It promises five things:
-//! - **Callers ask for durability, once per batch** (I3): [`ChunkStore::put`] and [`ChunkStore::touch`] may buffer. When
-//!   [`ChunkStore::sync`] returns, everything put or touched before it was called is on stable storage.
+//! - **Callers ask for durability, once per batch** (I3): [`ChunkStore::put`], [`ChunkStore::touch`] and
+//!   [`ChunkStore::remove`] may buffer. When [`ChunkStore::sync`] returns, everything put, touched or removed before it
+//!   was called is so on stable storage.
 //! - **No bad copy is served** (I4): records that this process has not hashed are hashed on the way in, and every record
 //!   is hashed on the way out. A copy that fails is dropped, counted in [`Usage::bad_copies`] and listed by
 //!   [`ChunkStore::take_bad_copies`]. The caller is told that the object is absent.
@@ -56,7 +57,21 @@ pub trait ChunkStore: Send + Sync {
     /// answered as absent, too, but kept.
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
 
-    /// Makes every put and touch durable that returned before this call.
+    /// Drops those of the objects whose stamp is below this round. The answer tells for each name whether that was done.
+    /// An object that is put or touched at the same time is dropped before that, or not at all. Durable after
+    /// [`ChunkStore::sync`].
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
+
+    /// Gives the disk back the space of objects that are not here any more. Returns how many bytes. It may take long; what
+    /// else is asked of the store goes on meanwhile.
+    ///
+    /// # Errors
+    /// When the disk fails. What was not given back is tried again by the next call.
+    fn reclaim(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// Makes every put, touch and removal durable that returned before this call.
     fn sync(&self) -> Result<(), StoreError>;
 
     /// The record of an object, proven, with its stamp. None when it is not here, or when this call found that its copy

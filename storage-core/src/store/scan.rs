@@ -1,6 +1,6 @@
 //! Finding the frames of a segment again, in a file that a power cut or a failing disk may have damaged.
 
-use std::io;
+use std::{io, ops::Range};
 
 use super::{
     disk::DiskFile,
@@ -20,6 +20,8 @@ pub(super) enum Found {
     Stamps { round: u64, names: Vec<ObjectName> },
     /// Earlier copies of the objects are no longer here.
     Drops { names: Vec<ObjectName> },
+    /// Nothing any more.
+    Hole,
 }
 
 /// Whether a scan reads the objects' bytes.
@@ -53,14 +55,14 @@ pub(super) enum ScanError<E> {
     Visit(E),
 }
 
-/// Visits the frames of a segment in order from an offset on, each with the place where the next one belongs. Damaged
-/// places are passed over, because what follows them may have been acknowledged.
+/// Visits the frames of a segment in order from an offset on, each with its bytes, which end where the next one belongs.
+/// Damaged places are passed over, because what follows them may have been acknowledged.
 pub(super) fn scan<E>(
     file: &dyn DiskFile,
     marker: &Marker,
     from: u64,
     payloads: Payloads,
-    visit: &mut dyn FnMut(u64, Found) -> Result<(), E>,
+    visit: &mut dyn FnMut(Range<u64>, Found) -> Result<(), E>,
 ) -> Result<Scanned, ScanError<E>> {
     let mut window = Window { file, size: file.size().map_err(ScanError::Read)?, start: 0, bytes: Vec::new() };
     let mut at = from;
@@ -72,8 +74,8 @@ pub(super) fn scan<E>(
                 // Damage is what lies between two whole frames.
                 scanned.damaged_bytes += at - scanned.end;
                 scanned.end = next;
+                visit(at..next, found).map_err(ScanError::Visit)?;
                 at = next;
-                visit(next, found).map_err(ScanError::Visit)?;
             }
             Step::Damaged { next } => {
                 scanned.damaged_frames.push(at);
@@ -138,6 +140,7 @@ impl Window<'_> {
         let found = match frame.kind {
             FrameKind::Object => self.object(at, frame, payloads)?,
             FrameKind::Stamps | FrameKind::Drops => self.names(at, frame)?,
+            FrameKind::Hole => Some(Found::Hole),
         };
         Ok(found.map_or(Step::Damaged { next }, |found| Step::Whole { found, next }))
     }
@@ -268,12 +271,14 @@ mod tests {
             file.write(0, &mut [IoSlice::new(bytes)]).expect("writes");
             for payloads in [Payloads::Check, Payloads::Trust] {
                 let mut end = SegmentHeader::BYTES as u64;
-                let scanned = scan(file.as_ref(), &header.marker, end, payloads, &mut |next, found| {
+                let scanned = scan(file.as_ref(), &header.marker, end, payloads, &mut |frame, found| {
                     if let Found::Object { at, body, .. } = found {
-                        assert!(at >= end && at + u64::from(body.stored_len) < next, "an object within its frame");
+                        let object_end = at + u64::from(body.stored_len);
+                        assert!(at == frame.start && object_end < frame.end, "an object within its frame");
                     }
-                    assert!(next > end && next.is_multiple_of(ALIGN), "frames come in order");
-                    end = next;
+                    assert!(frame.start >= end && frame.start < frame.end, "frames come in order");
+                    assert!(frame.end.is_multiple_of(ALIGN));
+                    end = frame.end;
                     Ok::<(), ()>(())
                 });
                 let scanned = scanned.map_err(|error| format!("{error:?}"))?;

@@ -8,10 +8,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::disk::{Disk, DiskFile};
+use super::disk::{Disk, DiskFile, PAGE};
 use crate::{
     lock,
-    power::{self, Change, Contents, Event, Faults, FileId, NameChange, Named, Storage},
+    power::{self, Change, Contents, Event, Extent, Faults, FileId, NameChange, Named, Storage},
     units::usize_from,
 };
 
@@ -275,6 +275,17 @@ impl DiskFile for SimFile {
         state.check_not_full(self.file, size)?;
         let extent = state.faults.begin_change()?;
         state.change(self.file, Change::Length(size));
+        extent.result()
+    }
+
+    fn punch(&self, bytes: Range<u64>) -> io::Result<()> {
+        let is_whole = bytes.start.is_multiple_of(PAGE) && bytes.end.is_multiple_of(PAGE) && bytes.start < bytes.end;
+        assert!(is_whole, "whole blocks: {bytes:?}");
+        let mut state = self.disk.state();
+        let extent = state.faults.begin_change()?;
+        let len = bytes.end - bytes.start;
+        let len = if extent == Extent::Whole { len } else { len / PAGE / 2 * PAGE };
+        state.change(self.file, Change::Punch { offset: bytes.start, bytes: len });
         extent.result()
     }
 

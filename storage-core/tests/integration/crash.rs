@@ -5,10 +5,17 @@
 //! Method: one scripted run on a simulated disk is repeated once per write of it and stops there. Each stop is followed
 //! by several power cuts that differ in what the disk kept.
 
+#![expect(clippy::indexing_slicing, reason = "tests")]
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use crate::suite::page;
@@ -29,12 +36,18 @@ fn open(disk: &SimDisk) -> Result<SegmentStore, StoreError> {
 /// What a user of the store knows.
 #[derive(Clone, Default)]
 struct Knowledge {
+    /// Everything ever put, in the order in which it was.
+    order: Vec<ObjectName>,
     /// Everything ever put, and the highest round that it may have.
     tried: BTreeMap<ObjectName, (Record, u64)>,
     /// What was put or touched since the last sync, by calls that returned.
     answered: BTreeMap<ObjectName, u64>,
     /// What a sync has acknowledged.
     acknowledged: BTreeMap<ObjectName, u64>,
+    /// What was removed since the last sync, by calls that returned or not.
+    removed: BTreeSet<ObjectName>,
+    /// What a sync has acknowledged as removed. Without the index it may be found again.
+    gone: BTreeSet<ObjectName>,
 }
 
 impl Knowledge {
@@ -42,9 +55,13 @@ impl Knowledge {
         let records: Vec<Record> =
             seeds.iter().map(|n| page(*n, 40 + usize::try_from(n * 677 % 3000).expect("small"))).collect();
         for record in &records {
+            if !self.tried.contains_key(&record.name()) {
+                self.order.push(record.name());
+            }
             let tried = self.tried.entry(record.name()).or_insert((record.clone(), round));
             tried.1 = tried.1.max(round);
         }
+        self.forget_removals(records.iter().map(Record::name));
         store.put(round, &records)?;
         self.answered.extend(records.iter().map(|r| (r.name(), round)));
         Ok(())
@@ -53,15 +70,55 @@ impl Knowledge {
     fn touch(&mut self, store: &SegmentStore, round: u64) -> Result<(), StoreError> {
         let names: Vec<ObjectName> = self.tried.keys().copied().step_by(3).collect();
         self.tried.iter_mut().step_by(3).for_each(|(_, tried)| tried.1 = tried.1.max(round));
+        self.forget_removals(names.iter().copied());
         let here = store.touch(round, &names)?;
         self.answered.extend(names.into_iter().zip(here).filter(|(_, here)| *here).map(|(name, _)| (name, round)));
         Ok(())
     }
 
+    /// What is put or touched now may be here after a stop, whatever was removed before.
+    fn forget_removals(&mut self, names: impl Iterator<Item = ObjectName>) {
+        for name in names {
+            self.gone.remove(&name);
+            self.removed.remove(&name);
+        }
+    }
+
+    /// Removes neighbours on the disk, those of them that were not stamped lately.
+    fn remove(&mut self, store: &SegmentStore, below: u64, which: Range<usize>) -> Result<(), StoreError> {
+        let names = self.order.get(which).unwrap_or_default().to_vec();
+        let listed = store.list(None, usize::MAX)?;
+        let old = listed.into_iter().filter(|object| object.round < below && names.contains(&object.name));
+        for object in old {
+            self.answered.remove(&object.name);
+            self.acknowledged.remove(&object.name);
+            self.removed.insert(object.name);
+        }
+        store.remove(below, &names).map(drop)
+    }
+
     fn sync(&mut self, store: &SegmentStore) -> Result<(), StoreError> {
         store.sync()?;
-        self.acknowledged.append(&mut self.answered);
+        self.is_synced();
         Ok(())
+    }
+
+    /// One of many steps beside which space is given back.
+    fn step_beside(&mut self, store: &SegmentStore, step: u64) -> Result<(), StoreError> {
+        self.put(store, step, &[step * 3, step * 3 + 1, step])?;
+        if step.is_multiple_of(3) {
+            self.touch(store, step)?;
+        }
+        if step.is_multiple_of(4) {
+            let end = self.order.len() - 3;
+            self.remove(store, step, end.saturating_sub(12)..end)?;
+        }
+        if step.is_multiple_of(5) { self.sync(store) } else { Ok(()) }
+    }
+
+    fn is_synced(&mut self) {
+        self.acknowledged.append(&mut self.answered);
+        self.gone.append(&mut self.removed);
     }
 
     /// The script. It makes the same writes each time, until the disk stops.
@@ -78,13 +135,26 @@ impl Knowledge {
                     round += 1;
                     self.touch(&store, round)?;
                 }
+                if step % 4 == 2 {
+                    // The middle of what was put lately.
+                    let end = self.order.len() - 3;
+                    self.remove(&store, round + 1, end.saturating_sub(9)..end)?;
+                }
                 if step % 2 == 0 {
                     self.sync(&store)?;
                 }
+                if step % 4 == 3 {
+                    store.reclaim()?;
+                    // It syncs what was done before.
+                    self.is_synced();
+                }
             }
             if part == 1 {
+                // Whole segments without an object that is needed, but with stamps that are.
+                self.remove(&store, round, 0..self.order.len() * 2 / 3)?;
+                store.reclaim()?;
+                self.is_synced();
                 store.close()?;
-                self.acknowledged.append(&mut self.answered);
             }
         }
         Ok(())
@@ -105,6 +175,10 @@ impl Knowledge {
             assert!(object.round <= *round_max, "{when}: this stamp was never made");
         }
         assert!(store.take_bad_copies().is_empty(), "{when}");
+        if !store.opened().rebuilt {
+            let back = listed.iter().find(|object| self.gone.contains(&object.name));
+            assert_eq!(back, None, "{when}: it was removed");
+        }
         let bytes: u64 = listed.iter().map(|l| l.stored_bytes).sum();
         assert_eq!((store.usage().objects, store.usage().bytes), (listed.len() as u64, bytes), "{when}");
     }
@@ -117,12 +191,22 @@ fn survives(disk: &SimDisk, knowledge: &Knowledge, seed: u64, when: &str) {
     knowledge.holds(&store, when);
     assert_eq!(store.opened().damaged_segments, 0, "{when}");
     knowledge.answered.clear();
+    knowledge.removed.clear();
+    if store.opened().rebuilt {
+        // With the file of a segment the drops in it are gone.
+        knowledge.gone.clear();
+    }
     // An object that was never acknowledged but is reported as present is promised with the next sync.
     let round = 100;
     knowledge.tried.values_mut().for_each(|tried| tried.1 = round);
     knowledge.touch(&store, round).expect("touches");
     knowledge.put(&store, round, &[1000, 1001, 3, 40]).expect("puts");
     knowledge.sync(&store).expect("syncs");
+    if seed.is_multiple_of(2) {
+        store.reclaim().expect("reclaims");
+        knowledge.is_synced();
+        knowledge.holds(&store, &format!("{when}, reclaimed"));
+    }
     let again = disk.after_power_cut(seed.wrapping_mul(31));
     drop(store);
     let store = open(&again).unwrap_or_else(|e| panic!("{when}, used again: {e:?}"));
@@ -144,6 +228,26 @@ fn stopped_after(changes: u64) -> (SimDisk, Knowledge) {
     (disk, knowledge)
 }
 
+/// What the other tests stop at has to happen in a run.
+#[test]
+fn a_run_deletes_segments_and_makes_holes() {
+    let disk = SimDisk::new();
+    Knowledge::default().run(&disk).expect("nothing fails");
+    let mut numbers: Vec<u32> =
+        disk.list_now().iter().filter_map(|n| n.strip_prefix("segment-")?.parse().ok()).collect();
+    numbers.sort_unstable();
+    let newest = numbers.last().copied().expect("there are segments");
+    assert!(numbers.len() + 2 <= newest as usize, "some are deleted: {numbers:?}");
+    let is_hole = |name: &String| {
+        let bytes = disk.contents(name).expect("is there");
+        let marker = &bytes[32..48];
+        // The kind follows the marker.
+        (64..bytes.len() - 17).step_by(16).any(|at| &bytes[at..at + 16] == marker && bytes[at + 16] == 4)
+    };
+    let holes = disk.list_now().iter().filter(|n| n.starts_with("segment-")).filter(|name| is_hole(name)).count();
+    assert!(holes >= 1, "one has holes");
+}
+
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen() {
     let changes = changes_of_a_whole_run();
@@ -158,15 +262,125 @@ fn nothing_acknowledged_is_lost_and_nothing_half_written_is_seen() {
     }
 }
 
+/// Space is given back beside everything else, and the disk stops in the middle of it.
+#[test]
+fn it_holds_while_space_is_given_back_all_the_time() {
+    for stop in 0..40u64 {
+        let disk = SimDisk::new();
+        let mut knowledge = Knowledge::default();
+        let store = open(&disk).expect("opens");
+        disk.stop_after(disk.changes() + 40 + stop * 20);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) && store.reclaim().is_ok() {
+                    thread::yield_now();
+                }
+            });
+            let stopped = (1..60).try_for_each(|step| knowledge.step_beside(&store, step));
+            is_over.store(true, Ordering::Relaxed);
+            stopped
+        })
+        .unwrap_or_default();
+        drop(store);
+        for seed in 0..3 {
+            let cut = disk.after_power_cut(stop * 10 + seed);
+            if seed == 2 {
+                without_index(&cut);
+            }
+            survives(&cut, &knowledge, seed, &format!("stop {stop}, cut {seed}, beside"));
+        }
+    }
+}
+
+fn without_index(disk: &SimDisk) {
+    if disk.list().expect("lists").iter().any(|name| name == "index.redb") {
+        disk.remove("index.redb").expect("removes");
+    }
+}
+
+fn pages(seeds: Range<u64>) -> Vec<Record> {
+    seeds.map(|n| page(n, 1500)).collect()
+}
+
+fn names(records: &[Record]) -> Vec<ObjectName> {
+    records.iter().map(Record::name).collect()
+}
+
+/// The stamps of an object may be in a segment of which nothing else is needed.
+#[test]
+fn stamps_outlive_the_segment_that_they_are_in() {
+    let disk = SimDisk::new();
+    let store = open(&disk).expect("opens");
+    let (old, others) = (pages(0..12), pages(20..40));
+    store.put(1, &old).expect("puts");
+    for other in &others {
+        store.put(2, std::slice::from_ref(other)).expect("puts");
+        store.touch(5, &names(&old)).expect("touches");
+    }
+    store.sync().expect("syncs");
+    let before = disk.list_now().len();
+    assert_eq!(store.remove(3, &names(&others)).expect("removes"), [true; 20]);
+    store.put(2, &pages(50..51)).expect("puts");
+    store.reclaim().expect("reclaims");
+    assert!(disk.list_now().len() < before, "some are deleted");
+    for seed in 0..40 {
+        let cut = disk.after_power_cut(seed);
+        without_index(&cut);
+        let store = open(&cut).expect("opens");
+        for name in names(&old) {
+            let round = store.get(&name).expect("reads").map(|record| record.body().round);
+            assert_eq!(round, Some(5), "cut {seed}");
+        }
+    }
+}
+
+/// A frame whose blocks are given back does not look like an object any more, whatever of it the disk kept.
+#[test]
+fn what_was_given_back_is_never_taken_for_an_object() {
+    let disk = SimDisk::new();
+    let open = |disk: &SimDisk| {
+        let options = Options { segment_bytes: 40_000, ..options() };
+        SegmentStore::open_on(Arc::new(disk.clone()), options).expect("opens")
+    };
+    let store = open(&disk);
+    let all = pages(0..80);
+    for part in all.chunks(1) {
+        store.put(1, part).expect("puts");
+    }
+    store.sync().expect("syncs");
+    // Of neighbours, one of seven stays.
+    let (kept, dropped): (Vec<_>, Vec<_>) = all.iter().cloned().enumerate().partition(|(n, _)| n % 7 == 0);
+    let dropped: Vec<Record> = dropped.into_iter().map(|(_, record)| record).collect();
+    store.remove(2, &names(&dropped)).expect("removes");
+    let (before, given_back) = (store.usage(), store.reclaim().expect("reclaims"));
+    assert!(given_back >= 2 * 4096, "{given_back}");
+    assert_eq!(store.usage().disk_bytes, before.disk_bytes - given_back);
+    for seed in 0..100 {
+        let cut = disk.after_power_cut(seed);
+        if seed.is_multiple_of(2) {
+            without_index(&cut);
+        }
+        let store = open(&cut);
+        for (_, record) in &kept {
+            assert!(store.get(&record.name()).expect("reads").is_some(), "cut {seed}");
+        }
+        for listed in store.list(None, 1000).expect("lists") {
+            assert!(store.get(&listed.name).expect("reads").is_some(), "cut {seed}: visible and not whole");
+        }
+        assert!(store.take_bad_copies().is_empty(), "cut {seed}");
+    }
+}
+
 #[test]
 fn the_same_holds_without_the_index() {
     for stop in (0..=changes_of_a_whole_run()).step_by(3) {
         let (disk, knowledge) = stopped_after(stop);
-        let cut = disk.after_power_cut(stop);
-        if cut.list().expect("lists").iter().any(|name| name == "index.redb") {
-            cut.remove("index.redb").expect("removes");
+        for seed in 0..2 {
+            let cut = disk.after_power_cut(stop * 2 + seed);
+            without_index(&cut);
+            survives(&cut, &knowledge, stop, &format!("stop {stop}, cut {seed}, no index"));
         }
-        survives(&cut, &knowledge, stop, &format!("stop {stop}, no index"));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     cell::RefCell,
     fs,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Barrier},
     thread,
@@ -30,6 +30,12 @@ impl<S: ChunkStore> ChunkStore for Shared<S> {
     }
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.0.touch(round, names)
+    }
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.0.remove(below, names)
+    }
+    fn reclaim(&self) -> Result<u64, StoreError> {
+        self.0.reclaim()
     }
     fn sync(&self) -> Result<(), StoreError> {
         self.0.sync()
@@ -558,4 +564,52 @@ fn a_crash_of_the_memory_store_forgets_what_was_not_synced() {
     store.crash();
     let left = store.list(None, 10).expect("lists");
     assert_eq!(left.iter().map(|l| (l.name, l.round)).collect::<Vec<_>>(), [(chunk(0, 10).name(), 1)]);
+}
+
+/// Bytes that the files of a folder take on the disk.
+fn taken(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).expect("lists").map(|entry| entry.expect("lists").metadata().expect("looks"));
+    files.map(|file| file.blocks() * 512).sum()
+}
+
+#[test]
+fn the_disk_gets_back_what_removed_objects_took() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = Options { segment_bytes: 4 << 20, ..Options::default() };
+    let open = || SegmentStore::open(folder.path(), options.clone()).expect("opens");
+    let store = open();
+    // Three commits: the first and the last are deleted, and of the second every other chunk.
+    let commits: Vec<Vec<Record>> = (0..3).map(|c| (0..40).map(|n| chunk(c * 100 + n, 200_000)).collect()).collect();
+    for commit in &commits {
+        for part in commit.chunks(8) {
+            store.put(1, part).expect("puts");
+        }
+        store.sync().expect("syncs");
+    }
+    let before = taken(folder.path());
+    let names = |records: &[Record]| records.iter().map(Record::name).collect::<Vec<_>>();
+    let scattered: Vec<ObjectName> = names(&commits[1]).into_iter().step_by(2).collect();
+    for (of, gone, least) in
+        [("whole commits", [names(&commits[0]), names(&commits[2])].concat(), 0.98), ("every other", scattered, 0.95)]
+    {
+        let bytes: u64 = gone.len() as u64 * commits[0][0].stored().len() as u64;
+        let before = taken(folder.path());
+        assert!(store.remove(2, &gone).expect("removes").iter().all(|removed| *removed));
+        let given_back = store.reclaim().expect("reclaims");
+        let really = before.saturating_sub(taken(folder.path()));
+        eprintln!("{of}: of {bytes} bytes the store gave back {given_back}, the disk has {really}");
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
+        let ratio = really as f64 / bytes as f64;
+        assert!(ratio >= least, "{of}: {ratio}");
+        assert_eq!(store.reclaim().expect("reclaims"), 0, "there is nothing more");
+    }
+    let usage = store.usage();
+    assert_eq!(usage.objects, 20);
+    assert!(usage.disk_bytes < before / 4, "{usage:?}, {before} before");
+    drop(store);
+    let store = open();
+    assert_eq!(store.usage().disk_bytes, usage.disk_bytes, "it is known after a start");
+    for record in commits[1].iter().skip(1).step_by(2) {
+        assert!(store.get(&record.name()).expect("reads").is_some());
+    }
 }

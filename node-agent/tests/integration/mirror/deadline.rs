@@ -177,6 +177,9 @@ impl ChunkStore for StuckStore {
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.inside.touch(round, names)
     }
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.inside.remove(below, names)
+    }
     fn sync(&self) -> Result<(), StoreError> {
         self.inside.sync()
     }

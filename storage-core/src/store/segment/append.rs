@@ -170,7 +170,7 @@ impl SegmentStore {
     }
 
     /// Ends the active segment. It is synced whole, so that scans may trust all segments but the newest.
-    fn seal(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(super) fn seal(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let Some(active) = &writer.active else { return Ok(()) };
         // A new segment's name is synced before anything in it is acknowledged, so only its bytes are left to do.
         if let Err(source) = active.sync.sync(active.file.as_ref()) {

@@ -8,6 +8,7 @@
 //!  open: index up to the watermark, then scan the segments from there; a torn tail is cut off
 //!  get:  place -> one read -> hashed -> out; a wrong hash drops the copy
 //!  put and touch of what is here: the same read; hashed once per process, then compared with its checksum
+//!  remove: a frame that says so; reclaim: frames without objects become holes, segments without objects are deleted
 //! ```
 //!
 //! | file | subject |
@@ -18,11 +19,13 @@
 //! | `sync.rs` | group commit |
 //! | `places.rs` | where each object is: recent places, and moving them into the index |
 //! | `read.rs` | get and load, and the look at copies that put and touch rely on; a bad copy is dropped |
+//! | `reclaim.rs` | removing objects, and giving the disk back what they took |
 //!
 //! These hold at every instant; the crash test checks them after every single write:
 //! - What a `sync` acknowledged is found after any stop, with its stamp (I3, I6). Nothing is visible half-written (I4).
 //! - All segments but the newest are synced whole, so only the newest can have a torn tail or torn frames. Opening
-//!   cuts off the tail and clears the torn frames before a newer segment can follow.
+//!   cuts off the tail and clears the torn frames before a newer segment can follow. In older ones only frames that nobody
+//!   needs are ever written to: they become holes.
 //! - The index knows only what is synced. Without an index, or with one that does not fit, all segments are scanned.
 //! - A sync that failed is final: the store stops taking writes until it is opened again.
 //! - Flipped bits cost the copies that they are in, and no other. `recover.rs` says how damage is told from a torn tail.
@@ -38,6 +41,7 @@
 mod append;
 mod places;
 mod read;
+mod reclaim;
 mod recover;
 mod sync;
 
@@ -105,6 +109,8 @@ pub struct SegmentStore {
     /// Notified when a sync ended.
     synced: Condvar,
     recent: RwLock<Recent>,
+    /// Held while space is given back. Taken before `advancing`.
+    reclaiming: Mutex<()>,
     /// Held while the index is written. Taken before `writer`, which is taken before `recent`.
     advancing: Mutex<()>,
     files: Mutex<Files>,
@@ -207,6 +213,14 @@ impl ChunkStore for SegmentStore {
         // What a scrub reads must not push out what others need.
         self.forget_cached(name)?;
         Ok(good)
+    }
+
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        self.remove_batch(below, names)
+    }
+
+    fn reclaim(&self) -> Result<u64, StoreError> {
+        self.reclaim_all()
     }
 
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {

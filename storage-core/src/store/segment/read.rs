@@ -61,22 +61,29 @@ impl Proven {
     }
 }
 
+impl Files {
+    /// Forgets a segment whose file is deleted.
+    pub(super) fn close(&mut self, segment: u32) {
+        self.open.remove(&segment);
+    }
+}
+
 impl SegmentStore {
     /// Reads an object and hands it to `check`. An error of that means that the copy is bad: it is dropped.
     pub(super) fn with_record<T>(
         &self,
         name: &ObjectName,
-        check: impl FnOnce(Record) -> Result<T, Corrupt>,
+        check: impl Fn(Record) -> Result<T, Corrupt>,
     ) -> Result<Option<T>, StoreError> {
-        let Some(place) = self.place(name)? else { return Ok(None) };
-        match self.read(name, place)?.and_then(check) {
-            Ok(answer) => {
-                lock(&self.proven).insert(place.at());
-                Ok(Some(answer))
-            }
-            Err(reason) => {
-                self.drop_copy(name, place, reason)?;
-                Ok(None)
+        loop {
+            let Some(place) = self.place(name)? else { return Ok(None) };
+            match self.read(name, place)?.and_then(&check) {
+                Ok(answer) => {
+                    lock(&self.proven).insert(place.at());
+                    return Ok(Some(answer));
+                }
+                // If another copy took its place meanwhile, that one is read.
+                Err(reason) => self.drop_copy(name, place, reason)?,
             }
         }
     }

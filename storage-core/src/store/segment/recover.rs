@@ -48,7 +48,7 @@ impl SegmentStore {
     /// # Errors
     /// When a file cannot be read, the segments are of different pools, or a newer release wrote one.
     pub fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<SegmentStore, StoreError> {
-        let segments = OnDisk::open_all(disk.as_ref())?;
+        let mut segments = OnDisk::open_all(disk.as_ref())?;
         let pool = pool_of(&segments)?;
         if !segments.is_empty() {
             // Like the bytes of the newest segment, the names of new files may be in the kernel's memory only.
@@ -58,6 +58,9 @@ impl SegmentStore {
         let fits = |known: &Known| known.segments.iter().all(|(n, len)| sizes.get(n).is_some_and(|size| size >= len));
         let OpenedIndex { index, known, discarded } = Index::open(&disk, pool, fits)?;
         let pool = index.pool();
+        if remove_gone(disk.as_ref(), &mut segments, &known)? {
+            index.forget_gone(&known.gone.iter().copied().collect::<Vec<_>>())?;
+        }
 
         let mut store = SegmentStore {
             disk,
@@ -68,6 +71,7 @@ impl SegmentStore {
             writer: Mutex::default(),
             synced: Condvar::new(),
             recent: RwLock::default(),
+            reclaiming: Mutex::default(),
             advancing: Mutex::default(),
             files: Mutex::default(),
             proven: Mutex::default(),
@@ -88,7 +92,8 @@ impl SegmentStore {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         writer.totals = known.totals;
         writer.next_segment = newest.map_or(1, |n| n + 1);
-        writer.disk_bytes = segments.iter().map(|s| s.size).sum();
+        let on_disk = |s: &OnDisk| known.held.get(&s.number).map_or(s.size, |held| s.size.min(*held));
+        writer.disk_bytes = segments.iter().map(on_disk).sum();
 
         for segment in segments.iter().filter(|s| watermark.is_none_or(|w| s.number >= w)) {
             let is_newest = Some(segment.number) == newest;
@@ -142,10 +147,10 @@ impl SegmentStore {
     /// Takes in the frames of a segment from an offset on.
     fn scan(&self, segment: &OnDisk, marker: &Marker, from: u64, payloads: Payloads) -> Result<Scanned, StoreError> {
         let number = segment.number;
-        scan::scan(segment.file.as_ref(), marker, from, payloads, &mut |next, found| {
+        scan::scan(segment.file.as_ref(), marker, from, payloads, &mut |frame, found| {
             self.replay(number, found)?;
             if self.recent().newer.len() >= SCANNED_MAX {
-                self.writer().sealed.insert(number, next);
+                self.writer().sealed.insert(number, frame.end);
                 self.advance(&lock(&self.advancing))?;
             }
             Ok(())
@@ -182,6 +187,7 @@ impl SegmentStore {
                     self.change(&mut writer, name, before, None);
                 }
             }
+            Found::Hole => {}
         }
         Ok(())
     }
@@ -197,6 +203,22 @@ impl SegmentStore {
             writer.sealed.insert(number, end);
         }
     }
+}
+
+/// Removes the segments of which the last process knew that nothing in them is needed. It ended before their files were
+/// removed.
+///
+/// The answer tells whether there are such segments. Their files are gone for good then.
+fn remove_gone(disk: &dyn Disk, segments: &mut Vec<OnDisk>, known: &Known) -> Result<bool, StoreError> {
+    if known.gone.is_empty() {
+        return Ok(false);
+    }
+    for segment in segments.extract_if(.., |segment| known.gone.contains(&segment.number)) {
+        let name = segment_name(segment.number);
+        disk.remove(&name).map_err(io_error("remove", &name))?;
+    }
+    disk.sync_names().map_err(io_error("sync", "."))?;
+    Ok(true)
 }
 
 /// Removes from the newest segment what a crash left torn.

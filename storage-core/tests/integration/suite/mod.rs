@@ -61,6 +61,8 @@ macro_rules! behaves_like_a_store {
             a_record_with_the_checksum_of_other_bytes_is_refused,
             many_threads_put_and_sync_at_once,
             an_empty_batch_changes_nothing,
+            what_was_removed_is_gone_and_can_come_back,
+            what_was_stamped_in_time_is_not_removed,
         );
     };
     ($world:expr, $($rule:ident),* $(,)?) => {$(
@@ -232,6 +234,47 @@ pub(crate) fn a_bad_copy_is_absent_reported_and_replaceable(world: &dyn World) {
     assert_eq!((store.usage().objects, store.usage().bytes, store.usage().bad_copies), (0, 0, 1));
     assert_eq!(store.put(3, std::slice::from_ref(&record)).expect("puts").stored, 1);
     assert!(store.load(&record.name()).expect("reads").is_some());
+}
+
+pub(crate) fn what_was_removed_is_gone_and_can_come_back(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..5).map(|n| chunk(n, 3000)).collect();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    store.put(1, &records).expect("puts");
+    store.sync().expect("syncs");
+    let some: Vec<ObjectName> = [&names[..2], &names[..1], &[chunk(9, 100).name()]].concat();
+    assert_eq!(
+        store.remove(2, &some).expect("removes"),
+        [true, true, false, false],
+        "each once, and not what is absent"
+    );
+    store.sync().expect("syncs");
+    store.reclaim().expect("reclaims");
+    for (n, name) in names.iter().enumerate() {
+        assert_eq!(store.contains(name).expect("looks"), n >= 2);
+        assert_eq!(store.load(name).expect("reads").is_some(), n >= 2);
+    }
+    let left: u64 = records[2..].iter().map(|r| r.stored().len() as u64).sum();
+    assert_eq!((store.usage().objects, store.usage().bytes, store.usage().bad_copies), (3, left, 0));
+    assert_eq!(store.touch(3, &names[..1]).expect("touches"), [false]);
+    let done = store.put(3, &records[..3]).expect("puts");
+    assert_eq!((done.stored, done.touched), (2, 1));
+    assert_eq!(store.load(&names[0]).expect("reads"), Some(records[0].verify().expect("proven")));
+    assert!(store.remove(1, &[]).expect("removes").is_empty());
+}
+
+/// I6: what somebody relies on is stamped, and a sweep that began before that does not take it.
+pub(crate) fn what_was_stamped_in_time_is_not_removed(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..3).map(|n| chunk(n, 500)).collect();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    store.put(4, &records).expect("puts");
+    store.touch(6, &names[..1]).expect("touches");
+    store.put(5, &records[1..2]).expect("puts");
+    assert_eq!(store.remove(4, &names).expect("removes"), [false; 3]);
+    assert_eq!(store.remove(5, &names).expect("removes"), [false, false, true]);
+    assert_eq!(store.remove(6, &names).expect("removes"), [false, true, false]);
+    assert!(store.contains(&names[0]).expect("looks"));
 }
 
 /// I3: whoever is told that the object is here does not send it.

@@ -1,0 +1,279 @@
+//! Removing objects, and giving the disk back what they took.
+//!
+//! ```text
+//!  remove: drops frame appended, place forgotten        (durable after sync, as everything)
+//!  reclaim: index written -> for each segment in which less is live than at the last time:
+//!     nothing live    -> stamps that still count are appended again -> index forgets the segment -> file deleted
+//!     something live  -> runs of dead frames become holes: header written -> synced -> blocks given back
+//! ```
+//! No live object is ever moved: nothing is copied, and what reclaiming costs does not grow with what stays. A run of dead
+//! frames keeps the parts of blocks at its two ends, so scattered small objects give back less than they took.
+//!
+//! A frame is *dead* when the index, which is durable, has the object elsewhere or not at all, or when all stamps in it are
+//! outdone. A dead frame never comes to life again: an object that is put again gets a new frame. So frames are judged
+//! without a lock. Drops are never dead as long as their segment has live objects.
+//!
+//! What a scan finds without the index (`recover.rs`): a hole says itself how long it is. With the file of a segment its
+//! drops are gone, too, so an older copy of an object that was removed may be found again. It is whole, has its old stamp,
+//! and is removed by the next sweep; one that was bad is found bad again.
+
+use std::{collections::BTreeMap, io::IoSlice, ops::Range};
+
+use super::{SegmentStore, segment_name};
+use crate::{
+    ObjectName, lock,
+    store::{
+        StoreError,
+        disk::PAGE,
+        frame::{self, Frame, HOLE_BYTES_MAX, SegmentHeader},
+        index::{SegmentUse, io_error},
+        scan::{self, Found, Payloads, ScanError},
+    },
+};
+
+/// Less than this is not worth a look at a segment, unless nothing in it is live.
+const WORTH_BYTES: u64 = 64 << 10;
+
+/// What is dead of one segment.
+#[derive(Debug, Default)]
+struct Dead {
+    /// Runs of dead frames, in order. Whether each is one hole already.
+    runs: Vec<(Range<u64>, bool)>,
+}
+
+impl Dead {
+    fn add(&mut self, frame: Range<u64>, is_hole: bool) {
+        match self.runs.last_mut() {
+            Some((run, whole)) if run.end == frame.start && frame.end - run.start <= HOLE_BYTES_MAX => {
+                run.end = frame.end;
+                *whole = false;
+            }
+            _ => self.runs.push((frame, is_hole)),
+        }
+    }
+}
+
+/// The whole blocks of a run that can be given back. Its first bytes stay: they say that it is a hole.
+fn blocks(run: &Range<u64>) -> Option<Range<u64>> {
+    let start = (run.start + Frame::BYTES as u64).next_multiple_of(PAGE);
+    let end = run.end / PAGE * PAGE;
+    (start < end).then_some(start..end)
+}
+
+impl SegmentStore {
+    pub(super) fn remove_batch(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+        let mut writer = self.writer();
+        writer.check()?;
+        let mut removed = BTreeMap::new();
+        let mut answer = Vec::with_capacity(names.len());
+        for name in names {
+            let place = self.place(name)?.filter(|place| place.round < below && !removed.contains_key(name));
+            answer.push(place.is_some());
+            removed.extend(place.map(|place| (*name, place)));
+        }
+        for names in removed.keys().copied().collect::<Vec<_>>().chunks(frame::NAMES_MAX) {
+            let wanted = frame::drops_bytes(names.len());
+            let active = self.active(&mut writer, wanted)?;
+            let bytes = frame::drops(&active.marker, names);
+            self.append(&mut writer, wanted, &mut [IoSlice::new(&bytes)])?;
+            for name in names {
+                self.change(&mut writer, *name, removed.get(name).copied(), None);
+            }
+        }
+        Ok(answer)
+    }
+
+    pub(super) fn reclaim_all(&self) -> Result<u64, StoreError> {
+        let _reclaiming = lock(&self.reclaiming);
+        self.seal_if_worth_it()?;
+        let (newest, active) = {
+            let writer = self.writer();
+            (writer.next_segment - 1, writer.active.as_ref().map_or(writer.next_segment, |active| active.number))
+        };
+        // The index is durable up to now, so what is dead in it may be overwritten. It knows all of the segments that were
+        // sealed before.
+        self.advance(&lock(&self.advancing))?;
+        let sealed = self.index.segments()?.into_iter().filter(|segment| segment.segment < active);
+        // The newest file stays: no number is given twice.
+        let (empty, rest): (Vec<SegmentUse>, _) = sealed.partition(|s| s.live == 0 && s.segment < newest);
+        let mut given_back = self.delete(&empty)?;
+        for segment in rest {
+            let live_before = segment.reclaimed.map_or(segment.len, |(_, live)| live);
+            if live_before.saturating_sub(segment.live) >= WORTH_BYTES.min(self.options.segment_bytes / 64) {
+                given_back += self.punch(segment)?;
+            }
+        }
+        Ok(given_back)
+    }
+
+    /// Ends the active segment if much of it is dead: nothing can be given back of one that is appended to.
+    fn seal_if_worth_it(&self) -> Result<(), StoreError> {
+        self.advance(&lock(&self.advancing))?;
+        let live: BTreeMap<u32, u64> = self.index.segments()?.into_iter().map(|s| (s.segment, s.live)).collect();
+        let mut writer = self.writer();
+        writer.check()?;
+        let Some(active) = &writer.active else { return Ok(()) };
+        let dead = active.end.saturating_sub(live.get(&active.number).copied().unwrap_or(0));
+        if dead >= self.options.segment_bytes / 64 { self.seal(&mut writer) } else { Ok(()) }
+    }
+
+    /// Deletes segments without live objects. Returns the bytes that they took.
+    fn delete(&self, segments: &[SegmentUse]) -> Result<u64, StoreError> {
+        if segments.is_empty() {
+            return Ok(0);
+        }
+        for segment in segments {
+            let mut stamps: BTreeMap<u64, Vec<ObjectName>> = BTreeMap::new();
+            self.frames_of(*segment, &mut |_, found| {
+                if let Found::Stamps { round, names } = found {
+                    stamps.entry(round).or_default().extend(names);
+                }
+                Ok(())
+            })?;
+            self.stamp_again(stamps)?;
+        }
+        // Whatever outdid a stamp is durable from here on.
+        self.advance(&lock(&self.advancing))?;
+        let numbers: Vec<u32> = segments.iter().map(|segment| segment.segment).collect();
+        self.index.set_gone(&numbers)?;
+        let mut given_back = 0;
+        for segment in segments {
+            let name = segment_name(segment.segment);
+            lock(&self.files).close(segment.segment);
+            self.disk.remove(&name).map_err(io_error("remove", &name))?;
+            let held = segment.reclaimed.map_or(segment.len, |(held, _)| held);
+            let mut writer = self.writer();
+            writer.disk_bytes = writer.disk_bytes.saturating_sub(held);
+            given_back += held;
+        }
+        self.disk.sync_names().map_err(io_error("sync", "."))?;
+        self.index.forget_gone(&numbers)?;
+        Ok(given_back)
+    }
+
+    /// Appends those of these stamps that are still the highest of their objects: the frames that have them go away.
+    fn stamp_again(&self, stamps: BTreeMap<u64, Vec<ObjectName>>) -> Result<(), StoreError> {
+        for (round, names) in stamps {
+            for names in names.chunks(frame::NAMES_MAX) {
+                let mut writer = self.writer();
+                writer.check()?;
+                let mut counting = Vec::new();
+                for name in names {
+                    if self.place(name)?.is_some_and(|place| place.round == round) {
+                        counting.push(*name);
+                    }
+                }
+                if counting.is_empty() {
+                    continue;
+                }
+                let wanted = frame::stamps_bytes(counting.len());
+                let active = self.active(&mut writer, wanted)?;
+                let bytes = frame::stamps(&active.marker, round, &counting);
+                self.append(&mut writer, wanted, &mut [IoSlice::new(&bytes)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes holes of the dead frames of a segment. Returns the bytes that were given back.
+    fn punch(&self, segment: SegmentUse) -> Result<u64, StoreError> {
+        let number = segment.segment;
+        let name = segment_name(number);
+        let mut dead = Dead::default();
+        let marker = self.frames_of(segment, &mut |frame, found| {
+            let is_dead = match &found {
+                Found::Object { at, name, .. } => self.index.get(name)?.is_none_or(|place| place.at() != (number, *at)),
+                Found::Stamps { round, names } => {
+                    let mut outdone = true;
+                    for name in names {
+                        outdone &= self.index.get(name)?.is_none_or(|place| place.round > *round);
+                    }
+                    outdone
+                }
+                Found::Drops { .. } => false,
+                Found::Hole => true,
+            };
+            if is_dead && frame.end <= segment.len {
+                dead.add(frame, found == Found::Hole);
+            }
+            Ok(())
+        })?;
+        let Some(marker) = marker else { return Ok(0) };
+        let file = self.disk.open(&name).map_err(io_error("open", &name))?;
+        let with_blocks = || dead.runs.iter().filter_map(|(run, is_hole)| Some((run, *is_hole, blocks(run)?)));
+        let mut is_written = false;
+        for (run, _, _) in with_blocks().filter(|(_, is_hole, _)| !is_hole) {
+            let header = frame::hole(&marker, run.end - run.start);
+            file.write(run.start, &mut [IoSlice::new(&header)]).map_err(io_error("write", &name))?;
+            is_written = true;
+        }
+        // Until a scan finds the hole it must find whole frames.
+        if is_written && let Err(source) = file.sync_data() {
+            return Err(self.writer().fail("sync", source));
+        }
+        let mut punched = 0;
+        // Also what is a hole already: the last process may have ended in between.
+        for (_, _, blocks) in with_blocks() {
+            punched += blocks.end - blocks.start;
+            file.punch(blocks).map_err(io_error("give back space of", &name))?;
+        }
+        let held = segment.len - punched;
+        self.index.set_reclaimed(number, held, segment.live)?;
+        let before = segment.reclaimed.map_or(segment.len, |(held, _)| held);
+        let mut writer = self.writer();
+        writer.disk_bytes = (writer.disk_bytes + held).saturating_sub(before);
+        Ok(before.saturating_sub(held))
+    }
+
+    /// Visits the frames of a segment. Returns its marker; none: its header is damaged, so that nothing of it is touched.
+    fn frames_of(
+        &self,
+        segment: SegmentUse,
+        visit: &mut dyn FnMut(Range<u64>, Found) -> Result<(), StoreError>,
+    ) -> Result<Option<frame::Marker>, StoreError> {
+        let name = segment_name(segment.segment);
+        let file = self.disk.open(&name).map_err(io_error("open", &name))?;
+        let head = file.read(0, SegmentHeader::BYTES).map_err(io_error("read", &name))?;
+        let Ok(SegmentHeader { marker, .. }) = SegmentHeader::decode(&head) else { return Ok(None) };
+        let from = SegmentHeader::BYTES as u64;
+        scan::scan(file.as_ref(), &marker, from, Payloads::Trust, visit).map_err(|error| match error {
+            ScanError::Read(source) => io_error("read", &name)(source),
+            ScanError::Newer(source) => StoreError::Format { file: name, source },
+            ScanError::Visit(error) => error,
+        })?;
+        Ok(Some(marker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        ChunkStore as _, Compression, Kind, Record, Salt,
+        store::{Options, SimDisk},
+    };
+
+    /// What is removed while a segment is looked at may come back with a power cut, so it stays whole until the index has
+    /// it.
+    #[test]
+    fn what_is_removed_and_not_durable_is_not_given_back() {
+        let disk = SimDisk::new();
+        let options = Options { segment_bytes: 20_000, ..Options::default() };
+        let open = |disk: &SimDisk| SegmentStore::open_on(Arc::new(disk.clone()), options.clone()).expect("opens");
+        let store = open(&disk);
+        let record = |n: u8| Record::encode(Kind::Page, Salt::SHARED, None, &[n + 1; 1500], Compression::Off);
+        let records: Vec<Record> = (0..20).map(record).collect();
+        for record in &records {
+            store.put(1, std::slice::from_ref(record)).expect("puts");
+        }
+        let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+        store.advance(&lock(&store.advancing)).expect("writes the index");
+        let segment = *store.index.segments().expect("reads").first().expect("there are some");
+        assert_eq!(store.remove(2, &names).expect("removes"), [true; 20]);
+        assert_eq!(store.punch(segment).expect("looks"), 0);
+        store.advance(&lock(&store.advancing)).expect("writes the index");
+        assert!(store.punch(segment).expect("gives back") >= 4096);
+    }
+}
