@@ -13,7 +13,7 @@ import {
   TextInput,
 } from "@mantine/core";
 import { useState } from "react";
-import type { Schemas } from "../../api/client.ts";
+import { ApiError, type Schemas } from "../../api/client.ts";
 import { useDeployments } from "../../api/deployments.ts";
 import { type Instance, useInstances } from "../../api/instances.ts";
 import type { Operation } from "../../api/operations.ts";
@@ -24,9 +24,11 @@ import { CopyId } from "../../ui/CopyId.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { count } from "../../ui/format.ts";
 import { watchOperation } from "../../ui/OperationWatch.tsx";
+import { ThingLink } from "../../ui/ThingLink.tsx";
 import { fits } from "../instances/state-words.ts";
-import { commandFor, nameProblem } from "./snapshot-words.ts";
+import { commandFor, consistencies, nameProblem } from "./snapshot-words.ts";
 
+type Consistency = keyof typeof consistencies;
 type Of = "deployment" | "instances" | "label";
 
 interface Props {
@@ -64,6 +66,7 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
   const scope = currentScope();
   const [labelProject, setLabelProject] = useState<string | null>(thingScope() ?? null);
   const [name, setName] = useState("");
+  const [consistency, setConsistency] = useState<Consistency>("crash");
   const [maxPause, setMaxPause] = useState<number | string>("");
   const [error, setError] = useState<unknown>();
   const deployments = useDeployments();
@@ -94,8 +97,13 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
     asksInstances ? (members.length === 1 ? members[0]?.name : undefined) : asksLabel ? undefined : target?.name,
     name,
     pause,
+    consistency,
   );
 
+  const choose = (chosen: Consistency) => {
+    setConsistency(chosen);
+    setError(undefined);
+  };
   const submit = async () => {
     setError(undefined);
     try {
@@ -103,7 +111,7 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
         project,
         request: {
           select,
-          consistency: "crash",
+          consistency,
           ...(name === "" ? {} : { name }),
           ...(pause === undefined ? {} : { max_pause_ms: pause }),
         },
@@ -201,21 +209,11 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
           error={badName}
           autoComplete="off"
         />
-        <Radio.Group label="Consistency" value="crash">
+        <Radio.Group label="Consistency" value={consistency} onChange={(value) => choose(value as Consistency)}>
           <Stack gap={8} mt={4}>
-            <Radio
-              value="crash"
-              size="sm"
-              label="As after a power cut"
-              description="All disks are cut at one instant. Journalling file systems and databases come up from it as after a power cut."
-            />
-            <Radio
-              value="filesystem"
-              size="sm"
-              disabled
-              label="File systems at rest"
-              description="Guests would write everything out first, through the guest agent. This is not built yet."
-            />
+            {Object.entries(consistencies).map(([value, { label, means }]) => (
+              <Radio key={value} value={value} size="sm" label={label} description={means} />
+            ))}
           </Stack>
         </Radio.Group>
         <NumberInput
@@ -238,7 +236,7 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
             <CopyId value={command} label="command" />
           </Code>
         )}
-        {error !== undefined && <ErrorBox error={error} title="The snapshot is not taken" />}
+        {error !== undefined && <Refusal error={error} project={project} onPlain={() => choose("crash")} />}
         <Group justify="flex-end" gap="sm">
           <Button variant="default" onClick={onClose}>
             Back
@@ -254,6 +252,26 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
         </Group>
       </Stack>
     </form>
+  );
+}
+
+/** Why it is not taken. Where a guest agent does not answer: of which guest, and the snapshot that needs none. */
+function Refusal({ error, project, onPlain }: { error: unknown; project: string | undefined; onPlain: () => void }) {
+  const silent = error instanceof ApiError && error.code === "no_guest_agent" ? error.problem.instance : undefined;
+  return (
+    <Stack gap="xs">
+      <ErrorBox error={error} title={silent === undefined ? "The snapshot is not taken" : "A guest cannot be frozen"} />
+      {typeof silent === "string" && (
+        <Group gap="md">
+          <Button size="compact-sm" variant="default" onClick={onPlain}>
+            Choose {consistencies.crash.label.toLowerCase()}
+          </Button>
+          <Text size="sm">
+            <ThingLink kind="instance" id={silent} name="Look at the instance" project={project} />
+          </Text>
+        </Group>
+      )}
+    </Stack>
   );
 }
 

@@ -24,7 +24,7 @@ import { DeleteSnapshotDialog } from "./DeleteSnapshotDialog.tsx";
 import { MembersTable } from "./MembersTable.tsx";
 import { RenameDialog } from "./RenameDialog.tsx";
 import classes from "./SnapshotDetail.module.css";
-import { pauseText, timesOf, whyFailed } from "./snapshot-words.ts";
+import { consistencies, pauseText, timesOf, whyFailed } from "./snapshot-words.ts";
 
 const crumbs = [
   <TextLink key="list" to="/snapshots">
@@ -126,7 +126,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
           <Panel title="About it">
             <KeyValues
               items={[
-                ["Consistency", consistency[snapshot.consistency] ?? snapshot.consistency],
+                ["Consistency", consistencies[snapshot.consistency]?.was ?? snapshot.consistency],
                 ["Project", snapshot.project],
                 ["Requested", <TimeAgo key="created" time={snapshot.created_at} />],
                 ["Id", <CopyId key="id" value={snapshot.id} />],
@@ -158,11 +158,6 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
     </Page>
   );
 }
-
-const consistency: Record<string, string> = {
-  crash: "crash: as after a power cut",
-  filesystem: "filesystem: guests wrote everything out first",
-};
 
 function State({ snapshot }: { snapshot: Snapshot }) {
   if (snapshot.state === "failed") {

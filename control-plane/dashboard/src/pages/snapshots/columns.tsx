@@ -89,6 +89,7 @@ export const snapshotColumns: readonly Column<Snapshot>[] = [
     cell: (snapshot) => <TimeAgo time={snapshot.cut_at} />,
     width: 100,
   },
+  { key: "consistency", title: "Consistency", value: (snapshot) => snapshot.consistency, width: 110, hidden: true },
   {
     key: "created",
     title: "Requested",

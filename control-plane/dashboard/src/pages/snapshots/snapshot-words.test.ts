@@ -19,6 +19,7 @@ test("times are told from the request to the cut, and from the cut until it is d
 test("the command line says the same as the form, and nothing where it cannot", () => {
   expect(commandFor("web", "", undefined)).toBe("muster snapshot create web");
   expect(commandFor("web", "monday", 200)).toBe("muster snapshot create web monday --max-pause 200ms");
+  expect(commandFor("web", "", undefined, "filesystem")).toBe("muster snapshot create web --consistency filesystem");
   expect(commandFor(undefined, "monday", 200)).toBeNull();
 });
 
@@ -31,5 +32,6 @@ describe("a name", () => {
 
 test("a reason of a newer release still leads somewhere", () => {
   expect(whyFailed("moon_phase").next).not.toBe("");
+  expect(whyFailed("freeze_failed").says).toContain("frozen");
   expect(whyFailed("hold_expired").next).toContain("longer pause");
 });

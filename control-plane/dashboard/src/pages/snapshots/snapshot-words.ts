@@ -1,4 +1,5 @@
 /** What is said about snapshots. Pure; tested in snapshot-words.test.ts. */
+import type { Schemas } from "../../api/client.ts";
 import type { Snapshot } from "../../api/snapshots.ts";
 
 interface Said {
@@ -14,6 +15,10 @@ const reasons: Record<string, Said> = {
   hold_expired: {
     says: "The disks could not all be cut within the longest pause that was allowed.",
     next: "Take it again with a longer pause, or when the nodes are less busy.",
+  },
+  freeze_failed: {
+    says: "The file systems of the guests could not all be frozen for the cut.",
+    next: "The operation says of which guest and why. Take it again, or as after a power cut.",
   },
   busy: { says: "Something else was being done with a disk.", next: "Wait until that is done, then take it again." },
   disk_full: { says: "A node had no space left for the cut.", next: "Free space there, then take it again." },
@@ -60,11 +65,34 @@ export function pauseText(ms: number | null | undefined): string {
   return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
 }
 
+/** What a snapshot promises about the file systems of guests: as a choice, and as a fact about one. */
+export const consistencies = {
+  crash: {
+    label: "As after a power cut",
+    means:
+      "All disks are cut at one instant. Journalling file systems and databases come up from it as after a power cut.",
+    was: "crash: as after a power cut",
+  },
+  filesystem: {
+    label: "File systems at rest",
+    means:
+      "The guests' agents write everything back and freeze their file systems for an instant, so that they mount clean. " +
+      "It needs qemu-guest-agent in each guest that runs; one that does not answer fails the snapshot.",
+    was: "filesystem: guests wrote everything back first, and mount clean",
+  },
+} satisfies Record<Schemas["Consistency"], unknown>;
+
 /** The command line that takes the same snapshot of a deployment or an instance; null for what it has no words for. */
-export function commandFor(of: string | undefined, name: string, maxPauseMs: number | undefined): string | null {
+export function commandFor(
+  of: string | undefined,
+  name: string,
+  maxPauseMs: number | undefined,
+  consistency: Schemas["Consistency"] = "crash",
+): string | null {
   if (of === undefined || of === "") return null;
-  const pause = maxPauseMs === undefined ? [] : [`--max-pause ${maxPauseMs}ms`];
-  return ["muster snapshot create", of, ...(name === "" ? [] : [name]), ...pause].join(" ");
+  const rest = consistency === "crash" ? [] : [`--consistency ${consistency}`];
+  if (maxPauseMs !== undefined) rest.push(`--max-pause ${maxPauseMs}ms`);
+  return ["muster snapshot create", of, ...(name === "" ? [] : [name]), ...rest].join(" ");
 }
 
 /** Whether a text can be a name: 1 to 55 of a-z, 0-9 and -, beginning with a letter. */
