@@ -16,6 +16,7 @@ import { InstanceActions } from "./actions/InstanceActions.tsx";
 import { ConsolePanel } from "./console/ConsolePanel.tsx";
 import { DisksPanel } from "./DisksPanel.tsx";
 import { EventsPanel } from "./EventsPanel.tsx";
+import { GuestPanel } from "./GuestPanel.tsx";
 import classes from "./InstanceDetail.module.css";
 import { LabelsPanel } from "./LabelsPanel.tsx";
 import { NetworkPanel } from "./NetworkPanel.tsx";
@@ -82,6 +83,7 @@ function Shown({ instance }: { instance: Instance }) {
           <Panel title="Start, step by step">
             <StartLine instance={instance} />
           </Panel>
+          <GuestPanel instance={instance} />
           <DisksPanel instance={instance} />
           <ConsolePanel instance={instance} />
         </Stack>
@@ -116,5 +118,5 @@ function Shown({ instance }: { instance: Instance }) {
 const conditionTitles: Record<string, string> = {
   identity_copied: "Its node's identity was copied",
   objects_lost: "Parts of its disk are lost",
-  guest_silent: "Its guest agent does not answer",
+  guest_silent: "Its guest may not boot",
 };

@@ -72,6 +72,7 @@ const lastReasons: Record<string, string> = {
   guest_rebooted: "the guest restarted itself",
   guest_ended: "the guest turned itself off",
   guest_crashed: "the guest crashed",
+  host_restarted: "its host was restarted",
   power_cut: "its power was cut",
   agent_stopped: "the agent of its node was stopped",
   disk_lost: "its disk went away",

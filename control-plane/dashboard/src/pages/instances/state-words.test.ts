@@ -41,6 +41,11 @@ describe("a state in words", () => {
     expect(explain(facts("starting")).says).toContain("prepares its disk");
     expect(explain(facts("starting", null, { steps: { ...steps, disk_at: "x" } })).says).toContain("hypervisor");
   });
+  test("one that stays off after a restart of its host says that it was asked to", () => {
+    const { says, act } = explain(facts("stopped", "host_restarted"));
+    expect(says).toContain("its deployment asks that it stays off");
+    expect(act).toBe("start");
+  });
   test("a reason and a state of a newer release still make a sentence", () => {
     expect(explain(facts("failed", "moon_phase"))).toMatchObject({ says: "It failed.", tone: "bad" });
     expect(explain(facts("dreaming"))).toMatchObject({ tone: "warn" });

@@ -46,6 +46,11 @@ const ends: Record<string, Omit<Explained, "tone">> = {
     next: "Start it again when you need it. Its disks are kept.",
     act: "start",
   },
+  host_restarted: {
+    says: "Its host was restarted, and its deployment asks that it stays off then.",
+    next: "Start it when you need it. Its disks are kept.",
+    act: "start",
+  },
   power_cut: { says: "Its power was cut.", next: "Start it again when you need it. Its disks are kept.", act: "start" },
   guest_crashed: {
     says: "The guest panicked, or its QEMU process died.",
