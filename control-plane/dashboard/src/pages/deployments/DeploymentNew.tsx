@@ -16,7 +16,9 @@ import { Panel } from "../../ui/Panel.tsx";
 import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { ToneIcon } from "../../ui/StateBadge.tsx";
 import { CardFields } from "./wizard/CardFields.tsx";
+import { DiskFields } from "./wizard/DiskFields.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
+import { diskOf } from "./wizard/disks.ts";
 import { type FieldsProps, MemberFields, PlacementFields, ReadyFields, RestFields } from "./wizard/Fields.tsx";
 import { type Field, type Form, type Meant, meantBy, sortErrors, sourceKindOf } from "./wizard/form.ts";
 import { SameCall } from "./wizard/SameCall.tsx";
@@ -129,7 +131,13 @@ export default function DeploymentNew() {
               <ProjectSelect
                 description="Whose images and snapshots are offered, and who owns the members."
                 value={project}
-                onChange={(chosen) => change({ ...ofOtherProject, in: chosen === "default" ? "" : chosen })}
+                onChange={(chosen) =>
+                  change({
+                    ...ofOtherProject,
+                    further: form.further.filter((text) => diskOf(text).source === ""),
+                    in: chosen === "default" ? "" : chosen,
+                  })
+                }
               />
               <SourceFields {...fields} />
             </Stack>
@@ -137,8 +145,11 @@ export default function DeploymentNew() {
           <Panel title="Members">
             <MemberFields {...fields} />
           </Panel>
+          <Panel title="Disks">
+            <DiskFields {...fields} />
+          </Panel>
           {form.runtime !== "none" && (
-            <Panel title="Ready">
+            <Panel title="Ready and restarts">
               <ReadyFields {...fields} />
             </Panel>
           )}

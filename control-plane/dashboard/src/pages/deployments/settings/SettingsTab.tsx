@@ -1,5 +1,5 @@
 import { Button, Code, Group, Stack, Text } from "@mantine/core";
-import { useState } from "react";
+import { Fragment, useState } from "react";
 import { type Deployment, usePatchLabels, useUserData } from "../../../api/deployments.ts";
 import { ByteSize } from "../../../ui/ByteSize.tsx";
 import { CopyId } from "../../../ui/CopyId.tsx";
@@ -10,11 +10,13 @@ import { ButtonLink } from "../../../ui/links.tsx";
 import { Panel } from "../../../ui/Panel.tsx";
 import { ThingLink } from "../../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../../ui/TimeAgo.tsx";
+import { firmwareText } from "../../images/words.ts";
 import { LabelsPanel } from "../../instances/LabelsPanel.tsx";
 import { GroupLinks } from "../../networks/GroupLinks.tsx";
 import { portText } from "../../security-groups/rules.ts";
 import { SourceLink } from "../source.tsx";
 import { searchFrom } from "../wizard/again.ts";
+import { diskSourceText } from "../wizard/disks.ts";
 
 /** How a deployment was set up. Labels can be changed; the rest is fixed when it is made. */
 export function SettingsTab({ deployment }: { deployment: Deployment }) {
@@ -44,10 +46,13 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
               "Memory",
               deployment.runtime === "none" ? undefined : <ByteSize key="memory" value={deployment.memory_bytes} />,
             ],
-            ["Disk", <ByteSize key="disk" value={deployment.disk_bytes} />],
+            ["Boot disk", <ByteSize key="disk" value={deployment.disk_bytes} />],
+            ["Firmware", deployment.runtime === "none" ? undefined : firmwareText(deployment.firmware)],
+            ["TPM", deployment.runtime === "none" ? undefined : deployment.tpm ? "yes" : "no"],
           ]}
         />
       </Panel>
+      {deployment.disks.length > 0 && <DisksPanel deployment={deployment} />}
       <Panel title="The group">
         <KeyValues
           items={[
@@ -56,6 +61,14 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
             ["Ready when", readyText(ready)],
             ["Has to be ready within", ready.timeout_s ? duration(ready.timeout_s * 1000) : undefined],
             ["If it is not", deployment.on_ready_timeout === "stop" ? "its power is cut" : "it runs on"],
+            [
+              "After a restart of its host",
+              deployment.runtime === "none"
+                ? undefined
+                : deployment.on_host_start === "stay"
+                  ? "a member that ran stays off"
+                  : "a member that ran starts again",
+            ],
             ["Placement", placement.policy === "pack" ? "fills one node after the other" : "spread over the nodes"],
             ["Zones", placement.zones?.length ? placement.zones.join(", ") : undefined],
             [
@@ -84,6 +97,44 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
         />
       </Panel>
     </Stack>
+  );
+}
+
+/** The disks that each member has beside the boot disk. */
+function DisksPanel({ deployment }: { deployment: Deployment }) {
+  const { disks, project, source } = deployment;
+  return (
+    <Panel title={disks.length > 1 ? "Further disks of each" : "Further disk of each"}>
+      <Stack gap="md">
+        {disks.map(({ name, size_bytes, source: from, source_name }) => (
+          <KeyValues
+            key={name}
+            items={[
+              ["Name", name],
+              ["Size", <ByteSize key="size" value={size_bytes} />],
+              [
+                "Starts",
+                from ? (
+                  <Fragment key="from">
+                    as{" "}
+                    <ThingLink
+                      kind={from.image ? "image" : "version"}
+                      id={String(from.image ?? from.version)}
+                      name={from.image ? diskSourceText(from, source_name) : source_name}
+                      project={project}
+                    />
+                  </Fragment>
+                ) : source.snapshot ? (
+                  "as in the snapshot, or blank"
+                ) : (
+                  "blank"
+                ),
+              ],
+            ]}
+          />
+        ))}
+      </Stack>
+    </Panel>
   );
 }
 

@@ -1,7 +1,11 @@
 import { MultiSelect, SimpleGrid, Stack, TagsInput, TextInput } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
+import { type Image, useImages } from "../../../api/images.ts";
 import { useIsOperator } from "../../../api/me.ts";
 import { nodesQuery } from "../../../api/nodes.ts";
+import { bytes } from "../../../ui/format.ts";
+import { sizeOf } from "../../../ui/size.ts";
+import { firmwareText, firmwareWords } from "../../images/words.ts";
 import { Choice } from "./Choice.tsx";
 import { emptyForm, type Field, type Form, sourceKindOf } from "./form.ts";
 
@@ -59,9 +63,14 @@ function Pair({ children }: { children: React.ReactNode }) {
 
 /** Name, number and size of the members. */
 export function MemberFields(props: FieldsProps) {
-  const { form, change, errors } = props;
+  const { form, change, errors, project } = props;
   const fork = sourceKindOf(form) === "snapshot";
   const files = form.runtime === "none";
+  const least = useChosenImage(form, project)?.min_memory_bytes ?? 0;
+  // Where nothing else is asked for, the API raises the default by itself.
+  const raised = sizeOf(form.memory || emptyForm.memory) === sizeOf(emptyForm.memory);
+  const needed =
+    least > 512 * 1024 ** 2 ? `The image needs ${bytes(least)}${raised ? ", so they get that" : ""}.` : undefined;
   return (
     <Stack gap="sm">
       <Typed
@@ -93,15 +102,84 @@ export function MemberFields(props: FieldsProps) {
       {!files && (
         <Pair>
           <Typed {...props} field="cpus" label="CPUs of each" numeric />
-          <Typed {...props} field="memory" label="Memory of each" placeholder={emptyForm.memory} />
+          <Typed
+            {...props}
+            field="memory"
+            label="Memory of each"
+            placeholder={emptyForm.memory}
+            {...(needed === undefined ? {} : { description: needed })}
+          />
         </Pair>
       )}
       <Typed {...props} field="disk" label="Disk of each" placeholder="as large as its source" />
+      {!files && <FirmwareFields {...props} />}
     </Stack>
   );
 }
 
-/** When a member counts as ready. */
+/** The image that the members start from, if it is one, and its facts are loaded. */
+function useChosenImage({ image }: Form, project: string | undefined): Image | undefined {
+  const named = ({ id, name }: Image) => image !== "" && (name === image || id === image);
+  return useImages().data?.items.find((each) => named(each) && (project === undefined || each.project === project));
+}
+
+/** What starts the boot loaders of the members, and whether they have a TPM. */
+function FirmwareFields({ form, change, errors, project }: FieldsProps) {
+  const image = useChosenImage(form, project);
+  const fork = sourceKindOf(form) === "snapshot";
+  return (
+    <>
+      <Choice
+        label="Firmware"
+        description={firmwareMeans(form.firmware, fork, image)}
+        value={form.firmware}
+        onChange={(firmware) => change({ firmware })}
+        error={errors.firmware}
+        data={[
+          { value: "auto", label: "Automatic" },
+          ...Object.entries(firmwareWords).map(([value, label]) => ({ value, label })),
+        ]}
+      />
+      <Choice
+        label="TPM of each"
+        description="What is in it stays on the node of the member: it is in no snapshot, and a fork begins with an empty one."
+        value={fork || form.tpm === "yes" ? form.tpm : "usual"}
+        onChange={(tpm) => change({ tpm })}
+        error={errors.tpm}
+        data={
+          fork
+            ? [
+                { value: "usual", label: "As its source" },
+                { value: "yes", label: "Yes" },
+                { value: "no", label: "No" },
+              ]
+            : [
+                { value: "usual", label: "No" },
+                { value: "yes", label: "Yes" },
+              ]
+        }
+      />
+    </>
+  );
+}
+
+function firmwareMeans(firmware: string, fork: boolean, image: Image | undefined): string {
+  switch (firmware) {
+    case "auto":
+      if (fork) return "The one that the guests of the snapshot had.";
+      return image === undefined
+        ? "The one that its source needs."
+        : `${firmwareText(image.firmware)}, as the image says.`;
+    case "bios":
+      return "It runs the boot code in the first sector of the disk.";
+    case "uefi":
+      return "It starts what is on the system partition. Its variables are a small disk of each member, nvram.";
+    default:
+      return "UEFI that starts only boot loaders signed with a key of Microsoft.";
+  }
+}
+
+/** When a member counts as ready, and what becomes of it otherwise. */
 export function ReadyFields(props: FieldsProps) {
   const { form, change, errors } = props;
   if (form.runtime === "none") return null;
@@ -134,6 +212,16 @@ export function ReadyFields(props: FieldsProps) {
           ]}
         />
       </Pair>
+      <Choice
+        label="After a restart of its host, a member that ran"
+        value={form.back}
+        onChange={(back) => change({ back })}
+        error={errors.back}
+        data={[
+          { value: "start", label: "starts again" },
+          { value: "stay", label: "stays off" },
+        ]}
+      />
     </Stack>
   );
 }

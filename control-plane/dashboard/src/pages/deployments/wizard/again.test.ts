@@ -15,7 +15,11 @@ test("another deployment like one that is there is asked for with the same setti
     memory_bytes: 1024 ** 3,
     runtime: "libvirt",
     ready_when: { probe: "console", marker: "up", timeout_s: 300 },
+    disks: [{ name: "data", size_bytes: 1024 ** 3, source: null, source_name: null }],
+    firmware: "uefi",
+    tpm: true,
     on_ready_timeout: "keep",
+    on_host_start: "stay",
     placement: { policy: "spread" },
     nics: [
       { network_name: "default", security_group_names: ["default", "ssh"], ports: [{ port: 22, protocol: "tcp" }] },
@@ -29,8 +33,12 @@ test("another deployment like one that is there is asked for with the same setti
     number: "1",
     count: "12",
     memory: "1GiB",
+    further: ["data;1GiB"],
+    firmware: "uefi",
+    tpm: "yes",
     probe: "console",
     marker: "up",
+    back: "stay",
     cards: "chosen",
     card: ["default;;default,ssh;22"],
     label: ["tier=web"],
@@ -39,10 +47,23 @@ test("another deployment like one that is there is asked for with the same setti
     source: { image: "demo", version: 1 },
     count: 12,
     memory_bytes: 1024 ** 3,
+    disks: [{ name: "data", size_bytes: 1024 ** 3 }],
+    firmware: "uefi",
+    tpm: true,
+    on_host_start: "stay",
     ready: { probe: "console", marker: "up" },
     nics: [{ network: "default", security_groups: ["default", "ssh"], ports: [{ port: 22 }] }],
     labels: { tier: "web" },
   });
+});
+
+test("another fork says no to a TPM that its source may have, and another set of disk files says nothing of machines", () => {
+  const fork = { source: { snapshot: "s" }, disks: [], nics: [], labels: {}, ready_when: {}, placement: {}, cpus: 1 };
+  const like = (runtime: string) =>
+    searchFrom({ ...fork, memory_bytes: 1, firmware: "bios", tpm: false, runtime } as unknown as Deployment);
+  expect(like("libvirt")).toMatchObject({ tpm: "no", firmware: "bios" });
+  expect(like("none")).not.toHaveProperty("firmware");
+  expect(like("none")).not.toHaveProperty("tpm");
 });
 
 test("a fork is asked for with the processors and memory of the deployment whose disks it gets", () => {

@@ -25,7 +25,8 @@ export const mostCards = 8;
 /** What an error about cards can be about: the place of the card and its field, or all of them. */
 export type CardField = "cards" | `card/${number}/${keyof Card}`;
 
-const guarded = (text: string) => text.replace(/[%;,]/g, encodeURIComponent);
+/** A text as a part of a list in the URL, and the other way. */
+export const guarded = (text: string) => text.replace(/[%;,]/g, encodeURIComponent);
 
 /** A card as the URL has it: `back;10.20.0.5;default,web;22,53/udp`. */
 export function cardText({ network, address, groups, ports }: Card): string {
@@ -40,7 +41,7 @@ export function cardOf(text: string): Card {
   return { network: plain(network), address: plain(address), groups: listOf(groups), ports: listOf(ports) };
 }
 
-function plain(text: string): string {
+export function plain(text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {

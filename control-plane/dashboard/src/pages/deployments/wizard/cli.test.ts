@@ -19,8 +19,15 @@ test("every part of a request has its flag", () => {
       cpus: 2,
       memory_bytes: 1024 ** 3,
       disk_bytes: 20 * 1024 ** 3,
+      disks: [
+        { name: "data", size_bytes: 1024 ** 3 },
+        { name: "seed", size_bytes: 1024 ** 3, source: { image: "set", version: 3 } },
+      ],
+      firmware: "uefi_secure",
+      tpm: true,
       ready: { probe: "guest_agent", timeout_s: 60 },
       on_ready_timeout: "stop",
+      on_host_start: "stay",
       placement: { policy: "pack", zones: ["a", "b"], nodes: ["n1"], max_per_node: 5 },
       labels: { tier: "web", note: "two words" },
       deadline_s: 600,
@@ -29,7 +36,8 @@ test("every part of a request has its flag", () => {
   );
   expect(line).toBe(
     "muster --project blue deploy web --image demo@2 --count 40 --min-count 30 --cpus 2 --memory 1GiB " +
-      "--disk-size 20GiB --ready guest-agent --ready-timeout 60s --on-ready-timeout stop --pack --zone a --zone b " +
+      "--disk-size 20GiB --disk data=1GiB --disk seed=1GiB,source=set@3 --firmware uefi_secure --tpm " +
+      "--ready guest-agent --ready-timeout 60s --on-ready-timeout stop --on-host-start stay --pack --zone a --zone b " +
       "--node n1 --max-per-node 5 --deadline 600s --label 'note=two words' --label tier=web",
   );
 });
@@ -37,6 +45,9 @@ test("every part of a request has its flag", () => {
 test("forks, versions and disk files have their lines", () => {
   expect(lineFor({ name: "f", source: { snapshot: "s", allow_missing: true } }, undefined)).toBe(
     "muster deploy f --snapshot s --allow-missing",
+  );
+  expect(lineFor({ name: "f", source: { snapshot: "s" }, tpm: false }, undefined)).toBe(
+    "muster deploy f --snapshot s --tpm=no",
   );
   expect(lineFor({ source: { version: "01a2" }, count: 1, runtime: "none" }, undefined)).toBe(
     "muster deploy NAME --version 01a2 --count 1 --runtime none",

@@ -2,6 +2,7 @@
 import type { CreateDeployment } from "../../../api/deployments.ts";
 import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
+import { diskSourceText } from "./disks.ts";
 import { userDataFile } from "./seed.ts";
 
 /** A word as a shell takes it. */
@@ -30,11 +31,17 @@ export function commandFor(request: CreateDeployment, project: string | undefine
   add("--cpus", request.cpus);
   add("--memory", request.memory_bytes ? sizeText(request.memory_bytes) : null);
   add("--disk-size", request.disk_bytes ? sizeText(request.disk_bytes) : null);
+  for (const { name, size_bytes, source } of request.disks ?? []) {
+    add("--disk", `${name}=${sizeText(size_bytes)}${source ? `,source=${diskSourceText(source)}` : ""}`);
+  }
+  add("--firmware", request.firmware);
+  if (typeof request.tpm === "boolean") words.push(request.tpm ? "--tpm" : "--tpm=no");
   add("--runtime", request.runtime);
   if (ready && ready.probe !== "running") add("--ready", ready.probe?.replace("_", "-"));
   add("--ready-marker", ready?.marker);
   add("--ready-timeout", ready?.timeout_s ? `${ready.timeout_s}s` : null);
   add("--on-ready-timeout", request.on_ready_timeout);
+  add("--on-host-start", request.on_host_start);
   words.push(...cardWords(request.nics ?? undefined));
   if (placement?.policy === "pack") words.push("--pack");
   for (const zone of placement?.zones ?? []) add("--zone", zone);

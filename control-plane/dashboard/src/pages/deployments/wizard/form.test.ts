@@ -22,10 +22,14 @@ test("every field ends up in the request", () => {
       cpus: "2",
       memory: "1.5 GiB",
       disk: "20g",
+      further: ["data;1 GiB", "seed;2g;set@3"],
+      firmware: "uefi_secure",
+      tpm: "yes",
       probe: "console",
       marker: "up",
       timeout: "60",
       late: "stop",
+      back: "stay",
       policy: "pack",
       most: "5",
       deadline: "600",
@@ -43,8 +47,15 @@ test("every field ends up in the request", () => {
     cpus: 2,
     memory_bytes: 1.5 * 1024 ** 3,
     disk_bytes: 20 * 1024 ** 3,
+    disks: [
+      { name: "data", size_bytes: 1024 ** 3 },
+      { name: "seed", size_bytes: 2 * 1024 ** 3, source: { image: "set", version: 3 } },
+    ],
+    firmware: "uefi_secure",
+    tpm: true,
     ready: { probe: "console", marker: "up", timeout_s: 60 },
     on_ready_timeout: "stop",
+    on_host_start: "stay",
     placement: { policy: "pack", zones: ["a"], nodes: ["n1", "n2"], max_per_node: 5 },
     labels: { tier: "web" },
     deadline_s: 600,
@@ -65,9 +76,15 @@ test("a fork names no count, because it has as many members as its snapshot", ()
   expect(meantBy(form({ snapshot: "before", count: "9" })).request).toEqual({ source: { snapshot: "before" } });
 });
 
-test("disk files alone need no processors, no memory and no probe", () => {
-  const { request } = meantBy(form({ image: "demo", runtime: "none", cpus: "8", memory: "x", probe: "console" }));
-  expect(request).toEqual({ source: { image: "demo" }, count: 1, runtime: "none" });
+test("disk files alone need no processors, no memory, no probe and no firmware, but may be several", () => {
+  const machine = { cpus: "8", memory: "x", probe: "console", firmware: "uefi", tpm: "yes", back: "stay" };
+  const { request } = meantBy(form({ image: "demo", runtime: "none", ...machine, further: ["data;1g"] }));
+  const disks = [{ name: "data", size_bytes: 1024 ** 3 }];
+  expect(request).toEqual({ source: { image: "demo" }, count: 1, runtime: "none", disks });
+});
+
+test("a fork can be without the TPM that its source has", () => {
+  expect(meantBy(form({ snapshot: "before", tpm: "no" })).request.tpm).toBe(false);
 });
 
 test("what cannot be read is told at its field and not asked", () => {
@@ -85,6 +102,8 @@ test("an error of the API stands at the field that it is about", () => {
   expect(fieldOf("/user_data", emptyForm)).toBe("data");
   expect(fieldOf("/nics/0/network", emptyForm)).toBe("cards");
   expect(fieldOf("/nics/0/network", form({ cards: "chosen" }))).toBe("card/0/network");
+  expect(fieldOf("/disks/0/size_bytes", emptyForm)).toBe("disk/0/size");
+  expect(fieldOf("/firmware", emptyForm)).toBe("firmware");
   expect(fieldOf("/protect", emptyForm)).toBeUndefined();
   expect(
     sortErrors(

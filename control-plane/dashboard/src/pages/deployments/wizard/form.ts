@@ -2,11 +2,13 @@
  * The form of the wizard: what was typed, as texts, and the request that it means. It lives in the URL under the names
  * below. Pure; tested in form.test.ts.
  */
+import type { Schemas } from "../../../api/client.ts";
 import type { CreateDeployment } from "../../../api/deployments.ts";
 import { errorsByField } from "../../../ui/field-errors.ts";
 import { sizeHint, sizeOf } from "../../../ui/size.ts";
 import { labelsOf } from "../labels.ts";
 import { type CardField, cardFieldOf, cardOf, nicsOf } from "./cards.ts";
+import { type DiskField, diskFieldOf, diskOf, disksOf } from "./disks.ts";
 import type { SeedField } from "./seed.ts";
 
 /** What is in the URL while it says nothing: also the API's defaults, where it has any. */
@@ -25,11 +27,18 @@ export const emptyForm = {
   cpus: "1",
   memory: "512 MiB",
   disk: "",
+  /** Disks beside the boot disk. */
+  further: [] as string[],
+  firmware: "auto",
+  /** Whether each has a TPM: `usual` is none, and in a fork as its source has it. */
+  tpm: "usual",
   runtime: "libvirt",
   probe: "running",
   marker: "",
   timeout: "",
   late: "keep",
+  /** What becomes of members that ran when their host went down. */
+  back: "start",
   /** The network cards: `usual` as the API chooses them, `none`, or those in `card`. */
   cards: "usual",
   card: [] as string[],
@@ -42,7 +51,7 @@ export const emptyForm = {
 };
 export type Form = typeof emptyForm;
 /** What an error can be about: also what is not in the URL. */
-export type Field = keyof Form | SeedField | CardField;
+export type Field = keyof Form | SeedField | CardField | DiskField;
 
 export type SourceKind = "image" | "snapshot" | "version";
 
@@ -94,6 +103,8 @@ export function meantBy(form: Form): Meant {
       };
   const cards = form.cards === "chosen" && !files ? nicsOf(form.card.map(cardOf)) : undefined;
   Object.assign(unread, cards?.unread);
+  const further = disksOf(form.further.map(diskOf));
+  Object.assign(unread, further.unread);
   const placement = {
     ...(form.policy === "pack" ? { policy: "pack" as const } : {}),
     ...(form.zone.length === 0 ? {} : { zones: form.zone }),
@@ -110,9 +121,13 @@ export function meantBy(form: Form): Meant {
     ...(files ? {} : unless(1, "cpus", number("cpus"))),
     ...(files ? {} : unless(512 * 1024 ** 2, "memory_bytes", size("memory"))),
     ...given("disk_bytes", size("disk")),
+    ...(further.disks.length === 0 ? {} : { disks: further.disks }),
+    ...(form.firmware === "auto" || files ? {} : { firmware: form.firmware as Schemas["FirmwareChoice"] }),
+    ...(form.tpm === "usual" || files ? {} : { tpm: form.tpm === "yes" }),
     ...(files ? { runtime: "none" as const } : {}),
     ...(Object.keys(ready).length === 0 ? {} : { ready: { probe: "running" as const, ...ready } }),
     ...(form.late === "stop" && !files ? { on_ready_timeout: "stop" as const } : {}),
+    ...(form.back === "stay" && !files ? { on_host_start: "stay" as const } : {}),
     ...(cards === undefined ? (form.cards === "none" && !files ? { nics: [] } : {}) : { nics: cards.nics }),
     ...(Object.keys(placement).length === 0 ? {} : { placement }),
     ...(Object.keys(labels).length === 0 ? {} : { labels }),
@@ -144,6 +159,9 @@ const fieldOfPointer: Record<string, Field> = {
   "/ready/timeout_s": "timeout",
   "/ready": "probe",
   "/on_ready_timeout": "late",
+  "/on_host_start": "back",
+  "/firmware": "firmware",
+  "/tpm": "tpm",
   "/placement/policy": "policy",
   "/placement/zones": "zone",
   "/placement/nodes": "node",
@@ -162,8 +180,8 @@ const fieldOfPointer: Record<string, Field> = {
 export function fieldOf(pointer: string, form: Form): Field | undefined {
   if (pointer === "/source") return sourceKindOf(form);
   if (pointer === "/source/version") return sourceKindOf(form) === "version" ? "version" : "number";
-  const ofCard = cardFieldOf(pointer, form.cards === "chosen");
-  if (ofCard !== undefined) return ofCard;
+  const ofPart = cardFieldOf(pointer, form.cards === "chosen") ?? diskFieldOf(pointer);
+  if (ofPart !== undefined) return ofPart;
   for (let at = pointer; at !== ""; at = at.slice(0, at.lastIndexOf("/"))) {
     const field = fieldOfPointer[at];
     if (field !== undefined) return field;
