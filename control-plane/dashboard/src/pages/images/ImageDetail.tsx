@@ -35,7 +35,7 @@ import { DeleteImages } from "./DeleteImages.tsx";
 import { nameTrouble } from "./names.ts";
 import { SystemForm } from "./SystemForm.tsx";
 import { VersionTree } from "./VersionTree.tsx";
-import { bootWords } from "./words.ts";
+import { bootWords, firmwareText } from "./words.ts";
 
 /** One image: its versions, what was made from them, and what one can do with it. */
 export default function ImageDetail() {
@@ -202,6 +202,7 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
                 ],
                 ["Chunk size", bytes(image.chunk_bytes)],
                 ["Boots with", bootWords(image.boot)],
+                ["Firmware of its machines", firmwareText(image.firmware)],
                 ["Operating system", image.os ?? undefined],
                 ["User for signing in", image.default_user ?? undefined],
                 ["Least disk", image.min_disk_bytes === null ? undefined : bytes(image.min_disk_bytes)],

@@ -13,7 +13,7 @@ import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { type Column, type Facet, ThingsTable } from "../../ui/table/ThingsTable.tsx";
 import { DeleteImages } from "./DeleteImages.tsx";
-import { bootWords, labelWords } from "./words.ts";
+import { bootWords, firmwareText, labelWords } from "./words.ts";
 
 const columns: readonly Column<Image>[] = [
   {
@@ -60,6 +60,8 @@ const columns: readonly Column<Image>[] = [
     width: 90,
   },
   { key: "boot", title: "Boots with", value: (image) => bootWords(image.boot), width: 110, from: "md" },
+  { key: "firmware", title: "Firmware", value: (image) => firmwareText(image.firmware), width: 110, hidden: true },
+  { key: "os", title: "System", value: (image) => image.os, width: 140, from: "xl" },
   {
     key: "chunk",
     title: "Chunk",

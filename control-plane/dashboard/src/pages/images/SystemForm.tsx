@@ -1,12 +1,13 @@
-import { Stack, Text, TextInput } from "@mantine/core";
+import { NativeSelect, Stack, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { type Image, useChangeImage } from "../../api/images.ts";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
 import { sizeHint } from "../../ui/size.ts";
 import { toastDone } from "../../ui/toast.tsx";
 import { type SystemTexts, systemChange, systemTexts } from "./system.ts";
+import { firmwareText, firmwareWords } from "./words.ts";
 
-const fields: { field: keyof SystemTexts; label: string; placeholder: string }[] = [
+const fields: { field: Exclude<keyof SystemTexts, "firmware">; label: string; placeholder: string }[] = [
   { field: "os", label: "Operating system", placeholder: "debian-12" },
   { field: "user", label: "User for signing in", placeholder: "debian" },
   { field: "disk", label: "Least disk", placeholder: "as large as the image" },
@@ -47,8 +48,21 @@ export function SystemForm({ image, onClose }: { image: Image; onClose: () => vo
             {...(field === "os" ? { "data-autofocus": true } : {})}
           />
         ))}
+        <NativeSelect
+          label="Firmware"
+          value={texts.firmware}
+          onChange={(event) => {
+            const firmware = event.currentTarget.value as SystemTexts["firmware"];
+            setTexts((now) => ({ ...now, firmware }));
+          }}
+          data={[
+            { value: "", label: `As it is now: ${firmwareText(image.firmware)}` },
+            { value: "auto", label: "Automatic: what its newest version needs" },
+            ...Object.entries(firmwareWords).map(([value, label]) => ({ value, label })),
+          ]}
+        />
         <Text size="xs" c="dimmed">
-          New deployments get at least this memory and disk. What is left empty is not known.
+          New deployments get at least this memory and disk, and this firmware. What is left empty is not known.
         </Text>
       </Stack>
     </ConfirmDialog>

@@ -17,6 +17,7 @@ import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { type Facet, ThingsTable } from "../../ui/table/ThingsTable.tsx";
 import { toastDone } from "../../ui/toast.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
+import { firmwareText } from "../images/words.ts";
 import { InstanceActions } from "../instances/actions/InstanceActions.tsx";
 import { operatorColumns } from "../instances/columns.tsx";
 import { TrafficPanels } from "../overview/TrafficPanels.tsx";
@@ -99,6 +100,10 @@ export default function NodeDetail() {
               "Runs guests by",
               node.hypervisor === "kvm" ? "KVM" : node.hypervisor === "qemu" ? "emulation" : "nothing",
             ],
+            [
+              "Guests can have",
+              node.hypervisor === null ? undefined : ["BIOS", ...node.features.map(featureText)].join(", "),
+            ],
             ["Agent", node.agent_version],
             ["Zone", node.zone],
             ["Joined", <TimeAgo key="joined" time={node.created_at} />],
@@ -109,6 +114,8 @@ export default function NodeDetail() {
     </Page>
   );
 }
+
+const featureText = (feature: string) => (feature === "tpm" ? "TPM" : firmwareText(feature));
 
 /** What is wrong with the node, and what to do. */
 function AdvicePanel({ node, advice }: { node: Node; advice: Advice[] }) {
