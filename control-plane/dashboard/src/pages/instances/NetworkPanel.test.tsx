@@ -1,4 +1,4 @@
-import { screen } from "@testing-library/react";
+import { screen, within } from "@testing-library/react";
 import { afterEach, expect, test, vi } from "vitest";
 import type { Instance } from "../../api/instances.ts";
 import { fakeApi, list, show } from "../../testing/pages.tsx";
@@ -43,7 +43,9 @@ test("a card shows where it is, and the line that signs in as the user of the im
 test("a published port that no group lets in is said to be closed, without a line that cannot work", async () => {
   api("80", null);
   show(<NetworkPanel instance={instance([nic])} />);
-  expect(await screen.findByText(/^Closed: no rule/)).toBeTruthy();
+  const closed = await screen.findByText(/^Closed: no rule/);
+  expect(closed.textContent).toContain("Add one to default, ssh.");
+  expect(within(closed).getByRole("link", { name: "ssh" }).getAttribute("href")).toContain("/security-groups/g-2");
   expect(screen.queryByText(/^ssh -p/)).toBeNull();
 });
 

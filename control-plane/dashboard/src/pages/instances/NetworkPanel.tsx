@@ -57,13 +57,13 @@ function Card({ nic, project, user }: { nic: Nic; project: string; user: string 
           ["IPv6 address", copied(nic.address_v6, "IPv6 address")],
         ]}
       />
-      {nic.ports.length > 0 && <Ports nic={nic} user={user} />}
+      {nic.ports.length > 0 && <Ports nic={nic} project={project} user={user} />}
     </div>
   );
 }
 
 /** The published ports: where each is reached, whether it is closed, and the line that signs in by it. */
-function Ports({ nic, user }: { nic: Nic; user: string | null }) {
+function Ports({ nic, project, user }: { nic: Nic; project: string; user: string | null }) {
   const groups = useSecurityGroups();
   const own = groups.data?.items.filter(({ id }) => nic.security_groups.includes(id));
   // Nothing is said to be closed before all its groups are read.
@@ -98,7 +98,15 @@ function Ports({ nic, user }: { nic: Nic; user: string | null }) {
                   aria-hidden
                   style={{ flex: "none", marginTop: 2 }}
                 />
-                <Text size="sm">Closed: no rule of its security groups lets this in from outside.</Text>
+                <Text size="sm" component="div">
+                  Closed: no rule of its security groups lets this in from outside.
+                  {nic.security_groups.length > 0 && (
+                    <>
+                      {" "}
+                      Add one to <GroupLinks nic={nic} project={project} />.
+                    </>
+                  )}
+                </Text>
               </Group>
             ) : (
               line !== null && (

@@ -26,20 +26,24 @@ function Typed({
   description,
   placeholder,
   numeric = false,
+  below = false,
   form,
   change,
   errors,
 }: FieldsProps & {
   field: TextField;
   label: string;
-  description?: string;
+  description?: string | undefined;
   placeholder?: string;
   numeric?: boolean;
+  /** The description stands below, so that the field stays level with its neighbour. */
+  below?: boolean;
 }) {
   return (
     <TextInput
       label={label}
       description={description}
+      {...(below ? { inputWrapperOrder: ["label", "input", "description", "error"] as const } : {})}
       placeholder={placeholder}
       value={form[field]}
       onChange={(event) => change({ [field]: event.currentTarget.value })}
@@ -107,7 +111,8 @@ export function MemberFields(props: FieldsProps) {
             field="memory"
             label="Memory of each"
             placeholder={emptyForm.memory}
-            {...(needed === undefined ? {} : { description: needed })}
+            description={needed}
+            below
           />
         </Pair>
       )}
