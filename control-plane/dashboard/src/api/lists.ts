@@ -3,6 +3,7 @@
  * makes stale (see live/): `[noun, "list", project, filters]` and `[noun, "one", id or name, project, part?]`.
  */
 import { type QueryClient, type QueryFunctionContext, queryOptions } from "@tanstack/react-query";
+import { ApiError } from "./client.ts";
 import { currentScope, thingScope } from "./scope.ts";
 
 /** The nouns of keys: the plural words of the API's paths. */
@@ -85,4 +86,9 @@ export function showChanged<T>(
   for (const id of [before.id, before.name]) {
     client.setQueriesData<T>({ queryKey: [noun, "one", id], predicate: isWhole }, changed);
   }
+}
+
+/** After a change that came too late (`If-Match`): reads what the others made of it, which pages have not heard of yet. */
+export async function readAgain(client: QueryClient, noun: Noun, error: unknown): Promise<void> {
+  if (error instanceof ApiError && error.status === 412) await client.invalidateQueries({ queryKey: [noun] });
 }

@@ -1,7 +1,7 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { api, body, type Schemas } from "./client.ts";
 import type { Instance } from "./instances.ts";
-import { listQuery, oneQuery, showChanged } from "./lists.ts";
+import { listQuery, oneQuery, readAgain, showChanged } from "./lists.ts";
 
 export type Network = Schemas["Network"];
 export type NetworkMode = Schemas["NetworkMode"];
@@ -66,6 +66,7 @@ export function usePatchNetwork() {
         }),
       ),
     onSuccess: (changed, { network }, _result, { client }) => showChanged(client, "networks", network, changed),
+    onError: (error, _change, _result, { client }) => readAgain(client, "networks", error),
   });
 }
 

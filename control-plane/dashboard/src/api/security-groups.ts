@@ -1,6 +1,6 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { api, body, type Schemas } from "./client.ts";
-import { listQuery, oneQuery, showChanged } from "./lists.ts";
+import { listQuery, oneQuery, readAgain, showChanged } from "./lists.ts";
 
 export type SecurityGroup = Schemas["SecurityGroup"];
 export type SecurityRule = Schemas["SecurityRule"];
@@ -58,6 +58,7 @@ export function usePatchSecurityGroup() {
         }),
       ),
     onSuccess: (changed, { group }, _result, { client }) => showChanged(client, "security-groups", group, changed),
+    onError: (error, _change, _result, { client }) => readAgain(client, "security-groups", error),
   });
 }
 

@@ -1,6 +1,6 @@
-import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { TextInput } from "@mantine/core";
 import { type ReactNode, useState } from "react";
-import { ErrorBox } from "./ErrorBox.tsx";
+import { Dialog, DialogForm } from "./Dialog.tsx";
 import { useSubmit } from "./use-submit.ts";
 
 interface Props {
@@ -21,14 +21,9 @@ interface Props {
 /** Asks before something is done, and stays until it is done. */
 export function ConfirmDialog(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title={props.title}
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Question {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title={props.title}>
+      <Question {...props} />
+    </Dialog>
   );
 }
 
@@ -40,34 +35,26 @@ function Question({ onClose, children, confirm, danger = false, typed, onConfirm
     onClose();
   });
   return (
-    <form onSubmit={onSubmit}>
-      <Stack gap="md">
-        {children !== undefined && <div>{children}</div>}
-        {typed !== undefined && (
-          <TextInput
-            label={`Type ${typed} to confirm`}
-            value={text}
-            onChange={(event) => setText(event.currentTarget.value)}
-            data-autofocus
-            autoComplete="off"
-          />
-        )}
-        {error !== undefined && <ErrorBox error={error} />}
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button
-            type="submit"
-            color={danger ? "red" : undefined}
-            loading={busy}
-            disabled={!ready}
-            data-autofocus={typed === undefined || undefined}
-          >
-            {confirm}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <DialogForm
+      onSubmit={onSubmit}
+      onClose={onClose}
+      submit={confirm}
+      danger={danger}
+      busy={busy}
+      ready={ready}
+      focused={typed === undefined}
+      error={error}
+    >
+      {children !== undefined && <div>{children}</div>}
+      {typed !== undefined && (
+        <TextInput
+          label={`Type ${typed} to confirm`}
+          value={text}
+          onChange={(event) => setText(event.currentTarget.value)}
+          data-autofocus
+          autoComplete="off"
+        />
+      )}
+    </DialogForm>
   );
 }

@@ -1,4 +1,5 @@
 import { useState } from "react";
+import { ApiError } from "../api/client.ts";
 
 /** What a form begins with, while others may change the same thing. */
 export interface Base<T> {
@@ -14,4 +15,9 @@ export interface Base<T> {
 export function useBase<T extends { etag: string }>(current: T): Base<T> {
   const [base, setBase] = useState(current);
   return { base, isOld: base.etag !== current.etag, renew: () => setBase(current) };
+}
+
+/** Whether a change was refused because somebody else was quicker. `ChangedMeanwhile` tells of that. */
+export function isOvertaken(error: unknown): boolean {
+  return error instanceof ApiError && error.status === 412;
 }

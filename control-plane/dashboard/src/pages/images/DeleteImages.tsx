@@ -1,54 +1,25 @@
-import { List, Text } from "@mantine/core";
+import { Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { type Image, imageFreed, useDeleteImage } from "../../api/images.ts";
-import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
+import { type DeleteProps, DeleteThings } from "../../ui/DeleteThings.tsx";
 import { bytes, count } from "../../ui/format.ts";
-import { toastDone } from "../../ui/toast.tsx";
-
-interface Props {
-  images: readonly Image[];
-  opened: boolean;
-  onClose: () => void;
-  onDone: () => void;
-}
 
 /** What is freed is told for no more images than this: each takes the controller some time. */
 const askedAtMost = 10;
 
 /** Deletes images after it has told what comes back. */
-export function DeleteImages({ images, opened, onClose, onDone }: Props) {
-  const remove = useDeleteImage();
-  const versions = images.reduce((sum, image) => sum + image.version_count, 0);
-  const [only] = images;
-  const single = images.length === 1 ? only : undefined;
+export function DeleteImages(props: DeleteProps<Image>) {
+  const { mutateAsync } = useDeleteImage();
+  const { things } = props;
+  const versions = things.reduce((sum, image) => sum + image.version_count, 0);
+  const one = things.length === 1;
   return (
-    <ConfirmDialog
-      opened={opened}
-      onClose={onClose}
-      title={single === undefined ? `Delete ${count(images.length)} images?` : `Delete image ${single.name}?`}
-      confirm="Delete"
-      danger
-      onConfirm={async () => {
-        for (const image of images) await remove.mutateAsync(image);
-        toastDone(single === undefined ? `${images.length} images are deleted` : `Image ${single.name} is deleted`);
-        onDone();
-      }}
-    >
-      <Text size="sm">
-        {count(versions)} {versions === 1 ? "version goes" : "versions go"} with{" "}
-        {images.length === 1 ? "it, and its name is free" : "them, and their names are free"} at once. Instances and
-        snapshots that began with {images.length === 1 ? "it" : "them"} keep all their bytes.
-      </Text>
-      {single === undefined && (
-        <List size="sm" mt="xs">
-          {images.slice(0, 10).map((image) => (
-            <List.Item key={image.id}>{image.name}</List.Item>
-          ))}
-          {images.length > 10 && <List.Item>and {images.length - 10} more</List.Item>}
-        </List>
-      )}
-      {images.length <= askedAtMost && <Freed images={images} />}
-    </ConfirmDialog>
+    <DeleteThings {...props} kind="image" remove={mutateAsync}>
+      {count(versions)} {versions === 1 ? "version goes" : "versions go"} with{" "}
+      {one ? "it, and its name is free" : "them, and their names are free"} at once. Instances and snapshots that began
+      with {one ? "it" : "them"} keep all their bytes.
+      {things.length <= askedAtMost && <Freed images={things} />}
+    </DeleteThings>
   );
 }
 

@@ -249,7 +249,7 @@ function Shown({ image, crumbs, error }: { image: Image; crumbs: React.ReactNode
         />
       )}
       <DeleteImages
-        images={[image]}
+        things={[image]}
         opened={asking === "delete"}
         onClose={() => setAsking(undefined)}
         onDone={() => void navigate({ to: "/images" })}

@@ -1,9 +1,9 @@
-import { Button, Text } from "@mantine/core";
+import { Text } from "@mantine/core";
 import { IconUpload } from "@tabler/icons-react";
-import { useState } from "react";
 import { type Image, useImages } from "../../api/images.ts";
 import { searchOf } from "../../api/scope.ts";
 import { ByteSize } from "../../ui/ByteSize.tsx";
+import { DeleteChosen } from "../../ui/DeleteThings.tsx";
 import { EmptyState } from "../../ui/EmptyState.tsx";
 import { bytes } from "../../ui/format.ts";
 import { ButtonLink } from "../../ui/links.tsx";
@@ -126,7 +126,7 @@ export default function ImageList() {
         facets={facets}
         sort="name"
         link={(image) => ({ to: "/images/$image", params: { image: image.id }, search: searchOf(image.project) })}
-        bulk={(chosen, clear) => <DeleteMany images={chosen} onDone={clear} />}
+        bulk={(chosen, clear) => <DeleteChosen things={chosen} onDone={clear} dialog={DeleteImages} />}
         empty={
           <EmptyState
             title="There is no image yet"
@@ -141,17 +141,5 @@ export default function ImageList() {
         }
       />
     </Page>
-  );
-}
-
-function DeleteMany({ images, onDone }: { images: Image[]; onDone: () => void }) {
-  const [asking, setAsking] = useState(false);
-  return (
-    <>
-      <Button size="compact-sm" color="red" onClick={() => setAsking(true)}>
-        Delete
-      </Button>
-      <DeleteImages images={images} opened={asking} onClose={() => setAsking(false)} onDone={onDone} />
-    </>
   );
 }

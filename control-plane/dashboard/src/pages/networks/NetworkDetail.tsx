@@ -87,7 +87,7 @@ function Shown({ network }: { network: Network }) {
       <DeleteNetworks
         opened={asking === "delete"}
         onClose={stopAsking}
-        networks={[network]}
+        things={[network]}
         onDone={() => void navigate({ to: "/networks" })}
       />
     </Page>

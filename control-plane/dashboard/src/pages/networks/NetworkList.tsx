@@ -5,6 +5,7 @@ import { useState } from "react";
 import { type Network, useNetworks } from "../../api/networks.ts";
 import { searchOf } from "../../api/scope.ts";
 import { useCommands } from "../../commands/registry.ts";
+import { DeleteChosen } from "../../ui/DeleteThings.tsx";
 import { EmptyState } from "../../ui/EmptyState.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { type Facet, ThingsTable } from "../../ui/table/ThingsTable.tsx";
@@ -51,7 +52,7 @@ export default function NetworkList() {
         facets={facets}
         sort="name"
         link={linkTo}
-        bulk={(chosen, clear) => <DeleteChosen networks={chosen} onDone={clear} />}
+        bulk={(chosen, clear) => <DeleteChosen things={chosen} onDone={clear} dialog={DeleteNetworks} />}
         empty={
           <EmptyState
             title="There are no networks yet"
@@ -67,17 +68,5 @@ export default function NetworkList() {
       />
       <NewNetwork opened={making} onClose={() => setMaking(false)} onMade={(made) => void navigate(linkTo(made))} />
     </Page>
-  );
-}
-
-function DeleteChosen({ networks, onDone }: { networks: readonly Network[]; onDone: () => void }) {
-  const [asking, setAsking] = useState(false);
-  return (
-    <>
-      <Button size="compact-sm" color="red" onClick={() => setAsking(true)}>
-        Delete
-      </Button>
-      <DeleteNetworks opened={asking} networks={networks} onClose={() => setAsking(false)} onDone={onDone} />
-    </>
   );
 }

@@ -1,9 +1,7 @@
-import { Button, Code, Group, Modal, Stack } from "@mantine/core";
 import { useState } from "react";
 import { type Network, useCreateNetwork } from "../../api/networks.ts";
 import { thingScope } from "../../api/scope.ts";
-import { CopyId } from "../../ui/CopyId.tsx";
-import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { refusalOf } from "../../ui/field-errors.ts";
 import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { toastDone } from "../../ui/toast.tsx";
@@ -20,15 +18,9 @@ interface Props {
 /** Asks what a network is to be like, and makes it. */
 export function NewNetwork(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title="New network"
-      size="lg"
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Form {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title="New network" size="lg">
+      <Form {...props} />
+    </Dialog>
   );
 }
 
@@ -45,27 +37,22 @@ function Form({ onClose, onMade }: Props) {
   });
   const { fields, beside } = refusalOf(error, networkFieldOf);
   return (
-    <form onSubmit={onSubmit} noValidate aria-label="New network">
-      <Stack gap="md">
-        <ProjectSelect description="Whose instances can have cards in it." value={project} onChange={setProject} />
-        <NetworkFields
-          form={form}
-          change={(changes) => setForm((before) => ({ ...before, ...changes }))}
-          errors={{ ...fields, ...problems }}
-        />
-        {beside !== undefined && <ErrorBox error={beside} title="It is not made" />}
-        <Code px="sm" py={4}>
-          <CopyId value={commandFor(createOf(form), project)} label="command" />
-        </Code>
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button type="submit" loading={busy}>
-            Make the network
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <DialogForm
+      label="New network"
+      onSubmit={onSubmit}
+      onClose={onClose}
+      submit="Make the network"
+      busy={busy}
+      error={beside}
+      failed="It is not made"
+      command={commandFor(createOf(form), project)}
+    >
+      <ProjectSelect description="Whose instances can have cards in it." value={project} onChange={setProject} />
+      <NetworkFields
+        form={form}
+        change={(changes) => setForm((before) => ({ ...before, ...changes }))}
+        errors={{ ...fields, ...problems }}
+      />
+    </DialogForm>
   );
 }

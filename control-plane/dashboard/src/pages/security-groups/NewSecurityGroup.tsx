@@ -1,9 +1,8 @@
-import { Button, Code, Group, Input, Modal, Stack, TextInput } from "@mantine/core";
+import { Input, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { thingScope } from "../../api/scope.ts";
 import { type SecurityGroup, useCreateSecurityGroup } from "../../api/security-groups.ts";
-import { CopyId } from "../../ui/CopyId.tsx";
-import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { refusalOf } from "../../ui/field-errors.ts";
 import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { toastDone } from "../../ui/toast.tsx";
@@ -21,15 +20,9 @@ interface Props {
 /** Asks for the name and the rules of a security group, and makes it. */
 export function NewSecurityGroup(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title="New security group"
-      size="xl"
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Form {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title="New security group" size="xl">
+      <Form {...props} />
+    </Dialog>
   );
 }
 
@@ -53,42 +46,37 @@ function Form({ onClose, onMade }: Props) {
   const { fields, beside } = refusalOf(error, fieldOf);
   const errors = { ...fields, ...problems };
   return (
-    <form onSubmit={onSubmit} noValidate aria-label="New security group">
-      <Stack gap="md">
-        <ProjectSelect description="Whose cards can have it." value={project} onChange={setProject} />
-        <TextInput
-          label="Name"
-          placeholder="made up if empty"
-          value={name}
-          onChange={(event) => setName(event.currentTarget.value)}
-          error={errors.name}
-          autoComplete="off"
-          spellCheck={false}
-          data-autofocus
-        />
-        <Input.Wrapper
-          label="What it lets through"
-          labelElement="div"
-          description="A card with several groups lets through what one of them does."
-        >
-          <div style={{ marginTop: 8 }}>
-            <RulesEditor rows={rows} onChange={setRows} errors={errors} project={project} />
-          </div>
-        </Input.Wrapper>
-        {beside !== undefined && <ErrorBox error={beside} title="It is not made" />}
-        <Code px="sm" py={4}>
-          <CopyId value={commandFor(request, project)} label="command" />
-        </Code>
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button type="submit" loading={busy}>
-            Make the group
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <DialogForm
+      label="New security group"
+      onSubmit={onSubmit}
+      onClose={onClose}
+      submit="Make the group"
+      busy={busy}
+      error={beside}
+      failed="It is not made"
+      command={commandFor(request, project)}
+    >
+      <ProjectSelect description="Whose cards can have it." value={project} onChange={setProject} />
+      <TextInput
+        label="Name"
+        placeholder="made up if empty"
+        value={name}
+        onChange={(event) => setName(event.currentTarget.value)}
+        error={errors.name}
+        autoComplete="off"
+        spellCheck={false}
+        data-autofocus
+      />
+      <Input.Wrapper
+        label="What it lets through"
+        labelElement="div"
+        description="A card with several groups lets through what one of them does."
+      >
+        <div style={{ marginTop: 8 }}>
+          <RulesEditor rows={rows} onChange={setRows} errors={errors} project={project} />
+        </div>
+      </Input.Wrapper>
+    </DialogForm>
   );
 }
 

@@ -82,7 +82,7 @@ function Shown({ group }: { group: SecurityGroup }) {
       <DeleteGroups
         opened={asking === "delete"}
         onClose={stopAsking}
-        groups={[group]}
+        things={[group]}
         onDone={() => void navigate({ to: "/security-groups" })}
       />
     </Page>

@@ -5,6 +5,7 @@ import { useState } from "react";
 import { searchOf } from "../../api/scope.ts";
 import { type SecurityGroup, useSecurityGroups } from "../../api/security-groups.ts";
 import { useCommands } from "../../commands/registry.ts";
+import { DeleteChosen } from "../../ui/DeleteThings.tsx";
 import { EmptyState } from "../../ui/EmptyState.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { ThingsTable } from "../../ui/table/ThingsTable.tsx";
@@ -51,7 +52,7 @@ export default function SecurityGroupList() {
         columns={groupColumns}
         sort="name"
         link={linkTo}
-        bulk={(chosen, clear) => <DeleteChosen groups={chosen} onDone={clear} />}
+        bulk={(chosen, clear) => <DeleteChosen things={chosen} onDone={clear} dialog={DeleteGroups} />}
         empty={
           <EmptyState
             title="There are no security groups yet"
@@ -72,17 +73,5 @@ export default function SecurityGroupList() {
         onMade={(made) => void navigate(linkTo(made))}
       />
     </Page>
-  );
-}
-
-function DeleteChosen({ groups, onDone }: { groups: readonly SecurityGroup[]; onDone: () => void }) {
-  const [asking, setAsking] = useState(false);
-  return (
-    <>
-      <Button size="compact-sm" color="red" onClick={() => setAsking(true)}>
-        Delete
-      </Button>
-      <DeleteGroups opened={asking} groups={groups} onClose={() => setAsking(false)} onDone={onDone} />
-    </>
   );
 }

@@ -1,8 +1,6 @@
 import {
   Button,
-  Code,
   Group,
-  Modal,
   MultiSelect,
   NumberInput,
   Radio,
@@ -20,7 +18,7 @@ import type { Operation } from "../../api/operations.ts";
 import { useProjects } from "../../api/projects.ts";
 import { allProjects, currentScope, thingScope } from "../../api/scope.ts";
 import { useCreateSnapshot } from "../../api/snapshots.ts";
-import { CopyId } from "../../ui/CopyId.tsx";
+import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { count } from "../../ui/format.ts";
 import { watchOperation } from "../../ui/OperationWatch.tsx";
@@ -44,15 +42,9 @@ interface Props {
 /** Asks what a snapshot is to be taken of and how, and takes it. */
 export default function CreateSnapshot(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title="Take a snapshot"
-      size="lg"
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Form {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title="Take a snapshot" size="lg">
+      <Form {...props} />
+    </Dialog>
   );
 }
 
@@ -124,134 +116,121 @@ function Form({ onClose, onCreated, instances, deployment }: Props) {
     }
   };
   return (
-    <form
+    <DialogForm
+      label="Take a snapshot"
       onSubmit={(event) => {
         event.preventDefault();
         if (complete && badName === null && !create.isPending) void submit();
       }}
+      onClose={onClose}
+      submit="Take the snapshot"
+      busy={create.isPending}
+      ready={complete && badName === null}
+      focused={preset}
+      command={badName === null ? command : null}
     >
-      <Stack gap="md">
-        {deployment !== undefined && (
-          <Text size="sm">
-            Of all members of <b>{deployment.name}</b> that have a disk.
-          </Text>
-        )}
-        {instances !== undefined && (
-          <Text size="sm">
-            Of {instances.length === 1 ? "" : `${count(instances.length)} instances: `}
-            <b>
-              {instances
-                .slice(0, shownNames)
-                .map((each) => each.name)
-                .join(", ")}
-            </b>
-            {instances.length > shownNames ? ` and ${count(instances.length - shownNames)} more` : ""}.
-          </Text>
-        )}
-        {!preset && (
-          <>
-            <SegmentedControl
-              aria-label="What it is taken of"
-              value={of}
-              onChange={(value) => setOf(value as Of)}
-              data={[
-                { value: "deployment", label: "A deployment" },
-                { value: "instances", label: "Some instances" },
-                { value: "label", label: "By label" },
-              ]}
-            />
-            {of === "deployment" && (
-              <Select
-                label="Deployment"
-                placeholder={deployments.data?.items.length === 0 ? "There is none yet" : "Choose one"}
-                searchable
-                data-autofocus
-                limit={50}
-                data={(deployments.data?.items ?? []).map((each) => ({
-                  value: each.id,
-                  label: scope === allProjects ? `${each.name} (${each.project})` : each.name,
-                }))}
-                value={chosenDeployment}
-                onChange={setDeployment}
-                nothingFoundMessage="No deployment has that name"
-              />
-            )}
-            {of === "instances" && (
-              <InstanceChoice value={chosenInstances} onChange={setInstances} showProject={scope === allProjects} />
-            )}
-            {of === "label" && (
-              <Group gap="sm" align="flex-start">
-                <TextInput
-                  flex={1}
-                  miw={180}
-                  label="Label"
-                  placeholder="tier=web"
-                  description="All instances of the project that have it."
-                  value={label}
-                  onChange={(event) => setLabel(event.currentTarget.value)}
-                />
-                {scope === allProjects && <ProjectOfLabel value={labelProject} onChange={setLabelProject} />}
-              </Group>
-            )}
-          </>
-        )}
-        {projects.size > 1 && (
-          <Text size="sm" c="red" role="alert">
-            These are of {projects.size} projects. A snapshot is of one project: choose fewer.
-          </Text>
-        )}
-        <TextInput
-          label="Name"
-          description="Left empty, the controller chooses one."
-          placeholder="monday"
-          value={name}
-          onChange={(event) => setName(event.currentTarget.value)}
-          error={badName}
-          autoComplete="off"
-        />
-        <Radio.Group label="Consistency" value={consistency} onChange={(value) => choose(value as Consistency)}>
-          <Stack gap={8} mt={4}>
-            {Object.entries(consistencies).map(([value, { label, means }]) => (
-              <Radio key={value} value={value} size="sm" label={label} description={means} />
-            ))}
-          </Stack>
-        </Radio.Group>
-        <NumberInput
-          label="Longest pause"
-          description="How long a write of a guest may be held. If a disk would take longer, nothing is published: all members or none."
-          placeholder="500 ms"
-          suffix=" ms"
-          min={1}
-          max={10000}
-          allowDecimal={false}
-          value={maxPause}
-          onChange={setMaxPause}
-        />
-        <Text size="sm" c="dimmed">
-          The guests run on. Instances that are failed, pending or being deleted are left out and counted; if the state
-          of one is unknown, the snapshot is refused.
+      {deployment !== undefined && (
+        <Text size="sm">
+          Of all members of <b>{deployment.name}</b> that have a disk.
         </Text>
-        {command !== null && badName === null && (
-          <Code px="sm" py={4}>
-            <CopyId value={command} label="command" />
-          </Code>
-        )}
-        {error !== undefined && <Refusal error={error} project={project} onPlain={() => choose("crash")} />}
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button
-            type="submit"
-            loading={create.isPending}
-            disabled={!complete || badName !== null}
-            data-autofocus={preset || undefined}
-          >
-            Take the snapshot
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+      )}
+      {instances !== undefined && (
+        <Text size="sm">
+          Of {instances.length === 1 ? "" : `${count(instances.length)} instances: `}
+          <b>
+            {instances
+              .slice(0, shownNames)
+              .map((each) => each.name)
+              .join(", ")}
+          </b>
+          {instances.length > shownNames ? ` and ${count(instances.length - shownNames)} more` : ""}.
+        </Text>
+      )}
+      {!preset && (
+        <>
+          <SegmentedControl
+            aria-label="What it is taken of"
+            value={of}
+            onChange={(value) => setOf(value as Of)}
+            data={[
+              { value: "deployment", label: "A deployment" },
+              { value: "instances", label: "Some instances" },
+              { value: "label", label: "By label" },
+            ]}
+          />
+          {of === "deployment" && (
+            <Select
+              label="Deployment"
+              placeholder={deployments.data?.items.length === 0 ? "There is none yet" : "Choose one"}
+              searchable
+              data-autofocus
+              limit={50}
+              data={(deployments.data?.items ?? []).map((each) => ({
+                value: each.id,
+                label: scope === allProjects ? `${each.name} (${each.project})` : each.name,
+              }))}
+              value={chosenDeployment}
+              onChange={setDeployment}
+              nothingFoundMessage="No deployment has that name"
+            />
+          )}
+          {of === "instances" && (
+            <InstanceChoice value={chosenInstances} onChange={setInstances} showProject={scope === allProjects} />
+          )}
+          {of === "label" && (
+            <Group gap="sm" align="flex-start">
+              <TextInput
+                flex={1}
+                miw={180}
+                label="Label"
+                placeholder="tier=web"
+                description="All instances of the project that have it."
+                value={label}
+                onChange={(event) => setLabel(event.currentTarget.value)}
+              />
+              {scope === allProjects && <ProjectOfLabel value={labelProject} onChange={setLabelProject} />}
+            </Group>
+          )}
+        </>
+      )}
+      {projects.size > 1 && (
+        <Text size="sm" c="red" role="alert">
+          These are of {projects.size} projects. A snapshot is of one project: choose fewer.
+        </Text>
+      )}
+      <TextInput
+        label="Name"
+        description="Left empty, the controller chooses one."
+        placeholder="monday"
+        value={name}
+        onChange={(event) => setName(event.currentTarget.value)}
+        error={badName}
+        autoComplete="off"
+      />
+      <Radio.Group label="Consistency" value={consistency} onChange={(value) => choose(value as Consistency)}>
+        <Stack gap={8} mt={4}>
+          {Object.entries(consistencies).map(([value, { label, means }]) => (
+            <Radio key={value} value={value} size="sm" label={label} description={means} />
+          ))}
+        </Stack>
+      </Radio.Group>
+      <NumberInput
+        label="Longest pause"
+        description="How long a write of a guest may be held. If a disk would take longer, nothing is published: all members or none."
+        placeholder="500 ms"
+        suffix=" ms"
+        min={1}
+        max={10000}
+        allowDecimal={false}
+        value={maxPause}
+        onChange={setMaxPause}
+      />
+      <Text size="sm" c="dimmed">
+        The guests run on. Instances that are failed, pending or being deleted are left out and counted; if the state of
+        one is unknown, the snapshot is refused.
+      </Text>
+      {error !== undefined && <Refusal error={error} project={project} onPlain={() => choose("crash")} />}
+    </DialogForm>
   );
 }
 

@@ -2,7 +2,7 @@ import { Stack, Text } from "@mantine/core";
 import { type Snapshot, useFreedBySnapshot } from "../../api/snapshots.ts";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
 import { bytes, count } from "../../ui/format.ts";
-import { NameList } from "../instances/actions/NameList.tsx";
+import { NameList } from "../../ui/NameList.tsx";
 
 /** Asks before snapshots are deleted, and says what comes back. */
 export function DeleteSnapshotDialog({

@@ -1,6 +1,6 @@
-import { Button, Group, Modal, Stack, TextInput } from "@mantine/core";
+import { TextInput } from "@mantine/core";
 import { useState } from "react";
-import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { Dialog, DialogForm } from "../../ui/Dialog.tsx";
 import { useSubmit } from "../../ui/use-submit.ts";
 import { nameProblem } from "./snapshot-words.ts";
 
@@ -14,14 +14,9 @@ interface Props {
 /** Asks for a new name. */
 export function RenameDialog(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title={`Rename ${props.name}`}
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Form {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title={`Rename ${props.name}`}>
+      <Form {...props} />
+    </Dialog>
   );
 }
 
@@ -34,26 +29,23 @@ function Form({ onClose, name: before, onSave }: Props) {
     onClose();
   });
   return (
-    <form onSubmit={onSubmit}>
-      <Stack gap="md">
-        <TextInput
-          label="New name"
-          value={name}
-          onChange={(event) => setName(event.currentTarget.value)}
-          error={problem}
-          data-autofocus
-          autoComplete="off"
-        />
-        {error !== undefined && <ErrorBox error={error} title="It keeps its name" />}
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button type="submit" loading={busy} disabled={!ready}>
-            Rename
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <DialogForm
+      onSubmit={onSubmit}
+      onClose={onClose}
+      submit="Rename"
+      busy={busy}
+      ready={ready}
+      error={error}
+      failed="It keeps its name"
+    >
+      <TextInput
+        label="New name"
+        value={name}
+        onChange={(event) => setName(event.currentTarget.value)}
+        error={problem}
+        data-autofocus
+        autoComplete="off"
+      />
+    </DialogForm>
   );
 }

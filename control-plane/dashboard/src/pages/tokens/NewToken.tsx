@@ -1,9 +1,10 @@
-import { Autocomplete, Button, Code, Group, Modal, NumberInput, Radio, Select, Stack, TextInput } from "@mantine/core";
+import { Autocomplete, Button, Code, Group, NumberInput, Radio, Select, Stack, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { ApiError } from "../../api/client.ts";
 import { useProjects } from "../../api/projects.ts";
 import { type CreateToken, type Token, useCreateToken } from "../../api/tokens.ts";
 import { CopyId } from "../../ui/CopyId.tsx";
+import { Dialog } from "../../ui/Dialog.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { lifetimes } from "./lifetimes.ts";
 import { Secret } from "./Secret.tsx";
@@ -18,14 +19,9 @@ interface Props {
 /** Makes a token and shows it once. */
 export function NewToken({ opened, onClose, firstOfProject = false }: Props) {
   return (
-    <Modal
-      opened={opened}
-      onClose={onClose}
-      title={firstOfProject ? "New project" : "New token"}
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {opened && <Form onClose={onClose} firstOfProject={firstOfProject} />}
-    </Modal>
+    <Dialog opened={opened} onClose={onClose} title={firstOfProject ? "New project" : "New token"}>
+      <Form onClose={onClose} firstOfProject={firstOfProject} />
+    </Dialog>
   );
 }
 

@@ -1,7 +1,8 @@
-import { Button, Group, Modal, Stack, Text } from "@mantine/core";
+import { Button, Group, Stack, Text } from "@mantine/core";
 import { useMe } from "../../api/me.ts";
 import { addressOf, useMakeSignInLink } from "../../api/session.ts";
 import type { Token } from "../../api/tokens.ts";
+import { Dialog } from "../../ui/Dialog.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
 import { Secret } from "./Secret.tsx";
 import { roleName } from "./TokensTable.tsx";
@@ -16,9 +17,9 @@ interface Props {
 /** Makes a link that signs one browser in, and shows it once. */
 export function SignInLinkDialog({ opened, onClose, token }: Props) {
   return (
-    <Modal opened={opened} onClose={onClose} title="Sign-in link" closeButtonProps={{ "aria-label": "Close" }}>
-      {opened && <Link onClose={onClose} token={token} />}
-    </Modal>
+    <Dialog opened={opened} onClose={onClose} title="Sign-in link">
+      <Link onClose={onClose} token={token} />
+    </Dialog>
   );
 }
 

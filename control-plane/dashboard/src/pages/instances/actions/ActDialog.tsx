@@ -3,10 +3,10 @@ import { useState } from "react";
 import { actOn, type Instance, useFreedBytes, type Verb } from "../../../api/instances.ts";
 import { ConfirmDialog } from "../../../ui/ConfirmDialog.tsx";
 import { bytes, count } from "../../../ui/format.ts";
+import { NameList } from "../../../ui/NameList.tsx";
 import { watchOperation } from "../../../ui/OperationWatch.tsx";
 import { unsavedBytes } from "../columns.tsx";
 import { byProject } from "./by-project.ts";
-import { NameList } from "./NameList.tsx";
 
 type Asked = Exclude<Verb, "recover">;
 

@@ -1,15 +1,15 @@
-import { Alert, Button, Checkbox, Group, Modal, Stack, Table, Text } from "@mantine/core";
+import { Alert, Checkbox, Table, Text } from "@mantine/core";
 import { useState } from "react";
 import { ApiError } from "../../../api/client.ts";
 import { actOn, type Instance, type Loss } from "../../../api/instances.ts";
-import { ErrorBox } from "../../../ui/ErrorBox.tsx";
+import { Dialog, DialogForm } from "../../../ui/Dialog.tsx";
 import { bytes, count } from "../../../ui/format.ts";
+import { NameList } from "../../../ui/NameList.tsx";
 import { watchOperation } from "../../../ui/OperationWatch.tsx";
 import { ThingLink } from "../../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../../ui/TimeAgo.tsx";
 import { useSubmit } from "../../../ui/use-submit.ts";
 import { byProject } from "./by-project.ts";
-import { NameList } from "./NameList.tsx";
 
 /**
  * Recovers instances of a dead node. The API is asked first without accepting a loss; what it says would be lost is
@@ -49,59 +49,47 @@ export function RecoverDialog({
     }
   });
   return (
-    <Modal
+    <Dialog
       opened
       onClose={onClose}
       size="lg"
       title={`Recover ${one?.name ?? `${count(instances.length)} instances`}?`}
-      closeButtonProps={{ "aria-label": "Close" }}
     >
-      <form onSubmit={onSubmit}>
-        <Stack gap="md">
-          <Text size="sm">
-            {one === undefined ? "Each of them" : "It"} begins anew on another node, with the same id and name, from the
-            last saved version of its disk. What was written on the lost node after that version is gone.
+      <DialogForm
+        onSubmit={onSubmit}
+        onClose={onClose}
+        submit={loss === undefined ? "Recover" : "Recover and lose this data"}
+        danger={loss !== undefined}
+        busy={busy}
+        ready={ready}
+        focused={loss === undefined}
+        error={error}
+      >
+        <Text size="sm">
+          {one === undefined ? "Each of them" : "It"} begins anew on another node, with the same id and name, from the
+          last saved version of its disk. What was written on the lost node after that version is gone.
+        </Text>
+        {one === undefined && loss === undefined && <NameList things={left.flat()} />}
+        {loss === undefined ? (
+          <Text size="sm" c="dimmed">
+            You are asked once more if something would be lost.
           </Text>
-          {one === undefined && loss === undefined && <NameList things={left.flat()} />}
-          {loss === undefined ? (
-            <Text size="sm" c="dimmed">
-              You are asked once more if something would be lost.
-            </Text>
-          ) : (
-            <>
-              <Alert
-                color="red"
-                title={`${loss.disks === 1 ? "One disk" : `${count(loss.disks)} disks`} may lose data`}
-              >
-                These bytes were not saved when the lost node last told. What was written after that is lost as well.
-              </Alert>
-              <Losses listed={loss.listed} disks={loss.disks} project={left[0]?.[0]?.project} />
-              <Checkbox
-                label="I accept that this data is lost"
-                checked={accepted}
-                onChange={(event) => setAccepted(event.currentTarget.checked)}
-                data-autofocus
-              />
-            </>
-          )}
-          {error !== undefined && <ErrorBox error={error} />}
-          <Group justify="flex-end" gap="sm">
-            <Button variant="default" onClick={onClose}>
-              Back
-            </Button>
-            <Button
-              type="submit"
-              color={loss === undefined ? undefined : "red"}
-              loading={busy}
-              disabled={!ready}
-              data-autofocus={loss === undefined || undefined}
-            >
-              {loss === undefined ? "Recover" : "Recover and lose this data"}
-            </Button>
-          </Group>
-        </Stack>
-      </form>
-    </Modal>
+        ) : (
+          <>
+            <Alert color="red" title={`${loss.disks === 1 ? "One disk" : `${count(loss.disks)} disks`} may lose data`}>
+              These bytes were not saved when the lost node last told. What was written after that is lost as well.
+            </Alert>
+            <Losses listed={loss.listed} disks={loss.disks} project={left[0]?.[0]?.project} />
+            <Checkbox
+              label="I accept that this data is lost"
+              checked={accepted}
+              onChange={(event) => setAccepted(event.currentTarget.checked)}
+              data-autofocus
+            />
+          </>
+        )}
+      </DialogForm>
+    </Dialog>
   );
 }
 

@@ -1,5 +1,6 @@
-import { Button, Group, Modal, Stack, Text, Textarea } from "@mantine/core";
+import { Text, Textarea } from "@mantine/core";
 import { type FormEvent, useState } from "react";
+import { Dialog, DialogForm } from "../../../ui/Dialog.tsx";
 import { keysOf, mostTyped } from "./type-text.ts";
 
 interface Props {
@@ -11,14 +12,9 @@ interface Props {
 /** Asks for a text, and types it. A screen has no clipboard, only keys. */
 export function PasteDialog(props: Props) {
   return (
-    <Modal
-      opened={props.opened}
-      onClose={props.onClose}
-      title="Paste into the guest"
-      closeButtonProps={{ "aria-label": "Close" }}
-    >
-      {props.opened && <Form {...props} />}
-    </Modal>
+    <Dialog opened={props.opened} onClose={props.onClose} title="Paste into the guest">
+      <Form {...props} />
+    </Dialog>
   );
 }
 
@@ -38,30 +34,20 @@ function Form({ onClose, onType }: Props) {
     onClose();
   };
   return (
-    <form onSubmit={submit}>
-      <Stack gap="md">
-        <Textarea
-          label="Text"
-          value={text}
-          onChange={(event) => setText(event.currentTarget.value)}
-          error={problem}
-          rows={6}
-          spellCheck={false}
-          autoComplete="off"
-          data-autofocus
-        />
-        <Text size="sm" c="dimmed">
-          It is typed key by key on a US keyboard. A guest with another layout reads other signs.
-        </Text>
-        <Group justify="flex-end" gap="sm">
-          <Button variant="default" onClick={onClose}>
-            Back
-          </Button>
-          <Button type="submit" disabled={text === "" || problem !== undefined}>
-            Type it
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <DialogForm onSubmit={submit} onClose={onClose} submit="Type it" ready={text !== "" && problem === undefined}>
+      <Textarea
+        label="Text"
+        value={text}
+        onChange={(event) => setText(event.currentTarget.value)}
+        error={problem}
+        rows={6}
+        spellCheck={false}
+        autoComplete="off"
+        data-autofocus
+      />
+      <Text size="sm" c="dimmed">
+        It is typed key by key on a US keyboard. A guest with another layout reads other signs.
+      </Text>
+    </DialogForm>
   );
 }

@@ -1,5 +1,5 @@
 import { List } from "@mantine/core";
-import { count } from "../../../ui/format.ts";
+import { count } from "./format.ts";
 
 const shown = 8;
 
