@@ -98,7 +98,7 @@ function Ports({ nic, project, user }: { nic: Nic; project: string; user: string
                   aria-hidden
                   style={{ flex: "none", marginTop: 2 }}
                 />
-                <Text size="sm" component="div">
+                <Text size="sm" component="div" className={classes.closed}>
                   Closed: no rule of its security groups lets this in from outside.
                   {nic.security_groups.length > 0 && (
                     <>
