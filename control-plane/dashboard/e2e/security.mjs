@@ -39,6 +39,9 @@ await prove("security", async (proof) => {
     await page.goto(`${proof.url}/ui/${path}`);
     await settled(page);
     if (shows) await page.getByText(tricks[0]).first().waitFor();
+    await nothingInjected(path);
+  };
+  const nothingInjected = async (path) => {
     const found = await page.evaluate(() => ({
       injected: window.injected,
       elements: document.querySelectorAll("img[src=x], svg[onload], [onerror], [onload]").length,
@@ -76,7 +79,7 @@ await prove("security", async (proof) => {
   await guest.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
   assert.equal(new URL(guest.url()).origin, proof.url);
 
-  // What a guest prints: the console's bytes come from here, and the terminal draws them as text.
+  // What a guest prints and tells of itself: it comes from here, and is drawn as text.
   await page.route(/\/v1\/instances\/[^/]+\/log/, (route) =>
     route.fulfill({
       contentType: "text/plain",
@@ -85,17 +88,35 @@ await prove("security", async (proof) => {
   );
   await page.route(new RegExp(`/v1/instances/${instance.id}(\\?|$)`), async (route) => {
     const answer = await route.fetch();
-    await route.fulfill({ response: answer, json: { ...(await answer.json()), runtime: "libvirt" } });
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), ...talkative() } });
   });
   await page.goto(`${proof.url}/ui/instances/${instance.id}`);
+  // It is drawn only where it is in sight.
+  await page.locator(".xterm").scrollIntoViewIfNeeded();
   await page.locator(".xterm-rows").filter({ hasText: "end-of-tricks" }).waitFor();
   assert.equal(await page.evaluate(() => window.injected), undefined);
   assert.equal(await page.locator(".xterm a, .xterm img, .xterm svg").count(), 0);
+  await page.getByRole("region", { name: "What its guest tells" }).getByText(tricks[0]).first().waitFor();
+  await nothingInjected("an instance whose guest tells");
   await page.unrouteAll();
 
   await headers(proof);
   await otherSites(proof, page);
 });
+
+/** A machine whose guest tells tricks wherever it can tell texts. */
+function talkative() {
+  const [text] = tricks;
+  const guest = {
+    answers: true,
+    agent_version: tricks[1],
+    os: { name: text, id: tricks[1], version: tricks[2], kernel: tricks[3] },
+    host_name: tricks[4],
+    interfaces: tricks.map((name) => ({ name, mac: null, addresses: [tricks[3]] })),
+    file_systems: tricks.map((mount) => ({ mount, kind: text, size_bytes: 1, used_bytes: 1 })),
+  };
+  return { runtime: "libvirt", guest };
+}
 
 /** Leaves out the labels that the API refuses, one by one. */
 async function tried(labels, make) {

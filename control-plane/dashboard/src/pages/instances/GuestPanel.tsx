@@ -24,7 +24,7 @@ export function GuestPanel({ instance }: { instance: Instance }) {
           addresses and file systems are here.
         </Text>
       ) : (
-        <Stack gap="md">
+        <Stack gap="md" className={classes.guest}>
           {(!guest.answers || !runs) && (
             <Group gap={8} wrap="nowrap" align="flex-start">
               <ToneIcon tone={runs ? "warn" : "idle"} />

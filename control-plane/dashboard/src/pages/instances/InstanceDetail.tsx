@@ -83,7 +83,6 @@ function Shown({ instance }: { instance: Instance }) {
           <Panel title="Start, step by step">
             <StartLine instance={instance} />
           </Panel>
-          <GuestPanel instance={instance} />
           <DisksPanel instance={instance} />
           <ConsolePanel instance={instance} />
         </Stack>
@@ -104,6 +103,7 @@ function Shown({ instance }: { instance: Instance }) {
             />
           </Panel>
           <NetworkPanel instance={instance} />
+          <GuestPanel instance={instance} />
           <LabelsPanel labels={instance.labels} onSave={(labels) => patch.mutateAsync(labels)} />
           <EventsPanel instance={instance} />
         </Stack>
