@@ -29,7 +29,7 @@ export function GuestPanel({ instance }: { instance: Instance }) {
             <Group gap={8} wrap="nowrap" align="flex-start">
               <ToneIcon tone={runs ? "warn" : "idle"} />
               <Text size="sm">
-                {runs ? "Its guest agent does not answer now." : "Its guest does not run now."} This is what it told
+                {runs ? "Its guest agent does not answer now." : `Its state is ${state} now.`} This is what it told
                 before.
               </Text>
             </Group>
@@ -58,8 +58,9 @@ function Addresses({ of }: { of: Guest["interfaces"] }) {
     <div key={place}>
       {name}
       {addresses.length === 0 && " has none"}
-      {addresses.map((address) => (
-        <div key={address}>
+      {addresses.map((address, n) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: nor need its addresses differ
+        <div key={n}>
           <CopyId value={address} label="address" />
         </div>
       ))}

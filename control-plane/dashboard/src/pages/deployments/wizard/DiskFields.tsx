@@ -36,7 +36,7 @@ export function DiskFields({ form, change, errors, project }: FieldsProps) {
           place={place}
           errors={errors}
           images={[...sizes.keys()]}
-          onChange={(part) => set(disks.map((each, n) => (n === place ? grown({ ...each, ...part }, sizes) : each)))}
+          onChange={(part) => set(disks.map((each, n) => (n === place ? changed(each, part, sizes) : each)))}
           onRemove={() => set(disks.filter((_, n) => n !== place))}
         />
       ))}
@@ -112,9 +112,10 @@ function OneDisk({
   );
 }
 
-/** A disk that starts as an image has at least its size. */
-function grown(disk: FurtherDisk, sizes: ReadonlyMap<string, number | null>): FurtherDisk {
-  const least = sizes.get(disk.source.trim());
+/** A disk that is to start as an image gets at least its size. What is typed as the size stays as it is. */
+function changed(before: FurtherDisk, part: Partial<FurtherDisk>, sizes: ReadonlyMap<string, number | null>) {
+  const disk = { ...before, ...part };
+  const least = part.source === undefined ? null : sizes.get(part.source.trim());
   const size = sizeOf(disk.size);
   return least && size !== null && size < least ? { ...disk, size: sizeText(least) } : disk;
 }

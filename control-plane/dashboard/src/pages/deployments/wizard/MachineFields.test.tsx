@@ -66,7 +66,7 @@ test("members that stay off after a restart of their host are asked for", async 
   expect(meant.on_host_start).toBe("stay");
 });
 
-test("disks are added and removed, and one that starts as an image is at least as large", async () => {
+test("disks are added and removed, and one that starts as an image gets at least its size", async () => {
   const { user } = wizard();
   await user.click(await screen.findByRole("button", { name: "Add a disk" }));
   await user.click(screen.getByRole("button", { name: "Another disk" }));
@@ -75,6 +75,11 @@ test("disks are added and removed, and one that starts as an image is at least a
   await user.click(second as HTMLElement);
   await user.click((await screen.findAllByRole("option", { name: "win" })).at(-1) as HTMLElement);
   expect(meant.disks?.[1]).toEqual({ name: "data-2", size_bytes: 40 * gib, source: { image: "win" } });
+  // Another size can be typed, letter by letter.
+  const [, size] = screen.getAllByRole("textbox", { name: "Size" });
+  await user.clear(size as HTMLElement);
+  await user.type(size as HTMLElement, "50 GiB");
+  expect(meant.disks?.[1]?.size_bytes).toBe(50 * gib);
   await user.click(screen.getByRole("button", { name: "Remove disk 1" }));
   expect(meant.disks?.map(({ name }) => name)).toEqual(["data-2"]);
 });
