@@ -53,6 +53,13 @@ await prove("keyboard", async (proof) => {
     await keyboard.type(text);
   };
 
+  /** Types into the palette. What is typed before it has the focus goes elsewhere. */
+  const find = async (text) => {
+    await keyboard.press("Control+k");
+    await page.locator('[role=combobox][aria-label^="Find a page"]:focus').waitFor();
+    await keyboard.type(text);
+  };
+
   // Two keys lead to the deployments, the tab key to the wizard.
   await keyboard.press("g");
   await keyboard.press("d");
@@ -84,16 +91,13 @@ await prove("keyboard", async (proof) => {
   await heading(page, "Images");
   // The palette asks for an instance of that name too.
   proof.expect(/status of 404 .*\/v1\/instances\/by-keys/);
-  await keyboard.press("Control+k");
-  await page.getByRole("combobox", { name: /^Find a page/ }).waitFor();
-  await keyboard.type("by-keys");
+  await find("by-keys");
   await page.getByRole("option", { name: /^by-keys.*deployment/, selected: true }).waitFor();
   await keyboard.press("Enter");
   await heading(page, "by-keys");
 
   // And an action of the page one is at. Escape leaves it.
-  await keyboard.press("Control+k");
-  await keyboard.type("scale by-keys");
+  await find("scale by-keys");
   await page.getByRole("option", { name: /^Scale by-keys/, selected: true }).waitFor();
   await keyboard.press("Enter");
   const dialog = page.getByRole("dialog");
