@@ -119,4 +119,5 @@ const conditionTitles: Record<string, string> = {
   identity_copied: "Its node's identity was copied",
   objects_lost: "Parts of its disk are lost",
   guest_silent: "Its guest may not boot",
+  guest_frozen: "Its file systems may still be frozen",
 };
