@@ -47,7 +47,7 @@ step() { say "== $* ($(seconds $(($(now_ms) - started))) so far)"; }
 step packages
 packages_ensure util-linux gcc libc6-dev pkg-config libvirt-dev ca-certificates qemu-utils qemu-system-x86 libvirt-daemon-system \
     libvirt-daemon-driver-qemu libvirt-clients fuse3 fio iproute2 nftables dnsmasq-base e2fsprogs postgresql chromium \
-    ovmf swtpm swtpm-tools
+    ovmf swtpm swtpm-tools openssh-client
 toolchain_ensure rustfmt clippy
 [ -e /dev/fuse ] || modprobe fuse 2> /dev/null || :
 [ -c /dev/fuse ] || die "there is no /dev/fuse: the tests mount disks" "modprobe fuse; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
@@ -169,6 +169,9 @@ libvirt_ensure
 
 step "stores and disks, release (cargo $runner)"
 run_tests release -p storage-core -p muster-agent --lib --test integration
+
+step 'a Debian for its guests'
+"$root/tests/debian-image.sh" || status=1
 
 step "whole systems (cargo $runner)"
 run_tests bench -p muster-tests

@@ -38,6 +38,8 @@ package_there() {
         shellcheck) command -v shellcheck ;;
         swtpm) command -v swtpm ;;
         swtpm-tools) command -v swtpm_setup ;;
+        syslinux) command -v syslinux ;;
+        syslinux-common) [ -e /usr/lib/syslinux/mbr/mbr.bin ] ;;
         util-linux) command -v flock && command -v setsid && command -v setpriv ;;
         *) dpkg-query -W -f '${Status}\n' "$1" | grep -q ' installed$' ;;
     esac > /dev/null 2>&1
@@ -48,7 +50,7 @@ package_purpose() {
     case $1 in
         ca-certificates | curl) echo 'downloading the Rust toolchain and the libraries Muster is built from' ;;
         e2fsprogs) echo 'making the demo image' ;;
-        dosfstools | fdisk | mmdebstrap | mtools) echo 'making the Debian image of the tests' ;;
+        dosfstools | fdisk | mmdebstrap | mtools | syslinux | syslinux-common) echo 'making the Debian image of the tests' ;;
         fio) echo 'tests of the mount' ;;
         fuse3) echo 'mounting disks' ;;
         gcc | libc6-dev | pkg-config | libvirt-dev) echo 'building Muster' ;;

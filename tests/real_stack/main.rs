@@ -2,6 +2,7 @@
 //! FUSE is missing.
 
 mod boot;
+mod debian;
 mod full_disk;
 mod libvirtd;
 mod memory;
