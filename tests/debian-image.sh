@@ -57,7 +57,8 @@ if [ -z "$(versions)" ]; then
     # Without a network an image that was made earlier will do.
     image=$(find "$cache" -maxdepth 1 -name "uefi-$script_key-*.raw" -print -quit)
     [ -n "$image" ] || die "apt knows no '${guest_packages[0]}': is this Debian, is there a network?" "apt-get update"
-    key=$(basename "$image" .raw) key=${key#uefi-}
+    key=$(basename "$image" .raw)
+    key=${key#uefi-}
 fi
 
 # Copies an image that is in the cache to OUT, which appears whole or not at all.
@@ -99,15 +100,18 @@ install_guest() {
     options+=(--aptopt="$work/proxies")
     sources > "$work/sources.list"
     [ -s "$work/sources.list" ] || die "apt has no sources of Debian here" "apt-get update"
+    # apt's own user writes there.
+    mkdir -m 1777 "$work/tmp"
     # In a mount namespace of its own, so that what it mounts ends with it even if it is killed.
-    TMPDIR=$work unshare --mount --propagation private mmdebstrap "${options[@]}" "$release" "$1" "$work/sources.list" > "$work/log" 2>&1 9>&- \
+    TMPDIR=$work/tmp unshare --mount --propagation private mmdebstrap "${options[@]}" "$release" "$1" "$work/sources.list" > "$work/log" 2>&1 9>&- \
         || { tail -n 20 "$work/log" >&2; die "mmdebstrap failed, see above"; }
 }
 
 # Makes the root file system of the folder $1 as the file $2, and $work/vmlinuz, $work/initrd and $work/boot.efi beside it.
 make_root() {
     local guest=$1 version unit
-    version=$(basename "$guest"/boot/vmlinuz-*) version=${version#vmlinuz-}
+    version=$(basename "$guest"/boot/vmlinuz-*)
+    version=${version#vmlinuz-}
     # The modules that find the disk. It is not packed: an emulated processor reads faster than it unpacks.
     chroot "$guest" mktirfs --auto-modules=no --microcode=no --include-modules=virtio_pci,virtio_blk,crc32c_generic,ext4 \
         -o /boot/initrd "$version" > "$work/log" 2>&1 || { cat "$work/log" >&2; die "mktirfs failed, see above"; }
@@ -137,6 +141,8 @@ make_root() {
 # Makes a disk of one kind ($1) as the file $2.
 make_disk() {
     local boot=$work/boot.fat line
+    # The options save an emulated processor work that tests need not have. On a busy machine it takes minutes for what others do
+    # in seconds, so systemd waits longer, and the clock stays with the TSC, which is that of the host.
     line="root=/dev/vda2 ro console=ttyS0,115200 quiet $(cat "$parts/kernel.options")"
     rm -f "$boot"
     truncate -s $((boot_sectors * 512)) "$boot"

@@ -151,7 +151,8 @@ impl Person {
         let mut muster = Command::new(binary("muster"));
         muster.env("MUSTER_URL", &self.cluster_url).env("MUSTER_TOKEN", &self.token).env("MUSTER_CA", &self.ca);
         muster.arg("ssh").arg("--identity").arg(self.key());
-        muster.arg(format!("{USER}@{}", instance.name)).arg("--").args(self.options()).arg(command);
+        // The user is the one that the image names.
+        muster.arg(&instance.name).arg("--").args(self.options()).arg(command);
         said(muster.output())
     }
 
@@ -275,8 +276,9 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
         let file = blocking(move || image(kind, &dir)).await;
         api.import(&name, &file).await;
         fs::remove_file(&file).expect("delete the file");
+        let said = api.request(Method::PATCH, &format!("/v1/images/{name}")).json(&json!({ "default_user": USER }));
+        let image: Image = api.send(said).await.ok();
         // The import found out by itself what boots it.
-        let image: Image = api.get(&format!("/v1/images/{name}")).await.ok();
         assert_eq!(image.firmware.known(), Some(&firmware), "{image:#?}");
     }
     steps.done("cluster and two images");
@@ -403,11 +405,17 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
     all_differ(&identities);
     steps.done("who the forks are");
 
-    // Both fleets work side by side.
-    assert_eq!(ask(&copy[0], hop("copy-1", "hostname")).await, "copy-1");
-    assert_eq!(ask(&copy[1], hop("web-0", "hostname")).await, "web-0");
-    assert_eq!(ask(&web[0], hop("copy-1", "hostname")).await, "copy-1");
-    assert_eq!(ask(&copy[0], banner("copy-1")).await, "status 124");
-    assert_eq!(ask(&copy[1], look).await, format!("outside-sees {}", outside.host));
+    // Both fleets work side by side, and the first one is what it was.
+    let (own, other, back) = tokio::join!(
+        ask(&copy[0], hop("copy-1", "hostname")),
+        ask(&copy[1], hop("web-0", "hostname")),
+        ask(&web[0], hop("copy-1", "hostname")),
+    );
+    assert_eq!((&*own, &*other, &*back), ("copy-1", "web-0", "copy-1"));
+    let (closed, out) = tokio::join!(ask(&copy[0], banner("copy-1")), ask(&copy[1], look));
+    assert_eq!((closed, out), ("status 124".to_owned(), format!("outside-sees {}", outside.host)));
+    for (guest, before) in web.iter().zip(&identities) {
+        assert_eq!(&Identity::of(guest).await, before);
+    }
     steps.done("both fleets side by side");
 }
