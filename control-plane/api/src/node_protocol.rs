@@ -324,6 +324,10 @@ pub struct Assignment {
     pub on_host_start: OnHostStart,
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
+    /// Disks that left the instance after everything they held was published. The node removes its copies of them. Older
+    /// controllers detach nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_disks: Vec<DiskId>,
     /// What starts its boot loader. If it has variables, they are the disk named [`NVRAM`]. Older controllers say nothing.
     #[serde(default)]
     pub firmware: Firmware,
@@ -347,10 +351,23 @@ pub struct DiskAssignment {
     /// Its name within the instance. Older controllers know of the boot disk only, and do not say it.
     #[serde(default = "root")]
     pub name: String,
-    /// Logical size in bytes, a multiple of 4096.
+    /// Logical size in bytes, a multiple of 4096. It grows and never shrinks.
     pub size_bytes: u64,
     /// Its newest published version, from which its content starts. It is a key of [`Desired::versions`].
     pub version: VersionId,
+    /// Whether the guest has it. A disk that is detached is first taken from the guest and stays on the node until all
+    /// that it holds is published. Then it is one of [`Assignment::left_disks`]. Older controllers detach nothing.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub in_guest: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 fn root() -> String {
@@ -622,6 +639,13 @@ pub struct DiskReport {
     pub fetched_bytes: u64,
     /// Bytes that its deltas hold on the node.
     pub local_bytes: u64,
+    /// Its logical size on the node, bytes. `None` from older agents, which cannot grow a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Whether a guest has it or may get it. `false` only once the assignment says that the guest is not to have it and no
+    /// guest has it any more. `None` from older agents, which cannot take a disk from a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_guest: Option<bool>,
 }
 
 /// A commit whose objects are all durable on the required number of nodes (I3). The controller publishes it together

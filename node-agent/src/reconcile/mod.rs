@@ -356,6 +356,8 @@ fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>) -> DiskReport
         unsaved_bytes: disk.unsaved_bytes,
         fetched_bytes: disk.fetched_bytes,
         local_bytes: disk.local_bytes,
+        size_bytes: None,
+        in_guest: None,
     }
 }
 

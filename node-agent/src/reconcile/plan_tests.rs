@@ -157,7 +157,9 @@ fn assignment(wanted: Wanted) -> Assignment {
             name: "root".to_owned(),
             size_bytes: 1 << 30,
             version: VersionId::from(id(3)),
+            in_guest: true,
         }],
+        left_disks: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }

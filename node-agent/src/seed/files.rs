@@ -121,7 +121,9 @@ mod tests {
                 name: "root".to_owned(),
                 size_bytes: 4096,
                 version: VersionId::generate(),
+                in_guest: true,
             }],
+            left_disks: Vec::new(),
             nics: Vec::new(),
             seed: None,
         }

@@ -343,6 +343,7 @@ fn assignment(generation: u64) -> Assignment {
         name: "root".to_owned(),
         size_bytes: 4096,
         version: VersionId::generate(),
+        in_guest: true,
     };
     Assignment { generation, ..bare_instance(disk) }
 }

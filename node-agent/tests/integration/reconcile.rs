@@ -181,7 +181,7 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         runtime: Runtime::Libvirt,
         ready: Ready { probe, marker: None, timeout_s: Some(240) },
         seed: Some(deployment()),
-        ..bare_instance(DiskAssignment { disk, name: "root".to_owned(), size_bytes: 1 << 20, version })
+        ..bare_instance(DiskAssignment { disk, name: "root".to_owned(), size_bytes: 1 << 20, version, in_guest: true })
     }
 }
 

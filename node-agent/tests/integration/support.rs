@@ -233,6 +233,7 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         firmware: muster_api::firmware::Firmware::Bios,
         tpm: false,
         disks: vec![disk],
+        left_disks: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }

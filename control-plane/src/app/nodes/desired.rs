@@ -134,8 +134,10 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                     name: disk.name,
                     size_bytes: disk.size_bytes,
                     version: disk.version,
+                    in_guest: true,
                 })
                 .collect(),
+            left_disks: Vec::new(),
             nics: Vec::new(),
             seed: (row.runtime == Runtime::Libvirt && row.life.wanted == Wanted::Running).then_some(row.deployment),
         }
@@ -170,6 +172,7 @@ fn forgotten(row: FoundRow) -> Assignment {
         tpm: false,
         // Its node removes all disks that it has.
         disks: Vec::new(),
+        left_disks: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }

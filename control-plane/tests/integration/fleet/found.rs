@@ -45,6 +45,8 @@ fn held(node: &Node, told: &Assignment) -> InstanceReport {
             unsaved_bytes: 4096,
             fetched_bytes: 0,
             local_bytes: 4096,
+            size_bytes: None,
+            in_guest: None,
         }],
         guest: None,
         found: Some(Found { told: Some(told.clone()) }),

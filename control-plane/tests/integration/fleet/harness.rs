@@ -719,6 +719,8 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
                 unsaved_bytes: script.dirty_bytes,
                 fetched_bytes: 0,
                 local_bytes: script.dirty_bytes,
+                size_bytes: None,
+                in_guest: None,
             })
             .collect();
     }

@@ -78,6 +78,8 @@ async fn what_nodes_hold_beyond_an_old_database_is_adopted() {
             unsaved_bytes: 0,
             fetched_bytes: 0,
             local_bytes: 0,
+            size_bytes: None,
+            in_guest: None,
         }],
         ..report_of(&assignment, Observed::Running)
     };

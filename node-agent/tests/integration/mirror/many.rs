@@ -166,6 +166,7 @@ fn assignment(image: &DiskWant) -> Assignment {
         name: "root".to_owned(),
         size_bytes: image.size_bytes,
         version: image.version,
+        in_guest: true,
     };
     Assignment { name: "web.1".to_owned(), host_name: "web-1".to_owned(), ..bare_instance(disk) }
 }
