@@ -34,6 +34,9 @@
 //! - **Sizes.** An image of n bytes is exported as n bytes. A disk has n rounded up to 4 KiB from its first start,
 //!   because QEMU with direct I/O refuses other sizes, and versions committed from it have that size. A bigger
 //!   `disk_bytes` adds levels above the root of the tree; a smaller one is refused.
+//! - **Detached disks.** A disk leaves its instance when one report says that no guest has it, that its newest version is the
+//!   one known here, and that nothing was written since. Then its node is told to remove its copy until it reports the copy
+//!   no more. The version of a disk that belongs to no instance is held like the newest version of any other (I6).
 //! - **Trust.** The CA of the cluster signs certificates of 90 days and the membership record. A node's certificate is
 //!   renewed with its key as long as the node is listed, also when it has run out.
 //!   The controller's own key is in the record as a client that owns no objects.

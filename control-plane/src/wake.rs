@@ -24,13 +24,16 @@ pub enum Loop {
     Instances,
     /// Drives cuts and saves to their end.
     Snapshots,
+    /// Takes disks that are detached from their instances.
+    Disks,
     /// Ends operations past their deadline and forgets what is old.
     Overdue,
 }
 
 impl Loop {
     /// All of them, in the order in which their statuses are kept.
-    pub const ALL: [Self; 5] = [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Overdue];
+    pub const ALL: [Self; 6] =
+        [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Disks, Self::Overdue];
 
     /// Name in logs and metrics.
     #[must_use]
@@ -40,6 +43,7 @@ impl Loop {
             Self::Deployments => "deployments",
             Self::Instances => "instances",
             Self::Snapshots => "snapshots",
+            Self::Disks => "disks",
             Self::Overdue => "overdue",
         }
     }
@@ -49,7 +53,7 @@ impl Loop {
     pub const fn period_ms(self) -> u64 {
         match self {
             Self::Nodes => 1_000,
-            Self::Deployments | Self::Instances | Self::Snapshots => 2_000,
+            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks => 2_000,
             Self::Overdue => 10_000,
         }
     }

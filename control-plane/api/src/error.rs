@@ -63,6 +63,8 @@ codes! {
     NameTaken = "name_taken", 409;
     /// Something uses the target, so it cannot be deleted; `used_by` counts what does.
     InUse = "in_use", 409;
+    /// The disk belongs to an instance: detach it first. `state` is its state.
+    DiskAttached = "disk_attached", 409;
     /// The address or the port that was asked for is taken.
     AddressTaken = "address_taken", 409;
     /// The target's state does not allow this; `state` is its state, `allowed` the states that do.

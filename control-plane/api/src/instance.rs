@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DeploymentId, DiskId, InstanceId, Labels, LabelsPatch, NodeId, OrUnknown, Reason, Ref, Timestamp, VersionId,
-    condition::Condition, deployment::Runtime, guest::Guest, network::Nic,
+    condition::Condition, deployment::Runtime, disk::DiskState, guest::Guest, network::Nic,
 };
 
 /// State of an instance.
@@ -38,11 +38,15 @@ pub enum InstanceState {
 
 /// A disk of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Disk {
+pub struct InstanceDisk {
     /// Id of the disk, which is also in the name of its file on the node.
     pub id: DiskId,
     /// Name of the disk within the instance; that of the boot disk is `root`.
     pub name: String,
+    /// Current state.
+    #[serde(default)]
+    #[schema(required)]
+    pub state: DiskState,
     /// Logical size in bytes.
     pub size_bytes: u64,
     /// Path of its raw file on the node. For operators only.
@@ -129,7 +133,7 @@ pub struct Instance {
     #[schema(required)]
     pub conditions: Vec<Condition>,
     /// Its disks, boot disk first.
-    pub disks: Vec<Disk>,
+    pub disks: Vec<InstanceDisk>,
     /// Its network cards.
     pub nics: Vec<Nic>,
     /// What its guest agent told; left out by lists, and until a guest agent has answered in this start.

@@ -12,11 +12,13 @@ use super::{App, AppError, snapshots as app_snapshots};
 use crate::{
     domain::{
         disk::{Place, Refusal},
+        disk_life::check_version,
         snapshot::BACKOFF_MS,
         versions::Content,
     },
     store::{
-        Tx, instances,
+        Tx,
+        instances::{self, DiskRow},
         snapshots::{self, MemberRow, SnapshotRow},
         uploads, versions,
     },
@@ -90,17 +92,14 @@ impl App {
                 if member.disk != staged.disk || member.snapshot != staged.snapshot {
                     return Err(AppError::invalid("/disk", "invalid", "the commit is of another disk"));
                 }
-                match place(tx, &member, &row).await?.takes(node, commit, staged) {
+                let (place, disk) = place(tx, &member, &row).await?;
+                match place.takes(node, commit, staged) {
                     Ok(()) => {}
                     Err(Refusal::Abandoned) => return Ok(CommitOutcome::Abandoned),
                     Err(refusal @ Refusal::NotYours) => return Err(AppError::Forbidden(refusal.to_string())),
                     Err(refusal) => return Err(AppError::code(ErrorCode::Stale, refusal.to_string())),
                 }
-                if content.size_bytes() != member.size_bytes {
-                    let detail =
-                        format!("the disk has {} bytes, the version {}", member.size_bytes, content.size_bytes());
-                    return Err(AppError::invalid("/root/descriptor", "invalid", detail));
-                }
+                check_size(tx, &disk, content.size_bytes()).await?;
                 if row.upload != Some(staged.upload) || uploads::live(tx, staged.upload).await?.is_none() {
                     return Err(AppError::code(ErrorCode::Stale, "its upload is not live any more"));
                 }
@@ -224,7 +223,16 @@ async fn outcome(tx: &mut Tx, commit: CommitId) -> Result<CommitOutcome, AppErro
     Ok(if pending { CommitOutcome::Pending } else { CommitOutcome::Abandoned })
 }
 
-async fn place(tx: &mut Tx, member: &MemberRow, row: &SnapshotRow) -> Result<Place, AppError> {
+/// Refuses a version whose size the disk cannot have had at the cut.
+async fn check_size(tx: &mut Tx, disk: &DiskRow, size_bytes: u64) -> Result<(), AppError> {
+    let head = versions::load(tx, disk.version).await?.map_or(0, |head| head.version.size_bytes);
+    match check_version(head, disk.size_bytes, size_bytes) {
+        None => Ok(()),
+        Some(detail) => Err(AppError::invalid("/root/descriptor", "invalid", detail)),
+    }
+}
+
+async fn place(tx: &mut Tx, member: &MemberRow, row: &SnapshotRow) -> Result<(Place, DiskRow), AppError> {
     let instance = instances::load(tx, member.instance).await?;
     let disk = instances::disks_of(tx, &[member.instance])
         .await?
@@ -235,11 +243,12 @@ async fn place(tx: &mut Tx, member: &MemberRow, row: &SnapshotRow) -> Result<Pla
     let (Some(instance), Some(disk)) = (instance, disk) else {
         return Err(AppError::not_found("disk", member.disk));
     };
-    Ok(Place {
+    let place = Place {
         node: instance.life.node,
         generation: instance.life.generation,
         head: disk.version,
         commit: member.commit,
         attempt: row.attempt,
-    })
+    };
+    Ok((place, disk))
 }

@@ -2,7 +2,7 @@
 //! there. Names are looked up in the one project of the request.
 
 use muster_api::{
-    DeploymentId, ErrorCode, ImageId, InstanceId, NetworkId, NodeId, Problem, Ref, SecurityGroupId, SnapshotId,
+    DeploymentId, DiskId, ErrorCode, ImageId, InstanceId, NetworkId, NodeId, Problem, Ref, SecurityGroupId, SnapshotId,
     VersionId, deployment::DeploymentState, image::ImageState, instance::InstanceState, network::NetworkState,
     snapshot::SnapshotState, version::VersionState,
 };
@@ -11,6 +11,7 @@ use super::{AppError, Caller, at};
 use crate::store::{
     Tx,
     deployments::{self, DeploymentRow},
+    disks::{self, AnyDisk},
     images::{self, ImageRow},
     instances::{self, InstanceRow},
     networks::{self, NetworkRow},
@@ -74,6 +75,29 @@ pub(crate) async fn instance_or_going(
         }
         (found, _) => found,
     }
+}
+
+/// The disk: by its id, as `INSTANCE/DISK`, or one of no instance by its name, if no other has it.
+pub(crate) async fn disk(tx: &mut Tx, caller: &Caller, wanted: &Ref<DiskId>) -> Result<AnyDisk, AppError> {
+    let found = match wanted {
+        Ref::Id(id) => disks::load(tx, *id).await?.filter(|disk| caller.can_see(disk.project())),
+        Ref::Name(name) => match name.split_once('/') {
+            Some((of, name)) => {
+                let of = instance(tx, caller, &of.parse().map_err(|_| AppError::not_found("disk", wanted))?).await?;
+                let disks = instances::disks_of(tx, &[of.id]).await?.remove(&of.id).unwrap_or_default();
+                disks.into_iter().find(|disk| disk.name == name).map(AnyDisk::Attached)
+            }
+            None => {
+                let mut named = disks::detached_by_name(tx, caller.one_project()?, name).await?;
+                if named.len() > 1 {
+                    let detail = format!("{} detached disks have the name '{name}': say the id", named.len());
+                    return Err(AppError::code(ErrorCode::WrongState, detail));
+                }
+                named.pop().map(AnyDisk::Detached)
+            }
+        },
+    };
+    found.ok_or_else(|| AppError::not_found("disk", wanted))
 }
 
 /// The snapshot, unless it is deleted.

@@ -96,6 +96,11 @@ impl Answer {
         Ok(Self { location, operation: Some(operation.id), ..Self::new(202, operation)? })
     }
 
+    /// 202 with a thing that is on its way to another state, and its path.
+    pub fn on_its_way(body: &impl Serialize, location: impl Into<String>) -> Result<Self, AppError> {
+        Ok(Self { location: Some(location.into()), ..Self::new(202, body)? })
+    }
+
     /// 204 without a body: nothing is left to show.
     #[must_use]
     pub const fn no_content() -> Self {

@@ -18,6 +18,7 @@ use crate::{
     domain::versions::Content,
     store::{
         Tx, cluster, deployments,
+        disks::{self, AnyDisk},
         events::{self, NewEvent},
         instances::{self, DiskRow, InstanceRow, NewHead},
         nodes,
@@ -131,8 +132,13 @@ impl<'a> AheadDisk<'a> {
         let invalid = |what: String| AppError::invalid("/instances", "invalid", what);
         let content = Content::from_root(root).map_err(|error| invalid(format!("disk {}: {error}", disk.id)))?;
         let commit = root.commit.ok_or_else(|| invalid(format!("disk {}: its version has no commit", disk.id)))?;
-        if content.size_bytes() != disk.size_bytes || versions::by_commit(tx, commit).await?.is_some() {
+        if versions::by_commit(tx, commit).await?.is_some() {
             return Err(invalid(format!("disk {}: version {} does not fit it", disk.id, report.version)));
+        }
+        // The node was told to grow it.
+        let size_bytes = content.size_bytes().max(report.size_bytes.unwrap_or(0));
+        if size_bytes > disk.size_bytes {
+            disks::grow(tx, &AnyDisk::Attached(disk.clone()), size_bytes).await?;
         }
         let of = Of::Disk {
             instance: instance.id,

@@ -34,6 +34,8 @@ pub struct Filter {
     pub nodes: Vec<String>,
     /// `network=`, ids or names. They are looked up when the list is read.
     pub networks: Vec<String>,
+    /// `instance=`, ids or names. They are looked up when the list is read.
+    pub instances: Vec<String>,
     /// `target=`, ids of things.
     pub targets: Vec<String>,
     /// `os=`, of images.
@@ -44,8 +46,8 @@ pub struct Filter {
 
 impl Filter {
     /// Names of the filters in queries.
-    pub const NAMES: [&'static str; 8] =
-        ["state", "label", "deployment", "node", "network", "target", "os", "firmware"];
+    pub const NAMES: [&'static str; 9] =
+        ["state", "label", "deployment", "node", "network", "instance", "target", "os", "firmware"];
 
     /// Refuses a `state=` that is none of the words of `S`, because it would find nothing without saying why.
     pub fn states_of<S: DeserializeOwned>(&self) -> Result<(), AppError> {

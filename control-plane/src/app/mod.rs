@@ -33,6 +33,8 @@ pub mod commits;
 pub mod console_tickets;
 pub mod counted;
 pub mod deployments;
+mod disk_starts;
+pub mod disks;
 pub mod error;
 pub mod events;
 pub(crate) mod find;

@@ -10,7 +10,7 @@ use muster_api::{
 };
 
 use super::{
-    App, AppError,
+    App, AppError, disks as app_disks,
     found::{Noted, gone},
     incarnations::{self, AheadDisk},
     instances::{self as app_instances, Changed},
@@ -19,18 +19,27 @@ use crate::{
     domain::instance::Edge,
     store::{
         Tx,
+        disks::{self, LeftRow},
+        events::{self, NewEvent},
         found::{self, FoundRow},
         guests,
         instances::{self, DiskRow, InstanceRow},
         nodes,
     },
+    wake::Loop,
 };
 
 /// What a report changes. `stale` counts the instances whose report was ignored.
 #[derive(Default)]
 struct News<'a> {
     changed: Vec<Changed>,
-    disks: Vec<&'a DiskReport>,
+    disks: Vec<DiskReport>,
+    /// Events of disks whose state is another one now, without their actor.
+    told: Vec<NewEvent>,
+    /// Whether something is new of a disk that is being detached.
+    leaving: bool,
+    /// Disks that have left an instance and of which its node has no copy any more.
+    left: Vec<LeftRow>,
     /// What guest agents told otherwise than before; `None` for guests that have ended.
     guests: Vec<(InstanceId, Option<&'a Guest>)>,
     /// Disks whose newest version on the node is not known here.
@@ -49,9 +58,24 @@ struct News<'a> {
 }
 
 impl News<'_> {
+    /// Takes what a node said of a disk, if it is new.
+    fn hear_of(&mut self, row: &InstanceRow, known: &DiskRow, report: DiskReport) {
+        if !known.differs(&report) {
+            return;
+        }
+        let now = known.told(&report);
+        self.leaving |= known.leaving_since.is_some();
+        // That an instance gets its disks when it starts is told by its own events.
+        let is_start = known.path.is_none() && row.life.steps.disk_at.is_none();
+        if now.state() != known.state() && !is_start {
+            self.told.push(app_disks::event(&now, row, ""));
+        }
+        self.disks.push(report);
+    }
+
     fn is_none(&self) -> bool {
         let known = self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty();
-        known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty()
+        known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty() && self.left.is_empty()
     }
 }
 
@@ -89,7 +113,16 @@ impl App {
                 let Some(reporter) = nodes::load(tx, node).await? else { return Ok(()) };
                 let actor = format!("node:{}", reporter.name);
                 app_instances::save(tx, &actor, &news.changed).await?;
-                instances::save_reported(tx, &news.disks).await?;
+                instances::save_reported(tx, &news.disks.iter().collect::<Vec<_>>()).await?;
+                let told = news.told.iter().map(|event| NewEvent { actor: actor.clone(), ..event.clone() });
+                events::append_many(tx, told.collect()).await?;
+                for left in &news.left {
+                    disks::forget_left(tx, left.instance, left.disk).await?;
+                    tx.bump_desired(node);
+                }
+                if news.leaving {
+                    tx.wake(Loop::Disks);
+                }
                 guests::save_reported(tx, &news.guests).await?;
                 for disk in &news.ahead {
                     disk.adopt(tx).await?;
@@ -106,17 +139,27 @@ impl App {
     }
 }
 
+/// The report of a disk. One of an older desired state does not know that the guest is not to have the disk, so it cannot say
+/// that the guest has let it go.
+fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -> DiskReport {
+    let is_late = known.leaving_since.is_some() && desired_revision < known.leaving_revision;
+    let in_guest = if is_late { known.in_guest } else { report.in_guest };
+    DiskReport { in_guest, ..report.clone() }
+}
+
 async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
     let ids: Vec<InstanceId> =
         report.instances.iter().map(|one| one.instance).collect::<BTreeSet<_>>().into_iter().collect();
     let mut rows: BTreeMap<InstanceId, InstanceRow> =
         instances::load_many(tx, &ids).await?.into_iter().map(|row| (row.id, row)).collect();
-    let disks: BTreeMap<DiskId, DiskRow> =
+    let known_disks: BTreeMap<DiskId, DiskRow> =
         instances::disks_of(tx, &ids).await?.into_values().flatten().map(|disk| (disk.id, disk)).collect();
     let told = guests::load_many(tx, &ids).await?;
+    let left = disks::left_by(tx, &ids).await?;
     let mut held = found::on_node(tx, node).await?;
     // A report of an older desired state lacks what the node has not heard of yet.
     let is_whole = report.full && report.desired_revision == nodes::desired_revision(tx, node).await?;
+    let desired_revision = report.desired_revision;
     let mut news = News::default();
     for one in &report.instances {
         let row = rows.remove(&one.instance);
@@ -137,12 +180,21 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
             continue;
         };
         if one.generation == row.life.generation {
-            let known = |disk: &DiskReport| disks.get(&disk.disk).filter(|known| known.instance == row.id);
-            news.disks.extend(one.disks.iter().filter(|disk| known(disk).is_some_and(|known| known.differs(disk))));
+            for report in &one.disks {
+                let Some(known) = known_disks.get(&report.disk).filter(|known| known.instance == row.id) else {
+                    continue;
+                };
+                news.hear_of(&row, known, report_in_time(known, report, desired_revision));
+            }
+            let gone = |left: &&LeftRow| {
+                let has_heard = left.node == node && desired_revision >= left.told_revision;
+                has_heard && one.disks.iter().all(|disk| disk.disk != left.disk)
+            };
+            news.left.extend(left.get(&row.id).into_iter().flatten().filter(gone).cloned());
         }
         let mut ahead = false;
         for report in one.disks.iter().filter(|_| one.generation >= row.life.generation) {
-            let Some(known) = disks.get(&report.disk).filter(|known| known.instance == row.id) else { continue };
+            let Some(known) = known_disks.get(&report.disk).filter(|known| known.instance == row.id) else { continue };
             if let Some(disk) = AheadDisk::find(tx, &row, known, report).await? {
                 news.ahead.push(disk);
                 ahead = true;

@@ -10,7 +10,7 @@ use storage_core::units::u64_from;
 
 use super::{App, AppError, Caller, StoreError, sight::Sight};
 use crate::store::{
-    Tx, cluster, deployments, found, images, instances, networks, nics, nodes, operations, promises, sessions,
+    Tx, cluster, deployments, disks, found, images, instances, networks, nics, nodes, operations, promises, sessions,
     snapshots,
 };
 
@@ -68,6 +68,8 @@ pub struct Gauges {
     pub found_instances: u64,
     /// Sessions that have not expired.
     pub sessions: u64,
+    /// Disks that belong to no instance, and those that are being detached.
+    pub disks: (u64, u64),
     /// Networks that are not deleted.
     pub networks: u64,
     /// Network cards of instances.
@@ -104,6 +106,7 @@ impl App {
                 let (nics, published) = nics::count_all(tx).await?;
                 let ports = self.config.networks.published_ports.ports();
                 Ok(Gauges {
+                    disks: disks::count(tx).await?,
                     networks: networks::by_state(tx, None).await?.into_values().sum(),
                     nics,
                     published_ports: (published, 2 * u64_from(ports.len())),

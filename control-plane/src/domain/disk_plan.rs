@@ -42,38 +42,52 @@ pub struct DiskPlan {
 /// What does not fit in the disks of a request.
 #[must_use]
 pub fn check(disks: &[CreateDisk]) -> Vec<FieldError> {
-    let error = |pointer: String, code: &str, detail: String| FieldError { pointer, code: code.to_owned(), detail };
     if disks.len() > DISKS_MAX {
         return vec![error("/disks".to_owned(), "out_of_range", format!("at most {DISKS_MAX}, got {}", disks.len()))];
     }
     let (mut wrong, mut names) = (Vec::new(), BTreeSet::new());
     for (n, disk) in disks.iter().enumerate() {
-        let at = |field: &str| format!("/disks/{n}/{field}");
-        let name = &disk.name;
-        let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !fits {
-            let detail = format!("1 to {NAME_BYTES_MAX} characters of a to z, 0 to 9 and -; got '{name}'");
-            wrong.push(error(at("name"), "invalid", detail));
-        } else if is_reserved(name) {
-            wrong.push(error(
-                at("name"),
-                "invalid",
-                format!("'{name}' is the name of a disk that Muster makes itself"),
-            ));
-        } else if !names.insert(name) {
-            wrong.push(error(at("name"), "invalid", format!("'{name}' is given twice")));
-        }
-        if !(SIZE_BYTES_MIN..=SIZE_BYTES_MAX).contains(&disk.size_bytes) {
-            let (least, most) = (exact_size(SIZE_BYTES_MIN), exact_size(SIZE_BYTES_MAX));
-            let detail = format!("{least} to {most}, got {}", exact_size(disk.size_bytes));
-            wrong.push(error(at("size_bytes"), "out_of_range", detail));
-        }
-        if let Some(DiskSource { image, version }) = &disk.source {
-            wrong.extend(check_source(&at("source"), image.is_some(), *version));
+        let at = format!("/disks/{n}");
+        wrong.extend(check_disk(&at, disk));
+        if !names.insert(&disk.name) {
+            wrong.push(error(format!("{at}/name"), "invalid", format!("'{}' is given twice", disk.name)));
         }
     }
     wrong
+}
+
+/// What does not fit in a new disk that is described at this place of a request.
+#[must_use]
+pub fn check_disk(pointer: &str, disk: &CreateDisk) -> Vec<FieldError> {
+    let mut wrong: Vec<FieldError> = check_name(&format!("{pointer}/name"), &disk.name).into_iter().collect();
+    if !(SIZE_BYTES_MIN..=SIZE_BYTES_MAX).contains(&disk.size_bytes) {
+        let (least, most) = (exact_size(SIZE_BYTES_MIN), exact_size(SIZE_BYTES_MAX));
+        let detail = format!("{least} to {most}, got {}", exact_size(disk.size_bytes));
+        wrong.push(error(format!("{pointer}/size_bytes"), "out_of_range", detail));
+    }
+    if let Some(DiskSource { image, version }) = &disk.source {
+        wrong.extend(check_source(&format!("{pointer}/source"), image.is_some(), *version));
+    }
+    wrong
+}
+
+/// Why a disk beside the boot disk cannot have this name, which is at this place of a request.
+#[must_use]
+pub fn check_name(pointer: &str, name: &str) -> Option<FieldError> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let detail = if !fits {
+        format!("1 to {NAME_BYTES_MAX} characters of a to z, 0 to 9 and -; got '{name}'")
+    } else if is_reserved(name) {
+        format!("'{name}' is the name of a disk that Muster makes itself")
+    } else {
+        return None;
+    };
+    Some(error(pointer.to_owned(), "invalid", detail))
+}
+
+fn error(pointer: String, code: &str, detail: String) -> FieldError {
+    FieldError { pointer, code: code.to_owned(), detail }
 }
 
 /// What does not fit in a source at this place of the request that names an image or a version.

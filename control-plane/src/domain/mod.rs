@@ -4,6 +4,7 @@ pub mod boots;
 pub mod cards;
 pub mod deployment;
 pub mod disk;
+pub mod disk_life;
 pub mod disk_plan;
 pub mod images;
 pub mod instance;

@@ -449,6 +449,7 @@ pub(super) fn filter_of(params: &Params) -> Result<Filter, AppError> {
         deployments: texts("deployment"),
         nodes: texts("node"),
         networks: texts("network"),
+        instances: texts("instance"),
         targets: params.all("target").map(id).collect::<Result<_, _>>()?,
         systems: texts("os"),
         firmware: texts("firmware"),

@@ -76,6 +76,8 @@ async fn text(app: &App) -> Result<Response, AppError> {
     }
     metrics::gauge!("muster_found_instances").set(gauges.found_instances as f64);
     metrics::gauge!("muster_sessions").set(gauges.sessions as f64);
+    metrics::gauge!("muster_disks_detached").set(gauges.disks.0 as f64);
+    metrics::gauge!("muster_disks_detaching").set(gauges.disks.1 as f64);
     metrics::gauge!("muster_networks").set(gauges.networks as f64);
     metrics::gauge!("muster_nics").set(gauges.nics as f64);
     metrics::gauge!("muster_published_ports").set(gauges.published_ports.0 as f64);

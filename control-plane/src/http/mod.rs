@@ -12,6 +12,7 @@ pub mod auth;
 mod cookie;
 mod cross_site;
 pub mod deployments;
+pub mod disks;
 pub mod error;
 pub mod events;
 pub mod extract;
@@ -104,6 +105,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(traffic::routes())
         .merge(deployments::routes())
         .merge(instances::routes())
+        .merge(disks::routes())
         .merge(found::routes())
         .merge(networks::routes())
         .merge(security_groups::routes())

@@ -5,6 +5,7 @@
 //! with `pub async fn pass(app: &App) -> anyhow::Result<Counts>`, a line in [`driver::pass`].
 
 pub mod deployments;
+pub mod disks;
 pub mod driver;
 pub mod instances;
 pub mod nodes;

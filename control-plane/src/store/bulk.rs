@@ -162,7 +162,7 @@ impl Conditions {
     }
 
     /// A condition without values: `condition` is put into the SQL as it is.
-    fn fixed(&mut self, condition: &str) {
+    pub(super) fn fixed(&mut self, condition: &str) {
         let and = self.and();
         self.sql.push_str(and);
         self.sql.push_str(condition);

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, Timestamp, VersionId,
+    DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, SnapshotId, Timestamp, VersionId,
     deployment::Runtime,
+    disk::DiskState,
     instance::InstanceState,
     node_protocol::{DiskReport, Wanted},
     operation::Target,
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::domain::{
     deployment::{Tally, Way, Work},
+    disk_life,
     instance::{self, Life, Steps, Stop},
     promised::Promised,
 };
@@ -81,7 +83,7 @@ pub struct DiskRow {
     pub id: DiskId,
     /// The project that owns it.
     pub project: String,
-    /// The instance that the disk belongs to; it never changes.
+    /// The instance that the disk belongs to.
     pub instance: InstanceId,
     /// Its name within the instance. That of the boot disk is `root`.
     pub name: String,
@@ -101,21 +103,111 @@ pub struct DiskRow {
     pub fetched_bytes: u64,
     /// Bytes that it takes on its node, as last reported.
     pub local_bytes: u64,
+    /// Its size on its node, as last reported; `None` if the node did not tell.
+    pub reported_bytes: Option<u64>,
+    /// The newest version that its node knows of, as last reported.
+    pub reported_version: Option<VersionId>,
+    /// Whether a guest has it or may get it, as last reported; `None` if the node did not tell.
+    pub in_guest: Option<bool>,
+    /// Since when it is being detached.
+    pub leaving_since: Option<Timestamp>,
+    /// The desired revision of its node from which on its guest is not to have it.
+    pub leaving_revision: u64,
+    /// The snapshot that saves what it holds, while it is being detached.
+    pub leaving_snapshot: Option<SnapshotId>,
+    /// What it waits for, in a sentence.
+    pub detail: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Raised by each change; a save compares it.
+    pub revision: i64,
+    /// Its place in lists and in the order of all commits.
+    pub seq: i64,
 }
 
 impl DiskRow {
+    /// A disk of an instance that no node has heard of yet.
+    #[must_use]
+    pub fn new(
+        instance: &InstanceRow,
+        name: String,
+        number: u64,
+        start: (VersionId, u64),
+        now: Timestamp,
+        seq: i64,
+    ) -> Self {
+        let (version, size_bytes) = start;
+        Self {
+            id: DiskId::generate(),
+            project: instance.project.clone(),
+            instance: instance.id,
+            name,
+            number,
+            size_bytes,
+            version,
+            saved_at: None,
+            path: None,
+            unsaved_bytes: 0,
+            fetched_bytes: 0,
+            local_bytes: 0,
+            reported_bytes: None,
+            reported_version: None,
+            in_guest: None,
+            leaving_since: None,
+            leaving_revision: 0,
+            leaving_snapshot: None,
+            detail: None,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+            seq,
+        }
+    }
+
     /// Whether the report says something new.
     #[must_use]
     pub fn differs(&self, report: &DiskReport) -> bool {
         self.path.as_ref() != Some(&report.path)
             || (self.unsaved_bytes, self.fetched_bytes, self.local_bytes)
                 != (report.unsaved_bytes, report.fetched_bytes, report.local_bytes)
+            || (self.reported_bytes, self.reported_version, self.in_guest)
+                != (report.size_bytes, Some(report.version), report.in_guest)
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> DiskState {
+        disk_life::state(&disk_life::Seen {
+            size_bytes: self.size_bytes,
+            reported_bytes: self.reported_bytes,
+            is_there: self.path.is_some(),
+            in_guest: self.in_guest,
+            is_leaving: self.leaving_since.is_some(),
+        })
+    }
+
+    /// As it is after this report.
+    #[must_use]
+    pub fn told(&self, report: &DiskReport) -> Self {
+        Self {
+            path: Some(report.path.clone()),
+            unsaved_bytes: report.unsaved_bytes,
+            fetched_bytes: report.fetched_bytes,
+            local_bytes: report.local_bytes,
+            reported_bytes: report.size_bytes,
+            reported_version: Some(report.version),
+            in_guest: report.in_guest,
+            ..self.clone()
+        }
     }
 }
 
 columns!(
     "disks", DiskRow: id, project, instance, name, number, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
-    local_bytes,
+    local_bytes, reported_bytes, reported_version, in_guest, leaving_since, leaving_revision, leaving_snapshot, detail,
+    created_at, updated_at, revision, seq,
 );
 
 const INSERT: &str = "-- instances.insert
@@ -232,9 +324,10 @@ pub async fn save_many<'a>(
 }
 
 const SAVE_DISKS: &str = "-- disks.reported
-UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5 FROM (";
+UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5,
+    reported_bytes = v.column6, reported_version = v.column7, in_guest = v.column8 FROM (";
 
-/// Stores what a node said about disks. It is shown and never acted on, so the revision stays.
+/// Stores what a node said about disks. It is no change by anybody, so the revision stays.
 pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), StoreError> {
     let rows = reports
         .iter()
@@ -245,6 +338,9 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
                 column::int(report.unsaved_bytes).into(),
                 column::int(report.fetched_bytes).into(),
                 column::int(report.local_bytes).into(),
+                Cell::Int(column::opt_int(report.size_bytes)),
+                report.version.to_string().into(),
+                Cell::Int(report.in_guest.map(i64::from)),
             ]
         })
         .collect();
@@ -253,12 +349,18 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
 }
 
 const ANEW: &str = "-- disks.anew
-UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, revision = revision + 1
+UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, reported_bytes = NULL,
+    reported_version = NULL, in_guest = NULL, leaving_revision = 0, revision = revision + 1
 WHERE instance";
 
-/// Forgets what a lost node said of the disks of these instances: they begin anew from their newest versions.
+const NOT_LEFT: &str = "-- left_disks.anew
+DELETE FROM left_disks WHERE instance";
+
+/// Forgets what a lost node said of the disks of these instances: they begin anew from their newest versions. Nobody waits
+/// for what has left them and is still on that node.
 pub async fn disks_begin_anew(tx: &mut Tx, ids: &[InstanceId]) -> Result<(), StoreError> {
-    bulk::select_in(tx, ANEW, ids, "").await.map(|_| ())
+    bulk::select_in(tx, ANEW, ids, "").await?;
+    bulk::select_in(tx, NOT_LEFT, ids, "").await.map(|_| ())
 }
 
 const LABELS: &str = "-- instances.labels
@@ -408,8 +510,17 @@ pub async fn disks_of(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<Instan
     Ok(disks)
 }
 
+const NAMES: &str = "-- instances.names
+SELECT id, name FROM instances WHERE id";
+
+/// The names of these instances, also of deleted ones.
+pub async fn names(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceId, String>, StoreError> {
+    let rows = bulk::select_in(tx, NAMES, ids, "").await?;
+    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "name")?))).collect()
+}
+
 const HEAD: &str = "-- disks.head
-UPDATE disks SET version = v.column3, saved_at = v.column4,
+UPDATE disks SET version = v.column3, saved_at = v.column4, updated_at = v.column4,
     unsaved_bytes = CASE WHEN unsaved_bytes > v.column5 THEN unsaved_bytes - v.column5 ELSE 0 END,
     revision = revision + 1
 FROM (";
@@ -558,12 +669,15 @@ pub async fn bytes(tx: &mut Tx, id: DeploymentId) -> Result<(u64, u64), StoreErr
 
 const FORGET_DISKS: &str = "-- disks.forget
 DELETE FROM disks WHERE instance IN (SELECT id FROM instances WHERE deleted_at < $1)";
+const FORGET_LEFT: &str = "-- left_disks.forget_with
+DELETE FROM left_disks WHERE instance IN (SELECT id FROM instances WHERE deleted_at < $1)";
 const FORGET: &str = "-- instances.forget
 DELETE FROM instances WHERE deleted_at < $1";
 
 /// Drops instances that were deleted before that time, with their disks. Returns how many.
 pub async fn forget(tx: &mut Tx, before: Timestamp) -> Result<u64, StoreError> {
     sqlx::query(FORGET_DISKS).bind(before.micros()).execute(tx.conn()).await?;
+    sqlx::query(FORGET_LEFT).bind(before.micros()).execute(tx.conn()).await?;
     Ok(sqlx::query(FORGET).bind(before.micros()).execute(tx.conn()).await?.rows_affected())
 }
 

@@ -52,6 +52,7 @@ migrations! {
     26 "0026_disks",
     27 "0027_firmware",
     28 "0028_guests",
+    29 "0029_life_of_disks",
 }
 
 const CREATE: &str = "-- migrations.create

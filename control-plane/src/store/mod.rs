@@ -33,6 +33,7 @@ pub mod cluster;
 pub mod column;
 mod copy;
 pub mod deployments;
+pub mod disks;
 mod error;
 pub mod events;
 pub mod found;

@@ -273,13 +273,13 @@ pub async fn unlink_image(tx: &mut Tx, image: ImageId) -> Result<u64, StoreError
 
 const UNLINK_SNAPSHOT: &str = "-- versions.unlink_snapshot
 UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
-WHERE snapshot = $1 AND deleted_at IS NULL";
+WHERE snapshot = $1 AND deleted_at IS NULL AND (CAST($3 AS TEXT) IS NULL OR id <> $3)";
 
-/// As [`unlink`], for all versions of a snapshot. Returns how many.
-pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<u64, StoreError> {
+/// As [`unlink`], for all versions of a snapshot, but not `kept`. Returns how many.
+pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId, kept: Option<VersionId>) -> Result<u64, StoreError> {
     boot_orders::drop_where(tx, "snapshot", snapshot).await?;
-    let now = tx.now().micros();
-    Ok(sqlx::query(UNLINK_SNAPSHOT).bind(snapshot.to_string()).bind(now).execute(tx.conn()).await?.rows_affected())
+    let query = sqlx::query(UNLINK_SNAPSHOT).bind(snapshot.to_string()).bind(tx.now().micros());
+    Ok(query.bind(kept.map(|id| id.to_string())).execute(tx.conn()).await?.rows_affected())
 }
 
 const RENAME_SNAPSHOT: &str = "-- versions.rename_snapshot
@@ -306,11 +306,12 @@ pub async fn live_roots(tx: &mut Tx, project: Option<&str>, limit: i64) -> Resul
 const HELD: &str = "-- versions.held
 SELECT v.id, v.descriptor, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live,
     (SELECT CAST(COUNT(*) AS BIGINT) FROM disks d JOIN instances n ON n.id = d.instance
-     WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks
+     WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks,
+    (SELECT CAST(COUNT(*) AS BIGINT) FROM detached_disks f WHERE f.version = v.id) AS detached
 FROM versions v WHERE v.project = $1 ORDER BY v.seq LIMIT $2";
 
 /// The descriptors of a project that stay when the versions `gone` are unlinked: those of the other versions and of
-/// what disks began with. Equal descriptors are returned once. `None` if the project has more than `limit` versions.
+/// what disks began with, also disks that belong to no instance. Equal descriptors are returned once. `None` if the project has more than `limit` versions.
 pub async fn held_roots(
     tx: &mut Tx,
     project: &str,
@@ -325,7 +326,7 @@ pub async fn held_roots(
     for row in &rows {
         let id: VersionId = column::read(row, "id")?;
         let linked = column::read(row, "live")? && !gone.contains(&id);
-        if linked || column::read::<u64>(row, "disks")? > 0 {
+        if linked || column::read::<u64>(row, "disks")? > 0 || column::read::<u64>(row, "detached")? > 0 {
             held.push(descriptor(row));
         }
     }

@@ -3,7 +3,7 @@
 use muster_api::{
     Reason,
     guest::{Guest, GuestFileSystem},
-    instance::{Disk, Instance, Loss, OnMany, Recover, Select},
+    instance::{Instance, InstanceDisk, Loss, OnMany, Recover, Select},
     network::{Nic, NicPort},
 };
 use serde_json::{Value, json};
@@ -36,8 +36,9 @@ const INSTANCES: [Column<Instance>; 12] = [
     wide(words("ID", |v| v.id.to_string())),
 ];
 
-const DISKS: [Column<Disk>; 5] = [
+const DISKS: [Column<InstanceDisk>; 6] = [
     words("DISK", |v| v.name.clone()),
+    words("STATE", |v| word(&v.state)),
     numbers("SIZE", |v| units::bytes(v.size_bytes)),
     numbers("UNSAVED", |v| units::bytes(v.unsaved_bytes)),
     numbers("SAVED", |v| optional(v.saved_at.map(age))),

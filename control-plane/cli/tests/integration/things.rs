@@ -56,13 +56,20 @@ pub(crate) fn instance(name: &str) -> Value {
         "state": "running", "reason": null, "detail": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "deployment": DEPLOYMENT_ID, "deployment_name": "web", "number": 0, "cpus": 1, "memory_bytes": 512 << 20,
         "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"requested_at": AT, "placed_at": AT, "disk_at": AT, "started_at": AT},
-        "disks": [{"id": OTHER_ID, "name": "root", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
+        "disks": [{"id": OTHER_ID, "name": "root", "state": "attached", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
             "saved_at": AT}],
         "nics": [{"network": NETWORK_ID, "network_name": "back", "mac": "52:00:00:01:00:05", "address_v4": "10.20.0.5",
             "address_v6": null, "security_groups": [OTHER_ID], "security_group_names": ["web"],
             "ports": [{"node_address": "192.0.2.11", "node_port": 30_080, "port": 80, "protocol": "tcp", "new_field": [1]}],
             "new_field": [1]}],
         "zone": null, "new_field": [1]})
+}
+
+/// The disk `data` of `web.0`.
+pub(crate) fn disk() -> Value {
+    json!({"id": OTHER_ID, "name": "data", "project": "default", "state": "attached", "detail": null, "created_at": AT,
+        "updated_at": AT, "etag": "1", "instance": INSTANCE_ID, "instance_name": "web.0", "detached_from": null,
+        "size_bytes": 10_u64 << 30, "version": VERSION_ID, "unsaved_bytes": 4096, "saved_at": null, "new_field": [1]})
 }
 
 pub(crate) fn snapshot(name: &str) -> Value {

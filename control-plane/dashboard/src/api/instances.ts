@@ -6,7 +6,7 @@ import { currentScope } from "./scope.ts";
 
 export type Instance = Schemas["Instance"];
 export type InstanceState = Schemas["InstanceState"];
-export type Disk = Schemas["Disk"];
+export type Disk = Schemas["InstanceDisk"];
 export type Loss = Schemas["Loss"];
 export type MusterEvent = Schemas["Event"];
 

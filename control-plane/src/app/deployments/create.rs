@@ -5,8 +5,6 @@ use std::time::Duration;
 use muster_api::{
     DeploymentId, Ref, VersionId,
     deployment::{CreateDeployment, DeploymentState, Placement, Runtime, Timing},
-    disk::DiskSource,
-    image::VersionOrNumber,
     node::NodeState,
     node_protocol::{NVRAM, NVRAM_BYTES, seed::Seed},
     units::exact_size,
@@ -14,7 +12,7 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, at, find, nics},
+    super::{Answer, App, AppError, Caller, Once, disk_starts::disk_source, nics},
     event,
     members::NewMembers,
     placing::{Placing, can_have_networks, node_views},
@@ -26,7 +24,7 @@ use crate::{
         cards::{self, CardPlan},
         disk_plan::{DISKS_MAX, DiskPlan},
         names::made_up,
-        order::{MEMORY_BYTES, NotAnOrder, Order, rounded},
+        order::{MEMORY_BYTES, NotAnOrder, Order},
     },
     scheduler::NodeView,
     store::{
@@ -35,7 +33,6 @@ use crate::{
         events, nodes,
         operations::{self, NewOperation},
         seeds,
-        versions::VersionRow,
     },
 };
 
@@ -216,13 +213,8 @@ async fn plan_disks(
         match &wanted.source {
             None => plan.version = Some(*blank.get_or_insert_with(VersionId::generate)),
             Some(source) => {
-                let (source, version) = disk_source(tx, caller, source, &at("source")).await?;
-                let least = rounded(version.version.size_bytes);
-                if wanted.size_bytes < least {
-                    let (least, wanted) = (exact_size(least), exact_size(wanted.size_bytes));
-                    let detail = format!("at least {least}, what the source has; got {wanted}");
-                    return Err(AppError::invalid(at("size_bytes"), "out_of_range", detail));
-                }
+                let (source, version) =
+                    disk_source(tx, caller, source, &format!("/disks/{n}"), wanted.size_bytes).await?;
                 plan.version = Some(version.version.id);
                 plan.source_name = Some(version.version.image_name.unwrap_or(version.version.name));
                 plan.source = Some(source);
@@ -230,37 +222,12 @@ async fn plan_disks(
         }
         plans.push(plan);
     }
-    if plans.len() > DISKS_MAX {
-        let detail = format!("at most {DISKS_MAX} with those of the snapshot, got {}", plans.len());
+    let most = start.disks_max() + order.disks.len();
+    if most > DISKS_MAX {
+        let detail = format!("at most {DISKS_MAX} with those of the snapshot, got {most}");
         return Err(AppError::invalid("/disks", "out_of_range", detail));
     }
     Ok((plans, blank))
-}
-
-/// The version that a source at this place of a request names, and the source with ids.
-async fn disk_source(
-    tx: &mut Tx,
-    caller: &Caller,
-    source: &DiskSource,
-    pointer: &str,
-) -> Result<(DiskSource, VersionRow), AppError> {
-    let of_version = at(&format!("{pointer}/version"));
-    match (&source.image, source.version) {
-        (Some(image), version) => {
-            let number = match version {
-                Some(VersionOrNumber::Number(number)) => Some(number),
-                _ => None,
-            };
-            let image = find::image(tx, caller, image).await.map_err(at(&format!("{pointer}/image")))?;
-            let version = find::version_of(tx, &image, number).await.map_err(of_version)?;
-            let number = version.version.number.map(VersionOrNumber::Number);
-            Ok((DiskSource { image: Some(Ref::Id(image.image.id)), version: number }, version))
-        }
-        (None, Some(VersionOrNumber::Id(id))) => {
-            Ok((source.clone(), find::version(tx, caller, id).await.map_err(of_version)?))
-        }
-        (None, _) => Err(AppError::invalid(pointer, "invalid", "exactly one of image, version")),
-    }
 }
 
 /// The cards that members get: those of the request, else those of the source of a fork, else one in the default network

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use muster_api::{DiskId, InstanceId, OperationId, VersionId, firmware::Firmware};
+use muster_api::{InstanceId, OperationId, VersionId};
 use storage_core::Salt;
 
 use super::{
-    super::{AppError, instances as app_instances, nics::Picked},
+    super::{AppError, disk_starts::insert_blank, instances as app_instances, nics::Picked},
     placing::Placing,
     source::DiskStart,
 };
 use crate::{
     domain::{
-        disk_plan::blank,
         instance::{Edge, Life},
         names::member_name,
     },
@@ -22,7 +21,6 @@ use crate::{
         events,
         instances::{self, DiskRow, InstanceRow},
         nics,
-        versions::{self, NewVersion, Of},
     },
     wake::Loop,
 };
@@ -53,13 +51,17 @@ impl NewMembers<'_> {
         let edges = self.placing.edges(&refusal);
         for ((number, starts), edge) in (self.first..).zip(&self.disks).zip(edges) {
             let member = self.member(tx, number, &edge).await?;
-            let of_member = (0..).zip(starts).map(|(number, start)| disk(&member, number, start));
-            disks.extend(of_member);
+            for (number, start) in (0..).zip(starts) {
+                let (seq, begin) = (tx.next_seq().await?, (start.version, start.size_bytes));
+                disks.push(DiskRow::new(&member, start.name.clone(), number, begin, tx.now(), seq));
+            }
             members.push(member);
         }
         instances::insert_many(tx, &members, &disks).await?;
         if let (Some(blank), Some(first)) = (self.blank, members.first()) {
-            insert_blank(tx, first, &disks, blank).await?;
+            let (id, _) = blank;
+            let disk = disks.iter().find(|disk| disk.version == id).expect("a blank version is made for a disk");
+            insert_blank(tx, first, disk, blank).await?;
         }
         let ids: Vec<InstanceId> = members.iter().map(|member| member.id).collect();
         self.cards.give(tx, &ids).await?;
@@ -93,43 +95,4 @@ impl NewMembers<'_> {
             seq: tx.next_seq().await?,
         })
     }
-}
-
-fn disk(member: &InstanceRow, number: u64, start: &DiskStart) -> DiskRow {
-    DiskRow {
-        id: DiskId::generate(),
-        project: member.project.clone(),
-        instance: member.id,
-        name: start.name.clone(),
-        number,
-        size_bytes: start.size_bytes,
-        version: start.version,
-        saved_at: None,
-        path: None,
-        unsaved_bytes: 0,
-        fetched_bytes: 0,
-        local_bytes: 0,
-    }
-}
-
-/// Makes the version that blank disks of these members start from. It belongs to one of them, as the version of a snapshot
-/// does, and the others start from it. It is unlinked at once: nobody needs to see it, and disks keep what they started from.
-async fn insert_blank(
-    tx: &mut Tx,
-    first: &InstanceRow,
-    disks: &[DiskRow],
-    (id, salt): (VersionId, Salt),
-) -> Result<(), AppError> {
-    let disk = disks.iter().find(|disk| disk.version == id).expect("a blank version is made for a disk");
-    let of = Of::Disk {
-        instance: first.id,
-        instance_name: first.name.clone(),
-        disk: disk.id,
-        disk_name: disk.name.clone(),
-        snapshot: None,
-        commit: None,
-    };
-    versions::insert(tx, &NewVersion::of_disk(id, disk.project.clone(), of, Firmware::default(), blank(salt))).await?;
-    let row = versions::load(tx, id).await?.expect("it was inserted");
-    Ok(versions::unlink(tx, &row).await?)
 }

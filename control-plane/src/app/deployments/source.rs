@@ -117,6 +117,13 @@ impl Start {
         plans
     }
 
+    /// The most disks beside the boot disk that a member of a fork has from its snapshot. Members may have different ones.
+    pub(super) fn disks_max(&self) -> usize {
+        let StartVersions::Each(members) = &self.versions else { return 0 };
+        let of = |disks: &Vec<VersionRow>| disks.iter().filter(|disk| !is_reserved(name_of(disk))).count();
+        members.iter().map(of).max().unwrap_or(0)
+    }
+
     /// The version that all members start from; `None` for a fork.
     pub(super) fn version(&self) -> Option<VersionId> {
         match &self.versions {

@@ -34,6 +34,7 @@ use crate::{
     store::{
         Tx, cluster,
         deployments::{self, DeploymentRow},
+        disks::{self, AnyDisk},
         events,
         found::{self, FoundRow},
         instances::{self, DiskRow, InstanceRow, NewHead},
@@ -142,7 +143,7 @@ async fn make(
         revision: 1,
         seq: tx.next_seq().await?,
     };
-    let disks = disk_rows(&member, &row.report, told);
+    let disks = disk_rows(tx, &member, &row.report, told).await?;
     instances::insert_many(tx, std::slice::from_ref(&member), &disks).await?;
     deployments::members_changed(tx, &BTreeSet::from([deployment.id])).await?;
     events::append(tx, app_instances::event(&member, &caller.name)).await?;
@@ -150,28 +151,29 @@ async fn make(
     Ok((member, deployment.nics))
 }
 
-/// The disks that it had, as far as they are on its node: what is not there cannot be taken back.
-fn disk_rows(member: &InstanceRow, report: &InstanceReport, told: &Assignment) -> Vec<DiskRow> {
-    let of = |disk: &DiskReport| told.disks.iter().position(|named| named.disk == disk.disk);
-    let row = |disk: &DiskReport| {
-        let place = of(disk)?;
-        let named = told.disks.get(place)?;
-        Some(DiskRow {
-            id: disk.disk,
-            project: member.project.clone(),
-            instance: member.id,
-            name: named.name.clone(),
-            number: u64_from(place),
-            size_bytes: named.size_bytes,
-            version: disk.version,
-            saved_at: None,
-            path: Some(disk.path.clone()),
-            unsaved_bytes: disk.unsaved_bytes,
-            fetched_bytes: disk.fetched_bytes,
-            local_bytes: disk.local_bytes,
-        })
-    };
-    report.disks.iter().filter_map(row).collect()
+/// The disks that it had, as far as they are on its node: what is not there cannot be taken back. A disk that another
+/// instance has now stays there.
+async fn disk_rows(
+    tx: &mut Tx,
+    member: &InstanceRow,
+    report: &InstanceReport,
+    told: &Assignment,
+) -> Result<Vec<DiskRow>, AppError> {
+    let mut rows = Vec::new();
+    for disk in &report.disks {
+        let place = told.disks.iter().position(|named| named.disk == disk.disk);
+        let Some((place, named)) = place.and_then(|place| Some((place, told.disks.get(place)?))) else { continue };
+        match disks::load(tx, disk.disk).await? {
+            Some(AnyDisk::Attached(_)) => continue,
+            // The database knows it from before it was attached.
+            Some(AnyDisk::Detached(row)) => disks::delete_detached(tx, &row).await?,
+            None => {}
+        }
+        let begin = (disk.version, named.size_bytes);
+        let row = DiskRow::new(member, named.name.clone(), u64_from(place), begin, tx.now(), tx.next_seq().await?);
+        rows.push(DiskRow { id: disk.disk, ..row.told(disk) });
+    }
+    Ok(rows)
 }
 
 /// What further members of a deployment like this instance get beside the boot disk.

@@ -6,7 +6,7 @@ use muster_api::{
     InstanceId, NodeId,
     condition::{Condition, ConditionKind},
     etag,
-    instance::{Disk, Instance, InstanceState, Steps},
+    instance::{Instance, InstanceDisk, InstanceState, Steps},
 };
 
 use super::super::{App, AppError, Caller, nics::Names, sight::Sight};
@@ -128,9 +128,10 @@ fn identity_copied() -> Condition {
     Condition { kind: ConditionKind::IdentityCopied, detail: detail.to_owned() }
 }
 
-fn disk_view(disk: DiskRow, operator: bool) -> Disk {
-    Disk {
+fn disk_view(disk: DiskRow, operator: bool) -> InstanceDisk {
+    InstanceDisk {
         id: disk.id,
+        state: disk.state(),
         name: disk.name,
         size_bytes: disk.size_bytes,
         path: disk.path.filter(|_| operator),

@@ -28,6 +28,7 @@ use crate::{
     store::{
         StoreError, Tx, cluster,
         deployments::{self, DeploymentRow},
+        disks,
         found::{self, FoundRow},
         instances::{self, InstanceRow},
         nodes, seeds,
@@ -105,6 +106,7 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
     let of: BTreeMap<DeploymentId, DeploymentRow> = rows_of.into_iter().map(|row| (row.id, row)).collect();
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
+    let mut left = disks::left_by(tx, &ids).await?;
     let assignment = |row: InstanceRow| {
         let of = &of[&row.deployment]; // It is kept while it has instances.
         Assignment {
@@ -134,10 +136,10 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                     name: disk.name,
                     size_bytes: disk.size_bytes,
                     version: disk.version,
-                    in_guest: true,
+                    in_guest: disk.leaving_since.is_none(),
                 })
                 .collect(),
-            left_disks: Vec::new(),
+            left_disks: left.remove(&row.id).unwrap_or_default().into_iter().map(|left| left.disk).collect(),
             nics: Vec::new(),
             seed: (row.runtime == Runtime::Libvirt && row.life.wanted == Wanted::Running).then_some(row.deployment),
         }

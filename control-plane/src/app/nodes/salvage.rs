@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::super::{Answer, App, AppError, Asked, Caller, find, list::ListQuery};
 use crate::{
-    domain::versions::Content,
+    domain::{disk_life::check_version, versions::Content},
     store::{
         Tx, deployments,
         events::{self, NewEvent},
@@ -195,8 +195,9 @@ async fn upload_of(tx: &mut Tx, row: &SalvageRow) -> Result<Upload, AppError> {
 async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result<(), AppError> {
     let invalid = |what: String| AppError::invalid("/saved/root", "invalid", what);
     let content = Content::from_root(&saved.root).map_err(|error| invalid(error.to_string()))?;
-    if content.size_bytes() != row.size_bytes {
-        return Err(invalid(format!("the disk has {} bytes, the version {}", row.size_bytes, content.size_bytes())));
+    let base_bytes = versions::load(tx, saved.base).await?.map_or(0, |base| base.version.size_bytes);
+    if let Some(detail) = check_version(base_bytes, row.size_bytes, content.size_bytes()) {
+        return Err(invalid(detail));
     }
     if uploads::live(tx, saved.upload).await?.is_none() {
         return Err(AppError::code(muster_api::ErrorCode::Stale, "its upload is not live any more"));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use muster_api::{
-    ErrorCode, NodeId, Problem, Reason,
+    ErrorCode, NodeId, Problem, Reason, SnapshotId, VersionId,
     node::NodeState,
     snapshot::{Consistency, SnapshotState},
 };
@@ -19,8 +19,9 @@ use crate::{
         Tx, events, nodes,
         operations::{self, Outcome},
         snapshots::{self, MemberRow, SnapshotRow},
-        uploads,
+        uploads, versions,
     },
+    wake::Loop,
 };
 
 /// Begins the next attempt: another node coordinates it, and its time begins. The caller saves the row.
@@ -71,6 +72,24 @@ pub(crate) async fn give_up(
     events::append(tx, event(row, "muster")).await?;
     operations::finish(tx, row.operation, outcome).await?;
     tell_nodes(tx, &members).await?;
+    tx.wake(Loop::Disks);
+    Ok(())
+}
+
+/// Unlinks a snapshot that the controller took for itself, but not the version `kept`. One under way is given up first.
+pub(crate) async fn discard(tx: &mut Tx, id: SnapshotId, kept: Option<VersionId>) -> Result<(), AppError> {
+    versions::unlink_snapshot(tx, id, kept).await?;
+    let Some(mut row) = snapshots::load(tx, id).await? else { return Ok(()) };
+    if row.is_under_way() {
+        let why = "it is not needed any more";
+        give_up(tx, &mut row, Reason::Cancelled, why, Outcome::Cancelled(None)).await?;
+        row.revision += 1;
+    }
+    if row.state != SnapshotState::Deleted {
+        row.state = SnapshotState::Deleted;
+        snapshots::save(tx, &row).await?;
+        events::append(tx, event(&row, "muster")).await?;
+    }
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use muster_api::{
-    CommitId, ErrorCode, Problem, SnapshotId, Timestamp,
+    CommitId, ErrorCode, Labels, Problem, SnapshotId, Timestamp,
     deployment::Runtime,
     instance::InstanceState,
-    operation::Target,
+    operation::{Operation, Target},
     snapshot::{Consistency, CreateSnapshot, SnapshotState},
     units::exact_duration,
 };
@@ -28,7 +28,7 @@ use crate::{
         events, guests,
         instances::{self, InstanceRow},
         nodes,
-        operations::{self, NewOperation},
+        operations::{self, NewOperation, Origin},
         snapshots::{self, MemberRow, SnapshotRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
     },
@@ -71,62 +71,106 @@ impl App {
             }
             let id = SnapshotId::generate();
             let name = free_name(tx, &taken.project, id, wanted).await?;
-            let members = members(tx, id, &taken.rows).await?;
-            refuse_if_cut(tx, &members).await?;
-            let (now, count) = (tx.now(), u64_from(members.len()));
-            let deadline = now.plus_ms(SAVE_MS);
-            let upload = begin_upload(tx, &taken.project, id, deadline).await?;
-            let new = NewOperation {
-                project: taken.project.clone(),
-                kind: "snapshot.create",
-                target: Target { kind: "snapshot".to_owned(), id: id.to_string(), name: name.clone() },
-                phase: "cutting",
-                progress: operations::to_do(count, "disks"),
-                deadline,
-            };
-            let operation = begin_operation(tx, &caller.origin(), new).await?;
-            let mut row = SnapshotRow {
+            let how = How {
                 id,
-                project: taken.project,
                 name,
                 labels: wanted.labels.clone(),
-                state: SnapshotState::Cutting,
-                reason: None,
-                deployment: taken.deployment.as_ref().map(|deployment| deployment.id),
-                deployment_name: taken.deployment.map(|deployment| deployment.name),
                 consistency: wanted.consistency,
                 max_pause_ms,
-                cut_at: None,
-                durable_at: None,
-                members: count,
-                skipped: taken.skipped,
-                missing: 0,
-                dirty_bytes: 0,
-                stored_bytes: 0,
-                pause_max_us: None,
-                attempt: 0,
-                coordinator: None,
-                attempt_until: None,
-                refused: None,
-                refused_detail: None,
-                deadline,
-                upload: Some(upload.id),
-                round: Some(upload.round),
-                operation: operation.id,
-                created_at: now,
-                updated_at: now,
-                revision: 1,
-                seq: tx.next_seq().await?,
+                origin: caller.origin(),
             };
-            next_attempt(tx, &mut row, &members).await?;
-            snapshots::insert(tx, &row, &members).await?;
-            events::append(tx, event(&row, &caller.name)).await?;
-            tell_nodes(tx, &members).await?;
-            tx.wake(Loop::Snapshots);
-            Answer::accepted(&operation)
+            Answer::accepted(&begin(tx, taken, how).await?)
         })
         .await
     }
+}
+
+/// Begins a snapshot of one instance that the controller needs itself. Refused as one that a caller asks for.
+pub(crate) async fn begin_own(tx: &mut Tx, row: InstanceRow) -> Result<SnapshotId, AppError> {
+    if !has_disk(&row)? {
+        return Err(nothing_to_cut());
+    }
+    refuse_if_away(tx, &row).await?;
+    let id = SnapshotId::generate();
+    let how = How {
+        id,
+        name: made_up("detach", id.uuid()),
+        labels: Labels::default(),
+        consistency: Consistency::Crash,
+        max_pause_ms: PAUSE_MS,
+        origin: Origin::muster(),
+    };
+    let taken = Taken { project: row.project.clone(), rows: vec![row], skipped: 0, deployment: None };
+    begin(tx, taken, how).await?;
+    Ok(id)
+}
+
+/// How a snapshot is taken, and for whom.
+struct How {
+    id: SnapshotId,
+    name: String,
+    labels: Labels,
+    consistency: Consistency,
+    max_pause_ms: u64,
+    origin: Origin,
+}
+
+/// Stores a snapshot with its members, and tells their nodes. Returns its operation.
+async fn begin(tx: &mut Tx, taken: Taken, how: How) -> Result<Operation, AppError> {
+    let How { id, name, labels, consistency, max_pause_ms, origin } = how;
+    let members = members(tx, id, &taken.rows).await?;
+    refuse_if_cut(tx, &members).await?;
+    let (now, count) = (tx.now(), u64_from(members.len()));
+    let deadline = now.plus_ms(SAVE_MS);
+    let upload = begin_upload(tx, &taken.project, id, deadline).await?;
+    let new = NewOperation {
+        project: taken.project.clone(),
+        kind: "snapshot.create",
+        target: Target { kind: "snapshot".to_owned(), id: id.to_string(), name: name.clone() },
+        phase: "cutting",
+        progress: operations::to_do(count, "disks"),
+        deadline,
+    };
+    let operation = begin_operation(tx, &origin, new).await?;
+    let mut row = SnapshotRow {
+        id,
+        project: taken.project,
+        name,
+        labels,
+        state: SnapshotState::Cutting,
+        reason: None,
+        deployment: taken.deployment.as_ref().map(|deployment| deployment.id),
+        deployment_name: taken.deployment.map(|deployment| deployment.name),
+        consistency,
+        max_pause_ms,
+        cut_at: None,
+        durable_at: None,
+        members: count,
+        skipped: taken.skipped,
+        missing: 0,
+        dirty_bytes: 0,
+        stored_bytes: 0,
+        pause_max_us: None,
+        attempt: 0,
+        coordinator: None,
+        attempt_until: None,
+        refused: None,
+        refused_detail: None,
+        deadline,
+        upload: Some(upload.id),
+        round: Some(upload.round),
+        operation: operation.id,
+        created_at: now,
+        updated_at: now,
+        revision: 1,
+        seq: tx.next_seq().await?,
+    };
+    next_attempt(tx, &mut row, &members).await?;
+    snapshots::insert(tx, &row, &members).await?;
+    events::append(tx, event(&row, &origin.actor)).await?;
+    tell_nodes(tx, &members).await?;
+    tx.wake(Loop::Snapshots);
+    Ok(operation)
 }
 
 fn max_pause_ms(wanted: &CreateSnapshot) -> Result<u64, AppError> {
@@ -151,17 +195,21 @@ async fn take(tx: &mut Tx, caller: &Caller, wanted: &CreateSnapshot) -> Result<T
         }
     }
     let Some(project) = rows.first().map(|row| row.project.clone()) else {
-        return Err(AppError::WrongState {
-            kind: "selection",
-            state: "empty".to_owned(),
-            allowed: vec!["running", "paused", "stopping", "stopped"],
-        });
+        return Err(nothing_to_cut());
     };
     if let Some(other) = rows.iter().find(|row| row.project != project) {
         let detail = format!("{} belongs to another project than the others", other.name);
         return Err(AppError::invalid("/select", "invalid", detail));
     }
     Ok(Taken { project, rows, skipped, deployment: selected.deployment })
+}
+
+fn nothing_to_cut() -> AppError {
+    AppError::WrongState {
+        kind: "selection",
+        state: "empty".to_owned(),
+        allowed: vec!["running", "paused", "stopping", "stopped"],
+    }
 }
 
 /// Whether an instance has a disk that can be cut. Refuses if that is not known.
@@ -241,6 +289,12 @@ async fn members(tx: &mut Tx, id: SnapshotId, taken: &[InstanceRow]) -> Result<V
     for row in taken {
         let node = row.life.node.expect("an instance that takes part has a node");
         for disk in disks.remove(&row.id).unwrap_or_default() {
+            // A guest may write to it before its node has told that it is there, so it cannot be left out.
+            if disk.path.is_none() {
+                let detail = format!("disk {}/{} is still being attached: try again when it is", row.name, disk.name);
+                let refused = Problem::new(ErrorCode::WrongState, detail).with("state", "attaching");
+                return Err(refused.with("allowed", vec!["attached"]).into());
+            }
             members.push(MemberRow {
                 snapshot: id,
                 disk: disk.id,

@@ -9,7 +9,8 @@ mod view;
 use serde_json::json;
 
 pub(crate) use self::{
-    attempt::{failed, give_up, tell_nodes},
+    attempt::{discard, failed, give_up, tell_nodes},
+    create::begin_own,
     publish::publish,
 };
 use crate::store::{events::NewEvent, snapshots::SnapshotRow};

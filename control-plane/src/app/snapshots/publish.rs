@@ -26,6 +26,7 @@ use crate::{
         uploads,
         versions::{self, NewVersion, Of},
     },
+    wake::Loop,
 };
 
 /// Makes every member visible at once (I3, I7): versions, heads, the snapshot, the operation, the end of the upload.
@@ -57,6 +58,7 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
     let result = json!({ "snapshot": row.id, "members": row.members, "stored_bytes": row.stored_bytes });
     operations::finish(tx, row.operation, Outcome::Succeeded(Some(result))).await?;
     tell_nodes(tx, &members).await?;
+    tx.wake(Loop::Disks);
     Ok(())
 }
 

@@ -51,6 +51,7 @@ use crate::app::{App, AppError};
     components(schemas(muster_api::Problem, muster_api::instance::Loss, muster_api::event::Event)),
     tags(
         (name = "deployments", description = "Instances that are started together from one source."),
+        (name = "disks", description = "What instances write to, and disks that belong to no instance for the time being."),
         (name = "events", description = "What happened, as a stream or in pages."),
         (name = "found-instances", description = "What nodes hold and a restored database does not know (operators)."),
         (name = "health", description = "For probes, monitoring and clients that look around."),
@@ -118,6 +119,8 @@ filters! {
     ByNode { node: Vec<String> }
     /// Only instances with a card in this network, by id or name. Repeated: in one of these.
     ByNetwork { network: Vec<String> }
+    /// Only disks of this instance, by id or name. Repeated: of one of these.
+    ByInstance { instance: Vec<String> }
     /// Only what concerns the thing with this id. Repeated: one of these.
     ByTarget { target: Vec<String> }
     /// Only images with this operating system. Repeated: with one of these.

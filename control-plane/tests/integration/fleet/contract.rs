@@ -32,6 +32,7 @@ impl Things {
     fn path(&self, template: &str) -> String {
         let names = [
             ("{deployment}", "web"),
+            ("{disk}", "web.0%2Froot"),
             ("{image}", "debian"),
             ("{instance}", "web.0"),
             ("{network}", "back"),
@@ -169,9 +170,10 @@ async fn every_filter_of_a_list_filters() {
             }
             let nobody = match filter {
                 "state" if call.template == "/v1/operations" => "cancelled",
+                "state" if call.template == "/v1/disks" => "detached",
                 "state" => "deleted",
                 "label" => "no=such",
-                "deployment" | "network" | "node" => "01a205ed-e27d-713a-903d-ab342bac3364",
+                "deployment" | "instance" | "network" | "node" => "01a205ed-e27d-713a-903d-ab342bac3364",
                 "deleted" => {
                     items("&deleted=true").await;
                     continue;

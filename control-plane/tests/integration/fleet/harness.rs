@@ -22,9 +22,9 @@ use muster_api::{
     guest::Guest,
     node::PoolUse,
     node_protocol::{
-        Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired, DiskReport,
-        Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer, Report,
-        StagedCommit, VersionRoot, Wanted,
+        Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired, DiskAssignment,
+        DiskReport, Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer,
+        Report, StagedCommit, VersionRoot, Wanted,
     },
 };
 use muster_controller::{
@@ -399,6 +399,16 @@ pub(crate) struct Script {
     pub(crate) saves: bool,
     /// Bytes its guests wrote.
     pub(crate) dirty_bytes: u64,
+    /// Its guests write nothing more once something of theirs was saved.
+    pub(crate) settles: bool,
+    /// It is an agent that neither grows disks nor takes them from guests.
+    pub(crate) old: bool,
+    /// It grows disks.
+    pub(crate) grows: bool,
+    /// Its guests let disks go.
+    pub(crate) lets_go: bool,
+    /// It removes its copies of disks that left their instances.
+    pub(crate) removes: bool,
 }
 
 impl Default for Script {
@@ -418,6 +428,11 @@ impl Default for Script {
             freezes: true,
             saves: true,
             dirty_bytes: 0,
+            settles: false,
+            old: false,
+            grows: true,
+            lets_go: true,
+            removes: true,
         }
     }
 }
@@ -431,6 +446,8 @@ pub(crate) struct Seen {
     pub(crate) outcomes: BTreeMap<CommitId, CommitOutcome>,
     pub(crate) coordinated: Vec<u32>,
     saved: u64,
+    /// The versions that disks began with here.
+    began: BTreeMap<DiskId, VersionId>,
 }
 
 pub(crate) struct Agent {
@@ -551,11 +568,18 @@ impl Agent {
         };
         let Some(desired) = desired else { return };
         let reports: Vec<InstanceReport> = {
-            let seen = self.seen.lock().unwrap();
+            let mut seen = self.seen.lock().unwrap();
+            for disk in desired.assignments.iter().flat_map(|a| &a.disks) {
+                seen.began.entry(disk.disk).or_insert(disk.version);
+            }
+            let observed = |a: &Assignment| {
+                let old = seen.reported.get(&a.instance);
+                of_the_same_start(old, with_disks(observe(a, &script), a, &script, old, &seen.began))
+            };
             desired
                 .assignments
                 .iter()
-                .map(|a| of_the_same_start(seen.reported.get(&a.instance), observe(a, &script)))
+                .map(observed)
                 .filter(|report| seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
                 .collect()
         };
@@ -707,22 +731,38 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
     if state == Observed::Running && assignment.runtime == Runtime::Libvirt {
         report.guest = script.guest.clone();
     }
-    if state != Observed::Gone {
-        report.disks = assignment
-            .disks
-            .iter()
-            .map(|disk| DiskReport {
-                disk: disk.disk,
-                path: format!("/var/lib/muster/agent/disks/{}.raw", disk.disk),
-                version: disk.version,
-                ahead: None,
-                unsaved_bytes: script.dirty_bytes,
-                fetched_bytes: 0,
-                local_bytes: script.dirty_bytes,
-                size_bytes: None,
-                in_guest: None,
-            })
-            .collect();
-    }
     report
+}
+
+/// The same with the disks that are on the node. `old` is what was reported before, `began` has the versions that disks began
+/// with.
+fn with_disks(
+    report: InstanceReport,
+    assignment: &Assignment,
+    script: &Script,
+    old: Option<&InstanceReport>,
+    began: &BTreeMap<DiskId, VersionId>,
+) -> InstanceReport {
+    if report.state == Observed::Gone {
+        return report;
+    }
+    let before = |disk: DiskId| old.into_iter().flat_map(|old| &old.disks).find(|before| before.disk == disk);
+    let of = |disk: &DiskAssignment| {
+        let is_saved = script.settles && began.get(&disk.disk) != Some(&disk.version);
+        let dirty_bytes = if is_saved { 0 } else { script.dirty_bytes };
+        let held = before(disk.disk).and_then(|before| before.size_bytes).filter(|_| !script.grows);
+        DiskReport {
+            disk: disk.disk,
+            path: format!("/var/lib/muster/agent/disks/{}.raw", disk.disk),
+            version: disk.version,
+            ahead: None,
+            unsaved_bytes: dirty_bytes,
+            fetched_bytes: 0,
+            local_bytes: dirty_bytes,
+            size_bytes: (!script.old).then(|| held.unwrap_or(disk.size_bytes)),
+            in_guest: (!script.old).then_some(disk.in_guest || !script.lets_go),
+        }
+    };
+    let left = assignment.left_disks.iter().filter(|_| !script.removes).filter_map(|disk| before(*disk)).cloned();
+    InstanceReport { disks: assignment.disks.iter().map(of).chain(left).collect(), ..report }
 }

@@ -6,6 +6,7 @@ mod boots;
 mod consoles;
 mod contract;
 mod deployments;
+mod disk_life;
 mod disks;
 mod firmware;
 mod found;

@@ -55,6 +55,7 @@ async fn a_fleet_lives_on_postgresql() {
     let recovering = world.post("/v1/instances/-/recover", recover).await.expect(202);
     world.ends(&recovering, "succeeded").await;
     world.delete("/v1/nodes/n2").await.expect(204);
+    lives_of_disks(&world).await;
     world.call("PATCH", "/v1/snapshots/s1", json!({ "name": "s2" })).await.expect(200);
     world.delete("/v1/snapshots/s2").await.expect(202);
     for name in ["web", "fork"] {
@@ -65,4 +66,38 @@ async fn a_fleet_lives_on_postgresql() {
         nodes[..2].iter().all(|node| node.desired().assignments.is_empty()).then_some(())
     })
     .await;
+}
+
+/// Disks are attached, grown, detached, attached elsewhere and deleted.
+async fn lives_of_disks(world: &World) {
+    let becomes = async |disk: &str, state: &str| {
+        eventually(&format!("{disk} to be {state}"), async || {
+            let shown = world.get(&format!("/v1/disks/{disk}")).await;
+            (shown.status == 200 && shown.text("/state") == state).then_some(shown)
+        })
+        .await
+    };
+    let started = world.post("/v1/deployments/web/start", Value::Null).await.expect(202);
+    world.ends(&started, "succeeded").await;
+    let made = world.post("/v1/instances/web.0/disks", json!({ "name": "data", "size_bytes": MIB })).await.expect(201);
+    let id = made.text("/id");
+    becomes(id, "attached").await;
+    world.call("PATCH", &format!("/v1/disks/{id}"), json!({ "size_bytes": 2 * MIB })).await.expect(200);
+    becomes(id, "attached").await;
+    world.post(&format!("/v1/disks/{id}/detach"), Value::Null).await.expect(202);
+    becomes("data", "detached").await;
+    world.call("PATCH", "/v1/disks/data", json!({ "size_bytes": 3 * MIB })).await.expect(200);
+    assert_eq!(world.get("/v1/disks?detached=true").await.text("/items/0/id"), id);
+    // It may still be on the node of the other instance.
+    eventually("it to be attached elsewhere", async || {
+        let attached = world.post("/v1/instances/web.1/disks", json!({ "disk": "data" })).await;
+        (attached.status == 201).then_some(())
+    })
+    .await;
+    becomes("web.1%2Fdata", "attached").await;
+    assert_eq!(world.get("/v1/disks?instance=web.1").await.number("/items/1/size_bytes"), 3 * MIB);
+    world.post(&format!("/v1/disks/{id}/detach"), Value::Null).await.expect(202);
+    becomes("data", "detached").await;
+    world.get("/metrics").await.expect(200);
+    world.delete(&format!("/v1/disks/{id}")).await.expect(204);
 }

@@ -7,7 +7,7 @@ use muster_api::{
 use muster_controller::{
     domain::{images::Properties, versions::Content},
     store::{
-        Store, StoreError,
+        Store, StoreError, disks,
         images::{self, ImageFilter, NewImage},
         uploads::{self, NewUpload, UploadTarget},
         versions::{self, NewVersion, Of, VersionFilter},
@@ -309,6 +309,15 @@ async fn what_stays_is_what_is_linked_or_held_by_a_disk(fresh: Fresh) {
     assert_eq!(held(&[first], 10).await, Some(vec![two]));
     assert_eq!(held(&[second], 10).await, Some(vec![one, two]), "another version has it too");
     assert_eq!(held(&[], 1).await, None, "too many to look at");
+    let detached = store.run_tx("t", async |tx| {
+        let insert =
+            "INSERT INTO detached_disks (id, project, name, size_bytes, version, instance, instance_name, created_at,
+            updated_at, seq) VALUES ('d', 'default', 'data', 4096, $1, 'i', 'web.0', 1, 1, 1)";
+        sqlx::query(insert).bind(first.to_string()).execute(tx.conn()).await?;
+        disks::count(tx).await
+    });
+    assert_eq!(detached.await.unwrap(), (1, 0));
+    assert_eq!(held(&[first], 10).await, Some(vec![one, two]), "a disk of no instance holds its version");
     let live = async |limit| store.read("t", async |tx| versions::live_roots(tx, Some("default"), limit).await).await;
     assert_eq!((live(1).await.unwrap(), live(9).await.unwrap()), (vec![two], vec![two, one]));
 }
@@ -329,7 +338,11 @@ async fn versions_of_a_snapshot_share_its_name_and_end(fresh: Fresh) {
         rows.into_iter().map(|row| row.version.name).collect::<Vec<_>>()
     };
     assert_eq!(found().await, ["better/web.0", "better/web.0"]);
-    assert_eq!(store.run_tx("t", async |tx| versions::unlink_snapshot(tx, snapshot).await).await.unwrap(), 2);
+    let unlink =
+        async |kept| store.run_tx("t", async |tx| versions::unlink_snapshot(tx, snapshot, kept).await).await.unwrap();
+    assert_eq!(unlink(Some(all[1].id)).await, 1);
+    assert_eq!(found().await.len(), 1, "one is kept");
+    assert_eq!(unlink(None).await, 1);
     assert_eq!(found().await, Vec::<String>::new());
     let roots = store.read("t", async |tx| versions::roots(tx, &[all[0].id]).await).await.unwrap();
     assert!(!roots.is_empty(), "disks that began with it go on reading it");
