@@ -89,6 +89,7 @@ fn list_of(noun: &str, id: &str) -> Option<&'static str> {
         (_, "deployment") | ("deployment", "things") | ("snapshot", "of") => "deployments",
         (_, "instance" | "remove") | ("instance", "things") | ("ssh", "to") => "instances",
         ("instance", "instances") => "found-instances",
+        (_, "disk") | ("disk", "things") => "disks",
         (_, "image") | ("image", "things" | "from") => "images",
         (_, "snapshot") | ("snapshot", "things") => "snapshots",
         (_, "network") | ("network", "things") => "networks",
@@ -116,7 +117,10 @@ fn names(list: &str) -> Option<Vec<CompletionCandidate>> {
     runtime.shutdown_background();
     let named = |item: &Value| {
         let text = |field: &str| item[field].as_str().map(str::to_owned);
-        Some((text("name").or(text("id"))?, text("state")))
+        let name = text("name").or(text("id"))?;
+        // Disks are named within their instances.
+        let within = text("instance_name").filter(|_| list == "disks");
+        Some((within.map_or(name.clone(), |instance| format!("{instance}/{name}")), text("state")))
     };
     let mut named: Vec<_> = page?.items.iter().filter_map(named).collect();
     named.sort_by_cached_key(|(name, _)| pieces(name));

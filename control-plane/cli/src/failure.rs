@@ -86,6 +86,12 @@ pub(crate) enum Failure {
     /// Some of several things failed, which was told already; with the exit code.
     #[error("some of it failed")]
     Told(u8),
+    /// Waiting ended before a thing was in the state that was waited for.
+    #[error("{0}")]
+    NotYet(String),
+    /// A thing took another way than the one that was waited for.
+    #[error("{0}")]
+    Otherwise(String),
     /// A transfer broke off and could not be continued.
     #[error("{0}")]
     BrokenOff(String),
@@ -151,7 +157,7 @@ impl Failure {
             closed if closed.is_closed_pipe() => 0,
             Self::Usage(_) => 2,
             Self::Told(code) => *code,
-            Self::StillGoing { .. } | Self::Interrupted(true) => 3,
+            Self::StillGoing { .. } | Self::NotYet(_) | Self::Interrupted(true) => 3,
             Self::Interrupted(false) => 130,
             _ => 1,
         }

@@ -4,6 +4,7 @@
 //! not built yet (see [`Reserved`]).
 
 mod deployment;
+mod disk;
 mod event;
 mod exec;
 mod guest;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::{
     deployment::{Deploy, DeploymentCommand, Power},
+    disk::{AttachDisk, DiskCommand},
     event::{EventCommand, EventFilter},
     exec::Exec,
     guest::{Connect, Console, Ssh},
@@ -129,6 +131,9 @@ pub(crate) enum Command {
     /// Instances: single virtual machines
     #[command(subcommand)]
     Instance(InstanceCommand),
+    /// Disks: of instances, and such that are attached later or belong to none for a while
+    #[command(subcommand)]
+    Disk(DiskCommand),
     /// Type into the serial console of an instance, and see what it prints
     Console(Console),
     /// Open an SSH session in an instance, also without a published port
@@ -295,6 +300,16 @@ mod tests {
         assert!(!parses("muster instance start"));
         assert!(!parses("muster instance start web.0 --deployment web"));
         assert!(!parses("muster instance start --label tier"));
+    }
+
+    #[test]
+    fn a_disk_is_attached_as_a_new_one_or_as_one_that_exists() {
+        assert!(parses("muster disk attach web.0 data") && parses("muster disk attach web.0 data --name old"));
+        assert!(parses("muster disk attach web.0 --name data --size 10GiB --image debian@2"));
+        for wrong in ["", "data --size 1GiB", "data --image debian", "--size 1GiB", "--name data", "--image debian"] {
+            assert!(!parses(&format!("muster disk attach web.0 {wrong}")), "{wrong}");
+        }
+        assert!(!parses("muster disk ls --detached --instance web.0"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One file per noun: each turns options into calls and shows the answers. What they share is here.
 
 mod deployment;
+mod disk;
 mod event;
 mod exec;
 mod found;
@@ -62,6 +63,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Deploy(deploy) => deployment::create(&ctx, *deploy).await,
         Command::Deployment(command) => deployment::run(&ctx, command).await,
         Command::Instance(command) => instance::run(&ctx, command).await,
+        Command::Disk(command) => disk::run(&ctx, command).await,
         Command::Console(console) => guest::console(&ctx, &console).await,
         Command::Ssh(ssh) => guest::ssh(&ctx, &cli.global, ssh).await,
         Command::Exec(exec) => exec::run(&ctx, &exec).await,

@@ -43,6 +43,7 @@ async fn completion_offers_the_names_of_things() {
     let fake = Fake::start(|seen: &Seen, _| match seen.path.split(['?', '/']).nth(2) {
         Some("instances") => answer(200, &page(&[things::instance("web.0"), things::instance("web.1")], None)),
         Some("operations") => answer(200, &page(&[things::operation("running", 1)], None)),
+        Some("disks") => answer(200, &page(&[things::disk()], None)),
         Some("nodes") => answer(200, &page(&[things::node("n1")], None)),
         _ => answer(200, &page(&[with(things::image("debian"), json!({})), things::image("alpine")], None)),
     })
@@ -56,6 +57,7 @@ async fn completion_offers_the_names_of_things() {
     assert_eq!(without_options(offers(&["node", "cordon", ""]).await), ["n1"]);
     assert!(!offers(&["node", "drain", ""]).await.contains(&"n1".to_owned()), "it is not built");
     assert_eq!(without_options(offers(&["operation", "wait", ""]).await), [things::OPERATION_ID]);
+    assert_eq!(without_options(offers(&["disk", "detach", ""]).await), ["web.0/data"]);
     offers(&["instance", "ls", "--project", "shop", "--node", ""]).await;
     assert_eq!(fake.lines().pop().as_deref(), Some("GET /v1/nodes?limit=1000&project=shop"), "the words typed count");
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod completion;
 mod consoles;
+mod disks;
 mod exec;
 mod fake;
 mod found;
