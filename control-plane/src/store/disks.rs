@@ -270,8 +270,9 @@ pub struct LeftRow {
 
 columns!("left_disks", LeftRow: instance, disk, node, told_revision);
 
-/// Notes that a node is to remove its copy.
+/// Notes that a node is to remove its copy. A note of another node, which the instance was on before, goes.
 pub async fn note_left(tx: &mut Tx, row: &LeftRow) -> Result<(), StoreError> {
+    forget_left(tx, row.instance, row.disk).await?;
     bulk::insert(tx, std::slice::from_ref(row)).await
 }
 
@@ -294,7 +295,7 @@ pub async fn copies_left(tx: &mut Tx, disk: DiskId) -> Result<Vec<LeftRow>, Stor
 const FORGET_LEFT: &str = "-- left_disks.forget
 DELETE FROM left_disks WHERE instance = $1 AND disk = $2";
 
-/// The copy is gone, or is not to go.
+/// The copy is gone.
 pub async fn forget_left(tx: &mut Tx, instance: InstanceId, disk: DiskId) -> Result<(), StoreError> {
     sqlx::query(FORGET_LEFT).bind(instance.to_string()).bind(disk.to_string()).execute(tx.conn()).await?;
     Ok(())

@@ -167,14 +167,12 @@ async fn take(
     }
     let name = name.unwrap_or(&row.name).to_owned();
     check_room(instance, disks, &name)?;
-    for left in disks::copies_left(tx, row.id).await? {
-        if left.instance == instance.id {
-            disks::forget_left(tx, left.instance, row.id).await?;
-        } else if instance.life.node.is_none_or(|node| node == left.node) {
-            // Its node would be told to keep the disk and to remove it.
-            let detail = format!("{} is still being removed from a node: try again", row.name);
-            return Err(AppError::Unavailable(detail));
-        }
+    // The copy of a node that the disk has left may be older than its version, so it has to go before the node gets the disk
+    // again. While the instance waits for a node, that may be any.
+    let left = disks::copies_left(tx, row.id).await?;
+    if left.iter().any(|left| instance.life.node.is_none_or(|node| node == left.node)) {
+        let detail = format!("an old copy of {} is still being removed from the node: try again", row.name);
+        return Err(AppError::Unavailable(detail));
     }
     disks::delete_detached(tx, &row).await?;
     if let Some(snapshot) = row.snapshot {
