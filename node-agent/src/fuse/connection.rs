@@ -127,6 +127,14 @@ impl Device {
         }
     }
 
+    /// Makes the kernel ask for the size of the file again, instead of what it remembers of it. Cached pages stay.
+    pub(super) fn forget_attributes(&self) {
+        // With a negative offset the kernel leaves the pages alone.
+        if let Err(error) = self.send(&[IoSlice::new(&forget_pages_notice(-1, 0))]) {
+            tracing::warn!(error = %error, "the kernel did not take the new size of a disk: programs may see the old one");
+        }
+    }
+
     /// Makes the kernel drop the cached pages of a range that lies on the disk.
     ///
     /// Call this on a blocking thread only: the kernel may first wait for a read of these pages, which a serving thread

@@ -66,7 +66,7 @@ use crate::{
 };
 
 /// How long the kernel may cache attributes, in seconds. It can be long because they only change by requests of the
-/// kernel itself.
+/// kernel itself, except for the size, of whose growth the kernel is told.
 const ATTR_VALID_SECONDS: u64 = 3600;
 
 /// Opens the disks that an earlier process left, after removing its dead mounts. They are mounted when

@@ -50,6 +50,7 @@ pub(super) struct Mounted {
     disk: DiskId,
     path: PathBuf,
     reads: Arc<FirstReads>,
+    device: Arc<Device>,
     /// `None` before the connection is served.
     served: Option<Served>,
     unmounted: bool,
@@ -75,7 +76,8 @@ impl Mounted {
         mount(&*source, path, FS_TYPE, MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())?;
         // From here on, an error drops this value, which unmounts.
         let (path, reads) = (path.to_owned(), reads.clone());
-        let mut mounted = Self { disk: disk.id(), path: path.clone(), reads, served: None, unmounted: false };
+        let mut mounted =
+            Self { disk: disk.id(), path: path.clone(), reads, device: device.clone(), served: None, unmounted: false };
         let span = tracing::info_span!("fuse", disk.id = %disk.id());
         let greeted = Arc::new(Greeted::default());
         let fs = DiskFs::new(disk, device, path, greeted.clone());
@@ -93,6 +95,10 @@ impl MountedDisk for Mounted {
     fn first_read(&self) -> BoxFuture<'static, io::Result<()>> {
         let (reads, disk) = (self.reads.clone(), self.disk);
         Box::pin(async move { reads.read(disk).await })
+    }
+
+    fn grown(&self) {
+        self.device.forget_attributes();
     }
 
     /// Waits until no thread uses the disk any more.

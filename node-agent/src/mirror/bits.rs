@@ -148,7 +148,7 @@ impl BlockBits {
         self.at(self.zeroed_at + word)
     }
 
-    /// How many blocks the disk has.
+    /// How many blocks the disk had in this epoch. It may have grown since.
     pub(crate) fn blocks(&self) -> u64 {
         self.blocks
     }
@@ -158,9 +158,11 @@ impl BlockBits {
         self.owned_blocks.load(Ordering::Relaxed)
     }
 
-    /// What this epoch says about a block.
+    /// What this epoch says about a block. It says nothing about blocks that the disk did not have yet.
     pub(crate) fn state(&self, block: u64) -> BlockState {
-        assert!(block < self.blocks, "block {block} of {}", self.blocks);
+        if block >= self.blocks {
+            return BlockState::Absent;
+        }
         let (word, mask) = (usize_from(block / 64), 1u64 << (block % 64));
         if self.owned(word).load(Ordering::Acquire) & mask == 0 {
             BlockState::Absent
@@ -174,8 +176,9 @@ impl BlockBits {
     /// The state of `block`, and the number of blocks from there (at most to `end`) that share it.
     pub(crate) fn run(&self, block: u64, end: u64) -> (BlockState, u64) {
         let state = self.state(block);
+        let known = end.min(self.blocks);
         let mut at = block + 1;
-        while at < end {
+        while at < known {
             let shift = at % 64;
             let word = usize_from(at / 64);
             let owned = self.owned(word).load(Ordering::Acquire);
@@ -191,7 +194,10 @@ impl BlockBits {
                 break;
             }
         }
-        (state, at.min(end) - block)
+        if state == BlockState::Absent && at >= known {
+            return (state, end - block);
+        }
+        (state, at.min(known) - block)
     }
 
     /// Records that the blocks hold data. Their bytes must already be in the delta.
@@ -341,10 +347,13 @@ impl BlockBits {
 
     /// How many blocks are owned by at least one of `epochs`, which are of one disk.
     pub(crate) fn union_count(epochs: &[&Self]) -> u64 {
-        let Some(first) = epochs.first() else { return 0 };
-        (0..first.words)
+        let words = epochs.iter().map(|bits| bits.words).max().unwrap_or(0);
+        (0..words)
             .map(|n| {
-                let all = epochs.iter().fold(0, |all, bits| all | bits.owned(n).load(Ordering::Acquire));
+                // Older epochs have fewer words if the disk was grown.
+                let owned =
+                    epochs.iter().filter(|bits| n < bits.words).map(|bits| bits.owned(n).load(Ordering::Acquire));
+                let all = owned.fold(0, |all, owned| all | owned);
                 u64::from(all.count_ones())
             })
             .sum()

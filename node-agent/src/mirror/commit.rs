@@ -121,7 +121,7 @@ impl Disk {
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;
         let unchanged = VersionRoot { commit: Some(commit), ..view.base.root.clone() };
-        if dirty_bytes == 0 && view.base.size_bytes() == ByteLen(self.size_bytes()) {
+        if dirty_bytes == 0 && view.base.size_bytes() == ByteLen(view.size_bytes()) {
             return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
         }
         let (changes, mut stored_bytes) = self.upload_chunks(&view, dirty_chunks(&view), round).await?;
@@ -222,7 +222,7 @@ impl Disk {
         let mut wanted: Vec<(u64, ObjectName)> = Vec::new();
         for &chunk in chunks {
             let leaf = self.base_leaf(view, chunk, &mut pinned, deadline).await?;
-            let (first, end) = self.blocks_of(view, chunk);
+            let (first, end) = Self::blocks_of(view, chunk);
             let whole = wholly_written(view, first, end);
             match leaf {
                 None => {}
@@ -287,16 +287,16 @@ impl Disk {
     }
 
     /// First block of a chunk, and the end of its blocks.
-    fn blocks_of(&self, view: &Layers, chunk: u64) -> (u64, u64) {
+    fn blocks_of(view: &Layers, chunk: u64) -> (u64, u64) {
         let per_chunk = u64::from(view.base.descriptor.chunk.blocks());
-        let end = ((chunk + 1) * per_chunk).min(self.size_bytes() / BLOCK_BYTES);
+        let end = ((chunk + 1) * per_chunk).min(view.size_bytes() / BLOCK_BYTES);
         (chunk * per_chunk, end)
     }
 
     /// Adds a chunk to the batch, unless its bytes are those of the base.
     fn build_chunk(&self, view: &Layers, chunk: u64, base: Option<&BaseBody>, batch: &mut Batch) -> Result<(), Fault> {
         let descriptor = &view.base.descriptor;
-        let (first, end) = self.blocks_of(view, chunk);
+        let (first, end) = Self::blocks_of(view, chunk);
         let mut aligned = super::memory::AlignedBuf::default();
         let body = aligned.slice(usize_from((end - first) * BLOCK_BYTES));
         merge_blocks(view, first..end, base, body)?;
@@ -327,8 +327,8 @@ impl Disk {
     ) -> Result<tree::Committed, DiskError> {
         let deadline = Instant::now() + PATIENCE;
         let mut pinned = Pinned::default();
-        // A version is as large as its disk, also when no chunk has changed since a smaller version.
-        let size = ByteLen(self.size_bytes());
+        // A version is as large as its disk was at the cut, also when no chunk has changed since a smaller version.
+        let size = ByteLen(view.size_bytes());
         loop {
             let committed = {
                 let find = |name: &ObjectName| view.base.page(&self.node().pages, &pinned, name);

@@ -23,7 +23,7 @@ use super::{
     disk::{Apply, Disk, Layers},
     epoch::{Epoch, OpenError, Place},
     error::{DiskError, is_no_space},
-    meta::EpochMeta,
+    meta::{EpochMeta, Meta},
 };
 
 /// Most epochs of a disk, including the current one.
@@ -68,24 +68,47 @@ impl Disk {
         if meta.position(wanted.commit).is_some() {
             return Err(DiskError::Busy { disk, what: format!("commit {} was cut already", wanted.commit) });
         }
+        self.check_next_epoch()?;
         if meta.epochs.len() >= EPOCHS_MAX {
             self.merge_in_background();
             return Err(DiskError::Busy { disk, what: format!("{EPOCHS_MAX} epochs are still in use") });
         }
-        let tag = getrandom::u64().map_err(|e| DiskError::Io {
-            what: "reading a random number".to_owned(),
-            source: std::io::Error::other(e),
-        })?;
-        let entry = EpochMeta { number: meta.current().number + 1, tag, commit: None };
-        let maker = self.clone();
-        let epoch = blocking(move || maker.make_epoch(entry)).await?;
+        let entry = self.next_entry()?;
+        let (maker, bytes) = (self.clone(), self.size_bytes());
+        let epoch = blocking(move || maker.make_epoch(entry, bytes, |meta| meta.prepared = Some(entry))).await?;
         *lock(&self.prepared) = Some(Prepared { key, commit: wanted.commit, epoch: Arc::new(epoch), entry });
         drop(changing);
         // Flush now, so that little is left to write back after the cut. If this fails, so will the guest's next flush.
         self.flush().await.map_err(|fault| self.fault(fault))
     }
 
-    fn make_epoch(&self, entry: EpochMeta) -> Result<Epoch, DiskError> {
+    /// Refuses while another epoch has the next number: one is prepared, or the last flip is not recorded yet. The caller
+    /// holds `changing`.
+    pub(super) fn check_next_epoch(&self) -> Result<(), DiskError> {
+        let is_prepared = lock(&self.prepared).is_some();
+        let is_recorded = self.layers().current().number == self.meta.load().current().number;
+        if is_prepared || !is_recorded {
+            return Err(DiskError::Busy { disk: self.id(), what: "it is being cut".to_owned() });
+        }
+        Ok(())
+    }
+
+    /// The entry of the epoch that comes next. The caller holds `changing`.
+    pub(super) fn next_entry(&self) -> Result<EpochMeta, DiskError> {
+        let tag = getrandom::u64().map_err(|e| DiskError::Io {
+            what: "reading a random number".to_owned(),
+            source: std::io::Error::other(e),
+        })?;
+        Ok(EpochMeta { number: self.meta.load().current().number + 1, tag, commit: None, size_bytes: None })
+    }
+
+    /// Creates an epoch of this size and enters it into the record. Blocks.
+    pub(super) fn make_epoch(
+        &self,
+        entry: EpochMeta,
+        bytes: u64,
+        enter: impl FnOnce(&mut Meta),
+    ) -> Result<Epoch, DiskError> {
         let disk = self.id();
         let place = self.place(&entry);
         let io = |what: &str, source: std::io::Error| {
@@ -96,16 +119,20 @@ impl Disk {
             }
         };
         let node = self.node();
-        let made = Epoch::create(&place, self.size_bytes(), &node.holder);
+        let made = Epoch::create(&place, bytes, &node.holder);
         let epoch = made.map_err(|e| open_error(disk, e));
         let stored = epoch.and_then(|epoch| {
-            self.update_meta(Apply::IfStored, |meta| meta.prepared = Some(entry)).map_err(|e| io("record", e))?;
+            self.update_meta(Apply::IfStored, enter).map_err(|e| io("record", e))?;
             Ok(epoch)
         });
         // Remove the files, unless the record names an epoch of this number, for which the next start will look. It may
         // be an earlier one that was discarded while there was no room to record that.
+        let is_named = || {
+            let meta = self.meta.load();
+            meta.epochs.iter().chain(&meta.prepared).any(|named| named.number == entry.number)
+        };
         if stored.is_err()
-            && self.meta.load().prepared.is_none_or(|prepared| prepared.number != entry.number)
+            && !is_named()
             && let Err(error) = place.remove(&node.holder)
         {
             tracing::warn!(disk.id = %disk, error = %error, "files of a failed cut stay until the next start");

@@ -23,7 +23,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use muster_api::DiskId;
 use muster_pool::PoolClient;
-use storage_core::lock;
+use storage_core::{BLOCK_BYTES, lock};
 
 use super::{
     base::{Base, Pages},
@@ -66,13 +66,19 @@ impl Layers {
     pub(crate) fn current(&self) -> &Arc<Epoch> {
         self.epochs.first().expect("a disk always has a current epoch")
     }
+
+    /// Bytes of the disk when the newest of these epochs was written to.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.current().bits.blocks() * BLOCK_BYTES
+    }
 }
 
 pub(crate) struct Disk {
     node: Arc<Node>,
     id: DiskId,
     pub(super) dir: PathBuf,
-    size_bytes: u64,
+    /// Set after the layers of a new size are in place, so that whoever sees the size finds them.
+    size_bytes: AtomicU64,
     layers: ArcSwap<Layers>,
     stripes: Stripes,
     gate: Gate,
@@ -100,7 +106,7 @@ impl Disk {
             node,
             id: meta.disk,
             dir,
-            size_bytes: meta.size_bytes,
+            size_bytes: AtomicU64::new(meta.size_bytes),
             layers: ArcSwap::from_pointee(layers),
             stripes: Stripes::new(),
             gate: Gate::default(),
@@ -128,8 +134,14 @@ impl Disk {
         self.id
     }
 
+    /// Its size now. Layers that are loaded after this have at least this size.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.size_bytes.load(Ordering::SeqCst)
+    }
+
+    /// Tells requests of a larger size. The layers have it already.
+    pub(super) fn set_size_bytes(&self, bytes: u64) {
+        self.size_bytes.store(bytes, Ordering::SeqCst);
     }
 
     pub(crate) fn stripes(&self) -> &Stripes {

@@ -129,6 +129,8 @@ pub(crate) trait MountedDisk: Send {
     fn is_serving(&self) -> bool;
     /// Reads a block through the mount, as a program does. Fails when the read does, and when the answer takes too long.
     fn first_read(&self) -> BoxFuture<'static, std::io::Result<()>>;
+    /// Tells the kernel that the disk has grown. Programs that have the file open see its new size from now on. Blocks.
+    fn grown(&self);
     /// Unmounts the disk. Programs that have the file open get errors from now on.
     fn unmount(&mut self);
 }
@@ -259,9 +261,11 @@ impl Disks {
         // What is read now must stay.
         stable::sync_folder(dir).map_err(io)?;
         let base = Base::open(id, meta.base, &meta.root)?;
+        let sizes = meta.clone();
+        let bytes_of = |entry: &EpochMeta| sizes.bytes_of(entry);
         let open = |entry: &EpochMeta| {
             let place = Place { dir, disk: id, number: entry.number, tag: entry.tag };
-            Epoch::open(&place, meta.size_bytes, &self.node.holder).map_err(|e| open_error(id, e))
+            Epoch::open(&place, bytes_of(entry), &self.node.holder).map_err(|e| open_error(id, e))
         };
         let mut epochs = Vec::new();
         for entry in &meta.epochs {
@@ -300,7 +304,7 @@ impl Disks {
         Ok(Some(Disk::new(self.node.clone(), dir.to_owned(), meta, Layers { base: Arc::new(base), epochs })))
     }
 
-    /// Creates a disk, or updates the existing one, and mounts it. May be repeated. If the version is newer and was made by a
+    /// Creates a disk, or updates the existing one, and mounts it. One that is smaller than wanted grows. May be repeated. If the version is newer and was made by a
     /// commit of this disk, the epochs of that commit are folded.
     ///
     /// # Errors
@@ -327,6 +331,8 @@ impl Disks {
             })
             .await?;
         }
+        // After the mount: a disk that cannot grow yet is used as it is.
+        self.grow(&entry, want.size_bytes).await?;
         // The disk may be removed while the read waits for another node.
         drop(one_at_a_time);
         self.try_mount(&entry).await?;
@@ -362,10 +368,28 @@ impl Disks {
         Ok(entry)
     }
 
+    /// Makes a disk larger, if it is smaller than this, and tells the programs that use it.
+    async fn grow(&self, entry: &Arc<Entry>, size_bytes: u64) -> Result<(), DiskError> {
+        if entry.disk.size_bytes() >= size_bytes {
+            return Ok(());
+        }
+        entry.disk.grow(size_bytes).await?;
+        let entry = entry.clone();
+        blocking(move || {
+            if let Some(mounted) = &*lock(&entry.mounted) {
+                mounted.disk.grown();
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// [`Self::ensure`] without the mount.
     #[cfg(test)]
     pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
-        Ok(self.make_or_adopt(want).await?.disk.clone())
+        let entry = self.make_or_adopt(want).await?;
+        self.grow(&entry, want.size_bytes).await?;
+        Ok(entry.disk.clone())
     }
 
     /// Removes a disk with everything that was written to it. Succeeds when there is none.
@@ -820,18 +844,16 @@ async fn discard(disks: &[Arc<Disk>], key: CutKey) {
     }
 }
 
-/// Checks a desired state against the disk on this node, and updates base and generation to it.
+/// Checks a desired state against the disk on this node, and updates base and generation to it. A size that is smaller
+/// than the disk's is one from before it grew, for example of a database that was restored. It changes nothing.
 async fn adopt(disk: &Arc<Disk>, want: &DiskWant) -> Result<(), DiskError> {
     let id = want.disk;
     let meta = disk.meta.load_full();
     if want.generation < meta.generation {
         return Err(DiskError::OlderGeneration { disk: id, have: meta.generation, asked: want.generation });
     }
-    if want.size_bytes != meta.size_bytes || want.instance != meta.instance {
-        let what = format!(
-            "it has {} bytes and belongs to {}, the request says {} bytes and {}",
-            meta.size_bytes, meta.instance, want.size_bytes, want.instance
-        );
+    if want.instance != meta.instance {
+        let what = format!("it belongs to {}, the request says {}", meta.instance, want.instance);
         return Err(DiskError::Invalid { disk: id, what });
     }
     if want.version != meta.base {
@@ -890,7 +912,7 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
     }
     stable::make_folder(&dir).map_err(io)?;
     let random = || getrandom::u64().map_err(|e| io(std::io::Error::other(e)));
-    let entry = EpochMeta { number: 0, tag: random()?, commit: None };
+    let entry = EpochMeta { number: 0, tag: random()?, commit: None, size_bytes: None };
     let place = Place { dir: &dir, disk: id, number: entry.number, tag: entry.tag };
     let epoch = Epoch::create(&place, want.size_bytes, &node.holder).map_err(|e| open_error(id, e))?;
     let meta = Meta {

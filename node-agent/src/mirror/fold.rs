@@ -1,5 +1,5 @@
 //! What happens to frozen epochs: when their commit is published they fold into the base, when it is abandoned their
-//! blocks move into the next epoch.
+//! blocks move into the next epoch. Those that the growth of the disk ended wait for the next published commit.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use storage_core::{BLOCK_BYTES, units::usize_from};
 use super::{
     base::Base,
     bits::BlockState,
-    cut::blocking,
+    cut::{EPOCHS_MAX, blocking},
     disk::{Apply, Disk, Layers},
     epoch::Epoch,
     error::{DiskError, Fault},
@@ -127,11 +127,15 @@ impl Disk {
         });
     }
 
-    /// The oldest epoch whose commit was abandoned, and the epoch after it.
-    fn abandoned(&self) -> Option<(EpochMeta, EpochMeta)> {
+    /// The oldest epoch that is to be merged, and the epoch after it: one whose commit was abandoned, or, when epochs run
+    /// short, one that the growth of the disk ended. That one may hold all that was ever written to the disk.
+    pub(super) fn abandoned(&self) -> Option<(EpochMeta, EpochMeta)> {
         let meta = self.meta.load();
+        let is_short = meta.epochs.len() >= EPOCHS_MAX - 1;
+        let has_grown = |(old, next): &(&EpochMeta, &EpochMeta)| meta.bytes_of(old) != meta.bytes_of(next);
         let pairs = meta.epochs.iter().zip(meta.epochs.iter().skip(1));
-        pairs.filter(|(old, _)| old.commit.is_none()).map(|(old, next)| (*old, *next)).next()
+        let mut ended = pairs.filter(|(old, _)| old.commit.is_none()).filter(|pair| is_short || !has_grown(pair));
+        ended.next().map(|(old, next)| (*old, *next))
     }
 
     async fn merge_abandoned(self: &Arc<Self>) -> Result<(), DiskError> {

@@ -23,6 +23,7 @@ pub(crate) struct Meta {
     pub(crate) disk: DiskId,
     pub(crate) instance: InstanceId,
     pub(crate) generation: u64,
+    /// It grows and never shrinks.
     pub(crate) size_bytes: u64,
     /// The newest published version, which the disk builds on.
     pub(crate) base: VersionId,
@@ -47,8 +48,12 @@ pub(crate) struct EpochMeta {
     pub(crate) number: EpochNumber,
     /// Random. The journal and the live map of the epoch have the same tag.
     pub(crate) tag: u64,
-    /// The commit that froze it. `None` for the current epoch, and once the commit is abandoned.
+    /// The commit that froze it. `None` for the current epoch, once the commit is abandoned, and where the disk was grown.
     pub(crate) commit: Option<CommitId>,
+    /// Bytes of the disk in this epoch, if it was grown since: the size of the delta and of the bits. `None`: as many as
+    /// the disk has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) size_bytes: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,6 +109,22 @@ impl Meta {
 
     pub(crate) fn current_mut(&mut self) -> &mut EpochMeta {
         self.epochs.last_mut().expect("a disk always has a current epoch")
+    }
+
+    /// Bytes of the disk in one of its epochs.
+    pub(crate) fn bytes_of(&self, epoch: &EpochMeta) -> u64 {
+        epoch.size_bytes.unwrap_or(self.size_bytes)
+    }
+
+    /// Makes the disk larger: `next` becomes the current epoch, and the others keep the size that they have.
+    pub(crate) fn grow(&mut self, size_bytes: u64, next: EpochMeta) {
+        for epoch in &mut self.epochs {
+            epoch.size_bytes.get_or_insert(self.size_bytes);
+        }
+        self.size_bytes = size_bytes;
+        self.epochs.push(next);
+        // One that was discarded while there was no room to record that has the same number.
+        self.prepared = None;
     }
 
     /// The index in `epochs` of the epoch that a commit froze.

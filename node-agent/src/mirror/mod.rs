@@ -36,6 +36,8 @@
 //! version with the same descriptor and stores no object. Cuts of a disk are ordered, uploads may overlap, and
 //! publishes happen in the order of the epochs. An instance with several disks is cut in the same way.
 //!
+//! **Growth** is a flip without a commit: the next epoch has the new size. A disk never shrinks.
+//!
 //! **One FUSE connection per disk**, with up to 4096 requests under way. With one mount for all disks, 16 waiting
 //! requests of one guest would freeze every guest of the node. The connection uses neither the kernel's write-back
 //! cache nor passthrough, because the agent must see a write before the guest sees its acknowledgement. With direct
@@ -64,7 +66,7 @@
 //! `ensure` mounts.
 //!
 //! Reading order: [`disks`] (the registry), [`disk`] (one disk), [`read`] and [`write`], [`epoch`], [`bits`] and
-//! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`cache`] and [`base`], [`boots`]
+//! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`grow`], [`cache`] and [`base`], [`boots`]
 //! (what a start reads first).
 
 mod base;
@@ -79,6 +81,7 @@ pub(crate) mod disks;
 mod epoch;
 pub(crate) mod error;
 mod fold;
+mod grow;
 mod journal;
 mod lost;
 mod memory;

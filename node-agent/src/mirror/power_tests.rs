@@ -37,7 +37,10 @@ use crate::{helper::HelperProgram, holder::Holder};
 
 const SECTOR: usize = 512;
 const SECTORS: usize = 900;
+/// Bytes of the disk once it has grown as far as it does.
 const DISK_BYTES: u64 = (SECTORS * SECTOR) as u64 / 4096 * 4096;
+/// Bytes of the disk at first: the last writer has nothing to write to.
+const FIRST_BYTES: u64 = DISK_BYTES / 4096 * 2 / 3 * 4096;
 const WRITERS: usize = 3;
 const HELPER: &str = "MUSTER_TEST_HELPER";
 const HELPER_PATH: &str = "MUSTER_TEST_HELPER_PATH";
@@ -95,6 +98,8 @@ enum Note {
     Flushed {
         id: usize,
     },
+    /// Somebody was told that the disk has this size.
+    Grown(u64),
     /// The next process opened the disk and read these digests.
     Seen(Vec<u32>),
     Published(Box<DiskWant>),
@@ -117,12 +122,19 @@ struct Model {
     sectors: Vec<Sector>,
     flushes: std::collections::BTreeMap<usize, Vec<usize>>,
     published: Vec<DiskWant>,
+    /// The largest size that somebody was told.
+    bytes: u64,
 }
 
 impl Model {
     fn of(start: &[u32]) -> Self {
         let sector = |digest: &u32| Sector { history: vec![*digest], done: 0, durable: 0 };
-        Self { sectors: start.iter().map(sector).collect(), flushes: Default::default(), published: Vec::new() }
+        Self {
+            sectors: start.iter().map(sector).collect(),
+            flushes: Default::default(),
+            published: Vec::new(),
+            bytes: 0,
+        }
     }
 
     fn take(&mut self, notes: &[Note]) {
@@ -152,6 +164,7 @@ impl Model {
                         sector.done = sector.history.len() - 1;
                     }
                 }
+                Note::Grown(bytes) => self.bytes = self.bytes.max(*bytes),
                 Note::Published(want) => self.published.push(DiskWant::clone(want)),
             }
         }
@@ -215,7 +228,7 @@ fn import(store: &MemoryStore) -> DiskWant {
     let (salt, chunk) = (Salt::SHARED, ChunkSize::MIN);
     let mut image = contents(0..SECTORS, 0);
     // Not a multiple of a block; the disk is larger.
-    image.truncate(usize_from(DISK_BYTES) - 3000);
+    image.truncate(usize_from(FIRST_BYTES) - 3000);
     let mut changes = std::collections::BTreeMap::new();
     let mut records = Vec::new();
     for (index, body) in (0u64..).zip(image.chunks(usize_from(chunk.bytes()))) {
@@ -235,7 +248,7 @@ fn import(store: &MemoryStore) -> DiskWant {
         disk: DiskId::from(id(3)),
         instance: InstanceId::from(id(4)),
         generation: 1,
-        size_bytes: DISK_BYTES,
+        size_bytes: FIRST_BYTES,
         version: VersionId::from(id(5)),
         root: VersionRoot {
             descriptor: hex::encode(committed.descriptor.encode()),
@@ -248,14 +261,16 @@ fn import(store: &MemoryStore) -> DiskWant {
 /// Digests of the disk before anything is written.
 fn start() -> Vec<u32> {
     let mut image = contents(0..SECTORS, 0);
-    image.truncate(usize_from(DISK_BYTES));
-    let end = image.len();
-    image[end - 3000..].fill(0);
+    image.truncate(usize_from(FIRST_BYTES) - 3000);
+    image.resize(usize_from(DISK_BYTES), 0);
     digests(&image)
 }
 
+/// Digests of the disk. Where it does not reach yet there are zeros.
 async fn read(disk: &Arc<Disk>) -> Vec<u32> {
-    digests(&disk.read(0, DISK_BYTES).await.expect("reads"))
+    let mut bytes = disk.read(0, DISK_BYTES).await.expect("reads");
+    bytes.resize(usize_from(DISK_BYTES), 0);
+    digests(&bytes)
 }
 
 fn soon() -> Instant {
@@ -364,6 +379,11 @@ impl Scene {
         let sectors = usize_from(DISK_BYTES) / SECTOR;
         let (from, end) = (part * sectors / WRITERS / 8 * 8, (part + 1) * sectors / WRITERS / 8 * 8);
         for n in first..first + steps {
+            let end = end.min(usize_from(disk.size_bytes()) / SECTOR);
+            if end <= from {
+                tokio::task::yield_now().await;
+                continue;
+            }
             let (at, len) = match random.below(4) {
                 // Whole blocks.
                 0 => {
@@ -391,6 +411,14 @@ impl Scene {
             let key = CutKey::new(SnapshotId::generate(), 1);
             let (instance, generation) = (want.instance, want.generation);
             let cut = CutDisk { instance, disk: id, generation, commit: CommitId::generate() };
+            if random.below(6) == 0 {
+                let blocks = (DISK_BYTES - want.size_bytes) / 4096;
+                let size_bytes = want.size_bytes + random.below(blocks + 1) * 4096;
+                match self.grow(&disks, &DiskWant { size_bytes, ..want.clone() }).await {
+                    Ok(()) | Err(DiskError::Busy { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             match disks.prepare(key, std::slice::from_ref(&cut)).await {
                 Ok(()) if random.below(6) == 0 => disks.abort(key).await?,
                 Ok(()) => {
@@ -410,7 +438,8 @@ impl Scene {
                     if random.below(4) == 0 {
                         disks.abandon(id, oldest).await?;
                     } else {
-                        let want = DiskWant { version: VersionId::generate(), root: saved.root, ..want };
+                        let size_bytes = disks.status(id).expect("it is there").size_bytes;
+                        let want = DiskWant { version: VersionId::generate(), root: saved.root, size_bytes, ..want };
                         self.note(Note::Published(Box::new(want.clone())));
                         disks.unmounted(&want).await?;
                     }
@@ -420,6 +449,13 @@ impl Scene {
                 tokio::task::yield_now().await;
             }
         }
+        Ok(())
+    }
+
+    /// Makes the disk larger and notes that it was told so.
+    async fn grow(&self, disks: &Arc<Disks>, want: &DiskWant) -> Result<(), DiskError> {
+        let disk = disks.unmounted(want).await?;
+        self.note(Note::Grown(disk.size_bytes()));
         Ok(())
     }
 
@@ -457,6 +493,12 @@ impl Scene {
             recorder.end();
             return;
         };
+        assert!(
+            disk.size_bytes() >= model.bytes,
+            "{when}: it has {} bytes, {} were told",
+            disk.size_bytes(),
+            model.bytes
+        );
         let got = read(&disk).await;
         model.check(&got, &when);
         self.settle(&disks, &model, &when).await;
@@ -464,6 +506,8 @@ impl Scene {
         assert!(read(&disk).await == got, "{when}: it reads differently after commits are settled");
         if again {
             let mut notes = vec![Note::Seen(got)];
+            let want = DiskWant { size_bytes: DISK_BYTES, ..model.published.last().unwrap_or(&self.want).clone() };
+            self.grown_in_time(&disks, &want).await;
             for n in 10_000..10_004 {
                 let at = usize_from((u64::from(n) * 97 + seed % 700) % 700);
                 let sectors = at..at + 11;
@@ -480,6 +524,7 @@ impl Scene {
             recorder.after_power_cut(recorder.moments(), seed / 3, second.path());
             let disks = self.open_after_cut(second.path()).await;
             let disk = disks.disk(self.want.disk).unwrap_or_else(|| panic!("{when}, again: the disk is gone"));
+            assert_eq!(disk.size_bytes(), DISK_BYTES, "{when}, again");
             model.check(&read(&disk).await, &format!("{when}, again"));
             self.settle(&disks, &model, &when).await;
         }
@@ -505,8 +550,19 @@ impl Scene {
         }
         disks.unmounted(&want).await.unwrap_or_else(|e| panic!("{when}: {e:?}"));
         let limit = Instant::now() + Duration::from_secs(20);
-        while disks.epochs(self.want.disk) != Some(1) {
+        // Epochs of other sizes may stay, as long as they are in nobody's way.
+        let disk = disks.disk(self.want.disk).expect("it is there");
+        while disk.abandoned().is_some() || disk.layers().epochs.len() > 2 {
             assert!(Instant::now() < limit, "{when}: {:?} epochs stay", disks.epochs(self.want.disk));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Makes the disk larger, also if epochs have to be merged first.
+    async fn grown_in_time(&self, disks: &Arc<Disks>, want: &DiskWant) {
+        let limit = Instant::now() + Duration::from_secs(20);
+        while let Err(error) = disks.unmounted(want).await {
+            assert!(matches!(error, DiskError::Busy { .. }) && Instant::now() < limit, "{error:?}");
             tokio::task::yield_now().await;
         }
     }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::DiskWant;
+use muster_agent::mirror::{DiskError, DiskWant};
 use muster_api::{DiskId, InstanceId, SnapshotId, VersionId, node_protocol::CutKey};
 use storage_core::{ChunkSize, MemoryStore};
 
@@ -55,7 +55,7 @@ fn serving_process() {
     runtime.block_on(async {
         let data = DataDir::borrowed(dir.clone());
         let store = Arc::new(MemoryStore::new());
-        let want = want(&store);
+        let mut want = want(&store);
         let config = config(&data);
         let world = World::open(data, config, store).await;
         for (disk, commit) in world.disks.commits() {
@@ -65,8 +65,16 @@ fn serving_process() {
         assert!(status.mounted);
         std::fs::write(dir.join("ready-new"), status.path.to_str().unwrap()).unwrap();
         std::fs::rename(dir.join("ready-new"), dir.join("ready")).unwrap();
-        // Cut repeatedly until the process is killed. Nothing is published, so every commit is abandoned.
+        want.size_bytes = status.size_bytes;
+        // Cut and grow repeatedly until the process is killed. Nothing is published, so every commit is abandoned.
         for attempt in 1.. {
+            if attempt % 5 == 0 {
+                let bigger = DiskWant { size_bytes: want.size_bytes + BLOCK as u64, ..want.clone() };
+                match world.disks.ensure(&bigger).await {
+                    Ok(_) => want = bigger,
+                    Err(error) => assert!(matches!(error, DiskError::Busy { .. }), "{error}"),
+                }
+            }
             let key = CutKey::new(SnapshotId::generate(), attempt);
             let cut = cut_disk(&want);
             if world.disks.prepare(key, std::slice::from_ref(&cut)).await.is_err() {

@@ -390,6 +390,89 @@ async fn a_disk_larger_than_its_version_grows_the_tree() {
     assert_eq!(Descriptor::decode(&hex::decode(&saved.root.descriptor).unwrap()).unwrap().size_bytes.0, 40 << 20);
 }
 
+/// A program has the file open all the while. What was cut before has the size of its time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_grows_while_it_is_used_and_its_older_commits_keep_their_size() {
+    let world = World::new().await;
+    let image = Rng(3).bytes(2 * CHUNK - 4096);
+    let (want, path) = disk_of(&world, &image).await;
+    let file = open(&path);
+    write(&path, 4096, vec![7; 4096]).await;
+    let (before, _) = world.cut(&[&want]).await.pop().unwrap();
+    let bigger = DiskWant { size_bytes: 40 << 20, ..want.clone() };
+    let grown = world.ensure(&bigger).await;
+    assert_eq!((grown.size_bytes, grown.mounted), (40 << 20, true));
+    // A size of before changes nothing: a disk never shrinks.
+    assert_eq!(world.ensure(&want).await.size_bytes, 40 << 20);
+    let file = blocking(move || {
+        assert_eq!(file.metadata().unwrap().len(), 40 << 20);
+        let end = usize::try_from(want.size_bytes).unwrap();
+        // Across the old end, and at the new one.
+        file.write_all_at(&[8; 8192], end as u64 - 4096).unwrap();
+        file.write_all_at(&[9; 4096], (40 << 20) - 4096).unwrap();
+        let mut gap = vec![1; 4096];
+        file.read_exact_at(&mut gap, 20 << 20).unwrap();
+        assert!(gap.iter().all(|byte| *byte == 0));
+        assert_eq!(file.set_len(41 << 20).unwrap_err().raw_os_error(), Some(libc::EPERM), "only its owner can do that");
+        file
+    })
+    .await;
+    let mut at_cut = image.clone();
+    at_cut[4096..8192].fill(7);
+    let mut now = at_cut.clone();
+    now.resize(40 << 20, 0);
+    now[image.len() - 4096..image.len() + 4096].fill(8);
+    now[(40 << 20) - 4096..].fill(9);
+    let saved = world.save(&bigger, before).await;
+    assert!(export(&*world.store, &saved.root) == at_cut, "it was cut before");
+    let bigger = published(&bigger, &saved);
+    world.ensure(&bigger).await;
+    let (after, _) = world.cut(&[&bigger]).await.pop().unwrap();
+    let saved = world.save(&bigger, after).await;
+    assert!(export(&*world.store, &saved.root) == now);
+    drop(file);
+    let world = world.restart().await;
+    let path = world.ensure(&bigger).await.path;
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == now);
+    // Folding ends the epochs of all sizes.
+    let bigger = published(&bigger, &saved);
+    world.ensure(&bigger).await;
+    assert_eq!(world.disks.epochs(bigger.disk), Some(1));
+    let wrong = DiskWant { size_bytes: (40 << 20) + 512, ..bigger.clone() };
+    assert!(matches!(world.disks.ensure(&wrong).await, Err(DiskError::Invalid { .. })));
+    let huge = DiskWant { size_bytes: 32 << 40, ..bigger };
+    assert!(matches!(world.disks.ensure(&huge).await, Err(DiskError::Invalid { .. })));
+}
+
+/// Growing copies nothing, so its epochs stay until a commit is published. Before they are in the way of a cut they are
+/// merged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_can_grow_again_and_again_and_be_cut_in_between() {
+    let world = World::new().await;
+    let (mut want, path) = disk_of(&world, &vec![1; CHUNK]).await;
+    let mut expected = vec![1; CHUNK];
+    for n in 2..12u8 {
+        want.size_bytes += 4096;
+        let mut grown = world.disks.ensure(&want).await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while let Err(error) = grown {
+            assert!(matches!(error, DiskError::Busy { .. }) && std::time::Instant::now() < deadline, "{error}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            grown = world.disks.ensure(&want).await;
+        }
+        let at = expected.len();
+        expected.resize(at + 4096, n);
+        expected[..usize::from(n)].fill(n);
+        write(&path, at as u64, vec![n; 4096]).await;
+        write(&path, 0, vec![n; usize::from(n)]).await;
+        // A cut always finds a free epoch.
+        let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+        assert!(export(&*world.store, &world.save(&want, commit).await.root) == expected);
+        world.disks.abandon(want.disk, commit).await.unwrap();
+    }
+    assert!(blocking(move || std::fs::read(path).unwrap()).await == expected);
+}
+
 /// The controller takes only versions as large as their disks. Nothing but the size may change, and the second commit
 /// changes nothing at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

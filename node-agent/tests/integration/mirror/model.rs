@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::{DiskWant, WritePolicy};
+use muster_agent::mirror::{DiskError, DiskWant, WritePolicy};
 use muster_api::{CommitId, node_protocol::VersionRoot};
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::ChunkSize;
@@ -38,6 +38,7 @@ struct Model {
     versions: Vec<(VersionRoot, Vec<u8>)>,
     open: Vec<(CommitId, Vec<u8>)>,
     rng: Rng,
+    growths: u64,
 }
 
 impl Model {
@@ -96,12 +97,34 @@ impl Model {
             }
             90..96 => self.snapshot().await,
             96..98 => self.settle().await,
+            98 => self.grow().await,
             _ => self.restart().await,
         }
     }
 
+    fn epochs(&self) -> usize {
+        self.world.disks.epochs(self.want.disk).unwrap()
+    }
+
+    /// Makes the disk larger while it is used. What is new reads as zeros.
+    async fn grow(&mut self) {
+        let file = self.file(0);
+        let size_bytes = self.want.size_bytes + 4096 * (1 + self.rng.below(400));
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while let Err(error) = self.world.disks.ensure(&DiskWant { size_bytes, ..self.want.clone() }).await {
+            // Epochs of open commits are in the way, or earlier growth, whose epochs are being merged.
+            assert!(matches!(error, DiskError::Busy { .. }) && std::time::Instant::now() < deadline, "{error}");
+            self.settle().await;
+        }
+        self.want.size_bytes = size_bytes;
+        self.bytes.resize(usize::try_from(self.want.size_bytes).unwrap(), 0);
+        self.growths += 1;
+        let bytes = blocking(move || file.metadata().unwrap().len()).await;
+        assert_eq!(bytes, self.want.size_bytes, "programs that have it open see its size");
+    }
+
     async fn snapshot(&mut self) {
-        if self.open.len() >= 3 {
+        if self.epochs() >= 4 {
             return self.settle().await;
         }
         let mut cut = self.world.cut(&[&self.want]).await;
@@ -120,13 +143,9 @@ impl Model {
         }
         let (commit, bytes) = self.open.remove(0);
         if self.rng.below(3) == 0 {
+            let before = self.epochs();
             self.world.disks.abandon(self.want.disk, commit).await.unwrap();
-            let (disks, disk) = (self.world.disks.clone(), self.want.disk);
-            let waiting = self.open.len();
-            eventually("an abandoned epoch merges", Duration::from_secs(20), || {
-                disks.epochs(disk) == Some(waiting + 1)
-            })
-            .await;
+            eventually("an abandoned epoch merges", Duration::from_secs(20), || self.epochs() < before).await;
         } else {
             let saved = self.world.save(&self.want, commit).await;
             self.versions.push((saved.root.clone(), bytes));
@@ -177,7 +196,7 @@ async fn model(policy: WritePolicy, chunk: ChunkSize, seed: u64, steps: usize) {
     let want = import(&*world.store, &bytes, chunk);
     bytes.resize(usize::try_from(want.size_bytes).unwrap(), 0);
     world.ensure(&want).await;
-    let mut model = Model { world, want, bytes, versions: Vec::new(), open: Vec::new(), rng: Rng(seed) };
+    let mut model = Model { world, want, bytes, versions: Vec::new(), open: Vec::new(), rng: Rng(seed), growths: 0 };
     for _ in 0..steps {
         model.step().await;
     }
@@ -185,6 +204,7 @@ async fn model(policy: WritePolicy, chunk: ChunkSize, seed: u64, steps: usize) {
     model.restart().await;
     model.check_all().await;
     assert!(model.versions.len() >= 3, "the run made versions");
+    assert!(model.growths >= 1, "the disk grew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
