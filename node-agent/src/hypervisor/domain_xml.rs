@@ -5,10 +5,10 @@
 
 use std::{fmt::Write as _, str::FromStr};
 
-use muster_api::InstanceId;
+use muster_api::{DiskId, InstanceId};
 use uuid::Uuid;
 
-use super::{Acceleration, InstanceSpec, Owner, RunId, UefiSpec};
+use super::{Acceleration, DiskSpec, InstanceSpec, Owner, RunId, UefiSpec};
 
 /// XML namespace of the metadata element that marks a domain.
 pub const METADATA_URI: &str = "https://muster.example/libvirt/1";
@@ -22,6 +22,10 @@ const DISK_IO: &str = "native";
 
 /// Memory of the screen, KiB: enough for 2560 x 1600 points. Every guest has a driver for this kind of screen.
 const VIDEO_KIB: &str = "16384";
+
+/// Slots that stay free, so that the guest can get as many further disks while it runs. Each costs the guest a little time
+/// when it looks for its devices.
+const FREE_SLOTS: usize = 8;
 
 /// Serial number of the seed disk.
 const SEED_SERIAL: &str = "cidata";
@@ -185,31 +189,7 @@ fn smbios(xml: &mut Xml, spec: &InstanceSpec) {
 fn devices(xml: &mut Xml, spec: &InstanceSpec) {
     let mut targets = target_names();
     for (disk, target) in spec.disks.iter().zip(targets.by_ref()) {
-        xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
-            xml.empty(
-                "driver",
-                &[
-                    ("name", "qemu"),
-                    ("type", "raw"),
-                    ("cache", "none"),
-                    ("error_policy", "stop"),
-                    ("rerror_policy", "stop"),
-                    ("io", DISK_IO),
-                    ("discard", "unmap"),
-                    ("detect_zeroes", "unmap"),
-                ],
-            );
-            xml.nest("source", &[("file", &disk.path.to_string_lossy())], |xml| {
-                // The file is a mount of the agent and belongs to QEMU's user already, so libvirt must not change its
-                // owner.
-                xml.empty("seclabel", &[("model", "dac"), ("relabel", "no")]);
-            });
-            xml.empty("target", &[("dev", &target), ("bus", "virtio")]);
-            xml.empty("blockio", &[("logical_block_size", "512"), ("physical_block_size", "4096")]);
-            // A serial number of virtio-blk has at most 20 bytes.
-            let serial: String = disk.disk.uuid().simple().to_string().chars().take(20).collect();
-            xml.text("serial", &serial);
-        });
+        disk_device(xml, disk, &target);
     }
     if let (Some(seed), Some(target)) = (&spec.seed, targets.next()) {
         xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
@@ -230,6 +210,12 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
             xml.empty("model", &[("type", "virtio")]);
             xml.empty("mtu", &[("size", &card.mtu.to_string())]);
         });
+    }
+    // Each disk and card, the console's controller and the source of random numbers have a slot of their own.
+    let slots = spec.disks.len() + usize::from(spec.seed.is_some()) + spec.cards.len() + 2 + FREE_SLOTS;
+    // Number 0 is the root itself.
+    for index in 1..=slots {
+        xml.empty("controller", &[("type", "pci"), ("index", &index.to_string()), ("model", "pcie-root-port")]);
     }
     xml.empty("controller", &[("type", "usb"), ("model", "none")]);
     xml.empty("controller", &[("type", "virtio-serial"), ("index", "0")]);
@@ -255,6 +241,84 @@ fn devices(xml: &mut Xml, spec: &InstanceSpec) {
     }
     // With this device a guest that panics ends as crashed, not as turned off.
     xml.empty("panic", &[("model", "isa")]);
+}
+
+/// A disk as a device.
+fn disk_device(xml: &mut Xml, disk: &DiskSpec, target: &str) {
+    xml.nest("disk", &[("type", "file"), ("device", "disk")], |xml| {
+        xml.empty(
+            "driver",
+            &[
+                ("name", "qemu"),
+                ("type", "raw"),
+                ("cache", "none"),
+                ("error_policy", "stop"),
+                ("rerror_policy", "stop"),
+                ("io", DISK_IO),
+                ("discard", "unmap"),
+                ("detect_zeroes", "unmap"),
+            ],
+        );
+        xml.nest("source", &[("file", &disk.path.to_string_lossy())], |xml| {
+            // The file is a mount of the agent and belongs to QEMU's user already, so libvirt must not change its
+            // owner.
+            xml.empty("seclabel", &[("model", "dac"), ("relabel", "no")]);
+        });
+        xml.empty("target", &[("dev", target), ("bus", "virtio")]);
+        xml.empty("blockio", &[("logical_block_size", "512"), ("physical_block_size", "4096")]);
+        xml.text("serial", &serial_number(disk.disk));
+        xml.empty("alias", &[("name", &alias(disk.disk))]);
+    });
+}
+
+/// The serial number of a disk. One of virtio-blk has at most 20 bytes. It is the end of the disk's id: ids that are made
+/// in the same millisecond have the same beginning.
+#[must_use]
+pub fn serial_number(disk: DiskId) -> String {
+    disk.uuid().simple().to_string().split_off(12)
+}
+
+/// Names a disk in its domain. libvirt keeps names that begin like this.
+#[must_use]
+pub fn alias(disk: DiskId) -> String {
+    format!("ua-{disk}")
+}
+
+/// A disk for a domain that runs.
+#[must_use]
+pub fn disk_xml(disk: &DiskSpec, target: &str) -> String {
+    let mut xml = Xml::default();
+    disk_device(&mut xml, disk, target);
+    xml.finish()
+}
+
+/// A disk in the XML of a domain as libvirt returns it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskDevice<'a> {
+    /// The disk; `None` if it is none of an instance, such as a seed.
+    pub disk: Option<DiskId>,
+    /// Its name in the domain, for example `vdb`.
+    pub target: &'a str,
+}
+
+/// The disks in the XML of a domain as libvirt returns it.
+#[must_use]
+pub fn disk_devices(xml: &str) -> Vec<DiskDevice<'_>> {
+    let blocks = xml.split("<disk ").skip(1).filter_map(|rest| Some(rest.split_once("</disk>")?.0));
+    blocks
+        .filter_map(|block| {
+            let target = attribute(block.get(block.find("<target ")?..)?, "dev")?;
+            let alias = block.find("<alias ").and_then(|at| attribute(block.get(at..)?, "name"));
+            Some(DiskDevice { disk: alias.and_then(|alias| alias.strip_prefix("ua-")?.parse().ok()), target })
+        })
+        .collect()
+}
+
+/// A name for one more disk of the domain with this XML, as libvirt returns it.
+#[must_use]
+pub fn free_target(xml: &str) -> Option<String> {
+    let taken = disk_devices(xml);
+    target_names().find(|name| taken.iter().all(|device| device.target != name))
 }
 
 /// A TPM. `persistent` says whether libvirt keeps its state when the domain ends.
@@ -368,6 +432,28 @@ mod tests {
     fn disks_have_the_names_that_linux_gives_them() {
         let names: Vec<String> = target_names().take(28).collect();
         assert_eq!((&*names[0], &*names[25], &*names[26], &*names[27]), ("vda", "vdz", "vdaa", "vdab"));
+    }
+
+    #[test]
+    fn disks_of_one_moment_have_different_serial_numbers() {
+        let disks: Vec<String> = (0..100).map(|_| serial_number(DiskId::generate())).collect();
+        assert!(disks.iter().all(|serial| serial.len() == 20));
+        let different: std::collections::BTreeSet<&String> = disks.iter().collect();
+        assert_eq!(different.len(), disks.len());
+    }
+
+    #[test]
+    fn disks_are_found_in_the_xml_of_a_domain_and_get_the_first_free_name() {
+        let disk = DiskId::generate();
+        let xml = format!(
+            "<disk type='file' device='disk'>\n<target dev='vda' bus='virtio'/>\n<alias name='ua-{disk}'/>\n</disk>\n\
+             <disk type='file' device='disk'><target dev='vdc' bus='virtio'/><alias name='virtio-disk2'/></disk>"
+        );
+        let found = disk_devices(&xml);
+        let expected = [DiskDevice { disk: Some(disk), target: "vda" }, DiskDevice { disk: None, target: "vdc" }];
+        assert_eq!(found, expected);
+        assert_eq!(free_target(&xml).as_deref(), Some("vdb"));
+        assert_eq!(disk_devices("<disk type='file'><target dev='vda'"), []);
     }
 
     #[test]

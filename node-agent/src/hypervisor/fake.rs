@@ -15,14 +15,14 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use muster_api::InstanceId;
+use muster_api::{DiskId, InstanceId};
 use serde_json::{Value, json};
 use storage_core::lock;
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, sync::watch};
 
 use super::{
-    Acceleration, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason, Started,
-    console,
+    Acceleration, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason,
+    Started, console,
 };
 
 /// The machine that the fake domains run on. Clones are the same machine.
@@ -41,6 +41,8 @@ pub struct Guests {
     pub agent: bool,
     /// Whether they turn off when the power button is pressed.
     pub obeys: bool,
+    /// Whether they let go of a disk when they are asked to.
+    pub lets_go: bool,
 }
 
 /// The guest agent of a fake guest, and the file systems that it freezes.
@@ -130,7 +132,7 @@ const COMMANDS: [&str; 7] = [
 
 impl Default for Guests {
     fn default() -> Self {
-        Self { banner: "MUSTER-READY\n".to_owned(), agent: true, obeys: true }
+        Self { banner: "MUSTER-READY\n".to_owned(), agent: true, obeys: true, lets_go: true }
     }
 }
 
@@ -157,6 +159,10 @@ struct Running {
     state: DomainState,
     guests: Guests,
     agent: FakeAgent,
+    /// Disks that it was asked to let go of.
+    asked: BTreeSet<DiskId>,
+    /// Sizes that it was told since its start.
+    sizes: BTreeMap<DiskId, u64>,
     /// The taps of its cards are there as long as these are open, wherever they were moved.
     _taps: Vec<OwnedFd>,
 }
@@ -204,7 +210,8 @@ impl FakeHost {
         self.world().taps = true;
     }
 
-    /// Lets the next call of this kind fail: `list`, `start`, `shut down`, `destroy`, `resume` or `agent`.
+    /// Lets the next call of this kind fail: `list`, `start`, `shut down`, `destroy`, `resume`, `plug`,
+    /// `unplug`, `resize` or `agent`.
     pub fn fail_next(&self, what: &'static str, error: HypervisorError) {
         self.world().faults.entry(what).or_default().push_back(error);
     }
@@ -269,6 +276,25 @@ impl FakeHost {
         let mut world = self.world();
         let running = world.domains.iter_mut().find(|((_, of), _)| *of == instance).map(|(_, running)| running);
         look(&mut running.expect("the instance has a domain").agent)
+    }
+
+    /// Lets the guest of an instance let go of the disks that it was asked for, as a slow one does.
+    pub fn let_go(&self, instance: InstanceId) {
+        for running in
+            self.world().domains.iter_mut().filter(|((_, of), _)| *of == instance).map(|(_, running)| running)
+        {
+            let asked = std::mem::take(&mut running.asked);
+            running.spec.disks.retain(|disk| !asked.contains(&disk.disk));
+        }
+        self.bump();
+    }
+
+    /// The sizes that the guest of an instance was told since its start, by disk.
+    #[must_use]
+    pub fn told_sizes(&self, instance: InstanceId) -> BTreeMap<DiskId, u64> {
+        let world = self.world();
+        let running = world.domains.iter().filter(|((_, of), _)| *of == instance).map(|(_, running)| running);
+        running.flat_map(|running| running.sizes.clone()).collect()
     }
 
     /// Prints on the console of an instance.
@@ -401,6 +427,7 @@ impl Hypervisor for FakeHypervisor {
                     boot: running.spec.boot,
                     run: running.spec.run,
                     state: running.state.clone(),
+                    disks: running.spec.disks.iter().map(|disk| disk.disk).collect(),
                 })
                 .collect())
         })
@@ -436,7 +463,10 @@ impl Hypervisor for FakeHypervisor {
             let paused = DomainState::Paused(PauseReason::Other("User".to_owned()));
             let state = if spec.cards.is_empty() { DomainState::Running } else { paused };
             let agent = world.agents.clone();
-            world.domains.insert(self.key(instance), Running { spec, state, guests, agent, _taps: taps });
+            let (asked, sizes) = (BTreeSet::new(), BTreeMap::new());
+            let running = Running { spec, state, guests, agent, asked, sizes, _taps: taps };
+            let key = self.key(instance);
+            world.domains.insert(key, running);
             drop(world);
             self.host.bump();
             Ok(Started::Now)
@@ -469,6 +499,55 @@ impl Hypervisor for FakeHypervisor {
 
     fn discard(&self, _: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("plug", Some(instance)).await?;
+            self.with(instance, |running, _| {
+                if running.spec.disks.iter().all(|has| has.disk != disk.disk) {
+                    running.spec.disks.push(disk);
+                }
+                Ok(())
+            })?;
+            self.host.bump();
+            Ok(())
+        })
+    }
+
+    fn unplug(&self, instance: InstanceId, disk: DiskId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("unplug", Some(instance)).await?;
+            self.with(instance, |running, _| {
+                if running.guests.lets_go {
+                    running.spec.disks.retain(|has| has.disk != disk);
+                } else {
+                    running.asked.insert(disk);
+                }
+                Ok(())
+            })?;
+            self.host.bump();
+            Ok(())
+        })
+    }
+
+    fn resize(
+        &self,
+        instance: InstanceId,
+        disk: DiskId,
+        size_bytes: u64,
+    ) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            self.enter("resize", Some(instance)).await?;
+            self.with(instance, |running, _| {
+                if running.spec.disks.iter().all(|has| has.disk != disk) {
+                    let detail = format!("it does not have disk {disk}");
+                    return Err(HypervisorError::Without { what: "such disk", detail });
+                }
+                running.sizes.insert(disk, size_bytes);
+                Ok(())
+            })
+        })
     }
 
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {

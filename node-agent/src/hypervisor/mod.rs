@@ -115,7 +115,7 @@ pub struct InstanceSpec {
 /// One disk of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskSpec {
-    /// The disk. The guest sees the first 20 hex digits of its id as the serial number.
+    /// The disk. The guest sees the last 20 hex digits of its id as the serial number.
     pub disk: DiskId,
     /// Path of its raw file.
     pub path: PathBuf,
@@ -154,6 +154,9 @@ pub struct Domain {
     pub run: RunId,
     /// What it does at the time of the call.
     pub state: DomainState,
+    /// The disks that it has, without those of its seed and its firmware. One that it was asked to let go of is among them
+    /// until the guest did.
+    pub disks: Vec<DiskId>,
 }
 
 /// What a domain does. One that has ended is not listed.
@@ -239,7 +242,7 @@ pub enum HypervisorError {
     /// The domain was started without what is asked for, by an older agent or on a host that cannot have it.
     #[error("the guest has no {what}: {detail}")]
     Without {
-        /// What it lacks: `serial console` or `screen`.
+        /// What it lacks: `serial console`, `screen` or `such disk`.
         what: &'static str,
         /// Why, and what to do.
         detail: String,
@@ -305,6 +308,18 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Removes the state of the TPM of an instance that does not run and will not be started here again.
     fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Gives a domain one more disk. It is no error if it has it.
+    fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Asks the guest to let go of a disk. Does not wait until it has: then the disk is none of [`Domain::disks`] any more. A
+    /// guest may never do it, for example while no operating system runs in it. It may be asked again, and it is no error if
+    /// the domain does not have the disk.
+    fn unplug(&self, instance: InstanceId, disk: DiskId) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Tells a domain that the file of one of its disks has grown to `size_bytes`. It may be told again.
+    fn resize(&self, instance: InstanceId, disk: DiskId, size_bytes: u64)
+    -> BoxFuture<'_, Result<(), HypervisorError>>;
 
     /// Lets a paused domain run again.
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;

@@ -122,6 +122,7 @@ fn domain(assignment: &Assignment, run: RunId) -> Domain {
         boot: assignment.boot,
         run,
         state: DomainState::Running,
+        disks: assignment.disks.iter().map(|disk| disk.disk).collect(),
     }
 }
 
@@ -262,6 +263,7 @@ prop_compose! {
                 2 => DomainState::Stopping,
                 _ => DomainState::Running,
             },
+            disks: vec![DiskId::from(id(2))],
         });
         World {
             traces: life.is_some() || domain.is_some(),

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 use crate::guest_time::GuestTime;
 use muster_agent::{
     hypervisor::{
@@ -20,7 +22,7 @@ use muster_agent::{
         Owner, PauseReason, RunId, Started, UefiSpec,
         console::{self, Scan},
         domain_xml::{self, Place},
-        fake::{FakeAgent, FakeHost},
+        fake::{FakeAgent, FakeHost, Guests},
         firmware::Build,
         guest_agent,
         libvirt::Libvirt,
@@ -45,6 +47,8 @@ struct Bench {
     folder: PathBuf,
     /// Longest boot, in time that the guest could use.
     patience: Duration,
+    /// Whether a command in the guest shows what the guest sees.
+    inside: bool,
 }
 
 /// Cuts the power of what a failed test left.
@@ -132,6 +136,10 @@ async fn suite(bench: Bench) {
     assert!(matches!(hypervisor.resume(instance).await, Err(HypervisorError::NotRunning(_))));
     assert!(matches!(hypervisor.request_shutdown(instance).await, Err(HypervisorError::NotRunning(_))));
     assert_eq!(hypervisor.ending(instance, 1), None);
+    let further = DiskSpec { disk: DiskId::generate(), path: bench.folder.join("further.raw") };
+    assert!(matches!(hypervisor.plug(instance, further.clone()).await, Err(HypervisorError::NotRunning(_))));
+    assert!(matches!(hypervisor.unplug(instance, further.disk).await, Err(HypervisorError::NotRunning(_))));
+    assert!(matches!(hypervisor.resize(instance, further.disk, 4096).await, Err(HypervisorError::NotRunning(_))));
 
     // A start, the same again, and another one.
     let mut watch = hypervisor.watch();
@@ -152,6 +160,7 @@ async fn suite(bench: Bench) {
         (domain.instance, domain.generation, domain.boot, domain.run, domain.state),
         (instance, 3, 1, bench.spec.run, DomainState::Running)
     );
+    assert_eq!(domain.disks, [bench.spec.disks[0].disk]);
 
     // A stranger's hands go through it.
     assert_eq!(bench.stranger.list().await.unwrap(), []);
@@ -164,6 +173,7 @@ async fn suite(bench: Bench) {
     let answers = || async { guest_agent::ping(hypervisor, instance).await.ok() };
     eventually(&bench, "agent answers", Duration::from_secs(30), answers).await;
     a_guest_agent_is_worked_with(&bench).await;
+    disks_come_grow_and_go(&bench, &further).await;
     // A screen, and a serial console that takes what is typed.
     let mut greeting = [0; 12];
     hypervisor.open_screen(instance).await.unwrap().read_exact(&mut greeting).await.unwrap();
@@ -200,6 +210,104 @@ async fn suite(bench: Bench) {
     hypervisor.destroy(instance).await.unwrap();
     hypervisor.discard(instance).await.unwrap();
     hypervisor.discard(instance).await.unwrap();
+}
+
+/// Runs a shell command in the guest and returns what it prints. `None` if it fails.
+async fn inside(bench: &Bench, script: &str) -> Option<String> {
+    let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let request = ExecRequest { command, stdin_base64: None, timeout_s: 60 };
+    let answer = guest_agent::exec(&*bench.hypervisor, bench.spec.instance, &request).await;
+    let ExecAnswer::Ended(ended) = answer else { panic!("ended: {answer:?}") };
+    let printed = BASE64_STANDARD.decode(ended.stdout_base64).unwrap();
+    (ended.exit_code == Some(0)).then(|| String::from_utf8_lossy(&printed).trim().to_owned())
+}
+
+/// A guest gets a disk, writes to it, sees it grow, and lets go of it.
+async fn disks_come_grow_and_go(bench: &Bench, further: &DiskSpec) {
+    const MIB: u64 = 1 << 20;
+    let (hypervisor, instance, disk) = (&*bench.hypervisor, bench.spec.instance, further.disk);
+    let root = bench.spec.disks[0].disk;
+    let disks = async || only(hypervisor, instance).await.unwrap().disks;
+    let file = fs::File::create(&further.path).unwrap();
+    file.set_len(16 * MIB).unwrap();
+    fs::set_permissions(&further.path, fs::Permissions::from_mode(0o666)).unwrap();
+    // The name of the device whose serial number is that of the disk.
+    let serial = domain_xml::serial_number(disk);
+    let device =
+        format!("dev=$(grep -lx {serial} /sys/block/*/serial) && dev=${{dev#/sys/block/}} && dev=${{dev%/serial}}");
+    let size = async || inside(bench, &format!("{device} && cat /sys/block/$dev/size")).await;
+    let has_size = async |mib: u64| {
+        let sectors = (mib * MIB / 512).to_string();
+        let seen = || async { (size().await.as_ref() == Some(&sectors)).then_some(()) };
+        eventually(bench, &format!("the guest sees {mib} MiB"), Duration::from_secs(60), seen).await;
+    };
+
+    let without = hypervisor.resize(instance, disk, 32 * MIB).await;
+    assert!(matches!(without, Err(HypervisorError::Without { .. })), "{without:?}");
+    hypervisor.unplug(instance, disk).await.unwrap();
+    let mut watch = hypervisor.watch();
+    watch.mark_unchanged();
+    hypervisor.plug(instance, further.clone()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), watch.changed()).await.unwrap().unwrap();
+    assert_eq!(disks().await, [root, disk]);
+    hypervisor.plug(instance, further.clone()).await.unwrap();
+    assert_eq!(disks().await, [root, disk]);
+    if bench.inside {
+        has_size(16).await;
+        inside(bench, &format!("{device} && echo by the guest | dd of=/dev/$dev conv=fsync")).await.expect("it writes");
+        assert!(fs::read(&further.path).unwrap().starts_with(b"by the guest\n"));
+    }
+    file.set_len(48 * MIB).unwrap();
+    hypervisor.resize(instance, disk, 48 * MIB).await.unwrap();
+    hypervisor.resize(instance, disk, 48 * MIB).await.unwrap();
+    if bench.inside {
+        has_size(48).await;
+        let at_the_end = format!("{device} && echo at the end | dd of=/dev/$dev bs=1M seek=47 conv=fsync");
+        inside(bench, &at_the_end).await.expect("it writes where the disk has grown");
+        assert!(fs::read(&further.path).unwrap()[47 << 20..].starts_with(b"at the end\n"));
+    }
+    hypervisor.unplug(instance, disk).await.unwrap();
+    // Asked again before the guest has answered.
+    hypervisor.unplug(instance, disk).await.unwrap();
+    let gone = || async { (disks().await == [root]).then_some(()) };
+    eventually(bench, "the guest lets go of its disk", Duration::from_secs(60), gone).await;
+    hypervisor.unplug(instance, disk).await.unwrap();
+    if bench.inside {
+        assert_eq!(size().await, None, "the guest has it no more");
+        // As many more as there are free slots, and the next one is refused and harms nothing.
+        let mut more = Vec::new();
+        let refused = loop {
+            let one =
+                DiskSpec { disk: DiskId::generate(), path: bench.folder.join(format!("more-{}.raw", more.len())) };
+            fs::File::create(&one.path).unwrap().set_len(MIB).unwrap();
+            fs::set_permissions(&one.path, fs::Permissions::from_mode(0o666)).unwrap();
+            match hypervisor.plug(instance, one.clone()).await {
+                Ok(()) => more.push(one.disk),
+                Err(error) => break error,
+            }
+        };
+        eprintln!("{} disks are plugged in, the next one: {refused}", more.len());
+        assert_eq!(more.len(), 8);
+        assert!(matches!(refused, HypervisorError::Refused { .. }), "{refused:?}");
+        let all: Vec<DiskId> = std::iter::once(root).chain(more).collect();
+        assert_eq!(disks().await, all);
+    }
+}
+
+/// A guest that does not answer keeps its disk; it may let go of it later.
+#[tokio::test]
+async fn a_disk_of_the_fake_stays_until_its_guest_lets_go_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = FakeHost::default();
+    host.set_guests(Guests { lets_go: false, ..Guests::default() });
+    let hypervisor = host.hypervisor(somebody());
+    let spec = spec(dir.path(), "a.raw".into());
+    let (instance, disk) = (spec.instance, spec.disks[0].disk);
+    hypervisor.start(spec).await.unwrap();
+    hypervisor.unplug(instance, disk).await.unwrap();
+    assert_eq!(only(&hypervisor, instance).await.unwrap().disks, [disk]);
+    host.let_go(instance);
+    assert_eq!(only(&hypervisor, instance).await.unwrap().disks, []);
 }
 
 /// File systems are frozen and thawed, a command is run, and the guest tells about itself.
@@ -278,6 +386,7 @@ async fn fake_keeps_the_contract() {
         spec: spec(dir.path(), dir.path().join("disk.raw")),
         folder: dir.path().to_owned(),
         patience: Duration::from_secs(1),
+        inside: false,
     })
     .await;
 }
@@ -344,7 +453,7 @@ async fn libvirt_keeps_the_contract() {
     let Some(image) = demo_image(dir.path()) else { return skip("no demo image") };
     let (spec, folder) = (spec(dir.path(), image), dir.path().to_owned());
     let tpm = Path::new("/var/lib/libvirt/swtpm").join(spec.instance.to_string());
-    suite(Bench { hypervisor, stranger, spec, folder, patience: Duration::from_secs(120) }).await;
+    suite(Bench { hypervisor, stranger, spec, folder, patience: Duration::from_secs(120), inside: true }).await;
     assert!(!tpm.exists(), "the state of the TPM is left in {}", tpm.display());
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use muster_api::InstanceId;
+use muster_api::{DiskId, InstanceId};
 use storage_core::lock;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) acceleration: Acceleration,
     link: Mutex<Option<Arc<Link>>>,
     pub(super) seen: Mutex<Seen>,
+    /// Whether libvirt tells when a domain gets or loses a device.
+    pub(super) hears_of_devices: AtomicBool,
     /// Raised whenever something may have happened to a domain.
     pub(super) changed: watch::Sender<u64>,
 }
@@ -46,6 +48,18 @@ pub(super) struct Seen {
     pub(super) reboots: HashMap<(InstanceId, u64), u64>,
     /// The I/O error for which QEMU last paused a domain, by UUID.
     pub(super) io_errors: HashMap<Uuid, String>,
+    /// The disks of each domain by its UUID, as long as its devices do not change.
+    pub(super) disks: HashMap<Uuid, Vec<DiskId>>,
+    /// Raised when the devices of a domain have changed or may have.
+    pub(super) device_changes: u64,
+}
+
+impl Seen {
+    /// Forgets which disks a domain has.
+    pub(super) fn forget_disks(&mut self, domain: Uuid) {
+        self.disks.remove(&domain);
+        self.device_changes = self.device_changes.wrapping_add(1);
+    }
 }
 
 /// One connection with its callbacks.
@@ -82,6 +96,7 @@ impl Shared {
             acceleration,
             link: Mutex::new(None),
             seen: Mutex::default(),
+            hears_of_devices: AtomicBool::new(true),
             changed: watch::Sender::new(0),
         }
     }
@@ -107,6 +122,8 @@ impl Shared {
         let _ = connect.set_keep_alive(5, 3);
         let mut link = Link { connect, callbacks: Vec::new(), dead: AtomicBool::new(false) };
         self.listen(&mut link);
+        // Nobody told what changed meanwhile.
+        lock(&self.seen).disks.clear();
         let link = Arc::new(link);
         *slot = Some(link.clone());
         drop(slot);
@@ -115,22 +132,26 @@ impl Shared {
         Ok(link)
     }
 
-    /// Registers the callbacks for domains that start or end and for failed I/O.
+    /// Registers the callbacks for domains that start or end, for their devices and for failed I/O.
     fn listen(self: &Arc<Self>, link: &mut Link) {
         type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
         // SAFETY: libvirt takes all event callbacks as the generic type, and calls each with the arguments of its event
         // id. The functions given here have these arguments.
-        let (lifecycle, io_error) = unsafe {
+        let (lifecycle, io_error, device) = unsafe {
             (
                 std::mem::transmute::<LifecycleCallback, Generic>(on_lifecycle),
                 std::mem::transmute::<IoErrorCallback, Generic>(on_io_error),
+                std::mem::transmute::<DeviceCallback, Generic>(on_device),
             )
         };
-        let wanted: [(sys::virDomainEventID, Generic); 3] = [
+        let wanted: [(sys::virDomainEventID, Generic); 5] = [
             (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
             (sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, io_error),
             (sys::VIR_DOMAIN_EVENT_ID_REBOOT, on_reboot),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
+            (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
         ];
+        self.hears_of_devices.store(true, Ordering::Release);
         for (event, callback) in wanted {
             let event = c_int::try_from(event).expect("event ids are small");
             let opaque = Arc::into_raw(self.clone()).cast_mut().cast::<c_void>();
@@ -149,6 +170,7 @@ impl Shared {
                 link.callbacks.push(id);
             } else {
                 free_shared_now(opaque);
+                self.hears_of_devices.store(false, Ordering::Release);
                 tracing::warn!(event, "libvirt sends no events; changes are only seen by polling");
             }
         }
@@ -173,6 +195,8 @@ type IoErrorCallback = unsafe extern "C" fn(
     *const libc::c_char,
     *mut c_void,
 );
+
+type DeviceCallback = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const libc::c_char, *mut c_void);
 
 /// Starts the thread that runs libvirt's event loop for the life of the process. Without it there are no events.
 pub(super) fn start_event_loop() {
@@ -253,6 +277,7 @@ unsafe extern "C" fn on_lifecycle(
             seen.endings.entry(start).or_insert(ending);
             seen.starts.remove(&uuid);
             seen.io_errors.remove(&uuid);
+            seen.forget_disks(uuid);
         }
         sys::VIR_DOMAIN_EVENT_CRASHED => {
             seen.endings.insert(start, Ending::Crashed);
@@ -276,6 +301,20 @@ unsafe extern "C" fn on_reboot(_: sys::virConnectPtr, domain: sys::virDomainPtr,
     let Some(start) = seen.starts.get(&uuid).copied() else { return };
     *seen.reboots.entry(start).or_default() += 1;
     drop(seen);
+    shared.bump();
+}
+
+/// A domain got or lost a device.
+unsafe extern "C" fn on_device(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const libc::c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    let (shared, uuid) = unsafe { (shared(opaque), uuid_of(domain)) };
+    let Some(uuid) = uuid else { return };
+    lock(&shared.seen).forget_disks(uuid);
     shared.bump();
 }
 

@@ -1,15 +1,16 @@
 //! What is done with domains on an open connection. These calls block.
 
 use std::{
-    ffi::c_int,
+    ffi::{CString, c_int},
     os::{
         fd::{FromRawFd as _, RawFd},
         unix::net::UnixStream,
     },
     ptr,
+    sync::atomic::Ordering,
 };
 
-use muster_api::InstanceId;
+use muster_api::{DiskId, InstanceId};
 use storage_core::lock;
 use uuid::Uuid;
 use virt::{
@@ -20,7 +21,7 @@ use virt::{
 };
 
 use super::{
-    Domain, DomainState, Failure, HypervisorError, InstanceSpec, PauseReason, Started,
+    DiskSpec, Domain, DomainState, Failure, HypervisorError, InstanceSpec, PauseReason, Started,
     connection::{Link, Shared},
     console,
     domain_xml::{self, METADATA_URI, Mark, Place},
@@ -159,11 +160,41 @@ impl Shared {
             seen.starts.insert(uuid, (mark.instance, mark.boot));
             let Some(state) = state_of(state, seen.io_errors.get(&uuid)) else { continue };
             drop(seen);
-            let found =
-                Domain { instance: mark.instance, generation: mark.generation, boot: mark.boot, run: mark.run, state };
-            ours.push((domain, found));
+            let disks = match self.disks(&domain, uuid) {
+                Ok(disks) => disks,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) => return Err(Failure::Virt(error)),
+            };
+            let Mark { instance, generation, boot, run, owner: _ } = mark;
+            ours.push((domain, Domain { instance, generation, boot, run, state, disks }));
         }
         Ok(ours)
+    }
+
+    /// The disks of a domain. They are remembered until its devices change, because every pass asks for them.
+    fn disks(&self, domain: &VirtDomain, uuid: Uuid) -> Result<Vec<DiskId>, VirtError> {
+        let (known, changes) = {
+            let seen = lock(&self.seen);
+            (seen.disks.get(&uuid).cloned(), seen.device_changes)
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let xml = domain.xml_desc(0)?;
+        let disks: Vec<DiskId> = domain_xml::disk_devices(&xml).into_iter().filter_map(|device| device.disk).collect();
+        let mut seen = lock(&self.seen);
+        if seen.device_changes == changes && self.hears_of_devices.load(Ordering::Acquire) {
+            seen.disks.insert(uuid, disks.clone());
+        }
+        Ok(disks)
+    }
+
+    /// Forgets which disks a domain has, because a call changes them.
+    pub(super) fn disks_change(&self, domain: &VirtDomain) {
+        if let Ok(uuid) = domain.uuid() {
+            lock(&self.seen).forget_disks(uuid);
+            self.bump();
+        }
     }
 }
 
@@ -197,6 +228,47 @@ fn state_of((state, reason): State, io_error: Option<&String>) -> Option<DomainS
             Enum::Unknown(code) => DomainState::Paused(PauseReason::Other(format!("reason {code}"))),
         },
     })
+}
+
+/// Gives a domain one more disk, unless it has it.
+pub(super) fn plug(domain: &VirtDomain, disk: &DiskSpec) -> Result<(), VirtError> {
+    let xml = domain.xml_desc(0)?;
+    if domain_xml::disk_devices(&xml).iter().any(|device| device.disk == Some(disk.disk)) {
+        return Ok(());
+    }
+    let target = domain_xml::free_target(&xml).expect("there are more names than libvirt gives slots");
+    domain.attach_device_flags(&domain_xml::disk_xml(disk, &target), sys::VIR_DOMAIN_DEVICE_MODIFY_LIVE)
+}
+
+/// Asks the guest to let go of a disk, unless the domain does not have it. libvirt does not wait for the guest here.
+pub(super) fn unplug(domain: &VirtDomain, disk: DiskId) -> Result<(), VirtError> {
+    if target(domain, disk)?.is_none() {
+        return Ok(());
+    }
+    let alias = CString::new(domain_xml::alias(disk)).expect("an id has no zero byte");
+    // SAFETY: the domain is open, and the text is valid during the call.
+    let asked =
+        unsafe { sys::virDomainDetachDeviceAlias(domain.as_ptr(), alias.as_ptr(), sys::VIR_DOMAIN_DEVICE_MODIFY_LIVE) };
+    if asked == 0 {
+        return Ok(());
+    }
+    let error = VirtError::last_error();
+    let is_known = error.code().is_known_and(|code| matches!(code, ErrorNumber::DeviceMissing));
+    // QEMU: the guest was asked before and has not answered.
+    if is_known || error.message().contains("in the process of unplug") { Ok(()) } else { Err(error) }
+}
+
+/// Tells a domain that the file of a disk has grown. `false` if it has no such disk.
+pub(super) fn resize(domain: &VirtDomain, disk: DiskId, bytes: u64) -> Result<bool, VirtError> {
+    let Some(target) = target(domain, disk)? else { return Ok(false) };
+    domain.block_resize(&target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES).map(|()| true)
+}
+
+/// The name that a disk has in a domain; `None` if the domain does not have it.
+fn target(domain: &VirtDomain, disk: DiskId) -> Result<Option<String>, VirtError> {
+    let xml = domain.xml_desc(0)?;
+    let device = domain_xml::disk_devices(&xml).into_iter().find(|device| device.disk == Some(disk));
+    Ok(device.map(|device| device.target.to_owned()))
 }
 
 /// Opens a connection to the VNC server of a domain, which asks for no password on it.

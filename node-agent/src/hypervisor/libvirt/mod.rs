@@ -24,7 +24,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use muster_api::InstanceId;
+use muster_api::{DiskId, InstanceId};
 use storage_core::lock;
 use tokio::{
     net::UnixStream,
@@ -42,8 +42,8 @@ use self::{
     domains::has_full_disk,
 };
 use super::{
-    Acceleration, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason, Started,
-    console, domain_xml,
+    Acceleration, DiskSpec, Domain, DomainState, Ending, Hypervisor, HypervisorError, InstanceSpec, Owner, PauseReason,
+    Started, console, domain_xml,
 };
 
 /// URI of the libvirt daemon that runs system-wide domains.
@@ -153,6 +153,24 @@ impl Libvirt {
     }
 }
 
+impl Libvirt {
+    /// Runs `work`, which changes the disks of a domain.
+    fn on_disks(
+        &self,
+        what: &'static str,
+        instance: InstanceId,
+        limit: Duration,
+        work: impl FnOnce(&VirtDomain) -> Result<(), VirtError> + Send + 'static,
+    ) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(self.call(what, limit, move |shared, link| {
+            let (domain, _) = shared.find(link, instance)?.ok_or(HypervisorError::NotRunning(instance))?;
+            let done = work(&domain);
+            shared.disks_change(&domain);
+            done.map_err(|error| refusal(what, instance, &error))
+        }))
+    }
+}
+
 /// How a call failed on its thread.
 enum Failure {
     /// With an error that is returned as it is.
@@ -251,6 +269,33 @@ impl Hypervisor for Libvirt {
 
     fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(self.call("forget a TPM", ACT_LIMIT, move |shared, link| shared.discard(link, instance)))
+    }
+
+    fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        // QEMU reads the disk before it has it.
+        self.on_disks("give a disk to", instance, START_LIMIT, move |domain| domains::plug(domain, &disk))
+    }
+
+    fn unplug(&self, instance: InstanceId, disk: DiskId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        self.on_disks("take a disk from", instance, ACT_LIMIT, move |domain| domains::unplug(domain, disk))
+    }
+
+    fn resize(
+        &self,
+        instance: InstanceId,
+        disk: DiskId,
+        size_bytes: u64,
+    ) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move {
+            let told = self
+                .on_domain("tell the size of a disk to", instance, ACT_LIMIT, move |domain| {
+                    domains::resize(domain, disk, size_bytes)
+                })
+                .await?;
+            let without =
+                || HypervisorError::Without { what: "such disk", detail: format!("it does not have disk {disk}") };
+            told.then_some(()).ok_or_else(without)
+        })
     }
 
     fn resume(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
