@@ -1,5 +1,5 @@
-//! How an agent starts its helper processes: the [holder](crate::holder) and the one that makes the
-//! [first reads](crate::fuse::first_reads).
+//! How an agent starts its helper processes: the [holder](crate::holder), the one that makes the
+//! [first reads](crate::fuse::first_reads), and short ones that do one thing.
 
 use std::{
     ffi::OsString,

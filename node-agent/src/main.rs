@@ -73,6 +73,15 @@ enum Command {
         /// File of the disk
         disk: PathBuf,
     },
+    /// Make a disk visible to the process of a guest; the agent starts it
+    #[command(hide = true)]
+    ShowDisk {
+        /// Id of the process
+        #[arg(long)]
+        pid: u32,
+        /// File of the disk
+        disk: PathBuf,
+    },
     /// Run the holder, a process that keeps the live maps of disks; the agent starts it
     #[command(hide = true)]
     Holder {
@@ -96,6 +105,9 @@ fn main() -> ExitCode {
         }
         Command::FirmwareVariables { template, disk } => {
             firmware::begin_variables(&template, &disk).context("firmware variables").map(|()| ExitCode::SUCCESS)
+        }
+        Command::ShowDisk { pid, disk } => {
+            muster_agent::fuse::view::show(pid, &disk).context("the disk of a guest").map(|()| ExitCode::SUCCESS)
         }
         Command::Holder { socket } => muster_agent::holder_main(&socket).context("holder").map(|()| ExitCode::SUCCESS),
     };

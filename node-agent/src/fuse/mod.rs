@@ -22,6 +22,7 @@ mod mount;
 mod opens;
 mod pool;
 mod space;
+pub mod view;
 mod wire;
 mod worker;
 

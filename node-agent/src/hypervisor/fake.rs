@@ -501,6 +501,10 @@ impl Hypervisor for FakeHypervisor {
         Box::pin(async { Ok(()) })
     }
 
+    fn process(&self, _: InstanceId) -> BoxFuture<'_, Result<Option<u32>, HypervisorError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async move {
             self.enter("plug", Some(instance)).await?;

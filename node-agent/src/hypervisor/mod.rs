@@ -309,6 +309,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Removes the state of the TPM of an instance that does not run and will not be started here again.
     fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
+    /// The process that opens the disks of a domain, if it has mounts of its own: what was mounted after its start may be
+    /// missing there. `None` if it sees what this process sees, or no process is known.
+    fn process(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<u32>, HypervisorError>>;
+
     /// Gives a domain one more disk. It is no error if it has it.
     fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>>;
 

@@ -66,6 +66,8 @@ pub struct DiskWant {
     pub version: VersionId,
     /// Descriptor and root page of that version.
     pub root: VersionRoot,
+    /// Whether programs may use it. If not, it is unmounted and kept.
+    pub served: bool,
 }
 
 /// The actual state of one disk on this node.
@@ -95,6 +97,9 @@ pub struct DiskStatus {
     pub used_bytes: u64,
     /// Whether the raw file is mounted and served, and a program has read a block of it through the mount.
     pub mounted: bool,
+    /// Whether programs may be able to write to the raw file: it is mounted, also if nothing was read through the mount yet.
+    /// If not, the rest of this status has everything that was ever written.
+    pub reachable: bool,
     /// What of it no node of the pool has any more, as far as it was read.
     pub lost: Option<LostContent>,
     /// Number of the start whose first reads of chunks are recorded; `None` if none is.
@@ -138,6 +143,8 @@ pub(crate) trait MountedDisk: Send {
 struct Entry {
     disk: Arc<Disk>,
     mounted: Mutex<Option<Mount>>,
+    /// Whether the mount is being taken away.
+    ending: AtomicBool,
 }
 
 struct Mount {
@@ -231,7 +238,7 @@ impl Disks {
                 Ok(Some(disk)) => {
                     known.extend(disk.meta.load().epochs.iter().map(|epoch| disk.place(epoch).live_key()));
                     disk.merge_in_background();
-                    let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
+                    let entry = Entry::unmounted(disk);
                     self.entries_mut().insert(id, entry);
                 }
                 Ok(None) => {
@@ -304,7 +311,7 @@ impl Disks {
         Ok(Some(Disk::new(self.node.clone(), dir.to_owned(), meta, Layers { base: Arc::new(base), epochs })))
     }
 
-    /// Creates a disk, or updates the existing one, and mounts it. One that is smaller than wanted grows. May be repeated. If the version is newer and was made by a
+    /// Creates a disk, or updates the existing one, and mounts it, or unmounts it if it is not to be served. One that is smaller than wanted grows. May be repeated. If the version is newer and was made by a
     /// commit of this disk, the epochs of that commit are folded.
     ///
     /// # Errors
@@ -313,7 +320,9 @@ impl Disks {
         let changing = self.changing(want.disk);
         let one_at_a_time = changing.lock().await;
         let entry = self.make_or_adopt(want).await?;
-        if !entry.is_serving() {
+        if !want.served {
+            self.unmount(&entry).await?;
+        } else if !entry.is_serving() {
             if let Some(what) = entry.disk.failed() {
                 // Acknowledged writes may be missing. A guest that finds that out by itself makes it worse.
                 return Err(DiskError::Failed { disk: want.disk, what });
@@ -337,6 +346,25 @@ impl Disks {
         drop(one_at_a_time);
         self.try_mount(&entry).await?;
         Ok(self.status_of(&entry))
+    }
+
+    /// Unmounts a disk, if it is mounted. Programs that have its file open get errors from now on.
+    async fn unmount(&self, entry: &Arc<Entry>) -> Result<(), DiskError> {
+        if lock(&entry.mounted).is_none() {
+            return Ok(());
+        }
+        let entry = entry.clone();
+        self.change_one(move || {
+            // Programs may reach it until no thread serves it any more.
+            entry.ending.store(true, Ordering::SeqCst);
+            let mounted = lock(&entry.mounted).take();
+            if let Some(mut mounted) = mounted {
+                mounted.disk.unmount();
+            }
+            entry.ending.store(false, Ordering::SeqCst);
+            Ok(())
+        })
+        .await
     }
 
     /// Reads a block through the mount of a disk, unless that was done.
@@ -363,7 +391,7 @@ impl Disks {
         }
         let (node, want) = (self.node.clone(), want.clone());
         let disk = self.change_one(move || create(&node, &want)).await?;
-        let entry = Arc::new(Entry { disk, mounted: Mutex::default() });
+        let entry = Entry::unmounted(disk);
         self.entries_mut().insert(entry.disk.id(), entry.clone());
         Ok(entry)
     }
@@ -399,6 +427,33 @@ impl Disks {
     pub async fn remove(&self, disk: DiskId) -> Result<(), DiskError> {
         let changing = self.changing(disk);
         let _one_at_a_time = changing.lock().await;
+        self.remove_now(disk).await
+    }
+
+    /// Removes a disk of which a published version has everything. Succeeds when there is none. It is unmounted first, so
+    /// that nobody writes to it any more; if it holds anything that its version lacks, it stays, unmounted.
+    ///
+    /// # Errors
+    /// [`DiskError::Unsaved`] if it holds more than its version. When its files cannot be removed.
+    pub async fn remove_saved(&self, disk: DiskId) -> Result<(), DiskError> {
+        let changing = self.changing(disk);
+        let _one_at_a_time = changing.lock().await;
+        if let Some(why) = lock(&self.unopened).get(&disk).cloned() {
+            let what = format!("what it holds is not known, because it could not be opened ({why})");
+            return Err(DiskError::Corrupt { disk, what });
+        }
+        if let Some(entry) = self.entry(disk) {
+            self.unmount(&entry).await?;
+            let status = self.status_of(&entry);
+            if status.unsaved_bytes > 0 {
+                return Err(DiskError::Unsaved { disk, version: status.version, bytes: status.unsaved_bytes });
+            }
+        }
+        self.remove_now(disk).await
+    }
+
+    /// Removes a disk. The caller changes no other disk of this id meanwhile.
+    async fn remove_now(&self, disk: DiskId) -> Result<(), DiskError> {
         let entry = self.entries_mut().remove(&disk);
         let path = self.path(disk);
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
@@ -757,6 +812,8 @@ impl Disks {
     }
 
     fn status_of(&self, entry: &Entry) -> DiskStatus {
+        // First: what was written until it ended is in the rest.
+        let reachable = lock(&entry.mounted).is_some() || entry.ending.load(Ordering::SeqCst);
         let disk = &entry.disk;
         let meta = disk.meta.load();
         let layers = disk.layers();
@@ -774,6 +831,7 @@ impl Disks {
             local_bytes: layers.epochs.iter().map(|epoch| epoch.local_bytes()).sum(),
             used_bytes: disk.used_bytes(),
             mounted: entry.is_mounted(),
+            reachable,
             lost: disk.lost.content(meta.base),
             recorded: disk.boots.boot(),
             failed: disk.failed(),
@@ -783,6 +841,10 @@ impl Disks {
 }
 
 impl Entry {
+    fn unmounted(disk: Arc<Disk>) -> Arc<Self> {
+        Arc::new(Self { disk, mounted: Mutex::default(), ending: AtomicBool::new(false) })
+    }
+
     fn is_serving(&self) -> bool {
         lock(&self.mounted).as_ref().is_some_and(|mount| mount.disk.is_serving())
     }

@@ -65,6 +65,16 @@ pub enum DiskError {
         /// The commit that was asked for.
         commit: CommitId,
     },
+    /// The disk holds what its version lacks, so it is not removed as one of which everything is published.
+    #[error("disk {disk} holds {bytes} bytes that version {version} lacks")]
+    Unsaved {
+        /// Id of the disk.
+        disk: DiskId,
+        /// The newest published version that this node knows of.
+        version: muster_api::VersionId,
+        /// Bytes of the blocks that were written since.
+        bytes: u64,
+    },
     /// The node's file system is full.
     #[error("no space left for disk {0}")]
     NoSpace(DiskId),
@@ -121,7 +131,7 @@ impl DiskError {
             Self::NotFound(_) | Self::OlderGeneration { .. } | Self::NotPrepared(_) | Self::NoCommit { .. } => {
                 Reason::NotAssigned
             }
-            Self::Busy { .. } => Reason::Busy,
+            Self::Busy { .. } | Self::Unsaved { .. } => Reason::Busy,
             Self::HoldExpired(_) => Reason::HoldExpired,
             Self::NoSpace(_) => Reason::DiskFull,
             Self::Diverged { .. } | Self::Invalid { .. } => Reason::Invalid,

@@ -255,6 +255,7 @@ fn import(store: &MemoryStore) -> DiskWant {
             root_page: committed.root_page.as_deref().map(hex::encode),
             commit: None,
         },
+        served: true,
     }
 }
 

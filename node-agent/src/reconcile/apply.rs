@@ -19,14 +19,15 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Inner, Slot,
+    guest_disks::{self, Work},
     plan::{Action, End, Life, Phase},
     record::Record,
     report::Trouble,
 };
 use crate::{
     hypervisor::{
-        DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, UefiSpec, console, console::Scan, firmware,
-        guest_agent,
+        DiskSpec, Ending, Hypervisor, HypervisorError, InstanceSpec, Started, UefiSpec, console, console::Scan,
+        firmware, guest_agent,
     },
     mirror::{DiskError, DiskWant},
     network::NetworkError,
@@ -42,6 +43,12 @@ const RETRY_LAST_MS: i64 = 10_000;
 const PROBE_AGAIN_MS: i64 = 100;
 /// Time between two tries to resume a paused guest.
 const RESUME_AGAIN_MS: i64 = 2_000;
+
+/// How long it may take to make a disk visible to the process of a guest.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a start or a plug that got no answer may still happen.
+const MAY_COME_LATE: Duration = Duration::from_secs(300);
 
 /// How long it may take to give a new machine the variables of its firmware.
 const VARIABLES_WITHIN: Duration = Duration::from_secs(30);
@@ -73,7 +80,10 @@ pub(super) struct Needs {
 
 /// Runs the actions in a task of their own. The instance is busy until it ends.
 pub(super) fn spawn(inner: Arc<Inner>, assignment: Assignment, needs: Needs, actions: Vec<Action>) {
-    inner.slot(assignment.instance, |slot| slot.busy = true);
+    inner.slot(assignment.instance, |slot| {
+        slot.busy = true;
+        slot.may_get.extend(guest_disks::of_guest(&assignment).map(|disk| (disk.disk, None)));
+    });
     tokio::spawn(async move {
         // Also frees the instance when the task panics.
         let _free = Free { inner: inner.clone(), instance: assignment.instance };
@@ -81,6 +91,7 @@ pub(super) fn spawn(inner: Arc<Inner>, assignment: Assignment, needs: Needs, act
             tracing::debug!(instance.id = %assignment.instance, ?action, "instance {}", assignment.name);
             match apply(&inner, &assignment, &needs, &action).await {
                 Ok(()) => settled(&inner, assignment.instance, &action),
+                Err(stuck) if action.disk().is_some() => failed_disk(&inner, &assignment, &action, stuck),
                 Err(stuck) => {
                     failed(&inner, &assignment, &action, stuck);
                     break;
@@ -97,13 +108,21 @@ struct Free {
 
 impl Drop for Free {
     fn drop(&mut self) {
-        self.inner.slot(self.instance, |slot| slot.busy = false);
+        self.inner.slot(self.instance, |slot| {
+            slot.busy = false;
+            slot.may_get.values_mut().for_each(|until| _ = until.get_or_insert(Instant::now()));
+        });
         self.inner.bump();
     }
 }
 
 fn settled(inner: &Inner, instance: InstanceId, action: &Action) {
     inner.slot(instance, |slot| {
+        if let Some(disk) = action.disk() {
+            let work = slot.work.entry(disk).or_default();
+            (work.retry_at, work.failures, work.trouble) = (None, 0, None);
+            return;
+        }
         // The others set their own next time and are repeated until something else happens.
         if !matches!(action, Action::Probe | Action::Resume | Action::AskToStop) {
             (slot.retry_at, slot.failures, slot.trouble) = (None, 0, None);
@@ -125,8 +144,7 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
                 slot.refused = Some(trouble.detail.clone());
             }
         }
-        let wait = RETRY_FIRST_MS.saturating_mul(1 << slot.failures.saturating_sub(1).min(10)).min(RETRY_LAST_MS);
-        slot.retry_at = Some(now.plus_ms(wait));
+        slot.retry_at = Some(now.plus_ms(wait_ms(slot.failures)));
         // Logged once, not at every retry.
         if slot.trouble.as_ref() != Some(&trouble) {
             tracing::warn!(
@@ -136,6 +154,30 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
         }
         slot.trouble = Some(trouble);
     });
+}
+
+/// Notes that something could not be done with one disk. The other disks and the guest go on.
+fn failed_disk(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck) {
+    let Some(disk) = action.disk() else { return };
+    let (Stuck::Later(trouble) | Stuck::Refused(trouble)) = stuck;
+    let now = (inner.parts.now)();
+    inner.slot(assignment.instance, |slot| {
+        let work = slot.work.entry(disk).or_default();
+        work.failures = work.failures.saturating_add(1);
+        work.retry_at = Some(now.plus_ms(wait_ms(work.failures)));
+        if work.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!(
+                instance.id = %assignment.instance, ?action,
+                "a disk of instance {}: {}", assignment.name, trouble.detail
+            );
+        }
+        work.trouble = Some(trouble);
+    });
+}
+
+/// How long to wait after so many failures in a row, ms.
+fn wait_ms(failures: u32) -> i64 {
+    RETRY_FIRST_MS.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(RETRY_LAST_MS)
 }
 
 /// Changes the remembered start and stores it.
@@ -165,7 +207,8 @@ async fn apply(inner: &Inner, assignment: &Assignment, needs: &Needs, action: &A
     let now = (inner.parts.now)();
     match action {
         Action::Begin => remember(inner, instance, |slot| {
-            let fresh = Slot { traces: true, busy: true, bounded_at: slot.bounded_at, ..Slot::default() };
+            let may_get = std::mem::take(&mut slot.may_get);
+            let fresh = Slot { traces: true, busy: true, bounded_at: slot.bounded_at, may_get, ..Slot::default() };
             let life = Some(Life::begin(assignment.generation, assignment.boot, now));
             *slot = Slot { life, told: Some(assignment.clone()), ..fresh };
         }),
@@ -199,9 +242,66 @@ async fn apply(inner: &Inner, assignment: &Assignment, needs: &Needs, action: &A
             note(inner, assignment, if *end == End::PowerCut && obeyed { &End::Stopped } else { end })
         }
         Action::Note(end) => note(inner, assignment, end),
+        Action::Plug(disk) => plug(inner, assignment, *disk).await,
+        Action::Unplug(disk) => {
+            with_work(inner, instance, *disk, |work| {
+                work.asked = Some((work.asked.map_or(now, |(since, _)| since), now));
+            });
+            hypervisor(inner)?.unplug(instance, *disk).await.map_err(|error| hypervisor_failed(&error))
+        }
+        Action::Resize(disk, bytes) => {
+            let told = hypervisor(inner)?.resize(instance, *disk, *bytes).await;
+            told.map_err(|error| hypervisor_failed(&error))?;
+            with_work(inner, instance, *disk, |work| work.told_bytes = Some(*bytes));
+            Ok(())
+        }
+        Action::RemoveDisk(disk) => {
+            let removed = (inner.parts.disks.remove_saved)(*disk).await;
+            removed.map_err(|error| {
+                later(Reason::DiskError, format!("it left this instance and stays here: {}", explain(&error)))
+            })
+        }
         Action::RemoveDisks => remove_disks(inner, assignment).await,
         Action::Forget => forget(inner, assignment).await,
     }
+}
+
+/// Gives a guest that runs a disk.
+async fn plug(inner: &Inner, assignment: &Assignment, disk: DiskId) -> Step {
+    let instance = assignment.instance;
+    let here = (inner.parts.disks.list_of)(instance);
+    let found = here.into_iter().find(|here| here.disk == disk).ok_or_else(disk_gone)?;
+    if let Some(pid) = hypervisor(inner)?.process(instance).await.map_err(|error| hypervisor_failed(&error))? {
+        let mut command = inner.parts.helper.command("show-disk", "--pid", Path::new(&pid.to_string()));
+        command.arg(&found.path);
+        let shown = helped(command, SHOWN_WITHIN).await;
+        shown.map_err(|error| later(Reason::Io, format!("the guest's process cannot be shown its file: {error}")))?;
+    }
+    let spec = DiskSpec { disk, path: found.path };
+    if let Err(error) = hypervisor(inner)?.plug(instance, spec).await {
+        may_come_late(inner, instance, &error, [disk]);
+        return Err(hypervisor_failed(&error));
+    }
+    tracing::info!(instance.id = %instance, disk.id = %disk, "instance {} got a disk", assignment.name);
+    with_work(inner, instance, disk, |work| work.told_bytes = Some(found.size_bytes));
+    Ok(())
+}
+
+/// A call that timed out goes on, so its disks may come to the guest for a while.
+fn may_come_late(
+    inner: &Inner,
+    instance: InstanceId,
+    error: &HypervisorError,
+    disks: impl IntoIterator<Item = DiskId>,
+) {
+    if matches!(error, HypervisorError::TimedOut { .. }) {
+        let until = Instant::now() + MAY_COME_LATE;
+        inner.slot(instance, |slot| slot.may_get.extend(disks.into_iter().map(|disk| (disk, Some(until)))));
+    }
+}
+
+fn with_work(inner: &Inner, instance: InstanceId, disk: DiskId, change: impl FnOnce(&mut Work)) {
+    inner.slot(instance, |slot| change(slot.work.entry(disk).or_default()));
 }
 
 /// Removes the record, the console log, the seed disk and the TPM of an instance.
@@ -282,7 +382,8 @@ fn disk_reason(error: &DiskError) -> Reason {
 /// Removes the disks that are here, and those that the assignment names: a disk that could not be opened is not listed.
 async fn remove_disks(inner: &Inner, assignment: &Assignment) -> Step {
     let here = (inner.parts.disks.list_of)(assignment.instance).into_iter().map(|disk| disk.disk);
-    let disks: BTreeSet<DiskId> = here.chain(assignment.disks.iter().map(|disk| disk.disk)).collect();
+    let named = assignment.disks.iter().map(|disk| disk.disk).chain(assignment.left_disks.iter().copied());
+    let disks: BTreeSet<DiskId> = here.chain(named).collect();
     for disk in disks {
         (inner.parts.disks.remove)(disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
     }
@@ -312,9 +413,18 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
     let seed = ensure_seed(inner, instance, seed).await?;
     let uefi = ensure_variables(inner, assignment).await?;
     let spec = instance_spec(inner, assignment, seed, uefi)?;
+    let sizes: Vec<_> = (parts.disks.list_of)(instance).into_iter().map(|disk| (disk.disk, disk.size_bytes)).collect();
     // Stored before the call: when the agent dies in between, the start must not look like none.
     with_life(inner, instance, |life| life.phase = started)?;
-    if let Err(error) = hypervisor.start(spec).await {
+    let started = hypervisor.start(spec).await;
+    if let Ok(Started::Now) = started {
+        // QEMU opened them after they were looked at. They have at least these sizes.
+        for (disk, bytes) in sizes {
+            with_work(inner, instance, disk, |work| work.told_bytes = Some(bytes));
+        }
+    }
+    if let Err(error) = started {
+        may_come_late(inner, instance, &error, guest_disks::of_guest(assignment).map(|disk| disk.disk));
         // A call that timed out may still work. Then a repeated `start` of the same number finds the domain.
         with_life(inner, instance, |life| life.phase = Phase::New)?;
         let trouble = Trouble { reason: Reason::StartFailed, detail: explain(&error) };
@@ -361,7 +471,7 @@ fn instance_spec(
     uefi: Option<UefiSpec>,
 ) -> Result<InstanceSpec, Stuck> {
     let here = (inner.parts.disks.list_of)(assignment.instance);
-    let found = assignment.disks.iter().filter(|want| want.name != NVRAM).map(|want| {
+    let found = guest_disks::of_guest(assignment).map(|want| {
         let disk = here.iter().find(|disk| disk.disk == want.disk)?;
         Some(DiskSpec { disk: disk.disk, path: disk.path.clone() })
     });
@@ -395,13 +505,19 @@ fn disk_gone() -> Stuck {
 /// while it uses a disk that it serves itself would wait for itself for ever (`fuse::first_reads`).
 async fn begin_variables(inner: &Inner, build: &firmware::Build, disk: &Path) -> Result<(), String> {
     let mut command = inner.parts.helper.command("firmware-variables", "--template", &build.template);
-    command.arg(disk).stderr(Stdio::piped());
+    command.arg(disk);
+    helped(command, VARIABLES_WITHIN).await
+}
+
+/// Runs a helper process to its end. Fails with what it says.
+async fn helped(mut command: std::process::Command, limit: Duration) -> Result<(), String> {
+    command.stderr(Stdio::piped());
     let ended = tokio::process::Command::from(command).kill_on_drop(true).output();
-    match timeout(VARIABLES_WITHIN, ended).await {
+    match timeout(limit, ended).await {
         Ok(Ok(output)) if output.status.success() => Ok(()),
         Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Ok(Err(error)) => Err(format!("no process for it: {error}")),
-        Err(_elapsed) => Err(format!("not done within {} s", VARIABLES_WITHIN.as_secs())),
+        Err(_elapsed) => Err(format!("not done within {} s", limit.as_secs())),
     }
 }
 

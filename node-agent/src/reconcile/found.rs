@@ -40,7 +40,7 @@ impl Inner {
         };
         let (reason, detail) = why.map(|Trouble { reason, detail }| (reason, detail)).unzip();
         let generations = disks.iter().map(|disk| disk.generation).chain(life.iter().map(|life| life.generation));
-        let report = |disk: &&DiskStatus| super::disk_report(disk, None);
+        let report = |disk: &&DiskStatus| super::disk_report(disk, None, true);
         InstanceReport {
             instance,
             generation: generations.max().unwrap_or(1),

@@ -17,11 +17,12 @@
 //! - Instances without an assignment are left alone and reported as found: only the controller decides that one goes
 //!   away (`gone`).
 //!
-//! Reading order: [`plan`] (all decisions), [`report`] (what the controller is told), [`record`] (what outlives the
+//! Reading order: [`plan`] (all decisions; those about single disks of a guest are in [`guest_disks`]), [`report`] (what the controller is told), [`record`] (what outlives the
 //! agent), `pulse` (guests that do nothing), `guests` (what guest agents tell), `found` (instances without an assignment), `apply`.
 
 mod apply;
 mod found;
+pub mod guest_disks;
 mod guests;
 pub mod plan;
 mod pulse;
@@ -29,7 +30,7 @@ pub mod record;
 pub mod report;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -52,6 +53,7 @@ use tokio::{
 
 use self::{
     apply::{Needs, SeedNeed},
+    guest_disks::Work,
     plan::{DiskSeen, DomainSeen, Here, Life, Phase, Seen},
     pulse::Pulse,
     record::Records,
@@ -82,6 +84,8 @@ pub struct DiskAccess {
     pub ensure: Box<dyn Fn(DiskWant) -> BoxFuture<'static, Result<DiskStatus, DiskError>> + Send + Sync>,
     /// [`Disks::remove`].
     pub remove: Box<dyn Fn(DiskId) -> BoxFuture<'static, Result<(), DiskError>> + Send + Sync>,
+    /// [`Disks::remove_saved`].
+    pub remove_saved: Box<dyn Fn(DiskId) -> BoxFuture<'static, Result<(), DiskError>> + Send + Sync>,
     /// [`Disks::list`].
     pub list: Box<dyn Fn() -> Vec<DiskStatus> + Send + Sync>,
     /// [`Disks::list_of`].
@@ -95,7 +99,7 @@ pub struct DiskAccess {
 impl From<Arc<Disks>> for DiskAccess {
     fn from(disks: Arc<Disks>) -> Self {
         let (ensure, remove, list, list_of) = (disks.clone(), disks.clone(), disks.clone(), disks.clone());
-        let (record_boot, end_boot) = (disks.clone(), disks);
+        let (record_boot, end_boot, remove_saved) = (disks.clone(), disks.clone(), disks);
         Self {
             ensure: Box::new(move |want| {
                 let disks = ensure.clone();
@@ -104,6 +108,10 @@ impl From<Arc<Disks>> for DiskAccess {
             remove: Box::new(move |disk| {
                 let disks = remove.clone();
                 Box::pin(async move { disks.remove(disk).await })
+            }),
+            remove_saved: Box::new(move |disk| {
+                let disks = remove_saved.clone();
+                Box::pin(async move { disks.remove_saved(disk).await })
             }),
             list: Box::new(move || list.list()),
             list_of: Box::new(move |instance| list_of.list_of(instance)),
@@ -175,6 +183,11 @@ struct Slot {
     refusals: u32,
     refused: Option<String>,
     trouble: Option<Trouble>,
+    /// What was done about single disks.
+    work: BTreeMap<DiskId, Work>,
+    /// Disks that a step under way may give to the guest (`None`), or may have given until this instant. A list of the
+    /// domains from before that does not tell whether the guest has them.
+    may_get: BTreeMap<DiskId, Option<Instant>>,
     scan: Option<Scan>,
     pulse: Pulse,
     guest: guests::Told,
@@ -263,6 +276,7 @@ impl Inner {
         domains: Option<&HashMap<InstanceId, Domain>>,
         disks: &[&DiskStatus],
         here: &Here,
+        looked_at: Instant,
     ) -> Seen {
         let instance = assignment.instance;
         let wanted = |disk: &DiskStatus| assignment.disks.iter().find(|d| d.disk == disk.disk);
@@ -281,6 +295,8 @@ impl Inner {
                     DomainSeen::Absent { ending, since: *slot.absent_since.get_or_insert(here.now) }
                 }
             };
+            slot.may_get.retain(|_, until| until.is_none_or(|until| until >= looked_at));
+            guest_disks::tidy(&mut slot.work, assignment, &domain, |disk| slot.may_get.contains_key(&disk));
             Seen {
                 life: slot.life.clone(),
                 disks: disks
@@ -290,6 +306,8 @@ impl Inner {
                         generation: disk.generation,
                         current: wanted(disk).is_some_and(|want| want.version == disk.version),
                         mounted: disk.mounted,
+                        reachable: disk.reachable,
+                        size_bytes: disk.size_bytes,
                     })
                     .collect(),
                 domain,
@@ -302,6 +320,8 @@ impl Inner {
                 asked: slot.asked,
                 retry_at: slot.retry_at,
                 refused: slot.refused.clone(),
+                work: slot.work.clone(),
+                may_get: slot.may_get.keys().copied().collect(),
             }
         })
     }
@@ -344,7 +364,7 @@ fn lost_content(disk: &DiskStatus) -> Option<Condition> {
     Some(Condition { kind: ConditionKind::ObjectsLost, detail })
 }
 
-fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>) -> DiskReport {
+fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>, in_guest: bool) -> DiskReport {
     let named = assignment.map(|assignment| assignment.disks.iter().find(|named| named.disk == disk.disk));
     // What the controller has, as far as it named the disk or does not know of the instance at all.
     let is_ahead = named.is_none_or(|named| named.is_some_and(|named| named.version != disk.version));
@@ -356,8 +376,8 @@ fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>) -> DiskReport
         unsaved_bytes: disk.unsaved_bytes,
         fetched_bytes: disk.fetched_bytes,
         local_bytes: disk.local_bytes,
-        size_bytes: None,
-        in_guest: None,
+        size_bytes: Some(disk.size_bytes),
+        in_guest: Some(in_guest),
     }
 }
 
@@ -401,8 +421,9 @@ impl Reconciler {
 
     /// Looks at every instance, starts the steps that are due, and reports. Never waits for a step.
     pub async fn pass(&self, desired: &Desired) -> Vec<InstanceReport> {
+        let looked_at = Instant::now();
         let domains = if self.inner.is_silent().await { None } else { self.inner.domains(LIST_LIMIT).await };
-        self.look(desired, domains.as_ref())
+        self.look(desired, domains.as_ref(), looked_at)
     }
 
     /// Why the hypervisor does not answer, as of the last pass.
@@ -411,7 +432,12 @@ impl Reconciler {
         lock(&self.inner.silent).clone()
     }
 
-    fn look(&self, desired: &Desired, domains: Option<&HashMap<InstanceId, Domain>>) -> Vec<InstanceReport> {
+    fn look(
+        &self,
+        desired: &Desired,
+        domains: Option<&HashMap<InstanceId, Domain>>,
+        looked_at: Instant,
+    ) -> Vec<InstanceReport> {
         let (inner, assignments) = (&self.inner, &desired.assignments);
         let listed = (inner.parts.disks.list)();
         let mut disks: HashMap<InstanceId, Vec<&DiskStatus>> = HashMap::new();
@@ -424,7 +450,7 @@ impl Reconciler {
         for assignment in assignments {
             let here = inner.here();
             let disks = disks.get(&assignment.instance).map_or(&[][..], Vec::as_slice);
-            let seen = inner.observe(assignment, domains, disks, &here);
+            let seen = inner.observe(assignment, domains, disks, &here, looked_at);
             inner.end_boots(disks, |boot| plan::is_booting(assignment, &seen, boot, here.now));
             let busy = inner.slot(assignment.instance, |slot| slot.busy);
             if !busy && !draining {
@@ -435,7 +461,9 @@ impl Reconciler {
             }
             let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
-            let known = disks.iter().copied().map(|disk| disk_report(disk, Some(assignment))).collect();
+            let trouble = trouble.or_else(|| guest_disks::trouble(assignment, &seen, &here));
+            let in_guest = |disk: &DiskStatus| guest_disks::is_in_guest(assignment, &seen, disk.disk);
+            let known = disks.iter().map(|disk| disk_report(disk, Some(assignment), in_guest(disk))).collect();
             inner.keep_told(assignment);
             let used = disks.iter().map(|disk| disk.used_bytes).sum();
             let log = inner.console_log(assignment.instance);
@@ -518,8 +546,9 @@ impl Reconciler {
             async move { apply::end_for_shutdown(&inner, domain.instance, domain.boot, deadline).await }
         });
         futures::future::join_all(ends).await;
+        let looked_at = Instant::now();
         let domains = self.inner.domains(LIST_LIMIT).await;
-        self.look(desired, domains.as_ref())
+        self.look(desired, domains.as_ref(), looked_at)
     }
 }
 
@@ -589,6 +618,7 @@ fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Tro
             size_bytes: disk.size_bytes,
             version: disk.version,
             root: root.clone(),
+            served: guest_disks::is_served(assignment, disk),
         }),
         None => Err(Trouble {
             reason: Reason::StartFailed,

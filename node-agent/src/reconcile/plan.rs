@@ -8,8 +8,12 @@
 //!   CutPower --> RemoveDisks --> Forget                            wanted: gone
 //! ```
 //!
+//! What is done about single disks of a guest that runs comes after these steps ([`guest_disks`]).
+//!
 //! A start ([`Life`]) is begun once per (generation, boot). An instance that has ended is not started again under the
 //! same number, except when the agent or the host ended it and not the guest.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     DiskId, Timestamp,
@@ -18,6 +22,7 @@ use muster_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::guest_disks::{self, Work};
 use crate::hypervisor::{Domain, DomainState, Ending, PauseReason, RunId};
 
 /// Time after which a guest that does not turn off is asked again.
@@ -173,6 +178,10 @@ pub struct Seen {
     pub retry_at: Option<Timestamp>,
     /// Set when the start was refused for good: what the hypervisor said.
     pub refused: Option<String>,
+    /// What was done about single disks.
+    pub work: BTreeMap<DiskId, Work>,
+    /// Disks that a guest may have got since its domain was looked at, or may still get.
+    pub may_get: BTreeSet<DiskId>,
 }
 
 /// One disk that is here.
@@ -186,6 +195,10 @@ pub struct DiskSeen {
     pub current: bool,
     /// Whether its file is there.
     pub mounted: bool,
+    /// Whether programs may be able to write to its file.
+    pub reachable: bool,
+    /// Its size on this node, bytes.
+    pub size_bytes: u64,
 }
 
 /// What is known of a domain.
@@ -223,10 +236,29 @@ pub enum Action {
     CutPower(End),
     /// Remember how the start ended.
     Note(End),
+    /// Give the guest that runs a disk.
+    Plug(DiskId),
+    /// Ask the guest that runs to let go of a disk.
+    Unplug(DiskId),
+    /// Tell the guest that runs the new size of a disk, bytes.
+    Resize(DiskId, u64),
+    /// Remove a disk that left the instance, unless it holds what its version lacks.
+    RemoveDisk(DiskId),
     /// Unmount and remove its disks.
     RemoveDisks,
     /// Remove its record, its console log and its seed disk.
     Forget,
+}
+
+impl Action {
+    /// The disk that the action is about, if it is about one. When it fails, the others are done all the same.
+    #[must_use]
+    pub const fn disk(&self) -> Option<DiskId> {
+        match self {
+            Self::Plug(disk) | Self::Unplug(disk) | Self::Resize(disk, _) | Self::RemoveDisk(disk) => Some(*disk),
+            _ => None,
+        }
+    }
 }
 
 /// What to do now, in this order, until a step fails. Empty when there is nothing to do yet.
@@ -236,6 +268,16 @@ pub fn plan(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
     if seen.life.as_ref().is_some_and(|life| life.generation > assignment.generation) {
         return Vec::new();
     }
+    let mut actions = main_steps(assignment, seen, here);
+    let ends = |action: &Action| matches!(action, Action::AskToStop | Action::CutPower(_));
+    if assignment.wanted != Wanted::Gone && !actions.iter().any(ends) {
+        actions.extend(guest_disks::plan(assignment, seen, here));
+    }
+    actions
+}
+
+/// The steps by which an instance comes, runs and goes.
+fn main_steps(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
     let waits = seen.retry_at.is_some_and(|at| at > here.now);
     match (&seen.domain, assignment.wanted) {
         (DomainSeen::Unknown, _) => Vec::new(),
@@ -295,15 +337,16 @@ fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, l
         DomainState::Paused(_) | DomainState::Stopping => Vec::new(),
         DomainState::Running => {
             let mut actions = Vec::new();
-            if !disks_are_there(assignment, seen) {
-                actions.push(Action::EnsureDisks);
-            }
             if life.ready_at.is_none() {
                 if assignment.on_ready_timeout == OnReadyTimeout::Stop && is_not_ready(assignment, life, here.now) {
                     return vec![Action::CutPower(End::NotReady)];
                 }
                 // It may be healthy and slow: it runs on, and is asked on.
                 actions.push(Action::Probe);
+            }
+            // Last: a disk that cannot be made keeps no guest from being ready.
+            if !disks_are_there(assignment, seen) || !disks_are_large(assignment, seen) {
+                actions.push(Action::EnsureDisks);
             }
             actions
         }
@@ -430,14 +473,35 @@ fn absent_as_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Ac
 }
 
 fn ensure(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
-    if waits || disks_are_there(assignment, seen) { Vec::new() } else { vec![Action::EnsureDisks] }
+    let is_done = disks_are_there(assignment, seen) && disks_are_large(assignment, seen);
+    if waits || is_done { Vec::new() } else { vec![Action::EnsureDisks] }
 }
 
-/// Whether each disk is mounted, in the assignment's generation, at its version.
+/// Whether each disk is mounted, or not if it is not to be, in the assignment's generation, at its version.
 pub(super) fn disks_are_there(assignment: &Assignment, seen: &Seen) -> bool {
-    assignment.disks.iter().all(|DiskAssignment { disk, .. }| {
-        seen.disks.iter().any(|d| d.disk == *disk && d.mounted && d.current && d.generation == assignment.generation)
-    })
+    assignment.disks.iter().all(|want| disk_is_there(assignment, want, seen))
+}
+
+fn disk_is_there(assignment: &Assignment, want: &DiskAssignment, seen: &Seen) -> bool {
+    let served = guest_disks::is_served(assignment, want);
+    let is_there = |d: &DiskSeen| {
+        (if served { d.mounted } else { !d.reachable }) && d.current && d.generation == assignment.generation
+    };
+    seen.disks.iter().any(|d| d.disk == want.disk && is_there(d))
+}
+
+/// As [`disks_are_there`] for an instance whose disks are files that are used: one that was attached since and is not here
+/// yet does not take the others away.
+pub(super) fn files_are_there(assignment: &Assignment, seen: &Seen) -> bool {
+    let is_new = |want: &DiskAssignment| seen.disks.iter().all(|disk| disk.disk != want.disk);
+    let has_some = assignment.disks.iter().any(|want| !is_new(want));
+    has_some && assignment.disks.iter().all(|want| is_new(want) || disk_is_there(assignment, want, seen))
+}
+
+/// Whether each disk that is here has the size that it is to have.
+fn disks_are_large(assignment: &Assignment, seen: &Seen) -> bool {
+    let want = |disk: DiskId| assignment.disks.iter().find(|want| want.disk == disk).map(|want| want.size_bytes);
+    seen.disks.iter().all(|disk| want(disk.disk).is_none_or(|want| want <= disk.size_bytes))
 }
 
 /// Instants as microseconds since 1970, as in memory.

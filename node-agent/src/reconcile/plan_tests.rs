@@ -1,8 +1,9 @@
 //! The contract of the plan, on a model of one instance's world; and a table of the cases that matter.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use super::super::report::Trouble;
 use muster_api::{
-    InstanceId, VersionId,
+    InstanceId, Reason, VersionId,
     deployment::{Probe, Ready},
 };
 use proptest::prelude::*;
@@ -25,6 +26,8 @@ struct World {
     obeys: bool,
     becomes_ready: bool,
     has_room: bool,
+    lets_go: bool,
+    work: BTreeMap<DiskId, Work>,
 }
 
 impl World {
@@ -41,7 +44,19 @@ impl World {
             asked: self.asked,
             retry_at: None,
             refused: None,
+            work: self.work.clone(),
+            may_get: BTreeSet::new(),
         }
+    }
+
+    /// Another look: what no longer counts is forgotten.
+    fn tidy(&mut self, assignment: &Assignment) {
+        let domain = self.seen().domain;
+        guest_disks::tidy(&mut self.work, assignment, &domain, |_| false);
+    }
+
+    fn size_of(&self, disk: DiskId) -> u64 {
+        self.disks.iter().find(|seen| seen.disk == disk).map_or(0, |seen| seen.size_bytes)
     }
 
     fn note(&mut self, assignment: &Assignment, end: &End, now: Timestamp) {
@@ -62,11 +77,48 @@ impl World {
                 (self.asked, self.traces) = (None, true);
             }
             Action::EnsureDisks => {
+                let left =
+                    self.disks.iter().filter(|seen| assignment.disks.iter().all(|d| d.disk != seen.disk)).cloned();
+                let left = left.collect::<Vec<_>>();
                 self.disks = assignment
                     .disks
                     .iter()
-                    .map(|d| DiskSeen { disk: d.disk, generation: assignment.generation, current: true, mounted: true })
+                    .map(|d| DiskSeen {
+                        disk: d.disk,
+                        generation: assignment.generation,
+                        current: true,
+                        mounted: guest_disks::is_served(assignment, d),
+                        reachable: guest_disks::is_served(assignment, d),
+                        size_bytes: self.size_of(d.disk).max(d.size_bytes),
+                    })
+                    .chain(left)
                     .collect();
+            }
+            Action::Plug(disk) => {
+                let (bytes, domain) = (self.size_of(*disk), self.domain.as_mut().unwrap());
+                assert!(assignment.disks.iter().any(|want| want.disk == *disk && want.in_guest));
+                if !domain.disks.contains(disk) {
+                    domain.disks.push(*disk);
+                }
+                self.work.entry(*disk).or_default().told_bytes = Some(bytes);
+            }
+            Action::Unplug(disk) => {
+                assert_ne!(*disk, assignment.disks[0].disk, "took the boot disk");
+                let work = self.work.entry(*disk).or_default();
+                work.asked = Some((work.asked.map_or(now, |(since, _)| since), now));
+                if self.lets_go {
+                    self.domain.as_mut().unwrap().disks.retain(|has| has != disk);
+                }
+            }
+            Action::Resize(disk, bytes) => {
+                assert!(self.domain.as_ref().unwrap().disks.contains(disk));
+                assert_eq!(*bytes, self.size_of(*disk));
+                self.work.entry(*disk).or_default().told_bytes = Some(*bytes);
+            }
+            Action::RemoveDisk(disk) => {
+                assert!(self.domain.as_ref().is_none_or(|domain| !domain.disks.contains(disk)), "a guest has it");
+                assert!(assignment.disks.iter().all(|want| want.disk != *disk), "it is assigned");
+                self.disks.retain(|seen| seen.disk != *disk);
             }
             Action::Start => {
                 assert!(disks_are_there(assignment, &self.seen()) || self.domain.is_some(), "started without its disk");
@@ -78,6 +130,10 @@ impl World {
                 } else if self.domain.is_none() {
                     (self.ending, self.traces) = (None, true);
                     self.domain = Some(domain(assignment, here.run));
+                    for disk in assignment.disks.iter().map(|disk| disk.disk) {
+                        let bytes = self.size_of(disk);
+                        self.work.entry(disk).or_default().told_bytes = Some(bytes);
+                    }
                 }
             }
             Action::Probe => {
@@ -122,7 +178,7 @@ fn domain(assignment: &Assignment, run: RunId) -> Domain {
         boot: assignment.boot,
         run,
         state: DomainState::Running,
-        disks: assignment.disks.iter().map(|disk| disk.disk).collect(),
+        disks: guest_disks::of_guest(assignment).map(|disk| disk.disk).collect(),
     }
 }
 
@@ -178,6 +234,8 @@ fn empty() -> World {
         obeys: true,
         becomes_ready: true,
         has_room: true,
+        lets_go: true,
+        work: BTreeMap::new(),
     }
 }
 
@@ -186,6 +244,7 @@ fn settle(world: &mut World, assignment: &Assignment) -> u32 {
     let mut now = T0;
     for pass in 0..200 {
         let here = here(now);
+        world.tidy(assignment);
         let actions = plan(assignment, &world.seen(), &here);
         // What a plan of a later instant would add is waited for as well.
         if actions.is_empty() && now.ms_since(T0) > 70_000 {
@@ -242,10 +301,19 @@ prop_compose! {
     }
 }
 
+/// Disks beside the boot disk. The last one left the instance, the others may be detached.
+const FURTHER: [u128; 3] = [21, 22, 23];
+
+fn further(n: u128, in_guest: bool) -> DiskAssignment {
+    let (name, version) = (format!("data{n}"), VersionId::from(id(3)));
+    DiskAssignment { disk: id(n).into(), name, size_bytes: 8192, version, in_guest }
+}
+
 prop_compose! {
     fn any_world()(
         life in proptest::option::of(any_life()),
         disk in proptest::option::of((1_u64..=2, any::<bool>(), any::<bool>())),
+        further in proptest::collection::vec(any::<(bool, bool, bool)>(), 3),
         domain in proptest::option::of((1_u64..=2, 4_u64..=5, any::<bool>(), 0..4)),
         ending in prop_oneof![
             Just(None), Just(Some(Ending::Shutdown)), Just(Some(Ending::Crashed)), Just(Some(Ending::Destroyed))
@@ -263,15 +331,24 @@ prop_compose! {
                 2 => DomainState::Stopping,
                 _ => DomainState::Running,
             },
-            disks: vec![DiskId::from(id(2))],
+            disks: std::iter::once(id(2).into())
+                .chain(further.iter().zip(FURTHER).filter(|((_, plugged, _), _)| *plugged).map(|(_, n)| id(n).into()))
+                .collect(),
         });
         World {
             traces: life.is_some() || domain.is_some(),
             life,
             disks: disk
-                .map(|(generation, current, mounted)| DiskSeen { disk: id(2).into(), generation, current, mounted })
-                .into_iter().collect(),
+                .map(|(generation, current, mounted)| DiskSeen {
+                    disk: id(2).into(), generation, current, mounted, reachable: mounted || further[0].2, size_bytes: 1 << 30,
+                })
+                .into_iter()
+                .chain(further.iter().zip(FURTHER).filter(|((here, ..), _)| *here).map(|((.., mounted), n)| DiskSeen {
+                    disk: id(n).into(), generation: 1, current: true, mounted: *mounted, reachable: true, size_bytes: 4096,
+                }))
+                .collect(),
             domain, ending, absent_since: T0, asked: None, obeys, becomes_ready, has_room,
+            lets_go: true, work: BTreeMap::new(),
         }
     }
 }
@@ -281,9 +358,11 @@ proptest! {
 
     #[test]
     fn plan_is_empty_once_its_actions_are_applied(
-        mut world in any_world(), wanted in any_wanted(), force: bool, none in 0..4,
+        mut world in any_world(), wanted in any_wanted(), force: bool, none in 0..4, in_guest: (bool, bool),
     ) {
         let mut assignment = assignment(wanted);
+        assignment.disks.extend([further(FURTHER[0], in_guest.0), further(FURTHER[1], in_guest.1)]);
+        assignment.left_disks = vec![id(FURTHER[2]).into()];
         assignment.stop_force = force;
         if none == 0 {
             assignment.runtime = Runtime::None;
@@ -300,6 +379,15 @@ proptest! {
         }
         settle(&mut world, &assignment);
         let there = disks_are_there(&assignment, &world.seen());
+        if wanted != Wanted::Gone {
+            for disk in &assignment.disks {
+                prop_assert!(world.size_of(disk.disk) >= disk.size_bytes);
+                let is_in_guest = guest_disks::is_in_guest(&assignment, &world.seen(), disk.disk);
+                prop_assert_eq!(is_in_guest, disk.in_guest, "{}", &disk.name);
+            }
+            let left = world.disks.iter().any(|seen| seen.disk == assignment.left_disks[0]);
+            prop_assert!(!left, "what left the instance is removed");
+        }
         match wanted {
             Wanted::Gone => {
                 prop_assert_eq!((world.domain, world.disks.len(), world.traces, world.life), (None, 0, false, None));
@@ -320,7 +408,16 @@ proptest! {
                     Phase::Started { .. } => {
                         prop_assert!(life.ready_at.is_some());
                         if assignment.runtime == Runtime::Libvirt {
-                            prop_assert_eq!(world.domain, Some(domain(&assignment, here(T0).run)));
+                            let mut domain = domain(&assignment, here(T0).run);
+                            let mut got = world.domain.unwrap();
+                            for domain in [&mut domain, &mut got] {
+                                domain.disks.sort();
+                            }
+                            prop_assert_eq!(&got, &domain);
+                            for disk in domain.disks {
+                                let told = world.work.get(&disk).and_then(|work| work.told_bytes);
+                                prop_assert!(told.is_some_and(|told| told >= 4096), "{:?}", told);
+                            }
                         }
                     }
                 }
@@ -423,6 +520,7 @@ fn a_guest_that_is_not_ready_in_time_is_asked_on_unless_it_is_to_be_stopped() {
     let life = Life { ready_at: None, ..started(100, "this") };
     let mut world = World { life: Some(life), domain: Some(domain(&wanted, id(100).into())), ..empty() };
     world.apply(&wanted, &Action::EnsureDisks, &here(T0));
+    world.work.entry(id(2).into()).or_default().told_bytes = Some(1 << 30);
     let late = here(T0.plus_ms(60_000));
     assert_eq!(plan(&wanted, &world.seen(), &late), [Action::CutPower(End::NotReady)]);
     let keep = Assignment { on_ready_timeout: OnReadyTimeout::Keep, ..wanted };
@@ -465,4 +563,83 @@ fn removing_goes_stop_unmount_remove() {
         plan(&wanted, &world.seen(), &here(T0)),
         [Action::CutPower(End::Stopped), Action::RemoveDisks, Action::Forget]
     );
+}
+
+/// A guest with two further disks, of which the second one is detached.
+fn detaching() -> (Assignment, World) {
+    let mut wanted = assignment(Wanted::Running);
+    wanted.disks.extend([further(FURTHER[0], true), further(FURTHER[1], true)]);
+    let life = Some(started(100, "this"));
+    let mut world = World { life, domain: Some(domain(&wanted, id(100).into())), lets_go: false, ..empty() };
+    settle(&mut world, &wanted);
+    wanted.disks[2].in_guest = false;
+    (wanted, world)
+}
+
+#[test]
+fn a_guest_that_keeps_its_disk_is_asked_again_and_its_instance_says_so() {
+    let (wanted, mut world) = detaching();
+    let disk = wanted.disks[2].disk;
+    let said = |world: &World, ms| guest_disks::trouble(&wanted, &world.seen(), &here(T0.plus_ms(ms)));
+    let planned = |world: &World, ms| plan(&wanted, &world.seen(), &here(T0.plus_ms(ms)));
+    assert_eq!(planned(&world, 0), [Action::Unplug(disk)]);
+    world.apply(&wanted, &Action::Unplug(disk), &here(T0));
+    assert_eq!((planned(&world, 29_999), said(&world, 29_999)), (vec![], None));
+    assert_eq!(planned(&world, 30_000), [Action::Unplug(disk)]);
+    let trouble = said(&world, 30_000).unwrap();
+    assert!(trouble.reason == Reason::Busy && trouble.detail.contains("disk 'data22'"), "{trouble:?}");
+    assert!(guest_disks::is_in_guest(&wanted, &world.seen(), disk), "it still has it");
+    // It is given up: the disk stays as it is, and nothing is said of it any more.
+    let mut kept = wanted.clone();
+    kept.disks[2].in_guest = true;
+    world.tidy(&kept);
+    assert_eq!(plan(&kept, &world.seen(), &here(T0.plus_ms(60_000))), []);
+    assert_eq!(guest_disks::trouble(&kept, &world.seen(), &here(T0.plus_ms(60_000))), None);
+    // The guest lets go of it all the same, later: then it gets it back.
+    world.domain.as_mut().unwrap().disks.retain(|has| *has != disk);
+    assert_eq!(plan(&kept, &world.seen(), &here(T0)), [Action::Plug(disk)]);
+}
+
+#[test]
+fn a_disk_is_out_of_the_guest_only_if_that_is_certain() {
+    let (wanted, mut world) = detaching();
+    let disk = wanted.disks[2].disk;
+    world.domain.as_mut().unwrap().disks.retain(|has| *has != disk);
+    let seen = world.seen();
+    assert!(!guest_disks::is_in_guest(&wanted, &seen, disk));
+    assert!(guest_disks::is_in_guest(&wanted, &seen, wanted.disks[1].disk), "nobody said that it is to go");
+    let silent = Seen { domain: DomainSeen::Unknown, ..seen.clone() };
+    assert!(guest_disks::is_in_guest(&wanted, &silent, disk));
+    let starting = Seen { may_get: BTreeSet::from([disk]), ..seen.clone() };
+    assert!(guest_disks::is_in_guest(&wanted, &starting, disk), "a start that is under way may give it to the guest");
+    // Once it has left, it is removed, and not before it is certain either.
+    let mut left = wanted.clone();
+    left.disks.pop();
+    left.left_disks.push(disk);
+    assert_eq!(plan(&left, &seen, &here(T0)), [Action::RemoveDisk(disk)]);
+    for unsure in [silent, starting] {
+        assert_eq!(plan(&left, &unsure, &here(T0)), []);
+    }
+    // One that a guest has all the same is taken from it first.
+    world.domain.as_mut().unwrap().disks.push(disk);
+    assert_eq!(plan(&left, &world.seen(), &here(T0)), [Action::Unplug(disk)]);
+    // One that was attached again in a newer generation is not the one that left.
+    let mut again = world.clone();
+    again.domain = None;
+    again.disks.iter_mut().for_each(|disk| disk.generation = 3);
+    assert!(!plan(&left, &again.seen(), &here(T0)).contains(&Action::RemoveDisk(disk)));
+}
+
+#[test]
+fn a_disk_that_fails_waits_by_itself_and_the_others_go_on() {
+    let (mut wanted, mut world) = detaching();
+    wanted.disks[1].in_guest = false;
+    let (first, second) = (wanted.disks[1].disk, wanted.disks[2].disk);
+    let trouble = Some(Trouble { reason: Reason::Hypervisor, detail: "it failed".to_owned() });
+    let work = world.work.get_mut(&first).unwrap();
+    (work.retry_at, work.trouble) = (Some(T0.plus_ms(10)), trouble);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), [Action::Unplug(second)]);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10))), [Action::Unplug(first), Action::Unplug(second)]);
+    let said = guest_disks::trouble(&wanted, &world.seen(), &here(T0)).unwrap();
+    assert_eq!((said.reason, &*said.detail), (Reason::Hypervisor, "disk 'data21': it failed"));
 }

@@ -7,7 +7,7 @@ use muster_api::{
     node_protocol::{Assignment, DiskReport, InstanceReport, Observed, Wanted},
 };
 
-use super::plan::{DomainSeen, End, Here, Life, Phase, READY_TIMEOUT_S, Seen, disks_are_there, is_not_ready};
+use super::plan::{DomainSeen, End, Here, Life, Phase, READY_TIMEOUT_S, Seen, files_are_there, is_not_ready};
 use crate::hypervisor::{Domain, DomainState, PauseReason};
 
 /// Why the last step for an instance failed.
@@ -91,7 +91,7 @@ fn said(assignment: &Assignment, seen: &Seen, here: &Here, life: Option<&Life>, 
         (DomainSeen::Absent { .. }, Wanted::Running) => match phase {
             None | Some(Phase::New) => troubled(Observed::Preparing),
             Some(Phase::Started { .. }) if assignment.runtime == Runtime::None => {
-                let there = disks_are_there(assignment, seen);
+                let there = files_are_there(assignment, seen);
                 troubled(if there { Observed::Running } else { Observed::Preparing })
             }
             // The domain went away a moment ago, and how it ended is not known yet.

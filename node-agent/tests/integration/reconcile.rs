@@ -23,8 +23,9 @@ use crate::{
 use muster_agent::{
     clock,
     hypervisor::{
-        Acceleration, Ending, Hypervisor, HypervisorError, Owner, PauseReason, RunId,
+        Acceleration, Ending, Hypervisor, HypervisorError, Owner, PauseReason, RunId, domain_xml,
         fake::{FakeAgent, FakeHost, Guests},
+        guest_agent,
         libvirt::Libvirt,
     },
     mirror::{DiskError, DiskStatus, DiskWant},
@@ -39,6 +40,7 @@ use muster_api::{
     node_protocol::{
         Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, network::NicAssignment, seed::Seed,
     },
+    peer_protocol::{ExecAnswer, ExecRequest},
 };
 use serde_json::json;
 use storage_core::ChunkSize;
@@ -50,7 +52,7 @@ struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
 impl FakeDisks {
     fn access(&self) -> DiskAccess {
         let (ensure, remove, list, list_of) = (self.0.clone(), self.0.clone(), self.0.clone(), self.0.clone());
-        let (record_boot, end_boot) = (self.0.clone(), self.0.clone());
+        let (record_boot, end_boot, remove_saved) = (self.0.clone(), self.0.clone(), self.0.clone());
         DiskAccess {
             ensure: Box::new(move |want| {
                 let status = status_of(&want);
@@ -60,6 +62,19 @@ impl FakeDisks {
             remove: Box::new(move |disk| {
                 remove.lock().unwrap().remove(&disk);
                 Box::pin(async { Ok(()) })
+            }),
+            remove_saved: Box::new(move |disk| {
+                let mut disks = remove_saved.lock().unwrap();
+                let status = disks.get_mut(&disk);
+                let unsaved = status.map(|status| (status.version, status.unsaved_bytes));
+                let removed = match unsaved {
+                    Some((version, bytes)) if bytes > 0 => Err(DiskError::Unsaved { disk, version, bytes }),
+                    _ => {
+                        disks.remove(&disk);
+                        Ok(())
+                    }
+                };
+                Box::pin(async { removed })
             }),
             list: Box::new(move || list.lock().unwrap().values().cloned().collect()),
             list_of: Box::new(move |instance| {
@@ -77,7 +92,7 @@ impl FakeDisks {
 
     /// Unmounts all disks: what a newly started agent finds.
     fn unmount(&self) {
-        self.0.lock().unwrap().values_mut().for_each(|disk| disk.mounted = false);
+        self.0.lock().unwrap().values_mut().for_each(|disk| (disk.mounted, disk.reachable) = (false, false));
     }
 
     /// The start whose first reads of the only disk are recorded.
@@ -99,7 +114,8 @@ fn status_of(want: &DiskWant) -> DiskStatus {
         fetched_bytes: 0,
         local_bytes: 0,
         used_bytes: 0,
-        mounted: true,
+        mounted: want.served,
+        reachable: want.served,
         lost: None,
         recorded: None,
         failed: None,
@@ -737,6 +753,154 @@ async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
     }
 }
 
+/// Adds a disk to an assignment.
+fn attach(wanted: &mut Assignment) -> DiskId {
+    let (disk, version) = (DiskId::generate(), wanted.disks[0].version);
+    wanted.disks.push(DiskAssignment { disk, name: "data".to_owned(), size_bytes: 1 << 20, version, in_guest: true });
+    disk
+}
+
+/// The report of one disk of an instance.
+fn of(report: &InstanceReport, disk: DiskId) -> Option<(Option<u64>, Option<bool>)> {
+    report.disks.iter().find(|told| told.disk == disk).map(|told| (told.size_bytes, told.in_guest))
+}
+
+/// The disks that a guest has.
+fn plugged(node: &Node) -> Vec<DiskId> {
+    let running = node.host.running();
+    running[0].disks.iter().map(|disk| disk.disk).collect()
+}
+
+#[tokio::test]
+async fn disks_come_grow_and_go_while_their_guest_runs() {
+    let mut node = Node::new();
+    node.host.set_guests(Guests { lets_go: false, ..Guests::default() });
+    let ahead = Ahead::default();
+    let agent = node.agent_at(ahead.now());
+    let mut wanted = node.wanted(Probe::Running);
+    let root = wanted.disks[0].disk;
+    assert_eq!(of(&node.ready(&agent, &wanted).await, root), Some((Some(1 << 20), Some(true))));
+    assert_eq!(node.host.told_sizes(wanted.instance), BTreeMap::new(), "it knows what it was started with");
+
+    let reported = async |wanted: &Assignment, good: &(dyn Fn(&InstanceReport) -> bool + Sync)| {
+        until(&agent, &node.versions, wanted, (node.dir.path(), FAKE), good).await
+    };
+    let data = attach(&mut wanted);
+    reported(&wanted, &|_| plugged(&node) == [root, data]).await;
+    for disk in &mut wanted.disks {
+        disk.size_bytes = 3 << 20;
+    }
+    let sizes = BTreeMap::from([(root, 3 << 20), (data, 3 << 20)]);
+    reported(&wanted, &|_| node.host.told_sizes(wanted.instance) == sizes).await;
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!(of(&report, data), Some((Some(3 << 20), Some(true))));
+
+    // The guest does not answer when it is asked to let go of it.
+    wanted.disks[1].in_guest = false;
+    let report = reported(&wanted, &|report| {
+        ahead.put_forward(5);
+        report.reason == Some(Reason::Busy)
+    })
+    .await;
+    assert_eq!((report.state, of(&report, data).unwrap().1), (Observed::Running, Some(true)));
+    assert!(report.detail.unwrap().contains("has not let go of disk 'data'"));
+    node.host.let_go(wanted.instance);
+    let report = reported(&wanted, &|report| of(report, data).unwrap().1 == Some(false)).await;
+    assert_eq!((plugged(&node), report.reason), (vec![root], None));
+
+    // It holds what no version has: it stays, whatever the controller says.
+    node.disks.0.lock().unwrap().get_mut(&data).unwrap().unsaved_bytes = 4096;
+    wanted.disks.pop();
+    wanted.left_disks.push(data);
+    let report = reported(&wanted, &|report| report.reason == Some(Reason::DiskError)).await;
+    assert_eq!((report.state, of(&report, data).unwrap().1), (Observed::Running, Some(false)));
+    assert!(report.detail.unwrap().contains("holds 4096 bytes that version"), "it says so");
+    node.disks.0.lock().unwrap().get_mut(&data).unwrap().unsaved_bytes = 0;
+    ahead.put_forward(60);
+    let report = reported(&wanted, &|report| of(report, data).is_none()).await;
+    assert_eq!(report.reason, None);
+    assert_eq!((node.host.starts(), node.host.running().len()), (1, 1), "its guest ran all the while");
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_plugged_in_is_told_and_tried_again_and_a_start_gives_what_is_wanted() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    let (kept, data) = (attach(&mut wanted), attach(&mut wanted));
+    let (instance, detail) = (wanted.instance, "No more available PCI slots".to_owned());
+    node.host.fail_next("plug", HypervisorError::Refused { what: "give a disk to", instance, detail });
+    let refused = |report: &InstanceReport| report.reason == Some(Reason::Hypervisor);
+    let report = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), refused).await;
+    assert_eq!(report.state, Observed::Running);
+    assert!(report.detail.unwrap().contains("No more available PCI slots"));
+    let plugged_in = |report: &InstanceReport| plugged(&node).len() == 3 && report.reason.is_none();
+    until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), plugged_in).await;
+    // One is to go, and the guest is started anew meanwhile.
+    wanted.disks.iter_mut().find(|disk| disk.disk == data).unwrap().in_guest = false;
+    wanted.boot = 2;
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!(plugged(&node), [wanted.disks[0].disk, kept]);
+    assert_eq!(of(&report, data).unwrap().1, Some(false));
+}
+
+/// The controller cuts a disk once its node says that no guest has it. A start that began before must not give it to the guest
+/// afterwards.
+#[tokio::test]
+async fn a_disk_that_a_start_under_way_gives_to_its_guest_is_not_reported_as_gone_from_it() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    let data = attach(&mut wanted);
+    node.host.hang(wanted.instance);
+    let pass =
+        async |wanted: &Assignment| agent.pass(&desired(std::slice::from_ref(wanted), &node.versions)).await.remove(0);
+    let begun = Instant::now();
+    while of(&pass(&wanted).await, data).is_none() {
+        assert!(begun.elapsed() < FAKE, "its disks are made");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    wanted.disks[1].in_guest = false;
+    for _ in 0..5 {
+        assert_eq!(
+            of(&pass(&wanted).await, data).unwrap().1,
+            Some(true),
+            "the start under way may give it to the guest"
+        );
+    }
+    node.host.unhang(wanted.instance);
+    let gone = |report: &InstanceReport| of(report, data).unwrap().1 == Some(false);
+    until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), gone).await;
+    assert_eq!((plugged(&node), node.host.starts()), (vec![wanted.disks[0].disk], 1));
+}
+
+#[tokio::test]
+async fn a_disk_of_runtime_none_is_a_file_that_goes_when_it_is_detached() {
+    let mut node = Node::new();
+    let agent = node.agent();
+    let mut wanted = node.wanted(Probe::Running);
+    wanted.runtime = Runtime::None;
+    node.ready(&agent, &wanted).await;
+    let data = attach(&mut wanted);
+    let mounted = |disk: DiskId| node.disks.0.lock().unwrap().get(&disk).is_some_and(|disk| disk.mounted);
+    let there = |report: &InstanceReport| {
+        assert_eq!(report.state, Observed::Running, "its other disk is there all the while");
+        mounted(data)
+    };
+    until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), there).await;
+    for in_guest in [false, true, false] {
+        wanted.disks[1].in_guest = in_guest;
+        let told = |report: &InstanceReport| of(report, data).unwrap().1 == Some(in_guest) && mounted(data) == in_guest;
+        let report = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), told).await;
+        assert_eq!(report.state, Observed::Running);
+    }
+    wanted.disks.pop();
+    wanted.left_disks.push(data);
+    let gone = |report: &InstanceReport| of(report, data).is_none();
+    until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), gone).await;
+}
+
 #[tokio::test]
 async fn runtime_none_is_a_file_and_nothing_else() {
     let mut node = Node::new();
@@ -869,7 +1033,7 @@ async fn a_real_guest_on_a_mirrored_disk() {
         .unwrap()
     };
     let blank = world::import(&*pool, &vec![0; 1 << 20], chunk);
-    let versions = Versions::from([(want.version, want.root.clone()), (blank.version, blank.root.clone())]);
+    let mut versions = Versions::from([(want.version, want.root.clone()), (blank.version, blank.root.clone())]);
     let mut wanted = assignment(want.instance, want.disk, want.version, Probe::Console);
     wanted.disks[0].size_bytes = want.size_bytes;
     // Wall time, which says nothing on a busy machine: `boot` is what decides.
@@ -914,6 +1078,8 @@ async fn a_real_guest_on_a_mirrored_disk() {
     // base64 of od's text of "kept\n3\n"
     assert_eq!(kept.trim(), "IDZiIDY1IDcwIDc0IDBhIDMzIDBhCg==");
 
+    a_disk_comes_grows_and_goes((&world, &*pool, &hypervisor), &second, &mut wanted, &mut versions, &blank).await;
+
     // It is who it was, also after the agent was another one.
     let (keys, hellos) = (said("MUSTER-HOST-KEY web-1 "), said("hello from"));
     assert!(keys.len() == 3 && keys.iter().all(|key| *key == keys[0]), "one line for each boot: {keys:?}");
@@ -946,6 +1112,130 @@ async fn a_real_guest_on_a_mirrored_disk() {
     }
     assert_eq!(hypervisor.list().await.unwrap(), []);
     world.disks.shutdown().await;
+}
+
+/// A disk of a guest that runs.
+struct Of<'a> {
+    hypervisor: &'a Libvirt,
+    agent: &'a Reconciler,
+    folder: &'a Path,
+    disk: DiskId,
+}
+
+impl Of<'_> {
+    /// Passes until a command succeeds in the guest. It finds the name of the disk's device in `$d`.
+    async fn does(&self, versions: &Versions, wanted: &Assignment, what: &str, command: &str) {
+        let serial = domain_xml::serial_number(self.disk);
+        let device = format!("d=$(grep -lx {serial} /sys/block/*/serial) && d=${{d#/sys/block/}} && d=${{d%/serial}}");
+        let command = ["/bin/sh", "-c", &format!("{device} && {command}")].map(str::to_owned).to_vec();
+        let request = ExecRequest { command, stdin_base64: None, timeout_s: 60 };
+        let begun = Instant::now();
+        loop {
+            let report = until(self.agent, versions, wanted, (self.folder, FAKE), |_| true).await;
+            match guest_agent::exec(self.hypervisor, wanted.instance, &request).await {
+                ExecAnswer::Ended(ended) if ended.exit_code == Some(0) => return,
+                answer => assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {answer:?}, {report:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Goal: a guest that runs gets a disk, sees it and its boot disk grow, writes to it, and loses it; what it wrote is in the
+/// version of it, and then the disk is gone from the node. Method: the assignments of the controller one after the other.
+async fn a_disk_comes_grows_and_goes(
+    (world, store, hypervisor): (&Mirrored, &dyn storage_core::store::ChunkStore, &Libvirt),
+    agent: &Reconciler,
+    wanted: &mut Assignment,
+    versions: &mut Versions,
+    blank: &DiskWant,
+) {
+    const MIB: u64 = 1 << 20;
+    let (instance, disk, root) = (wanted.instance, DiskId::generate(), wanted.disks[0].disk);
+    let folder = world.config.data_dir.clone();
+    let within = (&*folder, Duration::from_secs(60));
+    let of_guest = Of { hypervisor, agent, folder: &folder, disk };
+    let data =
+        DiskAssignment { disk, name: "data".to_owned(), size_bytes: 32 * MIB, version: blank.version, in_guest: true };
+    wanted.disks.push(data);
+    let told = |report: &InstanceReport| of(report, disk);
+    until(agent, versions, wanted, within, |report| told(report) == Some((Some(32 * MIB), Some(true)))).await;
+    of_guest
+        .does(versions, wanted, "it sees its disk", &format!("[ $(cat /sys/block/$d/size) = {} ]", 32 * MIB / 512))
+        .await;
+    of_guest.does(versions, wanted, "it writes", "echo written at first | dd of=/dev/$d conv=fsync").await;
+
+    wanted.disks[1].size_bytes = 64 * MIB;
+    wanted.disks[0].size_bytes += 64 * MIB;
+    let root_bytes = wanted.disks[0].size_bytes;
+    until(agent, versions, wanted, within, |report| {
+        told(report).unwrap().0 == Some(64 * MIB) && of(report, root).unwrap().0 == Some(root_bytes)
+    })
+    .await;
+    of_guest
+        .does(
+            versions,
+            wanted,
+            "it sees that its disk grew",
+            &format!("[ $(cat /sys/block/$d/size) = {} ]", 64 * MIB / 512),
+        )
+        .await;
+    of_guest
+        .does(
+            versions,
+            wanted,
+            "it sees that its boot disk grew",
+            &format!("[ $(cat /sys/block/vda/size) = {} ]", root_bytes / 512),
+        )
+        .await;
+    of_guest
+        .does(
+            versions,
+            wanted,
+            "it writes to the new part",
+            "echo written at last | dd of=/dev/$d bs=1M seek=63 conv=fsync",
+        )
+        .await;
+
+    wanted.disks[1].in_guest = false;
+    until(agent, versions, wanted, within, |report| told(report).unwrap().1 == Some(false)).await;
+    assert_eq!(hypervisor.list().await.unwrap()[0].disks, [root]);
+    // Its node is told that it left although nothing was published: it stays.
+    let detached = wanted.disks.pop().unwrap();
+    wanted.left_disks.push(disk);
+    let report = until(agent, versions, wanted, within, |report| report.reason == Some(Reason::DiskError)).await;
+    assert!(report.detail.unwrap().contains("that version"), "it says what it holds");
+    wanted.left_disks.clear();
+    wanted.disks.push(detached);
+
+    let want = DiskWant {
+        disk,
+        instance,
+        generation: wanted.generation,
+        size_bytes: 64 * MIB,
+        version: blank.version,
+        root: blank.root.clone(),
+        served: true,
+    };
+    let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
+    let saved = world.save(&want, commit).await;
+    let mut expected = vec![0; 64 << 20];
+    expected[..17].copy_from_slice(b"written at first\n");
+    expected[63 << 20..][..16].copy_from_slice(b"written at last\n");
+    assert!(world::export(store, &saved.root) == expected, "all that the guest wrote is in the version");
+    let version = VersionId::generate();
+    versions.insert(version, saved.root);
+    wanted.disks[1].version = version;
+    let is_saved = |report: &InstanceReport| {
+        report.disks.iter().any(|told| told.disk == disk && told.version == version && told.unsaved_bytes == 0)
+    };
+    until(agent, versions, wanted, within, is_saved).await;
+    wanted.disks.pop();
+    wanted.left_disks.push(disk);
+    until(agent, versions, wanted, within, |report| told(report).is_none()).await;
+    assert!(!world.config.data_dir.join("disks").join(disk.to_string()).exists());
+    wanted.left_disks.clear();
+    assert!(is_ready(&until(agent, versions, wanted, within, is_ready).await), "its guest ran all the while");
 }
 
 /// Ends the holder and unmounts everything below a folder, also when the test failed.

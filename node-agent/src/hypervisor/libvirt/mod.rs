@@ -49,6 +49,9 @@ use super::{
 /// URI of the libvirt daemon that runs system-wide domains.
 pub const SYSTEM_URI: &str = "qemu:///system";
 
+/// Where libvirt keeps the numbers of QEMU's processes.
+const PID_FILES: &str = "/run/libvirt/qemu";
+
 /// Most calls at a time, including those that hang. A healthy libvirtd needs far fewer, and as many threads are cheap.
 const CALLS_MAX: usize = 64;
 /// Longest wait for a permit to make a call.
@@ -269,6 +272,14 @@ impl Hypervisor for Libvirt {
 
     fn discard(&self, instance: InstanceId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(self.call("forget a TPM", ACT_LIMIT, move |shared, link| shared.discard(link, instance)))
+    }
+
+    fn process(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<u32>, HypervisorError>> {
+        Box::pin(async move {
+            let name = self.on_domain("find", instance, READ_LIMIT, VirtDomain::name).await?;
+            let pid = tokio::fs::read_to_string(format!("{PID_FILES}/{name}.pid")).await;
+            Ok(pid.ok().and_then(|pid| pid.trim().parse().ok()))
+        })
     }
 
     fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::world::*;
+use muster_agent::mirror::{DiskError, DiskWant};
 use rustix::{
     fs::{FallocateFlags, SeekFrom, fallocate, seek},
     io::Errno,
@@ -262,6 +263,85 @@ async fn a_removed_disk_leaves_nothing_behind() {
     assert_eq!(mounts_below(&world.data.path), Vec::<std::path::PathBuf>::new());
     assert_eq!(std::fs::read_dir(world.data.path.join("disks")).unwrap().count(), 0);
     assert_eq!(world.data.holder().list().unwrap(), Vec::<String>::new());
+}
+
+/// A disk that is detached from an instance without a guest: its file goes at once, and what still has it open gets errors.
+/// Nothing that was written before is lost, and the disk is not removed before a version has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_not_served_any_more_keeps_what_was_written_until_a_version_has_it() {
+    let world = World::new().await;
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    let path = world.ensure(&want).await.path;
+    let open = File::options().read(true).write(true).open(&path).unwrap();
+    open.write_all_at(&[2; 4096], 4096).unwrap();
+    let kept = DiskWant { served: false, ..want.clone() };
+    for _ in 0..2 {
+        let status = world.ensure(&kept).await;
+        assert!(!status.mounted && !status.reachable);
+    }
+    assert!(blocking(move || open.write_all_at(&[3; 4096], 8192)).await.is_err(), "it is gone for whoever has it open");
+    assert!(File::open(&path).is_err());
+    let refused = world.disks.remove_saved(want.disk).await;
+    assert!(matches!(refused, Err(DiskError::Unsaved { bytes: 4096, .. })), "{refused:?}");
+    // It is cut as it is.
+    let (commit, _) = world.cut(&[&kept]).await.pop().unwrap();
+    let saved = world.save(&kept, commit).await;
+    let mut expected = vec![1; 1 << 20];
+    expected[4096..8192].fill(2);
+    assert!(export(&*world.store, &saved.root) == expected);
+    assert!(matches!(world.disks.remove_saved(want.disk).await, Err(DiskError::Unsaved { .. })), "not published");
+    let kept = published(&kept, &saved);
+    assert_eq!(world.ensure(&kept).await.unsaved_bytes, 0);
+    // Given up: it is served again, with all that it holds.
+    let served = DiskWant { served: true, ..kept.clone() };
+    assert!(world.ensure(&served).await.mounted);
+    let again = path.clone();
+    assert!(blocking(move || std::fs::read(again).unwrap()).await == expected);
+    world.disks.remove_saved(want.disk).await.unwrap();
+    world.disks.remove_saved(want.disk).await.unwrap();
+    assert_eq!(std::fs::read_dir(world.data.path.join("disks")).unwrap().count(), 0);
+    assert_eq!(mounts_below(&world.data.path), Vec::<std::path::PathBuf>::new());
+}
+
+/// Ends a process, also when a test fails.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// As QEMU has them under libvirt: a copy of the host's mounts from when it started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_is_shown_to_a_process_that_started_before_it_was_mounted() {
+    let world = World::new().await;
+    let isolated = ["--mount", "--propagation", "private", "sleep", "60"];
+    let process = Ended(std::process::Command::new("unshare").args(isolated).spawn().unwrap());
+    let pid = process.0.id();
+    let mounts = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let own = mounts(std::process::id());
+    eventually("mounts of its own", Duration::from_secs(10), || mounts(pid) != own).await;
+    // Twice under one path: the second time, the mount of the first one is still there, and dead.
+    let want = import(&*world.store, &vec![1; 1 << 20], ChunkSize::DEFAULT);
+    for round in 1..=2u8 {
+        let path = world.ensure(&want).await.path;
+        let theirs = std::path::Path::new(&format!("/proc/{pid}/root")).join(path.strip_prefix("/").unwrap());
+        let seen = theirs.clone();
+        assert!(blocking(move || std::fs::read(seen).is_err()).await, "round {round}: it does not see it by itself");
+        for _ in 0..2 {
+            let path = path.clone();
+            // It enters the other's mounts with its thread.
+            let shown = std::thread::spawn(move || muster_agent::fuse::view::show(pid, &path));
+            blocking(move || shown.join().unwrap()).await.unwrap();
+        }
+        let read = blocking(move || std::fs::read(theirs).unwrap()).await;
+        assert!(read == vec![1; 1 << 20], "round {round}");
+        world.ensure(&DiskWant { served: false, ..want.clone() }).await;
+    }
+    let nobody = std::thread::spawn(|| muster_agent::fuse::view::show(u32::MAX, std::path::Path::new("/etc/hostname")));
+    assert!(blocking(move || nobody.join().unwrap()).await.is_err());
 }
 
 /// A write that goes to what lies under the mount would be acknowledged and lost (I2).

@@ -32,6 +32,7 @@ use storage_core::{
 
 const HELPER: &str = "MUSTER_TEST_HELPER";
 const HELPER_PATH: &str = "MUSTER_TEST_HELPER_PATH";
+const HELPER_DISK: &str = "MUSTER_TEST_HELPER_DISK";
 
 /// Not a test of its own: the tests start this executable again with this test as a helper process.
 #[test]
@@ -41,6 +42,11 @@ fn helper_process() {
         "holder" => muster_agent::holder::main(Path::new(&path)).expect("the holder ends well"),
         // The agent may have ended without a word.
         "first-reads" => drop(muster_agent::fuse::first_reads::main(Path::new(&path))),
+        "show-disk" => {
+            let pid = path.to_str().and_then(|pid| pid.parse().ok()).expect("the id of a process");
+            let disk = std::env::var_os(HELPER_DISK).expect("a disk");
+            muster_agent::fuse::view::show(pid, Path::new(&disk)).expect("it can be shown");
+        }
         other => panic!("there is no helper {other}"),
     }
 }
@@ -49,7 +55,8 @@ fn helper_process() {
 pub(crate) fn helper_program() -> HelperProgram {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
     let test = "mirror::world::helper_process";
-    let script = format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" exec \"{exe}\" --exact {test} --nocapture");
+    let script =
+        format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" {HELPER_DISK}=\"$4\" exec \"{exe}\" --exact {test} --nocapture");
     HelperProgram { program: "/bin/sh".into(), args: vec!["-c".into(), script.into(), "sh".into()] }
 }
 
@@ -210,6 +217,7 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
             root_page: committed.root_page.as_deref().map(hex::encode),
             commit: None,
         },
+        served: true,
     }
 }
 
