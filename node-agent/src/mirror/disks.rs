@@ -311,8 +311,9 @@ impl Disks {
         Ok(Some(Disk::new(self.node.clone(), dir.to_owned(), meta, Layers { base: Arc::new(base), epochs })))
     }
 
-    /// Creates a disk, or updates the existing one, and mounts it, or unmounts it if it is not to be served. One that is smaller than wanted grows. May be repeated. If the version is newer and was made by a
-    /// commit of this disk, the epochs of that commit are folded.
+    /// Creates a disk, or updates the existing one, and mounts it, or unmounts it if it is not to be served. One that is
+    /// smaller than wanted grows. May be repeated. If the version is newer and was made by a commit of this disk, the epochs
+    /// of that commit are folded.
     ///
     /// # Errors
     /// See [`DiskError`]. An older generation is refused.

@@ -17,8 +17,9 @@
 //! - Instances without an assignment are left alone and reported as found: only the controller decides that one goes
 //!   away (`gone`).
 //!
-//! Reading order: [`plan`] (all decisions; those about single disks of a guest are in [`guest_disks`]), [`report`] (what the controller is told), [`record`] (what outlives the
-//! agent), `pulse` (guests that do nothing), `guests` (what guest agents tell), `found` (instances without an assignment), `apply`.
+//! Reading order: [`plan`] (all decisions; those about single disks of a guest are in [`guest_disks`]), [`report`] (what the
+//! controller is told), [`record`] (what outlives the agent), `pulse` (guests that do nothing), `guests` (what guest agents
+//! tell), `found` (instances without an assignment), `apply`.
 
 mod apply;
 mod found;

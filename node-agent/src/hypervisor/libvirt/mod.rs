@@ -283,8 +283,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn plug(&self, instance: InstanceId, disk: DiskSpec) -> BoxFuture<'_, Result<(), HypervisorError>> {
-        // QEMU reads the disk before it has it.
-        self.on_disks("give a disk to", instance, START_LIMIT, move |domain| domains::plug(domain, &disk))
+        self.on_disks("give a disk to", instance, ACT_LIMIT, move |domain| domains::plug(domain, &disk))
     }
 
     fn unplug(&self, instance: InstanceId, disk: DiskId) -> BoxFuture<'_, Result<(), HypervisorError>> {
