@@ -201,7 +201,16 @@ async fn suite(bench: Bench) {
     // The next start appends to the same log; its power is cut.
     hypervisor.start(InstanceSpec { boot: 2, ..bench.spec.clone() }).await.unwrap();
     hypervisor.resume(instance).await.unwrap();
+    // Asked before an operating system runs, a guest does not answer. Asked again later, it does.
+    hypervisor.plug(instance, further.clone()).await.unwrap();
+    hypervisor.unplug(instance, further.disk).await.unwrap();
     ready(&bench, 2).await;
+    let let_go = || async {
+        hypervisor.unplug(instance, further.disk).await.unwrap();
+        let domain = only(hypervisor, instance).await.unwrap();
+        (!domain.disks.contains(&further.disk)).then_some(())
+    };
+    eventually(&bench, "the guest lets go of what it was asked for too early", Duration::from_secs(60), let_go).await;
     let log = String::from_utf8_lossy(&console::tail(&bench.spec.console_log, 1 << 20).unwrap()).into_owned();
     assert!(log.matches("MUSTER-READY").count() >= 2, "{log}");
     assert_eq!(log.matches("[muster] boot ").count(), 2, "{log}");
