@@ -53,6 +53,11 @@ async fn tabs_share_one_stream_and_show_what_they_missed_while_it_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_made_grown_moved_to_another_instance_and_deleted() {
+    prove_with_files("disks.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_wizard_and_the_palette_work_without_a_mouse() {
     prove_with_files("keyboard.mjs").await;
 }

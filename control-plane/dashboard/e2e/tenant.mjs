@@ -25,6 +25,7 @@ await prove("tenant", async (proof) => {
     networks: await theirs.get("/v1/networks/net-theirs"),
     "security-groups": await theirs.get("/v1/security-groups/group-theirs"),
     instances: (await theirs.get("/v1/instances")).items[0],
+    disks: (await theirs.get("/v1/disks")).items[0],
   };
 
   const page = await proof.signedIn({ as: ours });
@@ -50,7 +51,7 @@ await prove("tenant", async (proof) => {
     await page.getByRole("link", { name: own, exact: true }).waitFor();
     assert.doesNotMatch(await page.locator("body").textContent(), /theirs/, path);
   }
-  for (const path of ["", "operations", "events", "tokens"]) {
+  for (const path of ["", "disks", "operations", "events", "tokens"]) {
     await page.goto(`${proof.url}/ui/${path}`);
     await settled(page);
     assert.doesNotMatch(await page.locator("body").textContent(), /theirs/, path);

@@ -32,6 +32,8 @@ export async function everyPage(api) {
     "deployment-fork": `deployments/${fork.id}`,
     instances: "instances",
     instance: `instances/${instance}`,
+    disks: "disks",
+    disk: `disks/${await first("/v1/disks")}`,
     images: "images",
     "images-new": "images/new",
     image: `images/${image.id}`,

@@ -9,6 +9,7 @@ import { currentScope, thingScope } from "./scope.ts";
 /** The nouns of keys: the plural words of the API's paths. */
 export type Noun =
   | "deployments"
+  | "disks"
   | "events"
   | "images"
   | "instances"

@@ -28,6 +28,14 @@ test("what counts or contains a thing is stale with it", () => {
   expect(staleAfter(event("version", "v-1"))(["images", "one", "i-1", "default", ""])).toBe(true);
 });
 
+test("an event of a disk makes its instance stale, and one of an instance the disks that go with it", () => {
+  const ofDisk = staleAfter(event("disk", "k-1", "web.0/data"));
+  expect(ofDisk(["disks", "one", "k-1", "default", ""])).toBe(true);
+  expect(ofDisk(["disks", "one", "k-2", "default", ""])).toBe(false);
+  expect(ofDisk(["instances", "one", "i-1", "default", ""])).toBe(true);
+  expect(staleAfter(event("instance", "i-1"))(["disks", "list", "default", {}])).toBe(true);
+});
+
 test("an event of an operation makes that operation stale, whatever it works on", () => {
   const stale = staleAfter(event("deployment", "d-1", "web", "o-1"));
   expect(stale(["operations", "one", "o-1", "default", ""])).toBe(true);

@@ -18,6 +18,7 @@ export function isNothing(touched: Touched): boolean {
 
 const nounOf: Record<string, Noun> = {
   deployment: "deployments",
+  disk: "disks",
   image: "images",
   instance: "instances",
   network: "networks",
@@ -32,9 +33,11 @@ const nounOf: Record<string, Noun> = {
   version: "versions",
 };
 
-/** Things that show what others are made of: a deployment counts its instances, a network their cards. */
+/** Things that show what others are made of: a deployment counts its instances, a network their cards,
+ *  an instance its disks, which go with it. */
 const alsoShownBy: Partial<Record<Noun, readonly Noun[]>> = {
-  instances: ["deployments", "networks", "nodes"],
+  disks: ["instances"],
+  instances: ["deployments", "disks", "networks", "nodes"],
   versions: ["images", "nodes"],
 };
 

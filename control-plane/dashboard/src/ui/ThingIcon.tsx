@@ -3,6 +3,7 @@ import {
   IconCamera,
   IconCircle,
   IconDatabase,
+  IconDeviceFloppy,
   IconGitCommit,
   IconKey,
   IconListDetails,
@@ -14,6 +15,7 @@ import {
 
 const icons: Record<string, typeof IconCircle> = {
   deployment: IconStack2,
+  disk: IconDeviceFloppy,
   image: IconDatabase,
   instance: IconBox,
   network: IconNetwork,

@@ -7,8 +7,12 @@ export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 const tones: Record<string, Tone> = {
   // things
   ready: "good",
+  attached: "good",
   running: "good",
   joining: "busy",
+  attaching: "busy",
+  growing: "busy",
+  detaching: "busy",
   deploying: "busy",
   pending: "busy",
   starting: "busy",
@@ -27,6 +31,7 @@ const tones: Record<string, Tone> = {
   stopped: "idle",
   shelved: "idle",
   empty: "idle",
+  detached: "idle",
   deleted: "idle",
 };
 

@@ -15,6 +15,7 @@ export interface Addressed {
 /** Where the pages of things of a kind are. */
 const folders: Record<string, string> = {
   deployment: "deployments",
+  disk: "disks",
   image: "images",
   instance: "instances",
   network: "networks",
@@ -36,6 +37,8 @@ export function thingAddress({ kind, id, project }: Addressed): LinkOptions {
   switch (kind) {
     case "deployment":
       return { to: "/deployments/$deployment", params: { deployment: id }, search };
+    case "disk":
+      return { to: "/disks/$disk", params: { disk: id }, search };
     case "instance":
       return { to: "/instances/$instance", params: { instance: id }, search };
     case "image":

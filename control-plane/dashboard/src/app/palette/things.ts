@@ -21,6 +21,7 @@ export interface Thing {
 
 const kindOf: Partial<Record<Noun, string>> = {
   deployments: "deployment",
+  disks: "disk",
   instances: "instance",
   images: "image",
   versions: "version",
