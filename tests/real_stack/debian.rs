@@ -296,8 +296,11 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
             "ready": { "probe": "console", "timeout_s": 1800 },
         })
     };
+    // Ports are of the whole host, on which other clusters may publish some, beginning with the first.
+    let node_port = 32_000 + std::process::id() % 700;
+    let port_22 = json!([{ "port": 22, "node_port": node_port }]);
     let mut started = Vec::new();
-    for order in [order("web", "debian-uefi", 2, json!([])), order("old", "debian-bios", 1, json!([{ "port": 22 }]))] {
+    for order in [order("web", "debian-uefi", 2, json!([])), order("old", "debian-bios", 1, port_22)] {
         let operation: Operation = api.post("/v1/deployments", order).await.ok();
         started.push(operation.id.to_string());
     }
@@ -341,13 +344,15 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
     steps.done("SSH from guest to guest");
 
     // Whatever the groups do not let in is dropped, although somebody listens there and the group could let it in.
-    let banner = |host: &str| format!("timeout 5 bash -c 'head -c 8 < /dev/tcp/{host}/{CLOSED}' || echo status $?");
-    assert_eq!(ask(&web[1], banner("127.0.0.1")).await, "SSH-2.0-");
-    assert_eq!(ask(&web[0], banner("web-1")).await, "status 124");
+    let banner = |host: &str, limit_s: u32| {
+        format!("timeout {limit_s} bash -c 'head -c 8 < /dev/tcp/{host}/{CLOSED}' || echo status $?")
+    };
+    assert_eq!(ask(&web[1], banner("127.0.0.1", 60)).await, "SSH-2.0-");
+    assert_eq!(ask(&web[0], banner("web-1", 5)).await, "status 124");
     let open = api.request(Method::PATCH, "/v1/security-groups/shell");
     let open = open.json(&json!({ "rules": [rule("22"), rule(&CLOSED.to_string()), out] }));
     let _: Value = api.send(open).await.ok();
-    eventually("the port is open", PATIENCE, async || match &*ask(&web[0], banner("web-1")).await {
+    eventually("the port is open", PATIENCE, async || match &*ask(&web[0], banner("web-1", 20)).await {
         "SSH-2.0-" => Ok(()),
         other => Err(other.to_owned()),
     })
@@ -370,6 +375,14 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
         // A file that is written all the time, so that the file system is busy at the cut.
         run(guest, "systemd-run -q --unit busy sh -c 'while sleep 0.2; do date > /root/busy; done'").await;
     }
+    eventually("the guest agents are known", PATIENCE, async || {
+        for guest in &web {
+            let now: Instance = api.get(&format!("/v1/instances/{}", guest.id)).await.ok();
+            now.guest.filter(|guest| guest.answers).ok_or_else(|| format!("{} tells nothing", guest.name))?;
+        }
+        Ok(())
+    })
+    .await;
     let body = json!({ "name": "cut", "select": { "deployment": "web" }, "consistency": "filesystem", "max_pause_ms": 10_000 });
     api.done("/v1/snapshots", body, PATIENCE).await;
     let members: Vec<SnapshotMember> = api.list("/v1/snapshots/cut/members").await;
@@ -412,7 +425,7 @@ async fn a_debian_fleet_is_reached_and_forked_as_people_expect() {
         ask(&web[0], hop("copy-1", "hostname")),
     );
     assert_eq!((&*own, &*other, &*back), ("copy-1", "web-0", "copy-1"));
-    let (closed, out) = tokio::join!(ask(&copy[0], banner("copy-1")), ask(&copy[1], look));
+    let (closed, out) = tokio::join!(ask(&copy[0], banner("copy-1", 5)), ask(&copy[1], look));
     assert_eq!((closed, out), ("status 124".to_owned(), format!("outside-sees {}", outside.host)));
     for (guest, before) in web.iter().zip(&identities) {
         assert_eq!(&Identity::of(guest).await, before);
