@@ -8,7 +8,7 @@
 //! The WebSocket is between the client and the node's agent, which says what goes on. The controller passes its bytes on
 //! and looks into none of them.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
@@ -119,10 +119,7 @@ impl App {
             let mut node = tunnel.stream;
             let passed = copy_bidirectional_with_sizes(&mut client, &mut node, FROM_CLIENT_BYTES, FROM_NODE_BYTES);
             let how = tokio::select! {
-                passed = passed => match passed {
-                    Ok((sent, got)) => format!("{sent} bytes were sent and {got} received"),
-                    Err(error) => format!("the connection broke: {error}"),
-                },
+                passed = passed => ended(passed),
                 () = app.token_ended(&caller) => "the token or session has ended".to_owned(),
                 () = app.closing.cancelled() => "the controller stops".to_owned(),
             };
@@ -130,6 +127,16 @@ impl App {
             drop(slot);
         };
         tokio::spawn(served.instrument(span));
+    }
+}
+
+/// How a console ended whose bytes were passed on, as the log tells it.
+fn ended(passed: io::Result<(u64, u64)>) -> String {
+    match passed {
+        Ok((sent, got)) => format!("{sent} bytes were sent and {got} received"),
+        // That is how `muster ssh` ends: ssh kills the command that makes its connection.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the other side left".to_owned(),
+        Err(error) => format!("the connection broke: {error}"),
     }
 }
 
@@ -174,5 +181,19 @@ fn refused(row: &InstanceRow, error: TunnelError) -> AppError {
         TunnelError::Refused { .. } | TunnelError::Pool(_) => {
             AppError::Unavailable(format!("the node of {} does not answer: try again", row.name))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_without_a_word_is_told_as_what_it_is() {
+        let gone = io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection without sending close_notify");
+        assert_eq!(ended(Err(gone)), "the other side left");
+        let reset = io::Error::new(io::ErrorKind::ConnectionReset, "reset by peer");
+        assert_eq!(ended(Err(reset)), "the connection broke: reset by peer");
+        assert_eq!(ended(Ok((7, 9))), "7 bytes were sent and 9 received");
     }
 }
