@@ -4,6 +4,7 @@
 mod browser;
 mod clients;
 mod deploy;
+mod disks;
 mod faults;
 mod leftovers;
 mod refusals;
