@@ -3,6 +3,7 @@
 
 mod boot;
 mod debian;
+mod disks;
 mod full_disk;
 mod libvirtd;
 mod memory;
