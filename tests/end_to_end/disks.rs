@@ -1,7 +1,16 @@
 //! Disks that live longer than the start of their instance: they grow, are detached with what they hold, and are attached on
 //! another node.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use muster_api::{
     disk::{Disk, DiskState},
@@ -44,6 +53,16 @@ fn path_of(disk: &InstanceDisk) -> PathBuf {
 
 fn open(disk: &InstanceDisk) -> File {
     File::options().read(true).write(true).open(path_of(disk)).expect("open the disk")
+}
+
+/// The file of the disk `data` of an instance, once it can be opened: its agent may have been killed.
+async fn opens(cluster: &Cluster, instance: &str) -> File {
+    eventually("the disk to be opened", LIMIT, async || {
+        let disk = disk_of(cluster, instance, "data").await;
+        let path = disk.path.ok_or("no path is known")?;
+        File::options().read(true).write(true).open(path).map_err(|e| e.to_string())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,4 +119,81 @@ async fn a_disk_carries_what_was_written_to_it_from_one_node_to_another() {
     let gone = cluster.api.delete(&format!("/v1/disks/{id}")).await;
     assert_eq!(gone.status, 204, "{gone:?}");
     assert_eq!(cluster.api.get(&format!("/v1/disks/{id}")).await.status, 404);
+}
+
+/// Goal: nothing that was written to a disk before it was detached is lost, and nothing can be written afterwards, although a
+/// program has it open all the while; growth survives a killed agent. Method: the program writes until it gets an error, and
+/// what it was told is written is in the version that the disk is detached with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_detached_under_a_writer_has_every_write_that_was_acknowledged() {
+    let mut cluster = Cluster::start(ClusterOptions::files(2).as_processes()).await;
+    let api = cluster.api.clone();
+    let image = cluster.dir.join("image.raw");
+    Pattern::striped(7, 8 * MIB, 256 << 10, 512 << 10).write(&image);
+    api.import("demo", &image).await;
+    let members = api.deploy_files("web", "demo", 2).await;
+    assert_ne!(members[0].node, members[1].node, "spread");
+
+    let disk = attach(&cluster, "web.0", json!({ "name": "data", "size_bytes": 4 * MIB })).await.id.to_string();
+    let open = opens(&cluster, "web.0").await;
+    open.write_all_at(&[1; 4096], 0).expect("write");
+    open.sync_all().expect("sync");
+    drop(open);
+
+    // The agent is killed while it is told to grow the disk.
+    let larger = api.request(Method::PATCH, &format!("/v1/disks/{disk}")).json(&json!({ "size_bytes": 16 * MIB }));
+    let _: Value = api.send(larger).await.ok();
+    let agent = cluster.agent_named(members[0].node_name.as_deref().expect("a node"));
+    cluster.kill_agent(agent);
+    cluster.start_agent(agent);
+    becomes(&cluster, &disk, DiskState::Attached).await;
+    let open = opens(&cluster, "web.0").await;
+    assert_eq!(open.metadata().expect("metadata").len(), 16 * MIB);
+
+    // One block after the other, each with its number, until the file is gone.
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let written = acknowledged.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        for block in 1..4096_u64 {
+            let bytes: Vec<u8> = block.to_le_bytes().repeat(512);
+            if open.write_all_at(&bytes, block * 4096).is_err() {
+                return true;
+            }
+            written.store(block, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    });
+    eventually("some blocks are written", LIMIT, async || match acknowledged.load(Ordering::SeqCst) {
+        blocks if blocks >= 200 => Ok(()),
+        blocks => Err(format!("{blocks} blocks")),
+    })
+    .await;
+    let _: Value = api.post(&format!("/v1/disks/{disk}/detach"), json!({})).await.ok();
+    let detached = becomes(&cluster, &disk, DiskState::Detached).await;
+    let ended = writing.await.expect("no panic");
+    let written = acknowledged.load(Ordering::SeqCst);
+    eprintln!("{written} blocks were written, ended by an error: {ended}");
+    let content = api.content(&detached.version.to_string()).await;
+    assert_eq!(content.len() as u64, 16 * MIB);
+    for block in 1..=written {
+        let at = usize::try_from(block * 4096).expect("small");
+        assert!(content[at..at + 4096] == *block.to_le_bytes().repeat(512), "block {block} of {written}");
+    }
+    assert!(content[..4096] == [1; 4096]);
+
+    // The instance on the other node gets all of it.
+    let attach = format!("/v1/instances/{}/disks", members[1].id);
+    eventually("the disk can be attached", LIMIT, async || {
+        let answer = api.post(&attach, json!({ "disk": disk })).await;
+        if answer.status == 201 { Ok(()) } else { Err(format!("{answer:?}")) }
+    })
+    .await;
+    becomes(&cluster, &disk, DiskState::Attached).await;
+    let open = opens(&cluster, "web.1").await;
+    let mut read = vec![0; content.len()];
+    open.read_exact_at(&mut read, 0).expect("read");
+    assert!(read == content);
+    let left = cluster.agents.iter().filter(|agent| agent.dir.join("disks").join(&disk).exists()).count();
+    assert_eq!(left, 1, "only one node has it");
 }
