@@ -43,7 +43,14 @@ async fn a_disk_goes_from_guest_to_guest_with_all_that_was_written_to_it() {
     assert_ne!(first.node, second.node, "spread");
     let has_size = async |instance: &Instance, disk: &str, mib: u64| {
         let look = format!("[ $(cat /sys/block/$d/size) = {} ]", mib * MIB / 512);
-        eventually("the guest sees its size", LIMIT, async || with_device(instance, disk, &look).await).await;
+        eventually("the guest sees its size", LIMIT, async || match with_device(instance, disk, &look).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let now: Value = api.get(&format!("/v1/instances/{}", instance.id)).await.ok();
+                Err(format!("{error}; its instance says {}: {}", now["reason"], now["detail"]))
+            }
+        })
+        .await;
     };
 
     let body = json!({ "name": "data", "size_bytes": 64 * MIB });
