@@ -171,6 +171,10 @@ impl ControllerClient for ScriptedController {
                     if script.away {
                         return Err(ControllerError::Unavailable("away".to_owned()));
                     }
+                    // As a controller does: a node that was declared dead is told nothing else.
+                    if let Some(word) = &script.fenced {
+                        return Err(ControllerError::Refused(Box::new(Problem::new(ErrorCode::Fenced, word.clone()))));
+                    }
                     script.desired.clone().filter(|d| d.revision > after)
                 };
                 if newer.is_some() {
