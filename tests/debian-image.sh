@@ -113,7 +113,8 @@ make_root() {
     version=$(basename "$guest"/boot/vmlinuz-*)
     version=${version#vmlinuz-}
     # The modules that find the disk. It is not packed: an emulated processor reads faster than it unpacks.
-    chroot "$guest" mktirfs --auto-modules=no --microcode=no --include-modules=virtio_pci,virtio_blk,crc32c_generic,ext4 \
+    # There is no TMPDIR of this machine in the guest.
+    env -u TMPDIR chroot "$guest" mktirfs --auto-modules=no --microcode=no --include-modules=virtio_pci,virtio_blk,crc32c_generic,ext4 \
         -o /boot/initrd "$version" > "$work/log" 2>&1 || { cat "$work/log" >&2; die "mktirfs failed, see above"; }
     mv "$guest/boot/initrd" "$work/initrd"
     cp "$guest/boot/vmlinuz-$version" "$work/vmlinuz"
@@ -126,7 +127,7 @@ make_root() {
     echo debian > "$guest/etc/hostname"
     # Each guest makes its own when it first boots.
     : > "$guest/etc/machine-id"
-    chroot "$guest" systemctl -q enable muster-ready.service systemd-networkd.service
+    env -u TMPDIR chroot "$guest" systemctl -q enable muster-ready.service systemd-networkd.service
     # An emulated processor has better things to do.
     for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer \
         getty@tty1.service systemd-journal-catalog-update.service systemd-update-utmp.service systemd-pstore.service \
