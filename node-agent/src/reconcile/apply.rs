@@ -353,22 +353,30 @@ fn hypervisor_failed(error: &HypervisorError) -> Stuck {
     later(Reason::Hypervisor, error.to_string())
 }
 
+/// Goes on with the others when one disk cannot be had: they may have a newer version to take over.
 async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskWant, Trouble>]) -> Step {
+    let mut first_failed = Ok(());
     for want in wants {
-        let want = want.clone().map_err(Stuck::Later)?;
-        (inner.parts.disks.ensure)(want).await.map_err(|error| {
-            let trouble = Trouble { reason: disk_reason(&error), detail: explain(&error) };
-            match error {
-                DiskError::OlderGeneration { .. } | DiskError::Diverged { .. } | DiskError::Invalid { .. } => {
-                    Stuck::Refused(trouble)
-                }
-                _ => Stuck::Later(trouble),
-            }
-        })?;
+        let ensured = match want.clone() {
+            Ok(want) => (inner.parts.disks.ensure)(want).await.map(drop).map_err(|error| disk_failed(&error)),
+            Err(trouble) => Err(Stuck::Later(trouble)),
+        };
+        first_failed = first_failed.and(ensured);
     }
+    first_failed?;
     let now = (inner.parts.now)();
     let first = inner.slot(instance, |slot| slot.life.as_ref().is_some_and(|life| life.disk_at.is_none()));
     if first { with_life(inner, instance, |life| life.disk_at = Some(now)) } else { Ok(()) }
+}
+
+fn disk_failed(error: &DiskError) -> Stuck {
+    let trouble = Trouble { reason: disk_reason(error), detail: explain(error) };
+    match error {
+        DiskError::OlderGeneration { .. } | DiskError::Diverged { .. } | DiskError::Invalid { .. } => {
+            Stuck::Refused(trouble)
+        }
+        _ => Stuck::Later(trouble),
+    }
 }
 
 /// The reason that users see. Errors that they cannot act on have one common reason.
@@ -379,11 +387,14 @@ fn disk_reason(error: &DiskError) -> Reason {
     }
 }
 
-/// Removes the disks that are here, and those that the assignment names: a disk that could not be opened is not listed.
+/// Removes the disks that are here, and those that the assignment names: a disk that could not be opened is not listed. One
+/// that another instance has stays: a restored database may name it although it was attached there since.
 async fn remove_disks(inner: &Inner, assignment: &Assignment) -> Step {
-    let here = (inner.parts.disks.list_of)(assignment.instance).into_iter().map(|disk| disk.disk);
+    let here = (inner.parts.disks.list)();
+    let (own, of_others): (Vec<_>, Vec<_>) = here.iter().partition(|disk| disk.instance == assignment.instance);
     let named = assignment.disks.iter().map(|disk| disk.disk).chain(assignment.left_disks.iter().copied());
-    let disks: BTreeSet<DiskId> = here.chain(named).collect();
+    let mut disks: BTreeSet<DiskId> = own.iter().map(|disk| disk.disk).chain(named).collect();
+    disks.retain(|disk| of_others.iter().all(|other| other.disk != *disk));
     for disk in disks {
         (inner.parts.disks.remove)(disk).await.map_err(|error| later(Reason::DiskError, explain(&error)))?;
     }

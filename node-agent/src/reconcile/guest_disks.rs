@@ -163,10 +163,9 @@ pub fn trouble(assignment: &Assignment, seen: &Seen, here: &Here) -> Option<Trou
         }
         let (since, _) = work.asked.filter(|(since, _)| here.now.ms_since(*since) >= UNPLUG_AGAIN_MS)?;
         let detail = format!(
-            "the guest has not let go of disk {} since it was asked {} s ago: unmount it there, or stop the instance; it is \
+            "the guest was asked to let go of disk {} at {since} and has not yet: unmount it there, or stop the instance; it is \
              asked again",
-            name(*disk),
-            here.now.ms_since(since) / 1000
+            name(*disk)
         );
         Some(Trouble { reason: Reason::Busy, detail })
     })

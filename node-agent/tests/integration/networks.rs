@@ -8,7 +8,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt as _,
-    process::Command,
+    process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -38,6 +38,27 @@ pub(crate) fn run(program: &str, args: &str) -> String {
 /// Runs `work` inside a namespace.
 fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     network::inside(namespace, work).unwrap()
+}
+
+/// How long the kernel takes to move so many taps into a namespace, as one program asks it to.
+pub(crate) fn moving_taps(count: usize) -> Duration {
+    let (process, names) = (std::process::id(), 0..count);
+    let (namespace, tap) =
+        (format!("mustertest-{process}-{}", unique()), |n: usize| format!("mv{n}x{}", process % 1_000_000));
+    run("ip", &format!("netns add {namespace}"));
+    let made: String = names.clone().map(|n| format!("tuntap add name {} mode tap\n", tap(n))).collect();
+    let moved: String = names.map(|n| format!("link set {} netns {namespace}\n", tap(n))).collect();
+    let batch = |lines: &str| {
+        let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        assert!(ip.wait().unwrap().success());
+    };
+    batch(&made);
+    let begun = Instant::now();
+    batch(&moved);
+    let took = begun.elapsed();
+    run("ip", &format!("netns delete {namespace}"));
+    took
 }
 
 fn unique() -> u32 {
