@@ -1,7 +1,7 @@
 //! [`Networks`]: which of them are due, one task for each, and what instances ask of them.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -11,7 +11,7 @@ use std::{
 
 use metrics::{counter, gauge};
 use muster_api::{
-    NetworkId,
+    MacAddress, NetworkId,
     node_protocol::network::{NetworksAssignment, NicAssignment},
 };
 use rustix::net::sockopt;
@@ -41,6 +41,8 @@ use crate::{
 
 /// Time after which a network is made sure from its beginning although nothing changed.
 const SURE_EVERY: Duration = Duration::from_secs(60);
+/// Most cards that are put in their places by one call of the programs, which has to end in time.
+const TOGETHER: usize = 64;
 /// First and longest wait after a failure. It doubles in between.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(10);
@@ -101,6 +103,10 @@ impl Told {
 struct Place {
     /// Held while something is done with the network. It has the rules that are loaded in its namespace.
     loaded: tokio::sync::Mutex<Option<String>>,
+    /// Cards that wait for their place.
+    waiting: Mutex<BTreeSet<MacAddress>>,
+    /// Cards that somebody else tried to put in their place, and why that failed.
+    failed: Mutex<BTreeMap<MacAddress, CommandError>>,
     standing: Mutex<Standing>,
 }
 
@@ -225,22 +231,30 @@ impl Networks {
     /// # Errors
     /// [`NetworkError`] if the network cannot be made, or the tap is not there.
     pub async fn attach(&self, nic: NicAssignment) -> Result<(), NetworkError> {
-        let card = self.card(nic)?;
+        self.card(nic)?;
         self.ensure(nic.network).await?;
         let wanted = self.inner.wanted(nic.network)?;
+        let step = |source| NetworkError::Step { title: wanted.title.clone(), source };
         let place = self.inner.place_of(nic.network);
+        lock(&place.failed).remove(&nic.mac);
+        lock(&place.waiting).insert(nic.mac);
         let _held = place.loaded.lock().await;
-        let attached = match &wanted.form {
-            Form::HostBridge(bridge) => {
-                let (tap, mtu) = (&card.tap, card.mtu);
-                ip_batch(None, &[format!("link set {tap} mtu {mtu} master {} up", bridge.as_str())]).await
+        if !lock(&place.waiting).contains(&nic.mac) {
+            // It was done together with another card.
+            return lock(&place.failed).remove(&nic.mac).map_or(Ok(()), |error| Err(step(error)));
+        }
+        let others: Vec<MacAddress> = lock(&place.waiting).iter().copied().filter(|mac| *mac != nic.mac).collect();
+        let together: Vec<MacAddress> = others.into_iter().take(TOGETHER - 1).chain([nic.mac]).collect();
+        // If one of them cannot be put in its place, each is tried alone.
+        if self.inner.put_in_place(&wanted, &together).await?.is_err() {
+            for mac in &together {
+                if let Err(error) = self.inner.put_in_place(&wanted, &[*mac]).await? {
+                    lock(&place.failed).insert(*mac, error);
+                }
             }
-            Form::Overlay(overlay) => {
-                let all = lock(&self.inner.told).good();
-                self.inner.segment(&wanted, overlay, &all)?.attach(nic.mac).await
-            }
-        };
-        attached.map_err(|source| NetworkError::Step { title: wanted.title.clone(), source })
+        }
+        lock(&place.waiting).retain(|mac| !together.contains(mac));
+        lock(&place.failed).remove(&nic.mac).map_or(Ok(()), |error| Err(step(error)))
     }
 
     /// Connects to a TCP port of the guest with this card, from within its network, as the gateway. Security groups decide
@@ -374,6 +388,25 @@ impl Inner {
             overlay,
             all,
         })
+    }
+
+    /// Puts the taps of these cards into their network. The outer error says that the network cannot be used.
+    async fn put_in_place(
+        &self,
+        wanted: &Wanted,
+        cards: &[MacAddress],
+    ) -> Result<Result<(), CommandError>, NetworkError> {
+        match &wanted.form {
+            Form::HostBridge(bridge) => {
+                let tap = |mac: &MacAddress| names::tap(self.parts.owner.node, *mac);
+                let line = |mac| format!("link set {} mtu {} master {} up", tap(mac), wanted.mtu, bridge.as_str());
+                Ok(ip_batch(None, &cards.iter().map(line).collect::<Vec<_>>()).await)
+            }
+            Form::Overlay(overlay) => {
+                let all = lock(&self.told).good();
+                Ok(self.segment(wanted, overlay, &all)?.attach(cards).await)
+            }
+        }
     }
 
     /// Starts a task for a network, if something is to be done and none is under way.

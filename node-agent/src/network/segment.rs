@@ -199,15 +199,17 @@ impl Segment<'_> {
         bridge_batch(Some(&self.namespace), &lines).await
     }
 
-    /// Puts a tap onto the bridge. It is in the host's namespace or already in that of the network.
-    pub(super) async fn attach(&self, mac: MacAddress) -> Result<(), CommandError> {
-        let tap = names::tap(self.owner.node, mac);
-        if PathBuf::from("/sys/class/net").join(&tap).exists() {
-            run("ip", &["link", "set", &tap, "netns", &self.namespace], "").await?;
-        }
+    /// Puts the taps of cards onto the bridge. Each is in the host's namespace or already in that of the network.
+    pub(super) async fn attach(&self, cards: &[MacAddress]) -> Result<(), CommandError> {
+        let taps: Vec<String> = cards.iter().map(|mac| names::tap(self.owner.node, *mac)).collect();
+        let on_host = taps.iter().filter(|tap| Path::new("/sys/class/net").join(tap).exists());
+        let moves: Vec<String> = on_host.map(|tap| format!("link set {tap} netns {}", self.namespace)).collect();
+        ip_batch(None, &moves).await?;
         let namespace = Some(self.namespace.as_str());
-        ip_batch(namespace, &port(&tap, BRIDGE, "off", self.wanted.mtu)).await?;
-        bridge_batch(namespace, &[entry(&tap, mac)]).await
+        let ports: Vec<String> = taps.iter().flat_map(|tap| port(tap, BRIDGE, "off", self.wanted.mtu)).collect();
+        ip_batch(namespace, &ports).await?;
+        let entries: Vec<String> = taps.iter().zip(cards).map(|(tap, mac)| entry(tap, *mac)).collect();
+        bridge_batch(namespace, &entries).await
     }
 }
 
