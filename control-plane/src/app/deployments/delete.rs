@@ -5,7 +5,7 @@ use storage_core::units::u64_from;
 
 use super::{
     super::{
-        Answer, App, AppError, Asked, Caller, find,
+        Answer, App, AppError, Asked, Caller, disks as app_disks, find,
         instances::{self as app_instances, change::deleted},
     },
     event,
@@ -29,12 +29,13 @@ impl App {
                 return app_instances::same_operation(tx, &asked.caller, running).await;
             }
             asked.check_if_match(row.revision)?;
+            let members = instances::of_deployment(tx, row.id).await?;
+            app_disks::refuse_if_leaving(tx, &members).await?;
             // If it is being deleted and no operation runs, the one before ran out of time. This one waits for the
             // rest.
             if let Some(running) = running {
                 operations::finish(tx, running, Outcome::Cancelled(None)).await?;
             }
-            let members = instances::of_deployment(tx, row.id).await?;
             let changed: Vec<_> = members.into_iter().filter_map(|member| deleted(member, tx)).collect();
             let new = NewOperation {
                 project: row.project.clone(),

@@ -10,7 +10,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, Once, find, operations::existing, sight::Sight},
+    super::{Answer, App, AppError, Asked, Caller, Once, disks as app_disks, find, operations::existing, sight::Sight},
     change::{Changed, check_idle, refused},
     power::{Verb, begin_or_finish, power},
     recover::recover,
@@ -117,6 +117,7 @@ async fn delete_rows(
     target: Target,
     rows: Vec<InstanceRow>,
 ) -> Result<Operation, AppError> {
+    app_disks::refuse_if_leaving(tx, &rows).await?;
     let mut fewer: BTreeMap<_, u64> = BTreeMap::new();
     let mut changed = Vec::new();
     for row in rows {

@@ -413,7 +413,43 @@ async fn a_snapshot_waits_for_disks_that_are_being_attached() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_detached_goes_with_its_instance_if_that_is_deleted() {
+async fn an_instance_is_not_deleted_while_one_of_its_disks_is_being_detached() {
+    let (world, nodes) = db(1, 2).await;
+    nodes[0].script(|s| (s.dirty_bytes, s.saves) = (4096, false));
+    eventually("the guest to write", async || {
+        (world.get(&path("db.1/data")).await.number("/unsaved_bytes") > 0).then_some(())
+    })
+    .await;
+    let id = detach(&world, "db.1/data").await.expect(202).text("/id").to_owned();
+    eventually("it to be saved", async || {
+        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
+    })
+    .await;
+    let select = json!({ "select": { "instances": ["db.1"] } });
+    for refused in [
+        world.delete("/v1/instances/db.1").await,
+        world.delete("/v1/deployments/db").await,
+        world.post("/v1/instances/-/delete", select).await,
+        world.post("/v1/deployments/db/scale", json!({ "count": 1 })).await,
+        world.post("/v1/deployments/db/scale", json!({ "count": 1, "remove": ["db.1"] })).await,
+    ] {
+        let refused = refused.refused(409, "wrong_state");
+        assert!(refused.text("/detail").contains("db.1/data"), "{}", refused.body);
+        assert_eq!(refused.text("/disk"), id);
+    }
+    assert_eq!(world.get("/v1/deployments/db").await.text("/state"), "ready", "nothing was begun");
+    let deleting = world.delete("/v1/instances/db.0").await.expect(202);
+    world.ends(&deleting, "succeeded").await;
+    // One that stays goes with its instance.
+    attach(&world, "db.1", json!({ "disk": id })).await.expect(200);
+    assert_eq!(world.get("/v1/snapshots").await.body["items"], json!([]), "what was to save it is gone");
+    let deleting = world.delete("/v1/deployments/db").await.expect(202);
+    world.ends(&deleting, "succeeded").await;
+    world.get(&path(&id)).await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_detached_goes_with_its_instance_if_that_is_deleted_after_its_node_was_lost() {
     let (world, nodes) = db(1, 1).await;
     nodes[0].script(|s| (s.dirty_bytes, s.saves) = (4096, false));
     eventually("the guest to write", async || {
@@ -425,6 +461,8 @@ async fn a_disk_that_is_detached_goes_with_its_instance_if_that_is_deleted() {
         (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
     })
     .await;
+    nodes[0].script(|s| s.mute = true);
+    world.post("/v1/nodes/n0/fence", json!({ "confirm": true })).await.expect(200);
     let deleting = world.delete("/v1/deployments/db").await.expect(202);
     world.ends(&deleting, "succeeded").await;
     world.get(&path(&id)).await.refused(404, "not_found");
