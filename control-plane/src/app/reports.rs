@@ -140,11 +140,13 @@ impl App {
 }
 
 /// The report of a disk. One of an older desired state does not know that the guest is not to have the disk, so it cannot say
-/// that the guest has let it go.
-fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -> DiskReport {
+/// that the guest has let it go. If that is known already, nothing of such a report counts: a newer one came before it.
+fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -> Option<DiskReport> {
     let is_late = known.leaving_since.is_some() && desired_revision < known.leaving_revision;
-    let in_guest = if is_late { known.in_guest } else { report.in_guest };
-    DiskReport { in_guest, ..report.clone() }
+    if !is_late {
+        return Some(report.clone());
+    }
+    (known.in_guest != Some(false)).then(|| DiskReport { in_guest: known.in_guest, ..report.clone() })
 }
 
 async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
@@ -184,7 +186,9 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
                 let Some(known) = known_disks.get(&report.disk).filter(|known| known.instance == row.id) else {
                     continue;
                 };
-                news.hear_of(&row, known, report_in_time(known, report, desired_revision));
+                if let Some(report) = report_in_time(known, report, desired_revision) {
+                    news.hear_of(&row, known, report);
+                }
             }
             let gone = |left: &&LeftRow| {
                 let has_heard = left.node == node && desired_revision >= left.told_revision;

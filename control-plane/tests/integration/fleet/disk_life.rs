@@ -1,6 +1,10 @@
 //! Disks that live longer than the start of their instance: they grow, are attached and detached.
 
-use muster_api::{Reason, firmware::MachineFeature, node_protocol::Assignment};
+use muster_api::{
+    Reason,
+    firmware::MachineFeature,
+    node_protocol::{Assignment, DiskReport},
+};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, Node, Reply, World, eventually};
@@ -52,6 +56,21 @@ async fn told(node: &Node, instance: &str, fits: impl Fn(&Assignment) -> bool) -
 
 fn names(of: &Assignment) -> Vec<(&str, bool)> {
     of.disks.iter().map(|disk| (disk.name.as_str(), disk.in_guest)).collect()
+}
+
+/// What a node says of the disk `data`, as its guest has it, if that wrote nothing.
+fn reported(assignment: &Assignment, size_bytes: u64) -> DiskReport {
+    DiskReport {
+        disk: assignment.disks[1].disk,
+        path: "/late".to_owned(),
+        version: assignment.disks[1].version,
+        ahead: None,
+        unsaved_bytes: 0,
+        fetched_bytes: 0,
+        local_bytes: 0,
+        size_bytes: Some(size_bytes),
+        in_guest: Some(true),
+    }
 }
 
 /// The states that events tell of a disk, in their order.
@@ -543,4 +562,31 @@ async fn each_member_of_a_fork_has_what_its_member_of_the_snapshot_had() {
             assert_eq!(disk["version"], source["version"], "{n}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_report_does_not_hide_what_a_disk_has_to_save() {
+    let (world, nodes) = db(1, 1).await;
+    let node = &nodes[0];
+    let id = becomes(&world, "db.0/data", "attached").await.text("/id").to_owned();
+    let first = node.desired();
+    node.script(|s| {
+        s.dirty_bytes = 4096;
+        s.refuse_cuts = vec![Reason::HoldExpired; 3];
+    });
+    node.act().await;
+    detach(&world, &id).await.expect(202);
+    eventually("it to say that the snapshot failed", async || {
+        let shown = world.get(&path(&id)).await;
+        shown.body["detail"].as_str()?.contains("saved again").then_some(())
+    })
+    .await;
+    node.script(|s| s.mute = true);
+    // What the node said before the detach, and before the guest wrote, arrives now.
+    let mut late = super::harness::report_of(&first.assignments[0], muster_api::node_protocol::Observed::Running);
+    late.disks = vec![reported(&first.assignments[0], 2 * MIB)];
+    node.report(&first, false, vec![late]).await.expect(204);
+    muster_controller::reconcile::driver::run_pass(&world.app, muster_controller::wake::Loop::Disks).await;
+    let shown = world.get(&path(&id)).await;
+    assert_eq!((shown.text("/state"), shown.number("/unsaved_bytes")), ("detaching", 4096));
 }
