@@ -42,8 +42,6 @@ CREATE TABLE detached_disks (
     -- The instance that it was detached from, and the name that this had then.
     instance TEXT NOT NULL,
     instance_name TEXT NOT NULL,
-    -- The snapshot that saved what it held. It is deleted, but for the version of this disk.
-    snapshot TEXT,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     revision BIGINT NOT NULL DEFAULT 1,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::{DiskId, InstanceId, NodeId, SnapshotId, Timestamp, VersionId};
+use muster_api::{DiskId, InstanceId, NodeId, Timestamp, VersionId};
 
 use super::{
     StoreError, Tx,
@@ -32,8 +32,6 @@ pub struct DetachedRow {
     pub instance: InstanceId,
     /// The name that this had then.
     pub instance_name: String,
-    /// The snapshot that saved what it held. It is deleted, but for the version of this disk.
-    pub snapshot: Option<SnapshotId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -45,8 +43,7 @@ pub struct DetachedRow {
 }
 
 columns!(
-    "detached_disks", DetachedRow: id, project, name, size_bytes, version, saved_at, instance, instance_name, snapshot,
-    created_at, updated_at, revision, seq,
+    "detached_disks", DetachedRow: id, project, name, size_bytes, version, saved_at, instance, instance_name, created_at, updated_at, revision, seq,
 );
 
 /// A disk, wherever it is.
@@ -239,7 +236,6 @@ pub async fn detach(tx: &mut Tx, row: &DiskRow, instance_name: String) -> Result
         saved_at: row.saved_at,
         instance: row.instance,
         instance_name,
-        snapshot: row.leaving_snapshot,
         created_at: row.created_at,
         updated_at: tx.now(),
         revision: row.revision + 1,

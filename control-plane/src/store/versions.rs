@@ -273,13 +273,41 @@ pub async fn unlink_image(tx: &mut Tx, image: ImageId) -> Result<u64, StoreError
 
 const UNLINK_SNAPSHOT: &str = "-- versions.unlink_snapshot
 UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
-WHERE snapshot = $1 AND deleted_at IS NULL AND (CAST($3 AS TEXT) IS NULL OR id <> $3)";
+WHERE snapshot = $1 AND deleted_at IS NULL";
 
-/// As [`unlink`], for all versions of a snapshot, but not `kept`. Returns how many.
-pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId, kept: Option<VersionId>) -> Result<u64, StoreError> {
+/// As [`unlink`], for all versions of a snapshot. Returns how many.
+pub async fn unlink_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<u64, StoreError> {
     boot_orders::drop_where(tx, "snapshot", snapshot).await?;
     let query = sqlx::query(UNLINK_SNAPSHOT).bind(snapshot.to_string()).bind(tx.now().micros());
-    Ok(query.bind(kept.map(|id| id.to_string())).execute(tx.conn()).await?.rows_affected())
+    Ok(query.execute(tx.conn()).await?.rows_affected())
+}
+
+const SAVED: &str = "WHERE v.disk = $1 AND v.deleted_at IS NULL AND v.snapshot IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM snapshots s WHERE s.id = v.snapshot AND s.state <> 'deleted') ORDER BY v.seq";
+
+/// As [`unlink`], for the versions of a disk that outlived their snapshots, but not `kept`. Such versions saved what it held
+/// when it was to be detached.
+pub async fn unlink_saved(tx: &mut Tx, disk: DiskId, kept: Option<VersionId>) -> Result<(), StoreError> {
+    let saved: Vec<VersionRow> = select(tx, "versions.saved", SAVED, [disk.to_string().into()]).await?;
+    for row in saved.iter().filter(|row| Some(row.version.id) != kept) {
+        unlink(tx, row).await?;
+    }
+    Ok(())
+}
+
+const UNLINK_UNNEEDED: &str = "-- versions.unlink_unneeded
+UPDATE versions SET state = 'deleted', deleted_at = $2, updated_at = $2, revision = revision + 1
+WHERE snapshot = $1 AND deleted_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM disks d JOIN instances i ON i.id = d.instance
+        WHERE d.version = versions.id AND d.leaving_since IS NOT NULL AND i.deleted_at IS NULL)
+    AND NOT EXISTS (SELECT 1 FROM detached_disks f WHERE f.version = versions.id)";
+
+/// As [`unlink_snapshot`], but not the versions of disks that are detached or being detached: these outlive the snapshot.
+pub async fn unlink_unneeded(tx: &mut Tx, snapshot: SnapshotId) -> Result<(), StoreError> {
+    boot_orders::drop_where(tx, "snapshot", snapshot).await?;
+    let query = sqlx::query(UNLINK_UNNEEDED).bind(snapshot.to_string()).bind(tx.now().micros());
+    query.execute(tx.conn()).await?;
+    Ok(())
 }
 
 const RENAME_SNAPSHOT: &str = "-- versions.rename_snapshot

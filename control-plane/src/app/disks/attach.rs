@@ -175,9 +175,7 @@ async fn take(
         return Err(AppError::Unavailable(detail));
     }
     disks::delete_detached(tx, &row).await?;
-    if let Some(snapshot) = row.snapshot {
-        versions::unlink_snapshot(tx, snapshot, None).await?;
-    }
+    versions::unlink_saved(tx, row.id, None).await?;
     let number = disks::next_number(tx, instance.id).await?;
     let new = DiskRow::new(instance, name, number, (row.version, row.size_bytes), tx.now(), row.seq);
     let new =
@@ -201,8 +199,9 @@ async fn keep(
         return Ok(row);
     }
     if let Some(snapshot) = row.leaving_snapshot {
-        app_snapshots::discard(tx, snapshot, None).await?;
+        app_snapshots::discard(tx, snapshot).await?;
     }
+    versions::unlink_saved(tx, row.id, None).await?;
     let stays = DiskRow { leaving_since: None, leaving_revision: 0, leaving_snapshot: None, detail: None, ..row };
     disks::save_leaving(tx, &stays).await?;
     let stays = DiskRow { revision: stays.revision + 1, updated_at: tx.now(), ..stays };

@@ -77,9 +77,7 @@ impl App {
                 AnyDisk::Detached(row) => row,
             };
             disks::delete_detached(tx, &row).await?;
-            if let Some(snapshot) = row.snapshot {
-                versions::unlink_snapshot(tx, snapshot, None).await?;
-            }
+            versions::unlink_saved(tx, row.id, None).await?;
             events::append(tx, detached_event("disk.deleted", &row, &asked.caller.name)).await?;
             Ok(Answer::no_content())
         })

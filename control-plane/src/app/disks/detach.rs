@@ -21,6 +21,7 @@ use crate::{
         instances::{self, DiskRow, InstanceRow},
         nodes,
         snapshots::{self, SnapshotRow},
+        versions,
     },
     wake::Loop,
 };
@@ -91,7 +92,8 @@ pub(crate) async fn drive(tx: &mut Tx, id: DiskId) -> Result<bool, AppError> {
     if matches!(instance.life.state, InstanceState::Deleting | InstanceState::Deleted) {
         // The disk goes with its instance, and what was to save it is of no use.
         let Some(snapshot) = row.leaving_snapshot else { return Ok(false) };
-        app_snapshots::discard(tx, snapshot, None).await?;
+        app_snapshots::discard(tx, snapshot).await?;
+        versions::unlink_saved(tx, row.id, None).await?;
         disks::save_leaving(tx, &DiskRow { leaving_snapshot: None, ..row }).await?;
         return Ok(true);
     }
@@ -114,7 +116,7 @@ pub(crate) async fn drive(tx: &mut Tx, id: DiskId) -> Result<bool, AppError> {
         Next::Save => match app_snapshots::begin_own(tx, instance).await {
             Ok(snapshot) => {
                 if let Some(before) = row.leaving_snapshot {
-                    app_snapshots::discard(tx, before, None).await?;
+                    app_snapshots::discard(tx, before).await?;
                 }
                 let detail = Some("a snapshot saves what it holds".to_owned());
                 disks::save_leaving(tx, &DiskRow { leaving_snapshot: Some(snapshot), detail, ..row }).await?;
@@ -154,8 +156,9 @@ async fn leave(tx: &mut Tx, row: DiskRow, instance: &InstanceRow) -> Result<(), 
     }
     let detached = disks::detach(tx, &row, instance.name.clone()).await?;
     if let Some(snapshot) = row.leaving_snapshot {
-        app_snapshots::discard(tx, snapshot, Some(row.version)).await?;
+        app_snapshots::discard(tx, snapshot).await?;
     }
+    versions::unlink_saved(tx, row.id, Some(row.version)).await?;
     let told = detached_event("disk.state", &detached, "muster");
     let told = events::NewEvent {
         labels: instance.labels.clone(),

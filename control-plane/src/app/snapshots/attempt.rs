@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use muster_api::{
-    ErrorCode, NodeId, Problem, Reason, SnapshotId, VersionId,
+    ErrorCode, NodeId, Problem, Reason, SnapshotId,
     node::NodeState,
     snapshot::{Consistency, SnapshotState},
 };
@@ -76,9 +76,10 @@ pub(crate) async fn give_up(
     Ok(())
 }
 
-/// Unlinks a snapshot that the controller took for itself, but not the version `kept`. One under way is given up first.
-pub(crate) async fn discard(tx: &mut Tx, id: SnapshotId, kept: Option<VersionId>) -> Result<(), AppError> {
-    versions::unlink_snapshot(tx, id, kept).await?;
+/// Unlinks a snapshot that the controller took for itself, but not the versions of disks that are detached or being detached.
+/// One under way is given up first.
+pub(crate) async fn discard(tx: &mut Tx, id: SnapshotId) -> Result<(), AppError> {
+    versions::unlink_unneeded(tx, id).await?;
     let Some(mut row) = snapshots::load(tx, id).await? else { return Ok(()) };
     if row.is_under_way() {
         let why = "it is not needed any more";

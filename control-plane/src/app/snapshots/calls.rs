@@ -113,7 +113,7 @@ impl App {
             };
             let operation = begin_operation(tx, &asked.caller.origin(), new).await?;
             // I5: unlinking is one step whatever the size. The bytes stay until nothing uses them.
-            versions::unlink_snapshot(tx, row.id, None).await?;
+            versions::unlink_snapshot(tx, row.id).await?;
             row.state = SnapshotState::Deleted;
             snapshots::save(tx, &row).await?;
             events::append(tx, event(&row, &asked.caller.name)).await?;

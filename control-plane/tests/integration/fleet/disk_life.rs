@@ -590,3 +590,41 @@ async fn a_late_report_does_not_hide_what_a_disk_has_to_save() {
     let shown = world.get(&path(&id)).await;
     assert_eq!((shown.text("/state"), shown.number("/unsaved_bytes")), ("detaching", 4096));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_that_are_detached_together_each_keep_their_version_and_no_other() {
+    let (world, nodes) = db(1, 1).await;
+    attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    becomes(&world, "db.0/more", "attached").await;
+    nodes[0].script(|s| (s.dirty_bytes, s.settles, s.removes) = (4096, true, false));
+    eventually("the guest to write", async || {
+        let unsaved = async |disk: &str| world.get(&path(disk)).await.number("/unsaved_bytes");
+        (unsaved("db.0/data").await > 0 && unsaved("db.0/more").await > 0).then_some(())
+    })
+    .await;
+    for disk in ["db.0/data", "db.0/more"] {
+        detach(&world, disk).await.expect(202);
+    }
+    let (data, more) = (becomes(&world, "data", "detached").await, becomes(&world, "more", "detached").await);
+    for disk in [&data, &more] {
+        world.get(&format!("/v1/versions/{}", disk.text("/version"))).await.expect(200);
+    }
+    let of_disks = async || -> Vec<String> {
+        let page = world.get("/v1/versions").await;
+        let items = page.body["items"].as_array().unwrap().iter();
+        let names = items.filter_map(|version| version["disk_name"].as_str());
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(of_disks().await, ["data", "more"], "nothing else of what saved them is left");
+    // The version of the one goes with it, not that of the other.
+    world.delete(&path("data")).await.expect(204);
+    world.get(&format!("/v1/versions/{}", more.text("/version"))).await.expect(200);
+    assert_eq!(of_disks().await, ["more"]);
+    nodes[0].script(|s| s.removes = true);
+    told(&nodes[0], "db.0", |told| told.left_disks.is_empty()).await;
+    attach(&world, "db.0", json!({ "disk": "more" })).await.expect(201);
+    assert!(of_disks().await.is_empty(), "a disk of an instance keeps what it needs itself");
+    becomes(&world, "db.0/more", "attached").await;
+}
