@@ -16,7 +16,7 @@ use super::{
     instances::{self as app_instances, Changed},
 };
 use crate::{
-    domain::instance::Edge,
+    domain::{disk_life::is_disk_size, instance::Edge},
     store::{
         Tx,
         disks::{self, LeftRow},
@@ -36,6 +36,8 @@ struct News<'a> {
     disks: Vec<DiskReport>,
     /// Events of disks whose state is another one now, without their actor.
     told: Vec<NewEvent>,
+    /// Disks that are larger on their node than the database knows, with their sizes there, bytes.
+    larger: Vec<(DiskId, u64)>,
     /// Whether something is new of a disk that is being detached.
     leaving: bool,
     /// Disks that have left an instance and of which its node has no copy any more.
@@ -60,6 +62,9 @@ struct News<'a> {
 impl News<'_> {
     /// Takes what a node said of a disk, if it is new.
     fn hear_of(&mut self, row: &InstanceRow, known: &DiskRow, report: DiskReport) {
+        // Disks never shrink, so the database is an older copy, or was one.
+        let larger = report.size_bytes.filter(|bytes| *bytes > known.size_bytes);
+        self.larger.extend(larger.filter(|bytes| is_disk_size(*bytes)).map(|bytes| (known.id, bytes)));
         if !known.differs(&report) {
             return;
         }
@@ -74,7 +79,7 @@ impl News<'_> {
     }
 
     fn is_none(&self) -> bool {
-        let known = self.changed.is_empty() && self.disks.is_empty() && self.ahead.is_empty();
+        let known = self.changed.is_empty() && self.disks.is_empty() && self.larger.is_empty() && self.ahead.is_empty();
         known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty() && self.left.is_empty()
     }
 }
@@ -126,6 +131,10 @@ impl App {
                 guests::save_reported(tx, &news.guests).await?;
                 for disk in &news.ahead {
                     disk.adopt(tx).await?;
+                }
+                for (disk, size_bytes) in &news.larger {
+                    disks::raise_size(tx, *disk, *size_bytes).await?;
+                    tx.bump_desired(node);
                 }
                 for found in &news.found {
                     found.save(tx, node, &actor).await?;

@@ -53,6 +53,12 @@ pub fn state(seen: &Seen) -> DiskState {
     }
 }
 
+/// Whether a disk can have this size, bytes.
+#[must_use]
+pub const fn is_disk_size(bytes: u64) -> bool {
+    bytes <= SIZE_BYTES_MAX && bytes.is_multiple_of(BLOCK_BYTES)
+}
+
 /// Why a disk of `size_bytes` cannot become one of `wanted` bytes.
 #[must_use]
 pub fn check_growth(size_bytes: u64, wanted: u64) -> Option<FieldError> {

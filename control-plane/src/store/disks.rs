@@ -186,6 +186,16 @@ pub async fn grow(tx: &mut Tx, disk: &AnyDisk, size_bytes: u64) -> Result<(), St
     StoreError::unless_saved(&done, table, id)
 }
 
+const RAISE_SIZE: &str = "-- disks.raise_size
+UPDATE disks SET size_bytes = $2, updated_at = $3, revision = revision + 1 WHERE id = $1 AND size_bytes < $2";
+
+/// Saves the size that a disk has on its node, unless it is known to be at least as large.
+pub async fn raise_size(tx: &mut Tx, id: DiskId, size_bytes: u64) -> Result<(), StoreError> {
+    let query = sqlx::query(RAISE_SIZE).bind(id.to_string()).bind(column::int(size_bytes)).bind(tx.now().micros());
+    query.execute(tx.conn()).await?;
+    Ok(())
+}
+
 const SAVE_LEAVING: &str = "-- disks.leaving
 UPDATE disks SET leaving_since = $3, leaving_revision = $4, leaving_snapshot = $5, detail = $6, updated_at = $7,
     revision = revision + 1

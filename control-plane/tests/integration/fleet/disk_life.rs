@@ -628,3 +628,23 @@ async fn disks_that_are_detached_together_each_keep_their_version_and_no_other()
     assert!(of_disks().await.is_empty(), "a disk of an instance keeps what it needs itself");
     becomes(&world, "db.0/more", "attached").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_larger_on_its_node_than_a_restored_database_knows_has_that_size() {
+    let (world, nodes) = db(1, 1).await;
+    let node = &nodes[0];
+    let id = becomes(&world, "db.0/data", "attached").await.text("/id").to_owned();
+    let desired = node.desired();
+    let says = async |size_bytes: u64| {
+        let mut report =
+            super::harness::report_of(&desired.assignments[0], muster_api::node_protocol::Observed::Running);
+        report.disks = vec![reported(&desired.assignments[0], size_bytes)];
+        node.report(&desired, false, vec![report]).await.expect(204);
+        world.get(&path(&id)).await.number("/size_bytes")
+    };
+    assert_eq!(says(4 * MIB + 1).await, 2 * MIB, "no disk has such a size");
+    assert_eq!(says((16 << 40) + 4096).await, 2 * MIB, "nor such a large one");
+    assert_eq!(says(4 * MIB).await, 4 * MIB);
+    assert_eq!(told(node, "db.0", |told| told.disks[1].size_bytes == 4 * MIB).await.disks.len(), 2);
+    assert_eq!(says(2 * MIB).await, 4 * MIB, "and never shrinks");
+}
