@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_api::{
     DiskId, InstanceId, NodeId,
     guest::Guest,
-    node_protocol::{DiskReport, Observed, Report},
+    node_protocol::{DiskReport, InstanceReport, Observed, Report},
 };
 
 use super::{
@@ -38,6 +38,8 @@ struct News<'a> {
     told: Vec<NewEvent>,
     /// Disks that are larger on their node than the database knows, with their sizes there, bytes.
     larger: Vec<(DiskId, u64)>,
+    /// Disks that are being detached and that their node does not have and never had.
+    absent: Vec<DiskId>,
     /// Whether something is new of a disk that is being detached.
     leaving: bool,
     /// Disks that have left an instance and of which its node has no copy any more.
@@ -80,6 +82,7 @@ impl News<'_> {
 
     fn is_none(&self) -> bool {
         let known = self.changed.is_empty() && self.disks.is_empty() && self.larger.is_empty() && self.ahead.is_empty();
+        let known = known && self.absent.is_empty();
         known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty() && self.left.is_empty()
     }
 }
@@ -125,7 +128,10 @@ impl App {
                     disks::forget_left(tx, left.instance, left.disk).await?;
                     tx.bump_desired(node);
                 }
-                if news.leaving {
+                for disk in &news.absent {
+                    disks::note_absence(tx, *disk).await?;
+                }
+                if news.leaving || !news.absent.is_empty() {
                     tx.wake(Loop::Disks);
                 }
                 guests::save_reported(tx, &news.guests).await?;
@@ -156,6 +162,15 @@ fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -
         return Some(report.clone());
     }
     (known.in_guest != Some(false)).then(|| DiskReport { in_guest: known.in_guest, ..report.clone() })
+}
+
+/// Whether a report says something new: its node does not have this disk, which is being detached, and never had it. While a
+/// start goes on, the node may be making the disk.
+fn lacks(known: &DiskRow, report: &InstanceReport, desired_revision: u64) -> bool {
+    let is_awaited = known.leaving_since.is_some() && known.path.is_none() && !known.is_absent();
+    let is_settled = !matches!(report.state, Observed::Preparing | Observed::Stopping);
+    let has_heard = desired_revision >= known.leaving_revision;
+    is_awaited && is_settled && has_heard && report.disks.iter().all(|disk| disk.disk != known.id)
 }
 
 async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
@@ -199,6 +214,9 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
                     news.hear_of(&row, known, report);
                 }
             }
+            let absent = known_disks.values().filter(|known| known.instance == row.id);
+            let absent = absent.filter(|known| lacks(known, one, desired_revision));
+            news.absent.extend(absent.map(|known| known.id));
             let gone = |left: &&LeftRow| {
                 let has_heard = left.node == node && desired_revision >= left.told_revision;
                 has_heard && one.disks.iter().all(|disk| disk.disk != left.disk)

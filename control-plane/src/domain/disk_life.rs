@@ -24,6 +24,11 @@ use super::versions::SIZE_BYTES_MAX;
 /// How long to wait until another snapshot is taken after one that failed, or that left something out, milliseconds.
 pub const AGAIN_AFTER_MS: i64 = 30_000;
 
+/// The states of an instance in which its node can say that it does not have a disk and will not make it by itself. In others
+/// it may be making the disk for a start that has begun.
+pub const LACKS_DISKS: [InstanceState; 4] =
+    [InstanceState::Running, InstanceState::Paused, InstanceState::Stopped, InstanceState::Failed];
+
 /// What is known of a disk of an instance.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
@@ -94,6 +99,8 @@ pub struct Leaving {
     pub instance_detail: Option<String>,
     /// Whether a guest has it or may get it, if the node told.
     pub in_guest: Option<bool>,
+    /// Whether its node ever told that it is there. If not, `in_guest` is `Some(false)` once the node told that it is not.
+    pub was_there: bool,
     /// Whether its node knows of its newest version.
     pub knows_newest: bool,
     /// Bytes written since that version, as the node told together with the version.
@@ -128,6 +135,10 @@ pub enum Next {
 #[must_use]
 pub fn next(disk: &Leaving) -> Next {
     let wait = |why: &str| Next::Wait(why.to_owned());
+    if !disk.was_there && LACKS_DISKS.contains(&disk.instance) {
+        let why = "its node has not told yet that it does not have it: that may take five minutes";
+        return if disk.in_guest == Some(false) { Next::Leave } else { wait(why) };
+    }
     match disk.instance {
         InstanceState::Unknown => return wait("the node of its instance is silent"),
         InstanceState::Failed => return wait("its instance has failed: start it, stop it or recover it"),
@@ -208,6 +219,7 @@ mod tests {
             instance: InstanceState::Running,
             instance_detail: None,
             in_guest: Some(false),
+            was_there: true,
             knows_newest: true,
             unsaved_bytes: 0,
             is_being_cut: false,
@@ -231,6 +243,14 @@ mod tests {
         ] {
             assert!(matches!(next(&waiting), Next::Wait(_)), "{waiting:?}");
         }
+        for instance in LACKS_DISKS {
+            let absent = Leaving { instance, was_there: false, knows_newest: false, ..clean.clone() };
+            assert_eq!(next(&absent), Next::Leave);
+            assert!(matches!(next(&Leaving { in_guest: None, ..absent }), Next::Wait(_)));
+        }
+        let starting =
+            Leaving { instance: InstanceState::Starting, was_there: false, knows_newest: false, ..clean.clone() };
+        assert!(matches!(next(&starting), Next::Wait(_)), "a start may make it");
         let refuses = Leaving { in_guest: Some(true), instance_detail: Some("no answer".to_owned()), ..clean };
         assert!(matches!(next(&refuses), Next::Wait(why) if why.ends_with(": no answer")));
     }

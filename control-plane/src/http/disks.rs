@@ -69,7 +69,8 @@ async fn disk_attach(State(app): State<App>, of: ChangeOf<InstanceId, AttachDisk
 
 /// Detaches a disk from its instance: it is taken from the guest, which may refuse that for a while; then a snapshot saves what
 /// it holds. The disk is `detaching` meanwhile, and its `detail` says what is waited for. Attaching it to the same instance
-/// takes this back. A boot disk cannot be detached.
+/// takes this back. A boot disk cannot be detached. A disk that its node could not make is detached as well, once the node says
+/// that it does not have it.
 #[utoipa::path(post, path = "/v1/disks/{disk}/detach", tag = "disks",
     responses((status = 202, body = Disk, description = "It is being detached. `Location` is the path of the disk."),
         (status = 200, body = Disk)))]

@@ -87,7 +87,7 @@ async fn instance_patch(State(app): State<App>, of: ChangeOf<InstanceId, PatchIn
 }
 
 /// Deletes an instance and lowers the `count` of its deployment. `dry_run=true` only tells how many bytes it would
-/// free.
+/// free. Refused with 409 while one of its disks is being detached.
 #[utoipa::path(delete, path = "/v1/instances/{instance}", tag = "instances",
     params(DryRun), responses((status = 202, body = Operation), (status = 200, body = Freed)))]
 async fn instance_delete(

@@ -218,6 +218,22 @@ pub async fn save_leaving(tx: &mut Tx, row: &DiskRow) -> Result<(), StoreError> 
     StoreError::unless_saved(&done, "disks", row.id)
 }
 
+const SAVE_ABSENCE: &str = "-- disks.save_absence
+UPDATE disks SET in_guest = $2 WHERE id = $1 AND path IS NULL";
+
+/// Notes that a node does not have a disk that is to leave its instance, and never had it. It is no change by anybody, so the
+/// revision stays.
+pub async fn note_absence(tx: &mut Tx, id: DiskId) -> Result<(), StoreError> {
+    sqlx::query(SAVE_ABSENCE).bind(id.to_string()).bind(0_i64).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Forgets what [`note_absence`] noted.
+pub async fn forget_absence(tx: &mut Tx, id: DiskId) -> Result<(), StoreError> {
+    sqlx::query(SAVE_ABSENCE).bind(id.to_string()).bind(None::<i64>).execute(tx.conn()).await?;
+    Ok(())
+}
+
 /// The disks that are being detached, oldest first. Those of deleted instances are among them while a snapshot is there that
 /// was to save them.
 pub async fn leaving(tx: &mut Tx) -> Result<Vec<DiskRow>, StoreError> {

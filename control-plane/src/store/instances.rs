@@ -107,7 +107,8 @@ pub struct DiskRow {
     pub reported_bytes: Option<u64>,
     /// The newest version that its node knows of, as last reported.
     pub reported_version: Option<VersionId>,
-    /// Whether a guest has it or may get it, as last reported; `None` if the node did not tell.
+    /// Whether a guest has it or may get it, as last reported; `None` if the node did not tell. Without a path, `false` says
+    /// that the node does not have the disk, which is to leave its instance.
     pub in_guest: Option<bool>,
     /// Since when it is being detached.
     pub leaving_since: Option<Timestamp>,
@@ -174,6 +175,12 @@ impl DiskRow {
                 != (report.unsaved_bytes, report.fetched_bytes, report.local_bytes)
             || (self.reported_bytes, self.reported_version, self.in_guest)
                 != (report.size_bytes, Some(report.version), report.in_guest)
+    }
+
+    /// Whether its node, which never had it, said so since it was to leave its instance.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        self.path.is_none() && matches!(self.in_guest, Some(false))
     }
 
     /// What it is doing.

@@ -13,7 +13,7 @@ use super::{
     TAKES_DISKS, check_instance, detached_event, event, refused, view,
 };
 use crate::{
-    domain::disk_life::{Last, Leaving, Next, next},
+    domain::disk_life::{LACKS_DISKS, Last, Leaving, Next, next},
     store::{
         Tx,
         disks::{self, AnyDisk, LeftRow},
@@ -53,9 +53,12 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
     let instance = instances::load(tx, row.instance).await?;
     let instance = instance.ok_or_else(|| AppError::not_found("instance", row.instance))?;
     // While it waits for a node, nobody can say what the disk holds.
-    let allowed: Vec<InstanceState> =
-        TAKES_DISKS.into_iter().filter(|state| *state != InstanceState::Pending).collect();
-    check_instance(&instance, &allowed)?;
+    let allowed = TAKES_DISKS.into_iter().filter(|state| *state != InstanceState::Pending);
+    if row.path.is_some() {
+        check_instance(&instance, &allowed.collect::<Vec<_>>())?;
+    } else {
+        check_instance(&instance, &LACKS_DISKS)?;
+    }
     let Some(node) = instance.life.node else { return Err(refused(row.state(), "its instance has no node")) };
     if row.path.is_some() && row.in_guest.is_none() {
         let detail = format!(
@@ -65,11 +68,15 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
         );
         return Err(refused(row.state(), detail));
     }
-    if row.state() == DiskState::Attaching {
+    if row.path.is_none() {
+        // What its node said before does not count.
+        disks::forget_absence(tx, row.id).await?;
+    } else if row.state() == DiskState::Attaching {
         return Err(refused(DiskState::Attaching, "the disk is still being attached: try again when it is"));
     }
     tx.bump_desired(node);
     let row = DiskRow {
+        in_guest: row.in_guest.filter(|_| row.path.is_some()),
         leaving_since: Some(tx.now()),
         // The bump counts already.
         leaving_revision: nodes::desired_revision(tx, node).await?,
@@ -105,6 +112,7 @@ pub(crate) async fn drive(tx: &mut Tx, id: DiskId) -> Result<bool, AppError> {
         instance: instance.life.state,
         instance_detail: instance.life.detail.clone(),
         in_guest: row.in_guest,
+        was_there: row.path.is_some(),
         knows_newest: row.reported_version == Some(row.version),
         unsaved_bytes: row.unsaved_bytes,
         is_being_cut: snapshots::busy_with(tx, &[row.id]).await?.is_some(),

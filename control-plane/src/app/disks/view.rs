@@ -1,6 +1,6 @@
 //! Disks as their callers see them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     InstanceId,
@@ -28,12 +28,19 @@ pub(super) async fn many(tx: &mut Tx, caller: &Caller, disks: Vec<AnyDisk>) -> R
     });
     let of: BTreeSet<InstanceId> = attached.clone().map(|row| row.instance).collect();
     let names = instances::names(tx, &of.into_iter().collect::<Vec<_>>()).await?;
+    let waits = |row: &&DiskRow| row.state() == DiskState::Attaching && row.detail.is_none();
+    let waiting: BTreeSet<InstanceId> = attached.clone().filter(waits).map(|row| row.instance).collect();
+    // Why a node cannot make a disk, or plug it in, is what it says of the instance.
+    let rows = instances::load_many(tx, &waiting.into_iter().collect::<Vec<_>>()).await?;
+    let said: BTreeMap<InstanceId, String> =
+        rows.into_iter().filter_map(|row| Some((row.id, row.life.detail?))).collect();
     // What a node said may name nodes.
-    let has_text = attached.clone().any(|row| row.detail.is_some());
+    let has_text = attached.clone().any(|row| row.detail.is_some()) || !said.is_empty();
     let sight = if has_text { Sight::of(tx, caller.is_operator()).await? } else { Sight::All };
     let view = |disk| match disk {
         AnyDisk::Attached(row) => {
-            let detail = row.detail.clone().map(|detail| sight.text(detail));
+            let of_instance_said = said.get(&row.instance).filter(|_| waits(&&row));
+            let detail = row.detail.as_ref().or(of_instance_said).map(|detail| sight.text(detail.clone()));
             Disk { instance_name: names.get(&row.instance).cloned(), detail, ..of_instance(row) }
         }
         AnyDisk::Detached(row) => of_none(row),

@@ -648,3 +648,68 @@ async fn a_disk_that_is_larger_on_its_node_than_a_restored_database_knows_has_th
     assert_eq!(told(node, "db.0", |told| told.disks[1].size_bytes == 4 * MIB).await.disks.len(), 2);
     assert_eq!(says(2 * MIB).await, 4 * MIB, "and never shrinks");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_cannot_be_made_on_its_node_is_detached_again() {
+    let (world, nodes) = db(1, 1).await;
+    let node = &nodes[0];
+    becomes(&world, "db.0/data", "attached").await;
+    node.script(|s| s.unmade = vec!["more".to_owned(), "late".to_owned()]);
+    let more = attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    told(node, "db.0", |told| told.disks.len() == 3).await;
+    let before = node.desired();
+    node.script(|s| s.mute = true);
+    let id = more.text("/id");
+    assert_eq!(detach(&world, id).await.expect(202).text("/state"), "detaching");
+    // What the node said before it had heard of the detach does not count: it may still make the disk.
+    let running = muster_api::node_protocol::Observed::Running;
+    let mut late = super::harness::report_of(&before.assignments[0], running);
+    late.disks = vec![reported(&before.assignments[0], 2 * MIB)];
+    node.report(&before, false, vec![late]).await.expect(204);
+    muster_controller::reconcile::driver::run_pass(&world.app, muster_controller::wake::Loop::Disks).await;
+    assert_eq!(world.get(&path(id)).await.text("/state"), "detaching");
+    // Taken back, it is awaited again. What the node says to that is no answer to the next detach.
+    let stays = attach(&world, "db.0", json!({ "disk": id })).await.expect(200);
+    assert_eq!(stays.text("/state"), "attaching");
+    detach(&world, id).await.expect(202);
+    // It is in no snapshot, and hinders none.
+    let cut = json!({ "name": "s", "select": { "deployment": "db" } });
+    let operation = world.post("/v1/snapshots", cut).await.expect(202);
+    told(node, "db.0", |told| told.disks.get(2).is_some_and(|disk| !disk.in_guest)).await;
+    node.script(|s| s.mute = false);
+    node.tell_all().await;
+    let detached = becomes(&world, id, "detached").await;
+    assert_eq!((&detached.body["version"], detached.text("/detached_from")), (&more.body["version"], "db.0"));
+    world.ends(&operation, "succeeded").await;
+    assert_eq!(world.get("/v1/snapshots/s").await.number("/members"), 2);
+    told(node, "db.0", |told| told.disks.len() == 2 && told.left_disks.len() == 1).await;
+    node.tell_all().await;
+    told(node, "db.0", |told| told.left_disks.is_empty()).await;
+    world.delete(&path(id)).await.expect(204);
+    // An instance that has failed gives such a disk back as well.
+    let late = attach(&world, "db.0", json!({ "name": "late", "size_bytes": MIB })).await.expect(201);
+    node.script(|s| s.fails = true);
+    let reboot = world.post("/v1/instances/db.0/reboot", Value::Null).await.expect(202);
+    world.ends(&reboot, "failed").await;
+    detach(&world, "db.0/data").await.refused(409, "wrong_state");
+    detach(&world, late.text("/id")).await.expect(202);
+    told(node, "db.0", |told| told.disks.get(2).is_some_and(|disk| !disk.in_guest)).await;
+    node.tell_all().await;
+    becomes(&world, late.text("/id"), "detached").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_being_attached_says_what_its_instance_says() {
+    let (world, nodes) = db(1, 1).await;
+    becomes(&world, "db.0/data", "attached").await;
+    nodes[0].script(|s| s.unmade = vec!["more".to_owned()]);
+    let more = attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    let desired = nodes[0].desired();
+    let running = muster_api::node_protocol::Observed::Running;
+    let mut report = super::harness::report_of(&desired.assignments[0], running);
+    report.detail = Some("disk more cannot be made: no space".to_owned());
+    nodes[0].report(&desired, false, vec![report]).await.expect(204);
+    let shown = world.get(&path(more.text("/id"))).await;
+    assert_eq!((shown.text("/state"), shown.text("/detail")), ("attaching", "disk more cannot be made: no space"));
+    assert_eq!(world.get(&path("db.0/data")).await.body["detail"], Value::Null);
+}

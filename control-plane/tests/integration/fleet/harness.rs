@@ -409,6 +409,8 @@ pub(crate) struct Script {
     pub(crate) lets_go: bool,
     /// It removes its copies of disks that left their instances.
     pub(crate) removes: bool,
+    /// Names of disks that it cannot make.
+    pub(crate) unmade: Vec<String>,
 }
 
 impl Default for Script {
@@ -433,6 +435,7 @@ impl Default for Script {
             grows: true,
             lets_go: true,
             removes: true,
+            unmade: Vec::new(),
         }
     }
 }
@@ -446,6 +449,8 @@ pub(crate) struct Seen {
     pub(crate) outcomes: BTreeMap<CommitId, CommitOutcome>,
     pub(crate) coordinated: Vec<u32>,
     saved: u64,
+    /// The next report is a full one.
+    tells_all: bool,
     /// The versions that disks began with here.
     began: BTreeMap<DiskId, VersionId>,
 }
@@ -560,6 +565,12 @@ impl Agent {
         }
     }
 
+    /// Does what the desired state says and reports all of it, as an agent does now and then.
+    pub(crate) async fn tell_all(&self) {
+        self.seen.lock().unwrap().tells_all = true;
+        self.act().await;
+    }
+
     /// Does what the desired state says and reports it.
     pub(crate) async fn act(&self) {
         let (desired, script) = {
@@ -572,6 +583,7 @@ impl Agent {
             for disk in desired.assignments.iter().flat_map(|a| &a.disks) {
                 seen.began.entry(disk.disk).or_insert(disk.version);
             }
+            let tells_all = std::mem::take(&mut seen.tells_all);
             let observed = |a: &Assignment| {
                 let old = seen.reported.get(&a.instance);
                 of_the_same_start(old, with_disks(observe(a, &script), a, &script, old, &seen.began))
@@ -580,7 +592,7 @@ impl Agent {
                 .assignments
                 .iter()
                 .map(observed)
-                .filter(|report| seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
+                .filter(|report| tells_all || seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
                 .collect()
         };
         if !reports.is_empty() && self.report(&desired, false, reports.clone()).await.status < 300 {
@@ -764,5 +776,6 @@ fn with_disks(
         }
     };
     let left = assignment.left_disks.iter().filter(|_| !script.removes).filter_map(|disk| before(*disk)).cloned();
-    InstanceReport { disks: assignment.disks.iter().map(of).chain(left).collect(), ..report }
+    let made = assignment.disks.iter().filter(|disk| !script.unmade.contains(&disk.name));
+    InstanceReport { disks: made.map(of).chain(left).collect(), ..report }
 }
