@@ -136,8 +136,12 @@ pub enum Next {
 pub fn next(disk: &Leaving) -> Next {
     let wait = |why: &str| Next::Wait(why.to_owned());
     if !disk.was_there && LACKS_DISKS.contains(&disk.instance) {
-        let why = "its node has not told yet that it does not have it: that may take five minutes";
-        return if disk.in_guest == Some(false) { Next::Leave } else { wait(why) };
+        if disk.in_guest == Some(false) {
+            return Next::Leave;
+        }
+        return wait(
+            "its node has not told yet whether it has it: that may take five minutes; if the node is lost, recover the instance",
+        );
     }
     match disk.instance {
         InstanceState::Unknown => return wait("the node of its instance is silent"),

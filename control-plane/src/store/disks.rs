@@ -43,7 +43,8 @@ pub struct DetachedRow {
 }
 
 columns!(
-    "detached_disks", DetachedRow: id, project, name, size_bytes, version, saved_at, instance, instance_name, created_at, updated_at, revision, seq,
+    "detached_disks", DetachedRow: id, project, name, size_bytes, version, saved_at, instance, instance_name,
+    created_at, updated_at, revision, seq,
 );
 
 /// A disk, wherever it is.

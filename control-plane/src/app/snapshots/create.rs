@@ -289,11 +289,11 @@ async fn members(tx: &mut Tx, id: SnapshotId, taken: &[InstanceRow]) -> Result<V
     for row in taken {
         let node = row.life.node.expect("an instance that takes part has a node");
         for disk in disks.remove(&row.id).unwrap_or_default() {
-            // A guest may write to it before its node has told that it is there, so it cannot be left out.
-            // One that is being detached is no part of the instance any more.
+            // It is no part of the instance any more, and its node may be unable to make it.
             if disk.path.is_none() && disk.leaving_since.is_some() {
                 continue;
             }
+            // A guest may write to it before its node has told that it is there, so it cannot be left out.
             if disk.path.is_none() {
                 let detail = format!("disk {}/{} is still being attached: try again when it is", row.name, disk.name);
                 let refused = Problem::new(ErrorCode::WrongState, detail).with("state", "attaching");
