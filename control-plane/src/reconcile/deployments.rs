@@ -18,7 +18,6 @@ use crate::{
     app::{
         App, AppError,
         deployments::{self as app_deployments, placing::Placing},
-        disks as app_disks,
         instances::{self as app_instances, Changed, change::all_by, under_way},
     },
     domain::{
@@ -112,7 +111,7 @@ async fn cancel(tx: &mut Tx, operation: &Operation) -> Result<(), AppError> {
     let members = instances::of_operation(tx, operation.id).await?;
     if matches!(operation.kind.as_str(), "deployment.create" | "deployment.scale") {
         let going = members.into_iter().filter(|member| !member.life.is_ready()).collect();
-        let going = app_disks::without_leaving(tx, going).await?;
+        let going = app_instances::without_leaving(tx, going).await?;
         let changed = all_by(going, &Edge::Delete, tx);
         app_instances::save(tx, "muster", &changed).await?;
         if let Ok(id) = operation.target.id.parse::<DeploymentId>()

@@ -5,7 +5,7 @@ use storage_core::units::u64_from;
 
 use super::{
     super::{
-        Answer, App, AppError, Asked, Caller, disks as app_disks, find,
+        Answer, App, AppError, Asked, Caller, find,
         instances::{self as app_instances, change::deleted},
     },
     event,
@@ -30,7 +30,7 @@ impl App {
             }
             asked.check_if_match(row.revision)?;
             let members = instances::of_deployment(tx, row.id).await?;
-            app_disks::refuse_if_leaving(tx, &members).await?;
+            app_instances::refuse_if_leaving(tx, &members).await?;
             // If it is being deleted and no operation runs, the one before ran out of time. This one waits for the
             // rest.
             if let Some(running) = running {

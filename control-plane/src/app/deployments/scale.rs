@@ -6,7 +6,7 @@ use muster_api::{DeploymentId, InstanceId, Ref, deployment::Scale, disk::ROOT, i
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, at, disks as app_disks, find, instances as app_instances, nics},
+    super::{Answer, App, AppError, Asked, Caller, at, find, instances as app_instances, nics},
     check_free, event,
     members::NewMembers,
     placing::Placing,
@@ -32,7 +32,7 @@ impl App {
             check_free(tx, &row).await?;
             let members = present(tx, row.id).await?;
             let removed = to_remove(tx, &asked.caller, scale, count, &members).await?;
-            app_disks::refuse_if_leaving(tx, &removed).await?;
+            app_instances::refuse_if_leaving(tx, &removed).await?;
             let gone = u64_from(removed.len());
             let added = (count + gone).saturating_sub(u64_from(members.len()));
             if added == 0 && gone == 0 {

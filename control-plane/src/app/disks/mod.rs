@@ -5,9 +5,7 @@ mod calls;
 mod detach;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use muster_api::{DiskId, ErrorCode, InstanceId, Problem, disk::DiskState, instance::InstanceState, operation::Target};
+use muster_api::{DiskId, ErrorCode, Problem, disk::DiskState, instance::InstanceState, operation::Target};
 use serde_json::json;
 
 pub(crate) use self::detach::drive;
@@ -15,8 +13,8 @@ use super::AppError;
 use crate::{
     domain::instance::word as instance_word,
     store::{
-        Tx, column,
-        disks::{self, DetachedRow},
+        column,
+        disks::DetachedRow,
         events::NewEvent,
         instances::{DiskRow, InstanceRow},
     },
@@ -72,40 +70,8 @@ fn check_instance(row: &InstanceRow, allowed: &[InstanceState]) -> Result<(), Ap
     })
 }
 
-/// Refuses to delete instances while one of their disks is being detached: it would go with its instance, and somebody wants
-/// to keep it. What has lost its node has nothing more to save.
-pub(crate) async fn refuse_if_leaving(tx: &mut Tx, instances: &[InstanceRow]) -> Result<(), AppError> {
-    let leaving = leaving_of(tx, instances).await?;
-    let of = |instance: &InstanceRow| leaving.get(&instance.id).map(|row| (row.clone(), instance.name.clone()));
-    let Some((row, name)) = instances.iter().find_map(of) else { return Ok(()) };
-    let detail = format!(
-        "disk {name}/{} is being detached and would be deleted with its instance: wait until it is detached, or attach it to \
-         {name} again, which takes the detach back",
-        row.name
-    );
-    Err(problem(row.state(), detail).with("disk", row.id.to_string()).into())
-}
-
-/// Those of the instances that may be deleted: none of their disks is being detached.
-pub(crate) async fn without_leaving(tx: &mut Tx, instances: Vec<InstanceRow>) -> Result<Vec<InstanceRow>, AppError> {
-    let leaving = leaving_of(tx, &instances).await?;
-    Ok(instances.into_iter().filter(|instance| !leaving.contains_key(&instance.id)).collect())
-}
-
-/// The disks that are being detached, by their instances: one of each that is not deleted already and has a node.
-async fn leaving_of(tx: &mut Tx, of: &[InstanceRow]) -> Result<BTreeMap<InstanceId, DiskRow>, AppError> {
-    let has_more = |row: &&InstanceRow| row.life.state != InstanceState::Deleting && !row.life.awaits_recovery();
-    let ids: BTreeSet<InstanceId> = of.iter().filter(has_more).map(|row| row.id).collect();
-    let rows = disks::leaving(tx).await?.into_iter().filter(|row| ids.contains(&row.instance));
-    Ok(rows.map(|row| (row.instance, row)).collect())
-}
-
 /// The refusal of what the state of a disk does not allow, for a reason that the state alone does not say.
 fn refused(state: DiskState, detail: impl Into<String>) -> AppError {
-    problem(state, detail).into()
-}
-
-fn problem(state: DiskState, detail: impl Into<String>) -> Problem {
     let state = column::word_text(state).expect("a state is a word");
-    Problem::new(ErrorCode::WrongState, detail).with("state", state)
+    Problem::new(ErrorCode::WrongState, detail).with("state", state).into()
 }

@@ -10,8 +10,9 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, Once, disks as app_disks, find, operations::existing, sight::Sight},
+    super::{Answer, App, AppError, Asked, Caller, Once, find, operations::existing, sight::Sight},
     change::{Changed, check_idle, refused},
+    leaving::refuse_if_leaving,
     power::{Verb, begin_or_finish, power},
     recover::recover,
     selection::{Going, Selected, selected},
@@ -117,7 +118,7 @@ async fn delete_rows(
     target: Target,
     rows: Vec<InstanceRow>,
 ) -> Result<Operation, AppError> {
-    app_disks::refuse_if_leaving(tx, &rows).await?;
+    refuse_if_leaving(tx, &rows).await?;
     let mut fewer: BTreeMap<_, u64> = BTreeMap::new();
     let mut changed = Vec::new();
     for row in rows {

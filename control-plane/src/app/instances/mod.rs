@@ -5,6 +5,7 @@ pub(crate) mod change;
 mod console;
 mod delete;
 mod exec;
+mod leaving;
 mod log;
 mod power;
 mod recover;
@@ -15,6 +16,7 @@ pub(crate) use self::{
     change::{Changed, begin, check_idle, event, save, under_way},
     delete::same_operation,
     exec::TIMEOUT_S_MAX as EXEC_TIMEOUT_S_MAX,
+    leaving::{refuse_if_leaving, without_leaving},
     power::power,
     selection::{Going, selected},
 };
