@@ -148,7 +148,7 @@ impl Index {
 
     /// Opens the index again after a write to it failed, because redb refuses everything from then on. It is as it was
     /// before that write. If opening fails as well, whatever needs the index next tries again.
-    pub(super) fn reopen(&self) -> Result<(), StoreError> {
+    fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         // The old database is closed before it is opened again.
         *slot = None;
@@ -208,50 +208,41 @@ impl Index {
         segments: &BTreeMap<u32, u64>,
         totals: Totals,
     ) -> Result<(), StoreError> {
-        self.with(|database| {
-            let mut write = database.begin_write()?;
-            // This makes a commit dearer, and commits are rare. Without it, opening after a crash would read the whole
-            // index.
-            write.set_quick_repair(true);
-            {
-                let mut objects = write.open_table(OBJECTS)?;
-                // In name order, so that each page of the index is visited once.
-                let mut sorted: Vec<_> = changes.iter().collect();
-                sorted.sort_unstable_by_key(|(name, _)| **name);
-                let mut live: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-                for (name, place) in sorted {
-                    let before = match place {
-                        Some(place) => objects.insert(name.as_bytes(), place.row())?,
-                        None => objects.remove(name.as_bytes())?,
-                    };
-                    if let Some(before) = before.map(|row| Place::from_row(row.value())) {
-                        live.entry(before.segment).or_default().1 += before.frame_bytes();
-                    }
-                    if let Some(place) = place {
-                        live.entry(place.segment).or_default().0 += place.frame_bytes();
-                    }
+        self.change(|write| {
+            let mut objects = write.open_table(OBJECTS)?;
+            // In name order, so that each page of the index is visited once.
+            let mut sorted: Vec<_> = changes.iter().collect();
+            sorted.sort_unstable_by_key(|(name, _)| **name);
+            let mut live: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+            for (name, place) in sorted {
+                let before = match place {
+                    Some(place) => objects.insert(name.as_bytes(), place.row())?,
+                    None => objects.remove(name.as_bytes())?,
+                };
+                if let Some(before) = before.map(|row| Place::from_row(row.value())) {
+                    live.entry(before.segment).or_default().1 += before.frame_bytes();
                 }
-                let mut table = write.open_table(LIVE)?;
-                for (segment, (more, less)) in live {
-                    let before = table.get(segment)?.map_or(0, |bytes| bytes.value());
-                    // Nothing checks single rows, so a damaged one may say more than there is.
-                    table.insert(segment, (before + more).saturating_sub(less))?;
+                if let Some(place) = place {
+                    live.entry(place.segment).or_default().0 += place.frame_bytes();
                 }
-                let mut table = write.open_table(SEGMENTS)?;
-                for (segment, len) in segments {
-                    table.insert(segment, len)?;
-                }
-                let mut meta = write.open_table(META)?;
-                meta.insert("objects", totals.objects)?;
-                meta.insert("bytes", totals.bytes)?;
             }
-            write.commit()?;
+            let mut table = write.open_table(LIVE)?;
+            for (segment, (more, less)) in live {
+                let before = table.get(segment)?.map_or(0, |bytes| bytes.value());
+                // Nothing checks single rows, so a damaged one may say more than there is.
+                table.insert(segment, (before + more).saturating_sub(less))?;
+            }
+            let mut table = write.open_table(SEGMENTS)?;
+            for (segment, len) in segments {
+                table.insert(segment, len)?;
+            }
+            let mut meta = write.open_table(META)?;
+            meta.insert("objects", totals.objects)?;
+            meta.insert("bytes", totals.bytes)?;
             Ok(())
         })
     }
-}
 
-impl Index {
     /// The segments that the index knows, oldest first.
     pub(super) fn segments(&self) -> Result<Vec<SegmentUse>, StoreError> {
         self.with(|database| {
@@ -298,9 +289,12 @@ impl Index {
         })
     }
 
+    /// Changes the index in one transaction. If that fails, the index is opened again.
     fn change(&self, work: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>) -> Result<(), StoreError> {
         let changed = self.with(|database| {
             let mut write = database.begin_write()?;
+            // This makes a commit dearer, and commits are rare. Without it, opening after a crash would read the whole
+            // index.
             write.set_quick_repair(true);
             work(&write)?;
             Ok(write.commit()?)

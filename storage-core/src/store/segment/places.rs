@@ -85,8 +85,6 @@ impl SegmentStore {
         let changes = self.recent().older.clone();
         if let Err(error) = self.index.advance(&changes, &segments, totals) {
             self.take_back(&changes, segments);
-            // If this fails, it is tried again when something is looked up.
-            let _ = self.index.reopen();
             return Err(error);
         }
         self.recent_mut().older = Arc::default();

@@ -85,15 +85,17 @@ impl SegmentStore {
 
     pub(super) fn reclaim_all(&self) -> Result<u64, StoreError> {
         let _reclaiming = lock(&self.reclaiming);
-        self.seal_if_worth_it()?;
-        let (newest, active) = {
-            let writer = self.writer();
-            (writer.next_segment - 1, writer.active.as_ref().map_or(writer.next_segment, |active| active.number))
-        };
-        // The index is durable up to now, so what is dead in it may be overwritten. It knows all of the segments that were
-        // sealed before.
+        // Each time the index is durable up to now, so what is dead in it may be overwritten. It knows all of the segments
+        // that were sealed before.
+        let (mut newest, mut active) = self.newest_and_active();
         self.advance(&lock(&self.advancing))?;
-        let sealed = self.index.segments()?.into_iter().filter(|segment| segment.segment < active);
+        let mut segments = self.index.segments()?;
+        if self.seal_if_worth_it(&segments)? {
+            (newest, active) = self.newest_and_active();
+            self.advance(&lock(&self.advancing))?;
+            segments = self.index.segments()?;
+        }
+        let sealed = segments.into_iter().filter(|segment| segment.segment < active);
         // The newest file stays: no number is given twice.
         let (empty, rest): (Vec<SegmentUse>, _) = sealed.partition(|s| s.live == 0 && s.segment < newest);
         let mut given_back = self.delete(&empty)?;
@@ -106,15 +108,24 @@ impl SegmentStore {
         Ok(given_back)
     }
 
-    /// Ends the active segment if much of it is dead: nothing can be given back of one that is appended to.
-    fn seal_if_worth_it(&self) -> Result<(), StoreError> {
-        self.advance(&lock(&self.advancing))?;
-        let live: BTreeMap<u32, u64> = self.index.segments()?.into_iter().map(|s| (s.segment, s.live)).collect();
+    /// The number of the newest segment, and that of the active one: the next number if none is active.
+    fn newest_and_active(&self) -> (u32, u32) {
+        let writer = self.writer();
+        (writer.next_segment - 1, writer.active.as_ref().map_or(writer.next_segment, |active| active.number))
+    }
+
+    /// Ends the active segment if much of it is dead: nothing can be given back of one that is appended to. The answer tells
+    /// whether it was ended.
+    fn seal_if_worth_it(&self, segments: &[SegmentUse]) -> Result<bool, StoreError> {
         let mut writer = self.writer();
         writer.check()?;
-        let Some(active) = &writer.active else { return Ok(()) };
-        let dead = active.end.saturating_sub(live.get(&active.number).copied().unwrap_or(0));
-        if dead >= self.options.segment_bytes / 64 { self.seal(&mut writer) } else { Ok(()) }
+        let Some(active) = &writer.active else { return Ok(false) };
+        let live = segments.iter().find(|segment| segment.segment == active.number).map_or(0, |segment| segment.live);
+        let is_worth_it = active.end.saturating_sub(live) >= self.options.segment_bytes / 64;
+        if is_worth_it {
+            self.seal(&mut writer)?;
+        }
+        Ok(is_worth_it)
     }
 
     /// Deletes segments without live objects. Returns the bytes that they took.
