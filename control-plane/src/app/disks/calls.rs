@@ -87,7 +87,8 @@ impl App {
 
 /// The refusal of what only a disk of no instance can do.
 pub(super) async fn attached(tx: &mut Tx, row: &DiskRow) -> Result<AppError, AppError> {
-    let instance = instances::names(tx, &[row.instance]).await?.remove(&row.instance).unwrap_or_default();
+    let name = instances::names(tx, &[row.instance]).await?.remove(&row.instance);
+    let instance = name.expect("an instance is kept while it has a disk");
     let detail = format!("the disk belongs to {instance} as '{}': detach it first", row.name);
     let state = column::word_text(row.state())?;
     Ok(Problem::new(ErrorCode::DiskAttached, detail).with("state", state).into())

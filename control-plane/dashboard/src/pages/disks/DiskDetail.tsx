@@ -1,7 +1,6 @@
 import { Text } from "@mantine/core";
 import { useParams } from "@tanstack/react-router";
 import { type Disk, useDisk } from "../../api/disks.ts";
-import { ByteSize } from "../../ui/ByteSize.tsx";
 import { CopyId } from "../../ui/CopyId.tsx";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { TextLink } from "../../ui/links.tsx";
@@ -13,6 +12,7 @@ import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { DiskActions } from "./DiskActions.tsx";
 import { diskMeans, namedBy } from "./disk-words.ts";
+import { roomOf } from "./room.tsx";
 
 const crumbs = [
   <TextLink key="list" to="/disks">
@@ -59,19 +59,7 @@ export function DiskPage({ disk }: { disk: Disk }) {
       <Panel title="Facts">
         <KeyValues
           items={[
-            ["Size", <ByteSize key="size" value={disk.size_bytes} />],
-            ["Unsaved", <ByteSize key="unsaved" value={disk.unsaved_bytes} />],
-            ["Saved", disk.saved_at === null ? "never" : <TimeAgo key="saved" time={disk.saved_at} />],
-            [
-              disk.saved_at === null ? "Started from version" : "Last saved version",
-              <ThingLink
-                key="version"
-                kind="version"
-                id={disk.version}
-                name={`…${disk.version.slice(-8)}`}
-                project={project}
-              />,
-            ],
+            ...roomOf(disk, project),
             ["Created", <TimeAgo key="created" time={disk.created_at} />],
             ["Changed", <TimeAgo key="changed" time={disk.updated_at} />],
             ["Project", project],

@@ -3,16 +3,15 @@ import { IconPlus } from "@tabler/icons-react";
 import { useState } from "react";
 import { useDisksOf } from "../../api/disks.ts";
 import type { Instance } from "../../api/instances.ts";
-import { ByteSize } from "../../ui/ByteSize.tsx";
 import { CopyId } from "../../ui/CopyId.tsx";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
-import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { AttachToInstance } from "../disks/AttachDialog.tsx";
 import { DiskActions } from "../disks/DiskActions.tsx";
 import { takesDisks } from "../disks/disk-words.ts";
+import { roomOf } from "../disks/room.tsx";
 import { unsavedBytes } from "./columns.tsx";
 import classes from "./InstanceDetail.module.css";
 
@@ -45,19 +44,7 @@ export function DisksPanel({ instance }: { instance: Instance }) {
               <KeyValues
                 items={[
                   ["Name", <ThingLink key="name" kind="disk" id={disk.id} name={disk.name} project={project} />],
-                  ["Size", <ByteSize key="size" value={disk.size_bytes} />],
-                  ["Unsaved", <ByteSize key="unsaved" value={disk.unsaved_bytes} />],
-                  ["Saved", disk.saved_at === null ? "never" : <TimeAgo key="saved" time={disk.saved_at} />],
-                  [
-                    disk.saved_at === null ? "Started from version" : "Last saved version",
-                    <ThingLink
-                      key="version"
-                      kind="version"
-                      id={disk.version}
-                      name={`…${disk.version.slice(-8)}`}
-                      project={project}
-                    />,
-                  ],
+                  ...roomOf(disk, project),
                 ]}
               />
               {disk.path !== undefined && (
