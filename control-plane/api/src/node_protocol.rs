@@ -19,11 +19,15 @@
 //! | `POST /node/v1/commits/{commit}` [`CommitTrouble`] -> [`CommitOutcome`] | tells why a commit cannot be saved or staged |
 //! | `GET /node/v1/salvage` -> [`SalvageOrder`] or 204 | asked by a node that was declared dead, which may call nothing else: whose disks are awaited; 204 when none is |
 //! | `POST /node/v1/salvage/{disk}` [`SalvageReport`] | tells how the saving of one of these disks went |
+//! | `GET /node/v1/sweep/{round}/dead?after=NAME` | the next objects that nothing needs since this round, see [`sweep`] |
+//! | `POST /node/v1/sweep/{round}/judge` | asks which of these objects are needed |
+//! | `POST /node/v1/sweep/{round}/done` [`SweepDone`](sweep::SweepDone) | tells what the round gave back on this node |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
 pub mod boot;
 pub mod network;
 pub mod seed;
+pub mod sweep;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -41,6 +45,7 @@ use crate::{
     node_protocol::{
         network::{NetworksAssignment, NicAssignment},
         seed::Seed,
+        sweep::SweepRound,
     },
 };
 
@@ -248,6 +253,9 @@ pub struct HeartbeatAnswer {
     pub desired_revision: u64,
     /// Newest membership epoch.
     pub membership_epoch: u64,
+    /// The round of the sweep that nodes carry out now; `None` while there is none, and from an older controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<SweepRound>,
 }
 
 /// The whole desired state of one node.

@@ -156,6 +156,7 @@ impl ControllerClient for ScriptedController {
                     incarnation: wanted.map_or(incarnation, |d| d.incarnation),
                     desired_revision: wanted.map_or(0, |d| d.revision),
                     membership_epoch,
+                    sweep: None,
                 }
             })
         })

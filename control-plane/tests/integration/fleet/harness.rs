@@ -511,13 +511,18 @@ impl Agent {
         self.send_beat(&self.heartbeat()).await;
     }
 
+    /// Newest revision of its desired state, which it may not have been told yet.
+    pub(crate) async fn newest_revision(&self) -> u64 {
+        self.send_beat(&self.heartbeat()).await.expect(200).number("/desired_revision")
+    }
+
     /// The last heartbeat of an agent that ends in order.
     pub(crate) async fn say_farewell(&self) {
         self.send_beat(&Heartbeat { stopping: true, ..self.heartbeat() }).await;
     }
 
-    async fn send_beat(&self, beat: &Heartbeat) {
-        self.call("POST", "heartbeat", serde_json::to_value(beat).unwrap()).await;
+    async fn send_beat(&self, beat: &Heartbeat) -> Reply {
+        self.call("POST", "heartbeat", serde_json::to_value(beat).unwrap()).await
     }
 
     fn heartbeat(&self) -> Heartbeat {

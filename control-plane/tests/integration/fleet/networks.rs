@@ -266,10 +266,10 @@ async fn nodes_are_told_of_all_members_of_the_networks_that_they_have_cards_in()
     assert!(nodes[2].seen.lock().unwrap().desired.as_ref().is_none_or(|d| d.networks.networks.is_empty()));
 
     // New rules reach the nodes with such cards, a new tunnel all that may need it.
-    let untouched = nodes[0].desired().revision;
+    let untouched = nodes[0].newest_revision().await;
     world.call("PATCH", "/v1/security-groups/web", json!({ "rules": [] })).await.expect(200);
     eventually("the new rules", async || nodes[1].desired().groups()[&card.groups[0]].is_empty().then_some(())).await;
-    assert_eq!(nodes[0].desired().revision, untouched, "it has no card with that group");
+    assert_eq!(nodes[0].newest_revision().await, untouched, "it has no card with that group");
     nodes[1].script(|s| s.tunnel = Some("192.0.2.77:4789".to_owned()));
     nodes[1].beat().await;
     eventually("the new tunnel", async || {
@@ -309,12 +309,11 @@ async fn the_start_of_a_deployment_raises_no_further_revisions_than_its_members_
     let (world, nodes) = world(2).await;
     let mut before = Vec::new();
     for node in &nodes {
-        let known = || node.seen.lock().unwrap().desired.as_ref().map(|desired| desired.revision);
-        before.push(eventually("the node to be told something", async || known()).await);
+        before.push(node.newest_revision().await);
     }
     deployed(&world, "web", 20, json!({})).await;
     for (node, before) in nodes.iter().zip(before) {
-        let raised = node.desired().revision - before;
+        let raised = node.newest_revision().await - before;
         assert!(raised <= 3, "one transaction made all members, and what they report is no news of networks: {raised}");
     }
 }
