@@ -231,13 +231,19 @@ impl Cluster {
         command
     }
 
-    /// Waits until every agent that runs is `ready`.
+    /// Waits until every agent that runs is `ready` and offers its runtime. A busy libvirt may answer an agent late.
     pub async fn all_ready(&self) {
         let wanted = self.agents.iter().filter(|a| a.daemon.is_some()).count();
-        eventually("all nodes ready", Duration::from_secs(30), async || {
-            let nodes = self.api.list::<muster_api::node::Node>("/v1/nodes?state=ready").await;
+        let runtime = self.options.agent.runtime;
+        eventually("all nodes ready", Duration::from_secs(60), async || {
+            let mut nodes = self.api.list::<muster_api::node::Node>("/v1/nodes?state=ready").await;
+            nodes.retain(|node| node.runtimes.iter().any(|offered| offered == runtime));
             let have = nodes.len();
-            if have >= wanted { Ok(()) } else { Err(format!("{have} of {wanted} ready\n{}", self.logs())) }
+            if have >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{have} of {wanted} ready with runtime {runtime}\n{}", self.logs()))
+            }
         })
         .await;
     }

@@ -76,7 +76,14 @@ await prove("keyboard", async (proof) => {
   await write("Members", "2");
   await tabTo("Runtime");
   await keyboard.press("ArrowRight");
-  await page.getByRole("region", { name: "Where they would go" }).getByText("All 2 fit.").waitFor();
+  const places = page.getByRole("region", { name: "Where they would go" });
+  await places.getByText("All 2 fit.").waitFor();
+  // What nodes can take changes while one looks at the form.
+  const nodes = (await proof.api.get("/v1/nodes")).items;
+  for (const { id } of nodes) await proof.api.post(`/v1/nodes/${id}/cordon`);
+  await places.getByText("None fits.").waitFor();
+  for (const { id } of nodes) await proof.api.post(`/v1/nodes/${id}/uncordon`);
+  await places.getByText("All 2 fit.").waitFor();
   await tabTo("Deploy 2 members");
   await keyboard.press("Enter");
   await heading(page, "by-keys");

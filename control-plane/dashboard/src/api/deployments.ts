@@ -192,6 +192,8 @@ export const dryRunQuery = (project: string | undefined, request: CreateDeployme
     staleTime: 0,
     gcTime: 60_000,
     retry: false,
+    // What nodes can take changes while the form is open, and tenants are told of no node.
+    refetchInterval: 10_000,
   });
 
 export function useCreateDeployment() {
