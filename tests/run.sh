@@ -56,6 +56,7 @@ toolchain_ensure rustfmt clippy
 # shellcheck disable=SC2317 # called by name
 folder_delete() { rm -rf --one-file-system "${1:?}"; }
 dead_runs_clear folder_delete /var/tmp/muster-tests.*
+test_networks_clear
 
 log=$(mktemp)
 # Everything the tests make is below one folder, so that what they leave can be told from what is somebody else's.
@@ -69,6 +70,7 @@ export TMPDIR
 # shellcheck disable=SC2317 # called by the trap
 clean_up() {
     leftovers_end "$TMPDIR"
+    test_networks_clear
     libvirt_release
     give_back_target
     folder_delete "$TMPDIR"

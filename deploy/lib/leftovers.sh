@@ -77,6 +77,20 @@ networks_below() {
     done
 }
 
+# Removes the network namespaces of tests that were killed. A test calls its own `mustertest-PID-N`, or `mustertest-debian-PID`,
+# with the id of its process. They are in no folder of a run, so that process tells whether they are still used.
+test_networks_clear() {
+    local path namespace pid
+    for path in /run/netns/mustertest-*; do
+        namespace=${path##*/} pid=${path##*/mustertest-}
+        pid=${pid#debian-} pid=${pid%%-*}
+        case $pid in '' | *[!0-9]*) continue ;; esac
+        if [ ! -e "$path" ] || [ -e "/proc/$pid" ]; then continue; fi
+        say "removing network namespace $namespace, left by a test that was killed"
+        ip netns delete "$namespace" || :
+    done
+}
+
 nothing_runs_below() { [ -z "$(processes_below "$1")" ]; }
 
 # Deletes QEMU's logs of the guests below a folder, which libvirt would keep for ever. A log is found by the paths in it

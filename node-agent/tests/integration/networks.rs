@@ -8,6 +8,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -761,4 +762,22 @@ async fn this_host_can_have_networks_and_one_that_cannot_says_why() {
     let owner = Owner { cluster: ClusterId::generate(), node: NodeId::generate() };
     let unable = Networks::new(NetworkParts { data_dir: "/nowhere".into(), owner, tunnel: Err(why) });
     assert!(matches!(unable.ensure(NetworkId::generate()).await, Err(NetworkError::Unable(_))));
+}
+
+/// The clean-up of `tests/run.sh`. It must leave tests alone that run beside it.
+#[test]
+fn the_namespace_of_a_test_that_was_killed_is_removed_and_no_other() {
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let [killed, own] = [ended.id(), std::process::id()].map(|process| format!("mustertest-{process}-{}", unique()));
+    for name in [&killed, &own] {
+        run("ip", &format!("netns add {name}"));
+    }
+    let script = r#". "$0/words.sh"; . "$0/leftovers.sh"; test_networks_clear"#;
+    let lib = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/lib");
+    let cleared = Command::new("bash").args(["-c", script, lib]).output().unwrap();
+    let is_there = |name: &str| Path::new("/run/netns").join(name).exists();
+    let left = (is_there(&killed), is_there(&own));
+    run("ip", &format!("netns delete {own}"));
+    assert_eq!(left, (false, true), "{cleared:?}");
 }
