@@ -179,6 +179,7 @@ async fn report(app: &App, nodes: &[Node]) {
             reboots: 0,
             conditions: Vec::new(),
             disks: Vec::new(),
+            absent: Vec::new(),
             guest: None,
             found: None,
         };

@@ -11,11 +11,11 @@ pub const ROOT: &str = "root";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DiskState {
-    /// It belongs to an instance whose node has not yet reported that the disk is there, or that the guest may have it.
+    /// It belongs to an instance whose node has not yet reported that the disk is there, or that the guest has it if one runs.
     Attaching,
     /// It belongs to an instance and is on its node.
     Attached,
-    /// As `attached`, and its node has not yet reported its new size.
+    /// As `attached`, and its node has not yet reported its new size, or that a guest which runs was told of it.
     Growing,
     /// It is taken from its guest, and what it holds is saved. `detail` says what is waited for.
     Detaching,
@@ -38,7 +38,7 @@ pub struct Disk {
     pub project: String,
     /// Current state.
     pub state: DiskState,
-    /// What the state waits for, in a sentence, for people.
+    /// What the state waits for, or what its node cannot do with the disk, in a sentence, for people.
     pub detail: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,

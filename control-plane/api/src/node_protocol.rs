@@ -333,9 +333,9 @@ pub struct Assignment {
     /// Its disks. The first is the boot disk.
     pub disks: Vec<DiskAssignment>,
     /// Disks that left the instance after everything they held was published. The node removes its copies of them. Older
-    /// controllers detach nothing.
+    /// controllers detach nothing, and older agents keep their copies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_disks: Vec<DiskId>,
+    pub left: Vec<LeftDisk>,
     /// What starts its boot loader. If it has variables, they are the disk named [`NVRAM`]. Older controllers say nothing.
     #[serde(default)]
     pub firmware: Firmware,
@@ -364,7 +364,7 @@ pub struct DiskAssignment {
     /// Its newest published version, from which its content starts. It is a key of [`Desired::versions`].
     pub version: VersionId,
     /// Whether the guest has it. A disk that is detached is first taken from the guest and stays on the node until all
-    /// that it holds is published. Then it is one of [`Assignment::left_disks`]. Older controllers detach nothing.
+    /// that it holds is published. Then it is one of [`Assignment::left`]. Older controllers detach nothing.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub in_guest: bool,
 }
@@ -380,6 +380,16 @@ const fn is_yes(value: &bool) -> bool {
 
 fn root() -> String {
     crate::disk::ROOT.to_owned()
+}
+
+/// A disk that left an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftDisk {
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// The version that has everything. A copy of another version was attached again in a history that the controller does not
+    /// know, because its database was restored: the node keeps it.
+    pub version: VersionId,
 }
 
 /// What a node needs to read a version.
@@ -612,6 +622,10 @@ pub struct InstanceReport {
     pub conditions: Vec<Condition>,
     /// Its disks that are on the node.
     pub disks: Vec<DiskReport>,
+    /// Disks of the assignment that are not on the node: those that cannot be made, and those that the guest is not to have and
+    /// that nothing will make. None from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<AbsentDisk>,
     /// What its guest agent told in this start; `None` if none has answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<Guest>,
@@ -654,6 +668,32 @@ pub struct DiskReport {
     /// guest has it any more. `None` from older agents, which cannot take a disk from a guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_guest: Option<bool>,
+    /// What a guest that runs has yet to get; `None` if nothing, and from agents that do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_lacks: Option<GuestLacks>,
+    /// What hinders the next step for it, in a sentence for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What a guest that runs has yet to get of a disk that it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestLacks {
+    /// The disk itself.
+    Disk,
+    /// Word of its size.
+    Size,
+}
+
+/// A disk of an assignment that is not on the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentDisk {
+    /// Id of the disk.
+    pub disk: DiskId,
+    /// Why it cannot be made, in a sentence for people; `None` if it is not to be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 /// A commit whose objects are all durable on the required number of nodes (I3). The controller publishes it together

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_api::{
     DiskId, InstanceId, NodeId,
     guest::Guest,
-    node_protocol::{DiskReport, InstanceReport, Observed, Report},
+    node_protocol::{AbsentDisk, DiskReport, Observed, Report},
 };
 
 use super::{
@@ -38,8 +38,8 @@ struct News<'a> {
     told: Vec<NewEvent>,
     /// Disks that are larger on their node than the database knows, with their sizes there, bytes.
     larger: Vec<(DiskId, u64)>,
-    /// Disks that are being detached and that their node does not have and never had.
-    absent: Vec<DiskId>,
+    /// Disks that their node does not have and never had, as they are now.
+    absent: Vec<DiskRow>,
     /// Whether something is new of a disk that is being detached.
     leaving: bool,
     /// Disks that have left an instance and of which its node has no copy any more.
@@ -62,6 +62,18 @@ struct News<'a> {
 }
 
 impl News<'_> {
+    /// Takes what a node said of a disk that it does not have, if it is new. While the node does not know that the guest is not to
+    /// have the disk, it may still make it.
+    fn hear_of_absent(&mut self, known: &DiskRow, absent: &AbsentDisk, desired_revision: u64) {
+        let knows = desired_revision >= known.leaving_revision;
+        let in_guest = if known.leaving_since.is_some() && knows { Some(false) } else { known.in_guest };
+        let now = DiskRow { in_guest, said: absent.detail.clone(), ..known.clone() };
+        if known.path.is_none() && now != *known {
+            self.leaving |= known.leaving_since.is_some();
+            self.absent.push(now);
+        }
+    }
+
     /// Takes what a node said of a disk, if it is new.
     fn hear_of(&mut self, row: &InstanceRow, known: &DiskRow, report: DiskReport) {
         // Disks never shrink, so the database is an older copy, or was one.
@@ -129,9 +141,9 @@ impl App {
                     tx.bump_desired(node);
                 }
                 for disk in &news.absent {
-                    disks::note_absence(tx, *disk).await?;
+                    disks::save_absence(tx, disk).await?;
                 }
-                if news.leaving || !news.absent.is_empty() {
+                if news.leaving {
                     tx.wake(Loop::Disks);
                 }
                 guests::save_reported(tx, &news.guests).await?;
@@ -162,15 +174,6 @@ fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -
         return Some(report.clone());
     }
     (known.in_guest != Some(false)).then(|| DiskReport { in_guest: known.in_guest, ..report.clone() })
-}
-
-/// Whether a report says something new: its node does not have this disk, which is being detached, and never had it. While a
-/// start goes on, the node may be making the disk.
-fn lacks(known: &DiskRow, report: &InstanceReport, desired_revision: u64) -> bool {
-    let is_awaited = known.leaving_since.is_some() && known.path.is_none() && !known.is_absent();
-    let is_settled = !matches!(report.state, Observed::Preparing | Observed::Stopping);
-    let has_heard = desired_revision >= known.leaving_revision;
-    is_awaited && is_settled && has_heard && report.disks.iter().all(|disk| disk.disk != known.id)
 }
 
 async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
@@ -206,20 +209,21 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
             continue;
         };
         if one.generation == row.life.generation {
+            let known = |disk: DiskId| known_disks.get(&disk).filter(|known| known.instance == row.id);
             for report in &one.disks {
-                let Some(known) = known_disks.get(&report.disk).filter(|known| known.instance == row.id) else {
-                    continue;
-                };
+                let Some(known) = known(report.disk) else { continue };
                 if let Some(report) = report_in_time(known, report, desired_revision) {
                     news.hear_of(&row, known, report);
                 }
             }
-            let absent = known_disks.values().filter(|known| known.instance == row.id);
-            let absent = absent.filter(|known| lacks(known, one, desired_revision));
-            news.absent.extend(absent.map(|known| known.id));
+            for absent in &one.absent {
+                if let Some(known) = known(absent.disk) {
+                    news.hear_of_absent(known, absent, desired_revision);
+                }
+            }
             let gone = |left: &&LeftRow| {
                 let has_heard = left.node == node && desired_revision >= left.told_revision;
-                has_heard && one.disks.iter().all(|disk| disk.disk != left.disk)
+                has_heard && one.disks.iter().all(|disk| !left.is(disk))
             };
             news.left.extend(left.get(&row.id).into_iter().flatten().filter(gone).cloned());
         }

@@ -15,6 +15,7 @@ use muster_api::{
     disk::DiskState,
     error::FieldError,
     instance::InstanceState,
+    node_protocol::GuestLacks,
     units::{exact_duration, exact_size},
 };
 use storage_core::BLOCK_BYTES;
@@ -23,11 +24,6 @@ use super::versions::SIZE_BYTES_MAX;
 
 /// How long to wait until another snapshot is taken after one that failed, or that left something out, milliseconds.
 pub const AGAIN_AFTER_MS: i64 = 30_000;
-
-/// The states of an instance in which its node can say that it does not have a disk and will not make it by itself. In others
-/// it may be making the disk for a start that has begun.
-pub const LACKS_DISKS: [InstanceState; 4] =
-    [InstanceState::Running, InstanceState::Paused, InstanceState::Stopped, InstanceState::Failed];
 
 /// What is known of a disk of an instance.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +36,8 @@ pub struct Seen {
     pub is_there: bool,
     /// Whether a guest has it or may get it, if the node told.
     pub in_guest: Option<bool>,
+    /// What a guest that runs has yet to get of it, if the node told.
+    pub guest_lacks: Option<GuestLacks>,
     /// Whether it is to leave its instance.
     pub is_leaving: bool,
 }
@@ -49,9 +47,11 @@ pub struct Seen {
 pub fn state(seen: &Seen) -> DiskState {
     if seen.is_leaving {
         DiskState::Detaching
-    } else if !seen.is_there || seen.in_guest == Some(false) {
+    } else if !seen.is_there || seen.in_guest == Some(false) || seen.guest_lacks == Some(GuestLacks::Disk) {
         DiskState::Attaching
-    } else if seen.reported_bytes.is_some_and(|bytes| bytes < seen.size_bytes) {
+    } else if seen.guest_lacks == Some(GuestLacks::Size)
+        || seen.reported_bytes.is_some_and(|bytes| bytes < seen.size_bytes)
+    {
         DiskState::Growing
     } else {
         DiskState::Attached
@@ -95,8 +95,8 @@ pub fn check_version(base_bytes: u64, disk_bytes: u64, version_bytes: u64) -> Op
 pub struct Leaving {
     /// The state of its instance.
     pub instance: InstanceState,
-    /// What the instance's node says about the state of the instance, in a sentence.
-    pub instance_detail: Option<String>,
+    /// What its node says of it, in a sentence.
+    pub said: Option<String>,
     /// Whether a guest has it or may get it, if the node told.
     pub in_guest: Option<bool>,
     /// Whether its node ever told that it is there. If not, `in_guest` is `Some(false)` once the node told that it is not.
@@ -135,23 +135,21 @@ pub enum Next {
 #[must_use]
 pub fn next(disk: &Leaving) -> Next {
     let wait = |why: &str| Next::Wait(why.to_owned());
-    if !disk.was_there && LACKS_DISKS.contains(&disk.instance) {
-        if disk.in_guest == Some(false) {
-            return Next::Leave;
-        }
-        return wait(
-            "its node has not told yet whether it has it: that may take five minutes; if the node is lost, recover the instance",
-        );
+    if !disk.was_there && disk.in_guest == Some(false) {
+        return Next::Leave;
     }
     match disk.instance {
         InstanceState::Unknown => return wait("the node of its instance is silent"),
-        InstanceState::Failed => return wait("its instance has failed: start it, stop it or recover it"),
         InstanceState::Migrating => return wait("its instance moves to another node"),
         InstanceState::Pending => return wait("its instance waits for a node"),
+        _ if !disk.was_there => {
+            return wait("its node has not told yet whether it has it; an agent that never does is too old: update it");
+        }
+        InstanceState::Failed => return wait("its instance has failed: start it, stop it or recover it"),
         _ => {}
     }
     if disk.in_guest != Some(false) {
-        let said = disk.instance_detail.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        let said = disk.said.as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
         return Next::Wait(format!("its guest has not let it go yet{said}"));
     }
     if disk.is_being_cut {
@@ -184,13 +182,17 @@ mod tests {
             reported_bytes: Some(8192),
             is_there: true,
             in_guest: Some(true),
+            guest_lacks: None,
             is_leaving: false,
         };
+        let lacks = |what| Seen { guest_lacks: Some(what), ..there };
         for (seen, expected) in [
             (there, DiskState::Attached),
             (Seen { is_there: false, ..there }, DiskState::Attaching),
             (Seen { in_guest: Some(false), ..there }, DiskState::Attaching),
             (Seen { reported_bytes: Some(4096), ..there }, DiskState::Growing),
+            (lacks(GuestLacks::Disk), DiskState::Attaching),
+            (lacks(GuestLacks::Size), DiskState::Growing),
             // An old agent tells neither.
             (Seen { reported_bytes: None, in_guest: None, ..there }, DiskState::Attached),
             (Seen { is_leaving: true, ..there }, DiskState::Detaching),
@@ -221,7 +223,7 @@ mod tests {
     fn a_disk_leaves_once_its_guest_let_it_go_and_everything_is_saved() {
         let clean = Leaving {
             instance: InstanceState::Running,
-            instance_detail: None,
+            said: None,
             in_guest: Some(false),
             was_there: true,
             knows_newest: true,
@@ -247,15 +249,12 @@ mod tests {
         ] {
             assert!(matches!(next(&waiting), Next::Wait(_)), "{waiting:?}");
         }
-        for instance in LACKS_DISKS {
+        for instance in [InstanceState::Starting, InstanceState::Running, InstanceState::Failed] {
             let absent = Leaving { instance, was_there: false, knows_newest: false, ..clean.clone() };
             assert_eq!(next(&absent), Next::Leave);
             assert!(matches!(next(&Leaving { in_guest: None, ..absent }), Next::Wait(_)));
         }
-        let starting =
-            Leaving { instance: InstanceState::Starting, was_there: false, knows_newest: false, ..clean.clone() };
-        assert!(matches!(next(&starting), Next::Wait(_)), "a start may make it");
-        let refuses = Leaving { in_guest: Some(true), instance_detail: Some("no answer".to_owned()), ..clean };
+        let refuses = Leaving { in_guest: Some(true), said: Some("no answer".to_owned()), ..clean };
         assert!(matches!(next(&refuses), Next::Wait(why) if why.ends_with(": no answer")));
     }
 }

@@ -596,6 +596,7 @@ mod tests {
             reboots: 0,
             conditions: Vec::new(),
             disks: Vec::new(),
+            absent: Vec::new(),
             guest: None,
             found: None,
         }

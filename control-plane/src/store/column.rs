@@ -22,7 +22,7 @@ use muster_api::{
     instance::InstanceState,
     network::{NetworkMode, NetworkState},
     node::{NodeState, PoolUse, SalvageState},
-    node_protocol::{InstanceReport, Wanted, network::PortProtocol},
+    node_protocol::{GuestLacks, InstanceReport, Wanted, network::PortProtocol},
     operation::OperationState,
     snapshot::{Consistency, SnapshotState},
     token::Role,
@@ -133,8 +133,8 @@ stored! {
         TokenId, RunId, SessionId, SignInLinkId, UploadId, VersionId, NetworkId, SecurityGroupId, Reason, Role, Ipv4Addr,
         Ipv4Net, Ipv6Net => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
-    Text: BootKind, Consistency, DeploymentState, Firmware, ImageState, InstanceState, NetworkMode, NetworkState, NodeState,
-        OnHostStart, OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+    Text: BootKind, Consistency, DeploymentState, Firmware, GuestLacks, ImageState, InstanceState, NetworkMode, NetworkState,
+        NodeState, OnHostStart, OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Guest, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use muster_api::{DiskId, InstanceId, NodeId, Timestamp, VersionId};
+use muster_api::{DiskId, InstanceId, NodeId, Timestamp, VersionId, node_protocol::DiskReport};
 
 use super::{
     StoreError, Tx,
@@ -220,18 +220,13 @@ pub async fn save_leaving(tx: &mut Tx, row: &DiskRow) -> Result<(), StoreError> 
 }
 
 const SAVE_ABSENCE: &str = "-- disks.save_absence
-UPDATE disks SET in_guest = $2 WHERE id = $1 AND path IS NULL";
+UPDATE disks SET in_guest = $2, said = $3 WHERE id = $1 AND path IS NULL";
 
-/// Notes that a node does not have a disk that is to leave its instance, and never had it. It is no change by anybody, so the
-/// revision stays.
-pub async fn note_absence(tx: &mut Tx, id: DiskId) -> Result<(), StoreError> {
-    sqlx::query(SAVE_ABSENCE).bind(id.to_string()).bind(0_i64).execute(tx.conn()).await?;
-    Ok(())
-}
-
-/// Forgets what [`note_absence`] noted.
-pub async fn forget_absence(tx: &mut Tx, id: DiskId) -> Result<(), StoreError> {
-    sqlx::query(SAVE_ABSENCE).bind(id.to_string()).bind(None::<i64>).execute(tx.conn()).await?;
+/// Stores what a node said of a disk that it does not have and never had. It is no change by anybody, so the revision stays.
+pub async fn save_absence(tx: &mut Tx, row: &DiskRow) -> Result<(), StoreError> {
+    let in_guest = row.in_guest.map(i64::from);
+    let query = sqlx::query(SAVE_ABSENCE).bind(row.id.to_string()).bind(in_guest).bind(row.said.as_deref());
+    query.execute(tx.conn()).await?;
     Ok(())
 }
 
@@ -289,9 +284,19 @@ pub struct LeftRow {
     pub node: NodeId,
     /// The desired revision of the node that tells it to remove the copy.
     pub told_revision: u64,
+    /// The version that has everything. A copy of another one is not what left.
+    pub version: VersionId,
 }
 
-columns!("left_disks", LeftRow: instance, disk, node, told_revision);
+impl LeftRow {
+    /// Whether the report is about the copy that is to be removed.
+    #[must_use]
+    pub fn is(&self, report: &DiskReport) -> bool {
+        (self.disk, self.version) == (report.disk, report.version)
+    }
+}
+
+columns!("left_disks", LeftRow: instance, disk, node, told_revision, version);
 
 /// Notes that a node is to remove its copy. A note of another node, which the instance was on before, goes.
 pub async fn note_left(tx: &mut Tx, row: &LeftRow) -> Result<(), StoreError> {

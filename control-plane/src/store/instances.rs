@@ -7,7 +7,7 @@ use muster_api::{
     deployment::Runtime,
     disk::DiskState,
     instance::InstanceState,
-    node_protocol::{DiskReport, Wanted},
+    node_protocol::{DiskReport, GuestLacks, Wanted},
     operation::Target,
 };
 use sqlx::any::AnyRow;
@@ -108,15 +108,19 @@ pub struct DiskRow {
     /// The newest version that its node knows of, as last reported.
     pub reported_version: Option<VersionId>,
     /// Whether a guest has it or may get it, as last reported; `None` if the node did not tell. Without a path, `false` says
-    /// that the node does not have the disk, which is to leave its instance.
+    /// that the node does not have the disk, which is to leave its instance, and does not make it.
     pub in_guest: Option<bool>,
+    /// What a guest that runs has yet to get of it, as last reported.
+    pub guest_lacks: Option<GuestLacks>,
+    /// What hinders the next step for it on its node, in a sentence, as last reported.
+    pub said: Option<String>,
     /// Since when it is being detached.
     pub leaving_since: Option<Timestamp>,
     /// The desired revision of its node from which on its guest is not to have it.
     pub leaving_revision: u64,
     /// The snapshot that saves what it holds, while it is being detached.
     pub leaving_snapshot: Option<SnapshotId>,
-    /// What it waits for, in a sentence.
+    /// What its detach waits for, in a sentence.
     pub detail: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
@@ -156,6 +160,8 @@ impl DiskRow {
             reported_bytes: None,
             reported_version: None,
             in_guest: None,
+            guest_lacks: None,
+            said: None,
             leaving_since: None,
             leaving_revision: 0,
             leaving_snapshot: None,
@@ -175,12 +181,7 @@ impl DiskRow {
                 != (report.unsaved_bytes, report.fetched_bytes, report.local_bytes)
             || (self.reported_bytes, self.reported_version, self.in_guest)
                 != (report.size_bytes, Some(report.version), report.in_guest)
-    }
-
-    /// Whether its node, which never had it, said so since it was to leave its instance.
-    #[must_use]
-    pub const fn is_absent(&self) -> bool {
-        self.path.is_none() && matches!(self.in_guest, Some(false))
+            || (self.guest_lacks, &self.said) != (report.guest_lacks, &report.detail)
     }
 
     /// What it is doing.
@@ -191,6 +192,7 @@ impl DiskRow {
             reported_bytes: self.reported_bytes,
             is_there: self.path.is_some(),
             in_guest: self.in_guest,
+            guest_lacks: self.guest_lacks,
             is_leaving: self.leaving_since.is_some(),
         })
     }
@@ -206,6 +208,8 @@ impl DiskRow {
             reported_bytes: report.size_bytes,
             reported_version: Some(report.version),
             in_guest: report.in_guest,
+            guest_lacks: report.guest_lacks,
+            said: report.detail.clone(),
             ..self.clone()
         }
     }
@@ -213,8 +217,8 @@ impl DiskRow {
 
 columns!(
     "disks", DiskRow: id, project, instance, name, number, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
-    local_bytes, reported_bytes, reported_version, in_guest, leaving_since, leaving_revision, leaving_snapshot, detail,
-    created_at, updated_at, revision, seq,
+    local_bytes, reported_bytes, reported_version, in_guest, guest_lacks, said, leaving_since, leaving_revision, leaving_snapshot,
+    detail, created_at, updated_at, revision, seq,
 );
 
 const INSERT: &str = "-- instances.insert
@@ -332,14 +336,15 @@ pub async fn save_many<'a>(
 
 const SAVE_DISKS: &str = "-- disks.reported
 UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5,
-    reported_bytes = v.column6, reported_version = v.column7, in_guest = v.column8 FROM (";
+    reported_bytes = v.column6, reported_version = v.column7, in_guest = v.column8, guest_lacks = v.column9,
+    said = v.column10 FROM (";
 
 /// Stores what a node said about disks. It is no change by anybody, so the revision stays.
 pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), StoreError> {
     let rows = reports
         .iter()
         .map(|report| {
-            vec![
+            Ok(vec![
                 report.disk.to_string().into(),
                 report.path.as_str().into(),
                 column::int(report.unsaved_bytes).into(),
@@ -348,16 +353,19 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
                 Cell::Int(column::opt_int(report.size_bytes)),
                 report.version.to_string().into(),
                 Cell::Int(report.in_guest.map(i64::from)),
-            ]
+                report.guest_lacks.cell()?,
+                report.detail.cell()?,
+            ])
         })
-        .collect();
+        .collect::<Result<_, StoreError>>()?;
     bulk::run(tx, SAVE_DISKS, rows, ") AS v WHERE disks.id = v.column1").await?;
     deployments::disks_changed(tx, &reports.iter().map(|report| report.disk).collect::<Vec<_>>()).await
 }
 
 const ANEW: &str = "-- disks.anew
 UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, reported_bytes = NULL,
-    reported_version = NULL, in_guest = NULL, leaving_revision = 0, revision = revision + 1
+    reported_version = NULL, in_guest = NULL, guest_lacks = NULL, said = NULL, leaving_revision = 0,
+    revision = revision + 1
 WHERE instance";
 
 const NOT_LEFT: &str = "-- left_disks.anew

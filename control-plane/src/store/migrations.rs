@@ -53,6 +53,7 @@ migrations! {
     27 "0027_firmware",
     28 "0028_guests",
     29 "0029_life_of_disks",
+    30 "0030_words_of_disks",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -10,7 +10,7 @@ use muster_api::{
     Timestamp,
     condition::Condition,
     node::PoolUse,
-    node_protocol::{Incarnation, InstanceReport, Offer},
+    node_protocol::{Desired, Incarnation, InstanceReport, Offer},
 };
 use muster_pool::PoolClient;
 use storage_core::{lock, store::ChunkStore as _};
@@ -31,12 +31,19 @@ use crate::{
 };
 
 /// What the last pass over the instances worked with and found.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub(super) struct Passed {
-    /// The state of the database and the revision of the desired state that it worked with; `None` before the first pass.
-    pub(super) of: Option<(Incarnation, u64)>,
+    /// The desired state that it worked with; `None` before the first pass.
+    pub(super) desired: Option<Arc<Desired>>,
     /// All instances as it found them.
     pub(super) instances: Arc<Vec<InstanceReport>>,
+}
+
+impl Passed {
+    /// Which desired state it worked with: the state of the database, and the revision.
+    pub(super) fn of(&self) -> Option<(Incarnation, u64)> {
+        self.desired.as_ref().map(|desired| (desired.incarnation, desired.revision))
+    }
 }
 
 /// What all loops of the agent share.

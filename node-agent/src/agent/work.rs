@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use muster_api::{
     InstanceId,
-    node_protocol::{Incarnation, InstanceReport, Report},
+    node_protocol::{Assignment, Desired, Incarnation, InstanceReport, Report},
 };
 use storage_core::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -46,15 +46,15 @@ impl Loops {
                 continue;
             }
             changed.mark_unchanged();
-            let mut instances = self.host.pass(Arc::new(now.desired.clone())).await;
+            let desired = Arc::new(now.desired.clone());
+            let mut instances = self.host.pass(desired.clone()).await;
             for report in &mut instances {
                 report.conditions.extend(self.freezes.condition(report.instance));
             }
-            // A new incarnation is news even if its revision is the same by chance: it gets a full report.
-            let of = Some((now.desired.incarnation, now.desired.revision));
-            let next = Passed { of, instances: Arc::new(instances) };
+            let next = Passed { desired: Some(desired), instances: Arc::new(instances) };
             self.passed.send_if_modified(|last| {
-                let differs = *last != next;
+                // A new incarnation is news even if its revision is the same by chance: it gets a full report.
+                let differs = last.of() != next.of() || last.instances != next.instances;
                 *last = next;
                 differs
             });
@@ -66,10 +66,10 @@ impl Loops {
         let mut told = Told::default();
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         loop {
-            let Passed { of, instances: all } = passed.borrow_and_update().clone();
+            let Passed { desired, instances: all } = passed.borrow_and_update().clone();
             // Before the first pass "nothing is here" would not be true.
-            if let Some((incarnation, revision)) = of
-                && let Some(report) = told.news(revision, &all, incarnation)
+            if let Some(desired) = desired
+                && let Some(report) = told.news(&desired, &all)
             {
                 let full = report.full;
                 if let Err(error) = self.controller.report(report).await {
@@ -78,7 +78,7 @@ impl Loops {
                     continue;
                 }
                 backoff.reset();
-                told.acknowledge(&all, full.then_some(incarnation));
+                told.acknowledge(&desired, &all, full);
             }
             sleep(REPORT_APART).await;
             if let Ok(Err(_closed)) = timeout(REPORT_FULL_EVERY, passed.changed()).await {
@@ -103,25 +103,40 @@ impl Loops {
 /// What the controller has acknowledged.
 #[derive(Default)]
 struct Told {
-    instances: HashMap<InstanceId, InstanceReport>,
+    /// Each instance with what was wanted of it then. A report is news also if only that is another: it says that the node has
+    /// heard of it, and the controller may wait for that.
+    instances: HashMap<InstanceId, (Option<Assignment>, InstanceReport)>,
     /// When a full report was last acknowledged, and by which state of the database.
     full: Option<(Incarnation, Instant)>,
 }
 
 impl Told {
     /// The report to send; none when there is nothing new.
-    fn news(&self, desired_revision: u64, all: &[InstanceReport], incarnation: Incarnation) -> Option<Report> {
-        let full = self.full.is_none_or(|(of, at)| of != incarnation || at.elapsed() >= REPORT_FULL_EVERY);
-        let is_news = |report: &&InstanceReport| full || self.instances.get(&report.instance) != Some(*report);
+    fn news(&self, desired: &Desired, all: &[InstanceReport]) -> Option<Report> {
+        let is_due = |(of, at): (Incarnation, Instant)| of != desired.incarnation || at.elapsed() >= REPORT_FULL_EVERY;
+        let full = self.full.is_none_or(is_due);
+        let wanted = wanted(desired);
+        let is_news = |report: &&InstanceReport| {
+            let told = self.instances.get(&report.instance);
+            full || told
+                .is_none_or(|(of, told)| told != *report || of.as_ref() != wanted.get(&report.instance).copied())
+        };
         let instances: Vec<InstanceReport> = all.iter().filter(is_news).cloned().collect();
-        (full || !instances.is_empty()).then_some(Report { desired_revision, full, instances })
+        (full || !instances.is_empty()).then_some(Report { desired_revision: desired.revision, full, instances })
     }
 
-    /// `full` has the incarnation that a full report was for.
-    fn acknowledge(&mut self, all: &[InstanceReport], full: Option<Incarnation>) {
-        self.instances = all.iter().map(|report| (report.instance, report.clone())).collect();
-        if let Some(incarnation) = full {
-            self.full = Some((incarnation, Instant::now()));
+    /// Notes that a report which [`Self::news`] made was taken.
+    fn acknowledge(&mut self, desired: &Desired, all: &[InstanceReport], full: bool) {
+        let wanted = wanted(desired);
+        let of = |instance: InstanceId| wanted.get(&instance).copied().cloned();
+        self.instances = all.iter().map(|one| (one.instance, (of(one.instance), one.clone()))).collect();
+        if full {
+            self.full = Some((desired.incarnation, Instant::now()));
         }
     }
+}
+
+/// What is wanted of each instance.
+fn wanted(desired: &Desired) -> HashMap<InstanceId, &Assignment> {
+    desired.assignments.iter().map(|assignment| (assignment.instance, assignment)).collect()
 }

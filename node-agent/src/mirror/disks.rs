@@ -316,7 +316,7 @@ impl Disks {
     /// of that commit are folded.
     ///
     /// # Errors
-    /// See [`DiskError`]. An older generation is refused.
+    /// See [`DiskError`]. An older generation is refused. After [`DiskError::NotGrown`] everything but the growth is done.
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
         let one_at_a_time = changing.lock().await;
@@ -342,10 +342,11 @@ impl Disks {
             .await?;
         }
         // After the mount: a disk that cannot grow yet is used as it is.
-        self.grow(&entry, want.size_bytes).await?;
+        let grown = self.grow(&entry, want.size_bytes).await;
         // The disk may be removed while the read waits for another node.
         drop(one_at_a_time);
         self.try_mount(&entry).await?;
+        grown?;
         Ok(self.status_of(&entry))
     }
 
@@ -397,12 +398,14 @@ impl Disks {
         Ok(entry)
     }
 
-    /// Makes a disk larger, if it is smaller than this, and tells the programs that use it.
+    /// Makes a disk larger, if it is smaller than this, and tells the programs that use it. Fails with
+    /// [`DiskError::NotGrown`] only.
     async fn grow(&self, entry: &Arc<Entry>, size_bytes: u64) -> Result<(), DiskError> {
         if entry.disk.size_bytes() >= size_bytes {
             return Ok(());
         }
-        entry.disk.grow(size_bytes).await?;
+        let not_grown = |source| DiskError::NotGrown { disk: entry.disk.id(), source: Box::new(source) };
+        entry.disk.grow(size_bytes).await.map_err(not_grown)?;
         let entry = entry.clone();
         blocking(move || {
             if let Some(mounted) = &*lock(&entry.mounted) {

@@ -75,6 +75,15 @@ pub enum DiskError {
         /// Bytes of the blocks that were written since.
         bytes: u64,
     },
+    /// The disk is here and can be used, in the size that it had.
+    #[error("disk {disk} cannot grow and keeps its size")]
+    NotGrown {
+        /// Id of the disk.
+        disk: DiskId,
+        /// What keeps it from growing.
+        #[source]
+        source: Box<DiskError>,
+    },
     /// The node's file system is full.
     #[error("no space left for disk {0}")]
     NoSpace(DiskId),
@@ -126,8 +135,9 @@ pub enum DiskError {
 impl DiskError {
     /// The reason for this error in reports and in the answers to the steps of a cut.
     #[must_use]
-    pub const fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self {
+            Self::NotGrown { source, .. } => source.reason(),
             Self::NotFound(_) | Self::OlderGeneration { .. } | Self::NotPrepared(_) | Self::NoCommit { .. } => {
                 Reason::NotAssigned
             }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use muster_api::{
-    ClusterId, CommitId, DiskId, InstanceId, NodeId, SnapshotId, VersionId,
+    ClusterId, CommitId, DiskId, InstanceId, NodeId, Reason, SnapshotId, VersionId,
     node_protocol::{CutDisk, CutKey, VersionRoot},
 };
 use muster_pool::PoolClient;
@@ -416,8 +416,8 @@ impl Scene {
                 let blocks = (DISK_BYTES - want.size_bytes) / 4096;
                 let size_bytes = want.size_bytes + random.below(blocks + 1) * 4096;
                 match self.grow(&disks, &DiskWant { size_bytes, ..want.clone() }).await {
-                    Ok(()) | Err(DiskError::Busy { .. }) => {}
-                    Err(error) => return Err(error),
+                    Err(error) if error.reason() != Reason::Busy => return Err(error),
+                    Ok(()) | Err(_) => {}
                 }
             }
             match disks.prepare(key, std::slice::from_ref(&cut)).await {
@@ -563,7 +563,7 @@ impl Scene {
     async fn grown_in_time(&self, disks: &Arc<Disks>, want: &DiskWant) {
         let limit = Instant::now() + Duration::from_secs(20);
         while let Err(error) = disks.unmounted(want).await {
-            assert!(matches!(error, DiskError::Busy { .. }) && Instant::now() < limit, "{error:?}");
+            assert!(error.reason() == Reason::Busy && Instant::now() < limit, "{error:?}");
             tokio::task::yield_now().await;
         }
     }

@@ -12,14 +12,14 @@ use std::{
 use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
     deployment::{Probe, Runtime},
-    node_protocol::{Assignment, NVRAM},
+    node_protocol::{Assignment, DiskAssignment, NVRAM},
 };
 use storage_core::cause::explain;
 use tokio::time::{Instant, timeout};
 
 use super::{
     Inner, Slot,
-    guest_disks::{self, Work},
+    guest_disks::{self, Tries, Work},
     plan::{Action, End, Life, Phase},
     record::Record,
     report::Trouble,
@@ -61,6 +61,21 @@ enum Stuck {
     Refused(Trouble),
 }
 
+impl Stuck {
+    const fn trouble(&self) -> &Trouble {
+        let (Self::Later(trouble) | Self::Refused(trouble)) = self;
+        trouble
+    }
+
+    /// The same, as the instance says it.
+    fn of_disk(self, name: &str) -> Self {
+        match self {
+            Self::Later(trouble) => Self::Later(trouble.of_disk(name)),
+            Self::Refused(trouble) => Self::Refused(trouble.of_disk(name)),
+        }
+    }
+}
+
 type Step = Result<(), Stuck>;
 
 /// A failure after which the step is tried again.
@@ -68,13 +83,16 @@ fn later(reason: Reason, detail: impl Into<String>) -> Stuck {
     Stuck::Later(Trouble { reason, detail: detail.into() })
 }
 
+/// What a disk is to be, with the root of its version; or why that is not known.
+pub(super) type DiskNeed = Result<DiskWant, Trouble>;
+
 /// The files of the seed disk; none if the controller says nothing that could be on it.
 pub(super) type SeedNeed = Result<Option<Vec<SeedFile>>, Trouble>;
 
 /// What the desired state says beside the assignment, as far as steps need it.
 pub(super) struct Needs {
-    /// The disks with the roots of their versions.
-    pub(super) disks: Vec<Result<DiskWant, Trouble>>,
+    /// The disks that are made, or are here.
+    pub(super) disks: Vec<(DiskAssignment, DiskNeed)>,
     pub(super) seed: SeedNeed,
 }
 
@@ -87,11 +105,14 @@ pub(super) fn spawn(inner: Arc<Inner>, assignment: Assignment, needs: Needs, act
     tokio::spawn(async move {
         // Also frees the instance when the task panics.
         let _free = Free { inner: inner.clone(), instance: assignment.instance };
+        let starts = actions.contains(&Action::Start);
         for action in actions {
             tracing::debug!(instance.id = %assignment.instance, ?action, "instance {}", assignment.name);
             match apply(&inner, &assignment, &needs, &action).await {
                 Ok(()) => settled(&inner, assignment.instance, &action),
                 Err(stuck) if action.disk().is_some() => failed_disk(&inner, &assignment, &action, stuck),
+                // Nothing waits for them, and each of them has its own trouble and its own wait.
+                Err(_) if action == Action::EnsureDisks && !starts => {}
                 Err(stuck) => {
                     failed(&inner, &assignment, &action, stuck);
                     break;
@@ -119,8 +140,7 @@ impl Drop for Free {
 fn settled(inner: &Inner, instance: InstanceId, action: &Action) {
     inner.slot(instance, |slot| {
         if let Some(disk) = action.disk() {
-            let work = slot.work.entry(disk).or_default();
-            (work.retry_at, work.failures, work.trouble) = (None, 0, None);
+            slot.work.entry(disk).or_default().given = Tries::default();
             return;
         }
         // The others set their own next time and are repeated until something else happens.
@@ -159,20 +179,23 @@ fn failed(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck)
 /// Notes that something could not be done with one disk. The other disks and the guest go on.
 fn failed_disk(inner: &Inner, assignment: &Assignment, action: &Action, stuck: Stuck) {
     let Some(disk) = action.disk() else { return };
-    let (Stuck::Later(trouble) | Stuck::Refused(trouble)) = stuck;
-    let now = (inner.parts.now)();
-    inner.slot(assignment.instance, |slot| {
-        let work = slot.work.entry(disk).or_default();
-        work.failures = work.failures.saturating_add(1);
-        work.retry_at = Some(now.plus_ms(wait_ms(work.failures)));
-        if work.trouble.as_ref() != Some(&trouble) {
-            tracing::warn!(
-                instance.id = %assignment.instance, ?action,
-                "a disk of instance {}: {}", assignment.name, trouble.detail
-            );
-        }
-        work.trouble = Some(trouble);
+    with_work(inner, assignment.instance, disk, |work| {
+        failed_again(inner, &mut work.given, (assignment, disk), stuck.trouble().clone());
     });
+}
+
+/// Notes one more failure of a step for a disk of this instance.
+fn failed_again(inner: &Inner, tries: &mut Tries, (assignment, disk): (&Assignment, DiskId), trouble: Trouble) {
+    tries.failures = tries.failures.saturating_add(1);
+    tries.retry_at = Some((inner.parts.now)().plus_ms(wait_ms(tries.failures)));
+    // Logged once, not at every retry.
+    if tries.trouble.as_ref() != Some(&trouble) {
+        tracing::warn!(
+            instance.id = %assignment.instance, disk.id = %disk,
+            "a disk of instance {}: {}", assignment.name, trouble.detail
+        );
+    }
+    tries.trouble = Some(trouble);
 }
 
 /// How long to wait after so many failures in a row, ms.
@@ -212,7 +235,7 @@ async fn apply(inner: &Inner, assignment: &Assignment, needs: &Needs, action: &A
             let life = Some(Life::begin(assignment.generation, assignment.boot, now));
             *slot = Slot { life, told: Some(assignment.clone()), ..fresh };
         }),
-        Action::EnsureDisks => ensure_disks(inner, instance, &needs.disks).await,
+        Action::EnsureDisks => ensure_disks(inner, assignment, &needs.disks).await,
         Action::Start => start(inner, assignment, &needs.seed).await,
         Action::Probe => probe(inner, assignment).await,
         Action::Resume => {
@@ -353,15 +376,29 @@ fn hypervisor_failed(error: &HypervisorError) -> Stuck {
     later(Reason::Hypervisor, error.to_string())
 }
 
-/// Goes on with the others when one disk cannot be had: they may have a newer version to take over.
-async fn ensure_disks(inner: &Inner, instance: InstanceId, wants: &[Result<DiskWant, Trouble>]) -> Step {
+/// Goes on with the others when one disk cannot be had: they may have a newer version to take over. One that cannot grow can be
+/// used as it is, so nothing waits for it.
+async fn ensure_disks(inner: &Inner, assignment: &Assignment, wants: &[(DiskAssignment, DiskNeed)]) -> Step {
+    let instance = assignment.instance;
     let mut first_failed = Ok(());
-    for want in wants {
+    for (named, want) in wants {
         let ensured = match want.clone() {
-            Ok(want) => (inner.parts.disks.ensure)(want).await.map(drop).map_err(|error| disk_failed(&error)),
-            Err(trouble) => Err(Stuck::Later(trouble)),
+            Ok(want) => (inner.parts.disks.ensure)(want).await.map_err(|error| {
+                let is_here = matches!(error, DiskError::NotGrown { .. });
+                (disk_failed(&error), is_here)
+            }),
+            Err(trouble) => Err((Stuck::Later(trouble), false)),
         };
-        first_failed = first_failed.and(ensured);
+        let Err((stuck, is_here)) = ensured else {
+            with_work(inner, instance, named.disk, |work| work.made = Tries::default());
+            continue;
+        };
+        with_work(inner, instance, named.disk, |work| {
+            failed_again(inner, &mut work.made, (assignment, named.disk), stuck.trouble().clone());
+        });
+        if !is_here {
+            first_failed = first_failed.and(Err(stuck.of_disk(&named.name)));
+        }
     }
     first_failed?;
     let now = (inner.parts.now)();
@@ -392,7 +429,7 @@ fn disk_reason(error: &DiskError) -> Reason {
 async fn remove_disks(inner: &Inner, assignment: &Assignment) -> Step {
     let here = (inner.parts.disks.list)();
     let (own, of_others): (Vec<_>, Vec<_>) = here.iter().partition(|disk| disk.instance == assignment.instance);
-    let named = assignment.disks.iter().map(|disk| disk.disk).chain(assignment.left_disks.iter().copied());
+    let named = assignment.disks.iter().map(|disk| disk.disk).chain(assignment.left.iter().map(|left| left.disk));
     let mut disks: BTreeSet<DiskId> = own.iter().map(|disk| disk.disk).chain(named).collect();
     disks.retain(|disk| of_others.iter().all(|other| other.disk != *disk));
     for disk in disks {
@@ -405,7 +442,7 @@ async fn start(inner: &Inner, assignment: &Assignment, seed: &SeedNeed) -> Step 
     let instance = assignment.instance;
     let parts = &inner.parts;
     let started = Phase::Started { run: parts.run, host_boot: parts.host_boot.clone() };
-    for disk in &assignment.disks {
+    for disk in assignment.disks.iter().filter(|disk| guest_disks::is_made(assignment, disk)) {
         (parts.disks.record_boot)(disk.disk, assignment.boot);
     }
     if assignment.runtime == Runtime::None {

@@ -54,6 +54,7 @@ impl Inner {
             reboots: 0,
             conditions: disks.iter().copied().filter_map(super::lost_content).collect(),
             disks: disks.iter().map(report).collect::<Vec<DiskReport>>(),
+            absent: Vec::new(),
             guest: None,
             found: Some(Found { told }),
         }

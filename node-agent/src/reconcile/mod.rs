@@ -43,7 +43,7 @@ use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
-    node_protocol::{Assignment, Desired, DiskReport, InstanceReport},
+    node_protocol::{Assignment, Desired, DiskAssignment, DiskReport, InstanceReport},
 };
 use storage_core::lock;
 use tokio::{
@@ -53,7 +53,7 @@ use tokio::{
 };
 
 use self::{
-    apply::{Needs, SeedNeed},
+    apply::{DiskNeed, Needs, SeedNeed},
     guest_disks::Work,
     plan::{DiskSeen, DomainSeen, Here, Life, Phase, Seen},
     pulse::Pulse,
@@ -280,7 +280,6 @@ impl Inner {
         looked_at: Instant,
     ) -> Seen {
         let instance = assignment.instance;
-        let wanted = |disk: &DiskStatus| assignment.disks.iter().find(|d| d.disk == disk.disk);
         self.slot(instance, |slot| {
             let domain = match domains.map(|domains| domains.get(&instance)) {
                 None if assignment.runtime == Runtime::None => DomainSeen::Absent { ending: None, since: here.now },
@@ -297,7 +296,9 @@ impl Inner {
                 }
             };
             slot.may_get.retain(|_, until| until.is_none_or(|until| until >= looked_at));
-            guest_disks::tidy(&mut slot.work, assignment, &domain, |disk| slot.may_get.contains_key(&disk));
+            let is_here = |disk: DiskId| disks.iter().any(|here| here.disk == disk);
+            let may_get = |disk: DiskId| slot.may_get.contains_key(&disk);
+            guest_disks::tidy(&mut slot.work, assignment, &domain, is_here, may_get);
             Seen {
                 life: slot.life.clone(),
                 disks: disks
@@ -305,7 +306,7 @@ impl Inner {
                     .map(|disk| DiskSeen {
                         disk: disk.disk,
                         generation: disk.generation,
-                        current: wanted(disk).is_some_and(|want| want.version == disk.version),
+                        version: disk.version,
                         mounted: disk.mounted,
                         reachable: disk.reachable,
                         size_bytes: disk.size_bytes,
@@ -379,6 +380,8 @@ fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>, in_guest: boo
         local_bytes: disk.local_bytes,
         size_bytes: Some(disk.size_bytes),
         in_guest: Some(in_guest),
+        guest_lacks: None,
+        detail: None,
     }
 }
 
@@ -440,6 +443,9 @@ impl Reconciler {
         looked_at: Instant,
     ) -> Vec<InstanceReport> {
         let (inner, assignments) = (&self.inner, &desired.assignments);
+        // Before the disks are listed: a step that ends meanwhile may have made one that the list lacks.
+        let is_busy = |(instance, slot): (&InstanceId, &Slot)| slot.busy.then_some(*instance);
+        let busy: HashSet<InstanceId> = lock(&inner.slots).iter().filter_map(is_busy).collect();
         let listed = (inner.parts.disks.list)();
         let mut disks: HashMap<InstanceId, Vec<&DiskStatus>> = HashMap::new();
         for disk in &listed {
@@ -453,18 +459,25 @@ impl Reconciler {
             let disks = disks.get(&assignment.instance).map_or(&[][..], Vec::as_slice);
             let seen = inner.observe(assignment, domains, disks, &here, looked_at);
             inner.end_boots(disks, |boot| plan::is_booting(assignment, &seen, boot, here.now));
-            let busy = inner.slot(assignment.instance, |slot| slot.busy);
-            if !busy && !draining {
+            let is_quiet = !busy.contains(&assignment.instance);
+            if !inner.slot(assignment.instance, |slot| slot.busy) && !draining {
                 let actions = plan::plan(assignment, &seen, &here);
                 if !actions.is_empty() {
-                    apply::spawn(inner.clone(), assignment.clone(), needs(desired, assignment), actions);
+                    apply::spawn(inner.clone(), assignment.clone(), needs(desired, assignment, disks), actions);
                 }
             }
             let trouble = disks.iter().copied().find_map(disk_trouble);
             let trouble = trouble.or_else(|| inner.slot(assignment.instance, |slot| slot.trouble.clone()));
             let trouble = trouble.or_else(|| guest_disks::trouble(assignment, &seen, &here));
-            let in_guest = |disk: &DiskStatus| guest_disks::is_in_guest(assignment, &seen, disk.disk);
-            let known = disks.iter().map(|disk| disk_report(disk, Some(assignment), in_guest(disk))).collect();
+            let told = |disk: &&DiskStatus| DiskReport {
+                guest_lacks: guest_disks::guest_lacks(assignment, &seen, &here, disk.disk),
+                detail: disk_trouble(disk)
+                    .or_else(|| guest_disks::trouble_of(disk.disk, &seen, &here))
+                    .map(|trouble| trouble.detail),
+                ..disk_report(disk, Some(assignment), guest_disks::is_in_guest(assignment, &seen, disk.disk))
+            };
+            let known = disks.iter().map(told).collect();
+            let absent = guest_disks::absent(assignment, &seen, &here, is_quiet);
             inner.keep_told(assignment);
             let used = disks.iter().map(|disk| disk.used_bytes).sum();
             let log = inner.console_log(assignment.instance);
@@ -474,7 +487,7 @@ impl Reconciler {
             inner.ask_guest(assignment, &seen);
             let guest = inner.slot(assignment.instance, |slot| slot.guest.guest.clone());
             let guest = guest.filter(|_| matches!(seen.domain, DomainSeen::Present(_)));
-            let report = report::report(assignment, &seen, &here, trouble.as_ref(), conditions, known);
+            let report = report::report(assignment, &seen, &here, trouble.as_ref(), conditions, (known, absent));
             let report = InstanceReport { guest, ..report };
             waiting |= waits(assignment, &seen, &report, here.now);
             self.bound_console(assignment.instance, &seen);
@@ -596,8 +609,8 @@ impl Drop for Reconciler {
 }
 
 /// What the controller sent for an instance beside its assignment.
-fn needs(desired: &Desired, assignment: &Assignment) -> Needs {
-    Needs { disks: wants(desired, assignment), seed: seed(desired, assignment) }
+fn needs(desired: &Desired, assignment: &Assignment, here: &[&DiskStatus]) -> Needs {
+    Needs { disks: wants(desired, assignment, here), seed: seed(desired, assignment) }
 }
 
 /// The files of the seed disk of an instance.
@@ -609,9 +622,9 @@ fn seed(desired: &Desired, assignment: &Assignment) -> SeedNeed {
     files.map(Some).map_err(|detail| Trouble { reason: Reason::StartFailed, detail })
 }
 
-/// The disks of an instance with the roots that the controller sent.
-fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Trouble>> {
-    let want = |disk: &muster_api::node_protocol::DiskAssignment| match desired.versions.get(&disk.version) {
+/// The disks of an instance that are here or to be made, with the roots that the controller sent.
+fn wants(desired: &Desired, assignment: &Assignment, here: &[&DiskStatus]) -> Vec<(DiskAssignment, DiskNeed)> {
+    let want = |disk: &DiskAssignment| match desired.versions.get(&disk.version) {
         Some(root) => Ok(DiskWant {
             disk: disk.disk,
             instance: assignment.instance,
@@ -626,7 +639,10 @@ fn wants(desired: &Desired, assignment: &Assignment) -> Vec<Result<DiskWant, Tro
             detail: format!("the controller sent no root for version {}", disk.version),
         }),
     };
-    assignment.disks.iter().map(want).collect()
+    let is_meant = |disk: &&DiskAssignment| {
+        guest_disks::is_made(assignment, disk) || here.iter().any(|found| found.disk == disk.disk)
+    };
+    assignment.disks.iter().filter(is_meant).map(|disk| (disk.clone(), want(disk))).collect()
 }
 
 /// Whether the instance must be looked at again soon although nothing tells of a change.

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
-    DiskId, Timestamp,
+    DiskId, Timestamp, VersionId,
     deployment::{OnHostStart, OnReadyTimeout, Probe, Runtime},
     node_protocol::{Assignment, DiskAssignment, Wanted},
 };
@@ -191,8 +191,8 @@ pub struct DiskSeen {
     pub disk: DiskId,
     /// Generation it is written under.
     pub generation: u64,
-    /// Whether it is the wanted version.
-    pub current: bool,
+    /// The newest published version that it knows of.
+    pub version: VersionId,
     /// Whether its file is there.
     pub mounted: bool,
     /// Whether programs may be able to write to its file.
@@ -222,7 +222,7 @@ pub enum DomainSeen {
 pub enum Action {
     /// Remember a new start, before anything is done for it.
     Begin,
-    /// Make, adopt and mount its disks.
+    /// Make, adopt, mount and grow its disks. What fails is noted at each, and nothing is started after it unless all are here.
     EnsureDisks,
     /// Start the domain. It fails if a domain of another start exists.
     Start,
@@ -290,9 +290,9 @@ fn main_steps(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> 
         (DomainSeen::Present(domain), _) => present(assignment, seen, here, domain, waits),
         (DomainSeen::Absent { ending, since }, Wanted::Running) => match assignment.runtime {
             Runtime::Libvirt => absent_but_wanted(assignment, seen, here, (*ending, *since), waits),
-            Runtime::None => file_wanted(assignment, seen, waits),
+            Runtime::None => file_wanted(assignment, seen, here, waits),
         },
-        (DomainSeen::Absent { .. }, Wanted::Stopped) => absent_as_wanted(assignment, seen, waits),
+        (DomainSeen::Absent { .. }, Wanted::Stopped) => absent_as_wanted(assignment, seen, here, waits),
     }
 }
 
@@ -345,9 +345,7 @@ fn running(assignment: &Assignment, seen: &Seen, here: &Here, domain: &Domain, l
                 actions.push(Action::Probe);
             }
             // Last: a disk that cannot be made keeps no guest from being ready.
-            if !disks_are_there(assignment, seen) || !disks_are_large(assignment, seen) {
-                actions.push(Action::EnsureDisks);
-            }
+            actions.extend(ensure(assignment, seen, here));
             actions
         }
     }
@@ -412,7 +410,8 @@ fn absent_but_wanted(
                 return vec![Action::Note(End::StartFailed { detail: detail.clone() })];
             }
             if is_late(assignment, life.begun_at, here.now) {
-                let detail = "it could not be started in time".to_owned();
+                let why = guest_disks::trouble(assignment, seen, here).map(|trouble| format!(": {}", trouble.detail));
+                let detail = format!("it could not be started in time{}", why.unwrap_or_default());
                 return vec![Action::Note(End::StartFailed { detail })];
             }
             if waits { Vec::new() } else { vec![Action::EnsureDisks, Action::Start] }
@@ -432,7 +431,8 @@ fn absent_but_wanted(
             Some(host_boot) if *host_boot != here.host_boot => after_host_start(assignment),
             _ => anew(),
         },
-        Phase::Ended(_) => ensure(assignment, seen, waits),
+        Phase::Ended(_) if waits => Vec::new(),
+        Phase::Ended(_) => ensure(assignment, seen, here),
     }
 }
 
@@ -448,20 +448,20 @@ fn after_host_start(assignment: &Assignment) -> Vec<Action> {
     }
 }
 
-fn file_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
+fn file_wanted(assignment: &Assignment, seen: &Seen, here: &Here, waits: bool) -> Vec<Action> {
     let Some(life) = seen.life.as_ref().filter(|life| life.is_of(assignment)) else {
         return anew();
     };
     match &life.phase {
         _ if waits => Vec::new(),
         // A file cannot end, so a restarted agent only mounts it again.
-        Phase::Started { .. } if life.ready_at.is_some() => ensure(assignment, seen, waits),
+        Phase::Started { .. } if life.ready_at.is_some() => ensure(assignment, seen, here),
         Phase::New | Phase::Started { .. } | Phase::Ended(_) => vec![Action::EnsureDisks, Action::Start],
     }
 }
 
-fn absent_as_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
-    let mut actions = ensure(assignment, seen, waits);
+fn absent_as_wanted(assignment: &Assignment, seen: &Seen, here: &Here, waits: bool) -> Vec<Action> {
+    let mut actions = if waits { Vec::new() } else { ensure(assignment, seen, here) };
     match seen.life.as_ref().filter(|life| life.is_of(assignment)).map(|life| &life.phase) {
         None => actions.insert(0, Action::Begin),
         Some(Phase::New | Phase::Started { .. } | Phase::Ended(End::AgentStopped)) => {
@@ -472,25 +472,30 @@ fn absent_as_wanted(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Ac
     actions
 }
 
-fn ensure(assignment: &Assignment, seen: &Seen, waits: bool) -> Vec<Action> {
-    let is_done = disks_are_there(assignment, seen) && disks_are_large(assignment, seen);
-    if waits || is_done { Vec::new() } else { vec![Action::EnsureDisks] }
+/// Makes what is missing. A disk that failed waits by itself, and the others go on.
+fn ensure(assignment: &Assignment, seen: &Seen, here: &Here) -> Vec<Action> {
+    let is_due = |want: &DiskAssignment| {
+        let is_done = disk_is_there(assignment, want, seen) && disk_is_large(want, seen);
+        !is_done && guest_disks::may_be_made(want.disk, seen, here)
+    };
+    if assignment.disks.iter().any(is_due) { vec![Action::EnsureDisks] } else { Vec::new() }
 }
 
-/// Whether each disk is mounted, or not if it is not to be, in the assignment's generation, at its version.
-pub(super) fn disks_are_there(assignment: &Assignment, seen: &Seen) -> bool {
-    assignment.disks.iter().all(|want| disk_is_there(assignment, want, seen))
-}
-
+/// Whether a disk is mounted, or not if it is not to be, in the assignment's generation, at its version.
 fn disk_is_there(assignment: &Assignment, want: &DiskAssignment, seen: &Seen) -> bool {
     let served = guest_disks::is_served(assignment, want);
     let is_there = |d: &DiskSeen| {
-        (if served { d.mounted } else { !d.reachable }) && d.current && d.generation == assignment.generation
+        (if served { d.mounted } else { !d.reachable })
+            && d.version == want.version
+            && d.generation == assignment.generation
     };
-    seen.disks.iter().any(|d| d.disk == want.disk && is_there(d))
+    match seen.disks.iter().find(|d| d.disk == want.disk) {
+        Some(found) => is_there(found),
+        None => !guest_disks::is_made(assignment, want),
+    }
 }
 
-/// As [`disks_are_there`] for an instance whose disks are files that are used: one that was attached since and is not here
+/// Whether all disks are there, of an instance whose disks are files that are used: one that was attached since and is not here
 /// yet does not take the others away.
 pub(super) fn files_are_there(assignment: &Assignment, seen: &Seen) -> bool {
     let is_new = |want: &DiskAssignment| seen.disks.iter().all(|disk| disk.disk != want.disk);
@@ -498,10 +503,10 @@ pub(super) fn files_are_there(assignment: &Assignment, seen: &Seen) -> bool {
     has_some && assignment.disks.iter().all(|want| is_new(want) || disk_is_there(assignment, want, seen))
 }
 
-/// Whether each disk that is here has the size that it is to have.
-fn disks_are_large(assignment: &Assignment, seen: &Seen) -> bool {
-    let want = |disk: DiskId| assignment.disks.iter().find(|want| want.disk == disk).map(|want| want.size_bytes);
-    seen.disks.iter().all(|disk| want(disk.disk).is_none_or(|want| want <= disk.size_bytes))
+/// Whether a disk has the size that it is to have, if it is here.
+fn disk_is_large(want: &DiskAssignment, seen: &Seen) -> bool {
+    let found = seen.disks.iter().find(|found| found.disk == want.disk);
+    found.is_none_or(|found| want.size_bytes <= found.size_bytes)
 }
 
 /// Instants as microseconds since 1970, as in memory.

@@ -1,10 +1,11 @@
 //! The contract of the plan, on a model of one instance's world; and a table of the cases that matter.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use super::super::report::Trouble;
+use super::super::{guest_disks::Tries, report::Trouble};
 use muster_api::{
-    InstanceId, Reason, VersionId,
+    InstanceId, Reason,
     deployment::{Probe, Ready},
+    node_protocol::{AbsentDisk, GuestLacks, LeftDisk},
 };
 use proptest::prelude::*;
 
@@ -52,7 +53,8 @@ impl World {
     /// Another look: what no longer counts is forgotten.
     fn tidy(&mut self, assignment: &Assignment) {
         let domain = self.seen().domain;
-        guest_disks::tidy(&mut self.work, assignment, &domain, |_| false);
+        let is_here = |disk: DiskId| self.disks.iter().any(|seen| seen.disk == disk);
+        guest_disks::tidy(&mut self.work, assignment, &domain, is_here, |_| false);
     }
 
     fn size_of(&self, disk: DiskId) -> u64 {
@@ -80,13 +82,13 @@ impl World {
                 let left =
                     self.disks.iter().filter(|seen| assignment.disks.iter().all(|d| d.disk != seen.disk)).cloned();
                 let left = left.collect::<Vec<_>>();
-                self.disks = assignment
-                    .disks
-                    .iter()
+                let is_here = |disk: &DiskAssignment| self.disks.iter().any(|seen| seen.disk == disk.disk);
+                let meant = assignment.disks.iter().filter(|d| guest_disks::is_made(assignment, d) || is_here(d));
+                self.disks = meant
                     .map(|d| DiskSeen {
                         disk: d.disk,
                         generation: assignment.generation,
-                        current: true,
+                        version: d.version,
                         mounted: guest_disks::is_served(assignment, d),
                         reachable: guest_disks::is_served(assignment, d),
                         size_bytes: self.size_of(d.disk).max(d.size_bytes),
@@ -171,6 +173,10 @@ impl World {
     }
 }
 
+fn disks_are_there(assignment: &Assignment, seen: &Seen) -> bool {
+    assignment.disks.iter().all(|want| disk_is_there(assignment, want, seen))
+}
+
 fn domain(assignment: &Assignment, run: RunId) -> Domain {
     Domain {
         instance: assignment.instance,
@@ -213,10 +219,10 @@ fn assignment(wanted: Wanted) -> Assignment {
             disk: id(2).into(),
             name: "root".to_owned(),
             size_bytes: 1 << 30,
-            version: VersionId::from(id(3)),
+            version: version(),
             in_guest: true,
         }],
-        left_disks: Vec::new(),
+        left: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }
@@ -301,11 +307,20 @@ prop_compose! {
     }
 }
 
+/// The version of all disks.
+fn version() -> VersionId {
+    id(3).into()
+}
+
+fn left_disk(disk: DiskId) -> LeftDisk {
+    LeftDisk { disk, version: version() }
+}
+
 /// Disks beside the boot disk. The last one left the instance, the others may be detached.
 const FURTHER: [u128; 3] = [21, 22, 23];
 
 fn further(n: u128, in_guest: bool) -> DiskAssignment {
-    let (name, version) = (format!("data{n}"), VersionId::from(id(3)));
+    let (name, version) = (format!("data{n}"), version());
     DiskAssignment { disk: id(n).into(), name, size_bytes: 8192, version, in_guest }
 }
 
@@ -340,11 +355,12 @@ prop_compose! {
             life,
             disks: disk
                 .map(|(generation, current, mounted)| DiskSeen {
-                    disk: id(2).into(), generation, current, mounted, reachable: mounted || further[0].2, size_bytes: 1 << 30,
+                    disk: id(2).into(), generation, mounted, reachable: mounted || further[0].2, size_bytes: 1 << 30,
+                    version: if current { version() } else { id(4).into() },
                 })
                 .into_iter()
                 .chain(further.iter().zip(FURTHER).filter(|((here, ..), _)| *here).map(|((.., mounted), n)| DiskSeen {
-                    disk: id(n).into(), generation: 1, current: true, mounted: *mounted, reachable: true, size_bytes: 4096,
+                    disk: id(n).into(), generation: 1, version: version(), mounted: *mounted, reachable: true, size_bytes: 4096,
                 }))
                 .collect(),
             domain, ending, absent_since: T0, asked: None, obeys, becomes_ready, has_room,
@@ -362,7 +378,7 @@ proptest! {
     ) {
         let mut assignment = assignment(wanted);
         assignment.disks.extend([further(FURTHER[0], in_guest.0), further(FURTHER[1], in_guest.1)]);
-        assignment.left_disks = vec![id(FURTHER[2]).into()];
+        assignment.left = vec![left_disk(id(FURTHER[2]).into())];
         assignment.stop_force = force;
         if none == 0 {
             assignment.runtime = Runtime::None;
@@ -381,11 +397,13 @@ proptest! {
         let there = disks_are_there(&assignment, &world.seen());
         if wanted != Wanted::Gone {
             for disk in &assignment.disks {
-                prop_assert!(world.size_of(disk.disk) >= disk.size_bytes);
+                let is_here = world.disks.iter().any(|seen| seen.disk == disk.disk);
+                prop_assert!(is_here || !guest_disks::is_made(&assignment, disk), "{} is made", &disk.name);
+                prop_assert!(!is_here || world.size_of(disk.disk) >= disk.size_bytes);
                 let is_in_guest = guest_disks::is_in_guest(&assignment, &world.seen(), disk.disk);
                 prop_assert_eq!(is_in_guest, disk.in_guest, "{}", &disk.name);
             }
-            let left = world.disks.iter().any(|seen| seen.disk == assignment.left_disks[0]);
+            let left = world.disks.iter().any(|seen| seen.disk == assignment.left[0].disk);
             prop_assert!(!left, "what left the instance is removed");
         }
         match wanted {
@@ -615,7 +633,7 @@ fn a_disk_is_out_of_the_guest_only_if_that_is_certain() {
     // Once it has left, it is removed, and not before it is certain either.
     let mut left = wanted.clone();
     left.disks.pop();
-    left.left_disks.push(disk);
+    left.left.push(left_disk(disk));
     assert_eq!(plan(&left, &seen, &here(T0)), [Action::RemoveDisk(disk)]);
     for unsure in [silent, starting] {
         assert_eq!(plan(&left, &unsure, &here(T0)), []);
@@ -628,6 +646,14 @@ fn a_disk_is_out_of_the_guest_only_if_that_is_certain() {
     again.domain = None;
     again.disks.iter_mut().for_each(|disk| disk.generation = 3);
     assert!(!plan(&left, &again.seen(), &here(T0)).contains(&Action::RemoveDisk(disk)));
+    // Nor is one of another version, which a restored controller does not know. Nobody takes it from its guest.
+    let mut later = world.clone();
+    later.disks.iter_mut().for_each(|found| found.version = id(4).into());
+    left.disks.iter_mut().for_each(|named| named.version = id(4).into());
+    assert_eq!(plan(&left, &later.seen(), &here(T0)), []);
+    later.domain.as_mut().unwrap().disks.retain(|has| *has != disk);
+    assert_eq!(plan(&left, &later.seen(), &here(T0)), []);
+    assert!(guest_disks::is_in_guest(&left, &later.seen(), disk), "nobody said that it is to go");
 }
 
 #[test]
@@ -637,9 +663,51 @@ fn a_disk_that_fails_waits_by_itself_and_the_others_go_on() {
     let (first, second) = (wanted.disks[1].disk, wanted.disks[2].disk);
     let trouble = Some(Trouble { reason: Reason::Hypervisor, detail: "it failed".to_owned() });
     let work = world.work.get_mut(&first).unwrap();
-    (work.retry_at, work.trouble) = (Some(T0.plus_ms(10)), trouble);
+    work.given = Tries { retry_at: Some(T0.plus_ms(10)), failures: 1, trouble };
     assert_eq!(plan(&wanted, &world.seen(), &here(T0)), [Action::Unplug(second)]);
     assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10))), [Action::Unplug(first), Action::Unplug(second)]);
     let said = guest_disks::trouble(&wanted, &world.seen(), &here(T0)).unwrap();
     assert_eq!((said.reason, &*said.detail), (Reason::Hypervisor, "disk 'data21': it failed"));
+    let of = |disk| guest_disks::trouble_of(disk, &world.seen(), &here(T0)).map(|trouble| trouble.detail);
+    assert_eq!((of(first).as_deref(), of(second)), (Some("it failed"), None), "each says its own");
+}
+
+#[test]
+fn a_disk_says_what_its_guest_lacks() {
+    let (mut wanted, mut world) = detaching();
+    wanted.disks[2].in_guest = true;
+    let disk = wanted.disks[2].disk;
+    let lacks = |world: &World, wanted: &Assignment| guest_disks::guest_lacks(wanted, &world.seen(), &here(T0), disk);
+    assert_eq!(lacks(&world, &wanted), None);
+    world.disks.iter_mut().for_each(|disk| disk.size_bytes *= 2);
+    assert_eq!(lacks(&world, &wanted), Some(GuestLacks::Size));
+    world.domain.as_mut().unwrap().disks.retain(|has| *has != disk);
+    assert_eq!(lacks(&world, &wanted), Some(GuestLacks::Disk));
+    world.domain.as_mut().unwrap().state = DomainState::Paused(PauseReason::DiskFull);
+    assert_eq!(lacks(&world, &wanted), Some(GuestLacks::Disk), "it was started without it");
+    wanted.disks[2].in_guest = false;
+    assert_eq!(lacks(&world, &wanted), None, "it is not to have it");
+    // Without a guest nobody lacks anything: the next start gives it the disk.
+    wanted.disks[2].in_guest = true;
+    world.domain = None;
+    assert_eq!(lacks(&world, &wanted), None);
+}
+
+#[test]
+fn a_disk_that_is_not_here_is_told_once_it_is_certain_that_it_stays_away() {
+    let (mut wanted, mut world) = detaching();
+    let (kept, gone) = (wanted.disks[1].disk, wanted.disks[2].disk);
+    world.disks.retain(|found| found.disk != kept && found.disk != gone);
+    world.domain.as_mut().unwrap().disks.retain(|has| *has != kept && *has != gone);
+    let absent = |world: &World, is_quiet| guest_disks::absent(&wanted, &world.seen(), &here(T0), is_quiet);
+    assert_eq!(absent(&world, false), [], "a step under way may be making it");
+    assert_eq!(absent(&world, true), [AbsentDisk { disk: gone, detail: None }], "the other one is made");
+    let trouble = Some(Trouble { reason: Reason::DiskFull, detail: "no space".to_owned() });
+    world.work.entry(kept).or_default().made = Tries { retry_at: Some(T0.plus_ms(10)), failures: 1, trouble };
+    assert_eq!(absent(&world, false), [AbsentDisk { disk: kept, detail: Some("no space".to_owned()) }]);
+    // It waits by itself. The other one is not made any more.
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), []);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0.plus_ms(10))), [Action::EnsureDisks]);
+    wanted.disks.remove(1);
+    assert_eq!(plan(&wanted, &world.seen(), &here(T0)), []);
 }

@@ -4,7 +4,7 @@ use muster_api::{
     DiskId, Reason,
     condition::Condition,
     deployment::Runtime,
-    node_protocol::{Assignment, DiskReport, InstanceReport, Observed, Wanted},
+    node_protocol::{AbsentDisk, Assignment, DiskReport, InstanceReport, Observed, Wanted},
 };
 
 use super::plan::{DomainSeen, End, Here, Life, Phase, READY_TIMEOUT_S, Seen, files_are_there, is_not_ready};
@@ -17,6 +17,14 @@ pub struct Trouble {
     pub reason: Reason,
     /// What went wrong, in a sentence.
     pub detail: String,
+}
+
+impl Trouble {
+    /// The trouble of a disk of this name, as its instance says it.
+    #[must_use]
+    pub fn of_disk(self, name: &str) -> Self {
+        Self { detail: format!("disk '{name}': {}", self.detail), ..self }
+    }
 }
 
 /// A state, and why the instance is in it where that needs saying.
@@ -35,7 +43,8 @@ impl Said {
     }
 }
 
-/// The report, without what its guest agent told. `conditions` are what its disks tell people, `disks` the reports of all disks of this instance that are here.
+/// The report, without what its guest agent told. `conditions` are what its disks tell people, `disks` the reports of all disks
+/// of this instance that are here, `absent` what is said of others.
 #[must_use]
 pub fn report(
     assignment: &Assignment,
@@ -43,7 +52,7 @@ pub fn report(
     here: &Here,
     trouble: Option<&Trouble>,
     conditions: Vec<Condition>,
-    mut disks: Vec<DiskReport>,
+    (mut disks, absent): (Vec<DiskReport>, Vec<AbsentDisk>),
 ) -> InstanceReport {
     let life = seen.life.as_ref().filter(|life| life.is_of(assignment));
     let Said { state, why } = said(assignment, seen, here, life, trouble);
@@ -69,6 +78,7 @@ pub fn report(
         reboots: if life.is_some() { seen.reboots } else { 0 },
         conditions,
         disks,
+        absent,
         guest: None,
         found: None,
     }

@@ -123,7 +123,7 @@ mod tests {
                 version: VersionId::generate(),
                 in_guest: true,
             }],
-            left_disks: Vec::new(),
+            left: Vec::new(),
             nics: Vec::new(),
             seed: None,
         }

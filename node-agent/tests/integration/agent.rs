@@ -234,6 +234,7 @@ fn report(wanted: &Assignment, state: Observed) -> InstanceReport {
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        absent: Vec::new(),
         guest: None,
         found: None,
     }
@@ -629,6 +630,26 @@ async fn a_new_incarnation_gets_a_full_report_also_if_its_revision_is_the_same()
         s.desired = Some(Desired { incarnation: restored, ..controller.desired(7, 3, vec![wanted]) });
     });
     scripted.until("a full report", |s| s.reports.iter().any(|r| r.full && r.instances.len() == 1)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_is_repeated_once_something_else_is_wanted_of_the_instance() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let (one, mut two) = (assignment(1), assignment(1));
+    scripted.script(|s| s.desired = Some(controller.desired(1, 1, vec![one.clone(), two.clone()])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    // What is true of it stays the same.
+    two.disks[0].in_guest = false;
+    scripted.script(|s| s.desired = Some(controller.desired(2, 1, vec![one, two.clone()])));
+    scripted.until("the answer", |s| s.reports.len() >= 2).await;
+    scripted.script(|s| {
+        let told = &s.reports[1];
+        assert_eq!((told.full, told.desired_revision, told.instances.len()), (false, 2, 1));
+        assert_eq!(told.instances[0].instance, two.instance);
+    });
     running.stop().await;
 }
 

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -38,26 +38,39 @@ use muster_api::{
     condition::ConditionKind,
     deployment::{OnReadyTimeout, Probe, Ready, Runtime},
     node_protocol::{
-        Assignment, DiskAssignment, InstanceReport, Observed, VersionRoot, Wanted, network::NicAssignment, seed::Seed,
+        Assignment, DiskAssignment, GuestLacks, InstanceReport, LeftDisk, Observed, VersionRoot, Wanted,
+        network::NicAssignment, seed::Seed,
     },
     peer_protocol::{ExecAnswer, ExecRequest},
 };
 use serde_json::json;
 use storage_core::ChunkSize;
 
-/// Disks that exist as soon as they are asked for.
+/// Disks that exist as soon as they are asked for, and those for which there is no space: they are not made and do not grow.
 #[derive(Clone, Default)]
-struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>);
+struct FakeDisks(Arc<Mutex<BTreeMap<DiskId, DiskStatus>>>, Arc<Mutex<BTreeSet<DiskId>>>);
 
 impl FakeDisks {
     fn access(&self) -> DiskAccess {
         let (ensure, remove, list, list_of) = (self.0.clone(), self.0.clone(), self.0.clone(), self.0.clone());
         let (record_boot, end_boot, remove_saved) = (self.0.clone(), self.0.clone(), self.0.clone());
+        let full = self.1.clone();
         DiskAccess {
             ensure: Box::new(move |want| {
-                let status = status_of(&want);
-                ensure.lock().unwrap().insert(want.disk, status.clone());
-                Box::pin(async move { Ok::<_, DiskError>(status) })
+                let (mut disks, mut status) = (ensure.lock().unwrap(), status_of(&want));
+                let no_space = full.lock().unwrap().contains(&want.disk).then_some(DiskError::NoSpace(want.disk));
+                let ensured = match (no_space, disks.get(&want.disk).map(|had| had.size_bytes)) {
+                    (Some(error), None) => Err(error),
+                    (Some(error), Some(size_bytes)) if size_bytes < want.size_bytes => {
+                        status.size_bytes = size_bytes;
+                        Err(DiskError::NotGrown { disk: want.disk, source: Box::new(error) })
+                    }
+                    _ => Ok(status.clone()),
+                };
+                if !matches!(ensured, Err(DiskError::NoSpace(_))) {
+                    disks.insert(want.disk, status);
+                }
+                Box::pin(async move { ensured })
             }),
             remove: Box::new(move |disk| {
                 remove.lock().unwrap().remove(&disk);
@@ -356,7 +369,7 @@ async fn an_instance_that_goes_takes_no_disk_of_another_one_along() {
     let (one, mut two) = (node.wanted(Probe::Running), node.wanted(Probe::Running));
     node.ready(&agent, &one).await;
     node.ready(&agent, &two).await;
-    two.left_disks = vec![one.disks[0].disk];
+    two.left = vec![left(&one.disks[0])];
     two.wanted = Wanted::Gone;
     node.until(&agent, &two, Observed::Gone).await;
     let left: Vec<DiskId> = (node.disks.access().list)().iter().map(|disk| disk.disk).collect();
@@ -852,6 +865,24 @@ fn attach(wanted: &mut Assignment) -> DiskId {
     disk
 }
 
+/// The last disk leaves the instance.
+fn leave(wanted: &mut Assignment) -> DiskAssignment {
+    let gone = wanted.disks.pop().unwrap();
+    wanted.left.push(left(&gone));
+    gone
+}
+
+fn left(gone: &DiskAssignment) -> LeftDisk {
+    LeftDisk { disk: gone.disk, version: gone.version }
+}
+
+/// What a report says of single disks.
+fn details(report: &InstanceReport) -> Vec<(DiskId, String)> {
+    let here = report.disks.iter().map(|disk| (disk.disk, disk.detail.clone()));
+    let absent = report.absent.iter().map(|disk| (disk.disk, disk.detail.clone()));
+    here.chain(absent).filter_map(|(disk, detail)| Some((disk, detail?))).collect()
+}
+
 /// The report of one disk of an instance.
 fn of(report: &InstanceReport, disk: DiskId) -> Option<(Option<u64>, Option<bool>)> {
     report.disks.iter().find(|told| told.disk == disk).map(|told| (told.size_bytes, told.in_guest))
@@ -895,15 +926,15 @@ async fn disks_come_grow_and_go_while_their_guest_runs() {
     })
     .await;
     assert_eq!((report.state, of(&report, data).unwrap().1), (Observed::Running, Some(true)));
-    assert!(report.detail.unwrap().contains("to let go of disk 'data'"));
+    assert!(details(&report).into_iter().map(|(disk, _)| disk).eq([data]), "only that disk says so");
+    assert!(report.detail.unwrap().starts_with("disk 'data': the guest was asked to let it go at"));
     node.host.let_go(wanted.instance);
     let report = reported(&wanted, &|report| of(report, data).unwrap().1 == Some(false)).await;
     assert_eq!((plugged(&node), report.reason), (vec![root], None));
 
     // It holds what no version has: it stays, whatever the controller says.
     node.disks.0.lock().unwrap().get_mut(&data).unwrap().unsaved_bytes = 4096;
-    wanted.disks.pop();
-    wanted.left_disks.push(data);
+    leave(&mut wanted);
     let report = reported(&wanted, &|report| report.reason == Some(Reason::DiskError)).await;
     assert_eq!((report.state, of(&report, data).unwrap().1), (Observed::Running, Some(false)));
     assert!(report.detail.unwrap().contains("holds 4096 bytes that version"), "it says so");
@@ -926,8 +957,13 @@ async fn a_disk_that_cannot_be_plugged_in_is_told_and_tried_again_and_a_start_gi
     let refused = |report: &InstanceReport| report.reason == Some(Reason::Hypervisor);
     let report = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), refused).await;
     assert_eq!(report.state, Observed::Running);
+    let lacks: Vec<_> = report.disks.iter().map(|disk| disk.guest_lacks).collect();
+    assert_eq!((lacks[0], lacks.contains(&Some(GuestLacks::Disk))), (None, true), "not all have what they are to have");
+    let of_disks = details(&report);
+    assert!(of_disks.len() == 1 && of_disks[0].1.contains("No more available PCI slots"), "{of_disks:?}");
     assert!(report.detail.unwrap().contains("No more available PCI slots"));
-    let plugged_in = |report: &InstanceReport| plugged(&node).len() == 3 && report.reason.is_none();
+    let has_all = |report: &InstanceReport| report.disks.iter().all(|disk| disk.guest_lacks.is_none());
+    let plugged_in = |report: &InstanceReport| plugged(&node).len() == 3 && report.reason.is_none() && has_all(report);
     until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), plugged_in).await;
     // One is to go, and the guest is started anew meanwhile.
     wanted.disks.iter_mut().find(|disk| disk.disk == data).unwrap().in_guest = false;
@@ -935,6 +971,43 @@ async fn a_disk_that_cannot_be_plugged_in_is_told_and_tried_again_and_a_start_gi
     let report = node.ready(&agent, &wanted).await;
     assert_eq!(plugged(&node), [wanted.disks[0].disk, kept]);
     assert_eq!(of(&report, data).unwrap().1, Some(false));
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_disk_that_cannot_be_made_and_not_for_one_that_cannot_grow() {
+    let mut node = Node::new();
+    let ahead = Ahead::default();
+    let agent = node.agent_at(ahead.now());
+    let mut wanted = node.wanted(Probe::Running);
+    node.ready(&agent, &wanted).await;
+    let root = wanted.disks[0].disk;
+    let data = attach(&mut wanted);
+    wanted.disks[0].size_bytes = 4 << 20;
+    wanted.boot = 2;
+    node.disks.1.lock().unwrap().extend([root, data]);
+    let reported = async |wanted: &Assignment, good: &(dyn Fn(&InstanceReport) -> bool + Sync)| {
+        until(&agent, &node.versions, wanted, (node.dir.path(), FAKE), good).await
+    };
+    let report = reported(&wanted, &|report| report.reason == Some(Reason::DiskFull)).await;
+    assert_eq!((report.state, node.host.running().len()), (Observed::Preparing, 0));
+    assert_eq!(report.detail.as_deref(), Some(&*format!("disk 'data': no space left for disk {data}")));
+    let of_disks: Vec<DiskId> = details(&report).into_iter().map(|(disk, _)| disk).collect();
+    assert_eq!(of_disks, [root, data]);
+    // One that the guest is not to have is not waited for, and nothing is left of it.
+    wanted.disks[1].in_guest = false;
+    ahead.put_forward(60);
+    let report = node.ready(&agent, &wanted).await;
+    assert_eq!(plugged(&node), [root]);
+    assert_eq!((of(&report, root).unwrap().0, of(&report, data)), (Some(1 << 20), None));
+    let report = reported(&wanted, &|report| report.absent.iter().any(|disk| disk.disk == data)).await;
+    assert!(details(&report)[0].1.contains("cannot grow"), "{report:?}");
+    // It grows as soon as it can.
+    node.disks.1.lock().unwrap().clear();
+    ahead.put_forward(60);
+    let report = reported(&wanted, &|report| of(report, root).unwrap().0 == Some(4 << 20)).await;
+    assert_eq!(report.state, Observed::Running);
+    reported(&wanted, &|report| report.reason.is_none() && report.disks[0].guest_lacks.is_none()).await;
+    assert_eq!(node.host.starts(), 2);
 }
 
 /// The controller cuts a disk once its node says that no guest has it. A start that began before must not give it to the guest
@@ -987,8 +1060,7 @@ async fn a_disk_of_runtime_none_is_a_file_that_goes_when_it_is_detached() {
         let report = until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), told).await;
         assert_eq!(report.state, Observed::Running);
     }
-    wanted.disks.pop();
-    wanted.left_disks.push(data);
+    leave(&mut wanted);
     let gone = |report: &InstanceReport| of(report, data).is_none();
     until(&agent, &node.versions, &wanted, (node.dir.path(), FAKE), gone).await;
 }
@@ -1293,11 +1365,10 @@ async fn a_disk_comes_grows_and_goes(
     until(agent, versions, wanted, within, |report| told(report).unwrap().1 == Some(false)).await;
     assert_eq!(hypervisor.list().await.unwrap()[0].disks, [root]);
     // Its node is told that it left although nothing was published: it stays.
-    let detached = wanted.disks.pop().unwrap();
-    wanted.left_disks.push(disk);
+    let detached = leave(wanted);
     let report = until(agent, versions, wanted, within, |report| report.reason == Some(Reason::DiskError)).await;
     assert!(report.detail.unwrap().contains("that version"), "it says what it holds");
-    wanted.left_disks.clear();
+    wanted.left.clear();
     wanted.disks.push(detached);
 
     let want = DiskWant {
@@ -1322,11 +1393,10 @@ async fn a_disk_comes_grows_and_goes(
         report.disks.iter().any(|told| told.disk == disk && told.version == version && told.unsaved_bytes == 0)
     };
     until(agent, versions, wanted, within, is_saved).await;
-    wanted.disks.pop();
-    wanted.left_disks.push(disk);
+    leave(wanted);
     until(agent, versions, wanted, within, |report| told(report).is_none()).await;
     assert!(!world.config.data_dir.join("disks").join(disk.to_string()).exists());
-    wanted.left_disks.clear();
+    wanted.left.clear();
     assert!(is_ready(&until(agent, versions, wanted, within, is_ready).await), "its guest ran all the while");
 }
 

@@ -233,7 +233,7 @@ pub(crate) fn bare_instance(disk: DiskAssignment) -> Assignment {
         firmware: muster_api::firmware::Firmware::Bios,
         tpm: false,
         disks: vec![disk],
-        left_disks: Vec::new(),
+        left: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }

@@ -1,19 +1,13 @@
 //! Disks are detached from instances: asked for, and driven to their end by the loop.
 
-use muster_api::{
-    DiskId, Ref,
-    disk::{DiskState, ROOT},
-    instance::InstanceState,
-    node_protocol::NVRAM,
-    snapshot::SnapshotState,
-};
+use muster_api::{DiskId, Ref, disk::ROOT, instance::InstanceState, node_protocol::NVRAM, snapshot::SnapshotState};
 
 use super::{
     super::{Answer, App, AppError, Asked, find, snapshots as app_snapshots},
     TAKES_DISKS, check_instance, detached_event, event, refused, view,
 };
 use crate::{
-    domain::disk_life::{LACKS_DISKS, Last, Leaving, Next, next},
+    domain::disk_life::{Last, Leaving, Next, next},
     store::{
         Tx,
         disks::{self, AnyDisk, LeftRow},
@@ -54,11 +48,9 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
     let instance = instance.ok_or_else(|| AppError::not_found("instance", row.instance))?;
     // While it waits for a node, nobody can say what the disk holds.
     let allowed = TAKES_DISKS.into_iter().filter(|state| *state != InstanceState::Pending);
-    if row.path.is_some() {
-        check_instance(&instance, &allowed.collect::<Vec<_>>())?;
-    } else {
-        check_instance(&instance, &LACKS_DISKS)?;
-    }
+    // What was never there holds nothing, so that nothing has to be saved from an instance that has failed.
+    let allowed = allowed.chain(row.path.is_none().then_some(InstanceState::Failed));
+    check_instance(&instance, &allowed.collect::<Vec<_>>())?;
     let Some(node) = instance.life.node else { return Err(refused(row.state(), "its instance has no node")) };
     if row.path.is_some() && row.in_guest.is_none() {
         let detail = format!(
@@ -68,15 +60,16 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
         );
         return Err(refused(row.state(), detail));
     }
+    let mut row = row;
     if row.path.is_none() {
         // What its node said before does not count.
-        disks::forget_absence(tx, row.id).await?;
-    } else if row.state() == DiskState::Attaching {
-        return Err(refused(DiskState::Attaching, "the disk is still being attached: try again when it is"));
+        row.in_guest = None;
+        disks::save_absence(tx, &row).await?;
+    } else if row.in_guest == Some(false) {
+        return Err(refused(row.state(), "the disk is still being given back to its guest: try again when it is"));
     }
     tx.bump_desired(node);
     let row = DiskRow {
-        in_guest: row.in_guest.filter(|_| row.path.is_some()),
         leaving_since: Some(tx.now()),
         // The bump counts already.
         leaving_revision: nodes::desired_revision(tx, node).await?,
@@ -110,7 +103,7 @@ pub(crate) async fn drive(tx: &mut Tx, id: DiskId) -> Result<bool, AppError> {
     };
     let seen = Leaving {
         instance: instance.life.state,
-        instance_detail: instance.life.detail.clone(),
+        said: row.said.clone(),
         in_guest: row.in_guest,
         was_there: row.path.is_some(),
         knows_newest: row.reported_version == Some(row.version),
@@ -160,7 +153,11 @@ async fn leave(tx: &mut Tx, row: DiskRow, instance: &InstanceRow) -> Result<(), 
     if let Some(node) = instance.life.node {
         tx.bump_desired(node);
         let told_revision = nodes::desired_revision(tx, node).await?;
-        disks::note_left(tx, &LeftRow { instance: instance.id, disk: row.id, node, told_revision }).await?;
+        disks::note_left(
+            tx,
+            &LeftRow { instance: instance.id, disk: row.id, node, told_revision, version: row.version },
+        )
+        .await?;
     }
     let detached = disks::detach(tx, &row, instance.name.clone()).await?;
     if let Some(snapshot) = row.leaving_snapshot {

@@ -1,6 +1,6 @@
 //! Disks as their callers see them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use muster_api::{
     InstanceId,
@@ -28,24 +28,22 @@ pub(super) async fn many(tx: &mut Tx, caller: &Caller, disks: Vec<AnyDisk>) -> R
     });
     let of: BTreeSet<InstanceId> = attached.clone().map(|row| row.instance).collect();
     let names = instances::names(tx, &of.into_iter().collect::<Vec<_>>()).await?;
-    let waits = |row: &&DiskRow| row.state() == DiskState::Attaching && row.detail.is_none();
-    let waiting: BTreeSet<InstanceId> = attached.clone().filter(waits).map(|row| row.instance).collect();
-    // Why a node cannot make a disk, or plug it in, is what it says of the instance.
-    let rows = instances::load_many(tx, &waiting.into_iter().collect::<Vec<_>>()).await?;
-    let said: BTreeMap<InstanceId, String> =
-        rows.into_iter().filter_map(|row| Some((row.id, row.life.detail?))).collect();
     // What a node said may name nodes.
-    let has_text = attached.clone().any(|row| row.detail.is_some()) || !said.is_empty();
+    let has_text = attached.clone().any(|row| detail_of(row).is_some());
     let sight = if has_text { Sight::of(tx, caller.is_operator()).await? } else { Sight::All };
     let view = |disk| match disk {
         AnyDisk::Attached(row) => {
-            let of_instance_said = said.get(&row.instance).filter(|_| waits(&&row));
-            let detail = row.detail.as_ref().or(of_instance_said).map(|detail| sight.text(detail.clone()));
+            let detail = detail_of(&row).map(|detail| sight.text(detail.clone()));
             Disk { instance_name: names.get(&row.instance).cloned(), detail, ..of_instance(row) }
         }
         AnyDisk::Detached(row) => of_none(row),
     };
     Ok(disks.into_iter().map(view).collect())
+}
+
+/// What its detach waits for, or what its node says of it.
+fn detail_of(row: &DiskRow) -> Option<&String> {
+    row.detail.as_ref().or(row.said.as_ref())
 }
 
 fn of_instance(row: DiskRow) -> Disk {

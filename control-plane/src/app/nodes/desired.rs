@@ -10,7 +10,9 @@ use muster_api::{
     deployment::{OnHostStart, OnReadyTimeout, Probe, Ready, Runtime},
     firmware::Firmware,
     node::NodeState,
-    node_protocol::{Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, Wanted, seed::Seed},
+    node_protocol::{
+        Assignment, CutDisk, CutNode, CutOrder, CutPhase, Desired, DiskAssignment, LeftDisk, Wanted, seed::Seed,
+    },
     snapshot::{Consistency, SnapshotState},
 };
 
@@ -139,7 +141,12 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                     in_guest: disk.leaving_since.is_none(),
                 })
                 .collect(),
-            left_disks: left.remove(&row.id).unwrap_or_default().into_iter().map(|left| left.disk).collect(),
+            left: left
+                .remove(&row.id)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|left| LeftDisk { disk: left.disk, version: left.version })
+                .collect(),
             nics: Vec::new(),
             seed: (row.runtime == Runtime::Libvirt && row.life.wanted == Wanted::Running).then_some(row.deployment),
         }
@@ -174,7 +181,7 @@ fn forgotten(row: FoundRow) -> Assignment {
         tpm: false,
         // Its node removes all disks that it has.
         disks: Vec::new(),
-        left_disks: Vec::new(),
+        left: Vec::new(),
         nics: Vec::new(),
         seed: None,
     }

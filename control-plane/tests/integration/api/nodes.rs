@@ -526,6 +526,7 @@ async fn the_node_door_takes_larger_bodies_than_the_people_door() {
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        absent: Vec::new(),
         guest: None,
         found: None,
     };

@@ -3,7 +3,7 @@
 use muster_api::{
     Reason,
     firmware::MachineFeature,
-    node_protocol::{Assignment, DiskReport},
+    node_protocol::{AbsentDisk, Assignment, DiskReport, GuestLacks},
 };
 use serde_json::{Value, json};
 
@@ -70,6 +70,8 @@ fn reported(assignment: &Assignment, size_bytes: u64) -> DiskReport {
         local_bytes: 0,
         size_bytes: Some(size_bytes),
         in_guest: Some(true),
+        guest_lacks: None,
+        detail: None,
     }
 }
 
@@ -151,7 +153,7 @@ async fn disks_are_listed_with_those_of_no_instance() {
     becomes(&world, "db.1/data", "attached").await;
     detach(&world, "db.1/data").await.expect(202);
     becomes(&world, "data", "detached").await;
-    told(&nodes[0], "db.1", |told| told.left_disks.is_empty()).await;
+    told(&nodes[0], "db.1", |told| told.left.is_empty()).await;
     let list = async |query: &str| -> Vec<(Option<String>, String)> {
         let page = world.get(&format!("/v1/disks?{query}")).await.expect(200);
         let items = page.body["items"].as_array().unwrap().iter();
@@ -290,9 +292,10 @@ async fn a_disk_is_detached_with_all_that_it_holds_and_attached_elsewhere() {
     assert_eq!(world.get("/v1/snapshots").await.body["items"], json!([]));
     let version = world.get(&format!("/v1/versions/{}", detached.text("/version"))).await.expect(200);
     assert_eq!((version.text("/disk_name"), version.text("/parent")), ("data", &*began));
-    // Its node is told to remove its copy until it has.
-    let told_left = told(from, "db.0", |told| !told.left_disks.is_empty()).await;
-    assert_eq!((told_left.left_disks[0].to_string(), told_left.disks.len()), (id.clone(), 1));
+    // Its node is told to remove its copy, and no other one, until it has.
+    let told_left = told(from, "db.0", |told| !told.left.is_empty()).await;
+    assert_eq!((told_left.left[0].disk.to_string(), told_left.disks.len()), (id.clone(), 1));
+    assert_eq!(told_left.left[0].version.to_string(), detached.text("/version"));
     let grown = patch(&world, "data", json!({ "size_bytes": 8 * MIB })).await.expect(200);
     assert_eq!((grown.text("/state"), grown.number("/size_bytes")), ("detached", 8 * MIB), "at once");
     attach(&world, "db.1", json!({ "disk": "data" })).await.refused(409, "name_taken");
@@ -310,9 +313,9 @@ async fn a_disk_is_detached_with_all_that_it_holds_and_attached_elsewhere() {
     );
     assert!(to.desired().versions.contains_key(&assigned.disks[2].version));
     assert_eq!(becomes(&world, &id, "attached").await.text("/instance_name"), "db.1");
-    assert!(!from.assignment("db.0").unwrap().left_disks.is_empty());
+    assert!(!from.assignment("db.0").unwrap().left.is_empty());
     from.script(|s| s.removes = true);
-    told(from, "db.0", |told| told.left_disks.is_empty()).await;
+    told(from, "db.0", |told| told.left.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -337,14 +340,14 @@ async fn a_disk_that_holds_nothing_new_is_detached_without_a_snapshot_and_delete
         attach(&world, instance, json!({ "disk": other })).await.refused(503, "unavailable");
     }
     nodes[0].script(|s| s.removes = true);
-    told(&nodes[0], "db.1", |told| told.left_disks.is_empty()).await;
+    told(&nodes[0], "db.1", |told| told.left.is_empty()).await;
     attach(&world, "db.1", json!({ "disk": other })).await.expect(201);
     becomes(&world, "db.1/data", "attached").await;
     let id = detached.text("/id");
     world.delete(&path("data")).await.expect(204);
     world.delete(&path(id)).await.refused(404, "not_found");
     world.delete(&path(&other)).await.refused(409, "disk_attached");
-    told(&nodes[0], "db.0", |told| told.left_disks.is_empty()).await;
+    told(&nodes[0], "db.0", |told| told.left.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -374,6 +377,8 @@ async fn a_detach_is_taken_back_and_a_late_report_does_not_end_the_next_one() {
         local_bytes: 0,
         size_bytes: Some(2 * MIB),
         in_guest: Some(false),
+        guest_lacks: None,
+        detail: None,
     }];
     node.report(&first, false, vec![late.clone()]).await.expect(204);
     muster_controller::reconcile::driver::run_pass(&world.app, muster_controller::wake::Loop::Disks).await;
@@ -623,7 +628,7 @@ async fn disks_that_are_detached_together_each_keep_their_version_and_no_other()
     world.get(&format!("/v1/versions/{}", more.text("/version"))).await.expect(200);
     assert_eq!(of_disks().await, ["more"]);
     nodes[0].script(|s| s.removes = true);
-    told(&nodes[0], "db.0", |told| told.left_disks.is_empty()).await;
+    told(&nodes[0], "db.0", |told| told.left.is_empty()).await;
     attach(&world, "db.0", json!({ "disk": "more" })).await.expect(201);
     assert!(of_disks().await.is_empty(), "a disk of an instance keeps what it needs itself");
     becomes(&world, "db.0/more", "attached").await;
@@ -665,6 +670,7 @@ async fn a_disk_that_cannot_be_made_on_its_node_is_detached_again() {
     let running = muster_api::node_protocol::Observed::Running;
     let mut late = super::harness::report_of(&before.assignments[0], running);
     late.disks = vec![reported(&before.assignments[0], 2 * MIB)];
+    late.absent = vec![AbsentDisk { disk: id.parse().unwrap(), detail: Some("no space".to_owned()) }];
     node.report(&before, false, vec![late]).await.expect(204);
     muster_controller::reconcile::driver::run_pass(&world.app, muster_controller::wake::Loop::Disks).await;
     assert_eq!(world.get(&path(id)).await.text("/state"), "detaching");
@@ -677,15 +683,21 @@ async fn a_disk_that_cannot_be_made_on_its_node_is_detached_again() {
     let operation = world.post("/v1/snapshots", cut).await.expect(202);
     told(node, "db.0", |told| told.disks.get(2).is_some_and(|disk| !disk.in_guest)).await;
     node.script(|s| s.mute = false);
-    node.tell_all().await;
     let detached = becomes(&world, id, "detached").await;
     assert_eq!((&detached.body["version"], detached.text("/detached_from")), (&more.body["version"], "db.0"));
     world.ends(&operation, "succeeded").await;
     assert_eq!(world.get("/v1/snapshots/s").await.number("/members"), 2);
-    told(node, "db.0", |told| told.disks.len() == 2 && told.left_disks.len() == 1).await;
-    node.tell_all().await;
-    told(node, "db.0", |told| told.left_disks.is_empty()).await;
+    told(node, "db.0", |told| told.disks.len() == 2 && told.left.is_empty()).await;
     world.delete(&path(id)).await.expect(204);
+    // So does one that starts, and whose start may wait for the disk.
+    node.script(|s| s.stuck = ["db.0".to_owned()].into());
+    let reboot = world.post("/v1/instances/db.0/reboot", Value::Null).await.expect(202);
+    let missing = attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    assert_eq!(world.get("/v1/instances/db.0").await.text("/state"), "starting");
+    detach(&world, missing.text("/id")).await.expect(202);
+    becomes(&world, missing.text("/id"), "detached").await;
+    node.script(|s| s.stuck.clear());
+    world.ends(&reboot, "succeeded").await;
     // An instance that has failed gives such a disk back as well.
     let late = attach(&world, "db.0", json!({ "name": "late", "size_bytes": MIB })).await.expect(201);
     node.script(|s| s.fails = true);
@@ -693,23 +705,38 @@ async fn a_disk_that_cannot_be_made_on_its_node_is_detached_again() {
     world.ends(&reboot, "failed").await;
     detach(&world, "db.0/data").await.refused(409, "wrong_state");
     detach(&world, late.text("/id")).await.expect(202);
-    told(node, "db.0", |told| told.disks.get(2).is_some_and(|disk| !disk.in_guest)).await;
-    node.tell_all().await;
     becomes(&world, late.text("/id"), "detached").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_being_attached_says_what_its_instance_says() {
+async fn a_disk_says_what_its_node_cannot_do_with_it_and_claims_no_more() {
     let (world, nodes) = db(1, 1).await;
     becomes(&world, "db.0/data", "attached").await;
     nodes[0].script(|s| s.unmade = vec!["more".to_owned()]);
-    let more = attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    attach(&world, "db.0", json!({ "name": "more", "size_bytes": MIB })).await.expect(201);
+    let said = async |disk: &str| {
+        let shown = world.get(&path(disk)).await;
+        (shown.text("/state").to_owned(), shown.body["detail"].as_str().map(str::to_owned))
+    };
+    let says = |state: &str, detail: &str| (state.to_owned(), Some(detail.to_owned()));
+    eventually("why it is not there", async || (said("db.0/more").await.1.is_some()).then_some(())).await;
+    assert_eq!(said("db.0/more").await, says("attaching", "no space"));
+    assert_eq!(said("db.0/data").await, ("attached".to_owned(), None), "it is not its trouble");
     let desired = nodes[0].desired();
-    let running = muster_api::node_protocol::Observed::Running;
-    let mut report = super::harness::report_of(&desired.assignments[0], running);
-    report.detail = Some("disk more cannot be made: no space".to_owned());
-    nodes[0].report(&desired, false, vec![report]).await.expect(204);
-    let shown = world.get(&path(more.text("/id"))).await;
-    assert_eq!((shown.text("/state"), shown.text("/detail")), ("attaching", "disk more cannot be made: no space"));
-    assert_eq!(world.get(&path("db.0/data")).await.body["detail"], Value::Null);
+    let tells = async |lacks: Option<GuestLacks>, detail: &str| {
+        let running = muster_api::node_protocol::Observed::Running;
+        let mut report = super::harness::report_of(&desired.assignments[0], running);
+        let disk = reported(&desired.assignments[0], 2 * MIB);
+        report.disks = vec![DiskReport { guest_lacks: lacks, detail: Some(detail.to_owned()), ..disk }];
+        nodes[0].report(&desired, false, vec![report]).await.expect(204);
+        said("db.0/data").await
+    };
+    assert_eq!(tells(Some(GuestLacks::Size), "not heard").await, says("growing", "not heard"));
+    assert_eq!(tells(None, "busy").await, says("attached", "busy"));
+    assert_eq!(tells(Some(GuestLacks::Disk), "no slot").await, says("attaching", "no slot"));
+    // What its guest did not get is detached all the same.
+    let id = world.get(&path("db.0/data")).await.text("/id").to_owned();
+    detach(&world, &id).await.expect(202);
+    becomes(&world, &id, "detached").await;
+    assert_eq!(said("db.0/more").await, says("attaching", "no space"));
 }

@@ -47,7 +47,10 @@ fn held(node: &Node, told: &Assignment) -> InstanceReport {
             local_bytes: 4096,
             size_bytes: None,
             in_guest: None,
+            guest_lacks: None,
+            detail: None,
         }],
+        absent: Vec::new(),
         guest: None,
         found: Some(Found { told: Some(told.clone()) }),
         ..report_of(told, Observed::Running)

@@ -22,9 +22,9 @@ use muster_api::{
     guest::Guest,
     node::PoolUse,
     node_protocol::{
-        Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired, DiskAssignment,
-        DiskReport, Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL, Observed, Offer,
-        Report, StagedCommit, VersionRoot, Wanted,
+        AbsentDisk, Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired,
+        DiskAssignment, DiskReport, Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL,
+        Observed, Offer, Report, StagedCommit, VersionRoot, Wanted,
     },
 };
 use muster_controller::{
@@ -444,13 +444,12 @@ impl Default for Script {
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) desired: Option<Desired>,
-    reported: BTreeMap<InstanceId, InstanceReport>,
+    /// What was last reported of each instance, and what was wanted of it then.
+    reported: BTreeMap<InstanceId, (Assignment, InstanceReport)>,
     cut: BTreeSet<(muster_api::SnapshotId, u32)>,
     pub(crate) outcomes: BTreeMap<CommitId, CommitOutcome>,
     pub(crate) coordinated: Vec<u32>,
     saved: u64,
-    /// The next report is a full one.
-    tells_all: bool,
     /// The versions that disks began with here.
     began: BTreeMap<DiskId, VersionId>,
 }
@@ -570,12 +569,6 @@ impl Agent {
         }
     }
 
-    /// Does what the desired state says and reports all of it, as an agent does now and then.
-    pub(crate) async fn tell_all(&self) {
-        self.seen.lock().unwrap().tells_all = true;
-        self.act().await;
-    }
-
     /// Does what the desired state says and reports it.
     pub(crate) async fn act(&self) {
         let (desired, script) = {
@@ -588,21 +581,27 @@ impl Agent {
             for disk in desired.assignments.iter().flat_map(|a| &a.disks) {
                 seen.began.entry(disk.disk).or_insert(disk.version);
             }
-            let tells_all = std::mem::take(&mut seen.tells_all);
             let observed = |a: &Assignment| {
-                let old = seen.reported.get(&a.instance);
+                let old = seen.reported.get(&a.instance).map(|(_, old)| old);
                 of_the_same_start(old, with_disks(observe(a, &script), a, &script, old, &seen.began))
             };
             desired
                 .assignments
                 .iter()
-                .map(observed)
-                .filter(|report| tells_all || seen.reported.get(&report.instance).is_none_or(|old| !same(old, report)))
+                .map(|a| (a, observed(a)))
+                .filter(|(a, report)| {
+                    let old = seen.reported.get(&report.instance);
+                    old.is_none_or(|(of, old)| of != *a || !same(old, report))
+                })
+                .map(|(_, report)| report)
                 .collect()
         };
         if !reports.is_empty() && self.report(&desired, false, reports.clone()).await.status < 300 {
             let mut seen = self.seen.lock().unwrap();
-            seen.reported.extend(reports.into_iter().map(|report| (report.instance, report)));
+            for report in reports {
+                let of = desired.assignments.iter().find(|of| of.instance == report.instance).unwrap().clone();
+                seen.reported.insert(report.instance, (of, report));
+            }
         }
         for order in desired.cuts {
             if let (Some(nodes), CutPhase::Cut) = (&order.coordinate, order.phase)
@@ -706,7 +705,7 @@ fn of_the_same_start(old: Option<&InstanceReport>, new: InstanceReport) -> Insta
 
 fn same(old: &InstanceReport, new: &InstanceReport) -> bool {
     let told = |r: &InstanceReport| (r.generation, r.boot, r.state, r.reason.clone(), r.ready_at.is_some());
-    told(old) == told(new) && old.disks == new.disks && old.guest == new.guest
+    told(old) == told(new) && old.disks == new.disks && old.absent == new.absent && old.guest == new.guest
 }
 
 /// What a report of this state looks like.
@@ -725,6 +724,7 @@ pub(crate) fn report_of(assignment: &Assignment, state: Observed) -> InstanceRep
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        absent: Vec::new(),
         guest: None,
         found: None,
     }
@@ -778,9 +778,16 @@ fn with_disks(
             local_bytes: dirty_bytes,
             size_bytes: (!script.old).then(|| held.unwrap_or(disk.size_bytes)),
             in_guest: (!script.old).then_some(disk.in_guest || !script.lets_go),
+            guest_lacks: None,
+            detail: None,
         }
     };
-    let left = assignment.left_disks.iter().filter(|_| !script.removes).filter_map(|disk| before(*disk)).cloned();
-    let made = assignment.disks.iter().filter(|disk| !script.unmade.contains(&disk.name));
-    InstanceReport { disks: made.map(of).chain(left).collect(), ..report }
+    let left = assignment.left.iter().filter(|_| !script.removes).filter_map(|left| before(left.disk)).cloned();
+    let is_made =
+        |disk: &&DiskAssignment| !script.unmade.contains(&disk.name) && (disk.in_guest || before(disk.disk).is_some());
+    let (made, others): (Vec<_>, Vec<_>) = assignment.disks.iter().partition(is_made);
+    let absent =
+        |disk: &DiskAssignment| AbsentDisk { disk: disk.disk, detail: disk.in_guest.then(|| "no space".to_owned()) };
+    let absent = others.into_iter().map(absent).collect();
+    InstanceReport { disks: made.into_iter().map(of).chain(left).collect(), absent, ..report }
 }

@@ -80,6 +80,8 @@ async fn what_nodes_hold_beyond_an_old_database_is_adopted() {
             local_bytes: 0,
             size_bytes: None,
             in_guest: None,
+            guest_lacks: None,
+            detail: None,
         }],
         ..report_of(&assignment, Observed::Running)
     };

@@ -33,6 +33,7 @@ fn row(node: NodeId, seq: i64) -> FoundRow {
         reboots: 0,
         conditions: Vec::new(),
         disks: Vec::new(),
+        absent: Vec::new(),
         guest: None,
         found: Some(Found { told: None }),
     };

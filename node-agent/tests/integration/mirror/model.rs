@@ -16,8 +16,8 @@ use std::{
 };
 
 use super::world::*;
-use muster_agent::mirror::{DiskError, DiskWant, WritePolicy};
-use muster_api::{CommitId, node_protocol::VersionRoot};
+use muster_agent::mirror::{DiskWant, WritePolicy};
+use muster_api::{CommitId, Reason, node_protocol::VersionRoot};
 use rustix::fs::{FallocateFlags, fallocate};
 use storage_core::ChunkSize;
 
@@ -113,7 +113,7 @@ impl Model {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while let Err(error) = self.world.disks.ensure(&DiskWant { size_bytes, ..self.want.clone() }).await {
             // Epochs of open commits are in the way, or earlier growth, whose epochs are being merged.
-            assert!(matches!(error, DiskError::Busy { .. }) && std::time::Instant::now() < deadline, "{error}");
+            assert!(error.reason() == Reason::Busy && std::time::Instant::now() < deadline, "{error}");
             self.settle().await;
         }
         self.want.size_bytes = size_bytes;
