@@ -19,7 +19,7 @@ use std::{
 };
 
 use muster_api::{
-    ClusterId,
+    ClusterId, DiskId,
     node_protocol::{Assignment, CutKey, CutOrder, Desired, Incarnation, network::NetworksAssignment},
 };
 use muster_pool::{
@@ -107,6 +107,24 @@ impl Known {
             self.keep_newer_generations(&mut answer);
         }
         Ok(Self { desired: answer, membership, fresh: true })
+    }
+
+    /// This state as far as it may be worked with although it could not be stored: without orders to take disks away that
+    /// `before` lacks. An agent that is started again with the stored state would give a guest such a disk, after it had said that
+    /// no guest has it any more.
+    #[must_use]
+    pub fn not_stored(mut self, before: &Self) -> Self {
+        let known: HashMap<_, &Assignment> = before.desired.assignments.iter().map(|a| (a.instance, a)).collect();
+        for assignment in &mut self.desired.assignments {
+            let have = known.get(&assignment.instance);
+            let was_out =
+                |disk: DiskId| have.is_some_and(|have| have.disks.iter().any(|had| had.disk == disk && !had.in_guest));
+            for disk in &mut assignment.disks {
+                disk.in_guest |= !was_out(disk.disk);
+            }
+            assignment.left.retain(|left| have.is_some_and(|have| have.left.contains(left)));
+        }
+        self
     }
 
     /// Verifies a membership record; `None` if the known one stays.

@@ -1,6 +1,6 @@
 //! Follows the desired state: one long-poll after the other, each answer accepted by rule, stored and handed on.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use muster_api::node_protocol::Desired;
 use storage_core::Backoff;
@@ -30,8 +30,8 @@ impl Loops {
             match answer {
                 Ok(Ok(Some(desired))) => {
                     backoff.reset();
-                    after = desired.revision;
-                    self.take(desired).await;
+                    let revision = desired.revision;
+                    after = if self.take(desired).await { revision } else { 0 };
                 }
                 Ok(Ok(None)) => backoff.reset(),
                 Ok(Err(error)) => {
@@ -44,21 +44,33 @@ impl Loops {
         }
     }
 
-    async fn take(&self, desired: Desired) {
+    /// Works with an answer from now on. False if it is to be asked for again: it could not be stored.
+    async fn take(&self, desired: Desired) -> bool {
         let before = self.known.borrow().clone();
         let known = match before.accept(desired, &self.identity.ca, self.identity.joined.cluster) {
-            Ok(known) => Arc::new(known),
+            Ok(known) => known,
             Err(refusal) => {
                 error!(%refusal, "the controller's answer is not accepted; the node goes on with the last desired state");
-                return sleep(REFUSED_PAUSE).await;
+                sleep(REFUSED_PAUSE).await;
+                return true;
             }
         };
         let (file, stored) = (self.desired_file.clone(), known.clone());
         let kept = tokio::task::spawn_blocking(move || file.store(&stored)).await;
-        if let Ok(Err(error)) = kept {
-            // Working on is safe, because the disks keep their own generations durably.
-            warn!(%error, "the desired state could not be stored; after a restart without controller the node is behind");
-        }
+        let kept = kept.map_err(io::Error::other).flatten();
+        let is_stored = kept.is_ok();
+        let known = match kept {
+            Ok(()) => known,
+            Err(error) => {
+                // Working on is safe, because the disks keep their own generations durably.
+                warn!(
+                    %error,
+                    "the desired state could not be stored and is stored again later; until then no further disk is taken from \
+                     a guest, and after a restart without controller the node is behind"
+                );
+                known.not_stored(&before)
+            }
+        };
         if let Some(membership) = &known.membership {
             self.pool.set_membership(membership.clone());
         }
@@ -68,6 +80,10 @@ impl Loops {
             cuts = known.desired.cuts.len(),
             "desired state taken"
         );
-        self.known.send_replace(known);
+        self.known.send_replace(Arc::new(known));
+        if !is_stored {
+            sleep(REFUSED_PAUSE).await;
+        }
+        is_stored
     }
 }

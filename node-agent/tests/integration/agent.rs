@@ -33,9 +33,9 @@ use muster_api::{
     deployment::Runtime,
     firmware::MachineFeature,
     node_protocol::{
-        Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, Observed, Offer,
-        RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot, Wanted,
-        boot::BootReport, network::NetworksAssignment,
+        Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, LeftDisk, Observed,
+        Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot,
+        Wanted, boot::BootReport, network::NetworksAssignment,
     },
     token::{JoinToken, Secret},
 };
@@ -650,6 +650,35 @@ async fn a_report_is_repeated_once_something_else_is_wanted_of_the_instance() {
         assert_eq!((told.full, told.desired_revision, told.instances.len()), (false, 2, 1));
         assert_eq!(told.instances[0].instance, two.instance);
     });
+    running.stop().await;
+}
+
+/// What the controller learns of a disk that is to leave must be true after a restart of the agent as well.
+#[tokio::test]
+async fn no_disk_is_taken_from_a_guest_before_that_is_stored() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let mut wanted = assignment(1);
+    let of = |n: u128| DiskAssignment { disk: uuid::Uuid::from_u128(n).into(), ..wanted.disks[0].clone() };
+    let (out, stays) = (DiskAssignment { in_guest: false, ..of(1) }, of(2));
+    wanted.disks.extend([out.clone(), stays.clone()]);
+    scripted.script(|s| s.desired = Some(controller.desired(1, 1, vec![wanted.clone()])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| !s.reports.is_empty()).await;
+    // A folder is where the file is to be.
+    let file = data.path().join("desired.json");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(file.join("in the way")).unwrap();
+    let mut next = wanted.clone();
+    next.disks[2].in_guest = false;
+    next.left = vec![LeftDisk { disk: DiskId::generate(), version: VersionId::generate() }];
+    scripted.script(|s| s.desired = Some(controller.desired(2, 1, vec![next.clone()])));
+    let host = running.host.clone();
+    let last = || host.with(|s| s.passes.last().unwrap().clone());
+    eventually("the new state", || last().revision == 2).await;
+    assert_eq!(last().assignments, [wanted], "what was out of the guest stays out of it");
+    std::fs::remove_dir_all(&file).unwrap();
+    eventually("all of it", || last().assignments == [next.clone()]).await;
     running.stop().await;
 }
 
