@@ -1,9 +1,9 @@
 //! A snapshot is asked for: which disks take part, and the rows from which the nodes and the loop go on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use muster_api::{
-    CommitId, ErrorCode, Labels, Problem, SnapshotId, Timestamp,
+    CommitId, ErrorCode, InstanceId, Labels, Problem, SnapshotId, Timestamp,
     deployment::Runtime,
     instance::InstanceState,
     operation::{Operation, Target},
@@ -17,7 +17,7 @@ use super::{
         Answer, App, AppError, Caller, Once, begin_operation,
         instances::{Going, selected},
     },
-    attempt::{next_attempt, tell_nodes},
+    attempt::{discard, next_attempt, tell_nodes},
     event,
 };
 use crate::{
@@ -25,8 +25,8 @@ use crate::{
     store::{
         Tx,
         deployments::DeploymentRow,
-        events, guests,
-        instances::{self, InstanceRow},
+        disks, events, guests,
+        instances::{self, DiskRow, InstanceRow},
         nodes,
         operations::{self, NewOperation, Origin},
         snapshots::{self, MemberRow, SnapshotRow},
@@ -66,6 +66,7 @@ impl App {
         let max_pause_ms = max_pause_ms(wanted)?;
         self.once(once, "snapshots.create", async |tx| {
             let taken = take(tx, caller, wanted).await?;
+            give_way(tx, &taken.rows).await?;
             if wanted.consistency == Consistency::Filesystem {
                 refuse_without_agents(tx, &taken.rows).await?;
             }
@@ -83,6 +84,18 @@ impl App {
         })
         .await
     }
+}
+
+/// Gives up the snapshots that only save disks which leave these instances: a caller's snapshot never waits for one that nobody
+/// asked for, and it saves these disks as well. Should it fail, they are saved again.
+async fn give_way(tx: &mut Tx, rows: &[InstanceRow]) -> Result<(), AppError> {
+    let ids: BTreeSet<InstanceId> = rows.iter().map(|row| row.id).collect();
+    for row in disks::leaving(tx).await?.into_iter().filter(|row| ids.contains(&row.instance)) {
+        let Some(own) = row.leaving_snapshot else { continue };
+        discard(tx, own).await?;
+        disks::save_leaving(tx, &DiskRow { leaving_snapshot: None, ..row }).await?;
+    }
+    Ok(())
 }
 
 /// Begins a snapshot of one instance that the controller needs itself. Refused as one that a caller asks for.

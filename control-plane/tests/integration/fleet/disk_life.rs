@@ -420,6 +420,34 @@ async fn a_detach_goes_on_after_a_snapshot_that_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_of_a_user_does_not_wait_for_one_that_saves_a_disk_and_saves_it_as_well() {
+    let (world, nodes) = db(1, 1).await;
+    nodes[0].script(|s| (s.dirty_bytes, s.saves, s.settles) = (4096, false, true));
+    eventually("the guest to write", async || {
+        (world.get(&path("db.0/data")).await.number("/unsaved_bytes") > 0).then_some(())
+    })
+    .await;
+    let id = detach(&world, "db.0/data").await.expect(202).text("/id").to_owned();
+    eventually("it to be saved", async || {
+        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
+    })
+    .await;
+    let cut = json!({ "name": "mine", "select": { "deployment": "db" } });
+    let operation = world.post("/v1/snapshots", cut.clone()).await.expect(202);
+    let names = world.get("/v1/snapshots").await;
+    assert_eq!((names.text("/items/0/name"), names.body["items"].as_array().unwrap().len()), ("mine", 1));
+    assert_eq!(world.get(&path(&id)).await.text("/state"), "detaching");
+    // It waits for nobody's background work, and another user's snapshot is no such thing.
+    let other = json!({ "name": "other", "select": { "deployment": "db" } });
+    world.post("/v1/snapshots", other).await.refused(409, "busy");
+    nodes[0].script(|s| s.saves = true);
+    world.ends(&operation, "succeeded").await;
+    let detached = becomes(&world, &id, "detached").await;
+    let members = world.get("/v1/snapshots/mine/members").await;
+    assert_eq!(detached.body["version"], members.body["items"][1]["version"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_waits_for_disks_that_are_being_attached() {
     let (world, nodes) = db(1, 1).await;
     becomes(&world, "db.0/data", "attached").await;
