@@ -25,6 +25,10 @@ use super::versions::SIZE_BYTES_MAX;
 /// How long to wait until another snapshot is taken after one that failed, or that left something out, milliseconds.
 pub const AGAIN_AFTER_MS: i64 = 30_000;
 
+/// The most disks of a project that belong to no instance or are being detached. Nobody has to clear them up before an instance
+/// goes, so they would pile up unseen.
+pub const DETACHED_MAX: u64 = 1_000;
+
 /// What is known of a disk of an instance.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {

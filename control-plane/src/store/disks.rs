@@ -120,6 +120,16 @@ pub async fn count(tx: &mut Tx) -> Result<(u64, u64), StoreError> {
     Ok((column::read(&row, "detached")?, column::read(&row, "leaving")?))
 }
 
+const COUNT_OF: &str = "-- disks.count_of
+SELECT (SELECT CAST(COUNT(*) AS BIGINT) FROM detached_disks WHERE project = $1)
+    + (SELECT CAST(COUNT(*) AS BIGINT) FROM disks WHERE project = $1 AND leaving_since IS NOT NULL) AS used";
+
+/// How many disks of a project belong to no instance or are being detached.
+pub async fn count_of(tx: &mut Tx, project: &str) -> Result<u64, StoreError> {
+    let row = sqlx::query(COUNT_OF).bind(project).fetch_one(tx.conn()).await?;
+    column::read(&row, "used")
+}
+
 /// Which disks to list. Every field that is set must match.
 #[derive(Clone, Debug, Default)]
 pub struct DiskFilter {

@@ -1,13 +1,15 @@
 //! Disks are detached from instances: asked for, and driven to their end by the loop.
 
-use muster_api::{DiskId, Ref, disk::ROOT, instance::InstanceState, node_protocol::NVRAM, snapshot::SnapshotState};
+use muster_api::{
+    DiskId, ErrorCode, Problem, Ref, disk::ROOT, instance::InstanceState, node_protocol::NVRAM, snapshot::SnapshotState,
+};
 
 use super::{
     super::{Answer, App, AppError, Asked, find, snapshots as app_snapshots},
     TAKES_DISKS, check_instance, detached_event, event, refused, view,
 };
 use crate::{
-    domain::disk_life::{Last, Leaving, Next, next},
+    domain::disk_life::{DETACHED_MAX, Last, Leaving, Next, next},
     store::{
         Tx,
         disks::{self, AnyDisk, LeftRow},
@@ -60,6 +62,7 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
         );
         return Err(refused(row.state(), detail));
     }
+    check_room(disks::count_of(tx, &row.project).await?)?;
     let mut row = row;
     if row.path.is_none() {
         // What its node said before does not count.
@@ -80,6 +83,16 @@ async fn begin(tx: &mut Tx, row: DiskRow, actor: &str) -> Result<DiskRow, AppErr
     events::append(tx, event(&row, &instance, actor)).await?;
     tx.wake(Loop::Disks);
     Ok(row)
+}
+
+/// Refuses one more detached disk if the project has so many.
+fn check_room(used: u64) -> Result<(), AppError> {
+    if used < DETACHED_MAX {
+        return Ok(());
+    }
+    let detail = format!("the project has {used} detached disks, and may have {DETACHED_MAX}: delete or attach some");
+    let problem = Problem::new(ErrorCode::QuotaExceeded, detail);
+    Err(problem.with("limit", DETACHED_MAX).with("used", used).with("wanted", used + 1).into())
 }
 
 /// Does what comes next for a disk that is being detached. True when something changed.

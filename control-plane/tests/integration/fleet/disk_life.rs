@@ -768,3 +768,28 @@ async fn a_disk_says_what_its_node_cannot_do_with_it_and_claims_no_more() {
     becomes(&world, &id, "detached").await;
     assert_eq!(said("db.0/more").await, says("attaching", "no space"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_has_a_bounded_number_of_detached_disks() {
+    let (world, _nodes) = db(1, 2).await;
+    for disk in ["db.0/data", "db.1/data"] {
+        becomes(&world, disk, "attached").await;
+    }
+    let id = detach(&world, "db.0/data").await.expect(202).text("/id").to_owned();
+    becomes(&world, &id, "detached").await;
+    let copies = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999)
+        INSERT INTO detached_disks (id, project, name, size_bytes, version, saved_at, instance, instance_name, created_at,
+            updated_at, revision, seq)
+        SELECT substr(d.id, 1, 32) || (1000 + n), project, 'copy', size_bytes, version, saved_at, instance, instance_name,
+            created_at, updated_at, revision, seq + 1000000 + n FROM detached_disks d, numbers";
+    let insert = async |tx: &mut muster_controller::store::Tx| {
+        sqlx::query(copies).execute(tx.conn()).await?;
+        Ok::<_, muster_controller::store::StoreError>(())
+    };
+    world.app.store.run_tx("test", insert).await.unwrap();
+    let refused = detach(&world, "db.1/data").await.refused(403, "quota_exceeded");
+    assert_eq!((refused.number("/used"), refused.number("/limit")), (1000, 1000));
+    assert_eq!(world.get(&path("db.1/data")).await.text("/state"), "attached");
+    world.delete(&path(&id)).await.expect(204);
+    detach(&world, "db.1/data").await.expect(202);
+}
