@@ -32,6 +32,9 @@ words! {
         /// Instance: its file systems may still be frozen after a snapshot, because its guest agent has not answered since.
         /// What writes in the guest waits.
         GuestFrozen = "guest_frozen",
+        /// Instance: a disk of it is on its node that the controller does not know as its own and could not take over, because its
+        /// database is an older copy.
+        DiskUnknown = "disk_unknown",
     }
 }
 
@@ -40,7 +43,7 @@ words! {
 pub struct Condition {
     /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
     /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`,
-    /// `guest_silent`, `guest_frozen`.
+    /// `guest_silent`, `guest_frozen`, `disk_unknown`.
     #[schema(value_type = String)]
     pub kind: ConditionKind,
     /// The condition in a sentence, for people.

@@ -6,16 +6,16 @@
 //! Then it adopts what the node holds, so that nothing is ordered back to a state that it has left.
 
 use muster_api::{
-    VersionId,
+    CommitId, VersionId,
     node_protocol::{DiskReport, Incarnation, InstanceReport},
     operation::Target,
 };
 use serde_json::json;
 use storage_core::lock;
 
-use super::{App, AppError};
+use super::{App, AppError, disks as app_disks};
 use crate::{
-    domain::versions::Content,
+    domain::{disk_life::is_disk_size, names::made_up, versions::Content},
     store::{
         Tx, cluster, deployments,
         disks::{self, AnyDisk},
@@ -140,17 +140,7 @@ impl<'a> AheadDisk<'a> {
         if size_bytes > disk.size_bytes {
             disks::grow(tx, &AnyDisk::Attached(disk.clone()), size_bytes).await?;
         }
-        let of = Of::Disk {
-            instance: instance.id,
-            instance_name: instance.name.clone(),
-            disk: disk.id,
-            disk_name: disk.name.clone(),
-            snapshot: None,
-            commit: Some(commit),
-        };
-        let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id);
-        let firmware = firmware.expect("an instance that was loaded has a deployment");
-        versions::insert(tx, &NewVersion::of_disk(report.version, disk.project.clone(), of, firmware, content)).await?;
+        insert_version(tx, instance, disk, (report.version, commit), content).await?;
         let head =
             NewHead { disk: disk.id, base: disk.version, version: report.version, dirty_bytes: disk.unsaved_bytes };
         instances::advance_heads(tx, &[head]).await?;
@@ -159,6 +149,88 @@ impl<'a> AheadDisk<'a> {
         }
         events::append(tx, adopted_event(instance, disk, report.version)).await?;
         tracing::warn!(version.id = %report.version, disk.id = %disk.id, "a version of {} that its node holds is adopted", instance.name);
+        Ok(())
+    }
+}
+
+/// Makes a version that a node holds known, as one of a disk.
+async fn insert_version(
+    tx: &mut Tx,
+    instance: &InstanceRow,
+    disk: &DiskRow,
+    (version, commit): (VersionId, CommitId),
+    content: Content,
+) -> Result<(), AppError> {
+    let of = Of::Disk {
+        instance: instance.id,
+        instance_name: instance.name.clone(),
+        disk: disk.id,
+        disk_name: disk.name.clone(),
+        snapshot: None,
+        commit: Some(commit),
+    };
+    let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id);
+    let firmware = firmware.expect("an instance that was loaded has a deployment");
+    let version = NewVersion::of_disk(version, disk.project.clone(), of, firmware, content);
+    Ok(versions::insert(tx, &version).await?)
+}
+
+/// A disk that an instance has on its node and that the database has nowhere: it was made since the copy of the database.
+pub(super) struct StrayDisk {
+    instance: InstanceRow,
+    report: DiskReport,
+    size_bytes: u64,
+    /// Its version and the commit that made it, if the database does not know them.
+    unknown: Option<(CommitId, Content)>,
+}
+
+impl StrayDisk {
+    /// `None` if it is not taken over: the database knows it as a detached disk or as another instance's, or its version is not
+    /// known and the node cannot show it. Its node keeps it then, and says so in a condition of the instance.
+    pub(super) async fn find(
+        tx: &mut Tx,
+        instance: &InstanceRow,
+        report: &DiskReport,
+    ) -> Result<Option<Self>, AppError> {
+        let Some(size_bytes) = report.size_bytes.filter(|bytes| is_disk_size(*bytes)) else { return Ok(None) };
+        if disks::load_attached(tx, report.disk).await?.is_some() || disks::load(tx, report.disk).await?.is_some() {
+            return Ok(None);
+        }
+        let unknown = match (versions::load(tx, report.version).await?, &report.ahead) {
+            (Some(_), _) => None,
+            (None, None) => return Ok(None),
+            (None, Some(root)) => {
+                let Ok(content) = Content::from_root(root) else { return Ok(None) };
+                // A blank one has no commit. As a version of the disk it needs the id of one.
+                let commit = root.commit.unwrap_or_else(CommitId::generate);
+                if versions::by_commit(tx, commit).await?.is_some() {
+                    return Ok(None);
+                }
+                Some((commit, content))
+            }
+        };
+        Ok(Some(Self { instance: instance.clone(), report: report.clone(), size_bytes, unknown }))
+    }
+
+    /// Makes it one of the instance, under a made-up name: only the lost database knew its own.
+    pub(super) async fn adopt(self, tx: &mut Tx) -> Result<(), AppError> {
+        let Self { instance, report, size_bytes, unknown } = self;
+        let (number, seq) = (disks::next_number(tx, instance.id).await?, tx.next_seq().await?);
+        let begin = (report.version, size_bytes);
+        let name = made_up("found", report.disk.uuid());
+        let row = DiskRow::new(&instance, name, number, begin, tx.now(), seq);
+        let row = DiskRow { id: report.disk, ..row.told(&report) };
+        if let Some((commit, content)) = unknown {
+            insert_version(tx, &instance, &row, (report.version, commit), content).await?;
+        }
+        disks::insert(tx, &row).await?;
+        if let Some(node) = instance.life.node {
+            tx.bump_desired(node);
+        }
+        let mut event = app_disks::event(&row, &instance, "muster");
+        event.data["adopted"] = true.into();
+        events::append(tx, event).await?;
+        tracing::warn!(disk.id = %row.id, "a disk of {} that its node holds is adopted as '{}'", instance.name, row.name);
         Ok(())
     }
 }

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use muster_api::{
     DiskId, InstanceId, NodeId,
     guest::Guest,
-    node_protocol::{AbsentDisk, DiskReport, Observed, Report},
+    node_protocol::{AbsentDisk, DiskReport, Observed, Report, Wanted},
 };
 
 use super::{
     App, AppError, disks as app_disks,
     found::{Noted, gone},
-    incarnations::{self, AheadDisk},
+    incarnations::{self, AheadDisk, StrayDisk},
     instances::{self as app_instances, Changed},
 };
 use crate::{
@@ -48,6 +48,8 @@ struct News<'a> {
     guests: Vec<(InstanceId, Option<&'a Guest>)>,
     /// Disks whose newest version on the node is not known here.
     ahead: Vec<AheadDisk<'a>>,
+    /// Disks of instances that are not known at all.
+    strays: Vec<StrayDisk>,
     /// Instances that the node holds and that are not known here.
     found: Vec<Noted<'a>>,
     /// Found instances of which the node has nothing any more.
@@ -94,7 +96,7 @@ impl News<'_> {
 
     fn is_none(&self) -> bool {
         let known = self.changed.is_empty() && self.disks.is_empty() && self.larger.is_empty() && self.ahead.is_empty();
-        let known = known && self.absent.is_empty();
+        let known = known && self.absent.is_empty() && self.strays.is_empty();
         known && self.guests.is_empty() && self.found.is_empty() && self.gone.is_empty() && self.left.is_empty()
     }
 }
@@ -150,6 +152,9 @@ impl App {
                 for disk in &news.ahead {
                     disk.adopt(tx).await?;
                 }
+                for disk in news.strays {
+                    disk.adopt(tx).await?;
+                }
                 for (disk, size_bytes) in &news.larger {
                     disks::raise_size(tx, *disk, *size_bytes).await?;
                     tx.bump_desired(node);
@@ -186,9 +191,10 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
     let told = guests::load_many(tx, &ids).await?;
     let left = disks::left_by(tx, &ids).await?;
     let mut held = found::on_node(tx, node).await?;
-    // A report of an older desired state lacks what the node has not heard of yet.
-    let is_whole = report.full && report.desired_revision == nodes::desired_revision(tx, node).await?;
     let desired_revision = report.desired_revision;
+    let has_heard_all = desired_revision == nodes::desired_revision(tx, node).await?;
+    // A report of an older desired state lacks what the node has not heard of yet.
+    let is_whole = report.full && has_heard_all;
     let mut news = News::default();
     for one in &report.instances {
         let row = rows.remove(&one.instance);
@@ -211,7 +217,14 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         if one.generation == row.life.generation {
             let known = |disk: DiskId| known_disks.get(&disk).filter(|known| known.instance == row.id);
             for report in &one.disks {
-                let Some(known) = known(report.disk) else { continue };
+                let Some(known) = known(report.disk) else {
+                    let leaves = left.get(&row.id).into_iter().flatten().any(|left| left.is(report));
+                    // A report of before may have a disk that is deleted since.
+                    if has_heard_all && !leaves && row.life.wanted != Wanted::Gone {
+                        news.strays.extend(StrayDisk::find(tx, &row, report).await?);
+                    }
+                    continue;
+                };
                 if let Some(report) = report_in_time(known, report, desired_revision) {
                     news.hear_of(&row, known, report);
                 }

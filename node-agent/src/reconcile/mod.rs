@@ -43,7 +43,7 @@ use muster_api::{
     DiskId, InstanceId, Reason, Timestamp,
     condition::{Condition, ConditionKind},
     deployment::Runtime,
-    node_protocol::{Assignment, Desired, DiskAssignment, DiskReport, InstanceReport},
+    node_protocol::{Assignment, Desired, DiskAssignment, DiskReport, InstanceReport, LeftDisk},
 };
 use storage_core::lock;
 use tokio::{
@@ -366,10 +366,25 @@ fn lost_content(disk: &DiskStatus) -> Option<Condition> {
     Some(Condition { kind: ConditionKind::ObjectsLost, detail })
 }
 
+/// A disk that the controller does not know as one of its instance: it was attached since the controller's database was copied.
+fn unknown(disk: &DiskStatus, assignment: &Assignment) -> Option<Condition> {
+    let is_named = assignment.disks.iter().any(|named| named.disk == disk.disk);
+    let has_left = assignment.left.contains(&LeftDisk { disk: disk.disk, version: disk.version });
+    let detail = || {
+        format!(
+            "disk {} with version {} is on the node and belongs to this instance, and the controller does not know that, because \
+             its database is an older copy: it is kept while the instance is there; attach it to this instance, and if it \
+             belongs to another one, detach it there first",
+            disk.disk, disk.version
+        )
+    };
+    (!is_named && !has_left).then(|| Condition { kind: ConditionKind::DiskUnknown, detail: detail() })
+}
+
 fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>, in_guest: bool) -> DiskReport {
     let named = assignment.map(|assignment| assignment.disks.iter().find(|named| named.disk == disk.disk));
-    // What the controller has, as far as it named the disk or does not know of the instance at all.
-    let is_ahead = named.is_none_or(|named| named.is_some_and(|named| named.version != disk.version));
+    // What the controller has, as far as it named the disk.
+    let is_ahead = named.flatten().is_none_or(|named| named.version != disk.version);
     DiskReport {
         disk: disk.disk,
         path: disk.path.display().to_string(),
@@ -483,7 +498,8 @@ impl Reconciler {
             let log = inner.console_log(assignment.instance);
             let silence = |slot: &mut Slot| slot.pulse.silence(assignment, &seen, used, &log, here.now);
             let silence = inner.slot(assignment.instance, silence);
-            let conditions = disks.iter().copied().filter_map(lost_content).chain(silence).collect();
+            let unknown = disks.iter().filter_map(|disk| unknown(disk, assignment));
+            let conditions = disks.iter().copied().filter_map(lost_content).chain(unknown).chain(silence).collect();
             inner.ask_guest(assignment, &seen);
             let guest = inner.slot(assignment.instance, |slot| slot.guest.guest.clone());
             let guest = guest.filter(|_| matches!(seen.domain, DomainSeen::Present(_)));

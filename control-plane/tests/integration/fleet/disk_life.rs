@@ -793,3 +793,69 @@ async fn a_project_has_a_bounded_number_of_detached_disks() {
     world.delete(&path(&id)).await.expect(204);
     detach(&world, "db.1/data").await.expect(202);
 }
+
+/// Nothing that a node holds is lost or removed because the database is an older copy than the one that ordered it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_came_to_an_instance_since_the_backup_is_taken_over_or_kept() {
+    let (world, nodes) = db(1, 1).await;
+    let node = &nodes[0];
+    let data = becomes(&world, "db.0/data", "attached").await;
+    let desired = node.desired();
+    let of = &desired.assignments[0];
+    // A blank one that the database has never heard of, and one that it knows as detached.
+    let blank = DiskReport {
+        disk: muster_api::DiskId::generate(),
+        version: muster_api::VersionId::generate(),
+        ahead: Some(node.root(4 * MIB)),
+        ..reported(of, 4 * MIB)
+    };
+    let tells = async |desired: &muster_api::node_protocol::Desired, disks: Vec<DiskReport>| {
+        let running = muster_api::node_protocol::Observed::Running;
+        let mut report = super::harness::report_of(&desired.assignments[0], running);
+        report.disks = disks;
+        node.report(desired, false, vec![report]).await.expect(204);
+    };
+    // Without its root, nobody could read it elsewhere: its node keeps it and says so.
+    tells(&desired, vec![DiskReport { ahead: None, ..blank.clone() }]).await;
+    world.get(&path(&blank.disk.to_string())).await.refused(404, "not_found");
+    tells(&desired, vec![blank.clone()]).await;
+    let taken = world.get(&path(&blank.disk.to_string())).await.expect(200);
+    assert_eq!((taken.text("/state"), taken.number("/size_bytes")), ("attached", 4 * MIB));
+    assert!(taken.text("/name").starts_with("found-"), "{}", taken.body);
+    assert_eq!(taken.body["version"], json!(blank.version));
+    world.get(&format!("/v1/versions/{}", blank.version)).await.expect(200);
+    let named = told(node, "db.0", |told| told.disks.len() == 3).await;
+    assert_eq!((named.disks[2].disk, named.disks[2].in_guest), (blank.disk, true));
+    assert_eq!(told_states(&world, taken.text("/id")).await, ["attached"]);
+
+    node.script(|s| s.removes = false);
+    let id = data.text("/id").to_owned();
+    detach(&world, &id).await.expect(202);
+    becomes(&world, &id, "detached").await;
+    let left = told(node, "db.0", |told| !told.left.is_empty()).await.left[0].clone();
+    node.script(|s| s.mute = true);
+    let desired = node.desired();
+    let copy = DiskReport { disk: left.disk, version: left.version, ..reported(of, 2 * MIB) };
+    tells(&desired, vec![copy.clone()]).await;
+    assert_eq!(world.get(&path(&id)).await.text("/state"), "detached", "it is about to be removed");
+    let later = DiskReport {
+        version: muster_api::VersionId::generate(),
+        ahead: Some(muster_api::node_protocol::VersionRoot {
+            commit: Some(muster_api::CommitId::generate()),
+            ..node.root(2 * MIB)
+        }),
+        ..copy
+    };
+    // What a node says that has not heard of everything may be of before.
+    let stale = muster_api::node_protocol::Desired { revision: desired.revision - 1, ..desired.clone() };
+    tells(&stale, vec![later.clone()]).await;
+    assert_eq!(world.get(&path(&id)).await.text("/state"), "detached");
+    tells(&desired, vec![later.clone()]).await;
+    assert_eq!(world.get(&path(&id)).await.text("/state"), "detached", "somebody has to decide");
+    // It is no old copy that goes away, so its node may have the disk again, with all that it holds there.
+    attach(&world, "db.0", json!({ "disk": id })).await.expect(201);
+    tells(&desired, vec![later.clone()]).await;
+    let taken = world.get(&path(&id)).await.expect(200);
+    assert_eq!((taken.text("/state"), taken.text("/instance_name")), ("attached", "db.0"));
+    assert_eq!(taken.body["version"], json!(later.version));
+}
