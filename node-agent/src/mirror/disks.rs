@@ -884,16 +884,17 @@ fn scrub_cache(disks: &Arc<Disks>) {
     let runtime = disks.node.runtime.clone();
     let disks = Arc::downgrade(disks);
     runtime.spawn(async move {
-        let mut round = tokio::time::Instant::now();
+        let mut round = Instant::now();
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            // Between two rounds it looks at this as well, so that it ends with the disks.
             let Some(cache) = disks.upgrade().map(|disks| disks.node.cache.clone()) else { return };
+            if Instant::now() < round {
+                continue;
+            }
             match tokio::task::spawn_blocking(move || cache.scrub(SCRUB_BYTES_PER_S)).await {
                 Ok(true) => {}
-                Ok(false) => {
-                    tokio::time::sleep_until(round + SCRUB_ROUND).await;
-                    round = tokio::time::Instant::now();
-                }
+                Ok(false) => round = (round + SCRUB_ROUND).max(Instant::now()),
                 Err(error) => tracing::error!(error = %error, "the scrub of the cache failed; it goes on"),
             }
         }
