@@ -18,7 +18,7 @@ use bytes::Bytes;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, ChunkStore, Compression, Descriptor, Kind, ObjectName, Record, Salt, SegmentStore,
     store::Options,
-    tree::{self, Lookup, Page},
+    tree::{self, Leaf, Lookup, Page},
 };
 
 const CHUNK: ChunkSize = ChunkSize::DEFAULT;
@@ -250,7 +250,7 @@ fn trees() -> Done {
     for gib in [2u64, 64, 1024] {
         let size = ByteLen(gib << 30);
         let empty = Descriptor::empty(size, CHUNK, Salt::SHARED);
-        let name = |n: u64| Some(ObjectName::of(Kind::Chunk, Salt::SHARED, &n.to_le_bytes()));
+        let name = |n: u64| Some(Leaf::Whole(ObjectName::of(Kind::Chunk, Salt::SHARED, &n.to_le_bytes())));
         let full: BTreeMap<_, _> = (0..empty.chunks()).map(|n| (ChunkIndex(n), name(n))).collect();
         let start = Instant::now();
         let Lookup::Found(base) = tree::commit(&empty, size, &full, &|_| None)? else { return Err("missing".into()) };

@@ -11,7 +11,7 @@ use crate::ChunkSize;
 pub enum Kind {
     /// One chunk of a disk. It is hashed padded with zeros to its full size.
     Chunk = 1,
-    /// Changed blocks of one commit, in disk order. All releases read it; none writes it yet.
+    /// Changed blocks of one commit, in disk order.
     Pack = 2,
     /// One page of a segment tree.
     Page = 3,

@@ -5,14 +5,18 @@
 //!                                                └► zeros, never fetched ──────────────────────────► bytes
 //! ```
 
-use std::{collections::HashMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _, stream::FuturesOrdered};
 use muster_pool::PoolClient;
 use storage_core::{
-    BLOCK_BYTES, ChunkIndex, Corrupt, ObjectName,
-    tree::{Leaf, Patched, RunSource, lookup_present},
+    ChunkIndex, Corrupt, Kind, ObjectName,
+    tree::{Leaf, Patched, lookup_present},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -138,20 +142,16 @@ async fn fetch(pool: PoolClient, next: Next, chunk_bytes: u64) -> Result<Done, R
         Next::Zeros(count) => return Ok(Done::Zeros(count)),
         Next::Chunks(chunks, range) => (chunks, range),
     };
-    let mut names = Vec::new();
-    for (_, leaf) in &chunks {
-        match leaf {
-            Leaf::Whole(name) => names.push(*name),
-            Leaf::Patched(patched) => names.extend(patched.base().into_iter().chain(patched.packs())),
-        }
-    }
+    // Several chunks may have blocks in one pack.
+    let names: BTreeSet<ObjectName> = chunks.iter().flat_map(|(_, leaf)| leaf.objects()).copied().collect();
+    let names: Vec<ObjectName> = names.into_iter().collect();
     let got = pool.get(&names, Instant::now() + READ_WITHIN).await?;
     let objects: HashMap<ObjectName, Bytes> = got.into_iter().map(|g| (g.object.name, g.object.body)).collect();
     let mut pieces = Vec::with_capacity(chunks.len());
     for (index, leaf) in &chunks {
         let body = match leaf {
             Leaf::Whole(name) => fetched(&objects, name).clone(),
-            Leaf::Patched(patched) => assemble(patched, &objects, chunk_bytes)?,
+            Leaf::Patched(patched) => assemble(patched, &objects, chunk_bytes)?.into(),
         };
         let begins = index.0 * chunk_bytes;
         let from = range.start.max(begins) - begins;
@@ -170,31 +170,22 @@ fn fetched<'a>(objects: &'a HashMap<ObjectName, Bytes>, name: &ObjectName) -> &'
 }
 
 /// Makes a chunk of its base and of the blocks in packs that replace parts of it.
-fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes: u64) -> Result<Bytes, Corrupt> {
-    const WHAT: &str = "patched chunk";
-    let short = |needed: u64, got: usize| Corrupt::Short { what: WHAT, needed, got: got as u64 };
-    let mut body = BytesMut::zeroed(in_memory(chunk_bytes));
-    if let Some(base) = patched.base().map(|name| fetched(objects, name)) {
-        let present = base.len().min(body.len());
-        body[..present].copy_from_slice(&base[..present]);
-    }
-    for run in patched.runs() {
-        let bytes = u64::from(run.count) * BLOCK_BYTES;
-        let from = u64::from(run.first) * BLOCK_BYTES;
-        let len = body.len();
-        let to = body.get_mut(in_memory(from)..in_memory(from + bytes)).ok_or_else(|| short(from + bytes, len))?;
-        match run.source {
-            RunSource::Zeros => to.fill(0),
-            RunSource::Pack { pack, block } => {
-                let name = patched.packs().get(usize::from(pack)).ok_or_else(|| short(bytes, 0))?;
-                let pack = fetched(objects, name);
-                let first = u64::from(block) * BLOCK_BYTES;
-                let source = pack.get(in_memory(first)..in_memory(first + bytes));
-                to.copy_from_slice(source.ok_or_else(|| short(first + bytes, pack.len()))?);
-            }
+fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes: u64) -> Result<Vec<u8>, Corrupt> {
+    let mut body = vec![0; in_memory(chunk_bytes)];
+    patched.read(0, &mut body, |name, kind, offset, into| {
+        let object = fetched(objects, name);
+        let there = object.get(offset..).map_or(0, <[u8]>::len).min(into.len());
+        if kind == Kind::Pack && there < into.len() {
+            let needed = (offset + into.len()) as u64;
+            return Err(Corrupt::Short { what: "pack of a patched chunk", needed, got: object.len() as u64 });
         }
-    }
-    Ok(body.freeze())
+        // The body of a chunk lacks the zeros at its end.
+        let (bytes, zeros) = into.split_at_mut(there);
+        bytes.copy_from_slice(&object[offset..][..there]);
+        zeros.fill(0);
+        Ok(())
+    })?;
+    Ok(body)
 }
 
 /// Sends what was fetched; false if the stream was dropped.

@@ -31,7 +31,7 @@ use muster_pool::{PoolClient, PoolError};
 use sha2::{Digest as _, Sha256};
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Corrupt, Descriptor, Kind, ObjectName, Record, Salt,
-    tree::{self, Committed, Lookup, Page, TreeError},
+    tree::{self, Committed, Leaf, Lookup, Page, TreeError},
     zero::is_zero,
 };
 use tokio::{sync::mpsc, task::JoinError, time::Instant};
@@ -472,7 +472,7 @@ fn stored_bytes(record: &Record) -> u32 {
 struct Growing<'a> {
     target: &'a Target,
     base: Descriptor,
-    leaves: BTreeMap<ChunkIndex, Option<ObjectName>>,
+    leaves: BTreeMap<ChunkIndex, Option<Leaf>>,
     /// New pages of the last step. The next step most likely needs them.
     pages: HashMap<ObjectName, Arc<Page>>,
     tally: Tally,
@@ -492,7 +492,7 @@ impl<'a> Growing<'a> {
     async fn add(&mut self, stored: Vec<Stored>) -> Result<(), IngestError> {
         for chunk in stored {
             self.tally.add(chunk.name, chunk.bytes);
-            self.leaves.insert(chunk.index, Some(chunk.name));
+            self.leaves.insert(chunk.index, Some(Leaf::Whole(chunk.name)));
         }
         if self.leaves.len() >= LEAVES_MAX
             && let Some((last, _)) = self.leaves.last_key_value()

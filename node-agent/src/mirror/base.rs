@@ -7,16 +7,15 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use bytes::Bytes;
 use muster_api::{DiskId, VersionId, node_protocol::VersionRoot};
 use storage_core::{
     ByteLen, ChunkIndex, Descriptor, Kind, ObjectName,
-    tree::{self, Leaf, Lookup, Page, RunSource},
+    tree::{self, Leaf, Lookup, Page},
 };
 
 use super::{
     error::{DiskError, Fault},
-    read::{BLOCK, Pinned},
+    read::Pinned,
 };
 
 /// Most pages kept in memory. With chunks of 256 KiB, one page covers 64 MiB of a disk.
@@ -113,29 +112,4 @@ impl Base {
     pub(crate) fn size_bytes(&self) -> ByteLen {
         self.descriptor.size_bytes
     }
-}
-
-/// Assembles a patched chunk: the body of its base, overwritten by the runs of its packs and of zeros. `None` when the leaf
-/// is not patched, an object is missing, or a run does not fit.
-pub(crate) fn patch(leaf: &Leaf, chunk_bytes: usize, body: impl Fn(&ObjectName) -> Option<Bytes>) -> Option<Vec<u8>> {
-    let Leaf::Patched(patched) = leaf else { return None };
-    let mut out = vec![0; chunk_bytes];
-    if let Some(name) = patched.base() {
-        let base = body(name)?;
-        out.get_mut(..base.len())?.copy_from_slice(&base);
-    }
-    for run in patched.runs() {
-        let first = usize::from(run.first) * BLOCK;
-        let bytes = usize::from(run.count) * BLOCK;
-        let into = out.get_mut(first..first + bytes)?;
-        match run.source {
-            RunSource::Zeros => into.fill(0),
-            RunSource::Pack { pack, block } => {
-                let pack = body(patched.packs().get(usize::from(pack))?)?;
-                let from = usize::from(block) * BLOCK;
-                into.copy_from_slice(pack.get(from..from + bytes)?);
-            }
-        }
-    }
-    Some(out)
 }

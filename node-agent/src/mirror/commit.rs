@@ -1,6 +1,5 @@
-//! A commit makes a version from what a disk's guest has changed. It reads the frozen epochs, merges them with verified
-//! bytes of the base where a chunk was only partly written, hashes the chunks, puts them into the pool, and adds new pages
-//! to the tree (I3, I4, I5).
+//! A commit makes a version from what a disk's guest has changed. It reads the frozen epochs, puts the changed blocks into
+//! the pool, as packs or as whole chunks ([`batch`](super::batch)), and adds new pages to the tree (I3, I4, I5).
 //!
 //! A block is dirty if any epoch has it that is newer than the published version, up to the epoch the commit froze. So an
 //! abandoned commit needs no undo: the next one finds its blocks again. When nothing has changed, the version keeps its
@@ -8,45 +7,42 @@
 //! commit, whether it was written or not.
 //!
 //! ```text
-//! chunks --batches--> merge, hash, encode (2 at once, blocking threads) --> put (3 at once) --> tree --> put pages, descriptor
+//! dirty chunks --windows--> plans --batches--> read, hash, encode (2 at once, blocking threads) --> put (3 at once)
+//!                                                                           --> tree --> put pages, descriptor
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Range,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use muster_api::{CommitId, VersionId, node_protocol::VersionRoot};
 use storage_core::{
-    BLOCK_BYTES, ByteLen, ChunkIndex, Compression, Kind, ObjectName, Record,
+    BLOCK_BYTES, ByteLen, ChunkIndex, ObjectName, Record,
     tree::{self, Leaf, Lookup, Page},
-    units::{u64_from, usize_from},
-    zero::{is_zero, trim_zeros},
+    units::u64_from,
 };
 use tokio::time::Instant;
 
 use super::{
-    base::NoLeaves,
+    batch::batches,
     bits::BlockBits,
-    cache::copy_padded,
     disk::{Disk, Layers},
     error::{DiskError, Fault},
-    read::{BLOCK, Missing, Pinned, Source},
+    read::{Missing, Pinned},
 };
 
-/// Bytes of the chunks that are hashed and sent as one batch.
-const BATCH_BYTES: u64 = 4 << 20;
-/// Most batches that are merged and hashed at a time.
+/// Most chunks that are planned at a time. This bounds the pages that are held for it.
+const WINDOW_CHUNKS: usize = 1024;
+/// Most batches that are read and hashed at a time.
 const BUILDING: usize = 2;
 /// Most batches on their way to the pool at a time: while the pool syncs one, others travel. Together with [`BUILDING`]
 /// this bounds memory to about 20 MiB.
 const PUTTING: usize = 3;
 /// Longest time to wait for writes that the frozen epoch has admitted, and for chunks of the base.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The result of a commit. All its objects are durable on the required number of nodes.
 #[derive(Clone, Debug)]
@@ -60,21 +56,6 @@ pub struct Saved {
     /// Bytes of the objects that it stored and the base lacks, counted for one copy. Whether the pool had some of them does
     /// not change the number: others have put them there (I12).
     pub stored_bytes: u64,
-}
-
-/// The changed chunks of one batch.
-struct Batch {
-    /// New name of each changed chunk; `None` for zeros.
-    changes: Vec<(ChunkIndex, Option<ObjectName>)>,
-    records: Vec<Record>,
-}
-
-/// What the base has for a chunk.
-struct BaseBody {
-    /// `None` when the chunk is patched.
-    name: Option<ObjectName>,
-    /// Hashed for this commit (I4). Empty when the whole chunk was written, so that it is not needed.
-    body: Bytes,
 }
 
 impl Disk {
@@ -140,23 +121,21 @@ impl Disk {
         Ok(Saved { base, root, dirty_bytes, stored_bytes })
     }
 
-    /// Builds the dirty chunks in batches and puts them into the pool, several batches at a time. Returns the new name of
+    /// Builds the dirty chunks in batches and puts them into the pool, several batches at a time. Returns the new entry of
     /// each changed chunk (`None` for zeros) and the number of bytes stored.
     async fn upload_chunks(
         self: &Arc<Self>,
         view: &Arc<Layers>,
         dirty: Vec<u64>,
         round: u64,
-    ) -> Result<(BTreeMap<ChunkIndex, Option<ObjectName>>, u64), DiskError> {
-        let batch_chunks = usize_from((BATCH_BYTES / view.base.descriptor.chunk.bytes()).max(1));
-        let batches: Vec<Vec<u64>> = dirty.chunks(batch_chunks).map(<[u64]>::to_vec).collect();
-        let built = stream::iter(batches)
-            .map(|batch| {
-                let (disk, view) = (self.clone(), view.clone());
-                async move { disk.build(view, batch).await }
-            })
-            .buffered(BUILDING);
+    ) -> Result<(BTreeMap<ChunkIndex, Option<Leaf>>, u64), DiskError> {
+        let chunk_bytes = view.base.descriptor.chunk.bytes();
+        let windows: Vec<Vec<u64>> = dirty.chunks(WINDOW_CHUNKS).map(<[u64]>::to_vec).collect();
+        let planned = stream::iter(windows).then(|window| self.clone().plan(view.clone(), window));
+        let planned = planned.map_ok(|plans| stream::iter(batches(plans, chunk_bytes)).map(Ok)).try_flatten();
+        let built = planned.map_ok(|plans| self.clone().build(view.clone(), plans)).try_buffered(BUILDING);
         let put = built
+            .map_err(|fault| self.fault(fault))
             .map_ok(|batch| async move {
                 let stored = self.put(round, batch.records).await?;
                 Ok((batch.changes, stored))
@@ -200,130 +179,11 @@ impl Disk {
         Ok(Layers { base: layers.base.clone(), epochs })
     }
 
-    async fn build(self: Arc<Self>, view: Arc<Layers>, chunks: Vec<u64>) -> Result<Batch, DiskError> {
-        let bases = self.base_bodies(&view, &chunks).await.map_err(|fault| self.fault(fault))?;
-        let disk = self.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            let mut batch = Batch { changes: Vec::new(), records: Vec::new() };
-            for chunk in chunks {
-                disk.build_chunk(&view, chunk, bases.get(&chunk), &mut batch)?;
-            }
-            Ok(batch)
-        })
-        .await;
-        built.unwrap_or_else(|e| Err(Fault::Io(e.to_string()))).map_err(|fault| self.fault(fault))
-    }
-
-    /// What the base has for each chunk: the body if some blocks of the chunk still come from the base, else only the name.
-    async fn base_bodies(&self, view: &Layers, chunks: &[u64]) -> Result<HashMap<u64, BaseBody>, Fault> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut pinned = Pinned::default();
-        let mut bodies = HashMap::new();
-        let mut wanted: Vec<(u64, ObjectName)> = Vec::new();
-        for &chunk in chunks {
-            let leaf = self.base_leaf(view, chunk, &mut pinned, deadline).await?;
-            let (first, end) = Self::blocks_of(view, chunk);
-            let whole = wholly_written(view, first, end);
-            match leaf {
-                None => {}
-                Some(Leaf::Whole(name)) if whole => {
-                    bodies.insert(chunk, BaseBody { name: Some(name), body: Bytes::new() });
-                }
-                Some(Leaf::Whole(name)) => wanted.push((chunk, name)),
-                Some(leaf) if !whole => {
-                    let body = self.assemble(&leaf, deadline).await?;
-                    bodies.insert(chunk, BaseBody { name: None, body });
-                }
-                Some(_) => {}
-            }
-        }
-        let proven = self.proven_bodies(wanted.iter().map(|(_, name)| *name).collect(), deadline).await?;
-        for (chunk, name) in wanted {
-            let body = proven.get(&name).cloned().ok_or_else(|| Fault::Unavailable(format!("chunk {name}")))?;
-            if body.len() > view.base.descriptor.chunk.as_usize() {
-                return Err(Fault::Corrupt(format!("chunk {name} is longer than the chunks of its tree")));
-            }
-            bodies.insert(chunk, BaseBody { name: Some(name), body });
-        }
-        Ok(bodies)
-    }
-
-    /// The base's leaf of a chunk; `None` for zeros. Fetches pages as needed.
-    async fn base_leaf(
-        &self,
-        view: &Layers,
-        chunk: u64,
-        pinned: &mut Pinned,
-        deadline: Instant,
-    ) -> Result<Option<Leaf>, Fault> {
-        loop {
-            match view.base.leaves(&self.node().pages, pinned, chunk..chunk + 1) {
-                // There is no leaf at all for a chunk beyond the end of the version.
-                Ok(leaves) => return Ok(leaves.into_iter().next().and_then(|(_, leaf)| leaf)),
-                Err(NoLeaves::Fault(fault)) => return Err(fault),
-                Err(NoLeaves::Missing(pages)) => {
-                    self.bring(Missing { pages, ..Missing::default() }, pinned, deadline).await?;
-                }
-            }
-        }
-    }
-
-    /// The bodies of chunks, from the cache or the pool. Those from the cache are hashed again: bytes only get a new name
-    /// if they were verified for this commit.
-    async fn proven_bodies(
-        &self,
-        names: Vec<ObjectName>,
-        deadline: Instant,
-    ) -> Result<HashMap<ObjectName, Bytes>, Fault> {
-        let (cache, wanted) = (self.node().cache.clone(), names.clone());
-        let cached = tokio::task::spawn_blocking(move || {
-            let proven = |name: ObjectName| Some((name, cache.get_proven(&name)?));
-            wanted.into_iter().filter_map(proven).collect::<HashMap<_, _>>()
-        });
-        let mut bodies = cached.await.map_err(|e| Fault::Io(e.to_string()))?;
-        let absent: Vec<ObjectName> = names.into_iter().filter(|name| !bodies.contains_key(name)).collect();
-        bodies.extend(self.fetch_objects(&absent, Kind::Chunk, deadline).await?);
-        Ok(bodies)
-    }
-
-    /// First block of a chunk, and the end of its blocks.
-    fn blocks_of(view: &Layers, chunk: u64) -> (u64, u64) {
-        let per_chunk = u64::from(view.base.descriptor.chunk.blocks());
-        let end = ((chunk + 1) * per_chunk).min(view.size_bytes() / BLOCK_BYTES);
-        (chunk * per_chunk, end)
-    }
-
-    /// Adds a chunk to the batch, unless its bytes are those of the base.
-    fn build_chunk(&self, view: &Layers, chunk: u64, base: Option<&BaseBody>, batch: &mut Batch) -> Result<(), Fault> {
-        let descriptor = &view.base.descriptor;
-        let (first, end) = Self::blocks_of(view, chunk);
-        let mut aligned = super::memory::AlignedBuf::default();
-        let body = aligned.slice(usize_from((end - first) * BLOCK_BYTES));
-        merge_blocks(view, first..end, base, body)?;
-        let index = ChunkIndex(chunk);
-        if is_zero(body) {
-            batch.changes.push((index, None));
-            return Ok(());
-        }
-        let body = Bytes::copy_from_slice(trim_zeros(body));
-        let record =
-            Record::encode_bytes(Kind::Chunk, descriptor.salt, Some(descriptor.chunk), &body, Compression::Auto);
-        let name = record.name();
-        if base.is_some_and(|base| base.name == Some(name)) {
-            return Ok(());
-        }
-        // After folding, these blocks are read from the cache, not from other nodes.
-        self.node().cache.insert(name, descriptor.salt, descriptor.chunk, &body);
-        batch.changes.push((index, Some(name)));
-        batch.records.push(record);
-        Ok(())
-    }
-
     /// The tree of the new version, with `changes` applied to the base. Fetches pages as needed.
     async fn grow_tree(
         &self,
         view: &Layers,
-        changes: &BTreeMap<ChunkIndex, Option<ObjectName>>,
+        changes: &BTreeMap<ChunkIndex, Option<Leaf>>,
     ) -> Result<tree::Committed, DiskError> {
         let deadline = Instant::now() + PATIENCE;
         let mut pinned = Pinned::default();
@@ -353,34 +213,4 @@ fn dirty_chunks(view: &Layers) -> Vec<u64> {
         epoch.bits.owned_groups(u64::from(view.base.descriptor.chunk.blocks()), &mut chunks);
     }
     chunks.into_iter().collect()
-}
-
-/// Reads blocks of one chunk as the layers have them. `into` is as long as the blocks, and block aligned.
-fn merge_blocks(view: &Layers, blocks: Range<u64>, base: Option<&BaseBody>, into: &mut [u8]) -> Result<(), Fault> {
-    let mut at = blocks.start;
-    while at < blocks.end {
-        let (source, run) = view.source(at, blocks.end);
-        let from = usize_from(at - blocks.start) * BLOCK;
-        let part = &mut into[from..][..usize_from(run) * BLOCK];
-        match source {
-            Source::Delta(n) => view.epochs[n].read_blocks(at, part).map_err(|e| Fault::from_io("delta", &e))?,
-            Source::Zero => part.fill(0),
-            Source::Base => copy_padded(base.map_or(&[][..], |base| &base.body), from, part),
-        }
-        at += run;
-    }
-    Ok(())
-}
-
-/// Whether the epochs have all blocks from `first` to `end`.
-fn wholly_written(view: &Layers, first: u64, end: u64) -> bool {
-    let mut at = first;
-    while at < end {
-        let (source, run) = view.source(at, end);
-        if source == Source::Base {
-            return false;
-        }
-        at += run;
-    }
-    true
 }

@@ -70,6 +70,7 @@
 //! (what a start reads first).
 
 mod base;
+mod batch;
 mod bits;
 mod boots;
 mod cache;
@@ -86,6 +87,8 @@ mod journal;
 mod lost;
 mod memory;
 mod meta;
+#[cfg(test)]
+mod pack_tests;
 mod patience;
 #[cfg(test)]
 mod power_tests;

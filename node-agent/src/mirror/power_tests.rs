@@ -23,7 +23,7 @@ use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, Compression, Descriptor, Kind, Record, Salt, lock,
     power::Random,
     store::{ChunkStore, MemoryStore},
-    tree::{self, Lookup},
+    tree::{self, Leaf, Lookup},
     units::usize_from,
     zero::is_zero,
 };
@@ -208,7 +208,7 @@ struct Scene {
     want: DiskWant,
 }
 
-fn holder(socket: std::path::PathBuf) -> Holder {
+pub(super) fn holder(socket: std::path::PathBuf) -> Holder {
     let exe = std::env::current_exe().expect("own path").into_os_string().into_string().expect("text");
     let test = "mirror::power_tests::helper_process";
     let script = format!("{HELPER}=\"$1\" {HELPER_PATH}=\"$3\" exec \"{exe}\" --exact {test} --nocapture");
@@ -216,7 +216,7 @@ fn holder(socket: std::path::PathBuf) -> Holder {
     Holder::new(socket, HelperProgram { program: "/bin/sh".into(), args })
 }
 
-fn config(data: &Path) -> Config {
+pub(super) fn config(data: &Path) -> Config {
     let id = uuid::Uuid::from_u128;
     let mut config = Config::new(data.to_owned(), ClusterId::from(id(1)), NodeId::from(id(2)));
     config.keep_free_bytes = 0;
@@ -234,7 +234,7 @@ fn import(store: &MemoryStore) -> DiskWant {
     for (index, body) in (0u64..).zip(image.chunks(usize_from(chunk.bytes()))) {
         if !is_zero(body) {
             let record = Record::encode(Kind::Chunk, salt, Some(chunk), body, Compression::Auto);
-            changes.insert(ChunkIndex(index), Some(record.name()));
+            changes.insert(ChunkIndex(index), Some(Leaf::Whole(record.name())));
             records.push(record);
         }
     }

@@ -1,21 +1,28 @@
 //! Reads. Each block comes from the newest epoch that has it, else from the base, through the cache (I1).
 //!
 //! A read whose bytes are all on this node is answered on the calling thread. Otherwise it returns what is [`Missing`].
-//! [`Disk::bring`] fetches that, in whole chunks and in parallel, and pins it, so that the next attempt finds it even if it
+//! [`Disk::bring`] fetches that, in whole objects and in parallel, and pins it, so that the next attempt finds it even if it
 //! was evicted from the cache meanwhile.
+//!
+//! Blocks of a patched chunk that lie within one object are read from that object: what a guest has just written needs only
+//! its pack, which the commit left in the cache, and a write of part of a block needs one object. A read of more than that
+//! has the chunk assembled.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use storage_core::{
-    BLOCK_BYTES, Kind, ObjectName,
-    tree::{Leaf, Page},
+    BLOCK_BYTES, ChunkSize, Descriptor, Kind, ObjectName,
+    tree::{Leaf, Page, Patched},
     units::usize_from,
 };
 use tokio::time::Instant;
 
 use super::{
-    base::{NoLeaves, patch},
+    base::NoLeaves,
     bits::BlockState,
     cache::Body,
     disk::{Disk, Layers},
@@ -28,21 +35,20 @@ use super::{
 #[derive(Default)]
 pub(crate) struct Pinned {
     pub(crate) pages: HashMap<ObjectName, Arc<Page>>,
-    pub(crate) chunks: HashMap<ObjectName, Body>,
-    pub(crate) patched: HashMap<Leaf, Bytes>,
+    pub(crate) objects: HashMap<ObjectName, Body>,
 }
 
 /// What a request needs and this node does not have.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
     pub(crate) pages: Vec<ObjectName>,
-    pub(crate) chunks: Vec<ObjectName>,
-    pub(crate) patched: Vec<Leaf>,
+    /// Chunks and packs.
+    pub(crate) objects: BTreeMap<ObjectName, Kind>,
 }
 
 impl Missing {
-    fn is_empty(&self) -> bool {
-        self.pages.is_empty() && self.chunks.is_empty() && self.patched.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.objects.is_empty()
     }
 }
 
@@ -158,12 +164,18 @@ impl Disk {
             let to = ((chunk.0 + 1) * per_chunk).min(end);
             let part = &mut into[usize_from(from - first) * BLOCK..usize_from(to - first) * BLOCK];
             covered = to;
-            let within = usize_from(from - chunk.0 * per_chunk) * BLOCK;
-            match leaf.map(|leaf| self.local_body(leaf, purpose, pinned, missing)) {
+            let within = from - chunk.0 * per_chunk;
+            match leaf {
                 None => part.fill(0),
-                Some(None) => {}
-                Some(Some(body)) => {
-                    body.read(within, part).map_err(|e| NotHere::Fault(Fault::from_io("cache", &e)))?;
+                Some(Leaf::Whole(name)) => {
+                    if let Some(body) = self.local_object(&name, Kind::Chunk, purpose, pinned, missing) {
+                        read_object(&body, Kind::Chunk, usize_from(within) * BLOCK, part).map_err(NotHere::Fault)?;
+                    }
+                }
+                Some(Leaf::Patched(patched)) => {
+                    let first = u16::try_from(within).expect("a chunk has at most 1024 blocks");
+                    self.read_patched(&layers.base.descriptor, &patched, first, part, purpose, pinned, missing)
+                        .map_err(NotHere::Fault)?;
                 }
             }
         }
@@ -172,24 +184,79 @@ impl Disk {
         Ok(())
     }
 
-    /// The body of a chunk, if it is on this node. Otherwise adds the chunk to `missing`.
-    fn local_body(&self, leaf: Leaf, purpose: Purpose, pinned: &Pinned, missing: &mut Missing) -> Option<Body> {
-        if let Leaf::Whole(name) = leaf {
-            let cache = &self.node().cache;
-            let mut body = pinned.chunks.get(&name).cloned().or_else(|| cache.get(&name));
-            if purpose == Purpose::Merge {
-                body = body.and_then(|body| cache.hashed_now(body));
-            }
-            if body.is_none() {
-                missing.chunks.push(name);
-            }
-            return body;
+    /// The body of an object, if it is on this node. Otherwise adds it to `missing`.
+    fn local_object(
+        &self,
+        name: &ObjectName,
+        kind: Kind,
+        purpose: Purpose,
+        pinned: &Pinned,
+        missing: &mut Missing,
+    ) -> Option<Body> {
+        let cache = &self.node().cache;
+        let mut body = pinned.objects.get(name).cloned().or_else(|| cache.get(name));
+        if purpose == Purpose::Merge {
+            body = body.and_then(|body| cache.hashed_now(body));
         }
-        let body = pinned.patched.get(&leaf).cloned().map(Body::Memory);
         if body.is_none() {
-            missing.patched.push(leaf);
+            missing.objects.insert(*name, kind);
         }
         body
+    }
+
+    /// Reads whole blocks of a patched chunk, from `first` on. Adds to `missing` what is not on this node.
+    #[expect(clippy::too_many_arguments, reason = "a struct would only rename the arguments of one call")]
+    fn read_patched(
+        &self,
+        descriptor: &Descriptor,
+        patched: &Patched,
+        first: u16,
+        into: &mut [u8],
+        purpose: Purpose,
+        pinned: &Pinned,
+        missing: &mut Missing,
+    ) -> Result<(), Fault> {
+        let blocks = u16::try_from(into.len() / BLOCK).expect("a chunk has at most 1024 blocks");
+        if purpose == Purpose::Merge || patched.pieces(first, blocks) == 1 {
+            return patched.read(first, into, |name, kind, offset, into| {
+                match self.local_object(name, kind, purpose, pinned, missing) {
+                    Some(body) => read_object(&body, kind, offset, into),
+                    None => Ok(()),
+                }
+            });
+        }
+        match self.assembled(descriptor, patched, pinned, missing)? {
+            Some(body) => read_object(&body, Kind::Chunk, usize::from(first) * BLOCK, into),
+            None => Ok(()),
+        }
+    }
+
+    /// A patched chunk as one body, from the cache or made of its objects. `None` when some of these are not on this node; they
+    /// are added to `missing`.
+    fn assembled(
+        &self,
+        descriptor: &Descriptor,
+        patched: &Patched,
+        pinned: &Pinned,
+        missing: &mut Missing,
+    ) -> Result<Option<Body>, Fault> {
+        let Descriptor { salt, chunk, .. } = *descriptor;
+        let cache = &self.node().cache;
+        let key = patched.key(salt, chunk);
+        if let Some(body) = cache.get(&key) {
+            return Ok(Some(body));
+        }
+        cache.get_or_assemble(key, salt, chunk, || {
+            let mut bodies = HashMap::new();
+            let mut is_whole = true;
+            for (name, kind) in patched.objects() {
+                // The chunk gets a name for the scrub, so its bytes are hashed in this pass.
+                let body = self.local_object(name, kind, Purpose::Merge, pinned, missing);
+                is_whole &= body.is_some();
+                bodies.extend(body.map(|body| (*name, body)));
+            }
+            is_whole.then(|| assemble(patched, chunk, &bodies)).transpose()
+        })
     }
 
     /// Fetches what is missing and pins it.
@@ -198,64 +265,46 @@ impl Disk {
     pub(crate) async fn bring(&self, missing: Missing, pinned: &mut Pinned, deadline: Instant) -> Result<(), Fault> {
         let descriptor = self.layers().base.descriptor;
         if !missing.pages.is_empty() {
-            for (name, body) in self.fetch_objects(&missing.pages, Kind::Page, deadline).await? {
+            let pages = missing.pages.iter().map(|name| (*name, Kind::Page)).collect();
+            for (name, body) in self.fetch_objects(&pages, deadline).await? {
                 let page = Page::decode(&body).map_err(|e| Fault::Corrupt(format!("page {name}: {e}")))?;
                 let page = Arc::new(page);
                 self.node().pages.insert(name, page.clone());
                 pinned.pages.insert(name, page);
             }
         }
-        if !missing.chunks.is_empty() {
+        if !missing.objects.is_empty() {
             let cache = &self.node().cache;
-            let found = cache.get_or_fetch(&missing.chunks, descriptor.salt, descriptor.chunk, deadline).await;
-            self.lost.learn(&missing.chunks, found.as_ref().map(drop));
+            let found = cache.get_or_fetch(&missing.objects, descriptor.salt, descriptor.chunk, deadline).await;
+            self.lost.learn(missing.objects.keys(), found.as_ref().map(drop));
             for (name, fetched) in found? {
                 self.count_fetched(fetched.network_bytes);
-                pinned.chunks.insert(name, fetched.body);
+                pinned.objects.insert(name, fetched.body);
             }
-        }
-        for leaf in missing.patched {
-            let bytes = self.assemble(&leaf, deadline).await?;
-            pinned.patched.insert(leaf, bytes);
         }
         Ok(())
     }
 
-    /// Assembles a patched chunk (tag 2) from its base and packs, which are fetched.
-    pub(crate) async fn assemble(&self, leaf: &Leaf, deadline: Instant) -> Result<Bytes, Fault> {
-        let Leaf::Patched(patched) = leaf else {
-            return Err(Fault::Corrupt("a leaf of a form that this release does not read".to_owned()));
-        };
-        let mut bodies = HashMap::new();
-        if let Some(base) = patched.base() {
-            bodies.extend(self.fetch_objects(&[*base], Kind::Chunk, deadline).await?);
-        }
-        bodies.extend(self.fetch_objects(patched.packs(), Kind::Pack, deadline).await?);
-        let size = self.layers().base.descriptor.chunk;
-        patch(leaf, usize_from(size.bytes()), |name| bodies.get(name).cloned())
-            .map(Bytes::from)
-            .ok_or_else(|| Fault::Corrupt("the runs of a patched chunk do not fit its packs".to_owned()))
-    }
-
-    /// Fetches objects of one kind from the pool. They are verified.
+    /// Fetches objects from the pool. They are verified.
     pub(crate) async fn fetch_objects(
         &self,
-        names: &[ObjectName],
-        kind: Kind,
+        objects: &BTreeMap<ObjectName, Kind>,
         deadline: Instant,
     ) -> Result<Vec<(ObjectName, Bytes)>, Fault> {
-        if names.is_empty() {
+        if objects.is_empty() {
             return Ok(Vec::new());
         }
-        let got = self.node().pool.get(names, deadline).await.map_err(Fault::from);
-        self.lost.learn(names, got.as_ref().map(drop));
+        let names: Vec<ObjectName> = objects.keys().copied().collect();
+        let got = self.node().pool.get(&names, deadline).await.map_err(Fault::from);
+        self.lost.learn(&names, got.as_ref().map(drop));
         got?.into_iter()
             .map(|got| {
                 self.count_fetched(got.network_bytes);
-                if got.object.kind == kind {
-                    Ok((got.object.name, got.object.body))
+                let (name, kind) = (got.object.name, objects.get(&got.object.name));
+                if kind == Some(&got.object.kind) {
+                    Ok((name, got.object.body))
                 } else {
-                    Err(Fault::Corrupt(format!("object {} is not a {kind:?}", got.object.name)))
+                    Err(Fault::Corrupt(format!("object {name} is a {:?}, expected {kind:?}", got.object.kind)))
                 }
             })
             .collect()
@@ -306,6 +355,28 @@ impl Disk {
             }
         }
     }
+}
+
+/// Reads a part of an object of a tree. A chunk has zeros beyond the end of its body; a pack has nothing there.
+pub(super) fn read_object(body: &Body, kind: Kind, offset: usize, into: &mut [u8]) -> Result<(), Fault> {
+    if kind == Kind::Pack && offset + into.len() > body.bytes() {
+        let (end, bytes) = (offset + into.len(), body.bytes());
+        return Err(Fault::Corrupt(format!("a patched chunk has blocks up to byte {end} of a pack of {bytes} bytes")));
+    }
+    body.read(offset, into).map_err(|e| Fault::from_io("cache", &e))
+}
+
+/// Makes a patched chunk out of the bodies of all its objects.
+pub(super) fn assemble(
+    patched: &Patched,
+    chunk: ChunkSize,
+    bodies: &HashMap<ObjectName, Body>,
+) -> Result<Vec<u8>, Fault> {
+    let mut bytes = vec![0; chunk.as_usize()];
+    patched.read(0, &mut bytes, |name, kind, offset, into| {
+        read_object(bodies.get(name).expect("the bodies of all objects"), kind, offset, into)
+    })?;
+    Ok(bytes)
 }
 
 /// Where a block comes from.

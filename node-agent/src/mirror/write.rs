@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use storage_core::{BLOCK_BYTES, units::usize_from};
+use storage_core::{BLOCK_BYTES, tree::Leaf, units::usize_from};
 use tokio::time::Instant;
 
 use super::{
@@ -207,7 +207,7 @@ impl Disk {
         }
     }
 
-    /// For the contiguous policy: asks for the chunk of a write that would leave a gap, unless the cache has it.
+    /// For the contiguous policy: asks for the objects of the chunk of a write that would leave a gap, unless the cache has them.
     fn close_gap(&self, layers: &Layers, offset: u64, end: u64, pinned: &Pinned) -> Result<(), NotNow> {
         let per_chunk = u64::from(layers.base.descriptor.chunk.blocks());
         let (first, last) = (offset / BLOCK_BYTES, (end - 1) / BLOCK_BYTES);
@@ -220,19 +220,19 @@ impl Disk {
             if chunk >= known || is_one_region(layers, from, to, new_from, new_to) {
                 continue;
             }
-            let leaves = layers.base.leaves(&self.node().pages, pinned, chunk..chunk + 1);
-            let missing = match leaves {
+            let missing = match layers.base.leaves(&self.node().pages, pinned, chunk..chunk + 1) {
                 Err(NoLeaves::Fault(fault)) => return Err(NotNow::Fault(fault)),
                 Err(NoLeaves::Missing(pages)) => Missing { pages, ..Missing::default() },
-                Ok(leaves) => match leaves.into_iter().next() {
-                    Some((_, Some(storage_core::tree::Leaf::Whole(name))))
-                        if !pinned.chunks.contains_key(&name) && !self.node().cache.has(&name) =>
-                    {
-                        Missing { chunks: vec![name], ..Missing::default() }
-                    }
-                    _ => continue,
-                },
+                Ok(leaves) => {
+                    let parts = leaves.iter().filter_map(|(_, leaf)| leaf.as_ref()).flat_map(Leaf::parts);
+                    let is_here = |name| pinned.objects.contains_key(name) || self.node().cache.has(name);
+                    let objects = parts.filter(|(name, _)| !is_here(name)).map(|(name, kind)| (*name, kind)).collect();
+                    Missing { objects, ..Missing::default() }
+                }
             };
+            if missing.is_empty() {
+                continue;
+            }
             return Err(NotNow::Missing(missing));
         }
         Ok(())

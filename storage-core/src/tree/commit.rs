@@ -37,10 +37,13 @@ impl Committed {
 ///
 /// # Errors
 /// When the disk would shrink, a change lies beyond its end, or a page is not of the level that its place needs.
+///
+/// # Panics
+/// When a change has blocks that the disk's chunks do not have.
 pub fn commit(
     base: &Descriptor,
     size_bytes: ByteLen,
-    changes: &BTreeMap<ChunkIndex, Option<ObjectName>>,
+    changes: &BTreeMap<ChunkIndex, Option<Leaf>>,
     pages: &Pages<'_>,
 ) -> Result<Lookup<Committed>, TreeError> {
     if size_bytes < base.size_bytes {
@@ -52,7 +55,10 @@ pub fn commit(
         _ => {}
     }
 
-    let changes: Vec<(u64, Option<ObjectName>)> = changes.iter().map(|(index, name)| (index.0, *name)).collect();
+    for leaf in changes.values().flatten() {
+        assert_eq!(leaf.check(base.chunk), Ok(()), "the readers of a page refuse such an entry");
+    }
+    let changes: Vec<Change<'_>> = changes.iter().map(|(index, leaf)| (index.0, leaf.as_ref())).collect();
     let mut writer = Writer { base, pages, missing: MissingPages::default(), new: Vec::new(), seen: BTreeSet::new() };
     let root = match levels(chunks).checked_sub(1) {
         Some(level) => writer.update(Subtree::of(base, level), level, &changes)?,
@@ -73,6 +79,9 @@ pub fn commit(
     Ok(Lookup::unless(missing, || Committed { descriptor, pages: new, root_page }))
 }
 
+/// The number of a chunk, and what it is made of now.
+type Change<'a> = (u64, Option<&'a Leaf>);
+
 struct Writer<'a> {
     base: &'a Descriptor,
     pages: &'a Pages<'a>,
@@ -84,12 +93,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Makes the changes in a subtree that all of them lie in. While pages are missing, the answer is meaningless and
     /// is thrown away at the end; going on finds more of the missing pages.
-    fn update(
-        &mut self,
-        old: Subtree,
-        level: u8,
-        changes: &[(u64, Option<ObjectName>)],
-    ) -> Result<Option<ObjectName>, Corrupt> {
+    fn update(&mut self, old: Subtree, level: u8, changes: &[Change<'_>]) -> Result<Option<ObjectName>, Corrupt> {
         let page = match old {
             Subtree::Absent if changes.is_empty() => return Ok(None),
             Subtree::Page(name) if changes.is_empty() => return Ok(Some(name)),
@@ -117,7 +121,7 @@ impl Writer<'_> {
         old: Subtree,
         old_page: Option<&Page>,
         level: u8,
-        changes: &[(u64, Option<ObjectName>)],
+        changes: &[Change<'_>],
     ) -> Result<BTreeMap<Slot, ObjectName>, Corrupt> {
         let mut children: BTreeMap<Slot, ObjectName> =
             old_page.into_iter().flat_map(Page::children).map(|(slot, name)| (slot, *name)).collect();
@@ -154,12 +158,12 @@ impl Writer<'_> {
     }
 }
 
-fn leaf_page(old: Option<&Page>, changes: &[(u64, Option<ObjectName>)]) -> Option<Page> {
+fn leaf_page(old: Option<&Page>, changes: &[Change<'_>]) -> Option<Page> {
     let mut leaves: BTreeMap<Slot, Leaf> =
         old.into_iter().flat_map(Page::entries).map(|(slot, leaf)| (slot, leaf.clone())).collect();
-    for (index, name) in changes {
-        match name {
-            Some(name) => leaves.insert(slot_of(*index, 0), Leaf::Whole(*name)),
+    for (index, leaf) in changes {
+        match leaf {
+            Some(leaf) => leaves.insert(slot_of(*index, 0), (*leaf).clone()),
             None => leaves.remove(&slot_of(*index, 0)),
         };
     }

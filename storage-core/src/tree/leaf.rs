@@ -1,15 +1,15 @@
 //! An entry of a page of level 0: what one chunk of a disk is made of.
 
 use super::page::WHAT;
-use crate::{ChunkSize, Corrupt, ObjectName, codec::Reader};
+use crate::{BLOCK_BYTES, ChunkSize, Corrupt, Kind, ObjectName, Salt, codec::Reader, units::usize_from};
 
 pub(super) const TAG_WHOLE: u8 = 1;
 const TAG_PATCHED: u8 = 2;
 const HAS_BASE: u8 = 1;
-const PACKS_MAX: usize = 4;
+pub(super) const PACKS_MAX: usize = 4;
 const PACK_ZEROS: u8 = 255;
 const RUN_BYTES: usize = 7;
-const BLOCKS_MAX: u16 = ChunkSize::MAX.blocks();
+pub(super) const BLOCKS_MAX: u16 = ChunkSize::MAX.blocks();
 
 /// What a chunk of a disk is made of. A chunk of zeros has no entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub enum Leaf {
     Patched(Box<Patched>),
 }
 
-/// The blocks of a chunk that differ from its base. Written by later releases, read by all.
+/// The blocks of a chunk that differ from its base. [`super::Patch`] makes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Patched {
     base: Option<ObjectName>,
@@ -56,11 +56,16 @@ pub enum RunSource {
 impl Leaf {
     /// The chunk and packs that the entry refers to.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectName> {
-        let (first, packs) = match self {
-            Leaf::Whole(name) => (Some(name), [].as_slice()),
-            Leaf::Patched(patched) => (patched.base.as_ref(), patched.packs.as_slice()),
+        self.parts().map(|(name, _)| name)
+    }
+
+    /// Like [`Leaf::objects`], with their kinds.
+    pub fn parts(&self) -> impl Iterator<Item = (&ObjectName, Kind)> {
+        let (whole, patched) = match self {
+            Leaf::Whole(name) => (Some((name, Kind::Chunk)), None),
+            Leaf::Patched(patched) => (None, Some(patched.objects())),
         };
-        first.into_iter().chain(packs)
+        whole.into_iter().chain(patched.into_iter().flatten())
     }
 
     /// Refuses an entry with blocks that chunks of this size do not have.
@@ -81,22 +86,7 @@ impl Leaf {
                 out.push(TAG_WHOLE);
                 out.extend(name.as_bytes());
             }
-            Leaf::Patched(p) => {
-                let packs = u8::try_from(p.packs.len()).expect("at most 4");
-                out.extend([TAG_PATCHED, u8::from(p.base.is_some()), packs]);
-                out.extend(u16::try_from(p.runs.len()).expect("at most 1024").to_le_bytes());
-                p.base.iter().chain(&p.packs).for_each(|name| out.extend(name.as_bytes()));
-                for run in &p.runs {
-                    let (pack, block) = match run.source {
-                        RunSource::Zeros => (PACK_ZEROS, 0),
-                        RunSource::Pack { pack, block } => (pack, block),
-                    };
-                    out.extend(run.first.to_le_bytes());
-                    out.extend(run.count.to_le_bytes());
-                    out.push(pack);
-                    out.extend(block.to_le_bytes());
-                }
-            }
+            Leaf::Patched(patched) => patched.encode(out),
         }
     }
 
@@ -141,6 +131,23 @@ impl Patched {
         Ok(Patched { base, packs, runs })
     }
 
+    fn encode(&self, out: &mut Vec<u8>) {
+        let packs = u8::try_from(self.packs.len()).expect("at most 4");
+        out.extend([TAG_PATCHED, u8::from(self.base.is_some()), packs]);
+        out.extend(u16::try_from(self.runs.len()).expect("at most 1024").to_le_bytes());
+        self.base.iter().chain(&self.packs).for_each(|name| out.extend(name.as_bytes()));
+        for run in &self.runs {
+            let (pack, block) = match run.source {
+                RunSource::Zeros => (PACK_ZEROS, 0),
+                RunSource::Pack { pack, block } => (pack, block),
+            };
+            out.extend(run.first.to_le_bytes());
+            out.extend(run.count.to_le_bytes());
+            out.push(pack);
+            out.extend(block.to_le_bytes());
+        }
+    }
+
     fn decode(r: &mut Reader<'_>) -> Result<Patched, Corrupt> {
         let [flags, packs] = r.array()?;
         let runs = r.u16()?;
@@ -171,15 +178,98 @@ impl Patched {
         &self.packs
     }
 
+    /// The base and the packs, with their kinds.
+    pub fn objects(&self) -> impl Iterator<Item = (&ObjectName, Kind)> {
+        let base = self.base.iter().map(|name| (name, Kind::Chunk));
+        base.chain(self.packs.iter().map(|name| (name, Kind::Pack)))
+    }
+
     /// The runs, in the order of their blocks.
     pub fn runs(&self) -> &[Run] {
         &self.runs
+    }
+
+    /// Number of objects that these blocks of the chunk come from, the zeros between them included; blocks that are one
+    /// after the other in an object count once.
+    pub fn pieces(&self, first: u16, count: u16) -> usize {
+        let (mut at, end, mut pieces) = (first, first + count, 0);
+        while at < end {
+            at += self.piece(at, end).1;
+            pieces += 1;
+        }
+        pieces
+    }
+
+    /// Reads blocks of the chunk from `first` on; `into` is as long as the blocks. `read` gives bytes of the base or of a pack
+    /// (as its kind says), from an offset in bytes on; the base has zeros beyond its end.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    ///
+    /// # Panics
+    /// When `into` does not consist of whole blocks, or is longer than the largest chunk.
+    pub fn read<E>(
+        &self,
+        first: u16,
+        into: &mut [u8],
+        mut read: impl FnMut(&ObjectName, Kind, usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let block_bytes = usize_from(BLOCK_BYTES);
+        assert!(into.len().is_multiple_of(block_bytes), "{} bytes are not whole blocks", into.len());
+        let count = u16::try_from(into.len() / block_bytes).expect("not longer than a chunk");
+        let (mut at, mut rest) = (first, into);
+        while at < first + count {
+            let (source, blocks) = self.piece(at, first + count);
+            let (part, after) = rest.split_at_mut(usize::from(blocks) * block_bytes);
+            match (source, &self.base) {
+                (Some(RunSource::Pack { pack, block }), _) => {
+                    let name =
+                        self.packs.get(usize::from(pack)).expect("Patched::new refuses a pack that is not there");
+                    read(name, Kind::Pack, usize::from(block) * block_bytes, part)?;
+                }
+                (None, Some(base)) => read(base, Kind::Chunk, usize::from(at) * block_bytes, part)?,
+                (Some(RunSource::Zeros), _) | (None, None) => part.fill(0),
+            }
+            (at, rest) = (at + blocks, after);
+        }
+        Ok(())
+    }
+
+    /// Where a block is (none: in the base), and how many blocks from there, at most to `end`, follow each other there.
+    fn piece(&self, block: u16, end: u16) -> (Option<RunSource>, u16) {
+        let next = self.runs.partition_point(|run| run.first + run.count <= block);
+        match self.runs.get(next) {
+            Some(run) if run.first <= block => {
+                let skipped = block - run.first;
+                (Some(run.source.after(skipped)), (run.count - skipped).min(end - block))
+            }
+            Some(run) => (None, run.first.min(end) - block),
+            None => (None, end - block),
+        }
+    }
+
+    /// A name for the chunk's assembled bytes in a cache. No object has it.
+    pub fn key(&self, salt: Salt, chunk: ChunkSize) -> ObjectName {
+        let mut bytes = vec![chunk.log2()];
+        self.encode(&mut bytes);
+        // A page begins with its magic, so no page has these bytes.
+        ObjectName::of(Kind::Page, salt, &bytes)
     }
 
     /// The block after the last run.
     fn end(&self) -> u16 {
         let last = self.runs.last().expect("Patched::new refuses an entry without runs");
         last.first + last.count
+    }
+}
+
+impl RunSource {
+    /// Where the block is that is this many after the first.
+    pub(super) fn after(self, blocks: u16) -> RunSource {
+        match self {
+            RunSource::Zeros => RunSource::Zeros,
+            RunSource::Pack { pack, block } => RunSource::Pack { pack, block: block + blocks },
+        }
     }
 }
 

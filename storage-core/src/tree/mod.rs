@@ -24,6 +24,7 @@ mod commit;
 mod leaf;
 mod lookup;
 mod page;
+mod patch;
 mod reach;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -32,6 +33,7 @@ pub use commit::{Committed, commit};
 pub use leaf::{Leaf, Patched, Run, RunSource};
 pub use lookup::{Located, lookup, lookup_present};
 pub use page::{Page, Slot};
+pub use patch::Patch;
 pub use reach::Reach;
 
 use crate::{ByteLen, ChunkIndex, Corrupt, Descriptor, ObjectName};

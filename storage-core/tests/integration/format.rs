@@ -117,7 +117,7 @@ fn a_tree_with_patched_chunks_is_looked_up_and_survives_a_commit_beside_them() {
     let Some(Leaf::Patched(patched)) = &found[0].1 else { panic!("{found:?}") };
     assert_eq!((patched.base(), patched.packs().len(), patched.runs().len()), (Some(&named(0xcc)), 2, 3));
 
-    let change = BTreeMap::from([(ChunkIndex(255), Some(named(1)))]);
+    let change = BTreeMap::from([(ChunkIndex(255), Some(Leaf::Whole(named(1))))]);
     let Ok(Lookup::Found(committed)) = tree::commit(&base, base.size_bytes, &change, &pages) else { panic!("commits") };
     let new = Page::decode(&committed.root_page.expect("has one")).expect("decodes");
     assert_eq!((new.entry(3), new.entry(255)), (page.entry(3), Some(&Leaf::Whole(named(1)))));

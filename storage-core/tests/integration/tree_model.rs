@@ -13,11 +13,12 @@ use proptest::prelude::*;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, ChunkStore, Compression, Corrupt, Descriptor, Kind, MemoryStore, ObjectName,
     Record, Salt,
-    tree::{self, Committed, Leaf, Lookup, Page, Pages, Reach},
+    tree::{self, Committed, Leaf, Lookup, Page, Pages, Patch, Reach},
     zero::is_zero,
 };
 
 const CHUNK: ChunkSize = ChunkSize::MIN;
+const BLOCK: usize = 4096;
 const SALT: Salt = Salt([5; 16]);
 
 /// Calls an operation again with the missing pages, fetched from the store, until it answers.
@@ -55,7 +56,8 @@ struct Version {
 struct Disk {
     bytes: Vec<u8>,
     base: Descriptor,
-    dirty: BTreeSet<u64>,
+    /// Numbers of the blocks that were written since the base.
+    dirty: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +70,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let write = (any::<u32>(), 1..200_000u32, prop_oneof![1 => Just(0u8), 3 => 0..4u8]);
+    let write = (any::<u32>(), prop_oneof![1..20_000u32, 1..200_000u32], prop_oneof![1 => Just(0u8), 3 => 0..4u8]);
     let step = prop_oneof![
         8 => write.prop_map(|(at, len, byte)| Step::Write { at, len, byte }),
         4 => Just(Step::Commit),
@@ -84,17 +86,51 @@ fn chunk_of(bytes: &[u8], index: u64) -> &[u8] {
     &bytes[start..(start + CHUNK.as_usize()).min(bytes.len())]
 }
 
-fn commit(store: &MemoryStore, disk: &mut Disk) -> Descriptor {
-    let mut changes = BTreeMap::new();
-    for index in std::mem::take(&mut disk.dirty) {
-        let body = chunk_of(&disk.bytes, index);
-        let name = (!is_zero(body)).then(|| {
-            let record = Record::encode(Kind::Chunk, SALT, Some(CHUNK), body, Compression::Auto);
-            store.put(1, std::slice::from_ref(&record)).expect("memory");
-            record.name()
-        });
-        changes.insert(ChunkIndex(index), name);
+/// The entries of the chunks that were written. Each chunk that may be patched gets a pack of its own.
+fn entries(store: &MemoryStore, disk: &mut Disk) -> BTreeMap<ChunkIndex, Option<Leaf>> {
+    let mut dirty: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    let per_chunk = usize::from(CHUNK.blocks());
+    for block in std::mem::take(&mut disk.dirty) {
+        dirty.entry((block / per_chunk) as u64).or_default().push(block);
     }
+    let put = |record: Record| {
+        store.put(1, std::slice::from_ref(&record)).expect("memory");
+        record.name()
+    };
+    let mut changes = BTreeMap::new();
+    for (index, blocks) in dirty {
+        let old = fetching(store, |pages| tree::lookup(&disk.base, ChunkIndex(index)..ChunkIndex(index + 1), pages));
+        // There is none for a chunk beyond the end of the base.
+        let old = old.into_iter().next().and_then(|(_, leaf)| leaf);
+        let mut patch = Patch::new(old.as_ref(), CHUNK);
+        let mut pack = Vec::new();
+        for block in blocks {
+            let place = u16::try_from(block % per_chunk).expect("small");
+            let bytes = &disk.bytes[block * BLOCK..disk.bytes.len().min((block + 1) * BLOCK)];
+            if is_zero(bytes) {
+                patch.zero(place..place + 1);
+            } else {
+                patch.replace(place..place + 1, u16::try_from(pack.len() / BLOCK).expect("small"));
+                pack.extend_from_slice(bytes);
+                pack.resize(pack.len().next_multiple_of(BLOCK), 0);
+            }
+        }
+        let body = chunk_of(&disk.bytes, index);
+        let leaf = if patch.is_within_bounds(u16::try_from(body.len().div_ceil(BLOCK)).expect("small")) {
+            let pack =
+                (!pack.is_empty()).then(|| put(Record::encode(Kind::Pack, SALT, None, &pack, Compression::Auto)));
+            patch.finish(pack)
+        } else {
+            let whole = || put(Record::encode(Kind::Chunk, SALT, Some(CHUNK), body, Compression::Auto));
+            (!is_zero(body)).then(|| Leaf::Whole(whole()))
+        };
+        changes.insert(ChunkIndex(index), leaf);
+    }
+    changes
+}
+
+fn commit(store: &MemoryStore, disk: &mut Disk) -> Descriptor {
+    let changes = entries(store, disk);
     let size = ByteLen(disk.bytes.len() as u64);
     let committed = fetching(store, |pages| tree::commit(&disk.base, size, &changes, pages));
     let new: HashSet<_> = committed.pages.iter().map(|(name, _)| *name).collect();
@@ -117,16 +153,39 @@ fn read_back(store: &MemoryStore, version: &Version) {
     let mut present = Vec::new();
     for (index, leaf) in found {
         let expected = chunk_of(&version.bytes, index.0);
-        match leaf {
+        let load =
+            |name: &ObjectName| store.load(name).expect("memory").expect("every object of a version is there").body;
+        match &leaf {
             None => assert!(is_zero(expected), "chunk {index}"),
             Some(Leaf::Whole(name)) => {
-                let object = store.load(&name).expect("memory").expect("every chunk of a version is in the store");
-                let (head, tail) = expected.split_at(object.body.len());
-                assert!(head == object.body && is_zero(tail), "chunk {index}");
-                present.push((index, Leaf::Whole(name)));
+                let body = load(name);
+                let (head, tail) = expected.split_at(body.len());
+                assert!(head == body && is_zero(tail), "chunk {index}");
             }
-            Some(Leaf::Patched(_)) => panic!("no commit writes patched chunks"),
+            Some(Leaf::Patched(patched)) => {
+                assert!(patched.packs().len() <= 4, "chunk {index}");
+                let patched_blocks: usize = patched.runs().iter().map(|run| usize::from(run.count)).sum();
+                assert!(patched_blocks <= usize::from(CHUNK.blocks() / 2), "chunk {index}");
+                for blocks in [1, 3, usize::from(CHUNK.blocks())] {
+                    for (n, expected) in expected.chunks(blocks * BLOCK).enumerate() {
+                        let mut got = vec![1; expected.len().next_multiple_of(BLOCK)];
+                        let first = u16::try_from(n * blocks).expect("small");
+                        let read = patched.read(first, &mut got, |name, kind, offset, into| {
+                            let mut body = load(name).to_vec();
+                            if kind == Kind::Chunk {
+                                body.resize(CHUNK.as_usize(), 0);
+                            }
+                            into.copy_from_slice(body.get(offset..offset + into.len()).ok_or(offset)?);
+                            Ok::<(), usize>(())
+                        });
+                        assert_eq!(read, Ok(()), "chunk {index}");
+                        let (head, tail) = got.split_at(expected.len());
+                        assert!(head == expected && is_zero(tail), "chunk {index} from block {first} on");
+                    }
+                }
+            }
         }
+        present.extend(leaf.map(|leaf| (index, leaf)));
     }
     assert_eq!(fetching(store, |pages| tree::lookup_present(&version.descriptor, all.clone(), pages)), present);
 }
@@ -139,21 +198,19 @@ fn reached(store: &MemoryStore, roots: &[Descriptor]) -> HashSet<ObjectName> {
 
 fn reaches_what_it_needs(store: &MemoryStore, version: &Version) {
     let reached = reached(store, &[version.descriptor]);
-    for name in &reached {
-        assert!(store.contains(name).expect("memory"), "{name}");
-    }
-    let chunks: HashSet<_> = (0..version.descriptor.chunks())
-        .map(|index| chunk_of(&version.bytes, index))
-        .filter(|body| !is_zero(body))
-        .map(|body| ObjectName::of_chunk(SALT, CHUNK, body))
-        .collect();
-    let kinds = |kind| {
-        let of_kind = |name: &&ObjectName| store.get(name).expect("memory").is_some_and(|r| r.kind() == kind);
-        reached.iter().filter(of_kind).copied().collect::<HashSet<_>>()
+    let of_kind = |kind| {
+        let is =
+            |name: &&ObjectName| store.get(name).expect("memory").expect("what it reaches is there").kind() == kind;
+        reached.iter().filter(is).copied().collect::<HashSet<_>>()
     };
-    assert_eq!(kinds(Kind::Chunk), chunks);
-    assert_eq!(kinds(Kind::Descriptor), HashSet::from([version.descriptor.name()]));
-    assert_eq!(reached.len(), chunks.len() + 1 + kinds(Kind::Page).len());
+    let all = ChunkIndex(0)..ChunkIndex(u64::MAX);
+    let present = fetching(store, |pages| tree::lookup_present(&version.descriptor, all.clone(), pages));
+    let objects: HashSet<ObjectName> = present.iter().flat_map(|(_, leaf)| leaf.objects()).copied().collect();
+    assert_eq!(&of_kind(Kind::Chunk) | &of_kind(Kind::Pack), objects);
+    assert_eq!(of_kind(Kind::Descriptor), HashSet::from([version.descriptor.name()]));
+    assert_eq!(reached.len(), objects.len() + 1 + of_kind(Kind::Page).len());
+    // The bound on space: a chunk of the version keeps at most its base and four packs alive.
+    assert!(objects.len() <= 5 * present.len());
 }
 
 /// A store with only what the versions reach.
@@ -185,7 +242,7 @@ proptest! {
                     let start = usize::try_from(at).expect("small") % disk.bytes.len();
                     let end = (start + usize::try_from(len).expect("small")).min(disk.bytes.len());
                     disk.bytes[start..end].fill(byte);
-                    disk.dirty.extend(start as u64 >> CHUNK.log2()..=(end as u64 - 1) >> CHUNK.log2());
+                    disk.dirty.extend(start / BLOCK..=(end - 1) / BLOCK);
                     continue;
                 }
                 Step::Commit => {
@@ -236,7 +293,7 @@ proptest! {
                 // Some changes are close together, some far apart.
                 let index = if byte % 2 == 0 { index % chunks } else { index % chunks.min(600) };
                 let name = (byte % 5 != 0).then(|| ObjectName::from_bytes([byte % 7; 32]));
-                changes.insert(ChunkIndex(index), name);
+                changes.insert(ChunkIndex(index), name.map(Leaf::Whole));
                 match name {
                     Some(name) => model.insert(index, name),
                     None => model.remove(&index),
@@ -264,8 +321,12 @@ proptest! {
     }
 }
 
+fn whole(byte: u8) -> Option<Leaf> {
+    Some(Leaf::Whole(ObjectName::from_bytes([byte; 32])))
+}
+
 fn many(count: u64, store: &MemoryStore) -> Committed {
-    let changes = (0..count).map(|i| (ChunkIndex(i), Some(ObjectName::from_bytes([1; 32])))).collect();
+    let changes = (0..count).map(|i| (ChunkIndex(i), whole(1))).collect();
     let empty = Descriptor::empty(ByteLen(count * CHUNK.bytes()), CHUNK, SALT);
     let committed = fetching(store, |pages| tree::commit(&empty, empty.size_bytes, &changes, pages));
     put(store, &committed);
@@ -283,7 +344,7 @@ fn a_change_of_one_chunk_writes_one_page_per_level() {
     let store = MemoryStore::new();
     let base = many(256 * 256 + 1, &store).descriptor;
     assert_eq!(base.height(), 3);
-    let changes = BTreeMap::from([(ChunkIndex(777), Some(ObjectName::from_bytes([2; 32])))]);
+    let changes = BTreeMap::from([(ChunkIndex(777), whole(2))]);
     let committed = fetching(&store, |pages| tree::commit(&base, base.size_bytes, &changes, pages));
     assert_eq!(committed.pages.len(), 3);
     assert_eq!(committed.pages.last().map(|(_, bytes)| bytes.clone()), committed.root_page);
@@ -293,7 +354,7 @@ fn a_change_of_one_chunk_writes_one_page_per_level() {
 fn the_same_change_again_writes_nothing() {
     let store = MemoryStore::new();
     let base = many(300, &store).descriptor;
-    let changes = BTreeMap::from([(ChunkIndex(7), Some(ObjectName::from_bytes([1; 32])))]);
+    let changes = BTreeMap::from([(ChunkIndex(7), whole(1))]);
     let committed = fetching(&store, |pages| tree::commit(&base, base.size_bytes, &changes, pages));
     assert_eq!((committed.descriptor, committed.pages.len()), (base, 0));
     assert!(committed.root_page.is_some());
@@ -336,9 +397,8 @@ fn a_change_beyond_the_end_is_refused() {
 #[test]
 fn missing_pages_come_in_one_batch_per_level() {
     let store = MemoryStore::new();
-    let changes: BTreeMap<_, _> = (0..200u64)
-        .map(|i| (ChunkIndex(i * 256), Some(ObjectName::from_bytes([u8::try_from(i).expect("small"); 32]))))
-        .collect();
+    let changes: BTreeMap<_, _> =
+        (0..200u64).map(|i| (ChunkIndex(i * 256), whole(u8::try_from(i).expect("small")))).collect();
     let empty = Descriptor::empty(ByteLen(200 * 256 * CHUNK.bytes()), CHUNK, SALT);
     let base = fetching(&store, |pages| tree::commit(&empty, empty.size_bytes, &changes, pages));
     put(&store, &base);

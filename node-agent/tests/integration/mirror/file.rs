@@ -215,15 +215,17 @@ async fn a_commit_never_uses_damaged_bytes_of_the_cache() {
     rot_slots(&world.data.path, 2);
     blocking(move || {
         let file = File::options().write(true).open(path).unwrap();
-        file.write_all_at(&[9; 4096], 0).unwrap();
-        file.write_all_at(&[9; 4096], CHUNK as u64).unwrap();
+        // More than half of each chunk, so that the rest is merged.
+        file.write_all_at(&[9; CHUNK / 2 + 4096], 0).unwrap();
+        file.write_all_at(&[9; CHUNK / 2 + 4096], CHUNK as u64).unwrap();
     })
     .await;
     let (commit, _) = world.cut(&[&want]).await.pop().unwrap();
     let saved = world.save(&want, commit).await;
+    assert_eq!(world.disks.cache_bad_chunks(), 2);
     let mut expected = image;
-    expected[..4096].fill(9);
-    expected[CHUNK..CHUNK + 4096].fill(9);
+    expected[..CHUNK / 2 + 4096].fill(9);
+    expected[CHUNK..CHUNK + CHUNK / 2 + 4096].fill(9);
     assert!(export(&*world.store, &saved.root) == expected);
 }
 

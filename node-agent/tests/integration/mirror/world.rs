@@ -195,7 +195,7 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
     for (index, body) in (0u64..).zip(bytes.chunks(chunk_len)) {
         if !is_zero(body) {
             let record = Record::encode(Kind::Chunk, salt, Some(chunk), body, Compression::Auto);
-            changes.insert(ChunkIndex(index), Some(record.name()));
+            changes.insert(ChunkIndex(index), Some(Leaf::Whole(record.name())));
             records.push(record);
         }
     }
