@@ -33,7 +33,7 @@ async fn cluster(count: u64) -> (Cluster, Vec<File>) {
     (cluster, disks)
 }
 
-fn noise(seed: u64, bytes: u64) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: u64) -> Vec<u8> {
     let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut out = Vec::with_capacity(usize::try_from(bytes).expect("fits"));
     while (out.len() as u64) < bytes {
@@ -90,17 +90,11 @@ pub(crate) fn run(table: &mut Table) {
             "<= 2",
         );
         let ms = median(scattered) * 1e3;
-        table.row(
-            "commit of 15 MB dirty in scattered 4 KiB",
-            format!("{ms:.0} ms"),
-            "-".into(),
-            None,
-            "none until packs",
-        );
+        table.row("commit of 15 MB dirty in scattered 4 KiB", format!("{ms:.0} ms"), "-".into(), None, "none");
     });
 }
 
-fn copy_over_tcp(data: &[u8], path: &std::path::Path) {
+pub(crate) fn copy_over_tcp(data: &[u8], path: &std::path::Path) {
     use std::io::{Read as _, Write as _};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");

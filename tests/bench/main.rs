@@ -2,7 +2,7 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside`, `api` that are named. No number is stored here.
+//! `commit`, `cut`, `beside`, `storage`, `api` that are named. No number is stored here.
 
 mod api;
 mod commit;
@@ -10,13 +10,14 @@ mod deploy;
 mod import;
 mod mount;
 mod policy;
+mod scattered;
 mod table;
 
 use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 11] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -26,6 +27,7 @@ const ROWS: [Row; 10] = [
     ("commit", commit::run),
     ("cut", commit::cut),
     ("beside", commit::beside),
+    ("storage", scattered::run),
     ("api", api::run),
 ];
 

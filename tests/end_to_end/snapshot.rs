@@ -49,7 +49,8 @@ async fn every_version_is_whole_and_forks_and_dies_on_its_own() {
         cluster.api.done("/v1/snapshots", json!({ "name": name, "select": { "deployment": "web" } }), LIMIT).await;
         let snapshot = cluster.api.snapshot(&name).await;
         assert_eq!((snapshot.members, snapshot.skipped), (3, 0));
-        assert!(snapshot.dirty_bytes > 0 && snapshot.stored_bytes < 3 * image.size / 2, "{snapshot:?}");
+        // Of the chunks only the blocks that were written are stored.
+        assert!((1..snapshot.dirty_bytes).contains(&snapshot.stored_bytes), "{snapshot:?}");
         history.push((members(&cluster, &name).await, wanted.clone()));
     }
     for (members, wanted) in &history {

@@ -174,14 +174,14 @@ fn assemble(patched: &Patched, objects: &HashMap<ObjectName, Bytes>, chunk_bytes
     let mut body = vec![0; in_memory(chunk_bytes)];
     patched.read(0, &mut body, |name, kind, offset, into| {
         let object = fetched(objects, name);
-        let there = object.get(offset..).map_or(0, <[u8]>::len).min(into.len());
-        if kind == Kind::Pack && there < into.len() {
+        let there = object.get(offset..).unwrap_or_default();
+        if kind == Kind::Pack && there.len() < into.len() {
             let needed = (offset + into.len()) as u64;
             return Err(Corrupt::Short { what: "pack of a patched chunk", needed, got: object.len() as u64 });
         }
         // The body of a chunk lacks the zeros at its end.
-        let (bytes, zeros) = into.split_at_mut(there);
-        bytes.copy_from_slice(&object[offset..][..there]);
+        let (bytes, zeros) = into.split_at_mut(there.len().min(into.len()));
+        bytes.copy_from_slice(&there[..bytes.len()]);
         zeros.fill(0);
         Ok(())
     })?;
@@ -220,4 +220,41 @@ async fn hand_out_zeros(mut count: u64, out: &Out) -> bool {
 /// For offsets and lengths within a chunk or a piece.
 fn in_memory(bytes: u64) -> usize {
     usize::try_from(bytes).expect("bounded by a few MiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_core::{
+        ChunkSize, Salt,
+        tree::{Leaf, Patch},
+    };
+
+    use super::*;
+
+    const BLOCK: usize = 4096;
+
+    #[test]
+    fn a_patched_chunk_has_zeros_beyond_its_base_and_nothing_beyond_its_pack() {
+        let name = |kind, body: &[u8]| ObjectName::of(kind, Salt::SHARED, body);
+        // The base ends within its third block.
+        let (base, pack) = (vec![1; 2 * BLOCK + 10], vec![2; 3 * BLOCK]);
+        let (base_name, pack_name) = (name(Kind::Chunk, &base), name(Kind::Pack, &pack));
+        let mut patch = Patch::new(Some(&Leaf::Whole(base_name)), ChunkSize::MIN);
+        patch.replace(1..2, 0);
+        patch.replace(9..11, 1);
+        let Some(Leaf::Patched(patched)) = patch.finish(Some(pack_name)) else { panic!("it is patched") };
+        let chunk_bytes = ChunkSize::MIN.bytes();
+        let mut expected = base.clone();
+        expected.resize(ChunkSize::MIN.as_usize(), 0);
+        expected[BLOCK..2 * BLOCK].fill(2);
+        expected[9 * BLOCK..11 * BLOCK].fill(2);
+
+        let mut objects = HashMap::from([(base_name, Bytes::from(base)), (pack_name, Bytes::from(pack))]);
+        assert!(assemble(&patched, &objects, chunk_bytes) == Ok(expected));
+        for short in [3 * BLOCK - 1, BLOCK - 1, 0] {
+            objects.insert(pack_name, Bytes::from(vec![2; short]));
+            let refused = assemble(&patched, &objects, chunk_bytes);
+            assert!(matches!(refused, Err(Corrupt::Short { .. })), "{short}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use storage_core::{
     RecordHeader, Salt, SegmentStore,
     record::{Encoding, Wire},
     store::{Disk as _, Options, SimDisk},
-    tree::{self, Leaf, Lookup, Page, Patched, Reach, Run, RunSource},
+    tree::{self, Leaf, Lookup, Page, Patch, Patched, Reach, Run, RunSource},
 };
 
 const FORMAT: &str = include_str!("../../FORMAT.md");
@@ -78,6 +78,22 @@ fn this_release_writes_what_the_first_one_wrote() {
         }
         assert_eq!(bytes, fixture(name), "{name}");
     }
+}
+
+#[test]
+fn commits_patch_chunks_as_the_fixture_has_them() {
+    let runs = vec![Run { first: 0, count: 2, source: RunSource::Pack { pack: 0, block: 5 } }];
+    let before = Patched::new(Some(named(0xcc)), vec![named(0xd0)], runs).expect("in order");
+    let mut based = Patch::new(Some(&Leaf::Patched(Box::new(before))), ChunkSize::DEFAULT);
+    based.zero(2..3);
+    based.replace(60..62, 0);
+    based.replace(62..64, 2);
+    let mut bare = Patch::new(None, ChunkSize::DEFAULT);
+    bare.replace(0..2, 5);
+    bare.zero(2..9);
+    let entries = [Some(Leaf::Whole(named(0xaa))), based.finish(Some(named(0xd1))), bare.finish(Some(named(0xd0)))];
+    let page = Page::leaf([0, 3, 255].into_iter().zip(entries.into_iter().flatten())).expect("not empty");
+    assert_eq!(page.encode(), fixture("page-patched"));
 }
 
 #[test]
