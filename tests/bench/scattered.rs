@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muster_api::version::Freed;
+use muster_api::{snapshot::SnapshotMember, version::Freed};
 use muster_tests::{Cluster, ClusterOptions, eventually};
 use serde_json::json;
 
@@ -196,10 +196,11 @@ async fn many(table: &mut Table) {
         let answer = api.delete(&path).await;
         assert!((200..300).contains(&answer.status), "{path}: {answer:?}");
     }
-    let last = format!("/v1/snapshots/s{}?dry_run=true", ROUNDS - 1);
-    let alive = eventually("a busy machine tells the bytes of the version", LIMIT, async || {
+    let members = api.list::<SnapshotMember>(&format!("/v1/snapshots/s{}/members", ROUNDS - 1)).await;
+    let last = format!("/v1/versions/{}?dry_run=true", members[0].version.expect("it is ready"));
+    let alive = eventually("a busy machine tells the bytes of the version within 2 s", LIMIT, async || {
         let freed: Freed = api.delete(&last).await.ok();
-        freed.freed_bytes.ok_or_else(|| "not known within 2 s".to_owned())
+        freed.freed_bytes.ok_or_else(|| "not known yet".to_owned())
     })
     .await;
     table.row(

@@ -39,7 +39,7 @@ const WINDOW_CHUNKS: usize = 1024;
 /// Most batches that are read and hashed at a time.
 const BUILDING: usize = 2;
 /// Most batches on their way to the pool at a time: while the pool syncs one, others travel. Together with [`BUILDING`]
-/// this bounds memory to about 20 MiB.
+/// this bounds memory to about 20 MiB, if chunks have the default size.
 const PUTTING: usize = 3;
 /// Longest time to wait for writes that the frozen epoch has admitted, and for chunks of the base.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);

@@ -189,8 +189,8 @@ impl Patched {
         &self.runs
     }
 
-    /// Number of objects that these blocks of the chunk come from, the zeros between them included; blocks that are one
-    /// after the other in an object count once.
+    /// Number of pieces that these blocks of the chunk consist of. A piece is blocks that follow each other in one object, or
+    /// zeros.
     pub fn pieces(&self, first: u16, count: u16) -> usize {
         let (mut at, end, mut pieces) = (first, first + count, 0);
         while at < end {
