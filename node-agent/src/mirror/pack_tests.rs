@@ -253,6 +253,12 @@ impl History {
             90..93 => {
                 let (commit, _) = node.save(&self.want).await;
                 node.disks.abandon(self.want.disk, commit).await.expect("abandons");
+                // Its blocks move into the current epoch in the background. Until then the disk cannot be removed.
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while node.disks.epochs(self.want.disk) != Some(1) {
+                    assert!(Instant::now() < deadline, "the abandoned epoch does not merge");
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
             }
             93..97 => {
                 // Another disk of an earlier version.
