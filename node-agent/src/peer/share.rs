@@ -158,8 +158,8 @@ impl ChunkStore for PoolShare {
         self.store.scrub(name)
     }
 
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        self.store.contains(name)
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        self.store.find(name)
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {

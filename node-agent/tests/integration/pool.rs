@@ -170,8 +170,8 @@ impl ChunkStore for Lying {
             Record::from_parts(record.header(), bytes.into()).unwrap()
         }))
     }
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        self.0.contains(name)
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        self.0.find(name)
     }
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.0.list(after, count_max)

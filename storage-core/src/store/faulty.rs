@@ -165,9 +165,9 @@ impl<S: ChunkStore> ChunkStore for FaultyStore<S> {
         self.inner.load(name)
     }
 
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
         self.enter(Call::Look)?;
-        self.inner.contains(name)
+        self.inner.find(name)
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {

@@ -15,20 +15,20 @@ use std::{
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition};
 
 use super::{
-    StoreError,
+    Listed, StoreError,
     disk::{Disk, DiskFile},
     frame::object_frame_bytes,
 };
-use crate::{ObjectName, units::usize_from};
+use crate::{Kind, ObjectName, units::usize_from};
 
 pub(super) const FILE: &str = "index.redb";
-/// 1: did not count what is live in each segment.
-const FORMAT: u64 = 2;
+/// 1: did not count what is live in each segment. 2: did not tell the kinds of objects.
+const FORMAT: u64 = 3;
 /// Bytes of the index kept in memory. The store has to stay small beside guests.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// Segment, offset of the frame, stored bytes, round.
-type Row = (u32, u64, u32, u64);
+/// Segment, offset of the frame, stored bytes, round, kind.
+type Row = (u32, u64, u32, u64, u8);
 const OBJECTS: TableDefinition<'_, [u8; 32], Row> = TableDefinition::new("objects");
 /// Segment -> bytes of it that the index knows.
 const SEGMENTS: TableDefinition<'_, u32, u64> = TableDefinition::new("segments");
@@ -48,6 +48,7 @@ pub(super) struct Place {
     pub(super) offset: u64,
     pub(super) stored_len: u32,
     pub(super) round: u64,
+    pub(super) kind: Kind,
 }
 
 /// How much a store holds.
@@ -413,11 +414,17 @@ impl Place {
     }
 
     fn row(&self) -> Row {
-        (self.segment, self.offset, self.stored_len, self.round)
+        (self.segment, self.offset, self.stored_len, self.round, self.kind.to_byte())
     }
 
-    fn from_row((segment, offset, stored_len, round): Row) -> Place {
-        Place { segment, offset, stored_len, round }
+    /// What the list says of the object.
+    pub(super) fn listed(&self, name: ObjectName) -> Listed {
+        Listed { name, kind: self.kind, round: self.round, stored_bytes: self.stored_len.into() }
+    }
+
+    fn from_row((segment, offset, stored_len, round, kind): Row) -> Place {
+        // A damaged row may have any byte. Taking the object for a page costs one copy more.
+        Place { segment, offset, stored_len, round, kind: Kind::from_byte(kind).unwrap_or(Kind::Page) }
     }
 }
 

@@ -86,6 +86,11 @@ impl State {
     }
 }
 
+fn listed(record: &Record) -> Listed {
+    let (body, stored_bytes) = (record.body(), record.stored().len() as u64);
+    Listed { name: record.name(), kind: body.kind, round: body.round, stored_bytes }
+}
+
 impl ChunkStore for MemoryStore {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
         records.iter().try_for_each(proven)?;
@@ -149,14 +154,12 @@ impl ChunkStore for MemoryStore {
         }
     }
 
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        Ok(self.state().now.contains_key(name))
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        Ok(self.state().now.get(name).map(listed))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let listed =
-            |r: &Record| Listed { name: r.name(), round: r.body().round, stored_bytes: r.stored().len() as u64 };
         Ok(self.state().now.range((from, Bound::Unbounded)).take(count_max).map(|(_, r)| listed(r)).collect())
     }
 

@@ -38,7 +38,7 @@ pub use segment::{Opened, Options, SegmentStore};
 #[cfg(feature = "testing")]
 pub use sim::{Full, SimDisk};
 
-use crate::{Corrupt, ObjectName, Record, VerifiedObject};
+use crate::{Corrupt, Kind, ObjectName, Record, VerifiedObject};
 
 /// A node's objects. Every call may block on the disk, so async callers use blocking threads.
 pub trait ChunkStore: Send + Sync {
@@ -89,8 +89,13 @@ pub trait ChunkStore: Send + Sync {
         Ok(self.get(name)?.is_some())
     }
 
+    /// What [`ChunkStore::list`] says about this object; none when it is not here. Does not read its bytes.
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError>;
+
     /// Whether the object is here. Does not read its bytes.
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError>;
+    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
+        Ok(self.find(name)?.is_some())
+    }
 
     /// The next objects after a name, in name order, at most `count_max`. Empty at the end.
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError>;
@@ -135,6 +140,8 @@ pub struct PutSummary {
 pub struct Listed {
     /// Name of the object.
     pub name: ObjectName,
+    /// What the object is.
+    pub kind: Kind,
     /// The highest round in which it was put or touched.
     pub round: u64,
     /// Its stored bytes, without the header.

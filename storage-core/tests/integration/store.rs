@@ -43,8 +43,8 @@ impl<S: ChunkStore> ChunkStore for Shared<S> {
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
         self.0.get(name)
     }
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        self.0.contains(name)
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        self.0.find(name)
     }
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.0.list(after, count_max)
@@ -237,11 +237,13 @@ fn without_an_index_everything_is_scanned_and_stamps_and_drops_are_found_again()
     assert!(store.get(&bad.name()).expect("reads").is_none());
     let touched = records[40].name();
     store.touch(9, &[touched]).expect("touches");
+    let listed = store.list(None, 100).expect("lists");
     store.close().expect("closes");
     fs::remove_file(folder.path().join("index.redb")).expect("removes");
     let store = open(folder.path());
     assert!(store.opened().rebuilt);
     all_here(&store, &records);
+    assert_eq!(store.list(None, 100).expect("lists"), listed);
     assert_eq!(store.get(&touched).expect("reads").map(|r| r.body().round), Some(9));
     assert!(!store.contains(&bad.name()).expect("looks"));
 }

@@ -187,8 +187,8 @@ impl ChunkStore for StuckStore {
         self.wait();
         self.inside.get(name)
     }
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        self.inside.contains(name)
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        self.inside.find(name)
     }
     fn list(&self, after: Option<&ObjectName>, limit: usize) -> Result<Vec<Listed>, StoreError> {
         self.inside.list(after, limit)

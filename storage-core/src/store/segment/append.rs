@@ -147,7 +147,8 @@ impl SegmentStore {
     fn note_batch(&self, writer: &mut Writer, round: u64, batch: &Batch<'_>, segment: u32, start: u64) {
         let mut offset = start;
         for (record, before) in &batch.new {
-            let place = Place { segment, offset, stored_len: record.body().stored_len, round };
+            let (stored_len, kind) = (record.body().stored_len, record.kind());
+            let place = Place { segment, offset, stored_len, round, kind };
             self.change(writer, record.name(), *before, Some(place));
             lock(&self.proven).insert(place.at());
             offset += frame_bytes(record);

@@ -223,8 +223,8 @@ impl ChunkStore for SegmentStore {
         self.reclaim_all()
     }
 
-    fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
-        Ok(self.place(name)?.is_some())
+    fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
+        Ok(self.place(name)?.map(|place| place.listed(*name)))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {

@@ -63,9 +63,7 @@ impl SegmentStore {
         for (name, place) in self.index.list(after, count_max.saturating_add(dropped))? {
             merged.entry(name).or_insert(Some(place));
         }
-        let listed = |(name, place): (ObjectName, Option<Place>)| {
-            place.map(|p| Listed { name, round: p.round, stored_bytes: p.stored_len.into() })
-        };
+        let listed = |(name, place): (ObjectName, Option<Place>)| place.map(|place| place.listed(name));
         Ok(merged.into_iter().filter_map(listed).take(count_max).collect())
     }
 

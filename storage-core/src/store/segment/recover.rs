@@ -169,7 +169,7 @@ impl SegmentStore {
             Found::Object { at, name, body } => {
                 let before = self.place(&name)?;
                 let round = body.round.max(before.map_or(0, |p| p.round));
-                let place = Place { segment, offset: at, stored_len: body.stored_len, round };
+                let place = Place { segment, offset: at, stored_len: body.stored_len, round, kind: body.kind };
                 self.change(&mut writer, name, before, Some(place));
             }
             Found::Stamps { round, names } => {
