@@ -221,6 +221,8 @@ settings! {
     cache_size: Share, "MUSTER_AGENT_CACHE_SIZE", "SIZE|N%";
     /// Free space that only writes of guests may use [default: 5% and at least 2GiB]
     keep_free: Share, "MUSTER_AGENT_KEEP_FREE", "SIZE|N%";
+    /// Most bytes per second that the repair sends to other nodes [default: 64MiB]
+    repair_bytes_per_s: Size, "MUSTER_AGENT_REPAIR_BYTES_PER_S", "SIZE";
     /// What a write does that leaves a gap in a chunk [default: bitmap]
     write_policy: WritePolicy, "MUSTER_AGENT_WRITE_POLICY", "POLICY";
     /// Address where only /metrics is served, without a token [default: none]
@@ -307,6 +309,8 @@ pub struct Config {
     pub cache_size: Share,
     /// Free space that only writes of guests may use; `None`: see [`Self::keep_free_bytes`].
     pub keep_free: Option<Share>,
+    /// Most bytes per second that the repair sends to other nodes, at least 1.
+    pub repair_bytes_per_s: u64,
     /// What a write does that leaves a gap in a chunk.
     pub write_policy: WritePolicy,
     /// Address where only `/metrics` is served; `None`: nowhere.
@@ -346,6 +350,7 @@ impl Config {
             pool_size: Share::Percent(50),
             cache_size: Share::Percent(20),
             keep_free: None,
+            repair_bytes_per_s: 64 << 20,
             write_policy: WritePolicy::default(),
             metrics_listen: None,
             log: "info".to_owned(),
@@ -378,6 +383,9 @@ impl Config {
         if settings.cpus == Some(0) {
             return Err(invalid("cpus", "a node offers at least 1; to keep instances away, cordon it".to_owned()));
         }
+        if settings.repair_bytes_per_s == Some(Size(0)) {
+            return Err(invalid("repair_bytes_per_s", "without any, lost copies would never be made again".to_owned()));
+        }
         if settings.advertise.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0) {
             return Err(invalid("advertise", "it must be an address and a port that other nodes can reach".to_owned()));
         }
@@ -406,6 +414,7 @@ impl Config {
             pool_size: settings.pool_size.unwrap_or(default.pool_size),
             cache_size: settings.cache_size.unwrap_or(default.cache_size),
             keep_free: settings.keep_free,
+            repair_bytes_per_s: settings.repair_bytes_per_s.map_or(default.repair_bytes_per_s, |size| size.0),
             write_policy: settings.write_policy.unwrap_or(default.write_policy),
             metrics_listen: settings.metrics_listen,
             log: settings.log.unwrap_or(default.log),
@@ -511,6 +520,7 @@ mod tests {
             (Settings { name: Some("No Name".to_owned()), ..given() }, "name"),
             (Settings { controller: Some("ftp://x".to_owned()), ..given() }, "controller"),
             (Settings { cpus: Some(0), ..given() }, "cpus"),
+            (Settings { repair_bytes_per_s: Some(Size(0)), ..given() }, "repair_bytes_per_s"),
             (Settings { advertise: None, ..given() }, "advertise"),
             (Settings { data_dir: None, ..given() }, "data_dir"),
         ] {

@@ -74,6 +74,24 @@ pub struct PoolUse {
     pub lost_bytes: u64,
 }
 
+/// How far a node is with the repair: with sending copies that other nodes lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Repair {
+    /// Epoch of the membership record that its newest pass over its objects worked with. What it says is said of that epoch.
+    pub membership_epoch: u64,
+    /// Objects of the node that the pass has not compared with other nodes yet; 0 after its end.
+    pub unchecked_objects: u64,
+    /// Copies that other nodes were found to lack in this pass, that this node has to send them, and that it has not sent.
+    pub missing: ObjectAmount,
+    /// Nodes that did not answer in this pass, or refused. What they lack is not known.
+    pub silent_nodes: u64,
+    /// Copies that the node has sent since its agent began.
+    pub copied: ObjectAmount,
+    /// Stored bytes of copies that it sends per second, over the last seconds.
+    pub bytes_per_s: u64,
+}
+
 /// A node: a compute host with an agent.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Node {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `POST /peer/v1/cuts/{snapshot}/{attempt}/{step}` | [`CutStepRequest`] -> [`CutStepAnswer`]; the step is a [`CutStep`] |
 //! | `POST /peer/v1/pool/losses/acknowledge` | what a controller saw as lost -> whether it is; then it is forgotten |
+//! | `POST /peer/v1/pool/lost` | [`LostCopies`]: the caller, another node, lost copies that it should have; answered at once, and who has them sends them |
 //! | `GET /peer/v1/instances/{instance}/log?tail_bytes=N` | the last N bytes of console output; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/log/after?bytes_max=N&place=P` | -> [`LogPart`]: console output after the place, or without one the last N bytes; only controllers may ask |
 //! | `GET /peer/v1/instances/{instance}/console?kind=K&idle_s=N&…` | a WebSocket, see [`crate::console`]; the rest of the query is as in [`OpenConsole`]; only controllers may ask |
@@ -13,6 +14,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use storage_core::ObjectName;
 
 use crate::{
     DiskId, InstanceId, Reason,
@@ -25,6 +27,21 @@ pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
 /// Path for acknowledging what a node's share of the pool has lost, without the leading slash.
 pub const LOSSES_PATH: &str = "peer/v1/pool/losses/acknowledge";
+
+/// Path for telling another node of lost copies, without the leading slash.
+pub const LOST_PATH: &str = "peer/v1/pool/lost";
+/// Most names in one [`LostCopies`].
+pub const LOST_NAMES_MAX: usize = 1024;
+
+/// What the caller's share of the pool lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LostCopies {
+    /// Its copies of these objects, at most [`LOST_NAMES_MAX`].
+    Named(Vec<ObjectName>),
+    /// Copies of which it does not know the names.
+    Unnamed,
+}
 
 /// Path of a step of a cut, without the leading slash.
 #[must_use]

@@ -41,6 +41,7 @@ use crate::{
     identity::{Candidate, NodeIdentity},
     peer::share::{PoolShare, Space},
     real_host,
+    repair::{Asked, Repair, RepairParts},
     run::Run,
 };
 
@@ -107,6 +108,14 @@ impl Agent {
         let share = Arc::new(PoolShare::new(store, data_dir.clone(), keep_free_bytes));
         let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
+        let repair_asked = Arc::new(Asked::default());
+        let repair = Repair::new(RepairParts {
+            pool: pool.clone(),
+            chunks: share.clone(),
+            losses: share.losses().clone(),
+            asked: repair_asked.clone(),
+            bytes_per_s: config.repair_bytes_per_s,
+        });
         let host = host(HostParts {
             run: run.id(),
             config: config.clone(),
@@ -127,6 +136,8 @@ impl Agent {
             share,
             pool_limit_bytes,
             pool,
+            repair,
+            repair_asked,
             host,
             freezes,
             controller,

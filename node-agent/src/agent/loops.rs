@@ -26,6 +26,7 @@ use crate::{
     host::Host,
     identity::NodeIdentity,
     peer::share::{PoolShare, Space},
+    repair::{Asked, Repair},
     run::Run,
     status::Status,
 };
@@ -55,6 +56,9 @@ pub(super) struct Loops {
     pub(super) share: Arc<PoolShare>,
     pub(super) pool_limit_bytes: u64,
     pub(super) pool: PoolClient,
+    pub(super) repair: Repair,
+    /// What the repair is asked for.
+    pub(super) repair_asked: Arc<Asked>,
     pub(super) host: Arc<dyn Host>,
     pub(super) freezes: Arc<Freezes>,
     pub(super) controller: Arc<dyn ControllerClient>,
@@ -97,7 +101,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 9] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 10] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -114,6 +118,7 @@ impl Loops {
             named!("renewal", renewal),
             named!("pool watch", pool_watch),
             named!("pool scrub", pool_scrub),
+            named!("repair", repair),
             ("fence", async move { this.fence().await }.boxed()),
         ]
     }

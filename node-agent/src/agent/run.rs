@@ -84,6 +84,7 @@ impl Agent {
         let router = routes(PeerServerParts {
             chunks: loops.share.clone(),
             losses: loops.share.losses().clone(),
+            repair: loops.repair_asked.clone(),
             pool: loops.pool.clone(),
             cuts: cuts.clone(),
             console_dir: console_dir.clone(),

@@ -1,4 +1,4 @@
-//! Slow loops: the renewal of the certificate, losses of the pool, and its scrub.
+//! Slow loops: the renewal of the certificate, losses of the pool, its scrub, and the repair.
 
 use std::time::Duration;
 
@@ -40,8 +40,9 @@ impl Loops {
         }
     }
 
-    /// Writes down what the store has lost (I4). Nothing replaces it until repair is built.
+    /// Writes down what the store has lost (I4). The repair asks other nodes for it.
     pub(super) async fn pool_watch(&self) {
+        let mut lost = self.share.losses().lost();
         let mut tick = interval(LOSSES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -52,7 +53,16 @@ impl Loops {
                 Ok(Err(error)) => warn!(%error, "what the pool has lost cannot be written down; it is tried again"),
                 Err(error) => warn!(%error, "the look for losses of the pool failed; it is tried again"),
             }
+            let before = std::mem::replace(&mut lost, self.share.losses().lost());
+            if lost.objects > before.objects {
+                self.repair_asked.lost_here();
+            }
         }
+    }
+
+    /// Makes copies again that other nodes lack.
+    pub(super) async fn repair(&self) {
+        self.repair.run().await;
     }
 
     /// Hashes the pool in the background, a little every second, so that rot is found while other copies are good (I4).

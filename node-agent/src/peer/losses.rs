@@ -126,6 +126,13 @@ impl Losses {
         lock(&self.state).now.lost()
     }
 
+    /// The names of lost objects, and how many are lost without that their names are known.
+    #[must_use]
+    pub fn names(&self) -> (Vec<ObjectName>, ObjectAmount) {
+        let state = lock(&self.state);
+        (state.now.lost.keys().copied().collect(), state.now.unnamed)
+    }
+
     /// These objects were put into the store: they are not lost any more.
     pub fn stored(&self, names: impl IntoIterator<Item = ObjectName>) {
         let lost = &mut lock(&self.state).now.lost;

@@ -17,7 +17,10 @@ use muster_api::{
     console::{ConsoleKind, ConsoleMode, OpenConsole},
     node::ObjectAmount,
     node_protocol::CutKey,
-    peer_protocol::{CutStep, CutStepAnswer, CutStepRequest, ExecAnswer, ExecRequest, LOSSES_PATH, LogPart},
+    peer_protocol::{
+        CutStep, CutStepAnswer, CutStepRequest, ExecAnswer, ExecRequest, LOSSES_PATH, LOST_NAMES_MAX, LOST_PATH,
+        LogPart, LostCopies,
+    },
 };
 use muster_pool::{
     PoolClient,
@@ -32,12 +35,15 @@ use crate::{
     consoles::{Consoles, DoorError, Wish},
     cuts::Cuts,
     hypervisor::{Hypervisor, console, guest_agent},
+    repair::Asked,
 };
 
 /// Most bytes of a console log in one answer.
 const LOG_BYTES_MAX: u64 = 4 << 20;
 /// Largest request to run a command: 64 KiB of command, and 256 KiB of input in base64.
 const EXEC_BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest list of lost objects: a name takes 67 bytes.
+const LOST_BODY_BYTES_MAX: usize = 80 * LOST_NAMES_MAX;
 
 /// What the server works with.
 pub struct PeerServerParts {
@@ -45,6 +51,8 @@ pub struct PeerServerParts {
     pub chunks: Arc<dyn ChunkStore>,
     /// What that share has lost.
     pub losses: Arc<Losses>,
+    /// What the repair is asked for.
+    pub repair: Arc<Asked>,
     /// Has the current membership record.
     pub pool: PoolClient,
     /// Carries out the steps of cuts.
@@ -60,6 +68,7 @@ pub struct PeerServerParts {
 #[derive(Clone)]
 struct Server {
     losses: Arc<Losses>,
+    repair: Arc<Asked>,
     cuts: Arc<Cuts>,
     console_dir: Arc<std::path::Path>,
     consoles: Consoles,
@@ -69,15 +78,16 @@ struct Server {
 /// The routes for [`muster_pool::serve`]: objects of the pool, losses, steps of cuts, console logs, consoles, and commands
 /// for guests.
 pub fn routes(parts: PeerServerParts) -> Router {
-    let PeerServerParts { chunks, losses, pool, cuts, console_dir, consoles, machines } = parts;
+    let PeerServerParts { chunks, losses, repair, pool, cuts, console_dir, consoles, machines } = parts;
     let more = Router::new()
         .route("/peer/v1/cuts/{snapshot}/{attempt}/{step}", post(cut_step).layer(DefaultBodyLimit::max(1 << 20)))
         .route("/peer/v1/instances/{instance}/log", get(instance_log))
         .route("/peer/v1/instances/{instance}/log/after", get(instance_log_after))
         .route("/peer/v1/instances/{instance}/console", get(instance_console))
         .route(&format!("/{LOSSES_PATH}"), post(acknowledge).layer(DefaultBodyLimit::max(1 << 10)))
+        .route(&format!("/{LOST_PATH}"), post(lost_elsewhere).layer(DefaultBodyLimit::max(LOST_BODY_BYTES_MAX)))
         .route("/peer/v1/instances/{instance}/exec", post(exec).layer(DefaultBodyLimit::max(EXEC_BODY_BYTES_MAX)))
-        .with_state(Server { losses, cuts, console_dir: console_dir.into(), consoles, machines });
+        .with_state(Server { losses, repair, cuts, console_dir: console_dir.into(), consoles, machines });
     muster_pool::server::routes(pool, chunks, more)
 }
 
@@ -106,6 +116,24 @@ async fn acknowledge(
         Ok(Err(error)) => Err(Refusal::Internal.because(format!("it cannot be written down: {error}"))),
         Err(error) => Err(Refusal::Internal.because(error.to_string())),
     }
+}
+
+/// Another node has lost copies. The repair looks whether this one has to send them.
+async fn lost_elsewhere(
+    State(server): State<Server>,
+    Extension(caller): Extension<Caller>,
+    Json(lost): Json<LostCopies>,
+) -> Result<(), Refused> {
+    if !matches!(caller, Caller::Member(_)) {
+        return Err(Refusal::Forbidden.because("only members of the pool lose copies of it"));
+    }
+    if let LostCopies::Named(names) = &lost
+        && names.len() > LOST_NAMES_MAX
+    {
+        return Err(Refusal::TooLarge.because(format!("{} names are more than {LOST_NAMES_MAX}", names.len())));
+    }
+    server.repair.lost_elsewhere(lost);
+    Ok(())
 }
 
 #[derive(Deserialize)]

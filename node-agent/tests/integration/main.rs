@@ -14,4 +14,5 @@ mod mirror;
 mod networks;
 mod pool;
 mod reconcile;
+mod repair;
 mod support;

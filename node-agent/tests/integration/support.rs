@@ -16,6 +16,7 @@ use muster_agent::{
         losses::Losses,
         server::{PeerServerParts, routes},
     },
+    repair::Asked,
 };
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, StoreId, VersionId,
@@ -165,6 +166,7 @@ pub(crate) struct TestNode {
     pub(crate) member: Member,
     pub(crate) store: Arc<dyn ChunkStore>,
     pub(crate) losses: Arc<Losses>,
+    pub(crate) asked: Arc<Asked>,
     pub(crate) pool: PoolClient,
     pub(crate) stop: CancellationToken,
     pub(crate) data: tempfile::TempDir,
@@ -317,7 +319,8 @@ impl TestCluster {
             let data = tempfile::tempdir().expect("folder");
             let stop = CancellationToken::new();
             let losses = Arc::new(Losses::open(data.path(), store.as_ref()));
-            let mut node = TestNode { identity, member, store, losses, pool, stop, data, listener: Some(listener) };
+            let (asked, listener) = (Arc::default(), Some(listener));
+            let mut node = TestNode { identity, member, store, losses, asked, pool, stop, data, listener };
             cluster.open(&mut node);
             cluster.nodes.push(node);
         }
@@ -333,6 +336,7 @@ impl TestCluster {
         let router = routes(PeerServerParts {
             chunks: node.store.clone(),
             losses: node.losses.clone(),
+            repair: node.asked.clone(),
             pool: node.pool.clone(),
             cuts: Arc::new(no_cuts(&node.pool, node.data.path())),
             console_dir: node.data.path().to_owned(),

@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use crate::{
+    demand::Demand,
     error::PoolError,
     get::{Got, Search},
     inner::{Inner, Local},
@@ -45,7 +46,7 @@ use crate::{
 /// A cheap handle to the pool; clones share connections, membership and what is known about the nodes' health.
 #[derive(Clone)]
 pub struct PoolClient {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl std::fmt::Debug for PoolClient {
@@ -169,8 +170,17 @@ impl PoolClient {
         let local = local.map(|(store, chunks)| Local { store, chunks, looks });
         name_members(&names, &membership);
         let view = ArcSwap::from_pointee(View::new(membership));
-        let (changed, health, traffic) = (Notify::new(), Mutex::default(), Traffic::default());
-        let inner = Inner { http, names, view, changed, local, health, limits, traffic };
+        let inner = Inner {
+            http,
+            names,
+            view,
+            changed: Notify::new(),
+            local,
+            health: Mutex::default(),
+            limits,
+            traffic: Traffic::default(),
+            demand: Demand::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -189,6 +199,36 @@ impl PoolClient {
     #[must_use]
     pub fn membership(&self) -> Arc<Membership> {
         self.inner.view.load().membership.clone()
+    }
+
+    /// The node whose share of the pool this client has; none if it has none, or the node is not a member.
+    #[must_use]
+    pub fn own_node(&self) -> Option<NodeId> {
+        let view = self.inner.view.load();
+        let own = self.inner.local.as_ref().and_then(|local| view.position(local.store));
+        own.map(|at| view.member(at).node)
+    }
+
+    /// Waits until the membership record is of another epoch than this one.
+    pub async fn membership_after(&self, epoch: u64) {
+        loop {
+            let changed = self.inner.changed.notified();
+            if self.membership().epoch != epoch {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether somebody waits for objects: this process for those of other nodes, or other nodes for those of this one.
+    #[must_use]
+    pub fn reads_under_way(&self) -> bool {
+        self.inner.demand.is_any()
+    }
+
+    /// Counts a read of another node until the answer is dropped.
+    pub(crate) fn serve_read(&self) -> Demand {
+        self.inner.demand.read()
     }
 
     /// What went between this process and other nodes since it began.
@@ -235,6 +275,7 @@ impl PoolClient {
             let before = std::mem::take(&mut search.reasons);
             let local = self.inner.get_local(&mut search, deadline).await;
             if !search.complete() && self.inner.http.is_some() {
+                let _under_way = self.inner.demand.read();
                 let view = self.inner.view.load_full();
                 let asked = self.inner.clone().get_remote(&view, &mut search, deadline);
                 if timeout_at(deadline, asked).await.is_ok() {

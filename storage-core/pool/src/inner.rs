@@ -10,6 +10,7 @@ use storage_core::{NodeId, StoreId, lock::lock, store::ChunkStore};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
+    demand::Demand,
     error::PoolError,
     health::Health,
     limits::PoolLimits,
@@ -30,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) health: Mutex<HashMap<StoreId, Arc<Health>>>,
     pub(crate) limits: PoolLimits,
     pub(crate) traffic: Traffic,
+    pub(crate) demand: Demand,
 }
 
 impl Inner {

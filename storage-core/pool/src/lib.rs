@@ -5,13 +5,14 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `demand.rs`: whether somebody waits; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
 //! silence delays what another node has).
 
 mod client;
+mod demand;
 mod error;
 mod get;
 mod health;
@@ -20,6 +21,7 @@ mod limits;
 pub mod membership;
 pub mod protocol;
 mod put;
+mod repair;
 mod serve;
 pub mod server;
 pub mod tls;
@@ -34,5 +36,6 @@ pub use error::PoolError;
 pub use get::Got;
 pub use limits::PoolLimits;
 pub use put::PutDone;
+pub use repair::{Avoided, Parcel};
 pub use serve::{ServeLimits, serve};
 pub use traffic::{PeerBytes, Traffic};

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use storage_core::{
     ObjectName, StoreId, cause::explain, membership::Member, record::Record, store::StoreError, units::u64_from,
 };
@@ -50,14 +51,14 @@ pub(crate) struct Spread {
     reasons: BTreeMap<String, PutFailure>,
 }
 
-struct PutFailure {
-    reason: String,
+pub(crate) struct PutFailure {
+    pub(crate) reason: String,
     /// Whether the node refused for want of room.
-    full: bool,
+    pub(crate) full: bool,
 }
 
 impl PutFailure {
-    fn other(reason: impl Into<String>) -> Self {
+    pub(crate) fn other(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), full: false }
     }
 }
@@ -203,15 +204,27 @@ impl Inner {
             return Err(PutFailure::other(format!("it answered {} of {} touches", had.len(), part.len())));
         }
         let had: Vec<bool> = had.iter().map(|byte| *byte == 1).collect();
-        let absent: Vec<usize> = part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| *at).collect();
-        if absent.is_empty() {
-            return Ok(had);
+        let absent: Vec<&Record> =
+            part.iter().zip(&had).filter(|(_, had)| !**had).map(|(at, _)| &records[*at]).collect();
+        if !absent.is_empty() {
+            self.send(member, round.into(), &absent).await?;
         }
-        let bytes = absent.iter().map(|at| records[*at].wire_len()).sum();
+        Ok(had)
+    }
+
+    /// Sends records to a node. `round` is the value of [`ROUND_HEADER`]. They are durable there when it has answered.
+    pub(crate) async fn send(
+        &self,
+        member: &Member,
+        round: HeaderValue,
+        records: &[&Record],
+    ) -> Result<(), PutFailure> {
+        let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
+        let bytes = records.iter().map(|record| record.wire_len()).sum();
         // The stored bytes are shared with the caller, not copied into a body.
-        let pieces: Vec<Result<Bytes, std::convert::Infallible>> = absent
+        let pieces: Vec<Result<Bytes, std::convert::Infallible>> = records
             .iter()
-            .flat_map(|at| [Bytes::copy_from_slice(&records[*at].header().encode()), records[*at].stored().clone()])
+            .flat_map(|record| [Bytes::copy_from_slice(&record.header().encode()), record.stored().clone()])
             .map(Ok)
             .collect();
         let put = http
@@ -219,8 +232,7 @@ impl Inner {
             .header(ROUND_HEADER, round)
             .timeout(self.limits.silence + self.transfer_time(bytes))
             .body(reqwest::Body::wrap_stream(futures::stream::iter(pieces)));
-        accepted(put.send().await, SHORT_ANSWER_BYTES).await?;
-        Ok(had)
+        accepted(put.send().await, SHORT_ANSWER_BYTES).await.map(drop)
     }
 }
 
@@ -353,7 +365,10 @@ impl PutPass<'_> {
 }
 
 /// The body of an answer that is a success. `bytes_max` bounds it.
-async fn accepted(sent: Result<reqwest::Response, reqwest::Error>, bytes_max: usize) -> Result<Bytes, PutFailure> {
+pub(crate) async fn accepted(
+    sent: Result<reqwest::Response, reqwest::Error>,
+    bytes_max: usize,
+) -> Result<Bytes, PutFailure> {
     let answer = sent.map_err(|e| PutFailure::other(explain(&e)))?;
     let status = answer.status();
     let body = bounded(answer, bytes_max.max(SHORT_ANSWER_BYTES)).await.map_err(PutFailure::other)?;

@@ -8,13 +8,13 @@
 //! * A full node answers 507 and keeps what it has.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, header},
@@ -38,9 +38,9 @@ use tracing::warn;
 
 use crate::{
     PoolClient,
-    protocol::{NAMES_MAX, PUT_BYTES_MAX, ROUND_HEADER, Refusal, Refused},
+    protocol::{NAMES_MAX, OWN_ROUND, PUT_BYTES_MAX, ROUND_HEADER, Refusal, Refused},
     tls::PeerCaller,
-    wire::{RecordReader, WireError, decode_names},
+    wire::{RecordReader, WireError, decode_names, encode_stamps},
 };
 
 /// Path of reading objects.
@@ -74,6 +74,7 @@ pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Ro
     Router::new()
         .route(GET_PATH, post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
+        .route("/peer/v1/objects/have", post(have).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
         .with_state(chunks)
         .merge(more)
@@ -122,8 +123,9 @@ async fn admit(State(door): State<Arc<Door>>, mut request: Request, next: Next) 
         return Err(Refusal::Unavailable.because("too many requests of this caller are under way"));
     };
     let gives = request.uri().path() == GET_PATH;
+    let under_way = gives.then(|| door.pool.serve_read());
     let told = move |bytes: u64| {
-        if gives {
+        if under_way.is_some() {
             let node = if let Caller::Member(node) = caller { Some(node) } else { None };
             door.pool.traffic().count_served(node, bytes);
         }
@@ -155,8 +157,12 @@ fn names_of(body: &Bytes) -> Result<Vec<ObjectName>, Refused> {
     decode_names(body, NAMES_MAX).map_err(|e| Refusal::BadRequest.because(e.to_string()))
 }
 
+fn round_text(headers: &HeaderMap) -> &str {
+    headers.get(ROUND_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
 fn round_of(headers: &HeaderMap) -> Result<u64, Refused> {
-    let text = headers.get(ROUND_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let text = round_text(headers);
     let wrong = || format!("the header {ROUND_HEADER} is a decimal number, got '{text}'");
     text.parse().map_err(|_| Refusal::BadRequest.because(wrong()))
 }
@@ -214,8 +220,28 @@ async fn touch(State(chunks): Chunks, headers: HeaderMap, body: Bytes) -> Result
     Ok(here.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
 }
 
+/// Which of the objects are here, by the index alone. A copy that was found bad is not in it any more.
+async fn have(State(chunks): Chunks, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Bytes, Refused> {
+    // I12: what a node holds beside what it is asked for is nobody else's business.
+    if !matches!(caller, Caller::Member(_)) {
+        return Err(Refusal::Forbidden.because("only members of the pool may ask what a node has"));
+    }
+    let names = names_of(&body)?;
+    let stamp = move |name: &ObjectName| Ok(chunks.find(name)?.map(|here| here.round));
+    let stamps = blocking(move || names.iter().map(stamp).collect::<Result<Vec<_>, _>>()).await?;
+    Ok(encode_stamps(&stamps))
+}
+
+/// What a put stamps its objects with.
+#[derive(Clone, Copy)]
+enum Stamp {
+    Round(u64),
+    /// Each object with the round in its own header.
+    Own,
+}
+
 async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Json<PutSummary>, Refused> {
-    let round = round_of(&headers)?;
+    let stamp = if round_text(&headers) == OWN_ROUND { Stamp::Own } else { Stamp::Round(round_of(&headers)?) };
     let mut records = RecordReader::new(body.into_data_stream());
     let mut done = PutSummary::default();
     let (mut part, mut part_bytes, mut payload_bytes, mut count) = (Vec::new(), 0, 0, 0);
@@ -229,12 +255,12 @@ async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Js
         }
         part.push(record);
         if part_bytes >= PART_BYTES {
-            add(&mut done, put_part(&chunks, round, std::mem::take(&mut part)).await?);
+            add(&mut done, put_part(&chunks, stamp, std::mem::take(&mut part)).await?);
             part_bytes = 0;
         }
     }
     if !part.is_empty() {
-        add(&mut done, put_part(&chunks, round, part).await?);
+        add(&mut done, put_part(&chunks, stamp, part).await?);
     }
     // I3: nothing is answered before all of it is on stable storage.
     blocking(move || chunks.sync()).await?;
@@ -257,12 +283,23 @@ where
     }
 }
 
-async fn put_part(chunks: &Arc<dyn ChunkStore>, round: u64, part: Vec<Record>) -> Result<PutSummary, Refused> {
+async fn put_part(chunks: &Arc<dyn ChunkStore>, stamp: Stamp, part: Vec<Record>) -> Result<PutSummary, Refused> {
     let chunks = chunks.clone();
     blocking(move || {
         // I4: hashed here, off the network's threads; the store takes proven records as they are.
-        let proven = part.into_iter().map(Record::prove).collect::<Result<Vec<_>, _>>()?;
-        chunks.put(round, &proven)
+        let mut proven: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
+        for record in part {
+            let round = match stamp {
+                Stamp::Round(round) => round,
+                Stamp::Own => record.body().round,
+            };
+            proven.entry(round).or_default().push(record.prove()?);
+        }
+        let mut done = PutSummary::default();
+        for (round, records) in proven {
+            add(&mut done, chunks.put(round, &records)?);
+        }
+        Ok(done)
     })
     .await
 }

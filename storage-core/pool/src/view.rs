@@ -3,9 +3,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use storage_core::{
-    Kind, ObjectName,
+    Kind, ObjectName, StoreId,
     membership::{Member, Membership},
     placement,
+    store::Listed,
     units::usize_from,
 };
 
@@ -54,7 +55,7 @@ impl View {
         for older in &self.older {
             let owned = placement::owners(name, &older.members, copies);
             let stores = owned.into_iter().map(|at| older.members[at].store);
-            order.extend(stores.filter_map(|store| self.membership.members.iter().position(|m| m.store == store)));
+            order.extend(stores.filter_map(|store| self.position(store)));
         }
         order.extend(ranked);
         let mut seen = HashSet::new();
@@ -67,6 +68,20 @@ impl View {
         let mut order = placement::rank(name, &self.membership.members);
         order.retain(|at| self.member(*at).owns_objects());
         order
+    }
+
+    /// The position of the node with this store; none if it is not a member.
+    pub(crate) fn position(&self, store: StoreId) -> Option<usize> {
+        self.membership.members.iter().position(|member| member.store == store)
+    }
+
+    /// For each object the nodes that should have a copy, best first: those that a put tries first. Nodes that have no room
+    /// are passed over.
+    pub(crate) fn homes(&self, objects: &[Listed], full: &HashSet<StoreId>) -> Vec<Vec<usize>> {
+        let mut members = self.membership.members.clone();
+        members.iter_mut().for_each(|member| member.accepting &= !full.contains(&member.store));
+        let homes = |object: &Listed| placement::owners(&object.name, &members, self.copies(object.kind).wanted);
+        objects.iter().map(homes).collect()
     }
 
     /// Copies of an object of this kind. One copy is needed even without any node, so that the answer is a refusal.

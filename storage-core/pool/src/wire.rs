@@ -33,6 +33,14 @@ pub enum WireError {
     /// The length of a list of names is not a multiple of 32 bytes.
     #[error("{0} bytes are not a list of names of {bytes} bytes", bytes = ObjectName::BYTES)]
     Names(usize),
+    /// The answer about stamps does not fit the question.
+    #[error("{got} bytes are not the stamps of {count} objects")]
+    Stamps {
+        /// Length of the answer, bytes.
+        got: usize,
+        /// Number of objects that were asked about.
+        count: usize,
+    },
 }
 
 /// A list of names as bytes, one after the other.
@@ -43,6 +51,26 @@ pub fn encode_names(names: impl IntoIterator<Item = ObjectName>) -> Bytes {
         out.extend_from_slice(name.as_bytes());
     }
     out.freeze()
+}
+
+/// What a node has of the objects that it was asked about: for each its stamp, if it is there. Stamps are below 2^64 - 1:
+/// they count rounds of the sweep.
+#[must_use]
+pub fn encode_stamps(stamps: &[Option<u64>]) -> Bytes {
+    let number = |stamp: &Option<u64>| stamp.map_or(0, |stamp| stamp.saturating_add(1)).to_le_bytes();
+    stamps.iter().flat_map(number).collect()
+}
+
+/// Reads the answer about `count` objects.
+///
+/// # Errors
+/// When it has another length.
+pub fn decode_stamps(body: &[u8], count: usize) -> Result<Vec<Option<u64>>, WireError> {
+    let (numbers, rest) = body.as_chunks::<8>();
+    if numbers.len() != count || !rest.is_empty() {
+        return Err(WireError::Stamps { got: body.len(), count });
+    }
+    Ok(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes).checked_sub(1)).collect())
 }
 
 /// Reads a list of at most `limit` names.
@@ -174,6 +202,17 @@ mod tests {
             assert_eq!(body.get(..in_pieces.len()), Some(in_pieces.as_slice()), "records have one form");
             ended
         });
+    }
+
+    #[test]
+    fn stamps_travel_and_another_length_is_refused() {
+        let stamps = [None, Some(0), Some(7), Some(u64::MAX - 1)];
+        let body = encode_stamps(&stamps);
+        assert_eq!(decode_stamps(&body, 4).expect("fits"), stamps);
+        assert!(matches!(decode_stamps(&body, 3), Err(WireError::Stamps { got: 32, count: 3 })));
+        assert!(matches!(decode_stamps(&body[..31], 4), Err(WireError::Stamps { got: 31, count: 4 })));
+        // A bug elsewhere must not turn an object that is there into one that is absent.
+        assert_ne!(encode_stamps(&[Some(u64::MAX)]), encode_stamps(&[None]));
     }
 
     #[test]

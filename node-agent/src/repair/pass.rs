@@ -1,0 +1,161 @@
+//! A pass over the objects of this node, in name order.
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use muster_pool::{Avoided, Parcel};
+use storage_core::{
+    ObjectName,
+    cause::explain,
+    store::{ChunkStore, Listed, StoreError},
+    units::u64_from,
+};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::Repair;
+
+/// Objects that are compared with other nodes together.
+const BATCH: usize = 4096;
+/// Parcels on their way at a time. They are in memory.
+const PARCELS: usize = 4;
+/// Longest that a parcel waits for reads that are under way. Without a limit, guests that always read would end the repair.
+const GIVE_WAY: Duration = Duration::from_millis(250);
+/// Time between two looks for such reads.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sent {
+    objects: u64,
+    bytes: u64,
+    /// Copies that are still missing.
+    left: u64,
+}
+
+impl Repair {
+    /// Compares all objects of this node with other nodes, and sends what they lack. Returns whether the pass was clean.
+    pub async fn pass(&self) -> bool {
+        let epoch = self.pool.membership().epoch;
+        self.progress.begin(epoch, self.chunks.usage().objects);
+        let avoided = Avoided::default();
+        let mut sum = Sent::default();
+        let mut last: Option<ObjectName> = None;
+        let whole = loop {
+            let batch = match self.with_chunks(move |chunks| chunks.list(last.as_ref(), BATCH)).await {
+                Ok(batch) => batch,
+                Err(error) => {
+                    warn!(error = explain(&error), "the repair cannot list the objects of this node; it tries again");
+                    break false;
+                }
+            };
+            let Some(end) = batch.last() else { break true };
+            last = Some(end.name);
+            let sent = self.check(&batch, &avoided).await;
+            sum =
+                Sent { objects: sum.objects + sent.objects, bytes: sum.bytes + sent.bytes, left: sum.left + sent.left };
+            self.progress.checked(u64_from(batch.len()));
+        };
+        if whole {
+            self.progress.all_checked(avoided.silent());
+        }
+        let Sent { objects, bytes, left } = sum;
+        if objects > 0 || left > 0 {
+            info!(
+                membership.epoch = epoch,
+                objects,
+                bytes,
+                left,
+                silent = avoided.silent(),
+                "sent copies that other nodes lacked"
+            );
+        } else {
+            debug!(membership.epoch = epoch, silent = avoided.silent(), "other nodes lack nothing");
+        }
+        whole && left == 0 && avoided.silent() == 0
+    }
+
+    /// As [`Repair::pass`] for those of these objects that are here.
+    pub(super) async fn check_names(&self, names: BTreeSet<ObjectName>) -> bool {
+        let find = move |chunks: &dyn ChunkStore| {
+            let found = names.iter().map(|name| chunks.find(name)).collect::<Result<Vec<_>, _>>()?;
+            Ok(found.into_iter().flatten().collect::<Vec<Listed>>())
+        };
+        let held = match self.with_chunks(find).await {
+            Ok(held) => held,
+            Err(error) => {
+                warn!(error = explain(&error), "the repair cannot look for objects that another node lost");
+                return false;
+            }
+        };
+        let avoided = Avoided::default();
+        let mut left = 0;
+        for batch in held.chunks(BATCH) {
+            left += self.check(batch, &avoided).await.left;
+        }
+        left == 0 && avoided.silent() == 0
+    }
+
+    /// Compares some objects with other nodes, and sends what they lack.
+    async fn check(&self, held: &[Listed], avoided: &Avoided) -> Sent {
+        let mut sum = Sent::default();
+        loop {
+            let full = avoided.full();
+            let parcels = self.pool.lacking(held, avoided).await;
+            let mut left = Sent::default();
+            for parcel in &parcels {
+                self.progress.missing(parcel.objects(), parcel.bytes());
+            }
+            let mut sent = stream::iter(parcels).map(|parcel| self.send(parcel, avoided)).buffer_unordered(PARCELS);
+            while let Some((parcel, sent)) = sent.next().await {
+                match sent {
+                    Some(sent) => {
+                        sum.objects += sent.objects();
+                        sum.bytes += sent.bytes();
+                    }
+                    None => {
+                        left.objects += parcel.objects();
+                        left.bytes += parcel.bytes();
+                    }
+                }
+            }
+            if avoided.full() == full {
+                return Sent { left: left.objects, ..sum };
+            }
+            // A node turned out to be full. Others get what it did not take.
+            self.progress.not_missing(left.objects, left.bytes);
+        }
+    }
+
+    /// Sends a parcel when its turn has come. None: it was not taken.
+    async fn send(&self, parcel: Parcel, avoided: &Avoided) -> (Parcel, Option<Parcel>) {
+        self.pace.take(parcel.bytes()).await;
+        self.give_way().await;
+        let sent = self.pool.send_parcel(&parcel, avoided).await.unwrap_or_else(|error| {
+            warn!(error = explain(&error), "copies cannot be sent because they cannot be read; it is tried again");
+            None
+        });
+        if let Some(sent) = &sent {
+            self.progress.not_missing(parcel.objects(), parcel.bytes());
+            self.progress.copied(sent.objects(), sent.bytes());
+        }
+        (parcel, sent)
+    }
+
+    async fn give_way(&self) {
+        let end = Instant::now() + GIVE_WAY;
+        while self.pool.reads_under_way() && Instant::now() < end {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Asks the store, on a blocking thread.
+    fn with_chunks<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn ChunkStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        let chunks = self.chunks.clone();
+        let asked = tokio::task::spawn_blocking(move || ask(chunks.as_ref()));
+        async move { asked.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())) }
+    }
+}
