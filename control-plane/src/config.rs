@@ -13,7 +13,10 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use muster_api::units::{exact_duration, parse_duration};
+use muster_api::{
+    node_protocol::SILENT_AFTER_S,
+    units::{exact_duration, parse_duration},
+};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
@@ -118,6 +121,8 @@ pub struct Pool {
     pub min_copies: u32,
     /// Who shares the objects of equal content.
     pub share: Share,
+    /// Time after which a silent node owns no objects any more, so that others copy what it has.
+    pub out_after: Duration,
 }
 
 /// Who shares the objects of equal content.
@@ -249,7 +254,7 @@ impl Default for Config {
                 body_within_s: 30,
             },
             database: None,
-            pool: Pool { min_copies: 2, share: Share::Cluster },
+            pool: Pool { min_copies: 2, share: Share::Cluster, out_after: Duration::from_secs(600) },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances {
                 stop_timeout: STOP_TIMEOUT,
@@ -321,6 +326,7 @@ impl Config {
         set(&mut self.doors.body_within_s, given.body_within_s);
         set(&mut self.pool.min_copies, given.pool.min_copies);
         set(&mut self.pool.share, given.pool.share);
+        set(&mut self.pool.out_after, given.pool.out_after);
         set(&mut self.uploads.min_bytes_per_s, given.uploads.min_bytes_per_s);
         set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
@@ -352,6 +358,7 @@ impl Config {
             ("instances.stop_timeout", stop_timeout, Duration::ZERO, STOP_TIMEOUT_MAX),
             ("instances.ready_timeout", ready_timeout, Duration::from_secs(1), TIME_MAX),
             ("instances.console_idle_timeout", console_idle_timeout, Duration::from_secs(10), TIME_MAX),
+            ("pool.out_after", self.pool.out_after, Duration::from_secs(SILENT_AFTER_S), TIME_MAX),
             ("sessions.ttl", self.sessions.ttl, Duration::from_secs(60), Duration::from_secs(30 * 86_400)),
         ] {
             if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
@@ -464,6 +471,10 @@ pub struct PoolSettings {
     /// Who shares the objects of equal content; with project, uploads tell nothing about other projects [default: cluster]
     #[arg(long, value_name = "WHO", env = "MUSTER_CONTROLLER_SHARE")]
     pub share: Option<Share>,
+    /// Time after which others copy what a silent node has [default: 10m]
+    #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_OUT_AFTER", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub out_after: Option<Duration>,
 }
 
 /// The settings of uploads from one source.
@@ -579,7 +590,7 @@ mod tests {
             insecure_http,
             metrics_listen,
             body_within_s,
-            pool: PoolSettings { min_copies, share },
+            pool: PoolSettings { min_copies, share, out_after },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout, console_idle_timeout },
             networks: NetworksSettings { default_subnet, max_per_project, max_groups_per_project, published_ports },
@@ -592,7 +603,13 @@ mod tests {
         assert!(max_groups_per_project.is_some() && published_ports.is_some());
         assert!(stop_timeout.is_some() && ready_timeout.is_some() && console_idle_timeout.is_some() && ttl.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
-        assert!(metrics_listen.is_some() && min_copies.is_some() && filter.is_some() && format.is_some());
+        assert!(
+            out_after.is_some()
+                && metrics_listen.is_some()
+                && min_copies.is_some()
+                && filter.is_some()
+                && format.is_some()
+        );
     }
 
     #[test]
@@ -601,7 +618,8 @@ mod tests {
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Config { doors, pool, log, uploads, instances, networks, sessions, .. } = Config::default();
         let Instances { stop_timeout, ready_timeout, console_idle_timeout } = instances;
-        let times = [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl].map(exact_duration);
+        let times =
+            [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl, pool.out_after].map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
         let limits = [networks.max_per_project, networks.max_groups_per_project];
         let words = [doors.listen.to_string(), log.filter, "cluster".to_owned(), networks.default_subnet.to_string()];

@@ -47,7 +47,6 @@ pub mod network;
 pub mod peer;
 mod real_host;
 pub mod reconcile;
-pub mod repair;
 pub mod run;
 mod sealed;
 pub mod seed;

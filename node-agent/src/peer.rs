@@ -1,5 +1,6 @@
-//! This node's share of the pool, and the server through which its peers use it.
+//! This node's share of the pool, the server through which its peers use it, and the repair of what they lack.
 
 pub mod losses;
+pub mod repair;
 pub mod server;
 pub mod share;

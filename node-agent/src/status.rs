@@ -10,7 +10,7 @@ use std::{
 use muster_api::{
     ClusterId, NodeId, Timestamp,
     condition::Condition,
-    node::PoolUse,
+    node::{PoolUse, Repair},
     node_protocol::{InstanceReport, Offer},
 };
 use serde::Serialize;
@@ -54,6 +54,8 @@ pub struct Status {
     pub network_troubles: Vec<String>,
     /// Its share of the pool.
     pub pool: PoolUse,
+    /// How far it is with sending copies that other nodes lack; none before its first pass.
+    pub repair: Option<Repair>,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
     /// When and in which words it learned that it was declared dead. Then its guests are off for good.

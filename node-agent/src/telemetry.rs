@@ -34,6 +34,18 @@ pub const POOL_BAD_COPIES: &str = "muster_agent_pool_bad_copies";
 pub const POOL_LOST_OBJECTS: &str = "muster_agent_pool_lost_objects";
 /// Their stored bytes.
 pub const POOL_LOST_BYTES: &str = "muster_agent_pool_lost_bytes";
+/// Objects that the newest pass of the repair has not compared with other nodes yet.
+pub const REPAIR_UNCHECKED_OBJECTS: &str = "muster_agent_repair_unchecked_objects";
+/// Copies that other nodes lack, that this one has to send, and that it has not sent.
+pub const REPAIR_MISSING_OBJECTS: &str = "muster_agent_repair_missing_objects";
+/// Their stored bytes.
+pub const REPAIR_MISSING_BYTES: &str = "muster_agent_repair_missing_bytes";
+/// Nodes that did not answer in the newest pass of the repair.
+pub const REPAIR_SILENT_NODES: &str = "muster_agent_repair_silent_nodes";
+/// Copies that the repair has sent since the agent started.
+pub const REPAIR_COPIED_OBJECTS: &str = "muster_agent_repair_copied_objects_total";
+/// Their stored bytes.
+pub const REPAIR_COPIED_BYTES: &str = "muster_agent_repair_copied_bytes_total";
 /// Stored bytes of this node's share of the pool that the scrub has hashed since the agent started.
 pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.

@@ -240,6 +240,7 @@ impl Node {
             traffic: None,
             tunnel: None,
             features: Vec::new(),
+            repair: None,
             stopping: false,
         }
     }

@@ -76,7 +76,6 @@ pub struct PoolUse {
 
 /// How far a node is with the repair: with sending copies that other nodes lack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Repair {
     /// Epoch of the membership record that its newest pass over its objects worked with. What it says is said of that epoch.
     pub membership_epoch: u64,
@@ -115,6 +114,11 @@ pub struct Node {
     pub etag: String,
     /// Whether new instances may be placed on it; false when it is cordoned.
     pub schedulable: bool,
+    /// Whether it is silent for so long that it owns no objects any more. Other nodes copy what it has, and it is in again when
+    /// it is heard.
+    #[serde(default)]
+    #[schema(required)]
+    pub out: bool,
     /// Its failure domain.
     pub zone: Option<String>,
     /// `IP:PORT` where other nodes reach it.
@@ -129,6 +133,10 @@ pub struct Node {
     pub capacity: Capacity,
     /// Its share of the pool.
     pub pool: PoolUse,
+    /// How far it is with sending copies that other nodes lack, as it last said; null until it says so.
+    #[serde(default)]
+    #[schema(required)]
+    pub repair: Option<Repair>,
     /// Runtimes it offers: `libvirt`, `none`.
     pub runtimes: Vec<String>,
     /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.

@@ -41,7 +41,7 @@ use crate::{
     deployment::{OnHostStart, OnReadyTimeout, Ready, Runtime},
     firmware::{Firmware, MachineFeature},
     guest::Guest,
-    node::PoolUse,
+    node::{PoolUse, Repair},
     node_protocol::{
         network::{NetworksAssignment, NicAssignment},
         seed::Seed,
@@ -206,6 +206,9 @@ pub struct Heartbeat {
     /// What its machines can have that not all nodes offer. Older agents offer nothing of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<MachineFeature>,
+    /// How far its repair is; `None` before its first pass, and from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<Repair>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,

@@ -2,7 +2,7 @@
 //! by the CA. When it says something new it becomes a new epoch.
 //!
 //! A new epoch comes from a join, a leave, a node that is declared dead, another address, weight or `accepting`, or another key of a controller. A
-//! silent node makes none: it is expected back.
+//! silent node makes none: it is expected back. One that stays silent is not `accepting` any more.
 
 use muster_api::node::PoolUse;
 use storage_core::membership::{Client, Member, Membership};

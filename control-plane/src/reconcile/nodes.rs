@@ -1,10 +1,14 @@
 //! Heartbeats reach the database, silent nodes are noticed, and the pool client follows the membership record.
+//!
+//! A node that stays silent goes *out*: it is still a member, and read from where it can be, but owns no objects. That is a new
+//! epoch of the membership record, so the other nodes copy what it has (repair). Its next heartbeat takes it in again.
 
 use muster_api::{
     NodeId, Timestamp,
     node::NodeState,
     node_protocol::{Heartbeat, SILENT_AFTER_S},
 };
+use storage_core::units::usize_from;
 
 use crate::{
     app::{App, AppError, nodes::state_event},
@@ -27,9 +31,10 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
     if !silent.is_empty() {
         silence(app, &silent).await?;
     }
+    let out = leave_out(app, &rows).await?;
     // Another controller may have opened an epoch.
     app.follow_membership().await?;
-    Ok(Counts { seen: rows.len(), acted: due.len() + silent.len() })
+    Ok(Counts { seen: rows.len(), acted: due.len() + silent.len() + out })
 }
 
 async fn flush(app: &App, due: &[(NodeId, Timestamp, Heartbeat)]) -> Result<(), AppError> {
@@ -69,4 +74,50 @@ async fn silence(app: &App, ids: &[NodeId]) -> Result<(), AppError> {
             Ok(())
         })
         .await
+}
+
+/// Takes nodes out that are silent for too long. Returns how many.
+async fn leave_out(app: &App, seen: &[NodeRow]) -> Result<usize, AppError> {
+    if going_out(app, seen, app.clock.now()).is_empty() {
+        return Ok(0);
+    }
+    app.store
+        .run_tx("nodes.leave_out", async |tx| {
+            let rows = nodes::listed(tx).await?;
+            let out = going_out(app, &rows, tx.now());
+            for row in &out {
+                let reason = row.reason.as_deref().unwrap_or("it was never heard from");
+                let reason = Some(format!("{reason}; it is out: other nodes copy what it has"));
+                let next = NodeRow { accepting: false, reason, last_seen_at: app.last_seen(row), ..(*row).clone() };
+                nodes::save(tx, &next).await?;
+                events::append(tx, state_event(&next, "muster")).await?;
+                tracing::warn!(node.id = %next.id, "node '{}' is out: other nodes copy what it has", next.name);
+            }
+            app.refresh_membership(tx).await?;
+            Ok(out.len())
+        })
+        .await
+}
+
+/// The nodes that are silent for so long that they are to go out.
+fn going_out<'r>(app: &App, rows: &'r [NodeRow], now: Timestamp) -> Vec<&'r NodeRow> {
+    let silent = |row: &&'r NodeRow| {
+        let unheard = matches!(row.state, NodeState::Silent | NodeState::Joining);
+        let since = app.last_seen(row).unwrap_or(row.created_at).max(app.started_at);
+        (unheard && row.accepting).then_some((now.ms_since(since), *row))
+    };
+    let pool = &app.config.pool;
+    let out_after_ms = i64::try_from(pool.out_after.as_millis()).expect("it is at most a week");
+    let listed: Vec<&NodeRow> = rows.iter().filter(|row| row.fenced_at.is_none()).collect();
+    let mut due: Vec<(i64, &NodeRow)> = listed.iter().filter_map(silent).filter(|(ms, _)| *ms > out_after_ms).collect();
+    due.sort_by_key(|(silent_ms, _)| std::cmp::Reverse(*silent_ms));
+    due.truncate(may_go(&listed, pool.min_copies));
+    due.into_iter().map(|(_, row)| row).collect()
+}
+
+/// How many of these nodes may go out. At least half of them stay, because more than that fall silent together only when the
+/// network or this controller fails. And as many as there are to be copies: with fewer, a put would make fewer copies.
+fn may_go(listed: &[&NodeRow], min_copies: u32) -> usize {
+    let stay = listed.len().div_ceil(2).max(usize_from(min_copies.into()));
+    listed.iter().filter(|row| row.accepting).count().saturating_sub(stay)
 }

@@ -44,7 +44,7 @@ pub struct NodeRow {
     pub key_sha256: String,
     /// Weight of its share of the pool, GiB.
     pub weight: u32,
-    /// Whether it takes new objects of the pool.
+    /// Whether objects of the pool belong on it; false while it is out because it is silent for long.
     pub accepting: bool,
     /// Virtual processors that it offers to instances, as its agent last said.
     pub cpus: u32,

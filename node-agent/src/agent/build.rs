@@ -39,9 +39,11 @@ use crate::{
     fenced,
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
-    peer::share::{PoolShare, Space},
+    peer::{
+        repair::{Asked, Repair, RepairParts},
+        share::{PoolShare, Space},
+    },
     real_host,
-    repair::{Asked, Repair, RepairParts},
     run::Run,
 };
 

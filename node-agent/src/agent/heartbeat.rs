@@ -122,6 +122,7 @@ impl Loops {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             traffic: Some(self.moved()),
             features: self.host.features(),
+            repair: self.repair.progress(),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             stopping: false,
         }
@@ -165,6 +166,14 @@ impl Loops {
         gauge!(telemetry::POOL_BAD_COPIES).set(number(self.share.usage().bad_copies));
         gauge!(telemetry::POOL_LOST_OBJECTS).set(number(heartbeat.pool.lost_objects));
         gauge!(telemetry::POOL_LOST_BYTES).set(number(heartbeat.pool.lost_bytes));
+        if let Some(repair) = &heartbeat.repair {
+            gauge!(telemetry::REPAIR_UNCHECKED_OBJECTS).set(number(repair.unchecked_objects));
+            gauge!(telemetry::REPAIR_MISSING_OBJECTS).set(number(repair.missing.objects));
+            gauge!(telemetry::REPAIR_MISSING_BYTES).set(number(repair.missing.bytes));
+            gauge!(telemetry::REPAIR_SILENT_NODES).set(number(repair.silent_nodes));
+            counter!(telemetry::REPAIR_COPIED_OBJECTS).absolute(repair.copied.objects);
+            counter!(telemetry::REPAIR_COPIED_BYTES).absolute(repair.copied.bytes);
+        }
         if let Some(moved) = &heartbeat.traffic {
             counter!(telemetry::FETCHED_BYTES).absolute(moved.fetched_bytes);
             counter!(telemetry::SERVED_BYTES).absolute(moved.served_bytes);

@@ -25,8 +25,10 @@ use crate::{
     fenced::Fenced,
     host::Host,
     identity::NodeIdentity,
-    peer::share::{PoolShare, Space},
-    repair::{Asked, Repair},
+    peer::{
+        repair::{Asked, Repair},
+        share::{PoolShare, Space},
+    },
     run::Run,
     status::Status,
 };
@@ -199,6 +201,7 @@ impl Loops {
                 Err(why) => vec![format!("this node can have no networks: {why}")],
             },
             pool: self.pool_use(),
+            repair: self.repair.progress(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),
             instances: self.passed.borrow().instances.to_vec(),

@@ -30,12 +30,11 @@ use muster_pool::{
 use serde::Deserialize;
 use storage_core::store::ChunkStore;
 
-use super::losses::Losses;
+use super::{losses::Losses, repair::Asked};
 use crate::{
     consoles::{Consoles, DoorError, Wish},
     cuts::Cuts,
     hypervisor::{Hypervisor, console, guest_agent},
-    repair::Asked,
 };
 
 /// Most bytes of a console log in one answer.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
-use muster_agent::repair::{Repair, RepairParts};
+use muster_agent::peer::repair::{Repair, RepairParts};
 use muster_api::{
     node::ObjectAmount,
     peer_protocol::{LOST_PATH, LostCopies},
@@ -128,6 +128,18 @@ async fn a_node_without_room_is_passed_over() {
     assert_eq!(one.progress().unwrap().missing, ObjectAmount::default());
 }
 
+#[tokio::test]
+async fn copies_for_which_no_node_has_room_stay_missing() {
+    let stores: Vec<Arc<dyn ChunkStore>> = vec![Arc::new(MemoryStore::new()), Arc::new(MemoryStore::with_limit(0))];
+    let cluster = TestCluster::new(stores).await;
+    let records: Vec<Record> = (0..5).map(chunk).collect();
+    cluster.nodes[0].store.put(1, &records).unwrap();
+    let one = repair(&cluster.nodes[0]);
+    assert!(!one.pass().await);
+    let bytes = records.iter().map(|record| u64::try_from(record.stored().len()).unwrap()).sum();
+    assert_eq!(one.progress().unwrap().missing, ObjectAmount { objects: 5, bytes });
+}
+
 /// The sweep finds a copy that was made again as old as it was, and drops it in its own time.
 #[tokio::test]
 async fn what_one_node_has_swept_comes_back_no_younger() {
@@ -145,7 +157,8 @@ async fn what_one_node_has_swept_comes_back_no_younger() {
 fn run_all(cluster: &TestCluster) -> (Vec<Arc<Repair>>, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let repairs: Vec<Arc<Repair>> = cluster.nodes.iter().map(|node| Arc::new(repair(node))).collect();
-    for repair in repairs.iter().cloned() {
+    for repair in &repairs {
+        let repair = repair.clone();
         tasks.spawn(async move { repair.run().await });
     }
     (repairs, tasks)

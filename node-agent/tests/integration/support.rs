@@ -14,9 +14,9 @@ use muster_agent::{
     network::{NetworkParts, Networks},
     peer::{
         losses::Losses,
+        repair::Asked,
         server::{PeerServerParts, routes},
     },
-    repair::Asked,
 };
 use muster_api::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, StoreId, VersionId,

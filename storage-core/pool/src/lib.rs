@@ -36,6 +36,6 @@ pub use error::PoolError;
 pub use get::Got;
 pub use limits::PoolLimits;
 pub use put::PutDone;
-pub use repair::{Avoided, Parcel};
+pub use repair::{Avoided, Delivered, Lacking, Parcel};
 pub use serve::{ServeLimits, serve};
 pub use traffic::{PeerBytes, Traffic};

@@ -20,12 +20,14 @@ use std::{
 use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use storage_core::{
-    NodeId, ObjectName, Record, StoreId, lock,
+    ObjectName, Record, StoreId,
+    cause::explain,
+    lock,
     membership::Member,
-    store::{Listed, StoreError},
+    store::{ChunkStore, Listed},
     units::u64_from,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     PoolClient,
@@ -44,25 +46,55 @@ const PARCEL_BYTES: u64 = 4 << 20;
 /// Copies for one node, to be sent together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel {
-    to: NodeId,
-    store: StoreId,
-    /// Names, and the stamps that the copies get at least.
-    objects: Vec<(ObjectName, u64)>,
-    bytes: u64,
+    to: StoreId,
+    copies: Vec<Wanted>,
+}
+
+/// A copy that a node lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    name: ObjectName,
+    stored_bytes: u64,
+    /// It gets this stamp at least.
+    stamp: u64,
 }
 
 impl Parcel {
     /// Number of copies.
     #[must_use]
     pub fn objects(&self) -> u64 {
-        u64_from(self.objects.len())
+        u64_from(self.copies.len())
     }
 
     /// Their stored bytes, without headers.
     #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn bytes(&self) -> u64 {
+        self.copies.iter().map(|copy| copy.stored_bytes).sum()
     }
+}
+
+/// What other nodes lack and this one has to send.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// The copies, by the nodes that lack them.
+    pub parcels: Vec<Parcel>,
+    /// Number of further copies for which there is no node, because too few have room.
+    pub homeless_objects: u64,
+    /// Their stored bytes, without headers.
+    pub homeless_bytes: u64,
+}
+
+/// What became of a parcel that a node took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Copies that are durable there now.
+    pub objects: u64,
+    /// Their stored bytes, without headers.
+    pub bytes: u64,
+    /// Copies that were not in it because this node's own cannot be read.
+    pub unread_objects: u64,
+    /// Their stored bytes, without headers.
+    pub unread_bytes: u64,
 }
 
 /// Nodes that one pass of the repair leaves alone since they failed it.
@@ -92,9 +124,11 @@ impl Avoided {
         lock(&self.0).silent.contains(&store)
     }
 
-    fn contains(&self, store: StoreId) -> bool {
+    /// Whether the node of this parcel is one of them.
+    #[must_use]
+    pub fn avoids(&self, parcel: &Parcel) -> bool {
         let stores = lock(&self.0);
-        stores.silent.contains(&store) || stores.full.contains(&store)
+        stores.silent.contains(&parcel.to) || stores.full.contains(&parcel.to)
     }
 
     fn add(&self, member: &Member, failure: &PutFailure) {
@@ -116,54 +150,43 @@ enum Said {
 impl PoolClient {
     /// The copies of these objects of this node's own share that other nodes lack and this one has to send, as far as the
     /// nodes answer.
-    pub async fn lacking(&self, held: &[Listed], avoided: &Avoided) -> Vec<Parcel> {
+    pub async fn lacking(&self, held: &[Listed], avoided: &Avoided) -> Lacking {
         let view = self.inner.view.load_full();
         let own = self.inner.local.as_ref().and_then(|local| view.position(local.store));
         // A node that is not a member has no place in the order of those who send.
-        let Some(own) = own else { return Vec::new() };
+        let Some(own) = own else { return Lacking::default() };
         let homes = view.homes(held, &lock(&avoided.0).full);
         let said = self.inner.ask_homes(&view, own, held, &homes, avoided).await;
-        let mut wanted: BTreeMap<usize, Vec<(&Listed, u64)>> = BTreeMap::new();
+        let mut wanted: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
+        let mut lacking = Lacking::default();
         for (at, object) in held.iter().enumerate() {
-            for (node, stamp) in wanted_copies(own, object.round, &homes[at], &said[at]) {
-                wanted.entry(node).or_default().push((object, stamp));
+            if !sends(own, &homes[at], &said[at]) {
+                continue;
             }
+            for (node, stamp) in wanted_copies(object.round, &homes[at], &said[at]) {
+                let copy = Wanted { name: object.name, stored_bytes: object.stored_bytes, stamp };
+                wanted.entry(node).or_default().push(copy);
+            }
+            let homeless = u64_from(view.copies(object.kind).wanted.saturating_sub(homes[at].len()));
+            lacking.homeless_objects += homeless;
+            lacking.homeless_bytes += homeless * object.stored_bytes;
         }
-        wanted.into_iter().flat_map(|(node, objects)| parcels(view.member(node), &objects)).collect()
+        lacking.parcels =
+            wanted.into_iter().flat_map(|(node, copies)| parcels(view.member(node).store, copies)).collect();
+        lacking
     }
 
-    /// Sends a parcel. Returns the copies that are durable there now: objects that this node no longer holds are left out.
-    /// None if the node did not take it; then it is avoided.
-    pub async fn send_parcel(&self, parcel: &Parcel, avoided: &Avoided) -> Result<Option<Parcel>, StoreError> {
-        let local = self.inner.local.as_ref().expect("parcels are of this node's own share");
+    /// Sends a parcel. Objects that this node no longer holds are left out. None if the other node did not take it; then it
+    /// is avoided.
+    pub async fn send_parcel(&self, parcel: &Parcel, avoided: &Avoided) -> Option<Delivered> {
         let view = self.inner.view.load_full();
-        let Some(member) = view.position(parcel.store).map(|at| view.member(at)) else { return Ok(None) };
-        if avoided.contains(parcel.store) {
-            return Ok(None);
-        }
-        let (chunks, objects) = (local.chunks.clone(), parcel.objects.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let mut records = Vec::with_capacity(objects.len());
-            for (name, stamp) in objects {
-                // It may have been touched since it was listed.
-                records.extend(chunks.get(&name)?.map(|record| {
-                    let stamp = stamp.max(record.body().round);
-                    record.with_round(stamp)
-                }));
-            }
-            Ok::<Vec<Record>, StoreError>(records)
-        });
-        let records = match read.await {
-            Ok(records) => records?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
-        let sent = Parcel {
-            objects: records.iter().map(|record| (record.name(), record.body().round)).collect(),
-            bytes: records.iter().map(|record| u64_from(record.stored().len())).sum(),
-            ..*parcel
-        };
+        let member = view.position(parcel.to).map(|at| view.member(at))?;
+        let local = self.inner.local.as_ref().expect("parcels are of this node's own share");
+        let (chunks, copies) = (local.chunks.clone(), parcel.copies.clone());
+        let read = tokio::task::spawn_blocking(move || read_copies(chunks.as_ref(), &copies)).await;
+        let (records, delivered) = read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
         if records.is_empty() {
-            return Ok(Some(sent));
+            return Some(delivered);
         }
         let health = self.inner.health(member.store);
         let _permit = health.puts.acquire().await.expect("nobody closes it");
@@ -171,19 +194,42 @@ impl PoolClient {
         match self.inner.send(member, own, &records.iter().collect::<Vec<_>>()).await {
             Ok(()) => {
                 health.well();
-                Ok(Some(sent))
+                Some(delivered)
             }
             Err(failure) => {
                 if failure.full {
-                    health.full()
+                    health.full();
                 } else {
-                    health.failed()
+                    health.failed();
                 }
                 avoided.add(member, &failure);
-                Ok(None)
+                None
             }
         }
     }
+}
+
+/// The records to send, and what becomes of them if they arrive.
+fn read_copies(chunks: &dyn ChunkStore, copies: &[Wanted]) -> (Vec<Record>, Delivered) {
+    let (mut records, mut delivered) = (Vec::with_capacity(copies.len()), Delivered::default());
+    for copy in copies {
+        match chunks.get(&copy.name) {
+            Ok(Some(record)) => {
+                delivered.objects += 1;
+                delivered.bytes += u64_from(record.stored().len());
+                // It may have been touched since it was listed.
+                let stamp = copy.stamp.max(record.body().round);
+                records.push(record.with_round(stamp));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(object.name = %copy.name, error = explain(&error), "a copy cannot be read, so no other node gets it");
+                delivered.unread_objects += 1;
+                delivered.unread_bytes += copy.stored_bytes;
+            }
+        }
+    }
+    (records, delivered)
 }
 
 impl Inner {
@@ -259,36 +305,28 @@ impl Inner {
     }
 }
 
-/// The nodes that this one, at position `own`, has to send an object to, with the stamp that the copies get. It holds the
-/// object with the stamp `held`.
-fn wanted_copies(own: usize, held: u64, homes: &[usize], said: &[Said]) -> Vec<(usize, u64)> {
-    let here = |said: &Said| if let Said::Here { stamp } = said { Some(*stamp) } else { None };
-    let best = homes.iter().zip(said).find(|(_, said)| here(said).is_some());
-    if best.is_some_and(|(node, _)| *node != own) {
-        return Vec::new();
-    }
-    let stamp = said.iter().filter_map(here).max().unwrap_or(held).max(held);
+/// Whether this node, at position `own`, has to send an object that it holds to homes that lack it.
+fn sends(own: usize, homes: &[usize], said: &[Said]) -> bool {
+    let best = homes.iter().zip(said).find(|(_, said)| matches!(said, Said::Here { .. }));
+    best.is_none_or(|(node, _)| *node == own)
+}
+
+/// The homes that lack an object, with the stamp that the copies get. This node's own has the stamp `held`.
+fn wanted_copies(held: u64, homes: &[usize], said: &[Said]) -> Vec<(usize, u64)> {
+    let stamp_of = |said: &Said| if let Said::Here { stamp } = said { Some(*stamp) } else { None };
+    let stamp = said.iter().filter_map(stamp_of).fold(held, u64::max);
     homes.iter().zip(said).filter(|(_, said)| **said == Said::Absent).map(|(node, _)| (*node, stamp)).collect()
 }
 
 /// Cuts what a node lacks into parcels.
-fn parcels(member: &Member, objects: &[(&Listed, u64)]) -> Vec<Parcel> {
+fn parcels(to: StoreId, copies: Vec<Wanted>) -> Vec<Parcel> {
     let mut parcels: Vec<Parcel> = Vec::new();
-    for (object, stamp) in objects {
-        let fits = |parcel: &&mut Parcel| {
-            parcel.objects.len() < NAMES_MAX && parcel.bytes + object.stored_bytes <= PARCEL_BYTES
-        };
+    for copy in copies {
+        let fits =
+            |p: &&mut Parcel| p.copies.len() < NAMES_MAX && p.bytes().saturating_add(copy.stored_bytes) <= PARCEL_BYTES;
         match parcels.last_mut().filter(fits) {
-            Some(parcel) => {
-                parcel.objects.push((object.name, *stamp));
-                parcel.bytes += object.stored_bytes;
-            }
-            None => parcels.push(Parcel {
-                to: member.node,
-                store: member.store,
-                objects: vec![(object.name, *stamp)],
-                bytes: object.stored_bytes,
-            }),
+            Some(parcel) => parcel.copies.push(copy),
+            None => parcels.push(Parcel { to, copies: vec![copy] }),
         }
     }
     parcels
@@ -318,7 +356,8 @@ mod tests {
         ] {
             for own in [7, 3, 9, 1] {
                 let has_it = own == 1 || [7, 3, 9].iter().zip(said).any(|(node, said)| *node == own && said == HERE);
-                let wanted = if has_it { wanted_copies(own, 5, &[7, 3, 9], &said) } else { Vec::new() };
+                let sends = has_it && sends(own, &[7, 3, 9], &said);
+                let wanted = sends.then(|| wanted_copies(5, &[7, 3, 9], &said)).unwrap_or_default();
                 let to: Vec<usize> = wanted.iter().map(|(node, _)| *node).collect();
                 let expected = senders.iter().find(|(sender, _)| *sender == own).map(|(_, to)| to.clone());
                 assert_eq!(to, expected.unwrap_or_default(), "node {own} after {said:?}");
@@ -329,7 +368,7 @@ mod tests {
     #[test]
     fn a_copy_gets_the_highest_stamp_that_anybody_knows() {
         let said = [Said::Here { stamp: 3 }, Said::Here { stamp: 9 }, Said::Absent];
-        assert_eq!(wanted_copies(0, 3, &[0, 1, 2], &said), [(2, 9)]);
-        assert_eq!(wanted_copies(8, 4, &[2], &[Said::Absent]), [(2, 4)]);
+        assert_eq!(wanted_copies(3, &[0, 1, 2], &said), [(2, 9)]);
+        assert_eq!(wanted_copies(4, &[2], &[Said::Absent]), [(2, 4)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use muster_api::{
     condition::ConditionKind,
-    node::{Node, NodeState, ObjectAmount, Salvage},
+    node::{Node, NodeState, ObjectAmount, Repair, Salvage},
     traffic::{Traffic, TrafficSeries},
 };
 use reqwest::Method;
@@ -40,7 +40,9 @@ pub(super) const NODES: [Column<Node>; 12] = [
 fn state(node: &Node) -> String {
     // A fenced node takes nothing anyway.
     let cordoned = !node.schedulable && node.state != NodeState::Fenced;
-    format!("{}{}", word(&node.state), if cordoned { ", cordoned" } else { "" })
+    let said = [(node.out, ", out"), (cordoned, ", cordoned")];
+    let said: String = said.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect();
+    word(&node.state) + &said
 }
 
 const SALVAGE: [Column<Salvage>; 6] = [
@@ -150,9 +152,9 @@ fn advice(node: &Node) -> String {
         return String::new();
     }
     format!(
-        "look for a failing disk in the node's log and kernel log. Where other nodes have copies, reads go on; nothing \
-         copies them back yet. Import the images again, and take snapshots anew: that stores what is missing. Then \
-         `muster node ack {}`",
+        "look for a failing disk in the node's log and kernel log. Other nodes send back what they have copies of, and \
+         reads go on meanwhile. What is still shown as lost once the repair of no node shows anything missing was not \
+         known by name, or no other node has it: import the images again, and take snapshots anew. Then `muster node ack {}`",
         node.name
     )
 }
@@ -172,6 +174,25 @@ async fn last_minute(ctx: &Ctx, node: &str) -> Result<Option<Traffic>, Failure> 
 fn moved(traffic: Option<&Traffic>, of: impl Fn(&TrafficSeries) -> &[Option<u64>]) -> String {
     let known: Vec<u64> = traffic.into_iter().flat_map(|traffic| of(&traffic.series)).copied().flatten().collect();
     if known.is_empty() { "-".to_owned() } else { units::bytes(known.into_iter().fold(0, u64::saturating_add)) }
+}
+
+/// How far the repair of a node is, in words.
+fn repair(repair: &Repair) -> String {
+    let Repair { unchecked_objects, missing, silent_nodes, bytes_per_s, .. } = repair;
+    let mut said = match missing.objects {
+        0 => "nothing to send".to_owned(),
+        objects => {
+            let (bytes, speed) = (units::bytes(missing.bytes), units::bytes(*bytes_per_s));
+            format!("{objects} copies ({bytes}) to send to other nodes, {speed}/s")
+        }
+    };
+    if *unchecked_objects > 0 {
+        said += &format!(", {unchecked_objects} objects not compared yet");
+    }
+    if *silent_nodes > 0 {
+        said += &format!(", nodes without an answer: {silent_nodes}");
+    }
+    said
 }
 
 fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
@@ -194,6 +215,7 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("cpus", format!("{} of {} reserved", capacity.cpus_used, capacity.cpus)),
         ("memory", format!("{used} of {all} reserved")),
         ("pool", format!("{stored} of {limit} in {} objects", pool.objects)),
+        ("repair", node.repair.as_ref().map_or_else(|| "-".to_owned(), repair)),
         ("cache", units::bytes(pool.cache_bytes)),
         ("disk free", units::bytes(pool.free_bytes)),
         ("last minute", format!("{fetched} fetched, {served} served, {read} read, {written} written")),

@@ -190,6 +190,29 @@ async fn words_and_fields_of_a_later_controller_are_fine() {
 }
 
 #[tokio::test]
+async fn a_node_shows_how_far_its_repair_is_and_that_it_is_out() {
+    let idle = json!({"membership_epoch": 4, "unchecked_objects": 0, "missing": {"objects": 0, "bytes": 0}, "silent_nodes": 0,
+        "copied": {"objects": 7, "bytes": 7}, "bytes_per_s": 0});
+    let busy = with(
+        idle.clone(),
+        json!({"unchecked_objects": 500, "missing": {"objects": 30, "bytes": 30 << 20},
+        "silent_nodes": 1, "bytes_per_s": 8 << 20}),
+    );
+    for (repair, expected) in [
+        (idle, "nothing to send"),
+        (
+            busy,
+            "30 copies (30 MiB) to send to other nodes, 8 MiB/s, 500 objects not compared yet, nodes without an answer: 1",
+        ),
+    ] {
+        let node = with(things::node("n1"), json!({"repair": repair, "state": "silent", "out": true}));
+        let fake = Fake::start(move |_, _| answer(200, &node)).await;
+        let shown = fake.run(&["node", "show", "n1"]).await;
+        assert!(shown.out.contains(expected) && shown.out.contains("silent, out"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn lost_objects_are_shown_with_what_to_do_and_acknowledged_as_shown() {
     let conditions = json!([{"kind": "objects_lost", "detail": "3 objects are lost"}]);
     let node = with(things::node("n1"), json!({"conditions": conditions}));

@@ -138,6 +138,8 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         state,
         reason,
         stopped_at: None,
+        // One that was out is in again.
+        accepting: true,
         address: beat.advertise.clone(),
         cpus: beat.offer.cpus,
         memory_bytes: beat.offer.memory_bytes,

@@ -6,6 +6,7 @@
 //!  ready ──last heartbeat of an agent that ends in order──► stopped ──heartbeat──► ready   (kept as silent, `stopped_at`)
 //!  any of these ──fence (an operator's word that it is dead)──► fenced, for ever: its instances fail, its calls are refused
 //! ```
+//! A node that is silent (or stopped) for long is *out* as well: it owns no objects of the pool until its next heartbeat.
 //! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
 //! stored at once, because it changes seldom. The nodes loop notices silence, which changes only the node's row. The
 //! instances loop sees that row and marks the node's instances as `unknown`.

@@ -73,6 +73,7 @@ impl App {
             updated_at: row.updated_at,
             etag: etag::of_revision(row.revision),
             schedulable: row.schedulable,
+            out: !row.accepting && row.fenced_at.is_none(),
             zone: row.zone.clone(),
             address: row.address.clone(),
             tunnel: row.tunnel.clone(),
@@ -84,6 +85,7 @@ impl App {
                 memory_used_bytes: promised.memory_bytes,
             },
             pool,
+            repair: fresh.and_then(|(_, beat)| beat.repair),
             runtimes: row
                 .runtimes
                 .iter()

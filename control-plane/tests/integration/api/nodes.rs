@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_api::{
     InstanceId, NodeId, RunId,
     condition::{Condition, ConditionKind},
-    node::{Node, NodeState, PoolUse},
+    node::{Node, NodeState, ObjectAmount, PoolUse, Repair},
     node_protocol::{
         Desired, Heartbeat, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Moved, MovedBetween, Observed,
         RenewAnswer, Report,
@@ -181,6 +181,68 @@ async fn a_node_is_silent_after_30_s_and_ready_at_its_next_heartbeat() {
     assert_eq!((back.state, back.reason), (NodeState::Ready, None));
     // A silent node stays in the membership record.
     assert_eq!(membership(&world).epoch, epoch);
+}
+
+#[tokio::test]
+async fn a_node_that_stays_silent_owns_no_objects_until_it_is_heard_again() {
+    let world = World::new().await;
+    let agents = [world.agent("a").await, world.agent("b").await, world.agent("c").await, world.agent("d").await];
+    let epoch = membership(&world).epoch;
+    let others_beat = async |silent: usize, ms: i64| {
+        // In steps, so that the others are not silent meanwhile.
+        for _ in 0..ms / 25_000 {
+            world.clock.advance_ms(25_000);
+            for agent in &agents[silent..] {
+                world.beat(agent, &agent.beat()).await.ok::<Value>(200);
+            }
+            world.pass(Loop::Nodes).await;
+        }
+    };
+    let owners = || membership(&world).members.iter().filter(|m| m.owns_objects()).count();
+    others_beat(1, 600_000).await;
+    assert_eq!((membership(&world).epoch, owners(), node(&world, "a").await.out), (epoch, 4, false), "down is not out");
+    others_beat(1, 25_000).await;
+    assert_eq!((membership(&world).epoch, owners()), (epoch + 1, 3));
+    let out = node(&world, "a").await;
+    assert!(out.out && out.reason.as_ref().unwrap().contains("other nodes copy"), "{out:?}");
+    assert_eq!(membership(&world).members.len(), 4, "it can still be read from");
+    world.beat(&agents[0], &agents[0].beat()).await.ok::<Value>(200);
+    assert_eq!((membership(&world).epoch, owners()), (epoch + 2, 4));
+    let back = node(&world, "a").await;
+    assert_eq!((back.state, back.out, back.reason), (NodeState::Ready, false, None));
+
+    // However many are silent, half of the nodes stay in.
+    others_beat(3, 700_000).await;
+    assert_eq!(owners(), 2);
+    assert!(!node(&world, "d").await.out);
+    let events = world.send("GET", "/v1/events", &[("accept", "application/json")], "").await.json();
+    let told =
+        events["items"].as_array().unwrap().iter().filter(|e| e["data"]["reason"].to_string().contains("is out"));
+    assert_eq!(told.count(), 3);
+}
+
+#[tokio::test]
+async fn no_node_goes_out_where_copies_would_become_fewer() {
+    let world = World::new().await;
+    let (_a, b) = (world.agent("a").await, world.agent("b").await);
+    for _ in 0..60 {
+        world.clock.advance_ms(25_000);
+        world.beat(&b, &b.beat()).await.ok::<Value>(200);
+        world.pass(Loop::Nodes).await;
+    }
+    assert_eq!(node(&world, "a").await.state, NodeState::Silent);
+    assert!(membership(&world).members.iter().all(|m| m.owns_objects()));
+}
+
+#[tokio::test]
+async fn how_far_the_repair_is_shows_in_the_node() {
+    let world = World::new().await;
+    let agent = world.agent("a").await;
+    assert_eq!(node(&world, "a").await.repair, None);
+    let missing = ObjectAmount { objects: 3, bytes: 700 };
+    let repair = Some(Repair { membership_epoch: 1, unchecked_objects: 9, missing, ..Repair::default() });
+    world.beat(&agent, &Heartbeat { repair, ..agent.beat() }).await.ok::<Value>(200);
+    assert_eq!(node(&world, "a").await.repair, repair);
 }
 
 #[tokio::test]

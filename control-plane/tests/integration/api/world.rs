@@ -135,6 +135,7 @@ impl Agent {
             traffic: None,
             tunnel: None,
             features: Vec::new(),
+            repair: None,
             stopping: false,
         }
     }

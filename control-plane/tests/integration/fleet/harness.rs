@@ -545,6 +545,7 @@ impl Agent {
             traffic: None,
             tunnel,
             features,
+            repair: None,
             stopping: false,
         }
     }

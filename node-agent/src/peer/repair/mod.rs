@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep_until};
 pub use asked::Asked;
 
 use self::{asked::Work, pace::Pace, progress::Progress, tell::Telling};
-use crate::peer::losses::Losses;
+use super::losses::Losses;
 
 /// Time between two passes when nothing happened.
 const EVERY: Duration = Duration::from_secs(6 * 3600);

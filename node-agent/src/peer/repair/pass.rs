@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use muster_pool::{Avoided, Parcel};
+use muster_api::node::ObjectAmount;
+use muster_pool::{Avoided, Delivered, Lacking, Parcel};
 use storage_core::{
     ObjectName,
     cause::explain,
@@ -101,8 +102,9 @@ impl Repair {
         let mut sum = Sent::default();
         loop {
             let full = avoided.full();
-            let parcels = self.pool.lacking(held, avoided).await;
-            let mut left = Sent::default();
+            let Lacking { parcels, homeless_objects, homeless_bytes } = self.pool.lacking(held, avoided).await;
+            let mut left = ObjectAmount { objects: homeless_objects, bytes: homeless_bytes };
+            self.progress.missing(homeless_objects, homeless_bytes);
             for parcel in &parcels {
                 self.progress.missing(parcel.objects(), parcel.bytes());
             }
@@ -110,8 +112,10 @@ impl Repair {
             while let Some((parcel, sent)) = sent.next().await {
                 match sent {
                     Some(sent) => {
-                        sum.objects += sent.objects();
-                        sum.bytes += sent.bytes();
+                        sum.objects += sent.objects;
+                        sum.bytes += sent.bytes;
+                        left.objects += sent.unread_objects;
+                        left.bytes += sent.unread_bytes;
                     }
                     None => {
                         left.objects += parcel.objects();
@@ -128,16 +132,16 @@ impl Repair {
     }
 
     /// Sends a parcel when its turn has come. None: it was not taken.
-    async fn send(&self, parcel: Parcel, avoided: &Avoided) -> (Parcel, Option<Parcel>) {
+    async fn send(&self, parcel: Parcel, avoided: &Avoided) -> (Parcel, Option<Delivered>) {
+        if avoided.avoids(&parcel) {
+            return (parcel, None);
+        }
         self.pace.take(parcel.bytes()).await;
         self.give_way().await;
-        let sent = self.pool.send_parcel(&parcel, avoided).await.unwrap_or_else(|error| {
-            warn!(error = explain(&error), "copies cannot be sent because they cannot be read; it is tried again");
-            None
-        });
+        let sent = self.pool.send_parcel(&parcel, avoided).await;
         if let Some(sent) = &sent {
-            self.progress.not_missing(parcel.objects(), parcel.bytes());
-            self.progress.copied(sent.objects(), sent.bytes());
+            self.progress.not_missing(parcel.objects() - sent.unread_objects, parcel.bytes() - sent.unread_bytes);
+            self.progress.copied(sent.objects, sent.bytes);
         }
         (parcel, sent)
     }
