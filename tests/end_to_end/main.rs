@@ -8,6 +8,7 @@ mod disks;
 mod faults;
 mod leftovers;
 mod refusals;
+mod repair;
 mod restore;
 mod snapshot;
 mod torture;
