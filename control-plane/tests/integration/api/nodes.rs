@@ -204,7 +204,7 @@ async fn a_node_that_stays_silent_owns_no_objects_until_it_is_heard_again() {
     others_beat(1, 25_000).await;
     assert_eq!((membership(&world).epoch, owners()), (epoch + 1, 3));
     let out = node(&world, "a").await;
-    assert!(out.out && out.reason.as_ref().unwrap().contains("other nodes copy"), "{out:?}");
+    assert!(out.out && out.reason.as_ref().is_some_and(|reason| reason.contains("other nodes copy")), "{out:?}");
     assert_eq!(membership(&world).members.len(), 4, "it can still be read from");
     world.beat(&agents[0], &agents[0].beat()).await.ok::<Value>(200);
     assert_eq!((membership(&world).epoch, owners()), (epoch + 2, 4));
@@ -216,8 +216,11 @@ async fn a_node_that_stays_silent_owns_no_objects_until_it_is_heard_again() {
     assert_eq!(owners(), 2);
     assert!(!node(&world, "d").await.out);
     let events = world.send("GET", "/v1/events", &[("accept", "application/json")], "").await.json();
-    let told =
-        events["items"].as_array().unwrap().iter().filter(|e| e["data"]["reason"].to_string().contains("is out"));
+    let told = events["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|e| e["data"]["reason"].to_string().contains("is out"));
     assert_eq!(told.count(), 3);
 }
 
