@@ -26,6 +26,7 @@
 
 pub mod backoff;
 pub mod cause;
+pub mod census;
 mod codec;
 pub mod descriptor;
 mod error;
