@@ -9,14 +9,42 @@
 //!             asks about a part of all others         (what it should not have, for whatever reason, goes in time)
 //!             drops those that nothing needs and that have a stamp below s - 1, gives the space back, says that it is done
 //! ```
-//! A node asks about names that it holds, and learns of each only whether something needs it (I12). Names travel as 32 bytes
-//! each, one after the other, in ascending order, at most [`NAMES_MAX`] in a message. The controller answers `wrong_state`
-//! (409) for a round that is not the one in its heartbeats: the node gives that round up.
+//! A node asks about names that it holds, and learns of each only whether something needs it (I12). The answer to `dead` and
+//! to `judge` has the names that nothing needs, so what is missing in it is kept. Names travel as 32 bytes each, one after
+//! the other, in ascending order, at most [`NAMES_MAX`] in a message ([`names_to_bytes`], [`names_from_bytes`]); `dead` has
+//! ended when it answers none. The controller answers `wrong_state` (409) for a round that is not the one in its heartbeats:
+//! the node gives that round up. A node whose heartbeats still name a round that it has carried out says again that it is
+//! done.
 
 use serde::{Deserialize, Serialize};
+use storage_core::ObjectName;
 
 /// Most names in one message of the sweep.
 pub const NAMES_MAX: usize = 8192;
+
+/// The body of a message with these names.
+#[must_use]
+pub fn names_to_bytes(names: &[ObjectName]) -> Vec<u8> {
+    names.iter().flat_map(|name| *name.as_bytes()).collect()
+}
+
+/// The names in the body of a message.
+///
+/// # Errors
+/// What is wrong with it: its length, too many names, or names that do not ascend.
+pub fn names_from_bytes(body: &[u8]) -> Result<Vec<ObjectName>, String> {
+    let (names, rest) = body.as_chunks::<32>();
+    if !rest.is_empty() {
+        return Err(format!("names have 32 bytes each, got {} bytes", body.len()));
+    }
+    if names.len() > NAMES_MAX {
+        return Err(format!("at most {NAMES_MAX} names may be in a message, got {}", names.len()));
+    }
+    if !names.is_sorted_by(|a, b| a < b) {
+        return Err("the names do not ascend".to_owned());
+    }
+    Ok(names.iter().map(|name| ObjectName::from_bytes(*name)).collect())
+}
 
 /// A round of the sweep that nodes are to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,4 +72,29 @@ pub struct SweepDone {
     pub bytes: u64,
     /// Bytes that the node's disk got back. They may be those of earlier rounds.
     pub reclaimed_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_whole_names_that_ascend_and_not_too_many() {
+        let name = |n: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            ObjectName::from_bytes(bytes)
+        };
+        let most: Vec<ObjectName> = (0..).map(name).take(NAMES_MAX).collect();
+        for names in [&most[..0], &most[..1], &most] {
+            assert_eq!(names_from_bytes(&names_to_bytes(names)).as_deref(), Ok(names));
+        }
+        let more: Vec<ObjectName> = (0..).map(name).take(NAMES_MAX + 1).collect();
+        for (names, problem) in [(&more[..], "8192"), (&[name(2), name(1)], "ascend"), (&[name(2), name(2)], "ascend")]
+        {
+            let refused = names_from_bytes(&names_to_bytes(names)).expect_err("refused");
+            assert!(refused.contains(problem), "{refused}");
+        }
+        assert!(names_from_bytes(&names_to_bytes(&most)[1..]).is_err());
+    }
 }
