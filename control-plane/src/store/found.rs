@@ -88,11 +88,16 @@ pub async fn list(tx: &mut Tx, after: i64, limit: i64) -> Result<Vec<FoundRow>, 
 const REPORTS: &str = "-- found_instances.reports
 SELECT report FROM found_instances";
 
+/// What nodes last reported of all found instances.
+pub async fn reports(tx: &mut Tx) -> Result<Vec<InstanceReport>, StoreError> {
+    let rows = sqlx::query(REPORTS).fetch_all(tx.conn()).await?;
+    rows.iter().map(|row| column::read(row, "report")).collect()
+}
+
 /// The MAC addresses that the cards of all found instances have.
 pub async fn macs(tx: &mut Tx) -> Result<BTreeSet<MacAddress>, StoreError> {
     let mut macs = BTreeSet::new();
-    for row in sqlx::query(REPORTS).fetch_all(tx.conn()).await? {
-        let report: InstanceReport = column::read(&row, "report")?;
+    for report in reports(tx).await? {
         let told = report.found.and_then(|found| found.told);
         macs.extend(told.into_iter().flat_map(|told| told.nics).map(|nic| nic.mac));
     }

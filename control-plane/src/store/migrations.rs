@@ -54,6 +54,7 @@ migrations! {
     28 "0028_guests",
     29 "0029_life_of_disks",
     30 "0030_words_of_disks",
+    31 "0031_sweep",
 }
 
 const CREATE: &str = "-- migrations.create

@@ -35,6 +35,10 @@ pub struct SalvageRow {
     pub detail: Option<String>,
     /// The version that holds what was saved.
     pub version: Option<VersionId>,
+    /// The newest version of the disk when the node was declared dead. The sweep keeps it while the disk is awaited.
+    pub base: Option<VersionId>,
+    /// The version that the node had last reported. It is kept as well: the node may not have heard of a newer one.
+    pub reported_base: Option<VersionId>,
     /// When the node was declared dead.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -45,7 +49,7 @@ pub struct SalvageRow {
 
 columns!(
     "salvage", SalvageRow: node, disk, disk_name, instance, instance_name, project, size_bytes, commit_id, state, detail,
-    version, created_at, updated_at, seq,
+    version, base, reported_base, created_at, updated_at, seq,
 );
 
 impl SalvageRow {
@@ -122,6 +126,18 @@ pub async fn save(tx: &mut Tx, row: &SalvageRow) -> Result<(), StoreError> {
         .bind(now)
         .execute(tx.conn())
         .await?;
+    Ok(())
+}
+
+const END_UPLOADS: &str = "-- salvage.end_uploads
+UPDATE uploads SET ended_at = $2, revision = revision + 1 WHERE ended_at IS NULL AND target_kind = 'disk'
+    AND target_id IN (SELECT commit_id FROM salvage WHERE node = $1 AND state <> 'awaited')";
+
+/// Ends the uploads of disks of this node that are not awaited any more: no round of the sweep could begin before the ends of
+/// their leases.
+pub async fn end_uploads(tx: &mut Tx, node: NodeId) -> Result<(), StoreError> {
+    let now = tx.now().micros();
+    sqlx::query(END_UPLOADS).bind(node.to_string()).bind(now).execute(tx.conn()).await?;
     Ok(())
 }
 

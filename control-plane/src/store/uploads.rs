@@ -149,7 +149,7 @@ UPDATE rounds SET current = current + 1
 WHERE one = 1 AND NOT EXISTS (SELECT u.id FROM uploads u WHERE u.ended_at IS NULL AND u.round < rounds.current)";
 
 /// Begins the next round, unless a live upload is older than the current one. The sweep lists all roots in the same
-/// transaction; it is not built yet.
+/// transaction.
 pub async fn begin_round(tx: &mut Tx) -> Result<Option<u64>, StoreError> {
     match sqlx::query(NEXT_ROUND).execute(tx.conn()).await?.rows_affected() {
         0 => Ok(None),

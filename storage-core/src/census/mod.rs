@@ -3,9 +3,9 @@
 //! ```text
 //!  root ──► descriptor ──► root page ──► page ──► chunk, pack        count = number of distinct parents that are counted
 //!
-//!  begin(round, roots) ──► enter what is new ──► pages to count ──► leave what is gone ──► pages to count ──► finish
-//!                                                    ▲    │ apply                              ▲    │ apply
-//!                                                    └────┘                                    └────┘
+//!  begin(round) ──► enter what is new ──► pages to count ──► leave what is gone ──► pages to count ──► finish
+//!                                             ▲    │ apply                              ▲    │ apply
+//!                                             └────┘                                    └────┘
 //! ```
 //! A descriptor is entered once, whoever names it, and a page is counted once, whoever shares it: its children are counted
 //! when its own count becomes 1, and taken back when that becomes 0. A name whose count becomes 0 is *dead*: the nodes may
@@ -56,12 +56,21 @@ pub struct Difference {
     pub leaving: Vec<ObjectName>,
 }
 
+/// A page whose children are still to be counted or taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Name of the page.
+    pub page: ObjectName,
+    /// Whether they are to be taken back: nothing reaches the page any more.
+    pub is_leaving: bool,
+}
+
 /// How far a census is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The newest round of which everything is counted; 0 if there is none.
     pub finished: u64,
-    /// The newest round that was begun. The dead are those of this round.
+    /// The newest round that was begun; 0 if none was since the index was made. The dead are those of this round.
     pub begun: u64,
     /// Roots that are counted.
     pub roots: u64,
@@ -118,19 +127,19 @@ pub enum CensusError {
 
 impl Census {
     /// Opens the index in `file`. If it is of another history, of another format or damaged, a new one takes its place, which
-    /// counts nothing and is at round `round`.
-    pub fn open(file: &Path, history: History, round: u64) -> Result<Census, CensusError> {
-        if let Some(database) = tables::existing(file, history)? {
-            return Ok(Census { database });
+    /// counts nothing.
+    pub fn open(file: &Path, history: History) -> Result<Census, CensusError> {
+        match tables::existing(file, history)? {
+            Some(database) => Ok(Census { database }),
+            None => Census::make(file, history),
         }
-        Census::make(file, history, round)
     }
 
     /// Makes a new index in place of the one in `file`, which must not be open.
-    pub fn make(file: &Path, history: History, round: u64) -> Result<Census, CensusError> {
+    pub fn make(file: &Path, history: History) -> Result<Census, CensusError> {
         match fs::remove_file(file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CensusError::Io { op: "removing", source }),
-            _ => Ok(Census { database: tables::create(file, history, round)? }),
+            _ => Ok(Census { database: tables::create(file, history)? }),
         }
     }
 
@@ -150,24 +159,32 @@ impl Census {
         get().map_err(failed)
     }
 
-    /// Begins a round, or goes on with it: `roots` are the descriptors of all roots, listed in one transaction of this round.
-    /// What an earlier listing of the same round left undone is part of the difference.
+    /// Begins a round, or goes on with it.
     ///
     /// # Errors
     /// [`CensusError::Order`] if a later round was begun.
-    pub fn begin(&self, round: u64, roots: &BTreeSet<ObjectName>) -> Result<Difference, CensusError> {
+    pub fn begin(&self, round: u64) -> Result<(), CensusError> {
         let begun = self.progress()?.begun;
         if round < begun {
-            return Err(CensusError::Order { what: "the roots", round, begun });
+            return Err(CensusError::Order { what: "the beginning", round, begun });
+        }
+        if round == begun {
+            return Ok(());
         }
         self.change(|write| {
-            if round > begun {
-                // Only nodes that carried out the round before ask for the dead, so those of earlier rounds are not needed.
-                write.delete_table(DEAD)?;
-                write.open_table(DEAD)?;
-                write.open_table(META)?.insert(tables::BEGUN, round)?;
-            }
-            let known = write.open_table(ROOTS)?;
+            // Only nodes that carried out the round before ask for the dead, so those of earlier rounds are not needed.
+            write.delete_table(DEAD)?;
+            write.open_table(DEAD)?;
+            write.open_table(META)?.insert(tables::BEGUN, round)?;
+            Ok(())
+        })
+    }
+
+    /// What is to change so that exactly these roots are counted. Work that is left is not part of it.
+    pub fn difference(&self, roots: &BTreeSet<ObjectName>) -> Result<Difference, CensusError> {
+        let read = self.database.begin_read().map_err(failed)?;
+        let get = || -> Result<Difference, redb::Error> {
+            let known = read.open_table(ROOTS)?;
             let mut difference = Difference::default();
             for name in roots {
                 if known.get(name.as_bytes())?.is_none() {
@@ -181,7 +198,8 @@ impl Census {
                 }
             }
             Ok(difference)
-        })
+        };
+        get().map_err(failed)
     }
 
     /// Counts roots. Those that are counted already are left alone.
@@ -219,16 +237,19 @@ impl Census {
 
     /// Some of the pages whose children are still to be counted or taken back, at most `count_max`. Hand them to
     /// [`Census::apply`]. None are left when all roots that were entered are counted, and all that left are taken back.
-    pub fn work(&self, count_max: usize) -> Result<Vec<ObjectName>, CensusError> {
+    pub fn work(&self, count_max: usize) -> Result<Vec<Work>, CensusError> {
         let read = self.database.begin_read().map_err(failed)?;
-        let get = || -> Result<Vec<ObjectName>, redb::Error> {
-            let mut names = Vec::new();
+        let get = || -> Result<Vec<Work>, Refused> {
+            let mut found = Vec::new();
             for row in read.open_table(WORK)?.iter()?.take(count_max) {
-                names.push(ObjectName::from_bytes(row?.0.value()));
+                let (name, row) = row?;
+                let page = ObjectName::from_bytes(name.value());
+                let (_, direction) = tables::work(page, row.value())?;
+                found.push(Work { page, is_leaving: direction == Direction::Leave });
             }
-            Ok(names)
+            Ok(found)
         };
-        get().map_err(failed)
+        get().map_err(CensusError::from)
     }
 
     /// Counts the children of pages, or takes them back. Pages that are no work any more are left alone. They must have been

@@ -93,8 +93,8 @@ pub(super) fn existing(file: &Path, history: History) -> Result<Option<Database>
     }
 }
 
-/// A new index. It is at round `round`, so the next one is the first that it counts.
-pub(super) fn create(file: &Path, history: History, round: u64) -> Result<Database, CensusError> {
+/// A new index.
+pub(super) fn create(file: &Path, history: History) -> Result<Database, CensusError> {
     let make = || -> Result<Database, redb::Error> {
         let database = Database::builder().set_cache_size(CACHE_BYTES).create(file)?;
         let write = database.begin_write()?;
@@ -107,7 +107,6 @@ pub(super) fn create(file: &Path, history: History, round: u64) -> Result<Databa
             meta.insert(FORMAT, FORMAT_VERSION)?;
             meta.insert(NUMBER, history.number)?;
             meta.insert(RANDOM, history.random)?;
-            meta.insert(BEGUN, round)?;
         }
         write.commit()?;
         Ok(database)

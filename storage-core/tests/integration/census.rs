@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use storage_core::{
     ByteLen, ChunkSize, Descriptor, ObjectName, Salt,
-    census::{Census, CensusError, History},
+    census::{Census, CensusError, History, Work},
     tree::{Leaf, Page, Patched, Run, RunSource},
 };
 
@@ -89,7 +89,7 @@ fn count(census: &Census, pages: &Pages, size: usize, batches: &mut usize) -> bo
             return false;
         }
         *batches -= 1;
-        let fetched: Vec<_> = work.iter().map(|name| (*name, pages.0[name].clone())).collect();
+        let fetched: Vec<_> = work.iter().map(|work| (work.page, pages.0[&work.page].clone())).collect();
         census.apply(&fetched).expect("fits");
     }
 }
@@ -97,7 +97,8 @@ fn count(census: &Census, pages: &Pages, size: usize, batches: &mut usize) -> bo
 /// Goes on with a round as far as `batches` allow. Returns whether it was finished.
 fn go_on(census: &Census, pages: &Pages, round: u64, roots: &[Descriptor], size: usize, batches: &mut usize) -> bool {
     let names: BTreeSet<ObjectName> = roots.iter().map(Descriptor::name).collect();
-    let difference = census.begin(round, &names).expect("in order");
+    census.begin(round).expect("in order");
+    let difference = census.difference(&names).expect("readable");
     let entering: Vec<Descriptor> =
         roots.iter().filter(|root| difference.entering.contains(&root.name())).copied().collect();
     census.enter(&entering).expect("entered");
@@ -136,7 +137,7 @@ fn dead(census: &Census) -> BTreeSet<ObjectName> {
 }
 
 fn open(file: &Path) -> Census {
-    Census::open(file, HISTORY, 0).expect("opened")
+    Census::open(file, HISTORY).expect("opened")
 }
 
 /// A try to carry out a round.
@@ -208,14 +209,17 @@ fn a_page_that_was_never_had_is_not_needed_to_let_its_version_go() {
     let mut pages = Pages::default();
     let (whole, lost) = (pages.version(&[vec![1, 2]]), pages.version(&[vec![3], vec![4]]));
     let both = BTreeSet::from([whole.name(), lost.name()]);
-    assert_eq!(census.begin(1, &both).expect("in order").entering.len(), 2);
+    census.begin(1).expect("in order");
+    assert_eq!(census.difference(&both).expect("readable").entering.len(), 2);
     census.enter(&[whole, lost]).expect("entered");
     let root = whole.root.expect("not zeros");
     census.apply(&[(root, pages.0[&root].clone())]).expect("fits");
-    assert_eq!(census.work(10).expect("readable"), [lost.root.expect("not zeros")]);
+    let missing = Work { page: lost.root.expect("not zeros"), is_leaving: false };
+    assert_eq!(census.work(10).expect("readable"), [missing]);
     assert!(matches!(census.finish(1), Err(CensusError::Order { .. })), "what is not counted is not known to be dead");
     // Its version is deleted, and the round is begun again.
-    let difference = census.begin(1, &BTreeSet::from([whole.name()])).expect("the same round");
+    census.begin(1).expect("the same round");
+    let difference = census.difference(&BTreeSet::from([whole.name()])).expect("readable");
     census.leave(&difference.leaving).expect("left");
     assert_eq!(census.finish(1).expect("no work is left").objects, 4);
 }
@@ -227,12 +231,13 @@ fn a_page_of_another_level_is_refused_and_changes_nothing() {
     let mut pages = Pages::default();
     let (flat, tall) = (pages.version(&[vec![1, 2]]), pages.version(&[vec![3], vec![4]]));
     let wrong = Descriptor { root: flat.root, ..tall };
-    census.begin(1, &BTreeSet::from([wrong.name()])).expect("in order");
+    census.begin(1).expect("in order");
     census.enter(&[wrong]).expect("entered");
     let root = flat.root.expect("not zeros");
     let refused = census.apply(&[(root, pages.0[&root].clone())]);
     assert!(matches!(refused, Err(CensusError::Page { page, .. }) if page == root), "{refused:?}");
-    assert_eq!((census.work(10).expect("readable"), census.progress().expect("readable").objects), (vec![root], 2));
+    let left = vec![Work { page: root, is_leaving: false }];
+    assert_eq!((census.work(10).expect("readable"), census.progress().expect("readable").objects), (left, 2));
 }
 
 #[test]
@@ -242,13 +247,13 @@ fn an_index_of_another_history_or_with_a_flipped_bit_is_made_anew() {
     let mut pages = Pages::default();
     let version = pages.version(&[vec![1, 2]]);
     let build = |history| {
-        let census = Census::open(&file, history, 4).expect("opened");
+        let census = Census::open(&file, history).expect("opened");
         let found = census.progress().expect("readable");
         assert!(go_on(&census, &pages, 5, &[version], 10, &mut usize::MAX.clone()));
         found
     };
     let new = build(HISTORY);
-    assert_eq!((new.finished, new.begun, new.objects), (0, 4, 0));
+    assert_eq!((new.finished, new.begun, new.objects), (0, 0, 0));
     let known = build(HISTORY);
     assert_eq!((known.finished, known.begun, known.objects), (5, 5, 4));
     assert_eq!(build(History { number: 1, random: 8 }).objects, 0);
@@ -258,7 +263,7 @@ fn an_index_of_another_history_or_with_a_flipped_bit_is_made_anew() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 4;
         std::fs::write(&file, damaged).expect("written");
-        let census = Census::open(&file, History { number: 1, random: 8 }, 4).expect("opened");
+        let census = Census::open(&file, History { number: 1, random: 8 }).expect("opened");
         let progress = census.progress().expect("readable");
         assert!(
             progress.objects == 0 || needed(&census, &reached(&pages, &[version])).len() == 4,
@@ -271,6 +276,6 @@ fn an_index_of_another_history_or_with_a_flipped_bit_is_made_anew() {
 fn a_round_before_the_one_that_was_begun_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let census = open(&folder.path().join("census.redb"));
-    census.begin(3, &BTreeSet::new()).expect("in order");
-    assert!(matches!(census.begin(2, &BTreeSet::new()), Err(CensusError::Order { begun: 3, .. })));
+    census.begin(3).expect("in order");
+    assert!(matches!(census.begin(2), Err(CensusError::Order { begun: 3, .. })));
 }

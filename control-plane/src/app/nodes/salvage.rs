@@ -15,6 +15,7 @@ use muster_api::{
     node::{Salvage, SalvageState},
     node_protocol::{SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk},
     operation::Target,
+    version::VersionState,
 };
 use serde_json::json;
 
@@ -103,6 +104,7 @@ impl App {
                 }
                 row.state = SalvageState::Saved;
                 salvage::save(tx, &row).await?;
+                salvage::end_uploads(tx, node).await?;
                 events::append(tx, event(&row)).await?;
                 // The key of the node leaves the record with its last disk.
                 self.refresh_membership(tx).await
@@ -139,6 +141,7 @@ impl App {
                 let row = find::node(tx, &asked.thing).await?;
                 asked.check_if_match(row.revision)?;
                 if salvage::give_up(tx, row.id).await? > 0 {
+                    salvage::end_uploads(tx, row.id).await?;
                     self.refresh_membership(tx).await?;
                 }
                 Answer::ok(&self.node_view(&row, &promises::by_node(tx).await?))
@@ -168,6 +171,8 @@ pub(super) async fn expect(tx: &mut Tx, node: &NodeRow, on_it: &[InstanceRow]) -
                 state: SalvageState::Awaited,
                 detail: None,
                 version: None,
+                base: Some(disk.version),
+                reported_base: disk.reported_version,
                 created_at: now,
                 updated_at: now,
                 seq: tx.next_seq().await?,
@@ -195,7 +200,13 @@ async fn upload_of(tx: &mut Tx, row: &SalvageRow) -> Result<Upload, AppError> {
 async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result<(), AppError> {
     let invalid = |what: String| AppError::invalid("/saved/root", "invalid", what);
     let content = Content::from_root(&saved.root).map_err(|error| invalid(error.to_string()))?;
-    let base_bytes = versions::load(tx, saved.base).await?.map_or(0, |base| base.version.size_bytes);
+    let base = versions::load(tx, saved.base).await?;
+    // I6: what the new version shares with its base was not stored anew.
+    let is_live = base.as_ref().is_some_and(|base| base.version.state == VersionState::Ready);
+    if !is_live && ![row.base, row.reported_base].contains(&Some(saved.base)) {
+        return Err(invalid(format!("the disk builds on version {}, which may have been swept", saved.base)));
+    }
+    let base_bytes = base.map_or(0, |base| base.version.size_bytes);
     if let Some(detail) = check_version(base_bytes, row.size_bytes, content.size_bytes()) {
         return Err(invalid(detail));
     }
@@ -220,7 +231,6 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
         ..NewVersion::of_disk(id, row.project.clone(), of, firmware, content)
     };
     versions::insert(tx, &version).await?;
-    uploads::end(tx, saved.upload).await?;
     row.version = Some(id);
     row.detail = Some(if becomes_head(tx, row, saved).await? {
         let head = NewHead { disk: row.disk, base: saved.base, version: id, dirty_bytes: saved.dirty_bytes };
