@@ -123,6 +123,8 @@ pub struct Pool {
     pub share: Share,
     /// Time after which a silent node owns no objects any more, so that others copy what it has.
     pub out_after: Duration,
+    /// Time between two rounds of the sweep; whole seconds, 10 s to 7 days.
+    pub sweep_every: Duration,
 }
 
 /// Who shares the objects of equal content.
@@ -254,7 +256,7 @@ impl Default for Config {
                 body_within_s: 30,
             },
             database: None,
-            pool: Pool { min_copies: 2, share: Share::Cluster, out_after: Duration::from_secs(600) },
+            pool: Pool { min_copies: 2, share: Share::Cluster, out_after: Duration::from_secs(600), sweep_every: Duration::from_secs(600) },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances {
                 stop_timeout: STOP_TIMEOUT,
@@ -327,6 +329,7 @@ impl Config {
         set(&mut self.pool.min_copies, given.pool.min_copies);
         set(&mut self.pool.share, given.pool.share);
         set(&mut self.pool.out_after, given.pool.out_after);
+        set(&mut self.pool.sweep_every, given.pool.sweep_every);
         set(&mut self.uploads.min_bytes_per_s, given.uploads.min_bytes_per_s);
         set(&mut self.uploads.pace_over_s, given.uploads.pace_over_s);
         set(&mut self.instances.stop_timeout, given.instances.stop_timeout);
@@ -359,6 +362,7 @@ impl Config {
             ("instances.ready_timeout", ready_timeout, Duration::from_secs(1), TIME_MAX),
             ("instances.console_idle_timeout", console_idle_timeout, Duration::from_secs(10), TIME_MAX),
             ("pool.out_after", self.pool.out_after, Duration::from_secs(SILENT_AFTER_S), TIME_MAX),
+            ("pool.sweep_every", self.pool.sweep_every, Duration::from_secs(10), TIME_MAX),
             ("sessions.ttl", self.sessions.ttl, Duration::from_secs(60), Duration::from_secs(30 * 86_400)),
         ] {
             if time.subsec_nanos() != 0 || !(least..=most).contains(&time) {
@@ -475,6 +479,10 @@ pub struct PoolSettings {
     #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_OUT_AFTER", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub out_after: Option<Duration>,
+    /// Time between two rounds that give back what nothing needs any more [default: 10m]
+    #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_SWEEP_EVERY", value_parser = parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub sweep_every: Option<Duration>,
 }
 
 /// The settings of uploads from one source.
@@ -590,7 +598,7 @@ mod tests {
             insecure_http,
             metrics_listen,
             body_within_s,
-            pool: PoolSettings { min_copies, share, out_after },
+            pool: PoolSettings { min_copies, share, out_after, sweep_every },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout, console_idle_timeout },
             networks: NetworksSettings { default_subnet, max_per_project, max_groups_per_project, published_ports },
@@ -605,6 +613,7 @@ mod tests {
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(
             out_after.is_some()
+                && sweep_every.is_some()
                 && metrics_listen.is_some()
                 && min_copies.is_some()
                 && filter.is_some()
@@ -619,7 +628,7 @@ mod tests {
         let Config { doors, pool, log, uploads, instances, networks, sessions, .. } = Config::default();
         let Instances { stop_timeout, ready_timeout, console_idle_timeout } = instances;
         let times =
-            [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl, pool.out_after].map(exact_duration);
+            [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl, pool.out_after, pool.sweep_every].map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
         let limits = [networks.max_per_project, networks.max_groups_per_project];
         let words = [doors.listen.to_string(), log.filter, "cluster".to_owned(), networks.default_subnet.to_string()];

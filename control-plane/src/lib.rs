@@ -236,6 +236,7 @@ async fn assemble(
         heartbeats: app::heartbeats::Heartbeats::default(),
         boot_turns: app::boot_turns::Turns::default(),
         traffics: app::moved::Traffics::default(),
+        sweep: app::sweeping::Sweeping::default(),
         refused_runs: std::sync::Mutex::default(),
     });
     Ok(Parts { app, identities })

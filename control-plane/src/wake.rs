@@ -26,14 +26,16 @@ pub enum Loop {
     Snapshots,
     /// Takes disks that are detached from their instances.
     Disks,
+    /// Begins rounds of the sweep, and tells nodes to carry them out.
+    Sweep,
     /// Ends operations past their deadline and forgets what is old.
     Overdue,
 }
 
 impl Loop {
     /// All of them, in the order in which their statuses are kept.
-    pub const ALL: [Self; 6] =
-        [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Disks, Self::Overdue];
+    pub const ALL: [Self; 7] =
+        [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Disks, Self::Sweep, Self::Overdue];
 
     /// Name in logs and metrics.
     #[must_use]
@@ -44,6 +46,7 @@ impl Loop {
             Self::Instances => "instances",
             Self::Snapshots => "snapshots",
             Self::Disks => "disks",
+            Self::Sweep => "sweep",
             Self::Overdue => "overdue",
         }
     }
@@ -53,7 +56,7 @@ impl Loop {
     pub const fn period_ms(self) -> u64 {
         match self {
             Self::Nodes => 1_000,
-            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks => 2_000,
+            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks | Self::Sweep => 2_000,
             Self::Overdue => 10_000,
         }
     }

@@ -36,6 +36,7 @@ pub mod packet;
 pub mod page;
 pub mod patch;
 pub mod peer_protocol;
+pub mod pool;
 pub mod reason;
 pub mod security_group;
 pub mod session;

@@ -12,7 +12,7 @@ use muster_api::{
 use super::{
     App, AppError, Caller,
     list::{Filter, Position, in_history, opened},
-    sight::Sight,
+    sight::{POOL, Sight},
     slots::{Full, Slot},
 };
 use crate::store::{
@@ -240,8 +240,8 @@ fn states() -> Vec<&'static str> {
 
 fn wants(caller: &Caller, filter: &Filter, row: &StoredEvent) -> bool {
     let target = &row.event.target;
-    // Only operators may know of nodes.
-    if !caller.is_operator() && target.kind == "node" {
+    // Only operators may know of nodes and of the pool.
+    if !caller.is_operator() && ["node", POOL].contains(&target.kind.as_str()) {
         return false;
     }
     let state = row.event.data.get("state").and_then(|s| s.as_str());

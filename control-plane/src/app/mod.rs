@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `boot_turns`, `counted`, `known` and `moved` know no other file, `labels` and [`caller`] only errors, and
+//! `heartbeats`, `boot_turns`, `counted`, `known`, `moved` and `sweeping` know no other file, `labels` and [`caller`] only errors, and
 //! `console_tickets` only callers; then [`App`] itself; `authentication`, [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
 mod authentication;
@@ -62,6 +62,8 @@ pub mod sign_ins;
 pub mod slots;
 pub mod snapshots;
 pub mod summary;
+pub mod sweep;
+pub mod sweeping;
 pub mod tokens;
 mod traffic;
 pub mod uploads;
@@ -148,6 +150,8 @@ pub struct Inner {
     pub traffics: moved::Traffics,
     /// Which boot orders were taken lately.
     pub boot_turns: boot_turns::Turns,
+    /// What this process knows of the sweep.
+    pub sweep: sweeping::Sweeping,
     /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
     pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
 }

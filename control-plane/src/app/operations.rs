@@ -7,7 +7,11 @@ use muster_api::{
     operation::{Operation, OperationState},
 };
 
-use super::{Answer, App, AppError, Caller, Once, list::ListQuery, sight::Sight};
+use super::{
+    Answer, App, AppError, Caller, Once,
+    list::ListQuery,
+    sight::{POOL, Sight},
+};
 use crate::{
     store::{
         Tx,
@@ -89,7 +93,10 @@ impl App {
                 let mut pager = list.pager(tx).await?;
                 while let Some((after, n)) = pager.wants() {
                     let rows = operations::list(tx, after, caller.list_project(), &list.filter.targets, n).await?;
-                    let keep = |(_, operation)| wanted(list, &operation).then(|| sight.operation(operation));
+                    let keep = |(_, operation)| {
+                        let is_wanted = wanted(list, &operation) && is_visible(caller, &operation);
+                        is_wanted.then(|| sight.operation(operation))
+                    };
                     pager.take(rows, |(seq, _)| *seq, keep);
                 }
                 Ok(pager.page())
@@ -116,8 +123,14 @@ impl App {
 }
 
 async fn find(tx: &mut Tx, caller: &Caller, id: OperationId) -> Result<Operation, AppError> {
-    let found = operations::load(tx, id).await?.filter(|operation| caller.can_see(&operation.project));
+    let found = operations::load(tx, id).await?;
+    let found = found.filter(|operation| caller.can_see(&operation.project) && is_visible(caller, operation));
     found.ok_or_else(|| AppError::not_found("operation", id))
+}
+
+/// Whether an operation is for the caller to see (I12).
+fn is_visible(caller: &Caller, operation: &Operation) -> bool {
+    caller.is_operator() || operation.target.kind != POOL
 }
 
 fn wanted(list: &ListQuery, operation: &Operation) -> bool {

@@ -61,6 +61,8 @@ struct News<'a> {
     /// the same, whatever the node has learned.
     lost: Option<String>,
     stale: u64,
+    /// Whether the report has all instances of the node, as of its newest desired state.
+    is_whole: bool,
 }
 
 impl News<'_> {
@@ -105,12 +107,12 @@ impl App {
     /// Takes a report. What it says of an older generation or start, or of another node's instance, is ignored.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
         let ours = self.incarnation();
-        let (unchanged, evidence, lost) = self
+        let (unchanged, is_whole, evidence, lost) = self
             .store
             .read("reports.compare", async |tx| {
                 let news = news(tx, node, report).await?;
                 metrics::counter!("muster_reports_stale_total").increment(news.stale);
-                Ok::<_, AppError>((news.is_none(), news.evidence, news.lost))
+                Ok::<_, AppError>((news.is_none(), news.is_whole, news.evidence, news.lost))
             })
             .await?;
         // After a restore, nodes report things of the history before until they have learned of the new one.
@@ -126,9 +128,16 @@ impl App {
         if let Some(evidence) = evidence.filter(|_| of_ours).or(lost) {
             self.leave_old_history(ours, ours, &evidence).await?;
         }
-        if unchanged {
-            return Ok(());
+        if !unchanged {
+            self.take_report(node, report).await?;
         }
+        if is_whole && of_ours {
+            self.sweep.note_report(node, ours);
+        }
+        Ok(())
+    }
+
+    async fn take_report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
         self.store
             .run_tx("reports.take", async |tx| {
                 let news = news(tx, node, report).await?;
@@ -195,7 +204,7 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
     let has_heard_all = desired_revision == nodes::desired_revision(tx, node).await?;
     // A report of an older desired state lacks what the node has not heard of yet.
     let is_whole = report.full && has_heard_all;
-    let mut news = News::default();
+    let mut news = News { is_whole, ..News::default() };
     for one in &report.instances {
         let row = rows.remove(&one.instance);
         if row.as_ref().is_none_or(|row| row.life.is_outdated_by(node, one)) {

@@ -2,8 +2,8 @@
 
 use super::{App, StoreError};
 use crate::store::{
-    DELETED_SHOWN_MS, deployments, events, idempotency, instances, networks, operations, security_groups, sessions,
-    sign_in_links, snapshots, tokens,
+    DELETED_SHOWN_MS, deployments, events, idempotency, instances, networks, operations, readers, security_groups,
+    sessions, sign_in_links, snapshots, tokens,
 };
 
 impl App {
@@ -16,6 +16,7 @@ impl App {
                 Ok(events::forget_old(tx).await?
                     + operations::forget_old(tx).await?
                     + idempotency::forget_old(tx).await?
+                    + readers::forget_old(tx).await?
                     + tokens::forget_old(tx).await?
                     + sessions::forget_old(tx).await?
                     + sign_in_links::forget_old(tx).await?

@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::StoreError;
 use crate::store::{Tx, nodes};
 
+/// Kind of the pool as a target of operations and events. What comes back of it tells of all projects, so only operators see
+/// them.
+pub(crate) const POOL: &str = "pool";
 /// Who is said to have done what a node did.
 const SYSTEM: &str = "system";
 /// What is said in place of a node's name, id or address.

@@ -8,7 +8,10 @@ use muster_api::{
 };
 use storage_core::units::u64_from;
 
-use super::{App, AppError, Caller, StoreError, sight::Sight};
+use super::{
+    App, AppError, Caller, StoreError,
+    sight::{POOL, Sight},
+};
 use crate::store::{
     Tx, cluster, deployments, disks, found, images, instances, networks, nics, nodes, operations, promises, sessions,
     snapshots,
@@ -140,7 +143,8 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
     }
     let totals = if operator { Some(totals(tx).await?) } else { None };
     let (pool, capacity) = totals.unzip();
-    let running = operations::newest_running(tx, project, RUNNING_MAX).await?;
+    let mut running = operations::newest_running(tx, project, RUNNING_MAX).await?;
+    running.retain(|operation| operator || operation.target.kind != POOL);
     // Only who has sentences to look through needs the names of all nodes.
     let sight = if running.is_empty() { Sight::All } else { Sight::of(tx, operator).await? };
     Ok(Summary {

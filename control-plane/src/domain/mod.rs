@@ -15,4 +15,5 @@ pub mod promised;
 pub mod rules;
 pub mod run;
 pub mod snapshot;
+pub mod sweep;
 pub mod versions;

@@ -26,6 +26,7 @@ pub mod node_door;
 pub mod nodes;
 pub mod openapi;
 pub mod operations;
+mod pools;
 mod reserved;
 pub mod security_groups;
 pub mod sessions;
@@ -103,6 +104,7 @@ fn documented() -> OpenApiRouter<App> {
         .merge(events::routes())
         .merge(nodes::routes())
         .merge(traffic::routes())
+        .merge(pools::routes())
         .merge(deployments::routes())
         .merge(instances::routes())
         .merge(disks::routes())

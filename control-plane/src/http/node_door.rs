@@ -5,19 +5,23 @@ use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{FromRequestParts, State},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{StatusCode, request::Parts};
+use http::{StatusCode, header, request::Parts};
 use muster_api::{
     CommitId, DiskId, InstanceId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
-        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit, boot::BootReport,
+        RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
+        boot::BootReport,
+        sweep::{SweepDone, names_from_bytes, names_to_bytes},
     },
 };
 use muster_pool::tls::PeerCaller;
+use storage_core::ObjectName;
 
 use super::{
     ApiError, Json, JsonBody, Params, Path,
@@ -48,6 +52,9 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/cuts/{snapshot}", post(cut))
         .route("/node/v1/salvage", get(salvage))
         .route("/node/v1/salvage/{disk}", post(salvaged))
+        .route("/node/v1/sweep/{round}/dead", get(sweep_dead))
+        .route("/node/v1/sweep/{round}/judge", post(sweep_judge))
+        .route("/node/v1/sweep/{round}/done", post(sweep_done))
         .route("/node/v1/commits/{commit}", get(outcome).put(stage).post(commit_trouble))
 }
 
@@ -222,4 +229,41 @@ async fn outcome(
     Path(commit): Path<CommitId>,
 ) -> Result<Json<CommitOutcome>, ApiError> {
     Ok(Json(app.commit_outcome(node.id, commit).await?))
+}
+
+async fn sweep_dead(
+    State(app): State<App>,
+    _: NodeCaller,
+    Path(round): Path<u64>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    params.only(&["after"])?;
+    let after = params.text("after")?.map(str::parse).transpose();
+    let after = after.map_err(|error| AppError::BadRequest(format!("after: {error}")))?;
+    Ok(names(&app.sweep_dead(round, after).await?))
+}
+
+async fn sweep_judge(
+    State(app): State<App>,
+    _: NodeCaller,
+    Path(round): Path<u64>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let asked = names_from_bytes(&body).map_err(AppError::BadRequest)?;
+    Ok(names(&app.sweep_judge(round, asked).await?))
+}
+
+async fn sweep_done(
+    State(app): State<App>,
+    node: NodeCaller,
+    Path(round): Path<u64>,
+    JsonBody(done): JsonBody<SweepDone>,
+) -> Result<StatusCode, ApiError> {
+    app.sweep_done(&node, round, done)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn names(names: &[ObjectName]) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    (kind, names_to_bytes(names)).into_response()
 }

@@ -199,10 +199,12 @@ pub(super) async fn stream(
         let last = range.end.saturating_sub(1);
         answer = answer.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{size}", range.start));
     }
+    let reading = app.begin_reading(row.version.id).await?;
     metrics::counter!("muster_exported_bytes_total").increment(range.end - range.start);
     let told = (app.clone(), Arc::new(row.version.clone()));
     let pieces = content::stream(app.pool.clone(), &row.content, range).then(move |piece| {
         let (app, version) = told.clone();
+        let _held = &reading;
         async move {
             if let Err(error) = &piece {
                 app.tell_unreadable(&version, error).await;

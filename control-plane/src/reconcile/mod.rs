@@ -11,6 +11,7 @@ pub mod instances;
 pub mod nodes;
 pub mod overdue;
 pub mod snapshots;
+pub mod sweep;
 
 #[cfg(doc)]
 use crate::wake::Loop;

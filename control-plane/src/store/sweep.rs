@@ -67,10 +67,19 @@ pub async fn note_round(tx: &mut Tx, had_work: bool) -> Result<(), StoreError> {
     Ok(())
 }
 
+const WORK: &str = "-- sweep.note_work
+UPDATE sweep SET had_work = 1 WHERE one = 1";
+
+/// Notes that the newest round has something to give back.
+pub async fn note_work(tx: &mut Tx) -> Result<(), StoreError> {
+    sqlx::query(WORK).execute(tx.conn()).await?;
+    Ok(())
+}
+
 const ASK: &str = "-- sweep.ask
 UPDATE sweep SET asked_round = $1 WHERE one = 1";
 
-/// Notes that an operator waits for this round.
+/// Notes that an operator waits for this round; 0 if nobody does any more.
 pub async fn ask(tx: &mut Tx, round: u64) -> Result<(), StoreError> {
     sqlx::query(ASK).bind(column::int(round)).execute(tx.conn()).await?;
     Ok(())

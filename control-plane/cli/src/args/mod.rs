@@ -14,6 +14,7 @@ mod instance;
 mod network;
 mod node;
 mod operation;
+mod pool;
 mod session;
 mod snapshot;
 mod token;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     network::{NetworkCommand, SecurityGroupCommand},
     node::NodeCommand,
     operation::OperationCommand,
+    pool::PoolCommand,
     session::SessionCommand,
     snapshot::SnapshotCommand,
     token::TokenCommand,
@@ -149,6 +151,9 @@ pub(crate) enum Command {
     /// Security groups: what may reach instances, and what may leave them
     #[command(subcommand, visible_alias = "sg")]
     SecurityGroup(SecurityGroupCommand),
+    /// The pool: what the nodes keep together, and its sweep (operators)
+    #[command(subcommand)]
+    Pool(PoolCommand),
     /// Nodes: the hosts that run instances (operators)
     #[command(subcommand)]
     Node(NodeCommand),

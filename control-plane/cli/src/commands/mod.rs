@@ -13,6 +13,7 @@ mod misc;
 mod network;
 mod node;
 mod operation;
+mod pool;
 mod session;
 mod snapshot;
 mod token;
@@ -71,6 +72,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
         Command::Network(command) => network::run(&ctx, command).await,
         Command::SecurityGroup(command) => network::run_groups(&ctx, command).await,
         Command::Node(command) => node::run(&ctx, command).await,
+        Command::Pool(command) => pool::run(&ctx, command).await,
         Command::Operation(command) => operation::run(&ctx, command).await,
         Command::Event(command) => event::run(&ctx, command).await,
         Command::Token(command) => token::run(&ctx, command).await,
@@ -334,8 +336,10 @@ enum Frees {
 }
 
 fn frees_text(least: &str, freed: Option<u64>) -> String {
-    // Nothing sweeps the pool yet, so nothing comes back at once.
-    freed.map(|n| format!(" ({least}{} that nothing else uses; not freed yet)", units::bytes(n))).unwrap_or_default()
+    // Nothing comes back before a round of the sweep.
+    freed
+        .map(|n| format!(" ({least}{} that nothing else uses; the sweep gives it back)", units::bytes(n)))
+        .unwrap_or_default()
 }
 
 /// Adds the filters that all lists have.

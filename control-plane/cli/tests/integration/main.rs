@@ -296,7 +296,7 @@ async fn rm_says_how_much_nothing_else_uses_and_promises_nothing() {
     let done = fake.run(&["image", "rm", "debian", "--yes"]).await;
     assert_eq!(
         (done.code, done.out.as_str()),
-        (Some(0), "deleted image debian (1 MiB that nothing else uses; not freed yet)\n"),
+        (Some(0), "deleted image debian (1 MiB that nothing else uses; the sweep gives it back)\n"),
         "{done:?}"
     );
     assert_eq!(fake.lines(), ["DELETE /v1/images/debian?dry_run=true", "DELETE /v1/images/debian"]);

@@ -30,7 +30,8 @@ async fn rm_of_several_asks_once_and_begins_all_before_it_waits() {
     let args = ["deployment", "rm", "web", "trial"];
     let said = fake.at_terminal(&args, "y\n").await;
     assert_eq!(said.code, Some(0), "{said:?}");
-    let question = "Delete deployment web, trial (at least 2 MiB that nothing else uses; not freed\n  yet)? [y/N]";
+    let question =
+        "Delete deployment web, trial (at least 2 MiB that nothing else uses; the\n  sweep gives it back)? [y/N]";
     assert!(said.out.contains(question) && said.out.matches("[y/N]").count() == 1, "{}", said.out);
     for name in ["web", "trial"] {
         assert!(said.out.contains(&format!("deleted deployment {name}")), "{}", said.out);

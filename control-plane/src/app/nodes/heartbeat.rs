@@ -58,7 +58,7 @@ impl App {
             incarnation: ours,
             desired_revision: row.desired_revision,
             membership_epoch: self.pool.membership().epoch,
-            sweep: None,
+            sweep: self.sweep.named_to(node.id, ours),
         })
     }
 

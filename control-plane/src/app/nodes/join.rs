@@ -34,7 +34,7 @@ impl App {
         let token = self.read_join_token(bearer)?;
         check_protocol(wanted.protocol)?;
         check_address(&wanted.advertise, "/advertise")?;
-        let id = NodeId::generate();
+        let (id, of) = (NodeId::generate(), self.incarnation());
         let (row, certificate_pem) = self
             .store
             .run_tx("nodes.join", async |tx| {
@@ -66,6 +66,10 @@ impl App {
             })
             .await?;
         self.follow_membership().await?;
+        if row.id == id {
+            // It holds nothing yet, so the sweep need not wait for its first report.
+            self.sweep.note_report(id, of);
+        }
         tracing::info!(node.id = %row.id, "node '{}' joined at {}", row.name, row.address);
         Ok(JoinAnswer {
             node: row.id,

@@ -75,7 +75,6 @@ async fn a_body_that_does_not_come_in_time_is_answered_with_408() {
 async fn reserved_shapes_answer_501_and_only_to_callers() {
     let world = World::new().await;
     for (method, path) in [
-        ("GET", "/v1/pools"),
         ("GET", "/v1/projects"),
         ("GET", "/v1/audit"),
         ("POST", "/v1/nodes/a/drain"),

@@ -24,7 +24,7 @@ use muster_api::{
     node_protocol::{
         AbsentDisk, Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired,
         DiskAssignment, DiskReport, Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL,
-        Observed, Offer, Report, StagedCommit, VersionRoot, Wanted,
+        Observed, Offer, Report, StagedCommit, VersionRoot, Wanted, sweep::names_to_bytes,
     },
 };
 use muster_controller::{
@@ -41,12 +41,15 @@ use muster_controller::{
     },
 };
 use muster_pool::{
-    ServeLimits, serve,
+    PoolClient, ServeLimits, serve,
     tls::{Ca, ClientCertificates, Identity, PeerCaller, server_config},
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
-use storage_core::{ByteLen, ChunkSize, Descriptor, Kind, ObjectName, Salt};
+use storage_core::{
+    ByteLen, ChunkSize, ChunkStore, Compression, Descriptor, Kind, MemoryStore, ObjectName, Record, Salt,
+    tree::{Leaf, Page},
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
@@ -64,6 +67,8 @@ pub(crate) struct World {
     stop: CancellationToken,
     loops: TaskTracker,
     config: Config,
+    /// The pool, if the controller does not ask the nodes' peer servers for objects.
+    store: Option<Arc<MemoryStore>>,
     _dir: tempfile::TempDir,
 }
 
@@ -108,8 +113,16 @@ async fn send(router: Router, request: Request<Body>) -> Reply {
     Reply { status: parts.status.as_u16(), body, headers: parts.headers, raw: bytes.to_vec() }
 }
 
-async fn open(config: Config, clock: Arc<dyn Clock>) -> App {
-    muster_controller::build_app(config, clock, 1).await.unwrap().app
+async fn open(config: Config, clock: Arc<dyn Clock>, store: Option<Arc<MemoryStore>>) -> App {
+    match store {
+        None => muster_controller::build_app(config, clock, 1).await.unwrap().app,
+        Some(store) => {
+            let parts = muster_controller::build_app_on(config, clock, PoolClient::local_only(store)).await.unwrap();
+            // As after a start with a new database.
+            parts.app.store.run_tx("test.membership", async |tx| parts.app.refresh_membership(tx).await).await.unwrap();
+            parts.app
+        }
+    }
 }
 
 impl World {
@@ -118,12 +131,17 @@ impl World {
     }
 
     pub(crate) async fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self::open(clock, Config::default()).await
+        Self::open(clock, Config::default(), None).await
     }
 
     /// One whose configuration has these values.
     pub(crate) async fn configured(config: Config) -> Self {
-        Self::open(Arc::new(muster_controller::clock::SystemClock), config).await
+        Self::open(Arc::new(muster_controller::clock::SystemClock), config, None).await
+    }
+
+    /// One with a pool in memory.
+    pub(crate) async fn with_pool(store: Arc<MemoryStore>) -> Self {
+        Self::open(Arc::new(muster_controller::clock::SystemClock), Config::default(), Some(store)).await
     }
 
     /// The same on another database than the file.
@@ -131,10 +149,10 @@ impl World {
         Self::configured(Config { database: Some(database), ..Config::default() }).await
     }
 
-    async fn open(clock: Arc<dyn Clock>, config: Config) -> Self {
+    async fn open(clock: Arc<dyn Clock>, config: Config, store: Option<Arc<MemoryStore>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { data_dir: dir.path().to_owned(), ..config };
-        let app = open(config.clone(), clock.clone()).await;
+        let app = open(config.clone(), clock.clone(), store.clone()).await;
         let token = std::fs::read_to_string(dir.path().join("admin.token")).unwrap().trim().to_owned();
         let mut world = Self {
             app,
@@ -144,6 +162,7 @@ impl World {
             stop: CancellationToken::new(),
             loops: TaskTracker::new(),
             config,
+            store,
             _dir: dir,
         };
         world.serve();
@@ -165,7 +184,7 @@ impl World {
         self.app.closing.cancel();
         self.loops.wait().await;
         self.app.store.close().await;
-        self.app = open(self.config.clone(), self.clock.clone()).await;
+        self.app = open(self.config.clone(), self.clock.clone(), self.store.clone()).await;
         self.serve();
     }
 
@@ -249,8 +268,13 @@ impl World {
 
     /// An image with one version of zeros.
     pub(crate) async fn image(&self, name: &str, size: u64) -> VersionId {
-        let (image, version) = (ImageId::generate(), VersionId::generate());
         let descriptor = Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED);
+        self.image_of(name, Content::new(descriptor, None).unwrap()).await
+    }
+
+    /// An image with one version.
+    pub(crate) async fn image_of(&self, name: &str, content: Content) -> VersionId {
+        let (image, version) = (ImageId::generate(), VersionId::generate());
         self.app
             .store
             .run_tx("test.image", async |tx| {
@@ -269,7 +293,7 @@ impl World {
                     labels: Labels::default(),
                     of: Of::Image { image, number: 1 },
                     parent: None,
-                    content: Content::new(descriptor, None).unwrap(),
+                    content: content.clone(),
                     digest: None,
                     stored_bytes: 0,
                     reached_bytes: None,
@@ -330,7 +354,7 @@ impl World {
         let agent = Agent {
             id: answer.node,
             key_sha256: muster_pool::tls::fingerprint(&certificate).unwrap(),
-            incarnation: answer.incarnation,
+            incarnation: Mutex::new(answer.incarnation),
             advertise,
             offer,
             doors: self.doors.clone(),
@@ -411,6 +435,10 @@ pub(crate) struct Script {
     pub(crate) removes: bool,
     /// Names of disks that it cannot make.
     pub(crate) unmade: Vec<String>,
+    /// Where it stores what its commits consist of; nowhere otherwise.
+    pub(crate) pool: Option<Arc<MemoryStore>>,
+    /// It reports the versions that its disks began with, whatever was published since.
+    pub(crate) lags: bool,
 }
 
 impl Default for Script {
@@ -436,6 +464,8 @@ impl Default for Script {
             lets_go: true,
             removes: true,
             unmade: Vec::new(),
+            pool: None,
+            lags: false,
         }
     }
 }
@@ -457,7 +487,7 @@ pub(crate) struct Seen {
 pub(crate) struct Agent {
     pub(crate) id: NodeId,
     key_sha256: String,
-    incarnation: Incarnation,
+    incarnation: Mutex<Incarnation>,
     advertise: String,
     offer: Offer,
     doors: Doors,
@@ -533,7 +563,7 @@ impl Agent {
             || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
         Heartbeat {
             protocol: NODE_PROTOCOL,
-            incarnation: self.incarnation,
+            incarnation: *self.incarnation.lock().unwrap(),
             membership_epoch: 0,
             advertise: self.advertise.clone(),
             offer: self.offer,
@@ -638,7 +668,10 @@ impl Agent {
                     generation: disk.generation,
                     base: base.version,
                     upload: order.upload,
-                    root: self.root(base.size_bytes),
+                    root: match &script.pool {
+                        None => self.root(base.size_bytes),
+                        Some(pool) => self.root_in(pool, base.size_bytes, order.round),
+                    },
                     dirty_bytes: 4096,
                     stored_bytes: 4096,
                 };
@@ -657,6 +690,60 @@ impl Agent {
         let root = Some(ObjectName::of(Kind::Page, Salt::SHARED, &page));
         let descriptor = Descriptor { root, ..Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED) };
         VersionRoot { descriptor: hex::encode(descriptor.encode()), root_page: Some(hex::encode(page)), commit: None }
+    }
+
+    /// The same, stored in the pool.
+    fn root_in(&self, pool: &MemoryStore, size: u64, round: u64) -> VersionRoot {
+        let body = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.saved += 1;
+            format!("chunk {} of {}", seen.saved, self.id).into_bytes()
+        };
+        let content = stored(pool, size, &[body], round);
+        VersionRoot {
+            descriptor: hex::encode(content.descriptor().encode()),
+            root_page: content.root_page().map(hex::encode),
+            commit: None,
+        }
+    }
+
+    /// Tells all instances that it has, under its newest desired state.
+    pub(crate) async fn tell_whole(&self) {
+        eventually("a report of the newest desired state", async || {
+            let newest = self.newest_revision().await;
+            let desired = self.seen.lock().unwrap().desired.clone().filter(|desired| desired.revision == newest)?;
+            self.act().await;
+            let reports = self.seen.lock().unwrap().reported.values().map(|(_, report)| report.clone()).collect();
+            (self.report(&desired, true, reports).await.status < 300).then_some(())
+        })
+        .await;
+    }
+
+    /// Its next heartbeats say that it has seen this incarnation.
+    pub(crate) async fn has_seen(&self, incarnation: Incarnation) {
+        *self.incarnation.lock().unwrap() = incarnation;
+        self.beat().await;
+    }
+
+    /// Learns which incarnation the controller is at, and forgets that it saw a later one.
+    pub(crate) async fn learn_incarnation(&self) {
+        let answer = self.send_beat(&self.heartbeat()).await.expect(200).body;
+        *self.incarnation.lock().unwrap() = serde_json::from_value(answer["incarnation"].clone()).unwrap();
+        self.beat().await;
+    }
+
+    /// A call of the sweep at the node door, whose body is names.
+    pub(crate) async fn sweep_call(&self, method: &str, path: &str, names: &[ObjectName]) -> Reply {
+        let router = self.doors.read().unwrap().as_ref().map(|doors| doors.1.clone()).unwrap();
+        let request = Request::builder().method(method).uri(format!("/node/v1/sweep/{path}"));
+        let mut request = request.body(Body::from(names_to_bytes(names))).unwrap();
+        request.extensions_mut().insert(PeerCaller { key_sha256: self.key_sha256.clone(), expired: false });
+        send(router, request).await
+    }
+
+    /// The round that a heartbeat is answered with.
+    pub(crate) async fn named_round(&self) -> Option<u64> {
+        self.send_beat(&self.heartbeat()).await.expect(200).body.pointer("/sweep/round").and_then(Value::as_u64)
     }
 
     pub(crate) async fn stage(&self, commit: CommitId, staged: &StagedCommit) -> Reply {
@@ -686,6 +773,22 @@ impl Agent {
         let seen = self.seen.lock().unwrap();
         seen.desired.as_ref()?.assignments.iter().find(|a| a.name == name).cloned()
     }
+}
+
+/// Content of this size that begins with these chunks, stored in a pool with this stamp.
+pub(crate) fn stored(pool: &MemoryStore, size: u64, chunks: &[Vec<u8>], round: u64) -> Content {
+    let record = |kind, body: &[u8]| {
+        let chunk = (kind == Kind::Chunk).then_some(ChunkSize::DEFAULT);
+        let record = Record::encode(kind, Salt::SHARED, chunk, body, Compression::Off);
+        pool.put(round, std::slice::from_ref(&record)).unwrap();
+        record.name()
+    };
+    let leaves = (0..).zip(chunks).map(|(slot, body)| (slot, Leaf::Whole(record(Kind::Chunk, body))));
+    let page = Page::leaf(leaves).unwrap().encode();
+    let root = Some(record(Kind::Page, &page));
+    let descriptor = Descriptor { root, ..Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED) };
+    record(Kind::Descriptor, &descriptor.encode());
+    Content::new(descriptor, Some(page.into())).unwrap()
 }
 
 fn now() -> Timestamp {
@@ -772,7 +875,7 @@ fn with_disks(
         DiskReport {
             disk: disk.disk,
             path: format!("/var/lib/muster/agent/disks/{}.raw", disk.disk),
-            version: disk.version,
+            version: began.get(&disk.disk).filter(|_| script.lags).copied().unwrap_or(disk.version),
             ahead: None,
             unsaved_bytes: dirty_bytes,
             fetched_bytes: 0,

@@ -20,3 +20,4 @@ mod on_postgres;
 mod restart;
 mod seeds;
 mod snapshots;
+mod sweep;

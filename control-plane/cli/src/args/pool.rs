@@ -1,0 +1,18 @@
+//! `muster pool …`.
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PoolCommand {
+    /// Show what the pool holds and how its sweep fares
+    Show,
+    /// Give back now what nothing needs any more
+    Sweep {
+        /// Allow the sweep after a restore of the database: what nodes hold and nobody knows of may be given up
+        #[arg(long)]
+        after_restore: bool,
+        /// Do not ask
+        #[arg(short, long, requires = "after_restore")]
+        yes: bool,
+    },
+}

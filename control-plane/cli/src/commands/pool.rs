@@ -1,0 +1,85 @@
+//! `muster pool …`, for operators.
+
+use muster_api::{
+    operation::Operation,
+    pool::{DEFAULT_POOL, Pool, StartSweep, Sweep},
+};
+
+use super::{Ctx, Settled, body};
+use crate::{
+    args::PoolCommand,
+    cells::{age, optional, word},
+    client::Call,
+    failure::Failure,
+    units,
+};
+
+pub(super) async fn run(ctx: &Ctx, command: PoolCommand) -> Result<(), Failure> {
+    let pool = Call::to(&["v1", "pools", DEFAULT_POOL]);
+    match command {
+        PoolCommand::Show => ctx.show(&pool, details).await,
+        PoolCommand::Sweep { after_restore, yes } => {
+            if after_restore {
+                let question = "Allow the sweep after the restore? What `muster instance found` does not show and no node \
+                    that is there holds is lost for good.";
+                ctx.agree(question, yes).await?;
+            }
+            let answer = ctx.client.post(&pool.then("sweep"), &body(&StartSweep { after_restore })?).await?;
+            let shown = match ctx.settle(answer).await? {
+                Settled::Accepted(operation) => ctx.accepted(operation)?,
+                Settled::Done(operation) => ctx.shown(operation.sent, swept)?,
+                Settled::Now(body) => ctx.shown(body, swept)?,
+            };
+            ctx.print(&shown)
+        }
+    }
+}
+
+/// `pool default: 120 copies of objects dropped, 30 MiB, the disks got 28 MiB back`.
+fn swept(operation: &Operation) -> String {
+    let of = |key| operation.result.as_ref().and_then(|result| result[key].as_u64()).unwrap_or(0);
+    format!(
+        "pool {}: {} copies of objects dropped, {}; the disks got {} back",
+        operation.target.name,
+        of("objects"),
+        units::bytes(of("bytes")),
+        units::bytes(of("reclaimed_bytes"))
+    )
+}
+
+fn details(pool: &Pool) -> String {
+    let Pool { name, min_copies, nodes, usage, sweep, .. } = pool;
+    let mut lines = vec![
+        format!("pool {name}: {nodes} nodes, at least {min_copies} copies of each object"),
+        format!(
+            "  holds     {} copies, {} of {}",
+            usage.objects,
+            units::bytes(usage.used_bytes),
+            units::bytes(usage.limit_bytes)
+        ),
+    ];
+    if usage.lost_objects > 0 {
+        lines.push(format!("  lost      {} copies, {}", usage.lost_objects, units::bytes(usage.lost_bytes)));
+    }
+    lines.extend(sweep_lines(sweep));
+    lines.join("\n")
+}
+
+fn sweep_lines(sweep: &Sweep) -> Vec<String> {
+    let mut lines = vec![format!("  sweep     {} for {}", word(&sweep.state), age(sweep.since))];
+    lines.extend(sweep.reason.iter().map(|reason| format!("            {reason}")));
+    let begun = sweep.begun_at.map(|at| format!(", begun {} ago", age(at)));
+    lines.push(format!("  round     {}{}, {} nodes done", sweep.round, begun.unwrap_or_default(), sweep.nodes_done));
+    let awaited: Vec<&str> = sweep.awaited.iter().map(|node| node.name.as_str()).collect();
+    if !awaited.is_empty() {
+        lines.push(format!("  awaited   {}", awaited.join(", ")));
+    }
+    lines.push(format!("  needed    {} objects", optional(sweep.needed_objects)));
+    lines.push(format!(
+        "  dropped   {} copies, {}; the disks got {} back",
+        sweep.dropped_objects,
+        units::bytes(sweep.dropped_bytes),
+        units::bytes(sweep.reclaimed_bytes)
+    ));
+    lines
+}

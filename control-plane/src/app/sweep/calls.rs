@@ -1,0 +1,157 @@
+//! The pool as operators see it, and their word that it be swept.
+
+use muster_api::{
+    Page,
+    node::PoolUse,
+    pool::{AWAITED_MAX, AwaitedNode, DEFAULT_POOL, Pool, StartSweep, Sweep, SweepState},
+};
+use serde_json::json;
+use storage_core::units::u64_from;
+
+use super::{
+    super::{
+        Answer, App, AppError, Caller, Once, begin_operation,
+        caller::DEFAULT_PROJECT,
+        sweeping::{Named, Standing},
+    },
+    rounds,
+};
+use crate::{
+    store::{
+        Tx, events,
+        nodes::{self, NodeRow},
+        operations::{self, NewOperation},
+        sweep, uploads,
+    },
+    wake::Loop,
+};
+
+/// Longest time that an operator's sweep may take, milliseconds. Two rounds have to be carried out by all nodes.
+const SWEEP_MS: i64 = 4 * 3600 * 1000;
+/// Rounds that an operator's sweep waits for. What was stored shortly before the first of them has a stamp that is too young for
+/// it, and goes with the second.
+const ROUNDS: u64 = 2;
+
+impl App {
+    /// All pools: there is one (operators).
+    pub async fn pools(&self, caller: &Caller) -> Result<Page<Pool>, AppError> {
+        caller.require_operator()?;
+        self.store
+            .read("pools.list", async |tx| {
+                let position = tx.as_of().await?;
+                let as_of = tx.token(position);
+                Ok(Page { items: vec![self.pool_view(tx).await?], next_page_token: None, as_of })
+            })
+            .await
+    }
+
+    /// A pool, by its name (operators).
+    pub async fn pool(&self, caller: &Caller, name: &str) -> Result<Pool, AppError> {
+        caller.require_operator()?;
+        check_name(name)?;
+        self.store.read("pools.show", async |tx| self.pool_view(tx).await).await
+    }
+
+    /// Sweeps what nothing needs now. The operation ends when all nodes that are there are done.
+    pub async fn sweep_pool(
+        &self,
+        caller: &Caller,
+        once: &Once,
+        pool: &str,
+        wanted: &StartSweep,
+    ) -> Result<Answer, AppError> {
+        caller.require_operator()?;
+        check_name(pool)?;
+        self.once(once, "pools.sweep", async |tx| {
+            let of = self.incarnation();
+            if !sweep::load(tx).await?.is_allowed_in(of) {
+                if !wanted.after_restore {
+                    let allowed = vec!["after_restore: true"];
+                    return Err(AppError::WrongState { kind: "pool", state: "restored".to_owned(), allowed });
+                }
+                if let Some(reason) = self.unreported(&nodes::listed(tx).await?, of) {
+                    return Err(AppError::Unavailable(reason));
+                }
+                sweep::allow(tx, of).await?;
+                let told = rounds::event("pool.sweep_allowed", json!({ "incarnation": of.number }));
+                events::append(tx, events::NewEvent { actor: caller.name.clone(), ..told }).await?;
+            }
+            let nodes = nodes::listed(tx).await?.len();
+            let new = NewOperation {
+                project: DEFAULT_PROJECT.to_owned(),
+                kind: "pool.sweep",
+                target: rounds::target(),
+                phase: "waiting",
+                progress: operations::to_do(u64_from(nodes), "nodes"),
+                deadline: tx.now().plus_ms(SWEEP_MS),
+            };
+            let operation = begin_operation(tx, &caller.origin(), new).await?;
+            let current = uploads::current_round(tx).await?;
+            sweep::ask(tx, current + ROUNDS).await?;
+            tx.wake(Loop::Sweep);
+            Answer::accepted(&operation)
+        })
+        .await
+    }
+
+    async fn pool_view(&self, tx: &mut Tx) -> Result<Pool, AppError> {
+        let nodes = nodes::listed(tx).await?;
+        let shares: Vec<PoolUse> = nodes
+            .iter()
+            .filter(|node| node.fenced_at.is_none())
+            .map(|node| self.heartbeats.last(node.id).map_or(node.pool, |(_, beat)| beat.pool))
+            .collect();
+        let row = sweep::load(tx).await?;
+        let round = uploads::current_round(tx).await?;
+        let Standing { state, reason, since } = self.sweep.standing().unwrap_or_else(|| Standing {
+            state: SweepState::Held,
+            reason: Some("the controller was just started".to_owned()),
+            since: self.started_at,
+        });
+        let named = self.sweep.named(self.incarnation());
+        let sum = self.sweep.sum_from(named.as_ref().map_or(round, |named| named.round));
+        Ok(Pool {
+            id: DEFAULT_POOL.to_owned(),
+            name: DEFAULT_POOL.to_owned(),
+            min_copies: self.config.pool.min_copies.into(),
+            nodes: u64_from(shares.len()),
+            usage: together(&shares),
+            sweep: Sweep {
+                state,
+                reason,
+                since,
+                round,
+                begun_at: row.begun_at,
+                needed_objects: named.as_ref().map(|named| named.needed),
+                nodes_done: named.as_ref().map_or(0, |named| u64_from(named.done.len())),
+                awaited: awaited(&nodes, named.as_ref()),
+                dropped_objects: sum.objects,
+                dropped_bytes: sum.bytes,
+                reclaimed_bytes: sum.reclaimed_bytes,
+            },
+        })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), AppError> {
+    if name == DEFAULT_POOL { Ok(()) } else { Err(AppError::not_found("pool", name)) }
+}
+
+fn awaited(nodes: &[NodeRow], named: Option<&Named>) -> Vec<AwaitedNode> {
+    let Some(named) = named else { return Vec::new() };
+    let awaited = nodes.iter().filter(|node| named.awaits(node));
+    awaited.take(AWAITED_MAX).map(|node| AwaitedNode { id: node.id, name: node.name.clone() }).collect()
+}
+
+fn together(shares: &[PoolUse]) -> PoolUse {
+    let sum = |of: fn(&PoolUse) -> u64| shares.iter().map(of).fold(0, u64::saturating_add);
+    PoolUse {
+        limit_bytes: sum(|share| share.limit_bytes),
+        used_bytes: sum(|share| share.used_bytes),
+        objects: sum(|share| share.objects),
+        free_bytes: sum(|share| share.free_bytes),
+        cache_bytes: sum(|share| share.cache_bytes),
+        lost_objects: sum(|share| share.lost_objects),
+        lost_bytes: sum(|share| share.lost_bytes),
+    }
+}
