@@ -13,7 +13,7 @@ use std::{
 
 use storage_core::{
     ByteLen, ChunkSize, Descriptor, ObjectName, Salt,
-    census::{Census, History},
+    census::{Census, Direction, History},
     tree::{Leaf, Page},
 };
 
@@ -74,13 +74,13 @@ impl Pages {
     }
 }
 
-fn count(census: &Census, pages: &Pages) -> Result<(), Box<dyn Error>> {
+fn count(census: &Census, pages: &Pages, direction: Direction) -> Result<(), Box<dyn Error>> {
     loop {
-        let work = census.work(BATCH)?;
+        let work = census.work(direction, BATCH)?;
         if work.is_empty() {
             return Ok(());
         }
-        let fetched: Vec<_> = work.iter().map(|work| (work.page, pages.get(&work.page))).collect();
+        let fetched: Vec<_> = work.iter().map(|page| (*page, pages.get(page))).collect();
         census.apply(&fetched)?;
     }
 }
@@ -91,9 +91,9 @@ fn round(census: &Census, pages: &Pages, number: u64, roots: &[Descriptor]) -> R
     let difference = census.difference(&roots.iter().map(Descriptor::name).collect::<BTreeSet<_>>())?;
     let entering: Vec<_> = roots.iter().filter(|root| difference.entering.contains(&root.name())).copied().collect();
     census.enter(&entering)?;
-    count(census, pages)?;
+    count(census, pages, Direction::Enter)?;
     census.leave(&difference.leaving)?;
-    count(census, pages)?;
+    count(census, pages, Direction::Leave)?;
     let progress = census.finish(number)?;
     println!(
         "round {number}: {:.2} s, {} roots, {} objects needed, {} dead; {}",

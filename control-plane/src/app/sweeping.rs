@@ -45,6 +45,8 @@ struct Told {
     sums: BTreeMap<u64, SweepDone>,
     /// In which incarnation each node told all that it holds.
     reported: HashMap<NodeId, Incarnation>,
+    /// The reason for which it was last told that nothing may be swept.
+    warned: Option<String>,
     /// When it was last looked whether there is something to give back.
     looked_at: Option<Timestamp>,
 }
@@ -127,6 +129,14 @@ impl Sweeping {
 
     pub(super) fn look_at(&self, now: Timestamp) {
         lock(&self.told).looked_at = Some(now);
+    }
+
+    /// Whether it was not told yet that nothing may be swept, for this reason. It counts as told from then on.
+    pub(super) fn warns(&self, reason: &str) -> bool {
+        let mut told = lock(&self.told);
+        let is_new = told.warned.as_deref() != Some(reason);
+        told.warned = Some(reason.to_owned());
+        is_new
     }
 
     /// Says what the sweep does. The answer is whether that is new.

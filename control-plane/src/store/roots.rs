@@ -4,7 +4,7 @@
 //! - while it is not deleted;
 //! - as the newest one of a disk of an instance that still exists, whatever its state, and as the one that the disk's node
 //!   knew last: until it reports another one it reads that one;
-//! - as that of a disk that belongs to no instance;
+//! - as that of a disk that belongs to no instance, or of which a node has a copy yet that it is to remove;
 //! - as the source of a deployment, because further members start from it: of the boot disk and of the other disks;
 //! - as the base of a commit that is staged and not published yet;
 //! - as what a disk of a dead node builds on, while it is awaited;
@@ -40,6 +40,7 @@ UNION SELECT v.root FROM versions v JOIN disks d ON d.version = v.id JOIN instan
 UNION SELECT v.root FROM versions v JOIN disks d ON d.reported_version = v.id JOIN instances i ON i.id = d.instance
     WHERE i.deleted_at IS NULL
 UNION SELECT v.root FROM versions v JOIN detached_disks f ON f.version = v.id
+UNION SELECT v.root FROM versions v JOIN left_disks l ON l.version = v.id
 UNION SELECT v.root FROM versions v JOIN deployments p ON p.version = v.id WHERE p.deleted_at IS NULL
 UNION SELECT v.root FROM versions v JOIN snapshot_members m ON m.base = v.id JOIN snapshots s ON s.id = m.snapshot
     WHERE s.state IN ('cutting', 'saving')

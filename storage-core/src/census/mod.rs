@@ -26,9 +26,10 @@ use std::{collections::BTreeSet, fs, io, path::Path};
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
+pub use self::tables::Direction;
 use self::{
     counts::Shift,
-    tables::{COUNTS, DEAD, Direction, META, ROOTS, WORK},
+    tables::{COUNTS, DEAD, META, ROOTS, WORK},
 };
 use crate::{Corrupt, Descriptor, ObjectName, tree::Page};
 
@@ -54,15 +55,6 @@ pub struct Difference {
     pub entering: Vec<ObjectName>,
     /// Descriptors that are counted and not listed any more.
     pub leaving: Vec<ObjectName>,
-}
-
-/// A page whose children are still to be counted or taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// Name of the page.
-    pub page: ObjectName,
-    /// Whether they are to be taken back: nothing reaches the page any more.
-    pub is_leaving: bool,
 }
 
 /// How far a census is.
@@ -235,17 +227,22 @@ impl Census {
         })
     }
 
-    /// Some of the pages whose children are still to be counted or taken back, at most `count_max`. Hand them to
-    /// [`Census::apply`]. None are left when all roots that were entered are counted, and all that left are taken back.
-    pub fn work(&self, count_max: usize) -> Result<Vec<Work>, CensusError> {
+    /// Some of the pages whose children are still to be counted, or to be taken back; at most `count_max`. Hand them to
+    /// [`Census::apply`]. None of either kind are left when all roots that were entered are counted, and all that left are
+    /// taken back.
+    pub fn work(&self, direction: Direction, count_max: usize) -> Result<Vec<ObjectName>, CensusError> {
         let read = self.database.begin_read().map_err(failed)?;
-        let get = || -> Result<Vec<Work>, Refused> {
+        let get = || -> Result<Vec<ObjectName>, Refused> {
             let mut found = Vec::new();
-            for row in read.open_table(WORK)?.iter()?.take(count_max) {
+            for row in read.open_table(WORK)?.iter()? {
                 let (name, row) = row?;
                 let page = ObjectName::from_bytes(name.value());
-                let (_, direction) = tables::work(page, row.value())?;
-                found.push(Work { page, is_leaving: direction == Direction::Leave });
+                if tables::work(page, row.value())?.1 == direction {
+                    found.push(page);
+                }
+                if found.len() == count_max {
+                    break;
+                }
             }
             Ok(found)
         };

@@ -33,10 +33,12 @@ pub(super) const BEGUN: &str = "begun";
 /// The newest round of which everything is counted.
 pub(super) const FINISHED: &str = "finished";
 
-/// Whether children are counted or taken back.
+/// Whether the children of a page are to be counted or to be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub enum Direction {
+    /// Counted: something reaches the page now.
     Enter,
+    /// Taken back: nothing reaches it any more.
     Leave,
 }
 

@@ -349,6 +349,33 @@ async fn rm_of_a_dead_node_fences_it_and_removes_it() {
 }
 
 #[tokio::test]
+async fn a_sweep_says_what_came_back_and_what_the_pool_waits_for() {
+    let swept = json!({"target": {"kind": "pool", "id": "default", "name": "default"}, "kind": "pool.sweep",
+        "result": {"round": 9, "objects": 12, "bytes": 3 << 20, "reclaimed_bytes": 2 << 20, "new_field": 1}});
+    let fake = Fake::start(move |seen, _| match seen.method.as_str() {
+        "POST" => answer(202, &things::with(things::operation("succeeded", 2), swept.clone())),
+        _ => answer(200, &things::pool()),
+    })
+    .await;
+    let done = fake.run(&["pool", "sweep"]).await;
+    let said = "pool default: 12 copies of objects dropped, 3 MiB; the disks got 2 MiB back";
+    assert_eq!((done.code, done.out.trim()), (Some(0), said), "{done:?}");
+    let shown = fake.run(&["pool", "show"]).await;
+    for line in
+        ["pool default: 3 nodes, at least 2 copies", "held for", "node 'n3' did not tell", "awaited   n2", "7 objects"]
+    {
+        assert!(shown.out.contains(line), "{line}: {shown:?}");
+    }
+    assert_eq!(fake.run(&["pool", "show", "-o", "json"]).await.json(), things::pool());
+    let allowed = fake.run(&["pool", "sweep", "--after-restore", "--yes"]).await;
+    assert_eq!(allowed.code, Some(0), "{allowed:?}");
+    let seen = fake.seen();
+    let asked: Vec<Value> = seen.iter().filter(|seen| seen.method == "POST").map(fake::Seen::json).collect();
+    assert_eq!(asked, [json!({"after_restore": false}), json!({"after_restore": true})]);
+    assert_eq!(seen.first().map(fake::Seen::line).as_deref(), Some("POST /v1/pools/default/sweep"));
+}
+
+#[tokio::test]
 async fn recover_says_what_is_given_up() {
     let loss = json!([{"instance": things::INSTANCE_ID, "instance_name": "web.0", "disk": things::INSTANCE_ID,
         "disk_name": "root", "version": things::VERSION_ID, "saved_at": things::AT, "unsaved_bytes": 8192}]);

@@ -31,7 +31,7 @@ async fn rm_of_several_asks_once_and_begins_all_before_it_waits() {
     let said = fake.at_terminal(&args, "y\n").await;
     assert_eq!(said.code, Some(0), "{said:?}");
     let question =
-        "Delete deployment web, trial (at least 2 MiB that nothing else uses; the\n  sweep gives it back)? [y/N]";
+        "Delete deployment web, trial (at least 2 MiB that nothing else uses; the sweep\n  gives it back)? [y/N]";
     assert!(said.out.contains(question) && said.out.matches("[y/N]").count() == 1, "{}", said.out);
     for name in ["web", "trial"] {
         assert!(said.out.contains(&format!("deleted deployment {name}")), "{}", said.out);
@@ -70,6 +70,7 @@ async fn without_a_terminal_what_asks_needs_yes_and_says_so() {
         &["node", "rm", "n1", "--dead"],
         &["node", "fence", "n1"],
         &["node", "salvage", "n1", "--give-up"],
+        &["pool", "sweep", "--after-restore"],
         &["token", "rm", "ci"],
         &["session", "rm", things::OTHER_ID],
     ] {

@@ -114,6 +114,16 @@ pub(crate) fn security_group(name: &str) -> Value {
 }
 
 /// `deployment.create` of `web`, with `done` of two instances ready.
+pub(crate) fn pool() -> Value {
+    json!({"id": "default", "name": "default", "min_copies": 2, "nodes": 3,
+        "usage": {"limit_bytes": 3_u64 << 40, "used_bytes": 5 << 30, "objects": 412, "free_bytes": 2_u64 << 40,
+            "cache_bytes": 0, "lost_objects": 0, "lost_bytes": 0},
+        "sweep": {"state": "held", "reason": "node 'n3' did not tell yet what it holds", "since": AT, "round": 9, "begun_at": AT,
+            "needed_objects": 7, "nodes_done": 1, "awaited": [{"id": OTHER_ID, "name": "n2", "new_field": [1]}],
+            "dropped_objects": 12, "dropped_bytes": 3 << 20, "reclaimed_bytes": 2 << 20, "new_field": [1]},
+        "new_field": [1]})
+}
+
 pub(crate) fn operation(state: &str, done: u64) -> Value {
     json!({"id": OPERATION_ID, "project": "default", "kind": "deployment.create",
         "target": {"kind": "deployment", "id": DEPLOYMENT_ID, "name": "web"}, "state": state, "phase": "starting",

@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use muster_pool::PoolError;
 use storage_core::{
     Corrupt, Descriptor, ObjectName,
-    census::{Census, CensusError, Work},
+    census::{Census, CensusError, Direction},
     tree::Page,
 };
 use tokio::time::Instant;
@@ -79,8 +79,8 @@ pub(super) async fn with<T: Send + 'static>(
 }
 
 impl App {
-    /// Counts what the roots reach, as round `round`. The answer is the number of objects that something needs, and whether a
-    /// root has gone.
+    /// Counts what the roots reach, as round `round`. The answer is the number of objects that something needs, and whether
+    /// there are others that something needed before.
     pub(super) async fn mark(&self, census: &Arc<Census>, round: u64, roots: Roots) -> Result<(u64, bool), MarkError> {
         let Roots { names, told, .. } = roots;
         let difference = with(census, move |census| {
@@ -97,45 +97,51 @@ impl App {
             }
             with(census, move |census| census.enter(&found)).await?;
         }
-        // First what is new: what it shares with what is gone stays counted.
-        self.count(census).await?;
+        // First what is new: what it shares with what is gone stays counted. A page that cannot be had ends this for now.
+        let entered = self.count(census, Direction::Enter).await;
         for names in difference.leaving.chunks(BATCH_ROOTS) {
             let names = names.to_vec();
             with(census, move |census| census.leave(&names)).await?;
         }
-        self.count(census).await?;
+        self.count(census, Direction::Leave).await?;
+        if let Err(error) = entered {
+            tracing::debug!(error = &error as &dyn std::error::Error, "pages could not be had");
+            // They may be those of a version that has just left.
+            self.count(census, Direction::Enter).await?;
+        }
         let progress = with(census, move |census| census.finish(round)).await?;
-        Ok((progress.objects, !difference.leaving.is_empty()))
+        Ok((progress.objects, progress.dead > 0))
     }
 
     async fn descriptors(&self, names: &[ObjectName]) -> Result<Vec<Descriptor>, StoreError> {
         self.store.read("roots.descriptors", async |tx| roots::descriptors(tx, names).await).await
     }
 
-    /// Counts the children of all pages that are work.
-    async fn count(&self, census: &Arc<Census>) -> Result<(), MarkError> {
+    /// Counts the children of all pages, or takes them back.
+    async fn count(&self, census: &Arc<Census>, direction: Direction) -> Result<(), MarkError> {
         loop {
             if self.closing.is_cancelled() {
                 return Err(MarkError::Closing);
             }
-            let work = with(census, |census| census.work(BATCH_PAGES)).await?;
+            let work = with(census, move |census| census.work(direction, BATCH_PAGES)).await?;
             if work.is_empty() {
                 return Ok(());
             }
             // The parts are owned: with borrowed ones, rustc does not see that the stream is `Send`.
-            let parts: Vec<Vec<Work>> = work.chunks(FETCH_PAGES).map(<[Work]>::to_vec).collect();
-            let fetches = futures::stream::iter(parts).map(|part| self.pages(part)).buffer_unordered(FETCHES);
+            let parts: Vec<Vec<ObjectName>> = work.chunks(FETCH_PAGES).map(<[ObjectName]>::to_vec).collect();
+            let fetches =
+                futures::stream::iter(parts).map(|part| self.pages(part, direction)).buffer_unordered(FETCHES);
             let pages: Vec<(ObjectName, Page)> = fetches.try_concat().await?;
             with(census, move |census| census.apply(&pages)).await?;
         }
     }
 
-    async fn pages(&self, work: Vec<Work>) -> Result<Vec<(ObjectName, Page)>, MarkError> {
-        let names: Vec<ObjectName> = work.iter().map(|work| work.page).collect();
-        let got = self.pool.get(&names, Instant::now() + FETCH_WITHIN).await.map_err(|error| {
-            let PoolError::Lost { names } = &error else { return MarkError::Pages(error) };
-            let lost = work.iter().find(|work| work.is_leaving && names.contains(&work.page));
-            lost.map(|work| work.page).map_or_else(|| MarkError::Pages(error), MarkError::LostPage)
+    async fn pages(&self, names: Vec<ObjectName>, direction: Direction) -> Result<Vec<(ObjectName, Page)>, MarkError> {
+        let got = self.pool.get(&names, Instant::now() + FETCH_WITHIN).await.map_err(|error| match &error {
+            PoolError::Lost { names } if direction == Direction::Leave => {
+                MarkError::LostPage(*names.first().expect("at least one"))
+            }
+            _ => MarkError::Pages(error),
         })?;
         got.iter()
             .map(|got| {

@@ -43,6 +43,8 @@ use crate::{
 
 /// The index of what is needed, in the data folder.
 const FILE: &str = "sweep.redb";
+/// How long after a start nobody is told that nodes have yet to report: they do so within this time, milliseconds.
+const REPORTS_WITHIN_MS: i64 = 60_000;
 /// How long nodes may take for a round before the next one may begin all the same. A node that judges all its objects needs
 /// some minutes for ten million.
 const CARRY_OUT_WITHIN: Duration = Duration::from_hours(1);
@@ -138,8 +140,10 @@ impl App {
 
     /// Names nothing to nodes, and tells why.
     async fn hold(&self, look: &Look, reason: String) -> Result<(), AppError> {
+        let now = self.clock.now();
         self.sweep.name_none();
-        if self.sweep.stand(SweepState::Held, Some(reason.clone()), self.clock.now()) {
+        self.sweep.stand(SweepState::Held, Some(reason.clone()), now);
+        if now.ms_since(self.started_at) > REPORTS_WITHIN_MS && self.sweep.warns(&reason) {
             tracing::warn!("the sweep is held: {reason}");
             let told = event("pool.sweep_held", json!({ "reason": reason }));
             self.store.run_tx("sweep.held", async |tx| Ok::<_, AppError>(events::append(tx, told).await?)).await?;
@@ -290,7 +294,7 @@ impl App {
         self.sweep.name_none();
         self.sweep.stand(SweepState::Marking, None, self.clock.now());
         let began = Instant::now();
-        let (needed, has_gone) = match self.mark(census, round, roots).await {
+        let (needed, has_work) = match self.mark(census, round, roots).await {
             Ok(marked) => marked,
             Err(error) => {
                 if error.needs_new_census() {
@@ -302,7 +306,7 @@ impl App {
             }
         };
         metrics::histogram!("muster_sweep_mark_seconds").record(began.elapsed().as_secs_f64());
-        if has_gone {
+        if has_work {
             self.store.run_tx("sweep.work", async |tx| sweep::note_work(tx).await).await?;
         }
         if self.incarnation() == of {

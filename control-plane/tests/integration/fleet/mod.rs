@@ -18,6 +18,7 @@ mod networks;
 mod node_loss;
 mod on_postgres;
 mod restart;
+mod roots;
 mod seeds;
 mod snapshots;
 mod sweep;

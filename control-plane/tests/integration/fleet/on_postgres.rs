@@ -1,6 +1,7 @@
 //! A deployment and a snapshot from beginning to end on PostgreSQL, so that every SQL statement runs there as well.
 
-use muster_api::Reason;
+use muster_api::{Reason, Timestamp, VersionId};
+use muster_controller::store::{StoreError, roots, sweep, uploads};
 use serde_json::{Value, json};
 
 use super::{
@@ -56,6 +57,7 @@ async fn a_fleet_lives_on_postgresql() {
     world.ends(&recovering, "succeeded").await;
     world.delete("/v1/nodes/n2").await.expect(204);
     lives_of_disks(&world).await;
+    sweeps(&world, version).await;
     world.call("PATCH", "/v1/snapshots/s1", json!({ "name": "s2" })).await.expect(200);
     world.delete("/v1/snapshots/s2").await.expect(202);
     for name in ["web", "fork"] {
@@ -66,6 +68,37 @@ async fn a_fleet_lives_on_postgresql() {
         nodes[..2].iter().all(|node| node.desired().assignments.is_empty()).then_some(())
     })
     .await;
+}
+
+/// What the sweep asks of the database.
+async fn sweeps(world: &World, version: VersionId) {
+    let reading = world.app.begin_reading(version).await.unwrap();
+    let store = &world.app.store;
+    let (roots, holder, wasted) = store
+        .read("test.sweep", async |tx| {
+            let wasted = sweep::wasted_since(tx, Timestamp::from_micros(0)).await?;
+            Ok::<_, StoreError>((roots::list(tx).await?, sweep::holder(tx).await?, wasted))
+        })
+        .await
+        .unwrap();
+    assert!(roots.names.len() >= 40, "the image, and the members of the snapshot");
+    assert_eq!((roots.unknown, holder, wasted), (None, None, false));
+    let names: Vec<_> = roots.names.into_iter().collect();
+    let found = store.read("test.roots", async |tx| roots::descriptors(tx, &names).await).await.unwrap();
+    assert_eq!(found.len(), names.len());
+    drop(reading);
+    let row = store
+        .run_tx("test.sweep", async |tx| {
+            sweep::note_round(tx, false).await?;
+            sweep::note_work(tx).await?;
+            sweep::ask(tx, 7).await?;
+            uploads::begin_round(tx).await?;
+            sweep::load(tx).await
+        })
+        .await
+        .unwrap();
+    assert!(row.begun_at.is_some() && row.had_work && row.asked_round == 7);
+    world.get("/v1/pools/default").await.expect(200);
 }
 
 /// Disks are attached, grown, detached, attached elsewhere and deleted.
