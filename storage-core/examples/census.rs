@@ -1,8 +1,8 @@
 //! Measures what a round of the sweep costs by the number of objects that are needed.
 //!
 //! `cargo run --release -p storage-core --example census -- [NAMES] [FOLDER]`. NAMES (default 1000000) chunks are reached by one
-//! version. Then a second version changes 100 of its leaf pages in one chunk each and comes, and goes again. The pages are made
-//! as they are needed, so fetching them is not part of the times.
+//! version. Then a second version changes 100 of its leaf pages in one chunk each and comes, and goes again. The times have the
+//! making of the pages in them, and no fetching.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -788,7 +788,7 @@ pub(crate) fn stored(pool: &MemoryStore, size: u64, chunks: &[Vec<u8>], round: u
     let root = Some(record(Kind::Page, &page));
     let descriptor = Descriptor { root, ..Descriptor::empty(ByteLen(size), ChunkSize::DEFAULT, Salt::SHARED) };
     record(Kind::Descriptor, &descriptor.encode());
-    Content::new(descriptor, Some(page.into())).unwrap()
+    Content::new(descriptor, Some(page)).unwrap()
 }
 
 fn now() -> Timestamp {
