@@ -140,14 +140,14 @@ impl<S: ChunkStore> ChunkStore for FaultyStore<S> {
         self.inner.touch(round, names)
     }
 
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         self.enter(Call::Remove)?;
         self.inner.remove(below, names)
     }
 
-    fn reclaim(&self) -> Result<u64, StoreError> {
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
         self.enter(Call::Remove)?;
-        self.inner.reclaim()
+        self.inner.reclaim(go_on)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

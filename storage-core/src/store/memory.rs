@@ -122,16 +122,18 @@ impl ChunkStore for MemoryStore {
         Ok(names.iter().map(|name| state.stamp(name, round)).collect())
     }
 
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         let mut state = self.state();
         let mut remove = |name: &ObjectName| {
-            let removed = state.now.get(name).is_some_and(|record| record.body().round < below);
-            if removed {
-                state.replace(*name, None);
-            }
-            removed
+            let bytes = state.now.get(name).map(Record::body).filter(|body| body.round < below)?.stored_len;
+            state.replace(*name, None);
+            Some(bytes.into())
         };
         Ok(names.iter().map(&mut remove).collect())
+    }
+
+    fn reclaim(&self, _go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

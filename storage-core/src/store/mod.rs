@@ -57,19 +57,20 @@ pub trait ChunkStore: Send + Sync {
     /// answered as absent, too, but kept.
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
 
-    /// Drops those of the objects whose stamp is below this round. The answer tells for each name whether that was done.
-    /// An object that is put or touched at the same time is dropped before that, or not at all. Durable after
-    /// [`ChunkStore::sync`].
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError>;
+    /// Drops those of the objects whose stamp is below this round. The answer has for each name the stored bytes that were
+    /// dropped, without the header; none if the object is not here or stays. An object that is put or touched at the same
+    /// time is dropped before that, or not at all. Durable after [`ChunkStore::sync`].
+    ///
+    /// Puts and touches wait meanwhile, so that callers with many names ask for some of them at a time.
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError>;
 
     /// Gives the disk back the space of objects that are not here any more. Returns how many bytes. It may take long; what
-    /// else is asked of the store goes on meanwhile.
+    /// else is asked of the store goes on meanwhile. Before each small part of the work `go_on` is asked, which may wait: if it
+    /// answers false, the rest is left to the next call.
     ///
     /// # Errors
     /// When the disk fails. What was not given back is tried again by the next call.
-    fn reclaim(&self) -> Result<u64, StoreError> {
-        Ok(0)
-    }
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError>;
 
     /// Makes every put, touch and removal durable that returned before this call.
     fn sync(&self) -> Result<(), StoreError>;

@@ -31,11 +31,11 @@ impl<S: ChunkStore> ChunkStore for Shared<S> {
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.0.touch(round, names)
     }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         self.0.remove(below, names)
     }
-    fn reclaim(&self) -> Result<u64, StoreError> {
-        self.0.reclaim()
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
+        self.0.reclaim(go_on)
     }
     fn sync(&self) -> Result<(), StoreError> {
         self.0.sync()
@@ -596,14 +596,14 @@ fn the_disk_gets_back_what_removed_objects_took() {
     {
         let bytes: u64 = gone.len() as u64 * commits[0][0].stored().len() as u64;
         let before = taken(folder.path());
-        assert!(store.remove(2, &gone).expect("removes").iter().all(|removed| *removed));
-        let given_back = store.reclaim().expect("reclaims");
+        assert!(store.remove(2, &gone).expect("removes").iter().all(Option::is_some));
+        let given_back = store.reclaim(&|| true).expect("reclaims");
         let really = before.saturating_sub(taken(folder.path()));
         eprintln!("{of}: of {bytes} bytes the store gave back {given_back}, the disk has {really}");
         #[expect(clippy::cast_precision_loss, reason = "a ratio of small numbers")]
         let ratio = really as f64 / bytes as f64;
         assert!(ratio >= least, "{of}: {ratio}");
-        assert_eq!(store.reclaim().expect("reclaims"), 0, "there is nothing more");
+        assert_eq!(store.reclaim(&|| true).expect("reclaims"), 0, "there is nothing more");
     }
     let usage = store.usage();
     assert_eq!(usage.objects, 20);

@@ -215,12 +215,12 @@ impl ChunkStore for SegmentStore {
         Ok(good)
     }
 
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         self.remove_batch(below, names)
     }
 
-    fn reclaim(&self) -> Result<u64, StoreError> {
-        self.reclaim_all()
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
+        self.reclaim_while(go_on)
     }
 
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {

@@ -33,6 +33,8 @@ use crate::{
 
 /// Less than this is not worth a look at a segment, unless nothing in it is live.
 const WORTH_BYTES: u64 = 64 << 10;
+/// Segments whose files are deleted between two writes of the index.
+const DELETED_AT_ONCE: usize = 16;
 
 /// What is dead of one segment.
 #[derive(Debug, Default)]
@@ -61,14 +63,14 @@ fn blocks(run: &Range<u64>) -> Option<Range<u64>> {
 }
 
 impl SegmentStore {
-    pub(super) fn remove_batch(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    pub(super) fn remove_batch(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         let mut writer = self.writer();
         writer.check()?;
         let mut removed = BTreeMap::new();
         let mut answer = Vec::with_capacity(names.len());
         for name in names {
             let place = self.place(name)?.filter(|place| place.round < below && !removed.contains_key(name));
-            answer.push(place.is_some());
+            answer.push(place.map(|place| place.stored_len.into()));
             removed.extend(place.map(|place| (*name, place)));
         }
         for names in removed.keys().copied().collect::<Vec<_>>().chunks(frame::NAMES_MAX) {
@@ -83,7 +85,7 @@ impl SegmentStore {
         Ok(answer)
     }
 
-    pub(super) fn reclaim_all(&self) -> Result<u64, StoreError> {
+    pub(super) fn reclaim_while(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
         let _reclaiming = lock(&self.reclaiming);
         // Each time the index is durable up to now, so what is dead in it may be overwritten. It knows all of the segments
         // that were sealed before.
@@ -98,12 +100,21 @@ impl SegmentStore {
         let sealed = segments.into_iter().filter(|segment| segment.segment < active);
         // The newest file stays: no number is given twice.
         let (empty, rest): (Vec<SegmentUse>, _) = sealed.partition(|s| s.live == 0 && s.segment < newest);
-        let mut given_back = self.delete(&empty)?;
-        for segment in rest {
-            let live_before = segment.reclaimed.map_or(segment.len, |(_, live)| live);
-            if live_before.saturating_sub(segment.live) >= WORTH_BYTES.min(self.options.segment_bytes / 64) {
-                given_back += self.punch(segment)?;
+        let worth_bytes = WORTH_BYTES.min(self.options.segment_bytes / 64);
+        let live_before = |segment: &SegmentUse| segment.reclaimed.map_or(segment.len, |(_, live)| live);
+        let worth_it = |segment: &SegmentUse| live_before(segment).saturating_sub(segment.live) >= worth_bytes;
+        let mut given_back = 0;
+        for some in empty.chunks(DELETED_AT_ONCE) {
+            if !go_on() {
+                return Ok(given_back);
             }
+            given_back += self.delete(some)?;
+        }
+        for segment in rest.into_iter().filter(worth_it) {
+            if !go_on() {
+                break;
+            }
+            given_back += self.punch(segment)?;
         }
         Ok(given_back)
     }
@@ -150,8 +161,9 @@ impl SegmentStore {
         let mut given_back = 0;
         for segment in segments {
             let name = segment_name(segment.segment);
-            lock(&self.files).close(segment.segment);
             self.disk.remove(&name).map_err(io_error("remove", &name))?;
+            // Whoever looked up an object before it was removed may have opened the file until now.
+            lock(&self.files).close(segment.segment);
             let held = segment.reclaimed.map_or(segment.len, |(held, _)| held);
             let mut writer = self.writer();
             writer.disk_bytes = writer.disk_bytes.saturating_sub(held);
@@ -282,7 +294,10 @@ mod tests {
         let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
         store.advance(&lock(&store.advancing)).expect("writes the index");
         let segment = *store.index.segments().expect("reads").first().expect("there are some");
-        assert_eq!(store.remove(2, &names).expect("removes"), [true; 20]);
+        assert_eq!(
+            store.remove(2, &names).expect("removes"),
+            records.iter().map(|r| Some(r.stored().len() as u64)).collect::<Vec<_>>()
+        );
         assert_eq!(store.punch(segment).expect("looks"), 0);
         store.advance(&lock(&store.advancing)).expect("writes the index");
         assert!(store.punch(segment).expect("gives back") >= 4096);

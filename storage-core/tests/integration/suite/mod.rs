@@ -64,6 +64,7 @@ macro_rules! behaves_like_a_store {
             an_empty_batch_changes_nothing,
             what_was_removed_is_gone_and_can_come_back,
             what_was_stamped_in_time_is_not_removed,
+            what_is_put_or_touched_beside_a_removal_stays,
         );
     };
     ($world:expr, $($rule:ident),* $(,)?) => {$(
@@ -249,13 +250,14 @@ pub(crate) fn what_was_removed_is_gone_and_can_come_back(world: &dyn World) {
     store.put(1, &records).expect("puts");
     store.sync().expect("syncs");
     let some: Vec<ObjectName> = [&names[..2], &names[..1], &[chunk(9, 100).name()]].concat();
+    let bytes = |n: usize| Some(records[n].stored().len() as u64);
     assert_eq!(
         store.remove(2, &some).expect("removes"),
-        [true, true, false, false],
+        [bytes(0), bytes(1), None, None],
         "each once, and not what is absent"
     );
     store.sync().expect("syncs");
-    store.reclaim().expect("reclaims");
+    store.reclaim(&|| true).expect("reclaims");
     for (n, name) in names.iter().enumerate() {
         assert_eq!(store.contains(name).expect("looks"), n >= 2);
         assert_eq!(store.load(name).expect("reads").is_some(), n >= 2);
@@ -277,10 +279,46 @@ pub(crate) fn what_was_stamped_in_time_is_not_removed(world: &dyn World) {
     store.put(4, &records).expect("puts");
     store.touch(6, &names[..1]).expect("touches");
     store.put(5, &records[1..2]).expect("puts");
-    assert_eq!(store.remove(4, &names).expect("removes"), [false; 3]);
-    assert_eq!(store.remove(5, &names).expect("removes"), [false, false, true]);
-    assert_eq!(store.remove(6, &names).expect("removes"), [false, true, false]);
+    let removed = |below| store.remove(below, &names).expect("removes").iter().map(Option::is_some).collect::<Vec<_>>();
+    assert_eq!(removed(4), [false; 3]);
+    assert_eq!(removed(5), [false, false, true]);
+    assert_eq!(removed(6), [false, true, false]);
     assert!(store.contains(&names[0]).expect("looks"));
+}
+
+/// I3, I6: an answer that an object is here is kept whatever a sweep does at the same time, and no copy looks bad because its
+/// place was given back while it was read.
+pub(crate) fn what_is_put_or_touched_beside_a_removal_stays(world: &dyn World) {
+    let store = world.store(None);
+    let records: Vec<Record> = (0..60).map(|n| page(n, 300)).collect();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    store.put(1, &records).expect("puts");
+    for round in 2..40 {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for some in names.chunks(7) {
+                    store.remove(round, some).expect("removes");
+                }
+                store.reclaim(&|| true).expect("reclaims");
+            });
+            scope.spawn(|| names.iter().rev().for_each(|name| drop(store.get(name).expect("reads"))));
+            // In the order of the removals, and against it.
+            for backwards in [false, true] {
+                let (store, records) = (&store, &records);
+                scope.spawn(move || {
+                    for at in 0..records.len() {
+                        let record = &records[if backwards { records.len() - 1 - at } else { at }];
+                        if store.touch(round, &[record.name()]).expect("touches") == [false] {
+                            store.put(round, std::slice::from_ref(record)).expect("puts");
+                        }
+                        assert!(store.get(&record.name()).expect("reads").is_some(), "round {round}, {at}");
+                    }
+                });
+            }
+        });
+        assert_eq!(rounds(store.as_ref()), vec![round; names.len()]);
+    }
+    assert_eq!(store.usage().bad_copies, 0);
 }
 
 /// I3: whoever is told that the object is here does not send it.
