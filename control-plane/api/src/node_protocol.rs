@@ -259,6 +259,9 @@ pub struct HeartbeatAnswer {
     /// The round of the sweep that nodes carry out now; `None` while there is none, and from an older controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<SweepRound>,
+    /// Whether the controller needs a full report of this node now; `false` from an older controller.
+    #[serde(default)]
+    pub wants_full_report: bool,
 }
 
 /// The whole desired state of one node.

@@ -59,6 +59,7 @@ impl App {
             desired_revision: row.desired_revision,
             membership_epoch: self.pool.membership().epoch,
             sweep: self.sweep.named_to(node.id, ours),
+            wants_full_report: !self.sweep.has_reported(node.id, ours),
         })
     }
 
