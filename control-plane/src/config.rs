@@ -256,7 +256,12 @@ impl Default for Config {
                 body_within_s: 30,
             },
             database: None,
-            pool: Pool { min_copies: 2, share: Share::Cluster, out_after: Duration::from_secs(600), sweep_every: Duration::from_secs(600) },
+            pool: Pool {
+                min_copies: 2,
+                share: Share::Cluster,
+                out_after: Duration::from_secs(600),
+                sweep_every: Duration::from_secs(600),
+            },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances {
                 stop_timeout: STOP_TIMEOUT,
@@ -627,8 +632,8 @@ mod tests {
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let Config { doors, pool, log, uploads, instances, networks, sessions, .. } = Config::default();
         let Instances { stop_timeout, ready_timeout, console_idle_timeout } = instances;
-        let times =
-            [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl, pool.out_after, pool.sweep_every].map(exact_duration);
+        let times = [stop_timeout, ready_timeout, console_idle_timeout, sessions.ttl, pool.out_after, pool.sweep_every]
+            .map(exact_duration);
         let numbers = [doors.body_within_s, pool.min_copies.into(), uploads.min_bytes_per_s, uploads.pace_over_s];
         let limits = [networks.max_per_project, networks.max_groups_per_project];
         let words = [doors.listen.to_string(), log.filter, "cluster".to_owned(), networks.default_subnet.to_string()];

@@ -11,20 +11,23 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use http::header::CONTENT_TYPE;
 use muster_api::{
     CommitId, DiskId, ErrorCode, InstanceId, Problem, RunId, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
-        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit, boot::BootReport,
+        RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
+        boot::BootReport,
+        sweep::{SweepDone, names_from_bytes, names_to_bytes},
     },
 };
 use muster_pool::{
     tls::{Ca, Identity, TlsError},
     transport::{CONTROLLER_TLS_NAME, NameTable, http_client, is_untimely, untimely_http_client},
 };
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
-use storage_core::cause::explain;
+use storage_core::{ObjectName, cause::explain};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use crate::clock;
@@ -95,6 +98,12 @@ pub trait ControllerClient: Send + Sync {
     fn salvage_order(&self) -> Call<'_, Option<SalvageOrder>>;
     /// Tells how the saving of one of these disks went.
     fn salvaged(&self, disk: DiskId, report: SalvageReport) -> Call<'_, ()>;
+    /// Asks for the next objects after `after`, in order, that nothing needs since a round of the sweep; empty at the end.
+    fn sweep_dead(&self, round: u64, after: Option<ObjectName>) -> Call<'_, Vec<ObjectName>>;
+    /// Asks about objects of this node, in order. The answer has those that nothing needs.
+    fn sweep_judge(&self, round: u64, names: Vec<ObjectName>) -> Call<'_, Vec<ObjectName>>;
+    /// Tells what a round of the sweep did on this node.
+    fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()>;
     /// Asks for a new certificate for this node's key.
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer>;
     /// Seconds that the controller's clock is ahead of this node's, as of its last answer; none before the first.
@@ -136,13 +145,19 @@ impl HttpController {
         body: Option<&(impl Serialize + Sync)>,
         limit: Duration,
     ) -> Result<Response, ControllerError> {
+        self.send_as(method, path, limit, |request| body.iter().fold(request, |request, body| request.json(body))).await
+    }
+
+    async fn send_as(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+        with_body: impl Fn(RequestBuilder) -> RequestBuilder,
+    ) -> Result<Response, ControllerError> {
         let request = |http: &reqwest::Client| {
             let request = http.request(method.clone(), format!("https://{CONTROLLER_TLS_NAME}/node/v1/{path}"));
-            let request = request.timeout(limit).header(RUN_HEADER, self.run.to_string());
-            match body {
-                Some(body) => request.json(body),
-                None => request,
-            }
+            with_body(request.timeout(limit).header(RUN_HEADER, self.run.to_string()))
         };
         let answer = match request(&self.http).send().await {
             Ok(answer) => answer,
@@ -238,6 +253,29 @@ impl ControllerClient for HttpController {
         )
     }
 
+    fn sweep_dead(&self, round: u64, after: Option<ObjectName>) -> Call<'_, Vec<ObjectName>> {
+        Box::pin(async move {
+            let after = after.map_or_else(String::new, |name| format!("?after={name}"));
+            names(self.send(Method::GET, &format!("sweep/{round}/dead{after}"), NOTHING, CALL).await?).await
+        })
+    }
+
+    fn sweep_judge(&self, round: u64, asked: Vec<ObjectName>) -> Call<'_, Vec<ObjectName>> {
+        Box::pin(async move {
+            let body = names_to_bytes(&asked);
+            let path = format!("sweep/{round}/judge");
+            let answer = self.send_as(Method::POST, &path, CALL, |request| {
+                request.header(CONTENT_TYPE, "application/octet-stream").body(body.clone())
+            });
+            names(answer.await?).await
+        })
+    }
+
+    fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()> {
+        let path = format!("sweep/{round}/done");
+        Box::pin(async move { self.send(Method::POST, &path, Some(&done), CALL).await.map(drop) })
+    }
+
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer> {
         Box::pin(async move { self.call(Method::POST, "renew", Some(&request)).await })
     }
@@ -268,6 +306,11 @@ pub(crate) async fn refused(answer: Response) -> ControllerError {
 /// Reads a JSON answer of bounded length.
 pub(crate) async fn read<T: DeserializeOwned>(answer: Response) -> Result<T, ControllerError> {
     serde_json::from_slice(&bytes(answer).await?).map_err(|e| ControllerError::Garbled(e.to_string()))
+}
+
+/// Reads an answer that has names of objects.
+async fn names(answer: Response) -> Result<Vec<ObjectName>, ControllerError> {
+    names_from_bytes(&bytes(answer).await?).map_err(ControllerError::Garbled)
 }
 
 async fn bytes(mut answer: Response) -> Result<Vec<u8>, ControllerError> {

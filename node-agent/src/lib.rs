@@ -3,7 +3,7 @@
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
 //! it ends), [`desired`] (what this node should be), [`fenced`] (when it is no node any more), [`controller`] (the calls it makes), [`reconcile`] (one instance
 //! from wanted to true), [`hypervisor`] (virtual machines), [`seed`] (what a guest learns about itself), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
-//! (many disks at one instant), [`network`] (what guests have cards in), [`consoles`] (ways into guests for people), [`peer`] (what other nodes may ask of it), [`holder`] (what outlives it).
+//! (many disks at one instant), [`network`] (what guests have cards in), [`consoles`] (ways into guests for people), [`peer`] (what other nodes may ask of it), [`sweep`] (what it drops of its share of the pool), [`holder`] (what outlives it).
 //!
 //! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
 //! levels: a lost message costs a delay and nothing else.
@@ -51,6 +51,7 @@ pub mod run;
 mod sealed;
 pub mod seed;
 pub mod status;
+pub mod sweep;
 pub mod telemetry;
 
 pub use agent::{Agent, AgentError};

@@ -18,7 +18,7 @@ use tokio::{io::AsyncWriteExt as _, net::UnixListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::fenced::Fenced;
+use crate::{fenced::Fenced, sweep::SweepStatus};
 
 /// Longest time for one connection. Connections are answered one after the other.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -56,6 +56,8 @@ pub struct Status {
     pub pool: PoolUse,
     /// How far it is with sending copies that other nodes lack; none before its first pass.
     pub repair: Option<Repair>,
+    /// The round of the sweep that it carries out, and the last one.
+    pub sweep: SweepStatus,
     /// What an operator should know.
     pub conditions: Vec<Condition>,
     /// When and in which words it learned that it was declared dead. Then its guests are off for good.

@@ -48,6 +48,14 @@ pub const REPAIR_COPIED_OBJECTS: &str = "muster_agent_repair_copied_objects_tota
 pub const REPAIR_COPIED_BYTES: &str = "muster_agent_repair_copied_bytes_total";
 /// Stored bytes of this node's share of the pool that the scrub has hashed since the agent started.
 pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
+/// Objects of this node's share of the pool that the sweep has dropped since the agent started.
+pub const POOL_SWEPT_OBJECTS: &str = "muster_agent_pool_swept_objects_total";
+/// Their stored bytes.
+pub const POOL_SWEPT_BYTES: &str = "muster_agent_pool_swept_bytes_total";
+/// Bytes that the sweep has given back to the disk since the agent started.
+pub const POOL_RECLAIMED_BYTES: &str = "muster_agent_pool_reclaimed_bytes_total";
+/// The last round of the sweep that the agent has carried out.
+pub const SWEEP_ROUND: &str = "muster_agent_sweep_round";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
 pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
 /// Bytes of objects that this node fetched from other nodes since the agent started.

@@ -45,6 +45,7 @@ use crate::{
     },
     real_host,
     run::Run,
+    sweep::Sweeper,
 };
 
 /// How long a start asks a controller that does not answer, before it goes on alone.
@@ -108,6 +109,7 @@ impl Agent {
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
         let store = open_store(data_dir.join("pool"), pool_limit_bytes).await?;
         let share = Arc::new(PoolShare::new(store, data_dir.clone(), keep_free_bytes));
+        let sweeper = Sweeper::new(controller.clone(), share.clone(), data_dir);
         let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
         let repair_asked = Arc::new(Asked::default());
@@ -135,6 +137,7 @@ impl Agent {
             identity,
             advertise,
             offer,
+            sweeper,
             share,
             pool_limit_bytes,
             pool,
@@ -147,6 +150,7 @@ impl Agent {
             desired_file,
             refetch: Notify::new(),
             passed: watch::Sender::default(),
+            report_all: Notify::new(),
             contact: Mutex::default(),
             run,
             registered: AtomicBool::new(registered),

@@ -17,7 +17,7 @@ use super::{
     build::note_accepted,
     loops::{Contact, Loops, Standing},
 };
-use crate::{clock, controller::ControllerError, telemetry};
+use crate::{clock, controller::ControllerError, sweep::Named, telemetry};
 
 /// A heartbeat that takes longer is given up: the next one is long due.
 const ANSWER: Duration = Duration::from_secs(HEARTBEAT_S * 2);
@@ -98,6 +98,13 @@ impl Loops {
             debug!(?answer, "the desired state is asked for again");
             self.refetch.notify_one();
         }
+        if answer.wants_full_report {
+            self.report_all.notify_one();
+        }
+        // I6: what another history of the database does not need, this one may.
+        let incarnation = answer.incarnation;
+        let round = answer.sweep.filter(|_| incarnation == desired.incarnation);
+        self.sweeper.heard(round.map(|round| Named { incarnation, round }));
     }
 
     fn lost(&self, error: &str) {

@@ -31,6 +31,7 @@ use crate::{
     },
     run::Run,
     status::Status,
+    sweep::Sweeper,
 };
 
 /// What the last pass over the instances worked with and found.
@@ -56,6 +57,7 @@ pub(super) struct Loops {
     pub(super) advertise: String,
     pub(super) offer: Offer,
     pub(super) share: Arc<PoolShare>,
+    pub(super) sweeper: Sweeper,
     pub(super) pool_limit_bytes: u64,
     pub(super) pool: PoolClient,
     pub(super) repair: Repair,
@@ -69,6 +71,8 @@ pub(super) struct Loops {
     /// Tells the loop that follows the desired state to ask for all of it again.
     pub(super) refetch: Notify,
     pub(super) passed: watch::Sender<Passed>,
+    /// Tells the loop that reports to send a full report.
+    pub(super) report_all: Notify,
     pub(super) contact: Mutex<Contact>,
     /// This process as one of the runs of its data folder.
     pub(super) run: Run,
@@ -121,6 +125,7 @@ impl Loops {
             named!("pool watch", pool_watch),
             named!("pool scrub", pool_scrub),
             named!("repair", repair),
+            named!("sweep", sweeps),
             ("fence", async move { this.fence().await }.boxed()),
         ]
     }
@@ -202,6 +207,7 @@ impl Loops {
             },
             pool: self.pool_use(),
             repair: self.repair.progress(),
+            sweep: self.sweeper.status(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),
             instances: self.passed.borrow().instances.to_vec(),

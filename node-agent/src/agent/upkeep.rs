@@ -1,4 +1,4 @@
-//! Slow loops: the renewal of the certificate, losses of the pool, its scrub, and the repair.
+//! Slow loops: the renewal of the certificate, losses of the pool, its scrub, its repair, and its sweep.
 
 use std::time::Duration;
 
@@ -63,6 +63,10 @@ impl Loops {
     /// Makes copies again that other nodes lack.
     pub(super) async fn repair(&self) {
         self.repair.run().await;
+    }
+
+    pub(super) async fn sweeps(&self) {
+        self.sweeper.run().await;
     }
 
     /// Hashes the pool in the background, a little every second, so that rot is found while other copies are good (I4).

@@ -81,8 +81,9 @@ impl Loops {
                 told.acknowledge(&desired, &all, full);
             }
             sleep(REPORT_APART).await;
-            if let Ok(Err(_closed)) = timeout(REPORT_FULL_EVERY, passed.changed()).await {
-                return;
+            tokio::select! {
+                () = self.report_all.notified() => told.full = None,
+                seen = timeout(REPORT_FULL_EVERY, passed.changed()) => if let Ok(Err(_closed)) = seen { return },
             }
         }
     }

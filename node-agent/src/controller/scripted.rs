@@ -1,7 +1,7 @@
 //! A controller without a network: tests set what it wants and see what it was told.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,10 +10,12 @@ use muster_api::{
     CommitId, DiskId, ErrorCode, InstanceId, Problem, SnapshotId,
     node_protocol::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
-        Report, RunStart, SalvageOrder, SalvageReport, StagedCommit, boot::BootReport,
+        Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
+        boot::BootReport,
+        sweep::{SweepDone, SweepRound},
     },
 };
-use storage_core::lock;
+use storage_core::{ObjectName, lock};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -36,6 +38,8 @@ pub struct Script {
     pub heartbeats: Vec<Heartbeat>,
     /// Reports received, oldest first.
     pub reports: Vec<Report>,
+    /// Whether heartbeats are told that a full report is needed.
+    pub wants_full_report: bool,
     /// Boot orders received, oldest first, each with its instance.
     pub boots: Vec<(InstanceId, BootReport)>,
     /// Set if it is too old to know the call that takes boot orders: how often that was called.
@@ -60,6 +64,24 @@ pub struct Script {
     pub salvage: Option<SalvageOrder>,
     /// How the saving of disks went, oldest first.
     pub salvaged: Vec<(DiskId, SalvageReport)>,
+    /// The round of the sweep that heartbeats name until it is done; none: there is none.
+    pub sweep: Option<SweepRound>,
+    /// Calls about the sweep that are still answered before it cannot be reached; none: all.
+    pub sweep_calls_left: Option<u32>,
+    /// Calls about the sweep that did not reach it.
+    pub sweep_calls_lost: u32,
+    /// What nothing needs since that round.
+    pub dead: Vec<ObjectName>,
+    /// Names in one answer about the dead; 0: all of them.
+    pub dead_count_max: usize,
+    /// What nothing needs.
+    pub unneeded: BTreeSet<ObjectName>,
+    /// A name that it judges without being asked.
+    pub judges_also: Option<ObjectName>,
+    /// Which objects the nodes asked about, each call by itself, oldest first.
+    pub judged: Vec<Vec<ObjectName>>,
+    /// Rounds of the sweep that were done, oldest first.
+    pub swept: Vec<(u64, SweepDone)>,
     /// Calls that were refused because the node was declared dead.
     pub refused: u64,
 }
@@ -116,6 +138,25 @@ impl ScriptedController {
         Ok(out)
     }
 
+    /// Answers a call about a round of the sweep.
+    fn in_round<T>(&self, round: u64, answer: impl FnOnce(&mut Script) -> T) -> Result<T, ControllerError> {
+        let over = || Problem::new(ErrorCode::WrongState, format!("round {round} is not carried out now"));
+        self.answer(|script| {
+            match &mut script.sweep_calls_left {
+                Some(0) => {
+                    script.sweep_calls_lost += 1;
+                    return Err(ControllerError::Unavailable("lost".to_owned()));
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            if script.sweep != Some(SweepRound { round }) {
+                return Err(ControllerError::Refused(Box::new(over())));
+            }
+            Ok(answer(script))
+        })?
+    }
+
     /// Waits until the script satisfies `wanted`.
     ///
     /// # Panics
@@ -151,12 +192,15 @@ impl ControllerClient for ScriptedController {
             self.answer(|script| {
                 let (incarnation, membership_epoch) = (heartbeat.incarnation, heartbeat.membership_epoch);
                 script.heartbeats.push(heartbeat);
+                let is_done = |sweep: &SweepRound| script.swept.iter().any(|(round, _)| *round == sweep.round);
+                let sweep = script.sweep.filter(|sweep| !is_done(sweep));
                 let wanted = script.desired.as_ref();
                 HeartbeatAnswer {
                     incarnation: wanted.map_or(incarnation, |d| d.incarnation),
                     desired_revision: wanted.map_or(0, |d| d.revision),
                     membership_epoch,
-                    sweep: None,
+                    sweep,
+                    wants_full_report: script.wants_full_report,
                 }
             })
         })
@@ -257,6 +301,31 @@ impl ControllerClient for ScriptedController {
             self.changed.send_modify(|n| *n += 1);
             Ok(())
         })
+    }
+
+    fn sweep_dead(&self, round: u64, after: Option<ObjectName>) -> Call<'_, Vec<ObjectName>> {
+        Box::pin(async move {
+            self.in_round(round, |script| {
+                let count_max = if script.dead_count_max == 0 { usize::MAX } else { script.dead_count_max };
+                let next = script.dead.iter().copied().filter(|name| after.is_none_or(|after| *name > after));
+                next.take(count_max).collect()
+            })
+        })
+    }
+
+    fn sweep_judge(&self, round: u64, names: Vec<ObjectName>) -> Call<'_, Vec<ObjectName>> {
+        Box::pin(async move {
+            self.in_round(round, |script| {
+                let unneeded = names.iter().copied().filter(|name| script.unneeded.contains(name));
+                let unneeded = unneeded.chain(script.judges_also).collect();
+                script.judged.push(names);
+                unneeded
+            })
+        })
+    }
+
+    fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()> {
+        Box::pin(async move { self.in_round(round, |script| script.swept.push((round, done))) })
     }
 
     fn renew(&self, _request: RenewRequest) -> Call<'_, RenewAnswer> {

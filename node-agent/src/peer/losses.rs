@@ -6,10 +6,11 @@
 //! where a damaged copy or the store's index told; the others are counted.
 //!
 //! A loss stays until its object is stored again or, where its name is not known, until an operator has taken note of it
-//! ([`Losses::acknowledge`]). It survives restarts of the agent. The limit: what was stored and lost again between two
+//! ([`Losses::acknowledge`]), or nothing needs the object any more. It survives restarts of the agent. The limit: what was stored and lost again between two
 //! looks ([`Losses::look`], every few seconds) is missed when the agent is killed or the pool is wiped in between.
 //!
-//! Whoever deletes objects on purpose (the sweep, once it is built) has to look before and after with nothing between.
+//! What is removed on purpose is no loss ([`Losses::leave`]). Before a removal the file says how many objects may go, so that
+//! a start after a kill does not miss them; what was lost at the same time is not noticed then, up to that number.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ use muster_api::node::ObjectAmount;
 use serde::{Deserialize, Serialize};
 use storage_core::{
     ObjectName, lock,
-    store::{BadCopy, ChunkStore, Usage},
+    store::{BadCopy, ChunkStore, StoreError, Usage},
 };
 use tracing::{error, info, warn};
 
@@ -56,7 +57,7 @@ fn less(all: ObjectAmount, part: ObjectAmount) -> ObjectAmount {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ledger {
-    /// What the store held, all of it synced.
+    /// What the store held, all of it synced; without the objects that may be leaving it.
     held: ObjectAmount,
     /// Lost objects by name, with their stored bytes.
     lost: BTreeMap<ObjectName, u64>,
@@ -88,7 +89,7 @@ impl State {
     }
 }
 
-/// The losses of one store. [`Losses::lost`] and [`Losses::stored`] do not wait for the file.
+/// The losses of one store. [`Losses::lost`] and [`Losses::settle`] do not wait for the file.
 #[derive(Debug)]
 pub struct Losses {
     file: PathBuf,
@@ -133,8 +134,8 @@ impl Losses {
         (state.now.lost.keys().copied().collect(), state.now.unnamed)
     }
 
-    /// These objects were put into the store: they are not lost any more.
-    pub fn stored(&self, names: impl IntoIterator<Item = ObjectName>) {
+    /// These objects were put into the store, or nothing needs them: they are not lost any more.
+    pub fn settle(&self, names: impl IntoIterator<Item = ObjectName>) {
         let lost = &mut lock(&self.state).now.lost;
         for name in names {
             lost.remove(&name);
@@ -146,7 +147,31 @@ impl Losses {
     /// # Errors
     /// When the file cannot be written, or the store not be synced. Nothing is forgotten; the next look tries again.
     pub fn look(&self, store: &dyn ChunkStore) -> io::Result<()> {
+        self.look_before(&mut lock(&self.written), store, 0)
+    }
+
+    /// Runs `remove`, which removes some of these objects from the store on purpose. None of them counts as lost.
+    ///
+    /// # Errors
+    /// Those of `remove`, and as [`Losses::look`]. Nothing is removed if the file cannot be written first.
+    pub fn leave<T>(
+        &self,
+        store: &dyn ChunkStore,
+        names: &[ObjectName],
+        remove: impl FnOnce() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let failed = |source| StoreError::Io { op: "write", file: FILE.to_owned(), source };
+        // Held all the time: a look in between would write down that nothing goes.
         let mut written = lock(&self.written);
+        self.look_before(&mut written, store, names.len() as u64).map_err(failed)?;
+        let removed = remove()?;
+        self.settle(names.iter().copied());
+        self.look_before(&mut written, store, 0).map_err(failed)?;
+        Ok(removed)
+    }
+
+    /// As [`Losses::look`], before so many objects may leave the store.
+    fn look_before(&self, written: &mut Option<Ledger>, store: &dyn ChunkStore, leaving: u64) -> io::Result<()> {
         let mut state = lock(&self.state);
         // Until what the store holds and the copies that it lacks are of the same instant.
         let usage = loop {
@@ -165,6 +190,7 @@ impl Losses {
             state.now.unnamed = sum(state.now.unnamed, more);
         }
         state.now.held = held(&usage);
+        state.now.held.objects = state.now.held.objects.saturating_sub(leaving);
         let now = state.now.clone();
         drop(state);
         if written.as_ref() == Some(&now) {
@@ -172,7 +198,7 @@ impl Losses {
         }
         // After a power cut the store must not hold less than the file says.
         store.sync().map_err(io::Error::other)?;
-        self.write(&mut written, now)
+        self.write(written, now)
     }
 
     /// An operator has taken note of what is lost: it is forgotten, if it still is what the operator saw.
@@ -245,7 +271,7 @@ mod tests {
     fn put(store: &dyn ChunkStore, losses: &Losses, numbers: std::ops::Range<u8>) {
         let records: Vec<Record> = numbers.map(record).collect();
         store.put(1, &records).expect("puts");
-        losses.stored(records.iter().map(Record::name));
+        losses.settle(records.iter().map(Record::name));
     }
 
     fn objects(objects: u64) -> ObjectAmount {
@@ -328,6 +354,50 @@ mod tests {
         put(&next, &losses, 0..1);
         put(&next, &losses, 2..5);
         assert_eq!(Losses::open(dir.path(), &next).lost(), objects(1));
+    }
+
+    #[test]
+    fn what_is_removed_on_purpose_is_not_lost_wherever_the_agent_is_killed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = MemoryStore::new();
+        let losses = Losses::open(dir.path(), &store);
+        put(&store, &losses, 0..9);
+        losses.look(&store).expect("looks");
+        let names: Vec<ObjectName> = (0..4).map(|n| record(n).name()).collect();
+        let lost_after_a_kill = || Losses::open(dir.path(), &store).lost();
+        let removed = losses.leave(&store, &names, || {
+            assert_eq!(lost_after_a_kill(), ObjectAmount::default());
+            let removed = store.remove(2, &names)?;
+            assert_eq!(lost_after_a_kill(), ObjectAmount::default());
+            Ok(removed)
+        });
+        assert!(removed.expect("removes").iter().all(Option::is_some));
+        assert_eq!(lost_after_a_kill(), ObjectAmount::default());
+        // From here on every object counts again.
+        assert!(store.damage(&record(5).name()));
+        assert!(store.get(&record(5).name()).expect("reads").is_none());
+        let next = MemoryStore::new();
+        put(&next, &losses, 6..9);
+        put(&next, &losses, 4..5);
+        assert_eq!(Losses::open(dir.path(), &next).lost(), objects(1));
+    }
+
+    #[test]
+    fn a_lost_object_that_nothing_needs_is_forgotten() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = MemoryStore::new();
+        let losses = Losses::open(dir.path(), &store);
+        put(&store, &losses, 0..3);
+        for n in 0..2 {
+            assert!(store.damage(&record(n).name()));
+            assert!(store.get(&record(n).name()).expect("reads").is_none());
+        }
+        losses.look(&store).expect("looks");
+        assert_eq!(losses.lost(), objects(2));
+        let names = [record(1).name()];
+        assert_eq!(losses.leave(&store, &names, || store.remove(2, &names)).expect("removes"), [None]);
+        assert_eq!(losses.lost(), objects(1));
+        assert_eq!(Losses::open(dir.path(), &store).lost(), objects(1));
     }
 
     #[test]

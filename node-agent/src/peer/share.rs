@@ -21,6 +21,8 @@ use super::losses::Losses;
 
 /// Objects that the scrub asks the store for at a time.
 const SCRUB_LIST: usize = 64;
+/// Objects that the store removes at a time. Commits wait meanwhile, for a few milliseconds at most.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// The space of a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +128,7 @@ impl ChunkStore for PoolShare {
             }
         }
         let put = self.store.put(round, records)?;
-        self.losses.stored(records.iter().map(Record::name));
+        self.losses.settle(records.iter().map(Record::name));
         Ok(put)
     }
 
@@ -134,12 +136,20 @@ impl ChunkStore for PoolShare {
         self.store.touch(round, names)
     }
 
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.store.remove(below, names)
+    /// Durable when it returns.
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.losses.leave(self.store.as_ref(), names, || {
+            let mut removed = Vec::with_capacity(names.len());
+            for some in names.chunks(REMOVED_AT_ONCE) {
+                removed.extend(self.store.remove(below, some)?);
+            }
+            self.store.sync()?;
+            Ok(removed)
+        })
     }
 
-    fn reclaim(&self) -> Result<u64, StoreError> {
-        self.store.reclaim()
+    fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
+        self.store.reclaim(go_on)
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ use muster_api::{
     node_protocol::{
         Assignment, Desired, DiskAssignment, Incarnation, InstanceReport, JoinAnswer, JoinRequest, LeftDisk, Observed,
         Offer, RenewAnswer, RenewRequest, Report, SalvageDisk, SalvageOrder, SalvageReport, SalvagedDisk, VersionRoot,
-        Wanted, boot::BootReport, network::NetworksAssignment,
+        Wanted, boot::BootReport, network::NetworksAssignment, sweep::SweepRound,
     },
     token::{JoinToken, Secret},
 };
@@ -48,7 +48,7 @@ use storage_core::membership::Membership;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{NoDisks, TestCa, bare_instance, chunk, eventually};
+use crate::support::{NoDisks, TestCa, bare_instance, chunk, eventually, page};
 
 const INCARNATION: Incarnation = Incarnation { number: 3, random: 99 };
 const OFFER: Offer = Offer { cpus: 2, memory_bytes: 1 << 30 };
@@ -680,6 +680,48 @@ async fn no_disk_is_taken_from_a_guest_before_that_is_stored() {
     std::fs::remove_dir_all(&file).unwrap();
     eventually("all of it", || last().assignments == [next.clone()]).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_needs_a_full_report_gets_one() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![assignment(2)])));
+    let running = Running::start(controller.config(data.path()), scripted.clone()).await;
+    scripted.until("the first report", |s| s.reports.iter().any(|r| r.full && r.instances.len() == 1)).await;
+    scripted.script(|s| {
+        s.reports.clear();
+        s.wants_full_report = true;
+    });
+    scripted.until("a full report", |s| s.reports.iter().any(|r| r.full && r.instances.len() == 1)).await;
+    running.stop().await;
+}
+
+/// What another history of the database does not need, the one that this node follows may need.
+#[tokio::test]
+async fn only_the_history_that_the_node_follows_lets_it_sweep() {
+    let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let scripted = ScriptedController::new();
+    let object = page(1);
+    let other = Incarnation { number: INCARNATION.number - 1, random: 5 };
+    scripted.script(|s| {
+        s.desired = Some(Desired { incarnation: other, ..controller.desired(7, 3, vec![]) });
+        s.sweep = Some(SweepRound { round: 9 });
+        s.unneeded.insert(object.name());
+    });
+    let host = FakeHost::new();
+    let config = controller.config(data.path());
+    let agent = Agent::build_with(config, Arc::new(scripted.clone()), Arc::new(host)).await.unwrap();
+    let (share, cancel) = (agent.share(), CancellationToken::new());
+    share.put(1, std::slice::from_ref(&object)).unwrap();
+    let task = tokio::spawn(agent.run(cancel.clone()));
+    scripted.until("two heartbeats", |s| s.heartbeats.len() >= 2).await;
+    assert!(scripted.script(|s| s.judged.is_empty()) && share.contains(&object.name()).unwrap());
+    scripted.script(|s| s.desired = Some(controller.desired(7, 3, vec![])));
+    scripted.until("the round is done", |s| !s.swept.is_empty()).await;
+    assert!(!share.contains(&object.name()).unwrap());
+    cancel.cancel();
+    task.await.unwrap().unwrap();
 }
 
 /// Damage while the agent runs, and a pool that is wiped while it does not.

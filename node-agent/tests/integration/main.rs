@@ -16,3 +16,4 @@ mod pool;
 mod reconcile;
 mod repair;
 mod support;
+mod sweep;

@@ -157,7 +157,7 @@ impl ChunkStore for Lying {
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.0.touch(round, names)
     }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         self.0.remove(below, names)
     }
     fn sync(&self) -> Result<(), StoreError> {

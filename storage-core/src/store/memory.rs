@@ -132,10 +132,6 @@ impl ChunkStore for MemoryStore {
         Ok(names.iter().map(&mut remove).collect())
     }
 
-    fn reclaim(&self, _go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
     fn sync(&self) -> Result<(), StoreError> {
         self.state().unsynced.clear();
         Ok(())

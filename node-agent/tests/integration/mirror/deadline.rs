@@ -177,7 +177,7 @@ impl ChunkStore for StuckStore {
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
         self.inside.touch(round, names)
     }
-    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
+    fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
         self.inside.remove(below, names)
     }
     fn sync(&self) -> Result<(), StoreError> {

@@ -1,0 +1,352 @@
+//! A node's part of the sweep: it drops those of its objects that nothing needs any more, and gives its disk their space
+//! back (I6). The messages are in `node_protocol/sweep.rs` of the API.
+//!
+//! ```text
+//! a heartbeat names round s           the note says that round     what is asked
+//!   of the history known here   -->   s - 1 was carried out        the dead of s; own objects of stamp s - 2; one slice of 64
+//!                                     s     was carried out        nothing; the controller is told again that it is done
+//!                                     anything else, or no note    all own objects
+//!
+//! names that nothing needs --> removed if their stamp is below s - 1 --> durable     (pieces, a pause after each)
+//!                                                     all of them --> space given back --> note --> done
+//! ```
+//! Nothing is dropped by a guess. Only the controller of the history that this node follows is asked, what its answer
+//! lacks stays, and an answer that makes no sense ends the round. A stamp protects what an upload put or touched in the
+//! last rounds, also after the controller judged it: the store compares stamps at the moment of the removal.
+//!
+//! A process that is killed begins the round again, and so does one whose store or controller failed. That is harmless,
+//! because an object that is gone is not dropped twice. The store can bring back objects after damage; their turn comes
+//! with their slice.
+//!
+//! Guests, other nodes and commits go first: after each step this loop rests for as long as the step took.
+
+mod note;
+mod scope;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use metrics::{counter, gauge};
+use muster_api::{
+    ErrorCode,
+    node_protocol::sweep::{NAMES_MAX, SweepDone},
+};
+use serde::Serialize;
+use storage_core::{
+    Backoff, ObjectName,
+    cause::explain,
+    lock,
+    store::{ChunkStore as _, StoreError},
+};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use self::{
+    note::{Note, NoteFile},
+    scope::Scope,
+};
+use crate::{
+    controller::{Call, ControllerClient, ControllerError},
+    peer::share::PoolShare,
+    telemetry,
+};
+
+pub use scope::Named;
+
+/// Objects that the store is asked to list at a time.
+const LIST: usize = 4096;
+/// Pauses between two tries of a call that did not reach the controller, and after a round that failed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Time after which a controller that still names a round is told once more that it is done: it may have begun anew since.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
+
+/// What `muster-agent status` says about the sweep.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SweepStatus {
+    /// The round that this node carries out now.
+    pub round: Option<u64>,
+    /// The last round that it has carried out, and what that did.
+    pub last: Option<LastSweep>,
+    /// Why the round does not go on, in words.
+    pub trouble: Option<String>,
+}
+
+/// A round that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LastSweep {
+    /// Number of the round.
+    pub round: u64,
+    /// What it did on this node.
+    #[serde(flatten)]
+    pub done: SweepDone,
+}
+
+/// Carries out the rounds that heartbeats name.
+pub struct Sweeper {
+    controller: Arc<dyn ControllerClient>,
+    share: Arc<PoolShare>,
+    named: watch::Sender<Option<Named>>,
+    note: NoteFile,
+    /// As the file has it.
+    noted: Mutex<Option<Note>>,
+    status: Mutex<SweepStatus>,
+    /// The round of which the controller was last told that it is done, and when.
+    told: Mutex<Option<(Named, Instant)>>,
+}
+
+/// Why a round ended before it was done.
+enum End {
+    /// The controller does not name it any more.
+    Over,
+    /// It cannot go on now. It is begun again while heartbeats name it.
+    Trouble(String),
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        Self::Trouble(explain(&error))
+    }
+}
+
+impl Sweeper {
+    /// For this node's share of the pool. The note is in the data folder.
+    #[must_use]
+    pub fn new(controller: Arc<dyn ControllerClient>, share: Arc<PoolShare>, data_dir: &std::path::Path) -> Self {
+        let note = NoteFile::new(data_dir);
+        let noted = note.load();
+        let last = noted.map(|note| LastSweep { round: note.round, done: note.done });
+        let status = Mutex::new(SweepStatus { last, ..SweepStatus::default() });
+        Self {
+            controller,
+            share,
+            named: watch::Sender::new(None),
+            note,
+            noted: Mutex::new(noted),
+            status,
+            told: Mutex::default(),
+        }
+    }
+
+    /// A heartbeat was answered: the round that it names, if it is of the history of the database that this node follows.
+    pub fn heard(&self, named: Option<Named>) {
+        self.named.send_replace(named);
+    }
+
+    /// What it does now, and did last.
+    #[must_use]
+    pub fn status(&self) -> SweepStatus {
+        lock(&self.status).clone()
+    }
+
+    /// Carries out rounds for ever.
+    pub async fn run(&self) {
+        let mut heard = self.named.subscribe();
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+        // `self` has the sender.
+        while heard.changed().await.is_ok() {
+            let Some(named) = *heard.borrow_and_update() else { continue };
+            let ended = self.carry_out(named).await;
+            let trouble = match ended {
+                Ok(()) | Err(End::Over) => None,
+                Err(End::Trouble(why)) => Some(why),
+            };
+            let is_well = trouble.is_none();
+            let before = {
+                let mut status = lock(&self.status);
+                status.round = None;
+                std::mem::replace(&mut status.trouble, trouble.clone())
+            };
+            // Once for each reason: a disk that failed fails every time.
+            if let Some(error) = trouble.filter(|why| before.as_ref() != Some(why)) {
+                warn!(round = named.round.round, error, "the sweep does not go on; it is tried again");
+            }
+            if is_well {
+                backoff.reset();
+            } else {
+                sleep(backoff.pause()).await;
+            }
+        }
+    }
+
+    async fn carry_out(&self, named: Named) -> Result<(), End> {
+        let noted = *lock(&self.noted);
+        let scope = Scope::of(noted.as_ref(), named);
+        let done = match scope {
+            Scope::Told(_) if self.was_told(named) => return Ok(()),
+            Scope::Told(done) => done,
+            Scope::Past => {
+                let why = format!(
+                    "round {} is named, but this node has carried out round {} of the same database",
+                    named.round.round,
+                    noted.map_or(0, |note| note.round)
+                );
+                return Err(End::Trouble(why));
+            }
+            Scope::Next | Scope::All => {
+                let round = named.round.round;
+                debug!(round, ?scope, "a round of the sweep begins");
+                lock(&self.status).round = Some(round);
+                let done = self.sweep(named, scope).await?;
+                self.take_note(Note { incarnation: named.incarnation, round, done }).await?;
+                if done == SweepDone::default() {
+                    debug!(round, "a round of the sweep found nothing");
+                } else {
+                    let SweepDone { objects, bytes, reclaimed_bytes } = done;
+                    info!(round, objects, bytes, reclaimed_bytes, "a round of the sweep gave back space of the pool");
+                }
+                done
+            }
+        };
+        self.ask(named, || self.controller.sweep_done(named.round.round, done)).await?;
+        *lock(&self.told) = Some((named, Instant::now()));
+        Ok(())
+    }
+
+    /// Whether the controller was told just now that this round is done.
+    fn was_told(&self, named: Named) -> bool {
+        lock(&self.told).is_some_and(|(told, at)| told == named && at.elapsed() < TOLD_AGAIN)
+    }
+
+    /// Drops what nothing needs, and gives its space back.
+    async fn sweep(&self, named: Named, scope: Scope) -> Result<SweepDone, End> {
+        let mut done = SweepDone::default();
+        if scope == Scope::Next {
+            self.drop_dead(named, &mut done).await?;
+        }
+        self.drop_own(named, scope, &mut done).await?;
+        done.reclaimed_bytes = self.reclaim(named).await?;
+        counter!(telemetry::POOL_RECLAIMED_BYTES).increment(done.reclaimed_bytes);
+        Ok(done)
+    }
+
+    /// Drops the objects of which the controller says that nothing needs them since this round.
+    async fn drop_dead(&self, named: Named, done: &mut SweepDone) -> Result<(), End> {
+        let mut after = None;
+        loop {
+            let dead = self.ask(named, || self.controller.sweep_dead(named.round.round, after)).await?;
+            let (Some(first), Some(last)) = (dead.first(), dead.last()) else { return Ok(()) };
+            if after.is_some_and(|after| *first <= after) {
+                let why = format!("the controller was asked for dead objects after {after:?} and answered {first}");
+                return Err(End::Trouble(why));
+            }
+            after = Some(*last);
+            self.drop_objects(named, dead, done).await?;
+        }
+    }
+
+    /// Asks about this node's own objects, and drops those that nothing needs.
+    async fn drop_own(&self, named: Named, scope: Scope, done: &mut SweepDone) -> Result<(), End> {
+        let mut after = None;
+        let mut asked: Vec<ObjectName> = Vec::new();
+        loop {
+            let began = Instant::now();
+            let listed = self.on_share(move |share| share.list(after.as_ref(), LIST)).await?;
+            let is_end = listed.is_empty();
+            after = listed.last().map(|object| object.name);
+            asked.extend(listed.iter().filter(|o| scope.covers(o, named.round)).map(|object| object.name));
+            while asked.len() >= NAMES_MAX || (is_end && !asked.is_empty()) {
+                let later = asked.split_off(asked.len().min(NAMES_MAX));
+                let part = std::mem::replace(&mut asked, later);
+                let unneeded = self.ask(named, || self.controller.sweep_judge(named.round.round, part.clone())).await?;
+                if let Some(other) = unneeded.iter().find(|name| part.binary_search(name).is_err()) {
+                    let why = format!("the controller judged {other}, about which it was not asked");
+                    return Err(End::Trouble(why));
+                }
+                self.drop_objects(named, unneeded, done).await?;
+            }
+            if is_end {
+                return Ok(());
+            }
+            self.check(named)?;
+            sleep(began.elapsed()).await;
+        }
+    }
+
+    /// Drops those of the objects that their stamps do not protect.
+    async fn drop_objects(&self, named: Named, names: Vec<ObjectName>, done: &mut SweepDone) -> Result<(), End> {
+        self.check(named)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let below = named.round.below();
+        let dropped = self.on_share(move |share| share.remove(below, &names)).await?;
+        let (objects, bytes) = dropped.into_iter().flatten().fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
+        counter!(telemetry::POOL_SWEPT_OBJECTS).increment(objects);
+        counter!(telemetry::POOL_SWEPT_BYTES).increment(bytes);
+        done.objects += objects;
+        done.bytes += bytes;
+        sleep(began.elapsed()).await;
+        Ok(())
+    }
+
+    async fn reclaim(&self, named: Named) -> Result<u64, End> {
+        self.check(named)?;
+        // A blocking thread is not dropped with this future.
+        let ended = CancellationToken::new();
+        let _ends = ended.clone().drop_guard();
+        let step = Mutex::new(Instant::now());
+        let go_on = move || {
+            let mut began = step.lock().unwrap_or_else(PoisonError::into_inner);
+            std::thread::sleep(began.elapsed());
+            *began = Instant::now();
+            !ended.is_cancelled()
+        };
+        self.on_share(move |share| share.reclaim(&go_on)).await
+    }
+
+    async fn take_note(&self, note: Note) -> Result<(), End> {
+        let file = self.note.clone();
+        match spawn_blocking(move || file.store(&note)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(End::Trouble(format!("the note of the sweep cannot be written: {error}"))),
+            Err(error) => return Err(End::Trouble(error.to_string())),
+        }
+        *lock(&self.noted) = Some(note);
+        lock(&self.status).last = Some(LastSweep { round: note.round, done: note.done });
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+        gauge!(telemetry::SWEEP_ROUND).set(note.round as f64);
+        Ok(())
+    }
+
+    /// Uses the store in a blocking thread.
+    async fn on_share<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&PoolShare) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, End> {
+        let share = self.share.clone();
+        match spawn_blocking(move || work(&share)).await {
+            Ok(out) => Ok(out?),
+            Err(error) => Err(End::Trouble(error.to_string())),
+        }
+    }
+
+    /// Asks the controller until it answers, or does not name the round any more.
+    async fn ask<'a, T>(&self, named: Named, call: impl Fn() -> Call<'a, T>) -> Result<T, End> {
+        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
+        loop {
+            self.check(named)?;
+            match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.code() == Some(ErrorCode::WrongState) => {
+                    debug!(%error, "a round of the sweep is over");
+                    return Err(End::Over);
+                }
+                Err(error @ ControllerError::Unavailable(_)) => {
+                    debug!(%error, "the controller is asked again about the sweep");
+                    sleep(backoff.pause()).await;
+                }
+                Err(error) => return Err(End::Trouble(error.to_string())),
+            }
+        }
+    }
+
+    /// Whether the round is still the one that heartbeats name.
+    fn check(&self, named: Named) -> Result<(), End> {
+        if *self.named.borrow() == Some(named) { Ok(()) } else { Err(End::Over) }
+    }
+}
