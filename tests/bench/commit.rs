@@ -33,6 +33,7 @@ async fn cluster(count: u64) -> (Cluster, Vec<File>) {
     (cluster, disks)
 }
 
+/// Bytes that do not compress. The same seed gives the same bytes.
 pub(crate) fn noise(seed: u64, bytes: u64) -> Vec<u8> {
     let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut out = Vec::with_capacity(usize::try_from(bytes).expect("fits"));

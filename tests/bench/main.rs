@@ -11,13 +11,14 @@ mod import;
 mod mount;
 mod policy;
 mod scattered;
+mod sweep;
 mod table;
 
 use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 12] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -28,6 +29,7 @@ const ROWS: [Row; 11] = [
     ("cut", commit::cut),
     ("beside", commit::beside),
     ("storage", scattered::run),
+    ("storage", sweep::run),
     ("api", api::run),
 ];
 

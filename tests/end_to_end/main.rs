@@ -11,4 +11,5 @@ mod refusals;
 mod repair;
 mod restore;
 mod snapshot;
+mod sweep;
 mod torture;

@@ -1,0 +1,169 @@
+//! What a sweep costs those that use the pool at the same time, and what the disk gets back: a node's store and its part of
+//! the sweep, without a network.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use muster_agent::{
+    controller::scripted::ScriptedController,
+    peer::share::PoolShare,
+    sweep::{Named, Sweeper},
+};
+use muster_api::node_protocol::{Incarnation, sweep::SweepRound};
+use storage_core::{
+    ChunkSize, Compression, Kind, ObjectName, Record, Salt,
+    store::{ChunkStore, Options, SegmentStore},
+};
+
+use muster_tests::StopOnDrop;
+
+use crate::{Table, commit::noise};
+
+/// Objects in the pool before the sweep: packs of one block, and chunks. Half of them are swept.
+const PACKS: u64 = 200_000;
+const CHUNKS: u64 = 2_000;
+/// Objects of one kind that are swept together: neighbours on the disk usually go together.
+const RUN: u64 = 32;
+/// They are swept in so many rounds. Before each the pool is used for as long without a sweep.
+const PARTS: usize = 3;
+const WITHOUT: Duration = Duration::from_secs(8);
+/// Longest that one of these rounds may take: the pool grows meanwhile.
+const ROUND_MAX: Duration = Duration::from_secs(120);
+const INCARNATION: Incarnation = Incarnation { number: 1, random: 1 };
+
+fn pack(number: u64) -> Record {
+    Record::encode(Kind::Pack, Salt::SHARED, None, &noise(number, 4096), Compression::Off)
+}
+
+fn chunk(number: u64) -> Record {
+    Record::encode(Kind::Chunk, Salt::SHARED, Some(ChunkSize::DEFAULT), &noise(number, 256 << 10), Compression::Off)
+}
+
+/// Milliseconds that reads and commits took.
+#[derive(Default)]
+struct Times {
+    reads: Vec<f64>,
+    commits: Vec<f64>,
+}
+
+pub(crate) fn run(table: &mut Table) {
+    let parent = std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+    let folder = tempfile::tempdir_in(parent).expect("a folder");
+    let store = SegmentStore::open(&folder.path().join("pool"), Options::default()).expect("opens");
+    let (kept, gone) = fill(&store);
+    let share = Arc::new(PoolShare::new(Arc::new(store), folder.path().to_owned(), 0));
+    let controller = ScriptedController::new();
+    let sweeper = Arc::new(Sweeper::new(Arc::new(controller.clone()), share.clone(), folder.path()));
+    let (runtime, running) = (crate::runtime(), sweeper.clone());
+    runtime.spawn(async move { running.run().await });
+
+    let (mut with, mut without) = (Times::default(), Times::default());
+    let (mut took, mut bytes, mut reclaimed) = (0.0, 0, 0);
+    for part in 0..PARTS {
+        use_pool(&share, &kept, &mut without, &|began| began.elapsed() < WITHOUT);
+        // A round that is not the next one makes the node ask about everything that it has.
+        let round = SweepRound { round: 9 + 2 * part as u64 };
+        let gone: BTreeSet<ObjectName> =
+            gone.iter().copied().skip(part * gone.len() / PARTS).take(gone.len() / PARTS).collect();
+        let count = gone.len() as u64;
+        controller.script(|script| {
+            script.sweep = Some(round);
+            script.unneeded = gone;
+        });
+        let begun = Instant::now();
+        sweeper.heard(Some(Named { incarnation: INCARNATION, round }));
+        use_pool(&share, &kept, &mut with, &|began| {
+            began.elapsed() < ROUND_MAX && controller.script(|script| script.swept.len() == part)
+        });
+        took += begun.elapsed().as_secs_f64();
+        let done = controller.script(|script| script.swept.get(part).map(|(_, done)| *done));
+        let done = done.unwrap_or_else(|| panic!("a round takes too long: {:?}", sweeper.status()));
+        assert_eq!(done.objects, count, "everything that nothing needs is dropped");
+        bytes += done.bytes;
+        reclaimed += done.reclaimed_bytes;
+    }
+
+    let swept = format!("a sweep of {} of {} objects in {took:.1} s", PACKS / 2 + CHUNKS / 2, PACKS + CHUNKS);
+    for (what, with, without) in
+        [("read", with.reads, without.reads), ("put of 1 MiB and its sync", with.commits, without.commits)]
+    {
+        let counts = format!("{} and {}", with.len(), without.len());
+        let (with, without) = (p99(with), p99(without));
+        table.row(
+            &format!("{what} in a node's store beside {swept}, 99th percentile of {counts}"),
+            format!("{with:.2} ms"),
+            format!("{without:.2} ms without the sweep"),
+            Some(with / without),
+            "<= 1.5",
+        );
+    }
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let (bytes, reclaimed) = (bytes as f64 / 1e6, reclaimed as f64 / 1e6);
+    table.row(
+        "bytes that the sweep gave back to the disk / bytes swept",
+        format!("{reclaimed:.0} MB"),
+        format!("{bytes:.0} MB"),
+        Some(reclaimed / bytes),
+        ">= 0.98",
+    );
+}
+
+/// Stores the objects. The answer has the names of the chunks that stay, and of all objects that go.
+fn fill(store: &SegmentStore) -> (Vec<ObjectName>, Vec<ObjectName>) {
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
+    for (count, at_once, record) in [(PACKS, 1024, pack as fn(u64) -> Record), (CHUNKS, 64, chunk)] {
+        kept.clear();
+        for from in (0..count).step_by(at_once) {
+            let numbers = from..(from + at_once as u64).min(count);
+            let records: Vec<Record> = numbers.clone().map(record).collect();
+            store.put(1, &records).expect("puts");
+            for (number, record) in numbers.zip(&records) {
+                let names = if number / RUN % 2 == 0 { &mut kept } else { &mut gone };
+                names.push(record.name());
+            }
+        }
+        store.sync().expect("syncs");
+    }
+    (kept, gone)
+}
+
+/// Reads objects and commits new ones at the same time, as long as `goes_on`.
+fn use_pool(share: &PoolShare, names: &[ObjectName], times: &mut Times, goes_on: &dyn Fn(Instant) -> bool) {
+    static NEXT_CHUNK: AtomicU64 = AtomicU64::new(1 << 40);
+    let (began, stop) = (Instant::now(), AtomicBool::new(false));
+    let Times { reads, commits } = times;
+    std::thread::scope(|scope| {
+        let _stops = StopOnDrop(&stop);
+        scope.spawn(|| {
+            for name in names.iter().cycle().step_by(7) {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let asked = Instant::now();
+                assert!(share.get(name).expect("reads").is_some(), "{name} is needed");
+                reads.push(asked.elapsed().as_secs_f64() * 1e3);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        while goes_on(began) {
+            let first = NEXT_CHUNK.fetch_add(4, Ordering::Relaxed);
+            let records: Vec<Record> = (first..first + 4).map(chunk).collect();
+            let asked = Instant::now();
+            share.put(9, &records).expect("puts");
+            share.sync().expect("syncs");
+            commits.push(asked.elapsed().as_secs_f64() * 1e3);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+}
+
+fn p99(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() * 99 / 100).copied().unwrap_or(f64::NAN)
+}
