@@ -615,3 +615,33 @@ fn the_disk_gets_back_what_removed_objects_took() {
         assert!(store.get(&record.name()).expect("reads").is_some());
     }
 }
+
+/// A reclaim ends the segment that is appended to, and may make holes in it. The next process begins another one.
+#[test]
+fn a_store_whose_newest_segment_was_reclaimed_opens_and_counts_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open =
+        || SegmentStore::open(folder.path(), Options { segment_bytes: 8 << 20, ..Options::default() }).expect("opens");
+    let records: Vec<Record> = (0..20).map(|n| chunk(n, 200_000)).collect();
+    let names: Vec<ObjectName> = records.iter().map(Record::name).collect();
+    let mut store = open();
+    store.put(1, &records).expect("puts");
+    for left in [2, 1] {
+        store.sync().expect("syncs");
+        store.remove(2, &names[left..]).expect("removes");
+        assert!(store.reclaim(&|| true).expect("reclaims") > 0);
+        let usage = store.usage();
+        assert!(usage.disk_bytes < 1 << 20, "{usage:?}");
+        drop(store);
+        store = open();
+        assert_eq!(store.usage(), usage);
+        store.put(1, &records[10..12]).expect("puts");
+    }
+    store.remove(2, &names).expect("removes");
+    store.sync().expect("syncs");
+    store.reclaim(&|| true).expect("reclaims");
+    let usage = store.usage();
+    assert!((usage.objects, usage.bytes) == (0, 0) && usage.disk_bytes < 64 << 10, "{usage:?}");
+    drop(store);
+    assert_eq!(open().usage(), usage);
+}

@@ -114,7 +114,7 @@ impl SegmentStore {
             if is_newest {
                 self.opened.torn_bytes = segment.size.saturating_sub(scanned.end);
                 mend(segment, &scanned)?;
-                self.continue_newest(segment, marker, scanned.end);
+                self.continue_newest(segment, marker, scanned.end, known);
             } else {
                 self.opened.damaged_bytes += segment.size.saturating_sub(scanned.end);
                 self.writer().sealed.insert(segment.number, scanned.end);
@@ -192,12 +192,13 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Goes on appending to the newest segment, which now ends at `end`. With a damaged header it is sealed instead.
-    fn continue_newest(&self, segment: &OnDisk, marker: Marker, end: u64) {
+    /// Goes on appending to the newest segment, which now ends at `end`. With a damaged header it is sealed instead, and so is
+    /// one that was reclaimed: what the index says about its holes stays true.
+    fn continue_newest(&self, segment: &OnDisk, marker: Marker, end: u64, known: &Known) {
         let (number, file) = (segment.number, segment.file.clone());
         let mut writer = self.writer();
-        writer.disk_bytes = writer.disk_bytes - segment.size + end;
-        if segment.pool.is_some() {
+        writer.disk_bytes = writer.disk_bytes.saturating_sub(segment.size.saturating_sub(end));
+        if segment.pool.is_some() && !known.held.contains_key(&number) {
             writer.active = Some(Active { number, file, sync: Arc::default(), marker, end });
         } else {
             writer.sealed.insert(number, end);
