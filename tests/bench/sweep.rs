@@ -89,14 +89,13 @@ pub(crate) fn run(table: &mut Table) {
         reclaimed += done.reclaimed_bytes;
     }
 
-    let swept = format!("a sweep of {} of {} objects in {took:.1} s", PACKS / 2 + CHUNKS / 2, PACKS + CHUNKS);
+    let swept = format!("a sweep of {} of its {} objects ({took:.0} s)", (PACKS + CHUNKS) / 2, PACKS + CHUNKS);
     for (what, with, without) in
         [("read", with.reads, without.reads), ("put of 1 MiB and its sync", with.commits, without.commits)]
     {
-        let counts = format!("{} and {}", with.len(), without.len());
         let (with, without) = (p99(with), p99(without));
         table.row(
-            &format!("{what} in a node's store beside {swept}, 99th percentile of {counts}"),
+            &format!("{what} in a node's store beside {swept}, 99th percentile"),
             format!("{with:.2} ms"),
             format!("{without:.2} ms without the sweep"),
             Some(with / without),
