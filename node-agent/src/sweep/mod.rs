@@ -4,7 +4,7 @@
 //! ```text
 //! a heartbeat names round s           the note says that round     what is asked
 //!   of the history known here   -->   s - 1 was carried out        the dead of s; own objects of stamp s - 2; one slice of 64
-//!                                     s     was carried out        nothing; the controller is told again that it is done
+//!                                     s     was carried out        nothing: the controller did not hear that it is done
 //!                                     anything else, or no note    all own objects
 //!
 //! names that nothing needs --> removed if their stamp is below s - 1 --> durable     (pieces, a pause after each)
@@ -61,9 +61,6 @@ const LIST: usize = 4096;
 /// Pauses between two tries of a call that did not reach the controller, and after a round that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// Time after which a controller that still names a round is told once more that it is done: it may have begun anew since.
-const TOLD_AGAIN: Duration = Duration::from_secs(30);
-
 /// What `muster-agent status` says about the sweep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SweepStatus {
@@ -94,8 +91,6 @@ pub struct Sweeper {
     /// As the file has it.
     noted: Mutex<Option<Note>>,
     status: Mutex<SweepStatus>,
-    /// The round of which the controller was last told that it is done, and when.
-    told: Mutex<Option<(Named, Instant)>>,
 }
 
 /// Why a round ended before it was done.
@@ -120,15 +115,7 @@ impl Sweeper {
         let noted = note.load();
         let last = noted.map(|note| LastSweep { round: note.round, done: note.done });
         let status = Mutex::new(SweepStatus { last, ..SweepStatus::default() });
-        Self {
-            controller,
-            share,
-            named: watch::Sender::new(None),
-            note,
-            noted: Mutex::new(noted),
-            status,
-            told: Mutex::default(),
-        }
+        Self { controller, share, named: watch::Sender::new(None), note, noted: Mutex::new(noted), status }
     }
 
     /// A heartbeat was answered: the round that it names, if it is of the history of the database that this node follows.
@@ -150,6 +137,8 @@ impl Sweeper {
         while heard.changed().await.is_ok() {
             let Some(named) = *heard.borrow_and_update() else { continue };
             let ended = self.carry_out(named).await;
+            // What was heard meanwhile is as old as the round. The next heartbeat names one that is still to be done.
+            heard.mark_unchanged();
             let trouble = match ended {
                 Ok(()) | Err(End::Over) => None,
                 Err(End::Trouble(why)) => Some(why),
@@ -176,7 +165,6 @@ impl Sweeper {
         let noted = *lock(&self.noted);
         let scope = Scope::of(noted.as_ref(), named);
         let done = match scope {
-            Scope::Told(_) if self.was_told(named) => return Ok(()),
             Scope::Told(done) => done,
             Scope::Past => {
                 let why = format!(
@@ -201,14 +189,7 @@ impl Sweeper {
                 done
             }
         };
-        self.ask(named, || self.controller.sweep_done(named.round.round, done)).await?;
-        *lock(&self.told) = Some((named, Instant::now()));
-        Ok(())
-    }
-
-    /// Whether the controller was told just now that this round is done.
-    fn was_told(&self, named: Named) -> bool {
-        lock(&self.told).is_some_and(|(told, at)| told == named && at.elapsed() < TOLD_AGAIN)
+        self.ask(named, || self.controller.sweep_done(named.round.round, done)).await
     }
 
     /// Drops what nothing needs, and gives its space back.

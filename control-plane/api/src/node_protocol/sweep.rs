@@ -13,8 +13,8 @@
 //! to `judge` has the names that nothing needs, so what is missing in it is kept. Names travel as 32 bytes each, one after
 //! the other, in ascending order, at most [`NAMES_MAX`] in a message ([`names_to_bytes`], [`names_from_bytes`]); `dead` has
 //! ended when it answers none. The controller answers `wrong_state` (409) for a round that is not the one in its heartbeats:
-//! the node gives that round up. A node whose heartbeats still name a round that it has carried out says now and then that it
-//! is done.
+//! the node gives that round up. Heartbeats name a round until the node has said that it is done, so
+//! that one that has carried it out already says so once more.
 
 use serde::{Deserialize, Serialize};
 use storage_core::ObjectName;
