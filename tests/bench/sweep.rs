@@ -16,12 +16,11 @@ use muster_agent::{
     sweep::{Named, Sweeper},
 };
 use muster_api::node_protocol::{Incarnation, sweep::SweepRound};
+use muster_tests::StopOnDrop;
 use storage_core::{
     ChunkSize, Compression, Kind, ObjectName, Record, Salt,
     store::{ChunkStore, Options, SegmentStore},
 };
-
-use muster_tests::StopOnDrop;
 
 use crate::{Table, commit::noise};
 

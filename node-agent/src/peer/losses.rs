@@ -5,9 +5,10 @@
 //! store held at the last look. What the next start finds less than that is lost. Which objects those were is known only
 //! where a damaged copy or the store's index told; the others are counted.
 //!
-//! A loss stays until its object is stored again or, where its name is not known, until an operator has taken note of it
-//! ([`Losses::acknowledge`]), or nothing needs the object any more. It survives restarts of the agent. The limit: what was stored and lost again between two
-//! looks ([`Losses::look`], every few seconds) is missed when the agent is killed or the pool is wiped in between.
+//! A loss stays until its object is stored again or nothing needs it any more, or, where its name is not known, until an
+//! operator has taken note of it ([`Losses::acknowledge`]). It survives restarts of the agent. The limit: what was stored and
+//! lost again between two looks ([`Losses::look`], every few seconds) is missed when the agent is killed or the pool is wiped
+//! in between.
 //!
 //! What is removed on purpose is no loss ([`Losses::leave`]). Before a removal the file says how many objects may go, so that
 //! a start after a kill does not miss them; what was lost at the same time is not noticed then, up to that number.
