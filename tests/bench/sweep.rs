@@ -122,7 +122,7 @@ fn fill(store: &SegmentStore) -> (Vec<ObjectName>, Vec<ObjectName>) {
             let records: Vec<Record> = numbers.clone().map(record).collect();
             store.put(1, &records).expect("puts");
             for (number, record) in numbers.zip(&records) {
-                let names = if number / RUN % 2 == 0 { &mut kept } else { &mut gone };
+                let names = if (number / RUN).is_multiple_of(2) { &mut kept } else { &mut gone };
                 names.push(record.name());
             }
         }
