@@ -1,8 +1,11 @@
-//! The pool, as operators see it: what the nodes' shares hold together, and how its sweep fares. `/v1/pools`.
+//! The pool, as operators see it: what the nodes' shares hold together, and how its sweep and its repair fare. `/v1/pools`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeId, Timestamp, node::PoolUse};
+use crate::{
+    NodeId, Timestamp,
+    node::{ObjectAmount, PoolUse},
+};
 
 /// Name of the only pool.
 pub const DEFAULT_POOL: &str = "default";
@@ -24,6 +27,24 @@ pub struct Pool {
     pub usage: PoolUse,
     /// How the sweep fares, which gives back what nothing needs any more.
     pub sweep: Sweep,
+    /// How the repair fares, which makes missing copies again.
+    pub repair: PoolRepair,
+}
+
+/// How far the nodes are with the repair, as their last heartbeats tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PoolRepair {
+    /// Nodes that compared all their objects with the other nodes under the newest membership record, heard all of them, and
+    /// have nothing left to send.
+    pub nodes_done: u64,
+    /// Objects that nodes have not compared with other nodes yet, each counted once for each copy.
+    pub unchecked_objects: u64,
+    /// Copies that are known to be missing and that nodes have to send.
+    pub missing: ObjectAmount,
+    /// Copies that nodes have sent since their agents began.
+    pub copied: ObjectAmount,
+    /// Stored bytes of copies that all nodes together send per second.
+    pub bytes_per_s: u64,
 }
 
 /// State of the sweep.

@@ -107,7 +107,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 10] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 11] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();

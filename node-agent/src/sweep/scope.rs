@@ -62,7 +62,7 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage_core::ObjectName;
+    use storage_core::{Kind, ObjectName};
 
     const INCARNATION: Incarnation = Incarnation { number: 3, random: 9 };
 
@@ -73,7 +73,7 @@ mod tests {
     fn object(first_byte: u8, round: u64) -> Listed {
         let mut name = [7; 32];
         name[0] = first_byte;
-        Listed { name: ObjectName::from_bytes(name), round, stored_bytes: 1 }
+        Listed { name: ObjectName::from_bytes(name), round, stored_bytes: 1, kind: Kind::Chunk }
     }
 
     #[test]

@@ -145,12 +145,13 @@ async fn copies_for_which_no_node_has_room_stay_missing() {
 async fn what_one_node_has_swept_comes_back_no_younger() {
     let cluster = TestCluster::of_memory(2).await;
     let record = chunk(1);
+    let bytes = record.stored().len() as u64;
     cluster.client.put(3, vec![record.clone()]).await.unwrap();
-    assert_eq!(cluster.nodes[0].store.remove(8, &[record.name()]).unwrap(), [true]);
+    assert_eq!(cluster.nodes[0].store.remove(8, &[record.name()]).unwrap(), [Some(bytes)]);
     assert!(repair(&cluster.nodes[1]).pass().await);
     assert_eq!(cluster.holders(&record), [0, 1]);
     assert_eq!(stamps(&cluster, &record), [3].into());
-    assert_eq!(cluster.nodes[0].store.remove(8, &[record.name()]).unwrap(), [true]);
+    assert_eq!(cluster.nodes[0].store.remove(8, &[record.name()]).unwrap(), [Some(bytes)]);
 }
 
 /// Runs the repair of all nodes until the answer is dropped.

@@ -48,7 +48,7 @@ fn swept(operation: &Operation) -> String {
 }
 
 fn details(pool: &Pool) -> String {
-    let Pool { name, min_copies, nodes, usage, sweep, .. } = pool;
+    let Pool { name, min_copies, nodes, usage, sweep, repair, .. } = pool;
     let mut lines = vec![
         format!("pool {name}: {nodes} nodes, at least {min_copies} copies of each object"),
         format!(
@@ -61,6 +61,14 @@ fn details(pool: &Pool) -> String {
     if usage.lost_objects > 0 {
         lines.push(format!("  lost      {} copies, {}", usage.lost_objects, units::bytes(usage.lost_bytes)));
     }
+    lines.push(format!(
+        "  repair    {} nodes done; {} copies missing, {}, at {}/s; {} objects to be compared",
+        repair.nodes_done,
+        repair.missing.objects,
+        units::bytes(repair.missing.bytes),
+        units::bytes(repair.bytes_per_s),
+        repair.unchecked_objects
+    ));
     lines.extend(sweep_lines(sweep));
     lines.join("\n")
 }

@@ -2,8 +2,8 @@
 
 use muster_api::{
     Page,
-    node::PoolUse,
-    pool::{AWAITED_MAX, AwaitedNode, DEFAULT_POOL, Pool, StartSweep, Sweep, SweepState},
+    node::{ObjectAmount, PoolUse, Repair},
+    pool::{AWAITED_MAX, AwaitedNode, DEFAULT_POOL, Pool, PoolRepair, StartSweep, Sweep, SweepState},
 };
 use serde_json::json;
 use storage_core::units::u64_from;
@@ -96,11 +96,12 @@ impl App {
 
     async fn pool_view(&self, tx: &mut Tx) -> Result<Pool, AppError> {
         let nodes = nodes::listed(tx).await?;
-        let shares: Vec<PoolUse> = nodes
-            .iter()
-            .filter(|node| node.fenced_at.is_none())
-            .map(|node| self.heartbeats.last(node.id).map_or(node.pool, |(_, beat)| beat.pool))
-            .collect();
+        let (mut shares, mut repairs) = (Vec::new(), Vec::new());
+        for node in nodes.iter().filter(|node| node.fenced_at.is_none()) {
+            let beat = self.heartbeats.last(node.id).map(|(_, beat)| beat);
+            shares.push(beat.as_ref().map_or(node.pool, |beat| beat.pool));
+            repairs.extend(beat.and_then(|beat| beat.repair));
+        }
         let row = sweep::load(tx).await?;
         let round = uploads::current_round(tx).await?;
         let Standing { state, reason, since } = self.sweep.standing().unwrap_or_else(|| Standing {
@@ -129,6 +130,7 @@ impl App {
                 dropped_bytes: sum.bytes,
                 reclaimed_bytes: sum.reclaimed_bytes,
             },
+            repair: repaired(&repairs, self.pool.membership().epoch),
         })
     }
 }
@@ -153,5 +155,24 @@ fn together(shares: &[PoolUse]) -> PoolUse {
         cache_bytes: sum(|share| share.cache_bytes),
         lost_objects: sum(|share| share.lost_objects),
         lost_bytes: sum(|share| share.lost_bytes),
+    }
+}
+
+/// The repairs of all nodes that told of theirs, while this is the newest membership epoch.
+fn repaired(repairs: &[Repair], epoch: u64) -> PoolRepair {
+    let sum = |of: fn(&Repair) -> u64| repairs.iter().map(of).fold(0, u64::saturating_add);
+    let is_done = |repair: &&Repair| {
+        let left = [repair.unchecked_objects, repair.missing.objects, repair.silent_nodes];
+        repair.membership_epoch == epoch && left == [0; 3]
+    };
+    PoolRepair {
+        nodes_done: u64_from(repairs.iter().filter(is_done).count()),
+        unchecked_objects: sum(|repair| repair.unchecked_objects),
+        missing: ObjectAmount {
+            objects: sum(|repair| repair.missing.objects),
+            bytes: sum(|repair| repair.missing.bytes),
+        },
+        copied: ObjectAmount { objects: sum(|repair| repair.copied.objects), bytes: sum(|repair| repair.copied.bytes) },
+        bytes_per_s: sum(|repair| repair.bytes_per_s),
     }
 }

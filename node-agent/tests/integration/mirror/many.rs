@@ -292,6 +292,7 @@ async fn a_node_serves_2000_disks() {
     let limit = f64::max(10.0, 4.0 * cpu.max(plain));
     assert!(cpu < 20.0, "{what}");
     assert!(ready < limit && gone < limit, "{what}");
-    // It moves, and it is linear: in quadratic time, the first half is there after a quarter.
-    assert!(ready < 3.5 * half && half_gone < 0.9 * gone, "{what}");
+    // It is linear: in quadratic time, the first half is there after a quarter. Of a removal this cannot be told: many are under
+    // way at a time, and most of them end late.
+    assert!(ready < 3.5 * half, "{what}");
 }
