@@ -361,9 +361,14 @@ async fn a_sweep_says_what_came_back_and_what_the_pool_waits_for() {
     let said = "pool default: 12 copies of objects dropped, 3 MiB; the disks got 2 MiB back";
     assert_eq!((done.code, done.out.trim()), (Some(0), said), "{done:?}");
     let shown = fake.run(&["pool", "show"]).await;
-    for line in
-        ["pool default: 3 nodes, at least 2 copies", "held for", "node 'n3' did not tell", "awaited   n2", "7 objects"]
-    {
+    for line in [
+        "pool default: 3 nodes, at least 2 copies",
+        "held for",
+        "node 'n3' did not tell",
+        "awaited   n2",
+        "7 objects",
+        "3 copies missing, 3 MiB",
+    ] {
         assert!(shown.out.contains(line), "{line}: {shown:?}");
     }
     assert_eq!(fake.run(&["pool", "show", "-o", "json"]).await.json(), things::pool());

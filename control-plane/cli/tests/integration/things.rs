@@ -121,6 +121,8 @@ pub(crate) fn pool() -> Value {
         "sweep": {"state": "held", "reason": "node 'n3' did not tell yet what it holds", "since": AT, "round": 9, "begun_at": AT,
             "needed_objects": 7, "nodes_done": 1, "awaited": [{"id": OTHER_ID, "name": "n2", "new_field": [1]}],
             "dropped_objects": 12, "dropped_bytes": 3 << 20, "reclaimed_bytes": 2 << 20, "new_field": [1]},
+        "repair": {"nodes_done": 2, "unchecked_objects": 0, "missing": {"objects": 3, "bytes": 3 << 20},
+            "copied": {"objects": 0, "bytes": 0}, "bytes_per_s": 1 << 20, "new_field": [1]},
         "new_field": [1]})
 }
 
