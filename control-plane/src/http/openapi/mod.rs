@@ -59,6 +59,7 @@ use crate::app::{App, AppError};
         (name = "instances", description = "A virtual machine each, or only a disk with runtime `none`."),
         (name = "networks", description = "Ethernet segments over all nodes, for the instances of one project."),
         (name = "nodes", description = "Compute hosts with an agent (operators)."),
+        (name = "pools", description = "What the nodes' disks hold together, its sweep and its repair (operators)."),
         (name = "operations", description = "Records of work that outlives its request."),
         (name = "reserved", description = "Calls whose shape is fixed and that answer 501 until they are built."),
         (name = "security-groups", description = "What may reach network cards of instances, and what may leave them."),
