@@ -9,6 +9,7 @@ use muster_api::{
     CommitId, VersionId,
     node_protocol::{DiskReport, Incarnation, InstanceReport},
     operation::Target,
+    version::VersionState,
 };
 use serde_json::json;
 use storage_core::lock;
@@ -197,7 +198,11 @@ impl StrayDisk {
             return Ok(None);
         }
         let unknown = match (versions::load(tx, report.version).await?, &report.ahead) {
-            (Some(_), _) => None,
+            // I12: a node says nothing about versions of other projects.
+            (Some(row), _) if row.version.project == instance.project && row.version.state == VersionState::Ready => {
+                None
+            }
+            (Some(_), _) => return Ok(None),
             (None, None) => return Ok(None),
             (None, Some(root)) => {
                 let Ok(content) = Content::from_root(root) else { return Ok(None) };

@@ -50,6 +50,8 @@ struct News<'a> {
     ahead: Vec<AheadDisk<'a>>,
     /// Disks of instances that are not known at all.
     strays: Vec<StrayDisk>,
+    /// A disk of an instance that is not known as such and cannot be taken over, in a sentence.
+    unsettled: Option<String>,
     /// Instances that the node holds and that are not known here.
     found: Vec<Noted<'a>>,
     /// Found instances of which the node has nothing any more.
@@ -107,12 +109,12 @@ impl App {
     /// Takes a report. What it says of an older generation or start, or of another node's instance, is ignored.
     pub async fn report(&self, node: NodeId, report: &Report) -> Result<(), AppError> {
         let ours = self.incarnation();
-        let (unchanged, is_whole, evidence, lost) = self
+        let (unchanged, is_whole, unsettled, evidence, lost) = self
             .store
             .read("reports.compare", async |tx| {
                 let news = news(tx, node, report).await?;
                 metrics::counter!("muster_reports_stale_total").increment(news.stale);
-                Ok::<_, AppError>((news.is_none(), news.is_whole, news.evidence, news.lost))
+                Ok::<_, AppError>((news.is_none(), news.is_whole, news.unsettled, news.evidence, news.lost))
             })
             .await?;
         // After a restore, nodes report things of the history before until they have learned of the new one.
@@ -130,6 +132,10 @@ impl App {
         }
         if !unchanged {
             self.take_report(node, report).await?;
+        }
+        // The database may not know the version that such a disk builds on, so that nothing says what to keep for it (I6).
+        if is_whole || unsettled.is_some() {
+            self.sweep.note_unsettled(node, unsettled);
         }
         if is_whole && of_ours {
             self.sweep.note_report(node, ours);
@@ -190,6 +196,14 @@ fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -
     (known.in_guest != Some(false)).then(|| DiskReport { in_guest: known.in_guest, ..report.clone() })
 }
 
+fn unsettled(instance: &InstanceRow, disk: &DiskReport) -> String {
+    format!(
+        "the node of instance '{}' has disk {} for it, which the database knows otherwise or not at all: attach that disk to the \
+         instance, or delete the instance",
+        instance.name, disk.disk
+    )
+}
+
 async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<'a>, AppError> {
     let ids: Vec<InstanceId> =
         report.instances.iter().map(|one| one.instance).collect::<BTreeSet<_>>().into_iter().collect();
@@ -230,7 +244,10 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
                     let leaves = left.get(&row.id).into_iter().flatten().any(|left| left.is(report));
                     // A report of before may have a disk that is deleted since.
                     if has_heard_all && !leaves && row.life.wanted != Wanted::Gone {
-                        news.strays.extend(StrayDisk::find(tx, &row, report).await?);
+                        match StrayDisk::find(tx, &row, report).await? {
+                            Some(stray) => news.strays.push(stray),
+                            None => news.unsettled = Some(unsettled(&row, report)),
+                        }
                     }
                     continue;
                 };

@@ -45,6 +45,8 @@ struct Told {
     sums: BTreeMap<u64, SweepDone>,
     /// In which incarnation each node told all that it holds.
     reported: HashMap<NodeId, Incarnation>,
+    /// What nodes hold and nobody knows what it consists of, in a sentence each.
+    unsettled: BTreeMap<NodeId, String>,
     /// The reason for which it was last told that nothing may be swept.
     warned: Option<String>,
     /// When it was last looked whether there is something to give back.
@@ -89,6 +91,21 @@ impl Sweeping {
     /// A node told all instances that it holds, under the newest desired state; or it has just joined and holds none.
     pub(super) fn note_report(&self, node: NodeId, of: Incarnation) {
         lock(&self.told).reported.insert(node, of);
+    }
+
+    /// A node told all that it holds, or something of which nobody knows what it consists of, in a sentence.
+    pub(super) fn note_unsettled(&self, node: NodeId, what: Option<String>) {
+        let unsettled = &mut lock(&self.told).unsettled;
+        match what {
+            Some(what) => unsettled.insert(node, what),
+            None => unsettled.remove(&node),
+        };
+    }
+
+    /// What one of these nodes holds and nobody knows what it consists of.
+    pub(super) fn unsettled(&self, nodes: impl IntoIterator<Item = NodeId>) -> Option<String> {
+        let told = lock(&self.told);
+        nodes.into_iter().find_map(|node| told.unsettled.get(&node).cloned())
     }
 
     pub(super) fn has_reported(&self, node: NodeId, of: Incarnation) -> bool {
@@ -165,9 +182,7 @@ impl Sweeping {
             return false;
         }
         let sum = told.sums.entry(round).or_default();
-        sum.objects += done.objects;
-        sum.bytes += done.bytes;
-        sum.reclaimed_bytes += done.reclaimed_bytes;
+        add(sum, &done);
         while told.sums.len() > SUMS_MAX {
             told.sums.pop_first();
         }
@@ -183,10 +198,15 @@ impl Sweeping {
     pub(super) fn sum_from(&self, round: u64) -> SweepDone {
         let mut all = SweepDone::default();
         for done in lock(&self.told).sums.range(round..).map(|(_, done)| done) {
-            all.objects += done.objects;
-            all.bytes += done.bytes;
-            all.reclaimed_bytes += done.reclaimed_bytes;
+            add(&mut all, done);
         }
         all
     }
+}
+
+/// Nodes may tell any numbers, so these do not overflow.
+fn add(sum: &mut SweepDone, done: &SweepDone) {
+    sum.objects = sum.objects.saturating_add(done.objects);
+    sum.bytes = sum.bytes.saturating_add(done.bytes);
+    sum.reclaimed_bytes = sum.reclaimed_bytes.saturating_add(done.reclaimed_bytes);
 }

@@ -107,13 +107,10 @@ pub struct Holder {
     pub project: String,
     /// When it began.
     pub begun_at: Timestamp,
-    /// When its lease ends, unless it is renewed.
-    pub until: Timestamp,
 }
 
 const HOLDER: &str = "-- sweep.holder
-SELECT u.id, u.target_kind, COALESCE(i.name, s.name, d.instance_name, u.target_id) AS target_name, u.project, u.begun_at,
-    u.until
+SELECT u.id, u.target_kind, COALESCE(i.name, s.name, d.instance_name, u.target_id) AS target_name, u.project, u.begun_at
 FROM uploads u JOIN rounds r ON r.one = 1 LEFT JOIN images i ON i.id = u.target_id LEFT JOIN snapshots s ON s.id = u.target_id
     LEFT JOIN salvage d ON d.commit_id = u.target_id
 WHERE u.ended_at IS NULL AND u.round < r.current ORDER BY u.seq LIMIT 1";
@@ -127,6 +124,5 @@ pub async fn holder(tx: &mut Tx) -> Result<Option<Holder>, StoreError> {
         target_name: column::read(&row, "target_name")?,
         project: column::read(&row, "project")?,
         begun_at: column::read(&row, "begun_at")?,
-        until: column::read(&row, "until")?,
     }))
 }

@@ -17,12 +17,13 @@ use crate::store::{
     roots::{self, Roots},
 };
 
-/// Pages whose children are counted in one transaction of the index. Their children are in memory, up to some 50 MiB.
-const BATCH_PAGES: usize = 2048;
-/// Pages fetched in one request.
-const FETCH_PAGES: usize = 256;
+/// Pages whose children are counted in one transaction of the index. They are in memory: usually some 8 KiB each, and 1 MB where
+/// somebody made the largest entries that there can be.
+const BATCH_PAGES: usize = 256;
+/// Pages fetched in one request. The largest that there can be come in time over a slow line, too.
+const FETCH_PAGES: usize = 32;
 /// Requests at a time.
-const FETCHES: usize = 2;
+const FETCHES: usize = 4;
 /// Longest wait for the pages of one request.
 const FETCH_WITHIN: Duration = Duration::from_secs(10);
 /// Roots that are entered or left in one transaction.
@@ -63,6 +64,11 @@ pub(super) enum MarkError {
 }
 
 impl MarkError {
+    /// Whether the index has to be opened again before it answers anything.
+    pub(super) const fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Census(CensusError::Index { .. } | CensusError::Io { .. }))
+    }
+
     /// Whether the index cannot be right any more.
     pub(super) const fn needs_new_census(&self) -> bool {
         matches!(self, Self::LostPage(_) | Self::Census(CensusError::Inconsistent { .. }))

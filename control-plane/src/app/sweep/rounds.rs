@@ -49,6 +49,9 @@ const REPORTS_WITHIN_MS: i64 = 60_000;
 /// some minutes for ten million.
 const CARRY_OUT_WITHIN: Duration = Duration::from_hours(1);
 
+/// A wait of more than so many milliseconds is told as an event. Most uploads end sooner.
+const WAITS_LONG_MS: i64 = 3600 * 1000;
+
 /// What a pass looks at first.
 struct Look {
     row: SweepRow,
@@ -75,6 +78,22 @@ enum Begun {
 impl App {
     /// One pass. Returns how many nodes it looked at, and how many rounds it began.
     pub async fn sweep_pass(&self) -> anyhow::Result<(usize, usize)> {
+        let passed = self.sweep_on().await;
+        if let Err(error) = &passed {
+            // After an error of the disk the index answers nothing any more before it is opened again.
+            self.close_census().await;
+            self.sweep.stand(SweepState::Held, Some(format!("the controller failed: {error:#}")), self.clock.now());
+        }
+        passed
+    }
+
+    /// Names nothing to nodes, and closes the index.
+    async fn close_census(&self) {
+        self.sweep.name_none();
+        *self.sweep.census.lock().await = None;
+    }
+
+    async fn sweep_on(&self) -> anyhow::Result<(usize, usize)> {
         let of = self.incarnation();
         let look = self.store.read("sweep.look", look).await?;
         let seen = look.nodes.len();
@@ -116,7 +135,8 @@ impl App {
 
     /// Why nothing may be swept at all, in a sentence.
     fn held(&self, look: &Look, of: Incarnation) -> Option<String> {
-        self.unreported(&look.nodes, of).or_else(|| {
+        let unsettled = self.sweep.unsettled(look.nodes.iter().map(|node| node.id));
+        unsettled.or_else(|| self.unreported(&look.nodes, of)).or_else(|| {
             let restored = "the database was restored, and may not know all that is needed: see what was found on nodes, then \
                 allow the sweep with `muster pool sweep --after-restore`";
             (!look.row.is_allowed_in(of)).then(|| restored.to_owned())
@@ -143,12 +163,20 @@ impl App {
         let now = self.clock.now();
         self.sweep.name_none();
         self.sweep.stand(SweepState::Held, Some(reason.clone()), now);
-        if now.ms_since(self.started_at) > REPORTS_WITHIN_MS && self.sweep.warns(&reason) {
+        if now.ms_since(self.started_at) > REPORTS_WITHIN_MS {
+            self.warn(&reason).await?;
+        }
+        self.note_operation(look, "waiting", vec![(reason, None)]).await
+    }
+
+    /// Tells once that nothing is swept, for this reason.
+    async fn warn(&self, reason: &str) -> Result<(), AppError> {
+        if self.sweep.warns(reason) {
             tracing::warn!("the sweep is held: {reason}");
             let told = event("pool.sweep_held", json!({ "reason": reason }));
             self.store.run_tx("sweep.held", async |tx| Ok::<_, AppError>(events::append(tx, told).await?)).await?;
         }
-        self.note_operation(look, "waiting", vec![(reason, None)]).await
+        Ok(())
     }
 
     /// The counts of this incarnation. Those of another one are thrown away.
@@ -297,7 +325,9 @@ impl App {
         let (needed, has_work) = match self.mark(census, round, roots).await {
             Ok(marked) => marked,
             Err(error) => {
-                if error.needs_new_census() {
+                if error.is_of_the_disk() {
+                    self.close_census().await;
+                } else if error.needs_new_census() {
                     tracing::error!(error = &error as &dyn std::error::Error, "the index of the sweep is made anew");
                     self.renew_census(of).await?;
                 }
@@ -317,8 +347,12 @@ impl App {
 
     /// Tells what the next round waits for.
     async fn wait(&self, look: &Look, reason: String) -> Result<(), AppError> {
-        if self.sweep.stand(SweepState::Held, Some(reason.clone()), self.clock.now()) {
+        let now = self.clock.now();
+        if self.sweep.stand(SweepState::Held, Some(reason.clone()), now) {
             tracing::info!("the sweep waits: {reason}");
+        }
+        if self.sweep.standing().is_some_and(|standing| now.ms_since(standing.since) > WAITS_LONG_MS) {
+            self.warn(&reason).await?;
         }
         self.note_operation(look, "waiting", vec![(reason, None)]).await
     }
@@ -393,12 +427,12 @@ async fn begin(tx: &mut Tx, counted: &census::Progress) -> Result<Begun, AppErro
 }
 
 fn waits_for(holder: &Holder) -> String {
-    let Holder { target_kind, target_name, project, until, .. } = holder;
+    let Holder { target_kind, target_name, project, begun_at, .. } = holder;
     let what = match target_kind.as_str() {
         "disk" => format!("a disk of '{target_name}' that a dead node saves"),
         kind => format!("{kind} '{target_name}'"),
     };
-    format!("the upload to {what} in project {project} has to end first; its lease ends at {until}")
+    format!("the upload to {what} in project {project} has to end first; it began at {begun_at}")
 }
 
 /// The pool as the target of operations and events.

@@ -852,6 +852,11 @@ async fn a_disk_that_came_to_an_instance_since_the_backup_is_taken_over_or_kept(
     assert_eq!(world.get(&path(&id)).await.text("/state"), "detached");
     tells(&desired, vec![later.clone()]).await;
     assert_eq!(world.get(&path(&id)).await.text("/state"), "detached", "somebody has to decide");
+    // Nobody knows what its version consists of, so nothing is swept until then.
+    world.app.sweep_pass().await.unwrap();
+    let pool = world.get("/v1/pools/default").await;
+    assert_eq!(pool.text("/sweep/state"), "held");
+    assert!(pool.text("/sweep/reason").contains("attach that disk to the instance"), "{}", pool.body);
     // It is no old copy that goes away, so its node may have the disk again, with all that it holds there.
     attach(&world, "db.0", json!({ "disk": id })).await.expect(201);
     tells(&desired, vec![later.clone()]).await;
