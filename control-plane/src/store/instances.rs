@@ -534,9 +534,9 @@ pub async fn names(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceI
     rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "name")?))).collect()
 }
 
-// I6: until the node reports another version, it reads the one before.
+// I6: until the node reports another version, it reads the one before: the base of the commit, which it has.
 const HEAD: &str = "-- disks.head
-UPDATE disks SET version = v.column3, reported_version = COALESCE(reported_version, version), saved_at = v.column4, updated_at = v.column4,
+UPDATE disks SET version = v.column3, reported_version = version, saved_at = v.column4, updated_at = v.column4,
     unsaved_bytes = CASE WHEN unsaved_bytes > v.column5 THEN unsaved_bytes - v.column5 ELSE 0 END,
     revision = revision + 1
 FROM (";

@@ -6,7 +6,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use storage_core::{
@@ -55,6 +58,8 @@ pub struct PoolShare {
     losses: Arc<Losses>,
     /// The object that the scrub visited last in this round.
     scrubbed: Mutex<Option<ObjectName>>,
+    /// See [`PoolShare::take_oldest_put`].
+    oldest_put: AtomicU64,
 }
 
 impl PoolShare {
@@ -62,13 +67,31 @@ impl PoolShare {
     #[must_use]
     pub fn new(store: Arc<dyn ChunkStore>, data_dir: PathBuf, floor_bytes: u64) -> Self {
         let losses = Arc::new(Losses::open(&data_dir, store.as_ref()));
-        Self { store, dir: data_dir, floor_bytes, losses, scrubbed: Mutex::default() }
+        Self {
+            store,
+            dir: data_dir,
+            floor_bytes,
+            losses,
+            scrubbed: Mutex::default(),
+            oldest_put: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// What the store has lost.
     #[must_use]
     pub fn losses(&self) -> &Arc<Losses> {
         &self.losses
+    }
+
+    /// The lowest stamp that anything was put with since the last call; the highest number there is when nothing was. Copies
+    /// that are made again come with the stamps that they had, so they may be older than all that a sweep still asks about.
+    pub fn take_oldest_put(&self) -> u64 {
+        self.oldest_put.swap(u64::MAX, Ordering::Relaxed)
+    }
+
+    /// What [`PoolShare::take_oldest_put`] told was of no use.
+    pub fn give_oldest_put(&self, stamp: u64) {
+        self.oldest_put.fetch_min(stamp, Ordering::Relaxed);
     }
 
     /// Looks for copies that were lost since the last look, and writes them down. Blocks on the disk.
@@ -128,6 +151,7 @@ impl ChunkStore for PoolShare {
             }
         }
         let put = self.store.put(round, records)?;
+        self.oldest_put.fetch_min(round, Ordering::Relaxed);
         self.losses.settle(records.iter().map(Record::name));
         Ok(put)
     }

@@ -18,6 +18,9 @@
 //! because an object that is gone is not dropped twice. The store can bring back objects after damage; their turn comes
 //! with their slice.
 //!
+//! A copy that another node made again may be of an object that was swept here, and has its old stamp. After such a copy
+//! came, the next round asks about all.
+//!
 //! Guests, other nodes and commits go first: after each step this loop rests for as long as the step took.
 
 mod note;
@@ -163,7 +166,16 @@ impl Sweeper {
 
     async fn carry_out(&self, named: Named) -> Result<(), End> {
         let noted = *lock(&self.noted);
-        let scope = Scope::of(noted.as_ref(), named);
+        let oldest_put = self.share.take_oldest_put();
+        let scope = Scope::of(noted.as_ref(), named, oldest_put);
+        let ended = self.carry_out_as(named, noted, scope).await;
+        if ended.is_err() || !matches!(scope, Scope::Next | Scope::All) {
+            self.share.give_oldest_put(oldest_put);
+        }
+        ended
+    }
+
+    async fn carry_out_as(&self, named: Named, noted: Option<Note>, scope: Scope) -> Result<(), End> {
         let done = match scope {
             Scope::Told(done) => done,
             Scope::Past => {

@@ -29,18 +29,20 @@ pub(super) enum Scope {
     Past,
     /// To drop the dead of the round, and to ask about those of its objects that came of age and about one slice of all.
     Next,
-    /// To ask about all its objects: it missed rounds, and so the dead of them.
+    /// To ask about all its objects: it missed rounds, and so the dead of them, or it got copies of old objects.
     All,
 }
 
 impl Scope {
-    pub(super) fn of(note: Option<&Note>, named: Named) -> Self {
+    /// `oldest_put` is the lowest stamp that anything was put with since the last round that was carried out.
+    pub(super) fn of(note: Option<&Note>, named: Named, oldest_put: u64) -> Self {
         let round = named.round.round;
         match note {
             Some(note) if note.incarnation != named.incarnation => Self::All,
             Some(note) if note.round == round => Self::Told(note.done),
             Some(note) if note.round > round => Self::Past,
-            Some(note) if note.round + 1 == round => Self::Next,
+            // A copy that came back with an older stamp would not be asked about before its slice.
+            Some(note) if note.round + 1 == round && oldest_put.saturating_add(1) >= named.round.below() => Self::Next,
             Some(_) | None => Self::All,
         }
     }
@@ -81,17 +83,19 @@ mod tests {
         let done = SweepDone { objects: 1, bytes: 2, reclaimed_bytes: 3 };
         let note = Note { incarnation: INCARNATION, round: 8, done };
         let restored = Note { incarnation: Incarnation { number: 2, random: 1 }, ..note };
-        for (note, round, scope) in [
-            (None, 9, Scope::All),
-            (Some(note), 7, Scope::Past),
-            (Some(note), 8, Scope::Told(done)),
-            (Some(note), 9, Scope::Next),
-            (Some(note), 10, Scope::All),
-            (Some(restored), 7, Scope::All),
-            (Some(restored), 8, Scope::All),
-            (Some(restored), 9, Scope::All),
+        for (note, round, oldest_put, scope) in [
+            (None, 9, u64::MAX, Scope::All),
+            (Some(note), 7, u64::MAX, Scope::Past),
+            (Some(note), 8, 1, Scope::Told(done)),
+            (Some(note), 9, u64::MAX, Scope::Next),
+            (Some(note), 9, 7, Scope::Next),
+            (Some(note), 9, 6, Scope::All),
+            (Some(note), 10, u64::MAX, Scope::All),
+            (Some(restored), 7, u64::MAX, Scope::All),
+            (Some(restored), 8, u64::MAX, Scope::All),
+            (Some(restored), 9, u64::MAX, Scope::All),
         ] {
-            assert_eq!(Scope::of(note.as_ref(), named(round)), scope, "{note:?}, {round}");
+            assert_eq!(Scope::of(note.as_ref(), named(round), oldest_put), scope, "{note:?}, {round}, {oldest_put}");
         }
     }
 

@@ -174,6 +174,22 @@ async fn a_node_that_missed_a_round_or_lost_its_note_asks_about_all() {
     assert_eq!(node.left(), [1, 2, 3]);
 }
 
+#[tokio::test]
+async fn after_a_copy_with_an_old_stamp_came_all_is_asked_about() {
+    let node = Node::new();
+    let process = node.start();
+    node.round(7, &[], &[]).await;
+    let old = in_slice(8, false, 0);
+    // Another node made it again while it was swept here.
+    process.share.put(3, &[page(old)]).expect("puts");
+    let (done, asked) = node.round(8, &[], &[old]).await;
+    assert_eq!((done.objects, asked, node.left()), (1, names(&[old]), vec![]));
+    // Not again: what came since is as young as an upload.
+    let young = in_slice(9, false, old + 1);
+    process.share.put(8, &[page(young)]).expect("puts");
+    assert_eq!(node.round(9, &[], &[young]).await.1, vec![]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_touched_between_the_judgement_and_the_removal_stays() {
     let node = Node::new();

@@ -240,7 +240,18 @@ enum Stamp {
     Own,
 }
 
-async fn put(State(chunks): Chunks, headers: HeaderMap, body: Body) -> Result<Json<PutSummary>, Refused> {
+async fn put(
+    State(chunks): Chunks,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<PutSummary>, Refused> {
+    // I6: only nodes make copies again; all others store under an upload of their own.
+    if round_text(&headers) == OWN_ROUND && !matches!(caller, Caller::Member(_)) {
+        return Err(
+            Refusal::Forbidden.because("only members of the pool may put objects with the stamps that they have")
+        );
+    }
     let stamp = if round_text(&headers) == OWN_ROUND { Stamp::Own } else { Stamp::Round(round_of(&headers)?) };
     let mut records = RecordReader::new(body.into_data_stream());
     let mut done = PutSummary::default();

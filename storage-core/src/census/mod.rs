@@ -258,6 +258,9 @@ impl Census {
             for (name, page) in pages {
                 let Some(row) = work.remove(name.as_bytes())?.map(|row| row.value()) else { continue };
                 let (level, direction) = tables::work(*name, row)?;
+                if page.level() != level && direction == Direction::Leave {
+                    return Err(wrong(*name, "it was entered at another level").into());
+                }
                 if page.level() != level {
                     let got = page.level().into();
                     let source = Corrupt::Field { what: "page", field: "level at this place", got };
