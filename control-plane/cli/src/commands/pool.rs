@@ -8,7 +8,7 @@ use muster_api::{
 use super::{Ctx, Settled, body};
 use crate::{
     args::PoolCommand,
-    cells::{age, optional, word},
+    cells::{age, word},
     client::Call,
     failure::Failure,
     units,
@@ -82,7 +82,7 @@ fn sweep_lines(sweep: &Sweep) -> Vec<String> {
     if !awaited.is_empty() {
         lines.push(format!("  awaited   {}", awaited.join(", ")));
     }
-    lines.push(format!("  needed    {} objects", optional(sweep.needed_objects)));
+    lines.extend(sweep.needed_objects.map(|objects| format!("  needed    {objects} objects")));
     lines.push(format!(
         "  dropped   {} copies, {}; the disks got {} back",
         sweep.dropped_objects,
