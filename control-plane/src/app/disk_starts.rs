@@ -1,6 +1,8 @@
 //! What new disks start as.
 
-use muster_api::{Ref, VersionId, disk::DiskSource, firmware::Firmware, image::VersionOrNumber, units::exact_size};
+use muster_api::{
+    CommitId, Ref, VersionId, disk::DiskSource, firmware::Firmware, image::VersionOrNumber, units::exact_size,
+};
 use storage_core::Salt;
 
 use super::{AppError, Caller, at, find};
@@ -50,6 +52,18 @@ pub(super) async fn disk_source(
     Ok((source, version))
 }
 
+/// Says of a version that it is a state of this disk, cut for no snapshot.
+pub(super) fn state_of(instance: &InstanceRow, disk: &DiskRow, commit: Option<CommitId>) -> Of {
+    Of::Disk {
+        instance: instance.id,
+        instance_name: instance.name.clone(),
+        disk: disk.id,
+        disk_name: disk.name.clone(),
+        snapshot: None,
+        commit,
+    }
+}
+
 /// Makes the version that blank disks start from. It belongs to one of them, as the version of a snapshot does, and the others
 /// start from it. It is unlinked at once: nobody needs to see it, and disks keep what they started from.
 pub(super) async fn insert_blank(
@@ -58,14 +72,7 @@ pub(super) async fn insert_blank(
     disk: &DiskRow,
     (id, salt): (VersionId, Salt),
 ) -> Result<(), AppError> {
-    let of = Of::Disk {
-        instance: instance.id,
-        instance_name: instance.name.clone(),
-        disk: disk.id,
-        disk_name: disk.name.clone(),
-        snapshot: None,
-        commit: None,
-    };
+    let of = state_of(instance, disk, None);
     versions::insert(tx, &NewVersion::of_disk(id, disk.project.clone(), of, Firmware::default(), blank(salt))).await?;
     let row = versions::load(tx, id).await?.expect("it was inserted");
     Ok(versions::unlink(tx, &row).await?)

@@ -14,7 +14,7 @@ use muster_api::{
 use serde_json::json;
 use storage_core::lock;
 
-use super::{App, AppError, disks as app_disks};
+use super::{App, AppError, disk_starts::state_of, disks as app_disks};
 use crate::{
     domain::{disk_life::is_disk_size, names::made_up, versions::Content},
     store::{
@@ -23,7 +23,7 @@ use crate::{
         events::{self, NewEvent},
         instances::{self, DiskRow, InstanceRow, NewHead},
         nodes,
-        versions::{self, NewVersion, Of},
+        versions::{self, NewVersion},
     },
 };
 
@@ -162,17 +162,10 @@ async fn insert_version(
     (version, commit): (VersionId, CommitId),
     content: Content,
 ) -> Result<(), AppError> {
-    let of = Of::Disk {
-        instance: instance.id,
-        instance_name: instance.name.clone(),
-        disk: disk.id,
-        disk_name: disk.name.clone(),
-        snapshot: None,
-        commit: Some(commit),
-    };
     let firmware = deployments::firmware_of(tx, &[instance.id]).await?.remove(&instance.id);
     let firmware = firmware.expect("an instance that was loaded has a deployment");
-    let version = NewVersion::of_disk(version, disk.project.clone(), of, firmware, content);
+    let version =
+        NewVersion::of_disk(version, disk.project.clone(), state_of(instance, disk, Some(commit)), firmware, content);
     Ok(versions::insert(tx, &version).await?)
 }
 

@@ -2,7 +2,7 @@
 //! names copied into it, and its end (I5).
 //!
 //! The row of a deleted version stays, because disks that began with it, and readers under way, still read it, and
-//! `?deleted=true` shows it for 24 hours. The sweep will drop such rows.
+//! `?deleted=true` shows it for 24 hours. The sweep finds in these rows what they still need.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -84,6 +84,22 @@ async fn told_states(world: &World, id: &str) -> Vec<String> {
     of_disk.map(|event| event["data"]["state"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Waits until the guest has written to a disk what no version has.
+async fn guest_writes(world: &World, disk: &str) {
+    eventually("the guest to write", async || {
+        (world.get(&path(disk)).await.number("/unsaved_bytes") > 0).then_some(())
+    })
+    .await;
+}
+
+/// Waits until the first snapshot of all is being saved.
+async fn is_being_saved(world: &World) {
+    eventually("it to be saved", async || {
+        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_grows_and_says_so_once_its_node_does() {
     let (world, nodes) = db(1, 1).await;
@@ -394,10 +410,7 @@ async fn a_detach_goes_on_after_a_snapshot_that_failed() {
         (s.dirty_bytes, s.settles) = (4096, true);
         s.refuse_cuts = vec![Reason::HoldExpired; 3];
     });
-    eventually("the guest to write", async || {
-        (world.get(&path("db.0/data")).await.number("/unsaved_bytes") > 0).then_some(())
-    })
-    .await;
+    guest_writes(&world, "db.0/data").await;
     let id = detach(&world, "db.0/data").await.expect(202).text("/id").to_owned();
     eventually("it to say that the snapshot failed", async || {
         let shown = world.get(&path(&id)).await;
@@ -423,15 +436,9 @@ async fn a_detach_goes_on_after_a_snapshot_that_failed() {
 async fn a_snapshot_of_a_user_does_not_wait_for_one_that_saves_a_disk_and_saves_it_as_well() {
     let (world, nodes) = db(1, 1).await;
     nodes[0].script(|s| (s.dirty_bytes, s.saves, s.settles) = (4096, false, true));
-    eventually("the guest to write", async || {
-        (world.get(&path("db.0/data")).await.number("/unsaved_bytes") > 0).then_some(())
-    })
-    .await;
+    guest_writes(&world, "db.0/data").await;
     let id = detach(&world, "db.0/data").await.expect(202).text("/id").to_owned();
-    eventually("it to be saved", async || {
-        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
-    })
-    .await;
+    is_being_saved(&world).await;
     let cut = json!({ "name": "mine", "select": { "deployment": "db" } });
     let operation = world.post("/v1/snapshots", cut.clone()).await.expect(202);
     let names = world.get("/v1/snapshots").await;
@@ -468,15 +475,9 @@ async fn a_snapshot_waits_for_disks_that_are_being_attached() {
 async fn an_instance_is_not_deleted_while_one_of_its_disks_is_being_detached() {
     let (world, nodes) = db(1, 2).await;
     nodes[0].script(|s| (s.dirty_bytes, s.saves) = (4096, false));
-    eventually("the guest to write", async || {
-        (world.get(&path("db.1/data")).await.number("/unsaved_bytes") > 0).then_some(())
-    })
-    .await;
+    guest_writes(&world, "db.1/data").await;
     let id = detach(&world, "db.1/data").await.expect(202).text("/id").to_owned();
-    eventually("it to be saved", async || {
-        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
-    })
-    .await;
+    is_being_saved(&world).await;
     let select = json!({ "select": { "instances": ["db.1"] } });
     for refused in [
         world.delete("/v1/instances/db.1").await,
@@ -504,15 +505,9 @@ async fn an_instance_is_not_deleted_while_one_of_its_disks_is_being_detached() {
 async fn a_disk_that_is_detached_goes_with_its_instance_if_that_is_deleted_after_its_node_was_lost() {
     let (world, nodes) = db(1, 1).await;
     nodes[0].script(|s| (s.dirty_bytes, s.saves) = (4096, false));
-    eventually("the guest to write", async || {
-        (world.get(&path("db.0/data")).await.number("/unsaved_bytes") > 0).then_some(())
-    })
-    .await;
+    guest_writes(&world, "db.0/data").await;
     let id = detach(&world, "db.0/data").await.expect(202).text("/id").to_owned();
-    eventually("it to be saved", async || {
-        (world.get("/v1/snapshots").await.body["items"][0]["state"] == "saving").then_some(())
-    })
-    .await;
+    is_being_saved(&world).await;
     nodes[0].script(|s| s.mute = true);
     world.post("/v1/nodes/n0/fence", json!({ "confirm": true })).await.expect(200);
     let deleting = world.delete("/v1/deployments/db").await.expect(202);
