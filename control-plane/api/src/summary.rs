@@ -33,7 +33,7 @@ pub struct Summary {
     /// What all nodes offer to instances and what is promised; null unless an operator asks.
     #[serde(default)]
     pub capacity: Option<CapacityTotal>,
-    /// Bytes in the pool that no version reaches. Always null until the sweep is built.
+    /// Bytes in the pool that no version reaches. Always null: it is not found out yet.
     pub unexplained_bytes: Option<u64>,
     /// Position in the stream of events at which this was read.
     pub as_of: String,

@@ -131,6 +131,6 @@ pub struct Chunks {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Freed {
     /// Bytes that nothing else uses, one copy; null if that could not be found out within 2 s. They stay stored until the
-    /// sweep is built.
+    /// next rounds of the sweep.
     pub freed_bytes: Option<u64>,
 }
