@@ -19,6 +19,34 @@ const PARTS_MAX: usize = 1024;
 /// The grain in which systems keep files in memory and file systems give space back.
 pub(super) const PAGE: u64 = 4096;
 
+/// Whether an error says that the disk, or the file system on it, does not read or write. Other errors say that it is full,
+/// or that the process or the host lacks something (memory, open files, a right): they say nothing about the disk.
+#[must_use]
+pub fn is_failure(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    /// What the kernel answers for bad sectors, broken or removed devices, and file systems that are damaged or were shut
+    /// down. `ROFS`: a file system that its kernel made read-only because of errors.
+    const FAILURES: [Errno; 12] = [
+        Errno::IO,
+        Errno::ROFS,
+        Errno::NXIO,
+        Errno::NODEV,
+        Errno::NODATA,
+        Errno::REMOTEIO,
+        Errno::TIMEDOUT,
+        Errno::NOLINK,
+        Errno::ILSEQ,
+        Errno::UCLEAN,
+        Errno::BADMSG,
+        Errno::NOTCONN,
+    ];
+    match error.raw_os_error() {
+        Some(code) => FAILURES.iter().any(|failure| failure.raw_os_error() == code),
+        // From a simulated disk.
+        None => error.kind() == io::ErrorKind::Other,
+    }
+}
+
 /// A folder of files, real or simulated.
 pub trait Disk: Debug + Send + Sync {
     /// The names of the folder's files.

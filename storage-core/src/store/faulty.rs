@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage};
+use super::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Unreadable, Usage};
 use crate::{ObjectName, Record, VerifiedObject, lock};
 
 /// The calls of a [`ChunkStore`] that can be made to fail.
@@ -173,6 +173,19 @@ impl<S: ChunkStore> ChunkStore for FaultyStore<S> {
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.enter(Call::Look)?;
         self.inner.list(after, count_max)
+    }
+
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.enter(Call::Look)?;
+        self.inner.list_all(after, count_max)
+    }
+
+    fn unreadable(&self) -> Vec<Unreadable> {
+        self.inner.unreadable()
+    }
+
+    fn doubt(&self, names: &[ObjectName]) {
+        self.inner.doubt(names);
     }
 
     fn usage(&self) -> Usage {

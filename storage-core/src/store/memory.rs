@@ -2,12 +2,13 @@
 //! [`MemoryStore::crash`] loses what was not synced, as a power cut would.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    io,
     ops::Bound,
     sync::{Mutex, MutexGuard},
 };
 
-use super::{BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage, proven};
+use super::{BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Unreadable, Usage, proven};
 use crate::{ObjectName, Record, RecordHeader, lock};
 
 /// A [`ChunkStore`] in memory, for tests. Nothing of it is durable.
@@ -23,6 +24,10 @@ struct State {
     /// For each name that changed since the last sync, what `now` had for it then. None: it was not there.
     unsynced: BTreeMap<ObjectName, Option<Record>>,
     bad: BadCopies,
+    /// Objects that a test made unreadable.
+    broken: BTreeSet<ObjectName>,
+    /// Those of them that somebody found so.
+    unread: BTreeSet<ObjectName>,
 }
 
 impl MemoryStore {
@@ -57,9 +62,32 @@ impl MemoryStore {
         true
     }
 
+    /// Makes the copy of an object unreadable, as a bad sector would, or readable again.
+    pub fn set_unreadable(&self, name: &ObjectName, unreadable: bool) {
+        let mut state = self.state();
+        if unreadable {
+            state.broken.insert(*name);
+        } else {
+            state.broken.remove(name);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // No code below can panic half-way through a change.
         lock(&self.state)
+    }
+}
+
+impl MemoryStore {
+    /// Reads what is here before somebody relies on it.
+    fn look_at(&self, names: impl IntoIterator<Item = ObjectName>) -> Result<(), StoreError> {
+        for name in names {
+            match self.get(&name) {
+                Ok(_) | Err(StoreError::Io { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -74,9 +102,15 @@ impl State {
             None => self.now.remove(&name),
         };
         self.unsynced.entry(name).or_insert(before);
+        // Whatever is here now is somewhere else on the disk.
+        self.broken.remove(&name);
+        self.unread.remove(&name);
     }
 
     fn stamp(&mut self, name: &ObjectName, round: u64) -> bool {
+        if self.unread.contains(name) {
+            return false;
+        }
         let Some(record) = self.now.get(name) else { return false };
         if record.body().round < round {
             let stamped = record.clone().with_round(round);
@@ -94,10 +128,11 @@ fn listed(record: &Record) -> Listed {
 impl ChunkStore for MemoryStore {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
         records.iter().try_for_each(proven)?;
-        records.iter().try_for_each(|record| self.get(&record.name()).map(drop))?;
+        self.look_at(records.iter().map(Record::name))?;
         let mut state = self.state();
+        let is_here = |state: &State, name: &ObjectName| state.now.contains_key(name) && !state.unread.contains(name);
         let new: BTreeMap<ObjectName, &Record> =
-            records.iter().filter(|r| !state.now.contains_key(&r.name())).map(|r| (r.name(), r)).collect();
+            records.iter().filter(|r| !is_here(&state, &r.name())).map(|r| (r.name(), r)).collect();
         let wanted_bytes = new.values().map(|r| r.wire_len() as u64).sum();
         let used_bytes = state.disk_bytes();
         if self.limit_bytes.is_some_and(|limit| !new.is_empty() && used_bytes + wanted_bytes > limit) {
@@ -117,7 +152,7 @@ impl ChunkStore for MemoryStore {
     }
 
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        names.iter().try_for_each(|name| self.get(name).map(drop))?;
+        self.look_at(names.iter().copied())?;
         let mut state = self.state();
         Ok(names.iter().map(|name| state.stamp(name, round)).collect())
     }
@@ -138,7 +173,16 @@ impl ChunkStore for MemoryStore {
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
-        let found = self.state().now.get(name).cloned();
+        let found = {
+            let mut state = self.state();
+            if state.now.contains_key(name) && state.broken.contains(name) {
+                state.unread.insert(*name);
+                let source = io::Error::other("a bad sector");
+                return Err(StoreError::Io { op: "read", file: "memory".to_owned(), source });
+            }
+            state.unread.remove(name);
+            state.now.get(name).cloned()
+        };
         let Some(record) = found else { return Ok(None) };
         let stored_bytes = record.stored().len() as u64;
         match record.prove() {
@@ -153,12 +197,32 @@ impl ChunkStore for MemoryStore {
     }
 
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        Ok(self.state().now.get(name).map(listed))
+        let state = self.state();
+        Ok(state.now.get(name).filter(|_| !state.unread.contains(name)).map(listed))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        let state = self.state();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let counting = state.now.range((from, Bound::Unbounded)).filter(|(name, _)| !state.unread.contains(name));
+        Ok(counting.take(count_max).map(|(_, r)| listed(r)).collect())
+    }
+
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         Ok(self.state().now.range((from, Bound::Unbounded)).take(count_max).map(|(_, r)| listed(r)).collect())
+    }
+
+    fn unreadable(&self) -> Vec<Unreadable> {
+        let state = self.state();
+        let unread = state.unread.iter().filter_map(|name| state.now.get(name));
+        unread.map(|r| Unreadable { name: r.name(), stored_bytes: r.stored().len() as u64 }).collect()
+    }
+
+    fn doubt(&self, names: &[ObjectName]) {
+        let mut state = self.state();
+        let here: Vec<ObjectName> = names.iter().filter(|name| state.now.contains_key(name)).copied().collect();
+        state.unread.extend(here);
     }
 
     fn usage(&self) -> Usage {

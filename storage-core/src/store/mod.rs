@@ -29,7 +29,7 @@ mod sim;
 
 use std::io;
 
-pub use disk::{Disk, DiskFile, Folder};
+pub use disk::{Disk, DiskFile, Folder, is_failure};
 #[cfg(feature = "testing")]
 pub use faulty::{Call, Fault, FaultyStore};
 #[cfg(feature = "testing")]
@@ -92,16 +92,33 @@ pub trait ChunkStore: Send + Sync {
         Ok(self.get(name)?.is_some())
     }
 
-    /// What [`ChunkStore::list`] says about this object; none when it is not here. Does not read its bytes.
+    /// What [`ChunkStore::list`] says about this object; none when it is not here, or when the disk did not read its copy the
+    /// last time ([`ChunkStore::unreadable`]). Does not read its bytes.
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError>;
 
-    /// Whether the object is here. Does not read its bytes.
+    /// Whether the object is here, as [`ChunkStore::find`] says. Does not read its bytes.
     fn contains(&self, name: &ObjectName) -> Result<bool, StoreError> {
         Ok(self.find(name)?.is_some())
     }
 
-    /// The next objects after a name, in name order, at most `count_max`. Empty at the end.
+    /// The next objects after a name, in name order, at most `count_max`, without those whose copy the disk does not read.
+    /// Empty at the end.
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError>;
+
+    /// As [`ChunkStore::list`], with the copies that the disk does not read: for who removes objects, or reads them again.
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.list(after, count_max)
+    }
+
+    /// The copies that the disk did not read when it was last asked to, at most [`UNREADABLE_MAX`]. They are kept, but do not
+    /// count: [`ChunkStore::find`] and [`ChunkStore::list`] leave them out, and a put stores the object anew. One that is
+    /// read again, by any call, counts again.
+    fn unreadable(&self) -> Vec<Unreadable> {
+        Vec::new()
+    }
+
+    /// Treats the copies of these objects as unreadable until they were read.
+    fn doubt(&self, _names: &[ObjectName]) {}
 
     /// All names, in order. The memory grows with their number, so this is for small pools and tests; otherwise use
     /// [`ChunkStore::list`].
@@ -126,6 +143,9 @@ pub trait ChunkStore: Send + Sync {
 
 /// Most bad copies remembered between two calls of [`ChunkStore::take_bad_copies`].
 pub const BAD_COPIES_MAX: usize = 4096;
+
+/// Most unreadable copies that a store remembers. A disk with so many has failed.
+pub const UNREADABLE_MAX: usize = 65_536;
 
 /// What a put did with its records. Peers answer it to each other, so it is also part of their protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -167,6 +187,15 @@ pub struct Usage {
     pub bad_copies: u64,
     /// Their stored bytes, without headers.
     pub bad_bytes: u64,
+}
+
+/// A copy that the disk did not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Name of the object.
+    pub name: ObjectName,
+    /// Its stored bytes, without the header.
+    pub stored_bytes: u64,
 }
 
 /// A copy that was dropped because its bytes were wrong or gone.

@@ -13,7 +13,7 @@ use std::{
 use crate::suite::{World, chunk};
 use storage_core::{
     ChunkStore, Compression, Kind, MemoryStore, ObjectName, Record, Salt, SegmentStore,
-    store::{BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Usage},
+    store::{BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Unreadable, Usage},
 };
 
 /// Many small segments and an index that is written often, so that a short test meets the end of each.
@@ -48,6 +48,15 @@ impl<S: ChunkStore> ChunkStore for Shared<S> {
     }
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.0.list(after, count_max)
+    }
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.0.list_all(after, count_max)
+    }
+    fn unreadable(&self) -> Vec<Unreadable> {
+        self.0.unreadable()
+    }
+    fn doubt(&self, names: &[ObjectName]) {
+        self.0.doubt(names);
     }
     fn usage(&self) -> Usage {
         self.0.usage()
@@ -468,6 +477,66 @@ fn a_copy_that_cannot_be_read_is_absent_for_a_touch_and_replaced_by_a_put() {
     assert_eq!(store.put(3, &records).expect("puts"), PutSummary { stored: 1, touched: 2, stored_bytes: 500 });
     store.sync().expect("syncs");
     all_here(&store, &records);
+}
+
+/// `break_first` makes the copy of the first object unreadable, or readable again.
+fn an_unreadable_copy_does_not_count(store: &dyn ChunkStore, break_first: &dyn Fn(&ObjectName, bool)) {
+    let records: Vec<Record> = (0..3).map(|n| chunk(n, 500)).collect();
+    store.put(1, &records).expect("puts");
+    store.sync().expect("syncs");
+    let first = records[0].name();
+    let listed = |all: bool| {
+        let listed = if all { store.list_all(None, 1) } else { store.list(None, 1) };
+        let mut names: Vec<ObjectName> = listed.expect("lists").iter().map(|l| l.name).collect();
+        while let Some(last) = names.last().copied() {
+            let next = if all { store.list_all(Some(&last), 1) } else { store.list(Some(&last), 1) };
+            let Some(next) = next.expect("lists").first().map(|l| l.name) else { break };
+            names.push(next);
+        }
+        names
+    };
+    let counts = || store.find(&first).expect("looks").is_some();
+    break_first(&first, true);
+    assert!(counts() && store.unreadable().is_empty(), "nobody has read it yet");
+    assert!(matches!(store.scrub(&first), Err(StoreError::Io { .. })));
+    assert!(!counts());
+    assert_eq!((listed(false).len(), listed(true).len(), store.usage().objects), (2, 3, 3));
+    assert_eq!(store.unreadable(), [Unreadable { name: first, stored_bytes: 500 }]);
+
+    break_first(&first, false);
+    assert!(!counts(), "nobody has read it since");
+    assert!(store.scrub(&first).expect("reads"));
+    assert!(counts() && store.unreadable().is_empty() && listed(false).len() == 3);
+
+    store.doubt(&[first, chunk(9, 500).name()]);
+    assert!(!counts());
+    assert!(store.get(&first).expect("reads").is_some());
+    assert!(counts() && store.unreadable().is_empty());
+
+    break_first(&first, true);
+    assert!(matches!(store.get(&first), Err(StoreError::Io { .. })));
+    assert_eq!(store.put(2, &records[..1]).expect("puts").stored, 1, "it is stored anew");
+    assert!(counts() && store.unreadable().is_empty() && store.get(&first).expect("reads").is_some());
+    break_first(&first, false);
+
+    store.doubt(&[first]);
+    assert_eq!(store.remove(3, &[first]).expect("removes"), [Some(500)], "one that does not count can be removed");
+    assert!(store.unreadable().is_empty());
+}
+
+#[test]
+fn an_unreadable_copy_in_a_segment_does_not_count_until_it_is_read() {
+    let disk = SimDisk::new();
+    let store = SegmentStore::open_on(Arc::new(disk.clone()), Options::default()).expect("opens");
+    let part = Some(("segment-0000000001", FIRST_PAYLOAD..FIRST_PAYLOAD + 1));
+    an_unreadable_copy_does_not_count(&store, &|_, broken| disk.set_unreadable(part.clone().filter(|_| broken)));
+}
+
+#[test]
+fn an_unreadable_copy_in_memory_does_not_count_until_it_is_read() {
+    let memory = Arc::new(MemoryStore::new());
+    let store = FaultyStore::new(Shared(memory.clone()));
+    an_unreadable_copy_does_not_count(&store, &|name, broken| memory.set_unreadable(name, broken));
 }
 
 #[test]

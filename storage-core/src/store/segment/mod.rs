@@ -19,6 +19,7 @@
 //! | `sync.rs` | group commit |
 //! | `places.rs` | where each object is: recent places, and moving them into the index |
 //! | `read.rs` | get and load, and the look at copies that put and touch rely on; a bad copy is dropped |
+//! | `unread.rs` | copies that the disk does not read: they do not count |
 //! | `reclaim.rs` | removing objects, and giving the disk back what they took |
 //!
 //! These hold at every instant; the crash test checks them after every single write:
@@ -44,6 +45,7 @@ mod read;
 mod reclaim;
 mod recover;
 mod sync;
+mod unread;
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +55,7 @@ use std::{
 };
 
 use super::{
-    BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage,
+    BadCopies, BadCopy, ChunkStore, Listed, PutSummary, StoreError, Unreadable, Usage,
     disk::{Disk, Folder},
     index::{Index, Totals, io_error},
 };
@@ -61,6 +63,7 @@ use crate::{ObjectName, Record, VerifiedObject, lock};
 use append::Active;
 use places::Recent;
 use read::{Files, Proven};
+use unread::Unread;
 
 /// How a segment store behaves. The defaults are for production.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +120,8 @@ pub struct SegmentStore {
     /// The copies that this process has hashed.
     proven: Mutex<Proven>,
     bad: Mutex<BadCopies>,
+    /// The copies that the disk does not read.
+    unread: Mutex<Unread>,
 }
 
 /// Everything that appending changes. One thread appends at a time.
@@ -224,11 +229,23 @@ impl ChunkStore for SegmentStore {
     }
 
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
-        Ok(self.place(name)?.map(|place| place.listed(*name)))
+        Ok(self.place(name)?.filter(|place| !self.is_unread(name, *place)).map(|place| place.listed(*name)))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.list_counting(after, count_max)
+    }
+
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         self.list_places(after, count_max)
+    }
+
+    fn unreadable(&self) -> Vec<Unreadable> {
+        self.unreadable_copies()
+    }
+
+    fn doubt(&self, names: &[ObjectName]) {
+        self.doubt_copies(names);
     }
 
     fn usage(&self) -> Usage {

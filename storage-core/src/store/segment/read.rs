@@ -77,8 +77,13 @@ impl SegmentStore {
     ) -> Result<Option<T>, StoreError> {
         loop {
             let Some(place) = self.place(name)? else { return Ok(None) };
-            match self.read(name, place)?.and_then(&check) {
+            let read = self.read(name, place);
+            if let Err(StoreError::Io { source, .. }) = &read {
+                self.note_read(name, place, Some(source));
+            }
+            match read?.and_then(&check) {
                 Ok(answer) => {
+                    self.note_read(name, place, None);
                     lock(&self.proven).insert(place.at());
                     return Ok(Some(answer));
                 }
@@ -112,6 +117,7 @@ impl SegmentStore {
         match self.file(place.segment).and_then(|file| file.forget_cached(bytes)) {
             // The read finds the same, and drops the copy.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.note_read(name, place, Some(&error));
                 Err(io_error("read", &segment_name(place.segment))(error))
             }
             _ => Ok(()),

@@ -76,6 +76,7 @@ impl SegmentStore {
             files: Mutex::default(),
             proven: Mutex::default(),
             bad: Mutex::default(),
+            unread: Mutex::default(),
         };
         store.recover(&segments, &known)?;
         if let Some(discarded) = discarded {
