@@ -16,10 +16,10 @@ use muster_api::{
 
 use crate::{
     config::{Config, RuntimeChoice},
+    data_disk::Space,
     fenced,
     hypervisor::{firmware, probe},
     mirror, network,
-    peer::share::Space,
 };
 
 /// Clocks that are further apart than this make times in lists and certificates misleading.
@@ -230,12 +230,12 @@ fn data_dir(config: &Config) -> Finding {
     let dir = existing_dir(config);
     let found = Space::of(dir).map_err(|e| format!("{} cannot be asked for its space: {e}", dir.display()));
     let found = found.and_then(|space| {
-        let floor = config.keep_free_bytes(space.total_bytes);
+        let floor = config.reserves(space.total_bytes).objects_bytes();
         if space.free_bytes > floor {
             Ok(format!("{} MiB free, {} MiB of them kept free", space.free_bytes >> 20, floor >> 20))
         } else {
             Err(format!(
-                "{} MiB free on {}, {} MiB are kept free: the pool takes nothing (--keep-free)",
+                "{} MiB free on {}, {} MiB are kept free: the pool takes nothing (--keep-free, --mirror-reserve)",
                 space.free_bytes >> 20,
                 dir.display(),
                 floor >> 20
@@ -258,6 +258,12 @@ pub fn conditions(config: &Config, seen: &Seen) -> Vec<Condition> {
     }
     if let Some(detail) = &seen.pool_full {
         all.push(Condition { kind: ConditionKind::DiskFull, detail: detail.clone() });
+    }
+    if let Some(detail) = seen.node_full.clone() {
+        all.push(Condition { kind: ConditionKind::NodeFull, detail });
+    }
+    if let Some(detail) = seen.disk_failed.clone() {
+        all.push(Condition { kind: ConditionKind::DiskFailed, detail });
     }
     if seen.lost.objects > 0 {
         let ObjectAmount { objects, bytes } = seen.lost;
@@ -284,6 +290,10 @@ pub struct Seen {
     pub detail: Option<String>,
     /// Set while the pool takes nothing new: why.
     pub pool_full: Option<String>,
+    /// Set while the node takes no new instances because its disk is nearly full: why.
+    pub node_full: Option<String>,
+    /// Set when the disk has failed for good: where and how.
+    pub disk_failed: Option<String>,
     /// What this node's share of the pool has lost.
     pub lost: ObjectAmount,
     /// The controller's clock minus this node's; none before its first answer.

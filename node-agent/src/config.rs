@@ -12,13 +12,19 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use clap::ValueEnum;
-use muster_api::{DottedName, deployment::Runtime, token::JoinToken, units::parse_size};
+use muster_api::{
+    DottedName,
+    deployment::Runtime,
+    token::JoinToken,
+    units::{parse_duration, parse_size},
+};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{hypervisor::probe, mirror::WritePolicy, telemetry::LogFormat};
+use crate::{data_disk::Reserves, hypervisor::probe, mirror::WritePolicy, telemetry::LogFormat};
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,18 @@ impl FromStr for Size {
     }
 }
 
+/// A span of time, given as `30s`, `5m`, `2h` or `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Period(pub Duration);
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text).map(Self)
+    }
+}
+
 /// A part of a file system: a percentage such as `5%`, or a [`Size`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -116,7 +134,7 @@ macro_rules! deserialize_from_text {
     )*};
 }
 
-deserialize_from_text!(Size, Share);
+deserialize_from_text!(Size, Period, Share);
 
 /// A secret as it was given: the text itself, or `@FILE`. `Debug` prints the file, but never the text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -221,6 +239,12 @@ settings! {
     cache_size: Share, "MUSTER_AGENT_CACHE_SIZE", "SIZE|N%";
     /// Free space that only writes of guests may use [default: 5% and at least 2GiB]
     keep_free: Share, "MUSTER_AGENT_KEEP_FREE", "SIZE|N%";
+    /// Free space on top of that which new instances may use as well, and new objects may not [default: as much as keep_free]
+    mirror_reserve: Share, "MUSTER_AGENT_MIRROR_RESERVE", "SIZE|N%";
+    /// Time in which all objects of this node's part of the pool are read and hashed once [default: 7d]
+    scrub_every: Period, "MUSTER_AGENT_SCRUB_EVERY", "TIME";
+    /// Most bytes per second that this reads [default: 32MiB]
+    scrub_bytes_per_s: Size, "MUSTER_AGENT_SCRUB_BYTES_PER_S", "SIZE";
     /// Most bytes per second that the repair sends to other nodes [default: 64MiB]
     repair_bytes_per_s: Size, "MUSTER_AGENT_REPAIR_BYTES_PER_S", "SIZE";
     /// What a write does that leaves a gap in a chunk [default: bitmap]
@@ -309,6 +333,12 @@ pub struct Config {
     pub cache_size: Share,
     /// Free space that only writes of guests may use; `None`: see [`Self::keep_free_bytes`].
     pub keep_free: Option<Share>,
+    /// Free space on top of that which new instances may use as well; `None`: see [`Self::reserves`].
+    pub mirror_reserve: Option<Share>,
+    /// Time in which all objects of its part of the pool are read and hashed once; longer than 0.
+    pub scrub_every: Duration,
+    /// Most bytes per second that this reads, at least 1.
+    pub scrub_bytes_per_s: u64,
     /// Most bytes per second that the repair sends to other nodes, at least 1.
     pub repair_bytes_per_s: u64,
     /// What a write does that leaves a gap in a chunk.
@@ -350,6 +380,9 @@ impl Config {
             pool_size: Share::Percent(50),
             cache_size: Share::Percent(20),
             keep_free: None,
+            mirror_reserve: None,
+            scrub_every: Duration::from_secs(7 * 86_400),
+            scrub_bytes_per_s: 32 << 20,
             repair_bytes_per_s: 64 << 20,
             write_policy: WritePolicy::default(),
             metrics_listen: None,
@@ -386,6 +419,12 @@ impl Config {
         if settings.repair_bytes_per_s == Some(Size(0)) {
             return Err(invalid("repair_bytes_per_s", "without any, lost copies would never be made again".to_owned()));
         }
+        if settings.scrub_bytes_per_s == Some(Size(0)) {
+            return Err(invalid("scrub_bytes_per_s", "without any, rot would never be found".to_owned()));
+        }
+        if settings.scrub_every.is_some_and(|period| period.0.is_zero()) {
+            return Err(invalid("scrub_every", "it must be some time, such as 7d".to_owned()));
+        }
         if settings.advertise.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0) {
             return Err(invalid("advertise", "it must be an address and a port that other nodes can reach".to_owned()));
         }
@@ -414,6 +453,9 @@ impl Config {
             pool_size: settings.pool_size.unwrap_or(default.pool_size),
             cache_size: settings.cache_size.unwrap_or(default.cache_size),
             keep_free: settings.keep_free,
+            mirror_reserve: settings.mirror_reserve,
+            scrub_every: settings.scrub_every.map_or(default.scrub_every, |period| period.0),
+            scrub_bytes_per_s: settings.scrub_bytes_per_s.map_or(default.scrub_bytes_per_s, |size| size.0),
             repair_bytes_per_s: settings.repair_bytes_per_s.map_or(default.repair_bytes_per_s, |size| size.0),
             write_policy: settings.write_policy.unwrap_or(default.write_policy),
             metrics_listen: settings.metrics_listen,
@@ -443,6 +485,14 @@ impl Config {
             Some(share) => share.of(total_bytes),
             None => Share::Percent(5).of(total_bytes).max(2 << 30),
         }
+    }
+
+    /// What is kept free on a file system of `total_bytes`. The mirror reserve is by default as large as `keep_free`.
+    #[must_use]
+    pub fn reserves(&self, total_bytes: u64) -> Reserves {
+        let keep_free_bytes = self.keep_free_bytes(total_bytes);
+        let mirror_bytes = self.mirror_reserve.map_or(keep_free_bytes, |share| share.of(total_bytes));
+        Reserves { keep_free_bytes, mirror_bytes }
     }
 
     /// The runtimes this node is configured to offer.
@@ -521,6 +571,8 @@ mod tests {
             (Settings { controller: Some("ftp://x".to_owned()), ..given() }, "controller"),
             (Settings { cpus: Some(0), ..given() }, "cpus"),
             (Settings { repair_bytes_per_s: Some(Size(0)), ..given() }, "repair_bytes_per_s"),
+            (Settings { scrub_bytes_per_s: Some(Size(0)), ..given() }, "scrub_bytes_per_s"),
+            (Settings { scrub_every: Some(Period(Duration::ZERO)), ..given() }, "scrub_every"),
             (Settings { advertise: None, ..given() }, "advertise"),
             (Settings { data_dir: None, ..given() }, "data_dir"),
         ] {
@@ -542,6 +594,11 @@ mod tests {
         assert_eq!(config.keep_free_bytes(100 << 30), 5 << 30);
         config.keep_free = Some(Share::Bytes(0));
         assert_eq!(config.keep_free_bytes(10 << 30), 0);
+        assert_eq!(config.reserves(10 << 30), Reserves::default());
+        config.keep_free = Some(Share::Percent(2));
+        assert_eq!(config.reserves(1000), Reserves { keep_free_bytes: 20, mirror_bytes: 20 });
+        config.mirror_reserve = Some(Share::Percent(3));
+        assert_eq!(config.reserves(1000), Reserves { keep_free_bytes: 20, mirror_bytes: 30 });
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     consoles::{Door, DoorError, GuestStream},
     cuts::DiskCuts,
+    data_disk::DataDisk,
     hypervisor::Hypervisor,
     identity::NodeIdentity,
     mirror::DiskError,
@@ -34,8 +35,8 @@ pub struct HostParts {
     pub pool: PoolClient,
     /// `IP:PORT` at which other nodes reach this one.
     pub advertise: String,
-    /// Free bytes of the file system that only guests' writes may use.
-    pub keep_free_bytes: u64,
+    /// The file system that everything is on.
+    pub disk: Arc<DataDisk>,
     /// Most bytes of clean chunks that are kept for reading.
     pub cache_bytes_max: u64,
 }
@@ -60,6 +61,9 @@ pub trait Host: Send + Sync {
     fn take_boots(&self) -> Vec<(InstanceId, BootReport)>;
     /// Bytes that the cache of clean chunks takes on disk.
     fn cache_bytes(&self) -> u64;
+    /// Takes about this many bytes from the cache of clean chunks, as far as nobody uses them. Returns how many. Blocks on the
+    /// disk.
+    fn shrink_cache(&self, bytes: u64) -> u64;
     /// Bytes that programs read from all disks since this process began, and bytes that they wrote.
     fn moved_bytes(&self) -> (u64, u64);
     /// The runtimes that work on this node now.

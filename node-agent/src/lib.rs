@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] (its settings), [`identity`] (its name, key and certificate), [`agent`] (its loops and how
 //! it ends), [`desired`] (what this node should be), [`fenced`] (when it is no node any more), [`controller`] (the calls it makes), [`reconcile`] (one instance
-//! from wanted to true), [`hypervisor`] (virtual machines), [`seed`] (what a guest learns about itself), [`mirror`] (disks), [`fuse`] (disks as files), [`cuts`]
+//! from wanted to true), [`hypervisor`] (virtual machines), [`seed`] (what a guest learns about itself), [`mirror`] (disks), [`data_disk`] (whether the node's own disk is full, or fails), [`fuse`] (disks as files), [`cuts`]
 //! (many disks at one instant), [`network`] (what guests have cards in), [`consoles`] (ways into guests for people), [`peer`] (what other nodes may ask of it), [`sweep`] (what it drops of its share of the pool), [`holder`] (what outlives it).
 //!
 //! **Agents pull.** One long-poll brings the whole desired state of the node, and reports say what is true. Both are
@@ -33,6 +33,7 @@ pub mod config;
 pub mod consoles;
 pub mod controller;
 pub mod cuts;
+pub mod data_disk;
 pub mod desired;
 pub mod fenced;
 pub mod fuse;

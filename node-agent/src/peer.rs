@@ -2,5 +2,6 @@
 
 pub mod losses;
 pub mod repair;
+pub mod scrub;
 pub mod server;
 pub mod share;

@@ -37,7 +37,7 @@ use crate::{
 
 /// Opens the disks and the hypervisor, and looks once at what is there.
 pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
-    let HostParts { run, config, identity, advertise, pool, keep_free_bytes, cache_bytes_max } = parts;
+    let HostParts { run, config, identity, advertise, pool, disk, cache_bytes_max } = parts;
     let owner = Owner { cluster: identity.joined.cluster, node: identity.joined.node };
     let program = match &config.helper_program {
         Some(program) => HelperProgram { program: program.clone(), args: Vec::new() },
@@ -47,7 +47,8 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     let mut settings = mirror::Config::new(config.data_dir.clone(), identity.joined.cluster, identity.joined.node);
     settings.write_policy = config.write_policy;
     settings.cache_bytes_max = cache_bytes_max;
-    settings.keep_free_bytes = keep_free_bytes;
+    settings.keep_free_bytes = disk.reserves().cache_bytes();
+    settings.disk = Some(disk);
     let qemu_user = check::disk_owner(&config);
     settings.owner = qemu_user;
     let disks = fuse::open_disks(settings, pool, holder.clone()).await.map_err(|e| HostError(explain(&e)))?;
@@ -177,6 +178,10 @@ impl Host for RealHost {
 
     fn cache_bytes(&self) -> u64 {
         self.disks.cache_bytes()
+    }
+
+    fn shrink_cache(&self, bytes: u64) -> u64 {
+        self.disks.shrink_cache(bytes)
     }
 
     fn moved_bytes(&self) -> (u64, u64) {

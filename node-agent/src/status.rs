@@ -10,7 +10,7 @@ use std::{
 use muster_api::{
     ClusterId, NodeId, Timestamp,
     condition::Condition,
-    node::{PoolUse, Repair},
+    node::{PoolUse, Repair, Scrub},
     node_protocol::{InstanceReport, Offer},
 };
 use serde::Serialize;
@@ -56,6 +56,8 @@ pub struct Status {
     pub pool: PoolUse,
     /// How far it is with sending copies that other nodes lack; none before its first pass.
     pub repair: Option<Repair>,
+    /// How far it is with reading and hashing its share of the pool.
+    pub scrub: Scrub,
     /// The round of the sweep that it carries out, and the last one.
     pub sweep: SweepStatus,
     /// What an operator should know.

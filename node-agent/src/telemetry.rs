@@ -48,6 +48,16 @@ pub const REPAIR_COPIED_OBJECTS: &str = "muster_agent_repair_copied_objects_tota
 pub const REPAIR_COPIED_BYTES: &str = "muster_agent_repair_copied_bytes_total";
 /// Stored bytes of this node's share of the pool that the scrub has hashed since the agent started.
 pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
+/// How much of the pool the round of the scrub that goes on has read, 0 to 1.
+pub const POOL_SCRUB_DONE: &str = "muster_agent_pool_scrub_done";
+/// When the last full round of the scrub ended, in seconds since 1970; absent before the first.
+pub const POOL_SCRUB_ENDED_S: &str = "muster_agent_pool_scrub_ended_seconds";
+/// Copies that the scrub found no good since the agent started, by `what`: `bad` (rotten or gone), `unreadable`.
+pub const POOL_SCRUB_FOUND: &str = "muster_agent_pool_scrub_found_total";
+/// Copies that the disk does not read. They do not count.
+pub const POOL_UNREADABLE_COPIES: &str = "muster_agent_pool_unreadable_copies";
+/// Bytes that the cache gave back since the agent started because the disk filled up.
+pub const CACHE_GIVEN_BACK_BYTES: &str = "muster_agent_cache_given_back_bytes_total";
 /// Objects of this node's share of the pool that the sweep has dropped since the agent started.
 pub const POOL_SWEPT_OBJECTS: &str = "muster_agent_pool_swept_objects_total";
 /// Their stored bytes.

@@ -7,8 +7,13 @@ use crate::words::words;
 words! {
     /// What is to be known.
     pub enum ConditionKind {
-        /// Node: the file system or the pool is full, so the pool takes no new objects.
+        /// Node: the file system is down to its reserves, or the pool has reached its limit, so the pool takes no new objects.
         DiskFull = "disk_full",
+        /// Node: the file system is down to what is kept free for the guests that are there, so no new instances are placed
+        /// on it.
+        NodeFull = "node_full",
+        /// Node: its disk failed for good. It takes neither objects nor instances, and other nodes copy what it has.
+        DiskFailed = "disk_failed",
         /// Node: its clock and the controller's differ by more than five seconds, or certificates of other nodes are not valid at
         /// its time.
         ClockOff = "clock_off",
@@ -41,7 +46,7 @@ words! {
 /// Something that people should know about a node or an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Condition {
-    /// A stable word. Of a node: `disk_full`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
+    /// A stable word. Of a node: `disk_full`, `node_full`, `disk_failed`, `clock_off`, `no_kvm`, `hypervisor_silent`, `no_fuse`, `old_kernel`,
     /// `identity_copied`, `objects_lost`. Of an instance: `identity_copied`, `objects_lost`,
     /// `guest_silent`, `guest_frozen`, `disk_unknown`.
     #[schema(value_type = String)]

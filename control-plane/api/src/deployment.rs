@@ -258,7 +258,7 @@ pub struct DryRunNode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReasonCount {
     /// A stable word: `memory`, `cpus`, `cordoned`, `silent`, `zone`, `not_selected`, `max_per_node`, `runtime`,
-    /// `disk_full`, `no_network`, `no_uefi`, `no_secure_boot`, `no_tpm`, `hypervisor_silent`.
+    /// `disk_failed`, `disk_full`, `no_network`, `no_uefi`, `no_secure_boot`, `no_tpm`, `hypervisor_silent`.
     pub reason: String,
     /// Number of nodes that the reason holds for. For tenants, the number of members that may not fit.
     pub count: u64,

@@ -91,6 +91,36 @@ pub struct Repair {
     pub bytes_per_s: u64,
 }
 
+/// One round of a node's scrub, which reads and hashes every object of its share of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ScrubRound {
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended; null while it goes on.
+    pub ended_at: Option<Timestamp>,
+    /// Number of objects that it has read.
+    pub objects: u64,
+    /// Their stored bytes.
+    pub bytes: u64,
+    /// Copies that were rotten or gone. They are dropped, and other nodes send them again.
+    pub bad: u64,
+    /// Copies that the disk did not read. They do not count until it reads them; other nodes send them again.
+    pub unreadable: u64,
+}
+
+/// How far a node is with its scrub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Scrub {
+    /// The round that goes on; null between two rounds.
+    pub now: Option<ScrubRound>,
+    /// How much of the pool that round has read, in millionths; 1,000,000 between two rounds.
+    pub done_ppm: u64,
+    /// The last round that read everything; null before the first.
+    pub last: Option<ScrubRound>,
+    /// When the next round begins at the earliest.
+    pub next_at: Timestamp,
+}
+
 /// A node: a compute host with an agent.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Node {
@@ -114,8 +144,8 @@ pub struct Node {
     pub etag: String,
     /// Whether new instances may be placed on it; false when it is cordoned.
     pub schedulable: bool,
-    /// Whether it is silent for so long that it owns no objects any more. Other nodes copy what it has, and it is in again when
-    /// it is heard.
+    /// Whether it is silent for so long that it owns no objects any more, or its disk failed. Other nodes copy what it has, and
+    /// it is in again when it is heard, with a disk that works.
     #[serde(default)]
     #[schema(required)]
     pub out: bool,
@@ -137,6 +167,10 @@ pub struct Node {
     #[serde(default)]
     #[schema(required)]
     pub repair: Option<Repair>,
+    /// How far it is with reading and hashing its share of the pool, as it last said; null until it says so.
+    #[serde(default)]
+    #[schema(required)]
+    pub scrub: Option<Scrub>,
     /// Runtimes it offers: `libvirt`, `none`.
     pub runtimes: Vec<String>,
     /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.

@@ -41,7 +41,7 @@ use crate::{
     deployment::{OnHostStart, OnReadyTimeout, Ready, Runtime},
     firmware::{Firmware, MachineFeature},
     guest::Guest,
-    node::{PoolUse, Repair},
+    node::{PoolUse, Repair, Scrub},
     node_protocol::{
         network::{NetworksAssignment, NicAssignment},
         seed::Seed,
@@ -209,6 +209,9 @@ pub struct Heartbeat {
     /// How far its repair is; `None` before its first pass, and from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repair: Option<Repair>,
+    /// How far its scrub is; `None` from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,

@@ -18,10 +18,17 @@ use crate::store::{
 };
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 14] = [
+const LOOK_AT: [(&str, &str, &str, &str); 16] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
+    (
+        "conditions",
+        "disk_failed",
+        "disk_failed",
+        "nodes have a disk that failed: they take nothing, and other nodes copy what they have",
+    ),
     ("conditions", "objects_lost", "objects_lost", "nodes have lost objects: `muster node show` tells what to do"),
     ("conditions", "disk_full", "disk_full", "nodes have a full disk or pool: they take no new objects"),
+    ("conditions", "node_full", "node_full", "nodes have nearly no room on disk: they take no new instances"),
     (
         "conditions",
         "identity_copied",
@@ -46,9 +53,11 @@ const LOOK_AT: [(&str, &str, &str, &str); 14] = [
 ];
 
 /// The conditions of nodes that are problems.
-const CONDITIONS: [ConditionKind; 6] = [
+const CONDITIONS: [ConditionKind; 8] = [
+    ConditionKind::DiskFailed,
     ConditionKind::ObjectsLost,
     ConditionKind::DiskFull,
+    ConditionKind::NodeFull,
     ConditionKind::IdentityCopied,
     ConditionKind::HypervisorSilent,
     ConditionKind::ClockOff,

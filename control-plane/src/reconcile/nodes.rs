@@ -1,7 +1,8 @@
 //! Heartbeats reach the database, silent nodes are noticed, and the pool client follows the membership record.
 //!
 //! A node that stays silent goes *out*: it is still a member, and read from where it can be, but owns no objects. That is a new
-//! epoch of the membership record, so the other nodes copy what it has (repair). Its next heartbeat takes it in again.
+//! epoch of the membership record, so the other nodes copy what it has (repair). Its next heartbeat takes it in again. A node
+//! whose disk failed for good goes out at once, as its heartbeat says so, and is taken in when that is over.
 
 use muster_api::{
     NodeId, Timestamp,
@@ -11,7 +12,10 @@ use muster_api::{
 use storage_core::units::usize_from;
 
 use crate::{
-    app::{App, AppError, nodes::state_event},
+    app::{
+        App, AppError,
+        nodes::{disk_failed, state_event},
+    },
     store::{
         events,
         nodes::{self, NodeRow},
@@ -76,7 +80,7 @@ async fn silence(app: &App, ids: &[NodeId]) -> Result<(), AppError> {
         .await
 }
 
-/// Takes nodes out that are silent for too long. Returns how many.
+/// Takes nodes out that are silent for too long, or whose disk failed. Returns how many.
 async fn leave_out(app: &App, seen: &[NodeRow]) -> Result<usize, AppError> {
     if going_out(app, seen, app.clock.now()).is_empty() {
         return Ok(0);
@@ -86,7 +90,8 @@ async fn leave_out(app: &App, seen: &[NodeRow]) -> Result<usize, AppError> {
             let rows = nodes::listed(tx).await?;
             let out = going_out(app, &rows, tx.now());
             for row in &out {
-                let reason = row.reason.as_deref().unwrap_or("it was never heard from");
+                let otherwise = if is_silent_now(row) { "it was never heard from" } else { "its disk failed" };
+                let reason = row.reason.as_deref().unwrap_or(otherwise);
                 let reason = Some(format!("{reason}; it is out: other nodes copy what it has"));
                 let next = NodeRow { accepting: false, reason, last_seen_at: app.last_seen(row), ..(*row).clone() };
                 nodes::save(tx, &next).await?;
@@ -99,10 +104,17 @@ async fn leave_out(app: &App, seen: &[NodeRow]) -> Result<usize, AppError> {
         .await
 }
 
-/// The nodes that are silent for so long that they are to go out.
+fn is_silent_now(row: &NodeRow) -> bool {
+    matches!(row.state, NodeState::Silent | NodeState::Joining)
+}
+
+/// The nodes that are silent for so long that they are to go out, and those whose disk failed; these first.
 fn going_out<'r>(app: &App, rows: &'r [NodeRow], now: Timestamp) -> Vec<&'r NodeRow> {
     let silent = |row: &&'r NodeRow| {
-        let unheard = matches!(row.state, NodeState::Silent | NodeState::Joining);
+        let unheard = is_silent_now(row);
+        if !unheard && row.accepting && disk_failed(&row.conditions) {
+            return Some((i64::MAX, *row));
+        }
         let since = app.last_seen(row).unwrap_or(row.created_at).max(app.started_at);
         (unheard && row.accepting).then_some((now.ms_since(since), *row))
     };

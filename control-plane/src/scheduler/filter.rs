@@ -29,6 +29,9 @@ pub(super) fn never(node: &NodeView, demand: &Demand) -> Option<Reason> {
     if libvirt == Libvirt::Absent {
         return Some(Reason::Runtime);
     }
+    if node.disk_failed {
+        return Some(Reason::DiskFailed);
+    }
     if node.disk_full {
         return Some(Reason::DiskFull);
     }

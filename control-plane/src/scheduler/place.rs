@@ -159,6 +159,7 @@ mod tests {
             heard: true,
             schedulable: true,
             disk_full: false,
+            disk_failed: false,
             libvirt: Libvirt::Answers,
             networks: true,
             features: Vec::new(),
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn each_node_gives_one_reason() {
-        let mut nodes: Vec<_> = (1..=7).map(node).collect();
+        let mut nodes: Vec<_> = (1..=8).map(node).collect();
         nodes[0].heard = false;
         nodes[1].schedulable = false;
         nodes[2].free_memory_bytes = 0;
@@ -225,10 +226,11 @@ mod tests {
         nodes[4].disk_full = true;
         nodes[5].libvirt = Libvirt::Absent;
         nodes[6].members = 2;
+        (nodes[7].disk_failed, nodes[7].disk_full) = (true, true);
         let demand = Demand { max_per_node: Some(2), ..demand() };
         let solution = place(&Problem { nodes, demand, count: 1 });
         let words: Vec<_> = solution.reason_counts().into_iter().map(|r| (r.reason, r.count)).collect();
-        let wanted = ["silent", "cordoned", "runtime", "disk_full", "max_per_node", "memory", "cpus"];
+        let wanted = ["silent", "cordoned", "runtime", "disk_failed", "disk_full", "max_per_node", "memory", "cpus"];
         assert_eq!(words, wanted.map(|word| (word.to_owned(), 1)));
         assert_eq!(solution.unplaced, 1);
     }

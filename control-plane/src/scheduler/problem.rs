@@ -23,6 +23,8 @@ pub struct NodeView {
     pub schedulable: bool,
     /// Whether its disk has no room for another mirror.
     pub disk_full: bool,
+    /// Whether its disk failed for good.
+    pub disk_failed: bool,
     /// Whether it can run virtual machines.
     pub libvirt: Libvirt,
     /// Whether it can have networks.
@@ -63,6 +65,8 @@ pub enum Reason {
     Cordoned,
     /// It cannot run this runtime.
     Runtime,
+    /// Its disk failed for good.
+    DiskFailed,
     /// Its disk has no room.
     DiskFull,
     /// It can have no networks, and members have network cards.
@@ -97,6 +101,7 @@ impl Reason {
                 or deploy with --runtime none"
                     .to_owned()
             }
+            Self::DiskFailed => format!("{have} a disk that failed: replace it, or add nodes"),
             Self::DiskFull => format!("{have} no room on disk: free some, or add nodes"),
             Self::NoNetwork => {
                 "cannot have networks: see there what `muster-agent check` says, add such nodes, or deploy without network \
@@ -137,6 +142,7 @@ impl Reason {
             Self::Silent => "silent",
             Self::Cordoned => "cordoned",
             Self::Runtime => "runtime",
+            Self::DiskFailed => "disk_failed",
             Self::DiskFull => "disk_full",
             Self::NoNetwork => "no_network",
             Self::NoUefi => "no_uefi",
@@ -258,6 +264,7 @@ mod tests {
             Reason::Silent,
             Reason::Cordoned,
             Reason::Runtime,
+            Reason::DiskFailed,
             Reason::DiskFull,
             Reason::NoNetwork,
             Reason::NoUefi,

@@ -35,13 +35,15 @@ use crate::{
     config::Config,
     controller::{ControllerClient, ControllerError, HttpController},
     cuts::Freezes,
+    data_disk::{DataDisk, Space},
     desired::{DesiredFile, Known},
     fenced,
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
     peer::{
         repair::{Asked, Repair, RepairParts},
-        share::{PoolShare, Space},
+        scrub::Scrubber,
+        share::PoolShare,
     },
     real_host,
     run::Run,
@@ -105,11 +107,12 @@ impl Agent {
             None => register(controller.as_ref(), &run, known.desired.incarnation, &advertise).await?,
         };
         let space = Space::of(data_dir).map_err(|e| data_dir_error("ask for the space of", data_dir, e))?;
-        let keep_free_bytes = config.keep_free_bytes(space.total_bytes);
+        let disk = Arc::new(DataDisk::new(data_dir.clone(), config.reserves(space.total_bytes)));
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
         let store = open_store(data_dir.join("pool"), pool_limit_bytes).await?;
-        let share = Arc::new(PoolShare::new(store, data_dir.clone(), keep_free_bytes));
+        let share = Arc::new(PoolShare::new(store, disk.clone()));
         let sweeper = Sweeper::new(controller.clone(), share.clone(), data_dir);
+        let scrubber = Scrubber::new(share.clone(), data_dir, config.scrub_every, config.scrub_bytes_per_s);
         let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
         let repair_asked = Arc::new(Asked::default());
@@ -126,7 +129,7 @@ impl Agent {
             identity: identity.clone(),
             advertise: advertise.clone(),
             pool: pool.clone(),
-            keep_free_bytes,
+            disk: disk.clone(),
             cache_bytes_max: config.cache_size.of(space.total_bytes),
         })
         .await?;
@@ -138,7 +141,9 @@ impl Agent {
             advertise,
             offer,
             sweeper,
+            scrubber,
             share,
+            disk,
             pool_limit_bytes,
             pool,
             repair,

@@ -9,7 +9,7 @@ use muster_api::{
     node_protocol::{HEARTBEAT_S, Heartbeat, HeartbeatAnswer, LINKS_MAX, Moved, MovedBetween, NODE_PROTOCOL, Observed},
 };
 use muster_pool::PeerBytes;
-use storage_core::{lock, store::ChunkStore as _};
+use storage_core::{lock, store::ChunkStore as _, units::u64_from};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
@@ -130,6 +130,7 @@ impl Loops {
             traffic: Some(self.moved()),
             features: self.host.features(),
             repair: self.repair.progress(),
+            scrub: Some(self.scrubber.progress()),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             stopping: false,
         }
@@ -171,8 +172,14 @@ impl Loops {
         gauge!(telemetry::POOL_LIMIT_BYTES).set(number(heartbeat.pool.limit_bytes));
         gauge!(telemetry::POOL_OBJECTS).set(number(heartbeat.pool.objects));
         gauge!(telemetry::POOL_BAD_COPIES).set(number(self.share.usage().bad_copies));
+        gauge!(telemetry::POOL_UNREADABLE_COPIES).set(number(u64_from(self.share.unreadable().len())));
         gauge!(telemetry::POOL_LOST_OBJECTS).set(number(heartbeat.pool.lost_objects));
         gauge!(telemetry::POOL_LOST_BYTES).set(number(heartbeat.pool.lost_bytes));
+        // Seconds since 1970 fit as well.
+        let ended = heartbeat.scrub.and_then(|scrub| scrub.last).and_then(|round| round.ended_at);
+        if let Some(ended) = ended {
+            gauge!(telemetry::POOL_SCRUB_ENDED_S).set(number((ended.micros() / 1_000_000).unsigned_abs()));
+        }
         if let Some(repair) = &heartbeat.repair {
             gauge!(telemetry::REPAIR_UNCHECKED_OBJECTS).set(number(repair.unchecked_objects));
             gauge!(telemetry::REPAIR_MISSING_OBJECTS).set(number(repair.missing.objects));

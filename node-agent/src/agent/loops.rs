@@ -21,13 +21,15 @@ use crate::{
     config::Config,
     controller::ControllerClient,
     cuts::Freezes,
+    data_disk::{DataDisk, Room},
     desired::{DesiredFile, Known},
     fenced::Fenced,
     host::Host,
     identity::NodeIdentity,
     peer::{
         repair::{Asked, Repair},
-        share::{PoolShare, Space},
+        scrub::Scrubber,
+        share::PoolShare,
     },
     run::Run,
     status::Status,
@@ -57,7 +59,9 @@ pub(super) struct Loops {
     pub(super) advertise: String,
     pub(super) offer: Offer,
     pub(super) share: Arc<PoolShare>,
+    pub(super) disk: Arc<DataDisk>,
     pub(super) sweeper: Sweeper,
+    pub(super) scrubber: Scrubber,
     pub(super) pool_limit_bytes: u64,
     pub(super) pool: PoolClient,
     pub(super) repair: Repair,
@@ -107,7 +111,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 11] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 13] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -124,6 +128,8 @@ impl Loops {
             named!("renewal", renewal),
             named!("pool watch", pool_watch),
             named!("pool scrub", pool_scrub),
+            named!("room", room),
+            named!("disk watch", disk_watch),
             named!("repair", repair),
             named!("sweep", sweeps),
             ("fence", async move { this.fence().await }.boxed()),
@@ -151,7 +157,7 @@ impl Loops {
     pub(super) fn pool_use(&self) -> PoolUse {
         let usage = self.share.usage();
         // A file system that cannot be asked shows as full. The next heartbeat asks again.
-        let space = Space::of(&self.config.data_dir).unwrap_or_default();
+        let (_, space) = self.disk.room();
         let lost = self.share.losses().lost();
         PoolUse {
             limit_bytes: self.pool_limit_bytes,
@@ -166,19 +172,38 @@ impl Loops {
 
     pub(super) fn conditions(&self) -> Vec<Condition> {
         let usage = self.share.usage();
-        let pool_full = if self.share.at_floor() {
-            Some("the file system is down to what is kept free: the pool takes nothing new".to_owned())
+        let (room, space) = self.disk.room();
+        let reserves = self.disk.reserves();
+        let free_of =
+            |reserve: u64| format!("{} MiB are free, {} MiB are kept free", space.free_bytes >> 20, reserve >> 20);
+        let pool_full = if room >= Room::NoObjects {
+            Some(format!(
+                "the pool takes no new objects: {} (keep_free, mirror_reserve)",
+                free_of(reserves.objects_bytes())
+            ))
         } else if usage.limit_bytes.is_some_and(|limit| usage.disk_bytes >= limit) {
             Some(format!("the pool has reached its limit of {} bytes", self.pool_limit_bytes))
         } else {
             None
         };
+        let node_full = (room >= Room::NoInstances)
+            .then(|| format!("no new instances are placed here: {} (keep_free)", free_of(reserves.instances_bytes())));
+        let disk_failed = self.disk.failure().map(|failure| {
+            format!(
+                "{}: {}, since {}; start the agent again once the disk works",
+                failure.path.display(),
+                failure.error,
+                failure.at
+            )
+        });
         let hypervisor = self.host.hypervisor();
         let seen = Seen {
             libvirt: hypervisor.is_some(),
             detail: self.host.hypervisor_trouble(),
             kvm: hypervisor.as_deref() == Some("kvm"),
             pool_full,
+            node_full,
+            disk_failed,
             lost: self.share.losses().lost(),
             clock_offset_s: self.controller.clock_offset_s(),
             clock_trouble: self.pool.clock_trouble().filter(|trouble| trouble.here).map(|trouble| trouble.detail),
@@ -207,6 +232,7 @@ impl Loops {
             },
             pool: self.pool_use(),
             repair: self.repair.progress(),
+            scrub: self.scrubber.progress(),
             sweep: self.sweeper.status(),
             conditions: self.conditions(),
             fenced: self.fenced().map(|fenced| (*fenced).clone()),

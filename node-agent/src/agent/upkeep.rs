@@ -1,11 +1,12 @@
-//! Slow loops: the renewal of the certificate, losses of the pool, its scrub, its repair, and its sweep.
+//! Slow loops: the renewal of the certificate, losses of the pool, its scrub, its repair, and its sweep; the room on the disk,
+//! and whether it works.
 
 use std::time::Duration;
 
 use metrics::counter;
 use muster_api::node_protocol::HEARTBEAT_S;
 use storage_core::Backoff;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 use super::loops::Loops;
@@ -15,10 +16,12 @@ use crate::telemetry;
 const RENEWAL_EVERY: Duration = Duration::from_secs(600);
 /// Time between two looks for losses of the pool. The next heartbeat tells of them.
 const LOSSES_EVERY: Duration = Duration::from_secs(HEARTBEAT_S);
-/// Stored bytes of the pool that are hashed per second in the background. A round of 1 TiB takes three days.
-const SCRUB_BYTES_PER_S: u64 = 4 << 20;
-/// Shortest time from the start of one round of the scrub to the start of the next.
-const SCRUB_ROUND: Duration = Duration::from_secs(3600);
+/// Time between two looks at the free space.
+const ROOM_EVERY: Duration = Duration::from_secs(1);
+/// Time between two looks whether the disk works.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two tries to read copies that the disk did not read.
+const READ_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 impl Loops {
     pub(super) async fn renewal(&self) {
@@ -69,23 +72,49 @@ impl Loops {
         self.sweeper.run().await;
     }
 
-    /// Hashes the pool in the background, a little every second, so that rot is found while other copies are good (I4).
+    /// Reads and hashes the pool in the background, so that rot is found while other copies are good (I4).
     pub(super) async fn pool_scrub(&self) {
-        let mut round = Instant::now();
+        self.scrubber.run().await;
+    }
+
+    /// Has the cache give way as soon as the disk fills up, whoever fills it.
+    pub(super) async fn room(&self) {
         loop {
-            sleep(Duration::from_secs(1)).await;
-            let share = self.share.clone();
-            match tokio::task::spawn_blocking(move || share.scrub(SCRUB_BYTES_PER_S)).await {
-                Ok(Ok(bytes)) => {
-                    counter!(telemetry::POOL_SCRUBBED_BYTES).increment(bytes);
-                    if bytes < SCRUB_BYTES_PER_S {
-                        sleep_until(round + SCRUB_ROUND).await;
-                        round = Instant::now();
-                    }
-                }
-                Ok(Err(error)) => warn!(%error, "the scrub of the pool cannot list it; it goes on"),
-                Err(error) => warn!(%error, "the scrub of the pool failed; it goes on"),
+            sleep(ROOM_EVERY).await;
+            let (_, space) = self.disk.room();
+            let lacking = self.disk.reserves().cache_bytes().saturating_sub(space.free_bytes);
+            // A file system that cannot be asked tells nothing.
+            if lacking == 0 || space.total_bytes == 0 || self.host.cache_bytes() == 0 {
+                continue;
             }
+            let host = self.host.clone();
+            match tokio::task::spawn_blocking(move || host.shrink_cache(lacking)).await {
+                Ok(given) => counter!(telemetry::CACHE_GIVEN_BACK_BYTES).increment(given),
+                Err(error) => warn!(%error, "the cache could not give way; it is tried again"),
+            }
+        }
+    }
+
+    /// Looks whether the disk works, and reads copies again that it did not read.
+    pub(super) async fn disk_watch(&self) {
+        let mut read_again_at = Instant::now();
+        loop {
+            let (share, disk) = (self.share.clone(), self.disk.clone());
+            let is_due = Instant::now() >= read_again_at;
+            let looked = tokio::task::spawn_blocking(move || {
+                disk.probe();
+                if is_due {
+                    share.read_again();
+                }
+                share.judge_disk();
+            });
+            if let Err(error) = looked.await {
+                warn!(%error, "the look whether the disk works failed; it is tried again");
+            }
+            if is_due {
+                read_again_at = Instant::now() + READ_AGAIN_EVERY;
+            }
+            sleep(PROBE_EVERY).await;
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Settings of the mirrors of a node.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use muster_api::{ClusterId, NodeId};
+
+use crate::data_disk::DataDisk;
 
 /// Settings of all disks of a node.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Config {
     pub read_deadline: Duration,
     /// User and group id that own the disk files: those that QEMU runs with.
     pub owner: (u32, u32),
+    /// The file system that all of it is on; none: nobody wants to know when it fails.
+    pub disk: Option<Arc<DataDisk>>,
 }
 
 impl Config {
@@ -39,6 +43,7 @@ impl Config {
             keep_free_bytes: 2 << 30,
             read_deadline: Duration::from_secs(60),
             owner: (0, 0),
+            disk: None,
         }
     }
 }

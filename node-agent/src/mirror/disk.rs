@@ -214,6 +214,9 @@ impl Disk {
             NotStored::AsBefore(e) => e,
             NotStored::Unknown(e) => {
                 self.fail(format!("sync of its folder: {e}"));
+                if let Some(disk) = &self.node.config.disk {
+                    disk.sync_failed(&self.dir, &e);
+                }
                 e
             }
         })
@@ -348,7 +351,7 @@ impl Disk {
             };
             // A panic must not end this loop, or all later flushes would wait for ever.
             let flushed = std::panic::catch_unwind(AssertUnwindSafe(|| self.flush_now()))
-                .unwrap_or_else(|_| Err(self.flush_failed(FlushError::Final("a flush panicked".to_owned()))));
+                .unwrap_or_else(|_| Err(self.flush_failed(FlushError::final_of("a flush panicked", None))));
             for waiter in waiting {
                 waiter(flushed.clone());
             }
@@ -378,8 +381,11 @@ impl Disk {
     pub(super) fn flush_failed(&self, error: FlushError) -> Fault {
         match error {
             FlushError::Again(fault) => fault,
-            FlushError::Final(what) => {
+            FlushError::Final { what, of_disk } => {
                 self.fail(what.clone());
+                if of_disk && let Some(disk) = &self.node.config.disk {
+                    disk.fail(&self.dir, what.clone());
+                }
                 Fault::Failed(what)
             }
         }

@@ -540,6 +540,12 @@ impl Disks {
         self.node.cache.bytes()
     }
 
+    /// Takes about this many bytes from the cache, as far as nobody uses them. Returns how many. Blocks.
+    #[must_use]
+    pub fn shrink_cache(&self, bytes: u64) -> u64 {
+        self.node.cache.give_back(bytes)
+    }
+
     /// Bytes that programs read from all disks since this process began, and bytes that they wrote.
     #[must_use]
     pub fn moved_bytes(&self) -> (u64, u64) {

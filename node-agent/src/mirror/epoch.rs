@@ -26,7 +26,7 @@ use std::{
     },
 };
 
-use storage_core::{BLOCK_BYTES, lock};
+use storage_core::{BLOCK_BYTES, lock, store::is_failure};
 use tokio::sync::Notify;
 
 use super::{
@@ -264,12 +264,12 @@ impl Epoch {
     /// Makes every write that was complete before this call durable: the data, then the bits (I2).
     pub(crate) fn flush(&self) -> Result<(), FlushError> {
         // A flush that panicked has taken marks like one that failed.
-        let mut journal = self.journal.lock().map_err(|_| FlushError::Final("an earlier flush panicked".to_owned()))?;
+        let mut journal = self.journal.lock().map_err(|_| FlushError::final_of("an earlier flush panicked", None))?;
         if let Some(what) = self.failed.get() {
-            return Err(FlushError::Final(what.clone()));
+            return Err(FlushError::final_of(what, None));
         }
         let flushed = self.flush_into(&mut journal);
-        if let Err(FlushError::Final(what)) = &flushed {
+        if let Err(FlushError::Final { what, .. }) = &flushed {
             // Set while the journal is locked: this flush has taken the marks of what changed, so the next one would find
             // nothing to do and succeed.
             self.failed.get_or_init(|| what.clone());
@@ -281,7 +281,7 @@ impl Epoch {
         let words = self.bits.take_changed();
         // Bits are set after their bytes are written, so this sync covers everything in `words`.
         if self.unsynced.swap(false, Ordering::AcqRel) || !words.is_empty() {
-            self.delta.sync_data().map_err(|e| FlushError::Final(format!("sync of delta {}: {e}", self.number)))?;
+            self.sync_delta()?;
         }
         match journal.append(&words) {
             Ok(()) => {}
@@ -291,24 +291,32 @@ impl Epoch {
                 return Err(FlushError::Again(fault));
             }
             Err(AppendError::NotSynced(e)) => {
-                return Err(FlushError::Final(format!("sync of journal {}: {e}", self.number)));
+                return Err(FlushError::final_of(&format!("sync of journal {}", self.number), Some(&e)));
             }
         }
         if journal.is_long() {
             // The live bits may be ahead of the sync above, so sync once more before they are journaled.
             let words = self.bits.all_words();
-            self.delta.sync_data().map_err(|e| FlushError::Final(format!("sync of delta {}: {e}", self.number)))?;
+            self.sync_delta()?;
             match journal.rewrite(&words) {
                 Ok(()) => {}
                 Err(AppendError::NotWritten(error)) => {
                     tracing::warn!(error = %error, "a long journal could not be rewritten; it stays in use");
                 }
                 Err(AppendError::NotSynced(e)) => {
-                    return Err(FlushError::Final(format!("sync of the folder of journal {}: {e}", self.number)));
+                    return Err(FlushError::final_of(
+                        &format!("sync of the folder of journal {}", self.number),
+                        Some(&e),
+                    ));
                 }
             }
         }
         Ok(())
+    }
+
+    fn sync_delta(&self) -> Result<(), FlushError> {
+        let failed = |e| FlushError::final_of(&format!("sync of delta {}", self.number), Some(&e));
+        self.delta.sync_data().map_err(failed)
     }
 
     /// Bytes of the blocks that this epoch owns.
@@ -348,7 +356,21 @@ pub(crate) enum FlushError {
     /// Nothing is lost and a later flush may succeed, for example when there was no space for the journal.
     Again(Fault),
     /// A sync failed. What it covered may be lost, even if a later sync succeeds (I2).
-    Final(String),
+    Final {
+        /// What failed, for people.
+        what: String,
+        /// Whether the node's disk is to blame.
+        of_disk: bool,
+    },
+}
+
+impl FlushError {
+    pub(crate) fn final_of(what: &str, error: Option<&io::Error>) -> Self {
+        match error {
+            None => Self::Final { what: what.to_owned(), of_disk: false },
+            Some(error) => Self::Final { what: format!("{what}: {error}"), of_disk: is_failure(error) },
+        }
+    }
 }
 
 /// How deltas are opened: around the host's page cache. A guest caches its disk itself, and a host full of guests has no

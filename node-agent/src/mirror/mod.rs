@@ -104,3 +104,4 @@ pub use disks::{DiskStatus, DiskWant, Disks};
 pub use epoch::check_direct_io;
 pub use error::{DiskError, Fault};
 pub use lost::LostContent;
+pub(crate) use memory::AlignedBuf;

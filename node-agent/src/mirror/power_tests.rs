@@ -694,7 +694,7 @@ fn a_flush_after_a_failed_one_fails_too() {
         scene.recorder.fail_sync_after(0);
         let epoch = disk.layers().current().clone();
         for _ in 0..2 {
-            assert!(matches!(epoch.flush(), Err(FlushError::Final(_))));
+            assert!(matches!(epoch.flush(), Err(FlushError::Final { .. })));
         }
     });
 }

@@ -10,11 +10,14 @@
 //! lost again between two looks ([`Losses::look`], every few seconds) is missed when the agent is killed or the pool is wiped
 //! in between.
 //!
+//! A copy that the disk does not read ([`ChunkStore::unreadable`]) is lost as well, by name, until it is read again. After a
+//! start those of them that are still in the store are doubted until they are read: the store forgot what it could not read.
+//!
 //! What is removed on purpose is no loss ([`Losses::leave`]). Before a removal the file says how many objects may go, so that
 //! a start after a kill does not miss them; what was lost at the same time is not noticed then, up to that number.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -24,7 +27,7 @@ use muster_api::node::ObjectAmount;
 use serde::{Deserialize, Serialize};
 use storage_core::{
     ObjectName, lock,
-    store::{BadCopy, ChunkStore, StoreError, Usage},
+    store::{BadCopy, ChunkStore, StoreError, Unreadable, Usage},
 };
 use tracing::{error, info, warn};
 
@@ -72,6 +75,8 @@ struct State {
     /// The bad copies that the store named since it was opened, and those that it only counted.
     named: ObjectAmount,
     counted: ObjectAmount,
+    /// The copies that the disk did not read at the last look.
+    unreadable: BTreeSet<ObjectName>,
 }
 
 impl State {
@@ -87,6 +92,24 @@ impl State {
         } else {
             self.now.unnamed = sum(self.now.unnamed, one);
         }
+    }
+
+    /// The copies that the disk does not read now are lost. Those that it read again since the last look are not.
+    fn compare_unreadable(&mut self, store: &dyn ChunkStore) {
+        let unreadable = store.unreadable();
+        let now: BTreeSet<ObjectName> = unreadable.iter().map(|copy| copy.name).collect();
+        for name in self.unreadable.difference(&now) {
+            if self.now.lost.contains_key(name) && matches!(store.contains(name), Ok(true)) {
+                info!(object.name = %name, "a copy in this node's pool can be read again, or was stored anew");
+                self.now.lost.remove(name);
+            }
+        }
+        for Unreadable { name, stored_bytes } in unreadable {
+            if self.now.lost.len() < NAMES_MAX && self.now.lost.insert(name, stored_bytes).is_none() {
+                error!(object.name = %name, "the disk does not read a copy in this node's pool; it does not count");
+            }
+        }
+        self.unreadable = now;
     }
 }
 
@@ -117,9 +140,13 @@ impl Losses {
         }
         now.unnamed = sum(now.unnamed, missing);
         now.held = held(&usage);
-        // What was stored again just before the last stop is no longer lost. If the store cannot tell, it stays listed.
-        now.lost.retain(|name, _| !matches!(store.contains(name), Ok(true)));
-        Self { file, written: Mutex::new(written), state: Mutex::new(State { now, ..State::default() }) }
+        // Either it was stored again just before the last stop, or its copy could not be read then. Reading it will tell.
+        store.doubt(&now.lost.keys().copied().collect::<Vec<_>>());
+        let unreadable: BTreeSet<ObjectName> = store.unreadable().iter().map(|copy| copy.name).collect();
+        // If the store cannot tell, it stays listed.
+        now.lost.retain(|name, _| unreadable.contains(name) || !matches!(store.contains(name), Ok(true)));
+        let state = State { now, unreadable, ..State::default() };
+        Self { file, written: Mutex::new(written), state: Mutex::new(state) }
     }
 
     /// What is lost and neither stored again nor acknowledged.
@@ -183,6 +210,7 @@ impl Losses {
                 break after;
             }
         };
+        state.compare_unreadable(store);
         let counted = less(bad(&usage), state.named);
         let more = less(counted, state.counted);
         if more.objects > 0 {

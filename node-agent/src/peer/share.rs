@@ -1,80 +1,53 @@
 //! [`PoolShare`]: the store with the host's free space and its own losses in view.
 //!
-//! The store itself knows the pool's limit. The floor (`keep_free`) is about the file system that the pool shares with
-//! caches and guests' deltas: the pool takes no new objects once it is reached, so that guests' writes still find room.
-//! Reads, touches and syncs never stop.
+//! The store itself knows the pool's limit. How full the file system is that the pool shares with the cache and guests' deltas,
+//! and whether it works, the [`DataDisk`] knows: the pool takes no new objects once the reserves are reached, so that guests'
+//! writes still find room, and none on a disk that failed. Reads, touches, removals and syncs never stop.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use storage_core::{
     ObjectName, Record, VerifiedObject,
     cause::explain,
     lock,
-    store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Usage},
+    store::{BadCopy, ChunkStore, Listed, PutSummary, StoreError, Unreadable, Usage},
+    units::u64_from,
 };
-use tracing::warn;
+use tracing::debug;
 
 use super::losses::Losses;
+use crate::data_disk::{DataDisk, Room, Space};
 
-/// Objects that the scrub asks the store for at a time.
-const SCRUB_LIST: usize = 64;
 /// Objects that the store removes at a time. Commits wait meanwhile, for a few milliseconds at most.
 const REMOVED_AT_ONCE: usize = 256;
+/// A disk that does not read so many objects has failed. Fewer are bad sectors.
+const UNREADABLE_FAILED: usize = 256;
+/// Longest that [`PoolShare::read_again`] reads. One bad sector can take a disk seconds.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// The space of a file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Size of the file system, bytes.
-    pub total_bytes: u64,
-    /// Free to users other than root.
-    pub free_bytes: u64,
-}
-
-impl Space {
-    /// Of the file system `path` is on.
-    ///
-    /// # Errors
-    /// When it cannot be asked.
-    pub fn of(path: &Path) -> std::io::Result<Self> {
-        let stat = rustix::fs::statvfs(path)?;
-        Ok(Self {
-            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-        })
-    }
-}
-
-/// A store that takes new objects only while the file system has more than the floor free.
+/// A store that takes new objects only while the disk works and has more than the reserves free.
 pub struct PoolShare {
     store: Arc<dyn ChunkStore>,
-    dir: PathBuf,
-    floor_bytes: u64,
+    disk: Arc<DataDisk>,
     losses: Arc<Losses>,
-    /// The object that the scrub visited last in this round.
-    scrubbed: Mutex<Option<ObjectName>>,
+    /// The copy that was last read again.
+    read_again: Mutex<Option<ObjectName>>,
     /// See [`PoolShare::take_oldest_put`].
     oldest_put: AtomicU64,
 }
 
 impl PoolShare {
-    /// Over `store`, which was just opened. Its files are on the same file system as `data_dir`.
+    /// Over `store`, which was just opened. Its files are in the data folder.
     #[must_use]
-    pub fn new(store: Arc<dyn ChunkStore>, data_dir: PathBuf, floor_bytes: u64) -> Self {
-        let losses = Arc::new(Losses::open(&data_dir, store.as_ref()));
-        Self {
-            store,
-            dir: data_dir,
-            floor_bytes,
-            losses,
-            scrubbed: Mutex::default(),
-            oldest_put: AtomicU64::new(u64::MAX),
-        }
+    pub fn new(store: Arc<dyn ChunkStore>, disk: Arc<DataDisk>) -> Self {
+        let losses = Arc::new(Losses::open(disk.dir(), store.as_ref()));
+        Self { store, disk, losses, read_again: Mutex::default(), oldest_put: AtomicU64::new(u64::MAX) }
     }
 
     /// What the store has lost.
@@ -102,62 +75,71 @@ impl PoolShare {
         self.losses.look(self.store.as_ref())
     }
 
-    /// Hashes at least `bytes` stored bytes of objects, as they are on the disk; bad copies are dropped and become losses.
-    /// Successive calls visit all objects in turn. The answer has the bytes hashed; fewer than asked for at the end of a
-    /// round. Blocks on the disk.
-    ///
-    /// # Errors
-    /// When the store cannot list its objects. A copy that the disk does not read is logged and kept.
-    pub fn scrub(&self, bytes: u64) -> Result<u64, StoreError> {
-        let mut visited = lock(&self.scrubbed);
-        let mut hashed = 0;
-        loop {
-            let next = self.store.list(visited.as_ref(), SCRUB_LIST)?;
-            if next.is_empty() {
-                *visited = None;
-                return Ok(hashed);
+    /// Reads some of the copies again that the disk did not read the last time, so that those that it reads now count again.
+    /// Successive calls visit all of them in turn. Blocks on the disk.
+    pub fn read_again(&self) {
+        let unreadable = self.store.unreadable();
+        let mut visited = lock(&self.read_again);
+        let begin = unreadable.partition_point(|copy| visited.is_some_and(|last| copy.name <= last));
+        *visited = None;
+        let until = Instant::now() + READ_AGAIN;
+        for copy in unreadable.iter().skip(begin) {
+            if Instant::now() >= until {
+                return;
             }
-            for object in next {
-                if hashed >= bytes {
-                    return Ok(hashed);
-                }
-                if let Err(error) = self.store.scrub(&object.name) {
-                    warn!(object.name = %object.name, error = explain(&error), "the scrub could not read a copy; it stays");
-                }
-                hashed += object.stored_bytes;
-                *visited = Some(object.name);
+            *visited = Some(copy.name);
+            if let Err(error) = self.store.scrub(&copy.name) {
+                debug!(object.name = %copy.name, error = explain(&error), "a copy cannot be read yet");
             }
+        }
+        *visited = None;
+    }
+
+    /// Tells whether the disk does not read so many copies that it counts as failed.
+    pub fn judge_disk(&self) {
+        let unreadable = self.store.unreadable().len();
+        if unreadable >= UNREADABLE_FAILED {
+            self.disk.fail(&self.disk.dir().join("pool"), format!("it does not read {unreadable} objects of the pool"));
         }
     }
 
-    /// Whether new objects would be refused because the file system is down to the floor.
-    #[must_use]
-    pub fn at_floor(&self) -> bool {
-        Space::of(&self.dir).is_ok_and(|space| space.free_bytes <= self.floor_bytes)
+    /// What a store that stopped says of the disk: what it holds is unknown.
+    fn heed<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Failed { reason }) = &done {
+            self.disk.fail(&self.disk.dir().join("pool"), reason.clone());
+        }
+        done
+    }
+
+    /// An error if the pool takes nothing new.
+    fn check_disk(&self, wanted: u64) -> Result<(), StoreError> {
+        if let Some(failure) = self.disk.failure() {
+            return Err(StoreError::Failed { reason: failure.error.clone() });
+        }
+        let (room, space) = self.disk.room();
+        let floor = self.disk.reserves().objects_bytes();
+        // When the file system cannot be asked, the write itself shows whether it is full.
+        if space == Space::default() || (room == Room::Plenty && space.free_bytes.saturating_sub(wanted) >= floor) {
+            return Ok(());
+        }
+        let used_bytes = self.store.usage().disk_bytes;
+        // The limit is what is used plus the room above the floor.
+        let room = if room == Room::Plenty { space.free_bytes.saturating_sub(floor) } else { 0 };
+        Err(StoreError::Full { used_bytes, wanted_bytes: wanted, limit_bytes: Some(used_bytes.saturating_add(room)) })
     }
 }
 
 impl ChunkStore for PoolShare {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
-        // When the file system cannot be asked, the write itself shows whether it is full.
-        if let Ok(space) = Space::of(&self.dir) {
-            let wanted: u64 = records.iter().map(|r| u64::try_from(r.wire_len()).expect("lengths fit 64 bits")).sum();
-            if space.free_bytes.saturating_sub(wanted) < self.floor_bytes {
-                let used_bytes = self.store.usage().disk_bytes;
-                // The limit is what is used plus the room above the floor.
-                let room = space.free_bytes.saturating_sub(self.floor_bytes);
-                let limit_bytes = Some(used_bytes.saturating_add(room));
-                return Err(StoreError::Full { used_bytes, wanted_bytes: wanted, limit_bytes });
-            }
-        }
-        let put = self.store.put(round, records)?;
+        self.check_disk(records.iter().map(|r| u64_from(r.wire_len())).sum())?;
+        let put = self.heed(self.store.put(round, records))?;
         self.oldest_put.fetch_min(round, Ordering::Relaxed);
         self.losses.settle(records.iter().map(Record::name));
         Ok(put)
     }
 
     fn touch(&self, round: u64, names: &[ObjectName]) -> Result<Vec<bool>, StoreError> {
-        self.store.touch(round, names)
+        self.heed(self.store.touch(round, names))
     }
 
     /// Durable when it returns.
@@ -165,19 +147,19 @@ impl ChunkStore for PoolShare {
         self.losses.leave(self.store.as_ref(), names, || {
             let mut removed = Vec::with_capacity(names.len());
             for some in names.chunks(REMOVED_AT_ONCE) {
-                removed.extend(self.store.remove(below, some)?);
+                removed.extend(self.heed(self.store.remove(below, some))?);
             }
-            self.store.sync()?;
+            self.heed(self.store.sync())?;
             Ok(removed)
         })
     }
 
     fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
-        self.store.reclaim(go_on)
+        self.heed(self.store.reclaim(go_on))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.store.sync()
+        self.heed(self.store.sync())
     }
 
     fn get(&self, name: &ObjectName) -> Result<Option<Record>, StoreError> {
@@ -200,6 +182,18 @@ impl ChunkStore for PoolShare {
         self.store.list(after, count_max)
     }
 
+    fn list_all(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+        self.store.list_all(after, count_max)
+    }
+
+    fn unreadable(&self) -> Vec<Unreadable> {
+        self.store.unreadable()
+    }
+
+    fn doubt(&self, names: &[ObjectName]) {
+        self.store.doubt(names);
+    }
+
     fn usage(&self) -> Usage {
         self.store.usage()
     }
@@ -212,7 +206,12 @@ impl ChunkStore for PoolShare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use storage_core::{Kind, Salt, record::Compression, store::MemoryStore};
+    use crate::data_disk::Reserves;
+    use storage_core::{
+        Kind, Salt,
+        record::Compression,
+        store::{Call, Fault, FaultyStore, MemoryStore},
+    };
 
     #[test]
     fn new_objects_are_refused_at_the_floor_and_old_ones_still_read_and_touched() {
@@ -221,10 +220,77 @@ mod tests {
         let old = Record::encode(Kind::Pack, Salt::SHARED, None, b"old", Compression::Off);
         let new = Record::encode(Kind::Pack, Salt::SHARED, None, b"new", Compression::Off);
         store.put(1, std::slice::from_ref(&old)).expect("put");
-        let share = PoolShare::new(store, dir.path().to_owned(), u64::MAX);
-        assert!(share.at_floor());
+        let reserves = Reserves { keep_free_bytes: 0, mirror_bytes: u64::MAX };
+        let disk = Arc::new(DataDisk::new(dir.path().to_owned(), reserves));
+        let share = PoolShare::new(store, disk.clone());
+        assert_eq!(disk.room().0, Room::NoObjects);
         assert!(matches!(share.put(2, &[new]), Err(StoreError::Full { .. })));
         assert!(share.get(&old.name()).expect("get").is_some());
         assert_eq!(share.touch(2, &[old.name()]).expect("touch"), [true]);
+        assert_eq!(share.remove(3, &[old.name()]).expect("remove"), [Some(3)], "space can come back");
+    }
+
+    fn pack(number: u32) -> Record {
+        Record::encode(Kind::Pack, Salt::SHARED, None, &number.to_be_bytes().map(|b| b + 1), Compression::Off)
+    }
+
+    #[test]
+    fn a_store_that_stopped_is_a_disk_that_failed_and_takes_nothing_more() {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = Arc::new(FaultyStore::new(MemoryStore::default()));
+        let disk = Arc::new(DataDisk::new(dir.path().to_owned(), Reserves::default()));
+        let share = PoolShare::new(store.clone(), disk.clone());
+        share.put(1, &[pack(1)]).expect("put");
+        share.sync().expect("sync");
+        assert_eq!(disk.failure(), None);
+        store.fail(Call::Sync, 0, 1, Fault::Io);
+        assert!(matches!(share.sync(), Err(StoreError::Failed { .. })));
+        assert!(disk.failure().expect("failed").path.ends_with("pool"));
+        store.heal();
+        assert!(matches!(share.put(1, &[pack(2)]), Err(StoreError::Failed { .. })), "only a start ends it");
+        assert!(share.get(&pack(1).name()).expect("get").is_some(), "what can be read is read");
+    }
+
+    #[test]
+    fn copies_that_the_disk_does_not_read_are_lost_until_it_reads_them_and_many_are_a_failure() {
+        let dir = tempfile::tempdir().expect("folder");
+        let store = Arc::new(MemoryStore::default());
+        let disk = || Arc::new(DataDisk::new(dir.path().to_owned(), Reserves::default()));
+        let share = PoolShare::new(store.clone(), disk());
+        let packs: Vec<Record> = (0..300).map(pack).collect();
+        share.put(1, &packs).expect("put");
+        share.look_for_losses().expect("looks");
+        let set_unreadable = |count: usize, unreadable: bool| {
+            packs.iter().take(count).for_each(|pack| store.set_unreadable(&pack.name(), unreadable));
+        };
+        let scrub_all = || packs.iter().for_each(|pack| drop(share.scrub(&pack.name())));
+        set_unreadable(3, true);
+        scrub_all();
+        share.look_for_losses().expect("looks");
+        share.judge_disk();
+        assert_eq!((share.losses().lost().objects, share.disk.failure()), (3, None));
+        // The next process learns it from the file, although its store has read nothing yet.
+        store.doubt(&[]);
+        let next = PoolShare::new(store.clone(), disk());
+        next.look_for_losses().expect("looks");
+        assert_eq!(next.losses().lost().objects, 3);
+        assert!(!next.contains(&packs[0].name()).expect("looks"));
+        // Acknowledged, and they do not come again.
+        assert!(next.losses().acknowledge(next.losses().lost()).expect("writes"));
+        next.look_for_losses().expect("looks");
+        assert_eq!(next.losses().lost().objects, 0);
+
+        set_unreadable(1, false);
+        share.read_again();
+        share.look_for_losses().expect("looks");
+        assert_eq!(share.losses().lost().objects, 2);
+        share.put(2, &packs[1..2]).expect("puts it anew");
+        share.look_for_losses().expect("looks");
+        assert_eq!(share.losses().lost().objects, 1);
+
+        set_unreadable(UNREADABLE_FAILED + 1, true);
+        scrub_all();
+        share.judge_disk();
+        assert!(share.disk.failure().expect("failed").error.contains("does not read"));
     }
 }

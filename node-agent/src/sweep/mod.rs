@@ -237,7 +237,7 @@ impl Sweeper {
         let mut asked: Vec<ObjectName> = Vec::new();
         loop {
             let began = Instant::now();
-            let listed = self.on_share(move |share| share.list(after.as_ref(), LIST)).await?;
+            let listed = self.on_share(move |share| share.list_all(after.as_ref(), LIST)).await?;
             let is_end = listed.is_empty();
             after = listed.last().map(|object| object.name);
             asked.extend(listed.iter().filter(|o| scope.covers(o, named.round)).map(|object| object.name));

@@ -126,6 +126,7 @@ impl Controller {
             cpus: Some(OFFER.cpus),
             memory_bytes: Some(OFFER.memory_bytes),
             keep_free: Some(Share::Bytes(0)),
+            scrub_every: Duration::from_secs(1),
             ..Config::new(data.to_owned())
         }
     }
@@ -261,6 +262,9 @@ impl Host for FakeHost {
         self.with(|s| std::mem::take(&mut s.boots))
     }
     fn cache_bytes(&self) -> u64 {
+        0
+    }
+    fn shrink_cache(&self, _bytes: u64) -> u64 {
         0
     }
     fn moved_bytes(&self) -> (u64, u64) {

@@ -8,6 +8,7 @@ use std::{
 
 use muster_agent::{
     controller::scripted::ScriptedController,
+    data_disk::{DataDisk, Reserves},
     peer::share::PoolShare,
     sweep::{Named, SweepStatus, Sweeper},
 };
@@ -61,7 +62,8 @@ impl Node {
     }
 
     fn start(&self) -> Process {
-        let share = Arc::new(PoolShare::new(self.store.clone(), self.data.path().to_owned(), 0));
+        let disk = Arc::new(DataDisk::new(self.data.path().to_owned(), Reserves::default()));
+        let share = Arc::new(PoolShare::new(self.store.clone(), disk));
         let sweeper = Arc::new(Sweeper::new(Arc::new(self.controller.clone()), share.clone(), self.data.path()));
         let mut tasks = JoinSet::new();
         let (swept, runs) = (sweeper.clone(), sweeper.clone());

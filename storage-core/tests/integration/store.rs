@@ -13,7 +13,9 @@ use std::{
 use crate::suite::{World, chunk};
 use storage_core::{
     ChunkStore, Compression, Kind, MemoryStore, ObjectName, Record, Salt, SegmentStore,
-    store::{BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Unreadable, Usage},
+    store::{
+        BadCopy, Call, Fault, FaultyStore, Full, Listed, Options, PutSummary, SimDisk, StoreError, Unreadable, Usage,
+    },
 };
 
 /// Many small segments and an index that is written often, so that a short test meets the end of each.

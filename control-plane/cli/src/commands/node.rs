@@ -2,7 +2,7 @@
 
 use muster_api::{
     condition::ConditionKind,
-    node::{Node, NodeState, ObjectAmount, Repair, Salvage},
+    node::{Node, NodeState, ObjectAmount, Repair, Salvage, Scrub, ScrubRound},
     traffic::{Traffic, TrafficSeries},
 };
 use reqwest::Method;
@@ -148,7 +148,20 @@ async fn ack(ctx: &Ctx, node: &str) -> Result<(), Failure> {
 
 /// What an operator can do about the conditions of a node.
 fn advice(node: &Node) -> String {
-    if !node.conditions.iter().any(|c| c.kind == ConditionKind::ObjectsLost) {
+    let has = |kind| node.conditions.iter().any(|c| c.kind == kind);
+    if has(ConditionKind::DiskFailed) {
+        return format!(
+            "see the node's kernel log. Snapshot what can still be read, move its instances, replace the disk and start the \
+             agent again; or declare the node dead: `muster node fence {}`. If the disk works after all, start the agent again",
+            node.name
+        );
+    }
+    if has(ConditionKind::NodeFull) || has(ConditionKind::DiskFull) {
+        return "give its file system room: delete instances and images and sweep (`muster pool sweep`), or make it larger. \
+                Everything goes on by itself then"
+            .to_owned();
+    }
+    if !has(ConditionKind::ObjectsLost) {
         return String::new();
     }
     format!(
@@ -195,6 +208,26 @@ fn repair(repair: &Repair) -> String {
     said
 }
 
+/// How far the scrub of a node is, and what the last round found, in words.
+fn scrub(scrub: &Scrub) -> String {
+    let found = |round: &ScrubRound| match (round.bad, round.unreadable) {
+        (0, 0) => "all good".to_owned(),
+        (bad, unreadable) => format!("{bad} bad, {unreadable} unreadable"),
+    };
+    let last = match &scrub.last {
+        None => "no full round yet".to_owned(),
+        Some(round) => {
+            let ended = round.ended_at.unwrap_or(round.began_at);
+            let size = units::bytes(round.bytes);
+            format!("last full round {ended}: {} objects ({size}), {}", round.objects, found(round))
+        }
+    };
+    match &scrub.now {
+        None => format!("{last}; the next begins {}", scrub.next_at),
+        Some(round) => format!("{} % of a round done, {}; {last}", scrub.done_ppm / 10_000, found(round)),
+    }
+}
+
 fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
     let (fetched, served) = (moved(traffic, |s| &s.fetched_bytes), moved(traffic, |s| &s.served_bytes));
     let (read, written) = (moved(traffic, |s| &s.read_bytes), moved(traffic, |s| &s.written_bytes));
@@ -216,6 +249,7 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("memory", format!("{used} of {all} reserved")),
         ("pool", format!("{stored} of {limit} in {} objects", pool.objects)),
         ("repair", node.repair.as_ref().map_or_else(|| "-".to_owned(), repair)),
+        ("scrub", node.scrub.as_ref().map_or_else(|| "-".to_owned(), scrub)),
         ("cache", units::bytes(pool.cache_bytes)),
         ("disk free", units::bytes(pool.free_bytes)),
         ("last minute", format!("{fetched} fetched, {served} served, {read} read, {written} written")),

@@ -133,7 +133,10 @@ pub(super) async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Resul
         0 => BTreeMap::new(),
         _ => instances::members_by_node(tx, deployment.id).await?,
     };
+    let has = |node: &NodeRow, kind| node.conditions.iter().any(|condition| condition.kind == kind);
     let view = |(node, used): (NodeRow, Promised)| NodeView {
+        disk_full: has(&node, ConditionKind::NodeFull),
+        disk_failed: has(&node, ConditionKind::DiskFailed),
         libvirt: libvirt(&node),
         networks: node.tunnel.is_some(),
         features: node.features,
@@ -142,7 +145,6 @@ pub(super) async fn node_views(tx: &mut Tx, deployment: &DeploymentRow) -> Resul
         zone: node.zone,
         heard: node.state == NodeState::Ready,
         schedulable: node.schedulable,
-        disk_full: node.conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFull),
         // A node that offers less than it did may have promised more than it offers.
         free_cpus: u64::from(node.cpus).saturating_sub(used.cpus),
         free_memory_bytes: node.memory_bytes.saturating_sub(used.memory_bytes),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use muster_api::{
     Timestamp,
+    condition::{Condition, ConditionKind},
     node::NodeState,
     node_protocol::{Heartbeat, HeartbeatAnswer, NODE_PROTOCOL},
 };
@@ -134,13 +135,14 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         NodeState::Joining | NodeState::Silent => NodeState::Ready,
         other => other,
     };
-    let reason = if state == row.state { row.reason.clone() } else { None };
+    // One that was out is in again, unless its disk failed: that sends it out, or keeps it there (`reconcile/nodes.rs`).
+    let accepting = row.accepting || !disk_failed(&beat.conditions);
+    let reason = if state == row.state && accepting == row.accepting { row.reason.clone() } else { None };
     let next = NodeRow {
         state,
         reason,
         stopped_at: None,
-        // One that was out is in again.
-        accepting: true,
+        accepting,
         address: beat.advertise.clone(),
         cpus: beat.offer.cpus,
         memory_bytes: beat.offer.memory_bytes,
@@ -156,6 +158,11 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
     };
     // The pool's use changes all the time and nobody acts on it, so it alone is left to the batches.
     if next == *row { None } else { Some(NodeRow { pool: beat.pool, ..next }) }
+}
+
+/// Whether a node says that its disk failed for good.
+pub(crate) fn disk_failed(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|condition| condition.kind == ConditionKind::DiskFailed)
 }
 
 pub(super) fn check_protocol(protocol: u32) -> Result<(), AppError> {

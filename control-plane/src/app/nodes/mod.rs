@@ -29,6 +29,7 @@ use muster_api::{
 };
 use serde_json::json;
 
+pub(crate) use self::heartbeat::disk_failed;
 pub use self::{cordon::Schedulable, salvage::DeadNode};
 use crate::store::{events::NewEvent, nodes::NodeRow};
 

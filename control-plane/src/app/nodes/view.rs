@@ -85,7 +85,8 @@ impl App {
                 memory_used_bytes: promised.memory_bytes,
             },
             pool,
-            repair: fresh.and_then(|(_, beat)| beat.repair),
+            repair: fresh.as_ref().and_then(|(_, beat)| beat.repair),
+            scrub: fresh.and_then(|(_, beat)| beat.scrub),
             runtimes: row
                 .runtimes
                 .iter()

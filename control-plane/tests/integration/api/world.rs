@@ -136,6 +136,7 @@ impl Agent {
             tunnel: None,
             features: Vec::new(),
             repair: None,
+            scrub: None,
             stopping: false,
         }
     }

@@ -576,6 +576,7 @@ impl Agent {
             tunnel,
             features,
             repair: None,
+            scrub: None,
             stopping: false,
         }
     }

@@ -53,7 +53,8 @@ impl SegmentStore {
     }
 
     pub(super) fn unreadable_copies(&self) -> Vec<Unreadable> {
-        let marks: Vec<(ObjectName, Place)> = lock(&self.unread).0.iter().map(|(name, place)| (*name, *place)).collect();
+        let marks: Vec<(ObjectName, Place)> =
+            lock(&self.unread).0.iter().map(|(name, place)| (*name, *place)).collect();
         let mut unreadable = Vec::with_capacity(marks.len());
         for (name, marked) in marks {
             match self.place(&name) {
@@ -66,7 +67,11 @@ impl SegmentStore {
     }
 
     /// The next objects that count.
-    pub(super) fn list_counting(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
+    pub(super) fn list_counting(
+        &self,
+        after: Option<&ObjectName>,
+        count_max: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
         let mut after = after.copied();
         loop {
             let part = self.list_places(after.as_ref(), count_max)?;
