@@ -12,6 +12,7 @@ use std::{
 
 use muster_agent::{
     controller::scripted::ScriptedController,
+    data_disk::{DataDisk, Reserves},
     peer::share::PoolShare,
     sweep::{Named, Sweeper},
 };
@@ -56,7 +57,8 @@ pub(crate) fn run(table: &mut Table) {
     let folder = tempfile::tempdir_in(parent).expect("a folder");
     let store = SegmentStore::open(&folder.path().join("pool"), Options::default()).expect("opens");
     let (kept, gone) = fill(&store);
-    let share = Arc::new(PoolShare::new(Arc::new(store), folder.path().to_owned(), 0));
+    let disk = Arc::new(DataDisk::new(folder.path().to_owned(), Reserves::default()));
+    let share = Arc::new(PoolShare::new(Arc::new(store), disk));
     let controller = ScriptedController::new();
     let sweeper = Arc::new(Sweeper::new(Arc::new(controller.clone()), share.clone(), folder.path()));
     let (runtime, running) = (crate::runtime(), sweeper.clone());

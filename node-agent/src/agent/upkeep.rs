@@ -81,6 +81,10 @@ impl Loops {
     pub(super) async fn room(&self) {
         loop {
             sleep(ROOM_EVERY).await;
+            let disk = self.disk.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || disk.hold_room()).await {
+                warn!(%error, "no room could be held for removals; it is tried again");
+            }
             let (_, space) = self.disk.room();
             let lacking = self.disk.reserves().cache_bytes().saturating_sub(space.free_bytes);
             // A file system that cannot be asked tells nothing.

@@ -9,7 +9,8 @@
 //!   v  <= keep_free                         the node takes no new instances                          condition node_full
 //!   v  0                                    commits and cuts of its disks fail, then a guest's write: the guest is paused
 //! ```
-//! What was closed opens again by itself, with a sixteenth more free ([`Room`]).
+//! What was closed opens again by itself, with a sixteenth more free ([`Room`]). So that a file system without any room can
+//! still be emptied, a file holds some for the removal of objects ([`DataDisk::while_full`]).
 //!
 //! **Failure.** A disk that is full works again when there is room. One that *failed* does not: a sync failed, so nobody knows
 //! what it holds, or it does not write and read a small file, or it does not read many objects of the pool. That is final
@@ -19,6 +20,7 @@
 //! It does not know what is on the disk, nor who asks.
 
 mod probe;
+mod reserve;
 mod room;
 
 use std::{
@@ -30,9 +32,11 @@ use std::{
 use muster_api::Timestamp;
 use serde::Serialize;
 use storage_core::{lock, store::is_failure};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use room::{Reserves, Room};
+
+use reserve::Ballast;
 
 use crate::clock;
 
@@ -82,13 +86,15 @@ pub struct DataDisk {
     failure: OnceLock<Failure>,
     /// Looks in a row that failed.
     strikes: Mutex<u32>,
+    ballast: Ballast,
 }
 
 impl DataDisk {
     /// The disk that the data folder `dir` is on. It counts as well until it fails.
     #[must_use]
     pub fn new(dir: PathBuf, reserves: Reserves) -> Self {
-        Self { dir, reserves, room: Mutex::default(), failure: OnceLock::new(), strikes: Mutex::default() }
+        let ballast = Ballast::new(&dir, Space::of(&dir).unwrap_or_default().total_bytes);
+        Self { dir, reserves, room: Mutex::default(), failure: OnceLock::new(), strikes: Mutex::default(), ballast }
     }
 
     /// The data folder.
@@ -118,6 +124,30 @@ impl DataDisk {
             *room = next;
         }
         (next, space)
+    }
+
+    /// Does work that gives space back. As long as it finds no room (`is_full`), some of what is held for it is let go, and it
+    /// is tried again. It has to be repeatable. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub fn while_full<T, E>(&self, is_full: impl Fn(&E) -> bool, work: impl Fn() -> Result<T, E>) -> Result<T, E> {
+        loop {
+            match work() {
+                Err(error) if is_full(&error) && self.ballast.give() => {
+                    info!("the disk has no room at all: some that was held for the removal of objects is used");
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Holds some room for the removal of objects, if there is plenty. Blocks on the disk.
+    pub fn hold_room(&self) {
+        let (_, space) = self.room();
+        if let Err(error) = self.ballast.fill(space.free_bytes) {
+            debug!(%error, "no room can be held for the removal of objects");
+        }
     }
 
     /// Why the disk counts as failed; none while it works.
@@ -192,6 +222,25 @@ mod tests {
             disk.sync_failed(Path::new("pool"), &io::ErrorKind::StorageFull.into());
         }
         assert_eq!(disk.failure(), None);
+    }
+
+    #[test]
+    fn what_gives_space_back_gets_room_until_there_is_none_left() {
+        let (_dir, disk) = disk();
+        disk.hold_room();
+        assert!(disk.ballast.held_bytes() > 0);
+        let tries = std::cell::Cell::new(0);
+        let done = disk.while_full(
+            |error: &io::Error| error.kind() == io::ErrorKind::StorageFull,
+            || {
+                tries.set(tries.get() + 1);
+                if tries.get() < 4 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(7) }
+            },
+        );
+        assert_eq!((done.expect("is done"), tries.get()), (7, 4));
+        let full = |_: &io::Error| true;
+        assert!(disk.while_full(full, || Err::<(), _>(io::ErrorKind::StorageFull.into())).is_err());
+        assert_eq!(disk.ballast.held_bytes(), 0);
     }
 
     #[test]

@@ -102,6 +102,7 @@ pub use commit::Saved;
 pub use config::{Config, WritePolicy};
 pub use disks::{DiskStatus, DiskWant, Disks};
 pub use epoch::check_direct_io;
+pub(crate) use error::is_no_space;
 pub use error::{DiskError, Fault};
 pub use lost::LostContent;
 pub(crate) use memory::AlignedBuf;

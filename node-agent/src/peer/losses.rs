@@ -17,6 +17,7 @@
 //! a start after a kill does not miss them; what was lost at the same time is not noticed then, up to that number.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -31,7 +32,7 @@ use storage_core::{
 };
 use tracing::{error, info, warn};
 
-use crate::{identity::replace_file, sealed};
+use crate::{data_disk::DataDisk, identity::replace_file, mirror::is_no_space, sealed};
 
 const FILE: &str = "pool-losses.json";
 /// Most lost objects remembered by name. The file takes about 80 bytes for each.
@@ -178,23 +179,29 @@ impl Losses {
         self.look_before(&mut lock(&self.written), store, 0)
     }
 
-    /// Runs `remove`, which removes some of these objects from the store on purpose. None of them counts as lost.
+    /// Runs `remove`, which removes some of these objects from the store on purpose. None of them counts as lost. `disk` finds
+    /// room for the file.
     ///
     /// # Errors
     /// Those of `remove`, and as [`Losses::look`]. Nothing is removed if the file cannot be written first.
     pub fn leave<T>(
         &self,
         store: &dyn ChunkStore,
+        disk: &DataDisk,
         names: &[ObjectName],
         remove: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let failed = |source| StoreError::Io { op: "write", file: FILE.to_owned(), source };
         // Held all the time: a look in between would write down that nothing goes.
         let mut written = lock(&self.written);
-        self.look_before(&mut written, store, names.len() as u64).map_err(failed)?;
+        let mut look = |leaving: u64| {
+            let written = RefCell::new(&mut *written);
+            disk.while_full(is_no_space, || self.look_before(*written.borrow_mut(), store, leaving)).map_err(failed)
+        };
+        look(names.len() as u64)?;
         let removed = remove()?;
         self.settle(names.iter().copied());
-        self.look_before(&mut written, store, 0).map_err(failed)?;
+        look(0)?;
         Ok(removed)
     }
 
@@ -303,6 +310,10 @@ mod tests {
         losses.settle(records.iter().map(Record::name));
     }
 
+    fn disk(dir: &tempfile::TempDir) -> DataDisk {
+        DataDisk::new(dir.path().to_owned(), crate::data_disk::Reserves::default())
+    }
+
     fn objects(objects: u64) -> ObjectAmount {
         ObjectAmount { objects, bytes: 100 * objects }
     }
@@ -327,7 +338,11 @@ mod tests {
         assert_eq!(losses.lost(), objects(1));
         // Stored while the agent knew, but killed before it wrote that down.
         put(&store, &losses, 3..4);
-        assert_eq!(Losses::open(dir.path(), &store).lost(), ObjectAmount::default());
+        let losses = Losses::open(dir.path(), &store);
+        assert_eq!(losses.lost(), objects(1), "nobody has read it yet");
+        assert!(store.get(&record(3).name()).expect("reads").is_some());
+        losses.look(&store).expect("looks");
+        assert_eq!(losses.lost(), ObjectAmount::default());
     }
 
     #[test]
@@ -394,7 +409,7 @@ mod tests {
         losses.look(&store).expect("looks");
         let names: Vec<ObjectName> = (0..4).map(|n| record(n).name()).collect();
         let lost_after_a_kill = || Losses::open(dir.path(), &store).lost();
-        let removed = losses.leave(&store, &names, || {
+        let removed = losses.leave(&store, &disk(&dir), &names, || {
             assert_eq!(lost_after_a_kill(), ObjectAmount::default());
             let removed = store.remove(2, &names)?;
             assert_eq!(lost_after_a_kill(), ObjectAmount::default());
@@ -424,7 +439,7 @@ mod tests {
         losses.look(&store).expect("looks");
         assert_eq!(losses.lost(), objects(2));
         let names = [record(1).name()];
-        assert_eq!(losses.leave(&store, &names, || store.remove(2, &names)).expect("removes"), [None]);
+        assert_eq!(losses.leave(&store, &disk(&dir), &names, || store.remove(2, &names)).expect("removes"), [None]);
         assert_eq!(losses.lost(), objects(1));
         assert_eq!(Losses::open(dir.path(), &store).lost(), objects(1));
     }

@@ -50,6 +50,12 @@ impl PoolShare {
         Self { store, disk, losses, read_again: Mutex::default(), oldest_put: AtomicU64::new(u64::MAX) }
     }
 
+    /// The disk that it is on.
+    #[must_use]
+    pub fn disk(&self) -> &DataDisk {
+        &self.disk
+    }
+
     /// What the store has lost.
     #[must_use]
     pub fn losses(&self) -> &Arc<Losses> {
@@ -144,10 +150,11 @@ impl ChunkStore for PoolShare {
 
     /// Durable when it returns.
     fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.losses.leave(self.store.as_ref(), names, || {
+        self.losses.leave(self.store.as_ref(), &self.disk, names, || {
             let mut removed = Vec::with_capacity(names.len());
             for some in names.chunks(REMOVED_AT_ONCE) {
-                removed.extend(self.heed(self.store.remove(below, some))?);
+                let remove = || self.heed(self.store.remove(below, some));
+                removed.extend(self.disk.while_full(StoreError::is_full, remove)?);
             }
             self.heed(self.store.sync())?;
             Ok(removed)
@@ -155,7 +162,7 @@ impl ChunkStore for PoolShare {
     }
 
     fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
-        self.heed(self.store.reclaim(go_on))
+        self.disk.while_full(StoreError::is_full, || self.heed(self.store.reclaim(go_on)))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -231,7 +238,7 @@ mod tests {
     }
 
     fn pack(number: u32) -> Record {
-        Record::encode(Kind::Pack, Salt::SHARED, None, &number.to_be_bytes().map(|b| b + 1), Compression::Off)
+        Record::encode(Kind::Pack, Salt::SHARED, None, &(number + 0x0101_0101).to_be_bytes(), Compression::Off)
     }
 
     #[test]

@@ -53,6 +53,7 @@ use self::{
 };
 use crate::{
     controller::{Call, ControllerClient, ControllerError},
+    mirror::is_no_space,
     peer::share::PoolShare,
     telemetry,
 };
@@ -293,8 +294,8 @@ impl Sweeper {
     }
 
     async fn take_note(&self, note: Note) -> Result<(), End> {
-        let file = self.note.clone();
-        match spawn_blocking(move || file.store(&note)).await {
+        let (file, share) = (self.note.clone(), self.share.clone());
+        match spawn_blocking(move || share.disk().while_full(is_no_space, || file.store(&note))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(End::Trouble(format!("the note of the sweep cannot be written: {error}"))),
             Err(error) => return Err(End::Trouble(error.to_string())),

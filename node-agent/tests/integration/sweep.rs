@@ -202,7 +202,7 @@ async fn what_is_touched_between_the_judgement_and_the_removal_stays() {
     let (share, began) = (process.share.clone(), Arc::new(tokio::sync::Notify::new()));
     let begins = began.clone();
     let other = tokio::task::spawn_blocking(move || {
-        share.losses().leave(&MemoryStore::new(), &[], || {
+        share.losses().leave(&MemoryStore::new(), share.disk(), &[], || {
             begins.notify_one();
             wait.recv().expect("the test goes on");
             Ok(())

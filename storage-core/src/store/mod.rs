@@ -260,6 +260,21 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the disk has no room, or the pool's limit is reached.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let no_room =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Full { .. } => true,
+            Self::Io { source, .. } => no_room(source),
+            Self::Index { source } => matches!(source.as_ref(), redb::Error::Io(error) if no_room(error)),
+            _ => false,
+        }
+    }
+}
+
 fn shown(limit: Option<u64>) -> String {
     limit.map_or_else(|| "the disk has no room".to_owned(), |n| format!("{n} bytes allowed"))
 }
