@@ -6,6 +6,7 @@ mod clients;
 mod deploy;
 mod disks;
 mod faults;
+mod full_disks;
 mod leftovers;
 mod refusals;
 mod repair;

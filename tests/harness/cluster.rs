@@ -216,7 +216,9 @@ impl Cluster {
         tell("--listen", &local(port).to_string());
         tell("--name", &self.agents[number].name);
         tell("--runtime", options.runtime);
-        tell("--keep-free", "0");
+        if options.more.iter().all(|more| more != "--keep-free") {
+            tell("--keep-free", "0");
+        }
         tell("--cpus", &options.cpus.to_string());
         tell("--memory", options.memory);
         arguments.extend(options.more.iter().map(Into::into));

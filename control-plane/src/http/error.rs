@@ -78,6 +78,15 @@ impl From<AppError> for ApiError {
             AppError::Store(error) if error.is_transient() => {
                 Problem::new(ErrorCode::Unavailable, "the database is busy: try again")
             }
+            AppError::Store(error) if error.is_full() => {
+                tracing::error!(
+                    error = explain(&error),
+                    "the database has no room: nothing can be changed until there is some"
+                );
+                let reasons = serde_json::json!([{ "reason": "controller_disk_full", "count": 1 }]);
+                let said = "the controller's disk is full, so nothing was changed: tell its operators";
+                Problem::new(ErrorCode::NoCapacity, said).with("reasons", reasons)
+            }
             AppError::Store(StoreError::Database(sqlx::Error::PoolTimedOut)) => {
                 Problem::new(ErrorCode::Unavailable, "the database is overloaded: try again")
             }

@@ -183,4 +183,18 @@ impl StoreError {
             None => false,
         }
     }
+
+    /// Whether the database has no room on its disk. Nothing was changed, and what is there is whole.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            // SQLITE_FULL; disk_full.
+            Self::Database(error) => error
+                .as_database_error()
+                .and_then(|e| e.code())
+                .is_some_and(|code| matches!(code.as_ref(), "13" | "53100")),
+            Self::Shared(error) => error.is_full(),
+            _ => false,
+        }
+    }
 }

@@ -213,6 +213,29 @@ async fn a_node_shows_how_far_its_repair_is_and_that_it_is_out() {
 }
 
 #[tokio::test]
+async fn a_node_shows_what_its_scrub_found_and_what_to_do_about_its_disk() {
+    let round = |ended: Value, bad: u64| json!({"began_at": things::AT, "ended_at": ended, "objects": 900, "bytes": 40 << 20, "bad": bad, "unreadable": 2});
+    let going_on = json!({"now": round(Value::Null, 0), "done_ppm": 257_000, "last": round(json!(things::AT), 1),
+        "next_at": things::AT});
+    let first = json!({"now": null, "done_ppm": 1_000_000, "last": null, "next_at": things::AT});
+    let failed = json!([{"kind": "disk_failed", "detail": "/data/pool: sync failed"}]);
+    let full = json!([{"kind": "node_full", "detail": "1 MiB are free"}]);
+    for (scrub, conditions, expected) in [
+        (
+            going_on,
+            failed,
+            ["25 % of a round done", "900 objects (40 MiB), 1 bad, 2 unreadable", "muster node fence n1"],
+        ),
+        (first, full, ["no full round yet", "the next begins", "muster pool sweep"]),
+    ] {
+        let node = with(things::node("n1"), json!({"scrub": scrub, "conditions": conditions}));
+        let fake = Fake::start(move |_, _| answer(200, &node)).await;
+        let shown = fake.run(&["node", "show", "n1"]).await;
+        assert!(expected.iter().all(|part| shown.out.contains(part)), "{expected:?} in {shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn lost_objects_are_shown_with_what_to_do_and_acknowledged_as_shown() {
     let conditions = json!([{"kind": "objects_lost", "detail": "3 objects are lost"}]);
     let node = with(things::node("n1"), json!({"conditions": conditions}));

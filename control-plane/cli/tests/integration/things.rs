@@ -92,7 +92,7 @@ pub(crate) fn node(name: &str) -> Value {
         "capacity": {"cpus": 8, "cpus_used": 2, "memory_bytes": 16_u64 << 30, "memory_used_bytes": 1_u64 << 30},
         "pool": {"limit_bytes": 1 << 30, "used_bytes": 1 << 20, "objects": 4, "free_bytes": 1 << 30, "cache_bytes": 0,
             "lost_objects": 3, "lost_bytes": 96},
-        "repair": null,
+        "repair": null, "scrub": null,
         "runtimes": ["libvirt", "none"], "hypervisor": "qemu", "instances": 2, "agent_version": "0.1.0",
         "last_seen_at": AT, "new_field": [1]})
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use muster_api::{
     InstanceId, NodeId, RunId,
     condition::{Condition, ConditionKind},
-    node::{Node, NodeState, ObjectAmount, PoolUse, Repair},
+    node::{Node, NodeState, ObjectAmount, PoolUse, Repair, Scrub, ScrubRound},
     node_protocol::{
         Desired, Heartbeat, HeartbeatAnswer, Incarnation, InstanceReport, JoinAnswer, Moved, MovedBetween, Observed,
         RenewAnswer, Report,
@@ -225,6 +225,45 @@ async fn a_node_that_stays_silent_owns_no_objects_until_it_is_heard_again() {
 }
 
 #[tokio::test]
+async fn a_node_whose_disk_failed_owns_no_objects_and_takes_no_instances_until_it_works() {
+    let world = World::new().await;
+    let agents = [world.agent("a").await, world.agent("b").await, world.agent("c").await];
+    let owners = || membership(&world).members.iter().filter(|m| m.owns_objects()).count();
+    let condition = |kind| Condition { kind, detail: "/data/pool: sync failed".to_owned() };
+    let failed = Heartbeat { conditions: vec![condition(ConditionKind::DiskFailed)], ..agents[0].beat() };
+    let epoch = membership(&world).epoch;
+    for _ in 0..2 {
+        world.beat(&agents[0], &failed).await.ok::<Value>(200);
+        world.pass(Loop::Nodes).await;
+    }
+    assert_eq!((membership(&world).epoch, owners()), (epoch + 1, 2), "at once, and once");
+    let out = node(&world, "a").await;
+    assert!(out.out && out.reason.as_ref().is_some_and(|reason| reason.contains("its disk failed")), "{out:?}");
+    assert_eq!(out.state, NodeState::Ready, "its guests go on");
+    let problems = world.get("/v1/summary").await.json()["problems"].clone();
+    assert_eq!(problems[0]["kind"], "disk_failed", "{problems}");
+
+    world.beat(&agents[0], &agents[0].beat()).await.ok::<Value>(200);
+    assert_eq!((membership(&world).epoch, owners()), (epoch + 2, 3));
+    let back = node(&world, "a").await;
+    assert_eq!((back.out, back.reason), (false, None));
+
+    // A full disk is no failed one.
+    let full = vec![condition(ConditionKind::DiskFull), condition(ConditionKind::NodeFull)];
+    world.beat(&agents[0], &Heartbeat { conditions: full, ..agents[0].beat() }).await.ok::<Value>(200);
+    world.pass(Loop::Nodes).await;
+    assert_eq!((membership(&world).epoch, owners()), (epoch + 2, 3));
+
+    // However many disks fail, as many nodes stay in as there are to be copies.
+    for agent in &agents {
+        let failed = Heartbeat { conditions: vec![condition(ConditionKind::DiskFailed)], ..agent.beat() };
+        world.beat(agent, &failed).await.ok::<Value>(200);
+    }
+    world.pass(Loop::Nodes).await;
+    assert_eq!(owners(), 2);
+}
+
+#[tokio::test]
 async fn no_node_goes_out_where_copies_would_become_fewer() {
     let world = World::new().await;
     let (_a, b) = (world.agent("a").await, world.agent("b").await);
@@ -238,14 +277,18 @@ async fn no_node_goes_out_where_copies_would_become_fewer() {
 }
 
 #[tokio::test]
-async fn how_far_the_repair_is_shows_in_the_node() {
+async fn how_far_repair_and_scrub_are_shows_in_the_node() {
     let world = World::new().await;
     let agent = world.agent("a").await;
     assert_eq!(node(&world, "a").await.repair, None);
     let missing = ObjectAmount { objects: 3, bytes: 700 };
     let repair = Some(Repair { membership_epoch: 1, unchecked_objects: 9, missing, ..Repair::default() });
-    world.beat(&agent, &Heartbeat { repair, ..agent.beat() }).await.ok::<Value>(200);
-    assert_eq!(node(&world, "a").await.repair, repair);
+    let began_at = world.app.clock.now();
+    let round = ScrubRound { began_at, ended_at: None, objects: 5, bytes: 800, bad: 1, unreadable: 0 };
+    let scrub = Some(Scrub { now: Some(round), done_ppm: 250_000, last: None, next_at: began_at });
+    world.beat(&agent, &Heartbeat { repair, scrub, ..agent.beat() }).await.ok::<Value>(200);
+    let shown = node(&world, "a").await;
+    assert_eq!((shown.repair, shown.scrub), (repair, scrub));
 }
 
 #[tokio::test]
