@@ -32,7 +32,7 @@ await prove("tenant", async (proof) => {
   const navigation = page.getByRole("navigation", { name: "Pages" });
   const offered = await navigation.getByRole("link").allTextContents();
   assert.deepEqual(
-    offered.filter((name) => /nodes|projects/i.test(name)),
+    offered.filter((name) => /nodes|pool|projects/i.test(name)),
     [],
     "pages of operators are offered",
   );
@@ -80,9 +80,14 @@ await prove("tenant", async (proof) => {
     assert.doesNotMatch(await page.locator("main").textContent(), /theirs/, kind);
   }
   const { items: nodes } = await proof.api.get("/v1/nodes");
-  await page.goto(`${proof.url}/ui/nodes`);
-  await heading(page, "Nodes");
-  await settled(page);
-  const text = await page.locator("body").textContent();
-  for (const { name, address } of nodes) assert.ok(!text.includes(name) && !text.includes(address), text);
+  for (const [path, title] of [
+    ["nodes", "Nodes"],
+    ["pools/default", "Pool"],
+  ]) {
+    await page.goto(`${proof.url}/ui/${path}`);
+    await heading(page, title);
+    await settled(page);
+    const text = await page.locator("body").textContent();
+    for (const { name, address } of nodes) assert.ok(!text.includes(name) && !text.includes(address), text);
+  }
 });

@@ -84,6 +84,7 @@ const routeTree = root.addChildren([
     page("/security-groups/$group", () => import("./pages/security-groups/SecurityGroupDetail.tsx")),
     page("/nodes", () => import("./pages/nodes/NodeList.tsx")),
     page("/nodes/$node", () => import("./pages/nodes/NodeDetail.tsx")),
+    page("/pools/default", () => import("./pages/pool/PoolDetail.tsx")),
     page("/operations", () => import("./pages/operations/OperationList.tsx")),
     page("/operations/$operation", () => import("./pages/operations/OperationDetail.tsx")),
     page("/events", () => import("./pages/events/EventList.tsx")),

@@ -47,6 +47,7 @@ export async function everyPage(api) {
     "security-group": `security-groups/${group.id}`,
     nodes: "nodes",
     node: `nodes/${node}`,
+    pool: "pools/default",
     operations: "operations",
     operation: `operations/${operation}`,
     events: "events",

@@ -36,6 +36,13 @@ test("an event of a disk makes its instance stale, and one of an instance the di
   expect(staleAfter(event("instance", "i-1"))(["disks", "list", "default", {}])).toBe(true);
 });
 
+test("an event of the pool, or of a node, makes the pool stale", () => {
+  const key = ["pools", "one", "default", "default", ""];
+  expect(staleAfter(event("pool", "default", "default"))(key)).toBe(true);
+  expect(staleAfter(event("node", "n-1", "n1"))(key)).toBe(true);
+  expect(staleAfter(event("image", "i-1"))(key)).toBe(false);
+});
+
 test("an event of an operation makes that operation stale, whatever it works on", () => {
   const stale = staleAfter(event("deployment", "d-1", "web", "o-1"));
   expect(stale(["operations", "one", "o-1", "default", ""])).toBe(true);

@@ -37,6 +37,8 @@ const nounOf: Record<string, Noun> = {
  *  an instance its disks, which go with it. */
 const alsoShownBy: Partial<Record<Noun, readonly Noun[]>> = {
   disks: ["instances"],
+  // Nodes that come and go change what the pool holds and lacks.
+  nodes: ["pools"],
   instances: ["deployments", "disks", "networks", "nodes"],
   versions: ["images", "nodes"],
 };

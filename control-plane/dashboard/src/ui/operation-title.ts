@@ -13,6 +13,7 @@ const verbs: Record<string, string> = {
   scale: "Scale",
   start: "Start",
   stop: "Stop",
+  sweep: "Sweep",
 };
 
 /** What operations of a kind do: `deployment.create` reads `Create deployment`. */

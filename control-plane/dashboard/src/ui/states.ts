@@ -21,10 +21,13 @@ const tones: Record<string, Tone> = {
   deleting: "busy",
   leaving: "busy",
   cutting: "busy",
+  marking: "busy",
+  sweeping: "busy",
   saving: "busy",
   degraded: "warn",
   paused: "warn",
   silent: "warn",
+  held: "warn",
   unknown: "warn",
   failed: "bad",
   fenced: "bad",
@@ -32,6 +35,7 @@ const tones: Record<string, Tone> = {
   shelved: "idle",
   empty: "idle",
   detached: "idle",
+  idle: "idle",
   deleted: "idle",
 };
 

@@ -21,6 +21,7 @@ const folders: Record<string, string> = {
   network: "networks",
   node: "nodes",
   operation: "operations",
+  pool: "pools",
   security_group: "security-groups",
   snapshot: "snapshots",
   version: "versions",
@@ -53,6 +54,8 @@ export function thingAddress({ kind, id, project }: Addressed): LinkOptions {
       return { to: "/security-groups/$group", params: { group: id }, search };
     case "operation":
       return { to: "/operations/$operation", params: { operation: id }, search };
+    case "pool":
+      return { to: "/pools/default" };
     case "node":
       return { to: "/nodes/$node", params: { node: id } };
     default:

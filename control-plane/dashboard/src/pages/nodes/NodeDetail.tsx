@@ -4,15 +4,17 @@ import { useState } from "react";
 import { type Instance, useInstances } from "../../api/instances.ts";
 import { type Node, useAcknowledge, useNode } from "../../api/nodes.ts";
 import { searchOf } from "../../api/scope.ts";
+import { AdviceList } from "../../ui/AdviceList.tsx";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
 import { CopyId } from "../../ui/CopyId.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { Facts } from "../../ui/Facts.tsx";
 import { bytes, count } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { ButtonLink, TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
-import { StateBadge, ToneIcon } from "../../ui/StateBadge.tsx";
+import { StateBadge } from "../../ui/StateBadge.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { type Facet, ThingsTable } from "../../ui/table/ThingsTable.tsx";
 import { toastDone } from "../../ui/toast.tsx";
@@ -21,11 +23,11 @@ import { firmwareText } from "../images/words.ts";
 import { InstanceActions } from "../instances/actions/InstanceActions.tsx";
 import { operatorColumns } from "../instances/columns.tsx";
 import { TrafficPanels } from "../overview/TrafficPanels.tsx";
-import { type Advice, adviceFor } from "./advice.ts";
+import { adviceFor, noteOf } from "./advice.ts";
 import { Meter } from "./Meter.tsx";
 import { NodeActions } from "./NodeActions.tsx";
-import classes from "./NodeDetail.module.css";
 import { NodeLinks } from "./NodeLinks.tsx";
+import { RepairPanel } from "./RepairPanel.tsx";
 import { SalvagePanel } from "./SalvagePanel.tsx";
 
 /** One host: whether it is well, how full it is, what runs there. */
@@ -40,12 +42,11 @@ export default function NodeDetail() {
   if (node === undefined) {
     return <WaitingPage title="Node" error={error} onRetry={() => void refetch()} crumbs={crumbs} />;
   }
-  const advice = adviceFor(node);
   const { capacity, pool } = node;
   return (
     <Page
       title={node.name}
-      badge={<StateBadge state={node.state} reason={node.reason ?? (node.schedulable ? null : "cordoned")} />}
+      badge={<StateBadge state={node.state} reason={noteOf(node)} />}
       subtitle={
         <>
           Last seen <TimeAgo time={node.last_seen_at} />
@@ -56,7 +57,7 @@ export default function NodeDetail() {
       actions={<NodeActions node={node} />}
     >
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
-      {advice.length > 0 && <AdvicePanel node={node} advice={advice} />}
+      <AdviceList advice={adviceFor(node)} action={({ key }) => <AdviceAction node={node} advice={key} />} />
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
         <Panel title="Capacity">
           <Stack gap="md">
@@ -73,20 +74,17 @@ export default function NodeDetail() {
         <Panel title="Its share of the pool">
           <Stack gap="md">
             <Meter label="Stored objects" used={pool.used_bytes} total={pool.limit_bytes} format={bytes} />
-            <div className={classes.facts}>
-              <span>
-                Objects <b>{count(pool.objects)}</b>
-              </span>
-              <span>
-                Free on its file system <b>{bytes(pool.free_bytes)}</b>
-              </span>
-              <span>
-                Cache of clean chunks <b>{bytes(pool.cache_bytes)}</b>
-              </span>
-            </div>
+            <Facts
+              items={[
+                ["Objects", count(pool.objects)],
+                ["Free on its file system", bytes(pool.free_bytes)],
+                ["Cache of clean chunks", bytes(pool.cache_bytes)],
+              ]}
+            />
           </Stack>
         </Panel>
       </SimpleGrid>
+      {node.repair && <RepairPanel repair={node.repair} />}
       {node.state === "fenced" && <SalvagePanel node={node} />}
       <Instances node={node} />
       <TrafficPanels node={node.id} />
@@ -117,44 +115,19 @@ export default function NodeDetail() {
 
 const featureText = (feature: string) => (feature === "tpm" ? "TPM" : firmwareText(feature));
 
-/** What is wrong with the node, and what to do. */
-function AdvicePanel({ node, advice }: { node: Node; advice: Advice[] }) {
+/** The button that does what is advised, where there is one. */
+function AdviceAction({ node, advice }: { node: Node; advice: string }) {
+  if (advice === "objects_lost" && node.pool.lost_objects > 0) return <Acknowledge node={node} />;
+  if (advice !== "fenced") return null;
   return (
-    <Panel title="Needs attention" flush>
-      <ul className={classes.advice}>
-        {advice.map((one) => (
-          <li key={one.key} data-tone={one.tone}>
-            <span className={classes.icon}>
-              <ToneIcon tone={one.tone} size={18} />
-            </span>
-            <div className={classes.words}>
-              <Text size="sm" fw={600}>
-                {one.title}
-              </Text>
-              {one.detail !== undefined && (
-                <Text size="sm" className={classes.detail}>
-                  {one.detail}
-                </Text>
-              )}
-              <Text size="sm" c="dimmed">
-                {one.next}
-              </Text>
-            </div>
-            {one.key === "objects_lost" && node.pool.lost_objects > 0 && <Acknowledge node={node} />}
-            {one.key === "fenced" && (
-              <ButtonLink
-                size="xs"
-                variant="default"
-                to="/instances"
-                search={{ state: ["failed"], reason: ["node_lost"] } as never}
-              >
-                Show lost instances
-              </ButtonLink>
-            )}
-          </li>
-        ))}
-      </ul>
-    </Panel>
+    <ButtonLink
+      size="xs"
+      variant="default"
+      to="/instances"
+      search={{ state: ["failed"], reason: ["node_lost"] } as never}
+    >
+      Show lost instances
+    </ButtonLink>
   );
 }
 

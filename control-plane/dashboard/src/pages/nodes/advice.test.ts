@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Node } from "../../api/nodes.ts";
-import { adviceFor, conditionWord, joinCommand } from "./advice.ts";
+import { adviceFor, conditionWord, joinCommand, noteOf } from "./advice.ts";
 
 const node = (more: Partial<Node>) =>
   ({ state: "ready", schedulable: true, conditions: [], ...more }) as unknown as Node;
@@ -16,6 +16,15 @@ describe("a node", () => {
     const list = adviceFor(node({ state: "silent", conditions }));
     expect(list.map(({ key }) => key)).toEqual(["silent", "disk_full", "no_kvm"]);
     expect(list[1]?.detail).toBe("1 GiB is left");
+  });
+
+  test("that is out says so in a word and as advice", () => {
+    const out = node({ state: "silent", out: true });
+    expect(adviceFor(out).map(({ key }) => key)).toEqual(["silent", "out"]);
+    expect(noteOf(out)).toBe("out");
+    expect(noteOf(node({ state: "silent", out: true, schedulable: false }))).toBe("out, cordoned");
+    expect(noteOf(node({ reason: "drained", schedulable: false }))).toBe("drained");
+    expect(noteOf(node({}))).toBeNull();
   });
 
   test("with a condition that this page does not know still shows it", () => {

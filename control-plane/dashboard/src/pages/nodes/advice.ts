@@ -1,15 +1,6 @@
 /** What states and conditions of nodes mean, and what to do about them. Pure; tested in advice.test.ts. */
 import type { Node } from "../../api/nodes.ts";
-import type { Tone } from "../../ui/states.ts";
-
-export interface Advice {
-  key: string;
-  tone: Tone;
-  title: string;
-  /** What the node itself says. */
-  detail?: string;
-  next: string;
-}
+import { type Advice, worstFirst } from "../../ui/AdviceList.tsx";
 
 interface Meaning extends Omit<Advice, "key" | "detail"> {
   /** For a list. */
@@ -63,7 +54,7 @@ const conditions: Record<string, Meaning> = {
     word: "lost objects",
     tone: "bad",
     title: "It has lost objects of the pool",
-    next: "Other nodes may have copies. Instances that need what nobody has show it as their own condition: import the image again, or restore them. Then acknowledge the loss here.",
+    next: "Other nodes send back what they have copies of. Instances that need what nobody has show it as their own condition: import the image again, or restore them. Acknowledge what is left when no node has anything to send any more.",
   },
 };
 
@@ -99,6 +90,14 @@ export function adviceFor(node: Node): Advice[] {
       next: "Nothing is to be done. If it takes more than a minute, read the log of its agent.",
     });
   }
+  if (node.out) {
+    list.push({
+      key: "out",
+      tone: "warn",
+      title: "It is out: other nodes make new copies of what it holds",
+      next: "Nothing is to be done for the copies: they are made by themselves. It is in again once it is heard, and keeps what is still right.",
+    });
+  }
   for (const { kind, detail } of node.conditions) {
     const known = conditions[kind];
     list.push({
@@ -117,8 +116,13 @@ export function adviceFor(node: Node): Advice[] {
       next: "No new instances are placed on it. Those that run there go on. Uncordon it to use it again.",
     });
   }
-  const order: Record<Tone, number> = { bad: 0, warn: 1, busy: 2, idle: 3, good: 4 };
-  return list.sort((a, b) => order[a.tone] - order[b.tone]);
+  return worstFirst(list);
+}
+
+/** Why a node is as it is, beside its state: its reason, that it is out, that it is cordoned. */
+export function noteOf(node: Node): string | null {
+  const notes = [node.reason, node.out ? "out" : null, node.reason || node.schedulable ? null : "cordoned"];
+  return notes.filter(Boolean).join(", ") || null;
 }
 
 /** The short word of a condition in a list. */

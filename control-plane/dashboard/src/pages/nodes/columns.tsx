@@ -4,7 +4,7 @@ import { StateBadge, ToneIcon } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import type { Column } from "../../ui/table/ThingsTable.tsx";
-import { adviceFor, conditionWord } from "./advice.ts";
+import { adviceFor, conditionWord, noteOf } from "./advice.ts";
 import { Meter } from "./Meter.tsx";
 
 const share = (used: number, total: number) => (total > 0 ? used / total : 0);
@@ -17,7 +17,7 @@ export const nodeColumns: readonly Column<Node>[] = [
     key: "state",
     title: "State",
     value: (node) => node.state,
-    cell: (node) => <StateBadge state={node.state} reason={node.reason ?? (node.schedulable ? null : "cordoned")} />,
+    cell: (node) => <StateBadge state={node.state} reason={noteOf(node)} />,
     width: 150,
   },
   {

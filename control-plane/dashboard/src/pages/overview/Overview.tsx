@@ -1,11 +1,13 @@
 import { SimpleGrid, Stack } from "@mantine/core";
 import { IconPlus } from "@tabler/icons-react";
 import { useIsOperator, useMe } from "../../api/me.ts";
+import { usePool } from "../../api/pools.ts";
 import { allProjects, currentScope } from "../../api/scope.ts";
 import { useSummary } from "../../api/summary.ts";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
+import { Facts } from "../../ui/Facts.tsx";
 import { bytes, count } from "../../ui/format.ts";
-import { ButtonLink } from "../../ui/links.tsx";
+import { ButtonLink, TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
@@ -24,6 +26,7 @@ export default function Overview() {
   const me = useMe();
   const operator = useIsOperator();
   const { data: summary, error, refetch } = useSummary();
+  const { data: shownPool } = usePool(operator);
   if (summary === undefined) {
     return <WaitingPage title="Overview" error={error} onRetry={() => void refetch()} />;
   }
@@ -53,7 +56,7 @@ export default function Overview() {
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
       {steps.length > 0 && <FirstSteps steps={steps} />}
       <div className={classes.now}>
-        <Problems problems={shownProblems(summary, operator)} />
+        <Problems problems={shownProblems(summary, operator, shownPool, Date.now())} />
         <JobsInFlight summary={summary} />
       </div>
       <div className={classes.counts}>
@@ -80,17 +83,22 @@ export default function Overview() {
             </Panel>
           )}
           {pool && (
-            <Panel title="Pool">
+            <Panel
+              title="Pool"
+              aside={
+                <TextLink to="/pools/default" fz="xs">
+                  Sweep and repair
+                </TextLink>
+              }
+            >
               <Stack gap="md">
                 <Meter label="Stored objects" used={pool.used_bytes} total={pool.limit_bytes} format={bytes} />
-                <div className={classes.poolFacts}>
-                  <span>
-                    Free on the nodes' disks <b>{bytes(pool.free_bytes)}</b>
-                  </span>
-                  <span>
-                    Cache of clean chunks <b>{bytes(pool.cache_bytes)}</b>
-                  </span>
-                </div>
+                <Facts
+                  items={[
+                    ["Free on the nodes' disks", bytes(pool.free_bytes)],
+                    ["Cache of clean chunks", bytes(pool.cache_bytes)],
+                  ]}
+                />
               </Stack>
             </Panel>
           )}

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
+import type { Pool } from "../../api/pools.ts";
 import type { Summary } from "../../api/summary.ts";
+import { wellPool } from "../pool/fixtures.ts";
 import { shownProblems } from "./problems.ts";
 
 const summary = (problems: Summary["problems"], more: Partial<Summary> = {}) =>
@@ -41,6 +43,18 @@ describe("problems", () => {
       what: "The pool is 90% full",
     });
     expect(shownProblems(summary([], { pool: pool(100) }), true)[0]?.tone).toBe("bad");
+  });
+
+  test("of the pool are told: a sweep that is held for a whole period, and copies that are missing", () => {
+    const since = "2026-11-30T00:00:00Z";
+    const held: Pool = { ...wellPool, sweep: { ...wellPool.sweep, state: "held", since, reason: "no node told yet" } };
+    const heldFor = (minutes: number) => shownProblems(summary([]), true, held, Date.parse(since) + minutes * 60_000);
+    expect(heldFor(9)).toEqual([]);
+    expect(heldFor(10)[0]).toMatchObject({ kind: "sweep_held", next: "No node told yet", to: "/pools/default" });
+    const repair = { ...wellPool.repair, missing: { objects: 2, bytes: 4096 } };
+    expect(shownProblems(summary([]), true, { ...wellPool, repair })).toMatchObject([
+      { tone: "warn", what: "2 copies of objects are missing" },
+    ]);
   });
 
   test("that are bad come before warnings", () => {

@@ -1,8 +1,10 @@
 /** What each kind of problem means for the one who looks, and where the next step is. Pure; tested in problems.test.ts. */
 import type { Schemas } from "../../api/client.ts";
+import type { Pool } from "../../api/pools.ts";
 import type { Summary } from "../../api/summary.ts";
 import { count, percent } from "../../ui/format.ts";
 import type { Tone } from "../../ui/states.ts";
+import { missingWords, poolWarnAt, repairNext } from "../pool/advice.ts";
 
 export interface ShownProblem {
   kind: string;
@@ -12,7 +14,7 @@ export interface ShownProblem {
   /** What to do about it. */
   next: string;
   /** Where one does it: the list of what has the problem. */
-  to: "/nodes" | "/instances" | "/snapshots" | "/operations" | "/events";
+  to: "/nodes" | "/instances" | "/snapshots" | "/operations" | "/events" | "/pools/default";
   search: Record<string, string | string[]>;
   /** The words of the link. */
   link: string;
@@ -162,12 +164,13 @@ const known: Record<string, Known> = {
   },
 };
 
-/** A pool with less than this share free is a problem before it is full. */
-const poolWarnAt = 0.9;
+/** A sweep that is held for less than its usual period has delayed nothing. */
+const heldForMs = 10 * 60_000;
 
-/** The problems of a summary, worst first, each with its next step. */
-export function shownProblems(summary: Summary, operator: boolean): ShownProblem[] {
+/** The problems of a summary, worst first, each with its next step. Only operators have a pool. */
+export function shownProblems(summary: Summary, operator: boolean, shownPool?: Pool, now = 0): ShownProblem[] {
   const lines = summary.problems.map((line) => shown(line, operator));
+  if (shownPool !== undefined) lines.push(...problemsOfPool(shownPool, now));
   const pool = summary.pool;
   if (pool && pool.limit_bytes > 0 && pool.used_bytes / pool.limit_bytes >= poolWarnAt) {
     lines.unshift({
@@ -181,6 +184,22 @@ export function shownProblems(summary: Summary, operator: boolean): ShownProblem
     });
   }
   return lines.sort((a, b) => order[a.tone] - order[b.tone]);
+}
+
+/** What the pool's own page tells in full. */
+function problemsOfPool(pool: Pool, now: number): ShownProblem[] {
+  const { sweep, repair } = pool;
+  const lines: ShownProblem[] = [];
+  const at = { to: "/pools/default", search: {}, link: "Show the pool" } as const;
+  if (repair.missing.objects > 0) {
+    const tone = repair.bytes_per_s > 0 ? "busy" : "warn";
+    lines.push({ kind: "copies_missing", tone, what: missingWords(pool), next: repairNext(pool), ...at });
+  }
+  if (sweep.state === "held" && now - Date.parse(sweep.since) >= heldForMs) {
+    const next = sentence(sweep.reason ?? "its page tells more");
+    lines.push({ kind: "sweep_held", tone: "warn", what: "The sweep is held: nothing is given back", next, ...at });
+  }
+  return lines;
 }
 
 /** Sorting keeps the order of the API within a tone. */

@@ -1,0 +1,73 @@
+import { screen, waitFor } from "@testing-library/react";
+import { afterEach, expect, test, vi } from "vitest";
+import type { Pool } from "../../api/pools.ts";
+import { fakeApi, list, problem, show } from "../../testing/pages.tsx";
+import { restoredReason, wellPool } from "./fixtures.ts";
+import PoolDetail, { PoolPage } from "./PoolDetail.tsx";
+import { SweepNow } from "./SweepNow.tsx";
+
+const operation = { id: "o-1", project: "default", kind: "pool.sweep", state: "running", progress: { done: 0 } };
+const me = (role: string) => ({ "GET /v1/me": { name: "alice", role, project: null } });
+const swept = "POST /v1/pools/default/sweep";
+
+afterEach(() => vi.unstubAllGlobals());
+
+test("the page tells what the pool holds, what the sweep gave back, and how far the repair is", async () => {
+  const pool: Pool = {
+    ...wellPool,
+    sweep: { ...wellPool.sweep, state: "sweeping", nodes_done: 2, awaited: [{ id: "n-3", name: "n3" }] },
+    repair: { ...wellPool.repair, nodes_done: 1, missing: { objects: 40, bytes: 1024 ** 3 }, bytes_per_s: 1024 ** 2 },
+  };
+  const node = { id: "n-1", name: "n1", state: "silent", out: true, reason: null, schedulable: true, conditions: [] };
+  fakeApi({ "GET /v1/nodes": list({ ...node, pool: wellPool.usage, repair: null }), ...me("admin") });
+  show(<PoolPage pool={pool} />);
+  expect(await screen.findByRole("meter", { name: "Copies of objects" })).toBeTruthy();
+  expect(screen.getByText("sweeping")).toBeTruthy();
+  expect(screen.getByRole("link", { name: "n3" }).getAttribute("href")).toBe("/ui/nodes/n-3");
+  expect(screen.getByText("28 MiB")).toBeTruthy();
+  const bar = screen.getByRole("progressbar", { name: "1 of 3 nodes have nothing left to send" });
+  expect(bar.getAttribute("aria-valuenow")).toBe("1");
+  expect(screen.getByText("about 17 min 4 s")).toBeTruthy();
+  expect(screen.getByText("40 copies of objects are missing")).toBeTruthy();
+  expect(await screen.findByText("out")).toBeTruthy();
+});
+
+test("a tenant is shown nothing of the pool, and asks nothing about it", async () => {
+  const calls = fakeApi(me("tenant"));
+  show(<PoolDetail />);
+  expect(await screen.findByText("The pool is for operators")).toBeTruthy();
+  expect(calls.map(({ path }) => path)).toEqual(["/v1/me"]);
+});
+
+test("the sweep begins at a click, without a question", async () => {
+  const calls = fakeApi({ [swept]: operation });
+  const { user } = show(<SweepNow sweep={wellPool.sweep} />);
+  await user.click(await screen.findByRole("button", { name: "Sweep now" }));
+  await waitFor(() => expect(calls.map(({ body }) => body)).toEqual([{}]));
+  expect(screen.queryByRole("dialog")).toBeNull();
+});
+
+test("after a restore the sweep needs a word, which is typed, and a refusal stays in the dialog", async () => {
+  const detail = "node 'n3' did not tell yet what it holds";
+  const calls = fakeApi({ [swept]: problem(503, { code: "unavailable", detail }) });
+  const { user } = show(<SweepNow sweep={{ ...wellPool.sweep, state: "held", reason: restoredReason }} />);
+  await user.click(await screen.findByRole("button", { name: "Sweep now" }));
+  const allow = await screen.findByRole("button", { name: "Allow it and sweep" });
+  expect(calls).toEqual([]);
+  expect(allow).toHaveProperty("disabled", true);
+  await user.type(screen.getByRole("textbox", { name: "Type sweep to confirm" }), "sweep");
+  await user.click(allow);
+  expect(await screen.findByText(detail, {}, { timeout: 10_000 })).toBeTruthy();
+  expect(calls[0]?.body).toEqual({ after_restore: true });
+}, 20_000);
+
+test("a controller that was restored since the page was read asks for the word too", async () => {
+  const refused = problem(409, { code: "wrong_state", state: "restored", detail: "the pool is restored" });
+  const calls = fakeApi({ [swept]: ({ body }: { body: object }) => ("after_restore" in body ? operation : refused) });
+  const { user } = show(<SweepNow sweep={wellPool.sweep} />);
+  await user.click(await screen.findByRole("button", { name: "Sweep now" }));
+  await user.type(await screen.findByRole("textbox", { name: "Type sweep to confirm" }), "sweep");
+  await user.click(screen.getByRole("button", { name: "Allow it and sweep" }));
+  await waitFor(() => expect(screen.queryByRole("dialog")).toBeNull());
+  expect(calls.map(({ body }) => body)).toEqual([{}, { after_restore: true }]);
+});
