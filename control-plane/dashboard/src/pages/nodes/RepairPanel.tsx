@@ -22,7 +22,7 @@ export function RepairPanel({ repair }: { repair: NonNullable<Node["repair"]> })
       </Text>
       <KeyValues
         items={[
-          ...repairFacts(repair),
+          ...repairFacts(repair, "its agent began"),
           [
             "Nodes that did not answer",
             repair.silent_nodes === 0 ? "none" : `${count(repair.silent_nodes)}; what they lack is not known`,

@@ -19,7 +19,7 @@ export function PoolRepairPanel({ pool }: { pool: Pool }) {
           </Text>
           <ProgressBar done={repair.nodes_done} total={nodes} label={words} />
         </div>
-        <KeyValues items={repairFacts(repair)} />
+        <KeyValues items={repairFacts(repair, "the agents began")} />
       </Stack>
     </Panel>
   );

@@ -15,18 +15,16 @@ export function leftMs(repair: { missing: Amount; bytes_per_s: number }): number
 }
 
 /** The figures that the repair of one node and that of the pool have in common, as names and values. */
-export function repairFacts(repair: {
-  missing: Amount;
-  bytes_per_s: number;
-  unchecked_objects: number;
-  copied: Amount;
-}): [string, string | undefined][] {
+export function repairFacts(
+  repair: { missing: Amount; bytes_per_s: number; unchecked_objects: number; copied: Amount },
+  began: string,
+): [string, string | undefined][] {
   const left = leftMs(repair);
   return [
     ["Missing", copies(repair.missing)],
     ["Rate", repair.bytes_per_s === 0 ? "nothing is sent" : `${bytes(repair.bytes_per_s)}/s`],
     ["Time left", left === null ? undefined : `about ${duration(left)}`],
     ["To be compared", repair.unchecked_objects === 0 ? "none" : `${count(repair.unchecked_objects)} objects`],
-    ["Sent since the agents began", copies(repair.copied)],
+    [`Sent since ${began}`, copies(repair.copied)],
   ];
 }
