@@ -18,3 +18,10 @@ shellcheck .ci/run deploy/*.sh deploy/lib/*.sh tests/*.sh tests/clients/*.sh
 shellcheck --shell dash deploy/demo-image/{dhcp,initramfs-init,profile,rcK,rcS,seed,shutdown}
 
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+# The tests that the operator's page names are there.
+named=$(sed -n '/^\*Seen in\*/,/^$/p' deploy/OPERATIONS.md | grep -oE '[a-z0-9]+(_[a-z0-9]+){2,}' | sort -u)
+[ -n "$named" ] || die "deploy/OPERATIONS.md names no tests"
+missing=$(comm -23 <(echo "$named") \
+    <(grep -rhoE --include='*.rs' --exclude-dir=target 'fn [a-z0-9_]+' . | sed 's/^fn //' | sort -u))
+[ -z "$missing" ] || die "deploy/OPERATIONS.md names tests that do not exist" "$missing"

@@ -125,7 +125,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 println!("the database before is kept as {}", kept.display());
             }
             if !done.revived.is_empty() {
-                println!("these tokens are valid again; revoke those that should not be: muster token revoke NAME");
+                println!("these tokens are valid again; revoke those that should not be: muster token rm NAME");
                 done.revived.iter().for_each(|token| println!("  {token}"));
             }
             println!("start the controller; it adopts what the nodes hold beyond the backup");
