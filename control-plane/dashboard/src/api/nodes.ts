@@ -1,8 +1,10 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
+import { type AheadOfNode, ahead } from "./ahead.ts";
 import { api, body, type Schemas } from "./client.ts";
 import { listQuery, oneQuery } from "./lists.ts";
+import type { Operation } from "./operations.ts";
 
-export type Node = Schemas["Node"];
+export type Node = Schemas["Node"] & AheadOfNode;
 export type Condition = Schemas["Condition"];
 export type Salvage = Schemas["Salvage"];
 
@@ -54,10 +56,20 @@ export function useFence() {
   });
 }
 
+/** Gives what a node has to other nodes. Its instances stay. */
+export function useDrain() {
+  return useMutation({
+    mutationFn: (node: Node) =>
+      body(ahead.POST("/v1/nodes/{node}/drain", { ...at(node), body: {} })) as Promise<Operation>,
+  });
+}
+
+/** Takes a node out. Where it has objects, the answer is the operation that drains it before. */
 export function useRemoveNode() {
   return useMutation({
-    mutationFn: async (node: Node) => {
-      await api.DELETE("/v1/nodes/{node}", at(node));
+    mutationFn: async (node: Node): Promise<Operation | undefined> => {
+      const { data } = await api.DELETE("/v1/nodes/{node}", at(node));
+      return data as Operation | undefined;
     },
   });
 }

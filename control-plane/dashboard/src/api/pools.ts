@@ -1,9 +1,11 @@
 /** The pool: what all nodes hold together, its sweep and its repair. For operators; there is one. */
 import { useMutation, useQuery } from "@tanstack/react-query";
+import { type AheadOfPool, type AheadOfPoolRepair, ahead } from "./ahead.ts";
 import { ApiError, api, body, type Schemas } from "./client.ts";
-import { oneQuery } from "./lists.ts";
+import { oneQuery, showChanged } from "./lists.ts";
 
-export type Pool = Schemas["Pool"];
+export type PoolRepair = Schemas["PoolRepair"] & AheadOfPoolRepair;
+export type Pool = Omit<Schemas["Pool"], "repair"> & AheadOfPool & { repair: PoolRepair };
 export type Sweep = Schemas["Sweep"];
 
 /** The name of the only pool. */
@@ -27,6 +29,17 @@ export function usePool(enabled = true) {
 
 const isBusy = ({ sweep, repair }: Pool) =>
   sweep.state === "marking" || sweep.state === "sweeping" || repair.bytes_per_s > 0;
+
+/** Changes how many copies each object has. */
+export function useSetCopies() {
+  return useMutation({
+    mutationFn: (copies: number) =>
+      body(
+        ahead.PATCH("/v1/pools/{pool}", { params: { path: { pool: defaultPool } }, body: { min_copies: copies } }),
+      ) as Promise<Pool>,
+    onSuccess: (pool, _copies, _result, { client }) => showChanged(client, "pools", pool, pool),
+  });
+}
 
 /** Gives back now what nothing needs any more. `afterRestore` is the operator's word that allows it after a restore. */
 export function useSweepPool() {

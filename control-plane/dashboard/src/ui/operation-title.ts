@@ -8,6 +8,7 @@ const verbs: Record<string, string> = {
   migrate: "Migrate",
   reboot: "Reboot",
   recover: "Recover",
+  remove: "Remove",
   restore: "Restore",
   retry: "Retry",
   scale: "Scale",

@@ -22,6 +22,7 @@ const tones: Record<string, Tone> = {
   leaving: "busy",
   cutting: "busy",
   marking: "busy",
+  draining: "busy",
   sweeping: "busy",
   saving: "busy",
   degraded: "warn",
@@ -35,6 +36,7 @@ const tones: Record<string, Tone> = {
   shelved: "idle",
   empty: "idle",
   detached: "idle",
+  drained: "idle",
   idle: "idle",
   deleted: "idle",
 };

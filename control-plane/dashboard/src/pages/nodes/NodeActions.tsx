@@ -2,26 +2,31 @@ import { ActionIcon, Button, Menu, Text } from "@mantine/core";
 import { IconDots, IconPlugConnectedX, IconTrash, IconTruckDelivery } from "@tabler/icons-react";
 import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
-import { type Node, useFence, useRemoveNode, useSetSchedulable } from "../../api/nodes.ts";
+import { type Node, useDrain, useFence, useRemoveNode, useSetSchedulable } from "../../api/nodes.ts";
 import { useCommands } from "../../commands/registry.ts";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
-import { count } from "../../ui/format.ts";
+import { bytes, count } from "../../ui/format.ts";
+import { watchOperation } from "../../ui/OperationWatch.tsx";
 import { toastDone, toastError } from "../../ui/toast.tsx";
 
 /** What one can do with a node. */
 export function NodeActions({ node }: { node: Node }) {
   const navigate = useNavigate();
-  const [asking, setAsking] = useState<"fence" | "remove">();
+  const [asking, setAsking] = useState<"fence" | "remove" | "drain">();
   const set = useSetSchedulable();
   const fence = useFence();
   const remove = useRemoveNode();
+  const drain = useDrain();
+  const isDrained = node.drain != null;
   const isFenced = node.state === "fenced";
-  // The API refuses to remove such a node, unless it was declared dead.
-  const isInUse = !isFenced && (node.instances > 0 || node.pool.objects > 0);
+  // The API refuses to remove such a node, unless it was declared dead. Objects are drained by the removal.
+  const isInUse = !isFenced && node.instances > 0;
+  const objects = `${count(node.pool.objects)} ${node.pool.objects === 1 ? "object" : "objects"}, ${bytes(node.pool.used_bytes)},`;
+  const placing = isDrained ? "End the drain of" : node.schedulable ? "Cordon" : "Uncordon";
   const place = async () => {
     try {
-      await set.mutateAsync({ node, schedulable: !node.schedulable });
-      toastDone(node.schedulable ? `${node.name} is cordoned` : `${node.name} takes new instances again`);
+      await set.mutateAsync({ node, schedulable: isDrained || !node.schedulable });
+      toastDone(node.schedulable && !isDrained ? `${node.name} is cordoned` : `${node.name} takes new instances again`);
     } catch (error) {
       toastError(error);
     }
@@ -31,12 +36,13 @@ export function NodeActions({ node }: { node: Node }) {
       ...(isFenced
         ? []
         : [
-            { id: "place", title: `${node.schedulable ? "Cordon" : "Uncordon"} ${node.name}`, run: () => void place() },
+            { id: "place", title: `${placing} ${node.name}`, run: () => void place() },
+            ...(isDrained ? [] : [{ id: "drain", title: `Drain ${node.name}`, run: () => setAsking("drain") }]),
             { id: "fence", title: `Declare ${node.name} dead`, words: "fence lost", run: () => setAsking("fence") },
           ]),
       ...(isInUse ? [] : [{ id: "remove", title: `Remove ${node.name}`, run: () => setAsking("remove") }]),
     ],
-    [node.name, node.schedulable, isFenced, isInUse],
+    [node.name, node.schedulable, isFenced, isInUse, isDrained],
   );
   if (node.state === "deleted") return null;
   return (
@@ -47,7 +53,7 @@ export function NodeActions({ node }: { node: Node }) {
         </Button>
       ) : (
         <Button size="xs" variant="default" loading={set.isPending} onClick={() => void place()}>
-          {node.schedulable ? "Cordon" : "Uncordon"}
+          {isDrained ? "End the drain" : placing}
         </Button>
       )}
       {!isFenced && (
@@ -58,19 +64,20 @@ export function NodeActions({ node }: { node: Node }) {
             </ActionIcon>
           </Menu.Target>
           <Menu.Dropdown>
-            <Menu.Item leftSection={<IconTruckDelivery size={15} />} disabled>
+            <Menu.Item
+              leftSection={<IconTruckDelivery size={15} />}
+              disabled={isDrained}
+              onClick={() => setAsking("drain")}
+            >
               Drain
-              <Text size="xs" component="div" style={{ whiteSpace: "normal" }}>
-                Instances cannot be moved yet. Cordon it, then stop and delete what runs there.
-              </Text>
             </Menu.Item>
             <Menu.Divider />
             <Menu.Item leftSection={<IconTrash size={15} />} disabled={isInUse} onClick={() => setAsking("remove")}>
               Remove
               {isInUse && (
                 <Text size="xs" component="div" style={{ whiteSpace: "normal" }}>
-                  It still has {count(node.instances)} instances and {count(node.pool.objects)} objects of the pool,
-                  which cannot be moved yet.
+                  It still has {count(node.instances)} {node.instances === 1 ? "instance" : "instances"}, which cannot
+                  be moved yet. Delete what is there first.
                 </Text>
               )}
             </Menu.Item>
@@ -106,13 +113,35 @@ export function NodeActions({ node }: { node: Node }) {
         </Text>
       </ConfirmDialog>
       <ConfirmDialog
+        opened={asking === "drain"}
+        onClose={() => setAsking(undefined)}
+        title={`Drain ${node.name}?`}
+        confirm="Drain"
+        onConfirm={async () => watchOperation(await drain.mutateAsync(node))}
+      >
+        <Text size="sm" mb="xs">
+          Other nodes get what it has of the pool: {objects} and it takes nothing new. Every object keeps all of its
+          copies meanwhile.
+        </Text>
+        <Text size="sm">
+          {node.instances === 0
+            ? "No instance is on it, and no new one is placed there."
+            : `Its ${node.instances === 1 ? "instance stays and goes on" : `${count(node.instances)} instances stay and go on`}. No new one is placed there.`}{" "}
+          It can be ended at any time.
+        </Text>
+      </ConfirmDialog>
+      <ConfirmDialog
         opened={asking === "remove"}
         onClose={() => setAsking(undefined)}
         title={`Remove ${node.name}?`}
         confirm="Remove"
         danger
         onConfirm={async () => {
-          await remove.mutateAsync(node);
+          const operation = await remove.mutateAsync(node);
+          if (operation !== undefined) {
+            watchOperation(operation);
+            return;
+          }
           toastDone(`${node.name} is removed`);
           void navigate({ to: "/nodes" });
         }}
@@ -120,7 +149,9 @@ export function NodeActions({ node }: { node: Node }) {
         <Text size="sm">
           {isFenced
             ? "Its name becomes free. Instances that failed with it stay, and can still be recovered."
-            : "It has no instances and no objects. It can no longer connect, and its name becomes free."}
+            : node.pool.objects > 0
+              ? `Other nodes get what it has of the pool first: ${objects} which may take a while. It is removed when they have all. Cancel the operation to keep it.`
+              : "It has no instances and no objects. It can no longer connect, and its name becomes free."}
         </Text>
       </ConfirmDialog>
     </>

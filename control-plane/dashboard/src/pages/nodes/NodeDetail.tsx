@@ -24,11 +24,13 @@ import { InstanceActions } from "../instances/actions/InstanceActions.tsx";
 import { operatorColumns } from "../instances/columns.tsx";
 import { TrafficPanels } from "../overview/TrafficPanels.tsx";
 import { adviceFor, noteOf } from "./advice.ts";
+import { DrainPanel } from "./DrainPanel.tsx";
 import { Meter } from "./Meter.tsx";
 import { NodeActions } from "./NodeActions.tsx";
 import { NodeLinks } from "./NodeLinks.tsx";
 import { RepairPanel } from "./RepairPanel.tsx";
 import { SalvagePanel } from "./SalvagePanel.tsx";
+import { ScrubPanel } from "./ScrubPanel.tsx";
 
 /** One host: whether it is well, how full it is, what runs there. */
 export default function NodeDetail() {
@@ -84,7 +86,11 @@ export default function NodeDetail() {
           </Stack>
         </Panel>
       </SimpleGrid>
-      {node.repair && <RepairPanel repair={node.repair} />}
+      {node.drain && <DrainPanel drain={node.drain} />}
+      <SimpleGrid cols={{ base: 1, md: node.repair && node.scrub ? 2 : 1 }} spacing="md">
+        {node.repair && <RepairPanel repair={node.repair} endsAt={node.repair_ends_at} />}
+        {node.scrub && <ScrubPanel scrub={node.scrub} />}
+      </SimpleGrid>
       {node.state === "fenced" && <SalvagePanel node={node} />}
       <Instances node={node} />
       <TrafficPanels node={node.id} />

@@ -4,10 +4,17 @@ import { count } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { TextLink } from "../../ui/links.tsx";
 import { Panel } from "../../ui/Panel.tsx";
+import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { repairFacts } from "../pool/repair-words.ts";
 
 /** How far a node is with sending copies that other nodes lack. */
-export function RepairPanel({ repair }: { repair: NonNullable<Node["repair"]> }) {
+export function RepairPanel({
+  repair,
+  endsAt,
+}: {
+  repair: NonNullable<Node["repair"]>;
+  endsAt?: string | null | undefined;
+}) {
   return (
     <Panel
       title="Repair"
@@ -22,7 +29,8 @@ export function RepairPanel({ repair }: { repair: NonNullable<Node["repair"]> })
       </Text>
       <KeyValues
         items={[
-          ...repairFacts(repair, "its agent began"),
+          ...repairFacts(repair, "its agent began", endsAt),
+          ["Expected end", endsAt ? <TimeAgo key="end" time={endsAt} /> : undefined],
           [
             "Nodes that did not answer",
             repair.silent_nodes === 0 ? "none" : `${count(repair.silent_nodes)}; what they lack is not known`,

@@ -23,8 +23,18 @@ describe("a node", () => {
     expect(adviceFor(out).map(({ key }) => key)).toEqual(["silent", "out"]);
     expect(noteOf(out)).toBe("out");
     expect(noteOf(node({ state: "silent", out: true, schedulable: false }))).toBe("out, cordoned");
+    expect(noteOf(node({ out: true, reason: "it is out: other nodes copy what it has" }))).toContain("other nodes");
     expect(noteOf(node({ reason: "drained", schedulable: false }))).toBe("drained");
     expect(noteOf(node({}))).toBeNull();
+  });
+
+  test("that is drained or has a failed disk is told that, and not that it is out or cordoned", () => {
+    const drain = { since: "", left: { objects: 0, bytes: 0 }, bytes_per_s: 0, ends_at: null };
+    const drained = node({ out: true, schedulable: false, drain: { state: "drained", ...drain } });
+    expect(adviceFor(drained).map(({ key }) => key)).toEqual(["drained"]);
+    expect(noteOf(node({ schedulable: false, drain: { state: "draining", ...drain } }))).toBe("draining");
+    const failed = node({ out: true, conditions: [{ kind: "disk_failed", detail: "fsync failed" }] });
+    expect(adviceFor(failed).map(({ key }) => key)).toEqual(["disk_failed"]);
   });
 
   test("with a condition that this page does not know still shows it", () => {

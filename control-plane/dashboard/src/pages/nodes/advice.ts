@@ -11,8 +11,20 @@ const conditions: Record<string, Meaning> = {
   disk_full: {
     word: "full disk",
     tone: "bad",
-    title: "Its disk is full",
-    next: "Free space on the file system of its data folder, or raise the limit of its share of the pool. Until then it takes no new objects, and guests that write are held.",
+    title: "Its disk is nearly full: it takes no new objects",
+    next: "Free space on the file system of its data folder, or raise the limit of its share of the pool. Objects go to other nodes meanwhile, and it takes them again by itself.",
+  },
+  node_full: {
+    word: "no room",
+    tone: "bad",
+    title: "Its disk has hardly any room left: it takes no new instances",
+    next: "Delete instances and images that nobody needs and sweep, or make the file system larger. When it is full, guests that write are held until there is room.",
+  },
+  disk_failed: {
+    word: "failed disk",
+    tone: "bad",
+    title: "Its disk failed for good",
+    next: "It takes neither objects nor instances, and other nodes copy what it has. Snapshot what can still be read, replace the disk and start the agent again; or declare the node dead.",
   },
   clock_off: {
     word: "wrong clock",
@@ -90,7 +102,8 @@ export function adviceFor(node: Node): Advice[] {
       next: "Nothing is to be done. If it takes more than a minute, read the log of its agent.",
     });
   }
-  if (node.out) {
+  const isFailed = node.conditions.some(({ kind }) => kind === "disk_failed");
+  if (node.out && !node.drain && !isFailed) {
     list.push({
       key: "out",
       tone: "warn",
@@ -108,7 +121,14 @@ export function adviceFor(node: Node): Advice[] {
       next: known?.next ?? "Run `muster-agent check` on the host.",
     });
   }
-  if (!node.schedulable && node.state === "ready") {
+  if (node.drain?.state === "drained") {
+    list.push({
+      key: "drained",
+      tone: "idle",
+      title: "It is drained: it has no objects any more",
+      next: "Remove it, or end the drain to use it again. Instances that are on it go on.",
+    });
+  } else if (!node.schedulable && !node.drain && node.state === "ready") {
     list.push({
       key: "cordoned",
       tone: "idle",
@@ -119,9 +139,10 @@ export function adviceFor(node: Node): Advice[] {
   return worstFirst(list);
 }
 
-/** Why a node is as it is, beside its state: its reason, that it is out, that it is cordoned. */
+/** Why a node is as it is, beside its state: its reason, or that it is out, drained or cordoned. */
 export function noteOf(node: Node): string | null {
-  const notes = [node.reason, node.out ? "out" : null, node.reason || node.schedulable ? null : "cordoned"];
+  if (node.reason) return node.reason;
+  const notes = [node.out ? "out" : null, node.drain?.state, node.schedulable || node.drain ? null : "cordoned"];
   return notes.filter(Boolean).join(", ") || null;
 }
 

@@ -61,6 +61,20 @@ const known: Record<string, Known> = {
     "Read on the node what is lost, then acknowledge it.",
     "bad",
   ),
+  disk_failed: onNodes(
+    "disk_failed",
+    "has a disk that failed",
+    "have disks that failed",
+    "Other nodes copy what is there. Replace the disk, or declare the node dead.",
+    "bad",
+  ),
+  node_full: onNodes(
+    "node_full",
+    "has hardly any room left and takes no new instances",
+    "have hardly any room left and take no new instances",
+    "Delete what nobody needs and sweep, or make the file system larger.",
+    "bad",
+  ),
   disk_full: onNodes(
     "disk_full",
     "has a full disk",

@@ -1,4 +1,5 @@
-import { SimpleGrid, Stack } from "@mantine/core";
+import { Button, SimpleGrid, Stack } from "@mantine/core";
+import { useState } from "react";
 import { useIsOperator } from "../../api/me.ts";
 import { type Pool, usePool } from "../../api/pools.ts";
 import { AdviceList } from "../../ui/AdviceList.tsx";
@@ -11,6 +12,7 @@ import { Panel } from "../../ui/Panel.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { Meter } from "../nodes/Meter.tsx";
 import { adviceForPool } from "./advice.ts";
+import { CopiesDialog } from "./CopiesDialog.tsx";
 import { PoolRepairPanel } from "./PoolRepairPanel.tsx";
 import { Shares } from "./Shares.tsx";
 import { SweepNow } from "./SweepNow.tsx";
@@ -35,6 +37,7 @@ export default function PoolDetail() {
 
 export function PoolPage({ pool, error = null }: { pool: Pool; error?: unknown }) {
   const { usage } = pool;
+  const [asking, setAsking] = useState(false);
   return (
     <Page
       title="Pool"
@@ -45,7 +48,14 @@ export function PoolPage({ pool, error = null }: { pool: Pool; error?: unknown }
     >
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
       <AdviceList advice={adviceForPool(pool)} />
-      <Panel title="Stored objects">
+      <Panel
+        title="Stored objects"
+        aside={
+          <Button size="compact-xs" variant="default" onClick={() => setAsking(true)}>
+            Change the number of copies
+          </Button>
+        }
+      >
         <Stack gap="md">
           <Meter label="Copies of objects" used={usage.used_bytes} total={usage.limit_bytes} format={bytes} />
           <Facts
@@ -62,6 +72,7 @@ export function PoolPage({ pool, error = null }: { pool: Pool; error?: unknown }
         <PoolRepairPanel pool={pool} />
       </SimpleGrid>
       <Shares />
+      {asking && <CopiesDialog pool={pool} onClose={() => setAsking(false)} />}
     </Page>
   );
 }

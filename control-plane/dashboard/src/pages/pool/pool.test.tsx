@@ -4,6 +4,7 @@ import type { Pool } from "../../api/pools.ts";
 import { fakeApi, list, problem, show } from "../../testing/pages.tsx";
 import { restoredReason, wellPool } from "./fixtures.ts";
 import PoolDetail, { PoolPage } from "./PoolDetail.tsx";
+import { PoolRepairPanel } from "./PoolRepairPanel.tsx";
 import { SweepNow } from "./SweepNow.tsx";
 
 const operation = { id: "o-1", project: "default", kind: "pool.sweep", state: "running", progress: { done: 0 } };
@@ -70,4 +71,41 @@ test("a controller that was restored since the page was read asks for the word t
   await user.click(screen.getByRole("button", { name: "Allow it and sweep" }));
   await waitFor(() => expect(screen.queryByRole("dialog")).toBeNull());
   expect(calls.map(({ body }) => body)).toEqual([{}, { after_restore: true }]);
+});
+
+test("the number of copies is changed after a look at what it means", async () => {
+  const more = { ...wellPool, min_copies: 4 };
+  const calls = fakeApi({ "PATCH /v1/pools/default": more, "GET /v1/nodes": list(), ...me("admin") });
+  const { user } = show(<PoolPage pool={wellPool} />);
+  await user.click(await screen.findByRole("button", { name: "Change the number of copies" }));
+  const field = await screen.findByRole("textbox", { name: "Copies of each object" });
+  await user.clear(field);
+  await user.type(field, "1");
+  expect(screen.getByText(/Fewer nodes may then fail/)).toBeTruthy();
+  await user.clear(field);
+  await user.type(field, "4");
+  expect(screen.getByText(/Some are only made when more nodes join/)).toBeTruthy();
+  await user.click(screen.getByRole("button", { name: "Change" }));
+  await waitFor(() => expect(calls.find(({ method }) => method === "PATCH")?.body).toEqual({ min_copies: 4 }));
+});
+
+test("what newer controllers tell of the repair is shown, and nothing is made up where they do not", async () => {
+  fakeApi({ "GET /v1/nodes": list(), ...me("admin") });
+  const { present, wanted } = { present: { objects: 24_500, bytes: 1 }, wanted: { objects: 24_810, bytes: 2 } };
+  show(
+    <>
+      <PoolRepairPanel pool={wellPool} />
+      <PoolRepairPanel
+        pool={{
+          ...wellPool,
+          repair: { ...wellPool.repair, present, wanted },
+          oldest_open_epoch: 3,
+          membership_epoch: 4,
+        }}
+      />
+    </>,
+  );
+  expect(await screen.findAllByText("Copies where they belong")).toHaveLength(1);
+  expect(screen.getByText("24,500 of 24,810")).toBeTruthy();
+  expect(screen.getByText("3 to 4: objects are being handed over")).toBeTruthy();
 });

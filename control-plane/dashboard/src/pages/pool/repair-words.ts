@@ -18,12 +18,13 @@ export function leftMs(repair: { missing: Amount; bytes_per_s: number }): number
 export function repairFacts(
   repair: { missing: Amount; bytes_per_s: number; unchecked_objects: number; copied: Amount },
   began: string,
+  endsAt?: string | null,
 ): [string, string | undefined][] {
   const left = leftMs(repair);
   return [
     ["Missing", copies(repair.missing)],
     ["Rate", repair.bytes_per_s === 0 ? "nothing is sent" : `${bytes(repair.bytes_per_s)}/s`],
-    ["Time left", left === null ? undefined : `about ${duration(left)}`],
+    ["Time left", left === null || endsAt ? undefined : `about ${duration(left)}`],
     ["To be compared", repair.unchecked_objects === 0 ? "none" : `${count(repair.unchecked_objects)} objects`],
     [`Sent since ${began}`, copies(repair.copied)],
   ];
