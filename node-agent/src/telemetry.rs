@@ -46,6 +46,12 @@ pub const REPAIR_SILENT_NODES: &str = "muster_agent_repair_silent_nodes";
 pub const REPAIR_COPIED_OBJECTS: &str = "muster_agent_repair_copied_objects_total";
 /// Their stored bytes.
 pub const REPAIR_COPIED_BYTES: &str = "muster_agent_repair_copied_bytes_total";
+/// Copies that belong to other nodes, which do not all have them yet, as far as the present pass knows.
+pub const HAND_OVER_SURPLUS_OBJECTS: &str = "muster_agent_hand_over_surplus_objects";
+/// Copies that were dropped since the agent started, because the nodes that they belong to have them.
+pub const HANDED_OVER_OBJECTS: &str = "muster_agent_handed_over_objects_total";
+/// Their stored bytes.
+pub const HANDED_OVER_BYTES: &str = "muster_agent_handed_over_bytes_total";
 /// Stored bytes of this node's share of the pool that the scrub has hashed since the agent started.
 pub const POOL_SCRUBBED_BYTES: &str = "muster_agent_pool_scrubbed_bytes_total";
 /// How much of the pool the round of the scrub that goes on has read, 0 to 1.

@@ -89,6 +89,38 @@ pub struct Repair {
     pub copied: ObjectAmount,
     /// Stored bytes of copies that it sends per second, over the last seconds.
     pub bytes_per_s: u64,
+    /// Objects that it compares with other nodes per second, over the last seconds of the pass.
+    #[serde(default)]
+    #[schema(required)]
+    pub objects_per_s: u64,
+    /// Copies that belong to other nodes and that this pass had to leave here, because not all of those have them yet.
+    #[serde(default)]
+    #[schema(required)]
+    pub surplus: ObjectAmount,
+    /// Copies that it has dropped since its agent began, because the nodes that they belong to have them.
+    #[serde(default)]
+    #[schema(required)]
+    pub handed_over: ObjectAmount,
+    /// Stored bytes of copies that it drops in this way per second, over the last seconds.
+    #[serde(default)]
+    #[schema(required)]
+    pub handed_over_bytes_per_s: u64,
+    /// No objects belong on it, it takes none any more, and it has none.
+    #[serde(default)]
+    #[schema(required)]
+    pub is_empty: bool,
+}
+
+impl Repair {
+    /// Whether its pass under the membership record of this epoch is over, and left nothing to do.
+    #[must_use]
+    pub const fn is_done(&self, membership_epoch: u64) -> bool {
+        self.membership_epoch == membership_epoch
+            && self.unchecked_objects == 0
+            && self.missing.objects == 0
+            && self.surplus.objects == 0
+            && self.silent_nodes == 0
+    }
 }
 
 /// One round of a node's scrub, which reads and hashes every object of its share of the pool.
@@ -149,6 +181,10 @@ pub struct Node {
     #[serde(default)]
     #[schema(required)]
     pub out: bool,
+    /// How far its drain is; null while it is not drained.
+    #[serde(default)]
+    #[schema(required)]
+    pub drain: Option<Drain>,
     /// Its failure domain.
     pub zone: Option<String>,
     /// `IP:PORT` where other nodes reach it.
@@ -171,6 +207,10 @@ pub struct Node {
     #[serde(default)]
     #[schema(required)]
     pub scrub: Option<Scrub>,
+    /// When the repair of the node is expected to end at its present speed; null when it has nothing to do, or that is not known.
+    #[serde(default)]
+    #[schema(required)]
+    pub repair_ends_at: Option<Timestamp>,
     /// Runtimes it offers: `libvirt`, `none`.
     pub runtimes: Vec<String>,
     /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.
@@ -185,6 +225,53 @@ pub struct Node {
     pub agent_version: String,
     /// Time of its last heartbeat.
     pub last_seen_at: Option<Timestamp>,
+}
+
+/// How far the drain of a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainState {
+    /// Other nodes get its objects.
+    Draining,
+    /// It has no objects any more, and takes none.
+    Drained,
+    /// A word that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The drain of a node: no objects belong on it any more, and other nodes get those that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Drain {
+    /// How far it is.
+    pub state: DrainState,
+    /// When it began.
+    pub since: Timestamp,
+    /// Objects that the node still has.
+    pub left: ObjectAmount,
+    /// Stored bytes that it drops per second, because other nodes have them, over the last seconds.
+    pub bytes_per_s: u64,
+    /// When it is expected to end at this speed; null when that is not known.
+    pub ends_at: Option<Timestamp>,
+}
+
+/// What becomes of the instances of a node that is drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainInstances {
+    /// They are moved to other nodes. Reserved: not built yet.
+    Move,
+    /// They are stopped. Reserved: not built yet.
+    Stop,
+}
+
+/// Request of `POST /v1/nodes/{node}/drain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainNode {
+    /// What becomes of its instances. They stay if it is left out; the other words are not built yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<DrainInstances>,
 }
 
 /// Request of `POST /v1/nodes/{node}/fence`: an operator's word that the host of the node is off for good.

@@ -259,6 +259,10 @@ pub struct HeartbeatAnswer {
     pub desired_revision: u64,
     /// Newest membership epoch.
     pub membership_epoch: u64,
+    /// Oldest membership epoch of which some node still has to hand objects over; 0 if that is not known. Nobody asks the owners
+    /// of older ones.
+    #[serde(default)]
+    pub oldest_open_epoch: u64,
     /// The round of the sweep that nodes carry out now; `None` while there is none, and from an older controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<SweepRound>,

@@ -27,6 +27,15 @@ pub struct Pool {
     pub usage: PoolUse,
     /// How the sweep fares, which gives back what nothing needs any more.
     pub sweep: Sweep,
+    /// Epoch of the newest membership record.
+    #[serde(default)]
+    #[schema(required)]
+    pub membership_epoch: u64,
+    /// The oldest epoch that is open: nodes still have to hand objects over that newer epochs gave to others. All is handed over
+    /// when it is the newest one.
+    #[serde(default)]
+    #[schema(required)]
+    pub oldest_open_epoch: u64,
     /// How the repair fares, which makes missing copies again.
     pub repair: PoolRepair,
 }
@@ -39,12 +48,33 @@ pub struct PoolRepair {
     pub nodes_done: u64,
     /// Objects that nodes have not compared with other nodes yet, each counted once for each copy.
     pub unchecked_objects: u64,
+    /// Copies that there are to be, as far as nodes have compared their objects: those present and those missing.
+    #[serde(default)]
+    #[schema(required)]
+    pub wanted: ObjectAmount,
+    /// Copies that are where they belong.
+    #[serde(default)]
+    #[schema(required)]
+    pub present: ObjectAmount,
     /// Copies that are known to be missing and that nodes have to send.
     pub missing: ObjectAmount,
+    /// Copies that are too many: they stay until the nodes that they belong to have them.
+    #[serde(default)]
+    #[schema(required)]
+    pub surplus: ObjectAmount,
     /// Copies that nodes have sent since their agents began.
     pub copied: ObjectAmount,
+    /// Copies that nodes have dropped since their agents began, because the nodes that they belong to have them.
+    #[serde(default)]
+    #[schema(required)]
+    pub handed_over: ObjectAmount,
     /// Stored bytes of copies that all nodes together send per second.
     pub bytes_per_s: u64,
+    /// When the nodes are expected to have compared and sent all, at their present speed; null when there is nothing to do, or that
+    /// is not known.
+    #[serde(default)]
+    #[schema(required)]
+    pub ends_at: Option<Timestamp>,
 }
 
 /// State of the sweep.
@@ -98,6 +128,18 @@ pub struct AwaitedNode {
     pub id: NodeId,
     /// Its name.
     pub name: String,
+}
+
+/// Most copies of an object that can be wanted.
+pub const MIN_COPIES_MAX: u32 = 7;
+
+/// Body of `PATCH /v1/pools/{pool}`. What is left out stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchPool {
+    /// Copies of every object, from 1 to 7. From then on the configuration's `pool.min_copies` counts no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_copies: Option<u32>,
 }
 
 /// Body of `POST /v1/pools/{pool}/sweep`.

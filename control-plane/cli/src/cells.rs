@@ -50,6 +50,11 @@ pub(crate) fn age(at: Timestamp) -> String {
     }
 }
 
+/// `, done in 5m`, or nothing where that is not known.
+pub(crate) fn ends(at: Option<Timestamp>) -> String {
+    at.map(|at| format!(", done {}", age(at))).unwrap_or_default()
+}
+
 /// `k=v k=v`.
 pub(crate) fn labels(labels: &Labels) -> String {
     labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")

@@ -1,17 +1,23 @@
 //! The membership record: the list of the nodes that store objects. It is built from the rows of the nodes and signed
 //! by the CA. When it says something new it becomes a new epoch.
 //!
-//! A new epoch comes from a join, a leave, a node that is declared dead, another address, weight or `accepting`, or another key of a controller. A
-//! silent node makes none: it is expected back. One that stays silent is not `accepting` any more.
+//! A new epoch comes from a join, a leave, a node that is declared dead, another address, weight or `accepting`, another
+//! number of copies, or another key of a controller. A silent node makes none: it is expected back. One that stays silent, or
+//! is drained, is not `accepting` any more.
+//!
+//! An epoch is *open* until all nodes that are there have handed over what newer epochs gave to others. Readers ask the owners
+//! of open epochs before all other nodes. Nothing depends on it but how many nodes a reader has to ask.
 
-use muster_api::node::PoolUse;
+use std::sync::atomic::Ordering;
+
+use muster_api::node::{NodeState, PoolUse};
 use storage_core::membership::{Client, Member, Membership};
 
-use super::{App, AppError};
+use super::{App, AppError, StoreError};
 use crate::store::{
     Tx,
     nodes::{self, NodeRow},
-    salvage,
+    pool_settings, salvage,
 };
 
 /// The name of this controller among the clients of the record.
@@ -27,7 +33,7 @@ impl App {
         let newest = nodes::membership(tx).await?;
         let last = newest.as_ref().map(|(_, signed)| self.read_membership(signed)).transpose()?;
         let salvagers = salvagers(tx).await?;
-        let record = self.record(&rows, salvagers, last.as_ref());
+        let record = self.record(&rows, salvagers, last.as_ref(), self.min_copies(tx).await?);
         if last.as_ref() == Some(&record) {
             return Ok(());
         }
@@ -40,7 +46,7 @@ impl App {
     }
 
     /// The record that the rows make, with the epoch of `last`.
-    fn record(&self, rows: &[NodeRow], salvagers: Vec<Client>, last: Option<&Membership>) -> Membership {
+    fn record(&self, rows: &[NodeRow], salvagers: Vec<Client>, last: Option<&Membership>, min_copies: u32) -> Membership {
         let members = rows.iter().map(member).collect();
         // The keys of other controllers stay in the record; each controller adds its own.
         let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone(), salvages: false };
@@ -53,10 +59,43 @@ impl App {
         Membership {
             cluster: self.cluster,
             epoch: last.map_or(0, |l| l.epoch),
-            min_copies: self.config.pool.min_copies,
+            min_copies,
             members,
             clients,
         }
+    }
+
+    /// Copies that are wanted of every object: as an operator last set it, else as configured.
+    pub(crate) async fn min_copies(&self, tx: &mut Tx) -> Result<u32, StoreError> {
+        Ok(pool_settings::min_copies(tx).await?.unwrap_or(self.config.pool.min_copies))
+    }
+
+    /// Closes all epochs before the newest one if all nodes that are there are done with handing over under it.
+    pub(crate) async fn close_memberships(&self, rows: &[NodeRow]) -> Result<(), AppError> {
+        let epoch = self.pool.membership().epoch;
+        if self.oldest_open_epoch.load(Ordering::Relaxed) >= epoch {
+            return Ok(());
+        }
+        let is_there = |row: &&NodeRow| row.fenced_at.is_none() && (row.accepting || row.draining_at.is_some());
+        let is_done = |row: &NodeRow| {
+            let said = self.heartbeats.last(row.id).and_then(|(_, beat)| beat.repair);
+            row.state == NodeState::Ready && said.is_some_and(|repair| repair.is_done(epoch))
+        };
+        if rows.iter().filter(is_there).all(is_done) {
+            let closed = self
+                .store
+                .run_tx("memberships.close", async |tx| {
+                    Ok::<_, AppError>(nodes::close_memberships_before(tx, epoch).await?)
+                })
+                .await?;
+            if closed > 0 {
+                tracing::info!(membership.epoch = epoch, closed, "all nodes have handed over: older epochs are closed");
+            }
+        }
+        let oldest = self.store.read("memberships.oldest_open", async |tx| nodes::oldest_open_membership(tx).await).await?;
+        self.oldest_open_epoch.store(oldest.unwrap_or(0), Ordering::Relaxed);
+        self.pool.close_epochs_before(oldest.unwrap_or(0));
+        Ok(())
     }
 
     fn read_membership(&self, signed: &storage_core::membership::SignedMembership) -> Result<Membership, AppError> {

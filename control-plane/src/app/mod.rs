@@ -72,7 +72,7 @@ pub mod versions;
 use std::{
     collections::HashMap,
     ops::Deref,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use muster_api::{ClusterId, NodeId, SessionId, Timestamp, TokenId, node_protocol::Incarnation};
@@ -142,6 +142,8 @@ pub struct Inner {
     pub used_sessions: Mutex<HashMap<SessionId, Timestamp>>,
     /// Recent failed sign-ins, by address.
     pub sign_ins: sign_ins::SignIns,
+    /// The oldest membership epoch that is open, as far as this process knows; 0 at first.
+    pub oldest_open_epoch: AtomicU64,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// The newest heartbeat of each node.

@@ -3,13 +3,15 @@
 use axum::extract::State;
 use muster_api::{
     NodeId, Page, Ref,
-    node::{Fence, Node, ObjectAmount, Salvage},
+    node::{DrainNode, Fence, Node, ObjectAmount, Salvage},
+    operation::Operation,
     version::Freed,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     ApiError, ChangeOf, Json, ListQuery, NoBody, Path, Removal, Shown,
+    extract::MaybeBody,
     openapi::{ByLabel, ByState, Deleted, DryRun, List},
 };
 use crate::app::{Answer, App, Caller, nodes::Schedulable};
@@ -20,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(node_show, node_delete))
         .routes(routes!(node_cordon))
         .routes(routes!(node_uncordon))
+        .routes(routes!(node_drain))
         .routes(routes!(node_fence))
         .routes(routes!(node_acknowledge))
         .routes(routes!(node_salvage_list))
@@ -51,11 +54,23 @@ async fn node_cordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Re
     Ok(app.cordon(&of.asked, Schedulable::No).await?)
 }
 
-/// Lets new instances be placed on a node again (operators).
+/// Lets new instances be placed on a node again, and objects too if it was drained: that ends its drain (operators).
 #[utoipa::path(post, path = "/v1/nodes/{node}/uncordon", tag = "nodes",
     responses((status = 200, body = Node)))]
 async fn node_uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> Result<Answer, ApiError> {
     Ok(app.cordon(&of.asked, Schedulable::Yes).await?)
+}
+
+/// Drains a node of its objects: other nodes get them, and it drops what they have. It takes no new instances; those on it
+/// stay. The operation ends when the node has none. `uncordon` and a cancel of the operation take it in again (operators).
+#[utoipa::path(post, path = "/v1/nodes/{node}/drain", tag = "nodes",
+    request_body = DrainNode,
+    responses((status = 202, body = Operation), (status = 501)))]
+async fn node_drain(
+    State(app): State<App>,
+    of: ChangeOf<NodeId, MaybeBody<DrainNode>>,
+) -> Result<Answer, ApiError> {
+    Ok(app.drain_node(&of.asked, &of.body.0).await?)
 }
 
 /// Declares a node dead: the operator's word that its host is off for good. Its instances fail with `node_lost`, what it
@@ -96,10 +111,10 @@ async fn node_give_up_salvage(State(app): State<App>, of: ChangeOf<NodeId, NoBod
     Ok(app.give_up_salvage(&of.asked).await?)
 }
 
-/// Takes out a node that has no objects and no instances, or that was declared dead. It can no longer connect with its
-/// key (operators).
+/// Takes out a node that has no instances, or that was declared dead. If it has objects, an operation drains it first, and takes
+/// it out when it has none. It can no longer connect with its key then (operators).
 #[utoipa::path(delete, path = "/v1/nodes/{node}", tag = "nodes",
-    params(DryRun), responses((status = 204), (status = 200, body = Freed), (status = 501)))]
+    params(DryRun), responses((status = 204), (status = 202, body = Operation), (status = 200, body = Freed)))]
 async fn node_delete(
     State(app): State<App>,
     Removal { asked, dry_run }: Removal<Ref<NodeId>>,

@@ -10,7 +10,7 @@ use super::{ApiError, openapi};
 use crate::app::{App, AppError, Caller};
 
 /// Method, path, id and meaning of each call.
-const CALLS: [(HttpMethod, &str, &str, &str); 25] = {
+const CALLS: [(HttpMethod, &str, &str, &str); 24] = {
     use HttpMethod::{Delete, Get, Head, Patch, Post};
     [
         (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
@@ -37,7 +37,6 @@ const CALLS: [(HttpMethod, &str, &str, &str); 25] = {
             "snapshot_restore",
             "Puts the disks of the members back to the snapshot.",
         ),
-        (Post, "/v1/nodes/{node}/drain", "node_drain", "Moves or stops all instances of a node (operators)."),
         (Get, "/v1/projects", "project_list", "The projects."),
         (Post, "/v1/projects", "project_create", "Makes a project."),
         (Get, "/v1/projects/{project}", "project_show", "One project."),

@@ -6,6 +6,7 @@
 
 pub mod deployments;
 pub mod disks;
+mod drains;
 pub mod driver;
 pub mod instances;
 pub mod nodes;

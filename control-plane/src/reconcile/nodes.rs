@@ -11,6 +11,7 @@ use muster_api::{
 };
 use storage_core::units::usize_from;
 
+use super::drains;
 use crate::{
     app::{
         App, AppError,
@@ -36,9 +37,11 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
         silence(app, &silent).await?;
     }
     let out = leave_out(app, &rows).await?;
+    let drained = drains::pass(app, &rows).await?;
+    app.close_memberships(&rows).await?;
     // Another controller may have opened an epoch.
     app.follow_membership().await?;
-    Ok(Counts { seen: rows.len(), acted: due.len() + silent.len() + out })
+    Ok(Counts { seen: rows.len(), acted: due.len() + silent.len() + out + drained })
 }
 
 async fn flush(app: &App, due: &[(NodeId, Timestamp, Heartbeat)]) -> Result<(), AppError> {
@@ -120,10 +123,10 @@ fn going_out<'r>(app: &App, rows: &'r [NodeRow], now: Timestamp) -> Vec<&'r Node
     };
     let pool = &app.config.pool;
     let out_after_ms = i64::try_from(pool.out_after.as_millis()).expect("it is at most a week");
-    let listed: Vec<&NodeRow> = rows.iter().filter(|row| row.fenced_at.is_none()).collect();
+    let listed: Vec<&NodeRow> = rows.iter().filter(|row| row.fenced_at.is_none() && row.draining_at.is_none()).collect();
     let mut due: Vec<(i64, &NodeRow)> = listed.iter().filter_map(silent).filter(|(ms, _)| *ms > out_after_ms).collect();
     due.sort_by_key(|(silent_ms, _)| std::cmp::Reverse(*silent_ms));
-    due.truncate(may_go(&listed, pool.min_copies));
+    due.truncate(may_go(&listed, app.pool.membership().min_copies));
     due.into_iter().map(|(_, row)| row).collect()
 }
 

@@ -47,6 +47,7 @@ pub mod nics;
 pub mod nodes;
 pub mod operations;
 mod position;
+pub mod pool_settings;
 pub mod promises;
 pub mod readers;
 pub mod roots;

@@ -44,7 +44,7 @@ pub struct NodeRow {
     pub key_sha256: String,
     /// Weight of its share of the pool, GiB.
     pub weight: u32,
-    /// Whether objects of the pool belong on it; false while it is out because it is silent for long.
+    /// Whether objects of the pool belong on it; false while it is out because it is silent for long, or is drained.
     pub accepting: bool,
     /// Virtual processors that it offers to instances, as its agent last said.
     pub cpus: u32,
@@ -82,6 +82,10 @@ pub struct NodeRow {
     pub stopped_at: Option<Timestamp>,
     /// When an operator declared it dead. It stays set when the node is removed, so that a node that returns learns it.
     pub fenced_at: Option<Timestamp>,
+    /// When it began to be drained of its objects; `None` while it is not.
+    pub draining_at: Option<Timestamp>,
+    /// When it was found to be empty after that.
+    pub drained_at: Option<Timestamp>,
     /// Raised by each change; a save compares it.
     pub revision: i64,
     /// Its place in lists and in the order of all commits.
@@ -111,7 +115,8 @@ impl NodeRow {
 columns!(
     "nodes", NodeRow: id, name, labels, state, reason, schedulable, zone, address, store, key_sha256, weight, accepting,
     cpus, memory_bytes, pool, conditions, runtimes, hypervisor, agent_version, protocol, desired_revision, created_at,
-    updated_at, tunnel, features, last_seen_at, run, run_at, stopped_at, fenced_at, revision, seq,
+    updated_at, tunnel, features, last_seen_at, run, run_at, stopped_at, fenced_at, draining_at, drained_at,
+    revision, seq,
 );
 
 /// Inserts a node that joined.
@@ -124,8 +129,8 @@ UPDATE nodes SET name = $2, labels = $3, state = $4, reason = $5, schedulable = 
     weight = $9, accepting = $10, cpus = $11, memory_bytes = $12, pool = $13, conditions = $14, runtimes = $15,
     hypervisor = $16, agent_version = $17, protocol = $18, updated_at = $19, last_seen_at = $20, deleted_at = $21,
     key_sha256 = $22, run = $23, run_at = $24, fenced_at = $25, stopped_at = $26, tunnel = $27, features = $28,
-    revision = revision + 1
-WHERE id = $1 AND revision = $29";
+    draining_at = $29, drained_at = $30, revision = revision + 1
+WHERE id = $1 AND revision = $31";
 
 /// Saves a node. A [`StoreError::Conflict`] if somebody else saved it since it was read. `desired_revision` is not
 /// saved: only [`Tx::bump_desired`] raises it.
@@ -161,6 +166,8 @@ pub async fn save(tx: &mut Tx, node: &NodeRow) -> Result<(), StoreError> {
         .bind(column::opt_micros(node.stopped_at))
         .bind(node.tunnel.as_deref())
         .bind(column::json_text(&node.features)?)
+        .bind(column::opt_micros(node.draining_at))
+        .bind(column::opt_micros(node.drained_at))
         .bind(node.revision)
         .execute(tx.conn())
         .await?;
@@ -360,4 +367,31 @@ pub async fn insert_membership(tx: &mut Tx, epoch: u64, signed: &SignedMembershi
         .execute(tx.conn())
         .await?;
     Ok(())
+}
+
+const CLOSE: &str = "-- memberships.close
+UPDATE memberships SET closed_at = $2 WHERE epoch < $1 AND closed_at IS NULL";
+
+/// Closes all epochs before this one. Returns how many.
+pub async fn close_memberships_before(tx: &mut Tx, epoch: u64) -> Result<u64, StoreError> {
+    let now = tx.now().micros();
+    Ok(sqlx::query(CLOSE).bind(column::int(epoch)).bind(now).execute(tx.conn()).await?.rows_affected())
+}
+
+const OPEN: &str = "-- memberships.open
+SELECT record, signature FROM memberships WHERE closed_at IS NULL ORDER BY epoch DESC LIMIT $1";
+
+/// The newest records of epochs that are not closed, newest first, at most so many.
+pub async fn open_memberships(tx: &mut Tx, limit: i64) -> Result<Vec<SignedMembership>, StoreError> {
+    let rows = sqlx::query(OPEN).bind(limit).fetch_all(tx.conn()).await?;
+    let read = |row| Ok(SignedMembership { record: column::read(row, "record")?, signature: column::read(row, "signature")? });
+    rows.iter().map(read).collect()
+}
+
+const OLDEST_OPEN: &str = "-- memberships.oldest_open
+SELECT MIN(epoch) AS epoch FROM memberships WHERE closed_at IS NULL";
+
+/// The oldest epoch that is not closed; `None` before the first one.
+pub async fn oldest_open_membership(tx: &mut Tx) -> Result<Option<u64>, StoreError> {
+    column::read(&sqlx::query(OLDEST_OPEN).fetch_one(tx.conn()).await?, "epoch")
 }

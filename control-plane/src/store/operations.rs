@@ -188,6 +188,12 @@ pub async fn to_count(tx: &mut Tx) -> Result<Vec<Operation>, StoreError> {
     select(tx, "operations.to_count", rest, [now.into()]).await
 }
 
+/// The operations on things of this kind that have not ended, oldest first.
+pub async fn unfinished_on(tx: &mut Tx, kind: &str) -> Result<Vec<Operation>, StoreError> {
+    let rest = "WHERE finished_at IS NULL AND target_kind = $1 ORDER BY seq";
+    select(tx, "operations.unfinished_on", rest, [kind.into()]).await
+}
+
 const RUNNING_ON_ANY: &str = "-- operations.running_on_any
 SELECT target_id FROM operations WHERE target_kind = 'deployment' AND finished_at IS NULL AND target_id";
 

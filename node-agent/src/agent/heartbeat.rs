@@ -98,6 +98,9 @@ impl Loops {
             debug!(?answer, "the desired state is asked for again");
             self.refetch.notify_one();
         }
+        if answer.incarnation == desired.incarnation {
+            self.pool.close_epochs_before(answer.oldest_open_epoch);
+        }
         if answer.wants_full_report {
             self.report_all.notify_one();
         }
@@ -187,6 +190,9 @@ impl Loops {
             gauge!(telemetry::REPAIR_SILENT_NODES).set(number(repair.silent_nodes));
             counter!(telemetry::REPAIR_COPIED_OBJECTS).absolute(repair.copied.objects);
             counter!(telemetry::REPAIR_COPIED_BYTES).absolute(repair.copied.bytes);
+            gauge!(telemetry::HAND_OVER_SURPLUS_OBJECTS).set(number(repair.surplus.objects));
+            counter!(telemetry::HANDED_OVER_OBJECTS).absolute(repair.handed_over.objects);
+            counter!(telemetry::HANDED_OVER_BYTES).absolute(repair.handed_over.bytes);
         }
         if let Some(moved) = &heartbeat.traffic {
             counter!(telemetry::FETCHED_BYTES).absolute(moved.fetched_bytes);

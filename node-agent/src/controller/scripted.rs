@@ -199,6 +199,7 @@ impl ControllerClient for ScriptedController {
                     incarnation: wanted.map_or(incarnation, |d| d.incarnation),
                     desired_revision: wanted.map_or(0, |d| d.revision),
                     membership_epoch,
+                    oldest_open_epoch: 0,
                     sweep,
                     wants_full_report: script.wants_full_report,
                 }

@@ -9,6 +9,7 @@ mod freezes;
 #[expect(unreachable_pub, reason = "a module of another crate")]
 #[path = "../../../tests/harness/guest_time.rs"]
 mod guest_time;
+mod handover;
 mod hypervisor_suite;
 mod mirror;
 mod networks;

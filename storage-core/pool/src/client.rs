@@ -180,6 +180,8 @@ impl PoolClient {
             limits,
             traffic: Traffic::default(),
             demand: Demand::default(),
+            dropping: Arc::default(),
+            taking: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -193,6 +195,15 @@ impl PoolClient {
         name_members(&self.inner.names, &membership);
         self.inner.view.store(Arc::new(current.followed_by(membership)));
         self.inner.changed.notify_waiters();
+    }
+
+    /// Forgets the membership epochs before this one: what they gave to nodes is where newer ones say.
+    pub fn close_epochs_before(&self, oldest: u64) {
+        let current = self.inner.view.load_full();
+        if let Some(next) = current.without_before(oldest) {
+            // One that was replaced meanwhile is left to the next call.
+            self.inner.view.compare_and_swap(&current, Arc::new(next));
+        }
     }
 
     /// The membership record it works with.

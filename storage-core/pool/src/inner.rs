@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use storage_core::{NodeId, StoreId, lock::lock, store::ChunkStore};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, RwLock, Semaphore};
 
 use crate::{
     demand::Demand,
@@ -32,6 +32,10 @@ pub(crate) struct Inner {
     pub(crate) limits: PoolLimits,
     pub(crate) traffic: Traffic,
     pub(crate) demand: Demand,
+    /// Held for writing while copies are dropped, for reading while this node says that it keeps some (`handover.rs`).
+    pub(crate) dropping: Arc<RwLock<()>>,
+    /// Held for reading while objects are taken in.
+    pub(crate) taking: Arc<RwLock<()>>,
 }
 
 impl Inner {

@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `demand.rs`: whether somebody waits; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `handover.rs`: copies that other nodes keep now; `demand.rs`: whether somebody waits; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
@@ -15,6 +15,7 @@ mod client;
 mod demand;
 mod error;
 mod get;
+mod handover;
 mod health;
 mod inner;
 mod limits;
@@ -34,6 +35,7 @@ pub mod wire;
 pub use client::{Call, ClockTrouble, PoolClient, Tunnel, TunnelError};
 pub use error::PoolError;
 pub use get::Got;
+pub use handover::HandedOver;
 pub use limits::PoolLimits;
 pub use put::PutDone;
 pub use repair::{Avoided, Delivered, Lacking, Parcel};

@@ -8,6 +8,7 @@
 //! | `POST /peer/v1/objects/get` | up to [`NAMES_MAX`] names of 32 bytes -> one record per name, in order; an absent one is a header of kind 0 with the name and no payload |
 //! | `POST /peer/v1/objects/put` + [`ROUND_HEADER`] | records -> [`storage_core::store::PutSummary`] once all of them are on stable storage; with the round [`OWN_ROUND`] each is stamped with the round in its header |
 //! | `POST /peer/v1/objects/touch` + [`ROUND_HEADER`] | names -> one byte per name: 1 = here and stamped durably with the round, 0 = absent |
+//! | `POST /peer/v1/objects/take-over` + [`RECORD_HEADER`] | names, each with its stamp in 8 bytes -> one byte per name: 1 = a good copy is here, stamped durably with at least that stamp, and is not dropped while this node works with the record. 409 if it works with another one. Only members may ask |
 //! | `POST /peer/v1/objects/have` | names -> 8 bytes per name: 0 = absent, else the stamp plus 1; reads no object and stamps none. Only members may ask |
 //!
 //! A refusal is a problem document (RFC 9457) with the words of [`Refusal`].
@@ -24,8 +25,14 @@ pub const NAMES_MAX: usize = 256;
 pub const PUT_BYTES_MAX: usize = 64 << 20;
 /// Header with the round that objects are stamped with, decimal.
 pub const ROUND_HEADER: &str = "muster-round";
+/// Header with the membership record that the caller works with, as 32 hex digits: the first half of the SHA-256 of its
+/// JSON text.
+pub const RECORD_HEADER: &str = "muster-record";
 /// Value of [`ROUND_HEADER`] in a put of copies: each keeps the stamp that it has elsewhere.
 pub const OWN_ROUND: &str = "own";
+
+/// Why a node takes no objects that belongs to the pool and owns nothing.
+pub(crate) const OWNS_NOTHING: &str = "no objects belong on this node: it is being drained, or was out";
 
 /// Why a peer server refuses a request. Each has one HTTP status and one word for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

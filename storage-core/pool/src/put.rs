@@ -26,7 +26,7 @@ use tracing::debug;
 use crate::{
     health::Health,
     inner::{Inner, Local},
-    protocol::{NAMES_MAX, ROUND_HEADER},
+    protocol::{NAMES_MAX, OWNS_NOTHING, ROUND_HEADER},
     transport::{bounded, refusal},
     view::{Copies, View},
     wire::encode_names,
@@ -171,7 +171,7 @@ impl Inner {
         let local = self.local.as_ref().filter(|local| local.store == member.store);
         let health = self.health(member.store);
         let answer = match local {
-            Some(local) => put_local(local.clone(), round, records, part).await,
+            Some(local) => put_local(self.clone(), local.clone(), round, records, part).await,
             None => self.put_remote(member, &health, round, &records, &part).await,
         };
         match &answer {
@@ -378,8 +378,13 @@ pub(crate) async fn accepted(
     Err(PutFailure { reason: refusal(status, &body), full: status == http::StatusCode::INSUFFICIENT_STORAGE })
 }
 
-async fn put_local(local: Local, round: u64, records: Arc<[Record]>, part: Vec<usize>) -> Answer {
+async fn put_local(inner: Arc<Inner>, local: Local, round: u64, records: Arc<[Record]>, part: Vec<usize>) -> Answer {
+    let taking = inner.taking.clone().read_owned().await;
+    if !inner.owns_objects() {
+        return Err(PutFailure::other(OWNS_NOTHING));
+    }
     let put = tokio::task::spawn_blocking(move || {
+        let _taking = taking;
         let names: Vec<ObjectName> = part.iter().map(|at| records[*at].name()).collect();
         let had = local.chunks.touch(round, &names)?;
         let absent: Vec<Record> =

@@ -10,7 +10,7 @@
 //!   would stay although nothing needs it, nor older, or it would go although an upload counts on it.
 //! * Nothing is known about what a silent node has. It gets nothing, and nobody gets a copy in its place: a node that is
 //!   only down comes back. A node without room is passed over as in a put, and the next in rank gets the copy.
-//! * Nothing is dropped here. A copy that is too many is left to the hand-over.
+//! * Nothing is dropped here. A copy that is too many is left to the hand-over (`handover.rs`).
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -82,6 +82,9 @@ pub struct Lacking {
     pub homeless_objects: u64,
     /// Their stored bytes, without headers.
     pub homeless_bytes: u64,
+    /// Those of the objects that belong to other nodes. They can be dropped here once those have them
+    /// ([`PoolClient::hand_over`]).
+    pub surplus: Vec<Listed>,
 }
 
 /// What became of a parcel that a node took.
@@ -99,12 +102,12 @@ pub struct Delivered {
 
 /// Nodes that one pass of the repair leaves alone since they failed it.
 #[derive(Debug, Default)]
-pub struct Avoided(Mutex<AvoidedStores>);
+pub struct Avoided(pub(crate) Mutex<AvoidedStores>);
 
 #[derive(Debug, Default)]
-struct AvoidedStores {
+pub(crate) struct AvoidedStores {
     silent: HashSet<StoreId>,
-    full: HashSet<StoreId>,
+    pub(crate) full: HashSet<StoreId>,
 }
 
 impl Avoided {
@@ -120,7 +123,7 @@ impl Avoided {
         lock(&self.0).full.len()
     }
 
-    fn is_silent(&self, store: StoreId) -> bool {
+    pub(crate) fn is_silent(&self, store: StoreId) -> bool {
         lock(&self.0).silent.contains(&store)
     }
 
@@ -160,6 +163,9 @@ impl PoolClient {
         let mut wanted: BTreeMap<usize, Vec<Wanted>> = BTreeMap::new();
         let mut lacking = Lacking::default();
         for (at, object) in held.iter().enumerate() {
+            if !homes[at].contains(&own) {
+                lacking.surplus.push(*object);
+            }
             if !sends(own, &homes[at], &said[at]) {
                 continue;
             }

@@ -4,6 +4,7 @@
 //! bodies, objects per request, requests at a time per caller, and the time a sender may stay silent (I10, I11).
 //!
 //! * I4: records are hashed before they enter and when they leave. A bad one is refused or dropped, never passed on.
+//! * A node on which no objects belong takes none: it is being emptied, and must be empty for good (`handover.rs`).
 //! * I3: a put or touch is answered only after its sync. The store groups the syncs of concurrent requests.
 //! * A full node answers 507 and keeps what it has.
 
@@ -38,9 +39,11 @@ use tracing::warn;
 
 use crate::{
     PoolClient,
-    protocol::{NAMES_MAX, OWN_ROUND, PUT_BYTES_MAX, ROUND_HEADER, Refusal, Refused},
+    protocol::{
+        NAMES_MAX, OWN_ROUND, OWNS_NOTHING, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused,
+    },
     tls::PeerCaller,
-    wire::{RecordReader, WireError, decode_names, encode_stamps},
+    wire::{RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_stamps},
 };
 
 /// Path of reading objects.
@@ -75,11 +78,38 @@ pub fn routes(pool: PoolClient, chunks: Arc<dyn ChunkStore>, more: Router) -> Ro
         .route(GET_PATH, post(get).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/touch", post(touch).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
         .route("/peer/v1/objects/have", post(have).layer(DefaultBodyLimit::max(NAMES_MAX * ObjectName::BYTES)))
+        .route("/peer/v1/objects/take-over", post(take_over).layer(DefaultBodyLimit::max(NAMES_MAX * Stamped::BYTES)))
         .route("/peer/v1/objects/put", post(put).layer(DefaultBodyLimit::disable()))
-        .with_state(chunks)
+        .with_state(Share { pool: door.pool.clone(), chunks })
         .merge(more)
         .fallback(|| async { Refusal::NoSuchPath.because("there is no such path on the peer server") })
         .layer(middleware::from_fn_with_state(door, admit))
+}
+
+/// This node's share of the pool, and the membership record that it works with.
+#[derive(Clone)]
+struct Share {
+    pool: PoolClient,
+    chunks: Arc<dyn ChunkStore>,
+}
+
+impl Share {
+    /// As [`blocking`], for work that takes objects in. Refused while no objects belong on this node (`handover.rs`).
+    async fn taking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn ChunkStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let taking = self.pool.inner.taking.clone().read_owned().await;
+        if !self.pool.owns_objects() {
+            return Err(Refusal::Unavailable.because(OWNS_NOTHING));
+        }
+        let chunks = self.chunks.clone();
+        blocking(move || {
+            let _taking = taking;
+            work(chunks.as_ref())
+        })
+        .await
+    }
 }
 
 struct Door {
@@ -178,9 +208,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-type Chunks = State<Arc<dyn ChunkStore>>;
-
-async fn get(State(chunks): Chunks, body: Bytes) -> Result<Response, Refused> {
+async fn get(State(Share { chunks, .. }): State<Share>, body: Bytes) -> Result<Response, Refused> {
     let names = names_of(&body)?;
     let records = futures::stream::iter(names).map(move |name| {
         let chunks = chunks.clone();
@@ -207,21 +235,25 @@ async fn get(State(chunks): Chunks, body: Bytes) -> Result<Response, Refused> {
     Ok(Body::from_stream(pieces).into_response())
 }
 
-async fn touch(State(chunks): Chunks, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
+async fn touch(State(share): State<Share>, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
     let (round, names) = (round_of(&headers)?, names_of(&body)?);
-    let here = blocking(move || {
+    let touch = move |chunks: &dyn ChunkStore| {
         let here = chunks.touch(round, &names)?;
         if here.contains(&true) {
             chunks.sync()?;
         }
         Ok(here)
-    })
-    .await?;
+    };
+    let here = share.taking(touch).await?;
     Ok(here.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
 }
 
 /// Which of the objects are here, by the index alone. A copy that was found bad is not in it any more.
-async fn have(State(chunks): Chunks, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Bytes, Refused> {
+async fn have(
+    State(Share { chunks, .. }): State<Share>,
+    Extension(caller): Extension<Caller>,
+    body: Bytes,
+) -> Result<Bytes, Refused> {
     // I12: what a node holds beside what it is asked for is nobody else's business.
     if !matches!(caller, Caller::Member(_)) {
         return Err(Refusal::Forbidden.because("only members of the pool may ask what a node has"));
@@ -230,6 +262,27 @@ async fn have(State(chunks): Chunks, Extension(caller): Extension<Caller>, body:
     let stamp = move |name: &ObjectName| Ok(chunks.find(name)?.map(|here| here.round));
     let stamps = blocking(move || names.iter().map(stamp).collect::<Result<Vec<_>, _>>()).await?;
     Ok(encode_stamps(&stamps))
+}
+
+/// Another node wants to drop its copies of objects whose home this node is.
+async fn take_over(
+    State(share): State<Share>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    if !matches!(caller, Caller::Member(_)) {
+        return Err(Refusal::Forbidden.because("only members of the pool hand objects over"));
+    }
+    let objects = decode_stamped(&body, NAMES_MAX).map_err(|e| Refusal::BadRequest.because(e.to_string()))?;
+    let record = headers.get(RECORD_HEADER).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let keeping = share.pool.inner.dropping.clone().read_owned().await;
+    let kept = blocking(move || {
+        let _keeping = keeping;
+        share.pool.inner.keep(share.chunks.as_ref(), &record, &objects)
+    });
+    let kept = kept.await?.ok_or_else(|| Refusal::WrongState.because("this node works with another membership record"))?;
+    Ok(kept.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
 }
 
 /// What a put stamps its objects with.
@@ -241,7 +294,7 @@ enum Stamp {
 }
 
 async fn put(
-    State(chunks): Chunks,
+    State(share): State<Share>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Body,
@@ -266,15 +319,15 @@ async fn put(
         }
         part.push(record);
         if part_bytes >= PART_BYTES {
-            add(&mut done, put_part(&chunks, stamp, std::mem::take(&mut part)).await?);
+            add(&mut done, put_part(&share, stamp, std::mem::take(&mut part)).await?);
             part_bytes = 0;
         }
     }
     if !part.is_empty() {
-        add(&mut done, put_part(&chunks, stamp, part).await?);
+        add(&mut done, put_part(&share, stamp, part).await?);
     }
     // I3: nothing is answered before all of it is on stable storage.
-    blocking(move || chunks.sync()).await?;
+    blocking(move || share.chunks.sync()).await?;
     Ok(Json(done))
 }
 
@@ -294,9 +347,8 @@ where
     }
 }
 
-async fn put_part(chunks: &Arc<dyn ChunkStore>, stamp: Stamp, part: Vec<Record>) -> Result<PutSummary, Refused> {
-    let chunks = chunks.clone();
-    blocking(move || {
+async fn put_part(share: &Share, stamp: Stamp, part: Vec<Record>) -> Result<PutSummary, Refused> {
+    let put = move |chunks: &dyn ChunkStore| {
         // I4: hashed here, off the network's threads; the store takes proven records as they are.
         let mut proven: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
         for record in part {
@@ -311,8 +363,8 @@ async fn put_part(chunks: &Arc<dyn ChunkStore>, stamp: Stamp, part: Vec<Record>)
             add(&mut done, chunks.put(round, &records)?);
         }
         Ok(done)
-    })
-    .await
+    };
+    share.taking(put).await
 }
 
 fn add(sum: &mut PutSummary, part: PutSummary) {

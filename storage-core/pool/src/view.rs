@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use sha2::{Digest as _, Sha256};
 use storage_core::{
     Kind, ObjectName, StoreId,
     membership::{Member, Membership},
@@ -10,12 +11,16 @@ use storage_core::{
     units::usize_from,
 };
 
-/// Older membership epochs that are remembered for reading, because objects may still be where an older epoch put them.
-const OLDER_EPOCHS: usize = 4;
+/// Older membership epochs that are remembered for reading at most, because objects may still be where an older epoch put
+/// them. They are forgotten once all nodes have handed over ([`View::without_before`]). Without a limit, a node that is never
+/// done would let the list grow.
+const OLDER_EPOCHS: usize = 16;
 
 /// A membership epoch with the epochs before it. A node is named by its position in `membership.members`.
 pub(crate) struct View {
     pub(crate) membership: Arc<Membership>,
+    /// Tells the record from every other one, also from one of the same epoch in another history of the database.
+    pub(crate) record: String,
     older: Vec<Arc<Membership>>,
 }
 
@@ -31,7 +36,9 @@ pub(crate) struct Copies {
 impl View {
     /// The first view of a client.
     pub(crate) fn new(membership: Membership) -> Self {
-        Self { membership: Arc::new(membership), older: Vec::new() }
+        let text = serde_json::to_vec(&membership).expect("a record is JSON");
+        let record = hex::encode(&Sha256::digest(text)[..16]);
+        Self { membership: Arc::new(membership), record, older: Vec::new() }
     }
 
     /// The view after this one. It remembers this one's record, and no record that is as new as `membership`.
@@ -41,6 +48,14 @@ impl View {
         // Epoch 0 is the empty record that a controller or agent starts with.
         older.retain(|m| m.epoch > 0 && m.epoch < membership.epoch);
         Self { older, ..Self::new(membership) }
+    }
+
+    /// This view without the epochs before `oldest`: all that they gave to nodes is where newer ones say. None if it has none.
+    pub(crate) fn without_before(&self, oldest: u64) -> Option<Self> {
+        let stays = |m: &&Arc<Membership>| m.epoch >= oldest;
+        let older: Vec<_> = self.older.iter().filter(stays).cloned().collect();
+        (older.len() < self.older.len())
+            .then(|| Self { membership: self.membership.clone(), record: self.record.clone(), older })
     }
 
     pub(crate) fn member(&self, at: usize) -> &Member {

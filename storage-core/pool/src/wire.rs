@@ -33,6 +33,9 @@ pub enum WireError {
     /// The length of a list of names is not a multiple of 32 bytes.
     #[error("{0} bytes are not a list of names of {bytes} bytes", bytes = ObjectName::BYTES)]
     Names(usize),
+    /// The length of a list of names with stamps is not a multiple of 40 bytes.
+    #[error("{0} bytes are not a list of names with stamps of {bytes} bytes", bytes = Stamped::BYTES)]
+    Stamped(usize),
     /// The answer about stamps does not fit the question.
     #[error("{got} bytes are not the stamps of {count} objects")]
     Stamps {
@@ -71,6 +74,51 @@ pub fn decode_stamps(body: &[u8], count: usize) -> Result<Vec<Option<u64>>, Wire
         return Err(WireError::Stamps { got: body.len(), count });
     }
     Ok(numbers.iter().map(|bytes| u64::from_le_bytes(*bytes).checked_sub(1)).collect())
+}
+
+/// The name of an object with a stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// Name of the object.
+    pub name: ObjectName,
+    /// Its stamp.
+    pub stamp: u64,
+}
+
+impl Stamped {
+    /// Bytes that it takes in a list.
+    pub const BYTES: usize = ObjectName::BYTES + 8;
+}
+
+/// A list of names with stamps as bytes, one after the other.
+#[must_use]
+pub fn encode_stamped(objects: impl IntoIterator<Item = Stamped>) -> Bytes {
+    let mut out = BytesMut::new();
+    for object in objects {
+        out.extend_from_slice(object.name.as_bytes());
+        out.extend_from_slice(&object.stamp.to_le_bytes());
+    }
+    out.freeze()
+}
+
+/// Reads a list of at most `limit` names with stamps.
+///
+/// # Errors
+/// When there are more, or the last one is not whole.
+pub fn decode_stamped(body: &[u8], limit: usize) -> Result<Vec<Stamped>, WireError> {
+    let (objects, rest) = body.as_chunks::<{ Stamped::BYTES }>();
+    if !rest.is_empty() {
+        return Err(WireError::Stamped(body.len()));
+    }
+    if objects.len() > limit {
+        return Err(WireError::TooManyNames { got: objects.len(), limit });
+    }
+    let read = |bytes: &[u8; Stamped::BYTES]| {
+        let (name, stamp) = bytes.split_first_chunk::<{ ObjectName::BYTES }>().expect("it is longer");
+        let stamp = u64::from_le_bytes(stamp.try_into().expect("8 bytes are left"));
+        Stamped { name: ObjectName::from_bytes(*name), stamp }
+    };
+    Ok(objects.iter().map(read).collect())
 }
 
 /// Reads a list of at most `limit` names.

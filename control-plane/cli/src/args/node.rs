@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Listing, Removal, Reserved};
+use super::{Listing, Removal};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
@@ -20,7 +20,7 @@ pub(crate) enum NodeCommand {
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<String>,
     },
-    /// Place new instances on nodes again
+    /// Place new instances on nodes again, and objects if they were drained
     Uncordon {
         /// Names or ids of nodes
         #[arg(required = true, value_name = "NODE")]
@@ -52,7 +52,7 @@ pub(crate) enum NodeCommand {
         #[arg(short, long, requires = "give_up")]
         yes: bool,
     },
-    /// Remove nodes from the cluster that hold no instances and no objects, or that are fenced
+    /// Remove nodes from the cluster that hold no instances, or that are fenced; their objects are drained first
     #[command(alias = "delete")]
     Rm {
         #[command(flatten)]
@@ -61,6 +61,10 @@ pub(crate) enum NodeCommand {
         #[arg(long)]
         dead: bool,
     },
-    #[command(hide = true)]
-    Drain(Reserved),
+    /// Drain nodes of their objects: other nodes get them. Instances stay; no new ones are placed there. `uncordon` ends it
+    Drain {
+        /// Names or ids of nodes
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
 }

@@ -5,13 +5,14 @@ use std::io::{IsTerminal, Read};
 use muster_api::{
     node::Node,
     operation::Operation,
+    pool::Pool,
     summary::{Me, Summary},
 };
 use reqwest::{Method, header};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Ctx, node::NODES, operation::done, read_all};
+use super::{Ctx, node::NODES, operation::done, pool::repaired, read_all};
 use crate::{
     answer,
     args::{Api, Top},
@@ -20,7 +21,7 @@ use crate::{
     failure::Failure,
     output,
     table::{Column, names, numbers, texts, words},
-    transfer,
+    transfer, units,
 };
 
 const RUNNING: [Column<Operation>; 5] = [
@@ -86,6 +87,11 @@ async fn screen(ctx: &Ctx, summary: &Summary) -> Result<String, Failure> {
     }
     // Tenants see no nodes.
     if !summary.nodes.is_empty() {
+        let pools: Vec<Pool> = first_page(ctx, Call::to(&["v1", "pools"])).await?;
+        for pool in &pools {
+            let held = units::bytes(pool.usage.used_bytes);
+            screen += &ctx.out.facts(&[("pool", format!("{held}; {}", repaired(&pool.repair)))]);
+        }
         let nodes: Vec<Node> = first_page(ctx, Call::to(&["v1", "nodes"])).await?;
         screen += &format!("\n{}", ctx.out.table(&NODES, &nodes));
     }

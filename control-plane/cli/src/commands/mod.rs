@@ -97,7 +97,6 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Deployment(D::Unshelve(_)) => "deployment unshelve",
         Command::Instance(I::Migrate(_)) => "instance migrate",
         Command::Snapshot(S::Restore(_)) => "snapshot restore",
-        Command::Node(N::Drain(_)) => "node drain",
         _ => return None,
     })
 }

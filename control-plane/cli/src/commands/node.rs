@@ -2,13 +2,14 @@
 
 use muster_api::{
     condition::ConditionKind,
-    node::{Node, NodeState, ObjectAmount, Repair, Salvage, Scrub, ScrubRound},
+    node::{Drain, DrainState, Node, NodeState, ObjectAmount, Repair, Salvage, Scrub, ScrubRound},
+    operation::Operation,
     traffic::{Traffic, TrafficSeries},
 };
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Ctx, Frees, check_askable, filtered};
+use super::{Ctx, Frees, Settled, check_askable, filtered};
 use crate::{
     answer::Object,
     args::{NodeCommand, Removal},
@@ -38,9 +39,15 @@ pub(super) const NODES: [Column<Node>; 12] = [
 ];
 
 fn state(node: &Node) -> String {
-    // A fenced node takes nothing anyway.
-    let cordoned = !node.schedulable && node.state != NodeState::Fenced;
-    let said = [(node.out, ", out"), (cordoned, ", cordoned")];
+    // A fenced node takes nothing anyway, and one that is drained is cordoned.
+    let cordoned = !node.schedulable && node.state != NodeState::Fenced && node.drain.is_none();
+    let is = |state| node.drain.is_some_and(|drain| drain.state == state);
+    let said = [
+        (node.out, ", out"),
+        (is(DrainState::Draining), ", draining"),
+        (is(DrainState::Drained), ", drained"),
+        (cordoned, ", cordoned"),
+    ];
     let said: String = said.into_iter().filter_map(|(holds, word)| holds.then_some(word)).collect();
     word(&node.state) + &said
 }
@@ -80,9 +87,18 @@ pub(super) async fn run(ctx: &Ctx, command: NodeCommand) -> Result<(), Failure> 
             ctx.remove("node", &["v1", "nodes"], &removal, Frees::Nothing).await
         }
         NodeCommand::Rm { removal, dead: true } => remove_dead(ctx, removal).await,
-        // `reserved` has answered this.
-        NodeCommand::Drain(_) => Ok(()),
+        NodeCommand::Drain { nodes } => drain(ctx, nodes).await,
     }
+}
+
+async fn drain(ctx: &Ctx, names: Vec<String>) -> Result<(), Failure> {
+    let begin = async |name: String| Ok((ask_for(ctx, &name, "drain").await?, name));
+    let end = async |(answer, name): (Answer, String)| match ctx.settle(answer).await? {
+        Settled::Accepted(operation) => ctx.accepted(operation),
+        Settled::Done(operation) => ctx.shown(operation.sent, |_: &Operation| format!("{name}: drained")),
+        Settled::Now(body) => ctx.shown(body, |_: &Operation| format!("{name}: drained")),
+    };
+    ctx.each(names, begin, end).await
 }
 
 async fn give_up(ctx: &Ctx, name: &str, yes: bool) -> Result<(), Failure> {
@@ -202,6 +218,10 @@ fn repair(repair: &Repair) -> String {
     if *unchecked_objects > 0 {
         said += &format!(", {unchecked_objects} objects not compared yet");
     }
+    if repair.surplus.objects > 0 {
+        let bytes = units::bytes(repair.surplus.bytes);
+        said += &format!(", {} copies ({bytes}) that other nodes are to take over", repair.surplus.objects);
+    }
     if *silent_nodes > 0 {
         said += &format!(", nodes without an answer: {silent_nodes}");
     }
@@ -228,6 +248,15 @@ fn scrub(scrub: &Scrub) -> String {
     }
 }
 
+/// How far the drain of a node is, in words.
+fn drained(drain: &Drain) -> String {
+    if drain.state == DrainState::Drained {
+        return "done: it has no objects any more".to_owned();
+    }
+    let (left, speed) = (units::bytes(drain.left.bytes), units::bytes(drain.bytes_per_s));
+    format!("{} objects ({left}) left, {speed}/s{}", drain.left.objects, cells::ends(drain.ends_at))
+}
+
 fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
     let (fetched, served) = (moved(traffic, |s| &s.fetched_bytes), moved(traffic, |s| &s.served_bytes));
     let (read, written) = (moved(traffic, |s| &s.read_bytes), moved(traffic, |s| &s.written_bytes));
@@ -248,7 +277,8 @@ fn details(ctx: &Ctx, node: &Node, traffic: Option<&Traffic>) -> String {
         ("cpus", format!("{} of {} reserved", capacity.cpus_used, capacity.cpus)),
         ("memory", format!("{used} of {all} reserved")),
         ("pool", format!("{stored} of {limit} in {} objects", pool.objects)),
-        ("repair", node.repair.as_ref().map_or_else(|| "-".to_owned(), repair)),
+        ("drain", optional(node.drain.as_ref().map(drained))),
+        ("repair", node.repair.as_ref().map_or_else(|| "-".to_owned(), repair) + &cells::ends(node.repair_ends_at)),
         ("scrub", node.scrub.as_ref().map_or_else(|| "-".to_owned(), scrub)),
         ("cache", units::bytes(pool.cache_bytes)),
         ("disk free", units::bytes(pool.free_bytes)),

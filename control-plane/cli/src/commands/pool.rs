@@ -2,13 +2,15 @@
 
 use muster_api::{
     operation::Operation,
-    pool::{DEFAULT_POOL, Pool, StartSweep, Sweep},
+    pool::{DEFAULT_POOL, PatchPool, Pool, PoolRepair, StartSweep, Sweep},
 };
+
+use reqwest::Method;
 
 use super::{Ctx, Settled, body};
 use crate::{
     args::PoolCommand,
-    cells::{age, word},
+    cells::{self, age, word},
     client::Call,
     failure::Failure,
     units,
@@ -18,6 +20,11 @@ pub(super) async fn run(ctx: &Ctx, command: PoolCommand) -> Result<(), Failure> 
     let pool = Call::to(&["v1", "pools", DEFAULT_POOL]);
     match command {
         PoolCommand::Show => ctx.show(&pool, details).await,
+        PoolCommand::Set { min_copies } => {
+            let wanted = body(&PatchPool { min_copies: Some(min_copies) })?;
+            let answer = ctx.client.change(Method::PATCH, &pool, Some(&wanted)).await?;
+            ctx.finish(answer, &pool, changed).await
+        }
         PoolCommand::Sweep { after_restore, yes } => {
             if after_restore {
                 let question = "Allow the sweep after the restore? What `muster instance found` does not show and no node \
@@ -47,6 +54,30 @@ fn swept(operation: &Operation) -> String {
     )
 }
 
+/// Also shown by `muster top`.
+pub(super) fn repaired(repair: &PoolRepair) -> String {
+    format!(
+        "{} nodes done; {} copies missing, {}, at {}/s; {} objects to be compared{}",
+        repair.nodes_done,
+        repair.missing.objects,
+        units::bytes(repair.missing.bytes),
+        units::bytes(repair.bytes_per_s),
+        repair.unchecked_objects,
+        cells::ends(repair.ends_at)
+    )
+}
+
+/// `pool default: at least 3 copies of each object, on 2 nodes so far`.
+fn changed(pool: &Pool) -> String {
+    let Pool { name, min_copies, nodes, .. } = pool;
+    let few = if *nodes < *min_copies {
+        format!(", on the {nodes} nodes that there are: the others are made when more nodes join")
+    } else {
+        String::new()
+    };
+    format!("pool {name}: at least {min_copies} copies of each object{few}")
+}
+
 fn details(pool: &Pool) -> String {
     let Pool { name, min_copies, nodes, usage, sweep, repair, .. } = pool;
     let mut lines = vec![
@@ -61,14 +92,18 @@ fn details(pool: &Pool) -> String {
     if usage.lost_objects > 0 {
         lines.push(format!("  lost      {} copies, {}", usage.lost_objects, units::bytes(usage.lost_bytes)));
     }
+    lines.push(format!("  repair    {}", repaired(repair)));
     lines.push(format!(
-        "  repair    {} nodes done; {} copies missing, {}, at {}/s; {} objects to be compared",
-        repair.nodes_done,
-        repair.missing.objects,
-        units::bytes(repair.missing.bytes),
-        units::bytes(repair.bytes_per_s),
-        repair.unchecked_objects
+        "  copies    {} of {} present; {} too many, {}",
+        repair.present.objects,
+        repair.wanted.objects,
+        repair.surplus.objects,
+        units::bytes(repair.surplus.bytes)
     ));
+    if pool.oldest_open_epoch < pool.membership_epoch {
+        let (oldest, newest) = (pool.oldest_open_epoch, pool.membership_epoch);
+        lines.push(format!("  epochs    {oldest} to {newest} are open: nodes still hand objects over"));
+    }
     lines.extend(sweep_lines(sweep));
     lines.join("\n")
 }

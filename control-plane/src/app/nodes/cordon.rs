@@ -21,16 +21,19 @@ pub enum Schedulable {
 }
 
 impl App {
-    /// Sets whether new instances may be placed on a node. The call says the wanted state, so a repeated one changes
+    /// Sets whether new instances may be placed on a node. `uncordon` also ends its drain. The call says the wanted state, so a repeated one changes
     /// nothing.
     pub async fn cordon(&self, asked: &Asked<Ref<NodeId>>, wanted: Schedulable) -> Result<Answer, AppError> {
         asked.caller.require_operator()?;
         let schedulable = wanted == Schedulable::Yes;
-        self.once(&asked.once, "nodes.cordon", async |tx| {
+        let answer = self.once(&asked.once, "nodes.cordon", async |tx| {
             let mut row = find::node(tx, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
             if row.state == NodeState::Deleted {
                 return Err(AppError::not_found("node", &asked.thing));
+            }
+            if schedulable && row.draining_at.is_some() {
+                row = self.end_drain(tx, row, &asked.caller.name).await?;
             }
             if row.schedulable != schedulable {
                 row.schedulable = schedulable;
@@ -42,7 +45,9 @@ impl App {
             }
             let promised = promises::by_node(tx).await?;
             Answer::ok(&self.node_view(&row, &promised))
-        })
-        .await
+        });
+        let answer = answer.await?;
+        self.follow_membership().await?;
+        Ok(answer)
     }
 }

@@ -55,6 +55,8 @@ impl App {
             reason: Some(format!("declared dead by {actor}")),
             schedulable: false,
             fenced_at: Some(tx.now()),
+            draining_at: None,
+            drained_at: None,
             last_seen_at: self.last_seen(&row),
             ..row
         };

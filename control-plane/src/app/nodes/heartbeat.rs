@@ -1,6 +1,6 @@
 //! Heartbeats: what a node says of itself every few seconds.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use muster_api::{
     Timestamp,
@@ -59,6 +59,7 @@ impl App {
             incarnation: ours,
             desired_revision: row.desired_revision,
             membership_epoch: self.pool.membership().epoch,
+            oldest_open_epoch: self.oldest_open_epoch.load(Ordering::Relaxed),
             sweep: self.sweep.named_to(node.id, ours),
             wants_full_report: !self.sweep.has_reported(node.id, ours),
         })
@@ -142,7 +143,8 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         state,
         reason,
         stopped_at: None,
-        accepting,
+        // One that is drained stays so, whatever it says.
+        accepting: accepting && row.draining_at.is_none(),
         address: beat.advertise.clone(),
         cpus: beat.offer.cpus,
         memory_bytes: beat.offer.memory_bytes,

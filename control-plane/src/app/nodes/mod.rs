@@ -7,12 +7,14 @@
 //!  any of these ──fence (an operator's word that it is dead)──► fenced, for ever: its instances fail, its calls are refused
 //! ```
 //! A node that is silent (or stopped) for long is *out* as well: it owns no objects of the pool until its next heartbeat.
+//! One that is drained owns none either, whatever it says (`drain.rs`).
 //! Heartbeats stay in memory and reach the database in batches. What others act on (state, address, offer, weight) is
 //! stored at once, because it changes seldom. The nodes loop notices silence, which changes only the node's row. The
 //! instances loop sees that row and marks the node's instances as `unknown`.
 
 mod cordon;
 mod desired;
+mod drain;
 mod fence;
 mod heartbeat;
 mod join;
@@ -29,8 +31,12 @@ use muster_api::{
 };
 use serde_json::json;
 
-pub(crate) use self::heartbeat::disk_failed;
-pub use self::{cordon::Schedulable, salvage::DeadNode};
+pub(crate) use self::{drain::repair_ends_at, heartbeat::disk_failed};
+pub use self::{
+    cordon::Schedulable,
+    drain::{DRAIN, REMOVE},
+    salvage::DeadNode,
+};
 use crate::store::{events::NewEvent, nodes::NodeRow};
 
 /// A node that is calling, known by its key.
@@ -50,7 +56,8 @@ pub(crate) fn state_event(row: &NodeRow, actor: &str) -> NewEvent {
         actor: actor.to_owned(),
         labels: row.labels.clone(),
         node: Some(row.id),
-        data: json!({ "state": row.shown_state(), "reason": row.reason, "schedulable": row.schedulable }),
+        data: json!({ "state": row.shown_state(), "reason": row.reason, "schedulable": row.schedulable,
+            "draining": row.draining_at.is_some(), "drained": row.drained_at.is_some() }),
         ..NewEvent::new("node.state", "default", row.target())
     }
 }

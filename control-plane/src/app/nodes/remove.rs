@@ -1,34 +1,32 @@
-//! A node is taken out.
+//! A node is taken out. One that has objects is drained first (`drain.rs`).
 
 use muster_api::{NodeId, Ref, node::NodeState};
 use serde_json::json;
 
 use super::{
     super::{Answer, App, AppError, Asked, find},
+    drain::{REMOVE, refuse_instances},
     state_event,
 };
 use crate::store::{
     Tx, events,
     nodes::{self, NodeRow},
-    promises,
 };
 
 impl App {
-    /// Takes out a node that holds nothing: it has no instance and its share of the pool is empty. One that was declared
-    /// dead is taken out whatever it held. Its name is free then.
+    /// Takes out a node that has no instance. If its share of the pool is not empty, an operation drains it first. One that was
+    /// declared dead is taken out whatever it held. Its name is free then.
     pub async fn delete_node(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
         asked.caller.require_operator()?;
         let answer = self
             .once(&asked.once, "nodes.delete", async |tx| {
                 let row = self.removable(tx, asked).await?;
-                let next = NodeRow { state: NodeState::Deleted, reason: None, schedulable: false, ..row };
-                nodes::save(tx, &next).await?;
-                events::append(tx, state_event(&next, &asked.caller.name)).await?;
-                // Its long-poll ends now, if it still has one, and its next call is refused.
-                tx.bump_desired(next.id);
-                self.refresh_membership(tx).await?;
-                self.heartbeats.forget(next.id);
-                self.traffics.forget(next.id);
+                // One that is drained may get objects until it says that it is empty for good.
+                let may_hold = row.draining_at.is_some() || self.objects_on(&row).objects > 0;
+                if row.fenced_at.is_none() && row.drained_at.is_none() && may_hold {
+                    return Answer::accepted(&self.begin_drain(tx, row, REMOVE, &asked.caller.origin()).await?);
+                }
+                self.remove_row(tx, row, &asked.caller.name).await?;
                 Ok(Answer::no_content())
             })
             .await?;
@@ -36,8 +34,21 @@ impl App {
         Ok(answer)
     }
 
-    /// What [`App::delete_node`] would free: nothing, because it refuses a node that holds something, and nothing comes
-    /// back from a dead one.
+    /// Takes out a node, without a look at what it holds.
+    pub(crate) async fn remove_row(&self, tx: &mut Tx, row: NodeRow, actor: &str) -> Result<(), AppError> {
+        let next = NodeRow { state: NodeState::Deleted, reason: None, schedulable: false, ..row };
+        nodes::save(tx, &next).await?;
+        events::append(tx, state_event(&next, actor)).await?;
+        // Its long-poll ends now, if it still has one, and its next call is refused.
+        tx.bump_desired(next.id);
+        self.refresh_membership(tx).await?;
+        self.heartbeats.forget(next.id);
+        self.traffics.forget(next.id);
+        Ok(())
+    }
+
+    /// What [`App::delete_node`] would free: nothing, because other nodes get what it has, and nothing comes back from a dead
+    /// one.
     pub async fn node_freed(&self, asked: &Asked<Ref<NodeId>>) -> Result<Answer, AppError> {
         asked.caller.require_operator()?;
         self.once(&asked.once, "nodes.delete", async |tx| {
@@ -56,14 +67,7 @@ impl App {
         if row.fenced_at.is_some() {
             return Ok(row);
         }
-        let instances = promises::by_node(tx).await?.get(&row.id).map_or(0, |promised| promised.instances);
-        let objects = self.heartbeats.last(row.id).map_or(row.pool.objects, |(_, beat)| beat.pool.objects);
-        if instances > 0 || objects > 0 {
-            return Err(AppError::NotBuiltYet(format!(
-                "deleting a node that still has {instances} instances and {objects} objects (draining; a node whose host is \
-                 off for good is fenced first: `muster node rm NAME --dead`)"
-            )));
-        }
+        refuse_instances(tx, &row).await?;
         Ok(row)
     }
 }

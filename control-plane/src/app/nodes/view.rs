@@ -9,6 +9,7 @@ use muster_api::{
     node::{Capacity, Node, NodeState},
 };
 
+use super::drain::repair_ends_at;
 use super::super::{App, AppError, Caller, find, list::ListQuery};
 use crate::{
     domain::promised::Promised,
@@ -60,6 +61,8 @@ impl App {
             Some((_, beat)) => (beat.pool, beat.conditions.clone()),
             None => (row.pool, row.conditions.clone()),
         };
+        let repair = fresh.as_ref().and_then(|(_, beat)| beat.repair);
+        let scrub = fresh.and_then(|(_, beat)| beat.scrub);
         conditions
             .extend(self.refused_run(row.id).map(|detail| Condition { kind: ConditionKind::IdentityCopied, detail }));
         Node {
@@ -73,7 +76,8 @@ impl App {
             updated_at: row.updated_at,
             etag: etag::of_revision(row.revision),
             schedulable: row.schedulable,
-            out: !row.accepting && row.fenced_at.is_none(),
+            out: !row.accepting && row.fenced_at.is_none() && row.draining_at.is_none(),
+            drain: self.drain_view(row),
             zone: row.zone.clone(),
             address: row.address.clone(),
             tunnel: row.tunnel.clone(),
@@ -85,8 +89,9 @@ impl App {
                 memory_used_bytes: promised.memory_bytes,
             },
             pool,
-            repair: fresh.as_ref().and_then(|(_, beat)| beat.repair),
-            scrub: fresh.and_then(|(_, beat)| beat.scrub),
+            repair_ends_at: repair.and_then(|repair| repair_ends_at(self.clock.now(), &repair)),
+            repair,
+            scrub,
             runtimes: row
                 .runtimes
                 .iter()

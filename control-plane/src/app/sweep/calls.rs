@@ -1,9 +1,11 @@
 //! The pool as operators see it, and their word that it be swept.
 
 use muster_api::{
-    Page,
+    Page, Timestamp,
     node::{ObjectAmount, PoolUse, Repair},
-    pool::{AWAITED_MAX, AwaitedNode, DEFAULT_POOL, Pool, PoolRepair, StartSweep, Sweep, SweepState},
+    pool::{
+        AWAITED_MAX, AwaitedNode, DEFAULT_POOL, MIN_COPIES_MAX, PatchPool, Pool, PoolRepair, StartSweep, Sweep, SweepState,
+    },
 };
 use serde_json::json;
 use storage_core::units::u64_from;
@@ -12,6 +14,7 @@ use super::{
     super::{
         Answer, App, AppError, Caller, Once, begin_operation,
         caller::DEFAULT_PROJECT,
+        nodes::repair_ends_at,
         sweeping::{Named, Standing},
     },
     rounds,
@@ -21,7 +24,7 @@ use crate::{
         Tx, events,
         nodes::{self, NodeRow},
         operations::{self, NewOperation},
-        sweep, uploads,
+        pool_settings, sweep, uploads,
     },
     wake::Loop,
 };
@@ -50,6 +53,38 @@ impl App {
         caller.require_operator()?;
         check_name(name)?;
         self.store.read("pools.show", async |tx| self.pool_view(tx).await).await
+    }
+
+    /// Sets how many copies are wanted of every object. Makes the missing ones by itself, and drops those that are too many.
+    pub async fn patch_pool(
+        &self,
+        caller: &Caller,
+        once: &Once,
+        pool: &str,
+        wanted: PatchPool,
+    ) -> Result<Answer, AppError> {
+        caller.require_operator()?;
+        check_name(pool)?;
+        let answer = self
+            .once(once, "pools.patch", async |tx| {
+                let before = self.min_copies(tx).await?;
+                if let Some(copies) = wanted.min_copies {
+                    if !(1..=MIN_COPIES_MAX).contains(&copies) {
+                        let detail = format!("it must be from 1 to {MIN_COPIES_MAX}");
+                        return Err(AppError::invalid("/min_copies", "out_of_range", detail));
+                    }
+                    pool_settings::set_min_copies(tx, copies).await?;
+                    if copies != before {
+                        let told = rounds::event("pool.changed", json!({ "min_copies": copies, "before": before }));
+                        events::append(tx, events::NewEvent { actor: caller.name.clone(), ..told }).await?;
+                        self.refresh_membership(tx).await?;
+                    }
+                }
+                Answer::ok(&self.pool_view(tx).await?)
+            })
+            .await?;
+        self.follow_membership().await?;
+        Ok(answer)
     }
 
     /// Sweeps what nothing needs now. The operation ends when all nodes that are there are done.
@@ -102,6 +137,7 @@ impl App {
             shares.push(beat.as_ref().map_or(node.pool, |beat| beat.pool));
             repairs.extend(beat.and_then(|beat| beat.repair));
         }
+        let (usage, epoch) = (together(&shares), self.pool.membership().epoch);
         let row = sweep::load(tx).await?;
         let round = uploads::current_round(tx).await?;
         let Standing { state, reason, since } = self.sweep.standing().unwrap_or_else(|| Standing {
@@ -114,9 +150,9 @@ impl App {
         Ok(Pool {
             id: DEFAULT_POOL.to_owned(),
             name: DEFAULT_POOL.to_owned(),
-            min_copies: self.config.pool.min_copies.into(),
+            min_copies: self.min_copies(tx).await?.into(),
             nodes: u64_from(shares.len()),
-            usage: together(&shares),
+            usage,
             sweep: Sweep {
                 state,
                 reason,
@@ -130,9 +166,15 @@ impl App {
                 dropped_bytes: sum.bytes,
                 reclaimed_bytes: sum.reclaimed_bytes,
             },
-            repair: repaired(&repairs, self.pool.membership().epoch),
+            membership_epoch: epoch,
+            oldest_open_epoch: nodes::oldest_open_membership(tx).await?.unwrap_or(epoch),
+            repair: repaired(&repairs, &usage, epoch, self.clock.now()),
         })
     }
+}
+
+fn plus(a: ObjectAmount, b: ObjectAmount) -> ObjectAmount {
+    ObjectAmount { objects: a.objects.saturating_add(b.objects), bytes: a.bytes.saturating_add(b.bytes) }
 }
 
 fn check_name(name: &str) -> Result<(), AppError> {
@@ -159,20 +201,26 @@ fn together(shares: &[PoolUse]) -> PoolUse {
 }
 
 /// The repairs of all nodes that told of theirs, while this is the newest membership epoch.
-fn repaired(repairs: &[Repair], epoch: u64) -> PoolRepair {
+fn repaired(repairs: &[Repair], usage: &PoolUse, epoch: u64, now: Timestamp) -> PoolRepair {
     let sum = |of: fn(&Repair) -> u64| repairs.iter().map(of).fold(0, u64::saturating_add);
-    let is_done = |repair: &&Repair| {
-        let left = [repair.unchecked_objects, repair.missing.objects, repair.silent_nodes];
-        repair.membership_epoch == epoch && left == [0; 3]
+    let amount = |of: fn(&Repair) -> ObjectAmount| repairs.iter().map(of).fold(ObjectAmount::default(), plus);
+    let (missing, surplus) = (amount(|repair| repair.missing), amount(|repair| repair.surplus));
+    let held = ObjectAmount { objects: usage.objects, bytes: usage.used_bytes };
+    let present = ObjectAmount {
+        objects: held.objects.saturating_sub(surplus.objects),
+        bytes: held.bytes.saturating_sub(surplus.bytes),
     };
     PoolRepair {
-        nodes_done: u64_from(repairs.iter().filter(is_done).count()),
+        nodes_done: u64_from(repairs.iter().filter(|repair| repair.is_done(epoch)).count()),
         unchecked_objects: sum(|repair| repair.unchecked_objects),
-        missing: ObjectAmount {
-            objects: sum(|repair| repair.missing.objects),
-            bytes: sum(|repair| repair.missing.bytes),
-        },
-        copied: ObjectAmount { objects: sum(|repair| repair.copied.objects), bytes: sum(|repair| repair.copied.bytes) },
+        wanted: plus(present, missing),
+        present,
+        missing,
+        surplus,
+        copied: amount(|repair| repair.copied),
+        handed_over: amount(|repair| repair.handed_over),
         bytes_per_s: sum(|repair| repair.bytes_per_s),
+        // The last of the nodes ends it.
+        ends_at: repairs.iter().filter_map(|repair| repair_ends_at(now, repair)).max(),
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod daemon;
+mod drains;
 mod events;
 mod idempotency;
 mod images;

@@ -77,7 +77,7 @@ async fn reserved_shapes_answer_501_and_only_to_callers() {
     for (method, path) in [
         ("GET", "/v1/projects"),
         ("GET", "/v1/audit"),
-        ("POST", "/v1/nodes/a/drain"),
+        ("POST", "/v1/instances/a/migrate"),
         ("POST", "/v1/deployments/a/shelve"),
         ("POST", "/v1/snapshots/a/restore"),
         ("PATCH", "/v1/uploads/a"),

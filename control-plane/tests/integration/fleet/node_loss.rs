@@ -228,12 +228,13 @@ async fn a_node_that_was_declared_dead_learns_it_at_every_call_also_after_its_re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_operators_declare_a_node_dead_and_a_removal_needs_that_word() {
-    let (world, _nodes, _, _) = world_with_two_nodes(2).await;
+    let (world, _nodes, lost, _) = world_with_two_nodes(2).await;
     let tenant = world.token(json!({ "role": "tenant", "project": "default" })).await;
     let fence = world.call_as(&tenant, "POST", "/v1/nodes/n0/fence", confirmed(), &[]).await;
     fence.refused(403, "forbidden");
-    let refused = world.delete("/v1/nodes/n0").await.refused(501, "not_built_yet");
-    assert!(refused.text("/detail").contains("--dead"), "{refused:?}");
+    let refused = world.delete("/v1/nodes/n0").await.refused(409, "in_use");
+    assert!(refused.text("/detail").contains(&lost[0]), "it names the instances: {refused:?}");
+    assert_eq!(refused.number("/used_by/instances"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

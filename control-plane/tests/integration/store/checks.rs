@@ -100,6 +100,8 @@ fn node(tx: &Tx, name: &str, seq: i64) -> NodeRow {
         run_at: None,
         stopped_at: None,
         fenced_at: None,
+        draining_at: None,
+        drained_at: None,
         revision: 1,
         seq,
     }

@@ -1,4 +1,5 @@
-//! Repair: this node sends the copies that other nodes lack and that it has to send ([`muster_pool::Parcel`]).
+//! Repair: this node sends the copies that other nodes lack and that it has to send ([`muster_pool::Parcel`]). Hand-over: it
+//! drops the copies that belong to other nodes and that those have ([`PoolClient::hand_over`]).
 //!
 //! ```text
 //! start, new membership epoch, 6 h, a pass that was not clean, a node that lost copies without knowing which --> pass over
@@ -6,11 +7,12 @@
 //! a node that lost copies and knows their names (`LostCopies`) ------------------------------------> check of those objects
 //! copies that this node lost (`Losses`) ------------------------------------> the other nodes are told until they are back
 //! ```
-//! A pass is *clean* when all nodes that it asked answered, and everything that they lack was sent. After one that was not,
-//! the next follows soon, and later each time. Nothing is remembered but in memory: a start begins with a pass.
+//! A pass is *clean* when all nodes that it asked answered, everything that they lack was sent, and nothing is here any more
+//! that belongs to others. After one that was not, the next follows soon, and later each time unless it got on. A node that owns
+//! nothing is *empty* when a pass found nothing after all puts had ended that it took before. Nothing is remembered but in memory: a start begins with a pass.
 //!
-//! Repair gives way: it sends no faster than `repair_bytes_per_s`, and waits a moment before each parcel while somebody
-//! waits for objects.
+//! Repair gives way: it sends no faster than `repair_bytes_per_s`, hands over no faster than that, since other nodes read
+//! what they are to keep, and waits a moment before each parcel while somebody waits for objects.
 //!
 //! Reading order: [`Repair`], `pass` (objects in name order), `tell` (what this node lost), `asked` (what others lost),
 //! `pace`, `progress`.
@@ -61,6 +63,7 @@ pub struct Repair {
     losses: Arc<Losses>,
     asked: Arc<Asked>,
     pace: Pace,
+    hand_over_pace: Pace,
     progress: Progress,
 }
 
@@ -69,7 +72,8 @@ impl Repair {
     #[must_use]
     pub fn new(parts: RepairParts) -> Self {
         let RepairParts { pool, chunks, losses, asked, bytes_per_s } = parts;
-        Self { pool, chunks, losses, asked, pace: Pace::new(bytes_per_s), progress: Progress::default() }
+        Self { pool, chunks, losses, asked, pace: Pace::new(bytes_per_s), hand_over_pace: Pace::new(bytes_per_s),
+            progress: Progress::default() }
     }
 
     /// How far it is; none before the first pass.
@@ -92,8 +96,12 @@ impl Repair {
             }
             if Instant::now() >= pass_at {
                 epoch = self.pool.membership().epoch;
-                if self.pass().await {
+                let before = self.progress.moved();
+                let clean = self.pass().await;
+                if clean || self.progress.moved() != before {
                     again.reset();
+                }
+                if clean {
                     pass_at = Instant::now() + EVERY;
                 } else {
                     pass_at = Instant::now() + again.pause();

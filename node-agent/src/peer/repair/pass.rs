@@ -18,6 +18,8 @@ use super::Repair;
 
 /// Objects that are compared with other nodes together.
 const BATCH: usize = 4096;
+/// Objects that are handed over together.
+const HANDED_OVER: usize = 256;
 /// Parcels on their way at a time. They are in memory.
 const PARCELS: usize = 4;
 /// Longest that a parcel waits for reads that are under way. Without a limit, guests that always read would end the repair.
@@ -32,13 +34,28 @@ struct Sent {
     bytes: u64,
     /// Copies that are still missing.
     left: u64,
+    /// Copies that belong to other nodes and are still here.
+    kept: u64,
+}
+
+impl std::ops::AddAssign for Sent {
+    fn add_assign(&mut self, more: Self) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+        self.left += more.left;
+        self.kept += more.kept;
+    }
 }
 
 impl Repair {
-    /// Compares all objects of this node with other nodes, and sends what they lack. Returns whether the pass was clean.
+    /// Compares all objects of this node with other nodes, sends what they lack, and drops what they have and is theirs.
+    /// Returns whether the pass was clean.
     pub async fn pass(&self) -> bool {
         let epoch = self.pool.membership().epoch;
+        let owns = self.pool.owns_objects();
         self.progress.begin(epoch, self.chunks.usage().objects);
+        // What it took before that is found by the pass, and it takes nothing more.
+        self.pool.settled().await;
         let avoided = Avoided::default();
         let mut sum = Sent::default();
         let mut last: Option<ObjectName> = None;
@@ -52,28 +69,29 @@ impl Repair {
             };
             let Some(end) = batch.last() else { break true };
             last = Some(end.name);
-            let sent = self.check(&batch, &avoided).await;
-            sum =
-                Sent { objects: sum.objects + sent.objects, bytes: sum.bytes + sent.bytes, left: sum.left + sent.left };
+            sum += self.check(&batch, &avoided).await;
             self.progress.checked(u64_from(batch.len()));
         };
         if whole {
-            self.progress.all_checked(avoided.silent());
+            // Copies that the disk does not read are not listed. Other nodes make them again.
+            let is_empty = !owns && self.with_chunks(|chunks| chunks.list(None, 1)).await.is_ok_and(|list| list.is_empty());
+            self.progress.all_checked(avoided.silent(), is_empty);
         }
-        let Sent { objects, bytes, left } = sum;
-        if objects > 0 || left > 0 {
+        let Sent { objects, bytes, left, kept } = sum;
+        if objects > 0 || left > 0 || kept > 0 {
             info!(
                 membership.epoch = epoch,
                 objects,
                 bytes,
                 left,
+                kept,
                 silent = avoided.silent(),
                 "sent copies that other nodes lacked"
             );
         } else {
             debug!(membership.epoch = epoch, silent = avoided.silent(), "other nodes lack nothing");
         }
-        whole && left == 0 && avoided.silent() == 0
+        whole && left == 0 && kept == 0 && avoided.silent() == 0
     }
 
     /// As [`Repair::pass`] for those of these objects that are here.
@@ -97,12 +115,12 @@ impl Repair {
         left == 0 && avoided.silent() == 0
     }
 
-    /// Compares some objects with other nodes, and sends what they lack.
+    /// Compares some objects with other nodes, sends what they lack, and drops what is theirs.
     async fn check(&self, held: &[Listed], avoided: &Avoided) -> Sent {
         let mut sum = Sent::default();
         loop {
             let full = avoided.full();
-            let Lacking { parcels, homeless_objects, homeless_bytes } = self.pool.lacking(held, avoided).await;
+            let Lacking { parcels, homeless_objects, homeless_bytes, surplus } = self.pool.lacking(held, avoided).await;
             let mut left = ObjectAmount { objects: homeless_objects, bytes: homeless_bytes };
             self.progress.missing(homeless_objects, homeless_bytes);
             for parcel in &parcels {
@@ -124,7 +142,7 @@ impl Repair {
                 }
             }
             if avoided.full() == full {
-                return Sent { left: left.objects, ..sum };
+                return Sent { left: left.objects, kept: self.hand_over(&surplus, avoided).await, ..sum };
             }
             // A node turned out to be full. Others get what it did not take.
             self.progress.not_missing(left.objects, left.bytes);
@@ -144,6 +162,19 @@ impl Repair {
             self.progress.copied(sent.objects, sent.bytes);
         }
         (parcel, sent)
+    }
+
+    /// Drops copies that belong to other nodes. Returns how many stay.
+    async fn hand_over(&self, surplus: &[Listed], avoided: &Avoided) -> u64 {
+        let mut kept = 0;
+        for part in surplus.chunks(HANDED_OVER) {
+            self.hand_over_pace.take(part.iter().map(|object| object.stored_bytes).sum()).await;
+            self.give_way().await;
+            let done = self.pool.hand_over(part, avoided).await;
+            kept += done.kept_objects;
+            self.progress.handed_over(&done);
+        }
+        kept
     }
 
     async fn give_way(&self) {

@@ -3,6 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use muster_api::node::{ObjectAmount, Repair};
+use muster_pool::HandedOver;
 use storage_core::{lock, units::u64_from};
 use tokio::time::Instant;
 
@@ -16,8 +17,18 @@ pub(super) struct Progress(Mutex<State>);
 struct State {
     /// None before the first pass.
     now: Option<Repair>,
-    /// When the rate was measured last, and the bytes copied by then.
-    measured: Option<(Instant, u64)>,
+    /// Objects compared since the agent began.
+    compared: u64,
+    /// When the rates were measured last, and what was done by then.
+    measured: Option<(Instant, Done)>,
+}
+
+/// What was done since the agent began.
+#[derive(Clone, Copy)]
+struct Done {
+    copied_bytes: u64,
+    handed_over_bytes: u64,
+    compared: u64,
 }
 
 impl Progress {
@@ -29,6 +40,8 @@ impl Progress {
                 unchecked_objects: objects,
                 missing: ObjectAmount::default(),
                 silent_nodes: 0,
+                surplus: ObjectAmount::default(),
+                is_empty: now.is_empty && now.membership_epoch == membership_epoch,
                 ..*now
             };
         });
@@ -58,17 +71,34 @@ impl Progress {
         });
     }
 
+    /// What became of copies that belong to other nodes.
+    pub(super) fn handed_over(&self, done: &HandedOver) {
+        self.change(|now| {
+            now.handed_over.objects += done.objects;
+            now.handed_over.bytes += done.bytes;
+            now.surplus.objects += done.kept_objects;
+            now.surplus.bytes += done.kept_bytes;
+        });
+    }
+
+    /// Grows with everything that gets on.
+    pub(super) fn moved(&self) -> u64 {
+        lock(&self.0).now.map_or(0, |now| now.copied.objects + now.handed_over.objects)
+    }
+
     /// The pass has compared this many objects more.
     pub(super) fn checked(&self, objects: u64) {
+        lock(&self.0).compared += objects;
         // Objects come while the pass goes on, and are checked as well.
         self.change(|now| now.unchecked_objects = now.unchecked_objects.saturating_sub(objects));
     }
 
     /// The pass has compared all objects.
-    pub(super) fn all_checked(&self, silent_nodes: usize) {
+    pub(super) fn all_checked(&self, silent_nodes: usize, is_empty: bool) {
         self.change(|now| {
             now.unchecked_objects = 0;
             now.silent_nodes = u64_from(silent_nodes);
+            now.is_empty = is_empty;
         });
     }
 
@@ -77,14 +107,24 @@ impl Progress {
         let mut state = lock(&self.0);
         let now = state.now?;
         let at = Instant::now();
-        let (since, before) = *state.measured.get_or_insert((at, now.copied.bytes));
+        let done = Done {
+            copied_bytes: now.copied.bytes,
+            handed_over_bytes: now.handed_over.bytes,
+            compared: state.compared,
+        };
+        let (since, before) = *state.measured.get_or_insert((at, done));
         let elapsed = at.duration_since(since);
         if elapsed < RATE_OVER {
             return Some(now);
         }
-        let per_s = u128::from(now.copied.bytes - before) * 1000 / elapsed.as_millis();
-        state.measured = Some((at, now.copied.bytes));
-        state.now = Some(Repair { bytes_per_s: u64::try_from(per_s).unwrap_or(u64::MAX), ..now });
+        let per_s = |amount: u64| u64::try_from(u128::from(amount) * 1000 / elapsed.as_millis()).unwrap_or(u64::MAX);
+        state.measured = Some((at, done));
+        state.now = Some(Repair {
+            bytes_per_s: per_s(done.copied_bytes - before.copied_bytes),
+            handed_over_bytes_per_s: per_s(done.handed_over_bytes - before.handed_over_bytes),
+            objects_per_s: per_s(done.compared - before.compared),
+            ..now
+        });
         state.now
     }
 

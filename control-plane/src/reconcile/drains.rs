@@ -1,0 +1,146 @@
+//! Ends drains: a node that says that it is empty under the newest membership record is drained, and removed if that was
+//! asked for. See `app/nodes/drain.rs`.
+//!
+//! A node says so only after the puts ended that it had taken before, and it takes none any more. So what it said once under
+//! a record in which it owns nothing stays true under that record.
+
+use muster_api::{
+    ErrorCode, NodeId, Problem,
+    node::NodeState,
+    node_protocol::Heartbeat,
+    operation::{Operation, OperationState, Progress, WaitingOn},
+};
+use serde_json::json;
+
+use crate::{
+    app::{
+        App, AppError,
+        nodes::{REMOVE, state_event},
+    },
+    store::{
+        Tx, events, instances,
+        nodes::{self, NodeRow},
+        operations::{self, Outcome},
+    },
+};
+
+/// One look at the nodes that are drained. Returns how many it changed.
+pub(super) async fn pass(app: &App, rows: &[NodeRow]) -> Result<usize, AppError> {
+    let running = app.store.read("drains.running", async |tx| operations::unfinished_on(tx, "node").await).await?;
+    let ends = |row: &NodeRow| row.draining_at.is_some() && row.drained_at.is_none() && is_empty(app, row);
+    if running.is_empty() && !rows.iter().any(ends) {
+        return Ok(0);
+    }
+    let changed = app
+        .store
+        .run_tx("drains.pass", async |tx| {
+            let mut changed = 0;
+            let rows = nodes::listed(tx).await?;
+            for row in rows.iter().filter(|row| ends(row)) {
+                let next = NodeRow { drained_at: Some(tx.now()), ..row.clone() };
+                nodes::save(tx, &next).await?;
+                events::append(tx, state_event(&next, "muster")).await?;
+                tracing::info!(node.id = %next.id, "node '{}' is drained: it has no objects any more", next.name);
+                changed += 1;
+            }
+            for operation in operations::unfinished_on(tx, "node").await? {
+                changed += usize::from(settle(app, tx, &operation).await?);
+            }
+            Ok::<_, AppError>(changed)
+        })
+        .await?;
+    if changed > 0 {
+        app.follow_membership().await?;
+    }
+    Ok(changed)
+}
+
+/// The newest heartbeat of the node.
+fn beat(app: &App, row: &NodeRow) -> Option<Heartbeat> {
+    app.heartbeats.last(row.id).map(|(_, beat)| beat)
+}
+
+fn is_empty(app: &App, row: &NodeRow) -> bool {
+    let epoch = app.pool.membership().epoch;
+    let said = |beat: Heartbeat| beat.repair.is_some_and(|repair| repair.is_empty && repair.membership_epoch == epoch);
+    row.state == NodeState::Ready && beat(app, row).is_some_and(said)
+}
+
+/// Tells how far an operation is, and ends it when it can. Returns whether it ended.
+async fn settle(app: &App, tx: &mut Tx, operation: &Operation) -> Result<bool, AppError> {
+    let row = match operation.target.id.parse::<NodeId>() {
+        Ok(id) => nodes::load(tx, id).await?.filter(|row| row.state != NodeState::Deleted),
+        Err(_) => None,
+    };
+    let Some(row) = row else {
+        operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
+        return Ok(true);
+    };
+    if row.fenced_at.is_some() || row.draining_at.is_none() {
+        let why = format!("node '{}' was declared dead, or is in again, before it was empty", row.name);
+        operations::finish(tx, operation.id, Outcome::Failed(Problem::new(ErrorCode::WrongState, why))).await?;
+        return Ok(true);
+    }
+    if operation.state == OperationState::Cancelling {
+        app.end_drain(tx, row, &operation.requested_by).await?;
+        return Ok(true);
+    }
+    let done = operation.progress.total;
+    if row.drained_at.is_some() {
+        let on_it = if operation.kind == REMOVE { instances::on_node(tx, row.id).await?.len() } else { 0 };
+        if on_it > 0 {
+            let what = format!("{on_it} instances are on it");
+            note(app, tx, operation, &row, "instances", done, what).await?;
+            return Ok(false);
+        }
+        if operation.kind == REMOVE {
+            app.remove_row(tx, row, &operation.requested_by).await?;
+        }
+        operations::finish(tx, operation.id, Outcome::Succeeded(Some(json!({ "objects": done })))).await?;
+        return Ok(true);
+    }
+    let left = app.objects_on(&row).objects;
+    note(app, tx, operation, &row, "draining", left, reason(app, &row)).await?;
+    Ok(false)
+}
+
+/// What the drain waits for, in words.
+fn reason(app: &App, row: &NodeRow) -> String {
+    if row.state != NodeState::Ready {
+        return "its agent is silent: start it, or declare the node dead".to_owned();
+    }
+    let repair = beat(app, row).and_then(|beat| beat.repair);
+    match repair {
+        Some(repair) if repair.unchecked_objects == 0 && repair.silent_nodes > 0 => {
+            format!("{} nodes do not answer it, which are to have its objects", repair.silent_nodes)
+        }
+        Some(repair) if repair.unchecked_objects == 0 && repair.missing.objects > 0 => {
+            format!("{} copies are missing elsewhere: nodes are full, or still get them", repair.missing.objects)
+        }
+        _ => "other nodes take its objects over".to_owned(),
+    }
+}
+
+async fn note(
+    app: &App,
+    tx: &mut Tx,
+    operation: &Operation,
+    row: &NodeRow,
+    phase: &str,
+    left: u64,
+    what: String,
+) -> Result<(), AppError> {
+    let (total, left) = match phase {
+        "draining" => (operation.progress.total.max(left), left),
+        _ => (operation.progress.total, 0),
+    };
+    let progress = Progress { done: total - left, total, failed: 0, unit: "objects".to_owned() };
+    let waiting = WaitingOn {
+        what,
+        node: Some(row.id),
+        node_name: None,
+        since: app.clock.now(),
+        deadline: operation.deadline,
+    };
+    Ok(operations::note(tx, operation, phase, &progress, &[waiting]).await?)
+}
