@@ -8,6 +8,8 @@ use std::{
 
 use muster_api::{
     node::{Node, Repair},
+    operation::{Operation, OperationState},
+    pool::Pool,
     snapshot::SnapshotMember,
 };
 use muster_tests::{Cluster, ClusterOptions, Pattern, eventually};
@@ -97,4 +99,42 @@ async fn a_pool_whose_files_are_gone_is_filled_again_by_the_other_nodes() {
     // What it shared with this one is on it alone now.
     cluster.kill_agent(1);
     image.check(0, &cluster.api.content(&version).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_removed_hands_its_objects_over_first() {
+    let (mut cluster, image, version) = with_image(3, 32 * MIB).await;
+    let (epoch, _) = repaired(&cluster, 1).await;
+    let held = node(&cluster, "node-2").await.pool;
+    assert!(held.objects > 0);
+    let operation: Operation = cluster.api.delete("/v1/nodes/node-2").await.ok();
+    assert_eq!(operation.kind, "node.remove");
+    eventually("the node to be removed", LIMIT, async || {
+        let now: Operation = cluster.api.get(&format!("/v1/operations/{}", operation.id)).await.ok();
+        match now.state {
+            OperationState::Succeeded => Ok(()),
+            _ => Err(format!("{now:#?}\n{}", cluster.logs())),
+        }
+    })
+    .await;
+    assert_eq!(cluster.api.list::<Node>("/v1/nodes").await.len(), 2);
+    repaired(&cluster, epoch + 1).await;
+    let pool: Pool = cluster.api.get("/v1/pools/default").await.ok();
+    assert_eq!((pool.repair.missing.objects, pool.repair.surplus.objects), (0, 0));
+    // Two nodes have a copy of everything each.
+    let [a, b] = [node(&cluster, "node-0").await.pool, node(&cluster, "node-1").await.pool];
+    assert_eq!((a.objects, a.lost_objects, b.lost_objects), (b.objects, 0, 0));
+    cluster.kill_agent(2);
+    for left in [1, 0] {
+        cluster.kill_agent(1 - left);
+        image.check(0, &cluster.api.content(&version).await);
+        cluster.start_agent(1 - left);
+        let name = format!("node-{}", 1 - left);
+        eventually("the node to be back", LIMIT, async || {
+            let now = node(&cluster, &name).await;
+            let all = now.pool.objects == a.objects && now.repair.is_some_and(|repair| repair.unchecked_objects == 0);
+            if all { Ok(()) } else { Err(format!("{now:?}")) }
+        })
+        .await;
+    }
 }

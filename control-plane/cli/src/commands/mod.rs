@@ -88,7 +88,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
 
 /// The words of a command that is reserved and not built yet.
 fn reserved(command: &Command) -> Option<&'static str> {
-    use crate::args::{DeploymentCommand as D, InstanceCommand as I, NodeCommand as N, SnapshotCommand as S};
+    use crate::args::{DeploymentCommand as D, InstanceCommand as I, SnapshotCommand as S};
     Some(match command {
         Command::Project(_) => "project",
         Command::Quota(_) => "quota",

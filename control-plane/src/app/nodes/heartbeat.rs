@@ -137,14 +137,14 @@ fn changed(row: &NodeRow, beat: &Heartbeat) -> Option<NodeRow> {
         other => other,
     };
     // One that was out is in again, unless its disk failed: that sends it out, or keeps it there (`reconcile/nodes.rs`).
-    let accepting = row.accepting || !disk_failed(&beat.conditions);
+    // One that is drained owns nothing, whatever it says.
+    let accepting = row.draining_at.is_none() && (row.accepting || !disk_failed(&beat.conditions));
     let reason = if state == row.state && accepting == row.accepting { row.reason.clone() } else { None };
     let next = NodeRow {
         state,
         reason,
         stopped_at: None,
-        // One that is drained stays so, whatever it says.
-        accepting: accepting && row.draining_at.is_none(),
+        accepting,
         address: beat.advertise.clone(),
         cpus: beat.offer.cpus,
         memory_bytes: beat.offer.memory_bytes,
