@@ -46,7 +46,13 @@ impl App {
     }
 
     /// The record that the rows make, with the epoch of `last`.
-    fn record(&self, rows: &[NodeRow], salvagers: Vec<Client>, last: Option<&Membership>, min_copies: u32) -> Membership {
+    fn record(
+        &self,
+        rows: &[NodeRow],
+        salvagers: Vec<Client>,
+        last: Option<&Membership>,
+        min_copies: u32,
+    ) -> Membership {
         let members = rows.iter().map(member).collect();
         // The keys of other controllers stay in the record; each controller adds its own.
         let own = Client { name: CLIENT_NAME.to_owned(), key_sha256: self.client_key_sha256.clone(), salvages: false };
@@ -56,13 +62,7 @@ impl App {
             clients.push(own);
         }
         clients.extend(salvagers);
-        Membership {
-            cluster: self.cluster,
-            epoch: last.map_or(0, |l| l.epoch),
-            min_copies,
-            members,
-            clients,
-        }
+        Membership { cluster: self.cluster, epoch: last.map_or(0, |l| l.epoch), min_copies, members, clients }
     }
 
     /// Copies that are wanted of every object: as an operator last set it, else as configured.
@@ -92,7 +92,8 @@ impl App {
                 tracing::info!(membership.epoch = epoch, closed, "all nodes have handed over: older epochs are closed");
             }
         }
-        let oldest = self.store.read("memberships.oldest_open", async |tx| nodes::oldest_open_membership(tx).await).await?;
+        let oldest =
+            self.store.read("memberships.oldest_open", async |tx| nodes::oldest_open_membership(tx).await).await?;
         self.oldest_open_epoch.store(oldest.unwrap_or(0), Ordering::Relaxed);
         self.pool.close_epochs_before(oldest.unwrap_or(0));
         Ok(())

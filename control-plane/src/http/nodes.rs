@@ -66,10 +66,7 @@ async fn node_uncordon(State(app): State<App>, of: ChangeOf<NodeId, NoBody>) -> 
 #[utoipa::path(post, path = "/v1/nodes/{node}/drain", tag = "nodes",
     request_body = DrainNode,
     responses((status = 202, body = Operation), (status = 501)))]
-async fn node_drain(
-    State(app): State<App>,
-    of: ChangeOf<NodeId, MaybeBody<DrainNode>>,
-) -> Result<Answer, ApiError> {
+async fn node_drain(State(app): State<App>, of: ChangeOf<NodeId, MaybeBody<DrainNode>>) -> Result<Answer, ApiError> {
     Ok(app.drain_node(&of.asked, &of.body.0).await?)
 }
 

@@ -135,12 +135,7 @@ async fn note(
         _ => (operation.progress.total, 0),
     };
     let progress = Progress { done: total - left, total, failed: 0, unit: "objects".to_owned() };
-    let waiting = WaitingOn {
-        what,
-        node: Some(row.id),
-        node_name: None,
-        since: app.clock.now(),
-        deadline: operation.deadline,
-    };
+    let waiting =
+        WaitingOn { what, node: Some(row.id), node_name: None, since: app.clock.now(), deadline: operation.deadline };
     Ok(operations::note(tx, operation, phase, &progress, &[waiting]).await?)
 }

@@ -123,7 +123,8 @@ fn going_out<'r>(app: &App, rows: &'r [NodeRow], now: Timestamp) -> Vec<&'r Node
     };
     let pool = &app.config.pool;
     let out_after_ms = i64::try_from(pool.out_after.as_millis()).expect("it is at most a week");
-    let listed: Vec<&NodeRow> = rows.iter().filter(|row| row.fenced_at.is_none() && row.draining_at.is_none()).collect();
+    let listed: Vec<&NodeRow> =
+        rows.iter().filter(|row| row.fenced_at.is_none() && row.draining_at.is_none()).collect();
     let mut due: Vec<(i64, &NodeRow)> = listed.iter().filter_map(silent).filter(|(ms, _)| *ms > out_after_ms).collect();
     due.sort_by_key(|(silent_ms, _)| std::cmp::Reverse(*silent_ms));
     due.truncate(may_go(&listed, app.pool.membership().min_copies));

@@ -384,7 +384,8 @@ SELECT record, signature FROM memberships WHERE closed_at IS NULL ORDER BY epoch
 /// The newest records of epochs that are not closed, newest first, at most so many.
 pub async fn open_memberships(tx: &mut Tx, limit: i64) -> Result<Vec<SignedMembership>, StoreError> {
     let rows = sqlx::query(OPEN).bind(limit).fetch_all(tx.conn()).await?;
-    let read = |row| Ok(SignedMembership { record: column::read(row, "record")?, signature: column::read(row, "signature")? });
+    let read =
+        |row| Ok(SignedMembership { record: column::read(row, "record")?, signature: column::read(row, "signature")? });
     rows.iter().map(read).collect()
 }
 

@@ -102,7 +102,10 @@ async fn a_node_that_owns_nothing_any_more_ends_empty_and_nothing_is_lost_with_i
     // Back in, it gets its part, and the others drop what was in its place.
     tell_all(&cluster, &next(&late.membership(), |record| record.members[1].accepting = true));
     settle(&repairs).await;
-    assert_eq!(cluster.nodes[1].store.usage().objects, held.objects + u64::from(cluster.holders(&pack(99)).contains(&1)));
+    assert_eq!(
+        cluster.nodes[1].store.usage().objects,
+        held.objects + u64::from(cluster.holders(&pack(99)).contains(&1))
+    );
     assert!(!repairs[1].progress().unwrap().is_empty);
     let copies: u64 = cluster.nodes.iter().map(|node| node.store.usage().objects).sum();
     assert_eq!(copies, 2 * 41 + 3 * 20);
@@ -249,8 +252,7 @@ async fn history(seed: u64) {
             by.put(round, records).await.is_ok()
         };
         let passing: Vec<&Repair> = repairs.iter().filter(|_| rng.below(3) > 0).collect();
-        let (is_put, _) =
-            tokio::join!(putting, futures::future::join_all(passing.iter().map(|repair| repair.pass())));
+        let (is_put, _) = tokio::join!(putting, futures::future::join_all(passing.iter().map(|repair| repair.pass())));
         if is_put {
             put.extend(some.iter().map(|at| (*at, round)));
         }
@@ -279,6 +281,8 @@ async fn history(seed: u64) {
 async fn whatever_comes_and_goes_every_object_keeps_its_copies_and_its_stamps() {
     let seeds = std::env::var("MUSTER_TEST_HAND_OVER_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(12);
     for seed in 1..=seeds {
-        tokio::time::timeout(Duration::from_secs(120), history(seed)).await.unwrap_or_else(|_| panic!("seed {seed} hangs"));
+        tokio::time::timeout(Duration::from_secs(120), history(seed))
+            .await
+            .unwrap_or_else(|_| panic!("seed {seed} hangs"));
     }
 }

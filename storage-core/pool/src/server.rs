@@ -39,9 +39,7 @@ use tracing::warn;
 
 use crate::{
     PoolClient,
-    protocol::{
-        NAMES_MAX, OWN_ROUND, OWNS_NOTHING, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused,
-    },
+    protocol::{NAMES_MAX, OWN_ROUND, OWNS_NOTHING, PUT_BYTES_MAX, RECORD_HEADER, ROUND_HEADER, Refusal, Refused},
     tls::PeerCaller,
     wire::{RecordReader, Stamped, WireError, decode_names, decode_stamped, encode_stamps},
 };
@@ -281,7 +279,8 @@ async fn take_over(
         let _keeping = keeping;
         share.pool.inner.keep(share.chunks.as_ref(), &record, &objects)
     });
-    let kept = kept.await?.ok_or_else(|| Refusal::WrongState.because("this node works with another membership record"))?;
+    let kept =
+        kept.await?.ok_or_else(|| Refusal::WrongState.because("this node works with another membership record"))?;
     Ok(kept.into_iter().map(u8::from).collect::<Vec<u8>>().into_response())
 }
 

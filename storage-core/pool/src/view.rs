@@ -54,8 +54,11 @@ impl View {
     pub(crate) fn without_before(&self, oldest: u64) -> Option<Self> {
         let stays = |m: &&Arc<Membership>| m.epoch >= oldest;
         let older: Vec<_> = self.older.iter().filter(stays).cloned().collect();
-        (older.len() < self.older.len())
-            .then(|| Self { membership: self.membership.clone(), record: self.record.clone(), older })
+        (older.len() < self.older.len()).then(|| Self {
+            membership: self.membership.clone(),
+            record: self.record.clone(),
+            older,
+        })
     }
 
     pub(crate) fn member(&self, at: usize) -> &Member {

@@ -241,9 +241,10 @@ async fn how_far_a_drain_is_is_said_in_words() {
         "bytes_per_s": 1 << 20, "ends_at": null});
     let node = with(things::node("n1"), json!({"schedulable": false, "drain": drain}));
     let drained = with(node.clone(), json!({"drain": with(drain, json!({"state": "drained"}))}));
-    for (node, state, said) in
-        [(node, "ready, draining", "12 objects (3.0 MiB) left, 1.0 MiB/s"), (drained, "ready, drained", "no objects any more")]
-    {
+    for (node, state, said) in [
+        (node, "ready, draining", "12 objects (3.0 MiB) left, 1.0 MiB/s"),
+        (drained, "ready, drained", "no objects any more"),
+    ] {
         let fake = Fake::start(move |_, _| answer(200, &node)).await;
         let shown = fake.run(&["node", "show", "n1"]).await;
         assert!(shown.out.contains(state) && shown.out.contains(said) && !shown.out.contains("cordoned"), "{shown:?}");
@@ -254,7 +255,11 @@ async fn how_far_a_drain_is_is_said_in_words() {
 async fn the_number_of_copies_is_set_and_too_few_nodes_are_told() {
     let fake = Fake::start(|_, _| answer(200, &with(things::pool(), json!({"min_copies": 4})))).await;
     let done = fake.run(&["pool", "set", "--min-copies", "4"]).await;
-    assert_eq!((done.code, fake.seen().pop().expect("the call").json()), (Some(0), json!({"min_copies": 4})), "{done:?}");
+    assert_eq!(
+        (done.code, fake.seen().pop().expect("the call").json()),
+        (Some(0), json!({"min_copies": 4})),
+        "{done:?}"
+    );
     assert_eq!(fake.lines().pop().as_deref(), Some("PATCH /v1/pools/default"));
     assert!(done.out.contains("at least 4 copies") && done.out.contains("when more nodes join"), "{done:?}");
 }

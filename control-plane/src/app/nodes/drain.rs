@@ -84,13 +84,8 @@ impl App {
         }
         let mut row = row;
         if row.draining_at.is_none() {
-            row = NodeRow {
-                draining_at: Some(tx.now()),
-                drained_at: None,
-                accepting: false,
-                schedulable: false,
-                ..row
-            };
+            row =
+                NodeRow { draining_at: Some(tx.now()), drained_at: None, accepting: false, schedulable: false, ..row };
             nodes::save(tx, &row).await?;
             events::append(tx, state_event(&row, &origin.actor)).await?;
             tracing::info!(node.id = %row.id, objects = held.objects, "node '{}' is drained", row.name);

@@ -156,8 +156,8 @@ impl App {
             run_at: None,
             stopped_at: None,
             fenced_at: None,
-        draining_at: None,
-        drained_at: None,
+            draining_at: None,
+            drained_at: None,
             revision: 1,
             seq: tx.next_seq().await?,
         };

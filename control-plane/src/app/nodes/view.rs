@@ -9,8 +9,8 @@ use muster_api::{
     node::{Capacity, Node, NodeState},
 };
 
-use super::drain::repair_ends_at;
 use super::super::{App, AppError, Caller, find, list::ListQuery};
+use super::drain::repair_ends_at;
 use crate::{
     domain::promised::Promised,
     store::{

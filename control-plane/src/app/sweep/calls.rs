@@ -4,7 +4,8 @@ use muster_api::{
     Page, Timestamp,
     node::{ObjectAmount, PoolUse, Repair},
     pool::{
-        AWAITED_MAX, AwaitedNode, DEFAULT_POOL, MIN_COPIES_MAX, PatchPool, Pool, PoolRepair, StartSweep, Sweep, SweepState,
+        AWAITED_MAX, AwaitedNode, DEFAULT_POOL, MIN_COPIES_MAX, PatchPool, Pool, PoolRepair, StartSweep, Sweep,
+        SweepState,
     },
 };
 use serde_json::json;

@@ -190,7 +190,11 @@ async fn the_number_of_copies_is_changed_while_the_pool_is_used() {
     world.post("/v1/nodes/a/drain", json!({})).await.refused(409, "wrong_state");
     let dir = world.dir;
     let world = World::open(dir).await;
-    assert_eq!((pool(&world).await.min_copies, world.app.pool.membership().min_copies), (3, 3), "the configuration says 2");
+    assert_eq!(
+        (pool(&world).await.min_copies, world.app.pool.membership().min_copies),
+        (3, 3),
+        "the configuration says 2"
+    );
 }
 
 #[tokio::test]
@@ -208,7 +212,10 @@ async fn epochs_are_closed_when_all_nodes_that_are_there_have_handed_over() {
     let shown = pool(&world).await;
     assert!(shown.oldest_open_epoch < shown.membership_epoch);
     assert_eq!((shown.repair.surplus, shown.repair.nodes_done), (surplus, 2));
-    assert_eq!((shown.repair.wanted, shown.repair.present), (ObjectAmount { objects: 116, bytes: 116_000 }, shown.repair.wanted));
+    assert_eq!(
+        (shown.repair.wanted, shown.repair.present),
+        (ObjectAmount { objects: 116, bytes: 116_000 }, shown.repair.wanted)
+    );
     beat(&world, &c, &Heartbeat { repair, ..holding(&c, 36) }).await;
     world.pass(Loop::Nodes).await;
     let shown = pool(&world).await;
@@ -226,10 +233,22 @@ async fn the_end_of_a_repair_is_told_when_its_speed_is_known() {
     let missing = ObjectAmount { objects: 5, bytes: 5000 };
     let repair = Repair { missing, unchecked_objects: 300, objects_per_s: 10, ..done(&world) };
     beat(&world, &a, &Heartbeat { repair: Some(repair), ..holding(&a, 40) }).await;
-    assert_eq!((node(&world, "a").await.repair_ends_at, pool(&world).await.repair.ends_at), (None, None), "it stands still");
+    assert_eq!(
+        (node(&world, "a").await.repair_ends_at, pool(&world).await.repair.ends_at),
+        (None, None),
+        "it stands still"
+    );
     beat(&world, &a, &Heartbeat { repair: Some(Repair { bytes_per_s: 100, ..repair }), ..holding(&a, 40) }).await;
     let end = Some(world.app.clock.now().plus_ms(50_000));
-    beat(&world, &b, &Heartbeat { repair: Some(Repair { missing: ObjectAmount::default(), unchecked_objects: 100, ..repair }), ..holding(&b, 1) }).await;
+    beat(
+        &world,
+        &b,
+        &Heartbeat {
+            repair: Some(Repair { missing: ObjectAmount::default(), unchecked_objects: 100, ..repair }),
+            ..holding(&b, 1)
+        },
+    )
+    .await;
     assert_eq!(node(&world, "a").await.repair_ends_at, end);
     assert_eq!(node(&world, "b").await.repair_ends_at, Some(world.app.clock.now().plus_ms(10_000)));
     assert_eq!(pool(&world).await.repair.ends_at, end);

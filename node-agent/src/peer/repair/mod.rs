@@ -72,8 +72,15 @@ impl Repair {
     #[must_use]
     pub fn new(parts: RepairParts) -> Self {
         let RepairParts { pool, chunks, losses, asked, bytes_per_s } = parts;
-        Self { pool, chunks, losses, asked, pace: Pace::new(bytes_per_s), hand_over_pace: Pace::new(bytes_per_s),
-            progress: Progress::default() }
+        Self {
+            pool,
+            chunks,
+            losses,
+            asked,
+            pace: Pace::new(bytes_per_s),
+            hand_over_pace: Pace::new(bytes_per_s),
+            progress: Progress::default(),
+        }
     }
 
     /// How far it is; none before the first pass.

@@ -74,7 +74,8 @@ impl Repair {
         };
         if whole {
             // Copies that the disk does not read are not listed. Other nodes make them again.
-            let is_empty = !owns && self.with_chunks(|chunks| chunks.list(None, 1)).await.is_ok_and(|list| list.is_empty());
+            let is_empty =
+                !owns && self.with_chunks(|chunks| chunks.list(None, 1)).await.is_ok_and(|list| list.is_empty());
             self.progress.all_checked(avoided.silent(), is_empty);
         }
         let Sent { objects, bytes, left, kept } = sum;

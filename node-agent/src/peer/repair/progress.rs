@@ -107,11 +107,8 @@ impl Progress {
         let mut state = lock(&self.0);
         let now = state.now?;
         let at = Instant::now();
-        let done = Done {
-            copied_bytes: now.copied.bytes,
-            handed_over_bytes: now.handed_over.bytes,
-            compared: state.compared,
-        };
+        let done =
+            Done { copied_bytes: now.copied.bytes, handed_over_bytes: now.handed_over.bytes, compared: state.compared };
         let (since, before) = *state.measured.get_or_insert((at, done));
         let elapsed = at.duration_since(since);
         if elapsed < RATE_OVER {
