@@ -242,7 +242,7 @@ async fn how_far_a_drain_is_is_said_in_words() {
     let node = with(things::node("n1"), json!({"schedulable": false, "drain": drain}));
     let drained = with(node.clone(), json!({"drain": with(drain, json!({"state": "drained"}))}));
     for (node, state, said) in [
-        (node, "ready, draining", "12 objects (3.0 MiB) left, 1.0 MiB/s"),
+        (node, "ready, draining", "12 objects (3 MiB) left, 1 MiB/s"),
         (drained, "ready, drained", "no objects any more"),
     ] {
         let fake = Fake::start(move |_, _| answer(200, &node)).await;

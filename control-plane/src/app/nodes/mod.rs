@@ -31,12 +31,12 @@ use muster_api::{
 };
 use serde_json::json;
 
-pub(crate) use self::{drain::repair_ends_at, heartbeat::disk_failed};
 pub use self::{
     cordon::Schedulable,
     drain::{DRAIN, REMOVE},
     salvage::DeadNode,
 };
+pub(crate) use self::{drain::repair_ends_at, heartbeat::disk_failed};
 use crate::store::{events::NewEvent, nodes::NodeRow};
 
 /// A node that is calling, known by its key.

@@ -73,10 +73,10 @@ async fn a_database_without_room_says_so_and_goes_on_when_there_is_some() {
         let limit = format!("PRAGMA max_page_count = {pages}");
         store
             .run_tx("fill", async |tx| {
-                sqlx::query(&limit).fetch_all(tx.conn()).await?;
+                sqlx::query(sqlx::AssertSqlSafe(limit.clone())).fetch_all(tx.conn()).await?;
                 sqlx::query("CREATE TABLE IF NOT EXISTS filler (x TEXT)").execute(tx.conn()).await?;
                 sqlx::query("INSERT INTO filler VALUES (hex(randomblob(400000)))").execute(tx.conn()).await?;
-                Ok::<_, StoreError>(())
+                Ok::<_, muster_controller::store::StoreError>(())
             })
             .await
     };
