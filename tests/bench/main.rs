@@ -2,23 +2,26 @@
 //! medians.
 //!
 //! `tests/bench.sh [ROW …]` prints the table, or only the rows `import`, `deploy`, `mount`, `first`, `policy`, `memory`,
-//! `commit`, `cut`, `beside`, `storage`, `sweep`, `api` that are named. `sweep` is a part of `storage`. No number is stored here.
+//! `commit`, `cut`, `beside`, `scattered`, `sweep`, `versions`, `links`, `api` that are named. `storage` names all rows about
+//! what the pool keeps. No number is stored here.
 
 mod api;
 mod commit;
 mod deploy;
 mod import;
+mod links;
 mod mount;
 mod policy;
 mod scattered;
 mod sweep;
 mod table;
+mod versions;
 
 use table::Table;
 
 type Row = (&'static str, fn(&mut Table));
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 14] = [
     ("import", import::run),
     ("deploy", deploy::run),
     ("mount", mount::run),
@@ -28,14 +31,25 @@ const ROWS: [Row; 13] = [
     ("commit", commit::run),
     ("cut", commit::cut),
     ("beside", commit::beside),
-    ("storage", scattered::run),
-    ("storage", sweep::run),
+    ("scattered", scattered::run),
     ("sweep", sweep::run),
+    ("versions", versions::run),
+    ("links", links::run),
     ("api", api::run),
 ];
 
+/// A name of several rows.
+const STORAGE: (&str, [&str; 5]) = ("storage", ["scattered", "sweep", "versions", "cut", "links"]);
+
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    if links::pushes(&wanted) {
+        return;
+    }
+    if wanted.iter().any(|name| name == STORAGE.0) {
+        wanted.retain(|name| name != STORAGE.0);
+        wanted.extend(STORAGE.1.map(str::to_owned));
+    }
     if let Some(unknown) = wanted.iter().find(|w| ROWS.iter().all(|(name, _)| name != w)) {
         let names: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
         eprintln!("no row '{unknown}'; there are: {}", names.join(", "));

@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    Api,
+    Api, Links,
     daemon::{self, Daemon, Daemons, binary},
     eventually, eventually_for_guests, guest,
 };
@@ -36,6 +36,8 @@ pub struct ClusterOptions {
     pub own_disk: Option<&'static str>,
     /// The folder in which the cluster makes its own; none: `TMPDIR`.
     pub parent: Option<PathBuf>,
+    /// Megabits per second of the link of each agent, which then is a host of its own ([`Links`]). Only with processes.
+    pub link_mbit_per_s: Option<u32>,
 }
 
 /// How agents are started.
@@ -54,7 +56,7 @@ pub struct AgentOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         let agent = AgentOptions { runtime: "none", cpus: 8, memory: "4GiB", more: Vec::new() };
-        Self { daemons: Daemons::default(), agents: 3, agent, own_disk: None, parent: None }
+        Self { daemons: Daemons::default(), agents: 3, agent, own_disk: None, parent: None, link_mbit_per_s: None }
     }
 }
 
@@ -69,6 +71,12 @@ impl ClusterOptions {
     #[must_use]
     pub fn as_processes(self) -> Self {
         Self { daemons: Daemons::Processes, ..self }
+    }
+
+    /// The same, and each agent is a host of its own with a link of this rate.
+    #[must_use]
+    pub fn with_links(self, mbit_per_s: u32) -> Self {
+        Self { link_mbit_per_s: Some(mbit_per_s), ..self.as_processes() }
     }
 
     /// A cluster of agents that run guests on emulated processors. The daemons are processes.
@@ -99,22 +107,29 @@ pub struct Cluster {
     pub api: Api,
     /// All agents, also those that do not run.
     pub agents: Vec<Agent>,
+    /// The links of the agents, if they have some.
+    pub links: Option<Links>,
     options: ClusterOptions,
     doors: Doors,
     controller: Option<Daemon>,
     _folder: tempfile::TempDir,
 }
 
-/// Ports of the controller.
+/// Where the controller listens.
 #[derive(Clone, Copy)]
 struct Doors {
+    address: Ipv4Addr,
     people: u16,
     node: u16,
 }
 
 impl Doors {
     fn url(self) -> String {
-        format!("https://{}", local(self.people))
+        format!("https://{}", self.at(self.people))
+    }
+
+    fn at(self, port: u16) -> SocketAddr {
+        (self.address, port).into()
     }
 }
 
@@ -150,8 +165,10 @@ impl Cluster {
         muster_pool::tls::install_provider();
         daemon::log_to_the_test();
         let daemons = options.daemons;
-        let (mut controller, doors) =
-            spawn_controller(daemons, &dir, Doors { people: daemons.port(), node: daemons.port() }).await;
+        let links = options.link_mbit_per_s.map(Links::new);
+        let address = links.as_ref().map_or(Ipv4Addr::LOCALHOST, Links::here);
+        let doors = Doors { address, people: daemons.port(), node: daemons.port() };
+        let (mut controller, doors) = spawn_controller(daemons, &dir, doors).await;
         let api = eventually("the controller's first answer", Duration::from_secs(20), async || {
             assert!(!controller.has_ended(), "the controller ended at start\n{}", tail(&dir.join("controller.log")));
             let read =
@@ -164,7 +181,7 @@ impl Cluster {
         })
         .await;
         let controller = Some(controller);
-        let mut cluster = Self { dir, api, agents: Vec::new(), options, doors, controller, _folder: folder };
+        let mut cluster = Self { dir, api, agents: Vec::new(), links, options, doors, controller, _folder: folder };
         for _ in 0..cluster.options.agents {
             cluster.add_agent().await;
         }
@@ -177,6 +194,9 @@ impl Cluster {
         let number = self.agents.len();
         let name = format!("node-{number}");
         let dir = self.dir.join(&name);
+        if let Some(links) = &mut self.links {
+            links.add_host();
+        }
         self.agents.push(Agent { name, dir, port: self.options.daemons.port(), daemon: None });
         let token: serde_json::Value =
             self.api.post("/v1/tokens", serde_json::json!({ "role": "node", "uses": 1 })).await.ok();
@@ -201,8 +221,11 @@ impl Cluster {
         agent.daemon = Some(match self.options.daemons {
             Daemons::Tasks => Daemon::agent_task(&arguments),
             Daemons::Processes => {
-                let log = self.dir.join(format!("{}.log", agent.name));
-                Daemon::process("muster-agent", "run", &arguments, &log)
+                let program = binary("muster-agent");
+                let on_host = self.links.as_ref().map(|links| links.on_host(number, &program));
+                let mut command = on_host.unwrap_or_else(|| Command::new(program));
+                command.arg("run").args(arguments);
+                Daemon::process(command, &self.dir.join(format!("{}.log", agent.name)))
             }
         });
     }
@@ -213,7 +236,8 @@ impl Cluster {
         let mut tell = |name: &str, value: &str| arguments.extend([name.into(), value.into()]);
         tell("--controller", &self.api.url);
         tell("--join-token", &format!("@{}", self.dir.join(format!("join-{number}.token")).display()));
-        tell("--listen", &local(port).to_string());
+        let address = self.links.as_ref().map_or(Ipv4Addr::LOCALHOST, |links| links.host(number));
+        tell("--listen", &SocketAddr::from((address, port)).to_string());
         tell("--name", &self.agents[number].name);
         tell("--runtime", options.runtime);
         if options.more.iter().all(|more| more != "--keep-free") {
@@ -367,8 +391,13 @@ impl Cluster {
     /// The most memory the controller's process ever had resident, in bytes.
     #[must_use]
     pub fn controller_peak_resident(&self) -> u64 {
-        let pid = self.controller.as_ref().expect("it runs").pid();
-        status_bytes(Path::new(&format!("/proc/{pid}/status")), "VmHWM:").expect("the kernel tells")
+        peak_resident(self.controller.as_ref().expect("it runs").pid())
+    }
+
+    /// The most memory an agent's process ever had resident, in bytes.
+    #[must_use]
+    pub fn agent_peak_resident(&self, number: usize) -> u64 {
+        peak_resident(self.agent_process(number))
     }
 
     /// The number of the agent of this node.
@@ -396,17 +425,19 @@ impl Cluster {
 async fn spawn_controller(daemons: Daemons, dir: &Path, doors: Doors) -> (Daemon, Doors) {
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), dir.join("controller").into()];
     for (name, port) in [("--listen", doors.people), ("--node-listen", doors.node)] {
-        arguments.extend([name.into(), local(port).to_string().into()]);
+        arguments.extend([name.into(), doors.at(port).to_string().into()]);
     }
     match daemons {
         Daemons::Tasks => {
             let server = daemon::controller(&arguments).await;
             let people = server.address().expect("it is bound").port();
-            let doors = Doors { people, node: server.node_address().expect("it is bound").port() };
+            let doors = Doors { people, node: server.node_address().expect("it is bound").port(), ..doors };
             (Daemon::controller_task(server), doors)
         }
         Daemons::Processes => {
-            (Daemon::process("muster-controller", "serve", &arguments, &dir.join("controller.log")), doors)
+            let mut command = Command::new(binary("muster-controller"));
+            command.arg("serve").args(arguments);
+            (Daemon::process(command, &dir.join("controller.log")), doors)
         }
     }
 }
@@ -436,6 +467,11 @@ pub fn resident(marker: &str) -> u64 {
         total += status_bytes(&entry.path().join("status"), "VmRSS:").unwrap_or(0);
     }
     total
+}
+
+fn peak_resident(process: Pid) -> u64 {
+    let status = format!("/proc/{}/status", process.as_raw_nonzero());
+    status_bytes(Path::new(&status), "VmHWM:").expect("the kernel tells")
 }
 
 /// The value of `key` in `/proc/PID/status`, in bytes.

@@ -34,12 +34,10 @@ pub(crate) enum Daemon {
 
 impl Daemon {
     /// Starts `muster-controller serve` or `muster-agent run` as a process that appends to `log`.
-    pub(crate) fn process(program: &str, verb: &str, arguments: &[OsString], log: &Path) -> Self {
+    pub(crate) fn process(mut command: Command, log: &Path) -> Self {
         let file = || File::options().create(true).append(true).open(log).expect("open the log file");
-        let mut command = Command::new(binary(program));
-        command.arg(verb).args(arguments).env("RUST_LOG", log_filter());
-        command.stdin(Stdio::null()).stdout(file()).stderr(file());
-        Self::Process(command.spawn().unwrap_or_else(|e| panic!("cannot start {program}: {e}")))
+        command.env("RUST_LOG", log_filter()).stdin(Stdio::null()).stdout(file()).stderr(file());
+        Self::Process(command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}")))
     }
 
     /// Runs an agent as a task, with the arguments of `muster-agent run`.

@@ -1,8 +1,10 @@
 //! What a commit stores of the chunks that were written, in batches.
 //!
 //! A chunk of which some blocks were written is *patched*: its new entry takes these blocks from a pack and leaves the others
-//! where they are, so its base is not needed. Packs are filled with the blocks of one chunk after the other. Beyond the bounds
-//! of [`Patch`] the chunk is written *whole*; then the rest of it is brought, and hashed in the pass that merges it (I4).
+//! where they are, so its base is not needed. Packs are filled with the blocks of one chunk after the other. A chunk that
+//! would have too many packs leaves one ([`Patch`]): the blocks that it has there move to the new pack. A chunk of which too
+//! much would be patched is written *whole*; then the rest of it is brought. Either way the bytes that move or are merged are
+//! hashed in the same pass (I4).
 //!
 //! ```text
 //! dirty chunks --entries of the base--> plans --by the bytes that they hold--> batches --blocks, packs--> entries and records
@@ -17,7 +19,8 @@ use std::{
 use bytes::Bytes;
 use storage_core::{
     BLOCK_BYTES, ChunkIndex, Compression, Kind, ObjectName, Record,
-    tree::{Leaf, Patch},
+    tree::{Leaf, Leaving, Patch},
+    units::u64_from,
     zero::{is_zero, trim_zeros},
 };
 use tokio::time::Instant;
@@ -44,10 +47,10 @@ pub(super) struct Plan {
 }
 
 /// How a chunk is stored.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Form {
-    /// The blocks that were written, in a pack: at most so many.
-    Patched { blocks: u16 },
+    /// In a pack: at most so many blocks that were written, and those of a pack that the chunk leaves.
+    Patched { written: u16, leaving: Option<Leaving> },
     /// As one object.
     Whole(Rest),
 }
@@ -70,15 +73,25 @@ pub(super) struct Batch {
 }
 
 impl Plan {
-    /// Bytes in memory while the chunk is built.
-    fn bytes(&self, chunk_bytes: u64) -> u64 {
-        match self.form {
-            Form::Patched { blocks } => u64::from(blocks) * BLOCK_BYTES,
-            Form::Whole(Rest::None) => chunk_bytes,
+    /// The objects that are needed to build the chunk.
+    fn needs(&self) -> BTreeMap<ObjectName, Kind> {
+        match &self.form {
+            Form::Patched { leaving, .. } => leaving.iter().map(|leaving| (leaving.pack, Kind::Pack)).collect(),
+            Form::Whole(Rest::None) => BTreeMap::new(),
             Form::Whole(Rest::Base) => {
-                let objects = self.old.iter().flat_map(Leaf::objects).count();
-                chunk_bytes * (1 + objects as u64)
+                self.old.iter().flat_map(Leaf::parts).map(|(name, kind)| (*name, kind)).collect()
             }
+        }
+    }
+
+    /// Bytes that are made of the chunk, at most.
+    fn makes(&self, chunk_bytes: u64) -> u64 {
+        match &self.form {
+            Form::Patched { written, leaving } => {
+                let moved = leaving.iter().map(|leaving| u64_from(leaving.blocks.len())).sum::<u64>();
+                (u64::from(*written) + moved) * BLOCK_BYTES
+            }
+            Form::Whole(_) => chunk_bytes,
         }
     }
 }
@@ -87,15 +100,22 @@ impl Plan {
 pub(super) fn batches(plans: Vec<Plan>, chunk_bytes: u64) -> Vec<Vec<Plan>> {
     let mut batches: Vec<Vec<Plan>> = Vec::new();
     let mut left = 0;
+    // What the batch has in memory, once for all of its chunks.
+    let mut needed: BTreeSet<ObjectName> = BTreeSet::new();
     for plan in plans {
-        let bytes = plan.bytes(chunk_bytes);
+        let makes = plan.makes(chunk_bytes);
+        let needs: BTreeSet<ObjectName> = plan.needs().into_keys().collect();
+        let mut bytes = makes + chunk_bytes * u64_from(needs.difference(&needed).count());
         match batches.last_mut() {
             Some(batch) if bytes <= left => batch.push(plan),
             _ => {
                 left = BATCH_BYTES;
+                bytes = makes + chunk_bytes * u64_from(needs.len());
+                needed.clear();
                 batches.push(vec![plan]);
             }
         }
+        needed.extend(needs);
         left = left.saturating_sub(bytes);
     }
     batches
@@ -133,9 +153,7 @@ impl Disk {
 
     /// Reads and encodes what a batch stores.
     pub(super) async fn build(self: Arc<Self>, view: Arc<Layers>, plans: Vec<Plan>) -> Result<Batch, Fault> {
-        let needs_base = plans.iter().filter(|plan| plan.form == Form::Whole(Rest::Base));
-        let parts = needs_base.flat_map(|plan| plan.old.iter().flat_map(Leaf::parts));
-        let wanted = parts.map(|(name, kind)| (*name, kind)).collect();
+        let wanted = plans.iter().flat_map(Plan::needs).collect();
         let bodies = self.proven_bodies(wanted, Instant::now() + PATIENCE).await?;
         let building = tokio::task::spawn_blocking(move || {
             let cache = &self.node().cache;
@@ -187,8 +205,8 @@ fn plan(view: &Layers, chunk: u64, old: Option<Leaf>) -> Plan {
             Source::Base => rest = Rest::Base,
         }
     }
-    let form = match patch.is_within_bounds(count(&blocks)) {
-        true => Form::Patched { blocks: written },
+    let form = match patch.is_mostly_base(count(&blocks)) {
+        true => Form::Patched { written, leaving: patch.to_leave() },
         false => Form::Whole(rest),
     };
     Plan { chunk, old, form }
@@ -231,11 +249,20 @@ struct Pack {
     chunks: Vec<(ChunkIndex, Option<Leaf>, Patch)>,
 }
 
+impl Pack {
+    /// Adds a block. Returns its number in the pack.
+    fn append(&mut self, block: &[u8]) -> u16 {
+        let number = u16::try_from(self.bytes.len() / BLOCK).expect("a pack is at most as large as a chunk");
+        self.bytes.extend_from_slice(block);
+        number
+    }
+}
+
 /// Builds a batch. It waits for the node's disk.
 struct Builder<'a> {
     cache: &'a Cache,
     view: &'a Layers,
-    /// The objects of chunks that are stored whole and were not wholly written.
+    /// The objects that the plans of the batch need.
     bodies: HashMap<ObjectName, Body>,
     batch: Batch,
     pack: Pack,
@@ -243,26 +270,38 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn add(&mut self, plan: Plan) -> Result<(), Fault> {
+        let size = self.view.base.descriptor.chunk;
+        let makes = plan.makes(size.bytes());
         let Plan { chunk, old, form } = plan;
         match form {
-            Form::Patched { blocks } => self.add_patched(chunk, old, blocks),
+            Form::Patched { leaving, .. } => {
+                if u64_from(self.pack.bytes.len()) + makes > size.bytes() {
+                    self.close_pack();
+                }
+                self.add_patched(chunk, old, leaving)
+            }
             Form::Whole(_) => self.add_whole(chunk, old),
         }
     }
 
-    /// Adds the blocks that were written to the pack. Zeros become none of it.
-    fn add_patched(&mut self, chunk: u64, old: Option<Leaf>, most: u16) -> Result<(), Fault> {
+    /// Adds to the pack the blocks that were written, and those of a pack that the chunk leaves. Zeros become no part of it.
+    fn add_patched(&mut self, chunk: u64, old: Option<Leaf>, leaving: Option<Leaving>) -> Result<(), Fault> {
         let size = self.view.base.descriptor.chunk;
-        if self.pack.bytes.len() + usize::from(most) * BLOCK > size.as_usize() {
-            self.close_pack();
-        }
         let blocks = blocks_of(self.view, chunk);
         let mut patch = Patch::new(old.as_ref(), size);
         let mut aligned = AlignedBuf::default();
         for (source, run) in runs(self.view, blocks.clone()) {
             let places = within(&blocks, &run);
             match source {
-                Source::Base => {}
+                Source::Base => {
+                    let Some(Leaving { pack, blocks }) = &leaving else { continue };
+                    for (place, from) in blocks.iter().filter(|(place, _)| places.contains(place)) {
+                        let into = aligned.slice(BLOCK);
+                        let body = self.bodies.get(pack).expect("the pack was planned for");
+                        read_object(body, Kind::Pack, usize::from(*from) * BLOCK, into)?;
+                        patch.replace(*place..*place + 1, self.pack.append(into));
+                    }
+                }
                 Source::Zero => patch.zero(places),
                 Source::Delta(layer) => {
                     let into = aligned.slice(places.len() * BLOCK);
@@ -271,9 +310,7 @@ impl Builder<'_> {
                         if is_zero(bytes) {
                             patch.zero(place..place + 1);
                         } else {
-                            let in_pack = u16::try_from(self.pack.bytes.len() / BLOCK).expect("at most a chunk");
-                            patch.replace(place..place + 1, in_pack);
-                            self.pack.bytes.extend_from_slice(bytes);
+                            patch.replace(place..place + 1, self.pack.append(bytes));
                         }
                     }
                 }

@@ -356,23 +356,31 @@ async fn a_commit_of_scattered_blocks_stores_them_once_and_needs_no_base() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_that_is_patched_again_and_again_is_written_whole_in_between() {
-    let node = Node::new(64 << 20).await;
+async fn a_chunk_that_is_patched_again_and_again_joins_small_packs_and_is_written_whole_at_half() {
+    let mut node = Node::new(64 << 20).await;
     let (mut want, mut image) = noisy(&node).await;
-    let mut packs = Vec::new();
-    for n in 0..10 {
+    let (mut packs, mut stored) = (Vec::new(), Vec::new());
+    for n in 0..9 {
         let data = noise(&mut Random(n as u64), BLOCK);
         let disk = node.disk(&want).await;
         image[n * BLOCK..(n + 1) * BLOCK].copy_from_slice(&data);
         write(&disk, n * BLOCK, data).await;
-        node.publish(&mut want).await;
+        if n == 6 {
+            // The pack that is left has to come from the pool.
+            std::fs::remove_dir_all(node.dir.path().join("data/cache")).expect("there is one");
+            node.restart().await;
+        }
+        let saved = node.publish(&mut want).await;
         assert!(content(&node.store, &want.root, image.len()) == image);
+        stored.push(saved.stored_bytes / BLOCK_BYTES);
         match &leaves(&node.store, &want.root)[0].1 {
             Leaf::Whole(_) => packs.push(0),
             Leaf::Patched(patched) => packs.push(patched.packs().len()),
         }
     }
-    assert_eq!(packs, [1, 2, 3, 4, 0, 1, 2, 3, 4, 0]);
+    assert_eq!(packs, [1, 2, 3, 4, 4, 4, 4, 4, 0]);
+    // Each stores its block, and from the fifth on the blocks of the smallest pack as well.
+    assert_eq!(stored, [1, 1, 1, 1, 2, 2, 2, 2, 16]);
     // Blocks that are all written again need no older pack, and zeros need none at all.
     let disk = node.disk(&want).await;
     write(&disk, 0, noise(&mut Random(99), 2 * BLOCK)).await;

@@ -33,7 +33,7 @@ pub use commit::{Committed, commit};
 pub use leaf::{Leaf, Patched, Run, RunSource};
 pub use lookup::{Located, lookup, lookup_present};
 pub use page::{Page, Slot};
-pub use patch::Patch;
+pub use patch::{Leaving, Patch};
 pub use reach::Reach;
 
 use crate::{ByteLen, ChunkIndex, Corrupt, Descriptor, ObjectName};

@@ -7,8 +7,12 @@
 //! ```
 //!
 //! The bounds are kept here and nowhere else: at most [`PACKS_MAX`] packs for a chunk, and at most half of its blocks outside
-//! of the base. A chunk that would exceed them is written whole, which drops its packs. So a version's objects are never
-//! larger than five times its chunks, however many commits made it, even if each pack is kept for one block.
+//! of the base. So a version's objects are never larger than five times its chunks, however many commits made it, even if
+//! each pack is kept for one block.
+//!
+//! A chunk that would get a fifth pack *leaves* one: the blocks that it has there are copied into the new pack. It leaves the
+//! pack in which it has the fewest blocks, so that small packs are joined often and large ones seldom, as in a log-structured
+//! merge tree. A chunk of which more than half would be outside of the base is written whole, which drops all its packs.
 
 use std::ops::Range;
 
@@ -26,6 +30,15 @@ pub struct Patch {
     packs: Vec<ObjectName>,
     /// Where each block of the chunk is; none: in the base.
     blocks: Vec<Option<RunSource>>,
+}
+
+/// A pack that a chunk leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Name of the pack.
+    pub pack: ObjectName,
+    /// The blocks of the chunk that are in it, in order, each with its block of the pack.
+    pub blocks: Vec<(u16, u16)>,
 }
 
 impl Patch {
@@ -70,16 +83,35 @@ impl Patch {
         }
     }
 
-    /// Whether the entry may be written. `blocks` are those of the chunk that the disk has: fewer than a chunk's at its end.
-    pub fn is_within_bounds(&self, blocks: u16) -> bool {
-        let patched = self.blocks.iter().flatten().count();
-        patched <= usize::from(blocks / 2) && self.used_packs().count() <= PACKS_MAX
+    /// Whether few enough blocks are outside of the base. `blocks` are those of the chunk that the disk has: fewer than a
+    /// chunk's at its end.
+    pub fn is_mostly_base(&self, blocks: u16) -> bool {
+        self.blocks.iter().flatten().count() <= usize::from(blocks / 2)
+    }
+
+    /// The pack that the chunk has to leave, if it has too many now: the one in which it has the fewest blocks.
+    pub fn to_leave(&self) -> Option<Leaving> {
+        if self.used_packs().count() <= PACKS_MAX {
+            return None;
+        }
+        let left = |(pack, name): (u8, &ObjectName)| Leaving { pack: *name, blocks: self.blocks_in(pack) };
+        (0..).zip(&self.packs).map(left).min_by_key(|leaving| leaving.blocks.len())
+    }
+
+    /// The blocks of the chunk that are in a pack, each with its block of the pack.
+    fn blocks_in(&self, wanted: u8) -> Vec<(u16, u16)> {
+        let places = (0..).zip(&self.blocks);
+        let in_pack = places.filter_map(|(place, source)| match source {
+            Some(RunSource::Pack { pack, block }) if *pack == wanted => Some((place, *block)),
+            _ => None,
+        });
+        in_pack.collect()
     }
 
     /// The new entry (none: zeros), given the name of the new pack. Packs that no block is in any more are dropped.
     ///
     /// # Panics
-    /// When a block was replaced and there is no name, or the entry is out of bounds.
+    /// When a block was replaced and there is no name, or the chunk has too many packs ([`Patch::to_leave`]).
     pub fn finish(self, new_pack: Option<ObjectName>) -> Option<Leaf> {
         let mut packs: Vec<ObjectName> = Vec::new();
         // Where each pack is in the new entry. A pack with the bytes of an older one has its name.
@@ -111,7 +143,8 @@ impl Patch {
         if runs.is_empty() {
             return self.base.map(Leaf::Whole);
         }
-        let patched = Patched::new(self.base, packs, runs).expect("the bounds were checked, and blocks are in order");
+        let patched = Patched::new(self.base, packs, runs)
+            .expect("a pack was left if there were too many, and blocks are in order");
         Some(Leaf::Patched(Box::new(patched)))
     }
 
@@ -151,7 +184,8 @@ mod tests {
     fn patched(old: Option<&Leaf>, new_pack: u8, change: impl FnOnce(&mut Patch)) -> Option<Leaf> {
         let mut patch = Patch::new(old, ChunkSize::MIN);
         change(&mut patch);
-        assert!(patch.is_within_bounds(BLOCKS));
+        assert!(patch.is_mostly_base(BLOCKS));
+        assert_eq!(patch.to_leave(), None);
         patch.finish(Some(name(new_pack)))
     }
 
@@ -194,21 +228,39 @@ mod tests {
     }
 
     #[test]
-    fn a_fifth_pack_and_more_than_half_of_the_blocks_are_out_of_bounds() {
-        let four = entry(Some(1), &[2, 3, 4, 5], &[0, 1, 2, 3].map(|n| (u16::from(n), 1, pack(n, 0))));
+    fn a_fifth_pack_takes_the_blocks_of_the_smallest() {
+        let four = [(0, 2, pack(0, 0)), (4, 1, pack(1, 3)), (5, 1, pack(2, 7)), (6, 2, pack(3, 0)), (9, 1, pack(1, 8))];
+        let four = entry(Some(1), &[2, 3, 4, 5], &four);
         let mut patch = Patch::new(four.as_ref(), ChunkSize::MIN);
-        patch.replace(3..4, 0);
-        assert!(patch.is_within_bounds(BLOCKS), "the fourth pack is not used any more");
+        patch.replace(5..6, 0);
+        assert_eq!(patch.to_leave(), None, "the third pack is not used any more");
         let mut patch = Patch::new(four.as_ref(), ChunkSize::MIN);
-        patch.replace(4..5, 0);
-        assert!(!patch.is_within_bounds(BLOCKS));
+        patch.replace(1..2, 0);
+        patch.replace(12..13, 3);
+        // One block is left in each of the first and the third pack.
+        assert_eq!(patch.to_leave(), Some(Leaving { pack: name(2), blocks: vec![(0, 0)] }));
+        patch.replace(0..1, 4);
+        assert_eq!(patch.to_leave(), None);
+        let runs = [
+            (0, 1, pack(3, 4)),
+            (1, 1, pack(3, 0)),
+            (4, 1, pack(0, 3)),
+            (5, 1, pack(1, 7)),
+            (6, 2, pack(2, 0)),
+            (9, 1, pack(0, 8)),
+        ];
+        let runs: Vec<_> = runs.into_iter().chain([(12, 1, pack(3, 3))]).collect();
+        assert_eq!(patch.finish(Some(name(9))), entry(Some(1), &[3, 4, 5, 9], &runs));
+    }
 
+    #[test]
+    fn at_most_half_of_the_blocks_are_outside_of_the_base() {
         let mut patch = Patch::new(Some(&Leaf::Whole(name(1))), ChunkSize::MIN);
         patch.replace(0..4, 0);
         patch.zero(8..12);
-        assert!(patch.is_within_bounds(BLOCKS));
+        assert!(patch.is_mostly_base(BLOCKS));
+        assert!(!patch.is_mostly_base(15), "the last chunk of a disk has fewer");
         patch.zero(15..16);
-        assert!(!patch.is_within_bounds(BLOCKS));
-        assert!(!Patch::new(four.as_ref(), ChunkSize::MIN).is_within_bounds(7), "the last chunk of a disk has fewer");
+        assert!(!patch.is_mostly_base(BLOCKS));
     }
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use storage_core::{
     ByteLen, ChunkIndex, ChunkSize, ChunkStore, Compression, Corrupt, Descriptor, Kind, MemoryStore, ObjectName,
     Record, Salt,
-    tree::{self, Committed, Leaf, Lookup, Page, Pages, Patch, Reach},
+    tree::{self, Committed, Leaf, Leaving, Lookup, Page, Pages, Patch, Reach},
     zero::is_zero,
 };
 
@@ -115,8 +115,15 @@ fn entries(store: &MemoryStore, disk: &mut Disk) -> BTreeMap<ChunkIndex, Option<
                 pack.resize(pack.len().next_multiple_of(BLOCK), 0);
             }
         }
+        if let Some(Leaving { pack: left, blocks }) = patch.to_leave() {
+            let left = store.load(&left).expect("memory").expect("it is reached").body;
+            for (place, from) in blocks {
+                patch.replace(place..place + 1, u16::try_from(pack.len() / BLOCK).expect("small"));
+                pack.extend_from_slice(&left[usize::from(from) * BLOCK..][..BLOCK]);
+            }
+        }
         let body = chunk_of(&disk.bytes, index);
-        let leaf = if patch.is_within_bounds(u16::try_from(body.len().div_ceil(BLOCK)).expect("small")) {
+        let leaf = if patch.is_mostly_base(u16::try_from(body.len().div_ceil(BLOCK)).expect("small")) {
             let pack =
                 (!pack.is_empty()).then(|| put(Record::encode(Kind::Pack, SALT, None, &pack, Compression::Auto)));
             patch.finish(pack)
