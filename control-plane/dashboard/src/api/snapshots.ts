@@ -1,8 +1,10 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
+import { type AheadOfSnapshot, ahead, type RestoreSnapshot } from "./ahead.ts";
 import { api, body, oneOf, type Schemas } from "./client.ts";
 import { listQuery, oneQuery, showChanged } from "./lists.ts";
+import type { Operation } from "./operations.ts";
 
-export type Snapshot = Schemas["Snapshot"];
+export type Snapshot = Schemas["Snapshot"] & AheadOfSnapshot;
 export type SnapshotState = Schemas["SnapshotState"];
 export type SnapshotMember = Schemas["SnapshotMember"];
 export type CreateSnapshotBody = Schemas["CreateSnapshot"];
@@ -82,6 +84,14 @@ export function usePatchSnapshot(snapshot: Snapshot) {
 export function useDeleteSnapshot() {
   return useMutation({
     mutationFn: (snapshot: Snapshot) => body(api.DELETE("/v1/snapshots/{snapshot}", at(snapshot))),
+  });
+}
+
+/** Puts the disks of the members back to a snapshot. */
+export function useRestoreSnapshot() {
+  return useMutation({
+    mutationFn: ({ snapshot, request }: { snapshot: Snapshot; request: RestoreSnapshot }) =>
+      body(ahead.POST("/v1/snapshots/{snapshot}/restore", { ...at(snapshot), body: request })) as Promise<Operation>,
   });
 }
 

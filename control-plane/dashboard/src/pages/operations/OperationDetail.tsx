@@ -22,6 +22,7 @@ import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { tookMs } from "./columns.tsx";
+import { RestoreResult } from "./RestoreResult.tsx";
 import { Took } from "./Took.tsx";
 
 /** One operation: how far it is, what it waits for, and why it failed if it did. */
@@ -98,6 +99,7 @@ export default function OperationDetail() {
           />
         </Stack>
       </Panel>
+      <RestoreResult operation={operation} />
       {operation.waiting_on.length > 0 && (
         <Panel title="Waits for" flush>
           <Table.ScrollContainer minWidth={420}>

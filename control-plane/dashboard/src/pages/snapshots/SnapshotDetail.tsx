@@ -1,5 +1,5 @@
 import { Alert, Button, Stack, Text } from "@mantine/core";
-import { IconAlertTriangle, IconGitFork, IconPencil, IconTrash } from "@tabler/icons-react";
+import { IconAlertTriangle, IconGitFork, IconHistory, IconPencil, IconTrash } from "@tabler/icons-react";
 import { useParams } from "@tanstack/react-router";
 import { useState } from "react";
 import { useDeployments } from "../../api/deployments.ts";
@@ -23,6 +23,7 @@ import { LabelsPanel } from "../instances/LabelsPanel.tsx";
 import { DeleteSnapshotDialog } from "./DeleteSnapshotDialog.tsx";
 import { MembersTable } from "./MembersTable.tsx";
 import { RenameDialog } from "./RenameDialog.tsx";
+import { RestoreDialog } from "./RestoreDialog.tsx";
 import classes from "./SnapshotDetail.module.css";
 import { consistencies, pauseText, timesOf, whyFailed } from "./snapshot-words.ts";
 
@@ -43,20 +44,31 @@ export default function SnapshotDetail() {
 }
 
 function Shown({ snapshot }: { snapshot: Snapshot }) {
-  const [asking, setAsking] = useState<"rename" | "delete">();
+  const [asking, setAsking] = useState<"rename" | "delete" | "restore">();
   const remove = useDeleteSnapshot();
   const patch = usePatchSnapshot(snapshot);
   const gone = snapshot.state === "deleted";
+  const isReady = snapshot.state === "ready";
   const origin = useDeployments().data?.items.find(({ id }) => id === snapshot.deployment);
   useCommands(
     () =>
       gone
         ? []
         : [
+            ...(isReady
+              ? [
+                  {
+                    id: "restore",
+                    title: `Put the disks back to ${snapshot.name}`,
+                    words: "restore roll back",
+                    run: () => setAsking("restore"),
+                  },
+                ]
+              : []),
             { id: "rename", title: `Rename snapshot ${snapshot.name}`, run: () => setAsking("rename") },
             { id: "delete", title: `Delete snapshot ${snapshot.name}`, run: () => setAsking("delete") },
           ],
-    [snapshot.name, gone],
+    [snapshot.name, gone, isReady],
   );
   return (
     <Page
@@ -84,7 +96,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
       actions={
         gone ? undefined : (
           <>
-            {snapshot.state === "ready" && (
+            {isReady && (
               <ButtonLink
                 size="xs"
                 leftSection={<IconGitFork size={15} />}
@@ -93,6 +105,16 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
               >
                 Fork
               </ButtonLink>
+            )}
+            {isReady && (
+              <Button
+                size="xs"
+                variant="default"
+                leftSection={<IconHistory size={15} />}
+                onClick={() => setAsking("restore")}
+              >
+                Restore
+              </Button>
             )}
             <Button
               size="xs"
@@ -137,8 +159,8 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
           <Panel title="What can be made of it">
             <Text size="sm">
               Fork starts a new deployment whose members begin with these disks, with ids, host names and addresses of
-              their own. Instances that run now are not touched. Putting the disks of the members themselves back is not
-              built yet.
+              their own. Instances that run now are not touched. Restore puts the disks of the members themselves back,
+              under the names and addresses that they have.
             </Text>
           </Panel>
         </Stack>
@@ -149,6 +171,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
         name={snapshot.name}
         onSave={(name) => patch.mutateAsync({ name })}
       />
+      {asking === "restore" && <RestoreDialog snapshot={snapshot} onClose={() => setAsking(undefined)} />}
       <DeleteSnapshotDialog
         opened={asking === "delete"}
         onClose={() => setAsking(undefined)}
