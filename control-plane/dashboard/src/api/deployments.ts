@@ -1,10 +1,11 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
+import type { AheadOfDeployment } from "./ahead.ts";
 import { ApiError, api, body, type Schemas } from "./client.ts";
 import { type Loaded, listQuery, oneQuery, showChanged } from "./lists.ts";
 import { type Operation, operationsQuery } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
-export type Deployment = Schemas["Deployment"];
+export type Deployment = Schemas["Deployment"] & AheadOfDeployment;
 export type CreateDeployment = Schemas["CreateDeployment"];
 export type DryRun = Schemas["DryRun"];
 export type MusterEvent = Schemas["Event"];
@@ -172,6 +173,16 @@ export function usePatchLabels() {
   return useMutation({
     mutationFn: ({ deployment, labels }: { deployment: Deployment; labels: Record<string, string | null> }) =>
       body(api.PATCH("/v1/deployments/{deployment}", { ...at(deployment), body: { labels } })),
+    onSuccess: (changed, { deployment }, _result, { client }) =>
+      showChanged(client, "deployments", deployment, changed),
+  });
+}
+
+/** Changes how members are saved by themselves, as a merge patch; null ends it. */
+export function usePatchProtect() {
+  return useMutation({
+    mutationFn: ({ deployment, protect }: { deployment: Deployment; protect: Record<string, unknown> | null }) =>
+      body(api.PATCH("/v1/deployments/{deployment}", { ...at(deployment), body: { protect } as never })),
     onSuccess: (changed, { deployment }, _result, { client }) =>
       showChanged(client, "deployments", deployment, changed),
   });

@@ -72,10 +72,10 @@ const at = (snapshot: Snapshot) => ({
   params: { path: { snapshot: snapshot.id }, query: { project: snapshot.project } },
 });
 
-/** Changes the name, or the labels as a merge patch: null takes a label away. */
+/** Changes the name, the labels as a merge patch (null takes a label away), or keeps one that was scheduled. */
 export function usePatchSnapshot(snapshot: Snapshot) {
   return useMutation({
-    mutationFn: (patch: Schemas["PatchSnapshot"]) =>
+    mutationFn: (patch: Schemas["PatchSnapshot"] & AheadOfSnapshot) =>
       body(api.PATCH("/v1/snapshots/{snapshot}", { ...at(snapshot), body: patch })),
     onSuccess: (changed, _, __, { client }) => showChanged(client, "snapshots", snapshot, changed),
   });

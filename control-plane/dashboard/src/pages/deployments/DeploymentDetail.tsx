@@ -17,6 +17,7 @@ import classes from "./DeploymentDetail.module.css";
 import { EventsTab } from "./EventsTab.tsx";
 import { Gone } from "./Gone.tsx";
 import { MembersTab } from "./members/MembersTab.tsx";
+import { ProtectionTrouble } from "./protection/ProtectionPanel.tsx";
 import { SettingsTab } from "./settings/SettingsTab.tsx";
 import { SourceLink } from "./source.tsx";
 import { Timeline } from "./timeline/Timeline.tsx";
@@ -54,6 +55,7 @@ export default function DeploymentDetail() {
     >
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
       <UnderWay deployment={deployment} />
+      <ProtectionTrouble deployment={deployment} />
       <Parts deployment={deployment} />
     </Page>
   );

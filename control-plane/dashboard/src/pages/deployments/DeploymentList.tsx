@@ -12,6 +12,7 @@ import { DeploymentsBulk } from "./DeploymentsBulk.tsx";
 
 const facets: readonly Facet[] = [
   { key: "state", title: "State", options: ["deploying", "ready", "degraded", "stopped", "deleting"] },
+  { key: "protection", title: "Protection" },
 ];
 
 const idOf = (deployment: Deployment) => deployment.id;

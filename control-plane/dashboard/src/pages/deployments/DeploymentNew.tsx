@@ -15,6 +15,7 @@ import { Page } from "../../ui/Page.tsx";
 import { Panel } from "../../ui/Panel.tsx";
 import { ProjectSelect } from "../../ui/ProjectSelect.tsx";
 import { ToneIcon } from "../../ui/StateBadge.tsx";
+import { ProtectFields } from "./protection/ProtectFields.tsx";
 import { CardFields } from "./wizard/CardFields.tsx";
 import { DiskFields } from "./wizard/DiskFields.tsx";
 import { DryRunPanel } from "./wizard/DryRunPanel.tsx";
@@ -171,6 +172,9 @@ export default function DeploymentNew() {
               />
             </Panel>
           )}
+          <Panel title="Protection">
+            <ProtectFields form={form} change={change} errors={errors} optional />
+          </Panel>
           <Panel title="Labels and deadline">
             <RestFields {...fields} />
           </Panel>

@@ -6,6 +6,7 @@ import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import type { Column } from "../../ui/table/ThingsTable.tsx";
 import { labelTexts } from "./labels.ts";
 import { MembersBar } from "./MembersBar.tsx";
+import { protectOf } from "./protection/protect-form.ts";
 import { SourceLink, sourceText } from "./source.tsx";
 
 export const deploymentColumns: readonly Column<Deployment>[] = [
@@ -36,6 +37,13 @@ export const deploymentColumns: readonly Column<Deployment>[] = [
     value: ({ ready }) => ready,
     cell: (deployment) => `${count(deployment.ready)} / ${count(deployment.count)}`,
     width: 120,
+  },
+  {
+    key: "protection",
+    title: "Protection",
+    value: protectionText,
+    width: 130,
+    from: "xl",
   },
   {
     key: "source",
@@ -74,3 +82,10 @@ export const deploymentColumns: readonly Column<Deployment>[] = [
   },
   { key: "id", title: "Id", value: ({ id }) => id, hidden: true, width: 300 },
 ];
+
+/** `every 15m`, `none`, or that not all of it is saved. */
+function protectionText(deployment: Deployment): string {
+  const protect = protectOf(deployment);
+  if (protect === undefined) return "none";
+  return deployment.protection?.trouble ? "not all saved" : `every ${protect.every}`;
+}

@@ -13,6 +13,7 @@ import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { InstanceActions } from "./actions/InstanceActions.tsx";
+import { unsavedBytes } from "./columns.tsx";
 import { ConsolePanel } from "./console/ConsolePanel.tsx";
 import { DisksPanel } from "./DisksPanel.tsx";
 import { EventsPanel } from "./EventsPanel.tsx";
@@ -96,6 +97,8 @@ function Shown({ instance }: { instance: Instance }) {
                 ["Runtime", instance.runtime],
                 ["Zone", instance.zone],
                 ["Boots", count(instance.boots)],
+                ["Not saved yet", bytes(instance.unsaved_bytes ?? unsavedBytes(instance))],
+                ["All saved up to", savedUpTo(instance)],
                 ["Project", instance.project],
                 ["Generation", instance.generation === undefined ? undefined : count(instance.generation)],
                 ["Id", <CopyId key="id" value={instance.id} />],
@@ -115,9 +118,16 @@ function Shown({ instance }: { instance: Instance }) {
   );
 }
 
+/** Up to when all disks of an instance are saved; undefined where the controller does not tell. */
+function savedUpTo({ saved_at }: Instance) {
+  if (saved_at === undefined) return undefined;
+  return saved_at === null ? "not all of it was ever saved" : <TimeAgo time={saved_at} />;
+}
+
 const conditionTitles: Record<string, string> = {
   identity_copied: "Its node's identity was copied",
   objects_lost: "Parts of its disk are lost",
+  disk_unknown: "A disk of it is not known",
   guest_silent: "Its guest may not boot",
   guest_frozen: "Its file systems may still be frozen",
 };

@@ -14,7 +14,7 @@ export interface ShownProblem {
   /** What to do about it. */
   next: string;
   /** Where one does it: the list of what has the problem. */
-  to: "/nodes" | "/instances" | "/snapshots" | "/operations" | "/events" | "/pools/default";
+  to: "/deployments" | "/nodes" | "/instances" | "/snapshots" | "/operations" | "/events" | "/pools/default";
   search: Record<string, string | string[]>;
   /** The words of the link. */
   link: string;
@@ -138,6 +138,15 @@ const known: Record<string, Known> = {
     to: "/instances",
     search: { state: ["failed"] },
     link: "Show failed instances",
+  },
+  not_protected: {
+    tone: "warn",
+    one: "deployment is not protected as it is to be",
+    many: "deployments are not protected as they are to be",
+    next: "Its settings say what is not saved and why.",
+    to: "/deployments",
+    search: { protection: ["not all saved"] },
+    link: "Show deployments",
   },
   snapshot_failed: {
     tone: "warn",

@@ -17,6 +17,7 @@ import { Panel } from "../../ui/Panel.tsx";
 import { StateBadge } from "../../ui/StateBadge.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
 import { TimeAgo } from "../../ui/TimeAgo.tsx";
+import { toastDone, toastError } from "../../ui/toast.tsx";
 import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { sizesOf } from "../deployments/wizard/again.ts";
 import { LabelsPanel } from "../instances/LabelsPanel.tsx";
@@ -137,6 +138,27 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
       }
     >
       <State snapshot={snapshot} />
+      {snapshot.scheduled && isReady && (
+        <Alert color="gray" title="It goes by itself">
+          The protection of its deployment took it, and deletes it when its rules do not want it any more.{" "}
+          <Button
+            size="compact-xs"
+            variant="default"
+            loading={patch.isPending}
+            onClick={() =>
+              patch.mutate(
+                { scheduled: false },
+                {
+                  onSuccess: () => toastDone(`${snapshot.name} stays until somebody deletes it`),
+                  onError: (error) => toastError(error),
+                },
+              )
+            }
+          >
+            Keep it
+          </Button>
+        </Alert>
+      )}
       <div className={classes.columns}>
         <Stack gap="md" miw={0}>
           <Panel title="The cut">
@@ -148,6 +170,7 @@ function Shown({ snapshot }: { snapshot: Snapshot }) {
           <Panel title="About it">
             <KeyValues
               items={[
+                ["Taken by", snapshot.scheduled ? "the protection of its deployment" : undefined],
                 ["Consistency", consistencies[snapshot.consistency]?.was ?? snapshot.consistency],
                 ["Project", snapshot.project],
                 ["Requested", <TimeAgo key="created" time={snapshot.created_at} />],

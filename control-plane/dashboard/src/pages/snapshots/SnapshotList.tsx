@@ -16,6 +16,7 @@ const CreateSnapshot = lazy(() => import("./CreateSnapshot.tsx"));
 const facets: readonly Facet[] = [
   { key: "state", title: "State", options: ["cutting", "saving", "ready", "failed"] },
   { key: "deployment", title: "Deployment" },
+  { key: "taken", title: "Taken by", options: ["people", "protection"] },
 ];
 
 const idOf = (snapshot: Snapshot) => snapshot.id;

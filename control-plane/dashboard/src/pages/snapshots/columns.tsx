@@ -89,6 +89,13 @@ export const snapshotColumns: readonly Column<Snapshot>[] = [
     cell: (snapshot) => <TimeAgo time={snapshot.cut_at} />,
     width: 100,
   },
+  {
+    key: "taken",
+    title: "Taken by",
+    value: (snapshot) => (snapshot.scheduled ? "protection" : "people"),
+    width: 110,
+    from: "xl",
+  },
   { key: "consistency", title: "Consistency", value: (snapshot) => snapshot.consistency, width: 110, hidden: true },
   {
     key: "created",

@@ -14,11 +14,12 @@ import { firmwareText } from "../../images/words.ts";
 import { LabelsPanel } from "../../instances/LabelsPanel.tsx";
 import { GroupLinks } from "../../networks/GroupLinks.tsx";
 import { portText } from "../../security-groups/rules.ts";
+import { ProtectionPanel } from "../protection/ProtectionPanel.tsx";
 import { SourceLink } from "../source.tsx";
 import { searchFrom } from "../wizard/again.ts";
 import { diskSourceText } from "../wizard/disks.ts";
 
-/** How a deployment was set up. Labels can be changed; the rest is fixed when it is made. */
+/** How a deployment was set up. Labels and protection can be changed; the rest is fixed when it is made. */
 export function SettingsTab({ deployment }: { deployment: Deployment }) {
   const { placement, ready_when: ready } = deployment;
   const patch = usePatchLabels();
@@ -83,6 +84,7 @@ export function SettingsTab({ deployment }: { deployment: Deployment }) {
           ]}
         />
       </Panel>
+      <ProtectionPanel deployment={deployment} />
       {deployment.runtime !== "none" && <CardsPanel deployment={deployment} />}
       {deployment.runtime !== "none" && <SeedPanel deployment={deployment} />}
       <LabelsPanel labels={deployment.labels} onSave={(labels) => patch.mutateAsync({ deployment, labels })} />

@@ -25,6 +25,7 @@ test("another deployment like one that is there is asked for with the same setti
       { network_name: "default", security_group_names: ["default", "ssh"], ports: [{ port: 22, protocol: "tcp" }] },
     ],
     labels: { tier: "web" },
+    protect: { every: "1h", keep: { last: 1, hourly: 0, daily: 7, weekly: 0 } },
   } as unknown as Deployment;
   const search = searchFrom(web);
   expect(search).toEqual({
@@ -42,6 +43,8 @@ test("another deployment like one that is there is asked for with the same setti
     cards: "chosen",
     card: ["default;;default,ssh;22"],
     label: ["tier=web"],
+    every: "1h",
+    daily: "7",
   });
   expect(meantBy({ ...emptyForm, ...search }).request).toEqual({
     source: { image: "demo", version: 1 },
@@ -53,6 +56,7 @@ test("another deployment like one that is there is asked for with the same setti
     on_host_start: "stay",
     ready: { probe: "console", marker: "up" },
     nics: [{ network: "default", security_groups: ["default", "ssh"], ports: [{ port: 22 }] }],
+    protect: { every: "1h", keep: { daily: 7 } },
     labels: { tier: "web" },
   });
 });

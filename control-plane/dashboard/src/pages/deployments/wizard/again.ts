@@ -2,6 +2,7 @@
 import type { Deployment } from "../../../api/deployments.ts";
 import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
+import { protectForm, protectOf } from "../protection/protect-form.ts";
 import { cardsLike } from "./cards.ts";
 import { disksLike } from "./disks.ts";
 import { emptyForm, type Form } from "./form.ts";
@@ -47,6 +48,7 @@ export function searchFrom(deployment: Deployment): Partial<Form> {
     zone: placement.zones ?? [],
     node: placement.nodes ?? [],
     label: labelTexts(deployment.labels),
+    ...protectForm(protectOf(deployment)),
   };
   // The URL says only what differs.
   return Object.fromEntries(

@@ -30,6 +30,7 @@ test("every part of a request has its flag", () => {
       on_host_start: "stay",
       placement: { policy: "pack", zones: ["a", "b"], nodes: ["n1"], max_per_node: 5 },
       labels: { tier: "web", note: "two words" },
+      protect: { every: "15m", keep: { hourly: 24 } },
       deadline_s: 600,
     },
     "blue",
@@ -38,7 +39,7 @@ test("every part of a request has its flag", () => {
     "muster --project blue deploy web --image demo@2 --count 40 --min-count 30 --cpus 2 --memory 1GiB " +
       "--disk-size 20GiB --disk data=1GiB --disk seed=1GiB,source=set@3 --firmware uefi_secure --tpm " +
       "--ready guest-agent --ready-timeout 60s --on-ready-timeout stop --on-host-start stay --pack --zone a --zone b " +
-      "--node n1 --max-per-node 5 --deadline 600s --label 'note=two words' --label tier=web",
+      "--node n1 --max-per-node 5 --protect-every 15m --keep-hourly 24 --deadline 600s --label 'note=two words' --label tier=web",
   );
 });
 

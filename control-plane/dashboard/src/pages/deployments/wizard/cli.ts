@@ -2,6 +2,7 @@
 import type { CreateDeployment } from "../../../api/deployments.ts";
 import { sizeText } from "../../../ui/size.ts";
 import { labelTexts } from "../labels.ts";
+import { protectOf } from "../protection/protect-form.ts";
 import { diskSourceText } from "./disks.ts";
 import { userDataFile } from "./seed.ts";
 
@@ -47,6 +48,11 @@ export function commandFor(request: CreateDeployment, project: string | undefine
   for (const zone of placement?.zones ?? []) add("--zone", zone);
   for (const node of placement?.nodes ?? []) add("--node", node);
   add("--max-per-node", placement?.max_per_node);
+  const protect = protectOf(request);
+  if (protect !== undefined) {
+    add("--protect-every", protect.every);
+    for (const rule of ["last", "hourly", "daily", "weekly"] as const) add(`--keep-${rule}`, protect.keep?.[rule]);
+  }
   add("--deadline", request.deadline_s ? `${request.deadline_s}s` : null);
   for (const label of labelTexts(request.labels ?? {})) add("--label", label);
   for (const key of request.ssh_keys ?? []) add("--ssh-key", key);

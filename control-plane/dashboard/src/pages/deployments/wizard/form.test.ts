@@ -36,6 +36,8 @@ test("every field ends up in the request", () => {
       zone: ["a"],
       node: ["n1", "n2"],
       label: ["tier=web"],
+      every: "15m",
+      daily: "7",
     }),
   );
   expect(unread).toEqual({});
@@ -58,6 +60,7 @@ test("every field ends up in the request", () => {
     on_host_start: "stay",
     placement: { policy: "pack", zones: ["a"], nodes: ["n1", "n2"], max_per_node: 5 },
     labels: { tier: "web" },
+    protect: { every: "15m", keep: { daily: 7 } },
     deadline_s: 600,
   });
 });
@@ -104,14 +107,15 @@ test("an error of the API stands at the field that it is about", () => {
   expect(fieldOf("/nics/0/network", form({ cards: "chosen" }))).toBe("card/0/network");
   expect(fieldOf("/disks/0/size_bytes", emptyForm)).toBe("disk/0/size");
   expect(fieldOf("/firmware", emptyForm)).toBe("firmware");
-  expect(fieldOf("/protect", emptyForm)).toBeUndefined();
+  expect(fieldOf("/protect/keep/daily", emptyForm)).toBe("daily");
+  expect(fieldOf("/colour", emptyForm)).toBeUndefined();
   expect(
     sortErrors(
       [
         { pointer: "/cpus", detail: "1 to 1024, got 0" },
-        { pointer: "/protect", detail: "not built" },
+        { pointer: "/colour", detail: "not known" },
       ],
       emptyForm,
     ),
-  ).toEqual({ fields: { cpus: "1 to 1024, got 0" }, rest: ["not built"] });
+  ).toEqual({ fields: { cpus: "1 to 1024, got 0" }, rest: ["not known"] });
 });

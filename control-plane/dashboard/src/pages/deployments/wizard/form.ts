@@ -7,6 +7,7 @@ import type { CreateDeployment } from "../../../api/deployments.ts";
 import { errorsByField } from "../../../ui/field-errors.ts";
 import { sizeHint, sizeOf } from "../../../ui/size.ts";
 import { labelsOf } from "../labels.ts";
+import { emptyProtect, protectFieldOf, protectMeantBy } from "../protection/protect-form.ts";
 import { type CardField, cardFieldOf, cardOf, nicsOf } from "./cards.ts";
 import { type DiskField, diskFieldOf, diskOf, disksOf } from "./disks.ts";
 import type { SeedField } from "./seed.ts";
@@ -48,6 +49,7 @@ export const emptyForm = {
   zone: [] as string[],
   node: [] as string[],
   label: [] as string[],
+  ...emptyProtect,
 };
 export type Form = typeof emptyForm;
 /** What an error can be about: also what is not in the URL. */
@@ -112,6 +114,8 @@ export function meantBy(form: Form): Meant {
     ...given("max_per_node", number("most")),
   };
   const labels = labelsOf(form.label);
+  const protection = protectMeantBy(form);
+  Object.assign(unread, protection.unread);
   const request: CreateDeployment = {
     ...given("name", text(form.name)),
     source,
@@ -131,6 +135,7 @@ export function meantBy(form: Form): Meant {
     ...(cards === undefined ? (form.cards === "none" && !files ? { nics: [] } : {}) : { nics: cards.nics }),
     ...(Object.keys(placement).length === 0 ? {} : { placement }),
     ...(Object.keys(labels).length === 0 ? {} : { labels }),
+    ...given("protect", protection.protect as CreateDeployment["protect"]),
     ...given("deadline_s", number("deadline")),
   };
   return { request, unread, sourced: form.image !== "" || form.snapshot !== "" || form.version !== "" };
@@ -180,7 +185,7 @@ const fieldOfPointer: Record<string, Field> = {
 export function fieldOf(pointer: string, form: Form): Field | undefined {
   if (pointer === "/source") return sourceKindOf(form);
   if (pointer === "/source/version") return sourceKindOf(form) === "version" ? "version" : "number";
-  const ofPart = cardFieldOf(pointer, form.cards === "chosen") ?? diskFieldOf(pointer);
+  const ofPart = cardFieldOf(pointer, form.cards === "chosen") ?? diskFieldOf(pointer) ?? protectFieldOf(pointer);
   if (ofPart !== undefined) return ofPart;
   for (let at = pointer; at !== ""; at = at.slice(0, at.lastIndexOf("/"))) {
     const field = fieldOfPointer[at];
