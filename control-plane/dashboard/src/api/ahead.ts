@@ -6,16 +6,6 @@ import { api, type Schemas } from "./client.ts";
 
 type Amount = Schemas["ObjectAmount"];
 
-/** How far the drain of a node is: other nodes get its objects. */
-export interface Drain {
-  state: "draining" | "drained" | "unknown";
-  since: string;
-  /** What the node still has. */
-  left: Amount;
-  bytes_per_s: number;
-  ends_at: string | null;
-}
-
 /** One round of a node's scrub. */
 export interface ScrubRound {
   began_at: string;
@@ -38,22 +28,29 @@ export interface Scrub {
 }
 
 export interface AheadOfNode {
-  drain?: Drain | null;
   scrub?: Scrub | null;
-  repair_ends_at?: string | null;
 }
 
-export interface AheadOfPoolRepair {
-  wanted?: Amount;
-  present?: Amount;
-  surplus?: Amount;
-  handed_over?: Amount;
-  ends_at?: string | null;
+/** A version that lacks objects of which no node has a copy, and what builds on it. */
+export interface LostVersion {
+  version: string;
+  name: string;
+  project: string;
+  /** Lost objects that it needs. */
+  objects: number;
+  since: string;
+  instances: string[];
+  deployments: string[];
+}
+
+/** How the pool or a node fares with the S3-compatible repository. */
+export interface RepositoryUse {
+  /** What is not written there yet. */
+  behind: Amount;
 }
 
 export interface AheadOfPool {
-  membership_epoch?: number;
-  oldest_open_epoch?: number;
+  lost?: LostVersion[];
 }
 
 /** Which scheduled snapshots stay. */

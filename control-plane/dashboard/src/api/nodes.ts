@@ -1,10 +1,11 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { type AheadOfNode, ahead } from "./ahead.ts";
+import type { AheadOfNode } from "./ahead.ts";
 import { api, body, type Schemas } from "./client.ts";
 import { listQuery, oneQuery } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 
 export type Node = Schemas["Node"] & AheadOfNode;
+export type Drain = Schemas["Drain"];
 export type Condition = Schemas["Condition"];
 export type Salvage = Schemas["Salvage"];
 
@@ -59,8 +60,7 @@ export function useFence() {
 /** Gives what a node has to other nodes. Its instances stay. */
 export function useDrain() {
   return useMutation({
-    mutationFn: (node: Node) =>
-      body(ahead.POST("/v1/nodes/{node}/drain", { ...at(node), body: {} })) as Promise<Operation>,
+    mutationFn: (node: Node) => body(api.POST("/v1/nodes/{node}/drain", { ...at(node), body: {} })),
   });
 }
 

@@ -1,11 +1,11 @@
 /** The pool: what all nodes hold together, its sweep and its repair. For operators; there is one. */
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { type AheadOfPool, type AheadOfPoolRepair, ahead } from "./ahead.ts";
+import type { AheadOfPool } from "./ahead.ts";
 import { ApiError, api, body, type Schemas } from "./client.ts";
 import { oneQuery, showChanged } from "./lists.ts";
 
-export type PoolRepair = Schemas["PoolRepair"] & AheadOfPoolRepair;
-export type Pool = Omit<Schemas["Pool"], "repair"> & AheadOfPool & { repair: PoolRepair };
+export type PoolRepair = Schemas["PoolRepair"];
+export type Pool = Schemas["Pool"] & AheadOfPool;
 export type Sweep = Schemas["Sweep"];
 
 /** The name of the only pool. */
@@ -34,9 +34,7 @@ const isBusy = ({ sweep, repair }: Pool) =>
 export function useSetCopies() {
   return useMutation({
     mutationFn: (copies: number) =>
-      body(
-        ahead.PATCH("/v1/pools/{pool}", { params: { path: { pool: defaultPool } }, body: { min_copies: copies } }),
-      ) as Promise<Pool>,
+      body(api.PATCH("/v1/pools/{pool}", { params: { path: { pool: defaultPool } }, body: { min_copies: copies } })),
     onSuccess: (pool, _copies, _result, { client }) => showChanged(client, "pools", pool, pool),
   });
 }

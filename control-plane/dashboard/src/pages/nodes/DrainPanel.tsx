@@ -1,4 +1,4 @@
-import type { Drain } from "../../api/ahead.ts";
+import type { Drain } from "../../api/nodes.ts";
 import { bytes } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { Panel } from "../../ui/Panel.tsx";
