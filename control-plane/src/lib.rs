@@ -231,6 +231,7 @@ async fn assemble(
         known_sessions: app::known::Known::default(),
         used_sessions: std::sync::Mutex::default(),
         sign_ins: app::sign_ins::SignIns::default(),
+        lost: app::lost_objects::LostObjects::default(),
         oldest_open_epoch: std::sync::atomic::AtomicU64::new(0),
         loops: Statuses::default(),
         incarnation: std::sync::Mutex::new(cluster.incarnation),

@@ -241,6 +241,7 @@ impl Node {
             tunnel: None,
             features: Vec::new(),
             repair: None,
+            gone: Vec::new(),
             scrub: None,
             stopping: false,
         }

@@ -32,7 +32,7 @@ pub mod sweep;
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
-use storage_core::membership::SignedMembership;
+use storage_core::{ObjectName, membership::SignedMembership};
 
 use crate::{
     ClusterId, CommitId, DeploymentId, DiskId, InstanceId, NodeId, Reason, RunId, SnapshotId, StoreId, Timestamp,
@@ -212,6 +212,9 @@ pub struct Heartbeat {
     /// How far its scrub is; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
+    /// Objects that the node lost and that no node of the pool has; the first 256 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<ObjectName>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    NodeId, Timestamp,
+    NodeId, Timestamp, VersionId,
     node::{ObjectAmount, PoolUse},
 };
 
@@ -25,6 +25,11 @@ pub struct Pool {
     pub nodes: u64,
     /// Their shares together. An object counts once for each copy.
     pub usage: PoolUse,
+    /// Versions that lack objects of which no node has a copy; the first 20. They are named where the names of lost objects are
+    /// known. Importing the same content again brings them back.
+    #[serde(default)]
+    #[schema(required)]
+    pub lost: Vec<LostVersion>,
     /// How the sweep fares, which gives back what nothing needs any more.
     pub sweep: Sweep,
     /// Epoch of the newest membership record.
@@ -38,6 +43,28 @@ pub struct Pool {
     pub oldest_open_epoch: u64,
     /// How the repair fares, which makes missing copies again.
     pub repair: PoolRepair,
+}
+
+/// Most versions in [`Pool::lost`].
+pub const LOST_VERSIONS_MAX: usize = 20;
+
+/// A version that lacks objects of which no node has a copy, and what builds on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LostVersion {
+    /// Id of the version.
+    pub version: VersionId,
+    /// Its name, which has that of its image or snapshot: `IMAGE@N` or `SNAPSHOT/INSTANCE`.
+    pub name: String,
+    /// Project that owns it.
+    pub project: String,
+    /// Lost objects that it needs.
+    pub objects: u64,
+    /// Since when that is known.
+    pub since: Timestamp,
+    /// Names of instances whose disks build on it; the first 20.
+    pub instances: Vec<String>,
+    /// Names of deployments that were made from it; the first 20.
+    pub deployments: Vec<String>,
 }
 
 /// How far the nodes are with the repair, as their last heartbeats tell.

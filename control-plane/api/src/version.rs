@@ -84,6 +84,11 @@ pub struct Version {
     /// its origin. Null for an import, and where it is not known. It may be deleted by now.
     #[serde(default)]
     pub parent: Option<VersionId>,
+    /// Objects of it of which no node has a copy, as far as that is known. Ranges that need them cannot be read until the same
+    /// content is imported again.
+    #[serde(default)]
+    #[schema(required)]
+    pub objects_lost: u64,
 }
 
 /// A range of a version that has data, an item of `GET /v1/versions/{v}/extents`. All other ranges are zeros.

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `boot_turns`, `counted`, `known`, `moved` and `sweeping` know no other file, `labels` and [`caller`] only errors, and
+//! `heartbeats`, `boot_turns`, `counted`, `known`, `lost_objects`, `moved` and `sweeping` know no other file, `labels` and [`caller`] only errors, and
 //! `console_tickets` only callers; then [`App`] itself; `authentication`, [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
 mod authentication;
@@ -47,6 +47,8 @@ pub mod instances;
 pub mod known;
 mod labels;
 pub mod list;
+mod lost;
+pub mod lost_objects;
 pub mod membership;
 pub mod moved;
 pub mod networks;
@@ -144,6 +146,8 @@ pub struct Inner {
     pub sign_ins: sign_ins::SignIns,
     /// The oldest membership epoch that is open, as far as this process knows; 0 at first.
     pub oldest_open_epoch: AtomicU64,
+    /// Objects that nobody has, and the versions that need them.
+    pub lost: lost_objects::LostObjects,
     /// How the reconcile loops fare.
     pub loops: Statuses,
     /// The newest heartbeat of each node.

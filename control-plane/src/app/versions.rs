@@ -47,14 +47,18 @@ pub(super) const FREED_ROOTS_MAX: i64 = 10_000;
 impl App {
     /// One version, of an image or of a disk, unless it is deleted.
     pub async fn version(&self, caller: &Caller, id: VersionId) -> Result<VersionRow, AppError> {
-        self.store.read("versions.show", async |tx| find::version(tx, caller, id).await).await
+        let mut row = self.store.read("versions.show", async |tx| find::version(tx, caller, id).await).await?;
+        row.version.objects_lost = self.lost.of(id);
+        Ok(row)
     }
 
     /// A page of versions: of images and of disks.
     pub async fn versions(&self, caller: &Caller, list: &ListQuery) -> Result<Page<Version>, AppError> {
         let project = caller.list_project().map(str::to_owned);
         let filter = VersionFilter { project, deleted: list.deleted, ..VersionFilter::default() };
-        self.store.read("versions.list", async |tx| page(tx, &filter, list).await).await
+        let mut page = self.store.read("versions.list", async |tx| page(tx, &filter, list).await).await?;
+        page.items.iter_mut().for_each(|version| version.objects_lost = self.lost.of(version.id));
+        Ok(page)
     }
 
     /// Unlinks a version. Its number is not used again. Disks that began with the version can still read it.
@@ -172,6 +176,7 @@ impl App {
             tracing::warn!(version.id = %version.id, version.name, error, "a version cannot be read now");
             return;
         };
+        self.lost.note_read(names);
         let (objects, object) = (names.len(), names.first());
         tracing::error!(version.id = %version.id, version.name, objects, ?object, "no node has a good copy of objects");
         let event = NewEvent {
@@ -188,7 +193,12 @@ impl App {
 }
 
 fn target(version: &Version) -> Target {
-    Target { kind: "version".to_owned(), id: version.id.to_string(), name: version.name.clone() }
+    target_of(version.id, &version.name)
+}
+
+/// How events name a version.
+pub(super) fn target_of(id: VersionId, name: &str) -> Target {
+    Target { kind: "version".to_owned(), id: id.to_string(), name: name.to_owned() }
 }
 
 /// Objects in a sentence, by name.

@@ -441,6 +441,7 @@ impl Row for VersionRow {
                 boot: column::read(row, "boot")?,
                 firmware: firmware.into(),
                 parent: column::read(row, "parent")?,
+                objects_lost: 0,
             },
             content: content(row)?,
             commit: column::read(row, "commit_id")?,
@@ -450,4 +451,40 @@ impl Row for VersionRow {
             seq: column::read(row, "seq")?,
         })
     }
+}
+
+/// Most names of what builds on a version.
+const BUILDERS_MAX: usize = 20;
+
+const INSTANCES_ON: &str = "-- versions.instances_on
+SELECT DISTINCT d.version, i.name FROM disks d JOIN instances i ON i.id = d.instance
+WHERE i.deleted_at IS NULL AND d.version";
+
+/// The names of the instances whose disks build on each of these versions, the first of them.
+pub async fn instances_on(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, Vec<String>>, StoreError> {
+    builders(tx, INSTANCES_ON, ids).await
+}
+
+const DEPLOYMENTS_OF: &str = "-- versions.deployments_of
+SELECT version, name FROM deployments WHERE deleted_at IS NULL AND version";
+
+/// The names of the deployments that were made from each of these versions, the first of them.
+pub async fn deployments_of(tx: &mut Tx, ids: &[VersionId]) -> Result<BTreeMap<VersionId, Vec<String>>, StoreError> {
+    builders(tx, DEPLOYMENTS_OF, ids).await
+}
+
+async fn builders(
+    tx: &mut Tx,
+    select: &str,
+    ids: &[VersionId],
+) -> Result<BTreeMap<VersionId, Vec<String>>, StoreError> {
+    let mut found: BTreeMap<VersionId, Vec<String>> = BTreeMap::new();
+    for row in bulk::select_in(tx, select, ids, "").await? {
+        found.entry(column::read(&row, "version")?).or_default().push(column::read(&row, "name")?);
+    }
+    for names in found.values_mut() {
+        names.sort();
+        names.truncate(BUILDERS_MAX);
+    }
+    Ok(found)
 }

@@ -133,6 +133,7 @@ impl Loops {
             traffic: Some(self.moved()),
             features: self.host.features(),
             repair: self.repair.progress(),
+            gone: self.repair.gone(),
             scrub: Some(self.scrubber.progress()),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             stopping: false,

@@ -281,3 +281,28 @@ async fn reads_are_under_way_while_somebody_waits_for_objects() {
     reading.abort();
     eventually("nobody reads any more", || !pool.reads_under_way()).await;
 }
+
+#[tokio::test]
+async fn what_nobody_has_any_more_is_told_by_name_until_it_is_stored_again() {
+    let rotten: Vec<Arc<MemoryStore>> = (0..2).map(|_| Arc::default()).collect();
+    let cluster = TestCluster::new(rotten.iter().map(|store| store.clone() as Arc<dyn ChunkStore>).collect()).await;
+    let records: Vec<Record> = (0..4).map(chunk).collect();
+    cluster.client.put(4, records.clone()).await.unwrap();
+    let (repairs, _tasks) = run_all(&cluster);
+    all_idle(&repairs, 1).await;
+    // One copy of an object rots, and both copies of another.
+    for (store, record) in [(0, 1), (0, 2), (1, 2)] {
+        assert!(rotten[store].damage(&records[record].name()));
+        assert!(rotten[store].get(&records[record].name()).unwrap().is_none());
+    }
+    for node in &cluster.nodes {
+        node.losses.look(node.store.as_ref()).unwrap();
+        node.asked.lost_here();
+    }
+    let only = vec![records[2].name()];
+    eventually("both tell of the one that is gone", || repairs.iter().all(|repair| repair.gone() == only)).await;
+    eventually("the other is back", || cluster.holders(&records[1]) == [0, 1]).await;
+    cluster.client.put(5, vec![records[2].clone()]).await.unwrap();
+    cluster.nodes.iter().for_each(|node| node.losses.settle(only.clone()));
+    assert!(repairs.iter().all(|repair| repair.gone().is_empty()));
+}

@@ -182,6 +182,33 @@ impl PoolClient {
         lacking
     }
 
+    /// Those of these objects that no node of the pool has, this one included; none if not all nodes answered.
+    pub async fn nobody_has(&self, names: &[ObjectName]) -> Option<Vec<ObjectName>> {
+        let view = self.inner.view.load_full();
+        let local = self.inner.local.as_ref();
+        let mut left: Vec<ObjectName> = names.to_vec();
+        if let Some(local) = local {
+            let (chunks, all) = (local.chunks.clone(), left.clone());
+            let looked = tokio::task::spawn_blocking(move || {
+                let lacks = |name: &ObjectName| chunks.contains(name).map(|here| (!here).then_some(*name));
+                all.iter().map(lacks).collect::<Result<Vec<_>, _>>()
+            });
+            let looked = looked.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            left = looked.ok()?.into_iter().flatten().collect();
+        }
+        for member in
+            view.membership.members.iter().filter(|member| local.is_none_or(|local| local.store != member.store))
+        {
+            let mut lacked = Vec::with_capacity(left.len());
+            for part in left.chunks(NAMES_MAX) {
+                let stamps = self.inner.have(member, part).await.ok()?;
+                lacked.extend(part.iter().zip(stamps).filter(|(_, stamp)| stamp.is_none()).map(|(name, _)| *name));
+            }
+            left = lacked;
+        }
+        Some(left)
+    }
+
     /// Sends a parcel. Objects that this node no longer holds are left out. None if the other node did not take it; then it
     /// is avoided.
     pub async fn send_parcel(&self, parcel: &Parcel, avoided: &Avoided) -> Option<Delivered> {

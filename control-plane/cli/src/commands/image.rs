@@ -278,8 +278,17 @@ fn version_details(ctx: &Ctx, version: &Version) -> String {
         ("chunk", units::bytes(version.chunk_bytes)),
         ("root", version.root.clone()),
         ("digest", optional(version.digest.as_ref())),
+        ("lost", lost(version.objects_lost)),
         ("created", version.created_at.to_string()),
     ])
+}
+
+/// What it means that objects of a version are lost; nothing if none are.
+fn lost(objects: u64) -> String {
+    match objects {
+        0 => String::new(),
+        objects => format!("{objects} objects, of which no node has a copy: import the same content again"),
+    }
 }
 
 fn chunk_details(ctx: &Ctx, id: &str, chunks: &Chunks) -> String {

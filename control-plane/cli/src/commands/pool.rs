@@ -104,6 +104,17 @@ fn details(pool: &Pool) -> String {
         let (oldest, newest) = (pool.oldest_open_epoch, pool.membership_epoch);
         lines.push(format!("  epochs    {oldest} to {newest} are open: nodes still hand objects over"));
     }
+    for lost in &pool.lost {
+        let builds = [lost.instances.clone(), lost.deployments.clone()].concat().join(", ");
+        let builds = if builds.is_empty() { builds } else { format!("; {builds} build on it") };
+        lines.push(format!(
+            "  lost      version {} of project {} lacks {} objects for {}{builds}",
+            lost.name,
+            lost.project,
+            lost.objects,
+            age(lost.since)
+        ));
+    }
     lines.extend(sweep_lines(sweep));
     lines.join("\n")
 }

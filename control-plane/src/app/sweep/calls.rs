@@ -154,6 +154,7 @@ impl App {
             min_copies: self.min_copies(tx).await?.into(),
             nodes: u64_from(shares.len()),
             usage,
+            lost: self.lost.first(),
             sweep: Sweep {
                 state,
                 reason,

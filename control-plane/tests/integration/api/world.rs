@@ -136,6 +136,7 @@ impl Agent {
             tunnel: None,
             features: Vec::new(),
             repair: None,
+            gone: Vec::new(),
             scrub: None,
             stopping: false,
         }

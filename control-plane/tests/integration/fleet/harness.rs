@@ -437,6 +437,8 @@ pub(crate) struct Script {
     pub(crate) unmade: Vec<String>,
     /// Where it stores what its commits consist of; nowhere otherwise.
     pub(crate) pool: Option<Arc<MemoryStore>>,
+    /// Objects that it lost and nobody has.
+    pub(crate) gone: Vec<ObjectName>,
     /// It reports the versions that its disks began with, whatever was published since.
     pub(crate) lags: bool,
 }
@@ -465,6 +467,7 @@ impl Default for Script {
             removes: true,
             unmade: Vec::new(),
             pool: None,
+            gone: Vec::new(),
             lags: false,
         }
     }
@@ -555,9 +558,9 @@ impl Agent {
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        let (silent, tunnel, features) = {
+        let (silent, tunnel, features, gone) = {
             let script = self.script.lock().unwrap();
-            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone())
+            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone(), script.gone.clone())
         };
         let condition =
             || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
@@ -576,6 +579,7 @@ impl Agent {
             tunnel,
             features,
             repair: None,
+            gone,
             scrub: None,
             stopping: false,
         }

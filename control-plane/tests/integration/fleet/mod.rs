@@ -14,6 +14,7 @@ mod guests;
 mod harness;
 mod hypervisors;
 mod instances;
+mod lost;
 mod networks;
 mod node_loss;
 mod on_postgres;

@@ -14,10 +14,11 @@
 //! Repair gives way: it sends no faster than `repair_bytes_per_s`, hands over no faster than that, since other nodes read
 //! what they are to keep, and waits a moment before each parcel while somebody waits for objects.
 //!
-//! Reading order: [`Repair`], `pass` (objects in name order), `tell` (what this node lost), `asked` (what others lost),
+//! Reading order: [`Repair`], `pass` (objects in name order), `tell` (what this node lost), `gone` (what nobody has), `asked` (what others lost),
 //! `pace`, `progress`.
 
 mod asked;
+mod gone;
 mod pace;
 mod pass;
 mod progress;
@@ -32,7 +33,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use asked::Asked;
 
-use self::{asked::Work, pace::Pace, progress::Progress, tell::Telling};
+use self::{asked::Work, gone::Gone, pace::Pace, progress::Progress, tell::Telling};
 use super::losses::Losses;
 
 /// Time between two passes when nothing happened.
@@ -65,6 +66,7 @@ pub struct Repair {
     pace: Pace,
     hand_over_pace: Pace,
     progress: Progress,
+    gone: Gone,
 }
 
 impl Repair {
@@ -80,6 +82,7 @@ impl Repair {
             pace: Pace::new(bytes_per_s),
             hand_over_pace: Pace::new(bytes_per_s),
             progress: Progress::default(),
+            gone: Gone::default(),
         }
     }
 
@@ -99,6 +102,7 @@ impl Repair {
         loop {
             if Instant::now() >= tell_at {
                 let done = self.tell_losses(&mut telling).await;
+                self.look_for_gone().await;
                 tell_at = Instant::now() + if done { EVERY } else { tell_again.pause() };
             }
             if Instant::now() >= pass_at {
