@@ -72,7 +72,7 @@ impl Note {
         }
         let Some(after) = self.after else { return 0 };
         let first = after.as_bytes().first_chunk::<4>().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        u64::from(first) * 1_000_000 >> 32
+        (u64::from(first) * 1_000_000) >> 32
     }
 }
 
