@@ -29,6 +29,7 @@ export interface Scrub {
 
 export interface AheadOfNode {
   scrub?: Scrub | null;
+  repository?: RepositoryUse | null;
 }
 
 /** A version that lacks objects of which no node has a copy, and what builds on it. */
@@ -43,14 +44,41 @@ export interface LostVersion {
   deployments: string[];
 }
 
-/** How the pool or a node fares with the S3-compatible repository. */
-export interface RepositoryUse {
+/** How the S3-compatible store fares that has the objects of the pool, too. */
+export interface PoolRepository {
+  state: "ok" | "behind" | "failing" | "unknown";
+  url: string;
+  /** When it gets new objects. */
+  write: "behind" | "through" | "unknown";
+  /** What does not work, a sentence for each of those that say so. */
+  trouble: string[];
   /** What is not written there yet. */
   behind: Amount;
+  oldest_behind_s: number | null;
+  uploaded: Amount;
+  fetched: Amount;
+  /** What it had and has no more, and no node has either. */
+  missing_objects: number;
+}
+
+/** How a node fares with it. */
+export interface RepositoryUse {
+  behind: Amount;
+  oldest_behind_s: number | null;
+  uploaded: Amount;
+  fetched: Amount;
+  /** Why calls fail now. */
+  trouble: string | null;
 }
 
 export interface AheadOfPool {
   lost?: LostVersion[];
+  repository?: PoolRepository | null;
+}
+
+export interface AheadOfVersion {
+  /** Objects of it of which no node has a copy. */
+  objects_lost?: number;
 }
 
 /** Which scheduled snapshots stay. */

@@ -23,6 +23,7 @@ import { firmwareText } from "../images/words.ts";
 import { InstanceActions } from "../instances/actions/InstanceActions.tsx";
 import { operatorColumns } from "../instances/columns.tsx";
 import { TrafficPanels } from "../overview/TrafficPanels.tsx";
+import { copies } from "../pool/repair-words.ts";
 import { adviceFor, noteOf } from "./advice.ts";
 import { DrainPanel } from "./DrainPanel.tsx";
 import { Meter } from "./Meter.tsx";
@@ -107,6 +108,13 @@ export default function NodeDetail() {
             [
               "Guests can have",
               node.hypervisor === null ? undefined : ["BIOS", ...node.features.map(featureText)].join(", "),
+            ],
+            [
+              "Written to the repository",
+              node.repository
+                ? (node.repository.trouble ??
+                  (node.repository.behind.objects === 0 ? "all" : `all but ${copies(node.repository.behind)}`))
+                : undefined,
             ],
             ["Agent", node.agent_version],
             ["Zone", node.zone],

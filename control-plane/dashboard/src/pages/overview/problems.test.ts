@@ -55,6 +55,12 @@ describe("problems", () => {
     expect(shownProblems(summary([]), true, { ...wellPool, repair })).toMatchObject([
       { tone: "warn", what: "2 copies of objects are missing" },
     ]);
+    const lost = [{ version: "v-1" }] as unknown as Pool["lost"];
+    const repository = { state: "failing", trouble: ["n1: the keys are refused"] } as unknown as Pool["repository"];
+    expect(shownProblems(summary([]), true, { ...wellPool, lost, repository } as Pool)).toMatchObject([
+      { tone: "bad", what: "1 version has lost objects for good" },
+      { tone: "bad", next: "N1: the keys are refused" },
+    ]);
   });
 
   test("that are bad come before warnings", () => {

@@ -218,6 +218,16 @@ function problemsOfPool(pool: Pool, now: number): ShownProblem[] {
     const tone = repair.bytes_per_s > 0 ? "busy" : "warn";
     lines.push({ kind: "copies_missing", tone, what: missingWords(pool), next: repairNext(pool), ...at });
   }
+  const lost = pool.lost?.length ?? 0;
+  if (lost > 0) {
+    const what = lost === 1 ? "1 version has lost objects" : `${count(lost)} versions have lost objects`;
+    const next = "Import the same content again, or deploy anew from other versions.";
+    lines.push({ kind: "versions_lost", tone: "bad", what: `${what} for good`, next, ...at });
+  }
+  if (pool.repository?.state === "failing") {
+    const next = sentence(pool.repository.trouble[0] ?? "its panel tells more");
+    lines.push({ kind: "repository_failing", tone: "bad", what: "The repository does not work", next, ...at });
+  }
   if (sweep.state === "held" && now - Date.parse(sweep.since) >= heldForMs) {
     const next = sentence(sweep.reason ?? "its page tells more");
     lines.push({ kind: "sweep_held", tone: "warn", what: "The sweep is held: nothing is given back", next, ...at });

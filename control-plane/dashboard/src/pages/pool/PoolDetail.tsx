@@ -13,7 +13,9 @@ import { WaitingPage } from "../../ui/WaitingPage.tsx";
 import { Meter } from "../nodes/Meter.tsx";
 import { adviceForPool } from "./advice.ts";
 import { CopiesDialog } from "./CopiesDialog.tsx";
+import { LostVersions } from "./LostVersions.tsx";
 import { PoolRepairPanel } from "./PoolRepairPanel.tsx";
+import { RepositoryPanel } from "./RepositoryPanel.tsx";
 import { Shares } from "./Shares.tsx";
 import { SweepNow } from "./SweepNow.tsx";
 import { SweepPanel } from "./SweepPanel.tsx";
@@ -48,6 +50,7 @@ export function PoolPage({ pool, error = null }: { pool: Pool; error?: unknown }
     >
       {error !== null && <ErrorBox error={error} title="What you see may be out of date" />}
       <AdviceList advice={adviceForPool(pool)} />
+      <LostVersions lost={pool.lost ?? []} />
       <Panel
         title="Stored objects"
         aside={
@@ -71,6 +74,7 @@ export function PoolPage({ pool, error = null }: { pool: Pool; error?: unknown }
         <SweepPanel sweep={pool.sweep} />
         <PoolRepairPanel pool={pool} />
       </SimpleGrid>
+      {pool.repository && <RepositoryPanel repository={pool.repository} />}
       <Shares />
       {asking && <CopiesDialog pool={pool} onClose={() => setAsking(false)} />}
     </Page>

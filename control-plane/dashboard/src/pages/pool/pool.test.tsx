@@ -109,3 +109,37 @@ test("what newer controllers tell of the repair is shown, and nothing is made up
   expect(screen.getByText("24,500 of 24,810")).toBeTruthy();
   expect(screen.getByText("3 to 4: objects are being handed over")).toBeTruthy();
 });
+
+test("versions that lost objects are named with what builds on them, and a repository says what does not work", async () => {
+  fakeApi({ "GET /v1/nodes": list(), ...me("admin") });
+  const lost = [
+    {
+      version: "v-1",
+      name: "debian@3",
+      project: "shop",
+      objects: 2,
+      since: "2026-11-30T00:00:00Z",
+      instances: ["web.0"],
+      deployments: ["web"],
+    },
+  ];
+  const amount = { objects: 0, bytes: 0 };
+  const repository = {
+    state: "failing" as const,
+    url: "s3://muster/cluster-1",
+    write: "behind" as const,
+    trouble: ["n1: the repository refuses the keys"],
+    behind: { objects: 12, bytes: 3 * 1024 ** 2 },
+    oldest_behind_s: 90,
+    uploaded: amount,
+    fetched: amount,
+    missing_objects: 0,
+  };
+  show(<PoolPage pool={{ ...wellPool, lost, repository } as Pool} />);
+  expect((await screen.findByRole("link", { name: "debian@3" })).getAttribute("href")).toContain("/versions/v-1");
+  expect(screen.getByText("web, web.0")).toBeTruthy();
+  expect(screen.getByText("failing")).toBeTruthy();
+  expect(screen.getByText("n1: the repository refuses the keys")).toBeTruthy();
+  expect(screen.getByText("12 objects, 3 MiB")).toBeTruthy();
+  expect(screen.getByText("1 min 30 s")).toBeTruthy();
+});

@@ -4,9 +4,14 @@ import { bytes, count, duration } from "../../ui/format.ts";
 
 type Amount = Schemas["ObjectAmount"];
 
+/** `12 objects, 3 MiB`; the size is left out where it is not known. */
+export function amountText({ objects, bytes: size }: Amount, one: string, many: string): string {
+  if (objects === 0) return "none";
+  return `${count(objects)} ${objects === 1 ? one : many}${size === 0 ? "" : `, ${bytes(size)}`}`;
+}
+
 /** `12 copies, 3 MiB`. */
-export const copies = ({ objects, bytes: size }: Amount) =>
-  objects === 0 ? "none" : `${count(objects)} ${objects === 1 ? "copy" : "copies"}, ${bytes(size)}`;
+export const copies = (amount: Amount) => amountText(amount, "copy", "copies");
 
 /** How long it takes to send what is missing at the rate of now, in milliseconds; null while nothing is sent. */
 export function leftMs(repair: { missing: Amount; bytes_per_s: number }): number | null {

@@ -17,7 +17,7 @@ import { ByteSize } from "../../ui/ByteSize.tsx";
 import { ConfirmDialog } from "../../ui/ConfirmDialog.tsx";
 import { CopyId } from "../../ui/CopyId.tsx";
 import { ErrorBox } from "../../ui/ErrorBox.tsx";
-import { bytes } from "../../ui/format.ts";
+import { bytes, count } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { ButtonLink, TextLink } from "../../ui/links.tsx";
 import { Page } from "../../ui/Page.tsx";
@@ -141,6 +141,12 @@ function Shown({ version, error }: { version: Version; error: unknown }) {
       }
     >
       {error ? <ErrorBox error={error} title="What you see may be out of date" /> : null}
+      {(version.objects_lost ?? 0) > 0 && (
+        <Alert color="red" title="Parts of it are lost">
+          No node has a copy of {count(version.objects_lost)} of its objects. What needs them cannot be read. Import the
+          same content again: it is found by its name.
+        </Alert>
+      )}
       {isDeleted && (
         <Alert color="gray" title="This version is deleted">
           It is shown for a day. What was made from it goes on.
