@@ -26,6 +26,8 @@ pub enum Loop {
     Snapshots,
     /// Takes disks that are detached from their instances.
     Disks,
+    /// Puts the disks of instances back to snapshots.
+    Restores,
     /// Begins rounds of the sweep, and tells nodes to carry them out.
     Sweep,
     /// Ends operations past their deadline and forgets what is old.
@@ -34,8 +36,16 @@ pub enum Loop {
 
 impl Loop {
     /// All of them, in the order in which their statuses are kept.
-    pub const ALL: [Self; 7] =
-        [Self::Nodes, Self::Deployments, Self::Instances, Self::Snapshots, Self::Disks, Self::Sweep, Self::Overdue];
+    pub const ALL: [Self; 8] = [
+        Self::Nodes,
+        Self::Deployments,
+        Self::Instances,
+        Self::Snapshots,
+        Self::Disks,
+        Self::Restores,
+        Self::Sweep,
+        Self::Overdue,
+    ];
 
     /// Name in logs and metrics.
     #[must_use]
@@ -46,6 +56,7 @@ impl Loop {
             Self::Instances => "instances",
             Self::Snapshots => "snapshots",
             Self::Disks => "disks",
+            Self::Restores => "restores",
             Self::Sweep => "sweep",
             Self::Overdue => "overdue",
         }
@@ -56,7 +67,12 @@ impl Loop {
     pub const fn period_ms(self) -> u64 {
         match self {
             Self::Nodes => 1_000,
-            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks | Self::Sweep => 2_000,
+            Self::Deployments
+            | Self::Instances
+            | Self::Snapshots
+            | Self::Disks
+            | Self::Restores
+            | Self::Sweep => 2_000,
             Self::Overdue => 10_000,
         }
     }

@@ -256,6 +256,7 @@ impl Host for RealHost {
     fn salvage(&self, wanted: &SalvageDisk) -> BoxFuture<'_, Result<Option<SalvagedDisk>, DiskError>> {
         let SalvageDisk { disk, commit, upload, round } = *wanted;
         Box::pin(async move {
+            let generation = self.disks.status(disk).map(|status| status.generation);
             let saved = self.disks.salvage(disk, commit, round).await?;
             Ok(saved.map(|Saved { base, root, dirty_bytes, stored_bytes }| SalvagedDisk {
                 base,
@@ -263,6 +264,7 @@ impl Host for RealHost {
                 upload,
                 dirty_bytes,
                 stored_bytes,
+                generation,
             }))
         })
     }

@@ -383,6 +383,16 @@ pub struct DiskAssignment {
     /// that it holds is published. Then it is one of [`Assignment::left`]. Older controllers detach nothing.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub in_guest: bool,
+    /// The generation of the instance from which its content counts, because a restore put it in place then; 0 if that never
+    /// happened. A copy that was written under an older one is given up: the disk begins anew from `version`, and what the copy
+    /// holds is neither read nor saved any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since_generation: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 const fn yes() -> bool {
@@ -690,6 +700,9 @@ pub struct DiskReport {
     /// What hinders the next step for it, in a sentence for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The generation under which this copy is written. `None` from older agents, which cannot put another content in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }
 
 /// What a guest that runs has yet to get of a disk that it is to have.
@@ -812,4 +825,7 @@ pub struct SalvagedDisk {
     pub dirty_bytes: u64,
     /// Bytes that the pool did not have before, counted for one copy.
     pub stored_bytes: u64,
+    /// The generation under which the disk was written. `None` from older agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }

@@ -27,6 +27,26 @@ pub struct CreateSnapshot {
     pub labels: Labels,
 }
 
+/// Request of `POST /v1/snapshots/{snapshot}/restore`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreSnapshot {
+    /// What the disks hold now is given up. Otherwise a snapshot of the members is taken first, and kept.
+    #[serde(default)]
+    pub discard_current: bool,
+    /// Restore the others if instances or disks of the snapshot are not there any more, or versions of it were deleted.
+    /// Otherwise that is refused with 409 and `missing`.
+    #[serde(default)]
+    pub allow_missing: bool,
+    /// Cut the power of guests that run at once, without asking them to turn off.
+    #[serde(default)]
+    pub force: bool,
+    /// Seconds that a guest may take to turn off before its power is cut, at most 3600. Default: as the controller is
+    /// configured, 30 if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+}
+
 /// What a snapshot promises about the file systems of guests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -50,6 +50,7 @@ pub(crate) fn wake_workers(tx: &mut Tx) {
     tx.wake(Loop::Deployments);
     tx.wake(Loop::Instances);
     tx.wake(Loop::Snapshots);
+    tx.wake(Loop::Restores);
 }
 
 impl App {

@@ -151,6 +151,9 @@ impl App {
                 let actor = format!("node:{}", reporter.name);
                 app_instances::save(tx, &actor, &news.changed).await?;
                 instances::save_reported(tx, &news.disks.iter().collect::<Vec<_>>()).await?;
+                if !news.disks.is_empty() {
+                    tx.wake(Loop::Restores);
+                }
                 let told = news.told.iter().map(|event| NewEvent { actor: actor.clone(), ..event.clone() });
                 events::append_many(tx, told.collect()).await?;
                 for left in &news.left {
@@ -187,9 +190,13 @@ impl App {
 }
 
 /// The report of a disk. One of an older desired state does not know that the guest is not to have the disk, so it cannot say
-/// that the guest has let it go. If that is known already, nothing of such a report counts: a newer one came before it.
+/// that the guest has let it go. If that is known already, nothing of such a report counts: a newer one came before it. Nor does
+/// what is said of a copy that a restore gave up.
 fn report_in_time(known: &DiskRow, report: &DiskReport, desired_revision: u64) -> Option<DiskReport> {
-    let is_late = known.leaving_since.is_some() && desired_revision < known.leaving_revision;
+    if known.is_given_up(report) {
+        return None;
+    }
+    let is_late = desired_revision < known.leaving_revision;
     if !is_late {
         return Some(report.clone());
     }
@@ -269,6 +276,9 @@ async fn news<'a>(tx: &mut Tx, node: NodeId, report: &'a Report) -> Result<News<
         let mut ahead = false;
         for report in one.disks.iter().filter(|_| one.generation >= row.life.generation) {
             let Some(known) = known_disks.get(&report.disk).filter(|known| known.instance == row.id) else { continue };
+            if known.is_given_up(report) {
+                continue;
+            }
             if let Some(disk) = AheadDisk::find(tx, &row, known, report).await? {
                 news.ahead.push(disk);
                 ahead = true;

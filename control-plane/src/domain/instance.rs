@@ -137,6 +137,12 @@ pub enum Edge<'a> {
     NodeLost,
     /// Somebody wants it to run on another node, from what was last saved of its disks: its node is lost.
     Recover,
+    /// It is off, and its disks get another content: nothing that was written before counts any more. Says whether it is to
+    /// run with it.
+    Restore {
+        /// Whether it is started.
+        run: bool,
+    },
 }
 
 /// The instance's state does not allow the edge.
@@ -349,6 +355,18 @@ impl Life {
                 return Err(Refused { hint, ..self.refusal(&[S::Failed]) });
             }
             (_, Edge::Recover) => return self.refuse(&[S::Failed]),
+
+            (S::Stopped, Edge::Restore { run }) if self.node.is_some() => {
+                // I8: whatever its node still says or stages of the content before is of an older generation.
+                next.generation += 1;
+                if *run {
+                    next.begin(now);
+                } else {
+                    next.set(S::Stopping, None, None);
+                    next.wanted = Wanted::Stopped;
+                }
+            }
+            (_, Edge::Restore { .. }) => return self.refuse(&[S::Stopped]),
         }
         if matches!(next.state, S::Stopped | S::Failed | S::Paused)
             && let Some(reason) = next.reason.clone()
@@ -835,6 +853,24 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_that_is_off_gets_other_disks_under_a_new_generation_on_its_node() {
+        let running = running();
+        assert_eq!(running.after(&Edge::Restore { run: true }, T).expect_err("it runs").allowed, [S::Stopped]);
+        let stopped = told(&go(&running, Edge::Stop(Stop::default())), Observed::Stopped);
+        let again = go(&stopped, Edge::Restore { run: true });
+        assert_eq!((again.state, again.node, again.generation), (S::Starting, running.node, running.generation + 1));
+        assert!(again.boot > stopped.boot);
+        assert_eq!(go(&again, Edge::Report(&report(&stopped, Observed::Stopped))), again, "it is of the content before");
+        assert!(told(&again, Observed::Running).is_ready());
+        // One that ended by itself is not started by it.
+        for off in [stopped, told(&running, Observed::Stopped)] {
+            let stays = go(&off, Edge::Restore { run: false });
+            assert_eq!((stays.state, stays.wanted, stays.generation), (S::Stopping, Wanted::Stopped, off.generation + 1));
+            assert_eq!(told(&stays, Observed::Stopped).state, S::Stopped);
+        }
+    }
+
+    #[test]
     fn what_a_dead_node_had_to_delete_is_deleted() {
         let placed = go(&Life::new(T), Edge::Place(NodeId::generate()));
         assert_eq!(go(&go(&placed, Edge::Delete), Edge::NodeLost).state, S::Deleted);
@@ -878,6 +914,7 @@ mod tests {
         Missing,
         NodeLost,
         Recover,
+        Restore(bool),
         Report(Observed),
     }
 
@@ -887,6 +924,7 @@ mod tests {
             1 => Just(Act::Reboot), 2 => Just(Act::Retry), 1 => Just(Act::Delete), 1 => Just(Act::Silent),
             1 => Just(Act::Heard), 1 => Just(Act::Overdue), 1 => Just(Act::Missing),
             1 => Just(Act::OverdueStop), 1 => Just(Act::NodeLost), 2 => Just(Act::Recover),
+            2 => any::<bool>().prop_map(Act::Restore),
             8 => observed().prop_map(Act::Report),
         ]
     }
@@ -913,6 +951,7 @@ mod tests {
                     Act::Missing => life.after(&Edge::Missing, T),
                     Act::NodeLost => life.after(&Edge::NodeLost, T),
                     Act::Recover => life.after(&Edge::Recover, T),
+                    Act::Restore(run) => life.after(&Edge::Restore { run }, T),
                     Act::Report(state) => {
                         let report = report(state);
                         let once = life.after(&Edge::Report(&report), T);

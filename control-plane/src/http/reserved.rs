@@ -10,7 +10,7 @@ use super::{ApiError, openapi};
 use crate::app::{App, AppError, Caller};
 
 /// Method, path, id and meaning of each call.
-const CALLS: [(HttpMethod, &str, &str, &str); 24] = {
+const CALLS: [(HttpMethod, &str, &str, &str); 23] = {
     use HttpMethod::{Delete, Get, Head, Patch, Post};
     [
         (Post, "/v1/images/{image}/uploads", "upload_create", "Begins an upload that can be resumed."),
@@ -31,12 +31,6 @@ const CALLS: [(HttpMethod, &str, &str, &str); 24] = {
             "Starts the members of a shelved deployment.",
         ),
         (Post, "/v1/instances/{instance}/migrate", "instance_migrate", "Moves an instance to another node."),
-        (
-            Post,
-            "/v1/snapshots/{snapshot}/restore",
-            "snapshot_restore",
-            "Puts the disks of the members back to the snapshot.",
-        ),
         (Get, "/v1/projects", "project_list", "The projects."),
         (Post, "/v1/projects", "project_create", "Makes a project."),
         (Get, "/v1/projects/{project}", "project_show", "One project."),

@@ -4,7 +4,7 @@ use axum::extract::State;
 use muster_api::{
     Page, Ref, SnapshotId,
     operation::Operation,
-    snapshot::{CreateSnapshot, PatchSnapshot, Snapshot, SnapshotMember},
+    snapshot::{CreateSnapshot, PatchSnapshot, RestoreSnapshot, Snapshot, SnapshotMember},
     version::Freed,
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,6 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(snapshot_list, snapshot_create))
         .routes(routes!(snapshot_show, snapshot_patch, snapshot_delete))
         .routes(routes!(snapshot_member_list))
+        .routes(routes!(snapshot_restore))
 }
 
 /// Cuts all disks of the selected instances at one instant: all members or none.
@@ -72,6 +73,18 @@ async fn snapshot_member_list(
     responses((status = 200, body = Snapshot)))]
 async fn snapshot_patch(State(app): State<App>, of: ChangeOf<SnapshotId, PatchSnapshot>) -> Result<Answer, ApiError> {
     Ok(app.patch_snapshot(&of.asked, &of.body).await?)
+}
+
+/// Puts the disks of the members back to the snapshot, in place: they are stopped, get the content that they had, and those
+/// that ran are started. Names, addresses and everything else stay. What the disks hold now is kept as a snapshot first,
+/// unless it is to be discarded.
+#[utoipa::path(post, path = "/v1/snapshots/{snapshot}/restore", tag = "snapshots", request_body = RestoreSnapshot,
+    responses((status = 202, body = Operation)))]
+async fn snapshot_restore(
+    State(app): State<App>,
+    of: ChangeOf<SnapshotId, RestoreSnapshot>,
+) -> Result<Answer, ApiError> {
+    Ok(app.restore_snapshot(&of.asked, of.body).await?)
 }
 
 /// Unlinks a snapshot and its versions. One under way is given up. `dry_run=true` only tells how many bytes it would

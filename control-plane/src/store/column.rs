@@ -36,7 +36,7 @@ use serde_json::Value;
 use sqlx::{Row as _, ValueRef as _, any::AnyRow};
 
 use super::StoreError;
-use crate::domain::images::Properties;
+use crate::domain::{images::Properties, restore::Step as RestoreStep};
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ stored! {
         Ipv4Net, Ipv6Net => parse, |id: &Self| Ok(id.to_string().into());
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, Firmware, GuestLacks, ImageState, InstanceState, NetworkMode, NetworkState,
-        NodeState, OnHostStart, OnReadyTimeout, OperationState, PortProtocol, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
+        NodeState, OnHostStart, OnReadyTimeout, OperationState, PortProtocol, RestoreStep, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
     Text: DeploymentSource, Guest, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }

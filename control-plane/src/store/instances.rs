@@ -107,6 +107,11 @@ pub struct DiskRow {
     pub reported_bytes: Option<u64>,
     /// The newest version that its node knows of, as last reported.
     pub reported_version: Option<VersionId>,
+    /// The generation of its instance from which its content counts: a restore put it in place then. A copy of an older one is
+    /// not this disk any more. 0 if that never happened.
+    pub since_generation: u64,
+    /// The generation under which the copy on its node is written, as last reported; `None` if the node did not tell.
+    pub reported_generation: Option<u64>,
     /// Whether a guest has it or may get it, as last reported; `None` if the node did not tell. Without a path, `false` says
     /// that the node does not have the disk, which is to leave its instance, and does not make it.
     pub in_guest: Option<bool>,
@@ -159,6 +164,8 @@ impl DiskRow {
             local_bytes: 0,
             reported_bytes: None,
             reported_version: None,
+            since_generation: 0,
+            reported_generation: None,
             in_guest: None,
             guest_lacks: None,
             said: None,
@@ -182,6 +189,21 @@ impl DiskRow {
             || (self.reported_bytes, self.reported_version, self.in_guest)
                 != (report.size_bytes, Some(report.version), report.in_guest)
             || (self.guest_lacks, &self.said) != (report.guest_lacks, &report.detail)
+            || self.reported_generation != report.generation
+    }
+
+    /// Whether the report is of a copy that a restore gave up, or may be.
+    #[must_use]
+    pub fn is_given_up(&self, report: &DiskReport) -> bool {
+        report.generation.unwrap_or(0) < self.since_generation
+    }
+
+    /// Whether the copy on its node is known to be this disk in its newest version.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        self.path.is_some()
+            && self.reported_version == Some(self.version)
+            && self.reported_generation.unwrap_or(0) >= self.since_generation
     }
 
     /// What it is doing.
@@ -207,6 +229,7 @@ impl DiskRow {
             local_bytes: report.local_bytes,
             reported_bytes: report.size_bytes,
             reported_version: Some(report.version),
+            reported_generation: report.generation,
             in_guest: report.in_guest,
             guest_lacks: report.guest_lacks,
             said: report.detail.clone(),
@@ -217,8 +240,8 @@ impl DiskRow {
 
 columns!(
     "disks", DiskRow: id, project, instance, name, number, size_bytes, version, saved_at, path, unsaved_bytes, fetched_bytes,
-    local_bytes, reported_bytes, reported_version, in_guest, guest_lacks, said, leaving_since, leaving_revision, leaving_snapshot,
-    detail, created_at, updated_at, revision, seq,
+    local_bytes, reported_bytes, reported_version, since_generation, reported_generation, in_guest, guest_lacks, said,
+    leaving_since, leaving_revision, leaving_snapshot, detail, created_at, updated_at, revision, seq,
 );
 
 const INSERT: &str = "-- instances.insert
@@ -337,7 +360,7 @@ pub async fn save_many<'a>(
 const SAVE_DISKS: &str = "-- disks.reported
 UPDATE disks SET path = v.column2, unsaved_bytes = v.column3, fetched_bytes = v.column4, local_bytes = v.column5,
     reported_bytes = v.column6, reported_version = v.column7, in_guest = v.column8, guest_lacks = v.column9,
-    said = v.column10 FROM (";
+    said = v.column10, reported_generation = v.column11 FROM (";
 
 /// Stores what a node said about disks. It is no change by anybody, so the revision stays.
 pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), StoreError> {
@@ -355,6 +378,7 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
                 Cell::Int(report.in_guest.map(i64::from)),
                 report.guest_lacks.cell()?,
                 report.detail.cell()?,
+                Cell::Int(column::opt_int(report.generation)),
             ])
         })
         .collect::<Result<_, StoreError>>()?;
@@ -364,8 +388,8 @@ pub async fn save_reported(tx: &mut Tx, reports: &[&DiskReport]) -> Result<(), S
 
 const ANEW: &str = "-- disks.anew
 UPDATE disks SET path = NULL, unsaved_bytes = 0, fetched_bytes = 0, local_bytes = 0, reported_bytes = NULL,
-    reported_version = NULL, in_guest = NULL, guest_lacks = NULL, said = NULL, leaving_revision = 0,
-    revision = revision + 1
+    reported_version = NULL, reported_generation = NULL, in_guest = NULL, guest_lacks = NULL, said = NULL,
+    leaving_revision = 0, revision = revision + 1
 WHERE instance";
 
 const NOT_LEFT: &str = "-- left_disks.anew

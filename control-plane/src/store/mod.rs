@@ -50,6 +50,7 @@ pub mod pool_settings;
 mod position;
 pub mod promises;
 pub mod readers;
+pub mod restores;
 pub mod roots;
 mod row;
 pub mod salvage;

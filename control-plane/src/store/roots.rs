@@ -6,6 +6,7 @@
 //!   knew last: until it reports another one it reads that one;
 //! - as that of a disk that belongs to no instance, or of which a node has a copy yet that it is to remove;
 //! - as the source of a deployment, because further members start from it: of the boot disk and of the other disks;
+//! - as what a disk is to be restored to;
 //! - as the base of a commit that is staged and not published yet;
 //! - as what a disk of a dead node builds on, while it is awaited;
 //! - as what a found instance builds on, which the database may not know;
@@ -41,6 +42,7 @@ UNION SELECT v.root FROM versions v JOIN disks d ON d.reported_version = v.id JO
     WHERE i.deleted_at IS NULL
 UNION SELECT v.root FROM versions v JOIN detached_disks f ON f.version = v.id
 UNION SELECT v.root FROM versions v JOIN left_disks l ON l.version = v.id
+UNION SELECT v.root FROM versions v JOIN restore_disks t ON t.version = v.id
 UNION SELECT v.root FROM versions v JOIN deployments p ON p.version = v.id WHERE p.deleted_at IS NULL
 UNION SELECT v.root FROM versions v JOIN snapshot_members m ON m.base = v.id JOIN snapshots s ON s.id = m.snapshot
     WHERE s.state IN ('cutting', 'saving')

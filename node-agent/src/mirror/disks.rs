@@ -68,6 +68,9 @@ pub struct DiskWant {
     pub root: VersionRoot,
     /// Whether programs may use it. If not, it is unmounted and kept.
     pub served: bool,
+    /// The generation from which its content counts. A copy of an older one is removed, with everything that was written to
+    /// it, and the disk begins anew from `version`.
+    pub since_generation: u64,
 }
 
 /// The actual state of one disk on this node.
@@ -320,6 +323,7 @@ impl Disks {
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
         let one_at_a_time = changing.lock().await;
+        self.give_up_older(want).await?;
         let entry = self.make_or_adopt(want).await?;
         if !want.served {
             self.unmount(&entry).await?;
@@ -348,6 +352,36 @@ impl Disks {
         self.try_mount(&entry).await?;
         grown?;
         Ok(self.status_of(&entry))
+    }
+
+    /// Removes the copy of a disk that was given up, because another content was put in place since. The caller changes no other
+    /// disk of this id meanwhile. An agent that ends in between finds an incomplete removal, or no disk, and makes it anew.
+    async fn give_up_older(&self, want: &DiskWant) -> Result<(), DiskError> {
+        if want.since_generation == 0 {
+            return Ok(());
+        }
+        let here = match self.entry(want.disk) {
+            Some(entry) => {
+                let meta = entry.disk.meta.load();
+                Some((meta.instance, meta.generation))
+            }
+            // One that cannot be opened is given up as well, if its record says of when it is.
+            None if lock(&self.unopened).contains_key(&want.disk) => {
+                let dir = self.node.config.data_dir.join("disks").join(want.disk.to_string());
+                let meta = blocking(move || Ok(Meta::load(&dir).ok().flatten())).await?;
+                meta.map(|meta| (meta.instance, meta.generation))
+            }
+            None => None,
+        };
+        let Some((instance, generation)) = here else { return Ok(()) };
+        if instance != want.instance || generation >= want.since_generation || want.generation < want.since_generation {
+            return Ok(());
+        }
+        tracing::info!(
+            disk.id = %want.disk, version.id = %want.version, generation, since = want.since_generation,
+            "another content was put in place of a disk: its copy of before is removed"
+        );
+        self.take_away(want.disk).await
     }
 
     /// Unmounts a disk, if it is mounted. Programs that have its file open get errors from now on.
@@ -458,6 +492,12 @@ impl Disks {
 
     /// Removes a disk. The caller changes no other disk of this id meanwhile.
     async fn remove_now(&self, disk: DiskId) -> Result<(), DiskError> {
+        let removed = self.take_away(disk).await;
+        lock(&self.changing).remove(&disk);
+        removed
+    }
+
+    async fn take_away(&self, disk: DiskId) -> Result<(), DiskError> {
         let entry = self.entries_mut().remove(&disk);
         let path = self.path(disk);
         let dir = self.node.config.data_dir.join("disks").join(disk.to_string());
@@ -488,7 +528,6 @@ impl Disks {
         };
         // Where there is nothing to do, which is what a repeated call finds, it does not queue behind the others.
         let removed = if known { self.change_one(removal).await } else { blocking(removal).await };
-        lock(&self.changing).remove(&disk);
         if removed.is_ok() {
             lock(&self.unopened).remove(&disk);
         }

@@ -130,6 +130,7 @@ fn import(store: &MemoryStore, image: &[u8]) -> DiskWant {
             commit: None,
         },
         served: true,
+        since_generation: 0,
     }
 }
 

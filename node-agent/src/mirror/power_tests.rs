@@ -256,6 +256,7 @@ fn import(store: &MemoryStore) -> DiskWant {
             commit: None,
         },
         served: true,
+        since_generation: 0,
     }
 }
 

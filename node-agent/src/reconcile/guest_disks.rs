@@ -172,7 +172,8 @@ fn has_no_guest(disk: DiskId, seen: &Seen) -> bool {
 pub fn is_in_guest(assignment: &Assignment, seen: &Seen, disk: DiskId) -> bool {
     let wanted = assignment.disks.iter().enumerate().find(|(_, want)| want.disk == disk);
     let is_taken = match wanted {
-        Some((n, want)) => n > 0 && !want.in_guest,
+        // A guest keeps its boot disk. A file is closed whichever it is.
+        Some((n, want)) => (n > 0 || assignment.runtime == Runtime::None) && !want.in_guest,
         None => seen.disks.iter().any(|found| found.disk == disk && has_left(assignment, found)),
     };
     if !is_taken {

@@ -397,6 +397,7 @@ fn disk_report(disk: &DiskStatus, assignment: Option<&Assignment>, in_guest: boo
         in_guest: Some(in_guest),
         guest_lacks: None,
         detail: None,
+        generation: Some(disk.generation),
     }
 }
 
@@ -649,6 +650,7 @@ fn wants(desired: &Desired, assignment: &Assignment, here: &[&DiskStatus]) -> Ve
             version: disk.version,
             root: root.clone(),
             served: guest_disks::is_served(assignment, disk),
+            since_generation: disk.since_generation,
         }),
         None => Err(Trouble {
             reason: Reason::StartFailed,

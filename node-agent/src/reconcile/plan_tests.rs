@@ -221,6 +221,7 @@ fn assignment(wanted: Wanted) -> Assignment {
             size_bytes: 1 << 30,
             version: version(),
             in_guest: true,
+            since_generation: 0,
         }],
         left: Vec::new(),
         nics: Vec::new(),
@@ -321,7 +322,7 @@ const FURTHER: [u128; 3] = [21, 22, 23];
 
 fn further(n: u128, in_guest: bool) -> DiskAssignment {
     let (name, version) = (format!("data{n}"), version());
-    DiskAssignment { disk: id(n).into(), name, size_bytes: 8192, version, in_guest }
+    DiskAssignment { disk: id(n).into(), name, size_bytes: 8192, version, in_guest, since_generation: 0 }
 }
 
 prop_compose! {

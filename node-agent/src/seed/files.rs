@@ -122,6 +122,7 @@ mod tests {
                 size_bytes: 4096,
                 version: VersionId::generate(),
                 in_guest: true,
+                since_generation: 0,
             }],
             left: Vec::new(),
             nics: Vec::new(),

@@ -349,6 +349,7 @@ fn assignment(generation: u64) -> Assignment {
         size_bytes: 4096,
         version: VersionId::generate(),
         in_guest: true,
+        since_generation: 0,
     };
     Assignment { generation, ..bare_instance(disk) }
 }
@@ -890,6 +891,7 @@ async fn an_agent_whose_node_was_declared_dead_saves_what_is_awaited_and_tries_a
         upload: wanted.upload,
         dirty_bytes: 8192,
         stored_bytes: 100,
+        generation: Some(1),
     };
     scripted.script(|s| {
         s.salvage = Some(SalvageOrder { membership: desired.membership.clone(), disks: vec![wanted] });

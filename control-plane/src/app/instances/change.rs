@@ -41,7 +41,7 @@ impl Changed {
     }
 
     /// An instance that stays as it is and that a new operation is to wait for.
-    pub(super) fn not_at_all(row: InstanceRow) -> Self {
+    pub(crate) fn not_at_all(row: InstanceRow) -> Self {
         Self { before: row.life.clone(), after: row }
     }
 
@@ -101,6 +101,7 @@ pub(crate) async fn save(tx: &mut Tx, actor: &str, changed: &[Changed]) -> Resul
         tx.bump_desired(node);
     }
     tx.wake(Loop::Deployments);
+    tx.wake(Loop::Restores);
     let leaves = |c: &Changed| {
         let goes = matches!(c.after.life.state, InstanceState::Deleting | InstanceState::Deleted);
         goes || (c.before.node.is_some() && c.after.life.node.is_none())
@@ -141,7 +142,7 @@ pub(crate) fn event(row: &InstanceRow, actor: &str) -> NewEvent {
 }
 
 /// An event of this kind about an instance, with these fields.
-pub(super) fn event_of(kind: &'static str, row: &InstanceRow, actor: &str, data: Value) -> NewEvent {
+pub(crate) fn event_of(kind: &'static str, row: &InstanceRow, actor: &str, data: Value) -> NewEvent {
     NewEvent {
         actor: actor.to_owned(),
         data,

@@ -33,7 +33,7 @@ use crate::{
         disks,
         found::{self, FoundRow},
         instances::{self, InstanceRow},
-        nodes, seeds,
+        nodes, restores, seeds,
         snapshots::{self, MemberRow, SnapshotRow},
         versions,
     },
@@ -109,6 +109,7 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let mut disks = instances::disks_of(tx, &ids).await?;
     let mut left = disks::left_by(tx, &ids).await?;
+    let closed = restores::closed_of(tx, &ids).await?;
     let assignment = |row: InstanceRow| {
         let of = &of[&row.deployment]; // It is kept while it has instances.
         Assignment {
@@ -138,7 +139,8 @@ async fn assignments(tx: &mut Tx, node: NodeId) -> Result<Vec<Assignment>, Store
                     name: disk.name,
                     size_bytes: disk.size_bytes,
                     version: disk.version,
-                    in_guest: disk.leaving_since.is_none(),
+                    in_guest: disk.leaving_since.is_none() && !closed.contains(&disk.id),
+                    since_generation: disk.since_generation,
                 })
                 .collect(),
             left: left

@@ -246,7 +246,9 @@ async fn take(tx: &mut Tx, row: &mut SalvageRow, saved: &SalvagedDisk) -> Result
 async fn becomes_head(tx: &mut Tx, row: &SalvageRow, saved: &SalvagedDisk) -> Result<bool, AppError> {
     let Some(instance) = instances::load(tx, row.instance).await? else { return Ok(false) };
     let disks = instances::disks_of(tx, &[row.instance]).await?.remove(&row.instance).unwrap_or_default();
-    let is_base = disks.iter().any(|disk| disk.id == row.disk && disk.version == saved.base);
+    // What a restore gave up does not come back by itself.
+    let counts = |disk: &instances::DiskRow| saved.generation.unwrap_or(0) >= disk.since_generation;
+    let is_base = disks.iter().any(|disk| disk.id == row.disk && disk.version == saved.base && counts(disk));
     Ok(is_base && instance.life.awaits_recovery())
 }
 

@@ -73,6 +73,7 @@ pub(crate) async fn give_up(
     operations::finish(tx, row.operation, outcome).await?;
     tell_nodes(tx, &members).await?;
     tx.wake(Loop::Disks);
+    tx.wake(Loop::Restores);
     Ok(())
 }
 

@@ -12,7 +12,9 @@ use super::{
         operations::existing,
     },
     attempt::give_up,
-    event, view,
+    event,
+    restoring::end_of,
+    view,
 };
 use crate::{
     domain::snapshot::SAVE_MS,
@@ -99,6 +101,7 @@ impl App {
         self.once(&asked.once, "snapshots.delete", async |tx| {
             let mut row = find::snapshot(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
+            end_of(tx, row.id).await?;
             if row.is_under_way() {
                 give_up(tx, &mut row, Reason::Deleted, "the snapshot was deleted", Outcome::Cancelled(None)).await?;
                 row = find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?;

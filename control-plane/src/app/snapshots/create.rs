@@ -24,7 +24,7 @@ use crate::{
     domain::{names::made_up, snapshot::SAVE_MS},
     store::{
         Tx,
-        deployments::DeploymentRow,
+        deployments::{self, DeploymentRow},
         disks, events, guests,
         instances::{self, DiskRow, InstanceRow},
         nodes,
@@ -98,23 +98,51 @@ async fn give_way(tx: &mut Tx, rows: &[InstanceRow]) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Begins a snapshot of one instance that the controller needs itself. Refused as one that a caller asks for.
+/// Begins a snapshot of one instance that saves a disk which leaves it. Refused as one that a caller asks for.
 pub(crate) async fn begin_own(tx: &mut Tx, row: InstanceRow) -> Result<SnapshotId, AppError> {
-    if !has_disk(&row)? {
-        return Err(nothing_to_cut());
+    begin_for_itself(tx, "detach", vec![row], None).await
+}
+
+/// Begins the snapshot that keeps what these instances hold, before they are put back to `restored`. If that is one of a
+/// deployment, so is this. Refused as one that a caller asks for.
+pub(super) async fn begin_kept(
+    tx: &mut Tx,
+    restored: SnapshotId,
+    rows: Vec<InstanceRow>,
+) -> Result<SnapshotId, AppError> {
+    let of = snapshots::load(tx, restored).await?.and_then(|snapshot| snapshot.deployment);
+    let deployment = match of {
+        Some(id) if rows.iter().all(|row| row.deployment == id) => deployments::load(tx, id).await?,
+        _ => None,
+    };
+    give_way(tx, &rows).await?;
+    begin_for_itself(tx, "before-restore", rows, deployment).await
+}
+
+/// Begins a snapshot that the controller needs itself, under a name that begins so.
+async fn begin_for_itself(
+    tx: &mut Tx,
+    prefix: &str,
+    rows: Vec<InstanceRow>,
+    deployment: Option<DeploymentRow>,
+) -> Result<SnapshotId, AppError> {
+    for row in &rows {
+        if !has_disk(row)? {
+            return Err(nothing_to_cut());
+        }
+        refuse_if_away(tx, row).await?;
     }
-    refuse_if_away(tx, &row).await?;
+    let Some(project) = rows.first().map(|row| row.project.clone()) else { return Err(nothing_to_cut()) };
     let id = SnapshotId::generate();
     let how = How {
         id,
-        name: made_up("detach", id.uuid()),
+        name: made_up(prefix, id.uuid()),
         labels: Labels::default(),
         consistency: Consistency::Crash,
         max_pause_ms: PAUSE_MS,
         origin: Origin::muster(),
     };
-    let taken = Taken { project: row.project.clone(), rows: vec![row], skipped: 0, deployment: None };
-    begin(tx, taken, how).await?;
+    begin(tx, Taken { project, rows, skipped: 0, deployment }, how).await?;
     Ok(id)
 }
 
@@ -242,7 +270,7 @@ fn has_disk(row: &InstanceRow) -> Result<bool, AppError> {
 }
 
 /// Refuses if the agent of the instance's node was stopped: the instance is known to be off, and nobody can cut its disk.
-async fn refuse_if_away(tx: &mut Tx, row: &InstanceRow) -> Result<(), AppError> {
+pub(super) async fn refuse_if_away(tx: &mut Tx, row: &InstanceRow) -> Result<(), AppError> {
     let Some(node) = row.life.node else { return Ok(()) };
     if nodes::load(tx, node).await?.is_none_or(|node| node.stopped_at.is_none()) {
         return Ok(());

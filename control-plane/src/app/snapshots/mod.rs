@@ -1,9 +1,11 @@
-//! Snapshots: asked for, published as a whole, renamed, unlinked. The nodes make the cut between them.
+//! Snapshots: asked for, published as a whole, renamed, restored in place, unlinked. The nodes make the cut between them.
 
 pub(crate) mod attempt;
 mod calls;
 mod create;
 mod publish;
+mod restore;
+pub(crate) mod restoring;
 mod view;
 
 use serde_json::json;

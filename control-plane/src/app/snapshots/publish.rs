@@ -59,6 +59,7 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
     operations::finish(tx, row.operation, Outcome::Succeeded(Some(result))).await?;
     tell_nodes(tx, &members).await?;
     tx.wake(Loop::Disks);
+    tx.wake(Loop::Restores);
     Ok(())
 }
 

@@ -72,6 +72,7 @@ fn reported(assignment: &Assignment, size_bytes: u64) -> DiskReport {
         in_guest: Some(true),
         guest_lacks: None,
         detail: None,
+        generation: None,
     }
 }
 
@@ -395,6 +396,7 @@ async fn a_detach_is_taken_back_and_a_late_report_does_not_end_the_next_one() {
         in_guest: Some(false),
         guest_lacks: None,
         detail: None,
+        generation: None,
     }];
     node.report(&first, false, vec![late.clone()]).await.expect(204);
     muster_controller::reconcile::driver::run_pass(&world.app, muster_controller::wake::Loop::Disks).await;

@@ -49,6 +49,7 @@ fn held(node: &Node, told: &Assignment) -> InstanceReport {
             in_guest: None,
             guest_lacks: None,
             detail: None,
+            generation: None,
         }],
         absent: Vec::new(),
         guest: None,

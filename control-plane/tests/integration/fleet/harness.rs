@@ -441,6 +441,8 @@ pub(crate) struct Script {
     pub(crate) gone: Vec<ObjectName>,
     /// It reports the versions that its disks began with, whatever was published since.
     pub(crate) lags: bool,
+    /// Its copies of disks are those of the generation before, whatever was put in place.
+    pub(crate) keeps: bool,
 }
 
 impl Default for Script {
@@ -469,6 +471,7 @@ impl Default for Script {
             pool: None,
             gone: Vec::new(),
             lags: false,
+            keeps: false,
         }
     }
 }
@@ -889,6 +892,8 @@ fn with_disks(
             in_guest: (!script.old).then_some(disk.in_guest || !script.lets_go),
             guest_lacks: None,
             detail: None,
+            generation: (!script.old)
+                .then_some(if script.keeps { assignment.generation - 1 } else { assignment.generation }),
         }
     };
     let left = assignment.left.iter().filter(|_| !script.removes).filter_map(|left| before(left.disk)).cloned();

@@ -128,6 +128,7 @@ async fn what_a_dead_node_saves_is_not_lost_to_recover_and_its_key_is_listed_unt
             upload: of(n).upload,
             dirty_bytes: 8192,
             stored_bytes: 4096,
+            generation: Some(1),
         })
     };
     tell(0, &SalvageReport::Trouble("peers are away".to_owned())).await.expect(204);
@@ -166,6 +167,7 @@ async fn what_a_dead_node_saves_late_is_a_version_beside_the_disk() {
         upload: order.disks[0].upload,
         dirty_bytes: 8192,
         stored_bytes: 4096,
+        generation: Some(1),
     });
     let path = format!("salvage/{}", disk.disk);
     nodes[0].call("POST", &path, serde_json::to_value(&report).unwrap()).await.expect(204);

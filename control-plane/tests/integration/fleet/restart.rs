@@ -82,6 +82,7 @@ async fn what_nodes_hold_beyond_an_old_database_is_adopted() {
             in_guest: None,
             guest_lacks: None,
             detail: None,
+            generation: None,
         }],
         ..report_of(&assignment, Observed::Running)
     };

@@ -180,6 +180,7 @@ async fn what_a_found_instance_builds_on_is_a_root_and_what_nobody_knows_holds_t
         in_guest: None,
         guest_lacks: None,
         detail: None,
+        generation: None,
     };
     let report = InstanceReport {
         instance: InstanceId::generate(),

@@ -167,6 +167,7 @@ fn assignment(image: &DiskWant) -> Assignment {
         size_bytes: image.size_bytes,
         version: image.version,
         in_guest: true,
+        since_generation: 0,
     };
     Assignment { name: "web.1".to_owned(), host_name: "web-1".to_owned(), ..bare_instance(disk) }
 }

@@ -218,6 +218,7 @@ pub fn import(store: &dyn ChunkStore, bytes: &[u8], chunk: ChunkSize) -> DiskWan
             commit: None,
         },
         served: true,
+        since_generation: 0,
     }
 }
 
