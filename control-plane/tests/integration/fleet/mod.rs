@@ -19,6 +19,7 @@ mod networks;
 mod node_loss;
 mod on_postgres;
 mod restart;
+mod restore;
 mod roots;
 mod seeds;
 mod snapshots;
