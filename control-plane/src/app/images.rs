@@ -10,9 +10,10 @@ use serde_json::json;
 
 use super::{
     Answer, App, AppError, Asked, Caller, Once, at, find,
+    freed::Going,
     labels::patched,
     list::ListQuery,
-    versions::{self as app_versions, FREED_ROOTS_MAX},
+    versions as app_versions,
 };
 use crate::{
     domain::{
@@ -146,16 +147,8 @@ impl App {
 
     /// The bytes that deleting the image would give back.
     pub async fn image_freed(&self, caller: &Caller, image: &Ref<ImageId>) -> Result<Freed, AppError> {
-        let (project, gone) = self
-            .store
-            .read("images.freed", async |tx| {
-                let row = find::image(tx, caller, image).await?;
-                let filter = VersionFilter { image: Some(row.image.id), ..VersionFilter::default() };
-                let gone = versions::list(tx, &filter, 0, FREED_ROOTS_MAX).await?;
-                Ok::<_, AppError>((row.image.project, gone))
-            })
-            .await?;
-        self.freed(&project, gone).await
+        let row = self.store.read("images.freed", async |tx| find::image(tx, caller, image).await).await?;
+        self.freed(caller, &row.image.project, Going::Image(row.image.id)).await
     }
 
     /// A page of an image's versions.

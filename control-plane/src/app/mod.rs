@@ -39,6 +39,7 @@ pub mod error;
 pub mod events;
 pub(crate) mod find;
 pub mod found;
+mod freed;
 pub mod heartbeats;
 pub mod idempotency;
 pub mod images;

@@ -1,7 +1,5 @@
 //! Versions: every state of every disk, readable and deletable on its own (I5).
 
-use std::time::Duration;
-
 use muster_api::{
     ErrorCode, Page, VersionId,
     operation::Target,
@@ -10,20 +8,18 @@ use muster_api::{
 use muster_pool::PoolError;
 use serde_json::json;
 use storage_core::ObjectName;
-use tokio::time::Instant;
 
 use super::{
     Answer, App, AppError, Asked, Caller, boots, find,
+    freed::Going,
     list::ListQuery,
     slots::{Full, Slot},
 };
 use crate::{
-    domain::versions::Content,
     export::{
         ReadError,
         chunks::chunks,
         extents::{Extents, extents},
-        reach,
     },
     store::{
         Tx,
@@ -39,10 +35,6 @@ pub use crate::store::versions::VersionRow;
 pub(crate) const WALKS_MAX: usize = 32;
 /// Most walks through versions of one project at a time.
 pub(crate) const WALKS_PER_PROJECT_MAX: usize = 8;
-/// How long a dry run may count.
-const FREED_WITHIN: Duration = Duration::from_secs(2);
-/// Most versions that a dry run looks at. With more the answer is that it is not known.
-pub(super) const FREED_ROOTS_MAX: i64 = 10_000;
 
 impl App {
     /// One version, of an image or of a disk, unless it is deleted.
@@ -89,31 +81,7 @@ impl App {
     /// The bytes that deleting the version would give back.
     pub async fn version_freed(&self, caller: &Caller, id: VersionId) -> Result<Freed, AppError> {
         let row = self.version(caller, id).await?;
-        let project = row.version.project.clone();
-        self.freed(&project, vec![row]).await
-    }
-
-    /// The bytes that unlinking these versions would give back. What other projects have stored does not change the
-    /// number, because it would tell something about them (I12). Disks keep the versions they began with.
-    pub(super) async fn freed(&self, project: &str, gone: Vec<VersionRow>) -> Result<Freed, AppError> {
-        let deadline = Instant::now() + FREED_WITHIN;
-        let ids: Vec<_> = gone.iter().map(|row| row.version.id).collect();
-        let held = self
-            .store
-            .read("versions.held", async |tx| versions::held_roots(tx, project, &ids, FREED_ROOTS_MAX).await)
-            .await?;
-        let Some(kept) = held else { return Ok(Freed { freed_bytes: None }) };
-        let reached_bytes = match gone.as_slice() {
-            [one] => one.reached_bytes,
-            _ => None,
-        };
-        let gone: Vec<Content> = gone.into_iter().map(|row| row.content).collect();
-        let counted = reach::exclusive_bytes(&self.pool, &gone, reached_bytes, &kept, deadline);
-        let freed_bytes = match tokio::time::timeout_at(deadline, counted).await {
-            Ok(Ok(bytes)) => Some(bytes),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        Ok(Freed { freed_bytes })
+        self.freed(caller, &row.version.project, Going::Version(id)).await
     }
 
     /// Where the version has data, from the byte `from` on, and the position of the database at which that is true.

@@ -41,6 +41,7 @@ pub mod guests;
 pub mod idempotency;
 pub mod images;
 pub mod instances;
+pub mod keepers;
 mod migrations;
 pub mod networks;
 pub mod nics;

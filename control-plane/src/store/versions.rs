@@ -15,7 +15,7 @@ use muster_api::{
     version::{Version, VersionState},
 };
 use sqlx::any::AnyRow;
-use storage_core::{Descriptor, units::u64_from};
+use storage_core::Descriptor;
 
 use super::{
     DELETED_SHOWN_MS, StoreError, Tx, boot_orders, bulk,
@@ -168,6 +168,12 @@ pub async fn insert(tx: &mut Tx, new: &NewVersion) -> Result<(), StoreError> {
 /// The version, deleted or not.
 pub async fn load(tx: &mut Tx, id: VersionId) -> Result<Option<VersionRow>, StoreError> {
     select_one(tx, "versions.load", "WHERE v.id = $1", [id.to_string().into()]).await
+}
+
+/// Those of the versions that are known, deleted or not.
+pub async fn load_many(tx: &mut Tx, ids: &[VersionId]) -> Result<Vec<VersionRow>, StoreError> {
+    let head = format!("-- versions.load_many\n{} WHERE v.id", VersionRow::SELECT);
+    bulk::select_in(tx, &head, ids, "").await?.iter().map(VersionRow::from_row).collect()
 }
 
 /// The version that a commit made, if it was published.
@@ -331,42 +337,12 @@ pub async fn live_roots(tx: &mut Tx, project: Option<&str>, limit: i64) -> Resul
     distinct(rows.iter().map(descriptor))
 }
 
-const HELD: &str = "-- versions.held
-SELECT v.id, v.descriptor, CAST(CASE WHEN v.deleted_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS live,
-    (SELECT CAST(COUNT(*) AS BIGINT) FROM disks d JOIN instances n ON n.id = d.instance
-     WHERE d.version = v.id AND n.deleted_at IS NULL) AS disks,
-    (SELECT CAST(COUNT(*) AS BIGINT) FROM detached_disks f WHERE f.version = v.id) AS detached
-FROM versions v WHERE v.project = $1 ORDER BY v.seq LIMIT $2";
-
-/// The descriptors of a project that stay when the versions `gone` are unlinked: those of the other versions and of
-/// what disks began with, also disks that belong to no instance. Equal descriptors are returned once. `None` if the project has more than `limit` versions.
-pub async fn held_roots(
-    tx: &mut Tx,
-    project: &str,
-    gone: &[VersionId],
-    limit: i64,
-) -> Result<Option<Vec<Descriptor>>, StoreError> {
-    let rows = sqlx::query(HELD).bind(project).bind(limit + 1).fetch_all(tx.conn()).await?;
-    if u64_from(rows.len()) > limit.unsigned_abs() {
-        return Ok(None);
-    }
-    let mut held = Vec::new();
-    for row in &rows {
-        let id: VersionId = column::read(row, "id")?;
-        let linked = column::read(row, "live")? && !gone.contains(&id);
-        if linked || column::read::<u64>(row, "disks")? > 0 || column::read::<u64>(row, "detached")? > 0 {
-            held.push(descriptor(row));
-        }
-    }
-    distinct(held.into_iter()).map(Some)
-}
-
 fn distinct(descriptors: impl Iterator<Item = Result<Descriptor, StoreError>>) -> Result<Vec<Descriptor>, StoreError> {
     let mut seen = HashSet::new();
     descriptors.filter(|found| found.as_ref().map_or(true, |descriptor| seen.insert(*descriptor))).collect()
 }
 
-fn descriptor(row: &AnyRow) -> Result<Descriptor, StoreError> {
+pub(super) fn descriptor(row: &AnyRow) -> Result<Descriptor, StoreError> {
     let bad = |why: String| StoreError::BadRow { column: "versions.descriptor".to_owned(), why };
     let bytes = hex::decode(column::read::<String>(row, "descriptor")?).map_err(|_| bad("not hex".to_owned()))?;
     Descriptor::decode(&bytes).map_err(|e| bad(e.to_string()))

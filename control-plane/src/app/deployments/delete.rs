@@ -6,6 +6,7 @@ use storage_core::units::u64_from;
 use super::{
     super::{
         Answer, App, AppError, Asked, Caller, find,
+        freed::Going,
         instances::{self as app_instances, change::deleted},
     },
     event,
@@ -57,9 +58,11 @@ impl App {
         .await
     }
 
-    /// The bytes that deleting the deployment would free. Always unknown until the sweep can count them.
+    /// The bytes that deleting the deployment would give back: of versions that only the disks of its members build on, or that
+    /// only further members would start from.
     pub async fn deployment_freed(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Freed, AppError> {
-        self.store.read("deployments.freed", async |tx| find::deployment_or_going(tx, caller, wanted).await).await?;
-        Ok(Freed { freed_bytes: None })
+        let row =
+            self.store.read("deployments.freed", async |tx| find::deployment_or_going(tx, caller, wanted).await).await?;
+        self.freed(caller, &row.project, Going::Deployment(row.id)).await
     }
 }

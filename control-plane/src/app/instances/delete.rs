@@ -10,7 +10,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, Once, find, operations::existing, sight::Sight},
+    super::{Answer, App, AppError, Asked, Caller, Once, find, freed, operations::existing, sight::Sight},
     change::{Changed, check_idle, refused},
     leaving::refuse_if_leaving,
     power::{Verb, begin_or_finish, power},
@@ -44,10 +44,12 @@ impl App {
         .await
     }
 
-    /// The bytes that deleting the instance would free. Always unknown until the sweep can count them.
+    /// The bytes that deleting the instance would give back: of versions that only its disks build on. What they hold beyond
+    /// that lies on its node and is not counted.
     pub async fn instance_freed(&self, caller: &Caller, wanted: &Ref<InstanceId>) -> Result<Freed, AppError> {
-        self.store.read("instances.freed", async |tx| find::instance_or_going(tx, caller, wanted).await).await?;
-        Ok(Freed { freed_bytes: None })
+        let row =
+            self.store.read("instances.freed", async |tx| find::instance_or_going(tx, caller, wanted).await).await?;
+        self.freed(caller, &row.project, freed::Going::Instance(row.id)).await
     }
 
     /// A verb on many instances: `word` is start, stop, reboot, recover or delete.

@@ -8,7 +8,7 @@ use muster_api::{
 
 use super::{
     super::{
-        Answer, App, AppError, Asked, Caller, begin_operation, find, labels::patched, list::ListQuery,
+        Answer, App, AppError, Asked, Caller, begin_operation, find, freed::Going, labels::patched, list::ListQuery,
         operations::existing,
     },
     attempt::give_up,
@@ -126,9 +126,9 @@ impl App {
         .await
     }
 
-    /// The bytes that deleting the snapshot would free. Always unknown until the sweep can count them.
+    /// The bytes that deleting the snapshot would give back. Disks that build on its versions keep these.
     pub async fn snapshot_freed(&self, caller: &Caller, wanted: &Ref<SnapshotId>) -> Result<Freed, AppError> {
-        self.store.read("snapshots.freed", async |tx| find::snapshot(tx, caller, wanted).await).await?;
-        Ok(Freed { freed_bytes: None })
+        let row = self.store.read("snapshots.freed", async |tx| find::snapshot(tx, caller, wanted).await).await?;
+        self.freed(caller, &row.project, Going::Snapshot(row.id)).await
     }
 }
