@@ -376,6 +376,7 @@ proptest! {
     #[test]
     fn plan_is_empty_once_its_actions_are_applied(
         mut world in any_world(), wanted in any_wanted(), force: bool, none in 0..4, in_guest: (bool, bool),
+        closed: bool,
     ) {
         let mut assignment = assignment(wanted);
         assignment.disks.extend([further(FURTHER[0], in_guest.0), further(FURTHER[1], in_guest.1)]);
@@ -383,6 +384,7 @@ proptest! {
         assignment.stop_force = force;
         if none == 0 {
             assignment.runtime = Runtime::None;
+            assignment.disks[0].in_guest = !closed;
             world.domain = None;
         }
         // A guest on a disk that never gets room, and one that hangs on its way out while it is wanted, stay.

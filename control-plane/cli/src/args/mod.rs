@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn reserved_commands_parse_but_are_not_in_the_help() {
-        for line in ["muster instance migrate web.0 --to n2", "muster snapshot restore s", "muster quota ls"] {
+        for line in ["muster instance migrate web.0 --to n2", "muster deployment shelve web", "muster quota ls"] {
             assert!(parses(line), "{line}");
         }
         let help = Cli::command().render_long_help().to_string();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use muster_api::{snapshot::Consistency, units::parse_duration};
 
-use super::{Listing, Removal, Reserved, word_of_api};
+use super::{Listing, Power, Removal, word_of_api};
 use crate::units;
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +38,20 @@ pub(crate) enum SnapshotCommand {
     /// Delete snapshots; deployments that were started from them stay
     #[command(alias = "delete")]
     Rm(Removal),
-    #[command(hide = true)]
-    Restore(Reserved),
+    /// Put the disks of the members back to a snapshot, in place. What they hold now is kept as a snapshot first
+    Restore {
+        /// Name or id of the snapshot
+        snapshot: String,
+        /// Give up what the disks hold now
+        #[arg(long)]
+        discard_current: bool,
+        /// Restore the others if instances or disks of the snapshot are not there any more
+        #[arg(long)]
+        allow_missing: bool,
+        #[command(flatten)]
+        how: Power,
+        /// With --discard-current: do not ask
+        #[arg(short, long, requires = "discard_current")]
+        yes: bool,
+    },
 }

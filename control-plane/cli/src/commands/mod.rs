@@ -88,7 +88,7 @@ pub(crate) async fn run(cli: Cli, out: Out, interrupt: CancellationToken) -> Res
 
 /// The words of a command that is reserved and not built yet.
 fn reserved(command: &Command) -> Option<&'static str> {
-    use crate::args::{DeploymentCommand as D, InstanceCommand as I, SnapshotCommand as S};
+    use crate::args::{DeploymentCommand as D, InstanceCommand as I};
     Some(match command {
         Command::Project(_) => "project",
         Command::Quota(_) => "quota",
@@ -96,7 +96,6 @@ fn reserved(command: &Command) -> Option<&'static str> {
         Command::Deployment(D::Shelve(_)) => "deployment shelve",
         Command::Deployment(D::Unshelve(_)) => "deployment unshelve",
         Command::Instance(I::Migrate(_)) => "instance migrate",
-        Command::Snapshot(S::Restore(_)) => "snapshot restore",
         _ => return None,
     })
 }

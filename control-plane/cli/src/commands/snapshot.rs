@@ -1,12 +1,13 @@
 //! `muster snapshot …`.
 
 use muster_api::{
-    instance::Select,
-    snapshot::{CreateSnapshot, Snapshot, SnapshotMember},
+    instance::{Select, Stop},
+    operation::Operation,
+    snapshot::{CreateSnapshot, RestoreSnapshot, Snapshot, SnapshotMember},
 };
 use serde_json::Value;
 
-use super::{Ctx, Frees, Settled, body, filtered, labels, parsed, read_all};
+use super::{Ctx, Frees, Settled, body, deployment::power, filtered, labels, parsed, read_all};
 use crate::{
     answer,
     args::SnapshotCommand,
@@ -72,8 +73,14 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
         SnapshotCommand::Ls(listing) => ctx.list(&filtered(snapshots(), &listing), &SNAPSHOTS, Order::Name).await,
         SnapshotCommand::Show { snapshot: name } => show(ctx, &name).await,
         SnapshotCommand::Rm(removal) => ctx.remove("snapshot", &["v1", "snapshots"], &removal, Frees::Bytes).await,
-        // `reserved` has answered this.
-        SnapshotCommand::Restore(_) => Ok(()),
+        SnapshotCommand::Restore { snapshot: name, discard_current, allow_missing, how, yes } => {
+            if discard_current {
+                let question = format!("Put the disks back to {name}, and give up what they hold now?");
+                ctx.agree(&question, yes).await?;
+            }
+            let Stop { force, timeout_s } = power(how);
+            restore(ctx, &name, &RestoreSnapshot { discard_current, allow_missing, force, timeout_s }).await
+        }
     }
 }
 
@@ -93,6 +100,28 @@ async fn create(ctx: &Ctx, request: &CreateSnapshot) -> Result<(), Failure> {
         // The controller may have chosen the name, so the operation says which snapshot it made.
         Settled::Done(operation) => ctx.show(&snapshot(&operation.read.target.id), sentence).await,
     }
+}
+
+async fn restore(ctx: &Ctx, name: &str, request: &RestoreSnapshot) -> Result<(), Failure> {
+    let answer = ctx.client.post(&snapshot(name).then("restore"), &body(request)?).await?;
+    let shown = match ctx.settle(answer).await? {
+        Settled::Accepted(operation) => ctx.accepted(operation)?,
+        Settled::Done(operation) => ctx.shown(operation.sent, restored)?,
+        Settled::Now(body) => ctx.shown(body, restored)?,
+    };
+    ctx.print(&shown)
+}
+
+/// `nightly: 4 disks of 2 instances are put back to it; what they held is in before-restore-0af3`.
+fn restored(operation: &Operation) -> String {
+    let result = operation.result.as_ref();
+    let of = |key| result.and_then(|result| result[key].as_u64()).unwrap_or(0);
+    let kept = result.and_then(|result| result["kept_snapshot_name"].as_str());
+    let kept = kept.map_or_else(|| "what they held is given up".to_owned(), |name| format!("what they held is in {name}"));
+    let left_out = result.and_then(|result| result["left_out"].as_array()).map_or(0, Vec::len);
+    let left_out = (left_out > 0).then(|| format!("; {left_out} left out")).unwrap_or_default();
+    let (disks, instances) = (of("disks"), of("instances"));
+    format!("{}: {disks} disks of {instances} instances are put back to it; {kept}{left_out}", operation.target.name)
 }
 
 async fn show(ctx: &Ctx, name: &str) -> Result<(), Failure> {

@@ -433,9 +433,36 @@ async fn retry_sends_the_new_limits_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_restore_is_waited_for_and_says_where_the_present_is_kept() {
+    let fake = Fake::start(|request, _| match (request.method.as_str(), request.json()["discard_current"].as_bool()) {
+        ("POST", discard) => {
+            let mut operation = things::operation("succeeded", 2);
+            operation["target"] = json!({"kind": "snapshot", "id": things::OTHER_ID, "name": "nightly"});
+            operation["result"] = json!({"disks": 4, "instances": 2, "left_out": [{}],
+                "kept_snapshot_name": if discard == Some(true) { Value::Null } else { json!("before-restore-1") }});
+            answer(202, &operation)
+        }
+        _ => answer(404, &json!({})),
+    })
+    .await;
+    let done = fake.run(&["snapshot", "restore", "nightly", "--allow-missing", "--grace", "5s"]).await;
+    let said = "nightly: 4 disks of 2 instances are put back to it; what they held is in before-restore-1; 1 left out";
+    assert_eq!((done.code, done.out.trim()), (Some(0), said), "{done:?}");
+    let done = fake.run(&["snapshot", "restore", "nightly", "--discard-current", "--yes"]).await;
+    assert!(done.out.contains("what they held is given up"), "{done:?}");
+    let seen = fake.seen();
+    let asked: Vec<Value> = seen.iter().filter(|seen| seen.method == "POST").map(fake::Seen::json).collect();
+    let of = |discard: bool, allow: bool| json!({"discard_current": discard, "allow_missing": allow, "force": false});
+    let mut first = of(false, true);
+    first["timeout_s"] = json!(5);
+    assert_eq!(asked, [first, of(true, false)]);
+    assert_eq!(seen.first().map(fake::Seen::line).as_deref(), Some("POST /v1/snapshots/nightly/restore"));
+}
+
+#[tokio::test]
 async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
-    for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["snapshot", "restore", "s"]] {
+    for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["deployment", "shelve", "web"]] {
         let done = fake::Done::of(fake::bare(home.path(), args).output().await.expect("muster runs"));
         assert_eq!(done.code, Some(1), "{done:?}");
         assert!(done.err.contains("not built yet"), "{}", done.err);

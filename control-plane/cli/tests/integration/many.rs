@@ -64,6 +64,7 @@ async fn without_a_terminal_what_asks_needs_yes_and_says_so() {
         &["instance", "rm", "--deployment", "web"],
         &["instance", "forget", "web.0"],
         &["snapshot", "rm", "s"],
+        &["snapshot", "restore", "s", "--discard-current"],
         &["network", "rm", "back"],
         &["security-group", "rm", "web"],
         &["node", "rm", "n1"],

@@ -10,6 +10,7 @@ mod disk_life;
 mod disks;
 mod firmware;
 mod found;
+mod freed;
 mod guests;
 mod harness;
 mod hypervisors;

@@ -1,7 +1,7 @@
-//! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed processes),
-//! `cut` (redirected writes), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline` (reads without
-//! a source), `many` (disks beside each other), `patched` (leaves with packs), `space` (full disks). `world` is what they
-//! share.
+//! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed
+//! processes), `cut` (redirected writes), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline`
+//! (reads without a source), `many` (disks beside each other), `patched` (leaves with packs), `restored` (another content
+//! in place of a disk), `space` (full disks). `world` is what they share.
 
 mod boots;
 mod crash;
@@ -12,5 +12,6 @@ mod file;
 mod many;
 mod model;
 mod patched;
+mod restored;
 mod space;
 pub(crate) mod world;
