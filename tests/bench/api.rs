@@ -243,6 +243,7 @@ impl Node {
             repair: None,
             gone: Vec::new(),
             scrub: None,
+            unexplained: None,
             stopping: false,
         }
     }

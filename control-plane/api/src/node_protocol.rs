@@ -215,9 +215,23 @@ pub struct Heartbeat {
     /// Objects that the node lost and that no node of the pool has; the first 256 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<ObjectName>,
+    /// What it holds that nothing explains; `None` from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexplained: Option<Unexplained>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
+}
+
+/// What a node holds and neither the controller nor its own records explain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unexplained {
+    /// Bytes of objects of the pool that the last round of the sweep found by chance and dropped
+    /// ([`sweep::SweepDone::unexplained_bytes`]). `None` until the node has carried out a round of the present history.
+    pub objects_bytes: Option<u64>,
+    /// Bytes of deltas of disks that belong to no assignment, or that their assignment does not name, and of folders and files
+    /// in the folder of disks that are of no disk. `None` until the node has looked.
+    pub disks_bytes: Option<u64>,
 }
 
 /// How many bytes moved since an agent process began. The numbers only grow.

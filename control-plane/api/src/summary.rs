@@ -33,7 +33,14 @@ pub struct Summary {
     /// What all nodes offer to instances and what is promised; null unless an operator asks.
     #[serde(default)]
     pub capacity: Option<CapacityTotal>,
-    /// Bytes in the pool that no version reaches. Always null: it is not found out yet.
+    /// Bytes that nodes hold and nothing explains; 0 in a healthy cluster. Counted are
+    /// - objects that the last round of the sweep found on a node by chance: nothing needed them, and no round before had told
+    ///   of them. They are dropped, so that the number falls with the next round;
+    /// - what lies on nodes of disks that the database does not know, among them those of instances that were found since a
+    ///   restore (problem `instances_found`), and what lies in the folders of disks and belongs to none.
+    ///
+    /// Null unless an operator asks, while a node is silent or has not looked yet, and until all nodes have carried out a round of
+    /// the sweep since the database was made or restored.
     pub unexplained_bytes: Option<u64>,
     /// Position in the stream of events at which this was read.
     pub as_of: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     condition::ConditionKind,
+    node::NodeState,
     summary::{CapacityTotal, Me, PoolTotal, ProblemLine, Summary},
 };
 use storage_core::units::u64_from;
@@ -13,8 +14,9 @@ use super::{
     sight::{POOL, Sight},
 };
 use crate::store::{
-    Tx, cluster, deployments, disks, found, images, instances, networks, nics, nodes, operations, promises, sessions,
-    snapshots,
+    Tx, cluster, deployments, disks, found, images, instances, networks, nics,
+    nodes::{self, NodeRow},
+    operations, promises, sessions, snapshots,
 };
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
@@ -108,7 +110,23 @@ impl App {
     /// Counts by state, all from one instant of the database.
     pub async fn summary(&self, caller: &Caller) -> Result<Summary, AppError> {
         let project = caller.list_project();
-        self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await
+        let mut summary =
+            self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await?;
+        if caller.is_operator() {
+            let nodes = self.store.read("summary.nodes", async |tx| nodes::listed(tx).await).await?;
+            summary.unexplained_bytes = self.unexplained_bytes(&nodes);
+        }
+        Ok(summary)
+    }
+
+    /// What nodes hold that nothing explains, as they told in their last heartbeats. `None` unless all that were not declared dead
+    /// are there and know it.
+    fn unexplained_bytes(&self, nodes: &[NodeRow]) -> Option<u64> {
+        nodes.iter().filter(|node| node.fenced_at.is_none()).try_fold(0, |sum: u64, node| {
+            let (_, beat) = self.heartbeats.last(node.id).filter(|_| node.state == NodeState::Ready)?;
+            let told = beat.unexplained.filter(|_| beat.incarnation == self.incarnation())?;
+            Some(sum.saturating_add(told.objects_bytes?).saturating_add(told.disks_bytes?))
+        })
     }
 
     /// Counts for `/metrics`, from one instant of the database.

@@ -209,4 +209,5 @@ fn add(sum: &mut SweepDone, done: &SweepDone) {
     sum.objects = sum.objects.saturating_add(done.objects);
     sum.bytes = sum.bytes.saturating_add(done.bytes);
     sum.reclaimed_bytes = sum.reclaimed_bytes.saturating_add(done.reclaimed_bytes);
+    sum.unexplained_bytes = sum.unexplained_bytes.saturating_add(done.unexplained_bytes);
 }

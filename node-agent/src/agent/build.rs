@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 use super::{
     Agent, AgentError,
     loops::{Loops, Standing},
+    unexplained::Strays,
 };
 use crate::{
     check::{self, DataLock},
@@ -142,6 +143,7 @@ impl Agent {
             offer,
             sweeper,
             scrubber,
+            strays: Strays::default(),
             share,
             disk,
             pool_limit_bytes,

@@ -31,6 +31,7 @@ impl Loops {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.look_for_strays().await;
             let heartbeat = self.heartbeat();
             self.publish_metrics(&heartbeat);
             if self.registered.load(Ordering::Acquire) || self.register().await {
@@ -136,6 +137,7 @@ impl Loops {
             gone: self.repair.gone(),
             scrub: Some(self.scrubber.progress()),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
+            unexplained: Some(self.unexplained()),
             stopping: false,
         }
     }

@@ -16,6 +16,7 @@ use muster_pool::PoolClient;
 use storage_core::{lock, store::ChunkStore as _};
 use tokio::sync::{Notify, watch};
 
+use super::unexplained::Strays;
 use crate::{
     check::{self, Seen},
     config::Config,
@@ -62,6 +63,7 @@ pub(super) struct Loops {
     pub(super) disk: Arc<DataDisk>,
     pub(super) sweeper: Sweeper,
     pub(super) scrubber: Scrubber,
+    pub(super) strays: Strays,
     pub(super) pool_limit_bytes: u64,
     pub(super) pool: PoolClient,
     pub(super) repair: Repair,

@@ -18,7 +18,7 @@
 //!
 //! Reading order: `build` (up to the first task), `run` (tasks and the end), `loops` (what the loops share), then one
 //! file per loop: `heartbeat`, `follow` (the desired state), `work` (passes and reports), `boots` (what starts read first),
-//! `upkeep` (certificate, pool).
+//! `upkeep` (certificate, pool). `unexplained` tells what lies here and belongs to nothing.
 
 mod boots;
 mod build;
@@ -28,6 +28,7 @@ mod heartbeat;
 mod loops;
 mod run;
 mod salvage;
+mod unexplained;
 mod upkeep;
 mod work;
 

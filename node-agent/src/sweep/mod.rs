@@ -27,6 +27,7 @@ mod note;
 mod scope;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -34,7 +35,10 @@ use std::{
 use metrics::{counter, gauge};
 use muster_api::{
     ErrorCode,
-    node_protocol::sweep::{NAMES_MAX, SweepDone},
+    node_protocol::{
+        Incarnation,
+        sweep::{NAMES_MAX, SweepDone},
+    },
 };
 use serde::Serialize;
 use storage_core::{
@@ -127,6 +131,13 @@ impl Sweeper {
         self.named.send_replace(named);
     }
 
+    /// Bytes of objects that the last round found by chance; `None` until a round of this history was carried out.
+    #[must_use]
+    pub fn unexplained_bytes(&self, of: Incarnation) -> Option<u64> {
+        let noted = *lock(&self.noted);
+        noted.filter(|note| note.incarnation == of).map(|note| note.done.unexplained_bytes)
+    }
+
     /// What it does now, and did last.
     #[must_use]
     pub fn status(&self) -> SweepStatus {
@@ -196,8 +207,8 @@ impl Sweeper {
                 if done == SweepDone::default() {
                     debug!(round, "a round of the sweep found nothing");
                 } else {
-                    let SweepDone { objects, bytes, reclaimed_bytes } = done;
-                    info!(round, objects, bytes, reclaimed_bytes, "a round of the sweep gave back space of the pool");
+                    let SweepDone { objects, bytes, reclaimed_bytes, unexplained_bytes } = done;
+                    info!(round, objects, bytes, reclaimed_bytes, unexplained_bytes, "a round of the sweep gave back space of the pool");
                 }
                 done
             }
@@ -236,12 +247,16 @@ impl Sweeper {
     async fn drop_own(&self, named: Named, scope: Scope, done: &mut SweepDone) -> Result<(), End> {
         let mut after = None;
         let mut asked: Vec<ObjectName> = Vec::new();
+        // Those of them that an earlier round should have given up.
+        let mut by_chance: BTreeSet<ObjectName> = BTreeSet::new();
         loop {
             let began = Instant::now();
             let listed = self.on_share(move |share| share.list_all(after.as_ref(), LIST)).await?;
             let is_end = listed.is_empty();
             after = listed.last().map(|object| object.name);
-            asked.extend(listed.iter().filter(|o| scope.covers(o, named.round)).map(|object| object.name));
+            let covered = listed.iter().filter(|o| scope.covers(o, named.round));
+            asked.extend(covered.clone().map(|object| object.name));
+            by_chance.extend(covered.filter(|o| scope.is_by_chance(o, named.round)).map(|object| object.name));
             while asked.len() >= NAMES_MAX || (is_end && !asked.is_empty()) {
                 let later = asked.split_off(asked.len().min(NAMES_MAX));
                 let part = std::mem::replace(&mut asked, later);
@@ -250,7 +265,12 @@ impl Sweeper {
                     let why = format!("the controller judged {other}, about which it was not asked");
                     return Err(End::Trouble(why));
                 }
-                self.drop_objects(named, unneeded, done).await?;
+                let (strays, others) = unneeded.into_iter().partition(|name| by_chance.contains(name));
+                part.iter().for_each(|name| _ = by_chance.remove(name));
+                self.drop_objects(named, others, done).await?;
+                let before = done.bytes;
+                self.drop_objects(named, strays, done).await?;
+                done.unexplained_bytes += done.bytes - before;
             }
             if is_end {
                 return Ok(());

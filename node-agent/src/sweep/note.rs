@@ -60,7 +60,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let file = NoteFile::new(dir.path());
         assert_eq!(file.load(), None);
-        let done = SweepDone { objects: 3, bytes: 40, reclaimed_bytes: 50 };
+        let done = SweepDone { objects: 3, bytes: 40, reclaimed_bytes: 50, unexplained_bytes: 4 };
         let note = Note { incarnation: Incarnation { number: 2, random: 7 }, round: 12, done };
         file.store(&note).expect("stores");
         assert_eq!(file.load(), Some(note));

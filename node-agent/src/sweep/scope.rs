@@ -50,15 +50,24 @@ impl Scope {
     /// Whether the controller is asked about an object of this node. Those with a stamp that protects it are never asked about.
     pub(super) fn covers(self, object: &Listed, round: SweepRound) -> bool {
         let is_old_enough = object.round < round.below();
-        // Objects of this age were protected by their stamp until now, so that no earlier round asked about them.
-        let came_of_age = || object.round + 1 == round.below();
         let in_slice = || u64::from(object.name.as_bytes()[0]) % SLICES == round.round % SLICES;
         match self {
             Self::Told(_) | Self::Past => false,
-            Self::Next => is_old_enough && (came_of_age() || in_slice()),
+            Self::Next => is_old_enough && (came_of_age(object, round) || in_slice()),
             Self::All => is_old_enough,
         }
     }
+
+    /// Whether an object that is covered is asked about only because its slice has its turn. If nothing needs it, an earlier
+    /// round should have given it up.
+    pub(super) fn is_by_chance(self, object: &Listed, round: SweepRound) -> bool {
+        self == Self::Next && !came_of_age(object, round)
+    }
+}
+
+/// Objects of this age were protected by their stamp until now, so that no earlier round asked about them.
+fn came_of_age(object: &Listed, round: SweepRound) -> bool {
+    object.round + 1 == round.below()
 }
 
 #[cfg(test)]
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn only_the_round_after_the_last_one_of_the_same_history_is_cheap() {
-        let done = SweepDone { objects: 1, bytes: 2, reclaimed_bytes: 3 };
+        let done = SweepDone { objects: 1, bytes: 2, reclaimed_bytes: 3, unexplained_bytes: 0 };
         let note = Note { incarnation: INCARNATION, round: 8, done };
         let restored = Note { incarnation: Incarnation { number: 2, random: 1 }, ..note };
         for (note, round, oldest_put, scope) in [
@@ -108,6 +117,9 @@ mod tests {
         assert_eq!(rounds(&object(37, 100), 90, Scope::Next), [101 + 1], "it came of age");
         assert_eq!(rounds(&object(37, 100), 103, Scope::Next), [128 + 37], "its slice");
         assert_eq!(rounds(&object(37 + 128, 100), 103, Scope::Next), [128 + 37]);
+        let (of_age, slice) = (SweepRound { round: 102 }, SweepRound { round: 165 });
+        let by_chance = |scope: Scope, round| scope.is_by_chance(&object(37, 100), round);
+        assert!(by_chance(Scope::Next, slice) && !by_chance(Scope::Next, of_age) && !by_chance(Scope::All, slice));
         assert_eq!(rounds(&object(37, 100), 90, Scope::All), (102..154).collect::<Vec<_>>());
         assert_eq!(rounds(&object(0, 0), 0, Scope::All), (2..64).collect::<Vec<_>>(), "no round is below the first");
     }

@@ -72,6 +72,15 @@ pub struct SweepDone {
     pub bytes: u64,
     /// Bytes that the node's disk got back. They may be those of earlier rounds.
     pub reclaimed_bytes: u64,
+    /// Stored bytes of dropped objects that nothing had accounted for: no round told that they are dead, and they did not come
+    /// of age. 0 from older agents, and of a round that had to ask about all objects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unexplained_bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[cfg(test)]

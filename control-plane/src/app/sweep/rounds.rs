@@ -230,7 +230,7 @@ impl App {
             return Ok(self.clock.now().ms_since(began) >= most_ms);
         }
         if self.sweep.note_over(named.round) {
-            let SweepDone { objects, bytes, reclaimed_bytes } = self.sweep.sum_from(named.round);
+            let SweepDone { objects, bytes, reclaimed_bytes, .. } = self.sweep.sum_from(named.round);
             tracing::info!(
                 sweep.round = named.round,
                 objects,

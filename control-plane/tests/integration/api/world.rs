@@ -138,6 +138,7 @@ impl Agent {
             repair: None,
             gone: Vec::new(),
             scrub: None,
+            unexplained: None,
             stopping: false,
         }
     }

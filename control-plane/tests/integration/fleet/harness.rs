@@ -24,7 +24,7 @@ use muster_api::{
     node_protocol::{
         AbsentDisk, Assignment, CommitOutcome, CommitTrouble, CutMember, CutPhase, CutReport, CutResult, Desired,
         DiskAssignment, DiskReport, Heartbeat, Incarnation, InstanceReport, JoinAnswer, JoinRequest, NODE_PROTOCOL,
-        Observed, Offer, Report, StagedCommit, VersionRoot, Wanted, sweep::names_to_bytes,
+        Observed, Offer, Report, StagedCommit, Unexplained, VersionRoot, Wanted, sweep::names_to_bytes,
     },
 };
 use muster_controller::{
@@ -443,6 +443,8 @@ pub(crate) struct Script {
     pub(crate) lags: bool,
     /// Its copies of disks are those of the generation before, whatever was put in place.
     pub(crate) keeps: bool,
+    /// What its next heartbeats say that nothing explains; an older agent says nothing.
+    pub(crate) unexplained: Option<Unexplained>,
 }
 
 impl Default for Script {
@@ -472,6 +474,7 @@ impl Default for Script {
             gone: Vec::new(),
             lags: false,
             keeps: false,
+            unexplained: None,
         }
     }
 }
@@ -564,6 +567,9 @@ impl Agent {
         let (silent, tunnel, features, gone) = {
             let script = self.script.lock().unwrap();
             (script.hypervisor_silent, script.tunnel.clone(), script.features.clone(), script.gone.clone())
+        let (silent, tunnel, features, unexplained) = {
+            let script = self.script.lock().unwrap();
+            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone(), script.unexplained)
         };
         let condition =
             || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
@@ -584,6 +590,7 @@ impl Agent {
             repair: None,
             gone,
             scrub: None,
+            unexplained,
             stopping: false,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use muster_api::{
     Timestamp, VersionId,
-    node_protocol::{Incarnation, sweep::names_from_bytes},
+    node_protocol::{Incarnation, SILENT_AFTER_S, Unexplained, sweep::names_from_bytes},
 };
 use muster_controller::{
     domain::versions::Content,
@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use storage_core::{ChunkStore, MemoryStore, ObjectName, tree::Page};
 
 use super::harness::{MIB, Node, Reply, World, eventually, stored};
+use crate::clock::ManualClock;
 
 /// A controller, its nodes, and the pool. Each node has told what it holds.
 struct Cluster {
@@ -424,4 +425,37 @@ async fn the_node_door_answers_for_the_round_that_is_named_only() {
     }
     cluster.world.get("/v1/pools/other").await.refused(404, "not_found");
     assert_eq!(cluster.world.get("/v1/pools").await.expect(200).text("/items/0/name"), "default");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nodes_hold_and_nothing_explains_is_added_up_while_all_are_there() {
+    let clock = ManualClock::at(Timestamp::from_micros(1_700_000_000_000_000));
+    let world = World::with_clock(Arc::new(clock.clone())).await;
+    let told = async || world.get("/v1/summary").await.expect(200).body["unexplained_bytes"].clone();
+    assert_eq!(told().await, 0, "there is no node");
+    let nodes = world.nodes(2).await;
+    let tells = async |n: usize, objects_bytes: Option<u64>, disks_bytes: Option<u64>| {
+        nodes[n].script(|s| s.unexplained = Some(Unexplained { objects_bytes, disks_bytes }));
+        nodes[n].beat().await;
+    };
+    assert_eq!(told().await, Value::Null, "older agents do not tell");
+    tells(0, Some(0), Some(0)).await;
+    tells(1, None, Some(0)).await;
+    assert_eq!(told().await, Value::Null, "one has not carried out a round yet");
+    tells(1, Some(0), Some(0)).await;
+    assert_eq!(told().await, 0);
+    tells(0, Some(4096), Some(100)).await;
+    tells(1, Some(0), Some(8192)).await;
+    assert_eq!(told().await, 4096 + 100 + 8192);
+    tells(1, Some(u64::MAX), Some(u64::MAX)).await;
+    assert_eq!(told().await, u64::MAX, "a node may say what it likes");
+    tells(1, Some(0), Some(0)).await;
+    let tenant = world.token(json!({ "role": "tenant" })).await;
+    let summary = world.call_as(&tenant, "GET", "/v1/summary", Value::Null, &[]).await.expect(200);
+    assert_eq!(summary.body["unexplained_bytes"], Value::Null);
+    clock.advance_ms(i64::try_from(SILENT_AFTER_S).unwrap() * 1000 + 1000);
+    nodes[1].beat().await;
+    eventually("the silence to be noticed", async || (told().await == Value::Null).then_some(())).await;
+    world.post("/v1/nodes/n0/fence", json!({ "confirm": true })).await.expect(200);
+    assert_eq!(told().await, 0, "a node that is dead does not count");
 }

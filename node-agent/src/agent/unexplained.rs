@@ -1,0 +1,188 @@
+//! What lies on this node and nothing explains: the controller adds it up over all nodes, and a healthy cluster has none.
+//!
+//! Objects of the pool are the sweep's to find (`sweep`). Of disks, two kinds count: those that the desired state does not
+//! name, by what their deltas hold, and what lies in `DATA/disks` and belongs to no disk at all. The latter counts only when it
+//! was there in two looks, because a disk is just being made or removed for a moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use muster_api::{
+    DiskId,
+    node_protocol::{Assignment, InstanceReport, LeftDisk, Unexplained},
+};
+use storage_core::lock;
+use tracing::warn;
+
+use super::loops::{Loops, Passed};
+
+/// Time between two looks into the folder of disks.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// What was found in the folder of disks.
+#[derive(Default)]
+pub(super) struct Strays(Mutex<Looked>);
+
+#[derive(Default)]
+struct Looked {
+    at: Option<Instant>,
+    /// What belongs to no disk, with its bytes, as of the last look.
+    last: BTreeMap<String, u64>,
+    /// Bytes of what was there in the last two looks; `None` before the second one.
+    bytes: Option<u64>,
+}
+
+impl Strays {
+    /// Takes what a look found.
+    fn take(&self, found: BTreeMap<String, u64>, now: Instant) {
+        let mut looked = lock(&self.0);
+        let again = found.iter().filter(|(name, _)| looked.last.contains_key(*name));
+        let bytes = again.map(|(_, bytes)| bytes).sum();
+        let is_first = looked.at.is_none();
+        looked.bytes = (!is_first || found.is_empty()).then_some(bytes);
+        (looked.at, looked.last) = (Some(now), found);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        lock(&self.0).at.is_none_or(|at| now.duration_since(at) >= LOOK_EVERY)
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        lock(&self.0).bytes
+    }
+}
+
+impl Loops {
+    /// Looks into the folder of disks, if it is time for that and the instances are known.
+    pub(super) async fn look_for_strays(&self) {
+        let now = Instant::now();
+        let passed = self.passed.borrow().clone();
+        let Some(desired) = passed.desired.as_ref().filter(|_| self.strays.is_due(now)) else { return };
+        let known = known_disks(&desired.assignments, &passed.instances);
+        let folder = self.config.data_dir.join("disks");
+        let looked = tokio::task::spawn_blocking(move || strays(&folder, &known)).await;
+        match looked.map_err(io::Error::other).flatten() {
+            Ok(found) => self.strays.take(found, now),
+            Err(error) => warn!(%error, "the folder of disks cannot be looked through"),
+        }
+    }
+
+    /// What this node holds that nothing explains, as far as it looked.
+    pub(super) fn unexplained(&self) -> Unexplained {
+        let known = self.known.borrow().clone();
+        let passed = self.passed.borrow().clone();
+        let unnamed = unnamed_bytes(&passed, known.fresh);
+        Unexplained {
+            objects_bytes: self.sweeper.unexplained_bytes(known.desired.incarnation),
+            disks_bytes: unnamed.zip(self.strays.bytes()).map(|(unnamed, strays)| unnamed.saturating_add(strays)),
+        }
+    }
+}
+
+/// Bytes of the deltas of disks that the desired state does not name. `None` before the first pass over a desired state that
+/// came from the controller.
+fn unnamed_bytes(passed: &Passed, fresh: bool) -> Option<u64> {
+    let desired = passed.desired.as_ref().filter(|_| fresh)?;
+    let of: BTreeMap<_, &Assignment> = desired.assignments.iter().map(|of| (of.instance, of)).collect();
+    let unnamed = passed.instances.iter().flat_map(|report| {
+        let of = of.get(&report.instance).copied();
+        report.disks.iter().filter(move |disk| {
+            let left = LeftDisk { disk: disk.disk, version: disk.version };
+            // All disks of an instance that is being deleted are being removed.
+            let is_named = |of: &Assignment| {
+                of.disks.is_empty() || of.disks.iter().any(|named| named.disk == disk.disk) || of.left.contains(&left)
+            };
+            !of.is_some_and(is_named)
+        })
+    });
+    Some(unnamed.map(|disk| disk.local_bytes).fold(0, u64::saturating_add))
+}
+
+/// The disks that are here or are to be.
+fn known_disks(assignments: &[Assignment], reports: &[InstanceReport]) -> BTreeSet<DiskId> {
+    let named = assignments.iter().flat_map(|of| &of.disks).map(|disk| disk.disk);
+    let left = assignments.iter().flat_map(|of| &of.left).map(|left| left.disk);
+    named.chain(left).chain(reports.iter().flat_map(|report| &report.disks).map(|disk| disk.disk)).collect()
+}
+
+/// What lies in the folder of disks and belongs to none of these, with the bytes that it takes.
+fn strays(folder: &Path, known: &BTreeSet<DiskId>) -> io::Result<BTreeMap<String, u64>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_suffix(".raw").unwrap_or(&name).parse::<DiskId>();
+        if id.is_ok_and(|id| known.contains(&id)) {
+            continue;
+        }
+        // The path of a disk may be a mount that nobody serves. Nothing is asked of it (`fuse::first_reads`).
+        let bytes = if name.ends_with(".raw") { 0 } else { allocated(&entry.path())? };
+        found.insert(name, bytes);
+    }
+    Ok(found)
+}
+
+/// Bytes that a file or folder takes on disk, with everything in it. What goes meanwhile takes none.
+fn allocated(path: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let about = match std::fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if gone(&error) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = about.blocks() * 512;
+    if about.is_dir() {
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if gone(&error) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            bytes += allocated(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_no_disk_counts_once_it_was_there_twice() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (known, stray) = (DiskId::generate(), DiskId::generate());
+        for id in [known, stray] {
+            let folder = dir.path().join(id.to_string());
+            std::fs::create_dir(&folder).expect("a folder");
+            std::fs::write(folder.join("0.delta"), vec![1; 100_000]).expect("writes");
+            std::fs::write(dir.path().join(format!("{id}.raw")), b"").expect("writes");
+        }
+        std::fs::write(dir.path().join("notes"), vec![1; 10_000]).expect("writes");
+        let all = [known].into();
+        let found = strays(dir.path(), &all).expect("looks");
+        assert_eq!(found.len(), 3, "{found:?}");
+        let folder = found[&stray.to_string()];
+        assert!((100_000..200_000).contains(&folder) && found["notes"] >= 10_000, "{found:?}");
+        let looked = Strays::default();
+        let now = Instant::now();
+        assert!(looked.is_due(now));
+        looked.take(found.clone(), now);
+        assert_eq!((looked.bytes(), looked.is_due(now)), (None, false));
+        let mut second = found;
+        second.remove("notes");
+        looked.take(second, now);
+        assert_eq!(looked.bytes(), Some(folder));
+        looked.take(BTreeMap::new(), now);
+        assert_eq!(looked.bytes(), Some(0));
+        let healthy = Strays::default();
+        healthy.take(BTreeMap::new(), now);
+        assert_eq!(healthy.bytes(), Some(0), "nothing is there, so nothing has to be there twice");
+    }
+}
