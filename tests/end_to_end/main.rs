@@ -8,6 +8,7 @@ mod disks;
 mod faults;
 mod full_disks;
 mod leftovers;
+mod put_back;
 mod refusals;
 mod repair;
 mod restore;

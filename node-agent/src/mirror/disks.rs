@@ -323,8 +323,8 @@ impl Disks {
     pub async fn ensure(&self, want: &DiskWant) -> Result<DiskStatus, DiskError> {
         let changing = self.changing(want.disk);
         let one_at_a_time = changing.lock().await;
-        self.give_up_older(want).await?;
-        let entry = self.make_or_adopt(want).await?;
+        let earlier = self.give_up_older(want).await?;
+        let entry = self.make_or_adopt(want, earlier).await?;
         if !want.served {
             self.unmount(&entry).await?;
         } else if !entry.is_serving() {
@@ -356,32 +356,33 @@ impl Disks {
 
     /// Removes the copy of a disk that was given up, because another content was put in place since. The caller changes no other
     /// disk of this id meanwhile. An agent that ends in between finds an incomplete removal, or no disk, and makes it anew.
-    async fn give_up_older(&self, want: &DiskWant) -> Result<(), DiskError> {
+    /// Returns the versions that the copy was based on: a database that is an older copy may ask for one of them.
+    async fn give_up_older(&self, want: &DiskWant) -> Result<Vec<VersionId>, DiskError> {
         if want.since_generation == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let here = match self.entry(want.disk) {
-            Some(entry) => {
-                let meta = entry.disk.meta.load();
-                Some((meta.instance, meta.generation))
-            }
+            Some(entry) => Some(entry.disk.meta.load_full().as_ref().clone()),
             // One that cannot be opened is given up as well, if its record says of when it is.
             None if lock(&self.unopened).contains_key(&want.disk) => {
                 let dir = self.node.config.data_dir.join("disks").join(want.disk.to_string());
-                let meta = blocking(move || Ok(Meta::load(&dir).ok().flatten())).await?;
-                meta.map(|meta| (meta.instance, meta.generation))
+                blocking(move || Ok(Meta::load(&dir).ok().flatten())).await?
             }
             None => None,
         };
-        let Some((instance, generation)) = here else { return Ok(()) };
-        if instance != want.instance || generation >= want.since_generation || want.generation < want.since_generation {
-            return Ok(());
+        let is_older = |meta: &Meta| meta.instance == want.instance && meta.generation < want.since_generation;
+        let Some(Meta { generation, base, mut earlier, .. }) = here.filter(is_older) else { return Ok(Vec::new()) };
+        if want.generation < want.since_generation {
+            return Ok(Vec::new());
         }
+        earlier.push(base);
+        earlier.retain(|version| *version != want.version);
         tracing::info!(
             disk.id = %want.disk, version.id = %want.version, generation, since = want.since_generation,
             "another content was put in place of a disk: its copy of before is removed"
         );
-        self.take_away(want.disk).await
+        self.take_away(want.disk).await?;
+        Ok(earlier)
     }
 
     /// Unmounts a disk, if it is mounted. Programs that have its file open get errors from now on.
@@ -416,7 +417,8 @@ impl Disks {
         Ok(())
     }
 
-    async fn make_or_adopt(&self, want: &DiskWant) -> Result<Arc<Entry>, DiskError> {
+    /// `earlier` are the versions that a disk which is made does not go back to.
+    async fn make_or_adopt(&self, want: &DiskWant, earlier: Vec<VersionId>) -> Result<Arc<Entry>, DiskError> {
         if let Some(entry) = self.entry(want.disk) {
             adopt(&entry.disk, want).await?;
             return Ok(entry);
@@ -426,7 +428,7 @@ impl Disks {
             return Err(DiskError::Corrupt { disk: want.disk, what });
         }
         let (node, want) = (self.node.clone(), want.clone());
-        let disk = self.change_one(move || create(&node, &want)).await?;
+        let disk = self.change_one(move || create(&node, &want, earlier)).await?;
         let entry = Entry::unmounted(disk);
         self.entries_mut().insert(entry.disk.id(), entry.clone());
         Ok(entry)
@@ -453,7 +455,7 @@ impl Disks {
     /// [`Self::ensure`] without the mount.
     #[cfg(test)]
     pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
-        let entry = self.make_or_adopt(want).await?;
+        let entry = self.make_or_adopt(want, Vec::new()).await?;
         self.grow(&entry, want.size_bytes).await?;
         Ok(entry.disk.clone())
     }
@@ -996,7 +998,7 @@ fn forget_live_maps(holder: &Holder, is_unused: impl Fn(&String) -> bool) {
 }
 
 /// Creates a disk. Its record is durable when this returns.
-fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
+fn create(node: &Arc<Node>, want: &DiskWant, earlier: Vec<VersionId>) -> Result<Arc<Disk>, DiskError> {
     let id = want.disk;
     let invalid = |what: String| DiskError::Invalid { disk: id, what };
     let io = |source: std::io::Error| {
@@ -1035,7 +1037,7 @@ fn create(node: &Arc<Node>, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         size_bytes: want.size_bytes,
         base: want.version,
         root: want.root.clone(),
-        earlier: Vec::new(),
+        earlier,
         epochs: vec![entry],
         prepared: None,
         failed: None,

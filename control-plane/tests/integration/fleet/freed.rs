@@ -45,7 +45,8 @@ fn patched(base: ObjectName, packs: &[ObjectName]) -> Leaf {
         let pack = u8::try_from(n).unwrap();
         Run { first: u16::from(pack) * 4, count: 1, source: RunSource::Pack { pack, block: 0 } }
     };
-    Leaf::Patched(Patched::new(Some(base), packs.to_vec(), (0..packs.len()).map(run).collect()).unwrap())
+    let patched = Patched::new(Some(base), packs.to_vec(), (0..packs.len()).map(run).collect()).unwrap();
+    Leaf::Patched(Box::new(patched))
 }
 
 fn content(pool: &MemoryStore, leaves: Vec<Leaf>) -> Content {

@@ -80,6 +80,9 @@ async fn a_disk_reads_what_was_put_in_place_and_nothing_of_its_copy_of_before_is
     assert!(content(&path).await == now);
     let (commit, _) = world.cut(&[&back]).await.pop().unwrap();
     assert!(export(&*world.store, &world.save(&back, commit).await.root) == now);
+    // A database that is an older copy asks for what was given up: the disk does not go back to it unasked.
+    let older = DiskWant { version: second.version, root: second.root.clone(), ..back.clone() };
+    assert!(matches!(world.disks.ensure(&older).await, Err(DiskError::Diverged { .. })));
     // Back to the version that it builds on already: what was written since is given up.
     let again = restored_to(&back, &first);
     assert_eq!(world.ensure(&again).await.unsaved_bytes, 0);
