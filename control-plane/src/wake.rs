@@ -67,12 +67,7 @@ impl Loop {
     pub const fn period_ms(self) -> u64 {
         match self {
             Self::Nodes => 1_000,
-            Self::Deployments
-            | Self::Instances
-            | Self::Snapshots
-            | Self::Disks
-            | Self::Restores
-            | Self::Sweep => 2_000,
+            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks | Self::Restores | Self::Sweep => 2_000,
             Self::Overdue => 10_000,
         }
     }

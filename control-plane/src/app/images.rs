@@ -9,10 +9,7 @@ use muster_api::{
 use serde_json::json;
 
 use super::{
-    Answer, App, AppError, Asked, Caller, Once, at, find,
-    freed::Going,
-    labels::patched,
-    list::ListQuery,
+    Answer, App, AppError, Asked, Caller, Once, at, find, freed::Going, labels::patched, list::ListQuery,
     versions as app_versions,
 };
 use crate::{

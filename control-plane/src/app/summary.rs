@@ -110,8 +110,7 @@ impl App {
     /// Counts by state, all from one instant of the database.
     pub async fn summary(&self, caller: &Caller) -> Result<Summary, AppError> {
         let project = caller.list_project();
-        let mut summary =
-            self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await?;
+        let mut summary = self.store.read("summary", async |tx| count(tx, project, caller.is_operator()).await).await?;
         if caller.is_operator() {
             let nodes = self.store.read("summary.nodes", async |tx| nodes::listed(tx).await).await?;
             summary.unexplained_bytes = self.unexplained_bytes(&nodes);

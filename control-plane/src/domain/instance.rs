@@ -860,12 +860,19 @@ mod tests {
         let again = go(&stopped, Edge::Restore { run: true });
         assert_eq!((again.state, again.node, again.generation), (S::Starting, running.node, running.generation + 1));
         assert!(again.boot > stopped.boot);
-        assert_eq!(go(&again, Edge::Report(&report(&stopped, Observed::Stopped))), again, "it is of the content before");
+        assert_eq!(
+            go(&again, Edge::Report(&report(&stopped, Observed::Stopped))),
+            again,
+            "it is of the content before"
+        );
         assert!(told(&again, Observed::Running).is_ready());
         // One that ended by itself is not started by it.
         for off in [stopped, told(&running, Observed::Stopped)] {
             let stays = go(&off, Edge::Restore { run: false });
-            assert_eq!((stays.state, stays.wanted, stays.generation), (S::Stopping, Wanted::Stopped, off.generation + 1));
+            assert_eq!(
+                (stays.state, stays.wanted, stays.generation),
+                (S::Stopping, Wanted::Stopped, off.generation + 1)
+            );
             assert_eq!(told(&stays, Observed::Stopped).state, S::Stopped);
         }
     }

@@ -120,7 +120,8 @@ pub fn plan(seen: &Seen, now: Timestamp) -> Next {
     if let Kept::Failed(why) = &seen.kept {
         return Next::Fail(format!("what the disks hold now could not be kept: {why}"));
     }
-    let not_yet = seen.members.iter().filter_map(|off| if let Off::NotYet(what) = off { Some(what.clone()) } else { None });
+    let not_yet =
+        seen.members.iter().filter_map(|off| if let Off::NotYet(what) = off { Some(what.clone()) } else { None });
     let mut waiting: Vec<String> = not_yet.collect();
     if waiting.is_empty() {
         match (seen.discard, &seen.kept) {

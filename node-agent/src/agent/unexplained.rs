@@ -152,7 +152,47 @@ fn allocated(path: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use muster_api::node_protocol::Incarnation;
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::desired::Known;
+
+    #[test]
+    fn disks_count_that_the_desired_state_does_not_name() {
+        let instance = |n: u32| format!("00000000-0000-0000-0000-0000000000{n:02}");
+        let disk = |n: u32| {
+            json!({ "disk": instance(n), "path": "/x.raw", "version": instance(99), "unsaved_bytes": 0, "fetched_bytes": 0,
+                "local_bytes": 1 << n })
+        };
+        let assignment = |n: u32, disks: Value, left: Value| {
+            json!({ "instance": instance(n), "name": "web.0", "host_name": "web-0", "project": "default", "generation": 1,
+                "wanted": "running", "boot": 1, "stop_force": false, "stop_timeout_s": 30, "cpus": 1, "memory_bytes": 1,
+                "runtime": "none", "ready": { "probe": "running" }, "disks": disks, "left": left })
+        };
+        let report = |n: u32, disks: Vec<Value>| json!({ "instance": instance(n), "generation": 1, "boot": 1, "state": "running", "disks": disks });
+        let named = |n: u32| json!([{ "disk": instance(n), "size_bytes": 4096, "version": instance(99) }]);
+        let left = json!([{ "disk": instance(11), "version": instance(99) }]);
+        let mut known = Known::nothing(Incarnation { number: 1, random: 1 });
+        known.desired.assignments =
+            serde_json::from_value(json!([assignment(1, named(10), left), assignment(2, json!([]), json!([]))]))
+                .expect("assignments");
+        let reports = [
+            // Named, left, and not known to the controller.
+            report(1, vec![disk(10), disk(11), disk(12)]),
+            // It is being deleted, and with it all disks that it has.
+            report(2, vec![disk(13)]),
+            // No assignment has it.
+            report(3, vec![disk(14)]),
+        ];
+        let instances: Vec<InstanceReport> = serde_json::from_value(json!(reports)).expect("reports");
+        let passed = Passed { desired: Some(Arc::new(known.desired)), instances: Arc::new(instances) };
+        assert_eq!(unnamed_bytes(&passed, true), Some((1 << 12) + (1 << 14)));
+        assert_eq!(unnamed_bytes(&passed, false), None, "the controller may know more than the stored state");
+        assert_eq!(unnamed_bytes(&Passed::default(), true), None);
+    }
 
     #[test]
     fn what_belongs_to_no_disk_counts_once_it_was_there_twice() {

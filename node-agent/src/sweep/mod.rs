@@ -208,7 +208,14 @@ impl Sweeper {
                     debug!(round, "a round of the sweep found nothing");
                 } else {
                     let SweepDone { objects, bytes, reclaimed_bytes, unexplained_bytes } = done;
-                    info!(round, objects, bytes, reclaimed_bytes, unexplained_bytes, "a round of the sweep gave back space of the pool");
+                    info!(
+                        round,
+                        objects,
+                        bytes,
+                        reclaimed_bytes,
+                        unexplained_bytes,
+                        "a round of the sweep gave back space of the pool"
+                    );
                 }
                 done
             }

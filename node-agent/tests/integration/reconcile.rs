@@ -210,7 +210,14 @@ fn assignment(instance: InstanceId, disk: DiskId, version: VersionId, probe: Pro
         runtime: Runtime::Libvirt,
         ready: Ready { probe, marker: None, timeout_s: Some(240) },
         seed: Some(deployment()),
-        ..bare_instance(DiskAssignment { disk, name: "root".to_owned(), size_bytes: 1 << 20, version, in_guest: true, since_generation: 0 })
+        ..bare_instance(DiskAssignment {
+            disk,
+            name: "root".to_owned(),
+            size_bytes: 1 << 20,
+            version,
+            in_guest: true,
+            since_generation: 0,
+        })
     }
 }
 
@@ -861,7 +868,14 @@ async fn eventually(what: &str, look: impl AsyncFn() -> bool) {
 /// Adds a disk to an assignment.
 fn attach(wanted: &mut Assignment) -> DiskId {
     let (disk, version) = (DiskId::generate(), wanted.disks[0].version);
-    wanted.disks.push(DiskAssignment { disk, name: "data".to_owned(), size_bytes: 1 << 20, version, in_guest: true, since_generation: 0 });
+    wanted.disks.push(DiskAssignment {
+        disk,
+        name: "data".to_owned(),
+        size_bytes: 1 << 20,
+        version,
+        in_guest: true,
+        since_generation: 0,
+    });
     disk
 }
 
@@ -1319,8 +1333,14 @@ async fn a_disk_comes_grows_and_goes(
     let folder = world.config.data_dir.clone();
     let within = (&*folder, Duration::from_secs(60));
     let of_guest = Of { hypervisor, agent, folder: &folder, disk };
-    let data =
-        DiskAssignment { disk, name: "data".to_owned(), size_bytes: 32 * MIB, version: blank.version, in_guest: true, since_generation: 0 };
+    let data = DiskAssignment {
+        disk,
+        name: "data".to_owned(),
+        size_bytes: 32 * MIB,
+        version: blank.version,
+        in_guest: true,
+        since_generation: 0,
+    };
     wanted.disks.push(data);
     let told = |report: &InstanceReport| of(report, disk);
     until(agent, versions, wanted, within, |report| told(report) == Some((Some(32 * MIB), Some(true)))).await;

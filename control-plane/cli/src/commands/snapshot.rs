@@ -117,7 +117,8 @@ fn restored(operation: &Operation) -> String {
     let result = operation.result.as_ref();
     let of = |key| result.and_then(|result| result[key].as_u64()).unwrap_or(0);
     let kept = result.and_then(|result| result["kept_snapshot_name"].as_str());
-    let kept = kept.map_or_else(|| "what they held is given up".to_owned(), |name| format!("what they held is in {name}"));
+    let kept =
+        kept.map_or_else(|| "what they held is given up".to_owned(), |name| format!("what they held is in {name}"));
     let left_out = result.and_then(|result| result["left_out"].as_array()).map_or(0, Vec::len);
     let left_out = (left_out > 0).then(|| format!("; {left_out} left out")).unwrap_or_default();
     let (disks, instances) = (of("disks"), of("instances"));

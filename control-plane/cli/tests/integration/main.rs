@@ -462,7 +462,9 @@ async fn a_restore_is_waited_for_and_says_where_the_present_is_kept() {
 #[tokio::test]
 async fn reserved_commands_answer_without_a_controller() {
     let home = tempfile::tempdir().expect("a folder");
-    for args in [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["deployment", "shelve", "web"]] {
+    for args in
+        [&["instance", "migrate", "web.0", "--to", "n2"][..], &["quota", "ls"], &["deployment", "shelve", "web"]]
+    {
         let done = fake::Done::of(fake::bare(home.path(), args).output().await.expect("muster runs"));
         assert_eq!(done.code, Some(1), "{done:?}");
         assert!(done.err.contains("not built yet"), "{}", done.err);

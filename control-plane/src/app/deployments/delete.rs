@@ -61,8 +61,10 @@ impl App {
     /// The bytes that deleting the deployment would give back: of versions that only the disks of its members build on, or that
     /// only further members would start from.
     pub async fn deployment_freed(&self, caller: &Caller, wanted: &Ref<DeploymentId>) -> Result<Freed, AppError> {
-        let row =
-            self.store.read("deployments.freed", async |tx| find::deployment_or_going(tx, caller, wanted).await).await?;
+        let row = self
+            .store
+            .read("deployments.freed", async |tx| find::deployment_or_going(tx, caller, wanted).await)
+            .await?;
         self.freed(caller, &row.project, Going::Deployment(row.id)).await
     }
 }

@@ -17,7 +17,7 @@ pub(crate) use self::{
     delete::same_operation,
     exec::TIMEOUT_S_MAX as EXEC_TIMEOUT_S_MAX,
     leaving::{refuse_if_leaving, without_leaving},
-    power::power,
+    power::{how_to_stop, power},
     selection::{Going, selected},
 };
 pub use self::{console::OpenedConsole, power::Verb};

@@ -125,7 +125,8 @@ impl Verb {
     }
 }
 
-fn how_to_stop(wanted: &api::Stop, timeout: Duration) -> Result<Stop, AppError> {
+/// How guests are stopped, as a request says it; else they have `timeout`.
+pub(crate) fn how_to_stop(wanted: &api::Stop, timeout: Duration) -> Result<Stop, AppError> {
     let timeout_s = wanted.timeout_s.unwrap_or(timeout.as_secs());
     if timeout_s > STOP_TIMEOUT_MAX.as_secs() {
         let detail = format!("0s to {}, got {}", exact_duration(STOP_TIMEOUT_MAX), seconds_text(timeout_s));

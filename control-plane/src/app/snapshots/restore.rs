@@ -15,7 +15,7 @@ use storage_core::units::u64_from;
 use super::{
     super::{
         Answer, App, AppError, Asked, begin_operation, find,
-        instances::{Changed, Verb, change::all_by, check_idle, save},
+        instances::{Changed, change::all_by, check_idle, how_to_stop, save},
         operations::existing,
     },
     create::refuse_if_away,
@@ -58,9 +58,7 @@ impl App {
         wanted: RestoreSnapshot,
     ) -> Result<Answer, AppError> {
         let stop = Stop { force: wanted.force, timeout_s: wanted.timeout_s };
-        let Verb::Stop(stop) = Verb::stop(&stop, self.config.instances.stop_timeout)? else {
-            unreachable!("it was made as a stop");
-        };
+        let stop = how_to_stop(&stop, self.config.instances.stop_timeout)?;
         self.once(&asked.once, "snapshots.restore", async |tx| {
             let snapshot = find::snapshot(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(snapshot.revision)?;
@@ -193,8 +191,10 @@ fn listed(all: &[Value]) -> &[Value] {
 /// Looks up which disks of the snapshot their instances still have.
 async fn find_disks(tx: &mut Tx, snapshot: &SnapshotRow) -> Result<Found, AppError> {
     let members = snapshots::members(tx, snapshot.id).await?;
-    let live: BTreeSet<_> = versions::of_snapshot(tx, snapshot.id).await?.into_iter().map(|row| row.version.id).collect();
-    let ids: Vec<InstanceId> = members.iter().map(|member| member.instance).collect::<BTreeSet<_>>().into_iter().collect();
+    let live: BTreeSet<_> =
+        versions::of_snapshot(tx, snapshot.id).await?.into_iter().map(|row| row.version.id).collect();
+    let ids: Vec<InstanceId> =
+        members.iter().map(|member| member.instance).collect::<BTreeSet<_>>().into_iter().collect();
     let is_there = |row: &InstanceRow| !matches!(row.life.state, InstanceState::Deleting | InstanceState::Deleted);
     let rows = instances::load_many(tx, &ids).await?.into_iter().filter(is_there);
     let rows: BTreeMap<InstanceId, InstanceRow> = rows.map(|row| (row.id, row)).collect();

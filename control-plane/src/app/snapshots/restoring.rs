@@ -406,4 +406,3 @@ impl Restore {
         Ok(waits.iter().take(operations::WAITING_MAX).map(entry).collect())
     }
 }
-

@@ -132,7 +132,8 @@ async fn world() -> (World, Arc<MemoryStore>, Vec<Node>) {
 }
 
 async fn snapshot(world: &World, name: &str) {
-    let made = world.post("/v1/snapshots", json!({ "name": name, "select": { "deployment": "web" } })).await.expect(202);
+    let made =
+        world.post("/v1/snapshots", json!({ "name": name, "select": { "deployment": "web" } })).await.expect(202);
     world.ends(&made, "succeeded").await;
 }
 

@@ -899,8 +899,11 @@ fn with_disks(
             in_guest: (!script.old).then_some(disk.in_guest || !script.lets_go),
             guest_lacks: None,
             detail: None,
-            generation: (!script.old)
-                .then_some(if script.keeps { assignment.generation - 1 } else { assignment.generation }),
+            generation: (!script.old).then_some(if script.keeps {
+                assignment.generation - 1
+            } else {
+                assignment.generation
+            }),
         }
     };
     let left = assignment.left.iter().filter(|_| !script.removes).filter_map(|left| before(left.disk)).cloned();

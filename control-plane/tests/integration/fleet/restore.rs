@@ -97,7 +97,10 @@ async fn disks_get_the_content_of_the_snapshot_and_the_present_is_kept_under_the
         let kept = done.text("/result/kept_snapshot_name").to_owned();
         assert!(kept.starts_with("before-restore-"), "{kept}");
         let shown = world.get(&format!("/v1/snapshots/{kept}")).await.expect(200);
-        assert_eq!((shown.text("/state"), shown.number("/members"), shown.text("/deployment_name")), ("ready", 6, "web"));
+        assert_eq!(
+            (shown.text("/state"), shown.number("/members"), shown.text("/deployment_name")),
+            ("ready", 6, "web")
+        );
         let kept = versions_of(&world, &kept).await;
         assert!(kept.iter().zip(&now).all(|(kept, now)| kept.2 != now.2 && (&kept.0, &kept.1) == (&now.0, &now.1)));
 
@@ -115,7 +118,9 @@ async fn disks_get_the_content_of_the_snapshot_and_the_present_is_kept_under_the
         let told = nodes.iter().find_map(|node| node.assignment("web.0")).unwrap();
         assert_eq!((told.generation, told.disks[0].since_generation, told.disks[0].in_guest), (2, 2, true));
         let events = world.get("/v1/events?follow=false").await;
-        let told = events.body["items"].as_array().map(|items| items.iter().filter(|e| e["kind"] == "instance.restored").count());
+        let told = events.body["items"]
+            .as_array()
+            .map(|items| items.iter().filter(|e| e["kind"] == "instance.restored").count());
         assert!(told.is_none_or(|n| n == 3), "{told:?}");
         // It can be stopped, started, cut and restored again.
         snapshot(&world, "s3").await;
@@ -175,11 +180,14 @@ async fn a_restore_goes_on_after_a_restart_of_the_controller_in_each_step() {
     nodes.iter().for_each(|node| node.script(|s| (s.saves, s.keeps) = (true, true)));
     phase(&world, &operation, "starting").await;
     world.restart().await;
-    eventually("the instances to run", async || (world.get("/v1/deployments/web").await.number("/ready") == 2).then_some(()))
-        .await;
+    eventually("the instances to run", async || {
+        (world.get("/v1/deployments/web").await.number("/ready") == 2).then_some(())
+    })
+    .await;
     let shown = world.get(&format!("/v1/operations/{}", operation.text("/id"))).await;
     assert!(shown.body["finished_at"].is_null(), "the disks are not in place: {:#}", shown.body);
-    let cancelled = world.post(&format!("/v1/operations/{}/cancel", operation.text("/id")), Value::Null).await.expect(202);
+    let cancelled =
+        world.post(&format!("/v1/operations/{}/cancel", operation.text("/id")), Value::Null).await.expect(202);
     assert_eq!(cancelled.text("/state"), "cancelling");
     nodes.iter().for_each(|node| node.script(|s| s.keeps = false));
     // Too late for a cancel: it goes on.
@@ -213,7 +221,8 @@ async fn what_is_not_there_any_more_is_named_and_the_rest_is_restored_when_that_
     assert_eq!(done.body["result"]["left_out"].as_array().unwrap().len(), 4);
     let now = present(&world, &old).await;
     for (at, (name, disk, version)) in now.iter().enumerate() {
-        let is_restored = ["web.0/root", "web.0/data", "web.2/root", "web.3/root"].contains(&&*format!("{name}/{disk}"));
+        let is_restored =
+            ["web.0/root", "web.0/data", "web.2/root", "web.3/root"].contains(&&*format!("{name}/{disk}"));
         assert!(!is_restored || *version == old[at].2, "{name}/{disk}");
     }
     assert_ne!(now.iter().find(|(n, d, _)| (&**n, &**d) == ("web.3", "data")).unwrap().2, of("web.3", "data"));
@@ -338,7 +347,8 @@ async fn an_instance_that_is_deleted_meanwhile_leaves_the_restore_and_the_others
     nodes.iter().for_each(|node| node.script(|s| s.saves = true));
     let done = world.ends(&operation, "succeeded").await;
     assert_eq!((done.number("/result/instances"), done.number("/result/disks")), (2, 4));
-    let left: Vec<&Value> = done.body["result"]["left_out"].as_array().unwrap().iter().map(|m| &m["instance"]).collect();
+    let left: Vec<&Value> =
+        done.body["result"]["left_out"].as_array().unwrap().iter().map(|m| &m["instance"]).collect();
     assert_eq!(left, ["web.1", "web.1"]);
     let rest: Vec<_> = old.into_iter().filter(|(name, ..)| name != "web.1").collect();
     assert_eq!(present(&world, &rest).await, rest);
@@ -361,8 +371,10 @@ async fn an_instance_that_is_deleted_meanwhile_leaves_the_restore_and_the_others
     world.ends(&operation, "cancelled").await;
     nodes.iter().for_each(|node| node.script(|s| s.keeps = false));
     assert_ne!(present(&world, &rest).await, now);
-    eventually("the others to run", async || (world.get("/v1/deployments/web").await.number("/ready") == 2).then_some(()))
-        .await;
+    eventually("the others to run", async || {
+        (world.get("/v1/deployments/web").await.number("/ready") == 2).then_some(())
+    })
+    .await;
     // The deployment goes with its members.
     nodes.iter().for_each(|node| node.script(|s| s.saves = false));
     let operation = restore(&world, "s1", json!({ "allow_missing": true })).await.expect(202);
@@ -381,8 +393,10 @@ async fn a_present_that_cannot_be_kept_is_not_given_up() {
     let failed = world.ends(&operation, "failed").await;
     let detail = failed.text("/error/detail");
     assert!(detail.contains("nothing was restored") && detail.contains("could not be kept"), "{detail}");
-    eventually("it to run again", async || (world.get("/v1/deployments/web").await.number("/ready") == 1).then_some(()))
-        .await;
+    eventually("it to run again", async || {
+        (world.get("/v1/deployments/web").await.number("/ready") == 1).then_some(())
+    })
+    .await;
     assert_eq!(present(&world, &now).await, now);
     // A guest that crashed is restored as well, and started again.
     nodes[0].script(|s| s.fails = true);
@@ -402,7 +416,8 @@ async fn what_is_to_be_restored_is_kept_from_the_sweep() {
     let old = versions_of(&world, "s1").await;
     let root = async |version: &str| -> String {
         let version: VersionId = version.parse().unwrap();
-        let read = world.app.store.read("test.root", async |tx| muster_controller::store::versions::load(tx, version).await);
+        let read =
+            world.app.store.read("test.root", async |tx| muster_controller::store::versions::load(tx, version).await);
         read.await.unwrap().unwrap().content.root().to_string()
     };
     let kept = async || {

@@ -326,7 +326,11 @@ async fn what_stays_is_what_is_linked_or_held_by_a_disk(fresh: Fresh) {
         disks::count(tx).await
     });
     assert_eq!(detached.await.unwrap(), (1, 0));
-    assert_eq!(held(&[first], 10).await, Some([one.name(), two.name()].into()), "a disk of no instance holds its version");
+    assert_eq!(
+        held(&[first], 10).await,
+        Some([one.name(), two.name()].into()),
+        "a disk of no instance holds its version"
+    );
     let live = async |limit| store.read("t", async |tx| versions::live_roots(tx, Some("default"), limit).await).await;
     assert_eq!((live(1).await.unwrap(), live(9).await.unwrap()), (vec![two], vec![two, one]));
 }
