@@ -360,7 +360,8 @@ async fn an_instance_that_is_deleted_meanwhile_leaves_the_restore_and_the_others
     world.delete("/v1/snapshots/s2").await.expect(202);
     world.ends(&operation, "cancelled").await;
     assert_eq!(present(&world, &rest).await, now);
-    nodes.iter().for_each(|node| node.script(|s| (s.saves, s.keeps) = (true, true)));
+    let slow = ["web.0".to_owned(), "web.2".to_owned()];
+    nodes.iter().for_each(|node| node.script(|s| (s.saves, s.stuck) = (true, slow.clone().into())));
     let operation = eventually("the instances to be idle", async || {
         let reply = restore(&world, &kept, json!({ "discard_current": true, "allow_missing": true })).await;
         (reply.status == 202).then_some(reply)
@@ -369,7 +370,7 @@ async fn an_instance_that_is_deleted_meanwhile_leaves_the_restore_and_the_others
     phase(&world, &operation, "starting").await;
     world.delete(&format!("/v1/snapshots/{kept}")).await.expect(202);
     world.ends(&operation, "cancelled").await;
-    nodes.iter().for_each(|node| node.script(|s| s.keeps = false));
+    nodes.iter().for_each(|node| node.script(|s| s.stuck.clear()));
     assert_ne!(present(&world, &rest).await, now);
     eventually("the others to run", async || {
         (world.get("/v1/deployments/web").await.number("/ready") == 2).then_some(())
