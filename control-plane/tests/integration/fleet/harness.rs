@@ -564,12 +564,13 @@ impl Agent {
     }
 
     fn heartbeat(&self) -> Heartbeat {
-        let (silent, tunnel, features, gone) = {
+        let (silent, tunnel, features) = {
             let script = self.script.lock().unwrap();
-            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone(), script.gone.clone())
-        let (silent, tunnel, features, unexplained) = {
+            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone())
+        };
+        let (gone, unexplained) = {
             let script = self.script.lock().unwrap();
-            (script.hypervisor_silent, script.tunnel.clone(), script.features.clone(), script.unexplained)
+            (script.gone.clone(), script.unexplained)
         };
         let condition =
             || Condition { kind: ConditionKind::HypervisorSilent, detail: "no answer within 3s".to_owned() };
