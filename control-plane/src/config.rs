@@ -3,6 +3,8 @@
 //!
 //! `deploy/config/control-plane.example.toml` documents every key with its default. Tests compare it with [`Config`].
 
+pub mod repository;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,6 +21,7 @@ use muster_api::{
 };
 use serde::{Deserialize, Deserializer, de};
 
+use self::repository::{Repository, RepositorySettings, Wrong, secret};
 use crate::{
     domain::{
         instance::{STOP_TIMEOUT, STOP_TIMEOUT_MAX},
@@ -125,6 +128,8 @@ pub struct Pool {
     pub out_after: Duration,
     /// Time between two rounds of the sweep; whole seconds, 10 s to 7 days.
     pub sweep_every: Duration,
+    /// The S3-compatible store that has all objects, too; `None`: there is none.
+    pub repository: Option<Repository>,
 }
 
 /// Who shares the objects of equal content.
@@ -261,6 +266,7 @@ impl Default for Config {
                 share: Share::Cluster,
                 out_after: Duration::from_secs(600),
                 sweep_every: Duration::from_secs(600),
+                repository: None,
             },
             uploads: Uploads { min_bytes_per_s: 4096, pace_over_s: 60 },
             instances: Instances {
@@ -307,11 +313,19 @@ impl Config {
     /// [`ConfigError`] if the file cannot be read, or a value is invalid.
     pub fn load(file: Option<&Path>, given: Settings) -> Result<Self, ConfigError> {
         let mut config = Self::default();
+        let (mut given, mut repository) = (given, RepositorySettings::default());
         if let Some(path) = file {
             let failed = |why: String| ConfigError::File { path: path.to_owned(), why };
             let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-            config.apply(toml::from_str(&text).map_err(|e| failed(e.to_string()))?)?;
+            let mut in_file: Settings = toml::from_str(&text).map_err(|e| failed(e.to_string()))?;
+            repository = std::mem::take(&mut in_file.pool.repository);
+            config.apply(in_file)?;
         }
+        // Its settings make sense only together.
+        config.pool.repository = std::mem::take(&mut given.pool.repository)
+            .or(repository)
+            .checked()
+            .map_err(|Wrong { key, why }| ConfigError::Value { key, why })?;
         config.apply(given)?;
         config.check()?;
         Ok(config)
@@ -404,17 +418,6 @@ fn set<T>(to: &mut T, from: Option<T>) {
     }
 }
 
-/// A value that may be a secret: the text itself, or the content of FILE for `@FILE`.
-fn secret(text: &str) -> Result<String, String> {
-    match text.strip_prefix('@') {
-        None => Ok(text.to_owned()),
-        Some(path) => {
-            let content = std::fs::read_to_string(path).map_err(|e| format!("cannot read {path}: {e}"))?;
-            Ok(content.trim().to_owned())
-        }
-    }
-}
-
 /// The settings from one source: from flags and environment, or from the TOML file. `None`: the source does not have
 /// it.
 #[derive(Clone, Default, Deserialize, clap::Args)]
@@ -488,6 +491,9 @@ pub struct PoolSettings {
     #[arg(long, value_name = "TIME", env = "MUSTER_CONTROLLER_SWEEP_EVERY", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration")]
     pub sweep_every: Option<Duration>,
+    /// The S3-compatible store that has all objects, too
+    #[command(flatten)]
+    pub repository: RepositorySettings,
 }
 
 /// The settings of uploads from one source.
@@ -603,7 +609,7 @@ mod tests {
             insecure_http,
             metrics_listen,
             body_within_s,
-            pool: PoolSettings { min_copies, share, out_after, sweep_every },
+            pool: PoolSettings { min_copies, share, out_after, sweep_every, repository },
             uploads: UploadSettings { min_bytes_per_s, pace_over_s },
             instances: InstancesSettings { stop_timeout, ready_timeout, console_idle_timeout },
             networks: NetworksSettings { default_subnet, max_per_project, max_groups_per_project, published_ports },
@@ -615,6 +621,21 @@ mod tests {
         assert!(default_subnet.is_some() && max_per_project.is_some());
         assert!(max_groups_per_project.is_some() && published_ports.is_some());
         assert!(stop_timeout.is_some() && ready_timeout.is_some() && console_idle_timeout.is_some() && ttl.is_some());
+        let RepositorySettings {
+            url,
+            endpoint,
+            region,
+            access_key,
+            secret_key,
+            session_token,
+            ca_file,
+            allow_http,
+            write,
+        } = repository;
+        assert!(
+            url.is_some() && endpoint.is_some() && region.is_some() && access_key.is_some() && secret_key.is_some()
+        );
+        assert!(session_token.is_some() && ca_file.is_some() && allow_http.is_some() && write.is_some());
         assert!(body_within_s.is_some() && share.is_some() && min_bytes_per_s.is_some() && pace_over_s.is_some());
         assert!(
             out_after.is_some()

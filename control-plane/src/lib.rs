@@ -141,6 +141,9 @@ pub fn check_servable(config: &Config) -> anyhow::Result<()> {
     for path in [&config.doors.tls_cert, &config.doors.tls_key].into_iter().flatten() {
         File::open(path).with_context(|| format!("read {}", path.display()))?;
     }
+    if let Some(repository) = &config.pool.repository {
+        repository.settings().map_err(|why| anyhow::anyhow!("pool.repository: {why}"))?;
+    }
     Ok(())
 }
 
@@ -239,8 +242,10 @@ async fn assemble(
         boot_turns: app::boot_turns::Turns::default(),
         traffics: app::moved::Traffics::default(),
         sweep: app::sweeping::Sweeping::default(),
+        repository: std::sync::Mutex::default(),
         refused_runs: std::sync::Mutex::default(),
     });
+    app.begin_repository()?;
     Ok(Parts { app, identities })
 }
 
@@ -333,6 +338,10 @@ impl Server {
         loops.spawn(async move { until_stopped.run_until_cancelled_owned(upkeep()).await });
         let (until_stopped, kept) = (stop_loops.clone(), history::keep(app.clone()));
         loops.spawn(async move { until_stopped.run_until_cancelled_owned(kept).await });
+        let (until_stopped, following) = (stop_loops.clone(), app.clone());
+        loops.spawn(
+            async move { until_stopped.run_until_cancelled_owned(following.keep_repository()).await.unwrap_or(()) },
+        );
         loops.close();
 
         stop.cancelled().await;

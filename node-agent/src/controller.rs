@@ -18,6 +18,7 @@ use muster_api::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RUN_HEADER, RenewAnswer,
         RenewRequest, Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
         boot::BootReport,
+        repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
     },
 };
@@ -104,6 +105,8 @@ pub trait ControllerClient: Send + Sync {
     fn sweep_judge(&self, round: u64, names: Vec<ObjectName>) -> Call<'_, Vec<ObjectName>>;
     /// Tells what a round of the sweep did on this node.
     fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()>;
+    /// Asks for the repository of the pool.
+    fn repository(&self) -> Call<'_, RepositoryOrder>;
     /// Asks for a new certificate for this node's key.
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer>;
     /// Seconds that the controller's clock is ahead of this node's, as of its last answer; none before the first.
@@ -274,6 +277,10 @@ impl ControllerClient for HttpController {
     fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()> {
         let path = format!("sweep/{round}/done");
         Box::pin(async move { self.send(Method::POST, &path, Some(&done), CALL).await.map(drop) })
+    }
+
+    fn repository(&self) -> Call<'_, RepositoryOrder> {
+        Box::pin(async move { self.call(Method::GET, "repository", NOTHING).await })
     }
 
     fn renew(&self, request: RenewRequest) -> Call<'_, RenewAnswer> {

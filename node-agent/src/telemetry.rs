@@ -72,6 +72,30 @@ pub const POOL_SWEPT_BYTES: &str = "muster_agent_pool_swept_bytes_total";
 pub const POOL_RECLAIMED_BYTES: &str = "muster_agent_pool_reclaimed_bytes_total";
 /// The last round of the sweep that the agent has carried out.
 pub const SWEEP_ROUND: &str = "muster_agent_sweep_round";
+/// Objects that this node has to write to the repository and has not written.
+pub const REPOSITORY_BEHIND_OBJECTS: &str = "muster_agent_repository_behind_objects";
+/// Their stored bytes.
+pub const REPOSITORY_BEHIND_BYTES: &str = "muster_agent_repository_behind_bytes";
+/// How long the oldest of them has waited, seconds.
+pub const REPOSITORY_BEHIND_SECONDS: &str = "muster_agent_repository_behind_seconds";
+/// 1 while the repository cannot be used, else 0.
+pub const REPOSITORY_FAILING: &str = "muster_agent_repository_failing";
+/// Objects that the repository had and has no more, and that no node has that should have them.
+pub const REPOSITORY_MISSING_OBJECTS: &str = "muster_agent_repository_missing_objects";
+/// Objects that this node has written to the repository since the agent started.
+pub const REPOSITORY_UPLOADED_OBJECTS: &str = "muster_agent_repository_uploaded_objects_total";
+/// Bytes of their bodies.
+pub const REPOSITORY_UPLOADED_BYTES: &str = "muster_agent_repository_uploaded_bytes_total";
+/// Objects that this node has read from the repository since the agent started.
+pub const REPOSITORY_FETCHED_OBJECTS: &str = "muster_agent_repository_fetched_objects_total";
+/// Bytes of their bodies.
+pub const REPOSITORY_FETCHED_BYTES: &str = "muster_agent_repository_fetched_bytes_total";
+/// Objects that this node has deleted in the repository since the agent started.
+pub const REPOSITORY_DELETED_OBJECTS: &str = "muster_agent_repository_deleted_objects_total";
+/// Bodies read from the repository since the agent started that were not the object.
+pub const REPOSITORY_BAD_BODIES: &str = "muster_agent_repository_bad_bodies_total";
+/// Calls to the repository that failed since the agent started.
+pub const REPOSITORY_ERRORS: &str = "muster_agent_repository_errors_total";
 /// Chunks that were dropped from the cache since the agent started because their bytes were damaged.
 pub const CACHE_BAD_CHUNKS: &str = "muster_agent_cache_bad_chunks_total";
 /// Bytes of objects that this node fetched from other nodes since the agent started.

@@ -19,7 +19,7 @@
 //!   versions reach.
 //!
 //! Reading order: [`units`], [`object`], [`record`], [`descriptor`], [`tree`], [`store`], [`membership`],
-//! [`placement`]. Every byte that these modules write is described in `FORMAT.md` beside this crate's manifest.
+//! [`placement`], [`repository`]. Every byte that these modules write is described in `FORMAT.md` beside this crate's manifest.
 //! [`lock`] and [`backoff`] are small helpers that the daemons share.
 
 #![warn(clippy::indexing_slicing)]
@@ -42,6 +42,7 @@ pub mod placement;
 #[cfg(feature = "testing")]
 pub mod power;
 pub mod record;
+pub mod repository;
 pub mod store;
 pub mod tree;
 pub mod units;

@@ -244,6 +244,7 @@ impl Node {
             gone: Vec::new(),
             scrub: None,
             unexplained: None,
+            repository: None,
             stopping: false,
         }
     }

@@ -11,6 +11,7 @@ mod leftovers;
 mod put_back;
 mod refusals;
 mod repair;
+mod repository;
 mod restore;
 mod snapshot;
 mod sweep;

@@ -34,6 +34,8 @@ pub struct ClusterOptions {
     pub agent: AgentOptions,
     /// Size of a file system of its own for each agent's data folder, for example `300m`; none: a plain folder.
     pub own_disk: Option<&'static str>,
+    /// More arguments of `muster-controller serve`.
+    pub controller: Vec<String>,
     /// The folder in which the cluster makes its own; none: `TMPDIR`.
     pub parent: Option<PathBuf>,
     /// Megabits per second of the link of each agent, which then is a host of its own ([`Links`]). Only with processes.
@@ -56,7 +58,15 @@ pub struct AgentOptions {
 impl Default for ClusterOptions {
     fn default() -> Self {
         let agent = AgentOptions { runtime: "none", cpus: 8, memory: "4GiB", more: Vec::new() };
-        Self { daemons: Daemons::default(), agents: 3, agent, own_disk: None, parent: None, link_mbit_per_s: None }
+        Self {
+            daemons: Daemons::default(),
+            agents: 3,
+            agent,
+            own_disk: None,
+            controller: Vec::new(),
+            parent: None,
+            link_mbit_per_s: None,
+        }
     }
 }
 
@@ -168,7 +178,7 @@ impl Cluster {
         let links = options.link_mbit_per_s.map(Links::new);
         let address = links.as_ref().map_or(Ipv4Addr::LOCALHOST, Links::here);
         let doors = Doors { address, people: daemons.port(), node: daemons.port() };
-        let (mut controller, doors) = spawn_controller(daemons, &dir, doors).await;
+        let (mut controller, doors) = spawn_controller(&options, &dir, doors).await;
         let api = eventually("the controller's first answer", Duration::from_secs(20), async || {
             assert!(!controller.has_ended(), "the controller ended at start\n{}", tail(&dir.join("controller.log")));
             let read =
@@ -371,7 +381,7 @@ impl Cluster {
     /// When it ends instead: the last lines of its log.
     pub async fn try_start_controller(&mut self) -> Result<(), String> {
         assert!(self.controller.is_none(), "the controller runs already");
-        let (mut controller, _same) = spawn_controller(self.options.daemons, &self.dir, self.doors).await;
+        let (mut controller, _same) = spawn_controller(&self.options, &self.dir, self.doors).await;
         let answers = eventually("the controller's first answer", Duration::from_secs(20), async || {
             if controller.has_ended() {
                 return Ok(false);
@@ -422,12 +432,13 @@ impl Cluster {
     }
 }
 
-async fn spawn_controller(daemons: Daemons, dir: &Path, doors: Doors) -> (Daemon, Doors) {
+async fn spawn_controller(options: &ClusterOptions, dir: &Path, doors: Doors) -> (Daemon, Doors) {
     let mut arguments: Vec<OsString> = vec!["--data-dir".into(), dir.join("controller").into()];
     for (name, port) in [("--listen", doors.people), ("--node-listen", doors.node)] {
         arguments.extend([name.into(), doors.at(port).to_string().into()]);
     }
-    match daemons {
+    arguments.extend(options.controller.iter().map(OsString::from));
+    match options.daemons {
         Daemons::Tasks => {
             let server = daemon::controller(&arguments).await;
             let people = server.address().expect("it is bound").port();

@@ -153,6 +153,35 @@ pub struct Scrub {
     pub next_at: Timestamp,
 }
 
+/// How a node fares with the repository: the S3-compatible store that has the objects of the pool, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RepositoryUse {
+    /// Objects that the node has to write there and has not written. If there are very many, there may be more.
+    pub behind: ObjectAmount,
+    /// How long the oldest of them has waited, in seconds; null if there is none.
+    pub oldest_behind_s: Option<u64>,
+    /// Objects of the node that it has not looked at yet since its agent began or the membership record changed.
+    pub unchecked_objects: u64,
+    /// Objects that the node has written there since its agent began.
+    pub uploaded: ObjectAmount,
+    /// Objects that it has read from there.
+    pub fetched: ObjectAmount,
+    /// Objects that it has deleted there.
+    pub deleted_objects: u64,
+    /// Objects that it no longer has itself, because the repository has them.
+    pub evicted: ObjectAmount,
+    /// Bodies read from there that were not the object.
+    pub bad_bodies: u64,
+    /// Objects that the repository had and has no more, and that this node does not have either.
+    pub missing_objects: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// Why calls fail now, in a sentence; null while they work.
+    pub trouble: Option<String>,
+    /// Since how many seconds calls fail; null while they work.
+    pub trouble_s: Option<u64>,
+}
+
 /// A node: a compute host with an agent.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Node {
@@ -211,6 +240,10 @@ pub struct Node {
     #[serde(default)]
     #[schema(required)]
     pub repair_ends_at: Option<Timestamp>,
+    /// How it fares with the repository, as it last said; null without one.
+    #[serde(default)]
+    #[schema(required)]
+    pub repository: Option<RepositoryUse>,
     /// Runtimes it offers: `libvirt`, `none`.
     pub runtimes: Vec<String>,
     /// What executes the instructions of guests: `kvm` or `qemu`; null without libvirt.

@@ -22,10 +22,12 @@
 //! | `GET /node/v1/sweep/{round}/dead?after=NAME` | the next objects that nothing needs since this round, see [`sweep`] |
 //! | `POST /node/v1/sweep/{round}/judge` | asks which of these objects are needed |
 //! | `POST /node/v1/sweep/{round}/done` [`SweepDone`](sweep::SweepDone) | tells what the round gave back on this node |
+//! | `GET /node/v1/repository` [`RepositoryOrder`](repository::RepositoryOrder) | asks for the repository of the pool, when a heartbeat was answered with another revision of it |
 //! | `GET /node/v1/commits/{commit}` -> [`CommitOutcome`] | asks what became of a commit; after its start an agent asks this for each commit it finds |
 
 pub mod boot;
 pub mod network;
+pub mod repository;
 pub mod seed;
 pub mod sweep;
 
@@ -41,7 +43,7 @@ use crate::{
     deployment::{OnHostStart, OnReadyTimeout, Ready, Runtime},
     firmware::{Firmware, MachineFeature},
     guest::Guest,
-    node::{PoolUse, Repair, Scrub},
+    node::{PoolUse, Repair, RepositoryUse, Scrub},
     node_protocol::{
         network::{NetworksAssignment, NicAssignment},
         seed::Seed,
@@ -218,6 +220,9 @@ pub struct Heartbeat {
     /// What it holds that nothing explains; `None` from an older agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unexplained: Option<Unexplained>,
+    /// How it fares with the repository; `None` without one, and from an older agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryUse>,
     /// Whether this is the last one of this agent, which was told to end and has stopped its guests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopping: bool,
@@ -286,6 +291,10 @@ pub struct HeartbeatAnswer {
     /// Whether the controller needs a full report of this node now; `false` from an older controller.
     #[serde(default)]
     pub wants_full_report: bool,
+    /// Revision of what the controller knows of the repository, see [`repository`]; `None` while it cannot tell, and from an
+    /// older controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<u64>,
 }
 
 /// The whole desired state of one node.

@@ -43,6 +43,67 @@ pub struct Pool {
     pub oldest_open_epoch: u64,
     /// How the repair fares, which makes missing copies again.
     pub repair: PoolRepair,
+    /// The S3-compatible store that has its objects, too; null if the pool has none.
+    #[serde(default)]
+    #[schema(required)]
+    pub repository: Option<PoolRepository>,
+}
+
+/// State of the repository of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RepositoryState {
+    /// It has everything that nodes know of.
+    Ok,
+    /// Nodes have objects that it does not have yet, and write them.
+    Behind,
+    /// The controller or a node cannot use it; the trouble tells why.
+    Failing,
+    /// A word that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// When the repository gets new objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RepositoryWrite {
+    /// Soon after they are in the pool.
+    Behind,
+    /// Before anything that needs them is published.
+    Through,
+    /// A word that this program does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The repository of a pool, as the controller and the last heartbeats of the nodes tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PoolRepository {
+    /// How it fares.
+    pub state: RepositoryState,
+    /// Where it is: `s3://BUCKET/PREFIX`.
+    pub url: String,
+    /// When it gets new objects.
+    pub write: RepositoryWrite,
+    /// What does not work, a sentence for each of those that say so; empty if all works.
+    pub trouble: Vec<String>,
+    /// Objects that nodes have to write there and have not written.
+    pub behind: ObjectAmount,
+    /// How long the oldest of them has waited, in seconds; null if there is none.
+    pub oldest_behind_s: Option<u64>,
+    /// Objects of nodes that these have not looked at yet since their agents began or the membership record changed.
+    pub unchecked_objects: u64,
+    /// Objects that nodes have written there since their agents began.
+    pub uploaded: ObjectAmount,
+    /// Objects that nodes have read from there.
+    pub fetched: ObjectAmount,
+    /// Objects that nodes have deleted there.
+    pub deleted_objects: u64,
+    /// Copies that nodes no longer have, because the repository has them.
+    pub evicted: ObjectAmount,
+    /// Objects that the repository had and has no more, and that the nodes that know of them do not have either.
+    pub missing_objects: u64,
 }
 
 /// Most versions in [`Pool::lost`].

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The files form no circle (`tests/integration/modules.rs` checks it). From the bottom: [`error`], `slots`, `sign_ins`,
-//! `heartbeats`, `boot_turns`, `counted`, `known`, `lost_objects`, `moved` and `sweeping` know no other file, `labels` and [`caller`] only errors, and
+//! `heartbeats`, `boot_turns`, `counted`, `known`, `lost_objects`, `moved`, `repository_known` and `sweeping` know no other file, `labels` and [`caller`] only errors, and
 //! `console_tickets` only callers; then [`App`] itself; `authentication`, [`idempotency`], [`list`] and `find` are what every use case begins with; the nouns come last.
 
 mod authentication;
@@ -57,6 +57,8 @@ mod nics;
 pub mod nodes;
 pub mod operations;
 pub mod reports;
+pub mod repository;
+pub mod repository_known;
 pub(crate) mod retention;
 pub mod security_groups;
 pub mod sessions;
@@ -159,6 +161,8 @@ pub struct Inner {
     pub boot_turns: boot_turns::Turns,
     /// What this process knows of the sweep.
     pub sweep: sweeping::Sweeping,
+    /// What this process knows of the repository of the pool.
+    pub repository: Mutex<repository_known::RepositoryKnown>,
     /// Nodes with whose identity another agent was refused lately: when, and what to tell of it.
     pub refused_runs: Mutex<HashMap<NodeId, (Timestamp, String)>>,
 }

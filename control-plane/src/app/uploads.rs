@@ -355,6 +355,11 @@ impl App {
             PoolError::NotEnoughCopies { full: true, .. } => {
                 no_room("pool_full", "the pool has no room for this content".to_owned())
             }
+            PoolError::Repository(_) => AppError::Unavailable(
+                "the repository of the pool takes nothing now, and nothing is published before it has it: try again; operators \
+                 see the reason in `muster pool show`"
+                    .to_owned(),
+            ),
             _ => AppError::Unavailable("too few nodes answer to store this content safely: try again".to_owned()),
         }
     }

@@ -17,6 +17,7 @@ use muster_api::{
         CommitOutcome, CommitTrouble, CutReport, Heartbeat, HeartbeatAnswer, JoinAnswer, JoinRequest, RUN_HEADER,
         RenewAnswer, RenewRequest, Report, RunStart, SalvageReport, StagedCommit,
         boot::BootReport,
+        repository::RepositoryOrder,
         sweep::{SweepDone, names_from_bytes, names_to_bytes},
     },
 };
@@ -52,6 +53,7 @@ pub(super) fn routes() -> Router<App> {
         .route("/node/v1/cuts/{snapshot}", post(cut))
         .route("/node/v1/salvage", get(salvage))
         .route("/node/v1/salvage/{disk}", post(salvaged))
+        .route("/node/v1/repository", get(repository))
         .route("/node/v1/sweep/{round}/dead", get(sweep_dead))
         .route("/node/v1/sweep/{round}/judge", post(sweep_judge))
         .route("/node/v1/sweep/{round}/done", post(sweep_done))
@@ -157,6 +159,11 @@ async fn desired(State(app): State<App>, node: NodeCaller, params: Params) -> Re
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     Ok(Json(app.desired(&node).await?).into_response())
+}
+
+/// The node is one of this cluster and was not declared dead. What it is told has secrets.
+async fn repository(State(app): State<App>, _: NodeCaller) -> Result<Json<RepositoryOrder>, ApiError> {
+    Ok(Json(app.repository_order()?))
 }
 
 async fn report(

@@ -43,6 +43,7 @@ use crate::{
     identity::{Candidate, NodeIdentity},
     peer::{
         repair::{Asked, Repair, RepairParts},
+        repository::{Keeper, KeeperParts, KeeperWaits},
         scrub::Scrubber,
         share::PoolShare,
     },
@@ -112,10 +113,17 @@ impl Agent {
         let pool_limit_bytes = config.pool_size.of(space.total_bytes);
         let store = open_store(data_dir.join("pool"), pool_limit_bytes).await?;
         let share = Arc::new(PoolShare::new(store, disk.clone()));
-        let sweeper = Sweeper::new(controller.clone(), share.clone(), data_dir);
         let scrubber = Scrubber::new(share.clone(), data_dir, config.scrub_every, config.scrub_bytes_per_s);
         let standing = fenced.map_or_else(Standing::default, |word| Standing::Fenced(Arc::new(word)));
         let pool = pool_client(&identity, &known, share.clone())?;
+        let keeper = Arc::new(Keeper::open(KeeperParts {
+            pool: pool.clone(),
+            share: share.clone(),
+            controller: controller.clone(),
+            data_dir: data_dir.clone(),
+            waits: KeeperWaits::default(),
+        }));
+        let sweeper = Sweeper::new(controller.clone(), share.clone(), data_dir).with_keeper(keeper.clone());
         let repair_asked = Arc::new(Asked::default());
         let repair = Repair::new(RepairParts {
             pool: pool.clone(),
@@ -144,6 +152,7 @@ impl Agent {
             sweeper,
             scrubber,
             strays: Strays::default(),
+            keeper,
             share,
             disk,
             pool_limit_bytes,

@@ -108,6 +108,7 @@ impl Loops {
         // I6: what another history of the database does not need, this one may.
         let incarnation = answer.incarnation;
         let round = answer.sweep.filter(|_| incarnation == desired.incarnation);
+        self.keeper.heard(answer.repository);
         self.sweeper.heard(round.map(|round| Named { incarnation, round }));
     }
 
@@ -136,6 +137,7 @@ impl Loops {
             repair: self.repair.progress(),
             gone: self.repair.gone(),
             scrub: Some(self.scrubber.progress()),
+            repository: self.keeper.usage(),
             tunnel: self.host.tunnel().ok().map(|tunnel| tunnel.to_string()),
             unexplained: Some(self.unexplained()),
             stopping: false,
@@ -196,6 +198,20 @@ impl Loops {
             gauge!(telemetry::HAND_OVER_SURPLUS_OBJECTS).set(number(repair.surplus.objects));
             counter!(telemetry::HANDED_OVER_OBJECTS).absolute(repair.handed_over.objects);
             counter!(telemetry::HANDED_OVER_BYTES).absolute(repair.handed_over.bytes);
+        }
+        if let Some(repository) = &heartbeat.repository {
+            gauge!(telemetry::REPOSITORY_BEHIND_OBJECTS).set(number(repository.behind.objects));
+            gauge!(telemetry::REPOSITORY_BEHIND_BYTES).set(number(repository.behind.bytes));
+            gauge!(telemetry::REPOSITORY_BEHIND_SECONDS).set(number(repository.oldest_behind_s.unwrap_or(0)));
+            gauge!(telemetry::REPOSITORY_FAILING).set(flag(repository.trouble.is_some()));
+            gauge!(telemetry::REPOSITORY_MISSING_OBJECTS).set(number(repository.missing_objects));
+            counter!(telemetry::REPOSITORY_UPLOADED_OBJECTS).absolute(repository.uploaded.objects);
+            counter!(telemetry::REPOSITORY_UPLOADED_BYTES).absolute(repository.uploaded.bytes);
+            counter!(telemetry::REPOSITORY_FETCHED_OBJECTS).absolute(repository.fetched.objects);
+            counter!(telemetry::REPOSITORY_FETCHED_BYTES).absolute(repository.fetched.bytes);
+            counter!(telemetry::REPOSITORY_DELETED_OBJECTS).absolute(repository.deleted_objects);
+            counter!(telemetry::REPOSITORY_BAD_BODIES).absolute(repository.bad_bodies);
+            counter!(telemetry::REPOSITORY_ERRORS).absolute(repository.errors);
         }
         if let Some(moved) = &heartbeat.traffic {
             counter!(telemetry::FETCHED_BYTES).absolute(moved.fetched_bytes);

@@ -29,6 +29,7 @@ use crate::{
     identity::NodeIdentity,
     peer::{
         repair::{Asked, Repair},
+        repository::Keeper,
         scrub::Scrubber,
         share::PoolShare,
     },
@@ -64,6 +65,7 @@ pub(super) struct Loops {
     pub(super) sweeper: Sweeper,
     pub(super) scrubber: Scrubber,
     pub(super) strays: Strays,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) pool_limit_bytes: u64,
     pub(super) pool: PoolClient,
     pub(super) repair: Repair,
@@ -113,7 +115,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 13] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 15] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -134,6 +136,8 @@ impl Loops {
             named!("disk watch", disk_watch),
             named!("repair", repair),
             named!("sweep", sweeps),
+            named!("repository", keep_repository),
+            named!("order about the repository", follow_repository),
             ("fence", async move { this.fence().await }.boxed()),
         ]
     }

@@ -68,6 +68,16 @@ impl Loops {
         self.repair.run().await;
     }
 
+    /// Gives the repository what it should have.
+    pub(super) async fn keep_repository(&self) {
+        self.keeper.run().await;
+    }
+
+    /// Learns of the repository and of new keys for it.
+    pub(super) async fn follow_repository(&self) {
+        self.keeper.follow().await;
+    }
+
     pub(super) async fn sweeps(&self) {
         self.sweeper.run().await;
     }

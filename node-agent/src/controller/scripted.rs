@@ -12,6 +12,7 @@ use muster_api::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
         Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
         boot::BootReport,
+        repository::RepositoryOrder,
         sweep::{SweepDone, SweepRound},
     },
 };
@@ -40,6 +41,8 @@ pub struct Script {
     pub reports: Vec<Report>,
     /// Whether heartbeats are told that a full report is needed.
     pub wants_full_report: bool,
+    /// What it says of the repository; none: nothing.
+    pub repository: Option<RepositoryOrder>,
     /// Boot orders received, oldest first, each with its instance.
     pub boots: Vec<(InstanceId, BootReport)>,
     /// Set if it is too old to know the call that takes boot orders: how often that was called.
@@ -202,6 +205,7 @@ impl ControllerClient for ScriptedController {
                     oldest_open_epoch: 0,
                     sweep,
                     wants_full_report: script.wants_full_report,
+                    repository: script.repository.as_ref().map(|order| order.revision),
                 }
             })
         })
@@ -327,6 +331,13 @@ impl ControllerClient for ScriptedController {
 
     fn sweep_done(&self, round: u64, done: SweepDone) -> Call<'_, ()> {
         Box::pin(async move { self.in_round(round, |script| script.swept.push((round, done))) })
+    }
+
+    fn repository(&self) -> Call<'_, RepositoryOrder> {
+        Box::pin(async move {
+            let order = self.script(|script| script.repository.clone());
+            order.ok_or_else(|| ControllerError::Garbled("the script has no repository".to_owned()))
+        })
     }
 
     fn renew(&self, _request: RenewRequest) -> Call<'_, RenewAnswer> {

@@ -21,7 +21,7 @@ use storage_core::{
 };
 use tracing::debug;
 
-use super::losses::Losses;
+use super::{losses::Losses, repository::Fresh};
 use crate::data_disk::{DataDisk, Room, Space};
 
 /// Objects that the store removes at a time. Commits wait meanwhile, for a few milliseconds at most.
@@ -40,6 +40,7 @@ pub struct PoolShare {
     read_again: Mutex<Option<ObjectName>>,
     /// See [`PoolShare::take_oldest_put`].
     oldest_put: AtomicU64,
+    fresh: Arc<Fresh>,
 }
 
 impl PoolShare {
@@ -47,7 +48,14 @@ impl PoolShare {
     #[must_use]
     pub fn new(store: Arc<dyn ChunkStore>, disk: Arc<DataDisk>) -> Self {
         let losses = Arc::new(Losses::open(disk.dir(), store.as_ref()));
-        Self { store, disk, losses, read_again: Mutex::default(), oldest_put: AtomicU64::new(u64::MAX) }
+        Self {
+            store,
+            disk,
+            losses,
+            read_again: Mutex::default(),
+            oldest_put: AtomicU64::new(u64::MAX),
+            fresh: Arc::default(),
+        }
     }
 
     /// The disk that it is on.
@@ -60,6 +68,12 @@ impl PoolShare {
     #[must_use]
     pub fn losses(&self) -> &Arc<Losses> {
         &self.losses
+    }
+
+    /// What came into the store.
+    #[must_use]
+    pub fn fresh(&self) -> &Arc<Fresh> {
+        &self.fresh
     }
 
     /// The lowest stamp that anything was put with since the last call; the highest number there is when nothing was. Copies
@@ -141,6 +155,9 @@ impl ChunkStore for PoolShare {
         let put = self.heed(self.store.put(round, records))?;
         self.oldest_put.fetch_min(round, Ordering::Relaxed);
         self.losses.settle(records.iter().map(Record::name));
+        if put.stored > 0 {
+            self.fresh.came(records.iter().map(Record::name));
+        }
         Ok(put)
     }
 

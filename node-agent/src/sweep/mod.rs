@@ -21,6 +21,8 @@
 //! A copy that another node made again may be of an object that was swept here, and has its old stamp. After such a copy
 //! came, the next round asks about all.
 //!
+//! The repository, where there is one, loses an object a round later than the nodes do ([`crate::peer::repository`]).
+//!
 //! Guests, other nodes and commits go first: after each step this loop rests for as long as the step took.
 
 mod note;
@@ -58,7 +60,7 @@ use self::{
 use crate::{
     controller::{Call, ControllerClient, ControllerError},
     mirror::is_no_space,
-    peer::share::PoolShare,
+    peer::{repository::Keeper, share::PoolShare},
     telemetry,
 };
 
@@ -94,6 +96,8 @@ pub struct LastSweep {
 pub struct Sweeper {
     controller: Arc<dyn ControllerClient>,
     share: Arc<PoolShare>,
+    /// What deletes in the repository.
+    keeper: Option<Arc<Keeper>>,
     named: watch::Sender<Option<Named>>,
     note: NoteFile,
     /// As the file has it.
@@ -115,6 +119,11 @@ impl From<StoreError> for End {
     }
 }
 
+/// The history of the database that a round is of, as a word.
+fn history(named: Named) -> String {
+    format!("{} {}", named.incarnation.number, named.incarnation.random)
+}
+
 impl Sweeper {
     /// For this node's share of the pool. The note is in the data folder.
     #[must_use]
@@ -123,7 +132,21 @@ impl Sweeper {
         let noted = note.load();
         let last = noted.map(|note| LastSweep { round: note.round, done: note.done });
         let status = Mutex::new(SweepStatus { last, ..SweepStatus::default() });
-        Self { controller, share, named: watch::Sender::new(None), note, noted: Mutex::new(noted), status }
+        Self {
+            controller,
+            share,
+            keeper: None,
+            named: watch::Sender::new(None),
+            note,
+            noted: Mutex::new(noted),
+            status,
+        }
+    }
+
+    /// As it is, and also for what this node keeps in the repository.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Arc<Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// A heartbeat was answered: the round that it names, if it is of the history of the database that this node follows.
@@ -230,6 +253,7 @@ impl Sweeper {
             self.drop_dead(named, &mut done).await?;
         }
         self.drop_own(named, scope, &mut done).await?;
+        self.bury(named).await?;
         done.reclaimed_bytes = self.reclaim(named).await?;
         counter!(telemetry::POOL_RECLAIMED_BYTES).increment(done.reclaimed_bytes);
         Ok(done)
@@ -295,6 +319,10 @@ impl Sweeper {
         }
         let began = Instant::now();
         let below = named.round.below();
+        // Noted before it is dropped here: after a crash in between the round begins again.
+        if let Some(keeper) = &self.keeper {
+            keeper.unneeded(&history(named), named.round.round, &names).await;
+        }
         let dropped = self.on_share(move |share| share.remove(below, &names)).await?;
         let (objects, bytes) = dropped.into_iter().flatten().fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));
         counter!(telemetry::POOL_SWEPT_OBJECTS).increment(objects);
@@ -303,6 +331,27 @@ impl Sweeper {
         done.bytes += bytes;
         sleep(began.elapsed()).await;
         Ok(())
+    }
+
+    /// Deletes in the repository what nothing needed in an earlier round and nothing needs now. What cannot be deleted is left
+    /// to the next round: the repository does not hold up the nodes.
+    async fn bury(&self, named: Named) -> Result<(), End> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let (history, round) = (history(named), named.round.round);
+        let mut after = None;
+        loop {
+            let due = keeper.due(&history, round, after).await;
+            if !due.names.is_empty() {
+                let unneeded = self.ask(named, || self.controller.sweep_judge(round, due.names.clone())).await?;
+                if !keeper.bury(round, &due.names, &unneeded).await {
+                    return Ok(());
+                }
+            }
+            if due.after.is_none() {
+                return Ok(());
+            }
+            after = due.after;
+        }
     }
 
     async fn reclaim(&self, named: Named) -> Result<u64, End> {

@@ -16,5 +16,6 @@ mod networks;
 mod pool;
 mod reconcile;
 mod repair;
+mod repository;
 mod support;
 mod sweep;

@@ -1,7 +1,8 @@
 //! [`PoolClient`]: where objects go and where they come from.
 //!
 //! ```text
-//! get   local store -> owners of the newest epoch -> owners of older epochs -> everyone; again until the deadline
+//! get   local store -> owners of the newest epoch -> owners of older epochs -> repository, where there is one -> everyone;
+//!       again until the deadline
 //! put   per record: owners, then the next in rank, until enough distinct nodes hold it durably
 //! ```
 //! Requests to different nodes run side by side, one batch per node, and every record is verified where it arrives (I4).
@@ -15,8 +16,9 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
+use futures::future::join;
 use storage_core::{
     Backoff, ClusterId, NodeId, ObjectName, StoreId,
     cause::explain,
@@ -36,6 +38,8 @@ use crate::{
     inner::{Inner, Local},
     limits::PoolLimits,
     put::{PutDone, Spread},
+    repository::Repository,
+    restock::RESTOCKS,
     tls::{Ca, Identity, TlsError},
     traffic::Traffic,
     transport::{NameTable, bounded, detail, http_client, node_tls_name, refusal},
@@ -182,6 +186,8 @@ impl PoolClient {
             demand: Demand::default(),
             dropping: Arc::default(),
             taking: Arc::default(),
+            repository: ArcSwapOption::empty(),
+            restocking: Arc::new(Semaphore::new(RESTOCKS)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -204,6 +210,18 @@ impl PoolClient {
             // One that was replaced meanwhile is left to the next call.
             self.inner.view.compare_and_swap(&current, Arc::new(next));
         }
+    }
+
+    /// Works with this repository from now on, or with none.
+    pub fn set_repository(&self, repository: Option<Arc<Repository>>) {
+        self.inner.repository.store(repository);
+        self.inner.changed.notify_waiters();
+    }
+
+    /// The repository that it works with; none if the pool has none.
+    #[must_use]
+    pub fn repository(&self) -> Option<Arc<Repository>> {
+        self.inner.repository()
     }
 
     /// The membership record it works with.
@@ -262,11 +280,11 @@ impl PoolClient {
     }
 
     /// Fetches objects, in the order asked for: from this node's store, from the owners side by side, from the next
-    /// copy where one is absent, bad or slow, at last from everyone; over again until `deadline`.
+    /// copy where one is absent, bad or slow, from the repository, at last from everyone; over again until `deadline`.
     ///
     /// # Errors
-    /// At the deadline, with the names that no node gave: [`PoolError::Lost`] if every node of the pool has just said
-    /// that it has no good copy, else [`PoolError::Unavailable`].
+    /// At the deadline, with the names that no node gave: [`PoolError::Lost`] if every node of the pool, and the repository
+    /// where there is one, has just said that it has no good copy, else [`PoolError::Unavailable`].
     pub async fn get(&self, names: &[ObjectName], deadline: Instant) -> Result<Vec<Got>, PoolError> {
         let mut unique = Vec::new();
         let mut at = HashMap::new();
@@ -316,10 +334,12 @@ impl PoolClient {
     }
 
     /// Makes records durable on min(nodes, min_copies) distinct nodes each, pages and descriptors on one more where there
-    /// are nodes. Objects that a node has already are stamped with `round` there, not sent.
+    /// are nodes. Objects that a node has already are stamped with `round` there, not sent. A repository that is written
+    /// through has them, too, when this returns.
     ///
     /// # Errors
-    /// [`PoolError::NotEnoughCopies`] when that many nodes could not be had in time. Nothing is undone; repeating is free.
+    /// [`PoolError::NotEnoughCopies`] when that many nodes could not be had in time, [`PoolError::Repository`] when the
+    /// repository could not. Nothing is undone; repeating is free.
     pub async fn put(&self, round: u64, records: Vec<Record>) -> Result<PutDone, PoolError> {
         let mut seen = HashSet::new();
         let records: Arc<[Record]> = records.into_iter().filter(|r| seen.insert(r.name())).collect();
@@ -327,15 +347,22 @@ impl PoolClient {
             return Ok(PutDone::default());
         }
         let give_up = Instant::now() + self.inner.limits.patience_put;
-        let mut spread = Spread::new(&records);
+        let (spread, through) =
+            join(self.put_on_nodes(round, &records, give_up), self.inner.put_through(round, &records, give_up)).await;
+        through?;
+        spread
+    }
+
+    async fn put_on_nodes(&self, round: u64, records: &Arc<[Record]>, give_up: Instant) -> Result<PutDone, PoolError> {
+        let mut spread = Spread::new(records);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
         loop {
             let changed = self.inner.changed.notified();
             let view = self.inner.view.load_full();
-            self.inner.clone().put_once(&view, round, &records, &mut spread, give_up).await;
-            let (needed, got) = spread.worst(&view, &records);
+            self.inner.clone().put_once(&view, round, records, &mut spread, give_up).await;
+            let (needed, got) = spread.worst(&view, records);
             if got >= needed {
-                return Ok(PutDone { stored_bytes: spread.stored_bytes(&records) });
+                return Ok(PutDone { stored_bytes: spread.stored_bytes(records) });
             }
             let again = Instant::now() + backoff.pause();
             if again >= give_up || spread.only_full() {

@@ -2,6 +2,8 @@
 
 use storage_core::{NodeId, ObjectName};
 
+use crate::repository::RepositoryError;
+
 /// Why a get, a put or a call to one node failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
@@ -13,7 +15,7 @@ pub enum PoolError {
         /// What went wrong, one line per node.
         reasons: Vec<String>,
     },
-    /// Every node of the pool answered, and none has a good copy.
+    /// Every node of the pool answered, and so did the repository where there is one. None has a good copy.
     #[error("no node has a good copy of {} objects, the first is {}", names.len(), first(names))]
     Lost {
         /// The objects; at least one.
@@ -31,6 +33,9 @@ pub enum PoolError {
         /// Whether every node refused for want of room. Trying again at once is pointless then.
         full: bool,
     },
+    /// The repository is written through and did not take the objects.
+    #[error("nothing is published before the repository has it: {0}")]
+    Repository(#[from] RepositoryError),
     /// The node is not in the membership record.
     #[error("node {0} is not a member of the pool")]
     NotAMember(NodeId),

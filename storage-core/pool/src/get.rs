@@ -6,15 +6,20 @@
 //!      +-- absent, bad copy, request failed, or hedged (too slow) ---+--> found and verified (I4)
 //! ```
 //! A hedged request goes on. What it still brings is taken.
+//!
+//! Where the pool has a repository, it is asked as if it were a node: after those that should have the object, and before
+//! all others, so that an object that no node has costs a few questions and not one to each node. Suspect nodes come after
+//! it. What it gave is put back where it belongs (`restock.rs`).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{StreamExt as _, future::BoxFuture, stream};
 use storage_core::{
-    ObjectName,
+    ObjectName, Record,
     cause::explain,
     membership::Member,
     record::{VerifiedObject, Wire},
@@ -31,10 +36,18 @@ use crate::{
     health::Health,
     inner::{Inner, Local},
     protocol::NAMES_MAX,
+    repository::Repository,
     transport::{bounded, refusal},
     view::View,
     wire::{RecordReader, encode_names},
 };
+
+/// Objects that one request asks the repository for at a time.
+const REPOSITORY_GETS: usize = 8;
+/// Longest that a request waits for an object of the repository. All nodes are asked meanwhile, and then it is asked again.
+const REPOSITORY_WAIT: Duration = Duration::from_secs(15);
+/// The name of the repository among those of nodes.
+const REPOSITORY: &str = "the repository";
 
 /// An object that was asked for.
 #[derive(Clone, Debug)]
@@ -83,9 +96,16 @@ enum GetEvent {
     End { batch: u64, failed: Option<String> },
 }
 
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Node(usize),
+    Repository,
+}
+
 /// One request that is under way.
 struct GetBatch {
-    node: usize,
+    source: Source,
     /// Names that it has not answered yet.
     owed: HashSet<usize>,
     /// When the next node is asked as well; none after that happened.
@@ -100,8 +120,10 @@ struct GetPass<'a> {
     view: &'a Arc<View>,
     search: &'a mut Search,
     deadline: Instant,
-    /// For each missing name the nodes that were not asked yet, best first.
-    queues: HashMap<usize, VecDeque<usize>>,
+    /// None: the pool has none.
+    repository: Option<Arc<Repository>>,
+    /// For each missing name whom to ask that was not asked yet, best first.
+    queues: HashMap<usize, VecDeque<Source>>,
     /// Names that another node has to be asked for.
     redo: Vec<usize>,
     batches: HashMap<u64, GetBatch>,
@@ -142,6 +164,7 @@ impl Inner {
         let mut pass = GetPass {
             inner: &self,
             view,
+            repository: self.repository(),
             queues: HashMap::new(),
             redo: search.missing().collect(),
             search,
@@ -194,6 +217,43 @@ impl Inner {
         let _receiver_gone = events.send(GetEvent::End { batch, failed }).await;
     }
 
+    /// As [`Inner::ask`], of the repository.
+    async fn ask_repository(
+        self: Arc<Self>,
+        repository: Arc<Repository>,
+        batch: u64,
+        names: Vec<(usize, ObjectName)>,
+        deadline: Instant,
+        events: mpsc::Sender<GetEvent>,
+    ) {
+        let deadline = deadline.min(Instant::now() + REPOSITORY_WAIT);
+        let get = |(at, name)| {
+            let repository = &repository;
+            async move { (at, repository.get(name, deadline).await) }
+        };
+        let mut asked = stream::iter(names).map(get).buffer_unordered(REPOSITORY_GETS);
+        let (mut failed, mut brought) = (None, Vec::new());
+        while let Some((at, got)) = asked.next().await {
+            let got = match got {
+                Ok(record) => record.and_then(|record| opened(record, &mut brought)),
+                Err(error) => {
+                    // The nodes after it are asked for what it owes.
+                    failed = Some(error.to_string());
+                    continue;
+                }
+            };
+            if events.send(GetEvent::Answer { batch, name: at, got }).await.is_err() {
+                break;
+            }
+        }
+        drop(asked);
+        if let Some(reason) = &failed {
+            debug!(reason, "the repository did not give objects");
+        }
+        let _receiver_gone = events.send(GetEvent::End { batch, failed }).await;
+        self.restock(brought);
+    }
+
     async fn request_objects(
         &self,
         member: &Member,
@@ -239,39 +299,53 @@ impl GetPass<'_> {
         let now = Instant::now();
         let own = self.inner.local.as_ref().map(|local| local.store);
         for at in self.search.missing() {
-            let readers = self.view.readers(&self.search.names[at]).into_iter();
-            let others = readers.filter(|node| Some(self.view.member(*node).store) != own);
-            let (well, suspect): (Vec<_>, Vec<_>) =
-                others.partition(|node| !self.inner.health(self.view.member(*node).store).is_suspect(now));
-            self.queues.insert(at, well.into_iter().chain(suspect).collect());
+            let (owners, others) = self.view.readers(&self.search.names[at]);
+            let split = |nodes: Vec<usize>| -> (Vec<usize>, Vec<usize>) {
+                let not_own = nodes.into_iter().filter(|node| Some(self.view.member(*node).store) != own);
+                not_own.partition(|node| !self.inner.health(self.view.member(*node).store).is_suspect(now))
+            };
+            let ((owners, suspect_owners), (others, suspect)) = (split(owners), split(others));
+            let repository = self.repository.iter().map(|_| Source::Repository);
+            let nodes = |nodes: Vec<usize>| nodes.into_iter().map(Source::Node);
+            let order = nodes(owners).chain(repository).chain(nodes(others));
+            self.queues.insert(at, order.chain(nodes(suspect_owners)).chain(nodes(suspect)).collect());
         }
     }
 
     /// Groups what has to be asked by the node that is next for it, and sends one request per group.
     fn send_requests(&mut self) {
-        let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<Source, Vec<usize>> = BTreeMap::new();
         for at in self.redo.drain(..) {
             if self.search.found[at].is_none()
-                && let Some(node) = self.queues.get_mut(&at).and_then(VecDeque::pop_front)
+                && let Some(source) = self.queues.get_mut(&at).and_then(VecDeque::pop_front)
             {
-                groups.entry(node).or_default().push(at);
+                groups.entry(source).or_default().push(at);
             }
         }
-        for (node, wanted) in groups {
+        for (source, wanted) in groups {
             for part in wanted.chunks(self.inner.limits.get_names.clamp(1, NAMES_MAX)) {
-                self.send_request(node, part);
+                self.send_request(source, part);
             }
         }
     }
 
-    fn send_request(&mut self, node: usize, part: &[usize]) {
+    fn send_request(&mut self, source: Source, part: &[usize]) {
         let batch = self.next_batch;
         self.next_batch += 1;
         let names = part.iter().map(|at| (*at, self.search.names[*at])).collect();
-        let inner = self.inner.clone();
-        self.tasks.spawn(inner.ask(self.view.clone(), node, batch, names, self.deadline, self.events.clone()));
+        let (inner, events) = (self.inner.clone(), self.events.clone());
+        match (source, &self.repository) {
+            (Source::Node(node), _) => {
+                self.tasks.spawn(inner.ask(self.view.clone(), node, batch, names, self.deadline, events));
+            }
+            (Source::Repository, Some(repository)) => {
+                self.tasks.spawn(inner.ask_repository(repository.clone(), batch, names, self.deadline, events));
+            }
+            (Source::Repository, None) => unreachable!("it is in no queue then"),
+        }
         let hedge_at = Some(Instant::now() + self.inner.limits.hedge_get);
-        self.batches.insert(batch, GetBatch { node, owed: part.iter().copied().collect(), hedge_at, progress: false });
+        self.batches
+            .insert(batch, GetBatch { source, owed: part.iter().copied().collect(), hedge_at, progress: false });
     }
 
     /// Whether nothing that is under way still owes a missing name.
@@ -302,7 +376,11 @@ impl GetPass<'_> {
             GetEvent::End { batch, failed } => {
                 if let Some(batch) = self.batches.remove(&batch) {
                     if let Some(reason) = failed {
-                        self.search.reasons.insert(self.view.member(batch.node).name.clone(), reason);
+                        let source = match batch.source {
+                            Source::Node(node) => self.view.member(node).name.clone(),
+                            Source::Repository => REPOSITORY.to_owned(),
+                        };
+                        self.search.reasons.insert(source, reason);
                     }
                     // A hedged batch handed its names on already. For them the node after the next is asked.
                     self.redo.extend(batch.owed);
@@ -317,15 +395,25 @@ impl GetPass<'_> {
         for batch in self.batches.values_mut() {
             if batch.hedge_at.is_some_and(|at| at <= now) {
                 batch.hedge_at = None;
-                let member = self.view.member(batch.node);
-                if !batch.progress {
-                    self.inner.health(member.store).slow();
+                if let Source::Node(node) = batch.source {
+                    let member = self.view.member(node);
+                    if !batch.progress {
+                        self.inner.health(member.store).slow();
+                    }
+                    debug!(node.name = %member.name, owed = batch.owed.len(), "a slow read is also asked of the next node");
                 }
-                debug!(node.name = %member.name, owed = batch.owed.len(), "a slow read is also asked of the next node");
                 self.redo.extend(batch.owed.iter().copied());
             }
         }
     }
+}
+
+/// The object in a record that the repository gave. The record is kept in `brought`.
+fn opened(record: Record, brought: &mut Vec<Record>) -> Option<Got> {
+    let object = record.verify().inspect_err(|error| warn!(%error, "a proven record does not decode")).ok()?;
+    let network_bytes = u64_from(record.wire_len());
+    brought.push(record);
+    Some(Got { object, network_bytes })
 }
 
 /// The wanted objects that a store has, and whether it told of all of them.

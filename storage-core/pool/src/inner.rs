@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use storage_core::{NodeId, StoreId, lock::lock, store::ChunkStore};
 use tokio::sync::{Notify, RwLock, Semaphore};
 
@@ -14,6 +14,7 @@ use crate::{
     error::PoolError,
     health::Health,
     limits::PoolLimits,
+    repository::Repository,
     traffic::Traffic,
     transport::{NameTable, node_tls_name},
     view::View,
@@ -36,12 +37,20 @@ pub(crate) struct Inner {
     pub(crate) dropping: Arc<RwLock<()>>,
     /// Held for reading while objects are taken in.
     pub(crate) taking: Arc<RwLock<()>>,
+    /// None: the pool has none.
+    pub(crate) repository: ArcSwapOption<Repository>,
+    /// Permits for putting back what the repository gave.
+    pub(crate) restocking: Arc<Semaphore>,
 }
 
 impl Inner {
     pub(crate) fn health(&self, store: StoreId) -> Arc<Health> {
         let mut all = lock(&self.health);
         all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
+    }
+
+    pub(crate) fn repository(&self) -> Option<Arc<Repository>> {
+        self.repository.load_full()
     }
 
     /// The HTTP client and the URL of a member, without a trailing slash.

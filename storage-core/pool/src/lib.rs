@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`tls`] (who is who), [`transport`] (how they reach each other), [`membership`] (who belongs),
 //! [`protocol`] and [`wire`] (what travels), [`PoolClient`] (`client.rs`: the handle; `view.rs`: whom to ask; `health.rs`:
-//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `handover.rs`: copies that other nodes keep now; `demand.rs`: whether somebody waits; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
+//! who failed lately; `untimely.rs`: whether a clock is wrong; `get.rs` and `put.rs`: the two ways; `repair.rs`: copies that are made again; `handover.rs`: copies that other nodes keep now; [`repository`]: the store outside of the nodes that has all objects, too; `demand.rs`: whether somebody waits; `traffic.rs`: what went where), [`server`] (a node's share), [`serve`] (the accept loop).
 //!
 //! Invariants kept here: I3 (a put answers only once the objects are durable on the required nodes), I4 (what arrives is
 //! verified before anyone sees it; a bad copy means the next copy), I10 and I11 (every wait has a limit, and no node's
@@ -23,12 +23,15 @@ pub mod membership;
 pub mod protocol;
 mod put;
 mod repair;
+pub mod repository;
+mod restock;
 mod serve;
 pub mod server;
 pub mod tls;
 mod traffic;
 pub mod transport;
 mod untimely;
+mod uploaders;
 mod view;
 pub mod wire;
 
@@ -39,5 +42,6 @@ pub use handover::HandedOver;
 pub use limits::PoolLimits;
 pub use put::PutDone;
 pub use repair::{Avoided, Delivered, Lacking, Parcel};
+pub use repository::{Repository, RepositoryError};
 pub use serve::{ServeLimits, serve};
 pub use traffic::{PeerBytes, Traffic};

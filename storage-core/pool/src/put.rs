@@ -15,11 +15,12 @@ use std::{
 use bytes::Bytes;
 use http::HeaderValue;
 use storage_core::{
-    ObjectName, StoreId, cause::explain, membership::Member, record::Record, store::StoreError, units::u64_from,
+    Backoff, ObjectName, StoreId, cause::explain, membership::Member, record::Record, repository::WriteMode,
+    store::StoreError, units::u64_from,
 };
 use tokio::{
     task::{Id, JoinSet},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tracing::debug;
 
@@ -27,6 +28,7 @@ use crate::{
     health::Health,
     inner::{Inner, Local},
     protocol::{NAMES_MAX, OWNS_NOTHING, ROUND_HEADER},
+    repository::RepositoryError,
     transport::{bounded, refusal},
     view::{Copies, View},
     wire::encode_names,
@@ -119,6 +121,29 @@ struct PutPass<'a> {
 }
 
 impl Inner {
+    /// Writes through: has all records written to the repository if it is to be written before a put is answered. Tries until
+    /// `give_up`; new keys and settings count from the next try on.
+    pub(crate) async fn put_through(
+        &self,
+        round: u64,
+        records: &[Record],
+        give_up: Instant,
+    ) -> Result<(), RepositoryError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
+        let stamped: Vec<Record> = records.iter().map(|record| record.clone().with_round(round)).collect();
+        loop {
+            let repository = self.repository().filter(|repository| repository.settings().write == WriteMode::Through);
+            let Some(repository) = repository else { return Ok(()) };
+            let Err(error) = repository.put_absent(&stamped, give_up).await else { return Ok(()) };
+            let again = Instant::now() + backoff.pause();
+            if again >= give_up {
+                return Err(error);
+            }
+            debug!(%error, "writing through is tried again");
+            sleep_until(again).await;
+        }
+    }
+
     /// Tries each node at most once for each record that lacks copies. Returns when all have enough, or no node is left.
     pub(crate) async fn put_once(
         self: Arc<Self>,
@@ -376,6 +401,27 @@ pub(crate) async fn accepted(
         return Ok(body);
     }
     Err(PutFailure { reason: refusal(status, &body), full: status == http::StatusCode::INSUFFICIENT_STORAGE })
+}
+
+/// Puts copies into this node's own store, each with the stamp that it has.
+pub(crate) async fn put_local_copies(inner: &Inner, local: Local, mut records: Vec<Record>) -> Result<(), PutFailure> {
+    let taking = inner.taking.clone().read_owned().await;
+    if !inner.owns_objects() {
+        return Err(PutFailure::other(OWNS_NOTHING));
+    }
+    let put = tokio::task::spawn_blocking(move || {
+        let _taking = taking;
+        records.sort_by_key(|record| record.body().round);
+        for group in records.chunk_by(|a, b| a.body().round == b.body().round) {
+            local.chunks.put(group[0].body().round, group)?;
+        }
+        local.chunks.sync()
+    });
+    match put.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(PutFailure { full: matches!(error, StoreError::Full { .. }), reason: error.to_string() }),
+        Err(error) => Err(PutFailure::other(error.to_string())),
+    }
 }
 
 async fn put_local(inner: Arc<Inner>, local: Local, round: u64, records: Arc<[Record]>, part: Vec<usize>) -> Answer {

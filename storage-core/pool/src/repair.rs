@@ -144,7 +144,7 @@ impl Avoided {
 
 /// What a home said about an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
+pub(crate) enum Said {
     Nothing,
     Absent,
     Here { stamp: u64 },
@@ -268,7 +268,7 @@ fn read_copies(chunks: &dyn ChunkStore, copies: &[Wanted]) -> (Vec<Record>, Deli
 impl Inner {
     /// Asks the homes of all objects, each node a bounded number of names at a time. The answer has, for each object, what
     /// its homes said, in their order.
-    async fn ask_homes(
+    pub(crate) async fn ask_homes(
         &self,
         view: &View,
         own: usize,
@@ -339,7 +339,7 @@ impl Inner {
 }
 
 /// Whether this node, at position `own`, has to send an object that it holds to homes that lack it.
-fn sends(own: usize, homes: &[usize], said: &[Said]) -> bool {
+pub(crate) fn sends(own: usize, homes: &[usize], said: &[Said]) -> bool {
     let best = homes.iter().zip(said).find(|(_, said)| matches!(said, Said::Here { .. }));
     best.is_none_or(|(node, _)| *node == own)
 }

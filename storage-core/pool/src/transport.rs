@@ -100,6 +100,8 @@ fn http_client_with(tls: rustls::ClientConfig, names: NameTable) -> Result<reqwe
         .dns_resolver(Arc::new(names))
         .no_proxy()
         .https_only(true)
+        // The client of the repository brings HTTP/2 into the library. Nodes and controllers do not speak it.
+        .http1_only()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(3))
         // This is below the servers' idle limit, so that a request seldom meets a connection that is just being closed.

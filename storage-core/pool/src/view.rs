@@ -65,8 +65,8 @@ impl View {
         &self.membership.members[at]
     }
 
-    /// The nodes to ask for `name`, best first: the owners now, the owners in older epochs, then everyone.
-    pub(crate) fn readers(&self, name: &ObjectName) -> Vec<usize> {
+    /// The nodes to ask for `name`, best first: the owners now and in older epochs, then everyone else.
+    pub(crate) fn readers(&self, name: &ObjectName) -> (Vec<usize>, Vec<usize>) {
         let copies = copies_max(&self.membership);
         let ranked = placement::rank(name, &self.membership.members);
         let mut order: Vec<usize> = ranked.iter().copied().take(copies).collect();
@@ -75,10 +75,10 @@ impl View {
             let stores = owned.into_iter().map(|at| older.members[at].store);
             order.extend(stores.filter_map(|store| self.position(store)));
         }
-        order.extend(ranked);
         let mut seen = HashSet::new();
         order.retain(|at| seen.insert(*at));
-        order
+        let others = ranked.into_iter().filter(|at| !seen.contains(at)).collect();
+        (order, others)
     }
 
     /// The nodes that may take `name`, best first.

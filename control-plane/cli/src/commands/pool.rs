@@ -2,7 +2,7 @@
 
 use muster_api::{
     operation::Operation,
-    pool::{DEFAULT_POOL, PatchPool, Pool, PoolRepair, StartSweep, Sweep},
+    pool::{DEFAULT_POOL, PatchPool, Pool, PoolRepair, PoolRepository, StartSweep, Sweep},
 };
 
 use reqwest::Method;
@@ -79,7 +79,7 @@ fn changed(pool: &Pool) -> String {
 }
 
 fn details(pool: &Pool) -> String {
-    let Pool { name, min_copies, nodes, usage, sweep, repair, .. } = pool;
+    let Pool { name, min_copies, nodes, usage, sweep, repair, repository, .. } = pool;
     let mut lines = vec![
         format!("pool {name}: {nodes} nodes, at least {min_copies} copies of each object"),
         format!(
@@ -115,8 +115,28 @@ fn details(pool: &Pool) -> String {
             age(lost.since)
         ));
     }
+    lines.extend(repository.iter().flat_map(repository_lines));
     lines.extend(sweep_lines(sweep));
     lines.join("\n")
+}
+
+fn repository_lines(repository: &PoolRepository) -> Vec<String> {
+    let PoolRepository { state, url, write, trouble, behind, oldest_behind_s, unchecked_objects, .. } = repository;
+    let mut lines = vec![format!("  store     {}: {url}, written {}", word(state), word(write))];
+    lines.extend(trouble.iter().map(|trouble| format!("            {trouble}")));
+    let oldest = oldest_behind_s.map_or_else(String::new, |s| format!(", the oldest waits for {s} s"));
+    lines.push(format!(
+        "  behind    {} objects, {}{oldest}; {unchecked_objects} objects to be looked at",
+        behind.objects,
+        units::bytes(behind.bytes)
+    ));
+    lines.push(format!(
+        "  traffic   {} written, {} read, {} objects deleted",
+        units::bytes(repository.uploaded.bytes),
+        units::bytes(repository.fetched.bytes),
+        repository.deleted_objects
+    ));
+    lines
 }
 
 fn sweep_lines(sweep: &Sweep) -> Vec<String> {

@@ -62,6 +62,7 @@ impl App {
             oldest_open_epoch: self.oldest_open_epoch.load(Ordering::Relaxed),
             sweep: self.sweep.named_to(node.id, ours),
             wants_full_report: !self.sweep.has_reported(node.id, ours),
+            repository: self.repository_revision(),
         })
     }
 

@@ -62,7 +62,8 @@ impl App {
             None => (row.pool, row.conditions.clone()),
         };
         let repair = fresh.as_ref().and_then(|(_, beat)| beat.repair);
-        let scrub = fresh.and_then(|(_, beat)| beat.scrub);
+        let scrub = fresh.as_ref().and_then(|(_, beat)| beat.scrub);
+        let repository = fresh.and_then(|(_, beat)| beat.repository);
         conditions
             .extend(self.refused_run(row.id).map(|detail| Condition { kind: ConditionKind::IdentityCopied, detail }));
         Node {
@@ -92,6 +93,7 @@ impl App {
             repair_ends_at: repair.and_then(|repair| repair_ends_at(self.clock.now(), &repair)),
             repair,
             scrub,
+            repository,
             runtimes: row
                 .runtimes
                 .iter()

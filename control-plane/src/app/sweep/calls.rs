@@ -132,11 +132,12 @@ impl App {
 
     async fn pool_view(&self, tx: &mut Tx) -> Result<Pool, AppError> {
         let nodes = nodes::listed(tx).await?;
-        let (mut shares, mut repairs) = (Vec::new(), Vec::new());
+        let (mut shares, mut repairs, mut repositories) = (Vec::new(), Vec::new(), Vec::new());
         for node in nodes.iter().filter(|node| node.fenced_at.is_none()) {
             let beat = self.heartbeats.last(node.id).map(|(_, beat)| beat);
             shares.push(beat.as_ref().map_or(node.pool, |beat| beat.pool));
-            repairs.extend(beat.and_then(|beat| beat.repair));
+            repairs.extend(beat.as_ref().and_then(|beat| beat.repair));
+            repositories.extend(beat.and_then(|beat| Some((node.name.clone(), beat.repository?))));
         }
         let (usage, epoch) = (together(&shares), self.pool.membership().epoch);
         let row = sweep::load(tx).await?;
@@ -171,6 +172,7 @@ impl App {
             membership_epoch: epoch,
             oldest_open_epoch: nodes::oldest_open_membership(tx).await?.unwrap_or(epoch),
             repair: repaired(&repairs, &usage, epoch, self.clock.now()),
+            repository: self.repository_view(&repositories),
         })
     }
 }

@@ -10,6 +10,7 @@ mod networks;
 mod nodes;
 mod openapi;
 mod operations;
+mod repository;
 mod sessions;
 mod shapes;
 mod world;

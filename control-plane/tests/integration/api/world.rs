@@ -139,6 +139,7 @@ impl Agent {
             gone: Vec::new(),
             scrub: None,
             unexplained: None,
+            repository: None,
             stopping: false,
         }
     }

@@ -592,6 +592,7 @@ impl Agent {
             gone,
             scrub: None,
             unexplained,
+            repository: None,
             stopping: false,
         }
     }
