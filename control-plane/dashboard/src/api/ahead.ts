@@ -6,42 +6,8 @@ import { api, type Schemas } from "./client.ts";
 
 type Amount = Schemas["ObjectAmount"];
 
-/** One round of a node's scrub. */
-export interface ScrubRound {
-  began_at: string;
-  ended_at: string | null;
-  objects: number;
-  bytes: number;
-  /** Copies that were rotten or gone. */
-  bad: number;
-  /** Copies that the disk did not read. */
-  unreadable: number;
-}
-
-/** How far a node is with reading and hashing its share of the pool. */
-export interface Scrub {
-  now: ScrubRound | null;
-  /** How much of the pool the round has read, in millionths. */
-  done_ppm: number;
-  last: ScrubRound | null;
-  next_at: string;
-}
-
 export interface AheadOfNode {
-  scrub?: Scrub | null;
   repository?: RepositoryUse | null;
-}
-
-/** A version that lacks objects of which no node has a copy, and what builds on it. */
-export interface LostVersion {
-  version: string;
-  name: string;
-  project: string;
-  /** Lost objects that it needs. */
-  objects: number;
-  since: string;
-  instances: string[];
-  deployments: string[];
 }
 
 /** How the S3-compatible store fares that has the objects of the pool, too. */
@@ -72,13 +38,7 @@ export interface RepositoryUse {
 }
 
 export interface AheadOfPool {
-  lost?: LostVersion[];
   repository?: PoolRepository | null;
-}
-
-export interface AheadOfVersion {
-  /** Objects of it of which no node has a copy. */
-  objects_lost?: number;
 }
 
 /** Which scheduled snapshots stay. */

@@ -5,6 +5,8 @@ import { listQuery, oneQuery } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 
 export type Node = Schemas["Node"] & AheadOfNode;
+export type Scrub = Schemas["Scrub"];
+export type ScrubRound = Schemas["ScrubRound"];
 export type Drain = Schemas["Drain"];
 export type Condition = Schemas["Condition"];
 export type Salvage = Schemas["Salvage"];

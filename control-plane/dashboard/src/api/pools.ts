@@ -6,6 +6,7 @@ import { oneQuery, showChanged } from "./lists.ts";
 
 export type PoolRepair = Schemas["PoolRepair"];
 export type Pool = Schemas["Pool"] & AheadOfPool;
+export type LostVersion = Schemas["LostVersion"];
 export type Sweep = Schemas["Sweep"];
 
 /** The name of the only pool. */

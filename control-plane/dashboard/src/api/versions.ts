@@ -1,15 +1,13 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
-import type { AheadOfVersion } from "./ahead.ts";
 import { api, body, type Schemas } from "./client.ts";
 import { listQuery, oneQuery, type Paged } from "./lists.ts";
 import { thingScope } from "./scope.ts";
 import { ifOffered } from "./traffic.ts";
 
-export type Version = Schemas["Version"] &
-  AheadOfVersion & {
-    /** The version it was made from; null for imports. */
-    parent?: string | null;
-  };
+export type Version = Schemas["Version"] & {
+  /** The version it was made from; null for imports. */
+  parent?: string | null;
+};
 
 type Named = Pick<Version, "id" | "project">;
 

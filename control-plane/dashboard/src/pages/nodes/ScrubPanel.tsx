@@ -1,5 +1,5 @@
 import { Text } from "@mantine/core";
-import type { Scrub, ScrubRound } from "../../api/ahead.ts";
+import type { Scrub, ScrubRound } from "../../api/nodes.ts";
 import { bytes, count, percent } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { Panel } from "../../ui/Panel.tsx";

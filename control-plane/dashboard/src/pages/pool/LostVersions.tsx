@@ -1,5 +1,5 @@
 import { Table, Text } from "@mantine/core";
-import type { LostVersion } from "../../api/ahead.ts";
+import type { LostVersion } from "../../api/pools.ts";
 import { count } from "../../ui/format.ts";
 import { Panel } from "../../ui/Panel.tsx";
 import { ThingLink } from "../../ui/ThingLink.tsx";
