@@ -24,6 +24,8 @@ pub enum Loop {
     Instances,
     /// Drives cuts and saves to their end.
     Snapshots,
+    /// Begins scheduled snapshots that are due, and deletes those that nobody wants any more.
+    Protection,
     /// Takes disks that are detached from their instances.
     Disks,
     /// Puts the disks of instances back to snapshots.
@@ -41,6 +43,7 @@ impl Loop {
         Self::Deployments,
         Self::Instances,
         Self::Snapshots,
+        Self::Protection,
         Self::Disks,
         Self::Restores,
         Self::Sweep,
@@ -55,6 +58,7 @@ impl Loop {
             Self::Deployments => "deployments",
             Self::Instances => "instances",
             Self::Snapshots => "snapshots",
+            Self::Protection => "protection",
             Self::Disks => "disks",
             Self::Restores => "restores",
             Self::Sweep => "sweep",
@@ -67,7 +71,13 @@ impl Loop {
     pub const fn period_ms(self) -> u64 {
         match self {
             Self::Nodes => 1_000,
-            Self::Deployments | Self::Instances | Self::Snapshots | Self::Disks | Self::Restores | Self::Sweep => 2_000,
+            Self::Deployments
+            | Self::Instances
+            | Self::Snapshots
+            | Self::Protection
+            | Self::Disks
+            | Self::Restores
+            | Self::Sweep => 2_000,
             Self::Overdue => 10_000,
         }
     }

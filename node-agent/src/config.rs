@@ -247,6 +247,8 @@ settings! {
     scrub_bytes_per_s: Size, "MUSTER_AGENT_SCRUB_BYTES_PER_S", "SIZE";
     /// Most bytes per second that the repair sends to other nodes [default: 64MiB]
     repair_bytes_per_s: Size, "MUSTER_AGENT_REPAIR_BYTES_PER_S", "SIZE";
+    /// Most bytes per second that scheduled snapshots store [default: 16MiB]
+    background_bytes_per_s: Size, "MUSTER_AGENT_BACKGROUND_BYTES_PER_S", "SIZE";
     /// What a write does that leaves a gap in a chunk [default: bitmap]
     write_policy: WritePolicy, "MUSTER_AGENT_WRITE_POLICY", "POLICY";
     /// Address where only /metrics is served, without a token [default: none]
@@ -341,6 +343,8 @@ pub struct Config {
     pub scrub_bytes_per_s: u64,
     /// Most bytes per second that the repair sends to other nodes, at least 1.
     pub repair_bytes_per_s: u64,
+    /// Most bytes per second that scheduled snapshots store, one copy counted, at least 1.
+    pub background_bytes_per_s: u64,
     /// What a write does that leaves a gap in a chunk.
     pub write_policy: WritePolicy,
     /// Address where only `/metrics` is served; `None`: nowhere.
@@ -384,6 +388,7 @@ impl Config {
             scrub_every: Duration::from_secs(7 * 86_400),
             scrub_bytes_per_s: 32 << 20,
             repair_bytes_per_s: 64 << 20,
+            background_bytes_per_s: 16 << 20,
             write_policy: WritePolicy::default(),
             metrics_listen: None,
             log: "info".to_owned(),
@@ -425,6 +430,12 @@ impl Config {
         if settings.scrub_every.is_some_and(|period| period.0.is_zero()) {
             return Err(invalid("scrub_every", "it must be some time, such as 7d".to_owned()));
         }
+        if settings.background_bytes_per_s == Some(Size(0)) {
+            return Err(invalid(
+                "background_bytes_per_s",
+                "without any, scheduled snapshots would never end".to_owned(),
+            ));
+        }
         if settings.advertise.is_some_and(|a| a.ip().is_unspecified() || a.port() == 0) {
             return Err(invalid("advertise", "it must be an address and a port that other nodes can reach".to_owned()));
         }
@@ -457,6 +468,9 @@ impl Config {
             scrub_every: settings.scrub_every.map_or(default.scrub_every, |period| period.0),
             scrub_bytes_per_s: settings.scrub_bytes_per_s.map_or(default.scrub_bytes_per_s, |size| size.0),
             repair_bytes_per_s: settings.repair_bytes_per_s.map_or(default.repair_bytes_per_s, |size| size.0),
+            background_bytes_per_s: settings
+                .background_bytes_per_s
+                .map_or(default.background_bytes_per_s, |size| size.0),
             write_policy: settings.write_policy.unwrap_or(default.write_policy),
             metrics_listen: settings.metrics_listen,
             log: settings.log.unwrap_or(default.log),
@@ -573,6 +587,7 @@ mod tests {
             (Settings { repair_bytes_per_s: Some(Size(0)), ..given() }, "repair_bytes_per_s"),
             (Settings { scrub_bytes_per_s: Some(Size(0)), ..given() }, "scrub_bytes_per_s"),
             (Settings { scrub_every: Some(Period(Duration::ZERO)), ..given() }, "scrub_every"),
+            (Settings { background_bytes_per_s: Some(Size(0)), ..given() }, "background_bytes_per_s"),
             (Settings { advertise: None, ..given() }, "advertise"),
             (Settings { data_dir: None, ..given() }, "data_dir"),
         ] {

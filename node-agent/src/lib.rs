@@ -45,6 +45,7 @@ pub mod identity;
 pub mod limits;
 pub mod mirror;
 pub mod network;
+mod pace;
 pub mod peer;
 mod real_host;
 pub mod reconcile;

@@ -49,6 +49,7 @@ pub(crate) async fn open(parts: HostParts) -> Result<Arc<dyn Host>, HostError> {
     settings.cache_bytes_max = cache_bytes_max;
     settings.keep_free_bytes = disk.reserves().cache_bytes();
     settings.disk = Some(disk);
+    settings.background_bytes_per_s = config.background_bytes_per_s;
     let qemu_user = check::disk_owner(&config);
     settings.owner = qemu_user;
     let disks = fuse::open_disks(settings, pool, holder.clone()).await.map_err(|e| HostError(explain(&e)))?;

@@ -32,7 +32,7 @@ async fn requests_that_do_not_fit_are_refused_by_name() {
     assert!(problem.errors[0].pointer.contains("colour"), "{problem:?}");
     let problem = deploy(json!({ "user_data": "x" })).await.problem(422, "invalid");
     assert_eq!(problem.errors[0].pointer, "/user_data", "{problem:?}");
-    drop(deploy(json!({ "protect": true })).await.problem(501, "not_built_yet"));
+    drop(deploy(json!({ "on_node_loss": "restart" })).await.problem(501, "not_built_yet"));
     // No node here offers libvirt, so nothing fits with runtime libvirt. The answer counts the reasons.
     let problem =
         deploy(json!({ "runtime": "libvirt", "memory_bytes": 1_u64 << 44 })).await.problem(507, "no_capacity");

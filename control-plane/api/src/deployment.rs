@@ -10,6 +10,8 @@ use crate::{
     disk::{CreateDisk, DeploymentDisk},
     firmware::{Firmware, FirmwareChoice, bios},
     network::{CreateNic, DeploymentNic},
+    patch::nullable,
+    protection::{PatchProtect, Protect, Protection},
     ssh_key::SshKeyFacts,
 };
 
@@ -94,9 +96,9 @@ pub struct CreateDeployment {
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_type: Option<serde_json::Value>,
-    /// Reserved: refused with 501, because it is not built yet.
+    /// Take snapshots of the members in the background, so that the loss of a host costs little. Default: none are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protect: Option<serde_json::Value>,
+    pub protect: Option<Protect>,
     /// Reserved: refused with 501, because it is not built yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_node_loss: Option<serde_json::Value>,
@@ -276,6 +278,11 @@ pub struct PatchDeployment {
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
     #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
+    /// What changes in its protection; nothing if absent. `null` ends it: its scheduled snapshots stay until somebody deletes
+    /// them.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PatchProtect>)]
+    pub protect: Option<Option<PatchProtect>>,
 }
 
 /// Request of `POST /v1/deployments/{d}/scale`.
@@ -379,6 +386,14 @@ pub struct Deployment {
     #[serde(default)]
     #[schema(required)]
     pub tpm: bool,
+    /// How its members are protected against the loss of their hosts; null if they are not.
+    #[serde(default)]
+    #[schema(required, value_type = Option<Protect>)]
+    pub protect: Option<OrUnknown<Protect>>,
+    /// How far that is; null if they are not protected.
+    #[serde(default)]
+    #[schema(required)]
+    pub protection: Option<Protection>,
     /// Number of members by state.
     pub counts: BTreeMap<String, u64>,
     /// Number of members that are ready.

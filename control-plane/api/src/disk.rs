@@ -58,7 +58,8 @@ pub struct Disk {
     pub version: VersionId,
     /// Bytes written since that version, as last reported by the node.
     pub unsaved_bytes: u64,
-    /// When the newest version of its own was published; null if it has none of its own yet.
+    /// The instant whose state its newest version of its own has: what was written later is not in it. Null if it has none of
+    /// its own yet.
     pub saved_at: Option<Timestamp>,
 }
 

@@ -57,7 +57,8 @@ pub struct InstanceDisk {
     pub version: VersionId,
     /// Bytes written since the newest published version, as last reported by the node.
     pub unsaved_bytes: u64,
-    /// When the newest version of its own was published; null if it has none of its own yet.
+    /// The instant whose state its newest version of its own has: what was written later is not in it. Null if it has none of
+    /// its own yet.
     pub saved_at: Option<Timestamp>,
 }
 
@@ -134,6 +135,14 @@ pub struct Instance {
     pub conditions: Vec<Condition>,
     /// Its disks, boot disk first.
     pub disks: Vec<InstanceDisk>,
+    /// Bytes that were written to all its disks since their newest published versions, as last reported by the node.
+    #[serde(default)]
+    #[schema(required)]
+    pub unsaved_bytes: u64,
+    /// What all its disks held then is saved: the oldest `saved_at` of them; null if one of them has none.
+    #[serde(default)]
+    #[schema(required)]
+    pub saved_at: Option<Timestamp>,
     /// Its network cards.
     pub nics: Vec<Nic>,
     /// What its guest agent told; left out by lists, and until a guest agent has answered in this start.
@@ -202,7 +211,7 @@ pub struct Loss {
     pub disk_name: String,
     /// The version from which the disk begins anew.
     pub version: VersionId,
-    /// When that version was saved; null if nothing of the disk was ever saved, so that it begins as it was deployed.
+    /// The instant whose state that version has; null if nothing of the disk was ever saved, so that it begins as it was deployed.
     pub saved_at: Option<Timestamp>,
     /// Bytes written after that version, as the lost node last reported. It may have been more.
     pub unsaved_bytes: u64,

@@ -1,7 +1,7 @@
 //! The types that the two daemons and their clients exchange. Only serde types: no I/O, no async.
 //!
 //! Reading order: [`ids`] and [`names`] (how resources are named), one file per noun of the public REST API
-//! ([`image`], [`version`], [`deployment`], [`disk`], [`instance`], [`console`], [`network`], [`security_group`], [`snapshot`],
+//! ([`image`], [`version`], [`deployment`], [`protection`], [`disk`], [`instance`], [`console`], [`network`], [`security_group`], [`snapshot`],
 //! [`node`], [`operation`], [`event`], [`token`], [`session`], [`summary`], [`traffic`]), [`ssh_key`] and [`user_data`] (what a guest
 //! is told), [`condition`], [`error`], [`reason`], [`page`],
 //! [`etag`], [`mac`], [`packet`], [`or_unknown`] and [`units`] (what all share), then the two
@@ -37,6 +37,7 @@ pub mod page;
 pub mod patch;
 pub mod peer_protocol;
 pub mod pool;
+pub mod protection;
 pub mod reason;
 pub mod security_group;
 pub mod session;

@@ -466,6 +466,9 @@ pub struct CutOrder {
     /// Whether the file systems of guests that run are frozen during the cut, by their guest agents.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub freeze: bool,
+    /// Whether the objects are stored slowly, because nobody waits for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
     /// All nodes with disks in the cut, if this node coordinates it; `None` on all other nodes.
     pub coordinate: Option<Vec<CutNode>>,
     /// The disks of this node that are in the cut.

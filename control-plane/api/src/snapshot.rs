@@ -117,12 +117,18 @@ pub struct Snapshot {
     pub durable_at: Option<Timestamp>,
     /// Number of disks in it.
     pub members: u64,
-    /// Number of instances left out because they were failed, pending or deleting.
+    /// Number of instances left out because they were failed, pending or deleting. In a scheduled one also those whose nodes
+    /// are silent, and those with a disk that is still being attached.
     pub skipped: u64,
     /// How many of the members have no version any more, because somebody deleted it. A fork needs `allow_missing` then.
     #[serde(default)]
     #[schema(required)]
     pub missing: u64,
+    /// Whether the controller took it by itself to protect its deployment. Then it goes when the rules of the deployment do not
+    /// want it any more.
+    #[serde(default)]
+    #[schema(required)]
+    pub scheduled: bool,
     /// Bytes written by all guests since the last versions of their disks.
     pub dirty_bytes: u64,
     /// Bytes newly stored in the pool for it, one copy.
@@ -164,4 +170,8 @@ pub struct PatchSnapshot {
     #[serde(default, skip_serializing_if = "LabelsPatch::is_nothing")]
     #[schema(value_type = Option<LabelsPatch>)]
     pub labels: LabelsPatch,
+    /// `false` keeps a scheduled snapshot until somebody deletes it; unchanged if absent. `true` is refused for any other.
+    #[serde(default, deserialize_with = "required", skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub scheduled: Option<bool>,
 }

@@ -56,6 +56,7 @@ pub mod networks;
 mod nics;
 pub mod nodes;
 pub mod operations;
+pub(crate) mod protection;
 pub mod reports;
 pub mod repository;
 pub mod repository_known;

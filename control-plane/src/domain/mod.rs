@@ -12,6 +12,7 @@ pub mod names;
 pub mod network;
 pub mod order;
 pub mod promised;
+pub mod protection;
 pub mod restore;
 pub mod rules;
 pub mod run;

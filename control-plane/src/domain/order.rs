@@ -10,11 +10,12 @@ use muster_api::{
     firmware::{Firmware, FirmwareChoice},
     network::CreateNic,
     node_protocol::seed::Seed,
+    protection::Protect,
     ssh_key::SSH_KEYS_MAX,
     units::{exact_duration, exact_size},
 };
 
-use super::{cards, deployment::MEMBERS_MAX, disk_plan, versions::SIZE_BYTES_MAX};
+use super::{cards, deployment::MEMBERS_MAX, disk_plan, protection, versions::SIZE_BYTES_MAX};
 
 /// Memory of a member where the request does not say, bytes.
 pub const MEMORY_BYTES: u64 = 512 << 20;
@@ -76,6 +77,8 @@ pub struct Order {
     pub on_ready_timeout: OnReadyTimeout,
     /// What becomes of a member that ran when its host went down.
     pub on_host_start: OnHostStart,
+    /// How its members are protected against the loss of their hosts; `None` if they are not.
+    pub protect: Option<Protect>,
     /// Labels of the deployment and of its members.
     pub labels: Labels,
     /// The keys that the request gives.
@@ -170,6 +173,7 @@ impl Order {
         let disks = disks.map(|disk| CreateDisk { size_bytes: rounded(disk.size_bytes), ..disk }).collect();
         check_machine(wanted.firmware, wanted.tpm, runtime, &mut wrong);
         wrong.0.extend(cards::check(wanted.nics.as_deref().unwrap_or_default(), runtime));
+        wrong.0.extend(wanted.protect.iter().flat_map(|protect| protection::check("/protect", protect)));
         let timeout_s = ready.timeout_s.expect("`check_ready` fills it in");
         let deadline_s = wanted.deadline_s.unwrap_or_else(|| deadline_for(timeout_s));
         if wanted.deadline_s.is_some() {
@@ -196,6 +200,7 @@ impl Order {
             deadline_s,
             on_ready_timeout: wanted.on_ready_timeout.unwrap_or_default(),
             on_host_start: wanted.on_host_start.unwrap_or_default(),
+            protect: wanted.protect,
             labels: wanted.labels,
             ssh_keys: wanted.ssh_keys,
             user_data: wanted.user_data,
@@ -218,11 +223,7 @@ impl Order {
 }
 
 fn reserved_fields(wanted: &CreateDeployment) -> Vec<&'static str> {
-    let fields = [
-        ("instance_type", wanted.instance_type.is_some()),
-        ("protect", wanted.protect.is_some()),
-        ("on_node_loss", wanted.on_node_loss.is_some()),
-    ];
+    let fields = [("instance_type", wanted.instance_type.is_some()), ("on_node_loss", wanted.on_node_loss.is_some())];
     fields.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
 }
 
@@ -390,8 +391,8 @@ mod tests {
 
     #[test]
     fn reserved_fields_are_never_ignored() {
-        let got = read(json!({"source": {"image": "a"}, "count": 0, "instance_type": "a", "protect": {}}));
-        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["instance_type", "protect"]));
+        let got = read(json!({"source": {"image": "a"}, "count": 0, "instance_type": "a", "on_node_loss": {}}));
+        assert!(matches!(got, Err(NotAnOrder::Reserved(names)) if names == ["instance_type", "on_node_loss"]));
     }
 
     #[test]

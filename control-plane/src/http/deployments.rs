@@ -77,7 +77,7 @@ async fn deployment_user_data_read(
     Ok(([text], app.user_data(&caller, &deployment).await?))
 }
 
-/// Changes the labels (merge patch).
+/// Changes the labels and the protection (merge patch).
 #[utoipa::path(patch, path = "/v1/deployments/{deployment}", tag = "deployments", request_body = PatchDeployment,
     responses((status = 200, body = Deployment)))]
 async fn deployment_patch(

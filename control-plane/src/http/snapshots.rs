@@ -68,7 +68,7 @@ async fn snapshot_member_list(
     Ok(Json(app.snapshot_members(&caller, &snapshot, &list).await?))
 }
 
-/// Changes name and labels (merge patch).
+/// Changes name and labels, or keeps a scheduled snapshot for good (merge patch).
 #[utoipa::path(patch, path = "/v1/snapshots/{snapshot}", tag = "snapshots", request_body = PatchSnapshot,
     responses((status = 200, body = Snapshot)))]
 async fn snapshot_patch(State(app): State<App>, of: ChangeOf<SnapshotId, PatchSnapshot>) -> Result<Answer, ApiError> {

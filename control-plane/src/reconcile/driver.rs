@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{deployments, disks, instances, nodes, overdue, restores, snapshots, sweep};
+use super::{deployments, disks, instances, nodes, overdue, protection, restores, snapshots, sweep};
 use crate::{
     app::App,
     wake::{Counts, Loop},
@@ -37,6 +37,7 @@ pub fn pass(app: &App, which: Loop) -> BoxFuture<'_, anyhow::Result<Counts>> {
         Loop::Deployments => Box::pin(deployments::pass(app)),
         Loop::Instances => Box::pin(instances::pass(app)),
         Loop::Snapshots => Box::pin(snapshots::pass(app)),
+        Loop::Protection => Box::pin(protection::pass(app)),
         Loop::Disks => Box::pin(disks::pass(app)),
         Loop::Restores => Box::pin(restores::pass(app)),
         Loop::Sweep => Box::pin(sweep::pass(app)),

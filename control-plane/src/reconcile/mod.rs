@@ -11,6 +11,7 @@ pub mod driver;
 pub mod instances;
 pub mod nodes;
 pub mod overdue;
+pub mod protection;
 pub mod restores;
 pub mod snapshots;
 pub mod sweep;

@@ -55,14 +55,12 @@ async fn drive(tx: &mut Tx, mut row: SnapshotRow) -> Result<bool, AppError> {
         return Ok(true);
     }
     let (staged, members) = snapshots::staged(tx, row.id).await?;
-    let seen = UnderWay {
-        phase: phase(&row),
-        attempt: row.attempt,
-        deadline: row.deadline,
-        staged,
-        members,
-        lost: snapshots::lost(tx, row.id).await?,
-    };
+    let mut lost = snapshots::lost(tx, row.id).await?;
+    // I11: it begins anew without a member whose node is silent, so that the others are protected.
+    if lost.is_none() && row.scheduled {
+        lost = snapshots::silent(tx, row.id).await?;
+    }
+    let seen = UnderWay { phase: phase(&row), attempt: row.attempt, deadline: row.deadline, staged, members, lost };
     match plan(&seen, tx.now()) {
         Next::Wait => {
             if let Some(operation) = operation {

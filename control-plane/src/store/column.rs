@@ -24,6 +24,7 @@ use muster_api::{
     node::{NodeState, PoolUse, SalvageState},
     node_protocol::{GuestLacks, InstanceReport, Wanted, network::PortProtocol},
     operation::OperationState,
+    protection::Keep,
     snapshot::{Consistency, SnapshotState},
     token::Role,
     version::VersionState,
@@ -135,7 +136,7 @@ stored! {
     // Enums whose JSON form is a string (`#[serde(rename_all = "snake_case")]`).
     Text: BootKind, Consistency, DeploymentState, Firmware, GuestLacks, ImageState, InstanceState, NetworkMode, NetworkState,
         NodeState, OnHostStart, OnReadyTimeout, OperationState, PortProtocol, RestoreStep, Runtime, SalvageState, SnapshotState, VersionState, Wanted => from_word, |word: &Self| Ok(word_text(word)?.into());
-    Text: DeploymentSource, Guest, InstanceReport, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
+    Text: DeploymentSource, Guest, InstanceReport, Keep, Labels, Placement, PoolUse, Problem, Properties, Ready, Timing, Value => from_json,
         |value: &Self| Ok(json_text(value)?.into());
 }
 

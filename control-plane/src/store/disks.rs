@@ -26,7 +26,7 @@ pub struct DetachedRow {
     pub size_bytes: u64,
     /// What it holds.
     pub version: VersionId,
-    /// When that version was published; `None` if it is the version that the disk began with.
+    /// That version holds what was written until then; `None` if it is the version that the disk began with.
     pub saved_at: Option<Timestamp>,
     /// The instance that it was detached from.
     pub instance: InstanceId,

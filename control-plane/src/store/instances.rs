@@ -93,7 +93,7 @@ pub struct DiskRow {
     pub size_bytes: u64,
     /// Its newest published version, at first the one that it began with. The next commit must build on it.
     pub version: VersionId,
-    /// When that version was published; `None` while it is the version that the disk began with.
+    /// That version holds what was written until then; `None` while it is the version that the disk began with.
     pub saved_at: Option<Timestamp>,
     /// Path of the raw file on its node, as last reported.
     pub path: Option<String>,
@@ -560,7 +560,7 @@ pub async fn names(tx: &mut Tx, ids: &[InstanceId]) -> Result<BTreeMap<InstanceI
 
 // I6: until the node reports another version, it reads the one before: the base of the commit, which it has.
 const HEAD: &str = "-- disks.head
-UPDATE disks SET version = v.column3, reported_version = version, saved_at = v.column4, updated_at = v.column4,
+UPDATE disks SET version = v.column3, reported_version = version, saved_at = v.column4, updated_at = v.column6,
     unsaved_bytes = CASE WHEN unsaved_bytes > v.column5 THEN unsaved_bytes - v.column5 ELSE 0 END,
     revision = revision + 1
 FROM (";
@@ -578,8 +578,15 @@ pub struct NewHead {
     pub dirty_bytes: u64,
 }
 
-/// Moves heads. A [`StoreError::Conflict`] for all if one disk has another head than it must have.
+/// Moves heads that hold all that was written until now. A [`StoreError::Conflict`] for all if one disk has another head than
+/// it must have.
 pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreError> {
+    let now = tx.now();
+    advance_heads_as_of(tx, heads, now).await
+}
+
+/// As [`advance_heads`], for heads that hold what was written until `saved_at`.
+pub async fn advance_heads_as_of(tx: &mut Tx, heads: &[NewHead], saved_at: Timestamp) -> Result<(), StoreError> {
     let now = tx.now().micros();
     let rows: Vec<Vec<Cell>> = heads
         .iter()
@@ -588,8 +595,9 @@ pub async fn advance_heads(tx: &mut Tx, heads: &[NewHead]) -> Result<(), StoreEr
                 head.disk.to_string().into(),
                 head.base.to_string().into(),
                 head.version.to_string().into(),
-                now.into(),
+                saved_at.micros().into(),
                 column::int(head.dirty_bytes).into(),
+                now.into(),
             ]
         })
         .collect();

@@ -55,6 +55,7 @@ migrations! {
     29 "0029_life_of_disks",
     30 "0030_words_of_disks",
     31 "0031_sweep",
+    32 "0032_protection",
     33 "0033_restore",
     35 "0035_drain",
 }

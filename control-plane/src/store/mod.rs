@@ -50,6 +50,7 @@ pub mod operations;
 pub mod pool_settings;
 mod position;
 pub mod promises;
+pub mod protections;
 pub mod readers;
 pub mod restores;
 pub mod roots;

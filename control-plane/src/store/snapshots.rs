@@ -1,6 +1,6 @@
 //! Snapshots and their members: rows and SQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     CommitId, DeploymentId, DiskId, InstanceId, Labels, NodeId, OperationId, Reason, SnapshotId, Timestamp, UploadId,
@@ -51,6 +51,10 @@ pub struct SnapshotRow {
     pub skipped: u64,
     /// How many members have no version any more, because it was deleted by itself.
     pub missing: u64,
+    /// Whether the controller took it by itself to protect its deployment, and may delete it.
+    pub scheduled: bool,
+    /// Whether its objects are stored slowly.
+    pub background: bool,
     /// Bytes that all its guests wrote since the versions before.
     pub dirty_bytes: u64,
     /// Bytes that were newly stored, one copy.
@@ -155,7 +159,7 @@ pub struct Staged {
 
 columns!(
     "snapshots", SnapshotRow: id, project, name, labels, state, reason, deployment, deployment_name, consistency,
-    max_pause_ms, cut_at, durable_at, members, skipped, missing, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
+    max_pause_ms, cut_at, durable_at, members, skipped, missing, scheduled, background, dirty_bytes, stored_bytes, pause_max_us, attempt, coordinator,
     attempt_until, refused, refused_detail, deadline, upload, round, operation, created_at, updated_at, revision, seq,
 );
 
@@ -190,8 +194,9 @@ pub async fn insert(tx: &mut Tx, row: &SnapshotRow, members: &[MemberRow]) -> Re
 const SAVE: &str = "-- snapshots.save
 UPDATE snapshots SET name = $2, labels = $3, state = $4, reason = $5, cut_at = $6, durable_at = $7, dirty_bytes = $8,
     stored_bytes = $9, pause_max_us = $10, attempt = $11, coordinator = $12, attempt_until = $13, refused = $14,
-    refused_detail = $15, upload = $16, round = $17, updated_at = $18, deleted_at = $19, revision = revision + 1
-WHERE id = $1 AND revision = $20";
+    refused_detail = $15, upload = $16, round = $17, scheduled = $18, updated_at = $19, deleted_at = $20,
+    revision = revision + 1
+WHERE id = $1 AND revision = $21";
 
 /// Saves a snapshot. A [`StoreError::Conflict`] if somebody else saved it since it was read.
 pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
@@ -214,6 +219,7 @@ pub async fn save(tx: &mut Tx, row: &SnapshotRow) -> Result<(), StoreError> {
         .bind(row.refused_detail.as_deref())
         .bind(row.upload.map(|id| id.to_string()))
         .bind(column::opt_int(row.round))
+        .bind(i64::from(row.scheduled))
         .bind(now)
         .bind((row.state == SnapshotState::Deleted).then_some(now))
         .bind(row.revision)
@@ -268,6 +274,31 @@ WHERE s.state IN ('cutting', 'saving') AND m.disk";
 pub async fn busy_with(tx: &mut Tx, disks: &[DiskId]) -> Result<Option<OperationId>, StoreError> {
     let rows = bulk::select_in(tx, BUSY, disks, " ORDER BY s.seq LIMIT 1").await?;
     rows.first().map(|row| column::read(row, "operation")).transpose()
+}
+
+const SCHEDULED_WITH: &str = "-- snapshots.scheduled_with
+SELECT DISTINCT s.id FROM snapshot_members m JOIN snapshots s ON s.id = m.snapshot
+WHERE s.state IN ('cutting', 'saving') AND s.scheduled = 1 AND m.disk";
+
+/// The scheduled snapshots under way that have one of these disks.
+pub async fn scheduled_with(tx: &mut Tx, disks: &[DiskId]) -> Result<BTreeSet<SnapshotId>, StoreError> {
+    let rows = bulk::select_in(tx, SCHEDULED_WITH, disks, "").await?;
+    rows.iter().map(|row| column::read(row, "id")).collect()
+}
+
+/// The scheduled snapshots of a deployment that are ready, oldest first.
+pub async fn scheduled_of(tx: &mut Tx, deployment: DeploymentId) -> Result<Vec<SnapshotRow>, StoreError> {
+    let rest = "WHERE deployment = $1 AND scheduled = 1 AND state = 'ready' ORDER BY seq";
+    select(tx, "snapshots.scheduled_of", rest, [deployment.to_string().into()]).await
+}
+
+const NAMES: &str = "-- snapshots.names
+SELECT id, name FROM snapshots WHERE state <> 'deleted' AND id";
+
+/// The names of those of these snapshots that are not deleted.
+pub async fn names(tx: &mut Tx, ids: &[SnapshotId]) -> Result<BTreeMap<SnapshotId, String>, StoreError> {
+    let rows = bulk::select_in(tx, NAMES, ids, "").await?;
+    rows.iter().map(|row| Ok((column::read(row, "id")?, column::read(row, "name")?))).collect()
 }
 
 /// Snapshots after the place `after`, oldest first.
@@ -471,6 +502,17 @@ pub async fn lost(tx: &mut Tx, id: SnapshotId) -> Result<Option<String>, StoreEr
     let state: Option<String> = column::read(&row, "state")?;
     let state = state.as_deref().unwrap_or("deleted");
     Ok(Some(format!("{name} is {state} and no longer where it was when the snapshot began")))
+}
+
+const SILENT: &str = "-- snapshot_members.silent
+SELECT m.instance_name FROM snapshot_members m JOIN instances i ON i.id = m.instance
+WHERE m.snapshot = $1 AND m.staged_at IS NULL AND i.state = 'unknown' ORDER BY m.seq LIMIT 1";
+
+/// A sentence about the first member that is not saved and whose node is silent; `None` if there is none.
+pub async fn silent(tx: &mut Tx, id: SnapshotId) -> Result<Option<String>, StoreError> {
+    let Some(row) = sqlx::query(SILENT).bind(id.to_string()).fetch_optional(tx.conn()).await? else { return Ok(None) };
+    let name: String = column::read(&row, "instance_name")?;
+    Ok(Some(format!("{name} is unknown: its node fell silent before it was saved")))
 }
 
 /// How many snapshots are in each state, in one project or in all.

@@ -23,6 +23,10 @@ pub trait DiskCuts: Send + Sync {
     fn abort(&self, key: CutKey) -> BoxFuture<'_, Result<(), DiskError>>;
     /// Makes the objects of a frozen epoch durable. Can be repeated.
     fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<Saved, DiskError>>;
+    /// As [`Self::save`], slowly, because nobody waits for it. Whoever asked may drop it.
+    fn save_slowly(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
+        self.save(disk, commit, round)
+    }
     /// Gives the blocks of a commit that will never be published to the next commit.
     fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), DiskError>>;
     /// Commits whose frozen epoch is neither folded into a version nor abandoned.
@@ -48,6 +52,10 @@ impl DiskCuts for Arc<Disks> {
 
     fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
         Box::pin(Disks::save(self, disk, commit, round))
+    }
+
+    fn save_slowly(&self, disk: DiskId, commit: CommitId, round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
+        Box::pin(Disks::save_slowly(self, disk, commit, round))
     }
 
     fn abandon(&self, disk: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), DiskError>> {

@@ -62,6 +62,8 @@ const THAW_ALL: Duration = Duration::from_secs(12);
 /// Saves of this node at a time. More than one, so that a save that waits for a node that is down does not keep the
 /// others.
 const SAVES: usize = 4;
+/// Saves in the background at a time. They have turns of their own, so that no other save waits for them.
+const BACKGROUND_SAVES: usize = 2;
 /// Pauses between tries to reach the controller.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(5);
@@ -110,6 +112,7 @@ pub struct Cuts {
     /// Tells [`Cuts::run`] that a disk was flipped, so there is a commit to save.
     flipped: Notify,
     saves: Semaphore,
+    background_saves: Semaphore,
     /// Cuts prepared here and not flipped yet. They are given up when they are no longer ordered, also if nobody sends
     /// an abort (I10).
     prepared: Mutex<HashSet<CutKey>>,
@@ -128,7 +131,13 @@ impl Cuts {
     /// Does nothing until [`Cuts::run`] is polled or a step is asked for.
     #[must_use]
     pub fn new(parts: CutParts) -> Self {
-        Self { parts, flipped: Notify::new(), saves: Semaphore::new(SAVES), prepared: Mutex::default() }
+        Self {
+            parts,
+            flipped: Notify::new(),
+            saves: Semaphore::new(SAVES),
+            background_saves: Semaphore::new(BACKGROUND_SAVES),
+            prepared: Mutex::default(),
+        }
     }
 
     /// Coordinates the cuts it is told to and settles every frozen commit, until `cancel`.

@@ -1,6 +1,8 @@
 //! What becomes of a frozen epoch: its objects are saved, its commit is staged, and the controller publishes or abandons
 //! it together with its snapshot.
 
+use std::sync::Arc;
+
 use muster_api::{
     CommitId, DiskId, ErrorCode, Reason,
     node_protocol::{CommitOutcome, CommitTrouble, CutDisk, CutOrder, StagedCommit},
@@ -71,7 +73,12 @@ impl Cuts {
                 Some(CommitOutcome::Pending) => {}
                 other => return Ok(other),
             }
-            match self.save(order, wanted).await {
+            let saving = tokio::select! {
+                saving = self.save(order, wanted) => saving,
+                // It was given up. A slow save would go on for long, and keep the next ones waiting.
+                () = self.no_longer_ordered(wanted) => return Ok(self.outcome(commit).await),
+            };
+            match saving {
                 Ok(done) => *saved = Some(done),
                 // Given up here already: the cut was aborted after this disk had flipped.
                 Err(error) if is_gone(&error) => return Ok(Some(CommitOutcome::Abandoned)),
@@ -124,8 +131,23 @@ impl Cuts {
     }
 
     async fn save(&self, order: &CutOrder, wanted: &CutDisk) -> Result<Saved, DiskError> {
-        let _turn = self.saves.acquire().await.expect("the semaphore is never closed");
-        self.parts.disks.save(wanted.disk, wanted.commit, order.round).await
+        let (disks, turns) = (&self.parts.disks, if order.background { &self.background_saves } else { &self.saves });
+        let _turn = turns.acquire().await.expect("the semaphore is never closed");
+        if order.background {
+            disks.save_slowly(wanted.disk, wanted.commit, order.round).await
+        } else {
+            disks.save(wanted.disk, wanted.commit, order.round).await
+        }
+    }
+
+    /// Returns when the desired state does not have the order for this commit any more.
+    async fn no_longer_ordered(&self, wanted: &CutDisk) {
+        let mut known = self.parts.known.clone();
+        // The end of the agent ends whoever waits here.
+        let gone = |known: &Arc<Known>| ordered(known, wanted.disk, wanted.commit).is_none();
+        if known.wait_for(gone).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What the controller says became of a commit; none when it cannot be asked now.

@@ -33,6 +33,7 @@ use super::{
     error::{DiskError, Fault},
     read::{Missing, Pinned},
 };
+use crate::pace::give_way;
 
 /// Most chunks that are planned at a time. This bounds the pages that are held for it.
 const WINDOW_CHUNKS: usize = 1024;
@@ -43,6 +44,33 @@ const BUILDING: usize = 2;
 const PUTTING: usize = 3;
 /// Longest time to wait for writes that the frozen epoch has admitted, and for chunks of the base.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How fast a commit stores its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speed {
+    /// As fast as the pool takes them.
+    Full,
+    /// At the pace of the background, one batch at a time, giving way to reads.
+    Background,
+}
+
+/// How the objects of a commit are stored.
+#[derive(Clone, Copy)]
+struct Storing {
+    /// The round of the upload.
+    round: u64,
+    speed: Speed,
+}
+
+impl Storing {
+    /// Batches on their way to the pool at a time.
+    const fn at_a_time(self) -> usize {
+        match self.speed {
+            Speed::Full => PUTTING,
+            Speed::Background => 1,
+        }
+    }
+}
 
 /// The result of a commit. All its objects are durable on the required number of nodes.
 #[derive(Clone, Debug)]
@@ -60,7 +88,7 @@ pub struct Saved {
 
 impl Disk {
     /// Uploads what `commit` froze. May be repeated: objects that the pool already has are only touched.
-    pub(super) async fn save(self: &Arc<Self>, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
+    pub(super) async fn save(self: &Arc<Self>, commit: CommitId, round: u64, speed: Speed) -> Result<Saved, DiskError> {
         let view = Arc::new(self.frozen(commit).await?);
         let deadline = Instant::now() + PATIENCE;
         for epoch in &view.epochs {
@@ -80,7 +108,7 @@ impl Disk {
             let flushed = flushed.await.unwrap_or_else(|e| Err(Fault::Io(e.to_string())));
             flushed.map_err(|fault| self.fault(fault))
         };
-        let (saved, ()) = tokio::try_join!(self.upload(view, commit, round), durable)?;
+        let (saved, ()) = tokio::try_join!(self.upload(view, commit, Storing { round, speed }), durable)?;
         Ok(saved)
     }
 
@@ -91,13 +119,18 @@ impl Disk {
             return Err(DiskError::Failed { disk: self.id(), what });
         }
         let _changing = self.changing.lock().await;
-        let saved = self.upload(self.layers(), commit, round).await?;
+        let saved = self.upload(self.layers(), commit, Storing { round, speed: Speed::Full }).await?;
         let is_news = saved.root.descriptor != self.layers().base.root.descriptor;
         Ok(is_news.then_some(saved))
     }
 
     /// Builds the new chunks and pages, and puts them into the pool.
-    async fn upload(self: &Arc<Self>, view: Arc<Layers>, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
+    async fn upload(
+        self: &Arc<Self>,
+        view: Arc<Layers>,
+        commit: CommitId,
+        storing: Storing,
+    ) -> Result<Saved, DiskError> {
         let bits: Vec<&BlockBits> = view.epochs.iter().map(|epoch| &epoch.bits).collect();
         let dirty_bytes = BlockBits::union_count(&bits) * BLOCK_BYTES;
         let base = view.base.version;
@@ -105,13 +138,13 @@ impl Disk {
         if dirty_bytes == 0 && view.base.size_bytes() == ByteLen(view.size_bytes()) {
             return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
         }
-        let (changes, mut stored_bytes) = self.upload_chunks(&view, dirty_chunks(&view), round).await?;
+        let (changes, mut stored_bytes) = self.upload_chunks(&view, dirty_chunks(&view), storing).await?;
         let committed = self.grow_tree(&view, &changes).await?;
         if committed.descriptor == view.base.descriptor {
             // The guest wrote the same bytes that were there before.
             return Ok(Saved { base, root: unchanged, dirty_bytes, stored_bytes: 0 });
         }
-        stored_bytes += self.put(round, committed.records()).await?;
+        stored_bytes += self.put(storing, committed.records()).await?;
         self.keep_pages(&committed)?;
         let root = VersionRoot {
             descriptor: hex::encode(committed.descriptor.encode()),
@@ -127,7 +160,7 @@ impl Disk {
         self: &Arc<Self>,
         view: &Arc<Layers>,
         dirty: Vec<u64>,
-        round: u64,
+        storing: Storing,
     ) -> Result<(BTreeMap<ChunkIndex, Option<Leaf>>, u64), DiskError> {
         let chunk_bytes = view.base.descriptor.chunk.bytes();
         let windows: Vec<Vec<u64>> = dirty.chunks(WINDOW_CHUNKS).map(<[u64]>::to_vec).collect();
@@ -137,10 +170,10 @@ impl Disk {
         let put = built
             .map_err(|fault| self.fault(fault))
             .map_ok(|batch| async move {
-                let stored = self.put(round, batch.records).await?;
+                let stored = self.put(storing, batch.records).await?;
                 Ok((batch.changes, stored))
             })
-            .try_buffer_unordered(PUTTING);
+            .try_buffer_unordered(storing.at_a_time());
         put.try_fold((BTreeMap::new(), 0), async |(mut all, sum), (changes, stored)| {
             all.extend(changes);
             Ok((all, sum + stored))
@@ -158,13 +191,22 @@ impl Disk {
         Ok(())
     }
 
-    async fn put(&self, round: u64, records: Vec<Record>) -> Result<u64, DiskError> {
+    async fn put(&self, storing: Storing, records: Vec<Record>) -> Result<u64, DiskError> {
         if records.is_empty() {
             return Ok(0);
         }
         let stored_bytes = records.iter().map(|record| u64_from(record.stored().len())).sum();
-        let done = self.node().pool.put(round, records).await;
-        done.map(|_| stored_bytes).map_err(|source| DiskError::Pool { disk: self.id(), source })
+        let node = self.node();
+        if storing.speed == Speed::Background {
+            give_way(&node.pool).await;
+        }
+        let done = node.pool.put(storing.round, records).await;
+        let done = done.map_err(|source| DiskError::Pool { disk: self.id(), source })?;
+        if storing.speed == Speed::Background {
+            // What the pool had already takes no time, so that a commit gets further than the one that was given up before.
+            node.background.take(done.stored_bytes).await;
+        }
+        Ok(stored_bytes)
     }
 
     /// The layers as the commit froze them.

@@ -24,6 +24,8 @@ pub struct Config {
     /// Longest time a program waits for a read, or a write of a part of a block, whose bytes no other node gives. Then it
     /// gets EIO, and a guest is paused.
     pub read_deadline: Duration,
+    /// Most bytes per second that commits in the background store, at least 1.
+    pub background_bytes_per_s: u64,
     /// User and group id that own the disk files: those that QEMU runs with.
     pub owner: (u32, u32),
     /// The file system that all of it is on; none: nobody wants to know when it fails.
@@ -42,6 +44,7 @@ impl Config {
             cache_bytes_max: 10 << 30,
             keep_free_bytes: 2 << 30,
             read_deadline: Duration::from_secs(60),
+            background_bytes_per_s: 16 << 20,
             owner: (0, 0),
             disk: None,
         }

@@ -38,7 +38,7 @@ use super::{
     patience::Patience,
     write::{NotNow, Stripes},
 };
-use crate::holder::Holder;
+use crate::{holder::Holder, pace::Pace};
 
 /// What all disks of a node have in common.
 pub(crate) struct Node {
@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) cache: Arc<Cache>,
     pub(crate) holder: Holder,
     pub(crate) pages: Pages,
+    /// How fast commits in the background store, all together.
+    pub(crate) background: Pace,
     pub(crate) runtime: tokio::runtime::Handle,
     /// Bytes that programs read from all disks since this process began.
     pub(crate) read_bytes: AtomicU64,

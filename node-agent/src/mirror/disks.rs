@@ -23,7 +23,7 @@ use super::{
     bits::{BlockBits, Found},
     boots::Ended,
     cache::Cache,
-    commit::Saved,
+    commit::{Saved, Speed},
     config::Config,
     cut::{CutState, Flipped, blocking, open_error},
     disk::{Disk, Layers, Node, micros},
@@ -33,7 +33,7 @@ use super::{
     meta::{EpochMeta, Meta, NotStored},
     stable,
 };
-use crate::holder::Holder;
+use crate::{holder::Holder, pace::Pace};
 
 /// A prepared cut that is not held within this time is given up (I10).
 const PREPARED_FOR: Duration = Duration::from_secs(30);
@@ -210,12 +210,14 @@ impl Disks {
             )
             .map_err(io("the cache"))?;
             let cache = Arc::new(cache);
+            let background = Pace::new(config.background_bytes_per_s);
             let node = Arc::new(Node {
                 config,
                 pool,
                 cache,
                 holder,
                 pages: super::base::Pages::default(),
+                background,
                 runtime,
                 read_bytes: AtomicU64::new(0),
                 written_bytes: AtomicU64::new(0),
@@ -769,7 +771,17 @@ impl Disks {
     /// See [`DiskError`]. The call can be repeated.
     pub async fn save(&self, disk: DiskId, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
         let entry = self.entry(disk).ok_or(DiskError::NotFound(disk))?;
-        entry.disk.save(commit, round).await
+        entry.disk.save(commit, round, Speed::Full).await
+    }
+
+    /// As [`Self::save`], at the pace of the background and giving way to reads. It may be given up by dropping it: what was
+    /// stored is only touched when the same blocks are saved again.
+    ///
+    /// # Errors
+    /// See [`DiskError`]. The call can be repeated.
+    pub async fn save_slowly(&self, disk: DiskId, commit: CommitId, round: u64) -> Result<Saved, DiskError> {
+        let entry = self.entry(disk).ok_or(DiskError::NotFound(disk))?;
+        entry.disk.save(commit, round, Speed::Background).await
     }
 
     /// Uploads what a disk that nobody writes to holds and its base lacks, as `commit`. `None` if there is nothing.

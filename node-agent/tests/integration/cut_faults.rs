@@ -302,6 +302,7 @@ impl Fleet {
                 phase,
                 max_pause_ms: 1000,
                 freeze: false,
+                background: false,
                 coordinate: (at == COORDINATOR).then(all),
                 disks: vec![CutDisk {
                     instance: want.instance,

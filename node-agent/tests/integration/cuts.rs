@@ -48,8 +48,10 @@ pub(crate) struct Disk {
     /// Set to make saves fail for good.
     damaged: bool,
     saves_that_fail: u32,
-    saved: Vec<CommitId>,
-    abandoned: Vec<CommitId>,
+    pub(crate) saved: Vec<CommitId>,
+    /// Commits that are being saved slowly. That never ends.
+    pub(crate) slow: Vec<CommitId>,
+    pub(crate) abandoned: Vec<CommitId>,
 }
 
 /// One node's disks. They remember what was asked of them.
@@ -156,6 +158,13 @@ impl DiskCuts for FakeDisks {
         })
     }
 
+    fn save_slowly(&self, _: DiskId, commit: CommitId, _round: u64) -> BoxFuture<'_, Result<Saved, DiskError>> {
+        Box::pin(async move {
+            self.with(|d| d.slow.push(commit));
+            std::future::pending().await
+        })
+    }
+
     fn abandon(&self, _: DiskId, commit: CommitId) -> BoxFuture<'_, Result<(), DiskError>> {
         Box::pin(async move {
             self.with(|d| {
@@ -225,6 +234,8 @@ pub(crate) struct Fleet {
     pub(crate) host: FakeHost,
     /// Whether cuts freeze guests.
     pub(crate) freeze: bool,
+    /// Whether commits are saved slowly.
+    pub(crate) background: bool,
 }
 
 const CLUSTER: uuid::Uuid = uuid::Uuid::from_u128(0xc1);
@@ -241,6 +252,7 @@ impl Fleet {
             dir: tempfile::tempdir().unwrap(),
             host: FakeHost::default(),
             freeze: false,
+            background: false,
         };
         (0..count).fold(fleet, |mut fleet, _| {
             let (known, _) = watch::channel(Arc::new(Known::nothing(INCARNATION)));
@@ -305,6 +317,12 @@ impl Fleet {
         (node.freezes, node.cuts, node.stop) = (freezes, cuts, stop);
     }
 
+    /// Another snapshot of the same disks.
+    pub(crate) fn next_snapshot(&mut self) {
+        self.snapshot = SnapshotId::generate();
+        self.nodes.iter_mut().for_each(|node| node.commit = CommitId::generate());
+    }
+
     pub(crate) fn order(&self, at: usize, attempt: u32, phase: CutPhase) -> CutOrder {
         let node = &self.nodes[at];
         let all = || self.nodes.iter().map(|n| CutNode { node: n.id, disks: vec![n.disk] }).collect();
@@ -315,6 +333,7 @@ impl Fleet {
             phase,
             max_pause_ms: 400,
             freeze: self.freeze,
+            background: self.background,
             coordinate: (at == 0).then(all),
             disks: vec![disk],
             upload: UploadId::generate(),

@@ -2,6 +2,7 @@
 //! start guests: they need root.
 
 mod agent;
+mod background;
 mod consoles;
 mod cut_faults;
 mod cuts;

@@ -1,4 +1,4 @@
-//! Deployments are shown and labelled.
+//! Deployments are shown, labelled and protected.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use muster_api::{
 };
 
 use super::{
-    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery, nics::Names},
+    super::{Answer, App, AppError, Asked, Caller, find, labels::patched, list::ListQuery, nics::Names, protection},
     event, view,
 };
 use crate::{
@@ -53,10 +53,11 @@ impl App {
                     // The state follows from the members, so it is counted before it is compared.
                     let names = Names::of(tx, rows.iter().flat_map(|row| &row.nics)).await?;
                     let tallies = self.counted.tallies(tx, &rows).await?;
+                    let protection = protection::shown(tx, caller, &rows).await?;
                     let rows: Vec<_> = rows.into_iter().zip(tallies).collect();
                     let keep = |(row, tally): (DeploymentRow, Arc<Tally>)| {
                         let timing = row.timing.clone();
-                        let shown = view::view(caller, row, &names, &tally, timing, None);
+                        let shown = view::view(caller, row, &names, &protection, &tally, timing, None);
                         list.filter.keeps(shown.state, &shown.labels).then_some(shown)
                     };
                     pager.take(rows, |(row, _)| row.seq, keep);
@@ -66,7 +67,7 @@ impl App {
             .await
     }
 
-    /// Replaces the labels; nothing else of a deployment can be patched.
+    /// Changes the labels and the protection; nothing else of a deployment can be patched.
     pub async fn patch_deployment(
         &self,
         asked: &Asked<Ref<DeploymentId>>,
@@ -76,7 +77,11 @@ impl App {
             let mut row = find::deployment(tx, &asked.caller, &asked.thing).await?;
             asked.check_if_match(row.revision)?;
             let labels = patched(&row.labels, &patch.labels)?;
-            if labels != row.labels {
+            let changed = match patch.protect {
+                Some(protect) => protection::change(tx, &row, protect).await?,
+                None => false,
+            };
+            if changed || labels != row.labels {
                 row.labels = labels;
                 deployments::save(tx, &row).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;

@@ -12,7 +12,7 @@ use muster_api::{
 use storage_core::units::u64_from;
 
 use super::{
-    super::{Answer, App, AppError, Caller, Once, disk_starts::disk_source, nics},
+    super::{Answer, App, AppError, Caller, Once, disk_starts::disk_source, nics, protection},
     event,
     members::NewMembers,
     placing::{Placing, can_have_networks, node_views},
@@ -81,6 +81,9 @@ impl App {
                 None => Seed::default(),
             };
             seeds::insert(tx, row.id, order.seed(forked)).await?;
+            if let Some(protect) = &order.protect {
+                protection::begin(tx, &row, protect).await?;
+            }
             events::append(tx, event(&row, &caller.name)).await?;
             let new = NewOperation {
                 project: row.project.clone(),

@@ -8,6 +8,7 @@ use super::{
         Answer, App, AppError, Asked, Caller, find,
         freed::Going,
         instances::{self as app_instances, change::deleted},
+        protection,
     },
     event,
 };
@@ -51,6 +52,7 @@ impl App {
                 row.state = DeploymentState::Deleting;
                 deployments::save(tx, &row).await?;
                 seeds::delete(tx, row.id).await?;
+                protection::end(tx, &row).await?;
                 events::append(tx, event(&row, &asked.caller.name)).await?;
             }
             Answer::accepted(&operation)

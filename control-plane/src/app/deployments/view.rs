@@ -8,7 +8,11 @@ use muster_api::{
 };
 use storage_core::units::u64_from;
 
-use super::super::{App, AppError, Caller, nics::Names};
+use super::super::{
+    App, AppError, Caller,
+    nics::Names,
+    protection::{self, Shown},
+};
 use crate::{
     domain::{
         deployment::Tally,
@@ -24,10 +28,11 @@ pub(super) async fn show(app: &App, tx: &mut Tx, caller: &Caller, row: Deploymen
     let keys = seed.ssh_keys.iter().map(|line| line.parse().map(|key: SshKey| key.facts()));
     let keys = keys.collect::<Result<_, _>>().map_err(anyhow::Error::from)?;
     let names = Names::of(tx, row.nics.iter()).await?;
+    let protection = protection::shown(tx, caller, std::slice::from_ref(&row)).await?;
     Ok(Deployment {
         ssh_keys: Some(keys),
         user_data_bytes: Some(u64_from(seed.user_data.as_ref().map_or(0, String::len))),
-        ..view(caller, row, &names, &tally, details.timing.clone(), Some(details.bytes))
+        ..view(caller, row, &names, &protection, &tally, details.timing.clone(), Some(details.bytes))
     })
 }
 
@@ -36,6 +41,7 @@ pub(super) fn view(
     caller: &Caller,
     row: DeploymentRow,
     names: &Names,
+    protection: &Shown,
     tally: &Tally,
     timing: Timing,
     bytes: Option<(u64, u64)>,
@@ -45,6 +51,7 @@ pub(super) fn view(
         DeploymentState::Deleting | DeploymentState::Deleted => row.state,
         _ => tally.state(),
     };
+    let (protect, protection) = protection.get(&row.id).cloned().unzip();
     let placement = Placement { nodes: row.placement.nodes.filter(|_| operator), ..row.placement };
     Deployment {
         id: row.id,
@@ -72,6 +79,8 @@ pub(super) fn view(
         nics: names.deployment_nics(&row.nics),
         firmware: row.firmware.into(),
         tpm: row.tpm,
+        protect: protect.map(Into::into),
+        protection,
         counts: tally.counts.clone(),
         ready: tally.ready,
         timing,

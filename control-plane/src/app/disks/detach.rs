@@ -121,12 +121,17 @@ pub(crate) async fn drive(tx: &mut Tx, id: DiskId) -> Result<bool, AppError> {
         was_there: row.path.is_some(),
         knows_newest: row.reported_version == Some(row.version),
         unsaved_bytes: row.unsaved_bytes,
-        is_being_cut: snapshots::busy_with(tx, &[row.id]).await?.is_some(),
+        // Nothing waits for a scheduled one. It is given up once the disk comes to be saved or leaves.
+        is_being_cut: snapshots::busy_with(tx, &[row.id]).await?.is_some()
+            && snapshots::scheduled_with(tx, &[row.id]).await?.is_empty(),
         last: own.as_ref().filter(|own| !own.is_under_way()).map(|own| last(tx, own)),
     };
     match next(&seen) {
         Next::Wait(why) => wait(tx, row, why).await,
-        Next::Leave => leave(tx, row, &instance).await.map(|()| true),
+        Next::Leave => {
+            app_snapshots::give_up_scheduled(tx, &[row.id], "a detach").await?;
+            leave(tx, row, &instance).await.map(|()| true)
+        }
         Next::Save => match app_snapshots::begin_own(tx, instance).await {
             Ok(snapshot) => {
                 if let Some(before) = row.leaving_snapshot {

@@ -109,6 +109,9 @@ fn view(
         boots: life.boots,
         last_reason,
         last_reason_at,
+        unsaved_bytes: disks.iter().map(|disk| disk.unsaved_bytes).sum(),
+        // Times that may be absent are compared as if absent were the earliest.
+        saved_at: disks.iter().map(|disk| disk.saved_at).min().flatten(),
         disks: disks.into_iter().map(|disk| disk_view(disk, operator)).collect(),
         conditions: life.conditions,
         nics: Vec::new(),

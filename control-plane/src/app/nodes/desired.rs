@@ -224,6 +224,7 @@ fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> Result<CutOr
         phase,
         max_pause_ms: row.max_pause_ms,
         freeze: row.consistency == Consistency::Filesystem,
+        background: row.background,
         coordinate: coordinates.then(|| by_node(members)),
         disks: members
             .iter()

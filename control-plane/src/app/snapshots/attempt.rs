@@ -74,6 +74,9 @@ pub(crate) async fn give_up(
     tell_nodes(tx, &members).await?;
     tx.wake(Loop::Disks);
     tx.wake(Loop::Restores);
+    if row.scheduled {
+        tx.wake(Loop::Protection);
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots are shown, renamed, labelled and unlinked.
 
 use muster_api::{
-    Page, Reason, Ref, SnapshotId,
+    OperationId, Page, Reason, Ref, SnapshotId,
     snapshot::{PatchSnapshot, Snapshot, SnapshotMember, SnapshotState},
     version::Freed,
 };
@@ -19,11 +19,32 @@ use super::{
 use crate::{
     domain::snapshot::SAVE_MS,
     store::{
-        events,
-        operations::{self, NewOperation, Outcome},
-        snapshots, versions,
+        Tx, events,
+        operations::{self, NewOperation, Origin, Outcome},
+        snapshots::{self, SnapshotRow},
+        versions,
     },
 };
+
+/// Unlinks a snapshot that is not under way. Returns the operation that did it.
+pub(crate) async fn unlink(tx: &mut Tx, mut row: SnapshotRow, origin: &Origin) -> Result<OperationId, AppError> {
+    let new = NewOperation {
+        project: row.project.clone(),
+        kind: "snapshot.delete",
+        target: row.target(),
+        phase: "unlinking",
+        progress: operations::to_do(row.members, "disks"),
+        deadline: tx.now().plus_ms(SAVE_MS),
+    };
+    let operation = begin_operation(tx, origin, new).await?;
+    // I5: unlinking is one step whatever the size. The bytes stay until nothing uses them.
+    versions::unlink_snapshot(tx, row.id).await?;
+    row.state = SnapshotState::Deleted;
+    snapshots::save(tx, &row).await?;
+    events::append(tx, event(&row, &origin.actor)).await?;
+    operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
+    Ok(operation.id)
+}
 
 impl App {
     /// One snapshot, by id or name, unless it is deleted.
@@ -67,7 +88,8 @@ impl App {
             .await
     }
 
-    /// Changes name and labels; what the patch leaves out stays. The versions get the new name as well.
+    /// Changes name and labels, and keeps a scheduled one for good; what the patch leaves out stays. The versions get the new
+    /// name as well.
     pub async fn patch_snapshot(
         &self,
         asked: &Asked<Ref<SnapshotId>>,
@@ -78,7 +100,12 @@ impl App {
             asked.check_if_match(row.revision)?;
             let name = patch.name.as_ref().map(ToString::to_string).filter(|name| *name != row.name);
             let labels = patched(&row.labels, &patch.labels)?;
-            if name.is_none() && labels == row.labels {
+            if patch.scheduled == Some(true) && !row.scheduled {
+                let detail = "only the controller takes scheduled snapshots: set `protect` of a deployment";
+                return Err(AppError::invalid("/scheduled", "invalid", detail));
+            }
+            let scheduled = row.scheduled && patch.scheduled != Some(false);
+            if name.is_none() && labels == row.labels && scheduled == row.scheduled {
                 return Answer::ok(&view::view(row));
             }
             if let Some(name) = name {
@@ -89,6 +116,7 @@ impl App {
                 row.name = name;
             }
             row.labels = labels;
+            row.scheduled = scheduled;
             snapshots::save(tx, &row).await?;
             events::append(tx, event(&row, &asked.caller.name)).await?;
             Answer::ok(&view::view(find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?))
@@ -106,22 +134,8 @@ impl App {
                 give_up(tx, &mut row, Reason::Deleted, "the snapshot was deleted", Outcome::Cancelled(None)).await?;
                 row = find::snapshot(tx, &asked.caller, &Ref::Id(row.id)).await?;
             }
-            let new = NewOperation {
-                project: row.project.clone(),
-                kind: "snapshot.delete",
-                target: row.target(),
-                phase: "unlinking",
-                progress: operations::to_do(row.members, "disks"),
-                deadline: tx.now().plus_ms(SAVE_MS),
-            };
-            let operation = begin_operation(tx, &asked.caller.origin(), new).await?;
-            // I5: unlinking is one step whatever the size. The bytes stay until nothing uses them.
-            versions::unlink_snapshot(tx, row.id).await?;
-            row.state = SnapshotState::Deleted;
-            snapshots::save(tx, &row).await?;
-            events::append(tx, event(&row, &asked.caller.name)).await?;
-            operations::finish(tx, operation.id, Outcome::Succeeded(None)).await?;
-            Answer::accepted(&existing(tx, operation.id).await?)
+            let operation = unlink(tx, row, &asked.caller.origin()).await?;
+            Answer::accepted(&existing(tx, operation).await?)
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_api::{
-    CommitId, ErrorCode, InstanceId, Labels, Problem, SnapshotId, Timestamp,
+    CommitId, DiskId, ErrorCode, InstanceId, Labels, Problem, SnapshotId, Timestamp,
     deployment::Runtime,
     instance::InstanceState,
     operation::{Operation, Target},
@@ -21,7 +21,7 @@ use super::{
     event,
 };
 use crate::{
-    domain::{names::made_up, snapshot::SAVE_MS},
+    domain::{names::made_up, protection, snapshot::SAVE_MS},
     store::{
         Tx,
         deployments::{self, DeploymentRow},
@@ -29,6 +29,7 @@ use crate::{
         instances::{self, DiskRow, InstanceRow},
         nodes,
         operations::{self, NewOperation, Origin},
+        protections,
         snapshots::{self, MemberRow, SnapshotRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
     },
@@ -79,6 +80,7 @@ impl App {
                 consistency: wanted.consistency,
                 max_pause_ms,
                 origin: caller.origin(),
+                kind: Kind::Asked,
             };
             Answer::accepted(&begin(tx, taken, how).await?)
         })
@@ -141,9 +143,54 @@ async fn begin_for_itself(
         consistency: Consistency::Crash,
         max_pause_ms: PAUSE_MS,
         origin: Origin::muster(),
+        kind: Kind::Asked,
     };
     begin(tx, Taken { project, rows, skipped: 0, deployment }, how).await?;
     Ok(id)
+}
+
+/// Begins a scheduled snapshot of these members of a deployment, each of which is [`Part::Taken`]. [`AppError::Busy`] while another
+/// snapshot has one of their disks.
+pub(crate) async fn begin_scheduled(
+    tx: &mut Tx,
+    deployment: DeploymentRow,
+    rows: Vec<InstanceRow>,
+    skipped: u64,
+    speed: Speed,
+) -> Result<SnapshotId, AppError> {
+    let id = SnapshotId::generate();
+    let mut name = protection::name(&deployment.name, tx.now());
+    if snapshots::by_name(tx, &deployment.project, &name).await?.is_some() {
+        name = made_up(&name, id.uuid());
+    }
+    let how = How {
+        id,
+        name,
+        labels: deployment.labels.clone(),
+        consistency: Consistency::Crash,
+        max_pause_ms: PAUSE_MS,
+        origin: Origin::muster(),
+        kind: Kind::Scheduled(speed),
+    };
+    begin(tx, Taken { project: deployment.project.clone(), rows, skipped, deployment: Some(deployment) }, how).await?;
+    Ok(id)
+}
+
+/// Gives up the scheduled snapshots under way that have one of these disks: nothing that somebody asks for waits for them. They
+/// are taken again soon.
+pub(crate) async fn give_up_scheduled(tx: &mut Tx, disks: &[DiskId], what_came: &str) -> Result<(), AppError> {
+    for id in snapshots::scheduled_with(tx, disks).await? {
+        if let Some(mut row) = protections::of_snapshot(tx, id).await? {
+            row.under_way = None;
+            row.left_out = None;
+            row.next_at = tx.now().plus_ms(protection::AGAIN_MS);
+            protections::save(tx, &row).await?;
+        }
+        tracing::info!(snapshot.id = %id, "a scheduled snapshot gives way to {what_came}");
+        metrics::counter!("muster_scheduled_snapshots_total", "outcome" => "gave_way").increment(1);
+        discard(tx, id).await?;
+    }
+    Ok(())
 }
 
 /// How a snapshot is taken, and for whom.
@@ -154,15 +201,39 @@ struct How {
     consistency: Consistency,
     max_pause_ms: u64,
     origin: Origin,
+    kind: Kind,
+}
+
+/// Who wants a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Somebody asked for it, or for something that needs it.
+    Asked,
+    /// It protects its deployment.
+    Scheduled(Speed),
+}
+
+/// How fast a scheduled snapshot is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speed {
+    /// At the pace of the background.
+    Background,
+    /// As one that somebody asked for.
+    Full,
 }
 
 /// Stores a snapshot with its members, and tells their nodes. Returns its operation.
 async fn begin(tx: &mut Tx, taken: Taken, how: How) -> Result<Operation, AppError> {
-    let How { id, name, labels, consistency, max_pause_ms, origin } = how;
+    let How { id, name, labels, consistency, max_pause_ms, origin, kind } = how;
     let members = members(tx, id, &taken.rows).await?;
+    if kind == Kind::Asked {
+        let disks: Vec<_> = members.iter().map(|member| member.disk).collect();
+        give_up_scheduled(tx, &disks, "another one of its disks").await?;
+    }
     refuse_if_cut(tx, &members).await?;
     let (now, count) = (tx.now(), u64_from(members.len()));
-    let deadline = now.plus_ms(SAVE_MS);
+    let scheduled = kind != Kind::Asked;
+    let deadline = now.plus_ms(if scheduled { protection::SAVE_MS } else { SAVE_MS });
     let upload = begin_upload(tx, &taken.project, id, deadline).await?;
     let new = NewOperation {
         project: taken.project.clone(),
@@ -189,6 +260,8 @@ async fn begin(tx: &mut Tx, taken: Taken, how: How) -> Result<Operation, AppErro
         members: count,
         skipped: taken.skipped,
         missing: 0,
+        scheduled,
+        background: kind == Kind::Scheduled(Speed::Background),
         dirty_bytes: 0,
         stored_bytes: 0,
         pause_max_us: None,
@@ -251,6 +324,40 @@ fn nothing_to_cut() -> AppError {
         state: "empty".to_owned(),
         allowed: vec!["running", "paused", "stopping", "stopped"],
     }
+}
+
+/// Whether an instance takes part in a scheduled snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It has a disk that can be cut.
+    Taken,
+    /// It has none, as a user's snapshot skips it too.
+    Skipped,
+    /// Nobody can cut its disk now, for this reason. It may hold what is not saved.
+    LeftOut(String),
+}
+
+/// Whether this instance takes part in a scheduled snapshot, which leaves out what it cannot have (I11). `disks` are those of the
+/// instance.
+pub(crate) async fn part(tx: &mut Tx, row: &InstanceRow, disks: &[DiskRow]) -> Result<Part, AppError> {
+    let refused = |error: AppError| match error {
+        AppError::Problem(problem) => Ok(Part::LeftOut(problem.detail)),
+        error => Err(error),
+    };
+    match has_disk(row) {
+        Ok(true) => {}
+        Ok(false) => return Ok(Part::Skipped),
+        Err(error) => return refused(error),
+    }
+    if let Err(error) = refuse_if_away(tx, row).await {
+        return refused(error);
+    }
+    let attaching = disks.iter().find(|disk| disk.path.is_none() && disk.leaving_since.is_none());
+    Ok(attaching.map_or(Part::Taken, |disk| Part::LeftOut(is_attaching(row, disk))))
+}
+
+fn is_attaching(row: &InstanceRow, disk: &DiskRow) -> String {
+    format!("disk {}/{} is still being attached", row.name, disk.name)
 }
 
 /// Whether an instance has a disk that can be cut. Refuses if that is not known.
@@ -336,7 +443,7 @@ async fn members(tx: &mut Tx, id: SnapshotId, taken: &[InstanceRow]) -> Result<V
             }
             // A guest may write to it before its node has told that it is there, so it cannot be left out.
             if disk.path.is_none() {
-                let detail = format!("disk {}/{} is still being attached: try again when it is", row.name, disk.name);
+                let detail = format!("{}: try again when it is", is_attaching(row, &disk));
                 let refused = Problem::new(ErrorCode::WrongState, detail).with("state", "attaching");
                 return Err(refused.with("allowed", vec!["attached"]).into());
             }

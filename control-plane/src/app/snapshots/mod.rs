@@ -12,7 +12,8 @@ use serde_json::json;
 
 pub(crate) use self::{
     attempt::{discard, failed, give_up, tell_nodes},
-    create::begin_own,
+    calls::unlink,
+    create::{Part, Speed, begin_own, begin_scheduled, give_up_scheduled, part},
     publish::publish,
 };
 use crate::store::{events::NewEvent, snapshots::SnapshotRow};

@@ -60,6 +60,9 @@ pub(crate) async fn publish(tx: &mut Tx, row: &mut SnapshotRow) -> Result<(), Ap
     tell_nodes(tx, &members).await?;
     tx.wake(Loop::Disks);
     tx.wake(Loop::Restores);
+    if row.scheduled {
+        tx.wake(Loop::Protection);
+    }
     Ok(())
 }
 
@@ -84,7 +87,10 @@ async fn publish_members(
         published.push((member.disk, new.id));
         told.push(published_event(row, member, new.id));
     }
-    instances::advance_heads(tx, &heads).await?;
+    // What was written after the cut is in none of the versions, however long saving them took.
+    let now = tx.now();
+    let saved_at = row.cut_at.map_or(now, |cut_at| cut_at.min(now));
+    instances::advance_heads_as_of(tx, &heads, saved_at).await?;
     snapshots::save_versions(tx, row.id, &published).await?;
     events::append_many(tx, told).await?;
     Ok(())

@@ -47,6 +47,7 @@ pub(super) fn view(row: SnapshotRow) -> Snapshot {
         members: row.members,
         skipped: row.skipped,
         missing: row.missing,
+        scheduled: row.scheduled,
         dirty_bytes: row.dirty_bytes,
         stored_bytes: row.stored_bytes,
         pause_max_ms: row.pause_max_us.map(millis),

@@ -81,7 +81,7 @@ async fn bad_input_gets_a_clear_error_and_costs_nothing() {
         .await
         .refused(404, "not_found");
     assert_eq!(unknown.text("/errors/0/pointer"), "/placement/nodes/0");
-    for field in ["instance_type", "protect", "on_node_loss"] {
+    for field in ["instance_type", "on_node_loss"] {
         world.deploy(json!({ "source": source, "count": 1, field: "x" })).await.refused(501, "not_built_yet");
     }
     let full = world.deploy(json!({ "source": source, "count": 1, "memory_bytes": 1_u64 << 40 })).await;

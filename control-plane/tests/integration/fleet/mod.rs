@@ -19,6 +19,7 @@ mod lost;
 mod networks;
 mod node_loss;
 mod on_postgres;
+mod protection;
 mod restart;
 mod restore;
 mod roots;

@@ -15,11 +15,10 @@
 //! what they are to keep, and waits a moment before each parcel while somebody waits for objects.
 //!
 //! Reading order: [`Repair`], `pass` (objects in name order), `tell` (what this node lost), `gone` (what nobody has), `asked` (what others lost),
-//! `pace`, `progress`.
+//! `progress`.
 
 mod asked;
 mod gone;
-mod pace;
 mod pass;
 mod progress;
 mod tell;
@@ -33,8 +32,9 @@ use tokio::time::{Instant, sleep_until};
 
 pub use asked::Asked;
 
-use self::{asked::Work, gone::Gone, pace::Pace, progress::Progress, tell::Telling};
+use self::{asked::Work, gone::Gone, progress::Progress, tell::Telling};
 use super::losses::Losses;
+use crate::pace::Pace;
 
 /// Time between two passes when nothing happened.
 const EVERY: Duration = Duration::from_secs(6 * 3600);

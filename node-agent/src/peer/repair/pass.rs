@@ -1,6 +1,6 @@
 //! A pass over the objects of this node, in name order.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{collections::BTreeSet, future::Future};
 
 use futures::{StreamExt as _, stream};
 use muster_api::node::ObjectAmount;
@@ -11,10 +11,10 @@ use storage_core::{
     store::{ChunkStore, Listed, StoreError},
     units::u64_from,
 };
-use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use super::Repair;
+use crate::pace::give_way;
 
 /// Objects that are compared with other nodes together.
 const BATCH: usize = 4096;
@@ -22,10 +22,6 @@ const BATCH: usize = 4096;
 const HANDED_OVER: usize = 256;
 /// Parcels on their way at a time. They are in memory.
 const PARCELS: usize = 4;
-/// Longest that a parcel waits for reads that are under way. Without a limit, guests that always read would end the repair.
-const GIVE_WAY: Duration = Duration::from_millis(250);
-/// Time between two looks for such reads.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,7 +152,7 @@ impl Repair {
             return (parcel, None);
         }
         self.pace.take(parcel.bytes()).await;
-        self.give_way().await;
+        give_way(&self.pool).await;
         let sent = self.pool.send_parcel(&parcel, avoided).await;
         if let Some(sent) = &sent {
             self.progress.not_missing(parcel.objects() - sent.unread_objects, parcel.bytes() - sent.unread_bytes);
@@ -170,19 +166,12 @@ impl Repair {
         let mut kept = 0;
         for part in surplus.chunks(HANDED_OVER) {
             self.hand_over_pace.take(part.iter().map(|object| object.stored_bytes).sum()).await;
-            self.give_way().await;
+            give_way(&self.pool).await;
             let done = self.pool.hand_over(part, avoided).await;
             kept += done.kept_objects;
             self.progress.handed_over(&done);
         }
         kept
-    }
-
-    async fn give_way(&self) {
-        let end = Instant::now() + GIVE_WAY;
-        while self.pool.reads_under_way() && Instant::now() < end {
-            sleep(LOOK).await;
-        }
     }
 
     /// Asks the store, on a blocking thread.

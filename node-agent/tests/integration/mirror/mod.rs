@@ -1,8 +1,9 @@
 //! Mirrors behind real mounts: `file` (what programs see), `model` (random work against a model), `crash` (killed
-//! processes), `cut` (redirected writes), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline`
+//! processes), `cut` (redirected writes), `background` (slow commits), `boots` (what starts read first), `damage` (rotten files of a disk), `deadline`
 //! (reads without a source), `many` (disks beside each other), `patched` (leaves with packs), `restored` (another content
 //! in place of a disk), `space` (full disks). `world` is what they share.
 
+mod background;
 mod boots;
 mod crash;
 mod cut;

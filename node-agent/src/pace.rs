@@ -1,24 +1,31 @@
-//! [`Pace`]: how fast copies are sent.
+//! How fast work goes that nobody waits for: [`Pace`] limits its bytes per second, and it gives way to reads.
 
 use std::{sync::Mutex, time::Duration};
 
+use muster_pool::PoolClient;
 use storage_core::lock;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Longest that such work waits for reads that are under way. Without a limit, guests that always read would end it.
+const GIVE_WAY: Duration = Duration::from_millis(250);
+/// Time between two looks for such reads.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A limit of bytes per second. Whoever takes bytes waits until all that was taken before has had its time.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_s: u64,
     free_at: Mutex<Instant>,
 }
 
 impl Pace {
     /// At least 1 byte per second.
-    pub(super) fn new(bytes_per_s: u64) -> Self {
+    pub(crate) fn new(bytes_per_s: u64) -> Self {
         assert!(bytes_per_s > 0, "the configuration refuses 0");
         Self { bytes_per_s, free_at: Mutex::new(Instant::now()) }
     }
 
-    pub(super) async fn take(&self, bytes: u64) {
+    /// Waits for its turn.
+    pub(crate) async fn take(&self, bytes: u64) {
         let at = {
             let mut free_at = lock(&self.free_at);
             let at = (*free_at).max(Instant::now());
@@ -26,6 +33,14 @@ impl Pace {
             at
         };
         sleep_until(at).await;
+    }
+}
+
+/// Waits a moment while somebody waits for objects of the pool.
+pub(crate) async fn give_way(pool: &PoolClient) {
+    let end = Instant::now() + GIVE_WAY;
+    while pool.reads_under_way() && Instant::now() < end {
+        sleep(LOOK).await;
     }
 }
 
