@@ -16,11 +16,13 @@ use super::{
 use crate::store::{
     Tx, cluster, deployments, disks, found, images, instances, networks, nics,
     nodes::{self, NodeRow},
-    operations, promises, sessions, snapshots,
+    operations, promises, protections,
+    protections::Protections,
+    sessions, snapshots,
 };
 
 /// States that a person should look at, the worst first: things, state, kind of the problem, what to say.
-const LOOK_AT: [(&str, &str, &str, &str); 16] = [
+const LOOK_AT: [(&str, &str, &str, &str); 17] = [
     ("nodes", "silent", "node_silent", "nodes have not been heard from: what runs there is unknown"),
     (
         "conditions",
@@ -49,6 +51,12 @@ const LOOK_AT: [(&str, &str, &str, &str); 16] = [
     ("instances", "paused", "instance_paused", "instances are held: their disk is full or away"),
     ("instances", "failed", "instance_failed", "instances failed: their reason tells why"),
     ("snapshots", "failed", "snapshot_failed", "snapshots failed: nothing of them was published"),
+    (
+        "protections",
+        "troubled",
+        "not_protected",
+        "deployments are not protected as they are to be: `muster deployment show` tells why",
+    ),
     ("nodes", "fenced", "node_fenced", "nodes were declared dead: remove them to free their names"),
     ("operations", "overdue", "operation_overdue", "operations are past their deadline"),
     ("conditions", "no_kvm", "no_kvm", "nodes emulate their guests, because KVM cannot be used there"),
@@ -90,6 +98,10 @@ pub struct Gauges {
     pub nics: u64,
     /// Ports of nodes that lead to instances, and how many such ports there can be.
     pub published_ports: (u64, u64),
+    /// How the protections of deployments are.
+    pub protections: Protections,
+    /// How long ago the deployment that is behind most was saved, or began to be protected, seconds; 0 if none is protected.
+    pub unsaved_seconds: f64,
 }
 
 impl App {
@@ -134,6 +146,8 @@ impl App {
             .read("metrics", async |tx| {
                 let (nics, published) = nics::count_all(tx).await?;
                 let ports = self.config.networks.published_ports.ports();
+                let protections = protections::count(tx, None).await?;
+                let behind_ms = protections.saved_at.map_or(0, |at| tx.now().ms_since(at).max(0));
                 Ok(Gauges {
                     disks: disks::count(tx).await?,
                     networks: networks::by_state(tx, None).await?.into_values().sum(),
@@ -143,6 +157,8 @@ impl App {
                     operations_overdue: operations::overdue(tx, None).await?,
                     found_instances: found::count(tx).await?,
                     sessions: sessions::count(tx).await?,
+                    protections,
+                    unsaved_seconds: std::time::Duration::from_millis(behind_ms.unsigned_abs()).as_secs_f64(),
                 })
             })
             .await
@@ -162,6 +178,7 @@ async fn count(tx: &mut Tx, project: Option<&str>, operator: bool) -> Result<Sum
         ("found", &BTreeMap::from([("waiting".to_owned(), found)])),
         ("instances", &instances),
         ("snapshots", &snapshots),
+        ("protections", &BTreeMap::from([("troubled".to_owned(), protections::count(tx, project).await?.troubled)])),
         ("operations", &BTreeMap::from([("overdue".to_owned(), operations_overdue)])),
     ]));
     if operator && let Some(line) = restored(tx).await? {

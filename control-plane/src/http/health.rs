@@ -83,6 +83,9 @@ async fn text(app: &App) -> Result<Response, AppError> {
     metrics::gauge!("muster_published_ports").set(gauges.published_ports.0 as f64);
     metrics::gauge!("muster_published_ports_limit").set(gauges.published_ports.1 as f64);
     metrics::gauge!("muster_operations_overdue").set(gauges.operations_overdue as f64);
+    metrics::gauge!("muster_protected_deployments").set(gauges.protections.deployments as f64);
+    metrics::gauge!("muster_protected_deployments_troubled").set(gauges.protections.troubled as f64);
+    metrics::gauge!("muster_protection_oldest_seconds").set(gauges.unsaved_seconds);
     metrics::gauge!("muster_membership_epoch").set(app.pool.membership().epoch as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render()).into_response())
 }

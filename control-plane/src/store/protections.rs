@@ -137,9 +137,9 @@ pub async fn under_way(tx: &mut Tx) -> Result<UnderWay, StoreError> {
 
 const COUNT: &str = "-- protections.count
 SELECT CAST(COUNT(*) AS BIGINT) AS n, CAST(COUNT(trouble) AS BIGINT) AS troubled,
-    MIN(COALESCE(saved_at, since)) AS oldest FROM protections";
+    MIN(COALESCE(saved_at, since)) AS oldest FROM protections WHERE (CAST($1 AS TEXT) IS NULL OR project = $1)";
 
-/// How the protections of all projects are.
+/// How the protections of one project or of all are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protections {
     /// How many deployments are protected.
@@ -150,9 +150,9 @@ pub struct Protections {
     pub saved_at: Option<Timestamp>,
 }
 
-/// How the protections of all projects are.
-pub async fn count(tx: &mut Tx) -> Result<Protections, StoreError> {
-    let row: AnyRow = sqlx::query(COUNT).fetch_one(tx.conn()).await?;
+/// How the protections of one project or of all are.
+pub async fn count(tx: &mut Tx, project: Option<&str>) -> Result<Protections, StoreError> {
+    let row: AnyRow = sqlx::query(COUNT).bind(project).fetch_one(tx.conn()).await?;
     Ok(Protections {
         deployments: column::read(&row, "n")?,
         troubled: column::read(&row, "troubled")?,

@@ -150,7 +150,10 @@ fn fit(schema: &'static Value, value: &Value, at: &str, wrong: &mut Vec<String>)
             "minimum" if value.as_f64().is_some_and(|number| number < says.as_f64().expect("a number")) => {
                 tell(format!("at least {says}"))
             }
-            "minimum" => {}
+            "maximum" if value.as_f64().is_some_and(|number| number > says.as_f64().expect("a number")) => {
+                tell(format!("at most {says}"))
+            }
+            "minimum" | "maximum" => {}
             "required" => {
                 let missing = says
                     .as_array()

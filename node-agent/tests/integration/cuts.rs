@@ -216,7 +216,7 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     disk: DiskId,
     pub(crate) instance: InstanceId,
-    commit: CommitId,
+    pub(crate) commit: CommitId,
     pub(crate) disks: FakeDisks,
     known: watch::Sender<Arc<Known>>,
     pub(crate) freezes: Arc<Freezes>,

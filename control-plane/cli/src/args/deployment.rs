@@ -8,6 +8,7 @@ use muster_api::{
     disk::CreateDisk,
     firmware::FirmwareChoice,
     network::PublishPort,
+    protection::Period,
     units::{parse_duration, parse_size},
 };
 
@@ -26,7 +27,8 @@ Examples:
   muster deploy trial --snapshot before-upgrade
   muster deploy web --image debian --count 4 --ssh-key ~/.ssh/id_ed25519.pub --user-data setup.yaml
   muster deploy db --image debian --count 1 --disk data=20GiB --disk seed=5GiB,source=dataset@3
-  muster deploy shop --image debian --count 1 --network back:10.20.0.5 --publish 80";
+  muster deploy shop --image debian --count 1 --network back:10.20.0.5 --publish 80
+  muster deploy db --image debian --count 1 --protect-every 15m --keep-hourly 24 --keep-daily 7";
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("source").required(true).args(["image", "from_version", "snapshot"]))]
@@ -139,6 +141,29 @@ pub(crate) struct Deploy {
     /// empty file means nothing [default: nothing; of a fork, what was forked did]
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
+    /// Protect the instances: take a snapshot of them in the background each time this has passed, 5m to 7d, so that the loss of a
+    /// host costs at most what was written since the last one [default: none are taken]
+    #[arg(long, value_name = "TIME", value_parser = str::parse::<Period>)]
+    pub(crate) protect_every: Option<Period>,
+    #[command(flatten)]
+    pub(crate) keep: KeepArgs,
+}
+
+/// Which scheduled snapshots stay. The newest always does.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct KeepArgs {
+    /// Of the scheduled snapshots keep so many of the newest [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_last: Option<u32>,
+    /// Keep the newest of each of so many hours, in UTC [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_hourly: Option<u32>,
+    /// Keep the newest of each of so many days [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_daily: Option<u32>,
+    /// Keep the newest of each of so many weeks [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_weekly: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -182,6 +207,21 @@ pub(crate) enum DeploymentCommand {
         /// What becomes of a member that is not ready in time from now on
         #[arg(long, value_name = "WORD", value_parser = word_of_api::<OnReadyTimeout>(["keep", "stop"]))]
         on_ready_timeout: Option<OnReadyTimeout>,
+    },
+    /// Take snapshots of the members in the background, change how, or end it
+    #[command(group = clap::ArgGroup::new("how").required(true).multiple(true).args(["every", "keep_last", "keep_hourly",
+        "keep_daily", "keep_weekly", "off"]))]
+    Protect {
+        /// Name or id of the deployment
+        deployment: String,
+        /// Time between two snapshots, 5m to 7d. If the deployment is not protected yet, the first is taken at once
+        #[arg(long, value_name = "TIME", value_parser = str::parse::<Period>)]
+        every: Option<Period>,
+        #[command(flatten)]
+        keep: KeepArgs,
+        /// Take none any more; those that are there stay
+        #[arg(long, conflicts_with_all = ["every", "keep_last", "keep_hourly", "keep_daily", "keep_weekly"])]
+        off: bool,
     },
     /// Start all members
     Start {

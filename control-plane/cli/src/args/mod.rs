@@ -30,7 +30,7 @@ use muster_api::{firmware::FirmwareChoice, units::parse_duration};
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::{
-    deployment::{Deploy, DeploymentCommand, Power},
+    deployment::{Deploy, DeploymentCommand, KeepArgs, Power},
     disk::{AttachDisk, DiskCommand},
     event::{EventCommand, EventFilter},
     exec::Exec,

@@ -35,6 +35,11 @@ pub(crate) enum SnapshotCommand {
         /// Name or id of the snapshot
         snapshot: String,
     },
+    /// Keep a scheduled snapshot until somebody deletes it, whatever its deployment keeps
+    Keep {
+        /// Name or id of the snapshot
+        snapshot: String,
+    },
     /// Delete snapshots; deployments that were started from them stay
     #[command(alias = "delete")]
     Rm(Removal),

@@ -5,22 +5,24 @@ use std::{fs::File, io::Read, path::Path, time::Duration};
 use muster_api::{
     OrUnknown, SshKey, UserData,
     deployment::{
-        CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, Placement, PlacementPolicy, Probe, Ready,
-        ReasonCount, Retry, Scale, Spread,
+        CreateDeployment, Deployment, DeploymentSource, DryRun, DryRunNode, PatchDeployment, Placement,
+        PlacementPolicy, Probe, Ready, ReasonCount, Retry, Scale, Spread,
     },
     disk::DeploymentDisk,
     image::VersionOrNumber,
     instance::Stop,
     network::{CreateNic, DeploymentNic},
+    protection::{Keep, PatchKeep, PatchProtect, Period, Protect, Protection},
     ssh_key::{SshKeyError, SshKeyFacts},
     units::exact_duration,
     user_data::USER_DATA_BYTES_MAX,
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Ctx, Frees, body, filtered, labels, parsed};
 use crate::{
-    args::{Deploy, DeploymentCommand, Power},
+    args::{Deploy, DeploymentCommand, KeepArgs, Power},
     cells::{self, age, counts, optional, optional_size, word},
     client::Call,
     failure::Failure,
@@ -31,7 +33,7 @@ use crate::{
 /// Longest file that `--ssh-key` reads, in bytes.
 const SSH_FILE_BYTES_MAX: usize = 16 << 10;
 
-const DEPLOYMENTS: [Column<Deployment>; 9] = [
+const DEPLOYMENTS: [Column<Deployment>; 10] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     numbers("READY", |v| format!("{}/{}", v.ready, v.count)),
@@ -39,6 +41,8 @@ const DEPLOYMENTS: [Column<Deployment>; 9] = [
     names("SOURCE", source_text),
     words("RUNTIME", |v| word(&v.runtime)),
     numbers("AGE", |v| age(v.created_at)),
+    // How long ago what its members held was last saved by itself.
+    wide(numbers("SAVED", |v| optional(v.protection.as_ref().and_then(|p| p.last_saved_at).map(age)))),
     wide(words("LABELS", |v| cells::labels(&v.labels))),
     wide(words("ID", |v| v.id.to_string())),
 ];
@@ -118,13 +122,66 @@ fn request(deploy: Deploy) -> Result<CreateDeployment, Failure> {
         ssh_keys: ssh_keys(&deploy)?,
         user_data: deploy.user_data.as_deref().map(user_data).transpose()?,
         nics: nics(&deploy)?,
+        protect: protect(&deploy)?,
         disks: deploy.disk,
         firmware: deploy.firmware,
         tpm: deploy.tpm,
         instance_type: None,
-        protect: None,
         on_node_loss: None,
     })
+}
+
+fn protect(deploy: &Deploy) -> Result<Option<Protect>, Failure> {
+    let KeepArgs { keep_last, keep_hourly, keep_daily, keep_weekly } = deploy.keep;
+    let Some(every) = deploy.protect_every else {
+        let said = [keep_last, keep_hourly, keep_daily, keep_weekly].iter().any(Option::is_some);
+        let usage = "--keep-… says which scheduled snapshots stay: say with --protect-every how often they are taken";
+        return if said { Err(Failure::Usage(usage.to_owned())) } else { Ok(None) };
+    };
+    let none = Keep::default();
+    let keep = Keep {
+        last: keep_last.unwrap_or(none.last),
+        hourly: keep_hourly.unwrap_or(none.hourly),
+        daily: keep_daily.unwrap_or(none.daily),
+        weekly: keep_weekly.unwrap_or(none.weekly),
+    };
+    Ok(Some(Protect { every, keep }))
+}
+
+/// What `muster deployment protect` changes. Rules that it does not name stay.
+fn protect_patch(every: Option<Period>, keep: KeepArgs) -> PatchProtect {
+    let KeepArgs { keep_last, keep_hourly, keep_daily, keep_weekly } = keep;
+    let patch = PatchKeep {
+        last: keep_last.map(Some),
+        hourly: keep_hourly.map(Some),
+        daily: keep_daily.map(Some),
+        weekly: keep_weekly.map(Some),
+    };
+    PatchProtect { every, keep: (patch != PatchKeep::default()).then_some(Some(patch)) }
+}
+
+/// `every 15m, keeps the last 2, 24 hours, 7 days`.
+fn protect_text(protect: &Protect) -> String {
+    let Keep { last, hourly, daily, weekly } = protect.keep;
+    let last = if last == 1 { "the last".to_owned() } else { format!("the last {last}") };
+    let more = [(hourly, "hours"), (daily, "days"), (weekly, "weeks")].into_iter().filter(|(number, _)| *number > 0);
+    let more: String = more.map(|(number, unit)| format!(", {number} {unit}")).collect();
+    format!("every {}, keeps {last}{more}", protect.every)
+}
+
+/// `2m ago, last snapshot web-20261130-0915z, next at 2026-11-30T09:29:11Z`.
+fn protection_text(protection: &Protection) -> String {
+    let saved = match protection.last_saved_at {
+        Some(at) => format!("{} ago", age(at)),
+        None => "nothing yet".to_owned(),
+    };
+    let name = protection.last_snapshot_name.as_ref().map(|name| format!(", last snapshot {name}"));
+    let next = if protection.under_way.is_some() {
+        ", one under way".to_owned()
+    } else {
+        format!(", next at {}", protection.next_at)
+    };
+    format!("{saved}{}{next}", optional(name))
 }
 
 /// None if no option says anything about keys: then a fork takes those of what it forks.
@@ -306,6 +363,17 @@ pub(super) async fn run(ctx: &Ctx, command: DeploymentCommand) -> Result<(), Fai
             };
             verb(ctx, &name, "retry", &body(&retry)?).await
         }
+        DeploymentCommand::Protect { deployment: name, every, keep, off } => {
+            let protect = (!off).then(|| protect_patch(every, keep));
+            let patch = PatchDeployment { protect: Some(protect), ..PatchDeployment::default() };
+            let answer = ctx.client.change(Method::PATCH, &deployment(&name), Some(&body(&patch)?)).await?;
+            ctx.out.object(&answer.body, |object: &Deployment| {
+                match object.protect.as_ref().and_then(OrUnknown::known) {
+                    Some(protect) => format!("{}: {}", object.name, protect_text(protect)),
+                    None => format!("{}: not protected", object.name),
+                }
+            })
+        }
         DeploymentCommand::Start { deployment: name } => verb(ctx, &name, "start", &json!({})).await,
         DeploymentCommand::Stop { deployment: name, how } => verb(ctx, &name, "stop", &body(&power(how))?).await,
         DeploymentCommand::Reboot { deployment: name, how } => verb(ctx, &name, "reboot", &body(&power(how))?).await,
@@ -346,6 +414,9 @@ fn details(ctx: &Ctx, deployment: &Deployment) -> String {
         ("networks", nics.join("; ")),
         ("ready when", deployment.ready_when.known().map(ready_when).unwrap_or_default()),
         ("after its host", word(&deployment.on_host_start)),
+        ("protect", deployment.protect.as_ref().and_then(OrUnknown::known).map(protect_text).unwrap_or_default()),
+        ("saved", deployment.protection.as_ref().map(protection_text).unwrap_or_default()),
+        ("not saved", optional(deployment.protection.as_ref().and_then(|protection| protection.trouble.as_ref()))),
         ("ssh keys", deployment.ssh_keys.iter().flatten().map(key_text).collect::<Vec<_>>().join(", ")),
         ("user data", optional_size(deployment.user_data_bytes.filter(|bytes| *bytes > 0))),
         ("placed", spread(&deployment.timing.placed)),

@@ -19,7 +19,7 @@ use crate::{
     transfer, units,
 };
 
-const INSTANCES: [Column<Instance>; 12] = [
+const INSTANCES: [Column<Instance>; 13] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     words("READY", |v| if v.ready_at.is_some() { "yes" } else { "no" }.to_owned()),
@@ -28,6 +28,7 @@ const INSTANCES: [Column<Instance>; 12] = [
     wide(numbers("CPUS", |v| v.cpus.to_string())),
     numbers("MEMORY", |v| units::bytes(v.memory_bytes)),
     numbers("UNSAVED", |v| units::bytes(v.disks.iter().map(|d| d.unsaved_bytes).sum())),
+    wide(numbers("SAVED", |v| optional(v.saved_at.map(age)))),
     texts("REASON", |v| {
         optional(v.reason.as_ref().map(Reason::as_str).or(v.conditions.first().map(|c| c.kind.as_str())))
     }),

@@ -3,8 +3,9 @@
 use muster_api::{
     instance::{Select, Stop},
     operation::Operation,
-    snapshot::{CreateSnapshot, RestoreSnapshot, Snapshot, SnapshotMember},
+    snapshot::{CreateSnapshot, PatchSnapshot, RestoreSnapshot, Snapshot, SnapshotMember},
 };
+use reqwest::Method;
 use serde_json::Value;
 
 use super::{Ctx, Frees, Settled, body, deployment::power, filtered, labels, parsed, read_all};
@@ -18,7 +19,7 @@ use crate::{
     units,
 };
 
-const SNAPSHOTS: [Column<Snapshot>; 10] = [
+const SNAPSHOTS: [Column<Snapshot>; 11] = [
     names("NAME", |v| v.name.clone()),
     words("STATE", |v| word(&v.state)),
     names("OF", |v| optional(v.deployment_name.as_ref())),
@@ -27,6 +28,7 @@ const SNAPSHOTS: [Column<Snapshot>; 10] = [
     numbers("STORED", |v| units::bytes(v.stored_bytes)),
     numbers("PAUSE", |v| optional_millis(v.pause_max_ms)),
     numbers("AGE", |v| age(v.created_at)),
+    wide(words("SCHEDULED", |v| if v.scheduled { "yes" } else { "no" }.to_owned())),
     wide(words("LABELS", |v| cells::labels(&v.labels))),
     wide(words("ID", |v| v.id.to_string())),
 ];
@@ -72,6 +74,11 @@ pub(super) async fn run(ctx: &Ctx, command: SnapshotCommand) -> Result<(), Failu
         }
         SnapshotCommand::Ls(listing) => ctx.list(&filtered(snapshots(), &listing), &SNAPSHOTS, Order::Name).await,
         SnapshotCommand::Show { snapshot: name } => show(ctx, &name).await,
+        SnapshotCommand::Keep { snapshot: name } => {
+            let patch = PatchSnapshot { scheduled: Some(false), ..PatchSnapshot::default() };
+            let answer = ctx.client.change(Method::PATCH, &snapshot(&name), Some(&body(&patch)?)).await?;
+            ctx.out.object(&answer.body, |kept: &Snapshot| format!("{}: stays until you delete it", kept.name))
+        }
         SnapshotCommand::Rm(removal) => ctx.remove("snapshot", &["v1", "snapshots"], &removal, Frees::Bytes).await,
         SnapshotCommand::Restore { snapshot: name, discard_current, allow_missing, how, yes } => {
             if discard_current {
@@ -151,6 +158,7 @@ fn details(ctx: &Ctx, snapshot: &Snapshot) -> String {
         ("state", word(&snapshot.state)),
         ("reason", optional(snapshot.reason.as_ref())),
         ("of", optional(snapshot.deployment_name.as_ref())),
+        ("scheduled", if snapshot.scheduled { "yes" } else { "no" }.to_owned()),
         ("consistency", word(&snapshot.consistency)),
         ("members", snapshot.members.to_string()),
         ("left out", snapshot.skipped.to_string()),

@@ -194,15 +194,14 @@ async fn nothing_that_somebody_asks_for_waits_for_a_scheduled_snapshot() {
     cluster.world.post(&format!("{path}/detach"), Value::Null).await;
     eventually("the scheduled one to give way", async || {
         let leaving = cluster.world.get(&path).await;
-        (leaving.body["detail"] == "a snapshot saves what it holds" || leaving.text("/state") == "detached").then_some(())
+        (leaving.body["detail"] == "a snapshot saves what it holds" || leaving.text("/state") == "detached")
+            .then_some(())
     })
     .await;
     node.script(|s| (s.saves, s.settles) = (true, true));
     node.act().await;
-    eventually("the disk leaves", async || {
-        (cluster.world.get(&path).await.text("/state") == "detached").then_some(())
-    })
-    .await;
+    eventually("the disk leaves", async || (cluster.world.get(&path).await.text("/state") == "detached").then_some(()))
+        .await;
     let names = cluster.ready("web").await;
     assert_eq!(names.iter().filter(|name| name.starts_with("detach")).count(), 0, "{names:?}");
 }
@@ -328,7 +327,8 @@ async fn a_protection_is_set_changed_and_ended() {
     let gone = cluster.world.delete("/v1/deployments/web").await.expect(202);
     cluster.world.ends(&gone, "succeeded").await;
     let left = cluster.world.get("/v1/snapshots").await;
-    let states: Vec<&str> = left.body["items"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> =
+        left.body["items"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert_eq!(states, vec!["ready"; ready.len()]);
 }
 
@@ -360,7 +360,8 @@ async fn a_restart_changes_nothing_and_only_so_many_are_under_way() {
     }
     // They do not come together any more.
     let page = cluster.world.get("/v1/deployments").await;
-    let mut next: Vec<String> = page.body["items"].as_array().unwrap().iter().map(|d| d["protection"]["next_at"].to_string()).collect();
+    let mut next: Vec<String> =
+        page.body["items"].as_array().unwrap().iter().map(|d| d["protection"]["next_at"].to_string()).collect();
     next.sort();
     next.dedup();
     assert!(next.len() > 3, "{next:?}");
