@@ -8,6 +8,7 @@ mod disks;
 mod faults;
 mod full_disks;
 mod leftovers;
+mod protection;
 mod put_back;
 mod refusals;
 mod repair;

@@ -120,7 +120,7 @@ async fn save(
     let now = tx.now();
     if taken.is_empty() {
         // It may start, be placed, or be heard from at any time.
-        row.next_at = now.plus_ms(again_ms(1, row.every_s));
+        row.next_at = now.plus_ms(again_ms(3, row.every_s));
         note(tx, &deployment, &mut row, left_out).await?;
         return Ok(Did::Noted);
     }
