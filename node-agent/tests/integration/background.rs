@@ -19,9 +19,7 @@ async fn a_slow_save_is_dropped_when_it_is_withdrawn_and_the_next_one_does_not_w
     let slow: Vec<CommitId> = fleet.nodes.iter().map(|node| node.commit).collect();
     fleet.eventually("both are being saved", || fleet.nodes.iter().all(|n| n.disks.with(|d| d.slow.len() == 1))).await;
     assert!(fleet.nodes.iter().all(|n| n.disks.with(|d| d.saved.is_empty())), "not at full speed");
-    fleet
-        .controller
-        .script(|s| slow.iter().for_each(|commit| drop(s.outcomes.insert(*commit, CommitOutcome::Abandoned))));
+    fleet.controller.script(|s| s.outcomes.extend(slow.iter().map(|commit| (*commit, CommitOutcome::Abandoned))));
     fleet.background = false;
     fleet.next_snapshot();
     fleet.order_all(1, CutPhase::Cut);

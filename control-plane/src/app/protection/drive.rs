@@ -78,8 +78,13 @@ async fn settle(
         return prune(tx, row).await;
     }
     row.failures += 1;
+    let mut again_ms = again_ms(row.failures, row.every_s);
     let mut why = "it was deleted before it was ready".to_owned();
     if let Some(ended) = ended {
+        if ended.reason == Some(Reason::MemberLost) && row.failures == 1 {
+            // The next one is without that member, so the others need not wait (I11).
+            again_ms = 0;
+        }
         row.late = if ended.reason == Some(Reason::Deadline) { row.late + 1 } else { 0 };
         let operation = operations::load(tx, ended.operation).await?;
         let error = operation.and_then(|operation| operation.error).map(|error| error.detail);
@@ -90,7 +95,7 @@ async fn settle(
         // What failed is told here. Nobody would clear up the rows.
         app_snapshots::discard(tx, ended.id).await?;
     }
-    row.next_at = tx.now().plus_ms(again_ms(row.failures, row.every_s));
+    row.next_at = tx.now().plus_ms(again_ms);
     count("failed");
     note(tx, deployment, row, Some(format!("the last scheduled snapshot failed: {why}"))).await
 }
