@@ -159,3 +159,42 @@ pub async fn count(tx: &mut Tx, project: Option<&str>) -> Result<Protections, St
         saved_at: column::read(&row, "oldest")?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sqlx::Row as _;
+
+    use super::*;
+    use crate::{
+        clock::SystemClock,
+        store::{DatabaseUrl, Store},
+        wake::Wakes,
+    };
+
+    /// A pass looks at 10,000 deployments in the time of those that are due.
+    #[tokio::test]
+    async fn what_is_due_and_what_is_under_way_is_found_by_indexes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = DatabaseUrl::Sqlite(dir.path().join("test.db"));
+        let store = Store::open(&url, Arc::new(SystemClock), Wakes::default()).await.expect("a database");
+        let due = format!(
+            "{} WHERE under_way IS NULL AND next_at <= 5 ORDER BY next_at LIMIT 9",
+            <ProtectionRow as crate::store::row::Row>::SELECT
+        );
+        for (sql, index) in [(due, "protections_due"), (ENDED.to_owned(), "protections_under_way")] {
+            let sql = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join(" ");
+            let plan = store
+                .read("test", async |tx| {
+                    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+                    let rows = sqlx::raw_sql(explain).fetch_all(tx.conn()).await?;
+                    let steps: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get("detail")).collect();
+                    Ok::<_, StoreError>(steps?.join("; "))
+                })
+                .await
+                .expect("a plan");
+            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}

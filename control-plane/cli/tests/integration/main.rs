@@ -9,6 +9,7 @@ mod fake;
 mod found;
 mod many;
 mod networks;
+mod protection;
 mod settings;
 mod terminal;
 mod things;

@@ -209,7 +209,7 @@ async fn nothing_that_somebody_asks_for_waits_for_a_scheduled_snapshot() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_member_is_left_out_and_named_and_the_others_are_protected() {
     let cluster = Cluster::new(2).await;
-    cluster.deploy("web", 2, every_5m()).await;
+    cluster.deploy("web", 2, json!({ "every": "5m", "keep": { "last": 100 } })).await;
     let names = |node: &Node| node.desired().assignments.iter().map(|a| a.name.clone()).collect::<Vec<_>>();
     let (lost, left) = (names(&cluster.nodes[0]), names(&cluster.nodes[1]));
     assert_eq!((lost.len(), left.len()), (1, 1));
