@@ -38,6 +38,8 @@ const AGAIN_MOST_MS: i64 = 30 * 60_000;
 /// Scheduled snapshots under way at a time, for each node, and in a small cluster.
 const UNDER_WAY_PER_NODE: u64 = 2;
 const UNDER_WAY_MIN: u64 = 4;
+/// Tells the number of the period that a time, in microseconds, is in.
+type PeriodOf = fn(i64) -> i64;
 /// The part of `every` within which the next one comes early.
 const SPREAD: u64 = 10;
 const HOUR_US: i64 = 3600 * 1_000_000;
@@ -74,7 +76,7 @@ pub fn expired(ready: &[(SnapshotId, Timestamp)], keep: Keep) -> Vec<SnapshotId>
     let mut newest_first: Vec<&(SnapshotId, Timestamp)> = ready.iter().rev().collect();
     newest_first.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
     let mut stay: BTreeSet<SnapshotId> = BTreeSet::new();
-    let rules: [(u32, fn(i64) -> i64); 3] = [
+    let rules: [(u32, PeriodOf); 3] = [
         (keep.hourly, |us| us.div_euclid(HOUR_US)),
         (keep.daily, |us| us.div_euclid(DAY_US)),
         // 1970 began on a Thursday, and weeks begin on Monday.

@@ -148,7 +148,7 @@ async fn what_is_saved_already_is_not_saved_again() {
         let before = cluster.protection("web").await["last_saved_at"].clone();
         cluster.pass(5 * MINUTE_MS).await;
         cluster.eventually("web", "a later time", |p| p["last_saved_at"] != before).await;
-        assert_eq!(cluster.ready("web").await, [first.clone()]);
+        assert_eq!(cluster.ready("web").await, std::slice::from_ref(&first));
     }
     cluster.nodes[0].script(|s| s.settles = false);
     cluster.nodes[0].act().await;
