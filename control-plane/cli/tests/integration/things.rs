@@ -46,6 +46,7 @@ pub(crate) fn deployment(name: &str) -> Value {
         "memory_bytes": 512 << 20, "disk_bytes": 1 << 30, "runtime": "libvirt",
         "disks": [{"name": "data", "size_bytes": 2_u64 << 30, "source": {"image": IMAGE_ID, "version": 3}, "source_name": "dataset", "new_field": [1]}],
         "ready_when": {"probe": "running", "timeout_s": 300}, "on_ready_timeout": "keep", "on_host_start": "start", "placement": {"policy": "spread"},
+        "protect": null, "protection": null,
         "counts": {"running": 2}, "ready": 2,
         "timing": {"placed": step(10), "started": step(900), "ready": step(2100)}, "version": VERSION_ID,
         "new_field": [1]})
@@ -58,6 +59,7 @@ pub(crate) fn instance(name: &str) -> Value {
         "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"requested_at": AT, "placed_at": AT, "disk_at": AT, "started_at": AT},
         "disks": [{"id": OTHER_ID, "name": "root", "state": "attached", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
             "saved_at": AT}],
+        "saved_at": AT,
         "nics": [{"network": NETWORK_ID, "network_name": "back", "mac": "52:00:00:01:00:05", "address_v4": "10.20.0.5",
             "address_v6": null, "security_groups": [OTHER_ID], "security_group_names": ["web"],
             "ports": [{"node_address": "192.0.2.11", "node_port": 30_080, "port": 80, "protocol": "tcp", "new_field": [1]}],
