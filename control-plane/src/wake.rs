@@ -38,7 +38,7 @@ pub enum Loop {
 
 impl Loop {
     /// All of them, in the order in which their statuses are kept.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Nodes,
         Self::Deployments,
         Self::Instances,
