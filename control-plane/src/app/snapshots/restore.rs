@@ -92,7 +92,7 @@ impl App {
                 project: snapshot.project.clone(),
                 snapshot: snapshot.id,
                 snapshot_name: snapshot.name.clone(),
-                saved_at: snapshot.durable_at,
+                saved_at: snapshot.cut_at.min(snapshot.durable_at),
                 step: Step::Stopping,
                 until: tx.now().plus_ms(stop_ms),
                 discard: wanted.discard_current,
