@@ -53,18 +53,18 @@ pub(crate) fn deployment(name: &str) -> Value {
 }
 
 pub(crate) fn instance(name: &str) -> Value {
-    json!({"id": INSTANCE_ID, "name": name, "host_name": "web-0", "project": "default", "labels": {},
+    let instance = json!({"id": INSTANCE_ID, "name": name, "host_name": "web-0", "project": "default", "labels": {},
         "state": "running", "reason": null, "detail": null, "created_at": AT, "updated_at": AT, "etag": "1",
         "deployment": DEPLOYMENT_ID, "deployment_name": "web", "number": 0, "cpus": 1, "memory_bytes": 512 << 20,
         "runtime": "libvirt", "ready_at": AT, "boots": 2, "last_reason": "guest_rebooted", "last_reason_at": AT, "steps": {"requested_at": AT, "placed_at": AT, "disk_at": AT, "started_at": AT},
         "disks": [{"id": OTHER_ID, "name": "root", "state": "attached", "size_bytes": 1 << 30, "version": VERSION_ID, "unsaved_bytes": 0,
             "saved_at": AT}],
-        "saved_at": AT,
         "nics": [{"network": NETWORK_ID, "network_name": "back", "mac": "52:00:00:01:00:05", "address_v4": "10.20.0.5",
             "address_v6": null, "security_groups": [OTHER_ID], "security_group_names": ["web"],
             "ports": [{"node_address": "192.0.2.11", "node_port": 30_080, "port": 80, "protocol": "tcp", "new_field": [1]}],
             "new_field": [1]}],
-        "zone": null, "new_field": [1]})
+        "zone": null, "new_field": [1]});
+    with(instance, json!({"saved_at": AT}))
 }
 
 /// The disk `data` of `web.0`.

@@ -226,7 +226,8 @@ async fn a_silent_member_is_left_out_and_named_and_the_others_are_protected() {
     assert_eq!((&ready["members"], &ready["skipped"]), (&json!(1), &json!(1)));
     let members = cluster.world.get(&format!("/v1/snapshots/{}/members", ready["id"].as_str().unwrap())).await;
     assert_eq!(members.text("/items/0/instance_name"), left[0]);
-    let events = cluster.world.get("/v1/events?limit=1000").await;
+    let (world, json) = (&cluster.world, [("accept", "application/json")]);
+    let events = world.call_as(&world.token, "GET", "/v1/events?limit=1000", Value::Null, &json).await.expect(200);
     let told = events.body["items"].as_array().unwrap().iter().filter(|e| e["kind"] == "deployment.protection");
     assert!(told.clone().any(|e| e["data"]["state"] == "troubled"), "{:?}", told.collect::<Vec<_>>());
     // It is heard from again.
