@@ -20,6 +20,11 @@ muster deploy NAME --image IMAGE[@N] --count N [OPTIONS]
        muster deploy NAME --version V --count N [OPTIONS]
        muster deploy NAME --snapshot S [OPTIONS]";
 
+const PROTECT_USAGE: &str = "\
+muster deployment protect DEPLOYMENT --every TIME [OPTIONS]
+       muster deployment protect DEPLOYMENT --keep-last N [OPTIONS]
+       muster deployment protect DEPLOYMENT --off";
+
 const EXAMPLES: &str = "\
 Examples:
   muster deploy web --image debian --count 4 --memory 1GiB --ready console
@@ -209,6 +214,7 @@ pub(crate) enum DeploymentCommand {
         on_ready_timeout: Option<OnReadyTimeout>,
     },
     /// Take snapshots of the members in the background, change how, or end it
+    #[command(override_usage = PROTECT_USAGE)]
     #[command(group = clap::ArgGroup::new("how").required(true).multiple(true).args(["every", "keep_last", "keep_hourly",
         "keep_daily", "keep_weekly", "off"]))]
     Protect {
