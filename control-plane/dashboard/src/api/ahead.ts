@@ -2,44 +2,7 @@
  * What the API has and `schema.gen.ts` may not name yet, because it is made from an older document. Everything here is
  * optional, so pages work with a controller that lacks it. Once the document has it all, this file can go.
  */
-import { api, type Schemas } from "./client.ts";
-
-type Amount = Schemas["ObjectAmount"];
-
-export interface AheadOfNode {
-  repository?: RepositoryUse | null;
-}
-
-/** How the S3-compatible store fares that has the objects of the pool, too. */
-export interface PoolRepository {
-  state: "ok" | "behind" | "failing" | "unknown";
-  url: string;
-  /** When it gets new objects. */
-  write: "behind" | "through" | "unknown";
-  /** What does not work, a sentence for each of those that say so. */
-  trouble: string[];
-  /** What is not written there yet. */
-  behind: Amount;
-  oldest_behind_s: number | null;
-  uploaded: Amount;
-  fetched: Amount;
-  /** What it had and has no more, and no node has either. */
-  missing_objects: number;
-}
-
-/** How a node fares with it. */
-export interface RepositoryUse {
-  behind: Amount;
-  oldest_behind_s: number | null;
-  uploaded: Amount;
-  fetched: Amount;
-  /** Why calls fail now. */
-  trouble: string | null;
-}
-
-export interface AheadOfPool {
-  repository?: PoolRepository | null;
-}
+import { api } from "./client.ts";
 
 /** Which scheduled snapshots stay. */
 export interface Keep {

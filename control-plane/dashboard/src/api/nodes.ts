@@ -1,10 +1,9 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import type { AheadOfNode } from "./ahead.ts";
 import { api, body, type Schemas } from "./client.ts";
 import { listQuery, oneQuery } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 
-export type Node = Schemas["Node"] & AheadOfNode;
+export type Node = Schemas["Node"];
 export type Scrub = Schemas["Scrub"];
 export type ScrubRound = Schemas["ScrubRound"];
 export type Drain = Schemas["Drain"];

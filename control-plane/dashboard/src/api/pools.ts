@@ -1,11 +1,11 @@
 /** The pool: what all nodes hold together, its sweep and its repair. For operators; there is one. */
 import { useMutation, useQuery } from "@tanstack/react-query";
-import type { AheadOfPool } from "./ahead.ts";
 import { ApiError, api, body, type Schemas } from "./client.ts";
 import { oneQuery, showChanged } from "./lists.ts";
 
 export type PoolRepair = Schemas["PoolRepair"];
-export type Pool = Schemas["Pool"] & AheadOfPool;
+export type Pool = Schemas["Pool"];
+export type PoolRepository = Schemas["PoolRepository"];
 export type LostVersion = Schemas["LostVersion"];
 export type Sweep = Schemas["Sweep"];
 

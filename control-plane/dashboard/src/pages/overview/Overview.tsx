@@ -97,6 +97,7 @@ export default function Overview() {
                   items={[
                     ["Free on the nodes' disks", bytes(pool.free_bytes)],
                     ["Cache of clean chunks", bytes(pool.cache_bytes)],
+                    ["Explained by nothing", summary.unexplained_bytes ? bytes(summary.unexplained_bytes) : undefined],
                   ]}
                 />
               </Stack>

@@ -1,6 +1,6 @@
 import { Alert, Group, List, Stack, Text } from "@mantine/core";
 import { IconAlertTriangle } from "@tabler/icons-react";
-import type { PoolRepository } from "../../api/ahead.ts";
+import type { PoolRepository } from "../../api/pools.ts";
 import { duration } from "../../ui/format.ts";
 import { KeyValues } from "../../ui/KeyValues.tsx";
 import { Panel } from "../../ui/Panel.tsx";
