@@ -1,11 +1,13 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
-import type { AheadOfDeployment } from "./ahead.ts";
 import { ApiError, api, body, type Schemas } from "./client.ts";
 import { type Loaded, listQuery, oneQuery, showChanged } from "./lists.ts";
 import { type Operation, operationsQuery } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
-export type Deployment = Schemas["Deployment"] & AheadOfDeployment;
+export type Deployment = Schemas["Deployment"];
+export type Protect = Schemas["Protect"];
+export type Keep = Schemas["Keep"];
+export type Protection = Schemas["Protection"];
 export type CreateDeployment = Schemas["CreateDeployment"];
 export type DryRun = Schemas["DryRun"];
 export type MusterEvent = Schemas["Event"];
@@ -182,7 +184,12 @@ export function usePatchLabels() {
 export function usePatchProtect() {
   return useMutation({
     mutationFn: ({ deployment, protect }: { deployment: Deployment; protect: Record<string, unknown> | null }) =>
-      body(api.PATCH("/v1/deployments/{deployment}", { ...at(deployment), body: { protect } as never })),
+      body(
+        api.PATCH("/v1/deployments/{deployment}", {
+          ...at(deployment),
+          body: { protect } as Schemas["PatchDeployment"],
+        }),
+      ),
     onSuccess: (changed, { deployment }, _result, { client }) =>
       showChanged(client, "deployments", deployment, changed),
   });

@@ -1,11 +1,10 @@
 import { queryOptions, useMutation, useQuery } from "@tanstack/react-query";
-import type { AheadOfInstance } from "./ahead.ts";
 import { ApiError, api, body, oneOf, type Schemas } from "./client.ts";
 import { type Loaded, listQuery, oneQuery, showChanged } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 import { currentScope } from "./scope.ts";
 
-export type Instance = Schemas["Instance"] & AheadOfInstance;
+export type Instance = Schemas["Instance"];
 export type InstanceState = Schemas["InstanceState"];
 export type Disk = Schemas["InstanceDisk"];
 export type Loss = Schemas["Loss"];

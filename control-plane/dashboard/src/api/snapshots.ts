@@ -1,10 +1,10 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { type AheadOfSnapshot, ahead, type RestoreSnapshot } from "./ahead.ts";
+import { ahead, type RestoreSnapshot } from "./ahead.ts";
 import { api, body, oneOf, type Schemas } from "./client.ts";
 import { listQuery, oneQuery, showChanged } from "./lists.ts";
 import type { Operation } from "./operations.ts";
 
-export type Snapshot = Schemas["Snapshot"] & AheadOfSnapshot;
+export type Snapshot = Schemas["Snapshot"];
 export type SnapshotState = Schemas["SnapshotState"];
 export type SnapshotMember = Schemas["SnapshotMember"];
 export type CreateSnapshotBody = Schemas["CreateSnapshot"];
@@ -75,7 +75,7 @@ const at = (snapshot: Snapshot) => ({
 /** Changes the name, the labels as a merge patch (null takes a label away), or keeps one that was scheduled. */
 export function usePatchSnapshot(snapshot: Snapshot) {
   return useMutation({
-    mutationFn: (patch: Schemas["PatchSnapshot"] & AheadOfSnapshot) =>
+    mutationFn: (patch: Schemas["PatchSnapshot"]) =>
       body(api.PATCH("/v1/snapshots/{snapshot}", { ...at(snapshot), body: patch })),
     onSuccess: (changed, _, __, { client }) => showChanged(client, "snapshots", snapshot, changed),
   });

@@ -1,8 +1,7 @@
 import { Alert, Button, Group, Text } from "@mantine/core";
 import { IconAlertTriangle } from "@tabler/icons-react";
 import { useState } from "react";
-import type { Protection } from "../../../api/ahead.ts";
-import { type Deployment, usePatchProtect } from "../../../api/deployments.ts";
+import { type Deployment, type Protection, usePatchProtect } from "../../../api/deployments.ts";
 import { ConfirmDialog } from "../../../ui/ConfirmDialog.tsx";
 import { KeyValues } from "../../../ui/KeyValues.tsx";
 import { Panel } from "../../../ui/Panel.tsx";

@@ -1,5 +1,5 @@
 /** The form of a protection: what was typed, as texts, and what it means. Pure; tested in protect-form.test.ts. */
-import type { Keep, Protect } from "../../../api/ahead.ts";
+import type { Keep, Protect } from "../../../api/deployments.ts";
 
 /** What was typed. Nothing in `every` means no protection. */
 export interface ProtectForm {
@@ -51,7 +51,8 @@ export function protectOf(deployment: { protect?: unknown }): Protect | undefine
 /** The form that says a protection: what equals a default is left empty. */
 export function protectForm(protect: Protect | undefined): ProtectForm {
   if (protect === undefined) return emptyProtect;
-  const text = (rule: keyof Keep) => (protect.keep[rule] === defaults[rule] ? "" : String(protect.keep[rule]));
+  const keep = { ...defaults, ...protect.keep };
+  const text = (rule: keyof Keep) => (keep[rule] === defaults[rule] ? "" : String(keep[rule]));
   return {
     every: protect.every,
     last: text("last"),
@@ -68,7 +69,7 @@ export function protectPatch(form: ProtectForm, before: Protect | undefined): Re
   const keep: Partial<Record<keyof Keep, number | null>> = {};
   for (const rule of rules) {
     const wanted = protect.keep?.[rule];
-    if ((wanted ?? defaults[rule]) !== (before?.keep[rule] ?? defaults[rule])) keep[rule] = wanted ?? null;
+    if ((wanted ?? defaults[rule]) !== (before?.keep?.[rule] ?? defaults[rule])) keep[rule] = wanted ?? null;
   }
   return {
     ...(protect.every === before?.every ? {} : { every: protect.every }),
@@ -85,7 +86,7 @@ export function protectFieldOf(pointer: string): ProtectField | undefined {
 }
 
 /** `the newest 3, one of each of 24 hours, one of each of 7 days`. */
-export function keepText({ last, hourly, daily, weekly }: Keep): string {
+export function keepText({ last, hourly, daily, weekly }: Keep = defaults): string {
   const of = (number: number, one: string, many: string) =>
     number === 0 ? [] : [number === 1 ? `the newest of the last ${one}` : `one of each of ${number} ${many}`];
   const newest = last === 1 ? "the newest" : `the newest ${last}`;

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import type { Keep } from "../../../api/deployments.ts";
 import { commandFor, isUnsayable, quote } from "./cli.ts";
 
 const lineFor = (...request: Parameters<typeof commandFor>) => commandFor(...request).join(" ");
@@ -30,7 +31,7 @@ test("every part of a request has its flag", () => {
       on_host_start: "stay",
       placement: { policy: "pack", zones: ["a", "b"], nodes: ["n1"], max_per_node: 5 },
       labels: { tier: "web", note: "two words" },
-      protect: { every: "15m", keep: { hourly: 24 } },
+      protect: { every: "15m", keep: { hourly: 24 } as Keep },
       deadline_s: 600,
     },
     "blue",
