@@ -36,11 +36,12 @@ use crate::{
     config::Config,
     controller::{ControllerClient, ControllerError, HttpController},
     cuts::Freezes,
-    data_disk::{DataDisk, Space},
+    data_disk::{DataDisk, Reserves, Space},
     desired::{DesiredFile, Known},
     fenced,
     host::{Host, HostError, HostParts},
     identity::{Candidate, NodeIdentity},
+    mirror::is_no_space,
     peer::{
         repair::{Asked, Repair, RepairParts},
         repository::{Keeper, KeeperParts, KeeperWaits},
@@ -48,7 +49,7 @@ use crate::{
         share::PoolShare,
     },
     real_host,
-    run::Run,
+    run::{Run, RunError},
     sweep::Sweeper,
 };
 
@@ -221,7 +222,11 @@ async fn open_store(dir: PathBuf, limit_bytes: u64) -> Result<Arc<dyn ChunkStore
 async fn join(config: Config) -> Result<Joined, AgentError> {
     let config = Arc::new(config);
     let lock = take_data_dir(&config.data_dir)?;
-    let run = Run::begin(&config.data_dir, &real_host::host_boot()?, config.adopt)?;
+    // An agent can be started on a full disk, too: only it can empty it.
+    let disk = DataDisk::new(config.data_dir.clone(), Reserves::default());
+    let boot = real_host::host_boot()?;
+    let is_full = |error: &RunError| matches!(error, RunError::File { source, .. } if is_no_space(source));
+    let run = disk.while_full(is_full, || Run::begin(&config.data_dir, &boot, config.adopt))?;
     let (listener, bound) = listen(config.listen).await?;
     let advertise = config.advertise.unwrap_or(bound).to_string();
     let offer = check::offer(&config);

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{error, info};
 
 use super::loops::{Loops, Standing};
-use crate::{clock, controller::ControllerError, fenced, fenced::Fenced, telemetry};
+use crate::{clock, controller::ControllerError, fenced, fenced::Fenced, mirror::is_no_space, telemetry};
 
 /// Time between two tries to stop what did not stop.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -59,8 +59,9 @@ impl Loops {
             fenced.detail,
             self.config.data_dir.display()
         );
-        let (dir, word) = (self.config.data_dir.clone(), fenced);
-        let kept = tokio::task::spawn_blocking(move || fenced::store(&dir, &word)).await;
+        let (disk, word) = (self.disk.clone(), fenced);
+        let store = move || disk.while_full(is_no_space, || fenced::store(disk.dir(), &word));
+        let kept = tokio::task::spawn_blocking(store).await;
         if !matches!(kept, Ok(Ok(()))) {
             error!(?kept, "the word could not be kept: a restart without a controller would start the guests again");
         }

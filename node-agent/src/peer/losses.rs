@@ -105,7 +105,8 @@ impl State {
                 self.now.lost.remove(name);
             }
         }
-        for Unreadable { name, stored_bytes } in unreadable {
+        // Only what is new: what an operator took note of does not come again.
+        for Unreadable { name, stored_bytes } in unreadable.into_iter().filter(|u| !self.unreadable.contains(&u.name)) {
             if self.now.lost.len() < NAMES_MAX && self.now.lost.insert(name, stored_bytes).is_none() {
                 error!(object.name = %name, "the disk does not read a copy in this node's pool; it does not count");
             }
@@ -339,8 +340,10 @@ mod tests {
         // Stored while the agent knew, but killed before it wrote that down.
         put(&store, &losses, 3..4);
         let losses = Losses::open(dir.path(), &store);
-        assert_eq!(losses.lost(), objects(1), "nobody has read it yet");
-        assert!(store.get(&record(3).name()).expect("reads").is_some());
+        assert_eq!(losses.lost(), objects(2), "nobody has read them yet");
+        for number in [1, 3] {
+            assert!(store.get(&record(number).name()).expect("reads").is_some());
+        }
         losses.look(&store).expect("looks");
         assert_eq!(losses.lost(), ObjectAmount::default());
     }

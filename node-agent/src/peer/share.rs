@@ -25,7 +25,7 @@ use super::{losses::Losses, repository::Fresh};
 use crate::data_disk::{DataDisk, Room, Space};
 
 /// Objects that the store removes at a time. Commits wait meanwhile, for a few milliseconds at most.
-const REMOVED_AT_ONCE: usize = 256;
+const REMOVED_AT_ONCE: usize = 64;
 /// A disk that does not read so many objects has failed. Fewer are bad sectors.
 const UNREADABLE_FAILED: usize = 256;
 /// Longest that [`PoolShare::read_again`] reads. One bad sector can take a disk seconds.
@@ -170,8 +170,11 @@ impl ChunkStore for PoolShare {
         self.losses.leave(self.store.as_ref(), &self.disk, names, || {
             let mut removed = Vec::with_capacity(names.len());
             for some in names.chunks(REMOVED_AT_ONCE) {
+                let began = Instant::now();
                 let remove = || self.heed(self.store.remove(below, some));
                 removed.extend(self.disk.while_full(StoreError::is_full, remove)?);
+                // Whoever waits for the store's lock gets it now. Without a rest this thread would take it again at once.
+                std::thread::sleep(began.elapsed());
             }
             self.heed(self.store.sync())?;
             Ok(removed)

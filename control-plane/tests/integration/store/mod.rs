@@ -12,7 +12,7 @@ use std::sync::Arc;
 use muster_api::Timestamp;
 use muster_controller::{
     clock::Clock,
-    store::{DatabaseUrl, Store},
+    store::{DatabaseUrl, Store, StoreError},
     wake::Wakes,
 };
 

@@ -200,7 +200,7 @@ impl ChunkStore for SegmentStore {
     fn sync(&self) -> Result<(), StoreError> {
         let appended = self.writer().appended;
         self.sync_up_to(appended)?;
-        self.advance_if_due();
+        self.advance_if_due(1);
         Ok(())
     }
 

@@ -105,11 +105,13 @@ impl SegmentStore {
         writer.index_pause = INDEX_PAUSE;
     }
 
-    /// Writes the index if enough has gathered and no other thread is writing it.
-    pub(super) fn advance_if_due(&self) {
+    /// Writes the index if enough has gathered and no other thread is writing it. Who removes objects does so when half of
+    /// that has (`part` 2), so that those who put seldom have to.
+    pub(super) fn advance_if_due(&self, part: usize) {
         let due = {
             let objects = self.recent().newer.len();
-            objects >= self.options.index_after_objects || self.writer().since_index >= self.options.index_after_bytes
+            objects >= self.options.index_after_objects / part
+                || self.writer().since_index >= self.options.index_after_bytes
         };
         if !due {
             return;

@@ -33,6 +33,8 @@ use crate::{
 
 /// Less than this is not worth a look at a segment, unless nothing in it is live.
 const WORTH_BYTES: u64 = 64 << 10;
+/// Holes that are made between two pauses. Other syncs on the file system wait meanwhile.
+const PUNCHED_AT_ONCE: usize = 128;
 /// Segments whose files are deleted between two writes of the index.
 const DELETED_AT_ONCE: usize = 16;
 
@@ -64,6 +66,7 @@ fn blocks(run: &Range<u64>) -> Option<Range<u64>> {
 
 impl SegmentStore {
     pub(super) fn remove_batch(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.advance_if_due(2);
         let mut writer = self.writer();
         writer.check()?;
         let mut removed = BTreeMap::new();
@@ -114,7 +117,7 @@ impl SegmentStore {
             if !go_on() {
                 break;
             }
-            given_back += self.punch(segment)?;
+            given_back += self.punch(segment, go_on)?;
         }
         Ok(given_back)
     }
@@ -198,8 +201,8 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Makes holes of the dead frames of a segment. Returns the bytes that were given back.
-    fn punch(&self, segment: SegmentUse) -> Result<u64, StoreError> {
+    /// Makes holes of the dead frames of a segment, some at a time. Returns the bytes that were given back.
+    fn punch(&self, segment: SegmentUse, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {
         let number = segment.segment;
         let name = segment_name(number);
         let mut dead = Dead::default();
@@ -223,22 +226,29 @@ impl SegmentStore {
         })?;
         let Some(marker) = marker else { return Ok(0) };
         let file = self.disk.open(&name).map_err(io_error("open", &name))?;
-        let with_blocks = || dead.runs.iter().filter_map(|(run, is_hole)| Some((run, *is_hole, blocks(run)?)));
-        let mut is_written = false;
-        for (run, _, _) in with_blocks().filter(|(_, is_hole, _)| !is_hole) {
-            let header = frame::hole(&marker, run.end - run.start);
-            file.write(run.start, &mut [IoSlice::new(&header)]).map_err(io_error("write", &name))?;
-            is_written = true;
-        }
-        // Until a scan finds the hole it must find whole frames.
-        if is_written && let Err(source) = file.sync_data() {
-            return Err(self.writer().fail("sync", source));
-        }
+        let with_blocks: Vec<_> =
+            dead.runs.iter().filter_map(|(run, is_hole)| Some((run, *is_hole, blocks(run)?))).collect();
         let mut punched = 0;
-        // Also what is a hole already: the last process may have ended in between.
-        for (_, _, blocks) in with_blocks() {
-            punched += blocks.end - blocks.start;
-            file.punch(blocks).map_err(io_error("give back space of", &name))?;
+        for (part, holes) in with_blocks.chunks(PUNCHED_AT_ONCE).enumerate() {
+            if part > 0 && !go_on() {
+                // The next call begins this segment again, and counts it as a whole.
+                return Ok(0);
+            }
+            let mut is_written = false;
+            for (run, _, _) in holes.iter().filter(|(_, is_hole, _)| !is_hole) {
+                let header = frame::hole(&marker, run.end - run.start);
+                file.write(run.start, &mut [IoSlice::new(&header)]).map_err(io_error("write", &name))?;
+                is_written = true;
+            }
+            // Until a scan finds the hole it must find whole frames.
+            if is_written && let Err(source) = file.sync_data() {
+                return Err(self.writer().fail("sync", source));
+            }
+            // Also what is a hole already: the last process may have ended in between.
+            for (_, _, blocks) in holes {
+                file.punch(blocks.clone()).map_err(io_error("give back space of", &name))?;
+                punched += blocks.end - blocks.start;
+            }
         }
         let held = segment.len - punched;
         self.index.set_reclaimed(number, held, segment.live)?;
@@ -298,8 +308,8 @@ mod tests {
             store.remove(2, &names).expect("removes"),
             records.iter().map(|r| Some(r.stored().len() as u64)).collect::<Vec<_>>()
         );
-        assert_eq!(store.punch(segment).expect("looks"), 0);
+        assert_eq!(store.punch(segment, &|| true).expect("looks"), 0);
         store.advance(&lock(&store.advancing)).expect("writes the index");
-        assert!(store.punch(segment).expect("gives back") >= 4096);
+        assert!(store.punch(segment, &|| true).expect("gives back") >= 4096);
     }
 }
