@@ -798,6 +798,29 @@ async fn lost_objects_are_a_condition_until_they_are_stored_again_or_acknowledge
 }
 
 #[tokio::test]
+async fn a_node_tells_what_it_does_not_take_any_more() {
+    let all = u64::MAX / 4;
+    let (full, none) = (ConditionKind::DiskFull, ConditionKind::NodeFull);
+    for (keep_free, mirror_reserve, wanted) in
+        [(0, 0, vec![]), (0, all, vec![full.clone()]), (all, 0, vec![full.clone(), none.clone()])]
+    {
+        let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
+        let scripted = ScriptedController::new();
+        let config = Config {
+            keep_free: Some(Share::Bytes(keep_free)),
+            mirror_reserve: Some(Share::Bytes(mirror_reserve)),
+            ..controller.config(data.path())
+        };
+        let running = Running::start(config, scripted.clone()).await;
+        scripted.until("a heartbeat", |s| !s.heartbeats.is_empty()).await;
+        let told = scripted.script(|s| s.heartbeats.last().map(|beat| beat.conditions.clone())).unwrap();
+        let of_disk: Vec<_> = told.into_iter().map(|c| c.kind).filter(|k| *k == full || *k == none).collect();
+        assert_eq!(of_disk, wanted);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn two_agents_do_not_share_a_data_folder() {
     let (controller, data) = (Controller::start().await, tempfile::tempdir().unwrap());
     let running = Running::start(controller.config(data.path()), ScriptedController::new()).await;
