@@ -105,4 +105,3 @@ pub use epoch::check_direct_io;
 pub(crate) use error::is_no_space;
 pub use error::{DiskError, Fault};
 pub use lost::LostContent;
-pub(crate) use memory::AlignedBuf;
