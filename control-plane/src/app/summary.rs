@@ -269,6 +269,6 @@ mod tests {
         let counts = CONDITIONS.iter().map(|kind| (kind.to_string(), 2)).collect();
         let lines = problems(&BTreeMap::from([("conditions", &counts)]));
         assert_eq!(lines.len(), CONDITIONS.len());
-        assert_eq!((lines[1].kind.as_str(), lines[1].count), ("disk_full", 2));
+        assert_eq!((lines[0].kind.as_str(), lines[0].count), ("disk_failed", 2));
     }
 }
