@@ -11,11 +11,12 @@ use muster_api::{
     operation::{Operation, OperationState, Progress, WaitingOn},
 };
 use serde_json::json;
+use storage_core::units::usize_from;
 
 use crate::{
     app::{
         App, AppError,
-        nodes::{REMOVE, state_event},
+        nodes::{REMOVE, disk_failed, state_event},
     },
     store::{
         Tx, events, instances,
@@ -109,6 +110,18 @@ fn reason(app: &App, row: &NodeRow) -> String {
     if row.state != NodeState::Ready {
         return "its agent is silent: start it, or declare the node dead".to_owned();
     }
+    if disk_failed(&row.conditions) {
+        return "its disk failed, so it cannot hand its objects over: declare the node dead".to_owned();
+    }
+    let membership = app.pool.membership();
+    let owners = membership.members.iter().filter(|member| member.owns_objects()).count();
+    if owners < usize_from(membership.min_copies.into()) {
+        return format!(
+            "only {owners} nodes are left for the {} copies that are wanted, so it drops none of its own: add nodes, or want \
+             fewer copies",
+            membership.min_copies
+        );
+    }
     let repair = beat(app, row).and_then(|beat| beat.repair);
     match repair {
         Some(repair) if repair.unchecked_objects == 0 && repair.silent_nodes > 0 => {
@@ -116,6 +129,10 @@ fn reason(app: &App, row: &NodeRow) -> String {
         }
         Some(repair) if repair.unchecked_objects == 0 && repair.missing.objects > 0 => {
             format!("{} copies are missing elsewhere: nodes are full, or still get them", repair.missing.objects)
+        }
+        Some(repair) if repair.unchecked_objects == 0 && repair.surplus.objects == 0 && !repair.is_empty => {
+            "it has copies that its disk does not read now, which may be the last ones: declare the node dead if that stays so"
+                .to_owned()
         }
         _ => "other nodes take its objects over".to_owned(),
     }

@@ -16,7 +16,7 @@ use storage_core::{
     Kind, ObjectName, Record, Salt,
     membership::Membership,
     record::Compression,
-    store::{ChunkStore as _, MemoryStore},
+    store::{ChunkStore, MemoryStore},
 };
 
 use crate::{
@@ -137,6 +137,41 @@ async fn nothing_is_dropped_before_all_homes_have_it_and_work_with_the_same_reco
         let answering = cluster.holders(record).into_iter().filter(|at| *at != 2).count();
         assert_eq!(answering, 2, "the silent node is none of those that it counted on");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_dropped_while_fewer_nodes_own_objects_than_copies_are_wanted() {
+    let cluster = TestCluster::of_memory(3).await;
+    let records: Vec<Record> = (0..20).map(pack).collect();
+    cluster.client.put(3, records.clone()).await.unwrap();
+    let held = cluster.nodes[0].store.usage().objects;
+    // Node 0 is drained, and node 2 goes out meanwhile.
+    let one_left = |record: &mut Membership| [0, 2].into_iter().for_each(|at| record.members[at].accepting = false);
+    tell_all(&cluster, &next(&cluster.membership, one_left));
+    let repairs = repairs(&cluster);
+    pass(&repairs).await;
+    pass(&repairs).await;
+    assert!(records.iter().all(|record| cluster.holders(record).contains(&1)), "the only owner has everything");
+    assert_eq!(cluster.nodes[0].store.usage().objects, held);
+    assert_eq!(repairs[0].progress().unwrap().surplus.objects, held);
+}
+
+#[tokio::test]
+async fn a_home_without_room_keeps_no_node_from_being_emptied() {
+    let mut stores: Vec<Arc<dyn ChunkStore>> = (0..3).map(|_| Arc::new(MemoryStore::new()) as _).collect();
+    stores.push(Arc::new(MemoryStore::with_limit(0)));
+    let cluster = TestCluster::new(stores).await;
+    let records: Vec<Record> = (0..30).map(pack).collect();
+    cluster.nodes[0].store.put(3, &records).unwrap();
+    tell_all(&cluster, &next(&cluster.membership, |record| record.members[0].accepting = false));
+    let repairs = repairs(&cluster);
+    for _ in 0..4 {
+        pass(&repairs).await;
+    }
+    assert!(repairs[0].progress().unwrap().is_empty, "{:?}", repairs[0].progress());
+    assert!(records.iter().all(|record| cluster.holders(record) == [1, 2]));
+    let surplus: u64 = repairs.iter().map(|repair| repair.progress().unwrap().surplus.objects).sum();
+    assert_eq!(surplus, 0, "who keeps an object in the place of a full node has none too many");
 }
 
 #[tokio::test]

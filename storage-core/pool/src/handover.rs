@@ -1,22 +1,26 @@
 //! Hand-over: a node drops its copies of objects that belong to other nodes, once those have them.
 //!
 //! ```text
-//! objects of this node that others are the homes of --take over (name, stamp)--> each home: reads its copy, stamps it,
-//!                                                                                says yes if it works with the same record
-//!   all homes said yes, and this node still works with that record --> drop, if the stamp is not above the one told
+//! objects of this node that others are the homes of --take over (name, stamp)--> nodes that rank before it, the homes first:
+//!                                            each reads its copy, stamps it, and says yes if it works with the same record
+//!   as many said yes as copies are wanted, and this node still works with that record --> drop, if the stamp is not above
+//!                                                                                                              the one told
 //! ```
+//! Beside the homes a few of the nodes after them are asked, because a home may be full, and another node keeps the object in its
+//! place. The order is that of [`placement::rank`] over all nodes of the record, full or not, so that all nodes agree on it.
+//!
 //! **No copy too few.** A node drops a copy only for as many copies as are wanted, on nodes that rank before it for this
 //! object, and that said yes under the same membership record. Of all nodes that drop copies of an object under one record,
 //! take the one that ranks best: the nodes that it counts on rank before it, so none of them drops its copy under this
 //! record. None drops it under an older record either: each works with this one already, and neither says yes nor drops
 //! under a record that it does not work with at that moment (`dropping` excludes the two from each other). And under a newer
 //! record a copy is dropped only for those that the newer record wants. So the newest record under which anything was dropped
-//! always has its copies. Nodes may differ in which nodes they know to be full: what counts is that the copies are there,
-//! and the order.
+//! always has its copies. While fewer nodes own objects than copies are wanted, as after a loss during a drain, nothing is dropped
+//! at all: a copy that does not belong here is better than none.
 //!
 //! **No stamp lost** (I6). A put that finds an object touches the nodes that its own record names, which may be an old one,
 //! and counts on these copies. Each yes is a touch with the stamp of the copy to be dropped, and the copy is dropped only if its
-//! stamp is still not higher than that. So what a put stamped here before is stamped so at all homes; what it stamps in
+//! stamp is still not higher than that. So what a put stamped here before is stamped so at all nodes that this one counts on; what it stamps in
 //! between keeps the copy until the next pass tells the higher stamp; and what it asks for afterwards it is told to be absent,
 //! and sends. The same argument as above holds for the copies that have a stamp of at least any number.
 //!
@@ -37,9 +41,9 @@ use http::HeaderValue;
 use storage_core::{
     ObjectName,
     cause::explain,
-    lock,
     membership::Member,
     store::{ChunkStore, Listed, StoreError},
+    units::usize_from,
 };
 use tracing::{debug, warn};
 
@@ -55,6 +59,8 @@ use crate::{
 
 /// Requests under way at a time.
 const REQUESTS: usize = 8;
+/// Nodes after the homes that are asked.
+const OTHERS: usize = 3;
 
 /// What became of objects that belong to other nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,20 +69,42 @@ pub struct HandedOver {
     pub objects: u64,
     /// Their stored bytes, without headers.
     pub bytes: u64,
-    /// Copies that stay, because not all of their homes have them yet.
+    /// Copies that stay on this node, which owns objects, in the place of a home that lacks them: it may be full.
+    pub stand_ins: u64,
+    /// Other copies that stay, because too few nodes have them yet.
     pub kept_objects: u64,
     /// Their stored bytes, without headers.
     pub kept_bytes: u64,
 }
 
 impl HandedOver {
-    fn kept<'o>(objects: impl IntoIterator<Item = &'o Listed>) -> Self {
-        objects.into_iter().fold(Self::default(), |sum, object| Self {
-            kept_objects: sum.kept_objects + 1,
-            kept_bytes: sum.kept_bytes + object.stored_bytes,
-            ..sum
-        })
+    fn keep(&mut self, object: &Listed) {
+        self.kept_objects += 1;
+        self.kept_bytes += object.stored_bytes;
     }
+}
+
+/// An object that is to leave this node.
+struct Leaving {
+    /// Its position in the list.
+    at: usize,
+    /// The nodes that rank before this one, best first.
+    nodes: Vec<usize>,
+    /// Copies that there are to be.
+    wanted: usize,
+    /// Nodes that have it and keep it.
+    yes: usize,
+    /// One of the homes said that it lacks it.
+    is_lacked: bool,
+}
+
+/// Which of the nodes that rank before this one are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// As many as copies are wanted.
+    Homes,
+    /// Some after those, for what too few of them keep.
+    Others,
 }
 
 /// Why copies were not dropped.
@@ -87,20 +115,47 @@ enum Stays {
 }
 
 impl PoolClient {
-    /// Drops those of these objects of this node's own share of which all homes have as good a copy. The caller found that
-    /// they belong to other nodes ([`crate::Lacking::surplus`]); any that belongs here stays.
+    /// Drops those of these objects of this node's own share of which enough nodes that rank before it have as good a copy. The
+    /// caller found that they belong to other nodes ([`crate::Lacking::surplus`]); any that belongs here stays.
     pub async fn hand_over(&self, held: &[Listed], avoided: &Avoided) -> HandedOver {
         let view = self.inner.view.load_full();
         let own = self.inner.local.as_ref().and_then(|local| view.position(local.store));
-        let Some(own) = own else { return HandedOver::kept(held) };
-        let homes = view.homes(held, &avoided.full_stores());
-        let leaves = |at: &usize| {
-            let homes = &homes[*at];
-            homes.len() >= view.copies(held[*at].kind).wanted && !homes.contains(&own)
+        let Some(own) = own else {
+            let mut kept = HandedOver::default();
+            held.iter().for_each(|object| kept.keep(object));
+            return kept;
         };
-        let leaving: Vec<usize> = (0..held.len()).filter(leaves).collect();
-        let confirmed = self.inner.ask_to_take_over(&view, held, &homes, &leaving, avoided).await;
-        let mut done = HandedOver::kept((0..held.len()).filter(|at| !confirmed.contains(at)).map(|at| &held[at]));
+        let owners = view.membership.members.iter().filter(|member| member.owns_objects()).count();
+        let is_owner = view.member(own).owns_objects();
+        // For each object the nodes that rank before this one.
+        let before = |object: &Listed| {
+            let mut nodes = view.writers(&object.name);
+            nodes.truncate(nodes.iter().position(|node| *node == own).unwrap_or(nodes.len()));
+            nodes
+        };
+        let mut leaving: Vec<Leaving> = Vec::new();
+        let mut done = HandedOver::default();
+        for (at, object) in held.iter().enumerate() {
+            let (nodes, wanted) = (before(object), view.copies(object.kind).wanted);
+            if nodes.len() >= wanted && owners >= usize_from(view.membership.min_copies.into()) {
+                leaving.push(Leaving { at, nodes, wanted, yes: 0, is_lacked: false });
+            } else {
+                done.keep(object);
+            }
+        }
+        self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Homes, avoided).await;
+        self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Others, avoided).await;
+        let mut confirmed = Vec::new();
+        for leaving in leaving {
+            let object = &held[leaving.at];
+            if leaving.yes >= leaving.wanted {
+                confirmed.push(leaving.at);
+            } else if is_owner && leaving.is_lacked {
+                done.stand_ins += 1;
+            } else {
+                done.keep(object);
+            }
+        }
         // Each group has one stamp, because the store compares all names of a removal with the same.
         let mut groups: BTreeMap<u64, Vec<&Listed>> = BTreeMap::new();
         for at in confirmed {
@@ -117,10 +172,7 @@ impl PoolClient {
                                 done.bytes += bytes;
                             }
                             // It was touched meanwhile, or something else has dropped it.
-                            None => {
-                                done.kept_objects += 1;
-                                done.kept_bytes += object.stored_bytes;
-                            }
+                            None => done.keep(object),
                         }
                     }
                 }
@@ -131,9 +183,7 @@ impl PoolClient {
                             warn!(error = explain(&error), "copies that other nodes have could not be dropped");
                         }
                     }
-                    let kept = HandedOver::kept(group);
-                    done.kept_objects += kept.kept_objects;
-                    done.kept_bytes += kept.kept_bytes;
+                    group.into_iter().for_each(|object| done.keep(object));
                 }
             }
         }
@@ -160,37 +210,44 @@ impl Inner {
         own.is_none_or(|own| view.member(own).owns_objects())
     }
 
-    /// Asks the homes of the objects at these positions to take them over. Returns the positions of those to which all homes
-    /// said yes.
+    /// Asks nodes to take objects over that too few have agreed to, and counts who says yes.
     async fn ask_to_take_over(
         &self,
         view: &Arc<View>,
         held: &[Listed],
-        homes: &[Vec<usize>],
-        leaving: &[usize],
+        leaving: &mut [Leaving],
+        asked: Asked,
         avoided: &Avoided,
-    ) -> BTreeSet<usize> {
+    ) {
         let mut questions: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for at in leaving {
-            homes[*at].iter().for_each(|node| questions.entry(*node).or_default().push(*at));
+        for (place, leaving) in leaving.iter().enumerate().filter(|(_, leaving)| leaving.yes < leaving.wanted) {
+            let nodes = match asked {
+                Asked::Homes => leaving.nodes.iter().take(leaving.wanted),
+                Asked::Others => leaving.nodes.get(leaving.wanted..).unwrap_or_default().iter().take(OTHERS),
+            };
+            nodes.for_each(|node| questions.entry(*node).or_default().push(place));
         }
-        let parts =
-            questions.iter().flat_map(|(node, about)| about.chunks(NAMES_MAX).map(move |part| (*node, part.to_vec())));
-        let asked = stream::iter(parts.collect::<Vec<_>>()).map(|(node, part)| async move {
-            let objects: Vec<Listed> = part.iter().map(|at| held[*at]).collect();
+        let parts = questions
+            .iter()
+            .flat_map(|(node, about)| about.chunks(NAMES_MAX).map(move |part| (*node, part.to_vec())))
+            .map(|(node, part)| {
+                let objects: Vec<Listed> = part.iter().map(|place| held[leaving[*place].at]).collect();
+                (node, part, objects)
+            });
+        let asked_all = stream::iter(parts.collect::<Vec<_>>()).map(|(node, part, objects)| async move {
             let said = self.take_over_at(view, view.member(node), &objects, avoided).await;
             (part, said)
         });
-        let mut answers = asked.buffer_unordered(REQUESTS);
-        let mut confirmed: BTreeSet<usize> = leaving.iter().copied().collect();
+        let mut answers = asked_all.buffer_unordered(REQUESTS);
         while let Some((part, said)) = answers.next().await {
-            for (place, at) in part.iter().enumerate() {
-                if !said.as_ref().is_some_and(|said| said[place]) {
-                    confirmed.remove(at);
+            for (place, yes) in part.iter().zip(said.into_iter().flatten()) {
+                if yes {
+                    leaving[*place].yes += 1;
+                } else {
+                    leaving[*place].is_lacked |= asked == Asked::Homes;
                 }
             }
         }
-        confirmed
     }
 
     /// Asks one node to take objects over. None: it did not answer, or refused.
@@ -204,7 +261,7 @@ impl Inner {
         if avoided.is_silent(member.store) {
             return None;
         }
-        match self.take_over(view, member, objects).await {
+        match self.take_over(view, member, objects, avoided).await {
             Ok(said) => Some(said),
             Err(failure) => {
                 // Most often it works with another record for a moment.
@@ -214,7 +271,13 @@ impl Inner {
         }
     }
 
-    async fn take_over(&self, view: &View, member: &Member, objects: &[Listed]) -> Result<Vec<bool>, PutFailure> {
+    async fn take_over(
+        &self,
+        view: &View,
+        member: &Member,
+        objects: &[Listed],
+        avoided: &Avoided,
+    ) -> Result<Vec<bool>, PutFailure> {
         let health = self.health(member.store);
         let _permit = health.puts.acquire().await.expect("nobody closes it");
         let (http, base) = self.address(member.node).map_err(|e| PutFailure::other(e.to_string()))?;
@@ -226,6 +289,10 @@ impl Inner {
             .timeout(self.limits.silence + self.time_for(bytes))
             .body(encode_stamped(objects.iter().map(|object| Stamped { name: object.name, stamp: object.round })));
         let answer = request.send().await.inspect_err(|e| health.not_connected(e));
+        if let Err(error) = &answer {
+            // It would keep the others waiting.
+            avoided.add(member, &PutFailure::other(explain(error)));
+        }
         let said = accepted(answer, objects.len()).await?;
         if said.len() != objects.len() {
             let reason = format!("it answered {} of {} objects to take over", said.len(), objects.len());
@@ -284,11 +351,5 @@ impl Inner {
         }
         chunks.sync()?;
         Ok(Some(objects.iter().map(|object| here.contains(&object.name)).collect()))
-    }
-}
-
-impl Avoided {
-    pub(crate) fn full_stores(&self) -> std::collections::HashSet<storage_core::StoreId> {
-        lock(&self.0).full.clone()
     }
 }

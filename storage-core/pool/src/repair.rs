@@ -102,12 +102,12 @@ pub struct Delivered {
 
 /// Nodes that one pass of the repair leaves alone since they failed it.
 #[derive(Debug, Default)]
-pub struct Avoided(pub(crate) Mutex<AvoidedStores>);
+pub struct Avoided(Mutex<AvoidedStores>);
 
 #[derive(Debug, Default)]
-pub(crate) struct AvoidedStores {
+struct AvoidedStores {
     silent: HashSet<StoreId>,
-    pub(crate) full: HashSet<StoreId>,
+    full: HashSet<StoreId>,
 }
 
 impl Avoided {
@@ -134,7 +134,7 @@ impl Avoided {
         stores.silent.contains(&parcel.to) || stores.full.contains(&parcel.to)
     }
 
-    fn add(&self, member: &Member, failure: &PutFailure) {
+    pub(crate) fn add(&self, member: &Member, failure: &PutFailure) {
         debug!(node.name = %member.name, failure.reason, "the repair leaves a node alone");
         let mut stores = lock(&self.0);
         let set = if failure.full { &mut stores.full } else { &mut stores.silent };

@@ -12,6 +12,7 @@
 
 use muster_api::{
     ErrorCode, NodeId, Problem, Ref, Timestamp,
+    condition::{Condition, ConditionKind},
     node::{Drain, DrainNode, DrainState, NodeState, ObjectAmount, Repair},
     operation::Operation,
 };
@@ -20,6 +21,7 @@ use storage_core::units::{u64_from, usize_from};
 
 use super::{
     super::{Answer, App, AppError, Asked, begin_operation, caller::DEFAULT_PROJECT, find},
+    heartbeat::disk_failed,
     state_event,
 };
 use crate::{
@@ -128,8 +130,20 @@ impl App {
     /// Refuses a drain after which too few nodes would be left, or too little room.
     async fn check_others(&self, tx: &mut Tx, row: &NodeRow, held: ObjectAmount) -> Result<(), AppError> {
         let mut others = nodes::listed(tx).await?;
+        // What other nodes that are drained still have needs room, too.
+        let draining =
+            |other: &&NodeRow| other.id != row.id && other.draining_at.is_some() && other.drained_at.is_none();
+        let leaving =
+            others.iter().filter(draining).map(|other| self.objects_on(other).bytes).fold(0, u64::saturating_add);
         others.retain(|other| {
-            let takes = other.accepting && other.fenced_at.is_none() && other.state == NodeState::Ready;
+            let has_room = |condition: &Condition| {
+                let kinds = [ConditionKind::DiskFull, ConditionKind::NodeFull, ConditionKind::DiskFailed];
+                !kinds.contains(&condition.kind)
+            };
+            let takes = other.accepting
+                && other.fenced_at.is_none()
+                && other.state == NodeState::Ready
+                && other.conditions.iter().all(has_room);
             other.id != row.id && takes
         });
         let room = |other: &NodeRow| {
@@ -148,6 +162,7 @@ impl App {
             return Err(refused("too_few_nodes", detail));
         }
         let room = rooms.iter().copied().fold(0, u64::saturating_add);
+        let room = room.saturating_sub(leaving);
         if room < held.bytes {
             let detail = format!(
                 "node '{}' has {} bytes of objects, and the other nodes have room for {room}: add nodes, or delete what is \
@@ -203,7 +218,15 @@ fn refused(reason: &str, detail: String) -> AppError {
 fn check_state(row: &NodeRow) -> Result<(), AppError> {
     let state = row.shown_state();
     if row.state == NodeState::Ready {
-        return Ok(());
+        if !disk_failed(&row.conditions) {
+            return Ok(());
+        }
+        let detail = format!(
+            "the disk of node '{}' failed, so it cannot hand its objects over: replace the disk, then declare the node dead \
+             (`muster node rm {} --dead`)",
+            row.name, row.name
+        );
+        return Err(refused("disk_failed", detail));
     }
     let detail = match state {
         NodeState::Fenced => format!("node '{}' was declared dead: remove it, it has nothing to hand over", row.name),

@@ -22,7 +22,11 @@ impl App {
             .once(&asked.once, "nodes.delete", async |tx| {
                 let row = self.removable(tx, asked).await?;
                 // One that is drained may get objects until it says that it is empty for good.
-                let may_hold = row.draining_at.is_some() || self.objects_on(&row).objects > 0;
+                // Where there is one copy of each object, none may come to the node unseen either.
+                let is_only_copy = row.state == NodeState::Ready
+                    && self.min_copies(tx).await? == 1
+                    && self.pool.membership().members.len() > 1;
+                let may_hold = row.draining_at.is_some() || is_only_copy || self.objects_on(&row).objects > 0;
                 if row.fenced_at.is_none() && row.drained_at.is_none() && may_hold {
                     return Answer::accepted(&self.begin_drain(tx, row, REMOVE, &asked.caller.origin()).await?);
                 }

@@ -69,9 +69,9 @@ impl Repair {
             self.progress.checked(u64_from(batch.len()));
         };
         if whole {
-            // Copies that the disk does not read are not listed. Other nodes make them again.
+            // A copy that the disk does not read now may be the last one, and the disk may read it later.
             let is_empty =
-                !owns && self.with_chunks(|chunks| chunks.list(None, 1)).await.is_ok_and(|list| list.is_empty());
+                !owns && self.with_chunks(|chunks| chunks.list_all(None, 1)).await.is_ok_and(|list| list.is_empty());
             self.progress.all_checked(avoided.silent(), is_empty);
         }
         let Sent { objects, bytes, left, kept } = sum;
@@ -168,7 +168,7 @@ impl Repair {
             self.hand_over_pace.take(part.iter().map(|object| object.stored_bytes).sum()).await;
             give_way(&self.pool).await;
             let done = self.pool.hand_over(part, avoided).await;
-            kept += done.kept_objects;
+            kept += done.kept_objects + done.stand_ins;
             self.progress.handed_over(&done);
         }
         kept
