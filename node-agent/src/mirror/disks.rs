@@ -455,7 +455,7 @@ impl Disks {
     }
 
     /// [`Self::ensure`] without the mount.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) async fn unmounted(&self, want: &DiskWant) -> Result<Arc<Disk>, DiskError> {
         let entry = self.make_or_adopt(want, Vec::new()).await?;
         self.grow(&entry, want.size_bytes).await?;

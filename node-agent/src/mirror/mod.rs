@@ -69,6 +69,8 @@
 //! [`journal`] (what counts), [`cut`], [`commit`] and [`fold`] (from writes to a version), [`grow`], [`cache`] and [`base`], [`boots`]
 //! (what a start reads first).
 
+#[cfg(feature = "testing")]
+mod bare;
 mod base;
 mod batch;
 mod bits;
@@ -98,6 +100,8 @@ mod stable;
 pub(crate) mod transfer;
 pub(crate) mod write;
 
+#[cfg(feature = "testing")]
+pub use bare::BareDisk;
 pub use commit::Saved;
 pub use config::{Config, WritePolicy};
 pub use disks::{DiskStatus, DiskWant, Disks};

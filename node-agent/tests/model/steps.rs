@@ -1,0 +1,415 @@
+//! What each step does, and what must hold after it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use muster_agent::mirror::{BareDisk, DiskWant, Saved};
+use muster_api::{
+    CommitId, DiskId, InstanceId, SnapshotId,
+    node_protocol::{CutDisk, CutKey, VersionRoot},
+};
+use storage_core::{
+    BLOCK_BYTES, ObjectName,
+    power::Random,
+    store::SimDisk,
+    units::{u64_from, usize_from},
+};
+
+use crate::{
+    cluster::Death,
+    content::{export, image, records, written},
+    history::History,
+    op::Op,
+    rows::{Commit, DiskRow, Import, Upload},
+};
+
+/// With more epochs in use, a disk is neither cut nor grown.
+const EPOCHS_MOST: usize = 3;
+
+impl History {
+    pub(crate) async fn step(&mut self, op: Op) {
+        match op {
+            Op::Import { seed, bytes } => {
+                let (upload, bytes) = (self.rows.begin_upload(), image(seed, bytes));
+                let root = self.store(upload, &bytes).await;
+                self.stored(upload, root, Arc::new(bytes));
+            }
+            Op::PublishImport(n) => {
+                let Import { upload, root, bytes } = self.rows.imports.remove(n);
+                if self.rows.is_live(upload) {
+                    self.rows.add_version(root, bytes);
+                }
+                self.rows.end_upload(upload);
+            }
+            Op::DropImport(n) => {
+                let import = self.rows.imports.remove(n);
+                self.rows.end_upload(import.upload);
+            }
+            Op::Clone(of) => {
+                let version = &self.rows.versions[of];
+                let (root, bytes) = (version.root.clone(), version.bytes.clone());
+                self.rows.add_version(root, bytes);
+            }
+            Op::Deploy { version, node } => self.deploy(version, node).await,
+            Op::Write { disk, at, len, seed } => {
+                let data = written(seed, at, len);
+                self.disk(disk).await.write(u64_from(at), data.clone()).await.expect("writes");
+                self.rows.disks[disk].bytes[at..at + len].copy_from_slice(&data);
+            }
+            Op::Zero { disk, at, len } => {
+                self.disk(disk).await.zero(u64_from(at), u64_from(len)).await.expect("zeroes");
+                self.rows.disks[disk].bytes[at..at + len].fill(0);
+            }
+            Op::Read { disk, at, len } => self.read(disk, at, len).await,
+            Op::Flush(disk) => self.disk(disk).await.flush().await.expect("flushes"),
+            Op::Grow { disk, blocks } => {
+                self.until_merged(disk).await;
+                if self.epochs(disk) >= EPOCHS_MOST {
+                    return;
+                }
+                let row = &mut self.rows.disks[disk];
+                row.want.size_bytes += u64_from(blocks) * BLOCK_BYTES;
+                let bytes = usize_from(row.want.size_bytes);
+                row.bytes.resize(bytes, 0);
+                self.disk(disk).await;
+            }
+            Op::Cut(disk) => self.cut(disk).await,
+            Op::Save(disk) => {
+                let saved = self.save(disk).await;
+                self.saved(disk, saved);
+            }
+            Op::Publish(disk) => self.publish(disk).await,
+            Op::Abandon(disk) => self.abandon(disk).await,
+            Op::Expire(disk) => {
+                let upload = self.rows.disks[disk].commits[0].upload;
+                self.rows.end_upload(upload);
+            }
+            Op::Follow(disk) => drop(self.disk(disk).await),
+            Op::Report(disk) => self.report(disk),
+            Op::DeleteVersion(version) => self.rows.versions[version].is_deleted = true,
+            Op::DeleteDisk(disk) => self.delete_disk(disk).await,
+            Op::BeginRead(version) => self.rows.versions[version].readers += 1,
+            Op::EndRead(version) => {
+                self.check_version(version).await;
+                self.rows.versions[version].readers -= 1;
+            }
+            Op::BeginRound => drop(self.next_round().await),
+            Op::SweepNode(node) => {
+                let before = self.copies();
+                self.sweep_node(node).await;
+                self.check_copies_stay(&before);
+            }
+            Op::Sweep => {
+                self.next_round().await;
+                self.sweep_all().await;
+            }
+            Op::Kill(node, death) => self.cluster.kill(node, death).await,
+            Op::Start(node) => self.start(node).await,
+            Op::Out(node) => {
+                self.cluster.kill(node, Death::Kill).await;
+                let others: Vec<usize> = self.cluster.members().into_iter().filter(|n| *n != node).collect();
+                self.cluster.admit(&others);
+            }
+            Op::Return(node) => {
+                let mut members = self.cluster.members();
+                members.push(node);
+                self.cluster.admit(&members);
+                self.start(node).await;
+            }
+            Op::Join => {
+                let mut random = self.random.clone();
+                let node = self.cluster.add(&mut random).await;
+                self.random = random;
+                let mut members = self.cluster.members();
+                members.push(node);
+                self.cluster.admit(&members);
+            }
+            Op::Rot { node, seed } => self.rot(node, seed),
+            Op::Wipe(node) => {
+                self.cluster.kill(node, Death::Kill).await;
+                self.cluster.nodes[node].pool_disk = SimDisk::new();
+                self.cluster.nodes[node].was_harmed = true;
+                self.cluster.nodes[node].is_tainted = false;
+                self.start(node).await;
+            }
+            Op::Scrub(node) => self.scrub(node),
+            Op::Repair(node) => {
+                self.cluster.nodes[node].process().repair.pass().await;
+            }
+            Op::RepairAll => self.repair_all().await,
+            Op::Storm { node, save, read, seed } => self.storm(node, save, read, seed).await,
+        }
+    }
+
+    /// Puts content into the pool. It is nothing's content yet.
+    async fn store(&self, upload: Upload, bytes: &[u8]) -> VersionRoot {
+        let (records, root) = records(bytes);
+        self.cluster.client.put(upload.round, records).await.expect("enough nodes are on");
+        root
+    }
+
+    fn stored(&mut self, upload: Upload, root: VersionRoot, bytes: Arc<Vec<u8>>) {
+        self.learn(&root);
+        let all = self.reach(&root);
+        self.check_stored(upload, all.iter().copied());
+        self.rows.imports.push(Import { upload, root, bytes });
+    }
+
+    /// What was stored has enough copies, which the round of its upload protects (I3, I6).
+    fn check_stored(&self, upload: Upload, names: impl Iterator<Item = ObjectName>) {
+        let on = self.cluster.on();
+        let enough = self.cluster.members().len().min(2);
+        for name in names {
+            let stamps: Vec<Option<u64>> = on.iter().map(|n| self.cluster.nodes[*n].holds(&name)).collect();
+            let copies = stamps.iter().flatten().filter(|stamp| **stamp >= upload.round).count();
+            assert!(copies >= enough, "{name} was stored in round {} and has stamps {stamps:?}", upload.round);
+        }
+    }
+
+    async fn deploy(&mut self, version: usize, node: usize) {
+        let of = &self.rows.versions[version];
+        let want = DiskWant {
+            disk: DiskId::generate(),
+            instance: InstanceId::generate(),
+            generation: 1,
+            size_bytes: u64_from(of.bytes.len()).next_multiple_of(BLOCK_BYTES),
+            version: of.id,
+            root: of.root.clone(),
+            served: true,
+        };
+        let mut bytes = of.bytes.as_ref().clone();
+        bytes.resize(usize_from(want.size_bytes), 0);
+        let (reported, commits, is_gone) = (version, Vec::new(), false);
+        self.rows.disks.push(DiskRow { want, node, version, reported, bytes, commits, is_gone });
+        self.disk(self.rows.disks.len() - 1).await;
+    }
+
+    /// A disk as its node has it, brought to its desired state.
+    pub(crate) async fn disk(&self, disk: usize) -> BareDisk {
+        let row = &self.rows.disks[disk];
+        self.cluster.nodes[row.node].process().disks.bare(&row.want).await.expect("the disk is there")
+    }
+
+    /// Epochs of a disk that are in use.
+    fn epochs(&self, disk: usize) -> usize {
+        let row = &self.rows.disks[disk];
+        self.cluster.nodes[row.node].process().disks.epochs(row.want.disk).expect("the disk is there")
+    }
+
+    pub(crate) async fn read(&self, disk: usize, at: usize, len: usize) {
+        let got = self.disk(disk).await.read(u64_from(at), u64_from(len)).await.expect("reads");
+        assert!(got == self.rows.disks[disk].bytes[at..at + len], "disk {disk} has other bytes at {at}+{len}");
+    }
+
+    async fn cut(&mut self, disk: usize) {
+        self.until_merged(disk).await;
+        self.disk(disk).await;
+        let row = &self.rows.disks[disk];
+        let disks = self.cluster.nodes[row.node].process().disks.clone();
+        if self.epochs(disk) >= EPOCHS_MOST {
+            return;
+        }
+        let (key, id) = (CutKey::new(SnapshotId::generate(), 1), CommitId::generate());
+        let want = &row.want;
+        let cut = CutDisk { instance: want.instance, disk: want.disk, generation: want.generation, commit: id };
+        disks.prepare(key, &[cut]).await.expect("prepares");
+        disks.hold(key, Duration::from_secs(20)).await.expect("holds");
+        disks.flip(key).await.expect("flips");
+        let upload = self.rows.begin_upload();
+        let row = &mut self.rows.disks[disk];
+        row.commits.push(Commit { id, upload, bytes: Arc::new(row.bytes.clone()), saved: None });
+    }
+
+    async fn save(&self, disk: usize) -> Saved {
+        let row = &self.rows.disks[disk];
+        let commit = &row.commits[0];
+        let disks = &self.cluster.nodes[row.node].process().disks;
+        disks.save(row.want.disk, commit.id, commit.upload.round).await.expect("saves")
+    }
+
+    fn saved(&mut self, disk: usize, saved: Saved) {
+        let row = &self.rows.disks[disk];
+        let (upload, base) = (row.commits[0].upload, self.rows.versions[row.version].root.clone());
+        self.learn(&saved.root);
+        let (all, of_base) = (self.reach(&saved.root), self.reach(&base));
+        self.check_stored(upload, all.difference(&of_base).copied());
+        self.rows.disks[disk].commits[0].saved = Some(saved);
+    }
+
+    async fn publish(&mut self, disk: usize) {
+        let commit = self.rows.disks[disk].commits.remove(0);
+        let saved = commit.saved.expect("only what is saved");
+        if !self.rows.is_live(commit.upload) {
+            self.rows.end_upload(commit.upload);
+            self.give_up(disk, commit.id).await;
+            return;
+        }
+        self.rows.end_upload(commit.upload);
+        let version = self.rows.add_version(saved.root.clone(), commit.bytes);
+        let row = &mut self.rows.disks[disk];
+        row.version = version;
+        row.want = DiskWant { version: self.rows.versions[version].id, root: saved.root, ..row.want.clone() };
+        // What later cuts stored built on the version before.
+        row.commits.iter_mut().for_each(|commit| commit.saved = None);
+    }
+
+    async fn abandon(&mut self, disk: usize) {
+        let commit = self.rows.disks[disk].commits.remove(0);
+        self.rows.end_upload(commit.upload);
+        self.give_up(disk, commit.id).await;
+    }
+
+    async fn give_up(&mut self, disk: usize, commit: CommitId) {
+        let row = &self.rows.disks[disk];
+        let disks = self.cluster.nodes[row.node].process().disks.clone();
+        disks.abandon(row.want.disk, commit).await.expect("abandons");
+        self.until_merged(disk).await;
+    }
+
+    /// Waits until the blocks of abandoned cuts have moved. A process that is killed meanwhile would go on with it here.
+    async fn until_merged(&self, disk: usize) {
+        let row = &self.rows.disks[disk];
+        let disks = &self.cluster.nodes[row.node].process().disks;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while disks.is_merging(row.want.disk) {
+            assert!(tokio::time::Instant::now() < deadline, "an abandoned epoch does not merge within a minute");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn report(&mut self, disk: usize) {
+        let row = &self.rows.disks[disk];
+        let status = self.cluster.nodes[row.node].process().disks.status(row.want.disk).expect("it is there");
+        let version = self.rows.versions.iter().position(|version| version.id == status.version);
+        self.rows.disks[disk].reported = version.expect("it was told of it");
+    }
+
+    pub(crate) async fn delete_disk(&mut self, disk: usize) {
+        self.until_merged(disk).await;
+        let row = &self.rows.disks[disk];
+        self.cluster.nodes[row.node].process().disks.remove(row.want.disk).await.expect("removes");
+        self.disk_is_gone(disk);
+    }
+
+    /// Its row goes, and with it the uploads of its cuts.
+    pub(crate) fn disk_is_gone(&mut self, disk: usize) {
+        self.rows.disks[disk].is_gone = true;
+        for commit in std::mem::take(&mut self.rows.disks[disk].commits) {
+            self.rows.end_upload(commit.upload);
+        }
+    }
+
+    pub(crate) async fn check_version(&self, version: usize) {
+        let of = &self.rows.versions[version];
+        let got = export(&self.cluster.client, &of.root, of.bytes.len()).await;
+        assert!(got == *of.bytes, "version {version} has other bytes");
+    }
+
+    /// Begins a round, once all nodes that are on have carried out the one before.
+    async fn next_round(&mut self) -> bool {
+        if let Some(round) = self.door.round()
+            && !self.cluster.on().iter().all(|node| round.done.contains(node))
+            && self.random.below(5) > 0
+        {
+            return false;
+        }
+        self.begin_round().await
+    }
+
+    pub(crate) async fn sweep_all(&self) {
+        let before = self.copies();
+        futures::future::join_all(self.cluster.on().into_iter().map(|node| self.sweep_node(node))).await;
+        self.check_copies_stay(&before);
+    }
+
+    /// Starts a node. What it lost is what was taken from it, and nothing else.
+    async fn start(&mut self, number: usize) {
+        self.cluster.start(number).await;
+        let node = &self.cluster.nodes[number];
+        let lost = node.process().share.losses().lost();
+        assert!(node.was_harmed || lost.objects == 0, "node {number} misses objects after a start: {lost:?}");
+        for commit in node.process().disks.commits() {
+            let rows = self.rows.disks.iter().filter(|row| row.node == number);
+            let known = rows.flat_map(|row| row.commits.iter().map(|commit| (row.want.disk, commit.id)));
+            let published = self.rows.versions.iter().filter_map(|version| version.root.commit);
+            let known: BTreeSet<_> = known.map(|(_, id)| id).chain(published).collect();
+            assert!(known.contains(&commit.1), "node {number} has a cut that it gave up: {commit:?}");
+        }
+    }
+
+    fn rot(&mut self, number: usize, seed: u64) {
+        let mut random = Random(seed);
+        let node = &mut self.cluster.nodes[number];
+        let files = node.pool_disk.list_now();
+        let segments: Vec<&String> = files.iter().filter(|name| !name.contains("index")).collect();
+        for _ in 0..if segments.is_empty() { 0 } else { 1 + random.below(4) } {
+            let name = segments[usize_from(random.below(segments.len() as u64))];
+            let len = node.pool_disk.contents(name).map_or(0, |bytes| bytes.len());
+            if len > 0 {
+                node.pool_disk.damage(name, random.below(len as u64));
+            }
+        }
+        node.is_tainted = true;
+        node.was_harmed = true;
+    }
+
+    pub(crate) fn scrub(&mut self, number: usize) {
+        let node = &mut self.cluster.nodes[number];
+        let share = &node.process().share;
+        share.scrub(u64::MAX).expect("the store lists");
+        share.look_for_losses().expect("writes it down");
+        node.is_tainted = false;
+    }
+
+    /// Passes until there is nothing left to send.
+    pub(crate) async fn repair_all(&self) {
+        let (on, good) = (self.cluster.on(), self.cluster.good());
+        let of = |nodes: &[usize], name: &ObjectName| -> Vec<Option<u64>> {
+            nodes.iter().map(|n| self.cluster.nodes[*n].holds(name)).collect()
+        };
+        let before = self.needed().into_iter().map(|name| (name, of(&on, &name), of(&good, &name)));
+        let before: Vec<_> = before.collect();
+        let is_whole = self.cluster.on() == self.cluster.members();
+        for pass in 0.. {
+            let passes = self.cluster.on().into_iter().map(|n| self.cluster.nodes[n].process().repair.pass());
+            let clean = futures::future::join_all(passes).await;
+            if clean.iter().all(|clean| *clean) || !is_whole {
+                break;
+            }
+            assert!(pass < 5, "the repair never ends");
+        }
+        for (name, all, before) in before {
+            let highest = all.iter().flatten().max();
+            for (before, now) in before.iter().zip(of(&good, &name)) {
+                // A copy that was made again is not younger than what was known, and the others keep their stamps or get its.
+                assert!(now.as_ref() <= highest && now >= *before, "{name} had {before:?} of {all:?} and has {now:?}");
+            }
+        }
+    }
+
+    async fn storm(&mut self, node: usize, save: Option<usize>, read: Option<usize>, seed: u64) {
+        self.next_round().await;
+        let upload = self.rows.begin_upload();
+        let bytes = image(seed, 150_000);
+        let this = &*self;
+        let ((), _, saved, (), root) = tokio::join!(
+            this.sweep_all(),
+            this.cluster.nodes[node].process().repair.pass(),
+            async {
+                match save {
+                    Some(disk) => Some((disk, this.save(disk).await)),
+                    None => None,
+                }
+            },
+            async {
+                if let Some(disk) = read {
+                    this.read(disk, 0, this.rows.disks[disk].bytes.len()).await;
+                }
+            },
+            this.store(upload, &bytes),
+        );
+        self.stored(upload, root, Arc::new(bytes));
+        if let Some((disk, saved)) = saved {
+            self.saved(disk, saved);
+        }
+    }
+}
