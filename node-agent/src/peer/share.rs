@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -40,8 +40,13 @@ pub struct PoolShare {
     read_again: Mutex<Option<ObjectName>>,
     /// See [`PoolShare::take_oldest_put`].
     oldest_put: AtomicU64,
+    /// See [`PoolShare::watch_stamps`].
+    watch: OnceLock<Watch>,
     fresh: Arc<Fresh>,
 }
+
+/// Hears of the stamps of new objects.
+type Watch = Box<dyn Fn(u64) -> std::io::Result<()> + Send + Sync>;
 
 impl PoolShare {
     /// Over `store`, which was just opened. Its files are in the data folder.
@@ -54,6 +59,7 @@ impl PoolShare {
             losses,
             read_again: Mutex::default(),
             oldest_put: AtomicU64::new(u64::MAX),
+            watch: OnceLock::new(),
             fresh: Arc::default(),
         }
     }
@@ -62,6 +68,12 @@ impl PoolShare {
     #[must_use]
     pub fn disk(&self) -> &DataDisk {
         &self.disk
+    }
+
+    /// From now on, `watch` is called before and after objects are put with a stamp that is lower than all since the last
+    /// [`PoolShare::take_oldest_put`]. If it fails, so does the put. Only the first watch counts.
+    pub fn watch_stamps(&self, watch: impl Fn(u64) -> std::io::Result<()> + Send + Sync + 'static) {
+        let _the_first_counts = self.watch.set(Box::new(watch));
     }
 
     /// What the store has lost.
@@ -79,12 +91,26 @@ impl PoolShare {
     /// The lowest stamp that anything was put with since the last call; the highest number there is when nothing was. Copies
     /// that are made again come with the stamps that they had, so they may be older than all that a sweep still asks about.
     pub fn take_oldest_put(&self) -> u64 {
-        self.oldest_put.swap(u64::MAX, Ordering::Relaxed)
+        self.oldest_put.swap(u64::MAX, Ordering::SeqCst)
+    }
+
+    /// What [`PoolShare::take_oldest_put`] would tell now. It stays told.
+    #[must_use]
+    pub fn oldest_put(&self) -> u64 {
+        self.oldest_put.load(Ordering::SeqCst)
+    }
+
+    fn note_stamp(&self, stamp: u64) -> Result<(), StoreError> {
+        if self.oldest_put.fetch_min(stamp, Ordering::SeqCst) <= stamp {
+            return Ok(());
+        }
+        let failed = |source| StoreError::Io { op: "write", file: "the note of the sweep".to_owned(), source };
+        self.watch.get().map_or(Ok(()), |watch| watch(stamp)).map_err(failed)
     }
 
     /// What [`PoolShare::take_oldest_put`] told was of no use.
     pub fn give_oldest_put(&self, stamp: u64) {
-        self.oldest_put.fetch_min(stamp, Ordering::Relaxed);
+        self.oldest_put.fetch_min(stamp, Ordering::SeqCst);
     }
 
     /// Looks for copies that were lost since the last look, and writes them down. Blocks on the disk.
@@ -152,12 +178,15 @@ impl PoolShare {
 impl ChunkStore for PoolShare {
     fn put(&self, round: u64, records: &[Record]) -> Result<PutSummary, StoreError> {
         self.check_disk(records.iter().map(|r| u64_from(r.wire_len())).sum())?;
+        // Before, so that a process that is killed has told of it; and after, because a round that begins in between takes it and
+        // does not find the objects.
+        self.note_stamp(round)?;
         let put = self.heed(self.store.put(round, records))?;
-        self.oldest_put.fetch_min(round, Ordering::Relaxed);
         self.losses.settle(records.iter().map(Record::name));
         if put.stored > 0 {
             self.fresh.came(records.iter().map(Record::name));
         }
+        self.note_stamp(round)?;
         Ok(put)
     }
 

@@ -19,7 +19,7 @@
 //! with their slice.
 //!
 //! A copy that another node made again may be of an object that was swept here, and has its old stamp. After such a copy
-//! came, the next round asks about all.
+//! came, the next round asks about all. Before it comes, the note goes, so that this holds for the next process, too.
 //!
 //! The repository, where there is one, loses an object a round later than the nodes do ([`crate::peer::repository`]).
 //!
@@ -99,10 +99,41 @@ pub struct Sweeper {
     /// What deletes in the repository.
     keeper: Option<Arc<Keeper>>,
     named: watch::Sender<Option<Named>>,
-    note: NoteFile,
-    /// As the file has it.
+    file: Arc<Mutex<Filed>>,
+    /// The last round that was carried out. Its note may have gone from the disk.
     noted: Mutex<Option<Note>>,
     status: Mutex<SweepStatus>,
+}
+
+/// The note on the disk.
+struct Filed {
+    file: NoteFile,
+    /// The round that it says was carried out.
+    round: Option<u64>,
+}
+
+impl Filed {
+    /// Whether a process that begins with this note would not ask about an object that comes with such a stamp.
+    const fn misses(round: u64, stamp: u64) -> bool {
+        stamp.saturating_add(1) < round
+    }
+
+    /// Objects come with this stamp.
+    fn hear_of(&mut self, stamp: u64) -> std::io::Result<()> {
+        if self.round.is_some_and(|round| Self::misses(round, stamp)) {
+            self.file.remove()?;
+            self.round = None;
+        }
+        Ok(())
+    }
+
+    /// Files a note, unless objects came meanwhile that it would miss.
+    fn take(&mut self, note: &Note, oldest_put: u64) -> std::io::Result<()> {
+        if Self::misses(note.round, oldest_put) {
+            return self.file.remove().map(|()| self.round = None);
+        }
+        self.file.store(note).map(|()| self.round = Some(note.round))
+    }
 }
 
 /// Why a round ended before it was done.
@@ -128,8 +159,11 @@ impl Sweeper {
     /// For this node's share of the pool. The note is in the data folder.
     #[must_use]
     pub fn new(controller: Arc<dyn ControllerClient>, share: Arc<PoolShare>, data_dir: &std::path::Path) -> Self {
-        let note = NoteFile::new(data_dir);
-        let noted = note.load();
+        let file = NoteFile::new(data_dir);
+        let noted = file.load();
+        let file = Arc::new(Mutex::new(Filed { file, round: noted.map(|note| note.round) }));
+        let filed = file.clone();
+        share.watch_stamps(move |stamp| lock(&filed).hear_of(stamp));
         let last = noted.map(|note| LastSweep { round: note.round, done: note.done });
         let status = Mutex::new(SweepStatus { last, ..SweepStatus::default() });
         Self {
@@ -137,7 +171,7 @@ impl Sweeper {
             share,
             keeper: None,
             named: watch::Sender::new(None),
-            note,
+            file,
             noted: Mutex::new(noted),
             status,
         }
@@ -370,8 +404,13 @@ impl Sweeper {
     }
 
     async fn take_note(&self, note: Note) -> Result<(), End> {
-        let (file, share) = (self.note.clone(), self.share.clone());
-        match spawn_blocking(move || share.disk().while_full(is_no_space, || file.store(&note))).await {
+        let (file, share) = (self.file.clone(), self.share.clone());
+        let filed = move || {
+            let mut file = lock(&file);
+            // An old object that comes from here on waits for the lock, and finds the note.
+            share.disk().while_full(is_no_space, || file.take(&note, share.oldest_put()))
+        };
+        match spawn_blocking(filed).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(End::Trouble(format!("the note of the sweep cannot be written: {error}"))),
             Err(error) => return Err(End::Trouble(error.to_string())),

@@ -49,6 +49,14 @@ impl NoteFile {
     pub(super) fn store(&self, note: &Note) -> io::Result<()> {
         replace_file(&self.0, &sealed::seal(note)?)
     }
+
+    /// Durable when it returns, also if there was none.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => std::fs::File::open(self.0.parent().unwrap_or(Path::new("/")))?.sync_all(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -192,6 +192,28 @@ async fn after_a_copy_with_an_old_stamp_came_all_is_asked_about() {
     assert_eq!(node.round(9, &[], &[young]).await.1, vec![]);
 }
 
+/// Found by seed 0x28 of the model.
+#[tokio::test]
+async fn a_kill_does_not_forget_that_a_copy_with_an_old_stamp_came() {
+    let node = Node::new();
+    let mut process = node.start();
+    node.round(7, &[], &[]).await;
+    let old = in_slice(8, false, 0);
+    process.share.put(3, &[page(old)]).expect("puts");
+    process.share.sync().expect("syncs");
+    drop(process);
+    process = node.start();
+    let (done, asked) = node.round(8, &[], &[old]).await;
+    assert_eq!((done.objects, asked, node.left()), (1, names(&[old]), vec![]));
+    // Young ones do not cost the next process its note.
+    let young = in_slice(9, false, old + 1);
+    process.share.put(8, &[page(young)]).expect("puts");
+    process.share.sync().expect("syncs");
+    drop(process);
+    let _process = node.start();
+    assert_eq!(node.round(9, &[], &[young]).await.1, vec![]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_touched_between_the_judgement_and_the_removal_stays() {
     let node = Node::new();

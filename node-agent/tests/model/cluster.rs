@@ -37,7 +37,10 @@ use storage_core::{
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{door::Door, support::TestCa};
+use crate::{
+    door::Door,
+    support::{self, TestCa},
+};
 
 /// Bytes of the cache of each node: few enough that chunks are fetched again and again.
 const CACHE_BYTES: u64 = 6 * (64 << 10);
@@ -171,7 +174,9 @@ impl Cluster {
         let data = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
         let socket = data.path().join("holder.sock");
         // It ends when its socket is gone.
+        let listens = socket.clone();
         std::thread::spawn(move || muster_agent::holder::main(&socket));
+        support::eventually("the holder listens", || std::os::unix::net::UnixStream::connect(&listens).is_ok()).await;
         let pool_disk = SimDisk::new();
         let mut node =
             Node { number, member, process: None, is_tainted: false, was_harmed: false, pool_disk, identity, data };

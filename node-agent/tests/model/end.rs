@@ -45,7 +45,8 @@ impl History {
         let needed = self.needed();
         for node in self.cluster.on() {
             let left: BTreeSet<ObjectName> = self.names(node).difference(&needed).copied().collect();
-            assert!(left.is_empty(), "node {node} still has {left:?}");
+            let stamps: Vec<_> = left.iter().map(|name| (name, self.cluster.nodes[node].holds(name))).collect();
+            assert!(left.is_empty(), "node {node} still has {stamps:?} after round {}", self.rows.round);
         }
         for version in self.live_versions() {
             self.check_version(version).await;

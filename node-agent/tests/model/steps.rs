@@ -229,9 +229,12 @@ impl History {
     fn saved(&mut self, disk: usize, saved: Saved) {
         let row = &self.rows.disks[disk];
         let (upload, base) = (row.commits[0].upload, self.rows.versions[row.version].root.clone());
-        self.learn(&saved.root);
-        let (all, of_base) = (self.reach(&saved.root), self.reach(&base));
-        self.check_stored(upload, all.difference(&of_base).copied());
+        // What an upload stores after its end may be swept at any time.
+        if self.rows.is_live(upload) {
+            self.learn(&saved.root);
+            let (all, of_base) = (self.reach(&saved.root), self.reach(&base));
+            self.check_stored(upload, all.difference(&of_base).copied());
+        }
         self.rows.disks[disk].commits[0].saved = Some(saved);
     }
 
