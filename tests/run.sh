@@ -2,8 +2,9 @@
 # Installs what is missing, builds, runs every test: `tests/run.sh [TEST-FILTER…]` as root or with sudo.
 # Ends with the runner's summary, and with a non-zero exit code if anything failed.
 #
-# `tests/run.sh --long [--hours N] [--seed S]` runs only the torture of whole clusters, with one seed after the other: for
-# N hours from seed S on, or with seed S alone. Without either it runs for one hour with seeds that it has not used before.
+# `tests/run.sh --long [--hours N] [--seed S]` runs what takes long and nothing else: 10,000 histories of the model of a cluster,
+# then a soak and the torture of whole clusters, each for N hours, the torture with one seed after the other from S on. With S
+# alone it runs only the torture, with that seed. Without either both run for one hour with seeds that they have not used before.
 #
 # Most tests use the profile `bench` of Cargo.toml, which compiles our own code fast. The suites that torture a store or a
 # disk, the daemons of whole-system tests and the quickstart use the profile `release`, which production uses, too. Both
@@ -23,7 +24,7 @@ long=''
 if [ "${1-}" = --long ]; then
     long=1
     shift
-    unset MUSTER_TEST_TORTURE_HOURS MUSTER_TEST_TORTURE_SEED
+    unset MUSTER_TEST_TORTURE_HOURS MUSTER_TEST_TORTURE_SEED MUSTER_TEST_MODEL_SEED MUSTER_TEST_MODEL_STEPS
     while [ "$#" -gt 0 ]; do
         [ "$#" -ge 2 ] || die "$1 needs a value" "tests/run.sh --long [--hours N] [--seed S]"
         case $1 in
@@ -131,8 +132,19 @@ export MUSTER_BIN_DIR
 if [ -n "$long" ]; then
     step 'release build of the daemons'
     run_cargo build --release --locked -p muster-controller -p muster-agent -p muster-cli --bins
+    nextest_options=(--profile long --no-capture) test_options=(--nocapture)
+    if [ -n "${MUSTER_TEST_TORTURE_HOURS-}" ]; then
+        step "histories of the model of a cluster (cargo $runner)"
+        export MUSTER_TEST_MODEL_HISTORIES=${MUSTER_TEST_MODEL_HISTORIES:-10000}
+        run_tests release -p muster-agent --test model
+        step "soak of a whole cluster (cargo $runner)"
+        MUSTER_TEST_SOAK_S=$(awk "BEGIN { print int($MUSTER_TEST_TORTURE_HOURS * 3600) }")
+        export MUSTER_TEST_SOAK_S MUSTER_TEST_SOAK_SEED=$MUSTER_TEST_TORTURE_SEED
+        filters=(soak::)
+        run_tests bench -p muster-tests --test end_to_end
+    fi
     step "torture of whole clusters (cargo $runner)"
-    nextest_options=(--profile long --no-capture) test_options=(--nocapture) filters=(no_wrong_byte)
+    filters=(no_wrong_byte)
     run_tests bench -p muster-tests --test end_to_end
     summary
     exit "$status"
@@ -170,7 +182,7 @@ step 'libvirt'
 libvirt_ensure
 
 step "stores and disks, release (cargo $runner)"
-run_tests release -p storage-core -p muster-agent --lib --test integration
+run_tests release -p storage-core -p muster-agent --lib --test integration --test model
 
 step 'a Debian for its guests'
 "$root/tests/debian-image.sh" || status=1

@@ -15,5 +15,6 @@ mod repair;
 mod repository;
 mod restore;
 mod snapshot;
+mod soak;
 mod sweep;
 mod torture;

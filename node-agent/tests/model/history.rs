@@ -120,7 +120,7 @@ impl History {
         let node = on[usize_from(random.below(on.len() as u64))];
         let good: Vec<usize> = self.cluster.good().into_iter().filter(|n| *n != node).collect();
         let has = |name: &ObjectName| good.iter().any(|n| self.cluster.nodes[*n].holds(name).is_some());
-        (on.len() > 1 && self.needed().iter().all(has)).then_some(node)
+        (!good.is_empty() && self.needed().iter().all(has)).then_some(node)
     }
 
     /// All objects that must not be lost.
@@ -135,9 +135,9 @@ impl History {
         if self.reached.contains_key(&descriptor.name()) {
             return;
         }
-        let good = self.cluster.good();
+        let on = self.cluster.on();
         let find = |name: &ObjectName| {
-            let copies = good.iter().map(|n| self.cluster.nodes[*n].process().share.load(name).expect("reads"));
+            let copies = on.iter().map(|n| self.cluster.nodes[*n].process().share.load(name).expect("reads"));
             Some(Arc::new(Page::decode(&copies.flatten().next()?.body).expect("a page")))
         };
         let mut reach = Reach::new();
