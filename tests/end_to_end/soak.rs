@@ -236,6 +236,11 @@ impl Soak {
             Victim::Agent(agent) => self.cluster.start_agent(agent),
             Victim::Controller => self.cluster.start_controller().await,
         }
+        self.served().await;
+    }
+
+    /// Waits until all nodes are ready and all disks can be read.
+    async fn served(&self) {
         self.cluster.all_ready().await;
         for disk in &self.disks {
             let mut block = [0; 512];
@@ -311,6 +316,7 @@ impl Soak {
             self.cluster.stop_agent(agent).expect("it ends in order");
             self.cluster.start_agent(agent);
         }
+        self.served().await;
         eventually("nothing to be missing", LIMIT, async || {
             let pool: Pool = self.cluster.api.get("/v1/pools/default").await.ok();
             let nodes = self.cluster.api.list::<Node>("/v1/nodes").await;
