@@ -406,9 +406,8 @@ impl Sweeper {
     async fn take_note(&self, note: Note) -> Result<(), End> {
         let (file, share) = (self.file.clone(), self.share.clone());
         let filed = move || {
-            let mut file = lock(&file);
-            // An old object that comes from here on waits for the lock, and finds the note.
-            share.disk().while_full(is_no_space, || file.take(&note, share.oldest_put()))
+            // An old object that comes while the file is locked waits, and finds the note.
+            share.disk().while_full(is_no_space, || lock(&file).take(&note, share.oldest_put()))
         };
         match spawn_blocking(filed).await {
             Ok(Ok(())) => {}

@@ -13,6 +13,7 @@ use std::{
 
 use axum::Router;
 use muster_agent::{
+    data_disk::{DataDisk, Reserves},
     helper::HelperProgram,
     holder::Holder,
     mirror::{Config, Disks},
@@ -190,10 +191,32 @@ impl Cluster {
         let mut members: Vec<Member> = numbers.iter().map(|n| self.nodes[*n].member.clone()).collect();
         members.sort_by_key(|member| member.node);
         self.membership = Membership { epoch: self.membership.epoch + 1, members, ..self.membership.clone() };
-        for process in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
-            process.pool.set_membership(self.membership.clone());
+        for client in self.clients() {
+            client.set_membership(self.membership.clone());
         }
-        self.client.set_membership(self.membership.clone());
+    }
+
+    /// All nodes have handed over what they do not own: nobody looks any more where older epochs had it.
+    pub(crate) fn close_epochs(&self) {
+        for client in self.clients() {
+            client.close_epochs_before(self.membership.epoch);
+        }
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &PoolClient> {
+        let of_nodes = self.nodes.iter().filter_map(|node| Some(&node.process.as_ref()?.pool));
+        of_nodes.chain([&self.client])
+    }
+
+    /// Whether a member is to own objects.
+    pub(crate) fn set_accepting(&mut self, number: usize, accepting: bool) {
+        self.nodes[number].member.accepting = accepting;
+        self.admit(&self.members());
+    }
+
+    /// Members that own objects.
+    pub(crate) fn owning(&self) -> Vec<usize> {
+        self.members().into_iter().filter(|n| self.nodes[*n].member.owns_objects()).collect()
     }
 
     /// The numbers of the members.
@@ -236,7 +259,8 @@ impl Cluster {
     async fn start_on(&self, node: &Node, listener: TcpListener) -> Process {
         let store = SegmentStore::open_on(Arc::new(node.pool_disk.clone()), options()).expect("opens");
         let data = node.data.path().to_owned();
-        let share = Arc::new(PoolShare::new(Arc::new(store), data.clone(), 0));
+        let disk = Arc::new(DataDisk::new(data.clone(), Reserves::default()));
+        let share = Arc::new(PoolShare::new(Arc::new(store), disk));
         let chunks: Arc<dyn ChunkStore> = share.clone();
         let local = Some((node.member.store, chunks.clone()));
         let pool = PoolClient::with_limits(&node.identity, &self.ca.ca(), self.membership.clone(), local, limits())

@@ -20,7 +20,7 @@ impl History {
             }
             self.scrub(node);
         }
-        self.repair_all().await;
+        assert!(self.repair_all().await, "the repair has not done all");
         self.check_owners();
 
         self.note(&"all versions and disks are read");
@@ -80,7 +80,7 @@ impl History {
         self.cluster.nodes[node].process().share.names().expect("the store lists").into_iter().collect()
     }
 
-    /// Every object that is needed is on the nodes that it belongs to.
+    /// Every object that is needed is on the nodes that it belongs to, and on no other.
     fn check_owners(&self) {
         let members: &[Member] = &self.cluster.membership.members;
         let on = self.cluster.on();
@@ -88,10 +88,11 @@ impl History {
             let found = on.iter().find_map(|n| self.cluster.nodes[*n].process().share.find(&name).expect("looks"));
             let kind = found.unwrap_or_else(|| panic!("{name} is needed and nowhere")).kind;
             let more = usize::from(matches!(kind, Kind::Page | Kind::Descriptor));
-            for owner in placement::owners(&name, members, 2 + more) {
-                let node = self.cluster.nodes.iter().find(|node| node.member == members[owner]).expect("a node");
-                assert!(node.holds(&name).is_some(), "node {} lacks {name}, a {kind:?}", node.number);
-            }
+            let owners = placement::owners(&name, members, 2 + more).into_iter();
+            let node = |owner: usize| self.cluster.nodes.iter().find(|node| node.member == members[owner]);
+            let owners: BTreeSet<usize> = owners.map(|owner| node(owner).expect("a node").number).collect();
+            let holders = on.iter().copied().filter(|n| self.cluster.nodes[*n].holds(&name).is_some());
+            assert_eq!(holders.collect::<BTreeSet<_>>(), owners, "the holders of {name}, a {kind:?}, and its owners");
         }
     }
 }

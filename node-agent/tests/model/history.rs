@@ -52,6 +52,8 @@ pub(crate) struct History {
     pub(crate) rows: Rows,
     pub(crate) door: Arc<Door>,
     census: Arc<Census>,
+    /// The roots of the round that was begun last.
+    listed: BTreeSet<ObjectName>,
     /// What each descriptor reaches.
     reached: HashMap<ObjectName, Arc<HashSet<ObjectName>>>,
     log: Log,
@@ -68,7 +70,8 @@ impl History {
         let census = Arc::new(Census::make(&dir.path().join("sweep.redb"), history()).expect("an index"));
         let rows = Rows::new();
         let log = Log { seed, steps: Vec::new() };
-        Self { random, cluster, rows, door, census, reached: HashMap::new(), log, dir }
+        let (listed, reached) = (BTreeSet::new(), HashMap::new());
+        Self { random, cluster, rows, door, census, listed, reached, log, dir }
     }
 
     /// Runs a history of so many steps, and checks at the end that nothing is lost and nothing is left.
@@ -104,7 +107,8 @@ impl History {
 
     /// Whether enough nodes are on for a put.
     pub(crate) fn can_put(&self) -> bool {
-        self.cluster.on().len() >= self.cluster.members().len().min(2)
+        let owning = self.cluster.owning();
+        owning.iter().filter(|n| self.cluster.nodes[**n].is_on()).count() >= owning.len().min(2)
     }
 
     /// Whether the oldest cut of a disk can be stored: the node is on the version that the cut builds on.
@@ -125,7 +129,7 @@ impl History {
 
     /// All objects that must not be lost.
     pub(crate) fn needed(&self) -> BTreeSet<ObjectName> {
-        let roots = self.rows.awaited_roots();
+        let roots = self.rows.awaited_roots(&self.listed);
         roots.into_keys().flat_map(|name| self.reached[&name].iter().copied()).collect()
     }
 
@@ -155,7 +159,7 @@ impl History {
     pub(crate) fn copies(&self) -> BTreeMap<ObjectName, BTreeSet<usize>> {
         let mut copies: BTreeMap<ObjectName, BTreeSet<usize>> = BTreeMap::new();
         let good = self.cluster.good();
-        for (root, from) in self.rows.awaited_roots() {
+        for (root, from) in self.rows.awaited_roots(&self.listed) {
             for name in self.reached[&root].iter() {
                 let holds = |node: &usize| self.cluster.nodes[*node].holds(name).is_some_and(|stamp| stamp >= from);
                 copies.entry(*name).or_default().extend(good.iter().copied().filter(holds));
@@ -168,6 +172,22 @@ impl History {
         let now = self.copies();
         for (name, held) in before.iter().filter(|(name, _)| now.contains_key(name)) {
             assert!(held.is_subset(&now[name]), "copies of {name} that is needed went: {held:?}, now {:?}", now[name]);
+        }
+    }
+
+    /// As [`Self::check_copies_stay`], where copies may have been handed over meanwhile.
+    pub(crate) fn check_copies_remain(&self, before: &BTreeMap<ObjectName, BTreeSet<usize>>) {
+        let now = self.copies();
+        for (name, held) in before.iter().filter(|(name, _)| now.contains_key(name)) {
+            let least = held.len().min(self.cluster.owning().len()).min(2);
+            if now[name].len() >= least {
+                continue;
+            }
+            // It may have been handed over to a node of which other bits rotted.
+            let tainted = self.cluster.on().into_iter().filter(|n| self.cluster.nodes[*n].is_tainted);
+            let good = tainted.filter(|n| self.cluster.nodes[*n].process().share.get(name).expect("reads").is_some());
+            let good: BTreeSet<usize> = good.chain(now[name].iter().copied()).collect();
+            assert!(good.len() >= least, "too few copies of {name} are left: {held:?}, now {good:?}");
         }
     }
 
@@ -185,6 +205,7 @@ impl History {
             }
         }
         self.door.name(None);
+        self.listed = self.rows.roots().into_keys().collect();
         match self.mark().await {
             Ok(()) => {}
             Err(PoolError::Lost { .. }) => {

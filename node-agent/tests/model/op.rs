@@ -89,9 +89,13 @@ pub(crate) enum Op {
     Wipe(usize),
     /// A node reads all that it has.
     Scrub(usize),
-    /// A node sends what others lack.
+    /// A node sends what others lack, and drops what belongs to others that have it.
     Repair(usize),
     RepairAll,
+    /// A node is to own nothing any more: it hands over.
+    Drain(usize),
+    /// It owns objects again.
+    TakeBack(usize),
     /// All nodes sweep, one repairs, a disk is saved, another is read, and content is stored: at the same time.
     Storm {
         node: usize,
@@ -216,7 +220,15 @@ impl Op {
             884..892 => Op::Rot { node: history.expendable(random)?, seed: random.next_u64() },
             892..896 => Op::Wipe(history.expendable(random)?),
             896..906 => Op::Scrub(one(random, &on)?),
-            906..940 => Op::Repair(one(random, &on)?),
+            906..912 => {
+                Op::Drain(one(random, &history.cluster.owning()).filter(|_| history.cluster.owning().len() > 2)?)
+            }
+            912..918 => {
+                let owning = history.cluster.owning();
+                let drained = history.cluster.members().into_iter().filter(|n| !owning.contains(n));
+                Op::TakeBack(one(random, &drained.collect::<Vec<_>>())?)
+            }
+            918..940 => Op::Repair(one(random, &on)?),
             940..965 => Op::RepairAll,
             965..1000 if history.can_put() => {
                 let unsaved: Vec<usize> = with_commits().filter(|d| history.can_save(*d)).collect();

@@ -15,6 +15,8 @@ pub(crate) struct Version {
     pub(crate) id: VersionId,
     pub(crate) root: VersionRoot,
     pub(crate) bytes: Arc<Vec<u8>>,
+    /// The round of the upload that it came with.
+    pub(crate) stamp: u64,
     pub(crate) is_deleted: bool,
     /// Leases of readers.
     pub(crate) readers: u32,
@@ -97,9 +99,9 @@ impl Rows {
         is_free
     }
 
-    pub(crate) fn add_version(&mut self, root: VersionRoot, bytes: Arc<Vec<u8>>) -> usize {
+    pub(crate) fn add_version(&mut self, root: VersionRoot, bytes: Arc<Vec<u8>>, stamp: u64) -> usize {
         let id = VersionId::generate();
-        self.versions.push(Version { id, root, bytes, is_deleted: false, readers: 0 });
+        self.versions.push(Version { id, root, bytes, stamp, is_deleted: false, readers: 0 });
         self.versions.len() - 1
     }
 
@@ -119,15 +121,21 @@ impl Rows {
         self.needed_versions().into_iter().map(|n| (descriptor(&root(n)).name(), root(n))).collect()
     }
 
-    /// The roots, with 0, and what live uploads are about to make one, with the rounds of these uploads.
-    pub(crate) fn awaited_roots(&self) -> BTreeMap<ObjectName, u64> {
+    /// The roots, and what live uploads are about to make one. Each has the stamp from which on a sweep leaves copies of what it
+    /// reaches: 0 if the round that nodes carry out has listed it, else the round of its upload.
+    pub(crate) fn awaited_roots(&self, listed: &BTreeSet<ObjectName>) -> BTreeMap<ObjectName, u64> {
         let commits = self.disks.iter().filter(|disk| !disk.is_gone).flat_map(|disk| &disk.commits);
         let saved = commits.filter_map(|commit| Some((commit.upload, &commit.saved.as_ref()?.root)));
         let imported = self.imports.iter().map(|import| (import.upload, &import.root));
         let live = saved.chain(imported).filter(|(upload, _)| self.is_live(*upload));
         let live = live.map(|(upload, root)| (descriptor(root).name(), upload.round));
-        let mut roots: BTreeMap<ObjectName, u64> = live.collect();
-        roots.extend(self.roots().into_keys().map(|name| (name, 0)));
+        let versions = self.needed_versions().into_iter().map(|n| &self.versions[n]);
+        let versions = versions.map(|version| (descriptor(&version.root).name(), version.stamp));
+        let mut roots = BTreeMap::new();
+        for (name, stamp) in live.chain(versions) {
+            let from = if listed.contains(&name) { 0 } else { stamp };
+            roots.entry(name).and_modify(|known: &mut u64| *known = from.max(*known)).or_insert(from);
+        }
         roots
     }
 }

@@ -10,7 +10,7 @@ use muster_api::{
 use storage_core::{
     BLOCK_BYTES, ObjectName,
     power::Random,
-    store::SimDisk,
+    store::{ChunkStore as _, SimDisk},
     units::{u64_from, usize_from},
 };
 
@@ -36,7 +36,7 @@ impl History {
             Op::PublishImport(n) => {
                 let Import { upload, root, bytes } = self.rows.imports.remove(n);
                 if self.rows.is_live(upload) {
-                    self.rows.add_version(root, bytes);
+                    self.rows.add_version(root, bytes, upload.round);
                 }
                 self.rows.end_upload(upload);
             }
@@ -46,8 +46,8 @@ impl History {
             }
             Op::Clone(of) => {
                 let version = &self.rows.versions[of];
-                let (root, bytes) = (version.root.clone(), version.bytes.clone());
-                self.rows.add_version(root, bytes);
+                let (root, bytes, stamp) = (version.root.clone(), version.bytes.clone(), version.stamp);
+                self.rows.add_version(root, bytes, stamp);
             }
             Op::Deploy { version, node } => self.deploy(version, node).await,
             Op::Write { disk, at, len, seed } => {
@@ -133,9 +133,13 @@ impl History {
             }
             Op::Scrub(node) => self.scrub(node),
             Op::Repair(node) => {
+                let before = self.copies();
                 self.cluster.nodes[node].process().repair.pass().await;
+                self.check_copies_remain(&before);
             }
-            Op::RepairAll => self.repair_all().await,
+            Op::Drain(node) => self.cluster.set_accepting(node, false),
+            Op::TakeBack(node) => self.cluster.set_accepting(node, true),
+            Op::RepairAll => drop(self.repair_all().await),
             Op::Storm { node, save, read, seed } => self.storm(node, save, read, seed).await,
         }
     }
@@ -157,7 +161,7 @@ impl History {
     /// What was stored has enough copies, which the round of its upload protects (I3, I6).
     fn check_stored(&self, upload: Upload, names: impl Iterator<Item = ObjectName>) {
         let on = self.cluster.on();
-        let enough = self.cluster.members().len().min(2);
+        let enough = self.cluster.owning().len().min(2);
         for name in names {
             let stamps: Vec<Option<u64>> = on.iter().map(|n| self.cluster.nodes[*n].holds(&name)).collect();
             let copies = stamps.iter().flatten().filter(|stamp| **stamp >= upload.round).count();
@@ -247,7 +251,7 @@ impl History {
             return;
         }
         self.rows.end_upload(commit.upload);
-        let version = self.rows.add_version(saved.root.clone(), commit.bytes);
+        let version = self.rows.add_version(saved.root.clone(), commit.bytes, commit.upload.round);
         let row = &mut self.rows.disks[disk];
         row.version = version;
         row.want = DiskWant { version: self.rows.versions[version].id, root: saved.root, ..row.want.clone() };
@@ -320,8 +324,12 @@ impl History {
 
     pub(crate) async fn sweep_all(&self) {
         let before = self.copies();
-        futures::future::join_all(self.cluster.on().into_iter().map(|node| self.sweep_node(node))).await;
+        self.sweep_nodes().await;
         self.check_copies_stay(&before);
+    }
+
+    async fn sweep_nodes(&self) {
+        futures::future::join_all(self.cluster.on().into_iter().map(|node| self.sweep_node(node))).await;
     }
 
     /// Starts a node. What it lost is what was taken from it, and nothing else.
@@ -358,44 +366,55 @@ impl History {
     pub(crate) fn scrub(&mut self, number: usize) {
         let node = &mut self.cluster.nodes[number];
         let share = &node.process().share;
-        share.scrub(u64::MAX).expect("the store lists");
+        for name in share.names().expect("the store lists") {
+            share.scrub(&name).expect("the disk reads");
+        }
         share.look_for_losses().expect("writes it down");
         node.is_tainted = false;
     }
 
-    /// Passes until there is nothing left to send.
-    pub(crate) async fn repair_all(&self) {
+    /// Passes until there is nothing left to send, and nothing where it does not belong. Whether that was reached.
+    pub(crate) async fn repair_all(&self) -> bool {
         let (on, good) = (self.cluster.on(), self.cluster.good());
         let of = |nodes: &[usize], name: &ObjectName| -> Vec<Option<u64>> {
             nodes.iter().map(|n| self.cluster.nodes[*n].holds(name)).collect()
         };
+        let copies = self.copies();
         let before = self.needed().into_iter().map(|name| (name, of(&on, &name), of(&good, &name)));
         let before: Vec<_> = before.collect();
-        let is_whole = self.cluster.on() == self.cluster.members();
+        let is_whole = on == self.cluster.members();
+        let mut is_clean = false;
         for pass in 0.. {
-            let passes = self.cluster.on().into_iter().map(|n| self.cluster.nodes[n].process().repair.pass());
-            let clean = futures::future::join_all(passes).await;
-            if clean.iter().all(|clean| *clean) || !is_whole {
+            let passes = on.iter().map(|n| self.cluster.nodes[*n].process().repair.pass());
+            is_clean = futures::future::join_all(passes).await.iter().all(|clean| *clean);
+            if is_clean || !is_whole {
                 break;
             }
-            assert!(pass < 5, "the repair never ends");
+            assert!(pass < 8, "the repair never ends");
         }
+        if is_clean && is_whole {
+            self.cluster.close_epochs();
+        }
+        self.check_copies_remain(&copies);
         for (name, all, before) in before {
             let highest = all.iter().flatten().max();
             for (before, now) in before.iter().zip(of(&good, &name)) {
-                // A copy that was made again is not younger than what was known, and the others keep their stamps or get its.
-                assert!(now.as_ref() <= highest && now >= *before, "{name} had {before:?} of {all:?} and has {now:?}");
+                // A copy that was made again is not younger than what was known, and one that stays has its stamp or a higher.
+                let is_right = now.as_ref() <= highest && (now.is_none() || now >= *before);
+                assert!(is_right, "{name} had {before:?} of {all:?} and has {now:?}");
             }
         }
+        is_clean && is_whole
     }
 
     async fn storm(&mut self, node: usize, save: Option<usize>, read: Option<usize>, seed: u64) {
         self.next_round().await;
         let upload = self.rows.begin_upload();
         let bytes = image(seed, 150_000);
+        let before = self.copies();
         let this = &*self;
         let ((), _, saved, (), root) = tokio::join!(
-            this.sweep_all(),
+            this.sweep_nodes(),
             this.cluster.nodes[node].process().repair.pass(),
             async {
                 match save {
@@ -410,6 +429,7 @@ impl History {
             },
             this.store(upload, &bytes),
         );
+        self.check_copies_remain(&before);
         self.stored(upload, root, Arc::new(bytes));
         if let Some((disk, saved)) = saved {
             self.saved(disk, saved);
