@@ -35,7 +35,12 @@ impl Disks {
     /// # Errors
     /// As [`Self::ensure`].
     pub async fn bare(&self, want: &DiskWant) -> Result<BareDisk, DiskError> {
-        self.unmounted(want).await.map(BareDisk)
+        let disk = self.unmounted(want).await?;
+        match disk.failed() {
+            // A disk that has failed is not mounted either.
+            Some(what) => Err(DiskError::Failed { disk: want.disk, what }),
+            None => Ok(BareDisk(disk)),
+        }
     }
 
     /// Whether blocks of a disk's abandoned commits are being moved in the background. A test that kills this node has to wait

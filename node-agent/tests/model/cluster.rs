@@ -3,7 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -84,6 +84,10 @@ pub(crate) enum Death {
 }
 
 impl Node {
+    pub(crate) fn folder(&self) -> &Path {
+        self.data.path()
+    }
+
     fn socket(&self) -> PathBuf {
         self.data.path().join("holder.sock")
     }
@@ -110,12 +114,14 @@ pub(crate) struct Cluster {
     pub(crate) client: PoolClient,
     ca: TestCa,
     door: Arc<Door>,
+    /// Folders that nodes had.
+    kept: Vec<tempfile::TempDir>,
 }
 
 /// Each node has an address of its own, so that no other program takes its port while it is off.
 fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = (std::process::id() % 0x4000) << 8 | (NEXT.fetch_add(1, Ordering::Relaxed) % 0xfe);
+    let number = ((std::process::id() % 0x4000) << 8) | (NEXT.fetch_add(1, Ordering::Relaxed) % 0xfe);
     Ipv4Addr::from(0x7f40_0001 + number)
 }
 
@@ -148,7 +154,7 @@ impl Cluster {
         };
         let client =
             PoolClient::with_limits(&controller, &ca.ca(), membership.clone(), None, limits()).expect("client");
-        let mut cluster = Self { nodes: Vec::new(), membership, client, ca, door };
+        let mut cluster = Self { nodes: Vec::new(), membership, client, ca, door, kept: Vec::new() };
         for _ in 0..nodes {
             cluster.add(random).await;
         }
@@ -172,12 +178,7 @@ impl Cluster {
             accepting: true,
             key_sha256: identity.key_sha256().expect("fingerprint"),
         };
-        let data = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
-        let socket = data.path().join("holder.sock");
-        // It ends when its socket is gone.
-        let listens = socket.clone();
-        std::thread::spawn(move || muster_agent::holder::main(&socket));
-        support::eventually("the holder listens", || std::os::unix::net::UnixStream::connect(&listens).is_ok()).await;
+        let data = new_folder().await;
         let pool_disk = SimDisk::new();
         let mut node =
             Node { number, member, process: None, is_tainted: false, was_harmed: false, pool_disk, identity, data };
@@ -256,6 +257,22 @@ impl Cluster {
         self.nodes[number].process = Some(process);
     }
 
+    /// The host of a node that is off starts anew: the live maps are gone. Its files are a copy of a folder, and this pool. Returns
+    /// where the copy is.
+    pub(crate) async fn reboot(&mut self, number: usize, folder: &Path, pool_disk: SimDisk) -> PathBuf {
+        let data = new_folder().await;
+        copy_folder(folder, data.path());
+        let node = &mut self.nodes[number];
+        assert!(node.process.is_none(), "node {number} is on");
+        let before = std::mem::replace(&mut node.data, data);
+        if before.path() == folder {
+            // It is copied again.
+            self.kept.push(before);
+        }
+        node.pool_disk = pool_disk;
+        self.nodes[number].folder().to_owned()
+    }
+
     async fn start_on(&self, node: &Node, listener: TcpListener) -> Process {
         let store = SegmentStore::open_on(Arc::new(node.pool_disk.clone()), options()).expect("opens");
         let data = node.data.path().to_owned();
@@ -296,6 +313,29 @@ impl Cluster {
     }
 }
 
+/// A data folder, with a holder that ends when its socket is gone.
+async fn new_folder() -> tempfile::TempDir {
+    let data = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
+    let socket = data.path().join("holder.sock");
+    let listens = socket.clone();
+    std::thread::spawn(move || muster_agent::holder::main(&socket));
+    support::eventually("the holder listens", || std::os::unix::net::UnixStream::connect(&listens).is_ok()).await;
+    data
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("lists");
+        let (to, kind) = (to.join(entry.file_name()), entry.file_type().expect("a kind"));
+        if kind.is_dir() {
+            std::fs::create_dir(&to).expect("makes a folder");
+            copy_folder(&entry.path(), &to);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), to).expect("copies");
+        }
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         for process in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
@@ -309,5 +349,5 @@ impl Drop for Cluster {
 
 /// An id that the seed decides: placement follows from it.
 pub(crate) fn uuid(random: &mut Random) -> uuid::Uuid {
-    uuid::Uuid::from_u128(u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()))
+    uuid::Uuid::from_u128((u128::from(random.next_u64()) << 64) | u128::from(random.next_u64()))
 }

@@ -61,10 +61,19 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) async fn new(seed: u64) -> Self {
+    async fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let door = Door::new();
         let nodes = 2 + usize_from(random.below(3));
+        Self::of_nodes(seed, random, nodes).await
+    }
+
+    /// One of two nodes, in which nothing happened yet.
+    pub(crate) async fn of_two(seed: u64) -> Self {
+        Self::of_nodes(seed, Random(seed), 2).await
+    }
+
+    async fn of_nodes(seed: u64, mut random: Random, nodes: usize) -> Self {
+        let door = Door::new();
         let cluster = Cluster::new(nodes, &mut random, door.clone()).await;
         let dir = tempfile::Builder::new().prefix("muster-model-").tempdir().expect("folder");
         let census = Arc::new(Census::make(&dir.path().join("sweep.redb"), history()).expect("an index"));

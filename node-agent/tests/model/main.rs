@@ -15,12 +15,14 @@
 //! (`tests/run.sh --long` runs 10,000).
 //!
 //! Reading order: `op.rs` (what can happen), `steps.rs` (what it does), `end.rs`, `history.rs`, `rows.rs`, `cluster.rs`, `door.rs`
-//! (the controller as nodes see it), `content.rs` (bytes).
+//! (the controller as nodes see it), `content.rs` (bytes). `flips.rs` uses a cluster for something else: bits that rot in the files
+//! of a node.
 
 mod cluster;
 mod content;
 mod door;
 mod end;
+mod flips;
 mod history;
 mod op;
 mod rows;
@@ -39,11 +41,14 @@ fn setting(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is a number, not '{text}'")))
 }
 
-/// Runs a history in a runtime of its own.
-fn run(seed: u64, steps_max: usize) {
+/// Runs something in a runtime of its own.
+fn in_runtime(work: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().build().expect("a runtime");
-    runtime.block_on(History::run(seed, steps_max));
+    runtime.enable_all().build().expect("a runtime").block_on(work);
+}
+
+fn run(seed: u64, steps_max: usize) {
+    in_runtime(History::run(seed, steps_max));
 }
 
 fn group(first: u64) {

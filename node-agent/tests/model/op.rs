@@ -74,6 +74,12 @@ pub(crate) enum Op {
     /// A round from its begin until all nodes that are on are done.
     Sweep,
     Kill(usize, Death),
+    /// The power of a node fails after so many more changes of its pool's disk, while content is stored, it sweeps and it repairs.
+    Crash {
+        node: usize,
+        changes: u64,
+        seed: u64,
+    },
     Start(usize),
     /// A node is killed and is no member any more.
     Out(usize),
@@ -206,20 +212,26 @@ impl Op {
                 let death = if random.below(3) > 0 { Death::Kill } else { Death::PowerCut(random.next_u64()) };
                 Op::Kill(node, death)
             }
-            825..860 => {
+            825..840 => {
+                let node = history.expendable(random)?;
+                let others = history.cluster.owning().into_iter().filter(|n| *n != node && on.contains(n)).count();
+                let crash = Op::Crash { node, changes: random.below(40), seed: random.next_u64() };
+                (others >= 2).then_some(crash)?
+            }
+            840..870 => {
                 let off = history.cluster.members().into_iter().filter(|n| !on.contains(n));
                 Op::Start(one(random, &off.collect::<Vec<_>>())?)
             }
-            860..866 => Op::Out(history.expendable(random).filter(|_| history.cluster.members().len() > 2)?),
-            866..878 => {
+            870..876 => Op::Out(history.expendable(random).filter(|_| history.cluster.members().len() > 2)?),
+            876..886 => {
                 let members = history.cluster.members();
                 let out = (0..history.cluster.nodes.len()).filter(|n| !members.contains(n));
                 Op::Return(one(random, &out.collect::<Vec<_>>())?)
             }
-            878..884 if history.cluster.nodes.len() < 6 => Op::Join,
-            884..892 => Op::Rot { node: history.expendable(random)?, seed: random.next_u64() },
-            892..896 => Op::Wipe(history.expendable(random)?),
-            896..906 => Op::Scrub(one(random, &on)?),
+            886..890 if history.cluster.nodes.len() < 6 => Op::Join,
+            890..896 => Op::Rot { node: history.expendable(random)?, seed: random.next_u64() },
+            896..899 => Op::Wipe(history.expendable(random)?),
+            899..906 => Op::Scrub(one(random, &on)?),
             906..912 => {
                 Op::Drain(one(random, &history.cluster.owning()).filter(|_| history.cluster.owning().len() > 2)?)
             }

@@ -103,6 +103,7 @@ impl History {
                 self.sweep_all().await;
             }
             Op::Kill(node, death) => self.cluster.kill(node, death).await,
+            Op::Crash { node, changes, seed } => self.crash(node, changes, seed).await,
             Op::Start(node) => self.start(node).await,
             Op::Out(node) => {
                 self.cluster.kill(node, Death::Kill).await;
@@ -405,6 +406,27 @@ impl History {
             }
         }
         is_clean && is_whole
+    }
+
+    async fn crash(&mut self, node: usize, changes: u64, seed: u64) {
+        self.next_round().await;
+        let upload = self.rows.begin_upload();
+        let bytes = image(seed, 150_000);
+        let before = self.copies();
+        self.cluster.nodes[node].pool_disk.stop_after(changes);
+        let process = self.cluster.nodes[node].process();
+        // Whether it gets there is its own affair.
+        process.sweeper.heard(self.door.round().map(|round| round.named));
+        let (_, root) = tokio::join!(process.repair.pass(), self.store(upload, &bytes));
+        self.cluster.kill(node, Death::PowerCut(seed)).await;
+        let before = before.into_iter().map(|(name, mut held)| {
+            held.remove(&node);
+            (name, held)
+        });
+        self.check_copies_remain(&before.collect());
+        // One of the copies may be on the node that is off.
+        self.learn(&root);
+        self.rows.imports.push(Import { upload, root, bytes: Arc::new(bytes) });
     }
 
     async fn storm(&mut self, node: usize, save: Option<usize>, read: Option<usize>, seed: u64) {
