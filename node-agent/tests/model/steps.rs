@@ -413,6 +413,8 @@ impl History {
         let upload = self.rows.begin_upload();
         let bytes = image(seed, 150_000);
         let before = self.copies();
+        // A disk that stops does not read either, which the node may have written down before it ends.
+        self.cluster.nodes[node].was_harmed = true;
         self.cluster.nodes[node].pool_disk.stop_after(changes);
         let process = self.cluster.nodes[node].process();
         // Whether it gets there is its own affair.
