@@ -176,6 +176,7 @@ impl History {
             disk: DiskId::generate(),
             instance: InstanceId::generate(),
             generation: 1,
+            since_generation: 0,
             size_bytes: u64_from(of.bytes.len()).next_multiple_of(BLOCK_BYTES),
             version: of.id,
             root: of.root.clone(),
