@@ -16,6 +16,7 @@ use muster_api::{
         CommitOutcome, CommitTrouble, CutReport, Desired, Heartbeat, HeartbeatAnswer, RenewAnswer, RenewRequest,
         Report, RunStart, SalvageOrder, SalvageReport, StagedCommit,
         boot::BootReport,
+        repository::RepositoryOrder,
         sweep::{NAMES_MAX, SweepDone},
     },
 };
@@ -142,6 +143,9 @@ impl ControllerClient for NodeDoor {
         not_asked()
     }
     fn salvaged(&self, _: DiskId, _: SalvageReport) -> Call<'_, ()> {
+        not_asked()
+    }
+    fn repository(&self) -> Call<'_, RepositoryOrder> {
         not_asked()
     }
     fn renew(&self, _: RenewRequest) -> Call<'_, RenewAnswer> {
