@@ -95,7 +95,7 @@ impl Links {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        let hosts = (0..self.hosts).map(|host| Self::namespace(host));
+        let hosts = (0..self.hosts).map(Self::namespace);
         for namespace in hosts.chain([Self::switch()]) {
             if let Err(why) = try_run("ip", ["netns", "del", &namespace]) {
                 eprintln!("a namespace of the test is left: {why}");

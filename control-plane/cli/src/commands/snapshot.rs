@@ -127,7 +127,7 @@ fn restored(operation: &Operation) -> String {
     let kept =
         kept.map_or_else(|| "what they held is given up".to_owned(), |name| format!("what they held is in {name}"));
     let left_out = result.and_then(|result| result["left_out"].as_array()).map_or(0, Vec::len);
-    let left_out = (left_out > 0).then(|| format!("; {left_out} left out")).unwrap_or_default();
+    let left_out = if left_out > 0 { format!("; {left_out} left out") } else { String::new() };
     let (disks, instances) = (of("disks"), of("instances"));
     format!("{}: {disks} disks of {instances} instances are put back to it; {kept}{left_out}", operation.target.name)
 }

@@ -75,7 +75,7 @@ async fn a_database_without_room_says_so_and_goes_on_when_there_is_some() {
                 sqlx::query(limit).fetch_all(tx.conn()).await?;
                 sqlx::query("CREATE TABLE IF NOT EXISTS filler (x TEXT)").execute(tx.conn()).await?;
                 sqlx::query("INSERT INTO filler VALUES (hex(randomblob(400000)))").execute(tx.conn()).await?;
-                Ok::<_, muster_controller::store::StoreError>(())
+                Ok::<_, StoreError>(())
             })
             .await
     };

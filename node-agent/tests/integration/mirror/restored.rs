@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use super::world::*;
 use muster_agent::mirror::{DiskError, DiskWant};
@@ -10,7 +10,7 @@ use storage_core::ChunkSize;
 
 const MIB: usize = 1 << 20;
 
-async fn write(path: &PathBuf, at: u64, bytes: Vec<u8>) {
+async fn write(path: &Path, at: u64, bytes: Vec<u8>) {
     let file = File::options().write(true).open(path).unwrap();
     blocking(move || {
         file.write_all_at(&bytes, at).unwrap();
@@ -19,8 +19,8 @@ async fn write(path: &PathBuf, at: u64, bytes: Vec<u8>) {
     .await;
 }
 
-async fn content(path: &PathBuf) -> Vec<u8> {
-    let path = path.clone();
+async fn content(path: &Path) -> Vec<u8> {
+    let path = path.to_owned();
     blocking(move || std::fs::read(path).unwrap()).await
 }
 
