@@ -1,5 +1,4 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
-import { ahead, type RestoreSnapshot } from "./ahead.ts";
 import { api, body, oneOf, type Schemas } from "./client.ts";
 import { listQuery, oneQuery, showChanged } from "./lists.ts";
 import type { Operation } from "./operations.ts";
@@ -90,8 +89,8 @@ export function useDeleteSnapshot() {
 /** Puts the disks of the members back to a snapshot. */
 export function useRestoreSnapshot() {
   return useMutation({
-    mutationFn: ({ snapshot, request }: { snapshot: Snapshot; request: RestoreSnapshot }) =>
-      body(ahead.POST("/v1/snapshots/{snapshot}/restore", { ...at(snapshot), body: request })) as Promise<Operation>,
+    mutationFn: ({ snapshot, request }: { snapshot: Snapshot; request: Schemas["RestoreSnapshot"] }) =>
+      body(api.POST("/v1/snapshots/{snapshot}/restore", { ...at(snapshot), body: request })),
   });
 }
 
