@@ -1,7 +1,6 @@
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { api, body, oneOf, type Schemas } from "./client.ts";
 import { listQuery, oneQuery, showChanged } from "./lists.ts";
-import type { Operation } from "./operations.ts";
 
 export type Snapshot = Schemas["Snapshot"];
 export type SnapshotState = Schemas["SnapshotState"];
