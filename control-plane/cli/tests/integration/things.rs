@@ -94,7 +94,7 @@ pub(crate) fn node(name: &str) -> Value {
         "capacity": {"cpus": 8, "cpus_used": 2, "memory_bytes": 16_u64 << 30, "memory_used_bytes": 1_u64 << 30},
         "pool": {"limit_bytes": 1 << 30, "used_bytes": 1 << 20, "objects": 4, "free_bytes": 1 << 30, "cache_bytes": 0,
             "lost_objects": 3, "lost_bytes": 96},
-        "repair": null, "scrub": null,
+        "repair": null, "repair_ends_at": null, "drain": null, "scrub": null, "repository": null,
         "runtimes": ["libvirt", "none"], "hypervisor": "qemu", "instances": 2, "agent_version": "0.1.0",
         "last_seen_at": AT, "new_field": [1]})
 }
@@ -123,9 +123,11 @@ pub(crate) fn pool() -> Value {
         "sweep": {"state": "held", "reason": "node 'n3' did not tell yet what it holds", "since": AT, "round": 9, "begun_at": AT,
             "needed_objects": 7, "nodes_done": 1, "awaited": [{"id": OTHER_ID, "name": "n2", "new_field": [1]}],
             "dropped_objects": 12, "dropped_bytes": 3 << 20, "reclaimed_bytes": 2 << 20, "new_field": [1]},
-        "repair": {"nodes_done": 2, "unchecked_objects": 0, "missing": {"objects": 3, "bytes": 3 << 20},
-            "copied": {"objects": 0, "bytes": 0}, "bytes_per_s": 1 << 20, "new_field": [1]},
-        "new_field": [1]})
+        "repair": {"nodes_done": 2, "unchecked_objects": 0, "wanted": {"objects": 8, "bytes": 9 << 20},
+            "present": {"objects": 5, "bytes": 6 << 20}, "missing": {"objects": 3, "bytes": 3 << 20},
+            "surplus": {"objects": 0, "bytes": 0}, "copied": {"objects": 0, "bytes": 0},
+            "handed_over": {"objects": 0, "bytes": 0}, "bytes_per_s": 1 << 20, "ends_at": null, "new_field": [1]},
+        "lost": [], "membership_epoch": 7, "oldest_open_epoch": 7, "repository": null, "new_field": [1]})
 }
 
 pub(crate) fn operation(state: &str, done: u64) -> Value {

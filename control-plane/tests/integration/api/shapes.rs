@@ -79,7 +79,6 @@ async fn reserved_shapes_answer_501_and_only_to_callers() {
         ("GET", "/v1/audit"),
         ("POST", "/v1/instances/a/migrate"),
         ("POST", "/v1/deployments/a/shelve"),
-        ("POST", "/v1/snapshots/a/restore"),
         ("PATCH", "/v1/uploads/a"),
     ] {
         world.send(method, path, &[], "").await.refused(501, "not_built_yet");

@@ -110,7 +110,7 @@ async fn disks_get_the_content_of_the_snapshot_and_the_present_is_kept_under_the
         }
         assert_eq!((after.text("/state"), after.body["ready_at"].is_null()), ("running", false));
         assert_eq!(after.text("/disks/0/id"), before.text("/disks/0/id"));
-        assert_eq!(after.body["disks"][0]["saved_at"], world.get("/v1/snapshots/s1").await.body["durable_at"]);
+        assert_eq!(after.body["disks"][0]["saved_at"], world.get("/v1/snapshots/s1").await.body["cut_at"]);
         assert_eq!(instance(&world, "web.2").await.text("/state"), "stopped");
         let untouched = instance(&world, "web.3").await;
         assert_eq!(untouched.body["etag"], newest.body["etag"]);
