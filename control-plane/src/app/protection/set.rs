@@ -5,6 +5,7 @@ use std::time::Duration;
 use muster_api::{
     Timestamp,
     protection::{PatchProtect, Period, Protect},
+    snapshot::SnapshotState,
 };
 
 use super::{
@@ -17,6 +18,7 @@ use crate::{
         Tx,
         deployments::DeploymentRow,
         protections::{self, ProtectionRow},
+        snapshots,
     },
     wake::Loop,
 };
@@ -85,7 +87,9 @@ pub(crate) async fn change(
     }
     row.every_s = wanted.every.0.as_secs();
     row.keep = wanted.keep;
-    row.next_at = next_at(deployment.id.uuid(), row.saved_at.unwrap_or(row.since), row.every_s);
+    // No time that passed is later than now, whatever the clock said then.
+    let saved_at = row.saved_at.unwrap_or(row.since).min(tx.now());
+    row.next_at = next_at(deployment.id.uuid(), saved_at, row.every_s);
     protections::save(tx, &row).await?;
     prune(tx, &row).await?;
     Ok(true)
@@ -94,8 +98,13 @@ pub(crate) async fn change(
 /// Ends the protection of a deployment. What was saved stays; a scheduled snapshot under way is given up.
 pub(crate) async fn end(tx: &mut Tx, deployment: &DeploymentRow) -> Result<(), AppError> {
     let Some(row) = protections::load(tx, deployment.id).await? else { return Ok(()) };
-    if let Some(snapshot) = row.under_way {
-        app_snapshots::discard(tx, snapshot).await?;
+    let under_way = match row.under_way {
+        Some(id) => snapshots::load(tx, id).await?,
+        None => None,
+    };
+    // It may be ready, and nobody has noted that yet.
+    if let Some(snapshot) = under_way.filter(|snapshot| snapshot.state != SnapshotState::Ready) {
+        app_snapshots::discard(tx, snapshot.id).await?;
     }
     Ok(protections::delete(tx, deployment.id).await?)
 }
