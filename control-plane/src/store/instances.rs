@@ -138,6 +138,12 @@ pub struct DiskRow {
 }
 
 impl DiskRow {
+    /// Whether its newest version has all that its node holds of it, as last reported.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        self.unsaved_bytes == 0 && self.reported_version == Some(self.version)
+    }
+
     /// A disk of an instance that no node has heard of yet.
     #[must_use]
     pub fn new(

@@ -29,7 +29,7 @@ use crate::{
         instances::{self, DiskRow, InstanceRow},
         nodes,
         operations::{self, NewOperation, Origin},
-        protections,
+        protections, restores,
         snapshots::{self, MemberRow, SnapshotRow},
         uploads::{self, NewUpload, Upload, UploadTarget},
     },
@@ -346,14 +346,30 @@ pub(crate) async fn part(tx: &mut Tx, row: &InstanceRow, disks: &[DiskRow]) -> R
     };
     match has_disk(row) {
         Ok(true) => {}
-        Ok(false) => return Ok(Part::Skipped),
+        Ok(false) => return Ok(failed_with(row, disks).map_or(Part::Skipped, Part::LeftOut)),
         Err(error) => return refused(error),
+    }
+    if let Some(operation) = row.operation
+        && restores::load(tx, operation).await?.is_some()
+    {
+        // The restore keeps what it holds, and needs its disks.
+        return Ok(Part::LeftOut(format!("{} is being restored from a snapshot", row.name)));
     }
     if let Err(error) = refuse_if_away(tx, row).await {
         return refused(error);
     }
     let attaching = disks.iter().find(|disk| disk.path.is_none() && disk.leaving_since.is_none());
     Ok(attaching.map_or(Part::Taken, |disk| Part::LeftOut(is_attaching(row, disk))))
+}
+
+/// Why an instance that failed is not wholly saved; `None` unless it failed and its node has what no version has.
+fn failed_with(row: &InstanceRow, disks: &[DiskRow]) -> Option<String> {
+    if row.life.state != InstanceState::Failed || row.life.node.is_none() {
+        return None;
+    }
+    let disk = disks.iter().find(|disk| disk.path.is_some() && !disk.is_saved())?;
+    let why = row.life.detail.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    Some(format!("{} has failed{why}, and disk '{}' has what is not saved", row.name, disk.name))
 }
 
 fn is_attaching(row: &InstanceRow, disk: &DiskRow) -> String {

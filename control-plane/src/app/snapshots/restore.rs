@@ -18,7 +18,7 @@ use super::{
         instances::{Changed, change::all_by, check_idle, how_to_stop, save},
         operations::existing,
     },
-    create::refuse_if_away,
+    create::{give_up_scheduled, refuse_if_away},
 };
 use crate::{
     domain::{
@@ -258,6 +258,7 @@ async fn refuse(tx: &mut Tx, found: &Found) -> Result<(), AppError> {
         }
     }
     let disks: Vec<_> = found.disks.iter().map(|(_, disk)| disk.id).collect();
+    give_up_scheduled(tx, &disks, "a restore").await?;
     match snapshots::busy_with(tx, &disks).await? {
         Some(operation) => Err(AppError::Busy { operation }),
         None => Ok(()),

@@ -20,7 +20,7 @@ use super::{
         instances::{Changed, change::event_of, save},
     },
     attempt::discard,
-    create::begin_kept,
+    create::{begin_kept, give_up_scheduled},
     restore::{LISTED_MAX, start_again},
 };
 use crate::{
@@ -248,6 +248,7 @@ impl Restore {
     /// Puts the content in place, in one transaction for all. Returns why that cannot be done now.
     async fn put(&mut self, tx: &mut Tx) -> Result<Option<String>, AppError> {
         let all: Vec<DiskId> = self.present().map(|(disk, ..)| disk.disk).collect();
+        give_up_scheduled(tx, &all, "a restore").await?;
         if let Some(other) = snapshots::busy_with(tx, &all).await? {
             return Ok(Some(format!("another snapshot has these disks: operation {other}")));
         }
