@@ -70,11 +70,11 @@ pub fn check(pointer: &str, wanted: &Protect) -> Vec<FieldError> {
     wrong
 }
 
-/// The snapshots that no rule wants. `ready` has each with its instant, oldest first; those of one instant count in that order.
+/// The snapshots that no rule wants. `ready` has each with its instant, in the order in which they were taken: a clock that was
+/// wrong makes none newer than those after it.
 #[must_use]
 pub fn expired(ready: &[(SnapshotId, Timestamp)], keep: Keep) -> Vec<SnapshotId> {
-    let mut newest_first: Vec<&(SnapshotId, Timestamp)> = ready.iter().rev().collect();
-    newest_first.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+    let newest_first: Vec<&(SnapshotId, Timestamp)> = ready.iter().rev().collect();
     let mut stay: BTreeSet<SnapshotId> = BTreeSet::new();
     let rules: [(u32, PeriodOf); 3] = [
         (keep.hourly, |us| us.div_euclid(HOUR_US)),
@@ -107,6 +107,13 @@ pub fn next_at(deployment: Uuid, begun: Timestamp, every_s: u64) -> Timestamp {
     let (_, random) = deployment.as_u64_pair();
     let early_ms = random % (every_ms / SPREAD).max(1);
     begun.plus_ms((every_ms - early_ms).cast_signed())
+}
+
+/// Whether a snapshot is due that was to be taken at `next_at`. No time is set further ahead than `every`, so one that is was set
+/// by a clock that was ahead, and nobody waits for that (I10).
+#[must_use]
+pub fn is_due(next_at: Timestamp, every_s: u64, now: Timestamp) -> bool {
+    next_at <= now || next_at > now.plus_ms(every_s.saturating_mul(1000).cast_signed())
 }
 
 /// How long to wait after this many failures in a row, milliseconds. Never longer than `every`.
@@ -192,7 +199,7 @@ mod tests {
         );
         assert_eq!(
             expired(&[(id(1), at("01 11:00")), (id(2), at("01 10:00"))], none),
-            [id(2)],
+            [id(1)],
             "a clock that went back"
         );
         assert_eq!(expired(&[], none), []);
@@ -217,6 +224,23 @@ mod tests {
         assert!(times.iter().all(|ms| (810_000..=900_000).contains(ms)), "{times:?}");
         assert!(times.len() > 90);
         assert_eq!(next_at(Uuid::from_u128(5), begun, 900), next_at(Uuid::from_u128(5), begun, 900));
+    }
+
+    #[test]
+    fn a_time_that_a_wrong_clock_set_is_due() {
+        let now = at("08 12:00");
+        let due = |next: &str| is_due(at(next), 3600, now);
+        assert!(due("08 11:59") && due("08 12:00"));
+        assert!(!due("08 12:01") && !due("08 13:00"));
+        assert!(due("08 13:01") && due("29 12:00"), "no time is set further ahead than an hour");
+    }
+
+    #[test]
+    fn snapshots_of_a_time_when_the_clock_was_ahead_go_as_others_do() {
+        let times = ["02 10:00", "20 10:00", "20 11:00", "02 11:00", "02 12:00"];
+        assert_eq!(kept(&times, json!({"last": 2})), ["02 11:00", "02 12:00"]);
+        assert_eq!(kept(&times, json!({"hourly": 3})), ["20 11:00", "02 11:00", "02 12:00"]);
+        assert_eq!(kept(&times, json!({"daily": 2})), ["20 11:00", "02 12:00"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::{
     StoreError, Tx, bulk, column,
     row::{Row as _, columns, select, select_one},
 };
+use crate::domain::protection::EVERY_MIN;
 
 /// Row of the protection of a deployment. There is none if the deployment is not protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,11 +104,18 @@ pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Option<Pro
     select_one(tx, "protections.of_snapshot", "WHERE under_way = $1", [snapshot.to_string().into()]).await
 }
 
-/// Protections whose snapshot is due and not under way, the longest due first.
+/// Protections whose snapshot is due and not under way, the longest due first. Those that a clock which was ahead set too late come
+/// last.
 pub async fn due(tx: &mut Tx, limit: i64) -> Result<Vec<ProtectionRow>, StoreError> {
     let now = tx.now().micros();
     let rest = "WHERE under_way IS NULL AND next_at <= $1 ORDER BY next_at LIMIT $2";
-    select(tx, "protections.due", rest, [now.into(), limit.into()]).await
+    let mut due: Vec<ProtectionRow> = select(tx, "protections.due", rest, [now.into(), limit.into()]).await?;
+    // This looks at all that are not due: a few milliseconds for 10,000.
+    let rest =
+        "WHERE under_way IS NULL AND next_at > $1 AND next_at - every_s * 1000000 > $2 ORDER BY next_at LIMIT $3";
+    let soonest = now + column::int(EVERY_MIN.as_secs()) * 1_000_000;
+    due.extend(select(tx, "protections.ahead", rest, [soonest.into(), now.into(), limit.into()]).await?);
+    Ok(due)
 }
 
 const ENDED: &str = "-- protections.ended

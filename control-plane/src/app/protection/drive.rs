@@ -12,7 +12,7 @@ use super::super::{
     snapshots::{self as app_snapshots, Part, Speed},
 };
 use crate::{
-    domain::protection::{AGAIN_MS, LATE_MAX, again_ms, expired, next_at},
+    domain::protection::{AGAIN_MS, LATE_MAX, again_ms, expired, is_due, next_at},
     store::{
         Tx,
         deployments::{self, DeploymentRow},
@@ -52,7 +52,7 @@ pub(crate) async fn drive(tx: &mut Tx, id: DeploymentId, may_begin: bool) -> Res
         }
         settle(tx, &deployment, &mut row, found).await?;
     }
-    if row.next_at > tx.now() {
+    if !is_due(row.next_at, row.every_s, tx.now()) {
         return Ok(Did::Noted);
     }
     save(tx, deployment, row, may_begin).await
@@ -69,10 +69,12 @@ async fn settle(
     let left_out = row.left_out.take();
     // One that somebody deleted since it was ready saved everything all the same.
     if let Some((ended, durable_at)) = ended.as_ref().and_then(|ended| Some((ended, ended.durable_at?))) {
-        row.saved_at = Some(ended.cut_at.map_or(ended.created_at, |cut_at| cut_at.min(durable_at)));
+        // No time that passed is later than now, whatever the clock said then.
+        let now = tx.now();
+        row.saved_at = Some(ended.cut_at.map_or(ended.created_at, |cut_at| cut_at.min(durable_at)).min(now));
         row.last_snapshot = Some(ended.id);
         (row.failures, row.late) = (0, 0);
-        row.next_at = next_at(deployment.id.uuid(), ended.created_at, row.every_s);
+        row.next_at = next_at(deployment.id.uuid(), ended.created_at.min(now), row.every_s);
         count("ready");
         note(tx, deployment, row, left_out).await?;
         return prune(tx, row).await;
@@ -175,8 +177,7 @@ async fn is_saved(
     let disks = taken.iter().filter_map(|member| disks.get(&member.id)).flatten();
     // One that leaves its instance and was never there holds nothing.
     let disks: Vec<&DiskRow> = disks.filter(|disk| disk.path.is_some()).collect();
-    let is_clean = |disk: &&DiskRow| disk.unsaved_bytes == 0 && disk.reported_version == Some(disk.version);
-    if !disks.iter().all(is_clean) {
+    if !disks.iter().all(|disk| disk.is_saved()) {
         return Ok(false);
     }
     let Some(last) = row.last_snapshot else { return Ok(false) };
@@ -228,9 +229,11 @@ async fn note(
 pub(super) async fn prune(tx: &mut Tx, row: &ProtectionRow) -> Result<(), AppError> {
     let ready = snapshots::scheduled_of(tx, row.deployment).await?;
     // By one clock: cuts are told by the clocks of nodes.
-    let times: Vec<_> = ready.iter().map(|row| (row.id, row.created_at)).collect();
+    let times: Vec<_> = ready.iter().map(|old| (old.id, old.created_at)).collect();
     let gone: BTreeSet<_> = expired(&times, row.keep).into_iter().take(PRUNED_MAX).collect();
-    for old in ready.into_iter().filter(|old| gone.contains(&old.id)) {
+    // What was not written since is in no other one.
+    let is_gone = |old: &SnapshotRow| gone.contains(&old.id) && row.last_snapshot != Some(old.id);
+    for old in ready.into_iter().filter(is_gone) {
         match app_snapshots::unlink(tx, old, &Origin::muster()).await {
             // What runs on it goes first. It is deleted after the next snapshot.
             Ok(_) | Err(AppError::Busy { .. }) => {}

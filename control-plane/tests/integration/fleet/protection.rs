@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use muster_api::{Reason, Timestamp, node_protocol::SILENT_AFTER_S};
+use muster_controller::store::protections::{self, ProtectionRow};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, Node, Reply, World, eventually};
@@ -332,6 +333,110 @@ async fn a_protection_is_set_changed_and_ended() {
     let states: Vec<&str> =
         left.body["items"].as_array().unwrap().iter().map(|s| s["state"].as_str().unwrap()).collect();
     assert_eq!(states, vec!["ready"; ready.len()]);
+}
+
+/// Goal: the end of a protection takes nothing away that is saved, also if nobody has noted yet that it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_ready_stays_when_its_protection_ends_before_that_is_noted() {
+    let cluster = Cluster::new(1).await;
+    cluster.deploy("web", 1, every_5m()).await;
+    let ready = cluster.next_one("web").await;
+    let id = cluster.world.get("/v1/deployments/web").await.text("/id").parse().unwrap();
+    let unnote = cluster.world.app.store.run_tx("test.unnote", async |tx| {
+        let row = protections::load(tx, id).await?.unwrap();
+        protections::save(tx, &ProtectionRow { under_way: row.last_snapshot, last_snapshot: None, ..row }).await
+    });
+    unnote.await.unwrap();
+    cluster.patch("web", Value::Null).await.expect(200);
+    assert_eq!(cluster.ready("web").await, [ready]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_failed_is_named_as_long_as_it_has_what_is_not_saved() {
+    let cluster = Cluster::new(2).await;
+    cluster.deploy("web", 2, every_5m()).await;
+    let node = cluster.nodes.iter().find(|node| node.assignment("web.0").is_some()).unwrap();
+    node.script(|s| s.fails = true);
+    for (what, end) in [("stop", "succeeded"), ("start", "failed")] {
+        let operation = cluster.world.post(&format!("/v1/instances/web.0/{what}"), json!({})).await.expect(202);
+        cluster.world.ends(&operation, end).await;
+    }
+    cluster.next_one("web").await;
+    let after = cluster.protection("web").await;
+    let trouble = after["trouble"].as_str().unwrap();
+    assert!(
+        trouble.starts_with("left out: web.0 has failed") && trouble.ends_with("has what is not saved"),
+        "{trouble}"
+    );
+    // Once a version has all of it, nothing is left to be saved.
+    node.script(|s| s.dirty_bytes = 0);
+    eventually("the report that nothing is unsaved", async || {
+        node.act().await;
+        let shown = cluster.world.get("/v1/instances/web.0").await;
+        (shown.body["unsaved_bytes"] == json!(0)).then_some(())
+    })
+    .await;
+    cluster.next_one("web").await;
+    assert!(cluster.protection("web").await["trouble"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_never_waits_for_a_scheduled_snapshot_and_is_not_disturbed_by_one() {
+    let cluster = Cluster::new(2).await;
+    cluster.deploy("web", 2, every_5m()).await;
+    let own = json!({ "name": "own", "select": { "deployment": "web" } });
+    let own = cluster.world.post("/v1/snapshots", own).await.expect(202);
+    cluster.world.ends(&own, "succeeded").await;
+    cluster.nodes.iter().for_each(|node| node.script(|s| s.saves = false));
+    cluster.pass(5 * MINUTE_MS).await;
+    let scheduled = cluster.under_way("web").await["under_way"].as_str().unwrap().to_owned();
+    let restore = cluster.world.post("/v1/snapshots/own/restore", json!({})).await.expect(202);
+    cluster.world.get(&format!("/v1/snapshots/{scheduled}")).await.refused(404, "not_found");
+    // The next one is due while the present is being kept. It takes none of the disks.
+    let path = format!("/v1/operations/{}", restore.text("/id"));
+    eventually("the present to be kept", async || {
+        (cluster.world.get(&path).await.text("/phase") == "saving").then_some(())
+    })
+    .await;
+    cluster.pass(MINUTE_MS).await;
+    let named = |p: &Value| p["trouble"].as_str().is_some_and(|text| text.contains("is being restored"));
+    let during = cluster.eventually("web", "the members to be left out", named).await;
+    assert!(during["under_way"].is_null(), "{during}");
+    cluster.nodes.iter().for_each(|node| node.script(|s| s.saves = true));
+    for node in &cluster.nodes {
+        node.act().await;
+    }
+    cluster.world.ends(&restore, "succeeded").await;
+    cluster.pass(5 * MINUTE_MS).await;
+    cluster.eventually("web", "a whole snapshot", |p| p["trouble"].is_null() && !p["last_snapshot"].is_null()).await;
+}
+
+/// Goal: a clock that was ahead for a while costs no snapshot, neither one that is due nor one that is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_was_ahead_delays_no_snapshot_and_the_newest_one_stays() {
+    let cluster = Cluster::new(1).await;
+    cluster.deploy("web", 1, every_5m()).await;
+    cluster.next_one("web").await;
+    // The node was silent, by that clock, so a few minutes more may be needed.
+    let another = async |before: Value| {
+        eventually("another snapshot", async || {
+            cluster.pass(MINUTE_MS).await;
+            let now = cluster.protection("web").await["last_snapshot"].clone();
+            (now != before).then_some(now)
+        })
+        .await
+    };
+    let first = cluster.protection("web").await["last_snapshot"].clone();
+    let year_ms = 365 * 24 * 60 * MINUTE_MS;
+    cluster.clock.advance_ms(year_ms);
+    let ahead = another(first).await;
+    cluster.clock.advance_ms(-year_ms);
+    another(ahead).await;
+    let is_newest = async || {
+        let newest = cluster.protection("web").await["last_snapshot_name"].clone();
+        (cluster.ready("web").await == [newest.as_str()?]).then_some(())
+    };
+    eventually("the newest, and no other, to be kept", is_newest).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
