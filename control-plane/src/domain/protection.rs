@@ -29,7 +29,7 @@ const KEEP_MAX: u32 = 1000;
 /// Longest time until a scheduled snapshot is durable, milliseconds. The sweep waits for uploads, so it is bounded. What was
 /// stored by then is only touched by the next one.
 pub const SAVE_MS: i64 = 30 * 60_000;
-/// Snapshots in a row that were not durable in time until one is saved at full speed.
+/// Snapshots in a row that were not durable in time, or gave way, until one is saved at full speed.
 pub const LATE_MAX: u64 = 2;
 /// Time until the first new try after a failure, and after one that gave way, milliseconds. It doubles with each failure.
 pub const AGAIN_MS: i64 = 30_000;
@@ -116,6 +116,13 @@ pub fn is_due(next_at: Timestamp, every_s: u64, now: Timestamp) -> bool {
     next_at <= now || next_at > now.plus_ms(every_s.saturating_mul(1000).cast_signed())
 }
 
+/// Whether others of the same disks come in between again and again, so that nothing is saved for twice the time: the next one goes
+/// without what is in the way, and somebody is told (I10). `late` is how many in a row were not durable in time or gave way.
+#[must_use]
+pub fn is_starved(saved_at: Timestamp, every_s: u64, late: u64, now: Timestamp) -> bool {
+    late >= LATE_MAX && now.ms_since(saved_at) > every_s.saturating_mul(2000).cast_signed()
+}
+
 /// How long to wait after this many failures in a row, milliseconds. Never longer than `every`.
 #[must_use]
 pub fn again_ms(failures: u64, every_s: u64) -> i64 {
@@ -129,6 +136,12 @@ pub fn again_ms(failures: u64, every_s: u64) -> i64 {
 pub const fn under_way_max(nodes: u64) -> u64 {
     let many = nodes.saturating_mul(UNDER_WAY_PER_NODE);
     if many < UNDER_WAY_MIN { UNDER_WAY_MIN } else { many }
+}
+
+/// Most of these that one project has while others have protected deployments: a quarter is left for them (I11).
+#[must_use]
+pub const fn share_of_one(under_way_max: u64) -> u64 {
+    under_way_max - under_way_max / 4
 }
 
 /// Longest part of a deployment's name in the names of its scheduled snapshots, characters.
@@ -241,6 +254,18 @@ mod tests {
         assert_eq!(kept(&times, json!({"last": 2})), ["02 11:00", "02 12:00"]);
         assert_eq!(kept(&times, json!({"hourly": 3})), ["20 11:00", "02 11:00", "02 12:00"]);
         assert_eq!(kept(&times, json!({"daily": 2})), ["20 11:00", "02 12:00"]);
+    }
+
+    #[test]
+    fn a_deployment_is_starved_when_several_gave_way_and_nothing_was_saved_for_twice_the_time() {
+        let starved = |late, now: &str| is_starved(at("08 12:00"), 3600, late, at(now));
+        assert!(starved(LATE_MAX, "08 14:01") && starved(9, "10 12:00"));
+        assert!(!starved(LATE_MAX, "08 14:00") && !starved(LATE_MAX - 1, "10 12:00"));
+    }
+
+    #[test]
+    fn one_project_leaves_places_for_others() {
+        assert_eq!([4, 5, 20, 200].map(share_of_one), [3, 4, 15, 150]);
     }
 
     #[test]

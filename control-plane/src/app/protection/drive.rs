@@ -6,13 +6,14 @@ use muster_api::{
     DeploymentId, DiskId, InstanceId, Reason, VersionId, deployment::DeploymentState, snapshot::SnapshotState,
 };
 use serde_json::json;
+use storage_core::units::u64_from;
 
 use super::super::{
     AppError,
     snapshots::{self as app_snapshots, Part, Speed},
 };
 use crate::{
-    domain::protection::{AGAIN_MS, LATE_MAX, again_ms, expired, is_due, next_at},
+    domain::protection::{AGAIN_MS, LATE_MAX, again_ms, expired, is_due, is_starved, next_at},
     store::{
         Tx,
         deployments::{self, DeploymentRow},
@@ -123,8 +124,29 @@ async fn save(
             }
         }
     }
-    let left_out = sentence(&left_out);
     let now = tx.now();
+    let saved_at = row.saved_at.unwrap_or(row.since);
+    if is_starved(saved_at, row.every_s, row.late, now) {
+        let (mut rest, mut in_the_way) = (Vec::new(), Vec::new());
+        for member in &taken {
+            let disks = disks.get(&member.id).map_or(&[][..], Vec::as_slice);
+            match app_snapshots::in_the_way(tx, member, disks, saved_at).await? {
+                Some(why) => in_the_way.push(why),
+                None => rest.push(member.clone()),
+            }
+        }
+        if rest.is_empty() {
+            // Others save all of them. It is tried with all again.
+            row.late = 0;
+        } else {
+            taken = rest;
+            skipped += u64_from(in_the_way.len());
+            left_out.append(&mut in_the_way);
+        }
+        let why = format!("no scheduled snapshot was ready since {saved_at}: others of the same disks come in between");
+        note(tx, &deployment, &mut row, Some(why)).await?;
+    }
+    let left_out = sentence(&left_out);
     if taken.is_empty() {
         // It may start, be placed, or be heard from at any time.
         row.next_at = now.plus_ms(again_ms(3, row.every_s));
@@ -152,6 +174,7 @@ async fn save(
         }
         // Somebody's snapshot has one of the disks, and goes first.
         Err(AppError::Busy { .. }) => {
+            row.late += 1;
             row.next_at = now.plus_ms(AGAIN_MS);
             protections::save(tx, &row).await?;
             Ok(Did::Noted)

@@ -183,6 +183,7 @@ pub(crate) async fn give_up_scheduled(tx: &mut Tx, disks: &[DiskId], what_came: 
         if let Some(mut row) = protections::of_snapshot(tx, id).await? {
             row.under_way = None;
             row.left_out = None;
+            row.late += 1;
             row.next_at = tx.now().plus_ms(protection::AGAIN_MS);
             protections::save(tx, &row).await?;
         }
@@ -335,6 +336,22 @@ pub(crate) enum Part {
     Skipped,
     /// Nobody can cut its disk now, for this reason. It may hold what is not saved.
     LeftOut(String),
+}
+
+/// Why this instance is in the way of scheduled snapshots: another snapshot has its disks, or one since `saved_at` had them. `None`
+/// if it is not.
+pub(crate) async fn in_the_way(
+    tx: &mut Tx,
+    row: &InstanceRow,
+    disks: &[DiskRow],
+    saved_at: Timestamp,
+) -> Result<Option<String>, AppError> {
+    let ids: Vec<DiskId> = disks.iter().map(|disk| disk.id).collect();
+    if snapshots::busy_with(tx, &ids).await?.is_some() {
+        return Ok(Some(format!("another snapshot has the disks of {}", row.name)));
+    }
+    let is_newer = |disk: &&DiskRow| disk.saved_at.is_some_and(|at| at > saved_at);
+    Ok(disks.iter().find(is_newer).map(|_| format!("others save {} again and again", row.name)))
 }
 
 /// Whether this instance takes part in a scheduled snapshot, which leaves out what it cannot have (I11). `disks` are those of the

@@ -13,7 +13,7 @@ use serde_json::json;
 pub(crate) use self::{
     attempt::{discard, failed, give_up, tell_nodes},
     calls::unlink,
-    create::{Part, Speed, begin_own, begin_scheduled, give_up_scheduled, part},
+    create::{Part, Speed, begin_own, begin_scheduled, give_up_scheduled, in_the_way, part},
     publish::publish,
 };
 use crate::store::{events::NewEvent, snapshots::SnapshotRow};
