@@ -36,7 +36,7 @@ pub struct ProtectionRow {
     pub left_out: Option<String>,
     /// Snapshots that failed since the last one that did not.
     pub failures: u64,
-    /// Those of them in a row that were not durable in time.
+    /// How many in a row were not durable in time, or gave way to others.
     pub late: u64,
     /// Why the last one did not save everything, in a sentence.
     pub trouble: Option<String>,
@@ -105,29 +105,42 @@ pub async fn of_snapshot(tx: &mut Tx, snapshot: SnapshotId) -> Result<Option<Pro
 }
 
 /// Protections whose snapshot is due and not under way, the longest due first. Those that a clock which was ahead set too late come
-/// last.
-pub async fn due(tx: &mut Tx, limit: i64) -> Result<Vec<ProtectionRow>, StoreError> {
+/// last. None of the project `without`.
+pub async fn due(tx: &mut Tx, without: Option<&str>, limit: i64) -> Result<Vec<ProtectionRow>, StoreError> {
     let now = tx.now().micros();
-    let rest = "WHERE under_way IS NULL AND next_at <= $1 ORDER BY next_at LIMIT $2";
-    let mut due: Vec<ProtectionRow> = select(tx, "protections.due", rest, [now.into(), limit.into()]).await?;
-    // This looks at all that are not due: a few milliseconds for 10,000.
-    let rest =
-        "WHERE under_way IS NULL AND next_at > $1 AND next_at - every_s * 1000000 > $2 ORDER BY next_at LIMIT $3";
+    // No project has an empty name.
+    let without = without.unwrap_or_default();
+    let rest = "WHERE under_way IS NULL AND next_at <= $1 AND project <> $2 ORDER BY next_at LIMIT $3";
+    let values = [now.into(), without.into(), limit.into()];
+    let mut due: Vec<ProtectionRow> = select(tx, "protections.due", rest, values).await?;
+    // This looks at all that are not due: a millisecond for 10,000.
+    let rest = "WHERE under_way IS NULL AND next_at > $1 AND next_at - every_s * 1000000 > $2 AND project <> $3 \
+                ORDER BY next_at LIMIT $4";
     let soonest = now + column::int(EVERY_MIN.as_secs()) * 1_000_000;
-    due.extend(select(tx, "protections.ahead", rest, [soonest.into(), now.into(), limit.into()]).await?);
+    let values = [soonest.into(), now.into(), without.into(), limit.into()];
+    due.extend(select(tx, "protections.ahead", rest, values).await?);
     Ok(due)
 }
 
+const PROJECTS: &str = "-- protections.projects
+SELECT CAST(COUNT(*) AS BIGINT) AS n FROM (SELECT DISTINCT project FROM protections LIMIT 2) AS p";
+
+/// Whether more than one project has protected deployments.
+pub async fn has_projects(tx: &mut Tx) -> Result<bool, StoreError> {
+    let row: AnyRow = sqlx::query(PROJECTS).fetch_one(tx.conn()).await?;
+    Ok(column::read::<i64>(&row, "n")? > 1)
+}
+
 const ENDED: &str = "-- protections.ended
-SELECT p.deployment, s.state FROM protections p LEFT JOIN snapshots s ON s.id = p.under_way WHERE p.under_way IS NOT NULL";
+SELECT p.deployment, p.project, s.state FROM protections p LEFT JOIN snapshots s ON s.id = p.under_way WHERE p.under_way IS NOT NULL";
 
 /// What is under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnderWay {
-    /// How many snapshots are neither ready nor given up.
-    pub snapshots: u64,
-    /// The deployments whose snapshot has ended.
-    pub ended: Vec<DeploymentId>,
+    /// How many snapshots of each project are neither ready nor given up.
+    pub snapshots: BTreeMap<String, u64>,
+    /// The deployments whose snapshot has ended, with their projects.
+    pub ended: Vec<(DeploymentId, String)>,
 }
 
 /// What is under way, and what has ended since somebody looked.
@@ -135,9 +148,10 @@ pub async fn under_way(tx: &mut Tx) -> Result<UnderWay, StoreError> {
     let mut found = UnderWay::default();
     for row in sqlx::query(ENDED).fetch_all(tx.conn()).await? {
         let state: Option<String> = column::read(&row, "state")?;
+        let project: String = column::read(&row, "project")?;
         match state.as_deref() {
-            Some("cutting" | "saving") => found.snapshots += 1,
-            _ => found.ended.push(column::read(&row, "deployment")?),
+            Some("cutting" | "saving") => *found.snapshots.entry(project).or_default() += 1,
+            _ => found.ended.push((column::read(&row, "deployment")?, project)),
         }
     }
     Ok(found)
@@ -188,7 +202,7 @@ mod tests {
         let url = DatabaseUrl::Sqlite(dir.path().join("test.db"));
         let store = Store::open(&url, Arc::new(SystemClock), Wakes::default()).await.expect("a database");
         let due = format!(
-            "{} WHERE under_way IS NULL AND next_at <= 5 ORDER BY next_at LIMIT 9",
+            "{} WHERE under_way IS NULL AND next_at <= 5 AND project <> '' ORDER BY next_at LIMIT 9",
             <ProtectionRow as crate::store::row::Row>::SELECT
         );
         for (sql, index) in [(due, "protections_due"), (ENDED.to_owned(), "protections_under_way")] {

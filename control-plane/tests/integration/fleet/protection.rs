@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use muster_api::{Reason, Timestamp, node_protocol::SILENT_AFTER_S};
-use muster_controller::store::protections::{self, ProtectionRow};
+use muster_controller::store::{
+    StoreError,
+    protections::{self, ProtectionRow},
+};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, Node, Reply, World, eventually};
@@ -411,6 +414,78 @@ async fn a_restore_never_waits_for_a_scheduled_snapshot_and_is_not_disturbed_by_
     cluster.eventually("web", "a whole snapshot", |p| p["trouble"].is_null() && !p["last_snapshot"].is_null()).await;
 }
 
+/// Goal: a deployment is protected, or somebody is told that it is not, however often others take snapshots of a member.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_others_save_again_and_again_keeps_the_rest_from_nothing() {
+    let cluster = Cluster::new(2).await;
+    cluster.deploy("web", 2, every_5m()).await;
+    let saves = |saves: bool| cluster.nodes.iter().for_each(|node| node.script(|s| s.saves = saves));
+    let own = async |n: u32| {
+        let order = json!({ "name": format!("own-{n}"), "select": { "instances": ["web.0"] } });
+        let own = cluster.world.post("/v1/snapshots", order).await.expect(202);
+        saves(true);
+        for node in &cluster.nodes {
+            node.act().await;
+        }
+        cluster.world.ends(&own, "succeeded").await;
+        saves(false);
+    };
+    saves(false);
+    cluster.pass(5 * MINUTE_MS).await;
+    let mut n = 0;
+    let without = loop {
+        let now = cluster.under_way("web").await;
+        let id = now["under_way"].as_str().unwrap().to_owned();
+        if cluster.world.get(&format!("/v1/snapshots/{id}")).await.number("/members") == 1 {
+            let trouble = now["trouble"].as_str().unwrap();
+            assert!(trouble.contains("others of the same disks come in between"), "{trouble}");
+            break id;
+        }
+        n += 1;
+        assert!(n < 10, "each one gives way to the next: {now}");
+        own(n).await;
+        cluster.pass(2 * MINUTE_MS).await;
+    };
+    assert!(n >= 2);
+    own(n + 1).await;
+    let after = cluster.protection("web").await;
+    let still = |p: &Value| p["under_way"] == without.as_str() || p["last_snapshot"] == without.as_str();
+    assert!(still(&after), "it has none of the disks: {after}");
+    saves(true);
+    for node in &cluster.nodes {
+        node.act().await;
+    }
+    let after = cluster.eventually("web", "it to be ready", |p| p["last_snapshot"] == without.as_str()).await;
+    assert_eq!(after["trouble"], "left out: others save web.0 again and again");
+    // After that it is tried with all again.
+    cluster.next_one("web").await;
+    assert!(cluster.protection("web").await["trouble"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_with_many_protected_deployments_leaves_places_for_others() {
+    let cluster = Cluster::new(1).await;
+    for n in 0..6 {
+        cluster.deploy(&format!("d{n}"), 1, every_5m()).await;
+    }
+    cluster.nodes[0].script(|s| s.saves = false);
+    // The row of one of them is another project's.
+    let id = cluster.world.get("/v1/deployments/d5").await.text("/id").to_owned();
+    let moved = cluster.world.app.store.run_tx("test.other", async |tx| {
+        let sql = "UPDATE protections SET project = 'other' WHERE deployment = $1";
+        sqlx::query(sql).bind(id).execute(tx.conn()).await?;
+        Ok::<_, StoreError>(())
+    });
+    moved.await.unwrap();
+    cluster.pass(5 * MINUTE_MS).await;
+    cluster.under_way("d5").await;
+    let of_all = async || {
+        let page = cluster.world.get("/v1/deployments").await;
+        page.body["items"].as_array().unwrap().iter().filter(|d| !d["protection"]["under_way"].is_null()).count()
+    };
+    eventually("all places to be taken", async || (of_all().await == 4).then_some(())).await;
+}
+
 /// Goal: a clock that was ahead for a while costs no snapshot, neither one that is due nor one that is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_was_ahead_delays_no_snapshot_and_the_newest_one_stays() {
@@ -427,10 +502,10 @@ async fn a_clock_that_was_ahead_delays_no_snapshot_and_the_newest_one_stays() {
         .await
     };
     let first = cluster.protection("web").await["last_snapshot"].clone();
-    let year_ms = 365 * 24 * 60 * MINUTE_MS;
-    cluster.clock.advance_ms(year_ms);
+    let week_ms = 7 * 24 * 60 * MINUTE_MS;
+    cluster.clock.advance_ms(week_ms);
     let ahead = another(first).await;
-    cluster.clock.advance_ms(-year_ms);
+    cluster.clock.advance_ms(-week_ms);
     another(ahead).await;
     let is_newest = async || {
         let newest = cluster.protection("web").await["last_snapshot_name"].clone();
