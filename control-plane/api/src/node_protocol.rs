@@ -469,6 +469,9 @@ pub struct CutOrder {
     /// Whether the objects are stored slowly, because nobody waits for them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub background: bool,
+    /// Whether the controller took it by itself, to protect a deployment. It takes no turn from one that somebody asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scheduled: bool,
     /// All nodes with disks in the cut, if this node coordinates it; `None` on all other nodes.
     pub coordinate: Option<Vec<CutNode>>,
     /// The disks of this node that are in the cut.

@@ -131,7 +131,9 @@ impl Cuts {
     }
 
     async fn save(&self, order: &CutOrder, wanted: &CutDisk) -> Result<Saved, DiskError> {
-        let (disks, turns) = (&self.parts.disks, if order.background { &self.background_saves } else { &self.saves });
+        // What nobody waits for has its own turns, also when it is to be fast (I11).
+        let is_own = !order.background && !order.scheduled;
+        let (disks, turns) = (&self.parts.disks, if is_own { &self.saves } else { &self.background_saves });
         let _turn = turns.acquire().await.expect("the semaphore is never closed");
         if order.background {
             disks.save_slowly(wanted.disk, wanted.commit, order.round).await

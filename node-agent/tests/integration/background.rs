@@ -45,16 +45,21 @@ async fn slow_saves_never_take_the_turns_of_others() {
         fleet.report(count).await;
     }
     fleet.eventually("some are being saved", || fleet.nodes[0].disks.with(|d| d.slow.len() >= 2)).await;
-    fleet.background = false;
+    // One that nobody asked for has no turn of the others, also when it is to be fast.
+    (fleet.background, fleet.scheduled) = (false, true);
     fleet.next_snapshot();
     orders.push(fleet.order(0, 1, CutPhase::Cut));
     fleet.tell(0, orders.clone());
     fleet.report(7).await;
+    let scheduled = fleet.nodes[0].commit;
+    fleet.scheduled = false;
+    fleet.next_snapshot();
+    orders.push(fleet.order(0, 1, CutPhase::Cut));
+    fleet.tell(0, orders.clone());
+    fleet.report(8).await;
     let commit = fleet.nodes[0].commit;
-    fleet
-        .eventually("the other one is staged", || {
-            fleet.controller.script(|s| s.staged.iter().any(|(c, _)| *c == commit))
-        })
-        .await;
+    let staged = |commit: CommitId| fleet.controller.script(|s| s.staged.iter().any(|(c, _)| *c == commit));
+    fleet.eventually("the other one is staged", || staged(commit)).await;
     assert_eq!(fleet.nodes[0].disks.with(|d| d.slow.len()), 2, "two at a time");
+    assert!(!staged(scheduled), "it waits for a turn of those that nobody asked for");
 }

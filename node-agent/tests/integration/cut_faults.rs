@@ -303,6 +303,7 @@ impl Fleet {
                 max_pause_ms: 1000,
                 freeze: false,
                 background: false,
+                scheduled: false,
                 coordinate: (at == COORDINATOR).then(all),
                 disks: vec![CutDisk {
                     instance: want.instance,

@@ -236,6 +236,8 @@ pub(crate) struct Fleet {
     pub(crate) freeze: bool,
     /// Whether commits are saved slowly.
     pub(crate) background: bool,
+    /// Whether nobody asked for the cuts.
+    pub(crate) scheduled: bool,
 }
 
 const CLUSTER: uuid::Uuid = uuid::Uuid::from_u128(0xc1);
@@ -253,6 +255,7 @@ impl Fleet {
             host: FakeHost::default(),
             freeze: false,
             background: false,
+            scheduled: false,
         };
         (0..count).fold(fleet, |mut fleet, _| {
             let (known, _) = watch::channel(Arc::new(Known::nothing(INCARNATION)));
@@ -334,6 +337,7 @@ impl Fleet {
             max_pause_ms: 400,
             freeze: self.freeze,
             background: self.background,
+            scheduled: self.scheduled,
             coordinate: (at == 0).then(all),
             disks: vec![disk],
             upload: UploadId::generate(),

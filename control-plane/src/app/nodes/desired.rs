@@ -225,6 +225,7 @@ fn order(row: &SnapshotRow, node: NodeId, members: &[MemberRow]) -> Result<CutOr
         max_pause_ms: row.max_pause_ms,
         freeze: row.consistency == Consistency::Filesystem,
         background: row.background,
+        scheduled: row.scheduled,
         coordinate: coordinates.then(|| by_node(members)),
         disks: members
             .iter()
