@@ -269,8 +269,9 @@ impl Life {
             (_, Edge::Retry) => return self.refuse(&[S::Failed]),
 
             (S::Stopped | S::Stopping, Edge::Stop(stop)) => {
-                if self.state == S::Stopping {
-                    next.stop = *stop;
+                // One that ended by itself is not started again when its host or its agent is.
+                if self.state == S::Stopping || self.wanted == Wanted::Running {
+                    (next.wanted, next.stop) = (Wanted::Stopped, *stop);
                 }
             }
             (S::Starting | S::Running | S::Paused, Edge::Stop(stop)) => {
@@ -850,6 +851,19 @@ mod tests {
         }
         assert!(life.after(&Edge::Recover, T).is_err());
         assert!(told(&life, Observed::Failed).after(&Edge::Recover, T).is_err());
+    }
+
+    #[test]
+    fn an_instance_that_ended_by_itself_and_is_stopped_is_not_meant_to_run_any_more() {
+        let ended = told(&running(), Observed::Stopped);
+        assert_eq!((ended.state, ended.wanted), (S::Stopped, Wanted::Running));
+        let stop = Stop { force: true, timeout_s: 7 };
+        let stopped = go(&ended, Edge::Stop(stop));
+        assert_eq!((stopped.state, stopped.wanted, stopped.stop), (S::Stopped, Wanted::Stopped, stop));
+        assert_eq!(stopped.last, ended.last);
+        assert_eq!(go(&stopped, Edge::Stop(Stop::default())), stopped, "nothing is left to be told");
+        // Its node had started it once more before it heard of that.
+        assert_eq!(told(&stopped, Observed::Running).state, S::Stopping);
     }
 
     #[test]

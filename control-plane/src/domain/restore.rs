@@ -10,7 +10,8 @@
 //!
 //! Before that transaction nothing is lost and everything can be taken back. After it the restore goes on whatever
 //! happens: a cancel only counts before. Nothing is written between the cut that keeps the present and that transaction:
-//! guests are off, and a disk that is no guest's has its file closed.
+//! guests are off, and a disk that is no guest's has its file closed. Nodes have to say so: as long as one has more than the
+//! cut, another one is taken.
 
 use muster_api::{Timestamp, instance::InstanceState};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub const STOP_MS: i64 = 180_000;
 /// Longest time until the present is kept, milliseconds. A snapshot has its own deadline before that.
 pub const KEEP_MS: i64 = 780_000;
+/// Time between a snapshot that lacks what was written since and the next one that keeps the present, milliseconds.
+pub const KEEP_AGAIN_MS: i64 = 5_000;
 /// Longest time until all are as they were, milliseconds.
 pub const START_MS: i64 = 600_000;
 

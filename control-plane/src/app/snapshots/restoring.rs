@@ -26,7 +26,7 @@ use super::{
 use crate::{
     domain::{
         instance::{Edge, Step as Way, step, word},
-        restore::{Back, KEEP_MS, Kept, Next, Off, START_MS, Seen, Step, plan},
+        restore::{Back, KEEP_AGAIN_MS, KEEP_MS, Kept, Next, Off, START_MS, Seen, Step, plan},
     },
     store::{
         Tx, events,
@@ -37,6 +37,15 @@ use crate::{
         snapshots,
     },
 };
+
+/// Whether a snapshot has all that disks hold.
+enum Holds {
+    All,
+    /// Not what was written to this disk since.
+    Lacks(DiskId),
+    /// A node has not yet told what its disk holds beyond it.
+    NotKnown,
+}
 
 /// A restore as one transaction sees it.
 struct Restore {
@@ -202,19 +211,28 @@ impl Restore {
     }
 
     /// How far the snapshot is that keeps the present. One that failed because an instance was deleted is taken again, of the
-    /// others.
+    /// others, and so is one that lacks what was written since.
     async fn kept(&mut self, tx: &mut Tx) -> Result<Kept, AppError> {
         let Some(id) = self.row.kept else { return Ok(Kept::No) };
         let Some(row) = snapshots::load(tx, id).await? else {
             return Ok(Kept::Failed("its snapshot is gone".to_owned()));
         };
         Ok(match row.state {
-            SnapshotState::Ready => Kept::Ready,
+            SnapshotState::Ready => match self.holds(tx, id).await? {
+                Holds::All => Kept::Ready,
+                Holds::Lacks(disk) if tx.now().ms_since(row.updated_at) >= KEEP_AGAIN_MS => {
+                    tracing::info!(
+                        op.id = %self.row.operation, disk.id = %disk,
+                        "a disk was written to after the snapshot that keeps it: another one is taken"
+                    );
+                    self.drop_kept(tx, id).await?;
+                    Kept::No
+                }
+                Holds::Lacks(_) | Holds::NotKnown => Kept::UnderWay,
+            },
             SnapshotState::Cutting | SnapshotState::Saving => Kept::UnderWay,
             SnapshotState::Failed if row.reason == Some(Reason::MemberLost) && tx.now() < self.row.until => {
-                discard(tx, id).await?;
-                self.row.kept = None;
-                restores::save(tx, &self.row).await?;
+                self.drop_kept(tx, id).await?;
                 Kept::No
             }
             _ => {
@@ -222,6 +240,34 @@ impl Restore {
                 Kept::Failed(format!("snapshot '{}': {}", row.name, row.refused_detail.as_deref().unwrap_or(reason)))
             }
         })
+    }
+
+    /// Whether this snapshot has all that the disks hold now, as their nodes say. A guest may have run once more after the cut,
+    /// and another snapshot may have saved what it wrote.
+    async fn holds(&self, tx: &mut Tx, kept: SnapshotId) -> Result<Holds, AppError> {
+        let members = snapshots::members(tx, kept).await?;
+        let cut: BTreeMap<DiskId, _> = members.into_iter().map(|member| (member.disk, member.version)).collect();
+        let mut holds = Holds::All;
+        for (_, has, _) in self.present().filter(|(_, has, _)| has.path.is_some()) {
+            // What is in no such snapshot is not put back.
+            let Some(version) = cut.get(&has.id) else { continue };
+            if *version != Some(has.version) {
+                return Ok(Holds::Lacks(has.id));
+            }
+            if has.reported_version != Some(has.version) {
+                holds = Holds::NotKnown;
+            } else if has.unsaved_bytes > 0 {
+                return Ok(Holds::Lacks(has.id));
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Discards the snapshot that was to keep the present, so that another one is taken.
+    async fn drop_kept(&mut self, tx: &mut Tx, id: SnapshotId) -> Result<(), AppError> {
+        discard(tx, id).await?;
+        self.row.kept = None;
+        Ok(restores::save(tx, &self.row).await?)
     }
 
     /// Begins the snapshot that keeps the present. Returns why that cannot be done now.

@@ -406,6 +406,8 @@ pub(crate) struct Script {
     pub(crate) gave_up: bool,
     /// It cannot start anything.
     pub(crate) fails: bool,
+    /// Its guests have ended by themselves.
+    pub(crate) ends: bool,
     /// Its guests do not turn off in time, so that their power is cut.
     pub(crate) cuts_power: bool,
     /// Its libvirt does not answer, as its next heartbeat tells.
@@ -455,6 +457,7 @@ impl Default for Script {
             slow: BTreeSet::new(),
             gave_up: false,
             fails: false,
+            ends: false,
             cuts_power: false,
             hypervisor_silent: false,
             tunnel: None,
@@ -856,6 +859,7 @@ fn observe(assignment: &Assignment, script: &Script) -> InstanceReport {
         Wanted::Gone => Observed::Gone,
         Wanted::Stopped => Observed::Stopped,
         Wanted::Running if script.fails => Observed::Failed,
+        Wanted::Running if script.ends => Observed::Stopped,
         Wanted::Running if script.stuck.contains(&assignment.name) => Observed::Preparing,
         Wanted::Running => Observed::Running,
     };

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use muster_api::{Reason, Timestamp, VersionId, node_protocol::SILENT_AFTER_S};
+use muster_api::{
+    Reason, Timestamp, VersionId,
+    node_protocol::{SILENT_AFTER_S, Wanted},
+};
 use serde_json::{Value, json};
 
 use super::harness::{MIB, Node, Reply, World, eventually};
@@ -76,7 +79,7 @@ async fn phase(world: &World, operation: &Reply, wanted: &str) -> Reply {
 async fn disks_get_the_content_of_the_snapshot_and_the_present_is_kept_under_the_same_identity() {
     for runtime in ["libvirt", "none"] {
         let (world, nodes) = world(2, 3, runtime).await;
-        nodes.iter().for_each(|node| node.script(|s| s.dirty_bytes = 8192));
+        nodes.iter().for_each(|node| node.script(|s| (s.dirty_bytes, s.settles) = (8192, true)));
         // One that is off stays off, and one that was made since is not touched.
         let stopping = world.post("/v1/instances/web.2/stop", json!({})).await.expect(202);
         world.ends(&stopping, "succeeded").await;
@@ -162,6 +165,52 @@ async fn nothing_is_put_in_place_before_the_present_is_kept_and_a_cancel_before_
     assert_eq!(snapshots.body["items"].as_array().unwrap().len(), 2, "none was kept: {:#}", snapshots.body);
     let told = nodes.iter().find_map(|node| node.assignment("web.0")).unwrap();
     assert_eq!(told.generation, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_after_the_snapshot_that_keeps_the_present_is_kept_by_another_one() {
+    let (world, nodes) = world(1, 1, "libvirt").await;
+    let old = versions_of(&world, "s1").await;
+    // Its guest ends by itself, so that its agent would start it again after a restart.
+    nodes[0].script(|s| s.ends = true);
+    eventually("the guest to end", async || {
+        nodes[0].act().await;
+        (instance(&world, "web.0").await.text("/state") == "stopped").then_some(())
+    })
+    .await;
+    assert_eq!(nodes[0].assignment("web.0").unwrap().wanted, Wanted::Running);
+    nodes[0].script(|s| (s.ends, s.lags) = (false, true));
+    let kept = async || {
+        let all = world.get("/v1/snapshots").await.expect(200);
+        let items = all.body["items"].as_array().unwrap().clone();
+        let is_kept = |s: &&Value| s["name"].as_str().unwrap().starts_with("before-restore-");
+        items.iter().find(is_kept).map(|s| (s["name"].as_str().unwrap().to_owned(), s["state"] == "ready"))
+    };
+    let operation = restore(&world, "s1", json!({})).await.expect(202);
+    let first = eventually("the present to be kept", async || kept().await.filter(|(_, ready)| *ready)).await.0;
+    assert_eq!(nodes[0].assignment("web.0").unwrap().wanted, Wanted::Stopped);
+    // Its node has not told yet what it has beyond that snapshot, and then tells that there is more.
+    assert_eq!(phase(&world, &operation, "saving").await.body["finished_at"], Value::Null);
+    nodes[0].script(|s| (s.lags, s.dirty_bytes) = (false, 4096));
+    let second = eventually("another snapshot to keep it", async || {
+        nodes[0].act().await;
+        kept().await.filter(|(name, _)| *name != first)
+    })
+    .await
+    .0;
+    world.get(&format!("/v1/snapshots/{first}")).await.refused(404, "not_found");
+    nodes[0].script(|s| s.dirty_bytes = 0);
+    let done = eventually("the restore to end", async || {
+        nodes[0].act().await;
+        let shown = world.get(&format!("/v1/operations/{}", operation.text("/id"))).await.expect(200);
+        (shown.text("/state") == "succeeded").then_some(shown)
+    })
+    .await;
+    // More of them may have been taken before its node told that nothing is new.
+    let last = done.text("/result/kept_snapshot_name");
+    assert!(last != first && kept().await.is_some_and(|(name, _)| name == last), "{first} {second} {last}");
+    assert_eq!(present(&world, &old).await, old);
+    assert_eq!(instance(&world, "web.0").await.text("/state"), "stopped");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
