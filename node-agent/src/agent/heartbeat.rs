@@ -31,7 +31,6 @@ impl Loops {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.look_for_strays().await;
             let heartbeat = self.heartbeat();
             self.publish_metrics(&heartbeat);
             if self.registered.load(Ordering::Acquire) || self.register().await {

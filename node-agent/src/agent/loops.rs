@@ -115,7 +115,7 @@ pub(super) struct Contact {
 impl Loops {
     /// The loops with their names. None of them ends by itself. All but the last stop for good when the node is declared
     /// dead.
-    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 15] {
+    pub(super) fn all(self: &Arc<Self>) -> [(&'static str, BoxFuture<'static, ()>); 16] {
         macro_rules! named {
             ($name:literal, $method:ident) => {{
                 let this = self.clone();
@@ -136,6 +136,7 @@ impl Loops {
             named!("disk watch", disk_watch),
             named!("repair", repair),
             named!("sweep", sweeps),
+            named!("folder of disks", look_for_strays),
             named!("repository", keep_repository),
             named!("order about the repository", follow_repository),
             ("fence", async move { this.fence().await }.boxed()),

@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Mutex,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use muster_api::{
@@ -18,6 +18,7 @@ use muster_api::{
     node_protocol::{Assignment, InstanceReport, LeftDisk, Unexplained},
 };
 use storage_core::lock;
+use tokio::{sync::watch, time::sleep};
 use tracing::warn;
 
 use super::loops::{Loops, Passed};
@@ -31,26 +32,47 @@ pub(super) struct Strays(Mutex<Looked>);
 
 #[derive(Default)]
 struct Looked {
-    at: Option<Instant>,
-    /// What belongs to no disk, with its bytes, as of the last look.
-    last: BTreeMap<String, u64>,
+    /// What belongs to no disk, with its bytes, as of the last look; `None` if that failed or there was none.
+    last: Option<BTreeMap<String, u64>>,
     /// Bytes of what was there in the last two looks; `None` before the second one.
     bytes: Option<u64>,
 }
 
 impl Strays {
-    /// Takes what a look found.
-    fn take(&self, found: BTreeMap<String, u64>, now: Instant) {
-        let mut looked = lock(&self.0);
-        let again = found.iter().filter(|(name, _)| looked.last.contains_key(*name));
-        let bytes = again.map(|(_, bytes)| bytes).sum();
-        let is_first = looked.at.is_none();
-        looked.bytes = (!is_first || found.is_empty()).then_some(bytes);
-        (looked.at, looked.last) = (Some(now), found);
+    /// Looks now and then, one look at a time, once the instances are known. A look may take as long as the disk does: nothing
+    /// waits for it.
+    async fn follow<F>(&self, mut passed: watch::Receiver<Passed>, look: impl Fn(BTreeSet<DiskId>) -> F)
+    where
+        F: Future<Output = io::Result<BTreeMap<String, u64>>>,
+    {
+        loop {
+            if passed.wait_for(|passed| passed.desired.is_some()).await.is_err() {
+                // The agent ends.
+                return std::future::pending().await;
+            }
+            let Passed { desired, instances } = passed.borrow().clone();
+            let known = known_disks(desired.iter().flat_map(|desired| &desired.assignments), &instances);
+            self.take(look(known).await);
+            sleep(LOOK_EVERY).await;
+        }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        lock(&self.0).at.is_none_or(|at| now.duration_since(at) >= LOOK_EVERY)
+    /// Takes what a look found. After one that failed, nothing is known until the next ones.
+    fn take(&self, found: io::Result<BTreeMap<String, u64>>) {
+        let mut looked = lock(&self.0);
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%error, "the folder of disks cannot be looked through");
+                *looked = Looked::default();
+                return;
+            }
+        };
+        let again = |last: &BTreeMap<String, u64>| {
+            found.iter().filter(|(name, _)| last.contains_key(*name)).map(|(_, bytes)| bytes).sum()
+        };
+        looked.bytes = if found.is_empty() { Some(0) } else { looked.last.as_ref().map(again) };
+        looked.last = Some(found);
     }
 
     fn bytes(&self) -> Option<u64> {
@@ -59,18 +81,15 @@ impl Strays {
 }
 
 impl Loops {
-    /// Looks into the folder of disks, if it is time for that and the instances are known.
+    /// Looks into the folder of disks now and then.
     pub(super) async fn look_for_strays(&self) {
-        let now = Instant::now();
-        let passed = self.passed.borrow().clone();
-        let Some(desired) = passed.desired.as_ref().filter(|_| self.strays.is_due(now)) else { return };
-        let known = known_disks(&desired.assignments, &passed.instances);
         let folder = self.config.data_dir.join("disks");
-        let looked = tokio::task::spawn_blocking(move || strays(&folder, &known)).await;
-        match looked.map_err(io::Error::other).flatten() {
-            Ok(found) => self.strays.take(found, now),
-            Err(error) => warn!(%error, "the folder of disks cannot be looked through"),
-        }
+        let look = |known: BTreeSet<DiskId>| {
+            let folder = folder.clone();
+            let looked = tokio::task::spawn_blocking(move || strays(&folder, &known));
+            async move { looked.await.map_err(io::Error::other).flatten() }
+        };
+        self.strays.follow(self.passed.subscribe(), look).await;
     }
 
     /// What this node holds that nothing explains, as far as it looked.
@@ -105,10 +124,9 @@ fn unnamed_bytes(passed: &Passed, fresh: bool) -> Option<u64> {
 }
 
 /// The disks that are here or are to be.
-fn known_disks(assignments: &[Assignment], reports: &[InstanceReport]) -> BTreeSet<DiskId> {
-    let named = assignments.iter().flat_map(|of| &of.disks).map(|disk| disk.disk);
-    let left = assignments.iter().flat_map(|of| &of.left).map(|left| left.disk);
-    named.chain(left).chain(reports.iter().flat_map(|report| &report.disks).map(|disk| disk.disk)).collect()
+fn known_disks<'a>(assignments: impl Iterator<Item = &'a Assignment>, reports: &[InstanceReport]) -> BTreeSet<DiskId> {
+    let of = |of: &'a Assignment| of.disks.iter().map(|disk| disk.disk).chain(of.left.iter().map(|left| left.disk));
+    assignments.flat_map(of).chain(reports.iter().flat_map(|report| &report.disks).map(|disk| disk.disk)).collect()
 }
 
 /// What lies in the folder of disks and belongs to none of these, with the bytes that it takes.
@@ -156,6 +174,7 @@ mod tests {
 
     use muster_api::node_protocol::Incarnation;
     use serde_json::{Value, json};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::desired::Known;
@@ -211,18 +230,60 @@ mod tests {
         let folder = found[&stray.to_string()];
         assert!((100_000..200_000).contains(&folder) && found["notes"] >= 10_000, "{found:?}");
         let looked = Strays::default();
-        let now = Instant::now();
-        assert!(looked.is_due(now));
-        looked.take(found.clone(), now);
-        assert_eq!((looked.bytes(), looked.is_due(now)), (None, false));
+        looked.take(Ok(found.clone()));
+        assert_eq!(looked.bytes(), None);
         let mut second = found;
         second.remove("notes");
-        looked.take(second, now);
+        looked.take(Ok(second.clone()));
         assert_eq!(looked.bytes(), Some(folder));
-        looked.take(BTreeMap::new(), now);
+        looked.take(Ok(BTreeMap::new()));
         assert_eq!(looked.bytes(), Some(0));
+        looked.take(Err(io::Error::other("no disk")));
+        assert_eq!(looked.bytes(), None, "what was found before may be gone, or be more");
+        looked.take(Ok(second));
+        assert_eq!(looked.bytes(), None, "it was there once since");
         let healthy = Strays::default();
-        healthy.take(BTreeMap::new(), now);
+        healthy.take(Ok(BTreeMap::new()));
         assert_eq!(healthy.bytes(), Some(0), "nothing is there, so nothing has to be there twice");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_come_one_at_a_time_with_time_between_them_also_after_one_that_failed_or_took_long() {
+        let strays = Strays::default();
+        let (tell, passed) = watch::channel(Passed::default());
+        let (begin, looks) = (Instant::now(), Mutex::new(Vec::new()));
+        let look = |_known| {
+            let at = {
+                let mut looks = lock(&looks);
+                looks.push(begin.elapsed().as_secs());
+                looks.len()
+            };
+            async move {
+                match at {
+                    1 => Err(io::Error::other("no disk")),
+                    2 => {
+                        sleep(LOOK_EVERY * 10).await;
+                        Ok(BTreeMap::new())
+                    }
+                    _ => std::future::pending().await,
+                }
+            }
+        };
+        let follow = strays.follow(passed, look);
+        tokio::pin!(follow);
+        let mut until = async |s: u64| {
+            tokio::select! {
+                () = &mut follow => unreachable!("it never ends"),
+                () = tokio::time::sleep_until(begin + Duration::from_secs(s)) => {}
+            }
+        };
+        until(10).await;
+        assert!(lock(&looks).is_empty(), "the instances are not known yet");
+        let known = Known::nothing(Incarnation { number: 1, random: 1 });
+        tell.send_replace(Passed { desired: Some(Arc::new(known.desired)), ..Passed::default() });
+        until(500).await;
+        assert_eq!((lock(&looks).clone(), strays.bytes()), (vec![10, 70], None));
+        until(10_000).await;
+        assert_eq!((lock(&looks).clone(), strays.bytes()), (vec![10, 70, 730], Some(0)));
     }
 }
