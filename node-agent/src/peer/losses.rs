@@ -12,6 +12,7 @@
 //!
 //! A copy that the disk does not read ([`ChunkStore::unreadable`]) is lost as well, by name, until it is read again. After a
 //! start those of them that are still in the store are doubted until they are read: the store forgot what it could not read.
+//! Once an operator has taken note of it, it is lost no more, however often the disk does not read it.
 //!
 //! What is removed on purpose is no loss ([`Losses::leave`]). Before a removal the file says how many objects may go, so that
 //! a start after a kill does not miss them; what was lost at the same time is not noticed then, up to that number.
@@ -68,6 +69,10 @@ struct Ledger {
     lost: BTreeMap<ObjectName, u64>,
     /// Lost objects whose names are not known.
     unnamed: ObjectAmount,
+    /// Copies that the disk did not read, and of which an operator has taken note. They do not become lost again before they
+    /// were read once, also in the next process.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    acknowledged: BTreeSet<ObjectName>,
 }
 
 #[derive(Debug, Default)]
@@ -99,14 +104,17 @@ impl State {
     fn compare_unreadable(&mut self, store: &dyn ChunkStore) {
         let unreadable = store.unreadable();
         let now: BTreeSet<ObjectName> = unreadable.iter().map(|copy| copy.name).collect();
+        self.now.acknowledged.retain(|name| now.contains(name));
         for name in self.unreadable.difference(&now) {
             if self.now.lost.contains_key(name) && matches!(store.contains(name), Ok(true)) {
                 info!(object.name = %name, "a copy in this node's pool can be read again, or was stored anew");
                 self.now.lost.remove(name);
             }
         }
-        // Only what is new: what an operator took note of does not come again.
-        for Unreadable { name, stored_bytes } in unreadable.into_iter().filter(|u| !self.unreadable.contains(&u.name)) {
+        for Unreadable { name, stored_bytes, .. } in unreadable {
+            if self.unreadable.contains(&name) || self.now.acknowledged.contains(&name) {
+                continue;
+            }
             if self.now.lost.len() < NAMES_MAX && self.now.lost.insert(name, stored_bytes).is_none() {
                 error!(object.name = %name, "the disk does not read a copy in this node's pool; it does not count");
             }
@@ -143,10 +151,11 @@ impl Losses {
         now.unnamed = sum(now.unnamed, missing);
         now.held = held(&usage);
         // Either it was stored again just before the last stop, or its copy could not be read then. Reading it will tell.
-        store.doubt(&now.lost.keys().copied().collect::<Vec<_>>());
+        store.doubt(&now.lost.keys().chain(&now.acknowledged).copied().collect::<Vec<_>>());
         let unreadable: BTreeSet<ObjectName> = store.unreadable().iter().map(|copy| copy.name).collect();
         // If the store cannot tell, it stays listed.
         now.lost.retain(|name, _| unreadable.contains(name) || !matches!(store.contains(name), Ok(true)));
+        now.acknowledged.retain(|name| unreadable.contains(name));
         let state = State { now, unreadable, ..State::default() };
         Self { file, written: Mutex::new(written), state: Mutex::new(state) }
     }
@@ -251,12 +260,15 @@ impl Losses {
             return Ok(lost == ObjectAmount::default());
         }
         warn!(lost.objects, lost.bytes, "an operator has acknowledged what this node's share of the pool lost");
-        state.now.lost.clear();
+        let lost = std::mem::take(&mut state.now.lost).into_keys();
+        let unreadable: Vec<ObjectName> = lost.filter(|name| state.unreadable.contains(name)).collect();
+        state.now.acknowledged.extend(unreadable);
         state.now.unnamed = ObjectAmount::default();
+        let acknowledged = state.now.acknowledged.clone();
         // What the store held is left to the look, which syncs it.
         let held = written.as_ref().map_or_else(ObjectAmount::default, |written| written.held);
         drop(state);
-        self.write(&mut written, Ledger { held, ..Ledger::default() })?;
+        self.write(&mut written, Ledger { held, acknowledged, ..Ledger::default() })?;
         Ok(true)
     }
 

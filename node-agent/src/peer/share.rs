@@ -141,9 +141,10 @@ impl PoolShare {
         *visited = None;
     }
 
-    /// Tells whether the disk does not read so many copies that it counts as failed.
+    /// Tells whether the disk does not read so many copies that it counts as failed. Copies that are only doubted, as after a
+    /// start, say nothing about the disk.
     pub fn judge_disk(&self) {
-        let unreadable = self.store.unreadable().len();
+        let unreadable = self.store.unreadable().iter().filter(|copy| copy.read_failed).count();
         if unreadable >= UNREADABLE_FAILED {
             self.disk.fail(&self.disk.dir().join("pool"), format!("it does not read {unreadable} objects of the pool"));
         }
@@ -196,11 +197,18 @@ impl ChunkStore for PoolShare {
 
     /// Durable when it returns.
     fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.losses.leave(self.store.as_ref(), &self.disk, names, || {
-            let mut removed = Vec::with_capacity(names.len());
-            for some in names.chunks(REMOVED_AT_ONCE) {
+        let objects: Vec<(ObjectName, u64)> = names.iter().map(|name| (*name, below)).collect();
+        self.remove_each(&objects)
+    }
+
+    /// Durable when it returns.
+    fn remove_each(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
+        let names: Vec<ObjectName> = objects.iter().map(|(name, _)| *name).collect();
+        self.losses.leave(self.store.as_ref(), &self.disk, &names, || {
+            let mut removed = Vec::with_capacity(objects.len());
+            for some in objects.chunks(REMOVED_AT_ONCE) {
                 let began = Instant::now();
-                let remove = || self.heed(self.store.remove(below, some));
+                let remove = || self.heed(self.store.remove_each(some));
                 removed.extend(self.disk.while_full(StoreError::is_full, remove)?);
                 // Whoever waits for the store's lock gets it now. Without a rest this thread would take it again at once.
                 std::thread::sleep(began.elapsed());
@@ -333,8 +341,19 @@ mod tests {
         assert!(!next.contains(&packs[0].name()).expect("looks"));
         // Acknowledged, and they do not come again.
         assert!(next.losses().acknowledge(next.losses().lost()).expect("writes"));
-        next.look_for_losses().expect("looks");
-        assert_eq!(next.losses().lost().objects, 0);
+        let look = |share: &PoolShare| {
+            share.look_for_losses().expect("looks");
+            share.losses().lost().objects
+        };
+        assert_eq!(look(&next), 0);
+        // Neither in the next process, which tries to read them, nor in the one after it.
+        for _ in 0..2 {
+            let next = PoolShare::new(store.clone(), disk());
+            assert_eq!(look(&next), 0);
+            next.read_again();
+            assert_eq!((look(&next), next.unreadable().len()), (0, 3));
+            assert!(!next.contains(&packs[0].name()).expect("looks"), "it still does not count as a copy");
+        }
 
         set_unreadable(1, false);
         share.read_again();
@@ -344,6 +363,10 @@ mod tests {
         share.look_for_losses().expect("looks");
         assert_eq!(share.losses().lost().objects, 1);
 
+        // Doubt is no word of the disk.
+        store.doubt(&packs.iter().map(Record::name).collect::<Vec<_>>());
+        share.judge_disk();
+        assert_eq!((store.unreadable().len(), share.disk.failure()), (300, None));
         set_unreadable(UNREADABLE_FAILED + 1, true);
         scrub_all();
         share.judge_disk();

@@ -26,8 +26,8 @@ struct State {
     bad: BadCopies,
     /// Objects that a test made unreadable.
     broken: BTreeSet<ObjectName>,
-    /// Those of them that somebody found so.
-    unread: BTreeSet<ObjectName>,
+    /// The objects that do not count: whether somebody found them so, or only doubts them.
+    unread: BTreeMap<ObjectName, bool>,
 }
 
 impl MemoryStore {
@@ -108,7 +108,7 @@ impl State {
     }
 
     fn stamp(&mut self, name: &ObjectName, round: u64) -> bool {
-        if self.unread.contains(name) {
+        if self.unread.contains_key(name) {
             return false;
         }
         let Some(record) = self.now.get(name) else { return false };
@@ -130,7 +130,8 @@ impl ChunkStore for MemoryStore {
         records.iter().try_for_each(proven)?;
         self.look_at(records.iter().map(Record::name))?;
         let mut state = self.state();
-        let is_here = |state: &State, name: &ObjectName| state.now.contains_key(name) && !state.unread.contains(name);
+        let is_here =
+            |state: &State, name: &ObjectName| state.now.contains_key(name) && !state.unread.contains_key(name);
         let new: BTreeMap<ObjectName, &Record> =
             records.iter().filter(|r| !is_here(&state, &r.name())).map(|r| (r.name(), r)).collect();
         let wanted_bytes = new.values().map(|r| r.wire_len() as u64).sum();
@@ -176,7 +177,7 @@ impl ChunkStore for MemoryStore {
         let found = {
             let mut state = self.state();
             if state.now.contains_key(name) && state.broken.contains(name) {
-                state.unread.insert(*name);
+                state.unread.insert(*name, true);
                 let source = io::Error::other("a bad sector");
                 return Err(StoreError::Io { op: "read", file: "memory".to_owned(), source });
             }
@@ -198,13 +199,13 @@ impl ChunkStore for MemoryStore {
 
     fn find(&self, name: &ObjectName) -> Result<Option<Listed>, StoreError> {
         let state = self.state();
-        Ok(state.now.get(name).filter(|_| !state.unread.contains(name)).map(listed))
+        Ok(state.now.get(name).filter(|_| !state.unread.contains_key(name)).map(listed))
     }
 
     fn list(&self, after: Option<&ObjectName>, count_max: usize) -> Result<Vec<Listed>, StoreError> {
         let state = self.state();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let counting = state.now.range((from, Bound::Unbounded)).filter(|(name, _)| !state.unread.contains(name));
+        let counting = state.now.range((from, Bound::Unbounded)).filter(|(name, _)| !state.unread.contains_key(name));
         Ok(counting.take(count_max).map(|(_, r)| listed(r)).collect())
     }
 
@@ -215,14 +216,18 @@ impl ChunkStore for MemoryStore {
 
     fn unreadable(&self) -> Vec<Unreadable> {
         let state = self.state();
-        let unread = state.unread.iter().filter_map(|name| state.now.get(name));
-        unread.map(|r| Unreadable { name: r.name(), stored_bytes: r.stored().len() as u64 }).collect()
+        let unread = state.unread.iter().filter_map(|(name, failed)| Some((*name, state.now.get(name)?, *failed)));
+        unread
+            .map(|(name, r, read_failed)| Unreadable { name, stored_bytes: r.stored().len() as u64, read_failed })
+            .collect()
     }
 
     fn doubt(&self, names: &[ObjectName]) {
         let mut state = self.state();
         let here: Vec<ObjectName> = names.iter().filter(|name| state.now.contains_key(name)).copied().collect();
-        state.unread.extend(here);
+        for name in here {
+            state.unread.entry(name).or_insert(false);
+        }
     }
 
     fn usage(&self) -> Usage {

@@ -27,7 +27,7 @@ mod segment;
 #[cfg(feature = "testing")]
 mod sim;
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 pub use disk::{Disk, DiskFile, Folder, is_failure};
 #[cfg(feature = "testing")]
@@ -63,6 +63,26 @@ pub trait ChunkStore: Send + Sync {
     ///
     /// Puts and touches wait meanwhile, so that callers with many names ask for some of them at a time.
     fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError>;
+
+    /// As [`ChunkStore::remove`], for objects that each come with the round that their stamp has to be below. The answer is in
+    /// the order of the objects.
+    ///
+    /// # Errors
+    /// As [`ChunkStore::remove`]. Some of the objects may be dropped then.
+    fn remove_each(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
+        let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (at, (_, below)) in objects.iter().enumerate() {
+            groups.entry(*below).or_default().push(at);
+        }
+        let mut removed = vec![None; objects.len()];
+        for (below, group) in groups {
+            let names: Vec<ObjectName> = group.iter().map(|at| objects[*at].0).collect();
+            for (at, bytes) in group.into_iter().zip(self.remove(below, &names)?) {
+                removed[at] = bytes;
+            }
+        }
+        Ok(removed)
+    }
 
     /// Gives the disk back the space of objects that are not here any more. Returns how many bytes. It may take long; what
     /// else is asked of the store goes on meanwhile. Before each small part of the work `go_on` is asked, which may wait: if it
@@ -117,7 +137,7 @@ pub trait ChunkStore: Send + Sync {
         Vec::new()
     }
 
-    /// Treats the copies of these objects as unreadable until they were read.
+    /// Treats the copies of these objects as unreadable until they were read. It says nothing about the disk.
     fn doubt(&self, _names: &[ObjectName]) {}
 
     /// All names, in order. The memory grows with their number, so this is for small pools and tests; otherwise use
@@ -189,13 +209,15 @@ pub struct Usage {
     pub bad_bytes: u64,
 }
 
-/// A copy that the disk did not read.
+/// A copy that the disk did not read, or that is doubted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// Name of the object.
     pub name: ObjectName,
     /// Its stored bytes, without the header.
     pub stored_bytes: u64,
+    /// This store tried to read it, and the disk failed. Otherwise it is only doubted ([`ChunkStore::doubt`]).
+    pub read_failed: bool,
 }
 
 /// A copy that was dropped because its bytes were wrong or gone.

@@ -503,7 +503,7 @@ fn an_unreadable_copy_does_not_count(store: &dyn ChunkStore, break_first: &dyn F
     assert!(matches!(store.scrub(&first), Err(StoreError::Io { .. })));
     assert!(!counts());
     assert_eq!((listed(false).len(), listed(true).len(), store.usage().objects), (2, 3, 3));
-    assert_eq!(store.unreadable(), [Unreadable { name: first, stored_bytes: 500 }]);
+    assert_eq!(store.unreadable(), [Unreadable { name: first, stored_bytes: 500, read_failed: true }]);
 
     break_first(&first, false);
     assert!(!counts(), "nobody has read it since");

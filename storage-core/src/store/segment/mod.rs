@@ -221,7 +221,12 @@ impl ChunkStore for SegmentStore {
     }
 
     fn remove(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.remove_batch(below, names)
+        let objects: Vec<(ObjectName, u64)> = names.iter().map(|name| (*name, below)).collect();
+        self.remove_batch(&objects)
+    }
+
+    fn remove_each(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
+        self.remove_batch(objects)
     }
 
     fn reclaim(&self, go_on: &dyn Fn() -> bool) -> Result<u64, StoreError> {

@@ -65,14 +65,14 @@ fn blocks(run: &Range<u64>) -> Option<Range<u64>> {
 }
 
 impl SegmentStore {
-    pub(super) fn remove_batch(&self, below: u64, names: &[ObjectName]) -> Result<Vec<Option<u64>>, StoreError> {
+    pub(super) fn remove_batch(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
         self.advance_if_due(2);
         let mut writer = self.writer();
         writer.check()?;
         let mut removed = BTreeMap::new();
-        let mut answer = Vec::with_capacity(names.len());
-        for name in names {
-            let place = self.place(name)?.filter(|place| place.round < below && !removed.contains_key(name));
+        let mut answer = Vec::with_capacity(objects.len());
+        for (name, below) in objects {
+            let place = self.place(name)?.filter(|place| place.round < *below && !removed.contains_key(name));
             answer.push(place.map(|place| place.stored_len.into()));
             removed.extend(place.map(|place| (*name, place)));
         }

@@ -12,17 +12,25 @@ use crate::{
     store::{Listed, StoreError, UNREADABLE_MAX, Unreadable, disk, index::Place},
 };
 
-/// The marks: the place of the copy, and its stored bytes. A mark of a place at which the object is not any more says
-/// nothing.
+/// The marks. A mark of a place at which the object is not any more says nothing.
 #[derive(Debug, Default)]
-pub(super) struct Unread(BTreeMap<ObjectName, Place>);
+pub(super) struct Unread(BTreeMap<ObjectName, Mark>);
+
+/// Why a copy does not count.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Where it is.
+    place: Place,
+    /// A read of it failed. Otherwise it is only doubted.
+    read_failed: bool,
+}
 
 impl SegmentStore {
     /// Notes how a read of a copy ended.
     pub(super) fn note_read(&self, name: &ObjectName, place: Place, error: Option<&io::Error>) {
         match error {
             None => self.forgive(name),
-            Some(error) if disk::is_failure(error) => self.mark(*name, place),
+            Some(error) if disk::is_failure(error) => self.mark(*name, Mark { place, read_failed: true }),
             // The process lacks something, memory or open files. That says nothing about the copy.
             Some(_) => {}
         }
@@ -32,35 +40,37 @@ impl SegmentStore {
         lock(&self.unread).0.remove(name);
     }
 
-    fn mark(&self, name: ObjectName, place: Place) {
+    fn mark(&self, name: ObjectName, mark: Mark) {
         let mut marks = lock(&self.unread);
-        if marks.0.len() < UNREADABLE_MAX || marks.0.contains_key(&name) {
-            marks.0.insert(name, place);
+        let before = marks.0.get(&name).copied();
+        if marks.0.len() < UNREADABLE_MAX || before.is_some() {
+            // A doubt does not undo what a read found.
+            let failed_there = before.is_some_and(|b| b.read_failed && b.place.at() == mark.place.at());
+            marks.0.insert(name, Mark { read_failed: mark.read_failed || failed_there, ..mark });
         }
     }
 
     /// Whether the copy at this place does not count.
     pub(super) fn is_unread(&self, name: &ObjectName, place: Place) -> bool {
-        lock(&self.unread).0.get(name).is_some_and(|marked| marked.at() == place.at())
+        lock(&self.unread).0.get(name).is_some_and(|mark| mark.place.at() == place.at())
     }
 
     pub(super) fn doubt_copies(&self, names: &[ObjectName]) {
         for name in names {
             if let Ok(Some(place)) = self.place(name) {
-                self.mark(*name, place);
+                self.mark(*name, Mark { place, read_failed: false });
             }
         }
     }
 
     pub(super) fn unreadable_copies(&self) -> Vec<Unreadable> {
-        let marks: Vec<(ObjectName, Place)> =
-            lock(&self.unread).0.iter().map(|(name, place)| (*name, *place)).collect();
+        let marks: Vec<(ObjectName, Mark)> = lock(&self.unread).0.iter().map(|(name, mark)| (*name, *mark)).collect();
         let mut unreadable = Vec::with_capacity(marks.len());
-        for (name, marked) in marks {
+        for (name, Mark { place, read_failed }) in marks {
             match self.place(&name) {
-                Ok(now) if now.is_none_or(|now| now.at() != marked.at()) => self.forgive(&name),
+                Ok(now) if now.is_none_or(|now| now.at() != place.at()) => self.forgive(&name),
                 // When the index cannot tell either, the mark stays.
-                _ => unreadable.push(Unreadable { name, stored_bytes: marked.stored_len.into() }),
+                _ => unreadable.push(Unreadable { name, stored_bytes: place.stored_len.into(), read_failed }),
             }
         }
         unreadable
@@ -85,7 +95,7 @@ impl SegmentStore {
             for object in part {
                 let is_unread = match marks.get(&object.name) {
                     None => false,
-                    Some(marked) => self.place(&object.name)?.is_none_or(|now| now.at() == marked.at()),
+                    Some(marked) => self.place(&object.name)?.is_none_or(|now| now.at() == marked.place.at()),
                 };
                 if !is_unread {
                     counting.push(object);
