@@ -107,6 +107,9 @@ impl Loops {
         // I6: what another history of the database does not need, this one may.
         let incarnation = answer.incarnation;
         let round = answer.sweep.filter(|_| incarnation == desired.incarnation);
+        if let Some(round) = round {
+            self.pool.heard_round(round.round);
+        }
         self.keeper.heard(answer.repository);
         self.sweeper.heard(round.map(|round| Named { incarnation, round }));
     }

@@ -12,7 +12,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -188,6 +191,7 @@ impl PoolClient {
             taking: Arc::default(),
             repository: ArcSwapOption::empty(),
             restocking: Arc::new(Semaphore::new(RESTOCKS)),
+            sweep_round: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -201,6 +205,11 @@ impl PoolClient {
         name_members(&self.inner.names, &membership);
         self.inner.view.store(Arc::new(current.followed_by(membership)));
         self.inner.changed.notify_waiters();
+    }
+
+    /// The controller named this round of the sweep. Stamps that are absurdly far above it are not taken from others.
+    pub fn heard_round(&self, round: u64) {
+        self.inner.sweep_round.store(round, Ordering::Relaxed);
     }
 
     /// Forgets the membership epochs before this one: what they gave to nodes is where newer ones say.
@@ -238,11 +247,12 @@ impl PoolClient {
         own.map(|at| view.member(at).node)
     }
 
-    /// Waits until the membership record is of another epoch than this one.
-    pub async fn membership_after(&self, epoch: u64) {
+    /// Waits until the membership record is another than this one. After a restore of the controller's database it may be another
+    /// of the same epoch.
+    pub async fn membership_after(&self, known: &Membership) {
         loop {
             let changed = self.inner.changed.notified();
-            if self.membership().epoch != epoch {
+            if *self.membership() != *known {
                 return;
             }
             changed.await;

@@ -145,46 +145,42 @@ impl PoolClient {
         }
         self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Homes, avoided).await;
         self.inner.ask_to_take_over(&view, held, &mut leaving, Asked::Others, avoided).await;
-        let mut confirmed = Vec::new();
+        let mut confirmed: Vec<&Listed> = Vec::new();
         for leaving in leaving {
             let object = &held[leaving.at];
             if leaving.yes >= leaving.wanted {
-                confirmed.push(leaving.at);
+                confirmed.push(object);
             } else if is_owner && leaving.is_lacked {
                 done.stand_ins += 1;
             } else {
                 done.keep(object);
             }
         }
-        // Each group has one stamp, because the store compares all names of a removal with the same.
-        let mut groups: BTreeMap<u64, Vec<&Listed>> = BTreeMap::new();
-        for at in confirmed {
-            groups.entry(held[at].round).or_default().push(&held[at]);
+        if confirmed.is_empty() {
+            return done;
         }
-        for (stamp, group) in groups {
-            let names = group.iter().map(|object| object.name).collect();
-            match self.inner.drop_copies(&view, stamp, names).await {
-                Ok(dropped) => {
-                    for (object, dropped) in group.iter().zip(dropped) {
-                        match dropped {
-                            Some(bytes) => {
-                                done.objects += 1;
-                                done.bytes += bytes;
-                            }
-                            // It was touched meanwhile, or something else has dropped it.
-                            None => done.keep(object),
+        match self.inner.drop_copies(&view, confirmed.iter().map(|object| (object.name, object.round)).collect()).await
+        {
+            Ok(dropped) => {
+                for (object, dropped) in confirmed.iter().zip(dropped) {
+                    match dropped {
+                        Some(bytes) => {
+                            done.objects += 1;
+                            done.bytes += bytes;
                         }
+                        // It was touched meanwhile, or something else has dropped it.
+                        None => done.keep(object),
                     }
                 }
-                Err(stays) => {
-                    match stays {
-                        Stays::OtherRecord => debug!("the membership changed; the hand-over begins again"),
-                        Stays::Store(error) => {
-                            warn!(error = explain(&error), "copies that other nodes have could not be dropped");
-                        }
+            }
+            Err(stays) => {
+                match stays {
+                    Stays::OtherRecord => debug!("the membership changed; the hand-over begins again"),
+                    Stays::Store(error) => {
+                        warn!(error = explain(&error), "copies that other nodes have could not be dropped");
                     }
-                    group.into_iter().for_each(|object| done.keep(object));
                 }
+                confirmed.into_iter().for_each(|object| done.keep(object));
             }
         }
         done
@@ -305,12 +301,12 @@ impl Inner {
         Duration::from_millis(bytes.saturating_mul(1000) / self.limits.slowest_bytes_per_s.max(1))
     }
 
-    /// Drops these copies if their stamps are at most `stamp` and this node still works with `view`.
+    /// Drops those of these copies whose stamps are at most those given, if this node still works with `view`. All in one
+    /// removal, whatever the stamps: each removal makes this node's accounts durable, which takes as long for one object as for many.
     async fn drop_copies(
         self: &Arc<Self>,
         view: &Arc<View>,
-        stamp: u64,
-        names: Vec<ObjectName>,
+        copies: Vec<(ObjectName, u64)>,
     ) -> Result<Vec<Option<u64>>, Stays> {
         let alone = self.dropping.clone().write_owned().await;
         let (inner, record) = (self.clone(), view.record.clone());
@@ -321,7 +317,8 @@ impl Inner {
                 return Err(Stays::OtherRecord);
             }
             let chunks = &inner.local.as_ref().expect("the objects are of this node's own share").chunks;
-            let dropped = chunks.remove(stamp.saturating_add(1), &names).map_err(Stays::Store)?;
+            let objects: Vec<_> = copies.into_iter().map(|(name, stamp)| (name, stamp.saturating_add(1))).collect();
+            let dropped = chunks.remove_each(&objects).map_err(Stays::Store)?;
             chunks.sync().map_err(Stays::Store)?;
             Ok(dropped)
         });
@@ -342,7 +339,7 @@ impl Inner {
         }
         let mut groups: BTreeMap<u64, Vec<ObjectName>> = BTreeMap::new();
         for object in objects {
-            groups.entry(object.stamp).or_default().push(object.name);
+            groups.entry(self.stamp_of(object.stamp)).or_default().push(object.name);
         }
         let mut here: BTreeSet<ObjectName> = BTreeSet::new();
         for (stamp, names) in groups {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -41,12 +44,27 @@ pub(crate) struct Inner {
     pub(crate) repository: ArcSwapOption<Repository>,
     /// Permits for putting back what the repository gave.
     pub(crate) restocking: Arc<Semaphore>,
+    /// The round of the sweep that this node last heard of; 0 before that.
+    pub(crate) sweep_round: AtomicU64,
 }
+
+/// A stamp so far above the newest known round is no stamp of this pool's history: with the shortest time between rounds they are
+/// months apart. After a restore of the controller's database stamps are above the known round, but not by so many.
+const STAMP_AHEAD_MAX: u64 = 1_000_000;
 
 impl Inner {
     pub(crate) fn health(&self, store: StoreId) -> Arc<Health> {
         let mut all = lock(&self.health);
         all.entry(store).or_insert_with(|| Arc::new(Health::new(&self.limits))).clone()
+    }
+
+    /// The stamp to use for one that somebody gave. One that is absurd would keep its object for ever, so the highest that is
+    /// not is used for it. That keeps the object long enough (I6).
+    pub(crate) fn stamp_of(&self, given: u64) -> u64 {
+        match self.sweep_round.load(Ordering::Relaxed) {
+            0 => given,
+            known => given.min(known.saturating_add(STAMP_AHEAD_MAX)),
+        }
     }
 
     pub(crate) fn repository(&self) -> Option<Arc<Repository>> {

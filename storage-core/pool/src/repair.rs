@@ -182,6 +182,16 @@ impl PoolClient {
         lacking
     }
 
+    /// Those of these objects of this node's own share that belong to other nodes ([`Lacking::surplus`]). Asks nobody.
+    #[must_use]
+    pub fn surplus(&self, held: &[Listed], avoided: &Avoided) -> Vec<Listed> {
+        let view = self.inner.view.load_full();
+        let own = self.inner.local.as_ref().and_then(|local| view.position(local.store));
+        let Some(own) = own else { return Vec::new() };
+        let homes = view.homes(held, &lock(&avoided.0).full);
+        held.iter().zip(homes).filter(|(_, homes)| !homes.contains(&own)).map(|(object, _)| *object).collect()
+    }
+
     /// Those of these objects that no node of the pool has, this one included; none if not all nodes answered.
     pub async fn nobody_has(&self, names: &[ObjectName]) -> Option<Vec<ObjectName>> {
         let view = self.inner.view.load_full();

@@ -234,7 +234,7 @@ async fn get(State(Share { chunks, .. }): State<Share>, body: Bytes) -> Result<R
 }
 
 async fn touch(State(share): State<Share>, headers: HeaderMap, body: Bytes) -> Result<Response, Refused> {
-    let (round, names) = (round_of(&headers)?, names_of(&body)?);
+    let (round, names) = (share.pool.inner.stamp_of(round_of(&headers)?), names_of(&body)?);
     let touch = move |chunks: &dyn ChunkStore| {
         let here = chunks.touch(round, &names)?;
         if here.contains(&true) {
@@ -347,6 +347,7 @@ where
 }
 
 async fn put_part(share: &Share, stamp: Stamp, part: Vec<Record>) -> Result<PutSummary, Refused> {
+    let inner = share.pool.inner.clone();
     let put = move |chunks: &dyn ChunkStore| {
         // I4: hashed here, off the network's threads; the store takes proven records as they are.
         let mut proven: BTreeMap<u64, Vec<Record>> = BTreeMap::new();
@@ -355,7 +356,7 @@ async fn put_part(share: &Share, stamp: Stamp, part: Vec<Record>) -> Result<PutS
                 Stamp::Round(round) => round,
                 Stamp::Own => record.body().round,
             };
-            proven.entry(round).or_default().push(record.prove()?);
+            proven.entry(inner.stamp_of(round)).or_default().push(record.prove()?);
         }
         let mut done = PutSummary::default();
         for (round, records) in proven {

@@ -13,7 +13,9 @@ const NAMES_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub struct Asked {
     waiting: Mutex<Waiting>,
-    more: Notify,
+    more_passes: Notify,
+    more_names: Notify,
+    more_to_tell: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -23,58 +25,77 @@ struct Waiting {
     names: BTreeSet<ObjectName>,
 }
 
-/// What to do next.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    /// A pass over all objects.
-    Pass,
-    /// Tell other nodes what this one lost.
-    Tell,
-    /// Check these objects.
-    Check(BTreeSet<ObjectName>),
-}
-
 impl Asked {
     /// Another node has lost copies.
     pub fn lost_elsewhere(&self, lost: LostCopies) {
         let mut waiting = lock(&self.waiting);
         match lost {
-            LostCopies::Named(names) if waiting.names.len() + names.len() <= NAMES_MAX => waiting.names.extend(names),
+            LostCopies::Named(names) if waiting.names.len() + names.len() <= NAMES_MAX => {
+                waiting.names.extend(names);
+                self.more_names.notify_one();
+            }
             LostCopies::Named(_) | LostCopies::Unnamed => {
                 waiting.names.clear();
                 waiting.pass = true;
+                self.more_passes.notify_one();
             }
         }
-        self.more.notify_one();
     }
 
     /// This node has lost copies.
     pub fn lost_here(&self) {
         lock(&self.waiting).tell = true;
-        self.more.notify_one();
+        self.more_to_tell.notify_one();
     }
 
-    /// Waits for something to do.
-    pub(super) async fn next(&self) -> Work {
+    /// Whether a pass over all objects is asked for.
+    pub(super) fn wants_pass(&self) -> bool {
+        lock(&self.waiting).pass
+    }
+
+    /// A pass begins.
+    pub(super) fn pass_begins(&self) {
+        lock(&self.waiting).pass = false;
+    }
+
+    /// Waits until a pass over all objects is asked for.
+    pub(super) async fn pass(&self) {
+        self.wait(&self.more_passes, Waiting::take_pass).await;
+    }
+
+    /// Waits for objects to check.
+    pub(super) async fn names(&self) -> BTreeSet<ObjectName> {
+        self.wait(&self.more_names, Waiting::take_names).await
+    }
+
+    /// Waits until other nodes are to be told what this one lost.
+    pub(super) async fn tell(&self) {
+        self.wait(&self.more_to_tell, Waiting::take_tell).await;
+    }
+
+    async fn wait<T>(&self, more: &Notify, take: fn(&mut Waiting) -> Option<T>) -> T {
         loop {
-            if let Some(work) = self.take() {
-                return work;
+            // The lock is not held while it waits.
+            let taken = take(&mut lock(&self.waiting));
+            if let Some(taken) = taken {
+                return taken;
             }
-            self.more.notified().await;
+            more.notified().await;
         }
     }
+}
 
-    fn take(&self) -> Option<Work> {
-        let mut waiting = lock(&self.waiting);
-        if std::mem::take(&mut waiting.tell) {
-            return Some(Work::Tell);
-        }
-        if std::mem::take(&mut waiting.pass) {
-            waiting.names.clear();
-            return Some(Work::Pass);
-        }
-        let names = std::mem::take(&mut waiting.names);
-        (!names.is_empty()).then_some(Work::Check(names))
+impl Waiting {
+    fn take_pass(&mut self) -> Option<()> {
+        std::mem::take(&mut self.pass).then_some(())
+    }
+
+    fn take_tell(&mut self) -> Option<()> {
+        std::mem::take(&mut self.tell).then_some(())
+    }
+
+    fn take_names(&mut self) -> Option<BTreeSet<ObjectName>> {
+        (!self.names.is_empty()).then(|| std::mem::take(&mut self.names))
     }
 }
 
@@ -96,11 +117,17 @@ mod tests {
         let asked = Asked::default();
         asked.lost_elsewhere(LostCopies::Named(names(0..3)));
         asked.lost_elsewhere(LostCopies::Named(names(2..5)));
-        assert_eq!(asked.take(), Some(Work::Check(names(0..5).into_iter().collect())));
-        assert_eq!(asked.take(), None);
+        let take = || {
+            let mut waiting = lock(&asked.waiting);
+            (waiting.take_tell().is_some(), waiting.take_pass().is_some(), waiting.take_names())
+        };
+        assert_eq!(take(), (false, false, Some(names(0..5).into_iter().collect())));
+        assert_eq!(take(), (false, false, None));
         asked.lost_elsewhere(LostCopies::Named(names(0..10_000)));
         asked.lost_here();
         asked.lost_elsewhere(LostCopies::Named(names(10_000..20_000)));
-        assert_eq!([asked.take(), asked.take(), asked.take()], [Some(Work::Tell), Some(Work::Pass), None]);
+        assert!(asked.wants_pass());
+        assert_eq!(take(), (true, true, None));
+        assert!(!asked.wants_pass());
     }
 }

@@ -8,7 +8,9 @@
 //! copies that this node lost (`Losses`) ------------------------------------> the other nodes are told until they are back
 //! ```
 //! A pass is *clean* when all nodes that it asked answered, everything that they lack was sent, and nothing is here any more
-//! that belongs to others. After one that was not, the next follows soon, and later each time unless it got on. A node that owns
+//! that belongs to others. After one that was not, the next follows soon, and later each time unless it got on. It first sends what
+//! others lack, over all objects, and then hands over: redundancy goes first. With a new membership record it begins anew. Checks
+//! and tales of losses go on beside it, so that a pass that takes days keeps no other node from its copies. A node that owns
 //! nothing is *empty* when a pass found nothing after all puts had ended that it took before. Nothing is remembered but in memory: a start begins with a pass.
 //!
 //! Repair gives way: it sends no faster than `repair_bytes_per_s`, hands over no faster than that, since other nodes read
@@ -28,11 +30,14 @@ use std::{sync::Arc, time::Duration};
 use muster_api::node;
 use muster_pool::PoolClient;
 use storage_core::{Backoff, store::ChunkStore};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 pub use asked::Asked;
 
-use self::{asked::Work, gone::Gone, progress::Progress, tell::Telling};
+use self::{gone::Gone, progress::Progress, tell::Telling};
 use super::losses::Losses;
 use crate::pace::Pace;
 
@@ -67,6 +72,8 @@ pub struct Repair {
     hand_over_pace: Pace,
     progress: Progress,
     gone: Gone,
+    /// Copies that a check could not send.
+    left: Notify,
 }
 
 impl Repair {
@@ -83,6 +90,7 @@ impl Repair {
             hand_over_pace: Pace::new(bytes_per_s),
             progress: Progress::default(),
             gone: Gone::default(),
+            left: Notify::new(),
         }
     }
 
@@ -94,46 +102,65 @@ impl Repair {
 
     /// Repairs. Never ends.
     pub async fn run(&self) {
+        tokio::join!(self.passes(), self.checks(), self.tales());
+    }
+
+    /// Passes over all objects of this node.
+    async fn passes(&self) {
         let mut again = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
-        let mut tell_again = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
-        let mut telling = Telling::default();
-        let (mut pass_at, mut tell_at) = (Instant::now(), Instant::now());
-        let mut epoch = self.pool.membership().epoch;
+        let mut pass_at = Instant::now();
+        let mut record = self.pool.membership();
         loop {
-            if Instant::now() >= tell_at {
-                let done = self.tell_losses(&mut telling).await;
-                self.look_for_gone().await;
-                tell_at = Instant::now() + if done { EVERY } else { tell_again.pause() };
-            }
             if Instant::now() >= pass_at {
-                epoch = self.pool.membership().epoch;
+                record = self.pool.membership();
+                self.asked.pass_begins();
                 let before = self.progress.moved();
-                let clean = self.pass().await;
+                let clean = tokio::select! {
+                    clean = self.pass() => clean,
+                    // What it has done stays done.
+                    () = self.pool.membership_after(&record) => {
+                        again.reset();
+                        continue;
+                    }
+                };
                 if clean || self.progress.moved() != before {
                     again.reset();
                 }
-                if clean {
-                    pass_at = Instant::now() + EVERY;
-                } else {
-                    pass_at = Instant::now() + again.pause();
-                }
+                pass_at = Instant::now() + if clean { EVERY } else { again.pause() };
             }
             tokio::select! {
-                () = sleep_until(pass_at.min(tell_at)) => {}
-                () = self.pool.membership_after(epoch) => {
+                () = sleep_until(pass_at) => {}
+                () = self.pool.membership_after(&record) => {
                     again.reset();
                     pass_at = Instant::now();
                 }
-                work = self.asked.next() => match work {
-                    Work::Pass => pass_at = Instant::now(),
-                    Work::Check(names) => if !self.check_names(names).await {
-                        pass_at = pass_at.min(Instant::now() + again.pause());
-                    },
-                    Work::Tell => {
-                        tell_again.reset();
-                        tell_at = Instant::now();
-                    }
-                },
+                () = self.asked.pass() => pass_at = Instant::now(),
+                () = self.left.notified() => pass_at = pass_at.min(Instant::now() + again.pause()),
+            }
+        }
+    }
+
+    /// Checks of what other nodes lost.
+    async fn checks(&self) {
+        loop {
+            let names = self.asked.names().await;
+            if !self.check_names(names).await {
+                self.left.notify_one();
+            }
+        }
+    }
+
+    /// Tells other nodes what this one lost.
+    async fn tales(&self) {
+        let mut again = Backoff::new(AGAIN_FIRST, AGAIN_MOST);
+        let mut telling = Telling::default();
+        loop {
+            let done = self.tell_losses(&mut telling).await;
+            self.look_for_gone().await;
+            let tell_at = Instant::now() + if done { EVERY } else { again.pause() };
+            tokio::select! {
+                () = sleep_until(tell_at) => {}
+                () = self.asked.tell() => again.reset(),
             }
         }
     }

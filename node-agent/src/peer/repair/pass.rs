@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, future::Future};
 
 use futures::{StreamExt as _, stream};
 use muster_api::node::ObjectAmount;
-use muster_pool::{Avoided, Delivered, Lacking, Parcel};
+use muster_pool::{Avoided, Delivered, HandedOver, Lacking, Parcel};
 use storage_core::{
     ObjectName,
     cause::explain,
@@ -30,7 +30,9 @@ struct Sent {
     bytes: u64,
     /// Copies that are still missing.
     left: u64,
-    /// Copies that belong to other nodes and are still here.
+    /// Copies that belong to other nodes.
+    surplus: u64,
+    /// Those of them that are still here.
     kept: u64,
 }
 
@@ -39,12 +41,13 @@ impl std::ops::AddAssign for Sent {
         self.objects += more.objects;
         self.bytes += more.bytes;
         self.left += more.left;
+        self.surplus += more.surplus;
         self.kept += more.kept;
     }
 }
 
 impl Repair {
-    /// Compares all objects of this node with other nodes, sends what they lack, and drops what they have and is theirs.
+    /// Compares all objects of this node with other nodes and sends what they lack; then drops what they have and is theirs.
     /// Returns whether the pass was clean.
     pub async fn pass(&self) -> bool {
         let epoch = self.pool.membership().epoch;
@@ -54,27 +57,18 @@ impl Repair {
         self.pool.settled().await;
         let avoided = Avoided::default();
         let mut sum = Sent::default();
-        let mut last: Option<ObjectName> = None;
-        let whole = loop {
-            let batch = match self.with_chunks(move |chunks| chunks.list(last.as_ref(), BATCH)).await {
-                Ok(batch) => batch,
-                Err(error) => {
-                    warn!(error = explain(&error), "the repair cannot list the objects of this node; it tries again");
-                    break false;
-                }
-            };
-            let Some(end) = batch.last() else { break true };
-            last = Some(end.name);
-            sum += self.check(&batch, &avoided).await;
-            self.progress.checked(u64_from(batch.len()));
-        };
+        let mut whole = self.send_all(&avoided, &mut sum).await;
+        if whole {
+            self.progress.all_checked(avoided.silent());
+            whole = self.hand_over_all(&avoided, &mut sum).await;
+        }
         if whole {
             // A copy that the disk does not read now may be the last one, and the disk may read it later.
             let is_empty =
                 !owns && self.with_chunks(|chunks| chunks.list_all(None, 1)).await.is_ok_and(|list| list.is_empty());
-            self.progress.all_checked(avoided.silent(), is_empty);
+            self.progress.ended(avoided.silent(), is_empty);
         }
-        let Sent { objects, bytes, left, kept } = sum;
+        let Sent { objects, bytes, left, kept, .. } = sum;
         if objects > 0 || left > 0 || kept > 0 {
             info!(
                 membership.epoch = epoch,
@@ -89,6 +83,61 @@ impl Repair {
             debug!(membership.epoch = epoch, silent = avoided.silent(), "other nodes lack nothing");
         }
         whole && left == 0 && kept == 0 && avoided.silent() == 0
+    }
+
+    /// Sends all that other nodes lack. Returns whether it came to the end.
+    async fn send_all(&self, avoided: &Avoided, sum: &mut Sent) -> bool {
+        let mut last = None;
+        while let Some(batch) = self.next_batch(&mut last).await {
+            if batch.is_empty() {
+                return true;
+            }
+            let (sent, surplus) = self.check(&batch, avoided).await;
+            *sum += Sent { surplus: u64_from(surplus.len()), ..sent };
+            self.progress.surplus(u64_from(surplus.len()), surplus.iter().map(|object| object.stored_bytes).sum());
+            self.progress.checked(u64_from(batch.len()));
+        }
+        false
+    }
+
+    /// Drops all copies that belong to other nodes and that those have. Returns whether it came to the end: it stops when another
+    /// pass is asked for, because copies that are missing somewhere go first.
+    async fn hand_over_all(&self, avoided: &Avoided, sum: &mut Sent) -> bool {
+        if sum.surplus == 0 {
+            return true;
+        }
+        let (mut last, mut kept) = (None, ObjectAmount::default());
+        while let Some(batch) = self.next_batch(&mut last).await {
+            if batch.is_empty() {
+                self.progress.kept(kept);
+                return true;
+            }
+            for part in self.pool.surplus(&batch, avoided).chunks(HANDED_OVER) {
+                if self.asked.wants_pass() {
+                    return false;
+                }
+                let done = self.hand_over(part, avoided).await;
+                kept.objects += done.kept_objects;
+                kept.bytes += done.kept_bytes;
+                sum.kept += done.kept_objects + done.stand_ins;
+            }
+        }
+        false
+    }
+
+    /// The next objects of this node after the last ones. Empty at the end; none if the store cannot list them.
+    async fn next_batch(&self, last: &mut Option<ObjectName>) -> Option<Vec<Listed>> {
+        let after = *last;
+        match self.with_chunks(move |chunks| chunks.list(after.as_ref(), BATCH)).await {
+            Ok(batch) => {
+                *last = batch.last().map(|object| object.name);
+                Some(batch)
+            }
+            Err(error) => {
+                warn!(error = explain(&error), "the repair cannot list the objects of this node; it tries again");
+                None
+            }
+        }
     }
 
     /// As [`Repair::pass`] for those of these objects that are here.
@@ -107,13 +156,13 @@ impl Repair {
         let avoided = Avoided::default();
         let mut left = 0;
         for batch in held.chunks(BATCH) {
-            left += self.check(batch, &avoided).await.left;
+            left += self.check(batch, &avoided).await.0.left;
         }
         left == 0 && avoided.silent() == 0
     }
 
-    /// Compares some objects with other nodes, sends what they lack, and drops what is theirs.
-    async fn check(&self, held: &[Listed], avoided: &Avoided) -> Sent {
+    /// Compares some objects with other nodes and sends what they lack. Returns as well which of them belong to other nodes.
+    async fn check(&self, held: &[Listed], avoided: &Avoided) -> (Sent, Vec<Listed>) {
         let mut sum = Sent::default();
         loop {
             let full = avoided.full();
@@ -139,7 +188,7 @@ impl Repair {
                 }
             }
             if avoided.full() == full {
-                return Sent { left: left.objects, kept: self.hand_over(&surplus, avoided).await, ..sum };
+                return (Sent { left: left.objects, ..sum }, surplus);
             }
             // A node turned out to be full. Others get what it did not take.
             self.progress.not_missing(left.objects, left.bytes);
@@ -161,17 +210,13 @@ impl Repair {
         (parcel, sent)
     }
 
-    /// Drops copies that belong to other nodes. Returns how many stay.
-    async fn hand_over(&self, surplus: &[Listed], avoided: &Avoided) -> u64 {
-        let mut kept = 0;
-        for part in surplus.chunks(HANDED_OVER) {
-            self.hand_over_pace.take(part.iter().map(|object| object.stored_bytes).sum()).await;
-            give_way(&self.pool).await;
-            let done = self.pool.hand_over(part, avoided).await;
-            kept += done.kept_objects + done.stand_ins;
-            self.progress.handed_over(&done);
-        }
-        kept
+    /// Drops copies that belong to other nodes and that those have, when their turn has come.
+    async fn hand_over(&self, surplus: &[Listed], avoided: &Avoided) -> HandedOver {
+        self.hand_over_pace.take(surplus.iter().map(|object| object.stored_bytes).sum()).await;
+        give_way(&self.pool).await;
+        let done = self.pool.hand_over(surplus, avoided).await;
+        self.progress.handed_over(&done);
+        done
     }
 
     /// Asks the store, on a blocking thread.

@@ -71,13 +71,26 @@ impl Progress {
         });
     }
 
+    /// Copies are here that belong to other nodes.
+    pub(super) fn surplus(&self, objects: u64, bytes: u64) {
+        self.change(|now| {
+            now.surplus.objects += objects;
+            now.surplus.bytes += bytes;
+        });
+    }
+
+    /// So much of that stays for now.
+    pub(super) fn kept(&self, kept: ObjectAmount) {
+        self.change(|now| now.surplus = kept);
+    }
+
     /// What became of copies that belong to other nodes.
     pub(super) fn handed_over(&self, done: &HandedOver) {
         self.change(|now| {
             now.handed_over.objects += done.objects;
             now.handed_over.bytes += done.bytes;
-            now.surplus.objects += done.kept_objects;
-            now.surplus.bytes += done.kept_bytes;
+            now.surplus.objects = now.surplus.objects.saturating_sub(done.objects);
+            now.surplus.bytes = now.surplus.bytes.saturating_sub(done.bytes);
         });
     }
 
@@ -94,9 +107,16 @@ impl Progress {
     }
 
     /// The pass has compared all objects.
-    pub(super) fn all_checked(&self, silent_nodes: usize, is_empty: bool) {
+    pub(super) fn all_checked(&self, silent_nodes: usize) {
         self.change(|now| {
             now.unchecked_objects = 0;
+            now.silent_nodes = u64_from(silent_nodes);
+        });
+    }
+
+    /// The pass has handed over what it could.
+    pub(super) fn ended(&self, silent_nodes: usize, is_empty: bool) {
+        self.change(|now| {
             now.silent_nodes = u64_from(silent_nodes);
             now.is_empty = is_empty;
         });
