@@ -3,6 +3,8 @@
 //!
 //! A node says so only after the puts ended that it had taken before, and it takes none any more. So what it said once under
 //! a record in which it owns nothing stays true under that record.
+//!
+//! A drain that takes longer than its operation may goes on all the same: what was handed over would only come back.
 
 use muster_api::{
     ErrorCode, NodeId, Problem,
@@ -82,7 +84,9 @@ async fn settle(app: &App, tx: &mut Tx, operation: &Operation) -> Result<bool, A
         operations::finish(tx, operation.id, Outcome::Failed(Problem::new(ErrorCode::WrongState, why))).await?;
         return Ok(true);
     }
-    if operation.state == OperationState::Cancelling {
+    // One that is late is cancelled as well, a while later. That is nobody's wish.
+    let is_late = operation.deadline.is_some_and(|deadline| deadline <= tx.now());
+    if operation.state == OperationState::Cancelling && !is_late {
         app.end_drain(tx, row, &operation.requested_by).await?;
         return Ok(true);
     }
@@ -91,6 +95,9 @@ async fn settle(app: &App, tx: &mut Tx, operation: &Operation) -> Result<bool, A
         let on_it = if operation.kind == REMOVE { instances::on_node(tx, row.id).await?.len() } else { 0 };
         if on_it > 0 {
             let what = format!("{on_it} instances are on it");
+            if is_late {
+                return end_late(tx, operation, &row, &what).await;
+            }
             note(app, tx, operation, &row, "instances", done, what).await?;
             return Ok(false);
         }
@@ -100,9 +107,23 @@ async fn settle(app: &App, tx: &mut Tx, operation: &Operation) -> Result<bool, A
         operations::finish(tx, operation.id, Outcome::Succeeded(Some(json!({ "objects": done })))).await?;
         return Ok(true);
     }
+    if is_late {
+        return end_late(tx, operation, &row, &reason(app, &row)).await;
+    }
     let left = app.objects_on(&row).objects;
     note(app, tx, operation, &row, "draining", left, reason(app, &row)).await?;
     Ok(false)
+}
+
+/// The time of the operation is over. The node stays as it is. Returns that the operation ended.
+async fn end_late(tx: &mut Tx, operation: &Operation, row: &NodeRow, what: &str) -> Result<bool, AppError> {
+    let why = format!(
+        "the time for this is over: {what}. No objects belong on node '{}' all the same: ask again to go on, or uncordon it to \
+         end that",
+        row.name
+    );
+    operations::finish(tx, operation.id, Outcome::Failed(Problem::new(ErrorCode::Unavailable, why))).await?;
+    Ok(true)
 }
 
 /// What the drain waits for, in words.

@@ -37,7 +37,8 @@ use crate::{
 pub const DRAIN: &str = "node.drain";
 /// The operation of `DELETE /v1/nodes/{node}` on a node that has objects.
 pub const REMOVE: &str = "node.remove";
-/// Longest time that a drain may take, milliseconds; 30 TiB at 64 MiB per second take 6 days. The node takes objects again after it.
+/// Longest time that the operation of a drain may take, milliseconds; 30 TiB at 64 MiB per second take 6 days. The drain itself
+/// goes on after it.
 const DRAIN_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Most names of instances in a refusal.
 const NAMES_MAX: usize = 20;

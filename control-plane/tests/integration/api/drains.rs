@@ -92,6 +92,26 @@ async fn a_node_is_removed_once_it_says_that_it_is_empty_for_good() {
 }
 
 #[tokio::test]
+async fn a_drain_that_takes_longer_than_its_operation_goes_on() {
+    let (world, agents) = three().await;
+    let begun: Operation = world.post("/v1/nodes/a/drain", json!({})).await.ok(202);
+    world.clock.advance_ms(7 * 24 * 3600 * 1000 + 1);
+    for (agent, objects) in agents.iter().zip([10, 60, 50]) {
+        beat(&world, agent, &holding(agent, objects)).await;
+    }
+    world.pass(Loop::Nodes).await;
+    assert_eq!(operation(&world, begun.id).await.state, OperationState::Failed);
+    assert_eq!(node(&world, "a").await.drain.map(|drain| drain.state), Some(DrainState::Draining));
+    assert_eq!(owners(&world), ["b", "c"], "no object comes back to it");
+    let [a, ..] = &agents;
+    let again: Operation = world.post("/v1/nodes/a/drain", json!({})).await.ok(202);
+    assert_ne!(again.id, begun.id);
+    beat(&world, a, &Heartbeat { repair: Some(Repair { is_empty: true, ..done(&world) }), ..holding(a, 0) }).await;
+    world.pass(Loop::Nodes).await;
+    assert_eq!(operation(&world, again.id).await.state, OperationState::Succeeded);
+}
+
+#[tokio::test]
 async fn a_drained_node_stays_so_until_it_is_uncordoned() {
     let (world, [a, b, _]) = three().await;
     world.post("/v1/nodes/a/drain", json!({ "instances": "move" })).await.refused(501, "not_built_yet");
