@@ -70,18 +70,16 @@ pub trait ChunkStore: Send + Sync {
     /// # Errors
     /// As [`ChunkStore::remove`]. Some of the objects may be dropped then.
     fn remove_each(&self, objects: &[(ObjectName, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
-        let mut groups: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (at, (_, below)) in objects.iter().enumerate() {
-            groups.entry(*below).or_default().push(at);
+        let mut groups: BTreeMap<u64, Vec<ObjectName>> = BTreeMap::new();
+        for (name, below) in objects {
+            groups.entry(*below).or_default().push(*name);
         }
-        let mut removed = vec![None; objects.len()];
-        for (below, group) in groups {
-            let names: Vec<ObjectName> = group.iter().map(|at| objects[*at].0).collect();
-            for (at, bytes) in group.into_iter().zip(self.remove(below, &names)?) {
-                removed[at] = bytes;
-            }
+        let mut removed: BTreeMap<ObjectName, u64> = BTreeMap::new();
+        for (below, names) in groups {
+            let bytes = self.remove(below, &names)?;
+            removed.extend(names.into_iter().zip(bytes).filter_map(|(name, bytes)| Some((name, bytes?))));
         }
-        Ok(removed)
+        Ok(objects.iter().map(|(name, _)| removed.get(name).copied()).collect())
     }
 
     /// Gives the disk back the space of objects that are not here any more. Returns how many bytes. It may take long; what
