@@ -49,10 +49,8 @@ pub async fn pass(app: &App) -> anyhow::Result<Counts> {
             let all = under_way_max(nodes);
             let of_one = if protections::has_projects(tx).await? { share_of_one(all) } else { all };
             let places = Places { all, of_one, taken: under_way.snapshots };
-            let due = match places.is_full() {
-                true => Vec::new(),
-                false => protections::due(tx, places.sated(), LOOKED_AT_MAX).await?,
-            };
+            let due =
+                if places.is_full() { Vec::new() } else { protections::due(tx, places.sated(), LOOKED_AT_MAX).await? };
             Ok::<_, AppError>((places, under_way.ended, due))
         })
         .await?;
