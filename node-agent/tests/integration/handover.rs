@@ -190,6 +190,22 @@ async fn a_stamp_that_only_the_leaving_copy_has_goes_to_all_homes() {
 }
 
 #[tokio::test]
+async fn an_absurd_stamp_is_cut_and_goes_with_the_next_hand_over() {
+    let cluster = TestCluster::of_memory(3).await;
+    let (put, held) = (pack(1), pack(2));
+    cluster.nodes.iter().for_each(|node| node.pool.heard_round(10));
+    cluster.client.put(1 << 60, vec![put.clone()]).await.unwrap();
+    let stamps =
+        |record: &Record| cluster.nodes.iter().filter_map(|node| stamp(node, &record.name())).collect::<Vec<_>>();
+    assert_eq!(stamps(&put), [1_000_010; 2]);
+    // It was here before.
+    cluster.nodes[0].store.put(1 << 60, std::slice::from_ref(&held)).unwrap();
+    tell_all(&cluster, &next(&cluster.membership, |record| record.members[0].accepting = false));
+    settle(&repairs(&cluster)).await;
+    assert_eq!(stamps(&held), [1_000_010; 2]);
+}
+
+#[tokio::test]
 async fn a_bad_copy_counts_for_no_home() {
     let stores: Vec<Arc<MemoryStore>> = (0..3).map(|_| Arc::default()).collect();
     let cluster = TestCluster::new(stores.iter().map(|store| store.clone() as Arc<_>).collect()).await;

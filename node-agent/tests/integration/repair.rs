@@ -119,7 +119,8 @@ async fn a_node_without_room_is_passed_over() {
     let mut stores: Vec<Arc<dyn ChunkStore>> = (0..3).map(|_| Arc::new(MemoryStore::new()) as _).collect();
     stores.push(Arc::new(MemoryStore::with_limit(0)));
     let cluster = TestCluster::new(stores).await;
-    let records: Vec<Record> = (0..20).map(chunk).collect();
+    // So many that the first node is sure to try the full one, and so learns of it, in its last pass, too.
+    let records: Vec<Record> = (0..60).map(chunk).collect();
     cluster.nodes[0].store.put(1, &records).unwrap();
     let [one, two, three] = [0, 1, 2].map(|at| repair(&cluster.nodes[at]));
     one.pass().await;
