@@ -40,7 +40,7 @@ await prove("tour", async (proof) => {
   await page.getByRole("link", { name: "Deploy instances from it" }).click();
   await heading(page, "New deployment");
   await page.getByLabel("Name", { exact: true }).fill("web");
-  await page.getByRole("textbox", { name: "Members" }).fill("4");
+  await page.getByRole("textbox", { name: "Members", exact: true }).fill("4");
   await page.getByLabel("Memory of each").fill("128 MiB");
   await page.getByText("console says so").click();
   await page.getByLabel("Within seconds").fill("1800");
