@@ -92,7 +92,11 @@ async fn a_disk_that_fills_up_gives_way_in_order_and_all_goes_on_when_there_is_r
     cluster.api.wait(operation["id"].as_str().expect("an id"), LIMIT).await;
     let path = cluster.api.instances("web").await[0].disks[0].path.clone().expect("a path");
     base.check(0, &fs::read(&path).expect("read")[..24 << 20]);
-    assert!(node(&cluster, "node-0").await.pool.cache_bytes >= 24 * MIB, "all of it was read");
+    eventually("the node to tell that all of it is in its cache", LIMIT, async || {
+        let pool = node(&cluster, "node-0").await.pool;
+        if pool.cache_bytes >= 24 * MIB { Ok(()) } else { Err(format!("{pool:?}")) }
+    })
+    .await;
 
     // The cache gives way, and nothing else has to.
     let mut filler = Filler::new(&dir);
@@ -198,7 +202,10 @@ impl Drop for Ext4 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_fails_is_told_and_what_was_on_it_is_copied_elsewhere() {
-    let mut cluster = Cluster::start(ClusterOptions::files(3).as_processes()).await;
+    let mut options = ClusterOptions::files(3).as_processes();
+    // All nodes have an equal share of the pool.
+    options.agent.more = vec!["--pool-size".to_owned(), "100MiB".to_owned()];
+    let mut cluster = Cluster::start(options).await;
     let image = noise(5, 16 * MIB);
     // The data folder of the next agent.
     let dir = cluster.dir.join("node-3");
@@ -206,7 +213,11 @@ async fn a_disk_that_fails_is_told_and_what_was_on_it_is_copied_elsewhere() {
     assert_eq!(cluster.add_agent().await, 3);
     cluster.all_ready().await;
     import(&cluster, "base", &image).await;
-    assert!(node(&cluster, "node-3").await.pool.objects > 0, "it has a share of the objects");
+    eventually("the node to tell that it has a share of the objects", LIMIT, async || {
+        let pool = node(&cluster, "node-3").await.pool;
+        if pool.objects > 0 { Ok(()) } else { Err(format!("{pool:?}")) }
+    })
+    .await;
     let epoch = node(&cluster, "node-0").await.repair.map_or(0, |repair| repair.membership_epoch);
 
     disk.die();

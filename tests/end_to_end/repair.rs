@@ -128,11 +128,15 @@ async fn a_node_that_is_removed_hands_its_objects_over_first() {
     for left in [1, 0] {
         cluster.kill_agent(1 - left);
         image.check(0, &cluster.api.content(&version).await);
-        cluster.start_agent(1 - left);
         let name = format!("node-{}", 1 - left);
+        let heard = node(&cluster, &name).await.last_seen_at;
+        cluster.start_agent(1 - left);
         eventually("the node to be back", LIMIT, async || {
             let now = node(&cluster, &name).await;
-            let all = now.pool.objects == a.objects && now.repair.is_some_and(|repair| repair.unchecked_objects == 0);
+            let is_back = now.last_seen_at > heard;
+            let all = is_back
+                && now.pool.objects == a.objects
+                && now.repair.is_some_and(|repair| repair.unchecked_objects == 0);
             if all { Ok(()) } else { Err(format!("{now:?}")) }
         })
         .await;

@@ -1,7 +1,7 @@
 //! A cluster with a repository loses its controller and all nodes, and is rebuilt on empty machines from the bucket, a backup of
 //! the database and the CA.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Duration};
 
 use muster_api::{
     node::{Node, NodeState},
@@ -82,8 +82,8 @@ async fn a_cluster_is_rebuilt_on_empty_machines_from_the_bucket_and_a_backup() {
     let mut bytes = image.bytes(0, 8 * MIB);
     bytes[1_000_000..1_000_014].copy_from_slice(b"kept in bucket");
     let disk = web[0].disks[0].path.clone().expect("operators see paths");
-    fs::write(&disk, &bytes).expect("writes");
-    fs::File::open(&disk).expect("opens").sync_all().expect("syncs");
+    let file = fs::File::options().write(true).open(&disk).expect("opens");
+    file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).expect("writes");
     cluster.api.done("/v1/snapshots", json!({ "name": "s1", "select": { "deployment": "web" } }), LIMIT).await;
     let members = cluster.api.list::<SnapshotMember>("/v1/snapshots/s1/members").await;
     let member = members.iter().find(|member| member.instance == web[0].id).expect("web.0 is a member");

@@ -405,7 +405,7 @@ async fn a_restore_never_waits_for_a_scheduled_snapshot_and_is_not_disturbed_by_
     let named = |p: &Value| p["trouble"].as_str().is_some_and(|text| text.contains("is being restored"));
     let during = cluster.eventually("web", "the members to be left out", named).await;
     assert!(during["under_way"].is_null(), "{during}");
-    cluster.nodes.iter().for_each(|node| node.script(|s| s.saves = true));
+    cluster.nodes.iter().for_each(|node| node.script(|s| (s.saves, s.settles) = (true, true)));
     for node in &cluster.nodes {
         node.act().await;
     }
