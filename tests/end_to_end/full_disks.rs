@@ -188,9 +188,12 @@ impl Ext4 {
         unsafe { rustix::ioctl::ioctl(&dir, call) }.expect("shuts the file system down");
     }
 
+    /// Mounts a copy of the image: whoever still has files of the dead file system open keeps that one alive.
     fn mount_again(&self, bytes_of: &Path) {
         Self::run(Command::new("umount").arg("-l").arg(&self.0));
-        Self::run(Command::new("mount").args(["-o", "loop"]).arg(bytes_of).arg(&self.0));
+        let copy = bytes_of.with_extension("ext4-again");
+        fs::copy(bytes_of, &copy).expect("copies the image");
+        Self::run(Command::new("mount").args(["-o", "loop"]).arg(&copy).arg(&self.0));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use muster_api::{
     node::Node,
     operation::Operation,
-    pool::Pool,
+    pool::{DEFAULT_POOL, Pool},
     summary::{Me, Summary},
 };
 use reqwest::{Method, header};
@@ -87,11 +87,9 @@ async fn screen(ctx: &Ctx, summary: &Summary) -> Result<String, Failure> {
     }
     // Tenants see no nodes.
     if !summary.nodes.is_empty() {
-        let pools: Vec<Pool> = first_page(ctx, Call::to(&["v1", "pools"])).await?;
-        for pool in &pools {
-            let held = units::bytes(pool.usage.used_bytes);
-            screen += &ctx.out.facts(&[("pool", format!("{held}; {}", repaired(&pool.repair)))]);
-        }
+        let pool: Pool = answer::read(&ctx.client.get(&Call::to(&["v1", "pools", DEFAULT_POOL])).await?)?;
+        let held = units::bytes(pool.usage.used_bytes);
+        screen += &ctx.out.facts(&[("pool", format!("{held}; {}", repaired(&pool.repair)))]);
         let nodes: Vec<Node> = first_page(ctx, Call::to(&["v1", "nodes"])).await?;
         screen += &format!("\n{}", ctx.out.table(&NODES, &nodes));
     }

@@ -148,9 +148,10 @@ async fn a_sign_in_link_is_the_whole_address_and_nothing_else_on_standard_output
 #[tokio::test]
 async fn a_renamed_field_on_the_screen_of_top_is_an_error() {
     let top = ["top", "--once"];
-    misses_each_field(&top, &things::summary(), |path, summary| match path.contains("/summary") {
-        true => summary,
-        false => page(&[], None),
+    misses_each_field(&top, &things::summary(), |path, summary| match path {
+        _ if path.contains("/summary") => summary,
+        _ if path.contains("/pools/default") => things::pool(),
+        _ => page(&[], None),
     })
     .await;
 }

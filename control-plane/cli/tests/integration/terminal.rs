@@ -98,6 +98,7 @@ async fn the_screen_of_top_and_what_is_told_of_a_dry_run_fit_80_columns() {
     let fake = Fake::start(move |seen, _| match (seen.path.contains("/summary"), seen.path.contains("/deployments")) {
         (true, _) => answer(200, &with(things::summary(), problems.clone())),
         (_, true) => answer(200, &with(things::dry_run(), reasons.clone())),
+        _ if seen.path.contains("/pools/default") => answer(200, &things::pool()),
         _ => answer(200, &page(&[], None)),
     })
     .await;
