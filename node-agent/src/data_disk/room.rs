@@ -34,7 +34,7 @@ impl Reserves {
 /// What a node still takes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Room {
-    /// Everything.
+    /// Both new objects and new instances.
     #[default]
     Plenty,
     /// No new objects.

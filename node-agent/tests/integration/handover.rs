@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use muster_agent::peer::repair::{Repair, RepairParts};
+use muster_agent::peer::repair::Repair;
 use muster_api::node::ObjectAmount;
 use muster_pool::{
     protocol::{RECORD_HEADER, ROUND_HEADER},
@@ -21,21 +21,12 @@ use storage_core::{
 
 use crate::{
     mirror::world::Rng,
+    repair::repair,
     support::{TestCluster, TestNode, page},
 };
 
 fn pack(number: u64) -> Record {
     Record::encode(Kind::Pack, Salt::SHARED, None, format!("pack {number}").as_bytes(), Compression::Off)
-}
-
-fn repair(node: &TestNode) -> Repair {
-    Repair::new(RepairParts {
-        pool: node.pool.clone(),
-        chunks: node.store.clone(),
-        losses: node.losses.clone(),
-        asked: node.asked.clone(),
-        bytes_per_s: 1 << 30,
-    })
 }
 
 fn repairs(cluster: &TestCluster) -> Vec<Repair> {

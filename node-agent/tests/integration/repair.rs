@@ -23,7 +23,8 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 
 use crate::support::{TestCluster, TestNode, chunk, eventually, page};
 
-fn repair(node: &TestNode) -> Repair {
+/// The repair of a node, which has not begun.
+pub(crate) fn repair(node: &TestNode) -> Repair {
     Repair::new(RepairParts {
         pool: node.pool.clone(),
         chunks: node.store.clone(),

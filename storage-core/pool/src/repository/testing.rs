@@ -35,7 +35,7 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 /// What is wrong with the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nothing.
+    /// It answers as it should.
     #[default]
     None,
     /// Every request is answered with this status.
