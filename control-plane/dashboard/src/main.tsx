@@ -9,7 +9,7 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { queryClient } from "./api/query-client.ts";
-import { reloadWhenAFileDoesNotCome } from "./app/reload.ts";
+import { reloadWhenAFileDoesNotCome } from "./app/parts.ts";
 import { router } from "./router.tsx";
 import { cssVariables, theme } from "./theme.ts";
 

@@ -4,7 +4,6 @@ import {
   createRootRoute,
   createRoute,
   createRouter,
-  lazyRouteComponent,
   Outlet,
   redirect,
   retainSearchParams,
@@ -14,6 +13,7 @@ import { meQuery } from "./api/me.ts";
 import { queryClient } from "./api/query-client.ts";
 import { allProjects, setScope } from "./api/scope.ts";
 import { Frame } from "./app/Frame.tsx";
+import { lazyPage } from "./app/parts.ts";
 import { basePath } from "./base-path.ts";
 import { ErrorPage } from "./ui/ErrorPage.tsx";
 import { parseSearch, type Search, stringifySearch } from "./ui/search-state.ts";
@@ -54,11 +54,11 @@ const framed = createRoute({
 const signIn = createRoute({
   getParentRoute: () => root,
   path: "/sign-in",
-  component: lazyRouteComponent(() => import("./pages/sign-in/SignIn.tsx")),
+  component: lazyPage(() => import("./pages/sign-in/SignIn.tsx")),
 });
 
-const page = <const Path extends string>(path: Path, load: Parameters<typeof lazyRouteComponent>[0]) =>
-  createRoute({ getParentRoute: () => framed, path, component: lazyRouteComponent(load) });
+const page = <const Path extends string>(path: Path, load: Parameters<typeof lazyPage>[0]) =>
+  createRoute({ getParentRoute: () => framed, path, component: lazyPage(load) });
 
 const routeTree = root.addChildren([
   signIn,

@@ -1,10 +1,11 @@
 import { SimpleGrid, Skeleton } from "@mantine/core";
-import { lazy, Suspense } from "react";
+import { Suspense } from "react";
 import { type Traffic, useTraffic } from "../../api/traffic.ts";
+import { lazyPart } from "../../app/parts.ts";
 import { Panel } from "../../ui/Panel.tsx";
 import type { Line } from "./traffic.ts";
 
-const TrafficChart = lazy(() => import("./TrafficChart.tsx"));
+const TrafficChart = lazyPart(() => import("./TrafficChart.tsx"));
 
 /** Network and disk traffic of the last hour, of the cluster or of one node. Nothing where it is not offered. */
 export function TrafficPanels({ node }: { node?: string }) {

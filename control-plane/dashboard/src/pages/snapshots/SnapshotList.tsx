@@ -1,9 +1,10 @@
 import { Button, Text } from "@mantine/core";
 import { IconCamera } from "@tabler/icons-react";
 import { useNavigate } from "@tanstack/react-router";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { searchOf } from "../../api/scope.ts";
 import { type Snapshot, useSnapshots } from "../../api/snapshots.ts";
+import { lazyPart } from "../../app/parts.ts";
 import { useCommands } from "../../commands/registry.ts";
 import { EmptyState } from "../../ui/EmptyState.tsx";
 import { Page } from "../../ui/Page.tsx";
@@ -11,7 +12,7 @@ import { type Facet, ThingsTable } from "../../ui/table/ThingsTable.tsx";
 import { snapshotColumns } from "./columns.tsx";
 import { DeleteSnapshots } from "./DeleteSnapshots.tsx";
 
-const CreateSnapshot = lazy(() => import("./CreateSnapshot.tsx"));
+const CreateSnapshot = lazyPart(() => import("./CreateSnapshot.tsx"));
 
 const facets: readonly Facet[] = [
   { key: "state", title: "State", options: ["cutting", "saving", "ready", "failed"] },

@@ -9,8 +9,9 @@ import {
   IconReload,
   IconTrash,
 } from "@tabler/icons-react";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import type { Deployment } from "../../../api/deployments.ts";
+import { lazyPart } from "../../../app/parts.ts";
 import { useCommands } from "../../../commands/registry.ts";
 import { DeleteDialog } from "./DeleteDialog.tsx";
 import { PowerDialog } from "./PowerDialog.tsx";
@@ -18,7 +19,7 @@ import { RetryDialog } from "./RetryDialog.tsx";
 import { ScaleDialog } from "./ScaleDialog.tsx";
 
 // Most who look at a deployment take no snapshot.
-const CreateSnapshot = lazy(() => import("../../snapshots/CreateSnapshot.tsx"));
+const CreateSnapshot = lazyPart(() => import("../../snapshots/CreateSnapshot.tsx"));
 
 const actions = {
   scale: { title: "Scale", icon: IconPlusMinus },

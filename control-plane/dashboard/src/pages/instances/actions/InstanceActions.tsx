@@ -8,15 +8,16 @@ import {
   IconTrash,
   type TablerIcon,
 } from "@tabler/icons-react";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import type { Instance, Verb } from "../../../api/instances.ts";
+import { lazyPart } from "../../../app/parts.ts";
 import { useCommands } from "../../../commands/registry.ts";
 import { fits } from "../state-words.ts";
 import { ActDialog } from "./ActDialog.tsx";
 import { RecoverDialog } from "./RecoverDialog.tsx";
 
 // Most who look at instances take no snapshot.
-const CreateSnapshot = lazy(() => import("../../snapshots/CreateSnapshot.tsx"));
+const CreateSnapshot = lazyPart(() => import("../../snapshots/CreateSnapshot.tsx"));
 
 type Action = Verb | "snapshot";
 

@@ -1,13 +1,14 @@
 import { Skeleton, Tabs, Text } from "@mantine/core";
-import { lazy, Suspense } from "react";
+import { Suspense } from "react";
 import type { Instance } from "../../../api/instances.ts";
+import { lazyPart } from "../../../app/parts.ts";
 import { useCommands } from "../../../commands/registry.ts";
 import { Panel } from "../../../ui/Panel.tsx";
 import { useSearchState } from "../../../ui/search-state.ts";
 
-const ConsoleLog = lazy(() => import("./ConsoleLog.tsx"));
-const SerialConsole = lazy(() => import("./SerialConsole.tsx"));
-const ScreenConsole = lazy(() => import("./ScreenConsole.tsx"));
+const ConsoleLog = lazyPart(() => import("./ConsoleLog.tsx"));
+const SerialConsole = lazyPart(() => import("./SerialConsole.tsx"));
+const ScreenConsole = lazyPart(() => import("./ScreenConsole.tsx"));
 
 const views = [
   { key: "log", title: "Log", View: ConsoleLog },
